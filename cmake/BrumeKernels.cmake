@@ -1,0 +1,17 @@
+# Kernels are compiled for their own instruction set, each in a file of its own; the library itself runs on any processor.
+function(brume_kernel_flags sources)
+  foreach(source IN LISTS ${sources})
+    if(source MATCHES "_avx2\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "-O3;-mavx2;-mfma;-mf16c")
+    elseif(source MATCHES "_avx512\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES
+        COMPILE_OPTIONS "-O3;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
+    elseif(source MATCHES "_generic\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "-O3")
+    endif()
+  endforeach()
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+    list(FILTER ${sources} EXCLUDE REGEX "_avx(2|512)\\.cpp$")
+    set(${sources} "${${sources}}" PARENT_SCOPE)
+  endif()
+endfunction()

@@ -1,0 +1,118 @@
+// A plugin's parameters as a table, from the same declaration that reads them.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "config/registry.h"
+
+namespace brume {
+namespace {
+
+struct Row {
+  std::string name, type, fallback, allowed, doc;
+};
+
+std::string interval(const Range& r) {
+  const bool lo = !std::isinf(r.lo), hi = !std::isinf(r.hi);
+  if (lo && hi) return fmt::format("{}{}, {}]", r.open_lo ? "(" : "[", r.lo, r.hi);
+  if (lo) return fmt::format("{} {}", r.open_lo ? ">" : ">=", r.lo);
+  return hi ? fmt::format("<= {}", r.hi) : "";
+}
+
+class Describer final : public Fields {
+ public:
+  std::vector<Row> rows;
+  std::vector<std::string> rules;
+
+  void field(std::string_view n, bool& v, std::string_view d) override { add(n, "bool", v ? "true" : "false", "", d); }
+  void field(std::string_view n, int64_t& v, std::string_view d, Range r) override { add(n, "int", fmt::to_string(v), interval(r), d); }
+  void field(std::string_view n, double& v, std::string_view d, Range r) override { add(n, "float", fmt::format("{}", v), interval(r), d); }
+  void field(std::string_view n, std::string& v, std::string_view d) override { add(n, "string", v.empty() ? "\"\"" : v, "", d); }
+  void field(std::string_view n, std::filesystem::path& v, std::string_view d) override { add(n, "path", v.string(), "", d); }
+  void field(std::string_view n, std::optional<int64_t>& v, std::string_view d, Range r) override {
+    add(n, "int or null", v ? fmt::to_string(*v) : "null", interval(r), d);
+  }
+  void field(std::string_view n, std::optional<double>& v, std::string_view d, Range r) override {
+    add(n, "float or null", v ? fmt::format("{}", *v) : "null", interval(r), d);
+  }
+  void field(std::string_view n, std::vector<int64_t>& v, std::string_view d, Range r) override {
+    add(n, "int list", fmt::format("[{}]", fmt::join(v, ", ")), interval(r), d);
+  }
+  void field(std::string_view n, std::vector<double>& v, std::string_view d, Range r) override {
+    add(n, "float list", fmt::format("[{}]", fmt::join(v, ", ")), interval(r), d);
+  }
+  void field(std::string_view n, std::vector<std::string>& v, std::string_view d) override {
+    add(n, "string list", fmt::format("[{}]", fmt::join(v, ", ")), "", d);
+  }
+  void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
+    add(n, "choice", v, fmt::format("{}", fmt::join(words, " | ")), d);
+  }
+  void require(bool, std::string_view key, std::string_view rule) override { rules.push_back(fmt::format("{}: {}", path(key), rule)); }
+
+ protected:
+  void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {
+    add(n, std::string(kind), fallback.empty() ? "(required)" : std::string(fallback), "", d);
+  }
+  void plugins(std::string_view n, std::string_view kind, std::string_view d, std::function<void()>, Set) override {
+    add(n, fmt::format("{} list", kind), "[]", "", d);
+  }
+  bool open(std::string_view n, std::string_view d, bool required) override {
+    add(n, "section", required ? "" : "absent", "", d);
+    prefix_.push_back(std::string(n));
+    return true;
+  }
+  void close() override { prefix_.pop_back(); }
+
+ private:
+  std::string path(std::string_view name) const {
+    std::string text;
+    for (const std::string& p : prefix_) text += p + ".";
+    return text + std::string(name);
+  }
+  void add(std::string_view n, std::string type, std::string fallback, std::string allowed, std::string_view doc) {
+    rows.push_back({path(n), std::move(type), std::move(fallback), std::move(allowed), std::string(doc)});
+  }
+  std::vector<std::string> prefix_;
+};
+
+}  // namespace
+
+std::string describe(const Registry& registry, std::string_view kind, std::string_view name) {
+  const Entry& entry = registry.entry(kind, name);
+  Describer d;
+  entry.declare(d);
+  d.rows.insert(d.rows.begin(), {"name", "type", "default", "allowed", "meaning"});
+  size_t w[4] = {0, 0, 0, 0};
+  for (const Row& r : d.rows) {
+    w[0] = std::max(w[0], r.name.size()), w[1] = std::max(w[1], r.type.size());
+    w[2] = std::max(w[2], r.fallback.size()), w[3] = std::max(w[3], r.allowed.size());
+  }
+  std::string text = fmt::format("{} {} ({})\n  {}\n\n", kind, name, entry.origin, entry.doc);
+  if (d.rows.size() == 1) return text + "  no parameters\n";
+  for (const Row& r : d.rows)
+    text += fmt::format("  {:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", r.name, w[0], r.type, w[1], r.fallback, w[2], r.allowed, w[3], r.doc);
+  for (const std::string& rule : d.rules) text += fmt::format("  rule: {}\n", rule);
+  return text;
+}
+
+std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name) {
+  const Entry& entry = registry.entry(kind, name);
+  Describer d;
+  entry.declare(d);
+  std::string text = fmt::format("### {}\n\n{}\n\n", name, entry.doc);
+  if (d.rows.empty()) return text + "No parameters.\n\n";
+  text += "| parameter | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
+  const auto cell = [](std::string s) {
+    for (size_t i = 0; (i = s.find('|', i)) != std::string::npos; i += 2) s.insert(i, 1, '\\');
+    return s;
+  };
+  for (const Row& r : d.rows)
+    text += fmt::format("| `{}` | {} | {} | {} | {} |\n", r.name, r.type, r.fallback.empty() ? "" : "`" + r.fallback + "`", cell(r.allowed),
+                        cell(r.doc));
+  for (const std::string& rule : d.rules) text += fmt::format("\nRule: {}\n", rule);
+  return text + "\n";
+}
+
+}  // namespace brume

@@ -1,0 +1,15 @@
+#pragma once
+// "did you mean ...?"
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace brume {
+
+/// The word of `words` nearest to `word` (edit distance with transpositions), or "" where none is near.
+std::string closest(std::string_view word, const std::vector<std::string>& words);
+
+/// "; did you mean 'ddim'?" where a word is near, else "; known: a, b, c".
+std::string hint(std::string_view word, const std::vector<std::string>& words);
+
+}  // namespace brume

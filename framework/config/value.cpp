@@ -1,0 +1,152 @@
+#include "config/value.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "config/yaml.h"
+
+namespace brume {
+
+Value Value::text(std::string scalar, bool quoted) {
+  Value v;
+  v.type = Type::scalar;
+  v.scalar = std::move(scalar);
+  v.quoted = quoted;
+  return v;
+}
+
+Value Value::list(std::vector<Value> items) {
+  Value v;
+  v.type = Type::list;
+  v.items = std::move(items);
+  return v;
+}
+
+Value Value::list() { return list(std::vector<Value>{}); }
+
+Value Value::map() {
+  Value v;
+  v.type = Type::map;
+  return v;
+}
+
+const Value* Value::find(std::string_view key) const {
+  for (const Entry& e : entries)
+    if (e.key == key) return &e.value;
+  return nullptr;
+}
+
+Value* Value::find(std::string_view key) { return const_cast<Value*>(std::as_const(*this).find(key)); }
+
+void Value::set(std::string key, Value value) {
+  if (Value* old = find(key)) {
+    *old = std::move(value);
+    return;
+  }
+  const Place at = value.place;
+  entries.push_back({std::move(key), at, std::move(value)});
+}
+
+void Value::erase(std::string_view key) {
+  std::erase_if(entries, [&](const Entry& e) { return e.key == key; });
+}
+
+std::string Value::kind_text() const {
+  switch (type) {
+    case Type::null: return "nothing";
+    case Type::scalar: return fmt::format("'{}'", scalar);
+    case Type::list: return "a list";
+    case Type::map: return "a map";
+  }
+  return "";
+}
+
+Value merge(Value base, const Value& over) {
+  if (!base.is_map() || !over.is_map()) return over;
+  const Value *base_type = base.find("type"), *over_type = over.find("type");
+  if (over_type && (!base_type || base_type->scalar != over_type->scalar)) return over;
+  for (const Value::Entry& e : over.entries) {
+    Value* old = base.find(e.key);
+    if (!old) {
+      base.entries.push_back(e);
+      continue;
+    }
+    *old = merge(std::move(*old), e.value);
+  }
+  base.place = over.place;
+  return base;
+}
+
+namespace {
+
+/// The child of `node` named by one segment of a path, made where it is missing.
+Value& child(Value& node, const std::string& segment, const std::string& walked, const Place& place) {
+  const auto fail = [&](const std::string& what) -> void { throw ConfigError(std::vector<Problem>{{place, walked, what}}); };
+  if (node.is_list()) {
+    size_t index = 0;
+    const auto [end, error] = std::from_chars(segment.data(), segment.data() + segment.size(), index);
+    if (error != std::errc() || end != segment.data() + segment.size())
+      fail(fmt::format("'{}' is not an index; this is a list of {}", segment, node.items.size()));
+    if (index >= node.items.size()) fail(fmt::format("no entry {}; the list has {} (the first is 0)", index, node.items.size()));
+    return node.items[index];
+  }
+  if (node.is_scalar()) {  // `sampler: ddim` is short for {type: ddim}
+    Value map = Value::map();
+    map.place = node.place;
+    map.set("type", node);
+    node = std::move(map);
+  }
+  if (node.is_null()) {
+    node.type = Value::Type::map;
+    node.place = place;
+  }
+  if (Value* found = node.find(segment)) return *found;
+  Value fresh;
+  fresh.place = place;
+  node.entries.push_back({segment, place, fresh});
+  return node.entries.back().value;
+}
+
+void stamp(Value& value, const Place& place) {
+  value.place = place;
+  for (Value& v : value.items) stamp(v, place);
+  for (Value::Entry& e : value.entries) {
+    e.place = place;
+    stamp(e.value, place);
+  }
+}
+
+}  // namespace
+
+void apply_override(Value& root, std::string_view path, std::string_view text, const std::string& label) {
+  const Place place{std::make_shared<const std::string>(label), 0, 0};
+  Value value;
+  try {
+    value = parse_yaml(text, label);
+  } catch (const ConfigError& e) {
+    throw ConfigError(std::vector<Problem>{{place, std::string(path), "the value is not YAML: " + e.problems().front().message}});
+  }
+  stamp(value, place);
+  Value* node = &root;
+  std::string walked;
+  for (size_t start = 0; start <= path.size();) {
+    const size_t dot = std::min(path.find('.', start), path.size());
+    const std::string segment(path.substr(start, dot - start));
+    if (segment.empty()) throw ConfigError(std::vector<Problem>{{place, "", fmt::format("'{}' is not a path like sample.steps", path)}});
+    node = &child(*node, segment, walked.empty() ? "config" : walked, place);
+    walked += (walked.empty() ? "" : ".") + segment;
+    start = dot + 1;
+  }
+  *node = std::move(value);
+}
+
+void apply_override(Value& root, std::string_view assignment, const std::string& source) {
+  const std::string label = fmt::format("{} {}", source, assignment);
+  const size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0)
+    throw ConfigError(fmt::format("{}: expected KEY=VALUE, like sample.steps=20", label));
+  apply_override(root, assignment.substr(0, equals), assignment.substr(equals + 1), label);
+}
+
+}  // namespace brume

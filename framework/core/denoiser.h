@@ -1,0 +1,27 @@
+#pragma once
+// D(x, sigma, condition): the one thing a sampler knows of a model.
+#include <memory>
+
+#include "core/condition.h"
+
+namespace brume {
+
+/// What a denoiser says of x = x0 + sigma * noise.
+struct Estimate {
+  Tensor x0;         ///< E[x0 | x], the shape and dtype of x
+  Tensor x0_uncond;  ///< the unguided estimate, where a guidance keeps it apart (cfg++)
+  /// Learned variance of the ancestral step, where the network gives one: the fraction v in
+  /// log var = v log upper + (1 - v) log lower (Nichol & Dhariwal 2021, eq. 15), the shape of x.
+  Tensor variance;
+};
+
+/// `const` and safe to call from several threads at once.
+class Denoiser {
+ public:
+  static constexpr std::string_view kind = "denoiser";
+  virtual ~Denoiser() = default;
+  /// x: [B, C, H, W] (any rank with the batch first), x = x0 + sigma * noise; sigma > 0.
+  virtual Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const = 0;
+};
+
+}  // namespace brume

@@ -1,0 +1,43 @@
+#pragma once
+// The backbone: F(input, c_noise, condition).
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/condition.h"
+#include "core/dataset.h"
+#include "core/noise_embedding.h"
+
+namespace brume {
+
+/// One tensor of a model. Copies share storage: loading a checkpoint copies into these, training optimises them.
+struct Weight {
+  std::string name;
+  Tensor tensor;
+  bool trainable = true;  ///< false for buffers
+};
+
+/// A neural network without knowledge of schedules, samplers or losses. `const` and safe to call from several threads.
+class Network {
+ public:
+  static constexpr std::string_view kind = "network";
+
+  /// What the rest of the model fixes, so that a configuration cannot contradict itself.
+  struct Context {
+    ImageShape input;          ///< channels, height, width of x
+    int64_t out_channels = 3;  ///< channels of the output
+    int64_t classes = 0;       ///< rows of the class embedding (with the null class); 0 = not class-conditional
+    uint64_t seed = 0;         ///< of the initial weights
+  };
+
+  virtual ~Network() = default;
+  /// input: [B, C, H, W] in the compute dtype; c_noise: [B] float32. Returns [B, out_channels, H, W] in the dtype of input.
+  /// `dropout`: the source of randomness while training; null means evaluation.
+  virtual Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const = 0;
+  virtual NoiseQuantity quantity() const = 0;
+  /// Every tensor in a stable order with stable, unique names; empty for a network without weights.
+  virtual std::vector<Weight> weights() const = 0;
+};
+
+}  // namespace brume

@@ -1,0 +1,30 @@
+#pragma once
+// Where random numbers come from: never from a global seed.
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace brume {
+
+/// The noise of one run. Drawn on the host by the standard CPU generator, so that it is the same on every device.
+class Noise {
+ public:
+  virtual ~Noise() = default;
+  /// N(0, 1) of the shape, dtype and device of `like`, for the step from sigma `from` to `to`.
+  virtual Tensor draw(const Tensor& like, double from, double to) = 0;
+};
+
+/// One stream an image, seeded by (seed, index of the image): what image i gets depends on nothing but i.
+/// `first` is the index of the first image of the batch.
+std::unique_ptr<Noise> per_image_noise(uint64_t seed, int64_t first);
+
+/// One generator and one draw over the whole batch, as PyTorch users have it: torch.Generator().manual_seed(seed).
+std::unique_ptr<Noise> batch_noise(uint64_t seed);
+
+/// A seed for purpose `stream` and number `index` under `seed` (SplitMix64, Steele et al. 2014): streams do not overlap.
+uint64_t mix_seed(uint64_t seed, uint64_t stream, uint64_t index = 0);
+
+}  // namespace brume

@@ -1,0 +1,41 @@
+#pragma once
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "core/denoiser.h"
+#include "core/noise.h"
+
+namespace brume {
+
+/// One step of a run, as an observer sees it: before x moves on from `sigma`.
+struct Step {
+  int64_t index;
+  int64_t count;
+  double sigma;
+  const Tensor& x;   ///< x = x0 + sigma * noise
+  const Tensor& x0;  ///< the denoiser's estimate
+};
+
+/// Everything that belongs to one call of a sampler. Samplers are values; the state of a run lives here.
+struct Run {
+  const Condition& condition;
+  Noise& noise;
+  std::function<bool(const Step&)> observer;  ///< false cancels the run (Interrupted)
+
+  /// Tells the observer; throws Interrupted where it says stop.
+  void report(const Step& step) const;
+};
+
+/// Integrates from the first sigma to the last, using nothing but a denoiser and noise. `const` and re-entrant.
+class Sampler {
+ public:
+  static constexpr std::string_view kind = "sampler";
+  virtual ~Sampler() = default;
+  /// x at sigmas.front() to x at sigmas.back(). Ascending sigmas invert, where the sampler is deterministic.
+  virtual Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const = 0;
+  /// Order of convergence on the probability-flow ODE; 0 for samplers that add noise.
+  virtual int order() const = 0;
+};
+
+}  // namespace brume

@@ -1,0 +1,37 @@
+#pragma once
+// Where and how precisely a model computes.
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace brume {
+class Fields;
+
+enum class Precision { automatic, fp32, bf16 };
+
+struct ComputeOptions {
+  Precision precision = Precision::automatic;
+  std::string device = "cpu";
+  int64_t threads = 0;
+  void declare(Fields& f);
+};
+
+/// What the options come to on this machine.
+struct Compute {
+  at::ScalarType dtype = at::kFloat;  ///< of the network call; weights are trained in float32
+  at::Device device = at::kCPU;
+};
+
+/// True where the processor multiplies bfloat16 natively (AMX or AVX512-BF16).
+bool has_fast_bf16();
+
+/// Resolves the options, sets the number of threads, and throws ConfigError where the device is not there.
+Compute resolve_compute(const ComputeOptions& options);
+
+/// To be called first in main(): LibTorch 1.13.1 picks AVX2 kernels although AVX512 is there, and one thread.
+void prepare_process();
+
+/// A sentence naming the package to install where LibTorch runs on the slow reference BLAS; empty where it does not.
+std::string blas_warning();
+
+}  // namespace brume

@@ -1,0 +1,45 @@
+#include "diffusion/options.h"
+
+#include <fmt/format.h>
+
+namespace brume {
+
+void ModelOptions::declare(Fields& f) {
+  struct ImageFields {
+    ImageShape& shape;
+    void declare(Fields& f) {
+      f.field("channels", shape.channels, "1 = grey, 3 = RGB", within(1, 64));
+      f.field("height", shape.height, "pixels", within(1, 16384));
+      f.field("width", shape.width, "pixels", within(1, 16384));
+    }
+  } image_fields{image};
+  f.section("image", image_fields, "what the model makes");
+  f.field("autoencoder", autoencoder, "the first stage", "identity");
+  f.field("network", network, "the backbone");
+  f.field("conditioner", conditioner, "what a sample can be asked to be", "none");
+  f.field("noise", noise, "how noisy an image is at time t", "linear");
+  f.field("parameterization", parameterization, "what the network predicts", "eps");
+  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+}
+
+Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_t seed) const {
+  return {.input = latent, .out_channels = latent.channels, .classes = conditioner->class_rows(), .seed = seed};
+}
+
+void ModelOptions::check() const {
+  if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
+    throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
+  autoencoder.check({image, 0});
+  if (autoencoder.type() == "identity") network.check(network_context(image, 0));
+}
+
+void SampleOptions::declare(Fields& f) {
+  f.field("sampler", sampler, "the solver", "ddim");
+  f.field("spacing", spacing, "where its steps are", "trailing");
+  f.field("steps", steps, "number of steps", within(1, 1000000));
+  f.field("guidance", guidance, "decorators of the denoiser, the first innermost");
+  f.choice("noise_order", noise_order, "one stream of noise an image, or one draw over the whole batch (as PyTorch users have it)",
+           {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}});
+}
+
+}  // namespace brume

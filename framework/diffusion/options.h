@@ -1,0 +1,45 @@
+#pragma once
+// The sections `model:` and `sample:` of a configuration.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/autoencoder.h"
+#include "core/conditioner.h"
+#include "core/guidance.h"
+#include "core/network.h"
+#include "core/parameterization.h"
+#include "core/sampler.h"
+#include "core/spacing.h"
+
+namespace brume {
+
+struct ModelOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Autoencoder> autoencoder;
+  Deferred<Network> network;
+  std::shared_ptr<const Conditioner> conditioner;
+  std::shared_ptr<const NoiseSchedule> noise;
+  std::shared_ptr<const Parameterization> parameterization;
+  std::vector<std::string> class_names;
+  void declare(Fields& f);
+
+  /// What the network is made for.
+  Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
+  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  void check() const;
+};
+
+enum class NoiseOrder { per_image, batch };
+
+struct SampleOptions {
+  std::shared_ptr<const Sampler> sampler;
+  std::shared_ptr<const Spacing> spacing;
+  int64_t steps = 50;
+  std::vector<std::shared_ptr<const Guidance>> guidance;
+  NoiseOrder noise_order = NoiseOrder::per_image;
+  void declare(Fields& f);
+};
+
+}  // namespace brume

@@ -1,0 +1,59 @@
+#pragma once
+// A model and what can be done with it.
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/objective.h"
+#include "diffusion/compute.h"
+#include "diffusion/options.h"
+
+namespace brume {
+
+/// What is asked of a run.
+struct SampleRequest {
+  std::vector<Annotation> images;  ///< one an image: what it is to be
+  uint64_t seed = 0;
+  int64_t batch = 16;    ///< images at once
+  Tensor initial_noise;  ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
+  /// Called once a step of a batch, before x moves on: `first` is the index of the batch's first image. False cancels.
+  std::function<bool(int64_t first, const Step&)> observer;
+};
+
+/// Owns the parts of a model. `const` use is safe from several threads.
+class Pipeline {
+ public:
+  /// `seed` is of the initial weights.
+  Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0);
+
+  /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, i) and its annotation only.
+  Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
+  /// The denoiser of this model, unguided.
+  std::shared_ptr<const Denoiser> denoiser() const;
+
+  /// The training loss of a batch; differentiable. images: [B, C, H, W] in [-1, 1]. `random` is the only randomness.
+  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, at::Generator& random) const;
+
+  /// All weights of the model, "network.…" and "autoencoder.…".
+  std::vector<Weight> weights() const;
+  /// Casts the weights to the compute dtype, once: for a model that is not trained any more.
+  void freeze();
+
+  const ModelOptions& options() const { return options_; }
+  const Compute& compute() const { return compute_; }
+  ImageShape latent() const;
+  /// True where the model can be used as it is, without a checkpoint.
+  bool weightless() const { return weights().empty(); }
+
+ private:
+  class NetworkDenoiser;
+  class Trainable;
+  Tensor call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout) const;
+
+  ModelOptions options_;
+  Compute compute_;
+  std::shared_ptr<Autoencoder> autoencoder_;
+  std::shared_ptr<Network> network_;
+};
+
+}  // namespace brume

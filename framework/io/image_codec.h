@@ -1,0 +1,14 @@
+#pragma once
+// The door to OpenCV, which reads and writes compressed images: everything outside image_codec.cpp is RGB.
+#include <string>
+#include <string_view>
+
+#include "io/image.h"
+
+namespace brume::io {
+
+/// Decodes a whole file as grey (1) or RGB (3). `has_alpha`: whether the format may hold transparency, to be composited on white.
+Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path);
+std::string encode_png(const Image& image);
+
+}  // namespace brume::io

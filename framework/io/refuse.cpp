@@ -1,0 +1,26 @@
+#include "io/refuse.h"
+
+#include <fmt/format.h>
+
+#include "config/errors.h"
+
+namespace brume::io {
+
+void refuse(const std::string& path, const std::string& reason) { throw ConfigError(fmt::format("{}: {}", path, reason)); }
+
+std::string shortened(std::string_view text, size_t max_length) {
+  std::string line;
+  size_t characters = 0;
+  for (const char c : text) {
+    const bool continues = (static_cast<unsigned char>(c) & 0xC0) == 0x80;  // a further byte of a UTF-8 character
+    if (!continues && ++characters > max_length) {
+      while (!line.empty() && (static_cast<unsigned char>(line.back()) & 0xC0) == 0x80) line.pop_back();
+      if (!line.empty()) line.pop_back();  // room for the ellipsis
+      return line + "…";
+    }
+    line += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? ' ' : c;
+  }
+  return line;
+}
+
+}  // namespace brume::io

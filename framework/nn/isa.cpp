@@ -1,0 +1,92 @@
+#include "nn/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace brume::nn {
+namespace {
+
+constexpr Isa all[] = {Isa::generic, Isa::avx2, Isa::avx512};
+constexpr int undecided = -1;
+std::atomic<int> in_use{undecided};
+
+Isa best() {
+  Isa result = Isa::generic;
+  for (Isa isa : all) {
+    if (isa_supported(isa)) result = isa;
+  }
+  return result;
+}
+
+void require_supported(Isa isa, const std::string& asked_by) {
+  if (isa_supported(isa)) return;
+  std::string message = asked_by + isa_name(isa) + ": this processor supports only";
+  for (Isa other : all) {
+    if (isa_supported(other)) message += std::string(" ") + isa_name(other);
+  }
+  throw std::invalid_argument(message);
+}
+
+Isa from_environment() {
+  const char* name = std::getenv("BRUME_ISA");
+  if (name == nullptr || *name == '\0') return best();
+  Isa isa{};
+  try {
+    isa = parse_isa(name);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("environment variable BRUME_ISA: ") + error.what());
+  }
+  require_supported(isa, "environment variable BRUME_ISA=");
+  return isa;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::generic: return "generic";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+  }
+  return "unknown";
+}
+
+Isa parse_isa(const std::string& name) {
+  for (Isa isa : all) {
+    if (name == isa_name(isa)) return isa;
+  }
+  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: generic, avx2, avx512");
+}
+
+bool isa_supported(Isa isa) {
+#if defined(__x86_64__)
+  switch (isa) {
+    case Isa::generic: return true;
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512dq");
+  }
+  return false;
+#else
+  return isa == Isa::generic;
+#endif
+}
+
+Isa isa() {
+  int value = in_use.load(std::memory_order_relaxed);
+  if (value == undecided) {
+    // Threads that race here read the same environment; one that lost to set_isa() must not overwrite it.
+    const int chosen = static_cast<int>(from_environment());
+    if (in_use.compare_exchange_strong(value, chosen)) value = chosen;
+  }
+  return static_cast<Isa>(value);
+}
+
+void set_isa(Isa isa) {
+  require_supported(isa, "instruction set ");
+  in_use.store(static_cast<int>(isa));
+}
+
+}  // namespace brume::nn

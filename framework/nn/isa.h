@@ -1,0 +1,27 @@
+#pragma once
+// The instruction set used by brume's own CPU kernels, chosen at run time.
+//
+// The best set of this processor is taken unless the environment variable BRUME_ISA (generic, avx2 or avx512) names another one.
+// Results of different sets agree to rounding, not bit for bit.
+
+#include <string>
+
+namespace brume::nn {
+
+enum class Isa { generic, avx2, avx512 };
+
+const char* isa_name(Isa isa);
+
+/// "generic", "avx2" or "avx512"; anything else is a std::invalid_argument that names them.
+Isa parse_isa(const std::string& name);
+
+/// Whether this processor (and this build) can run it. `generic` always can.
+bool isa_supported(Isa isa);
+
+/// The set in use. The first call reads BRUME_ISA; throws std::invalid_argument if that is unknown or more than the processor has.
+Isa isa();
+
+/// Overrides the choice, for tests and measurements. Throws std::invalid_argument if the processor lacks it.
+void set_isa(Isa isa);
+
+}  // namespace brume::nn

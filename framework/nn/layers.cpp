@@ -1,0 +1,83 @@
+#include "nn/layers.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <stdexcept>
+
+#include "nn/group_norm.h"
+#include "nn/ops.h"
+
+namespace brume::nn {
+
+Tensor Conv2d::operator()(const Tensor& x) const { return conv2d(x, weight, bias, stride, padding); }
+Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight, bias); }
+Tensor GroupNorm::operator()(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, false); }
+Tensor GroupNorm::silu(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, true); }
+Tensor GroupNorm::silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const {
+  return group_norm_silu(x, groups, weight, bias, eps, true, scale, shift);
+}
+Tensor Embedding::operator()(const Tensor& ids) const { return weight.index_select(0, ids); }
+
+struct Builder::Store {
+  at::Generator random;
+  std::vector<Weight> weights;
+};
+
+Builder::Builder(uint64_t seed) : store_(std::make_shared<Store>(Store{at::detail::createCPUGenerator(seed), {}})) {}
+
+Builder Builder::operator[](const std::string& name) const {
+  Builder part = *this;
+  part.prefix_ += name + ".";
+  return part;
+}
+
+at::Generator& Builder::random() const { return store_->random; }
+const std::vector<Weight>& Builder::weights() const { return store_->weights; }
+
+Tensor Builder::add(const std::string& name, Tensor value, bool trainable) const {
+  store_->weights.push_back({prefix_ + name, value, trainable});
+  return value;
+}
+
+Tensor Builder::uniform(std::vector<int64_t> shape, double bound) const {
+  return at::empty(shape, at::kFloat).uniform_(-bound, bound, store_->random);
+}
+
+Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride) const {
+  const double bound = 1 / std::sqrt(double(in * kernel * kernel));
+  const Builder part = (*this)[name];
+  return {part.add("weight", uniform({out, in, kernel, kernel}, bound)), part.add("bias", uniform({out}, bound)), stride, kernel / 2};
+}
+
+Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {
+  const double bound = 1 / std::sqrt(double(in));
+  const Builder part = (*this)[name];
+  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0};
+}
+
+Linear Builder::linear(const std::string& name, int64_t in, int64_t out) const {
+  const double bound = 1 / std::sqrt(double(in));
+  const Builder part = (*this)[name];
+  return {part.add("weight", uniform({out, in}, bound)), part.add("bias", uniform({out}, bound))};
+}
+
+GroupNorm Builder::group_norm(const std::string& name, int64_t channels, int64_t groups) const {
+  if (channels % groups != 0) throw std::logic_error(fmt::format("{}{}: {} channels cannot be split into {} groups", prefix_, name, channels, groups));
+  const Builder part = (*this)[name];
+  return {part.add("weight", at::ones({channels}, at::kFloat)), part.add("bias", at::zeros({channels}, at::kFloat)), groups};
+}
+
+Embedding Builder::embedding(const std::string& name, int64_t rows, int64_t width) const {
+  return {(*this)[name].add("weight", at::randn({rows, width}, store_->random, at::TensorOptions().dtype(at::kFloat)))};
+}
+
+Tensor Builder::buffer(const std::string& name, Tensor value) const { return add(name, std::move(value), false); }
+
+}  // namespace brume::nn

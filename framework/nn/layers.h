@@ -1,0 +1,74 @@
+#pragma once
+// Layers: weights and the operation they belong to. A network is a struct of these.
+#include <string>
+#include <vector>
+
+#include "core/network.h"
+
+namespace brume::nn {
+
+struct Conv2d {
+  Tensor weight, bias;  ///< [O, I, k, k], [O]
+  int64_t stride = 1;
+  int64_t padding = 0;
+  Tensor operator()(const Tensor& x) const;
+};
+
+struct Linear {
+  Tensor weight, bias;  ///< [O, I], [O]
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// Group norm with an optional SiLU and an optional scale and shift of its result (AdaGN), fused.
+struct GroupNorm {
+  Tensor weight, bias;  ///< [C]
+  int64_t groups = 32;
+  double eps = 1e-5;
+  Tensor operator()(const Tensor& x) const;
+  Tensor silu(const Tensor& x) const;
+  Tensor silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const;
+};
+
+struct Embedding {
+  Tensor weight;  ///< [rows, width]
+  Tensor operator()(const Tensor& ids) const;
+};
+
+/// Makes layers, names their weights and draws their first values (PyTorch's defaults) from one seed.
+class Builder {
+ public:
+  explicit Builder(uint64_t seed);
+
+  /// A builder of the part called `name`: its weights are "name.…".
+  Builder operator[](const std::string& name) const;
+  Builder operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
+
+  Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1) const;
+  /// A 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.
+  Conv2d conv1x1(const std::string& name, int64_t in, int64_t out) const;
+  Linear linear(const std::string& name, int64_t in, int64_t out) const;
+  GroupNorm group_norm(const std::string& name, int64_t channels, int64_t groups = 32) const;
+  Embedding embedding(const std::string& name, int64_t rows, int64_t width) const;
+  Tensor buffer(const std::string& name, Tensor value) const;
+  at::Generator& random() const;
+
+  /// All weights made so far, in the order of making.
+  const std::vector<Weight>& weights() const;
+
+ private:
+  struct Store;
+  Tensor add(const std::string& name, Tensor value, bool trainable = true) const;
+  Tensor uniform(std::vector<int64_t> shape, double bound) const;
+  std::shared_ptr<Store> store_;
+  std::string prefix_;
+};
+
+/// The same layer starting as zero ("zero_module" of ADM): a block begins as the identity.
+template <class Layer>
+Layer zeroed(Layer layer) {
+  layer.weight.zero_();
+  if (layer.bias.defined()) layer.bias.zero_();
+  return layer;
+}
+
+}  // namespace brume::nn

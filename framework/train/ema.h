@@ -1,0 +1,25 @@
+#pragma once
+// The exponential moving average of the weights.
+#include <vector>
+
+#include "core/network.h"
+#include "train/options.h"
+
+namespace brume {
+
+/// shadow <- d shadow + (1 - d) w after each update, d rising to `decay` (diffusers' EMAModel).
+class Ema {
+ public:
+  Ema(const std::vector<Weight>& weights, const EmaOptions& options);
+  /// The decay of update number `step`, counted from 0.
+  double decay(int64_t step) const;
+  void update(int64_t step);
+  /// The averaged weights, named as the weights are.
+  const std::vector<Weight>& shadow() const { return shadow_; }
+
+ private:
+  EmaOptions o_;
+  std::vector<Weight> weights_, shadow_;
+};
+
+}  // namespace brume

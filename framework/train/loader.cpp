@@ -1,0 +1,50 @@
+#include "train/loader.h"
+
+#include <ATen/ops/empty.h>
+
+#include <numeric>
+
+#include "core/noise.h"
+
+namespace brume {
+
+Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step)
+    : data_(std::move(data)), shape_(shape), batch_(batch), seed_(seed), step_(first_step) {
+  ahead_ = std::async(std::launch::async, [this] { return read(step_); });
+}
+
+Loader::~Loader() {
+  if (ahead_.valid()) ahead_.wait();
+}
+
+Batch Loader::next() {
+  Batch batch = ahead_.get();
+  ++step_;
+  ahead_ = std::async(std::launch::async, [this] { return read(step_); });
+  return batch;
+}
+
+int64_t Loader::index(int64_t draw) {
+  const int64_t size = data_->size();
+  if (size == 0) return draw;
+  if (draw / size != epoch_) {
+    epoch_ = draw / size;
+    order_.resize(size_t(size));
+    std::iota(order_.begin(), order_.end(), 0);
+    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[mix_seed(seed_, 10 + uint64_t(epoch_), i) % i]);
+  }
+  return order_[size_t(draw % size)];
+}
+
+Batch Loader::read(int64_t step) {
+  Batch batch;
+  batch.images = at::empty({batch_, shape_.channels, shape_.height, shape_.width}, at::kFloat);
+  float* pixels = batch.images.data_ptr<float>();
+  for (int64_t i = 0; i < batch_; ++i) {
+    const int64_t draw = step * batch_ + i;
+    batch.annotations.push_back(data_->read(index(draw), mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
+  }
+  return batch;
+}
+
+}  // namespace brume

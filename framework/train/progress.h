@@ -1,0 +1,29 @@
+#pragma once
+// One line that says how far long work is: on a terminal it is rewritten in place, elsewhere it is printed now and then.
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace brume {
+
+class Progress {
+ public:
+  /// `unit` is what the rate counts ("images"), `start` where the count begins (a resumed training).
+  Progress(std::string what, int64_t total, std::string unit, int64_t start = 0);
+  ~Progress();
+  /// `done` of the total; each counts for `units`. `note` stands in the middle ("loss 0.0312").
+  void update(int64_t done, double units, const std::string& note = "");
+  /// Ends the line.
+  void finish();
+  double rate() const { return rate_; }  ///< units per second since the beginning
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string what_, unit_;
+  int64_t total_, start_;
+  double units_ = 0, rate_ = 0;
+  Clock::time_point begin_, shown_;
+  bool terminal_, open_ = false;
+};
+
+}  // namespace brume

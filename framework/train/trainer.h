@@ -1,0 +1,62 @@
+#pragma once
+// Batches, optimizer, moving average, checkpoints and previews around Pipeline::loss.
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "diffusion/checkpoint.h"
+#include "train/ema.h"
+#include "train/loader.h"
+#include "train/options.h"
+
+namespace brume {
+
+/// Trains one model into a run directory:
+///   config.yaml           the resolved configuration
+///   metrics.jsonl         one JSON object every `log_every` steps
+///   samples/step_N.png    sample grids
+///   model.safetensors     the averaged weights, all that sampling needs
+///   training.safetensors  everything that resuming needs, and the configuration
+class Trainer {
+ public:
+  /// `resolved` is the configuration as read_configuration gave it. The directory must be empty or absent, unless
+  /// `resume_from` names a training file, whose state is taken over bit for bit.
+  Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {});
+  ~Trainer();
+
+  /// Trains to the last step; `stop` is asked after every step. Returns false where it was stopped: then a checkpoint is
+  /// written and the run can be resumed.
+  bool run(const std::function<bool()>& stop);
+
+  int64_t step() const { return step_; }
+  Pipeline& pipeline() { return *pipeline_; }
+  const Ema& ema() const { return *ema_; }
+  /// Makes a sample grid of the averaged weights; returns its path.
+  std::filesystem::path preview();
+  void save();
+
+ private:
+  double train_step();
+  void log(double loss, double norm, double rate);
+  void restore(const std::filesystem::path& file);
+  std::vector<Weight> training_state() const;
+
+  Config config_;
+  Value resolved_;
+  std::filesystem::path directory_;
+  Compute compute_;
+  std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<Pipeline> pipeline_, averaged_;
+  std::unique_ptr<Ema> ema_;
+  std::shared_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Loader> loader_;
+  int64_t step_ = 0;
+  int64_t bad_steps_ = 0;
+  double norm_ = 0;
+};
+
+/// The configuration stored in a training file, for `--resume`.
+Value training_configuration(const std::filesystem::path& training_file);
+
+}  // namespace brume

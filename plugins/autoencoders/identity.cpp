@@ -1,0 +1,27 @@
+// Pixel space: the latent is the image.
+#include "config/registry.h"
+#include "core/autoencoder.h"
+
+namespace brume::plugins {
+namespace {
+
+class Identity final : public Autoencoder {
+ public:
+  struct Options {
+    void declare(Fields&) {}
+  };
+  Identity(const Options&, const Context& context) : shape_(context.image) {}
+  ImageShape latent() const override { return shape_; }
+  Tensor encode(const Tensor& images) const override { return images; }
+  Tensor decode(const Tensor& latents) const override { return latents; }
+  std::vector<Weight> weights() const override { return {}; }
+
+ private:
+  ImageShape shape_;
+};
+
+}  // namespace
+
+void register_autoencoder_identity(Registry& r) { r.add<Autoencoder, Identity>("identity", "pixel space: the latent is the image"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,215 @@
+// Image files in a folder, one sub-folder per class; or directly in the folder, without labels.
+//
+// The files are listed and sorted by name when the set is opened, so indices and labels do not depend on the file system; they
+// are decoded when read. A wanted image is cut from the decoded one after an optional resize: `smallest_side` keeps the
+// proportions and makes the image just large enough, `stretch` does not keep them.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "config/errors.h"
+#include "config/fields.h"
+#include "config/registry.h"
+#include "core/dataset.h"
+#include "io/image.h"
+
+namespace brume::plugins {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string quoted(const fs::path& file) { return "'" + file.string() + "'"; }
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+/// ASCII only: the locale must not decide what belongs to a data set.
+std::string lower(std::string text) {
+  for (char& c : text)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return text;
+}
+
+/// The choices of one draw: splitmix64 (Steele, Lea & Flood 2014), a function of `draw` alone.
+class Random {
+ public:
+  explicit Random(uint64_t draw) : state_(draw) {}
+  int64_t up_to(int64_t largest) { return static_cast<int64_t>(next() % (static_cast<uint64_t>(largest) + 1)); }
+  bool coin() { return next() >> 63; }
+
+ private:
+  uint64_t next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  uint64_t state_;
+};
+
+/// What a folder holds, hidden entries (".git", "._a.png") left out, each list sorted byte by byte.
+struct Listing {
+  std::vector<fs::path> images, folders;
+};
+
+Listing list(const fs::path& folder, const std::vector<std::string>& extensions) {
+  std::error_code error;
+  fs::directory_iterator at(folder, error);
+  if (error) throw ConfigError("cannot read the folder " + quoted(folder) + ": " + error.message());
+  Listing found;
+  for (; at != fs::directory_iterator(); at.increment(error)) {
+    const fs::path& entry = at->path();
+    if (entry.filename().native().front() == '.') continue;
+    std::error_code dangling;
+    if (fs::is_directory(entry, dangling)) found.folders.push_back(entry);
+    else if (std::find(extensions.begin(), extensions.end(), lower(entry.extension().string())) != extensions.end())
+      found.images.push_back(entry);
+  }
+  if (error) throw ConfigError("cannot read the folder " + quoted(folder) + ": " + error.message());
+  const auto by_name = [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); };
+  std::sort(found.images.begin(), found.images.end(), by_name);
+  std::sort(found.folders.begin(), found.folders.end(), by_name);
+  return found;
+}
+
+class ImageFolder final : public Dataset {
+ public:
+  enum class Resize { smallest_side, stretch, none };
+  enum class Crop { center, random, none };
+
+  struct Options {
+    fs::path path;
+    Resize resize = Resize::smallest_side;
+    Crop crop = Crop::center;
+    bool flip = false;
+    std::vector<std::string> extensions = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm"};
+
+    void declare(Fields& f) {
+      f.field("path", path, "a folder of images, or of one sub-folder of images per class (required)");
+      f.choice("resize", resize, "smallest_side: just large enough, in proportion; stretch: to the model's size; none",
+               {{"smallest_side", Resize::smallest_side}, {"stretch", Resize::stretch}, {"none", Resize::none}});
+      f.choice("crop", crop, "which part of what is larger than the model's images; none: that is an error",
+               {{"center", Crop::center}, {"random", Crop::random}, {"none", Crop::none}});
+      f.field("flip", flip, "mirror half of the images left to right");
+      f.field("extensions", extensions, "which files are images, in any case");
+      f.require(!extensions.empty(), "extensions", "needs one at least");
+    }
+  };
+
+  static void check(const Options& o, const Context& context) {
+    if (o.path.empty()) throw ConfigError("missing 'path' (the folder of the images)");
+    if (context.shape.channels != 1 && context.shape.channels != 3)
+      throw ConfigError("image files are read as 1 or 3 channels, the model wants " + context.shape.text());
+  }
+
+  ImageFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
+    for (const std::string& e : o_.extensions) extensions_.push_back(lower(e.rfind('.', 0) == 0 ? e : "." + e));
+    std::error_code error;
+    const fs::file_type type = fs::status(o_.path, error).type();
+    if (type == fs::file_type::not_found)
+      throw ConfigError("there is no folder " + quoted(o_.path) + (o_.path.is_absolute() ? "" : " in " + fs::current_path().string()));
+    if (type != fs::file_type::directory && type != fs::file_type::none) throw ConfigError(quoted(o_.path) + " is not a folder");
+    const Listing root = list(o_.path, extensions_);
+    if (!root.images.empty() && !root.folders.empty())
+      throw ConfigError(quoted(o_.path) + " has both images (" + root.images[0].filename().string() + ") and sub-folders (" +
+                        root.folders[0].filename().string() + "); images of a class belong in its sub-folder");
+    for (const fs::path& image : root.images) files_.push_back({image, -1});
+    for (const fs::path& folder : root.folders) add_class(folder);
+    if (files_.empty()) throw ConfigError("there is no image in " + quoted(o_.path) + looked_for());
+  }
+
+  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+
+  Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    if (index < 0 || index >= size())
+      throw std::out_of_range("image_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
+    const auto& [file, label] = files_[static_cast<size_t>(index)];
+    const io::Image image = resized(io::read_image(file.string(), shape_.channels), file);
+    int64_t top = (image.height - shape_.height) / 2, left = (image.width - shape_.width) / 2;
+    Random random(draw);
+    const bool mirror = random.coin() && o_.flip;
+    if (o_.crop == Crop::random) {
+      top = random.up_to(image.height - shape_.height);
+      left = random.up_to(image.width - shape_.width);
+    }
+    write(image, top, left, mirror, pixels);
+    return {.label = label, .caption = {}};
+  }
+
+ private:
+  struct File {
+    fs::path path;
+    int64_t label;
+  };
+
+  std::string looked_for() const { return " (looked for " + joined(o_.extensions) + ")"; }
+
+  void add_class(const fs::path& folder) {
+    const size_t before = files_.size();
+    add_images(folder);
+    if (files_.size() == before) throw ConfigError("there is no image in the class folder " + quoted(folder) + looked_for());
+    classes_.push_back(folder.filename().string());
+  }
+  /// All below `folder`, which is of the class that is being added. Links to folders are not followed: they may form a circle.
+  void add_images(const fs::path& folder) {
+    const Listing found = list(folder, extensions_);
+    for (const fs::path& image : found.images) files_.push_back({image, static_cast<int64_t>(classes_.size())});
+    for (const fs::path& below : found.folders)
+      if (!fs::is_symlink(below)) add_images(below);
+  }
+
+  /// At least as large as the model's images; exactly as large where nothing may be cut off.
+  io::Image resized(io::Image image, const fs::path& file) const {
+    if (o_.resize == Resize::stretch) return io::resize(image, shape_.height, shape_.width);
+    const auto size = [](int64_t height, int64_t width) { return std::to_string(height) + "x" + std::to_string(width); };
+    std::string text = quoted(file) + " is " + size(image.height, image.width);
+    if (o_.resize == Resize::smallest_side) {
+      const double scale = std::max(static_cast<double>(shape_.height) / static_cast<double>(image.height),
+                                    static_cast<double>(shape_.width) / static_cast<double>(image.width));
+      const auto scaled = [&](int64_t n) { return static_cast<int64_t>(std::llround(scale * static_cast<double>(n))); };
+      image = io::resize(image, scaled(image.height), scaled(image.width));
+      text += ", " + size(image.height, image.width) + " resized";
+    }
+    text += ", the model wants " + size(shape_.height, shape_.width);
+    if (image.height < shape_.height || image.width < shape_.width)
+      throw ConfigError(text + "; set resize to smallest_side or stretch");
+    if (o_.crop == Crop::none && (image.height > shape_.height || image.width > shape_.width))
+      throw ConfigError(text + "; set crop to center or random, or resize to stretch");
+    return image;
+  }
+
+  void write(const io::Image& image, int64_t top, int64_t left, bool mirror, std::span<float> pixels) const {
+    float* to = pixels.data();
+    for (int64_t c = 0; c < shape_.channels; ++c)
+      for (int64_t y = 0; y < shape_.height; ++y)
+        for (int64_t x = 0; x < shape_.width; ++x) {
+          const int64_t from = left + (mirror ? shape_.width - 1 - x : x);
+          *to++ = static_cast<float>(image.row(top + y)[from * shape_.channels + c]) / 127.5f - 1;
+        }
+  }
+
+  Options o_;
+  ImageShape shape_;
+  std::vector<std::string> extensions_;  // with their dots, in lower case
+  std::vector<File> files_;
+  std::vector<std::string> classes_;
+};
+
+}  // namespace
+
+void register_dataset_image_folder(Registry& r) {
+  r.add<Dataset, ImageFolder>("image_folder", "image files, one sub-folder per class");
+}
+
+}  // namespace brume::plugins

@@ -1,0 +1,37 @@
+// Adam (Kingma & Ba 2015); a weight decay acts through the gradient.
+#include "config/registry.h"
+#include "numerics/adam.h"
+#include "numerics/learning_rate.h"
+
+namespace brume::plugins {
+namespace {
+
+class AdamOptimizer final : public Optimizer {
+ public:
+  struct Options {
+    LearningRate rate;
+    AdamOptions adam{.weight_decay = 0, .decoupled = false};
+    void declare(Fields& f) {
+      rate.declare(f);
+      f.field("beta1", adam.beta1, "decay of the mean of the gradient", within(0, 0.9999999));
+      f.field("beta2", adam.beta2, "decay of the mean of its square", within(0, 0.9999999));
+      f.field("eps", adam.eps, "keeps the division finite", more_than(0));
+      f.field("weight_decay", adam.weight_decay, "pull towards 0", at_least(0));
+    }
+  };
+  AdamOptimizer(const Options& o, const Context& c) : o_(o), steps_(c.steps), adam_(c.weights, o.adam) {}
+  double update(int64_t step) override { return adam_.update(step, learning_rate(step), o_.rate.clip); }
+  double learning_rate(int64_t step) const override { return o_.rate.at(step, steps_); }
+  std::vector<Weight> state() const override { return adam_.state(); }
+
+ private:
+  Options o_;
+  int64_t steps_;
+  Adam adam_;
+};
+
+}  // namespace
+
+void register_optimizer_adam(Registry& r) { r.add<Optimizer, AdamOptimizer>("adam", "Adam"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,46 @@
+// DDIM (Song, Meng & Ermon 2021, eq. 12), in the sigma frame an Euler step with optional fresh noise.
+//
+//   up = eta to sqrt(1 - (to/from)^2),  down = sqrt(to^2 - up^2),  x' = x0 + (down/from) (x - x0) + up noise
+#include <ATen/TensorOperators.h>
+
+#include <cmath>
+
+#include "config/registry.h"
+#include "core/sampler.h"
+
+namespace brume::plugins {
+namespace {
+
+class Ddim final : public Sampler {
+ public:
+  struct Options {
+    double eta = 0;
+    void declare(Fields& f) { f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1)); }
+  };
+  explicit Ddim(const Options& o) : o_(o) {}
+  int order() const override { return o_.eta == 0 ? 1 : 0; }
+
+  Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    const int64_t steps = int64_t(sigmas.size()) - 1;
+    for (int64_t i = 0; i < steps; ++i) {
+      const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
+      const Estimate d = denoiser.denoise(x, from, run.condition);
+      run.report({i, steps, from, x, d.x0});
+      const double up = to < from ? o_.eta * to * std::sqrt(1 - (to / from) * (to / from)) : 0;
+      const double down = std::sqrt(to * to - up * up);
+      const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // where the noise direction is taken from
+      x = d.x0 + (x - clean) * (down / from);
+      if (up > 0) x = x + run.noise.draw(x, from, to) * up;
+    }
+    return x;
+  }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_sampler_ddim(Registry& r) { r.add<Sampler, Ddim>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,67 @@
+// Ancestral sampling of DDPM (Ho et al. 2020, alg. 2) with the variances of Improved DDPM (Nichol & Dhariwal 2021, sec. 3.1).
+//
+// In the sigma frame, from `from` to `to`:
+//   mean  = x0 + (to/from)^2 (x - x0)
+//   small = to^2 (1 - (to/from)^2)                          posterior variance, "beta tilde"
+//   large = (from^2 - to^2) (1 + to^2) / (1 + from^2)       "beta"
+//   learned_range: log var = v log large + (1 - v) log small,  v = (network + 1) / 2
+//   learned: the network gives log var in its own frame
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/exp.h>
+
+#include <cmath>
+
+#include "config/errors.h"
+#include "config/registry.h"
+#include "core/sampler.h"
+
+namespace brume::plugins {
+namespace {
+
+enum class Variance { small, large, learned, learned_range };
+
+class Ddpm final : public Sampler {
+ public:
+  struct Options {
+    Variance variance = Variance::small;
+    void declare(Fields& f) {
+      f.choice("variance", variance, "of the noise added at each step",
+               {{"small", Variance::small}, {"large", Variance::large}, {"learned", Variance::learned}, {"learned_range", Variance::learned_range}});
+    }
+  };
+  explicit Ddpm(const Options& o) : o_(o) {}
+  int order() const override { return 0; }
+
+  Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    const int64_t steps = int64_t(sigmas.size()) - 1;
+    for (int64_t i = 0; i < steps; ++i) {
+      const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
+      const Estimate d = denoiser.denoise(x, from, run.condition);
+      run.report({i, steps, from, x, d.x0});
+      const double keep = (to / from) * (to / from);
+      x = d.x0 + (x - d.x0) * keep;
+      if (to > 0 && to < from) x = x + run.noise.draw(x, from, to) * spread(d, from, to, x);
+    }
+    return x;
+  }
+
+ private:
+  /// Standard deviation of the fresh noise.
+  Tensor spread(const Estimate& d, double from, double to, const Tensor& like) const {
+    const double small = to * to * (1 - (to / from) * (to / from));
+    const double large = (from - to) * (from + to) * (1 + to * to) / (1 + from * from);
+    if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));
+    if (o_.variance == Variance::large) return like.new_full({}, std::sqrt(large));
+    if (!d.variance.defined()) throw ConfigError("this model has no learned variance; choose variance: small or large");
+    if (o_.variance == Variance::learned) return (d.variance * 0.5).exp() * std::sqrt(1 + to * to);
+    const Tensor v = (d.variance + 1) * 0.5;
+    return ((v * std::log(large) + (1 - v) * std::log(small)) * 0.5).exp();
+  }
+  Options o_;
+};
+
+}  // namespace
+
+void register_sampler_ddpm(Registry& r) { r.add<Sampler, Ddpm>("ddpm", "DDPM: ancestral sampling, small, large or learned variance"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,46 @@
+// The steps as a list: training times (as in diffusers' `timesteps`, or the space_timesteps of improved-diffusion) or sigmas.
+#include <fmt/format.h>
+
+#include "config/registry.h"
+#include "core/spacing.h"
+#include "numerics/timesteps.h"
+
+namespace brume::plugins {
+namespace {
+
+class Explicit final : public Spacing {
+ public:
+  struct Options {
+    std::vector<double> times = {}, sigmas = {};
+    FinalSigma final_sigma = FinalSigma::zero;
+    void declare(Fields& f) {
+      f.field("times", times, "training times, descending", at_least(0));
+      f.field("sigmas", sigmas, "sigmas, descending, without the final one", more_than(0));
+      declare_final(f, final_sigma);
+      f.require(times.empty() || sigmas.empty(), "sigmas", "give times or sigmas, not both");
+      f.require(descending(times), "times", "must descend");
+      f.require(descending(sigmas), "sigmas", "must descend");
+    }
+    static bool descending(const std::vector<double>& v) {
+      for (size_t i = 1; i < v.size(); ++i)
+        if (!(v[i] < v[i - 1])) return false;
+      return true;
+    }
+  };
+  explicit Explicit(const Options& o) : o_(o) {}
+
+  std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
+    const size_t given = o_.sigmas.empty() ? o_.times.size() : o_.sigmas.size();
+    if (given != size_t(steps)) throw ConfigError(fmt::format("the list has {} entries and steps is {}; they must agree", given, steps));
+    return o_.sigmas.empty() ? sigmas_at(schedule, o_.times, o_.final_sigma) : with_final(o_.sigmas, schedule, o_.final_sigma);
+  }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_spacing_explicit(Registry& r) { r.add<Spacing, Explicit>("explicit", "a list of training times or of sigmas"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,38 @@
+// brume check CONFIG, brume inspect FILE.
+#include <fmt/format.h>
+
+#include "config/yaml.h"
+#include "io/model_file.h"
+#include "program.h"
+#include "train/options.h"
+
+namespace brume::tools {
+
+void add_check(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
+  struct Asked {
+    std::string config;
+    bool show = false;
+    Overrides overrides;
+  };
+  auto asked = std::make_shared<Asked>();
+  command->add_option("config", asked->config, "a YAML file")->required()->type_name("CONFIG");
+  command->add_flag("--show", asked->show, "print the resolved configuration");
+  asked->overrides.add_to(*command);
+  command->callback([&program, asked] {
+    Value root = load_yaml(asked->config), resolved;
+    asked->overrides.apply(root);
+    read_configuration(program.registry, root, &resolved);
+    if (asked->show) fmt::print("{}", dump_yaml(resolved));
+    else fmt::print("{}: no mistakes\n", asked->config);
+  });
+}
+
+void add_inspect(CLI::App& app, Program&, int&) {
+  CLI::App* command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file");
+  auto file = std::make_shared<std::string>();
+  command->add_option("file", *file, "*.safetensors, *.pt, *.pth, *.ckpt")->required()->type_name("FILE");
+  command->callback([file] { fmt::print("{}", io::inspect(*file)); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,75 @@
+// brume train CONFIG
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "config/yaml.h"
+#include "program.h"
+#include "train/trainer.h"
+
+namespace brume::tools {
+namespace fs = std::filesystem;
+namespace {
+
+struct Asked {
+  std::string config, out, resume;
+  bool overwrite = false;
+  Overrides overrides;
+};
+
+/// The run directory: --out, or runs/<name of the configuration>.
+fs::path run_directory(const Asked& a) { return a.out.empty() ? fs::path("runs") / fs::path(a.config).stem() : fs::path(a.out); }
+
+/// What to continue: --resume FILE, --resume DIRECTORY, or --resume alone for the run's own directory.
+fs::path training_file(const Asked& a) {
+  fs::path at = a.resume == "here" ? run_directory(a) : fs::path(a.resume);
+  if (fs::is_directory(at)) at /= "training.safetensors";
+  if (!fs::exists(at)) throw ConfigError(fmt::format("--resume: no training file at {}", at.string()));
+  return at;
+}
+
+int train(Program& program, const Asked& a, bool resume) {
+  const fs::path file = resume ? training_file(a) : fs::path();
+  if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
+  Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
+  a.overrides.apply(root);
+  const Config config = read_configuration(program.registry, root, &resolved);
+  if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
+  const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
+  if (a.overwrite && !resume)
+    for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+
+  Trainer trainer(config, std::move(resolved), directory, file);
+  int64_t parameters = 0;
+  for (const Weight& w : trainer.pipeline().weights()) parameters += w.trainable ? w.tensor.numel() : 0;
+  fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,
+             trainer.pipeline().compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.pipeline().compute().device.str());
+  catch_interrupt();
+  if (!trainer.run([] { return interrupted.load(); })) {
+    fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}\n", trainer.step(), (directory / "training.safetensors").string());
+    return 130;
+  }
+  fmt::print(stderr, "model: {}\nsamples: {}\n", (directory / "model.safetensors").string(), (directory / "samples").string());
+  return 0;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand("train", "trains a model from a configuration");
+  auto asked = std::make_shared<Asked>();
+  command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
+  command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");
+  CLI::Option* resume = command->add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
+                            ->type_name("[FILE]")
+                            ->expected(0, 1);
+  command->add_flag("--overwrite", asked->overwrite, "start anew where the directory holds a training");
+  asked->overrides.add_to(*command);
+  command->callback([&program, &code, asked, resume] {
+    if (resume->count() > 0 && asked->resume.empty()) asked->resume = "here";
+    code = train(program, *asked, resume->count() > 0);
+  });
+}
+
+}  // namespace brume::tools

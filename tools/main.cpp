@@ -1,0 +1,64 @@
+// brume: train, sample and explain diffusion models from one YAML file.
+#include <fmt/format.h>
+
+#include "config/plugin_loader.h"
+#include "diffusion/compute.h"
+#include "program.h"
+
+namespace brume::tools {
+namespace {
+
+int report(const ConfigError& e) {
+  for (const Problem& p : e.problems()) fmt::print(stderr, "error: {}\n", p.text());
+  return 2;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"brume: latent and conditional diffusion models from one YAML file", "brume"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("brume ") + BRUME_VERSION);
+  Program program;
+  int code = 0;
+  app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")->type_name("FILE");
+  app.fallthrough();
+  register_builtins(program.registry);
+  // Plugins must be there before a command runs, and a command runs while the line is parsed.
+  app.parse_complete_callback([&] {
+    for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);
+    for (const std::string& library : program.plugins) load_plugin(program.registry, library);
+  });
+  add_train(app, program, code);
+  add_sample(app, program, code);
+  add_list(app, program, code);
+  add_describe(app, program, code);
+  add_check(app, program, code);
+  add_inspect(app, program, code);
+  add_new(app, program, code);
+  add_bench(app, program, code);
+  add_schema(app, program, code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int shown = app.exit(e);
+    return shown == 0 ? 0 : 2;
+  }
+  return code;
+}
+
+}  // namespace
+}  // namespace brume::tools
+
+int main(int argc, char** argv) {
+  brume::prepare_process();
+  try {
+    return brume::tools::run(argc, argv);
+  } catch (const brume::ConfigError& e) {
+    return brume::tools::report(e);
+  } catch (const brume::Interrupted&) {
+    fmt::print(stderr, "interrupted\n");
+    return 130;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "brume has a bug, please report it: {}\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,41 @@
+#pragma once
+// What the commands of the program share.
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "config/registry.h"
+
+namespace brume::tools {
+
+/// The program: its registry, and set by Ctrl-C.
+struct Program {
+  Registry registry;
+  std::vector<std::string> plugins;  ///< --plugin
+};
+
+/// Becomes true at the first Ctrl-C; the second ends the process at once.
+extern std::atomic<bool> interrupted;
+void catch_interrupt();
+
+/// Each adds its command; the returned code of a command is kept in `code`.
+void add_train(CLI::App& app, Program& program, int& code);
+void add_sample(CLI::App& app, Program& program, int& code);
+void add_list(CLI::App& app, Program& program, int& code);
+void add_describe(CLI::App& app, Program& program, int& code);
+void add_check(CLI::App& app, Program& program, int& code);
+void add_inspect(CLI::App& app, Program& program, int& code);
+void add_new(CLI::App& app, Program& program, int& code);
+void add_bench(CLI::App& app, Program& program, int& code);
+void add_schema(CLI::App& app, Program& program, int& code);
+
+/// --set, --precision, --device and --threads, which most commands take.
+struct Overrides {
+  std::vector<std::string> set;
+  std::string precision, device, threads;
+  void add_to(CLI::App& command);
+  void apply(Value& root) const;
+};
+
+}  // namespace brume::tools

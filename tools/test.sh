@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Builds everything and runs all tests. tools/test.sh -R config runs only those whose name matches.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/build.sh build -DBRUME_TESTS=ON ${CI:+-DBRUME_WERROR=ON}
+ctest --test-dir build --output-on-failure "$@"
