@@ -1,13 +1,14 @@
 # Kernels are compiled for their own instruction set, each in a file of its own; the library itself runs on any processor.
 function(brume_kernel_flags sources)
+  set(common "-O3;-fno-math-errno;-fno-trapping-math")  # square roots and comparisons may become vectors
   foreach(source IN LISTS ${sources})
     if(source MATCHES "_avx2\\.cpp$")
-      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "-O3;-mavx2;-mfma;-mf16c")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${common};-mavx2;-mfma;-mf16c")
     elseif(source MATCHES "_avx512\\.cpp$")
       set_source_files_properties("${source}" PROPERTIES
-        COMPILE_OPTIONS "-O3;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
-    elseif(source MATCHES "_generic\\.cpp$")
-      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "-O3")
+        COMPILE_OPTIONS "${common};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
+    elseif(source MATCHES "_generic\\.cpp$|numerics/adam\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${common}")
     endif()
   endforeach()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")

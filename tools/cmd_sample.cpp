@@ -9,15 +9,11 @@
 #include <cmath>
 #include <filesystem>
 
-#include "config/plugin_loader.h"
 #include "config/suggest.h"
-#include "config/yaml.h"
-#include "diffusion/checkpoint.h"
 #include "io/image.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
-#include "program.h"
-#include "train/options.h"
+#include "model_source.h"
 #include "train/progress.h"
 
 namespace brume::tools {
@@ -27,96 +23,10 @@ namespace {
 struct Asked {
   std::string source, out = "sample.png", frames, strip, noise, trajectory;
   std::vector<std::string> classes;
-  std::string steps, sampler, spacing, cfg, noise_order;
+  SampleSettings settings;
   int64_t count = 0, batch = 16, columns = 0;
   uint64_t seed = 0;
-  Overrides overrides;
 };
-
-const Value* walk(const Value& root, const std::string& path) {
-  const Value* v = &root;
-  for (size_t start = 0; v && start <= path.size();) {
-    const size_t dot = std::min(path.find('.', start), path.size());
-    const std::string key = path.substr(start, dot - start);
-    size_t index = 0;
-    if (v->is_list()) v = std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc() && index < v->items.size() ? &v->items[index] : nullptr;
-    else v = v->find(key);
-    start = dot + 1;
-  }
-  return v;
-}
-
-/// A checkpoint's model is what it is: an override may repeat it, not contradict it.
-void refuse_model_overrides(const Value& root, const std::vector<std::string>& assignments, const std::string& file) {
-  for (const std::string& a : assignments) {
-    const size_t equals = a.find('=');
-    if (!a.starts_with("model") || equals == std::string::npos) continue;
-    const Value* have = walk(root, a.substr(0, equals));
-    const std::string wanted = a.substr(equals + 1);
-    if (have && have->is_scalar() && have->scalar == wanted) continue;
-    throw ConfigError(fmt::format("--set {}: {} has {} = {}; a checkpoint's model cannot be changed", a, file, a.substr(0, equals),
-                                  have ? (have->is_scalar() ? have->scalar : have->kind_text()) : "nothing"));
-  }
-}
-
-/// --cfg SCALE: the scale of the guidance `cfg`, which is put in front where there is none.
-void set_cfg(Value& root, const std::string& scale) {
-  const std::string label = "--cfg " + scale;
-  Value* sample = root.find("sample");
-  Value* list = sample ? sample->find("guidance") : nullptr;
-  if (list && list->is_list())
-    for (size_t i = 0; i < list->items.size(); ++i) {
-      const Value* type = list->items[i].is_map() ? list->items[i].find("type") : &list->items[i];
-      if (type && type->scalar == "cfg") return apply_override(root, fmt::format("sample.guidance.{}.scale", i), scale, label);
-    }
-  Value rest = list && list->is_list() ? *list : Value::list();
-  apply_override(root, "sample.guidance", fmt::format("[{{type: cfg, scale: {}}}]", scale), label);
-  Value& fresh = *root.find("sample")->find("guidance");
-  fresh.items.insert(fresh.items.end(), rest.items.begin(), rest.items.end());
-}
-
-struct Model {
-  Config config;
-  std::unique_ptr<Pipeline> pipeline;
-};
-
-Model open_model(Program& program, const Asked& a) {
-  const bool config = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
-  Value root = Value::map();
-  ModelCard card;
-  if (config) {
-    root = load_yaml(a.source);
-  } else {
-    card = read_card(a.source);
-    root.set("model", card.model);
-    root.set("sample", card.sample);
-    refuse_model_overrides(root, a.overrides.set, a.source);
-  }
-  const auto set = [&](const char* path, const char* option, const std::string& value) {
-    if (!value.empty()) apply_override(root, path, value, fmt::format("{} {}", option, value));
-  };
-  set("sample.sampler", "--sampler", a.sampler);
-  set("sample.spacing", "--spacing", a.spacing);
-  set("sample.steps", "--steps", a.steps);
-  set("sample.noise_order", "--noise-order", a.noise_order);
-  if (!a.cfg.empty()) set_cfg(root, a.cfg);
-  a.overrides.apply(root);
-  Model model;
-  try {
-    model.config = read_configuration(program.registry, root);
-  } catch (const ConfigError& e) {
-    if (card.plugins.empty()) throw;
-    std::string names;
-    for (const std::string& p : card.plugins) names += (names.empty() ? "" : ", ") + p;
-    throw ConfigError(fmt::format("{}\n{}: was made with plugins; load them with --plugin ({})", e.what(), a.source, names));
-  }
-  model.pipeline = std::make_unique<Pipeline>(model.config.model, resolve_compute(model.config.compute));
-  if (!config) load_weights(a.source, model.pipeline->weights());
-  else if (!model.pipeline->weightless())
-    throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", a.source));
-  model.pipeline->freeze();
-  return model;
-}
 
 int64_t class_index(const std::string& word, const ModelOptions& model) {
   const int64_t classes = model.conditioner->classes();
@@ -213,18 +123,20 @@ void write_strip(const Asked& a, const std::vector<Tensor>& frames) {
 }
 
 int sample(Program& program, const Asked& a) {
-  const Model model = open_model(program, a);
-  const ModelOptions& m = model.config.model;
+  const ModelSource source(a.source);
+  const Config config = source.configuration(program, a.settings);
+  const std::unique_ptr<Pipeline> pipeline = source.load(config);
+  const ModelOptions& m = config.model;
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   SampleRequest request;
   request.images = wanted(a, m);
   request.seed = a.seed;
-  request.batch = model.config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
+  request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
   if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
   const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
   Recorder recorder{*m.noise, {}, {}, {}, {}};
   const int64_t count = int64_t(request.images.size());
-  Progress progress("sample", count * model.config.sample.steps, "image steps");
+  Progress progress("sample", count * config.sample.steps, "image steps");
   request.observer = [&](int64_t first, const Step& step) {
     if (record) recorder.add(first, step);
     const int64_t n = step.x.size(0);
@@ -232,13 +144,13 @@ int sample(Program& program, const Asked& a) {
     return !interrupted.load();
   };
   catch_interrupt();
-  const Tensor images = model.pipeline->sample(request, model.config.sample);
+  const Tensor images = pipeline->sample(request, config.sample);
   progress.finish();
 
   std::vector<std::string> labels;
   for (const Annotation& i : request.images)
     if (i.label >= 0) labels.push_back(size_t(i.label) < m.class_names.size() ? m.class_names[size_t(i.label)] : std::to_string(i.label));
-  write_images(a, images, labels, {{"brume", fmt::format("{} --seed {} --steps {}", a.source, a.seed, model.config.sample.steps)}});
+  write_images(a, images, labels, {{"brume", fmt::format("{} --seed {} --steps {}", a.source, a.seed, config.sample.steps)}});
   if (!record) return 0;
   std::vector<Tensor> x = Recorder::joined(recorder.x);
   x.push_back(images);
@@ -261,19 +173,15 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   command->add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images")->capture_default_str();
   command->add_option("--classes", a->classes, "numbers or names, taken in turn")->delimiter(',');
   command->add_option("-n,--count", a->count, "number of images; 16, or one a class named")->check(CLI::Range(int64_t(1), int64_t(100000000)));
-  command->add_option("--steps", a->steps, "sampling steps");
-  command->add_option("--sampler", a->sampler, "a name, or {type: ddim, eta: 1}");
-  command->add_option("--spacing", a->spacing, "a name, or {type: karras, rho: 5}");
-  command->add_option("--cfg", a->cfg, "scale of classifier-free guidance");
+  command->add_option("--cfg", a->settings.cfg, "scale of classifier-free guidance");
   command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
   command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_option("--grid", a->columns, "columns of the picture")->check(CLI::Range(int64_t(1), int64_t(1000)));
   command->add_option("--frames", a->frames, "every step: FILE.png = one animated picture (APNG), else a directory");
   command->add_option("--strip", a->strip, "a picture of the way from noise to image")->type_name("FILE.png");
-  command->add_option("--noise-order", a->noise_order, "per_image, or batch as PyTorch users have it");
   command->add_option("--noise", a->noise, "initial noise N(0, 1) [count, C, H, W] from a safetensors file")->type_name("FILE");
   command->add_option("--trajectory", a->trajectory, "every step's x (network's frame), x0, sigma and t as safetensors")->type_name("FILE");
-  a->overrides.add_to(*command);
+  a->settings.add_to(*command);
   command->callback([&program, &code, a] { code = sample(program, *a); });
 }
 

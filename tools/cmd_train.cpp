@@ -28,12 +28,22 @@ fs::path training_file(const Asked& a) {
   return at;
 }
 
+/// The libraries a training used; they are named in its file, and loaded only where the user says so.
+std::vector<std::string> take_plugins(Value& root) {
+  std::vector<std::string> libraries;
+  if (const Value* named = root.find("plugins"))
+    for (const Value& library : named->items) libraries.push_back(library.scalar);
+  root.erase("plugins");
+  return libraries;
+}
+
 int train(Program& program, const Asked& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
   Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
+  const std::vector<std::string> libraries = a.config.empty() ? take_plugins(root) : std::vector<std::string>{};
   a.overrides.apply(root);
-  const Config config = read_configuration(program.registry, root, &resolved);
+  const Config config = read_stored_configuration(program.registry, root, file.string(), libraries, &resolved);
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
   const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
   if (a.overwrite && !resume)
@@ -42,22 +52,26 @@ int train(Program& program, const Asked& a, bool resume) {
 
   Trainer trainer(config, std::move(resolved), directory, file);
   int64_t parameters = 0;
-  for (const Weight& w : trainer.pipeline().weights()) parameters += w.trainable ? w.tensor.numel() : 0;
+  for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
   fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,
-             trainer.pipeline().compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.pipeline().compute().device.str());
+             trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.compute().device.str());
   catch_interrupt();
   if (!trainer.run([] { return interrupted.load(); })) {
-    fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}\n", trainer.step(), (directory / "training.safetensors").string());
+    std::string plugins;
+    for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
+    fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),
+               (directory / "training.safetensors").string(), plugins);
     return 130;
   }
-  fmt::print(stderr, "model: {}\nsamples: {}\n", (directory / "model.safetensors").string(), (directory / "samples").string());
+  fmt::print(stderr, "{}: {}\n", config.classifier ? "classifier" : "model", (directory / "model.safetensors").string());
+  if (!config.classifier) fmt::print(stderr, "samples: {}\n", (directory / "samples").string());
   return 0;
 }
 
 }  // namespace
 
 void add_train(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("train", "trains a model from a configuration");
+  CLI::App* command = app.add_subcommand("train", "trains a model, or a classifier, from a configuration");
   auto asked = std::make_shared<Asked>();
   command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
   command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");

@@ -19,7 +19,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("brume ") + BRUME_VERSION);
   Program program;
   int code = 0;
-  app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")->type_name("FILE");
+  app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")
+      ->type_name("FILE")
+      ->allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
   app.fallthrough();
   register_builtins(program.registry);
   // Plugins must be there before a command runs, and a command runs while the line is parsed.
@@ -29,6 +31,7 @@ int run(int argc, char** argv) {
   });
   add_train(app, program, code);
   add_sample(app, program, code);
+  add_evaluate(app, program, code);
   add_list(app, program, code);
   add_describe(app, program, code);
   add_check(app, program, code);

@@ -22,6 +22,7 @@ void catch_interrupt();
 /// Each adds its command; the returned code of a command is kept in `code`.
 void add_train(CLI::App& app, Program& program, int& code);
 void add_sample(CLI::App& app, Program& program, int& code);
+void add_evaluate(CLI::App& app, Program& program, int& code);
 void add_list(CLI::App& app, Program& program, int& code);
 void add_describe(CLI::App& app, Program& program, int& code);
 void add_check(CLI::App& app, Program& program, int& code);

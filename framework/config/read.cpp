@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <tuple>
 
 #include "config/registry.h"
 #include "config/suggest.h"
@@ -21,17 +22,21 @@ bool parse(const Value& v, bool& out) {
   return true;
 }
 
-bool parse(const Value& v, int64_t& out) {
-  const char *begin = v.scalar.data(), *end = begin + v.scalar.size();
-  const auto [stop, error] = std::from_chars(begin + (*begin == '+'), end, out);
-  return !v.quoted && error == std::errc() && stop == end;
+/// std::from_chars, which takes a leading '-' but no '+'.
+template <class T>
+bool parse_number(const std::string& text, T& out) {
+  const char *begin = text.data(), *end = begin + text.size();
+  if (text.starts_with("+-")) return false;
+  const auto [stop, error] = std::from_chars(begin + text.starts_with('+'), end, out);
+  return error == std::errc() && stop == end;
 }
 
+bool parse(const Value& v, int64_t& out) { return !v.quoted && parse_number(v.scalar, out); }
+
 bool parse(const Value& v, double& out) {
-  if (v.scalar == ".inf" || v.scalar == "inf") return out = std::numeric_limits<double>::infinity(), !v.quoted;
-  const char *begin = v.scalar.data(), *end = begin + v.scalar.size();
-  const auto [stop, error] = std::from_chars(begin + (*begin == '+'), end, out);
-  return !v.quoted && error == std::errc() && stop == end && !std::isnan(out);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  if (v.scalar == ".inf" || v.scalar == "-.inf") return out = v.scalar[0] == '-' ? -infinity : infinity, !v.quoted;
+  return !v.quoted && parse_number(v.scalar, out) && !std::isnan(out);
 }
 
 bool parse(const Value& v, std::string& out) {
@@ -56,8 +61,8 @@ Value resolved(const std::string& v) { return Value::text(v, true); }
 
 class Reader final : public Fields {
  public:
-  Reader(const Registry& registry, const Value& root, std::string path, std::vector<Problem>& problems)
-      : registry_(registry), problems_(problems), first_problem_(problems.size()) {
+  Reader(const Registry& registry, const Value& root, std::string path, std::vector<Problem>& problems, std::vector<PluginUse>* uses)
+      : registry_(registry), problems_(problems), uses_(uses), first_problem_(problems.size()) {
     push(&root, std::move(path));
   }
 
@@ -87,14 +92,16 @@ class Reader final : public Fields {
     const std::string before = v;
     scalar(n, v, Range{});
     if (std::find(words.begin(), words.end(), v) != words.end()) return;
-    problem(top().node->find(n)->place, fmt::format("{}: unknown value '{}'{}", n, v, hint(v, words)));
+    const Value* at = top().node->find(n);
+    if (!at) throw std::logic_error(fmt::format("{}: the default '{}' is none of its words", n, v));
+    problem(at->place, fmt::format("{}: unknown value '{}'{}", n, v, hint(v, words)));
     v = before;
   }
 
   void require(bool ok, std::string_view key, std::string_view rule) override {
     if (ok || problems_.size() > first_problem_) return;  // a rule says nothing while its fields are wrong
     const Value* at = top().node->find(key);
-    problem(at ? at->place : top().node->place, fmt::format("{}: {}", key, rule));
+    problem(at ? at->place : top().place, fmt::format("{}: {}", key, rule));
   }
 
  protected:
@@ -102,8 +109,8 @@ class Reader final : public Fields {
     const Value* v = look(n);
     Value standin = Value::text(std::string(fallback));
     if (!v || v->is_null()) {
-      if (fallback.empty()) return problem(top().node->place, fmt::format("missing '{}' ({} {}: {})", n, article(kind), kind, known(kind)));
-      standin.place = top().node->place;
+      if (fallback.empty()) return problem(top().place, fmt::format("missing '{}' ({} {}: {})", n, article(kind), kind, known(kind)));
+      standin.place = top().place;
       v = &standin;
     }
     Value full;
@@ -132,11 +139,11 @@ class Reader final : public Fields {
     static const Value empty = Value::map();
     if (v && !v->is_map() && !v->is_null()) {
       problem(v->place, fmt::format("{}: expected a map of settings, got {}", n, v->kind_text()));
-      v = nullptr;
+      return false;
     }
     if (v && v->is_null()) v = nullptr;
     push(v ? v : &empty, join_path(top().path, n));
-    if (!v) top().place = stack_[stack_.size() - 2].node->place;
+    if (!v) top().place = stack_[stack_.size() - 2].place;
     return true;
   }
   void close() override {
@@ -255,8 +262,10 @@ class Reader final : public Fields {
     static const Value empty = Value::map();
     Value holder = v.is_map() ? v : empty;
     holder.place = v.place;
-    Recipe recipe = registry_.entry(kind, type->scalar).read([&](const Entry::Declare& declare) {
-      Reader reader(registry_, holder, path, problems_);
+    const Entry& entry = registry_.entry(kind, type->scalar);
+    if (uses_ && entry.origin != "built-in") uses_->push_back({path, entry.origin});
+    Recipe recipe = entry.read([&](const Entry::Declare& declare) {
+      Reader reader(registry_, holder, path, problems_, uses_);
       reader.allow("type");
       reader.top().resolved.set("type", Value::text(type->scalar));
       declare(reader);
@@ -272,35 +281,48 @@ class Reader final : public Fields {
 
   const Registry& registry_;
   std::vector<Problem>& problems_;
+  std::vector<PluginUse>* uses_;
   size_t first_problem_;
   std::vector<Frame> stack_;
 };
+
+/// File by file, in the order in which they are first at fault; in the order of its lines within each.
+void sort_by_place(std::vector<Problem>& problems) {
+  std::vector<std::shared_ptr<const std::string>> files;
+  for (const Problem& p : problems)
+    if (std::find(files.begin(), files.end(), p.place.file) == files.end()) files.push_back(p.place.file);
+  const auto key = [&](const Problem& p) {
+    return std::tuple(std::find(files.begin(), files.end(), p.place.file) - files.begin(), p.place.line, p.place.column);
+  };
+  std::stable_sort(problems.begin(), problems.end(), [&](const Problem& a, const Problem& b) { return key(a) < key(b); });
+}
 
 }  // namespace
 
 Recipe read_plugin(const Registry& registry, std::string_view kind, const Value& value, const std::string& path, Value* full) {
   std::vector<Problem> problems;
   const Value none = Value::map();
-  Reader reader(registry, none, "", problems);
+  Reader reader(registry, none, "", problems, nullptr);
   Value resolved;
   const auto recipe = reader.read_one(kind, value, path, resolved);
-  if (!recipe) throw ConfigError(std::move(problems));
+  if (!recipe) {
+    sort_by_place(problems);
+    throw ConfigError(std::move(problems));
+  }
   if (full) *full = std::move(resolved);
   return *recipe;
 }
 
-Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path) {
+Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path,
+                  std::vector<PluginUse>* uses) {
   std::vector<Problem> problems;
   if (!root.is_map() && !root.is_null())
     throw ConfigError(std::vector<Problem>{{root.place, path, "expected a map of settings, got " + root.kind_text()}});
-  Reader reader(registry, root, path, problems);
+  Reader reader(registry, root, path, problems, uses);
   declare(reader);
   Value resolved = reader.finish();
   if (!problems.empty()) {
-    std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
-      if (a.place.file != b.place.file) return false;
-      return std::pair(a.place.line, a.place.column) < std::pair(b.place.line, b.place.column);
-    });
+    sort_by_place(problems);
     throw ConfigError(std::move(problems));
   }
   return resolved;

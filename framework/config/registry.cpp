@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "config/suggest.h"
 
 namespace brume {
@@ -35,6 +37,14 @@ const Entry& Registry::entry(std::string_view kind, std::string_view name) const
   const auto it = table->second.find(name);
   if (it == table->second.end()) throw ConfigError(fmt::format("unknown {} '{}'{}", kind, name, hint(name, keys(table->second))));
   return it->second;
+}
+
+std::vector<std::string> Registry::libraries() const {
+  std::set<std::string> all;
+  for (const auto& [kind, table] : kinds_)
+    for (const auto& [name, entry] : table)
+      if (entry.origin != "built-in") all.insert(entry.origin);
+  return {all.begin(), all.end()};
 }
 
 }  // namespace brume

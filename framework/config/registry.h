@@ -35,6 +35,8 @@ class Registry {
   std::vector<std::string> names(std::string_view kind) const;
   /// Throws ConfigError naming the nearest kind or name.
   const Entry& entry(std::string_view kind, std::string_view name) const;
+  /// Where plugins that are not built in came from, sorted.
+  std::vector<std::string> libraries() const;
 
   /// Where plugins registered from now on come from ("built-in", or a library's path): used when two claim one name.
   void set_origin(std::string origin) { origin_ = std::move(origin); }
@@ -43,6 +45,12 @@ class Registry {
   void insert(std::string_view kind, std::string name, Entry entry);
   std::map<std::string, std::map<std::string, Entry, std::less<>>, std::less<>> kinds_;
   std::string origin_ = "built-in";
+};
+
+/// A place of a configuration that a library's plugin fills.
+struct PluginUse {
+  std::string path;  ///< "model.noise"
+  std::string library;
 };
 
 /// Reads one plugin ("ddim", or {type: ddim, eta: 1}) into a recipe; throws ConfigError with every mistake found.
@@ -66,11 +74,12 @@ Deferred<I> create_deferred(const Registry& registry, const Value& value) {
 }
 
 /// Fills a whole configuration object (anything with `declare`); throws ConfigError with every mistake found. Returns the
-/// resolved tree: every key with the value in force.
-Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path = "");
+/// resolved tree: every key with the value in force. `uses`, where given, receives the plugins that are not built in.
+Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path = "",
+                  std::vector<PluginUse>* uses = nullptr);
 template <class S>
-Value read_config(const Registry& registry, const Value& root, S& into) {
-  return read_fields(registry, root, [&](Fields& f) { into.declare(f); });
+Value read_config(const Registry& registry, const Value& root, S& into, std::vector<PluginUse>* uses = nullptr) {
+  return read_fields(registry, root, [&](Fields& f) { into.declare(f); }, "", uses);
 }
 
 /// A table of a plugin's parameters: name, type, default, allowed values, meaning.

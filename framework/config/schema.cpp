@@ -46,7 +46,8 @@ class Schema final : public Fields {
     add(n, std::move(node), d);
   }
   void plugins(std::string_view n, std::string_view kind, std::string_view d, std::function<void()>, Set) override {
-    add(n, {{"type", "array"}, {"items", reference(kind)}}, d);
+    const Json several{{"type", "array"}, {"items", reference(kind)}};
+    add(n, {{"anyOf", Json::array({several, reference(kind)})}}, d);  // one may stand for a list of one
   }
   bool open(std::string_view n, std::string_view d, bool) override {
     names_.emplace_back(n, d);

@@ -62,7 +62,20 @@ std::string Value::kind_text() const {
   return "";
 }
 
+namespace {
+
+/// `sampler: ddim` is short for {type: ddim}.
+Value written_out(const Value& name) {
+  Value map = Value::map();
+  map.place = name.place;
+  map.set("type", name);
+  return map;
+}
+
+}  // namespace
+
 Value merge(Value base, const Value& over) {
+  if (base.is_scalar() && over.is_map() && !over.find("type")) base = written_out(base);
   if (!base.is_map() || !over.is_map()) return over;
   const Value *base_type = base.find("type"), *over_type = over.find("type");
   if (over_type && (!base_type || base_type->scalar != over_type->scalar)) return over;
@@ -82,6 +95,11 @@ namespace {
 
 /// The child of `node` named by one segment of a path, made where it is missing.
 Value& child(Value& node, const std::string& segment, const std::string& walked, const Place& place) {
+  if (node.is_scalar() && segment == "0") {  // `guidance: cfg` is short for [cfg]
+    const Place at = node.place;
+    node = Value::list({node});
+    node.place = at;
+  }
   const auto fail = [&](const std::string& what) -> void { throw ConfigError(std::vector<Problem>{{place, walked, what}}); };
   if (node.is_list()) {
     size_t index = 0;
@@ -91,12 +109,7 @@ Value& child(Value& node, const std::string& segment, const std::string& walked,
     if (index >= node.items.size()) fail(fmt::format("no entry {}; the list has {} (the first is 0)", index, node.items.size()));
     return node.items[index];
   }
-  if (node.is_scalar()) {  // `sampler: ddim` is short for {type: ddim}
-    Value map = Value::map();
-    map.place = node.place;
-    map.set("type", node);
-    node = std::move(map);
-  }
+  if (node.is_scalar()) node = written_out(node);
   if (node.is_null()) {
     node.type = Value::Type::map;
     node.place = place;
@@ -123,9 +136,11 @@ void apply_override(Value& root, std::string_view path, std::string_view text, c
   const Place place{std::make_shared<const std::string>(label), 0, 0};
   Value value;
   try {
-    value = parse_yaml(text, label);
+    if (text.find_first_not_of(" \t\n") != text.npos) value = parse_yaml(text, label);
   } catch (const ConfigError& e) {
-    throw ConfigError(std::vector<Problem>{{place, std::string(path), "the value is not YAML: " + e.problems().front().message}});
+    std::string why = e.problems().front().message;
+    if (why.starts_with("not YAML: ")) why = "the value is " + why;
+    throw ConfigError(std::vector<Problem>{{place, std::string(path), why}});
   }
   stamp(value, place);
   Value* node = &root;

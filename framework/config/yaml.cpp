@@ -25,6 +25,13 @@ class Builder final : public YAML::EventHandler {
   Value root;
   std::vector<Problem> problems;
 
+  /// Where the innermost open list or map began.
+  std::optional<Place> open(Value::Type type) const {
+    for (auto frame = stack_.rbegin(); frame != stack_.rend(); ++frame)
+      if (frame->value.type == type) return frame->value.place;
+    return std::nullopt;
+  }
+
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& m, YAML::anchor_t a) override {
@@ -63,7 +70,6 @@ class Builder final : public YAML::EventHandler {
   Place at(const YAML::Mark& m) const { return {file_, m.line + 1, m.column + 1}; }
   void begin(Value v, const YAML::Mark& m, YAML::anchor_t a) {
     v.place = at(m);
-    if (!stack_.empty() && stack_.back().value.is_map() && !stack_.back().have_key) fail(v.place, "a key must be a plain word");
     stack_.push_back({std::move(v), a, false, "", {}});
   }
   void end() {
@@ -82,6 +88,7 @@ class Builder final : public YAML::EventHandler {
       top.value.items.push_back(std::move(v));
     } else if (!top.have_key) {
       top.have_key = true;
+      if (v.is_list() || v.is_map()) problems.push_back({v.place, "", "a key must be a plain word"});
       top.key = v.scalar;
       top.key_place = v.place;
     } else {
@@ -114,6 +121,14 @@ void refuse_tabs(std::string_view text, const File& file) {
       fail({file, line, int(tab) + 1}, "a tab in the indentation; YAML is indented with spaces");
     start = end + 1;
   }
+}
+
+[[noreturn]] void refuse(const YAML::Exception& e, const Builder& builder, const File& file) {
+  // yaml-cpp notices a missing bracket at the end of the file, and does not say where it is missing.
+  const bool list = e.msg == YAML::ErrorMsg::END_OF_SEQ_FLOW, map = e.msg == YAML::ErrorMsg::END_OF_MAP_FLOW;
+  const auto began = list || map ? builder.open(list ? Value::Type::list : Value::Type::map) : std::nullopt;
+  if (began) fail(*began, fmt::format("not YAML: the '{}' here is not closed, or a comma is missing after it", list ? '[' : '{'));
+  fail({file, e.mark.line + 1, e.mark.column + 1}, "not YAML: " + e.msg);
 }
 
 std::filesystem::path find_part(const std::filesystem::path& from, const Value& name) {
@@ -196,10 +211,22 @@ std::string scalar_text(const Value& v) {
   return text + "\"";
 }
 
+/// A list that is best written in one line: of plain values, or of lists.
 bool flat(const Value& v) {
   for (const Value& i : v.items)
-    if (i.is_map() || i.is_list()) return false;
+    if (i.is_list()) return true;
+  for (const Value& i : v.items)
+    if (i.is_map()) return false;
   return true;
+}
+
+/// {a: 1, b: [2, 3]}
+std::string flow(const Value& v) {
+  std::string text;
+  for (const Value& item : v.items) text += (text.empty() ? "" : ", ") + flow(item);
+  for (const Value::Entry& e : v.entries)
+    text += (text.empty() ? "" : ", ") + scalar_text(Value::text(e.key, true)) + ": " + flow(e.value);
+  return v.is_list() ? "[" + text + "]" : v.is_map() ? "{" + text + "}" : scalar_text(v);
 }
 
 void dump(const Value& v, int indent, std::string& out) {
@@ -212,9 +239,7 @@ void dump(const Value& v, int indent, std::string& out) {
     } else if (e.value.is_map()) {
       out += " {}\n";
     } else if (e.value.is_list() && flat(e.value)) {
-      out += " [";
-      for (size_t i = 0; i < e.value.items.size(); ++i) out += (i ? ", " : "") + scalar_text(e.value.items[i]);
-      out += "]\n";
+      out += " " + flow(e.value) + "\n";
     } else if (e.value.is_list()) {
       out += "\n";
       for (const Value& item : e.value.items) {
@@ -247,7 +272,7 @@ Value parse_yaml(std::string_view text, const std::string& name) {
     Builder rest(file);
     if (parser.HandleNextDocument(rest)) fail(rest.root.place, "a second YAML document; one file is one configuration");
   } catch (const YAML::Exception& e) {
-    fail({file, e.mark.line + 1, e.mark.column + 1}, "not YAML: " + e.msg);
+    refuse(e, builder, file);
   }
   if (!builder.problems.empty()) throw ConfigError(builder.problems);
   return std::move(builder.root);

@@ -10,8 +10,9 @@ namespace brume {
 struct Estimate {
   Tensor x0;         ///< E[x0 | x], the shape and dtype of x
   Tensor x0_uncond;  ///< the unguided estimate, where a guidance keeps it apart (cfg++)
-  /// Learned variance of the ancestral step, where the network gives one: the fraction v in
-  /// log var = v log upper + (1 - v) log lower (Nichol & Dhariwal 2021, eq. 15), the shape of x.
+  /// What the network gives for the variance of the ancestral step, where it gives anything, the shape of x: log var in the
+  /// network's frame ("learned"), or 2 v - 1 of log var = v log upper + (1 - v) log lower ("learned_range"; Nichol & Dhariwal
+  /// 2021, eq. 15). The sampler's option says which.
   Tensor variance;
 };
 

@@ -15,7 +15,9 @@
 namespace brume {
 namespace {
 
-std::string required(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& path) {
+using Metadata = std::map<std::string, std::string>;
+
+std::string required(const Metadata& metadata, const std::string& key, const std::string& path) {
   const auto it = metadata.find(key);
   if (it == metadata.end())
     throw ConfigError(fmt::format("{}: not a brume model (its metadata has no '{}'); `brume inspect` lists what is in it", path, key));
@@ -30,33 +32,22 @@ int64_t number(const std::string& text, const std::string& key, const std::strin
   return value;
 }
 
-}  // namespace
-
-void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card) {
-  io::NamedTensors tensors;
-  for (const Weight& w : weights) tensors.push_back({w.name, w.tensor.detach()});
-  io::write_safetensors(path, tensors,
-                        {{"format", "brume"},
-                         {"brume.format", std::to_string(model_format)},
-                         {"brume.version", BRUME_VERSION},
-                         {"brume.model", dump_yaml(card.model)},
-                         {"brume.sample", dump_yaml(card.sample)},
-                         {"brume.step", std::to_string(card.step)},
-                         {"brume.plugins", fmt::format("{}", fmt::join(card.plugins, "\n"))}});
-}
-
-ModelCard read_card(const std::string& path) {
-  std::map<std::string, std::string> metadata;
+/// The metadata of a file that some brume wrote, of a layout that this one reads.
+Metadata read_metadata(const std::string& path) {
+  Metadata metadata;
   io::load_tensors(path, &metadata);
   const int64_t format = number(required(metadata, "brume.format", path), "brume.format", path);
   if (format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in model format {}; this is brume {}, which reads up to format {}", path,
                                   metadata["brume.version"], format, BRUME_VERSION, model_format));
-  ModelCard card;
-  card.model = parse_yaml(required(metadata, "brume.model", path), path + " (model)");
-  card.sample = parse_yaml(metadata["brume.sample"], path + " (sample)");
+  return metadata;
+}
+
+/// What every model file has.
+ModelCard& read_common(ModelCard& card, const Metadata& metadata, const std::string& path) {
   card.step = number(required(metadata, "brume.step", path), "brume.step", path);
-  const std::string& plugins = metadata["brume.plugins"];
+  const auto it = metadata.find("brume.plugins");
+  const std::string plugins = it == metadata.end() ? "" : it->second;
   for (size_t start = 0; start < plugins.size();) {
     const size_t end = std::min(plugins.find('\n', start), plugins.size());
     card.plugins.push_back(plugins.substr(start, end - start));
@@ -64,6 +55,46 @@ ModelCard read_card(const std::string& path) {
   }
   return card;
 }
+
+}  // namespace
+
+void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card) {
+  io::NamedTensors tensors;
+  for (const Weight& w : weights) tensors.push_back({w.name, w.tensor.detach()});
+  Metadata metadata{{"format", "brume"},
+                    {"brume.format", std::to_string(model_format)},
+                    {"brume.version", BRUME_VERSION},
+                    {"brume.step", std::to_string(card.step)},
+                    {"brume.plugins", fmt::format("{}", fmt::join(card.plugins, "\n"))}};
+  if (card.classifier.is_null()) {
+    metadata["brume.model"] = dump_yaml(card.model);
+    metadata["brume.sample"] = dump_yaml(card.sample);
+  } else {
+    metadata["brume.classifier"] = dump_yaml(card.classifier);
+  }
+  io::write_safetensors(path, tensors, metadata);
+}
+
+ModelCard read_card(const std::string& path) {
+  Metadata metadata = read_metadata(path);
+  if (metadata.contains("brume.classifier"))
+    throw ConfigError(fmt::format("{}: is a classifier, not a diffusion model; `brume evaluate` is for it", path));
+  ModelCard card;
+  card.model = parse_yaml(required(metadata, "brume.model", path), path + " (model)");
+  card.sample = parse_yaml(metadata["brume.sample"], path + " (sample)");
+  return read_common(card, metadata, path);
+}
+
+ModelCard read_classifier_card(const std::string& path) {
+  const Metadata metadata = read_metadata(path);
+  if (metadata.contains("brume.model"))
+    throw ConfigError(fmt::format("{}: is a diffusion model, not a classifier", path));
+  ModelCard card;
+  card.classifier = parse_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
+  return read_common(card, metadata, path);
+}
+
+bool holds_classifier(const std::string& path) { return read_metadata(path).contains("brume.classifier"); }
 
 void load_weights(const std::string& path, const std::vector<Weight>& weights) {
   const at::NoGradGuard no_grad;

@@ -6,16 +6,17 @@
 #include <vector>
 
 #include "config/registry.h"
-#include "diffusion/pipeline.h"
+#include "core/network.h"
 
 namespace brume {
 
-/// What a model file says of itself.
+/// What a model file says of itself: it holds a diffusion model or a classifier.
 struct ModelCard {
-  Value model;                 ///< the resolved `model:` section
+  Value model;                 ///< the resolved `model:` section; null in the file of a classifier
   Value sample;                ///< the `sample:` section it was configured with
   int64_t step = 0;            ///< updates it was trained for
   std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
+  Value classifier{};          ///< the resolved `classifier:` section; null in the file of a diffusion model
 };
 
 /// Version of the file's layout; raised when older programs could not read it.
@@ -24,8 +25,12 @@ inline constexpr int model_format = 1;
 /// Writes `weights` (float32, as they are) and the card, atomically.
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card);
 
-/// Reads the card. Throws ConfigError where the file is no brume model, or one of a newer layout.
+/// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or a classifier.
 ModelCard read_card(const std::string& path);
+/// The same for a classifier.
+ModelCard read_classifier_card(const std::string& path);
+/// Whether the file is a classifier; throws where it is no brume model at all.
+bool holds_classifier(const std::string& path);
 
 /// Copies the file's tensors into `weights` by name. Throws ConfigError naming every tensor that is missing, unknown or of
 /// another shape; then nothing is copied.

@@ -54,6 +54,7 @@ void prepare_process() {
   // Big tensors come and go every step: keep their pages instead of returning them to the system each time.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
 }
 
 std::string blas_warning() {

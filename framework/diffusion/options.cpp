@@ -3,16 +3,21 @@
 #include <fmt/format.h>
 
 namespace brume {
+namespace {
+
+struct ImageFields {
+  ImageShape& shape;
+  void declare(Fields& f) {
+    f.field("channels", shape.channels, "1 = grey, 3 = RGB", within(1, 64));
+    f.field("height", shape.height, "pixels", within(1, 16384));
+    f.field("width", shape.width, "pixels", within(1, 16384));
+  }
+};
+
+}  // namespace
 
 void ModelOptions::declare(Fields& f) {
-  struct ImageFields {
-    ImageShape& shape;
-    void declare(Fields& f) {
-      f.field("channels", shape.channels, "1 = grey, 3 = RGB", within(1, 64));
-      f.field("height", shape.height, "pixels", within(1, 16384));
-      f.field("width", shape.width, "pixels", within(1, 16384));
-    }
-  } image_fields{image};
+  ImageFields image_fields{image};
   f.section("image", image_fields, "what the model makes");
   f.field("autoencoder", autoencoder, "the first stage", "identity");
   f.field("network", network, "the backbone");
@@ -27,11 +32,27 @@ Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_
 }
 
 void ModelOptions::check() const {
+  if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier");
   if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
     throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
   autoencoder.check({image, 0});
   if (autoencoder.type() == "identity") network.check(network_context(image, 0));
 }
+
+void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "how noisy an image is at time t, drawn evenly", "linear"); }
+
+void ClassifierOptions::declare(Fields& f) {
+  ImageFields image_fields{image};
+  f.section("image", image_fields, "what is told apart");
+  f.field("network", network, "what tells it apart");
+  f.field("classes", classes, "number of classes", within(2, 1000000));
+  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+  f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
+  f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names",
+            fmt::format("{} names for {} classes", class_names.size(), classes));
+}
+
+void ClassifierOptions::check() const { network.check(network_context(0)); }
 
 void SampleOptions::declare(Fields& f) {
   f.field("sampler", sampler, "the solver", "ddim");

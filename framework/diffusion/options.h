@@ -1,11 +1,13 @@
 #pragma once
-// The sections `model:` and `sample:` of a configuration.
+// The sections `model:`, `classifier:` and `sample:` of a configuration.
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/fields.h"
 #include "core/autoencoder.h"
+#include "core/classifier.h"
 #include "core/conditioner.h"
 #include "core/guidance.h"
 #include "core/network.h"
@@ -27,6 +29,25 @@ struct ModelOptions {
 
   /// What the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
+  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  void check() const;
+};
+
+/// The noise a classifier knows.
+struct ClassifierNoise {
+  std::shared_ptr<const NoiseSchedule> schedule;
+  void declare(Fields& f);
+};
+
+struct ClassifierOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Classifier> network;
+  int64_t classes = 10;
+  std::vector<std::string> class_names;
+  std::optional<ClassifierNoise> noise;  ///< absent: clean images only
+  void declare(Fields& f);
+
+  Classifier::Context network_context(uint64_t seed) const { return {.input = image, .classes = classes, .seed = seed}; }
   /// Mistakes between the parts, found without making weights; throws ConfigError.
   void check() const;
 };

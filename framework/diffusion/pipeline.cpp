@@ -103,7 +103,8 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     const int64_t n = std::min(request.batch, count - first);
     const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
     const Condition condition = options_.conditioner->encode(wanted, nullptr).to(compute_.device);
-    const auto noise = options.noise_order == NoiseOrder::batch ? batch_noise(request.seed) : per_image_noise(request.seed, first);
+    const auto noise =
+        options.noise_order == NoiseOrder::batch ? batch_noise(request.seed) : per_image_noise(request.seed, request.first + first);
     Tensor x = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(x.options()) : noise->draw(x, sigmas[0], sigmas[0]);
     x = x * options_.noise->start_std(sigmas[0]);

@@ -13,6 +13,7 @@ namespace brume {
 /// What is asked of a run.
 struct SampleRequest {
   std::vector<Annotation> images;  ///< one an image: what it is to be
+  int64_t first = 0;               ///< number of the first image: where a long run is asked for piece by piece
   uint64_t seed = 0;
   int64_t batch = 16;    ///< images at once
   Tensor initial_noise;  ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
@@ -26,7 +27,7 @@ class Pipeline {
   /// `seed` is of the initial weights.
   Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0);
 
-  /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, i) and its annotation only.
+  /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
   /// The denoiser of this model, unguided.
   std::shared_ptr<const Denoiser> denoiser() const;

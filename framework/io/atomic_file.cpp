@@ -20,8 +20,8 @@
 namespace brume::io {
 namespace {
 
-constexpr int max_links = 40;                     // as Linux follows
-constexpr size_t max_write = size_t{1} << 30;     // one write(2) takes at most 2 GiB
+constexpr int max_links = 40;                  // as Linux follows
+constexpr size_t max_write = size_t{1} << 30;  // one write(2) takes at most 2 GiB
 
 /// Where a chain of symbolic links ends, which need not exist yet.
 std::string follow_links(const std::string& path) {

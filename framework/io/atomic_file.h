@@ -37,7 +37,7 @@ class AtomicFile final {
   std::string temporary_;  ///< empty once renamed or removed
   uint64_t needed_ = 0;
   uint64_t written_ = 0;
-  int mode_ = 0666;        ///< permissions of the file: those of the one it replaces
+  int mode_ = 0666;  ///< permissions of the file: those of the one it replaces
   int descriptor_ = -1;
   bool replaces_ = false;  ///< whether there is a previous file
 };

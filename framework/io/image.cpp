@@ -51,8 +51,7 @@ void check_format(std::string_view bytes, const std::string& path) {
 
 }  // namespace
 
-Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value)
-    : height(height_), width(width_), channels(channels_) {
+Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value) : height(height_), width(width_), channels(channels_) {
   if (height < 0 || width < 0 || (channels != 1 && channels != 3)) {
     throw std::logic_error(fmt::format("no image: {}x{} with {} channels", height, width, channels));
   }
@@ -79,6 +78,7 @@ std::map<std::string, std::string> read_png_text(const std::string& path) {
 void write_apng(const std::string& path, const std::vector<Image>& frames, int64_t delay_ms,
                 const std::map<std::string, std::string>& text) {
   std::vector<std::string> pngs;
+  pngs.reserve(frames.size());
   for (const auto& frame : frames) pngs.push_back(encode_png(frame));
   write_file(path, with_text(animation(pngs, delay_ms), text, path));
 }

@@ -56,7 +56,6 @@ Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
 Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
 /// The same with a line of text above each image (fewer labels than images leave the rest blank). Images narrower than 64 pixels
 /// are enlarged by a whole factor, so that there is room for text.
-Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels,
-                    int64_t padding = 2);
+Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding = 2);
 
 }  // namespace brume::io

@@ -56,12 +56,12 @@ cv::Mat on_white(const cv::Mat& bgra) {
 
 cv::Mat converted(const cv::Mat& mat, int64_t channels, const std::string& path) {
   const auto bits8 = as_8_bits(mat, path);
-  const auto opaque = bits8.channels() == 4 ? on_white(bits8) : bits8;
+  auto opaque = bits8.channels() == 4 ? on_white(bits8) : bits8;
   if (opaque.channels() != 1 && opaque.channels() != 3) {
     refuse(path, fmt::format("is an image of {} channels", opaque.channels()));
   }
+  if (opaque.channels() == 1 && channels == 1) return opaque;
   cv::Mat result;
-  if (opaque.channels() == channels && channels == 1) return opaque;
   const int conversion = opaque.channels() == 1 ? cv::COLOR_GRAY2RGB : channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB;
   cv::cvtColor(opaque, result, conversion);
   return result;
@@ -110,8 +110,9 @@ Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, con
 }
 
 std::string encode_png(const Image& image) {
-  cv::Mat bgr = view(image);
-  if (image.channels == 3) cv::cvtColor(view(image), bgr, cv::COLOR_RGB2BGR);
+  const cv::Mat rgb = view(image);
+  cv::Mat bgr;  // of its own: writing into a view would change the image
+  image.channels == 3 ? cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR) : rgb.copyTo(bgr);
   std::vector<uint8_t> bytes;
   constexpr int level = 6;  // OpenCV's own choice favours speed: files a third larger
   if (!cv::imencode(".png", bgr, bytes, {cv::IMWRITE_PNG_COMPRESSION, level})) throw std::runtime_error("OpenCV cannot encode PNG");

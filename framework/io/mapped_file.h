@@ -9,8 +9,8 @@
 namespace brume::io {
 
 /// A whole regular file, mapped privately: pages are read when touched, and writing to them (an in-place operation on a tensor
-/// that views the file) changes a private copy, never the file. Replacing the file by rename, as AtomicFile does, leaves
-/// an existing mapping as it was.
+/// that views the file) changes a private copy, never the file. Replacing the file by rename, as AtomicFile does, leaves an
+/// existing mapping as it was; cutting it short in place would end the process at the next read, as with any mapped file.
 class MappedFile final {
  public:
   /// Throws ConfigError where the file is missing, unreadable or not a regular file.

@@ -107,7 +107,7 @@ std::string listing(const std::string& path, std::string_view format, const std:
   uint64_t parameters = 0, bytes = 0;
   for (const auto& row : rows) {
     const auto shape = fmt::format("[{}]", fmt::join(row.shape, ", "));
-    text += fmt::format("  {:<{}}  {:<5} {:<20} {:>12} bytes\n", shortened(row.name, max_name), width, row.dtype, shape, row.bytes);
+    text += fmt::format("  {:<{}}  {:<8} {:<20} {:>12} bytes\n", shortened(row.name, max_name), width, row.dtype, shape, row.bytes);
     parameters += parameters_of(row);
     bytes += row.bytes;
   }

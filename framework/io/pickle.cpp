@@ -9,8 +9,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "io/refuse.h"
 #include "io/pickle_graph.h"
+#include "io/refuse.h"
 
 namespace brume::io {
 namespace {
@@ -19,6 +19,7 @@ constexpr size_t max_objects = size_t{1} << 22;  // values and marks on the stac
 constexpr size_t max_key = 4096;
 constexpr size_t max_integer_bytes = 32;
 
+// clang-format off
 /// The opcodes of pickletools.py that plain data needs.
 enum Opcode : uint8_t {
   MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2',
@@ -33,6 +34,7 @@ enum Opcode : uint8_t {
   GLOBAL = 'c', STACK_GLOBAL = 0x93, REDUCE = 'R', NEWOBJ = 0x81, BUILD = 'b', BINPERSID = 'Q',
   PROTO = 0x80, FRAME = 0x95,
 };
+// clang-format on
 
 /// One run over one pickle. Each family of opcodes is a function that says whether the opcode was its own.
 class Machine final {
@@ -179,12 +181,15 @@ class Machine final {
 
   bool text(uint8_t opcode) {
     switch (opcode) {
-      case BINSTRING: case BINUNICODE: return push(Value::text(take(number<uint32_t>())));
-      case SHORT_BINSTRING: case SHORT_BINUNICODE: return push(Value::text(take(number<uint8_t>())));
+      case BINSTRING:
+      case BINUNICODE: return push(Value::text(take(number<uint32_t>())));
+      case SHORT_BINSTRING:
+      case SHORT_BINUNICODE: return push(Value::text(take(number<uint8_t>())));
       case BINUNICODE8: return push(Value::text(take(number<uint64_t>())));
       case BINBYTES: return push(Value::bytes(take(number<uint32_t>())));
       case SHORT_BINBYTES: return push(Value::bytes(take(number<uint8_t>())));
-      case BINBYTES8: case BYTEARRAY8: return push(Value::bytes(take(number<uint64_t>())));
+      case BINBYTES8:
+      case BYTEARRAY8: return push(Value::bytes(take(number<uint64_t>())));
       case UNICODE: return push(Value::text(unescaped(line())));
       case STRING: {
         auto quoted = unescaped(line());
@@ -285,7 +290,8 @@ class Machine final {
         if (names[0].as_text() == nullptr || names[1].as_text() == nullptr) damaged("a global whose name is no text");
         return push_global(*names[0].as_text(), *names[1].as_text());
       }
-      case REDUCE: case NEWOBJ: {
+      case REDUCE:
+      case NEWOBJ: {
         const auto arguments = pop();
         const auto callee = pop();
         if (callee.as_word() == nullptr) damaged(fmt::format("a {} is called", callee.kind()));
@@ -317,8 +323,11 @@ class Machine final {
       case FRAME: number<uint64_t>(); return true;  // a hint for buffered readers
       case MARK: marks_.push_back(stack_.size()); return true;
       case POP:
-        if (!marks_.empty() && marks_.back() == stack_.size()) marks_.pop_back();
-        else pop();
+        if (!marks_.empty() && marks_.back() == stack_.size()) {
+          marks_.pop_back();
+        } else {
+          pop();
+        }
         return true;
       case POP_MARK: pop_mark(); return true;
       case DUP: return push(Value(top()));
@@ -327,7 +336,7 @@ class Machine final {
   }
 
   Value finish() {
-    const Value root = pop();
+    Value root = pop();
     const auto wrong = graph_.accept(root);
     if (!wrong.empty()) damaged(wrong);
     return root;

@@ -17,8 +17,7 @@ struct Node {
   const Sequence* sequence = nullptr;
   const Dict* dict = nullptr;
 
-  explicit Node(const Value& value)
-      : sequence(value.as_list() != nullptr ? value.as_list() : value.as_tuple()), dict(value.as_dict()) {}
+  explicit Node(const Value& value) : sequence(value.as_list() != nullptr ? value.as_list() : value.as_tuple()), dict(value.as_dict()) {}
   const void* address() const { return sequence != nullptr ? static_cast<const void*>(sequence) : dict; }
   size_t size() const { return sequence != nullptr ? sequence->size() : dict->size() * 2; }
   const Value& child(size_t i) const {
@@ -49,7 +48,11 @@ void PickleGraph::own(const Value& value) {
 PickleGraph::~PickleGraph() {
   // Every container is still owned here, so emptying one never destroys another.
   for (auto& container : containers_) {
-    std::visit([this](auto& shared) { if (!accepted_.contains(shared.get())) shared->clear(); }, container);
+    std::visit(
+        [this](auto& shared) {
+          if (!accepted_.contains(shared.get())) shared->clear();
+        },
+        container);
   }
 }
 

@@ -133,8 +133,10 @@ void append_text(std::string& png, const PngText& text, const std::string& path)
   for (const auto& [key, value] : text) {
     check_text(key, value, path);
     // tEXt is Latin-1, which agrees with UTF-8 on ASCII alone; iTXt: not compressed, no language, no translation.
-    if (is_ascii(value)) append_chunk(png, "tEXt", key + '\0' + value);
-    else append_chunk(png, "iTXt", key + std::string(5, '\0') + value);
+    const bool latin = is_ascii(value);
+    auto data = key;
+    data.append(latin ? 1 : 5, '\0').append(value);
+    append_chunk(png, latin ? "tEXt" : "iTXt", data);
   }
 }
 

@@ -49,17 +49,16 @@ void check_size(const SafetensorsEntry& entry, const std::string& path) {
   const auto bits = bits_of(entry.shape, dtype->bits);
   if (bits && *bits % 8 == 0 && *bits / 8 == entry.bytes()) return;
   refuse(path, fmt::format("tensor '{}' of dtype {} and shape [{}] needs {} bytes, but has {}", entry.name, entry.dtype,
-                           fmt::join(entry.shape, ", "), bits ? fmt::format("{}", (*bits + 7) / 8) : "more than 2^61",
-                           entry.bytes()));
+                           fmt::join(entry.shape, ", "), bits ? fmt::format("{}", (*bits + 7) / 8) : "more than 2^61", entry.bytes()));
 }
 
 /// Tensors must cover the data without a gap or an overlap; returns where the last one ends.
 uint64_t check_layout(const std::vector<SafetensorsEntry>& entries, const std::string& path) {
   std::vector<const SafetensorsEntry*> by_offset;
+  by_offset.reserve(entries.size());
   for (const auto& entry : entries) by_offset.push_back(&entry);
-  std::sort(by_offset.begin(), by_offset.end(), [](const auto* a, const auto* b) {
-    return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
-  });
+  std::sort(by_offset.begin(), by_offset.end(),
+            [](const auto* a, const auto* b) { return std::pair(a->begin, a->end) < std::pair(b->begin, b->end); });
   uint64_t end = 0;
   for (const auto* entry : by_offset) {
     if (entry->begin != end) {
@@ -109,7 +108,8 @@ at::Tensor SafetensorsFile::tensor(const SafetensorsEntry& entry) const {
   const auto* dtype = safetensors_dtype(entry.dtype);
   if (dtype == nullptr || dtype->type == at::ScalarType::Undefined) {
     refuse(path(), fmt::format("tensor '{}' has dtype {}, which brume does not compute with "
-                               "(readable: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL)", entry.name, entry.dtype));
+                               "(readable: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL)",
+                               entry.name, entry.dtype));
   }
   return view_file(file_, data_begin_ + entry.begin, entry.shape, dtype->type, entry.name);
 }

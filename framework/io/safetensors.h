@@ -54,7 +54,6 @@ class SafetensorsFile final {
 
 /// Writes `tensors` (any device, any strides, floating, integer or bool) and `metadata` to `path`, atomically. The header keeps
 /// the order given; the data is laid out by element size, so that every tensor is aligned and can be viewed without a copy.
-void write_safetensors(const std::string& path, const NamedTensors& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+void write_safetensors(const std::string& path, const NamedTensors& tensors, const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace brume::io

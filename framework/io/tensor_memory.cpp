@@ -29,7 +29,8 @@ template <class Owner>
 at::Tensor view(std::shared_ptr<Owner> owner, void* data, const std::vector<int64_t>& shape, at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type).device(at::kCPU);
   if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(type) == 0) {
-    return at::from_blob(data, shape, [owner = std::move(owner)](void*) {}, options);
+    return at::from_blob(
+        data, shape, [owner = std::move(owner)](void*) {}, options);
   }
   auto copy = at::empty(shape, options);
   if (copy.nbytes() > 0) std::memcpy(copy.data_ptr(), data, copy.nbytes());
@@ -48,8 +49,8 @@ std::optional<uint64_t> bits_of(const std::vector<int64_t>& shape, uint64_t bits
   return bits;
 }
 
-at::Tensor view_file(const std::shared_ptr<const MappedFile>& file, size_t offset, const std::vector<int64_t>& shape,
-                     at::ScalarType type, const std::string& name) {
+at::Tensor view_file(const std::shared_ptr<const MappedFile>& file, size_t offset, const std::vector<int64_t>& shape, at::ScalarType type,
+                     const std::string& name) {
   if (type == at::kBool) check_booleans(file->data() + offset, count_of(shape), file->path(), name);
   return view(file, file->at(offset), shape, type);
 }

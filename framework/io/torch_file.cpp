@@ -100,8 +100,9 @@ Value load_torch_file(const std::string& path) { return load_torch_file(MappedFi
 
 Value load_torch_file(std::shared_ptr<const MappedFile> file) {
   if (file->bytes().starts_with(legacy_magic)) {
-    refuse(file->path(), "is a legacy PyTorch file (torch.save before 1.6, or with _use_new_zipfile_serialization=False), which brume "
-                         "does not read yet: load it in Python and torch.save it again");
+    refuse(file->path(),
+           "is a legacy PyTorch file (torch.save before 1.6, or with _use_new_zipfile_serialization=False), which brume "
+           "does not read yet: load it in Python and torch.save it again");
   }
   const ZipArchive archive(std::move(file));
   const auto prefix = find_prefix(archive);

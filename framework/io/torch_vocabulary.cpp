@@ -20,6 +20,7 @@ struct StorageName {
   at::ScalarType type;
 };
 
+// clang-format off
 constexpr std::array storage_names{
     StorageName{"torch.DoubleStorage", at::kDouble},     StorageName{"torch.FloatStorage", at::kFloat},
     StorageName{"torch.HalfStorage", at::kHalf},         StorageName{"torch.BFloat16Storage", at::kBFloat16},
@@ -35,6 +36,7 @@ constexpr std::array<std::string_view, 18> words{
     "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64", "torch.int32", "torch.int16", "torch.int8",
     "torch.uint8", "torch.bool", "torch.complex64", "torch.complex128", "torch.device", "torch.Size", "collections.OrderedDict",
     "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"};
+// clang-format on
 
 const StorageName* find_storage(std::string_view name) {
   const auto* found = std::find_if(storage_names.begin(), storage_names.end(), [name](const auto& s) { return s.name == name; });
@@ -87,8 +89,10 @@ void TorchVocabulary::invalid(const std::string& reason) const { refuse(archive_
 
 Value TorchVocabulary::global(const std::string& name) {
   if (find_storage(name) != nullptr || std::find(words.begin(), words.end(), name) != words.end()) return Value(Word{name});
-  invalid(fmt::format("refuses to load '{}': only tensors and plain data are read from a PyTorch file, and nothing in it is executed; "
-                      "save its state_dict() alone, or convert it to safetensors", shortened(name, 100)));
+  invalid(
+      fmt::format("refuses to load '{}': only tensors and plain data are read from a PyTorch file, and nothing in it is executed; "
+                  "save its state_dict() alone, or convert it to safetensors",
+                  shortened(name, 100)));
 }
 
 Value TorchVocabulary::call(const std::string& name, const Sequence& arguments) {
@@ -115,8 +119,8 @@ Value TorchVocabulary::persistent(const Value& id) {
   const auto& key = *(*parts)[2].as_text();
   const auto tensor = load_storage(key, storage->type);
   if (const auto count = *(*parts)[4].as_int(); count > tensor.numel()) {
-    invalid(fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key, 40), count,
-                        c10::toString(storage->type), tensor.numel()));
+    invalid(fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key, 40), count, c10::toString(storage->type),
+                        tensor.numel()));
   }
   return Value(tensor);
 }

@@ -36,8 +36,8 @@ const Dict* Value::as_dict() const {
 }
 
 std::string_view Value::kind() const {
-  constexpr std::array<std::string_view, std::variant_size_v<Content>> names{
-      "none", "bool", "int", "float", "text", "bytes", "name", "list", "tuple", "dict", "tensor"};
+  constexpr std::array<std::string_view, std::variant_size_v<Content>> names{"none", "bool", "int",   "float", "text",  "bytes",
+                                                                             "name", "list", "tuple", "dict",  "tensor"};
   return names[content_.index()];
 }
 

@@ -27,12 +27,19 @@ struct Word {
 /// One value. Copies are cheap: lists, tuples, dicts and text are shared between copies, as they are in the file.
 class Value final {
  public:
-  struct Text { std::shared_ptr<const std::string> text; };
-  struct Bytes { std::shared_ptr<const std::string> bytes; };
-  struct List { std::shared_ptr<Sequence> items; };
-  struct Tuple { std::shared_ptr<Sequence> items; };
-  using Content =
-      std::variant<std::monostate, bool, int64_t, double, Text, Bytes, Word, List, Tuple, std::shared_ptr<Dict>, at::Tensor>;
+  struct Text {
+    std::shared_ptr<const std::string> text;
+  };
+  struct Bytes {
+    std::shared_ptr<const std::string> bytes;
+  };
+  struct List {
+    std::shared_ptr<Sequence> items;
+  };
+  struct Tuple {
+    std::shared_ptr<Sequence> items;
+  };
+  using Content = std::variant<std::monostate, bool, int64_t, double, Text, Bytes, Word, List, Tuple, std::shared_ptr<Dict>, at::Tensor>;
 
   Value() = default;  ///< None
   template <class T>

@@ -32,9 +32,7 @@ T field(const MappedFile& file, uint64_t offset) {
 
 bool fits(const MappedFile& file, uint64_t offset, uint64_t size) { return offset <= file.size() && size <= file.size() - offset; }
 
-[[noreturn]] void damaged(const MappedFile& file, const std::string& reason) {
-  refuse(file.path(), "is a damaged zip archive: " + reason);
-}
+[[noreturn]] void damaged(const MappedFile& file, const std::string& reason) { refuse(file.path(), "is a damaged zip archive: " + reason); }
 
 /// The end record, sought from the back: a comment of unknown length may follow it.
 uint64_t find_end(const MappedFile& file) {
@@ -102,8 +100,12 @@ void ZipArchive::read_directory(uint64_t offset, uint64_t size, uint64_t count) 
     const uint64_t record = directory_size + name_size + extra_size + comment_size;
     if (record > end - offset) damaged(*file_, fmt::format("its directory ends within entry {}", i + 1));
     ZipEntry entry{std::string(file_->bytes(offset + directory_size, name_size)),
-                   field<uint32_t>(*file_, offset + 42), field<uint32_t>(*file_, offset + 20), field<uint32_t>(*file_, offset + 24),
-                   field<uint32_t>(*file_, offset + 16), field<uint16_t>(*file_, offset + 10), 0};
+                   field<uint32_t>(*file_, offset + 42),
+                   field<uint32_t>(*file_, offset + 20),
+                   field<uint32_t>(*file_, offset + 24),
+                   field<uint32_t>(*file_, offset + 16),
+                   field<uint16_t>(*file_, offset + 10),
+                   0};
     read_zip64(*file_, offset + directory_size + name_size, extra_size, entry);
     const auto flags = field<uint16_t>(*file_, offset + 8);
     if ((flags & 1) != 0) damaged(*file_, fmt::format("'{}' is encrypted", entry.name));

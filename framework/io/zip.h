@@ -18,8 +18,8 @@ struct ZipEntry {
   uint64_t compressed = 0;  ///< bytes in the file
   uint64_t size = 0;        ///< bytes once decompressed
   uint32_t crc = 0;
-  uint16_t method = 0;      ///< 0 = stored, 8 = deflated
-  size_t data = 0;          ///< offset of its bytes in the file
+  uint16_t method = 0;  ///< 0 = stored, 8 = deflated
+  size_t data = 0;      ///< offset of its bytes in the file
   bool stored() const { return method == 0; }
 };
 

@@ -4,6 +4,8 @@
 #include "nn/group_norm.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/silu.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "nn/group_norm_fused.h"
+#include "nn/isa.h"
 
 namespace brume::nn {
 namespace {
@@ -41,6 +44,17 @@ at::Tensor reference(const at::Tensor& x, int64_t groups, const at::Tensor& gamm
   if (scale.defined()) z = z * (broadcast(scale) + 1) + broadcast(shift);
   if (silu) z = z * z.sigmoid();
   return channels_last(z.to(x.scalar_type()));
+}
+
+/// As a network of torch::nn modules computes it (float32: LibTorch 1.13.1's bf16 group norm is wrong).
+at::Tensor library(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, double eps, bool silu,
+                   const at::Tensor& scale, const at::Tensor& shift) {
+  const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  std::vector<int64_t> per_image(static_cast<size_t>(x.dim()), 1);
+  per_image[0] = x.size(0), per_image[1] = x.size(1);
+  at::Tensor z = at::group_norm(x.to(wide).contiguous(), groups, gamma.to(wide), beta.to(wide), eps);
+  if (scale.defined()) z = z * (scale.to(wide).reshape(per_image) + 1) + shift.to(wide).reshape(per_image);
+  return (silu ? at::silu(z) : z).to(x.scalar_type());
 }
 
 // ---- autograd
@@ -146,6 +160,7 @@ at::Tensor group_norm_silu(const at::Tensor& x, int64_t groups, const at::Tensor
   check(x, groups, gamma, beta, scale, shift);
   const bool in_kernel = x.device().is_cpu() && (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
   if (!in_kernel) return reference(x, groups, gamma, beta, eps, silu, scale, shift);
+  if (isa() == Isa::reference) return library(x, groups, gamma, beta, eps, silu, scale, shift);
   const at::Tensor dense = channels_last(x);
   const auto learns = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
   if (at::GradMode::is_enabled() && (learns(x) || learns(gamma) || learns(beta) || learns(scale) || learns(shift))) {

@@ -46,7 +46,8 @@ inline const GroupNormKernel& kernel_for(at::ScalarType dtype) {
   switch (isa()) {
     case Isa::avx512: return pick(kernels::group_norm_avx512());
     case Isa::avx2: return pick(kernels::group_norm_avx2());
-    case Isa::generic: break;
+    case Isa::generic:
+    case Isa::reference: break;
   }
 #endif
   return pick(kernels::group_norm_generic());

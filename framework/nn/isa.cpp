@@ -7,7 +7,7 @@
 namespace brume::nn {
 namespace {
 
-constexpr Isa all[] = {Isa::generic, Isa::avx2, Isa::avx512};
+constexpr Isa all[] = {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512};
 constexpr int undecided = -1;
 std::atomic<int> in_use{undecided};
 
@@ -45,6 +45,7 @@ Isa from_environment() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::reference: return "reference";
     case Isa::generic: return "generic";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
@@ -56,12 +57,13 @@ Isa parse_isa(const std::string& name) {
   for (Isa isa : all) {
     if (name == isa_name(isa)) return isa;
   }
-  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: generic, avx2, avx512");
+  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: reference, generic, avx2, avx512");
 }
 
 bool isa_supported(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
+    case Isa::reference:
     case Isa::generic: return true;
     case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::avx512:
@@ -70,7 +72,7 @@ bool isa_supported(Isa isa) {
   }
   return false;
 #else
-  return isa == Isa::generic;
+  return isa == Isa::reference || isa == Isa::generic;
 #endif
 }
 

@@ -1,21 +1,22 @@
 #pragma once
 // The instruction set used by brume's own CPU kernels, chosen at run time.
 //
-// The best set of this processor is taken unless the environment variable BRUME_ISA (generic, avx2 or avx512) names another one.
-// Results of different sets agree to rounding, not bit for bit.
+// The best set of this processor is taken unless the environment variable BRUME_ISA (reference, generic, avx2 or avx512) names
+// another one. Results of different sets agree to rounding, not bit for bit. `reference` is LibTorch's own operations on
+// contiguous memory: what a network written with torch::nn modules computes, the baseline of `brume bench`.
 
 #include <string>
 
 namespace brume::nn {
 
-enum class Isa { generic, avx2, avx512 };
+enum class Isa { reference, generic, avx2, avx512 };
 
 const char* isa_name(Isa isa);
 
-/// "generic", "avx2" or "avx512"; anything else is a std::invalid_argument that names them.
+/// "reference", "generic", "avx2" or "avx512"; anything else is a std::invalid_argument that names them.
 Isa parse_isa(const std::string& name);
 
-/// Whether this processor (and this build) can run it. `generic` always can.
+/// Whether this processor (and this build) can run it. `reference` and `generic` always can.
 bool isa_supported(Isa isa);
 
 /// The set in use. The first call reads BRUME_ISA; throws std::invalid_argument if that is unknown or more than the processor has.

@@ -53,7 +53,9 @@ Tensor Builder::uniform(std::vector<int64_t> shape, double bound) const {
 Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride) const {
   const double bound = 1 / std::sqrt(double(in * kernel * kernel));
   const Builder part = (*this)[name];
-  return {part.add("weight", uniform({out, in, kernel, kernel}, bound)), part.add("bias", uniform({out}, bound)), stride, kernel / 2};
+  // Channels last, as the images are: oneDNN would turn them at every call.
+  const Tensor weight = uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
+  return {part.add("weight", weight), part.add("bias", uniform({out}, bound)), stride, kernel / 2};
 }
 
 Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {
@@ -69,13 +71,18 @@ Linear Builder::linear(const std::string& name, int64_t in, int64_t out) const {
 }
 
 GroupNorm Builder::group_norm(const std::string& name, int64_t channels, int64_t groups) const {
-  if (channels % groups != 0) throw std::logic_error(fmt::format("{}{}: {} channels cannot be split into {} groups", prefix_, name, channels, groups));
+  if (channels % groups != 0)
+    throw std::logic_error(fmt::format("{}{}: {} channels cannot be split into {} groups", prefix_, name, channels, groups));
   const Builder part = (*this)[name];
   return {part.add("weight", at::ones({channels}, at::kFloat)), part.add("bias", at::zeros({channels}, at::kFloat)), groups};
 }
 
 Embedding Builder::embedding(const std::string& name, int64_t rows, int64_t width) const {
   return {(*this)[name].add("weight", at::randn({rows, width}, store_->random, at::TensorOptions().dtype(at::kFloat)))};
+}
+
+Tensor Builder::normal(const std::string& name, std::vector<int64_t> shape, double std) const {
+  return add(name, at::randn(shape, store_->random, at::TensorOptions().dtype(at::kFloat)).mul_(std));
 }
 
 Tensor Builder::buffer(const std::string& name, Tensor value) const { return add(name, std::move(value), false); }

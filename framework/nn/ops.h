@@ -17,6 +17,9 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v);
 
 Tensor silu(const Tensor& x);
 
+/// The channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
+Tensor concat(const Tensor& a, const Tensor& b);
+
 /// Twice the height and width, by nearest neighbour.
 Tensor upsample(const Tensor& x);
 /// Half the height and width, by the mean of 2 x 2.

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -25,6 +26,11 @@ void adam_kernel(float* w, const float* g, float* m, float* v, int64_t n, const 
   }
 }
 
+/// The gradient, laid out as the weight is: the kernel walks over both as flat arrays.
+Tensor laid_out_as(const Tensor& weight, const Tensor& gradient) {
+  return gradient.strides() == weight.strides() ? gradient : at::empty_like(weight).copy_(gradient);
+}
+
 double square_sum(const float* g, int64_t n) {
   std::vector<double> parts(size_t((n + grain - 1) / grain));
   at::parallel_for(0, int64_t(parts.size()), 1, [&](int64_t begin, int64_t end) {
@@ -44,8 +50,8 @@ double square_sum(const float* g, int64_t n) {
 
 Adam::Adam(std::vector<Weight> weights, const AdamOptions& options) : weights_(std::move(weights)), o_(options) {
   for (const Weight& w : weights_) {
-    first_.push_back(at::zeros_like(w.tensor, at::MemoryFormat::Contiguous));
-    second_.push_back(at::zeros_like(w.tensor, at::MemoryFormat::Contiguous));
+    first_.push_back(at::zeros_like(w.tensor));  // laid out in memory as the weight is
+    second_.push_back(at::zeros_like(w.tensor));
   }
 }
 
@@ -64,7 +70,7 @@ double Adam::gradient_norm() const {
     const Tensor& g = w.tensor.grad();
     if (!g.defined()) continue;
     if (g.device().is_cpu()) {
-      const Tensor flat = g.contiguous();
+      const Tensor flat = laid_out_as(w.tensor, g);
       sum += square_sum(flat.data_ptr<float>(), flat.numel());
     } else {
       sum += (g * g).sum().item<double>();
@@ -91,7 +97,7 @@ double Adam::update(int64_t step, double lr, double clip) {
     Tensor& w = weights_[k].tensor;
     if (!w.grad().defined()) continue;
     if (std::isfinite(norm)) {
-      const Tensor g = w.grad().contiguous();
+      const Tensor g = laid_out_as(w, w.grad());
       if (w.device().is_cpu()) {
         float *pw = w.data_ptr<float>(), *pm = first_[k].data_ptr<float>(), *pv = second_[k].data_ptr<float>();
         const float* pg = g.data_ptr<float>();

@@ -31,7 +31,7 @@ void Ema::update(int64_t step) {
     Tensor& s = shadow_[i].tensor;
     const Tensor& w = weights_[i].tensor;
     if (!weights_[i].trainable) continue;
-    if (!s.device().is_cpu() || !w.is_contiguous()) {
+    if (!s.device().is_cpu() || s.strides() != w.strides() || !w.is_non_overlapping_and_dense()) {
       s.mul_(keep).add_(w, 1 - keep);
       continue;
     }

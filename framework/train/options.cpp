@@ -1,8 +1,28 @@
 #include "train/options.h"
 
+#include <algorithm>
+
 #include "config/plugin_loader.h"
 
 namespace brume {
+namespace {
+
+void add_once(std::vector<std::string>& to, const std::string& text) {
+  if (std::find(to.begin(), to.end(), text) == to.end()) to.push_back(text);
+}
+
+/// Reads the section `train:` as one of the tasks has it.
+template <TrainOptions::Task task>
+void train_section(Fields& f, std::optional<TrainOptions>& train) {
+  struct OfTask : TrainOptions {
+    void declare(Fields& fields) { TrainOptions::declare(fields, task); }
+  };
+  std::optional<OfTask> read;
+  f.section("train", read, "how it is trained");
+  if (read) train = std::move(*read);
+}
+
+}  // namespace
 
 void EmaOptions::declare(Fields& f) {
   f.field("decay", decay, "largest decay of the moving average of the weights", within(0, 1));
@@ -19,46 +39,87 @@ void PreviewOptions::declare(Fields& f) {
   f.field("steps", steps, "sampling steps", at_least(1));
 }
 
-void TrainOptions::declare(Fields& f) {
+void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
+
+void TrainOptions::declare(Fields& f, Task task) {
   f.field("data", data, "the training images");
-  f.field("objective", objective, "what is minimised", "simple");
+  if (task != Task::classifier) f.field("objective", objective, "what is minimised", "simple");
+  if (task != Task::diffusion) {
+    f.section("test", test, "what the accuracy of a classifier is measured on, at checkpoints");
+    f.field("label_smoothing", label_smoothing, "of a classifier: share of the label that is spread over all classes", within(0, 1));
+  }
   f.field("optimizer", optimizer, "how", "adamw");
   f.field("batch", batch, "images a step", within(1, 65536));
   f.field("steps", steps, "updates in all", at_least(1));
   f.field("seed", seed, "of the weights, the order of the images and the noise", at_least(0));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
-  f.section("preview", preview, "sample grids while training");
+  if (task != Task::classifier) f.section("preview", preview, "sample grids while training");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
   f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
 }
 
 void Config::declare(Fields& f) {
-  f.section("model", model, "the model");
-  f.section("train", train, "how it is trained");
-  f.section("sample", sample, "how it is sampled");
+  std::optional<ModelOptions> diffusion;
+  f.section("model", diffusion, "a diffusion model");
+  f.section("classifier", classifier, "in the place of a model: what tells images apart");
+  f.require(diffusion || classifier, "model", "missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
+  if (diffusion && classifier) {  // a mistake, or the schema, which has both
+    f.require(false, "classifier", "stands beside 'model'; a configuration has one of them");
+    train_section<TrainOptions::Task::any>(f, train);
+  } else if (classifier) {
+    train_section<TrainOptions::Task::classifier>(f, train);
+  } else {
+    train_section<TrainOptions::Task::diffusion>(f, train);
+  }
+  if (diffusion || !classifier) f.section("sample", sample, "how it is sampled");
+  if (diffusion) model = std::move(*diffusion);
   f.section("compute", compute, "where it runs");
   f.field("plugins", plugins, "plugin libraries to load");
 }
 
 void Config::check() const {
-  model.check();
-  if (train) train->data.check({model.image});
+  if (classifier) classifier->check();
+  else model.check();
+  if (!train) return;
+  train->data.check({image()});
+  if (train->test) train->test->data.check({image()});
 }
 
 Config read_configuration(Registry& registry, const Value& root, Value* resolved) {
-  if (const Value* libraries = root.find("plugins"))
-    for (const Value& library : libraries->items) {
+  std::vector<std::string> libraries;
+  if (const Value* named = root.find("plugins"))
+    for (const Value& library : named->items) {
       try {
-        load_plugin(registry, library.scalar);
+        add_once(libraries, load_plugin(registry, library.scalar).string());
       } catch (const ConfigError& e) {
         throw e.located(library.place, "plugins");
       }
     }
   Config config;
-  Value full = read_config(registry, root, config);
+  std::vector<PluginUse> uses;
+  Value full = read_config(registry, root, config, &uses);
   config.check();
+  for (const PluginUse& use : uses) {
+    add_once(libraries, use.library);
+    if (!use.path.starts_with("train.")) add_once(config.model_plugins, use.library);
+  }
+  Value named = Value::list();
+  for (const std::string& library : libraries) named.items.push_back(Value::text(library, true));
+  full.set("plugins", std::move(named));
+  config.plugins = std::move(libraries);
   if (resolved) *resolved = std::move(full);
   return config;
+}
+
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file,
+                                 const std::vector<std::string>& libraries, Value* resolved) {
+  try {
+    return read_configuration(registry, root, resolved);
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems = missing_plugins(registry, file, libraries);
+    problems.insert(problems.begin(), e.problems().begin(), e.problems().end());
+    throw ConfigError(std::move(problems));
+  }
 }
 
 }  // namespace brume

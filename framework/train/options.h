@@ -24,31 +24,49 @@ struct PreviewOptions {
   void declare(Fields& f);
 };
 
-struct TrainOptions {
+/// Images that are not trained on: what the averaged weights are tried on at checkpoints.
+struct TestOptions {
   Deferred<Dataset> data;
-  std::shared_ptr<const Objective> objective;
-  Deferred<Optimizer> optimizer;
-  int64_t batch = 64, steps = 10000, seed = 0;
-  EmaOptions ema;
-  PreviewOptions preview;
-  int64_t log_every = 50, checkpoint_every = 1000;
   void declare(Fields& f);
 };
 
-/// A configuration file.
+struct TrainOptions {
+  enum class Task { diffusion, classifier, any };
+  Deferred<Dataset> data;
+  std::shared_ptr<const Objective> objective;  ///< of diffusion
+  double label_smoothing = 0;                  ///< of a classifier
+  std::optional<TestOptions> test;             ///< of a classifier
+  Deferred<Optimizer> optimizer;
+  int64_t batch = 64, steps = 10000, seed = 0;
+  EmaOptions ema;
+  PreviewOptions preview;  ///< of diffusion
+  int64_t log_every = 50, checkpoint_every = 1000;
+  /// The parameters of one task; those of both for `any` (the schema).
+  void declare(Fields& f, Task task);
+};
+
+/// A configuration file, of a diffusion model or of a classifier.
 struct Config {
-  ModelOptions model;
+  ModelOptions model;                           ///< without a network where there is a classifier
+  std::optional<ClassifierOptions> classifier;  ///< in the place of a model
   std::optional<TrainOptions> train;
   SampleOptions sample;
   ComputeOptions compute;
-  std::vector<std::string> plugins;
+  std::vector<std::string> plugins;        ///< libraries: those named under `plugins:`, and those that anything here came from
+  std::vector<std::string> model_plugins;  ///< those that `model:`, `classifier:` and `sample:` use
   void declare(Fields& f);
   /// Mistakes between the parts, found without touching data or weights.
   void check() const;
+  const ImageShape& image() const { return classifier ? classifier->image : model.image; }
 };
 
 /// Reads and checks a whole configuration. `resolved` receives every key with the value in force. Libraries named under
 /// `plugins:` are loaded first.
 Config read_configuration(Registry& registry, const Value& root, Value* resolved = nullptr);
+
+/// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so where
+/// reading fails for want of one, the error says which to load.
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file,
+                                 const std::vector<std::string>& libraries, Value* resolved = nullptr);
 
 }  // namespace brume

@@ -11,7 +11,6 @@
 
 #include "config/yaml.h"
 #include "io/atomic_file.h"
-#include "io/image.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
 #include "train/progress.h"
@@ -30,12 +29,13 @@ std::vector<Weight> trainable(const std::vector<Weight>& all) {
   return some;
 }
 
-void prepare_directory(const fs::path& directory, bool resuming) {
+/// `inner`: a folder in it that is needed, or nothing.
+void prepare_directory(const fs::path& directory, const fs::path& inner, bool resuming) {
   if (!resuming && fs::exists(directory / "training.safetensors"))
     throw ConfigError(fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out",
                                   directory.string()));
   std::error_code error;
-  fs::create_directories(directory / "samples", error);
+  fs::create_directories(inner.empty() ? directory : directory / inner, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
 }
 
@@ -56,39 +56,29 @@ void trim_metrics(const fs::path& file, int64_t step) {
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from)
     : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const TrainOptions& t = *config_.train;
-  compute_ = resolve_compute(config_.compute);
-  data_ = t.data.make({config_.model.image});
-  const int64_t classes = config_.model.conditioner->classes();
-  if (classes > 0 && int64_t(data_->classes().size()) != classes)
-    throw ConfigError(fmt::format("model.conditioner has {} classes and train.data has {}", classes, data_->classes().size()));
-  if (config_.model.class_names.empty() && classes > 0) {  // the checkpoint knows its classes by name
-    config_.model.class_names = data_->classes();
-    Value names = Value::list();
-    for (const std::string& name : data_->classes()) names.items.push_back(Value::text(name, true));
-    resolved_.find("model")->set("class_names", std::move(names));
-  }
-  prepare_directory(directory_, !resume_from.empty());
   const uint64_t seed = uint64_t(t.seed);
-  pipeline_ = std::make_unique<Pipeline>(config_.model, compute_, mix_seed(seed, Stream::weights));
-  if (pipeline_->weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
-  ema_ = std::make_unique<Ema>(pipeline_->weights(), t.ema);
-  optimizer_ = t.optimizer.make({trainable(pipeline_->weights()), t.steps});
-  for (Weight& w : pipeline_->weights())
+  compute_ = resolve_compute(config_.compute);
+  data_ = t.data.make({config_.image()});
+  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights));
+  prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
+  ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
+  optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});
+  for (Weight& w : learner_->weights())
     if (w.trainable) w.tensor.set_requires_grad(true);
   if (!resume_from.empty()) restore(resume_from);
-  loader_ = std::make_unique<Loader>(data_, config_.model.image, t.batch, mix_seed(seed, Stream::order), step_);
+  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_);
   io::write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   trim_metrics(directory_ / "metrics.jsonl", step_);
 }
 
 Trainer::~Trainer() = default;
 
-double Trainer::train_step() {
+double Trainer::train_step(Metrics& sums) {
   const Batch batch = loader_->next();
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  const Tensor loss = pipeline_->loss(*config_.train->objective, batch.images, batch.annotations, random);
-  loss.backward();
+  const Learner::Loss l = learner_->loss(batch, random);
+  l.loss.backward();
   norm_ = optimizer_->update(step_);
   if (std::isfinite(norm_)) {
     ema_->update(step_);
@@ -98,13 +88,21 @@ double Trainer::train_step() {
                                   "checkpoint is untouched", bad_steps_, step_));
   }
   ++step_;
-  return loss.item<double>();
+  const double loss = l.loss.item<double>();
+  if (sums.empty()) sums.emplace_back("loss", 0);
+  sums[0].second += loss;
+  for (size_t i = 0; i < l.metrics.size(); ++i) {
+    if (sums.size() == i + 1) sums.emplace_back(l.metrics[i].first, 0);
+    sums[i + 1].second += l.metrics[i].second;
+  }
+  return loss;
 }
 
 bool Trainer::run(const std::function<bool()>& stop) {
   const TrainOptions& t = *config_.train;
   Progress progress("train", t.steps, "images", step_);
-  double sum = 0, shown = 0;
+  Metrics sums;
+  double shown = 0;
   int64_t summed = 0;
   while (step_ < t.steps) {
     if (stop && stop()) {
@@ -112,70 +110,68 @@ bool Trainer::run(const std::function<bool()>& stop) {
       save();
       return false;
     }
-    const double loss = train_step();
-    sum += loss;
+    const double loss = train_step(sums);
     ++summed;
     shown = shown == 0 ? loss : 0.98 * shown + 0.02 * loss;
     progress.update(step_, double(t.batch), fmt::format("loss {:.4f}", shown));
     const bool last = step_ == t.steps;
     if (step_ % t.log_every == 0 || last) {
-      log(sum / double(summed), norm_, progress.rate());
-      sum = 0, summed = 0;
+      log(sums, summed, progress.rate());
+      sums.clear(), summed = 0;
     }
-    if (step_ % t.checkpoint_every == 0 || last) save();
-    if (t.preview.count > 0 && (last || (t.preview.every > 0 && step_ % t.preview.every == 0))) preview();
+    if (step_ % t.checkpoint_every == 0 || last) {
+      save();
+      test(progress, stop);
+    }
+    if (last || (t.preview.every > 0 && step_ % t.preview.every == 0)) preview();
   }
   return true;
 }
 
-void Trainer::log(double loss, double norm, double rate) {
-  nlohmann::ordered_json line{{"step", step_}, {"loss", loss}, {"grad_norm", norm}, {"lr", optimizer_->learning_rate(step_ - 1)},
-                              {"ema_decay", ema_->decay(step_ - 1)}, {"images_per_second", rate}};
+void Trainer::append_metrics(const Metrics& metrics) {
+  nlohmann::ordered_json line{{"step", step_}};
+  for (const auto& [name, value] : metrics) line[name] = value;
   std::ofstream out(directory_ / "metrics.jsonl", std::ios::app);
   out << line.dump() << "\n";
   if (!out.flush()) throw ConfigError(fmt::format("{}: cannot be written", (directory_ / "metrics.jsonl").string()));
 }
 
+void Trainer::log(const Metrics& sums, int64_t steps, double rate) {
+  Metrics line;
+  for (const auto& [name, sum] : sums) line.emplace_back(name, sum / double(steps));
+  line.insert(line.end(), {{"grad_norm", norm_}, {"lr", optimizer_->learning_rate(step_ - 1)}, {"ema_decay", ema_->decay(step_ - 1)},
+                           {"images_per_second", rate}});
+  append_metrics(line);
+}
+
+void Trainer::test(Progress& progress, const std::function<bool()>& stop) {
+  const Metrics figures = learner_->test(ema_->shadow(), stop);
+  if (figures.empty()) return;
+  progress.finish();
+  append_metrics(figures);
+  std::string text;
+  for (const auto& [name, value] : figures) text += fmt::format("  {} {:.4f}", name, value);
+  fmt::print(stderr, "step {}:{}\n", step_, text);
+}
+
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
-  const TrainOptions& t = *config_.train;
-  if (!averaged_) {
-    averaged_ = std::make_unique<Pipeline>(config_.model, compute_, 0);
-    averaged_->freeze();
-  }
-  const std::vector<Weight> into = averaged_->weights();
-  for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(ema_->shadow()[i].tensor);
-  SampleRequest request;
-  request.seed = t.preview.seed;
-  std::vector<std::string> labels;
-  const int64_t classes = config_.model.conditioner->classes();
-  for (int64_t i = 0; i < t.preview.count; ++i) {
-    request.images.push_back({classes > 0 ? i % classes : -1, ""});
-    if (classes > 0) labels.push_back(config_.model.class_names[size_t(i % classes)]);
-  }
-  SampleOptions options = config_.sample;
-  options.steps = t.preview.steps;
-  const Tensor images = averaged_->sample(request, options);
-  std::vector<io::Image> tiles;
-  for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(io::to_image(images[i]));
-  const int64_t columns = t.preview.columns > 0 ? t.preview.columns : int64_t(std::ceil(std::sqrt(double(tiles.size()))));
   const fs::path file = directory_ / "samples" / fmt::format("step_{:06}.png", step_);
-  io::write_png(file.string(), labels.empty() ? io::grid(tiles, columns) : io::labelled_grid(tiles, columns, labels));
-  return file;
+  return learner_->preview(ema_->shadow(), file) ? file : fs::path();
 }
 
 std::vector<Weight> Trainer::training_state() const {
   std::vector<Weight> all;
-  for (const Weight& w : pipeline_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
   for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
   for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
   return all;
 }
 
 void Trainer::save() {
-  const Value* model = resolved_.find("model");
-  const Value* sample = resolved_.find("sample");
-  save_model((directory_ / "model.safetensors").string(), ema_->shadow(), {*model, *sample, step_, config_.plugins});
+  ModelCard card = learner_->card();
+  card.step = step_;
+  save_model((directory_ / "model.safetensors").string(), ema_->shadow(), card);
   io::NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   io::write_safetensors((directory_ / "training.safetensors").string(), state,

@@ -1,21 +1,20 @@
 #pragma once
-// Batches, optimizer, moving average, checkpoints and previews around Pipeline::loss.
+// Batches, optimizer, moving average, checkpoints and previews around a Learner's loss.
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 
-#include "diffusion/checkpoint.h"
 #include "train/ema.h"
-#include "train/loader.h"
-#include "train/options.h"
+#include "train/learner.h"
 
 namespace brume {
+class Progress;
 
-/// Trains one model into a run directory:
+/// Trains one model, or one classifier, into a run directory:
 ///   config.yaml           the resolved configuration
-///   metrics.jsonl         one JSON object every `log_every` steps
-///   samples/step_N.png    sample grids
+///   metrics.jsonl         one JSON object every `log_every` steps, and one every test
+///   samples/step_N.png    sample grids of a model
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
 class Trainer {
@@ -30,15 +29,19 @@ class Trainer {
   bool run(const std::function<bool()>& stop);
 
   int64_t step() const { return step_; }
-  Pipeline& pipeline() { return *pipeline_; }
+  std::vector<Weight> weights() const { return learner_->weights(); }
+  const Compute& compute() const { return compute_; }
   const Ema& ema() const { return *ema_; }
-  /// Makes a sample grid of the averaged weights; returns its path.
+  /// Makes a sample grid of the averaged weights; returns its path, empty where there is nothing to show.
   std::filesystem::path preview();
   void save();
 
  private:
-  double train_step();
-  void log(double loss, double norm, double rate);
+  /// One update; `sums` gathers the loss and the learner's metrics.
+  double train_step(Metrics& sums);
+  void log(const Metrics& sums, int64_t steps, double rate);
+  void test(Progress& progress, const std::function<bool()>& stop);
+  void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
   std::vector<Weight> training_state() const;
 
@@ -47,7 +50,7 @@ class Trainer {
   std::filesystem::path directory_;
   Compute compute_;
   std::shared_ptr<const Dataset> data_;
-  std::unique_ptr<Pipeline> pipeline_, averaged_;
+  std::unique_ptr<Learner> learner_;
   std::unique_ptr<Ema> ema_;
   std::shared_ptr<Optimizer> optimizer_;
   std::unique_ptr<Loader> loader_;

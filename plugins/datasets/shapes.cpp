@@ -250,10 +250,9 @@ class Shapes final : public Dataset {
       f.require(!chosen.empty(), key, "needs one word at least");
       for (size_t i = 0; i < chosen.size(); ++i) {
         const std::string& word = chosen[i];
-        f.require(std::find(known.begin(), known.end(), word) != known.end(), key, "unknown word '" + word + "'" + hint(word, known));
-        f.require(std::find(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(i), word) ==
-                      chosen.begin() + static_cast<std::ptrdiff_t>(i),
-                  key, "'" + word + "' is given twice");
+        if (std::find(known.begin(), known.end(), word) == known.end()) f.require(false, key, "unknown word '" + word + "'" + hint(word, known));
+        const auto here = chosen.begin() + static_cast<std::ptrdiff_t>(i);
+        if (std::find(chosen.begin(), here, word) != here) f.require(false, key, "'" + word + "' is given twice");
       }
     }
   };

@@ -10,6 +10,7 @@
 
 #include "config/registry.h"
 #include "core/noise_embedding.h"
+#include "numerics/waves.h"
 
 namespace brume::plugins {
 namespace {
@@ -33,8 +34,8 @@ class Fourier final : public NoiseEmbedding {
     return at::randn({width / 2}, random, at::TensorOptions().dtype(at::kFloat)) * (2 * M_PI * o_.scale);
   }
   Tensor features(const Tensor& c_noise, const Tensor& frequencies) const override {
-    const Tensor angle = c_noise.unsqueeze(1) * frequencies.unsqueeze(0);
-    return at::cat({angle.cos(), angle.sin()}, 1);
+    const auto [cosines, sines] = cos_sin(c_noise.unsqueeze(1) * frequencies.unsqueeze(0));
+    return at::cat({cosines, sines}, 1);
   }
 
  private:

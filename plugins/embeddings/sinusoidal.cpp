@@ -10,6 +10,7 @@
 
 #include "config/registry.h"
 #include "core/noise_embedding.h"
+#include "numerics/waves.h"
 
 namespace brume::plugins {
 namespace {
@@ -37,8 +38,8 @@ class Sinusoidal final : public NoiseEmbedding {
     return (at::arange(half, at::kFloat) * (-std::log(o_.max_period) / double(half))).exp();
   }
   Tensor features(const Tensor& c_noise, const Tensor& frequencies) const override {
-    const Tensor angle = (c_noise * o_.scale).unsqueeze(1) * frequencies.unsqueeze(0);
-    return o_.sin_first ? at::cat({angle.sin(), angle.cos()}, 1) : at::cat({angle.cos(), angle.sin()}, 1);
+    const auto [cosines, sines] = cos_sin((c_noise * o_.scale).unsqueeze(1) * frequencies.unsqueeze(0));
+    return o_.sin_first ? at::cat({sines, cosines}, 1) : at::cat({cosines, sines}, 1);
   }
 
  private:

@@ -122,6 +122,17 @@ TEST(AtomicFile, StopsAtTheLimitOnFileSizes) {
   EXPECT_EQ(folder.count(), 1u);
 }
 
+/// Whether this process may mount from now on, seen by nobody else. Without root it becomes the master of a user namespace in
+/// which it keeps its own numbers.
+bool may_mount() {
+  if (::geteuid() == 0) return ::unshare(CLONE_NEWNS) == 0;
+  const auto itself = [](unsigned id) { return std::to_string(id) + " " + std::to_string(id) + " 1"; };
+  const auto user = itself(::geteuid()), group = itself(::getegid());
+  const auto say = [](const char* file, const std::string& text) { return static_cast<bool>(std::ofstream(file) << text << std::flush); };
+  return ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && say("/proc/self/uid_map", user) && say("/proc/self/setgroups", "deny") &&
+         say("/proc/self/gid_map", group);
+}
+
 /// Runs `action` in a child process with a disk of `bytes` mounted on `folder`, which no other process sees. Returns what it
 /// returned, or "" where this machine does not allow that.
 std::string on_small_disk(const TemporaryFolder& folder, int bytes, const std::function<std::string()>& action) {
@@ -130,8 +141,7 @@ std::string on_small_disk(const TemporaryFolder& folder, int bytes, const std::f
   const auto child = ::fork();
   if (child == 0) {
     std::string text;
-    if (::unshare(::geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
-        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+    if (may_mount() && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
         ::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, ("size=" + std::to_string(bytes)).c_str()) == 0) {
       text = action();
     }
@@ -158,10 +168,12 @@ TEST(AtomicFile, SaysThatThereIsNoRoom) {
   EXPECT_EQ(known, "model: no room on the disk: writing it needs 100000 bytes and '" + folder.path() +
                        "' has 61440 bytes free; the previous file is unchanged | before | 1");
   const auto unknown = on_small_disk(folder, 65536, [&folder] {
-    return error_of([&] {
-      AtomicFile file(folder.file("model"));
-      for (int i = 0; i < 100; ++i) file.write(std::string(8192, 'x'));
-    }, folder);
+    return error_of(
+        [&] {
+          AtomicFile file(folder.file("model"));
+          for (int i = 0; i < 100; ++i) file.write(std::string(8192, 'x'));
+        },
+        folder);
   });
   EXPECT_EQ(unknown, "model: no room on the disk: writing it stopped after 65536 bytes and '" + folder.path() +
                          "' has 65536 bytes free; nothing was written");

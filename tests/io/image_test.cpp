@@ -117,7 +117,7 @@ TEST_F(ImageFile, TruncatedPngIsRefused) {
 
 // A JPEG of 8 x 8 mid-grey pixels, as small as they get: quantization 1, two Huffman codes, one block whose coefficients are all zero.
 std::string small_jpeg(const std::string& exif = "") {
-  const auto huffman = [](char id) { return std::string("\xff\xc4\x00\x14", 4) + id + "\x01" + std::string(15, '\0') + std::string(1, '\0'); };
+  const auto huffman = [](char id) { return std::string("\xff\xc4\x00\x14", 4) + id + "\x01" + std::string(16, '\0'); };
   return "\xff\xd8" + exif + std::string("\xff\xdb\x00\x43\x00", 5) + std::string(64, '\1') +
          std::string("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00", 13) + huffman(0) + huffman(0x10) +
          std::string("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00", 10) + "\x3f" + "\xff\xd9";
@@ -139,8 +139,18 @@ TEST_F(ImageFile, TruncatedJpegIsRefused) {
 TEST_F(ImageFile, JpegOrientationIsHonoured) {
   // 8 x 16: the second block is lighter (DC difference of one code bit); turned upright it is 16 x 8.
   const auto exif = [](char orientation) {
-    return std::string("\xff\xe1\x00\x22" "Exif\0\0" "MM\0\x2a\0\0\0\x08" "\0\x01" "\x01\x12\0\x03\0\0\0\x01\0", 29) + orientation +
-           std::string("\0\0" "\0\0\0\0", 6);
+    return std::string(
+               "\xff\xe1\x00\x22"
+               "Exif\0\0"
+               "MM\0\x2a\0\0\0\x08"
+               "\0\x01"
+               "\x01\x12\0\x03\0\0\0\x01\0",
+               29) +
+           orientation +
+           std::string(
+               "\0\0"
+               "\0\0\0\0",
+               6);
   };
   auto wide = small_jpeg();
   const auto turned = [&](char orientation) {
@@ -163,8 +173,11 @@ TEST_F(ImageFile, OtherFilesAreRefusedByName) {
 }
 
 TEST_F(ImageFile, TextRoundTrips) {
-  const std::map<std::string, std::string> text{
-      {"seed", "7"}, {"prompt", "Grüße, 名前"}, {"config", "model:\n  noise: cosine\n"}, {"empty", ""}, {std::string(79, 'k'), "longest key"}};
+  const std::map<std::string, std::string> text{{"seed", "7"},
+                                                {"prompt", "Grüße, 名前"},
+                                                {"config", "model:\n  noise: cosine\n"},
+                                                {"empty", ""},
+                                                {std::string(79, 'k'), "longest key"}};
   const auto path = folder.file("image.png");
   const auto image = noise(4, 4, 3);
   write_png(path, image, text);
@@ -172,11 +185,19 @@ TEST_F(ImageFile, TextRoundTrips) {
   EXPECT_EQ(read_image(path), image);
   const auto bytes = content_of(path);
   EXPECT_LT(bytes.find("tEXtseed"), bytes.find("IDAT"));  // where programs that stop at the pixels find it
-  for (const std::string key : {std::string(), std::string(80, 'k'), std::string("é"), std::string(" a"), std::string("a\n")}) {
-    EXPECT_EQ(error_of([&] { write_png(path, image, {{key, ""}}); }, folder),
+  for (const auto& key : {std::string(), std::string(80, 'k'), std::string("é"), std::string(" a"), std::string("a ")}) {
+    EXPECT_EQ(error_of(
+                  [&] {
+                    write_png(path, image, {{key, ""}});
+                  },
+                  folder),
               "image.png: cannot be written: '" + key + "' is no key for a PNG text (1 to 79 ASCII characters)");
   }
-  EXPECT_EQ(error_of([&] { write_png(path, image, {{"key", std::string("a\0b", 3)}}); }, folder),
+  EXPECT_EQ(error_of(
+                [&] {
+                  write_png(path, image, {{"key", std::string("a\0b", 3)}});
+                },
+                folder),
             "image.png: cannot be written: the text 'key' holds a zero byte");
   EXPECT_EQ(read_png_text(path), text);  // a failure leaves the previous file
 }

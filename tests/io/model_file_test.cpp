@@ -17,7 +17,7 @@ class ModelFile : public ::testing::Test {
  protected:
   std::string error(const std::string& bytes) const {
     const auto path = folder.file("weights", bytes);
-    const auto text = error_of([&] { load_tensors(path); }, folder);
+    auto text = error_of([&] { load_tensors(path); }, folder);
     EXPECT_EQ(error_of([&] { inspect(path); }, folder), text);
     return text;
   }
@@ -41,7 +41,8 @@ TEST_F(ModelFile, SaysWhatAnUnknownFileBeginsWith) {
             "weights: is no weights file brume reads: it begins with 47 47 55 46 03 01 02 04 ('GGUF....', a GGUF model)" + readable);
   EXPECT_EQ(error("version https://git-lfs.github.com/spec/v1\n"),
             "weights: is no weights file brume reads: it begins with 76 65 72 73 69 6f 6e 20 ('version ', a Git LFS pointer instead of "
-            "the file: run 'git lfs pull')" + readable);
+            "the file: run 'git lfs pull')" +
+                readable);
   EXPECT_EQ(error("hello"), "weights: is no weights file brume reads: it begins with 68 65 6c 6c 6f ('hello')" + readable);
   EXPECT_EQ(error(""), "weights: is empty");
   EXPECT_EQ(error_of([&] { load_tensors(folder.file("absent")); }, folder), "absent: cannot be opened: No such file or directory");
@@ -56,18 +57,20 @@ TEST_F(ModelFile, IsListedForPeople) {
   const auto header = R"({"__metadata__":{"config":"a\nb"},"unet.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
                       R"("f8":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[24,28]}})";
   const auto path = folder.file("m", safetensors_bytes(header, std::string(28, '\0')));
-  EXPECT_EQ(inspect(path), path + ": safetensors\n"
-                                  "  config = a b\n"
-                                  "  unet.weight  F32   [2, 3]                         24 bytes\n"
-                                  "  f8           F8_E4M3 [4]                             4 bytes\n"
-                                  "2 tensors, 10 parameters, 28 bytes\n");
+  EXPECT_EQ(inspect(path), path +
+                               ": safetensors\n"
+                               "  config = a b\n"
+                               "  unet.weight  F32      [2, 3]                         24 bytes\n"
+                               "  f8           F8_E4M3  [4]                             4 bytes\n"
+                               "2 tensors, 10 parameters, 28 bytes\n");
   const auto tensor = pickle::tensor(pickle::storage("HalfStorage", "0", 2), 0, {2}, {1});
   const auto value = pickle::dict({{"epoch", "K\x03"}, {"state_dict", pickle::dict({{"x", tensor}})}});
   const auto other = folder.file("t", torch_bytes(pickle::whole(value), {"abcd"}));
-  EXPECT_EQ(inspect(other), other + ": PyTorch zip file\n"
-                                    "  epoch = 3\n"
-                                    "  x  F16   [2]                             4 bytes\n"
-                                    "1 tensors, 2 parameters, 4 bytes\n");
+  EXPECT_EQ(inspect(other), other +
+                                ": PyTorch zip file\n"
+                                "  epoch = 3\n"
+                                "  x  F16      [2]                             4 bytes\n"
+                                "1 tensors, 2 parameters, 4 bytes\n");
 }
 
 }  // namespace

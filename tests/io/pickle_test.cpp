@@ -93,6 +93,13 @@ TEST(Pickle, ReadsIntegersOfAnyWidth) {
   EXPECT_EQ(read("\212\011\000\000\000\000\000\000\000\000\377."_p).as_word()->text, "0xff0000000000000000");  // -2^64
 }
 
+TEST(Pickle, SummariesAreShortAndHarmless) {
+  EXPECT_EQ(Value::text("two\nlines\033[31m").summary(), "two lines [31m");
+  EXPECT_EQ(Value::text("名前名前名").summary(4), "名前名…");
+  EXPECT_EQ(Value::text("名前名前").summary(4), "名前名前");
+  EXPECT_LE(Value::text(std::string(100000, '\200')).summary(10).size(), 43u);  // no UTF-8
+}
+
 TEST(Pickle, RemembersByReference) {
   // a = []; [a, a] with an element appended to a after it was stored: both see it.
   EXPECT_EQ(repr(read("](]q\001h\001eh\001K\007a0."_p)), "[[7], [7]]");
@@ -146,7 +153,7 @@ TEST(Pickle, SurvivesHostileShapes) {
   // A list of a list of a list ...: freeing it must not recurse either.
   EXPECT_EQ(error(repeated("]", many) + repeated("a", many - 1) + "."), wrong + "1999999: it is nested more than 200 deep");
   EXPECT_EQ(error("N" + repeated("\205", many) + "."), wrong + "1000001: it is nested more than 200 deep");
-  EXPECT_EQ(error("N" + repeated("\205", many) + "0K\001.") , "no error");  // built, then dropped
+  EXPECT_EQ(error("N" + repeated("\205", many) + "0K\001."), "no error");  // built, then dropped
   EXPECT_EQ(error(repeated("\205", many) + "."), wrong + "0: the stack is empty");
   // A list that holds itself.
   EXPECT_EQ(error("]q\001h\001a."_p), wrong + "6: a container holds itself");

@@ -30,8 +30,8 @@ void expect_same(const at::Tensor& a, const at::Tensor& b, const std::string& na
 NamedTensors samples() {
   NamedTensors tensors;
   // Small types first, so that keeping this order in the data would misalign the large ones.
-  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kBFloat16, at::kHalf, at::kShort, at::kInt, at::kFloat, at::kLong,
-                          at::kDouble}) {
+  for (const auto type :
+       {at::kBool, at::kByte, at::kChar, at::kBFloat16, at::kHalf, at::kShort, at::kInt, at::kFloat, at::kLong, at::kDouble}) {
     tensors.push_back({c10::toString(type), at::arange(3, at::kFloat).sub(1).to(type)});
   }
   tensors.push_back({"scalar", at::ones({}, at::kFloat)});
@@ -129,9 +129,7 @@ TEST(Safetensors, SaysHowMuchATruncatedFileLacks) {
   const TemporaryFolder folder;
   write_safetensors(folder.file("whole"), {{"a", at::ones({10})}});
   const auto whole = content_of(folder.file("whole"));
-  const auto error = [&](size_t size) {
-    return error_of([&] { SafetensorsFile(folder.file("cut", whole.substr(0, size))); }, folder);
-  };
+  const auto error = [&](size_t size) { return error_of([&] { SafetensorsFile(folder.file("cut", whole.substr(0, size))); }, folder); };
   EXPECT_EQ(error(whole.size() - 1), "cut: is truncated: its tensors have 40 bytes, 39 are there; missing bytes: 1");
   EXPECT_EQ(error(whole.size() - 40), "cut: is truncated: its tensors have 40 bytes, 0 are there; missing bytes: 40");
   EXPECT_EQ(error(28), "cut: is truncated: its header has 56 bytes, 20 are there; missing bytes before the first tensor: 36");

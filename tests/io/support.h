@@ -109,12 +109,13 @@ inline std::string zip_bytes(const std::vector<ZipMember>& members, bool zip64_e
   std::string zip, directory;
   for (const auto& member : members) {
     const auto data = member.compress ? deflated(member.content) : member.content;
-    const auto crc = static_cast<uint32_t>(
-        crc32(0, reinterpret_cast<const Bytef*>(member.content.data()), static_cast<uInt>(member.content.size())));
+    const auto crc =
+        static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(member.content.data()), static_cast<uInt>(member.content.size())));
     const auto header = zip.size();
     const auto small = [&member](uint64_t value) { return raw(member.zip64 ? UINT32_MAX : static_cast<uint32_t>(value)); };
-    const auto extra = !member.zip64 ? "" : raw<uint16_t>(1) + raw<uint16_t>(24) + raw<uint64_t>(member.content.size()) +
-                                                raw<uint64_t>(data.size()) + raw<uint64_t>(header);
+    const auto extra = !member.zip64 ? ""
+                                     : raw<uint16_t>(1) + raw<uint16_t>(24) + raw<uint64_t>(member.content.size()) +
+                                           raw<uint64_t>(data.size()) + raw<uint64_t>(header);
     const auto common = raw<uint16_t>(member.compress ? 8 : 0) + raw<uint32_t>(0) + raw(crc) + small(data.size()) +
                         small(member.content.size()) + raw(static_cast<uint16_t>(member.name.size()));
     zip += "PK\x03\x04" + raw<uint16_t>(20) + raw<uint16_t>(0) + common + raw(static_cast<uint16_t>(member.padding)) + member.name +

@@ -28,7 +28,9 @@ std::vector<float> values_of(const at::Tensor& tensor) {
 class TorchFile : public ::testing::Test {
  protected:
   Value load(const std::string& bytes) const { return load_torch_file(folder.file("x.pt", bytes)); }
-  std::string error(const std::string& bytes) const { return error_of([&] { state_dict(load(bytes), "x.pt"); }, folder); }
+  std::string error(const std::string& bytes) const {
+    return error_of([&] { state_dict(load(bytes), "x.pt"); }, folder);
+  }
   TemporaryFolder folder;
 };
 
@@ -118,8 +120,9 @@ TEST_F(TorchFile, RefusesFilesWithoutAStateDict) {
 }
 
 TEST_F(TorchFile, RefusesEveryOtherGlobalByName) {
-  const std::string tail = ": only tensors and plain data are read from a PyTorch file, and nothing in it is executed; save its "
-                           "state_dict() alone, or convert it to safetensors";
+  const std::string tail =
+      ": only tensors and plain data are read from a PyTorch file, and nothing in it is executed; save its "
+      "state_dict() alone, or convert it to safetensors";
   const auto refused = [&](const std::string& module, const std::string& name) {
     return error(torch_bytes(pickle::whole(pickle::global(module, name) + pickle::tuple({pickle::text("touch /tmp/x")}) + "R"), {}));
   };
@@ -159,8 +162,8 @@ TEST_F(TorchFile, ChecksStorages) {
             "x.pt: tensor 'archive/data/0' is boolean, but element 1 is 5 (allowed: 0, 1)");
   EXPECT_EQ(with(pickle::storage("Size", "0", 2), {"12"}), "x.pt: 'torch.Size' is no kind of storage");
   EXPECT_EQ(with("K\x01Q", {}), "x.pt: its pickle refers to something other than a storage");
-  const auto two = pickle::dict({{"a", pickle::tensor(float_storage, 0, {1}, {1})},
-                                 {"b", pickle::tensor(pickle::storage("IntStorage", "0", 6), 0, {1}, {1})}});
+  const auto two = pickle::dict(
+      {{"a", pickle::tensor(float_storage, 0, {1}, {1})}, {"b", pickle::tensor(pickle::storage("IntStorage", "0", 6), 0, {1}, {1})}});
   EXPECT_EQ(error(torch_bytes(pickle::whole(two), {std::string(24, '\0')})), "x.pt: storage '0' is of type Float and of type Int");
 }
 
@@ -188,7 +191,7 @@ TEST_F(TorchFile, RefusesDamagedArchives) {
   const auto size = bomb.find("PK\x01\x02") + 24;
   bomb.replace(size, 4, raw<uint32_t>(1 << 30));
   EXPECT_EQ(error(bomb), damaged + "'a/data.pkl' would have 1073741824 bytes, more than " +
-                            std::to_string(deflated(std::string(100, 'x')).size()) + " bytes can hold");
+                             std::to_string(deflated(std::string(100, 'x')).size()) + " bytes can hold");
   bomb.replace(size, 4, raw<uint32_t>(99));
   EXPECT_EQ(error(bomb), damaged + "'a/data.pkl' does not decompress to its 99 bytes");
 }

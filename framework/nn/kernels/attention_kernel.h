@@ -1,0 +1,32 @@
+#pragma once
+// One head of softmax(q k^T scale) v for inference, on plain memory. No torch: the files that include this are compiled for their
+// own instruction set.
+#include <cstdint>
+
+namespace brume::nn::kernels {
+
+/// Rows of d values, contiguous within a row.
+struct Rows {
+  const void* data;
+  int64_t stride;  ///< elements from one row to the next
+};
+
+struct AttentionHead {
+  Rows q, k, v;
+  void* out;
+  int64_t out_stride;
+  int64_t queries, keys, width;
+  float scale;     ///< 1 / sqrt(width)
+  float* scratch;  ///< attention_scratch(keys, width) floats
+};
+
+inline int64_t attention_scratch(int64_t keys, int64_t width) { return keys * width * 2 + 4 * (keys + width); }
+
+/// Float32 sums; the result depends on the head alone. `bf16`: the elements are bfloat16, else float.
+using AttentionKernel = void (*)(const AttentionHead& head, bool bf16);
+
+void attention_generic(const AttentionHead& head, bool bf16);
+void attention_avx2(const AttentionHead& head, bool bf16);
+void attention_avx512(const AttentionHead& head, bool bf16);
+
+}  // namespace brume::nn::kernels

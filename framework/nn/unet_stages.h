@@ -1,0 +1,88 @@
+#pragma once
+// What U-Nets of the ADM family are made of, shared by the whole U-Net and by its encoder (the classifier): the options, the
+// embedding of the noise level, and the stages of the way down and of the middle. Weights are named as in guided-diffusion.
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "config/fields.h"
+#include "nn/attention.h"
+#include "nn/resblock.h"
+
+namespace brume::nn {
+
+enum class Resampling { conv, pool, residual };
+
+struct UnetOptions {
+  int64_t channels = 64;
+  std::vector<double> multipliers{1, 2, 2};
+  int64_t blocks = 2;
+  std::vector<int64_t> attention_resolutions{};
+  bool middle_attention = true;
+  int64_t heads = 1;
+  std::optional<int64_t> heads_up;  ///< declared by the whole U-Net only
+  std::optional<int64_t> head_channels;
+  QkvOrder attention_order = QkvOrder::heads_first;
+  bool scale_shift = true, zero_init = true;
+  Resampling resampling = Resampling::conv;
+  double dropout = 0;
+  int64_t groups = 32;
+  std::shared_ptr<const NoiseEmbedding> noise_embedding;
+
+  /// The parameters and their rules; `way_up` where there is one.
+  void declare(Fields& f, bool way_up);
+  /// What is wrong with these options for inputs of this shape; throws ConfigError.
+  void check(const ImageShape& input) const;
+
+  int64_t width(double multiplier) const { return std::llround(double(channels) * multiplier); }  ///< channels of a level
+  int64_t embedding() const { return 4 * channels; }  ///< width of the embedding of the noise level
+  bool attends(int64_t height) const;
+  int64_t heads_of(int64_t width, bool up) const;
+  bool heads_fit(int64_t width) const;
+};
+
+/// One entry of input_blocks or output_blocks: what is there is applied in this order.
+struct Stage {
+  std::optional<Conv2d> conv;
+  std::optional<ResBlock> block;
+  std::optional<AttentionBlock> attention;
+  std::optional<ResBlock> resample;
+  Resample pool = Resample::none;  ///< before pool_conv
+  std::optional<Conv2d> pool_conv;
+
+  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU.
+  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout) const;
+};
+
+/// "time_embed": the noise level as an embedding (Ho et al. 2020, app. B).
+class LevelEmbedding {
+ public:
+  LevelEmbedding(const Builder& build, const UnetOptions& options);
+  /// [B] to [B, 4 channels], before the SiLU every block begins with.
+  Tensor operator()(const Tensor& c_noise, at::ScalarType dtype) const;
+  NoiseQuantity quantity() const { return noise_->quantity(); }
+
+ private:
+  std::shared_ptr<const NoiseEmbedding> noise_;
+  Tensor frequencies_;
+  Linear layers_[2];
+};
+
+ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample = Resample::none);
+AttentionBlock unet_attention(const Builder& build, const UnetOptions& o, int64_t channels, bool up);
+/// Makes `stage` change the resolution; `build` names the place in the list of the stage's modules.
+void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way);
+
+/// "input_blocks": from the image to the lowest resolution.
+struct WayDown {
+  std::vector<Stage> stages;
+  std::vector<int64_t> channels;  ///< of each stage's output
+  int64_t height = 0;             ///< at the end
+};
+WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageShape& input);
+
+/// "middle_block": block, attention where asked for, block.
+std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels);
+
+}  // namespace brume::nn

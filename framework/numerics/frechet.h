@@ -1,0 +1,31 @@
+#pragma once
+// Figures of sets of feature vectors: how far apart two sets are, and how varied one is.
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace brume {
+
+/// A set of features as a Gaussian.
+struct FeatureStatistics {
+  at::Tensor mean;        ///< [F] float64
+  at::Tensor covariance;  ///< [F, F] float64, unbiased (divided by N - 1)
+};
+
+/// features: [N, F], N >= 2, any floating dtype; computed in float64. Throws std::invalid_argument on another shape.
+FeatureStatistics feature_statistics(const at::Tensor& features);
+
+/// The squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson & Landau 1982), which with Inception features is the "FID"
+/// of Heusel et al. 2017, eq. 6:
+///
+///   |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))
+///
+/// The last trace is taken as that of (A C2 A)^(1/2) with A = C1^(1/2): symmetric, so that singular covariances need no offset.
+double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
+
+/// Mean Euclidean distance of the pairs within each class; a class with fewer than two members gives NaN.
+/// features: [N, F]; labels: one a row, others than 0 ... classes - 1 count for nothing.
+std::vector<double> class_spread(const at::Tensor& features, const std::vector<int64_t>& labels, int64_t classes);
+
+}  // namespace brume

@@ -1,0 +1,75 @@
+// A diffusion model that learns: Pipeline::loss, and sample grids.
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "diffusion/pipeline.h"
+#include "io/image.h"
+#include "train/learner.h"
+
+namespace brume {
+namespace {
+
+class DiffusionLearner final : public Learner {
+ public:
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed)
+      : config_(config), resolved_(resolved), pipeline_(config.model, compute, seed) {
+    if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+  }
+
+  std::vector<Weight> weights() const override { return pipeline_.weights(); }
+
+  Loss loss(const Batch& batch, at::Generator& random) const override {
+    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, random), {}};
+  }
+
+  Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
+
+  bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
+    const PreviewOptions& p = config_.train->preview;
+    if (p.count == 0) return false;
+    take(averaged);
+    SampleRequest request;
+    request.seed = p.seed;
+    std::vector<std::string> labels;
+    const int64_t classes = config_.model.conditioner->classes();
+    for (int64_t i = 0; i < p.count; ++i) {
+      request.images.push_back({classes > 0 ? i % classes : -1, ""});
+      if (classes > 0) labels.push_back(config_.model.class_names[size_t(i % classes)]);
+    }
+    SampleOptions options = config_.sample;
+    options.steps = p.steps;
+    const Tensor images = averaged_->sample(request, options);
+    std::vector<io::Image> tiles;
+    for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(io::to_image(images[i]));
+    const int64_t columns = p.columns > 0 ? p.columns : int64_t(std::ceil(std::sqrt(double(tiles.size()))));
+    io::write_png(file.string(), labels.empty() ? io::grid(tiles, columns) : io::labelled_grid(tiles, columns, labels));
+    return true;
+  }
+
+  ModelCard card() const override { return {*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins}; }
+
+ private:
+  void take(const std::vector<Weight>& averaged) {
+    const at::NoGradGuard no_grad;
+    if (!averaged_) {
+      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0);
+      averaged_->freeze();
+    }
+    const std::vector<Weight> into = averaged_->weights();
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(averaged[i].tensor);
+  }
+
+  Config config_;
+  Value resolved_;
+  Pipeline pipeline_;
+  std::unique_ptr<Pipeline> averaged_;
+};
+
+}  // namespace
+
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed) {
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed);
+}
+
+}  // namespace brume

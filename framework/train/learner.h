@@ -1,0 +1,50 @@
+#pragma once
+// What is trained, as the Trainer sees it: it knows batches, optimizers and files, and nothing of diffusion or of classes.
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "diffusion/checkpoint.h"
+#include "train/loader.h"
+#include "train/options.h"
+
+namespace brume {
+
+/// Figures by name, for metrics.jsonl.
+using Metrics = std::vector<std::pair<std::string, double>>;
+
+class Learner {
+ public:
+  virtual ~Learner() = default;
+  /// Every weight of the model; training optimises those that are trainable.
+  virtual std::vector<Weight> weights() const = 0;
+
+  struct Loss {
+    Tensor loss;      ///< scalar, differentiable
+    Metrics metrics;  ///< further figures of this batch
+  };
+  /// `random` is the only randomness.
+  virtual Loss loss(const Batch& batch, at::Generator& random) const = 0;
+
+  /// Figures of averaged weights (in the order of weights()) on images not trained on; empty where there are none, or where `stop`
+  /// says so meanwhile.
+  virtual Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) = 0;
+  /// Makes a picture of what averaged weights can do; false where there is nothing to show.
+  virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
+
+  /// What the model's file says of itself, but for the step.
+  virtual ModelCard card() const = 0;
+};
+
+/// The learner of a configuration: of its model or of its classifier. `data` are the training images; where the model's class names
+/// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed);
+
+/// The two there are.
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed);
+std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed);
+
+}  // namespace brume

@@ -1,0 +1,108 @@
+#pragma once
+// What the tests of out-of-tree plugins share, made once per test program: brume installed into a prefix, a project of
+// `brume new` for every kind of plugin, the example of the documentation, all of them built against that prefix.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "support/process.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace fs = std::filesystem;
+
+/// "x\ny\n" -> {"x", "y"}.
+inline std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+/// A variable of this build's CMake cache; "" where there is none.
+inline std::string cmake_cache(const std::string& name) {
+  for (const std::string& line : lines_of(read_text(fs::path(BRUME_BINARY_DIR) / "CMakeCache.txt")))
+    if (line.starts_with(name + ":")) return line.substr(line.find('=') + 1);
+  return "";
+}
+
+class Projects final {
+ public:
+  static const Projects& get() {
+    static const Projects projects;
+    return projects;
+  }
+
+  fs::path prefix() const { return root_.path() / "prefix"; }
+  fs::path folder(const std::string& kind) const { return root_.path() / kind; }
+  fs::path library(const std::string& kind) const { return root_.path() / "build" / kind / ("libmy_" + kind + ".so"); }
+  /// Registers two parameterizations: `fresh`, then `eps`, which is taken.
+  fs::path clash() const { return root_.path() / "build/clash/libclash.so"; }
+  fs::path example() const { return root_.path() / "example"; }
+  fs::path example_library() const { return root_.path() / "build/example/libralston.so"; }
+  std::vector<std::string> kinds() const { return builtins().kinds(); }
+  Finished run_installed(std::vector<std::string> arguments, const Surroundings& where = {}) const {
+    arguments.insert(arguments.begin(), (prefix() / "bin/brume").string());
+    return run(arguments, where);
+  }
+
+ private:
+  Projects() {
+    must({"cmake", "--install", BRUME_BINARY_DIR, "--prefix", prefix().string()});
+    std::string all = "cmake_minimum_required(VERSION 3.25)\nproject(all LANGUAGES CXX)\nfind_package(brume REQUIRED)\n";
+    for (const std::string& kind : kinds()) {
+      must({(prefix() / "bin/brume").string(), "new", kind, "my_" + kind, "-o", folder(kind).string()});
+      all += "add_subdirectory(" + kind + ")\n";
+    }
+    fs::copy(fs::path(BRUME_SOURCE_DIR) / "docs/examples/out_of_tree_plugin", example());
+    write_clash();
+    write_headers();
+    all += "add_subdirectory(example)\nadd_subdirectory(clash)\n";
+    all += "add_library(headers OBJECT headers.cpp)\ntarget_link_libraries(headers PRIVATE brume::brume)\n";
+    root_.file("CMakeLists.txt", all);
+    std::vector<std::string> configure{"cmake", "-G", "Ninja", "-S", root_.path().string(), "-B", root_.file("build"),
+                                       "-DCMAKE_PREFIX_PATH=" + prefix().string(), "-DCMAKE_CXX_FLAGS=-Werror",
+                                       "-DCMAKE_CXX_COMPILER=" + cmake_cache("CMAKE_CXX_COMPILER")};
+    // The folder has another name each time; ccache is not to care.
+    if (const std::string ccache = cmake_cache("CCACHE"); ccache.find("NOTFOUND") == std::string::npos && !ccache.empty())
+      configure.push_back("-DCMAKE_CXX_COMPILER_LAUNCHER=cmake;-E;env;CCACHE_BASEDIR=" + root_.path().string() + ";CCACHE_NOHASHDIR=1;" + ccache);
+    must(configure);
+    must({"cmake", "--build", root_.file("build")});
+  }
+
+  static void must(const std::vector<std::string>& words) {
+    const Finished done = run(words);
+    if (done.code == 0) return;
+    std::string line;
+    for (const std::string& w : words) line += w + " ";
+    throw std::runtime_error(line + "\n" + done.out + done.err);
+  }
+
+  void write_clash() const {
+    must({(prefix() / "bin/brume").string(), "new", "parameterization", "clash", "-o", folder("clash").string()});
+    std::string source = read_text(folder("clash") / "clash.cpp");
+    source.insert(source.rfind("registry.add"), R"(registry.add<Parameterization, Clash>("fresh", "first"); )");
+    const std::string name = R"(Clash>("clash")";
+    source.replace(source.rfind(name), name.size(), R"(Clash>("eps")");
+    root_.file("clash/clash.cpp", source);
+  }
+
+  /// Every header a plugin may include, from the installed folder alone.
+  void write_headers() const {
+    std::string source;
+    for (const char* part : {"config", "core", "nn", "numerics", "io"})
+      for (const auto& entry : fs::directory_iterator(prefix() / "include/brume" / part))
+        if (entry.path().extension() == ".h") source += "#include \"" + std::string(part) + "/" + entry.path().filename().string() + "\"\n";
+    root_.file("headers.cpp", source);
+  }
+
+  TempFolder root_;
+};
+
+}  // namespace brume::test

@@ -1,0 +1,189 @@
+// The program as its user meets it: train, interrupt, resume, sample, and what it says when something is wrong.
+#include <ATen/TensorOperators.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "io/image.h"
+#include "io/model_file.h"
+#include "io/safetensors.h"
+#include "support/process.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* tiny = R"(
+model:
+  image: {channels: 3, height: 8, width: 8}
+  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}
+  conditioner: {type: class_label, classes: 5, dropout: 0.2}
+  noise: cosine
+  parameterization: v
+train:
+  data: {type: shapes}
+  objective: {type: simple, target: v}
+  batch: 4
+  steps: 20
+  preview: {count: 4, steps: 2}
+  log_every: 5
+sample:
+  steps: 4
+  guidance: [{type: cfg, scale: 2}, clip]
+)";
+
+/// A folder with tiny.yaml and a run of it, made once.
+class Run : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    folder_->file("tiny.yaml", tiny);
+    const Finished done = at({"train", "tiny.yaml", "--out", "run"});
+    ASSERT_EQ(done.code, 0) << done.err;
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
+  static fs::path path(const std::string& name) { return folder_->path() / name; }
+  static std::string model() { return "run/model.safetensors"; }
+
+  /// The run's model, changed, under another name.
+  template <class F>
+  static std::string changed(const std::string& name, const F& change) {
+    std::map<std::string, std::string> metadata;
+    io::NamedTensors tensors = io::load_tensors(path(model()).string(), &metadata);
+    change(tensors, metadata);
+    io::write_safetensors(path(name).string(), tensors, metadata);
+    return name;
+  }
+  static TempFolder* folder_;
+};
+TempFolder* Run::folder_ = nullptr;
+
+TEST_F(Run, LeavesWhatItPromises) {
+  for (const char* name : {"config.yaml", "metrics.jsonl", "model.safetensors", "training.safetensors", "samples/step_000020.png"})
+    EXPECT_TRUE(fs::is_regular_file(path("run") / name)) << name;
+  std::ifstream metrics(path("run/metrics.jsonl"));
+  EXPECT_EQ(std::count(std::istreambuf_iterator<char>(metrics), {}, '\n'), 4);
+  EXPECT_EQ(at({"check", "run/config.yaml"}).code, 0);
+}
+
+TEST_F(Run, SamplesNeedTheCheckpointOnly) {
+  fs::create_directories(path("elsewhere"));
+  fs::copy_file(path(model()), path("elsewhere/m.safetensors"), fs::copy_options::overwrite_existing);
+  const Finished done = run_brume({"sample", "m.safetensors", "--classes", "star,1,circle", "-n", "6", "--steps", "3", "--sampler", "ddim", "--seed",
+                                   "5", "-o", "out.png", "--frames", "frames", "--strip", "strip.png", "--trajectory", "t.safetensors"},
+                                  {path("elsewhere")});
+  ASSERT_EQ(done.code, 0) << done.err;
+  for (const char* name : {"out.png", "frames/step_0003.png", "strip.png", "t.safetensors"}) EXPECT_TRUE(fs::exists(path("elsewhere") / name)) << name;
+  const io::NamedTensors t = io::load_tensors(path("elsewhere/t.safetensors").string());
+  EXPECT_EQ(io::find(t, "x")->sizes(), (std::vector<int64_t>{4, 6, 3, 8, 8}));
+  EXPECT_EQ(io::find(t, "x0")->sizes(), (std::vector<int64_t>{3, 6, 3, 8, 8}));
+  EXPECT_EQ(io::find(t, "sigma")->numel(), 3);
+}
+
+TEST_F(Run, TheBatchChangesNothing) {
+  for (const char* batch : {"1", "4"}) ASSERT_EQ(at({"sample", model(), "-n", "5", "--batch", batch, "-o", std::string("b") + batch}).code, 0);
+  for (int i = 0; i < 5; ++i) {
+    const std::string name = "0000" + std::to_string(i) + ".png";
+    EXPECT_EQ(io::read_image(path("b1/" + name).string()), io::read_image(path("b4/" + name).string())) << i;
+  }
+}
+
+TEST_F(Run, GivenNoiseIsUsed) {
+  ASSERT_EQ(at({"sample", model(), "-n", "2", "-o", "given", "--trajectory", "a.safetensors", "--seed", "9"}).code, 0);
+  const io::NamedTensors a = io::load_tensors(path("a.safetensors").string());
+  io::write_safetensors(path("noise.safetensors").string(), {{"noise", (*io::find(a, "x"))[0].contiguous()}});
+  ASSERT_EQ(at({"sample", model(), "-n", "2", "-o", "given", "--trajectory", "b.safetensors", "--noise", "noise.safetensors"}).code, 0);
+  const at::Tensor x = (*io::find(a, "x"))[4], y = (*io::find(io::load_tensors(path("b.safetensors").string()), "x"))[4];
+  EXPECT_LT((x - y).abs().max().item<double>(), 0.1);
+  EXPECT_EQ(at({"sample", model(), "-n", "3", "-o", "given", "--noise", "noise.safetensors"}).err.find("error: the initial noise has shape [2, 3, 8, 8], "
+                                                                                                       "expected [3, 3, 8, 8]"),
+            0u);
+}
+
+TEST_F(Run, InterruptAndResume) {
+  const std::vector<std::string> long_run{"timeout", "--preserve-status", "-s", "INT", "4", BRUME_BINARY_DIR "/brume", "train", "tiny.yaml",
+                                          "--set",   "train.steps=1000000", "--out", "long"};
+  const Finished stopped = run(long_run, {folder_->path()});
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_NE(stopped.err.find("continue with: brume train --resume long/training.safetensors"), std::string::npos) << stopped.err;
+  std::map<std::string, std::string> metadata;
+  io::load_tensors(path("long/training.safetensors").string(), &metadata);
+  const int64_t step = std::stoll(metadata.at("brume.step"));
+  EXPECT_GT(step, 0);
+  const Finished resumed = at({"train", "--resume", "long/training.safetensors", "--set", "train.steps=" + std::to_string(step + 3)});
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  io::load_tensors(path("long/training.safetensors").string(), &metadata);
+  EXPECT_EQ(std::stoll(metadata.at("brume.step")), step + 3);
+}
+
+TEST_F(Run, NoRoomForACheckpointLeavesThePreviousOne) {
+  ASSERT_EQ(at({"train", "tiny.yaml", "--out", "full"}).code, 0);
+  const std::string before = read_text(path("full/model.safetensors"));
+  const Finished done = run({"sh", "-c", "ulimit -f 16; exec " BRUME_BINARY_DIR "/brume train --resume full --set train.steps=25"}, {folder_->path()});
+  EXPECT_EQ(done.code, 2) << done.err;
+  EXPECT_NE(done.err.find("full/model.safetensors"), std::string::npos) << done.err;
+  EXPECT_NE(done.err.find("previous file is unchanged"), std::string::npos) << done.err;
+  EXPECT_EQ(read_text(path("full/model.safetensors")), before);
+  EXPECT_EQ(at({"sample", "full/model.safetensors", "-n", "1", "-o", "one.png"}).code, 0);
+}
+
+TEST_F(Run, ClassesThatAreNot) {
+  EXPECT_EQ(at({"sample", model(), "--classes", "7"}).err, "error: --classes: class 7 is out of range: this model has 5 classes, 0 to 4\n");
+  EXPECT_EQ(at({"sample", model(), "--classes", "cirlce"}).err, "error: --classes: no class 'cirlce'; did you mean 'circle'?\n");
+}
+
+TEST_F(Run, OverridesThatContradictTheCheckpoint) {
+  EXPECT_EQ(at({"sample", model(), "--set", "model.network.channels=16"}).err,
+            "error: --set model.network.channels=16: run/model.safetensors has model.network.channels = 8; a checkpoint's model cannot be changed\n");
+  EXPECT_EQ(at({"sample", model(), "-n", "1", "-o", "same.png", "--set", "model.network.channels=8"}).code, 0);
+  EXPECT_EQ(at({"sample", model(), "--sampler", "ddmi"}).err, "error: --sampler ddmi: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?\n");
+}
+
+TEST_F(Run, BrokenCheckpoints) {
+  const std::string whole = read_text(path(model()));
+  folder_->file("cut.safetensors", whole.substr(0, whole.size() - 1000));
+  const Finished cut = at({"sample", "cut.safetensors"});
+  EXPECT_EQ(cut.code, 2);
+  EXPECT_NE(cut.err.find("cut.safetensors: "), std::string::npos) << cut.err;
+  EXPECT_NE(cut.err.find("1000 bytes"), std::string::npos) << cut.err;
+  folder_->file("text.safetensors", "this is not a model, whatever its name says");
+  EXPECT_NE(at({"sample", "text.safetensors"}).err.find("this is"), std::string::npos);
+  EXPECT_EQ(at({"sample", "absent.safetensors"}).code, 2);
+}
+
+TEST_F(Run, CheckpointsOfAnotherVersionOrModel) {
+  const std::string newer = changed("newer.safetensors", [](auto&, auto& m) { m["brume.format"] = "2", m["brume.version"] = "9.0"; });
+  EXPECT_EQ(at({"sample", newer}).err,
+            "error: newer.safetensors: written by brume 9.0 in model format 2; this is brume 0.1.0, which reads up to format 1\n");
+  const std::string lacking = changed("lacking.safetensors", [](auto& t, auto&) { t.erase(t.begin()); });
+  EXPECT_EQ(at({"sample", lacking}).err, "error: lacking.safetensors: lacks the tensor 'network.time_embed.0.weight' [32, 8]\n");
+  const std::string foreign = changed("foreign.safetensors", [](auto&, auto& m) { m.clear(); });
+  EXPECT_EQ(at({"sample", foreign}).err,
+            "error: foreign.safetensors: not a brume model (its metadata has no 'brume.format'); `brume inspect` lists what is in it\n");
+}
+
+TEST_F(Run, ADataSetThatIsNotThere) {
+  const Finished done = at({"train", "tiny.yaml", "--out", "nodata", "--set", "train.data={type: idx, images: absent.gz}"});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_NE(done.err.find("absent.gz"), std::string::npos) << done.err;
+  EXPECT_FALSE(fs::exists(path("nodata")));
+}
+
+TEST_F(Run, AllMistakesAtOnce) {
+  folder_->file("wrong.yaml", "model:\n  network: {type: unet, chanels: 8}\nsample: {steps: 0, sampler: {type: ddim, eta: 1.5}}\n");
+  EXPECT_EQ(at({"check", "wrong.yaml"}).err,
+            "error: wrong.yaml:2:25: model.network: unknown key 'chanels'; did you mean 'channels'?\n"
+            "error: wrong.yaml:3:17: sample: steps = 0 is outside [1, 1000000]\n"
+            "error: wrong.yaml:3:46: sample.sampler: eta = 1.5 is outside [0, 1]\n");
+}
+
+TEST_F(Run, InspectListsATensorALine) {
+  const Finished done = at({"inspect", model()});
+  EXPECT_EQ(done.code, 0);
+  EXPECT_NE(done.out.find("network.time_embed.0.weight"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace brume::test

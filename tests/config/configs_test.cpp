@@ -1,0 +1,149 @@
+// What the project ships: every configuration reads, the schema for editors fits them, and the generated files are up to date.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "json_schema.h"
+#include "support/registry.h"
+#include "train/options.h"
+
+namespace brume::test {
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path source = BRUME_SOURCE_DIR;
+
+std::string content(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+std::vector<std::string> files_under(const fs::path& folder) {
+  std::vector<std::string> files;
+  if (fs::is_directory(folder))
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.path().extension() == ".yaml") files.push_back(fs::relative(entry.path(), source / "configs").string());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string schema() {
+  return json_schema(builtins(), [](Fields& f) {
+    Config config;
+    config.declare(f);
+  });
+}
+
+std::string name_of(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  return name;
+}
+
+/// A configuration, or a part of one.
+class Shipped : public testing::TestWithParam<std::string> {
+ protected:
+  fs::path file() const { return source / "configs" / GetParam(); }
+  bool part() const { return GetParam().starts_with("parts/"); }
+};
+
+TEST_P(Shipped, BeginsWithItsSchema) {
+  const std::string text = content(file()), mark = "# yaml-language-server: $schema=";
+  ASSERT_TRUE(text.starts_with(mark)) << "the first line must be: " << mark << "../schema.json";
+  const fs::path named = file().parent_path() / text.substr(mark.size(), text.find('\n') - mark.size());
+  EXPECT_TRUE(fs::is_regular_file(named)) << named << " does not exist";
+}
+
+TEST_P(Shipped, Reads) {
+  const Value root = load_yaml(file());
+  if (part()) return;  // read where it is included
+  Registry registry = builtins();
+  Value resolved;
+  read_configuration(registry, root, &resolved);
+  Value again;
+  read_configuration(registry, parse_yaml(dump_yaml(resolved), "resolved"), &again);
+  EXPECT_EQ(dump_yaml(again), dump_yaml(resolved));
+}
+
+TEST_P(Shipped, FitsTheSchema) {
+  const JsonSchema checker(Json::parse(schema()));
+  if (part()) return;  // a part is a section, of which the schema does not say which
+  const Json as_written = to_json(parse_yaml(content(file()), file().string()));
+  EXPECT_EQ(fmt::format("{}", fmt::join(checker.check(as_written), "\n")), "");
+  const Json complete = to_json(load_yaml(file()));
+  EXPECT_EQ(fmt::format("{}", fmt::join(checker.check(complete), "\n")), "");
+}
+
+TEST_P(Shipped, ResolvedFitsTheSchema) {
+  if (part()) return;
+  Registry registry = builtins();
+  Value resolved;
+  read_configuration(registry, load_yaml(file()), &resolved);
+  EXPECT_EQ(fmt::format("{}", fmt::join(JsonSchema(Json::parse(schema())).check(to_json(resolved)), "\n")), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Configs, Shipped, testing::ValuesIn(files_under(source / "configs")), name_of);
+
+class SchemaCheck : public testing::Test {
+ protected:
+  std::string wrong(const std::string& yaml) const {
+    return fmt::format("{}", fmt::join(checker_.check(to_json(parse_yaml(yaml, "x"))), "\n"));
+  }
+  JsonSchema checker_{Json::parse(schema())};
+};
+
+TEST_F(SchemaCheck, RightConfigurations) {
+  EXPECT_EQ(wrong("model: {network: unet}\nsample: {steps: 20, sampler: {type: ddim, eta: 1}, guidance: [{type: cfg, scale: 2}, clip]}"), "");
+  EXPECT_EQ(wrong("sample: {guidance: cfg, spacing: {type: karras, sigma_min: null, rho: 5.5}}"), "");
+  EXPECT_EQ(wrong("include: base.yaml\nsample: {sampler: {include: ddim.yaml}}"), "");
+  EXPECT_EQ(wrong("train: {objective: {type: simple, weighting: {type: min_snr, gamma: 5}}}"), "");
+}
+
+TEST_F(SchemaCheck, MisspeltKeysAndPlugins) {
+  EXPECT_EQ(wrong("modle: {}"), ": unknown key modle");
+  EXPECT_EQ(wrong("sample: {stpes: 20}"), ".sample: unknown key stpes");
+  EXPECT_EQ(wrong("sample: {sampler: ddmi}"), ".sample.sampler: \"ddmi\" fits nothing allowed here");
+  EXPECT_EQ(wrong("sample: {sampler: {type: ddim, etaa: 1}}"), ".sample.sampler: {\"etaa\":1,\"type\":\"ddim\"} fits nothing allowed here");
+  EXPECT_EQ(wrong("sample: {sampler: {eta: 1}}"), ".sample.sampler: {\"eta\":1} fits nothing allowed here");
+}
+
+TEST_F(SchemaCheck, WrongTypesAndRanges) {
+  EXPECT_EQ(wrong("sample: {steps: many}"), ".sample.steps: is no \"integer\"");
+  EXPECT_EQ(wrong("sample: {steps: '20'}"), ".sample.steps: is no \"integer\"");
+  EXPECT_EQ(wrong("sample: {steps: 0}"), ".sample.steps: 0 breaks minimum 1.0");
+  EXPECT_EQ(wrong("sample: {noise_order: both}"), ".sample.noise_order: \"both\" is none of [\"per_image\",\"batch\"]");
+  EXPECT_NE(wrong("sample: {sampler: {type: ddim, eta: 1.5}}"), "");
+  EXPECT_NE(wrong("sample: {spacing: {type: karras, sigma_min: 0}}"), "");
+  EXPECT_EQ(wrong("train: {ema: {power: 0}}"), ".train.ema.power: 0 breaks exclusiveMinimum 0.0");
+}
+
+/// Where two long texts part.
+std::string difference(const std::string& a, const std::string& b) {
+  if (a == b) return "";
+  const size_t at = size_t(std::mismatch(a.begin(), a.begin() + std::ptrdiff_t(std::min(a.size(), b.size())), b.begin()).first - a.begin());
+  const long line = 1 + std::count(a.begin(), a.begin() + std::ptrdiff_t(at), '\n');
+  const size_t from = at > 60 ? at - 60 : 0;
+  return fmt::format("line {}: '{}' instead of '{}'", line, a.substr(from, 120), b.substr(from, 120));
+}
+
+TEST(Generated, SchemaIsUpToDate) {
+  EXPECT_EQ(difference(content(source / "configs/schema.json"), schema()), "") << "regenerate: build/brume schema > configs/schema.json";
+}
+
+TEST(Generated, ReferenceIsUpToDate) {
+  std::string text = "# Reference\n\nGenerated by `brume describe --markdown`.\n\n";
+  for (const std::string& kind : builtins().kinds()) {
+    text += fmt::format("## {}\n\n", kind);
+    for (const std::string& name : builtins().names(kind)) text += describe_markdown(builtins(), kind, name);
+  }
+  EXPECT_EQ(difference(content(source / "docs/reference.md"), text), "") << "regenerate: build/brume describe --markdown > docs/reference.md";
+}
+
+}  // namespace
+}  // namespace brume::test

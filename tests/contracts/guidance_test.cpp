@@ -1,0 +1,132 @@
+// Every guidance: the identity at neutral settings, shapes and types kept, images independent of their batch.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/randn.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <map>
+#include <thread>
+
+#include "core/guidance.h"
+#include "support/registry.h"
+
+namespace brume::test {
+namespace {
+
+/// x0 = sin(x + class / 3), the null class being one more, with a learned variance.
+class ClassDenoiser final : public Denoiser {
+ public:
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    if (condition.classes.size(0) != x.size(0)) throw std::logic_error("classes and images disagree");
+    Estimate d;
+    d.x0 = (x + condition.classes.to(x.scalar_type()).view({-1, 1, 1, 1}) / 3).sin() * (1 / (1 + 0.1 * sigma));
+    d.variance = d.x0 * 0.5;
+    return d;
+  }
+};
+
+/// Settings at which a guidance does nothing to estimates within [-1, 1].
+const std::map<std::string, std::string> neutral = {
+    {"cfg", "{type: cfg, scale: 1}"},
+    {"clip", "{type: clip, range: 1.0e+9}"},
+    {"dynamic_threshold", "{type: dynamic_threshold, quantile: 1, maximum: 1000}"},
+};
+
+class GuidanceContract : public testing::TestWithParam<Specimen> {
+ protected:
+  static Tensor noisy(at::ScalarType type = at::kFloat) {
+    at::Generator random = at::detail::createCPUGenerator(3);
+    return (at::randn({5, 3, 4, 4}, random, at::TensorOptions().dtype(at::kDouble)) * 4).to(type);
+  }
+  static Condition classes() {
+    Condition c;
+    c.classes = at::arange(5, at::kLong);
+    c.null = std::make_shared<Condition>(Condition{at::full({5}, 5, at::kLong), nullptr});
+    return c;
+  }
+  std::shared_ptr<const Denoiser> inner_ = std::make_shared<ClassDenoiser>();
+  std::shared_ptr<const Denoiser> wrapped(const std::string& yaml) const { return make<Guidance>(yaml)->wrap(inner_); }
+};
+
+TEST_P(GuidanceContract, NeutralSettingsAreTheIdentity) {
+  const auto settings = neutral.find(GetParam().name);
+  ASSERT_NE(settings, neutral.end()) << "add the neutral settings of '" << GetParam().name << "' to this test";
+  const Estimate plain = inner_->denoise(noisy(), 2, classes()), guided = wrapped(settings->second)->denoise(noisy(), 2, classes());
+  EXPECT_TRUE(at::equal(guided.x0, plain.x0));
+  EXPECT_TRUE(at::equal(guided.variance, plain.variance));
+  if (guided.x0_uncond.defined()) {
+    EXPECT_TRUE(at::equal(guided.x0_uncond, plain.x0));
+  }
+}
+
+TEST_P(GuidanceContract, ShapeAndTypeAreKept) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const Estimate d = wrapped(GetParam().yaml)->denoise(noisy(type), 0.5, classes());
+    EXPECT_EQ(d.x0.sizes(), noisy().sizes());
+    EXPECT_EQ(d.x0.scalar_type(), type);
+    EXPECT_TRUE(at::isfinite(d.x0).all().item<bool>());
+    ASSERT_TRUE(d.variance.defined()) << "the learned variance is lost";
+    EXPECT_EQ(d.variance.sizes(), noisy().sizes());
+    if (d.x0_uncond.defined()) {
+      EXPECT_EQ(d.x0_uncond.sizes(), noisy().sizes());
+      EXPECT_EQ(d.x0_uncond.scalar_type(), type);
+    }
+  }
+}
+
+TEST_P(GuidanceContract, ImageIDoesNotDependOnItsBatch) {
+  const auto denoiser = wrapped(GetParam().yaml);
+  const Estimate together = denoiser->denoise(noisy(), 0.5, classes());
+  for (int64_t i = 0; i < 5; ++i) {
+    const Estimate alone = denoiser->denoise(noisy().narrow(0, i, 1), 0.5, classes().slice(i, 1));
+    EXPECT_TRUE(at::equal(alone.x0, together.x0.narrow(0, i, 1))) << i;
+  }
+}
+
+TEST_P(GuidanceContract, InputsAreLeftAlone) {
+  const Tensor x = noisy();
+  const Condition c = classes();
+  wrapped(GetParam().yaml)->denoise(x, 0.5, c);
+  EXPECT_TRUE(at::equal(x, noisy()));
+  EXPECT_TRUE(at::equal(c.classes, classes().classes));
+}
+
+TEST_P(GuidanceContract, EightThreadsAtOnce) {
+  const auto denoiser = wrapped(GetParam().yaml);
+  const Estimate serial = denoiser->denoise(noisy(), 0.5, classes());
+  std::vector<Tensor> parallel(8);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = denoiser->denoise(noisy(), 0.5, classes()).x0; });
+  for (std::thread& t : threads) t.join();
+  for (const Tensor& x0 : parallel) EXPECT_TRUE(at::equal(x0, serial.x0));
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
+                         testing::ValuesIn(specimens("guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}", "{type: clip, range: 0.2, keep_direction: true}",
+                                                                  "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
+                         readable);
+
+class Guidances : public GuidanceContract {};
+
+TEST_F(Guidances, CfgMovesAlongTheDifference) {
+  const Tensor x = noisy(at::kDouble);
+  const Tensor with = inner_->denoise(x, 1, classes()).x0, without = inner_->denoise(x, 1, *classes().null).x0;
+  EXPECT_TRUE(at::allclose(wrapped("{type: cfg, scale: 3}")->denoise(x, 1, classes()).x0, without + 3 * (with - without), 1e-12, 1e-12));
+  EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
+  EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {classes().classes, nullptr}); }),
+            "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
+}
+
+TEST_F(Guidances, ClipKeepsTheRange) {
+  const Tensor x0 = wrapped("{type: clip, range: 0.25}")->denoise(noisy(), 1, classes()).x0;
+  EXPECT_EQ(x0.abs().max().item<float>(), 0.25f);
+  const Estimate kept = wrapped("{type: clip, range: 0.25, keep_direction: true}")->denoise(noisy(), 1, classes());
+  EXPECT_TRUE(at::equal(kept.x0_uncond, inner_->denoise(noisy(), 1, classes()).x0));
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,206 @@
+// Every network: shapes, starting as zero, image i the same bits whatever the batch and the thread, dropout only on request,
+// and gradients everywhere.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/randn.h>
+
+#include <cmath>
+#include <set>
+#include <thread>
+
+#include "core/network.h"
+#include "support/registry.h"
+
+namespace brume::test {
+namespace {
+
+constexpr int64_t classes = 6;
+const Network::Context context{.input = {3, 16, 16}, .out_channels = 3, .classes = classes, .seed = 5};
+
+Tensor normal(at::IntArrayRef shape, uint64_t seed, at::ScalarType type = at::kFloat) {
+  at::Generator random = at::detail::createCPUGenerator(seed);
+  return at::randn(shape, random, at::TensorOptions().dtype(at::kFloat)).to(type);
+}
+
+class NetworkContract : public testing::TestWithParam<Specimen> {
+ protected:
+  static std::shared_ptr<Network> fresh(uint64_t seed = 5, const std::string& more = "") {
+    Network::Context c = context;
+    c.seed = seed;
+    return make<Network>(GetParam().yaml, c, more);
+  }
+  /// With random weights everywhere: what starts as zero would hide mistakes.
+  static std::shared_ptr<Network> awake(const std::string& more = "") {
+    const auto network = fresh(5, more);
+    const at::NoGradGuard no_grad;
+    uint64_t seed = 100;
+    for (Weight& w : network->weights())
+      if (w.trainable) w.tensor.add_(normal(w.tensor.sizes(), ++seed) * 0.05);
+    return network;
+  }
+  static Tensor images(int64_t batch, at::ScalarType type = at::kFloat) { return normal({batch, 3, 16, 16}, 21, type); }
+  static Tensor levels(int64_t batch) { return at::arange(batch, at::kFloat) * 37 + 3; }
+  static Condition condition(int64_t batch) {
+    Condition c;
+    c.classes = at::arange(batch, at::kLong).remainder(classes);
+    return c;
+  }
+  static Tensor run(const Network& network, int64_t batch, at::ScalarType type = at::kFloat, at::Generator* dropout = nullptr) {
+    return network.forward(images(batch, type), levels(batch), condition(batch), dropout);
+  }
+};
+
+TEST_P(NetworkContract, ShapeAndTypeOfItsOutput) {
+  const at::NoGradGuard no_grad;
+  const auto network = awake();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+    for (const int64_t batch : {1, 3, 7}) {
+      const Tensor y = run(*network, batch, type);
+      EXPECT_EQ(y.sizes(), at::IntArrayRef({batch, 3, 16, 16}));
+      EXPECT_EQ(y.scalar_type(), type);
+      EXPECT_TRUE(at::isfinite(y).all().item<bool>());
+      EXPECT_GT(y.abs().max().item<float>(), 0);
+    }
+}
+
+TEST_P(NetworkContract, TheWantedOutputChannels) {
+  const at::NoGradGuard no_grad;
+  Network::Context c = context;
+  c.out_channels = 6, c.input = {1, 16, 32}, c.classes = 0;
+  const auto network = make<Network>(GetParam().yaml, c);
+  EXPECT_EQ(network->forward(normal({2, 1, 16, 32}, 1), levels(2), {}, nullptr).sizes(), at::IntArrayRef({2, 6, 16, 32}));
+}
+
+TEST_P(NetworkContract, StartsAsZero) {
+  if (GetParam().yaml.find("zero_init: false") != std::string::npos) GTEST_SKIP() << "told not to";
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(run(*fresh(), 2).abs().max().item<float>(), 0);
+}
+
+TEST_P(NetworkContract, ImageIDoesNotDependOnItsBatch) {
+  const at::NoGradGuard no_grad;
+  const auto network = awake();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const Tensor all = run(*network, 16, type);
+    for (const int64_t batch : {1, 2, 3, 5}) {
+      const Tensor x = images(16, type);
+      for (int64_t first = 0; first + batch <= 16; first += batch) {
+        const Tensor part = network->forward(x.narrow(0, first, batch).clone(), levels(16).narrow(0, first, batch).clone(),
+                                             condition(16).slice(first, batch), nullptr);
+        ASSERT_TRUE(at::equal(part, all.narrow(0, first, batch))) << "images " << first << " to " << first + batch - 1 << ", " << toString(type);
+      }
+    }
+  }
+}
+
+TEST_P(NetworkContract, EightThreadsAtOnce) {
+  const auto network = awake();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const auto one = [&](size_t) {
+      const at::NoGradGuard no_grad;
+      return run(*network, 3, type);
+    };
+    const Tensor serial = one(0);
+    std::vector<Tensor> parallel(8);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = one(i); });
+    for (std::thread& t : threads) t.join();
+    for (size_t i = 0; i < 8; ++i) EXPECT_TRUE(at::equal(parallel[i], serial)) << i << ", " << toString(type);
+  }
+}
+
+TEST_P(NetworkContract, TakesItsNoiseLevelAndItsClass) {
+  const at::NoGradGuard no_grad;
+  const auto network = awake();
+  const Tensor x = normal({1, 3, 16, 16}, 3).expand({2, 3, 16, 16}).contiguous();
+  Condition same_class = condition(2), other_class = condition(2);
+  same_class.classes.fill_(2);
+  const Tensor y = network->forward(x, levels(2), same_class, nullptr);
+  EXPECT_FALSE(at::equal(y[0], y[1])) << "the noise level is not used";
+  const Tensor z = network->forward(x, at::full({2}, 5.0f), other_class, nullptr);
+  EXPECT_FALSE(at::equal(z[0], z[1])) << "the class is not used";
+}
+
+TEST_P(NetworkContract, DropoutOnlyWithAGenerator) {
+  const std::string text = describe(builtins(), "network", GetParam().name);
+  if (text.find("\n  dropout ") == std::string::npos) GTEST_SKIP() << "it has none";
+  const auto network = awake("dropout: 0.5");
+  const at::NoGradGuard no_grad;
+  const auto draw = [&](uint64_t seed) {
+    at::Generator random = at::detail::createCPUGenerator(seed);
+    return run(*network, 2, at::kFloat, &random);
+  };
+  EXPECT_TRUE(at::equal(run(*network, 2), run(*network, 2)));
+  EXPECT_TRUE(at::equal(draw(1), draw(1)));
+  EXPECT_FALSE(at::equal(draw(1), draw(2)));
+  EXPECT_FALSE(at::equal(draw(1), run(*network, 2)));
+}
+
+TEST_P(NetworkContract, GradientsReachEveryTrainableWeight) {
+  const auto network = awake();
+  for (Weight& w : network->weights())
+    if (w.trainable) w.tensor.set_requires_grad(true);
+  (run(*network, 6) * normal({6, 3, 16, 16}, 77)).sum().backward();
+  for (const Weight& w : network->weights()) {
+    if (!w.trainable) continue;
+    ASSERT_TRUE(w.tensor.grad().defined()) << w.name;
+    EXPECT_TRUE(at::isfinite(w.tensor.grad()).all().item<bool>()) << w.name;
+    EXPECT_GT(w.tensor.grad().abs().max().item<float>(), 0) << w.name;
+  }
+}
+
+TEST_P(NetworkContract, EvaluationIsTheSameWithAndWithoutGradients) {
+  const auto network = awake();
+  const Tensor recorded = run(*network, 4).detach();
+  const at::NoGradGuard no_grad;
+  EXPECT_LT((run(*network, 4) - recorded).abs().max().item<float>(), 1e-4f * recorded.abs().max().item<float>());
+}
+
+TEST_P(NetworkContract, NamesAreUniqueAndStable) {
+  const auto network = fresh(), again = fresh();
+  std::set<std::string> names;
+  for (const Weight& w : network->weights()) EXPECT_TRUE(names.insert(w.name).second) << w.name << " is there twice";
+  EXPECT_FALSE(names.empty());
+  const auto a = network->weights(), b = again->weights();
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i].name, b[i].name);
+}
+
+TEST_P(NetworkContract, WeightsAreOfTheSeedAlone) {
+  const auto differing = [](const Network& a, const Network& b) {
+    int64_t count = 0;
+    const auto x = a.weights(), y = b.weights();
+    for (size_t i = 0; i < x.size(); ++i) count += !at::equal(x[i].tensor, y[i].tensor);
+    return count;
+  };
+  EXPECT_EQ(differing(*fresh(5), *fresh(5)), 0);
+  EXPECT_GT(differing(*fresh(5), *fresh(6)), 0);
+}
+
+TEST_P(NetworkContract, WeightsAreTheOnesItComputesWith) {
+  const at::NoGradGuard no_grad;
+  const auto a = awake(), b = fresh(9);
+  EXPECT_FALSE(at::equal(run(*a, 2), run(*b, 2)));
+  const auto from = a->weights(), to = b->weights();
+  for (size_t i = 0; i < from.size(); ++i) Tensor(to[i].tensor).copy_(from[i].tensor);
+  EXPECT_TRUE(at::equal(run(*a, 2), run(*b, 2)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Registry, NetworkContract,
+    testing::ValuesIn(specimens(
+        "network", {"{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 4, resampling: residual, "
+                    "attention_order: new}",
+                    "{type: unet, channels: 16, groups: 8, multipliers: [1, 3], blocks: 2, resampling: pool, scale_shift: false, middle_attention: false, "
+                    "noise_embedding: {type: fourier, scale: 0.1}}",
+                    "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: false}",
+                    "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}"})),
+    [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });
+
+}  // namespace
+}  // namespace brume::test

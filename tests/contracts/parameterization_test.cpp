@@ -1,0 +1,75 @@
+// Every parameterization: its own target gives x0 back, is of the size a network can learn, and is what its paper says.
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "core/parameterization.h"
+#include "support/registry.h"
+
+namespace brume::test {
+namespace {
+
+std::vector<double> sigmas() {
+  std::vector<double> all;
+  for (double s = 1e-4; s < 1e5; s *= 1.3) all.push_back(s);
+  return all;
+}
+
+class ParameterizationContract : public testing::TestWithParam<Specimen> {
+ protected:
+  std::shared_ptr<const Parameterization> p_ = make<Parameterization>(GetParam().yaml);
+  /// F* of the interface.
+  double target(double x0, double noise, double sigma) const {
+    return ((1 - p_->c_skip(sigma)) * x0 - p_->c_skip(sigma) * sigma * noise) / p_->c_out(sigma);
+  }
+};
+
+TEST_P(ParameterizationContract, ItsOwnTargetGivesTheImageBack) {
+  for (const double sigma : sigmas())
+    for (const auto& [x0, noise] : {std::pair(0.3, -1.2), std::pair(-1.0, 0.01), std::pair(0.0, 2.0)}) {
+      const double x = x0 + sigma * noise, back = p_->c_skip(sigma) * x + p_->c_out(sigma) * target(x0, noise, sigma);
+      ASSERT_NEAR(back, x0, 1e-12 * std::max(1.0, sigma)) << "sigma " << sigma;
+    }
+}
+
+TEST_P(ParameterizationContract, TheTargetIsOfUnitSize) {
+  for (const double sigma : sigmas()) {
+    const double spread = std::hypot(target(1, 0, sigma), target(0, 1, sigma));
+    ASSERT_TRUE(spread > 0.1 && spread < 10) << "F* has standard deviation " << spread << " at sigma " << sigma;
+  }
+}
+
+TEST_P(ParameterizationContract, TheNetworksInputIsOfUnitSize) {
+  for (const std::string& name : builtins().names("noise_schedule")) {
+    const auto schedule = make<NoiseSchedule>(name);
+    const bool preserving = schedule->signal(10) * std::hypot(1, 10) < 1.5;
+    for (const double sigma : sigmas()) {
+      const double c_in = p_->c_in(sigma, *schedule);
+      ASSERT_TRUE(std::isfinite(c_in) && c_in > 0) << name << " at sigma " << sigma;
+      if (preserving) {
+        ASSERT_LT(c_in * std::hypot(1, sigma), 10) << name << " at sigma " << sigma;
+      }
+    }
+  }
+}
+
+/// F* as the papers write it, where one is known.
+TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
+  static const std::map<std::string, std::function<double(double, double, double)>> papers = {
+      {"eps", [](double, double n, double) { return n; }},
+      {"x0", [](double x0, double, double) { return x0; }},
+      {"v", [](double x0, double n, double s) { return (n - s * x0) / std::hypot(1, s); }},  // alpha n - alpha sigma x0
+      {"flow", [](double x0, double n, double) { return n - x0; }},
+  };
+  const auto paper = papers.find(GetParam().yaml);
+  if (paper == papers.end()) GTEST_SKIP() << "no formula of its own in this table";
+  for (const double sigma : sigmas())
+    if (sigma > 1e-3 && sigma < 1e3) {
+      ASSERT_NEAR(target(0.3, -1.2, sigma), paper->second(0.3, -1.2, sigma), 1e-9) << "sigma " << sigma;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, ParameterizationContract, testing::ValuesIn(specimens("parameterization")), readable);
+
+}  // namespace
+}  // namespace brume::test

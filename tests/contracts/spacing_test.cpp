@@ -1,0 +1,128 @@
+// Every spacing on several schedules: steps + 1 descending sigmas within the schedule's range, or a ConfigError.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "core/spacing.h"
+#include "support/registry.h"
+
+namespace brume::test {
+namespace {
+
+struct Case {
+  Specimen spacing;
+  std::string schedule;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.spacing.yaml << " on " << c.schedule; }
+
+const char* const schedules[] = {"linear", "cosine", "angle", "{type: linear, timesteps: 100, rescale: true}"};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const Specimen& s :
+       specimens("spacing", {"{type: leading, offset: 1}", "{type: leading, final: minimum}", "{type: trailing, final: minimum}",
+                             "{type: linspace, round: false}", "{type: karras, rho: 3, sigma_min: 0.1, sigma_max: 7}"}))
+    for (const char* schedule : schedules) all.push_back({s, schedule});
+  return all;
+}
+
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  std::string name = info.param.spacing.label + "_on_";
+  for (const char c : info.param.schedule)
+    if (std::isalnum(static_cast<unsigned char>(c))) name += c;
+  return name;
+}
+
+class SpacingContract : public testing::TestWithParam<Case> {
+ protected:
+  std::shared_ptr<const NoiseSchedule> schedule_ = make<NoiseSchedule>(GetParam().schedule);
+  /// The spacing, set for this number of steps where it is a list.
+  std::shared_ptr<const Spacing> spacing(int64_t steps) const {
+    if (GetParam().spacing.name != "explicit") return make<Spacing>(GetParam().spacing.yaml);
+    std::string times;
+    for (int64_t i = 0; i < steps; ++i) times += fmt::format("{}{}", i ? ", " : "", schedule_->t_max() * double(steps - i) / double(steps));
+    return make<Spacing>("{type: explicit, times: [" + times + "]}");
+  }
+  double lo() const { return schedule_->sigma(schedule_->t_min()); }
+  double hi() const { return schedule_->sigma(schedule_->t_max()); }
+};
+
+TEST_P(SpacingContract, StepsPlusOneDescendingSigmas) {
+  for (const int64_t steps : {1, 2, 10, 50}) {
+    SCOPED_TRACE(steps);
+    const std::vector<double> s = spacing(steps)->sigmas(*schedule_, steps);
+    ASSERT_EQ(s.size(), size_t(steps) + 1);
+    for (size_t i = 0; i + 2 < s.size(); ++i) EXPECT_GT(s[i], s[i + 1]) << i;
+    const bool asked_to_leave = GetParam().spacing.yaml.find("sigma_min") != std::string::npos;
+    for (size_t i = 0; i + 1 < s.size() && !asked_to_leave; ++i) {  // those the denoiser is asked at
+      EXPECT_GE(s[i], lo() * (1 - 1e-9)) << i;
+      EXPECT_LE(s[i], hi() * (1 + 1e-9)) << i;
+    }
+    const double last = s.back();  // 0, or the schedule's smallest, where the last step may stand still
+    EXPECT_TRUE(last == 0 || last == lo()) << last;
+    EXPECT_GE(s[s.size() - 2], last);
+    EXPECT_GT(s[s.size() - 2], 0);
+  }
+}
+
+TEST_P(SpacingContract, TheSameEachTime) {
+  EXPECT_EQ(spacing(20)->sigmas(*schedule_, 20), spacing(20)->sigmas(*schedule_, 20));
+}
+
+TEST_P(SpacingContract, MoreStepsThanTimesDescendOrAreRefused) {
+  const int64_t steps = 300;
+  try {
+    const std::vector<double> s = spacing(steps)->sigmas(*make<NoiseSchedule>("{type: cosine, timesteps: 100}"), steps);
+    for (size_t i = 0; i + 2 < s.size(); ++i) EXPECT_GT(s[i], s[i + 1]) << i;
+  } catch (const ConfigError&) {
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, SpacingContract, testing::ValuesIn(cases()), name_of);
+
+std::string spacing_error(const std::string& spacing, const std::string& schedule, int64_t steps) {
+  return error_of([&] { make<Spacing>(spacing)->sigmas(*make<NoiseSchedule>(schedule), steps); });
+}
+
+TEST(Spacings, MoreStepsThanTrainingTimes) {
+  const std::string twenty = "{type: linear, timesteps: 20}";
+  const std::string said = "50 steps are more than this spacing can take from 20 training times";
+  EXPECT_EQ(spacing_error("linspace", twenty, 50), said);
+  EXPECT_EQ(spacing_error("leading", twenty, 50), said);
+  EXPECT_EQ(spacing_error("trailing", twenty, 50), said);
+  EXPECT_EQ(spacing_error("linspace", twenty, 20), "no error");
+  EXPECT_EQ(spacing_error("leading", twenty, 20), "no error");
+  EXPECT_EQ(spacing_error("trailing", twenty, 20), "no error");
+  EXPECT_EQ(spacing_error("{type: linspace, round: false}", twenty, 50), "no error");
+  EXPECT_EQ(spacing_error("karras", twenty, 50), "no error");
+}
+
+TEST(Spacings, OutsideTheSchedule) {
+  EXPECT_EQ(spacing_error("{type: leading, offset: 1000}", "linear", 10), "time 1900 is outside the schedule's [0, 999]");
+  EXPECT_EQ(spacing_error("{type: explicit, times: [1000, 5]}", "linear", 2), "time 1000 is outside the schedule's [0, 999]");
+  EXPECT_EQ(spacing_error("{type: explicit, times: [999, 5]}", "linear", 3), "the list has 2 entries and steps is 3; they must agree");
+  EXPECT_EQ(spacing_error("{type: karras, sigma_min: 1000}", "linear", 3).substr(0, 22), "sigma_min 1000 is not ");
+  EXPECT_EQ(spacing_error("{type: karras, sigma_min: 3, sigma_max: 2}", "linear", 3),
+            "test.yaml:1:27: spacing: sigma_min: must be less than sigma_max");
+  EXPECT_EQ(spacing_error("{type: explicit, times: [1, 5]}", "linear", 2), "test.yaml:1:25: spacing: times: must descend");
+  EXPECT_EQ(spacing_error("{type: explicit, times: [5, 1], sigmas: [2]}", "linear", 2),
+            "test.yaml:1:41: spacing: sigmas: give times or sigmas, not both");
+}
+
+// Lin et al. 2024, table 2, at T = 1000 and 10 steps.
+TEST(Spacings, TheTimesOfThePaper) {
+  const auto linear = make<NoiseSchedule>("linear");
+  const auto times = [&](const std::string& spacing) {
+    std::vector<long> t;
+    for (const double sigma : make<Spacing>(spacing)->sigmas(*linear, 10))
+      if (sigma > 0) t.push_back(std::lround(linear->time(sigma)));
+    return t;
+  };
+  EXPECT_EQ(times("leading"), (std::vector<long>{900, 800, 700, 600, 500, 400, 300, 200, 100, 0}));
+  EXPECT_EQ(times("{type: leading, offset: 1}"), (std::vector<long>{901, 801, 701, 601, 501, 401, 301, 201, 101, 1}));
+  EXPECT_EQ(times("trailing"), (std::vector<long>{999, 899, 799, 699, 599, 499, 399, 299, 199, 99}));
+  EXPECT_EQ(times("linspace"), (std::vector<long>{999, 888, 777, 666, 555, 444, 333, 222, 111, 0}));
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,301 @@
+#include "support/parity_diffusers.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cumprod.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace brume::test {
+namespace {
+
+/// Whether the values grow in equal steps (to float32's precision, which is what diffusers keeps betas in).
+bool even(const std::vector<double>& values) {
+  const double step = (values.back() - values.front()) / double(values.size() - 1);
+  for (size_t i = 0; i < values.size(); ++i)
+    if (std::abs(values[i] - values.front() - double(i) * step) > 1e-7 * values.back()) return false;
+  return true;
+}
+
+/// The factors of x0, x and noise in a DDPM step between alphas_cumprod `a` and `to` with variance fixed_small, in the network's
+/// frame and in the arithmetic of Real.
+template <class Real>
+struct Posterior {
+  Posterior(Real a, Real to) {
+    const Real keep = a / to, beta = 1 - keep, rest = 1 - a, rest_to = 1 - to;
+    x0 = std::sqrt(to) * beta / rest;
+    x = std::sqrt(keep) * rest_to / rest;
+    noise = std::sqrt(rest_to / rest * beta);
+  }
+  Real x0, x, noise;
+};
+
+/// Remembers what it drew.
+class Recorder final : public Noise {
+ public:
+  explicit Recorder(Noise& inner) : inner_(inner) {}
+  Tensor draw(const Tensor& like, double from, double to) override { return last = inner_.draw(like, from, to); }
+  Tensor last;
+
+ private:
+  Noise& inner_;
+};
+
+}  // namespace
+
+template <class T>
+T DiffusersScheduler::get(const char* key, T otherwise) const {
+  const auto it = request_.config.find(key);
+  return it == request_.config.end() || it->is_null() ? otherwise : it->get<T>();
+}
+
+DiffusersScheduler::DiffusersScheduler(const DiffusersRequest& request) : request_(request) {
+  const std::string& name = request.scheduler;
+  if (name == "DDIMInverseScheduler")
+    family_ = Family::ddim_inverse;
+  else
+    family_ = name.starts_with("DDIM") ? Family::ddim : Family::ddpm;
+  if (!name.starts_with("DDIM") && !name.starts_with("DDPM")) unsupported_ = name + " is not of this issue";
+  if (get("rescale_betas_zero_snr", false)) unsupported_ = "no noise schedule has zero terminal SNR yet";
+  training_times_ = get<int64_t>("num_train_timesteps", 1000);
+  const std::string noise = noise_yaml(), parameterization = parameterization_yaml(), sampler = sampler_yaml();
+  if (!unsupported_.empty()) return;
+  steps_ = !request.timesteps.empty() ? int64_t(request.timesteps.size()) : request.steps > 0 ? request.steps : training_times_;
+  times_ = request.timesteps.empty() ? reference_times() : request.timesteps;
+  steps_ = int64_t(times_.size());
+  const auto text = [&](const std::string& spacing) {
+    return fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: {}\n", noise,
+                       parameterization, sampler, spacing, steps_, guidance_yaml());
+  };
+  named_ = !needs_list();
+  config_ = read_scheduler(yaml_ = text(spacing_yaml()));
+  find_legs();
+  find_alphas();
+}
+
+std::string DiffusersScheduler::noise_yaml() {
+  const auto trained = get<std::vector<double>>("trained_betas", {});
+  if (!trained.empty()) return betas_yaml(trained);
+  const std::string name = get<std::string>("beta_schedule", "linear");
+  if (name == "squaredcos_cap_v2") return fmt::format("{{type: cosine, timesteps: {}}}", training_times_);
+  if (name != "linear" && name != "scaled_linear" && name != "sigmoid") unsupported_ = "no noise schedule " + name;
+  return fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", name, training_times_, get("beta_start", 1e-4),
+                     get("beta_end", 0.02));
+}
+
+std::string DiffusersScheduler::betas_yaml(const std::vector<double>& betas) {
+  std::vector<double> roots;
+  for (const double b : betas) roots.push_back(std::sqrt(b));
+  training_times_ = int64_t(betas.size());
+  if (betas.size() < 2 || betas.front() > betas.back() || (!even(betas) && !even(roots)))
+    unsupported_ = "no noise schedule is a list of betas";
+  return fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", even(betas) ? "linear" : "scaled_linear", training_times_,
+                     betas.front(), betas.back());
+}
+
+std::string DiffusersScheduler::parameterization_yaml() {
+  const std::string name = get<std::string>("prediction_type", "epsilon");
+  if (name == "epsilon") return "eps";
+  if (name == "sample") return "x0";
+  if (name != "v_prediction") unsupported_ = "no parameterization " + name;
+  return "v";
+}
+
+std::string DiffusersScheduler::sampler_yaml() {
+  if (family_ != Family::ddpm) return fmt::format("{{type: ddim, eta: {}}}", request_.eta);
+  const std::string variance = get<std::string>("variance_type", "fixed_small");
+  if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
+  if (variance == "fixed_large") return "{type: ddpm, variance: large}";
+  if (variance == "learned") variance_ = VarianceOutput::plain;  // the network gives the variance; brume's takes its log
+  if (variance != "learned" && variance != "learned_range") unsupported_ = "no variance " + variance;
+  return fmt::format("{{type: ddpm, variance: {}}}", variance);
+}
+
+bool DiffusersScheduler::needs_list() const {
+  const std::string name = get<std::string>("timestep_spacing", "leading");
+  if (!request_.timesteps.empty()) return true;
+  if (request_.steps == 0 || name == "leading") return false;
+  if (name == "linspace") return steps_ == 1;
+  for (int64_t i = 0; i < steps_; ++i) {
+    const double exact = double(training_times_) - double(i * training_times_) / double(steps_);
+    if (std::nearbyint(exact) - 1 != times_[size_t(inverse() ? steps_ - 1 - i : i)]) return true;
+  }
+  return false;
+}
+
+std::string DiffusersScheduler::spacing_yaml() const {
+  const bool clean = family_ == Family::ddpm || get("set_alpha_to_one", true);
+  const std::string name = get<std::string>("timestep_spacing", "leading"), end = clean ? "zero" : "minimum";
+  if (named_ && request_.steps > 0 && name != "leading") return fmt::format("{{type: {}, final: {}}}", name, end);
+  const int64_t offset = request_.steps > 0 ? get<int64_t>("steps_offset", 0) : 0;
+  if (named_) return fmt::format("{{type: leading, offset: {}, final: {}}}", offset, end);
+  std::vector<double> descending = times_;
+  if (inverse()) std::reverse(descending.begin(), descending.end());
+  return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(descending, ", "), end);
+}
+
+std::string DiffusersScheduler::guidance_yaml() const {
+  // DDIM takes the direction of the noise from the network's own output, unless use_clipped_model_output.
+  const bool keep = family_ != Family::ddpm && !request_.use_clipped_model_output;
+  if (get("thresholding", false) && !inverse())
+    return fmt::format("[{{type: dynamic_threshold, quantile: {}, maximum: {}, keep_direction: {}}}]",
+                       get("dynamic_thresholding_ratio", 0.995), get("sample_max_value", 1.0), keep);
+  if (get("clip_sample", true)) return fmt::format("[{{type: clip, range: {}, keep_direction: {}}}]", get("clip_sample_range", 1.0), keep);
+  return "[]";
+}
+
+/// numpy.arange(T, 0, -T / n), rounded, less one: its step is the rounded difference of its first two entries.
+std::vector<double> DiffusersScheduler::trailing_times() const {
+  const double first = double(training_times_), step = (first - first / double(steps_)) - first;
+  std::vector<double> times;
+  const auto count = int64_t(std::ceil(first / (first / double(steps_))));
+  for (int64_t i = 0; i < count; ++i) times.push_back(std::nearbyint(first + double(i) * step) - 1);
+  return times;
+}
+
+/// set_timesteps of diffusers 0.40.
+std::vector<double> DiffusersScheduler::reference_times() const {
+  const std::string name = get<std::string>("timestep_spacing", "leading");
+  std::vector<double> times;
+  if (request_.steps > 0 && name == "trailing") {
+    times = trailing_times();
+  } else {
+    const bool linspace = request_.steps > 0 && name == "linspace";
+    const double stride =
+        linspace ? double(training_times_ - 1) / double(std::max<int64_t>(steps_ - 1, 1)) : double(training_times_ / steps_);
+    const double offset = linspace || request_.steps == 0 ? 0 : double(get<int64_t>("steps_offset", 0));
+    for (int64_t i = steps_; i-- > 0;) times.push_back(std::nearbyint(double(i) * stride) + offset);
+  }
+  if (inverse()) std::reverse(times.begin(), times.end());
+  return times;
+}
+
+void DiffusersScheduler::find_legs() {
+  const auto sigma = [&](double t) { return config_.noise->sigma(t); };
+  const double stride = double(training_times_ / steps_), last = config_.sigmas().back();
+  for (size_t i = 0; i < times_.size(); ++i) {
+    const double t = times_[i];
+    if (family_ == Family::ddpm) {
+      legs_.push_back({t, sigma(t), i + 1 < times_.size() ? sigma(times_[i + 1]) : 0});
+    } else if (family_ == Family::ddim) {
+      // A step goes T div n back whatever the next timestep is: with linspace, and with trailing where n does not divide T,
+      // that is another noise level than the one the next step takes x to be at.
+      legs_.push_back({t, sigma(t), t >= stride ? sigma(t - stride) : last});
+    } else {
+      // The step that arrives at t, its network told t although x is still at the level before.
+      legs_.push_back({t, t >= stride ? sigma(std::min(t - stride, double(training_times_ - 1))) : last, sigma(t)});
+    }
+  }
+}
+
+std::vector<double> DiffusersScheduler::spaced() const {
+  std::vector<double> sigmas = config_.sigmas(), times;
+  sigmas.pop_back();
+  for (const double s : sigmas) times.push_back(config_.noise->time(s));
+  if (inverse()) std::reverse(times.begin(), times.end());
+  return times;
+}
+
+bool DiffusersScheduler::chains() const {
+  for (size_t i = 1; i < legs_.size(); ++i)
+    if (legs_[i].from != legs_[i - 1].to) return false;
+  return true;
+}
+
+Tensor DiffusersScheduler::noisy(const Tensor& x0, const Tensor& noise, double t) const {
+  const double sigma = config_.noise->sigma(t);
+  return (x0 + noise * sigma) * config_.signal(sigma);
+}
+
+Trajectory DiffusersScheduler::run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, Rounding rounding) const {
+  const bool rounded = rounds() && rounding == Rounding::as_diffusers;
+  if (inverse() || rounded || !chains()) return run_legs(network, x, noise, rounded);
+  const std::vector<double> sigmas = config_.sigmas();
+  Trajectory trajectory = test::run(config_, std::make_shared<ScriptedDenoiser>(network, config_, variance_), x,
+                                    {sigmas.begin() + request_.start, sigmas.end()}, noise);
+  add_last_noise(trajectory, network, x, noise);
+  return trajectory;
+}
+
+Trajectory DiffusersScheduler::run_legs(const ScriptedNetwork& network, Tensor x, Noise& noise, bool rounded) const {
+  Trajectory whole;
+  // Inversion from the clean image: sigma must be above 0, and so small a one needs float64.
+  constexpr double smallest = 1e-7;
+  const bool clean = legs_.front().from == 0;
+  if (clean) x = x.to(at::kDouble);
+  Recorder recorder(noise);
+  const Tensor start = x;
+  for (size_t i = size_t(request_.start); i < legs_.size(); ++i) {
+    const Leg& leg = legs_[i];
+    const auto told = [&](double) { return leg.t; };
+    const auto denoiser = std::make_shared<ScriptedDenoiser>(network, config_, variance_, told);
+    const Trajectory step = test::run(config_, denoiser, x, {std::max(leg.from, smallest), leg.to}, recorder);
+    whole.x0.push_back(step.x0.front());
+    whole.x.push_back(rounded ? step.x.front() + rounding(leg, x, step.x0.front(), recorder.last) : step.x.front());
+    x = whole.x.back();
+  }
+  add_last_noise(whole, network, start, noise);
+  return whole;
+}
+
+void DiffusersScheduler::find_alphas() {
+  const auto number = at::TensorOptions().dtype(at::kFloat);
+  const std::string name = get<std::string>("beta_schedule", "linear");
+  const auto trained = get<std::vector<double>>("trained_betas", {});
+  const double first = get("beta_start", 1e-4), last = get("beta_end", 0.02);
+  Tensor betas;
+  if (!trained.empty())
+    betas = at::tensor(trained, number);
+  else if (name == "linear")
+    betas = at::linspace(first, last, training_times_, number);
+  else if (name == "scaled_linear")
+    betas = at::linspace(std::sqrt(first), std::sqrt(last), training_times_, number).pow(2);
+  else if (name == "sigmoid")
+    betas = at::sigmoid(at::linspace(-6, 6, training_times_, number)) * (last - first) + first;
+  else {
+    std::vector<double> cosine;
+    for (int64_t t = 0; t < training_times_; ++t) {
+      const auto alpha_bar = [&](int64_t i) {
+        return std::pow(std::cos((double(i) / double(training_times_) + 0.008) / 1.008 * M_PI / 2), 2);
+      };
+      cosine.push_back(std::min(1 - alpha_bar(t + 1) / alpha_bar(t), 0.999));
+    }
+    betas = at::tensor(cosine, number);
+  }
+  const Tensor alphas = at::cumprod(1 - betas, 0);
+  alphas_.assign(alphas.data_ptr<float>(), alphas.data_ptr<float>() + training_times_);
+}
+
+Tensor DiffusersScheduler::rounding(const Leg& leg, const Tensor& x, const Tensor& x0, const Tensor& noise) const {
+  const NoiseSchedule& schedule = *config_.noise;
+  const auto exact_alpha = [&](double sigma) { return 1 / (1 + sigma * sigma); };
+  const Posterior<float> rounded(alphas_[size_t(leg.t)], leg.to > 0 ? alphas_[size_t(schedule.time(leg.to))] : 1.0f);
+  const Posterior<double> exact(exact_alpha(leg.from), exact_alpha(leg.to));
+  Tensor difference = x0 * (double(rounded.x0) - exact.x0) + x * (double(rounded.x) - exact.x);
+  const std::string variance = get<std::string>("variance_type", "fixed_small");
+  if (leg.to > 0 && variance.starts_with("fixed_small")) difference = difference + noise * (double(rounded.noise) - exact.noise);
+  return difference;
+}
+
+void DiffusersScheduler::add_last_noise(Trajectory& trajectory, const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
+  const Leg& leg = legs_.back();
+  const std::string variance = get<std::string>("variance_type", "fixed_small");  // small is 1e-20 here: nothing
+  if (family_ != Family::ddpm || leg.t == 0 || variance.starts_with("fixed_small")) return;
+  Tensor& last = trajectory.x.back();
+  const double beta = leg.from * leg.from / (1 + leg.from * leg.from);
+  Tensor deviation = last.new_full({}, std::sqrt(beta));
+  if (variance != "fixed_large") {
+    const size_t n = trajectory.x.size();
+    const Tensor learned = network(n > 1 ? trajectory.x[n - 2] : x, leg.t).narrow(1, last.size(1), last.size(1));
+    const Tensor share = (learned + 1) * 0.5;
+    deviation = variance == "learned" ? learned.sqrt() : ((share * std::log(beta) + (1 - share) * std::log(1e-20)) * 0.5).exp();
+  }
+  last = last + noise.draw(last, leg.from, leg.to) * deviation;
+}
+
+}  // namespace brume::test

@@ -1,0 +1,29 @@
+#pragma once
+// A process of openai/guided-diffusion (and improved-diffusion) said in brume's words.
+#include "support/parity.h"
+
+namespace brume::test {
+
+/// space_timesteps: the training times of a respacing ("25", "ddim25", "10,15,20"), ascending; all of them where it is empty.
+std::vector<int64_t> space_timesteps(int64_t training_times, const std::string& respacing);
+
+/// The noise schedule, "linear" (whose betas scale with 1000 / T) or "cosine".
+std::string guided_noise(const std::string& schedule, int64_t training_times);
+
+/// The spacing: one section is linspace; ddimN is leading, where N divides T; anything else is a list of times.
+std::string guided_spacing(int64_t training_times, const std::string& respacing);
+
+/// A whole configuration. mean_type: EPSILON, START_X. var_type: FIXED_SMALL, FIXED_LARGE, LEARNED, LEARNED_RANGE.
+struct GuidedProcess {
+  std::string schedule = "linear", mean_type = "EPSILON", var_type = "FIXED_SMALL";
+  int64_t training_times = 1000;
+  std::string respacing{};
+  bool clip = false, ddim = false;
+  double eta = 0;
+};
+SchedulerConfig read_guided(const GuidedProcess& process);
+
+/// guided-diffusion's test network: mix(x, t), with log variances or their learned range where var_type asks for them.
+ScriptedNetwork guided_network(const std::string& var_type);
+
+}  // namespace brume::test

@@ -1,0 +1,25 @@
+#pragma once
+// The public reference numbers (shared/refs of the workplace; its README says what each file holds). They are read where they
+// lie and never copied into the project; tests skip, saying so, where they are absent.
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace brume::test {
+
+/// Where shared/refs/NAME is or would be: under $BRUME_SHARED, else beside the project.
+std::filesystem::path ref_path(const std::string& name);
+bool has_ref(const std::string& name);
+/// A JSON file of shared/refs, parsed once.
+const nlohmann::json& ref_json(const std::string& name);
+
+/// The flat, row-major values of a reference as a tensor.
+at::Tensor tensor_of(const nlohmann::json& values, at::IntArrayRef shape, at::ScalarType dtype = at::kFloat);
+
+}  // namespace brume::test
+
+#define BRUME_NEED_REF(name)         \
+  if (!::brume::test::has_ref(name)) \
+  GTEST_SKIP() << ::brume::test::ref_path(name).string() << " is not there (BRUME_SHARED names another place)"

@@ -1,0 +1,71 @@
+#include "support/registry.h"
+
+#include <cctype>
+#include <map>
+
+#include "config/plugin_loader.h"
+
+namespace brume::test {
+namespace {
+
+/// Plugins that are of no use without a value. Everything else must do with its defaults.
+const std::map<std::string, std::string> least = {
+    {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
+    {"dataset image_folder", "{type: image_folder, path: images}"},
+    {"spacing explicit", "{type: explicit, times: [900, 500, 100]}"},
+};
+
+std::string label_of(const std::string& yaml) {
+  std::string label;
+  for (const char c : yaml.starts_with("{type: ") ? yaml.substr(7) : yaml) {
+    if (std::isalnum(static_cast<unsigned char>(c))) label += c;
+    else if (!label.empty() && label.back() != '_') label += '_';
+  }
+  while (!label.empty() && label.back() == '_') label.pop_back();
+  return label;
+}
+
+Specimen specimen(std::string_view kind, const std::string& name) {
+  const auto exception = least.find(std::string(kind) + " " + name);
+  return {std::string(kind), name, exception == least.end() ? name : exception->second, name};
+}
+
+}  // namespace
+
+const Registry& builtins() {
+  static const Registry registry = [] {
+    Registry r;
+    register_builtins(r);
+    for (const auto& library : plugin_path_libraries()) load_plugin(r, library);  // to hold a library to the contracts
+    return r;
+  }();
+  return registry;
+}
+
+std::vector<Specimen> every_plugin() {
+  std::vector<Specimen> all;
+  for (const std::string& kind : builtins().kinds())
+    for (const std::string& name : builtins().names(kind)) {
+      all.push_back(specimen(kind, name));
+      all.back().label = kind + "_" + name;
+    }
+  return all;
+}
+
+std::vector<Specimen> specimens(std::string_view kind, const std::vector<std::string>& others) {
+  std::vector<Specimen> all;
+  for (const std::string& name : builtins().names(kind)) all.push_back(specimen(kind, name));
+  for (const std::string& yaml : others) {
+    const Value value = parse_yaml(yaml, "specimen");
+    all.push_back({std::string(kind), value.is_map() ? value.find("type")->scalar : value.scalar, yaml, label_of(yaml)});
+  }
+  return all;
+}
+
+Value with(const std::string& yaml, const std::string& more) {
+  return merge(parse_yaml(yaml, "test.yaml"), parse_yaml("{" + more + "}", "test.yaml"));
+}
+
+std::string readable(const testing::TestParamInfo<Specimen>& info) { return info.param.label; }
+
+}  // namespace brume::test

@@ -1,0 +1,157 @@
+// brume evaluate: what is measured, and that it does not depend on how it is measured.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cmath>
+
+#include "classifier_support.h"
+#include "train/evaluation.h"
+
+#define BRUME_NEED_PROGRAM \
+  if (!std::filesystem::exists(std::filesystem::path(BRUME_BINARY_DIR) / "brume")) GTEST_SKIP() << "the program is not built"
+
+namespace brume::test {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* shapes = "{type: shapes, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}";
+
+/// One classifier and one model, trained for a moment, for all tests.
+class Evaluate : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    train_into(tiny_classifier(60), folder_->path() / "clf");
+    train_into(
+        "model:\n  image: {channels: 1, height: 16, width: 16}\n"
+        "  network: {type: unet, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, middle_attention: false, zero_init: false}\n"
+        "  conditioner: {type: class_label, classes: 5}\n"
+        "train: {data: shapes, batch: 4, steps: 2, preview: {count: 0}}\n"
+        "sample: {steps: 3}\ncompute: {precision: fp32, threads: 2}\n",
+        folder_->path() / "model");
+    classifier_ = trained(folder_->path() / "clf").release();
+  }
+  static void TearDownTestSuite() {
+    delete classifier_;
+    delete folder_;
+  }
+  static std::string file(const std::string& run) { return (folder_->path() / run / "model.safetensors").string(); }
+  static std::shared_ptr<const Dataset> data(const std::string& yaml = shapes) { return make<Dataset>(yaml, {.shape = {1, 16, 16}}); }
+
+  /// The program's output and exit code, without the folder's name.
+  static std::pair<std::string, int> brume(const std::string& arguments) {
+    const fs::path program = fs::path(BRUME_BINARY_DIR) / "brume";
+    FILE* pipe = popen((program.string() + " " + arguments + " 2>&1").c_str(), "r");
+    std::string text;
+    char buffer[4096];
+    while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
+    const int status = pclose(pipe);
+    return {without(text, *folder_), WIFEXITED(status) ? WEXITSTATUS(status) : -1};
+  }
+  static TempFolder* folder_;
+  static ClassifierPipeline* classifier_;
+};
+TempFolder* Evaluate::folder_ = nullptr;
+ClassifierPipeline* Evaluate::classifier_ = nullptr;
+
+TEST_F(Evaluate, TheRealSetIsNoDistanceFromItself) {
+  const FeatureSet real = data_features(*classifier_, *data(), "--real", 300, {});
+  const SetFigures f = figures(real, real);
+  EXPECT_EQ(f.images, 300);
+  EXPECT_EQ(f.frechet, 0);
+  EXPECT_GT(f.accuracy, 0.4) << "chance is 0.2";
+  EXPECT_EQ(f.spread_by_class.size(), 5u);
+  EXPECT_GT(f.spread, 0);
+  const FeatureSet again = data_features(*classifier_, *data(), "--real", 300, {});
+  EXPECT_NEAR(figures(again, real).frechet, 0, 1e-9);
+}
+
+TEST_F(Evaluate, OtherImagesOfTheKindAreNearAndOthersFar) {
+  const FeatureSet real = data_features(*classifier_, *data(), "--real", 400, {});
+  const FeatureSet same = data_features(*classifier_, *data("{type: shapes, seed: 1, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}"),
+                                        "--baseline", 400, {});
+  const FeatureSet others = data_features(*classifier_, *data("{type: shapes, label: form, sizes: [small], backgrounds: [noisy]}"), "--baseline", 400, {});
+  EXPECT_LT(10 * figures(same, real).frechet, figures(others, real).frechet);
+}
+
+TEST_F(Evaluate, UnlabelledImagesHaveNoAccuracy) {
+  FeatureSet set(*classifier_);
+  set.add(at::zeros({3, 1, 16, 16}), {{-1, ""}, {-1, ""}, {-1, ""}});
+  EXPECT_TRUE(std::isnan(set.accuracy()));
+  EXPECT_TRUE(std::isnan(figures(set, set).spread));
+}
+
+TEST_F(Evaluate, ClassesAndImagesMustFit) {
+  EXPECT_EQ(error_of([&] { data_features(*classifier_, *data("{type: shapes, label: colour}"), "--real", 10, {}); }),
+            "--real has 7 classes and the classifier 5");
+  const auto model = [](const std::string& image, int64_t classes) {
+    const ReadConfig read(fmt::format("model: {{image: {}, network: {{type: unet, channels: 16, groups: 4, multipliers: [1]}}, "
+                                      "conditioner: {{type: class_label, classes: {}}}}}",
+                                      image, classes));
+    const Pipeline pipeline(read.config.model, Compute{});
+    return error_of([&] { sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, {}); });
+  };
+  EXPECT_EQ(model("{channels: 3, height: 16, width: 16}", 5), "the model makes 3x16x16 images, and the classifier takes 1x16x16");
+  EXPECT_EQ(model("{channels: 1, height: 16, width: 16}", 6), "the model has 6 classes and the classifier 5");
+}
+
+TEST_F(Evaluate, SamplesDoNotDependOnTheBatch) {
+  const std::string path = file("model");
+  const ModelCard card = read_card(path);
+  Value root = Value::map();
+  root.set("model", card.model);
+  root.set("sample", card.sample);
+  apply_override(root, "sample.sampler={type: ddim, eta: 1}");  // noise at every step
+  const ReadConfig read(root);
+  Pipeline pipeline(read.config.model, Compute{});
+  load_weights(path, pipeline.weights());
+  pipeline.freeze();
+  const auto features = [&](int64_t batch, uint64_t seed) {
+    return sample_features(*classifier_, pipeline, read.config.sample, 11, batch, seed, {}).features();
+  };
+  const Tensor all = features(11, 3);
+  EXPECT_EQ(all.sizes(), at::IntArrayRef({11, 32}));
+  for (const int64_t batch : {1, 4, 64}) EXPECT_TRUE(features(batch, 3).equal(all)) << batch;
+  EXPECT_FALSE(features(11, 4).equal(all));
+  EXPECT_THROW(sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, [](int64_t first, const Step&) { return first < 2; }), Interrupted);
+}
+
+TEST_F(Evaluate, TheProgramReports) {
+  BRUME_NEED_PROGRAM;
+  const auto [accuracy, code] = brume("evaluate " + file("clf") + " --real '" + shapes + "' --limit 300");
+  EXPECT_EQ(code, 0);
+  EXPECT_NE(accuracy.find("clf/model.safetensors: accuracy "), std::string::npos) << accuracy;
+  EXPECT_NE(accuracy.find(" on 300 images\n"), std::string::npos) << accuracy;
+  const std::string json = folder_->file("out.json");
+  const auto [table, ok] = brume("evaluate " + file("model") + " --classifier " + file("clf") + " --real '" + shapes + "' --baseline '" + shapes +
+                                 "' --limit 100 -n 20 --cfg 1,2 --batch 8 --json " + json);
+  EXPECT_EQ(ok, 0) << table;
+  for (const char* part : {"\nreal ", "\nbaseline ", "\ncfg 1 ", "\ncfg 2 ", "note: 20 samples are few for 32 features"})
+    EXPECT_NE(table.find(part), std::string::npos) << part << " in\n" << table;
+  std::ifstream in(json);
+  const auto read = nlohmann::json::parse(in);
+  ASSERT_EQ(read["sets"].size(), 4u);
+  EXPECT_EQ(read["sets"][1]["frechet_distance"].get<double>() < 1e-6, true);
+  EXPECT_EQ(read["sets"][2]["images"], 20);
+  EXPECT_EQ(read["sets"][3]["spread_by_class"].size(), 5u);
+}
+
+TEST_F(Evaluate, TheProgramNamesMistakes) {
+  BRUME_NEED_PROGRAM;
+  const std::string real = std::string(" --real '") + shapes + "'";
+  const auto said = [](const std::string& arguments) { return brume(arguments).first; };
+  EXPECT_EQ(said("sample " + file("clf")), "error: clf/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it\n");
+  EXPECT_EQ(said("evaluate " + file("model") + real), "error: evaluate needs --classifier, the model.safetensors of one that brume trained\n");
+  EXPECT_EQ(said("evaluate " + file("model") + " --classifier " + file("model") + real),
+            "error: model/model.safetensors: is a diffusion model, not a classifier\n");
+  EXPECT_EQ(said("evaluate " + file("clf") + " --cfg 2" + real),
+            "error: --cfg: clf/model.safetensors is a classifier, of which only the accuracy on --real can be told\n");
+  EXPECT_EQ(said("evaluate " + file("clf") + " --real '{type: shapes, sede: 1}'"),
+            "error: --real:1:16: dataset: unknown key 'sede'; did you mean 'seed'?\n");
+  EXPECT_EQ(brume("evaluate " + file("clf") + " --real '{type: shapes, sede: 1}'").second, 2);
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,176 @@
+// Training and sampling as a whole, on a model so small that 200 steps take seconds.
+#include <ATen/TensorOperators.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "config/plugin_loader.h"
+#include "diffusion/checkpoint.h"
+#include "diffusion/pipeline.h"
+#include "io/model_file.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+#include "train/trainer.h"
+
+namespace brume::test {
+namespace {
+
+constexpr const char* tiny = R"(
+model:
+  image: {channels: 1, height: 8, width: 8}
+  network: {type: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [4], heads: 2, groups: 8, dropout: 0.1}
+  conditioner: {type: class_label, classes: 5, dropout: 0.2}
+  noise: cosine
+  parameterization: v
+train:
+  data: {type: shapes}
+  objective: {type: simple, target: v, weighting: min_snr}
+  optimizer: {type: adamw, lr: 2.0e-3, warmup: 10, decay: cosine}
+  batch: 8
+  steps: 200
+  ema: {decay: 0.95}
+  preview: {count: 0}
+  log_every: 50
+  checkpoint_every: 1000
+sample:
+  sampler: {type: ddim, eta: 0.5}
+  steps: 4
+  guidance: [{type: cfg, scale: 2}, clip]
+)";
+
+struct Loaded {
+  Config config;
+  Value resolved;
+};
+
+Loaded load(const std::string& precision) {
+  static Registry registry = [] {
+    Registry r;
+    register_builtins(r);
+    return r;
+  }();
+  Value root = parse_yaml(tiny, "tiny.yaml");
+  apply_override(root, "compute.precision=" + precision);
+  Loaded l;
+  l.config = read_configuration(registry, root, &l.resolved);
+  return l;
+}
+
+std::string trained(const TempFolder& folder, const std::string& precision) {
+  const Loaded l = load(precision);
+  const std::string directory = folder.file("whole_" + precision);
+  Trainer trainer(l.config, l.resolved, directory);
+  EXPECT_TRUE(trainer.run(nullptr));
+  return directory;
+}
+
+bool same_file_tensors(const std::string& a, const std::string& b) {
+  const io::NamedTensors x = io::load_tensors(a), y = io::load_tensors(b);
+  if (x.size() != y.size()) return false;
+  for (size_t i = 0; i < x.size(); ++i)
+    if (x[i].name != y[i].name || !x[i].tensor.equal(y[i].tensor)) return false;
+  return true;
+}
+
+std::unique_ptr<Pipeline> opened(const std::string& directory, const Loaded& l) {
+  auto pipeline = std::make_unique<Pipeline>(l.config.model, resolve_compute(l.config.compute));
+  load_weights(directory + "/model.safetensors", pipeline->weights());
+  pipeline->freeze();
+  return pipeline;
+}
+
+SampleRequest ask(int64_t count, int64_t batch, uint64_t seed) {
+  SampleRequest r;
+  for (int64_t i = 0; i < count; ++i) r.images.push_back({i % 5, ""});
+  r.batch = batch;
+  r.seed = seed;
+  return r;
+}
+
+class Training : public testing::TestWithParam<const char*> {};
+
+TEST_P(Training, ResumesBitForBit) {
+  const TempFolder folder;
+  const std::string whole = trained(folder, GetParam()), halves = folder.file("halves");
+  const Loaded l = load(GetParam());
+  {
+    Trainer first(l.config, l.resolved, halves);
+    EXPECT_FALSE(first.run([&] { return first.step() == 100; }));
+  }
+  const Value stored = training_configuration(halves + "/training.safetensors");
+  EXPECT_EQ(dump_yaml(stored), dump_yaml(training_configuration(whole + "/training.safetensors")));
+  Trainer second(l.config, l.resolved, halves, halves + "/training.safetensors");
+  EXPECT_EQ(second.step(), 100);
+  EXPECT_TRUE(second.run(nullptr));
+  EXPECT_TRUE(same_file_tensors(whole + "/model.safetensors", halves + "/model.safetensors"));
+  EXPECT_TRUE(same_file_tensors(whole + "/training.safetensors", halves + "/training.safetensors"));
+}
+
+TEST_P(Training, AnImageDoesNotDependOnItsBatch) {
+  const TempFolder folder;
+  const Loaded l = load(GetParam());
+  const auto pipeline = opened(trained(folder, GetParam()), l);
+  for (const bool guided : {true, false}) {
+    SampleOptions options = l.config.sample;
+    if (!guided) options.guidance.clear();
+    const Tensor one_by_one = pipeline->sample(ask(16, 1, 3), options);
+    EXPECT_GT(one_by_one.abs().max().item<double>(), 0.1);
+    for (const int64_t batch : {2, 3, 5, 16}) EXPECT_TRUE(pipeline->sample(ask(16, batch, 3), options).equal(one_by_one)) << batch << guided;
+    EXPECT_FALSE(pipeline->sample(ask(16, 16, 4), options).equal(one_by_one));
+  }
+}
+
+TEST_P(Training, EightThreadsSampleWhatOneDoes) {
+  const TempFolder folder;
+  const Loaded l = load(GetParam());
+  const auto pipeline = opened(trained(folder, GetParam()), l);
+  std::vector<Tensor> serial, parallel(8);
+  for (uint64_t i = 0; i < 8; ++i) serial.push_back(pipeline->sample(ask(3, 2, i), l.config.sample));
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = pipeline->sample(ask(3, 2, i), l.config.sample); });
+  for (std::thread& t : threads) t.join();
+  for (size_t i = 0; i < 8; ++i) EXPECT_TRUE(serial[i].equal(parallel[i])) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, Training, testing::Values("fp32", "bf16"), [](const auto& info) { return std::string(info.param); });
+
+TEST(Training, LearnsAndAgreesAcrossPrecisions) {
+  const TempFolder folder;
+  const auto losses = [&](const std::string& precision) {
+    std::ifstream in(trained(folder, precision) + "/metrics.jsonl");
+    std::vector<double> all;
+    for (std::string line; std::getline(in, line);) all.push_back(std::stod(line.substr(line.find("\"loss\":") + 7)));
+    return all;
+  };
+  const std::vector<double> full = losses("fp32"), half = losses("bf16");
+  ASSERT_EQ(full.size(), 4u);
+  EXPECT_LT(full.back(), 0.9 * full.front());
+  for (size_t i = 0; i < full.size(); ++i) EXPECT_NEAR(half[i], full[i], 0.05 * full[i]);
+}
+
+TEST(Training, RefusesADirectoryThatHoldsOne) {
+  const TempFolder folder;
+  folder.file("run/training.safetensors", "x");
+  const Loaded l = load("fp32");
+  EXPECT_EQ(without(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }), folder),
+            "run: holds a training already; continue it with --resume, or name another directory with --out");
+}
+
+TEST(Training, ClassesOfModelAndDataMustAgree) {
+  const TempFolder folder;
+  Loaded l = load("fp32");
+  l.config.model.conditioner = make<Conditioner>("{type: class_label, classes: 7}");
+  EXPECT_EQ(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }), "model.conditioner has 7 classes and train.data has 5");
+}
+
+TEST(Sampling, BatchNoiseNeedsTheWholeBatch) {
+  const Loaded l = load("fp32");
+  const Pipeline pipeline(l.config.model, resolve_compute(l.config.compute));
+  SampleOptions options = l.config.sample;
+  options.noise_order = NoiseOrder::batch;
+  EXPECT_EQ(error_of([&] { pipeline.sample(ask(8, 4, 0), options); }),
+            "noise order 'batch' draws all 8 images at once; raise the batch from 4 or use per_image");
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,41 @@
+#pragma once
+// Opening what a command samples from: a checkpoint, or a configuration whose network has no weights.
+#include <memory>
+#include <string>
+
+#include "diffusion/classifier_pipeline.h"
+#include "diffusion/pipeline.h"
+#include "program.h"
+#include "train/options.h"
+
+namespace brume::tools {
+
+/// How it is to be sampled, where that differs from the source's own `sample:` section. Empty = as it stands there.
+struct SampleSettings {
+  std::string steps, sampler, spacing, noise_order;
+  std::string cfg;  ///< the scale of the guidance `cfg`, which is put in front where there is none
+  Overrides overrides;
+  /// --steps, --sampler, --spacing, --noise-order and the overrides; --cfg is the command's.
+  void add_to(CLI::App& command);
+};
+
+class ModelSource {
+ public:
+  /// `path`: model.safetensors, or a YAML file. Throws ConfigError where it is neither, and where it is a classifier.
+  explicit ModelSource(std::string path);
+  /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
+  Config configuration(Program& program, const SampleSettings& settings) const;
+  /// The model with its weights, frozen.
+  std::unique_ptr<Pipeline> load(const Config& config) const;
+
+ private:
+  std::string path_;
+  bool yaml_;
+  Value root_;
+  std::vector<std::string> plugins_;
+};
+
+/// A classifier out of its model.safetensors, frozen. --precision (fp32 where not given), --device and --threads count.
+std::unique_ptr<ClassifierPipeline> open_classifier(Program& program, const std::string& path, const Overrides& overrides);
+
+}  // namespace brume::tools
