@@ -84,8 +84,8 @@ bool is_name(const std::string& text) {
 void check_name(const Registry& registry, const std::string& kind, const std::string& name) {
   if (!is_name(name)) {
     const std::string near = as_name(name);
-    throw ConfigError(fmt::format("'{}' cannot be the name of a plugin: lower-case letters, digits and '_', beginning with a letter{}", name,
-                                  is_name(near) ? fmt::format("; did you mean '{}'?", near) : ""));
+    throw ConfigError(fmt::format("'{}' cannot be the name of a plugin: lower-case letters, digits and '_', beginning with a letter{}",
+                                  name, is_name(near) ? fmt::format("; did you mean '{}'?", near) : ""));
   }
   const std::vector<std::string> taken = registry.names(kind);
   if (std::find(taken.begin(), taken.end(), name) != taken.end())
@@ -156,10 +156,11 @@ void make_project(const Registry& registry, const std::string& kind, const std::
   if (fs::exists(folder) && !fs::is_empty(folder))
     throw ConfigError(fmt::format("{}: is not empty; name another folder with -o", folder.string()));
   write_folder(folder, project(kind, name));
-  fmt::print("{0}: {1}.cpp, CMakeLists.txt, test.yaml, README.md\n\n"
-             "  cmake -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={2} && cmake --build {0}/build\n"
-             "  brume train {0}/test.yaml --plugin {0}/build/lib{1}.so --out {0}/run\n",
-             folder.string(), name, prefix());
+  fmt::print(
+      "{0}: {1}.cpp, CMakeLists.txt, test.yaml, README.md\n\n"
+      "  cmake -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={2} && cmake --build {0}/build\n"
+      "  brume train {0}/test.yaml --plugin {0}/build/lib{1}.so --out {0}/run\n",
+      folder.string(), name, prefix());
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 #include "config/plugin_loader.h"
 
-#define BRUME_PLUGIN(plugin_name)                                                                                                       \
-  extern "C" __attribute__((visibility("default"), used, section(".brume_abi"))) constexpr ::brume::PluginAbi brume_plugin_abi =         \
-      ::brume::make_plugin_abi(TORCH_VERSION, __VERSION__, _GLIBCXX_USE_CXX11_ABI, plugin_name);                                         \
+#define BRUME_PLUGIN(plugin_name)                                                                                                \
+  extern "C" __attribute__((visibility("default"), used, section(".brume_abi"))) constexpr ::brume::PluginAbi brume_plugin_abi = \
+      ::brume::make_plugin_abi(TORCH_VERSION, __VERSION__, _GLIBCXX_USE_CXX11_ABI, plugin_name);                                 \
   extern "C" __attribute__((visibility("default"))) void brume_plugin_register(::brume::Registry& registry)

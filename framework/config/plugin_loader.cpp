@@ -73,8 +73,10 @@ std::vector<Problem> missing_plugins(const Registry& registry, const std::string
   for (const std::string& library : libraries) {
     const auto same = [&](const std::string& l) { return fs::path(l).filename() == fs::path(library).filename(); };
     if (std::any_of(loaded.begin(), loaded.end(), same)) continue;
-    problems.push_back({{}, "", fmt::format("{}: was made with the plugin library {}; load it with --plugin {}", file,
-                                            fs::path(library).filename().string(), library)});
+    problems.push_back({{},
+                        "",
+                        fmt::format("{}: was made with the plugin library {}; load it with --plugin {}", file,
+                                    fs::path(library).filename().string(), library)});
   }
   return problems;
 }

@@ -42,14 +42,4 @@ class Batch final : public Noise {
 std::unique_ptr<Noise> per_image_noise(uint64_t seed, int64_t first) { return std::make_unique<PerImage>(seed, first); }
 std::unique_ptr<Noise> batch_noise(uint64_t seed) { return std::make_unique<Batch>(seed); }
 
-uint64_t mix_seed(uint64_t seed, uint64_t stream, uint64_t index) {
-  const auto scramble = [](uint64_t z) {
-    z += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  };
-  return scramble(scramble(scramble(seed) ^ stream) ^ index);
-}
-
 }  // namespace brume

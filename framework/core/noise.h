@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/seed.h"
 #include "core/tensor.h"
 
 namespace brume {
@@ -23,8 +24,5 @@ std::unique_ptr<Noise> per_image_noise(uint64_t seed, int64_t first);
 
 /// One generator and one draw over the whole batch, as PyTorch users have it: torch.Generator().manual_seed(seed).
 std::unique_ptr<Noise> batch_noise(uint64_t seed);
-
-/// A seed for purpose `stream` and number `index` under `seed` (SplitMix64, Steele et al. 2014): streams do not overlap.
-uint64_t mix_seed(uint64_t seed, uint64_t stream, uint64_t index = 0);
 
 }  // namespace brume

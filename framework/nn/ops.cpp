@@ -11,8 +11,10 @@
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mkldnn_convolution.h>
+#include <ATen/ops/neg.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/upsample_nearest2d.h>
@@ -165,7 +167,12 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v) {
   return fused_attention(q, k, v);
 }
 
-Tensor silu(const Tensor& x) { return at::silu(x); }
+Tensor silu(const Tensor& x) {
+  if (at::GradMode::is_enabled() || !onednn(x)) return at::silu(x);
+  // at::silu takes another exponential at the end of an array than within it, so its bits would depend on the batch; at::exp does not.
+  const Tensor wide = x.to(at::kFloat);
+  return (wide / (wide.neg().exp() + 1)).to(x.scalar_type());
+}
 
 Tensor upsample(const Tensor& x) { return at::upsample_nearest2d(x, {x.size(2) * 2, x.size(3) * 2}); }
 

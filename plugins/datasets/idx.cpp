@@ -22,6 +22,7 @@
 #include "config/fields.h"
 #include "config/registry.h"
 #include "core/dataset.h"
+#include "core/seed.h"
 #include "io/image.h"
 
 namespace brume::plugins {
@@ -149,7 +150,7 @@ class IdxImages final : public Dataset {
     io::Image image(height_, width_, 1);
     std::copy_n(images_.data() + index * height_ * width_, height_ * width_, image.pixels.begin());
     if (o_.fit == Fit::resize) image = io::resize(image, shape_.height, shape_.width);
-    if (o_.flip && heads(draw)) image = io::flip_horizontal(image);
+    if (o_.flip && SplitMix(draw).coin()) image = io::flip_horizontal(image);
     write(image, pixels);
     return {.label = labels_.bytes.empty() ? -1 : labels_.data()[index], .caption = {}};
   }
@@ -175,14 +176,6 @@ class IdxImages final : public Dataset {
     if (*largest >= classes_.size())
       throw ConfigError(quoted(o_.labels) + " has the label " + std::to_string(*largest) + " (image " +
                         std::to_string(largest - labels_.data()) + "), but 'classes' names " + std::to_string(classes_.size()));
-  }
-
-  /// A coin toss that follows from `draw` alone (the finalizer of splitmix64).
-  static bool heads(uint64_t draw) {
-    uint64_t z = draw + 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return (z ^ (z >> 31)) >> 63;
   }
 
   /// The image in the middle, black around it, the same in every channel.

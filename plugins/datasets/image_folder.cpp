@@ -18,6 +18,7 @@
 #include "config/fields.h"
 #include "config/registry.h"
 #include "core/dataset.h"
+#include "core/seed.h"
 #include "io/image.h"
 
 namespace brume::plugins {
@@ -39,23 +40,6 @@ std::string lower(std::string text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   return text;
 }
-
-/// The choices of one draw: splitmix64 (Steele, Lea & Flood 2014), a function of `draw` alone.
-class Random {
- public:
-  explicit Random(uint64_t draw) : state_(draw) {}
-  int64_t up_to(int64_t largest) { return static_cast<int64_t>(next() % (static_cast<uint64_t>(largest) + 1)); }
-  bool coin() { return next() >> 63; }
-
- private:
-  uint64_t next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  uint64_t state_;
-};
 
 /// What a folder holds, hidden entries (".git", "._a.png") left out, each list sorted byte by byte.
 struct Listing {
@@ -137,11 +121,11 @@ class ImageFolder final : public Dataset {
     const auto& [file, label] = files_[static_cast<size_t>(index)];
     const io::Image image = resized(io::read_image(file.string(), shape_.channels), file);
     int64_t top = (image.height - shape_.height) / 2, left = (image.width - shape_.width) / 2;
-    Random random(draw);
+    SplitMix random(draw);
     const bool mirror = random.coin() && o_.flip;
     if (o_.crop == Crop::random) {
-      top = random.up_to(image.height - shape_.height);
-      left = random.up_to(image.width - shape_.width);
+      top = int64_t(random.below(uint64_t(image.height - shape_.height) + 1));
+      left = int64_t(random.below(uint64_t(image.width - shape_.width) + 1));
     }
     write(image, top, left, mirror, pixels);
     return {.label = label, .caption = {}};

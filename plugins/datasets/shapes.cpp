@@ -19,6 +19,7 @@
 #include "config/registry.h"
 #include "config/suggest.h"
 #include "core/dataset.h"
+#include "core/seed.h"
 
 namespace brume::plugins {
 namespace {
@@ -28,18 +29,13 @@ constexpr double pi = std::numbers::pi;
 /// The draws of one image.
 class Random {
  public:
-  Random(uint64_t seed, uint64_t index) : state_(mix(mix(seed) + index)) {}
-  double uniform() { return static_cast<double>(mix(state_ += 0x9e3779b97f4a7c15) >> 11) * 0x1p-53; }
+  Random(uint64_t seed, uint64_t index) : stream_(mix_seed(seed, 0, index)) {}
+  double uniform() { return stream_.uniform(); }
   double between(double lo, double hi) { return lo + (hi - lo) * uniform(); }
   size_t below(size_t n) { return static_cast<size_t>(uniform() * static_cast<double>(n)); }
 
  private:
-  static uint64_t mix(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  uint64_t state_;
+  SplitMix stream_;
 };
 
 struct Point {

@@ -24,7 +24,8 @@ TEST(Install, APrefixCanMove) {
 TEST(Install, BothProgramsLoadAPlugin) {
   const Projects& projects = Projects::get();
   const std::string library = projects.example_library().string(), config = (projects.example() / "test.yaml").string();
-  for (const Finished& done : {run_brume({"check", config, "--plugin", library}), projects.run_installed({"check", config, "--plugin", library})}) {
+  for (const Finished& done :
+       {run_brume({"check", config, "--plugin", library}), projects.run_installed({"check", config, "--plugin", library})}) {
     EXPECT_EQ(done.err, "");
     EXPECT_EQ(done.out, config + ": no mistakes\n");
   }
@@ -33,9 +34,10 @@ TEST(Install, BothProgramsLoadAPlugin) {
 TEST(Install, AnotherVersionIsNotFound) {
   const TempFolder folder;
   folder.file("CMakeLists.txt", "cmake_minimum_required(VERSION 3.25)\nproject(p LANGUAGES NONE)\nfind_package(brume 99 REQUIRED)\n");
-  const Finished done = run({"cmake", "-S", folder.path().string(), "-B", folder.file("b"), "-DCMAKE_PREFIX_PATH=" + Projects::get().prefix().string()});
+  const Finished done =
+      run({"cmake", "-S", folder.path().string(), "-B", folder.file("b"), "-DCMAKE_PREFIX_PATH=" + Projects::get().prefix().string()});
   EXPECT_NE(done.code, 0);
-  EXPECT_NE(done.err.find("compatible with requested\n  version \"99\""), std::string::npos) << done.err;
+  EXPECT_NE(done.err.find("with requested version \"99\""), std::string::npos) << done.err;
 }
 
 }  // namespace

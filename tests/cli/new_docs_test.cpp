@@ -49,8 +49,8 @@ TEST(AddAPlugin, ThePageCountsItsLines) {
     method += inside && counts;
     if (line == "  }") inside = false;
   }
-  const std::string said = "**" + std::to_string(lines) + " lines** in one file: " + std::to_string(code) + " of code, " + std::to_string(method) +
-                           " of them the method itself";
+  const std::string said = "**" + std::to_string(lines) + " lines** in one file: " + std::to_string(code) + " of code, " +
+                           std::to_string(method) + " of them the method itself";
   EXPECT_NE(page().find(said), std::string::npos) << "the page should say: " << said;
 }
 
@@ -58,9 +58,18 @@ TEST(AddAPlugin, TheExampleRuns) {
   const Projects& projects = Projects::get();
   const TempFolder folder;
   const std::string config = (projects.example() / "test.yaml").string(), library = projects.example_library().string();
-  const Finished train = projects.run_installed({"train", config, "--plugin", library, "--set", "train.steps=2", "--out", folder.file("run")});
+  const Finished train =
+      projects.run_installed({"train", config, "--plugin", library, "--set", "train.steps=2", "--out", folder.file("run")});
   EXPECT_EQ(train.code, 0) << train.err;
   EXPECT_TRUE(fs::exists(folder.file("run/samples/step_000002.png")));
+}
+
+TEST(AddAPlugin, ThePageQuotesTheErrorOfAMisspeltKey) {
+  const Projects& projects = Projects::get();
+  const Finished done = run_brume({"check", (projects.example() / "test.yaml").string(), "--plugin", projects.example_library().string(),
+                                   "--set", "sample.sampler.alhpa=0.5"});
+  EXPECT_EQ(done.err, "error: --set sample.sampler.alhpa=0.5: sample.sampler: unknown key 'alhpa'; did you mean 'alpha'?\n");
+  EXPECT_NE(page().find(done.err), std::string::npos);
 }
 
 /// The error of a sampler on the exact denoiser of a Gaussian.
@@ -80,7 +89,7 @@ TEST(AddAPlugin, SamplersOfLibrariesAreOfSecondOrder) {
   load_plugin(registry, Projects::get().library("sampler"));
   for (const char* yaml : {"ralston", "{type: ralston, alpha: 0.5}", "my_sampler"}) {
     const auto sampler = create<Sampler>(registry, parse_yaml(yaml, "x.yaml"));
-    EXPECT_NEAR(std::log2(error(*sampler, 64) / error(*sampler, 128)), 2, 0.2) << yaml;
+    EXPECT_GT(std::log2(error(*sampler, 64) / error(*sampler, 128)), 1.8) << yaml;
   }
   EXPECT_EQ(error_of([&] { create<Sampler>(registry, parse_yaml("{type: ralston, alhpa: 0.5}", "x.yaml")); }),
             "x.yaml:1:17: sampler: unknown key 'alhpa'; did you mean 'alpha'?");

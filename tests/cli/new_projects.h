@@ -63,15 +63,24 @@ class Projects final {
     fs::copy(fs::path(BRUME_SOURCE_DIR) / "docs/examples/out_of_tree_plugin", example());
     write_clash();
     write_headers();
+    write_in_tree();
     all += "add_subdirectory(example)\nadd_subdirectory(clash)\n";
-    all += "add_library(headers OBJECT headers.cpp)\ntarget_link_libraries(headers PRIVATE brume::brume)\n";
+    all += "add_library(headers OBJECT headers.cpp in_tree.cpp)\ntarget_link_libraries(headers PRIVATE brume::brume)\n";
     root_.file("CMakeLists.txt", all);
-    std::vector<std::string> configure{"cmake", "-G", "Ninja", "-S", root_.path().string(), "-B", root_.file("build"),
-                                       "-DCMAKE_PREFIX_PATH=" + prefix().string(), "-DCMAKE_CXX_FLAGS=-Werror",
+    std::vector<std::string> configure{"cmake",
+                                       "-G",
+                                       "Ninja",
+                                       "-S",
+                                       root_.path().string(),
+                                       "-B",
+                                       root_.file("build"),
+                                       "-DCMAKE_PREFIX_PATH=" + prefix().string(),
+                                       "-DCMAKE_CXX_FLAGS=-Werror",
                                        "-DCMAKE_CXX_COMPILER=" + cmake_cache("CMAKE_CXX_COMPILER")};
     // The folder has another name each time; ccache is not to care.
     if (const std::string ccache = cmake_cache("CCACHE"); ccache.find("NOTFOUND") == std::string::npos && !ccache.empty())
-      configure.push_back("-DCMAKE_CXX_COMPILER_LAUNCHER=cmake;-E;env;CCACHE_BASEDIR=" + root_.path().string() + ";CCACHE_NOHASHDIR=1;" + ccache);
+      configure.push_back("-DCMAKE_CXX_COMPILER_LAUNCHER=cmake;-E;env;CCACHE_BASEDIR=" + root_.path().string() + ";CCACHE_NOHASHDIR=1;" +
+                          ccache);
     must(configure);
     must({"cmake", "--build", root_.file("build")});
   }
@@ -100,6 +109,17 @@ class Projects final {
       for (const auto& entry : fs::directory_iterator(prefix() / "include/brume" / part))
         if (entry.path().extension() == ".h") source += "#include \"" + std::string(part) + "/" + entry.path().filename().string() + "\"\n";
     root_.file("headers.cpp", source);
+  }
+
+  /// The example as docs/add-a-plugin.md says it would stand in brume's own tree.
+  void write_in_tree() const {
+    std::string source = read_text(example() / "ralston.cpp");
+    const auto change = [&](const std::string& from, const std::string& to) { source.replace(source.find(from), from.size(), to); };
+    change("config/plugin.h", "config/registry.h");
+    change("namespace {\nusing namespace brume;\n", "namespace brume::plugins {\nnamespace {\n");
+    change("BRUME_PLUGIN(\"ralston\") { registry.add",
+           "void register_sampler_ralston(Registry&);\nvoid register_sampler_ralston(Registry& r) { r.add");
+    root_.file("in_tree.cpp", source + "}  // namespace brume::plugins\n");
   }
 
   TempFolder root_;

@@ -1,8 +1,8 @@
 // Plugin libraries: what is refused, in which words, before anything of them runs; and the ways to name one.
 #include <torch/version.h>
 
-#include "config/plugin_loader.h"
 #include "cli/new_projects.h"
+#include "config/plugin_loader.h"
 
 namespace brume::test {
 namespace {
@@ -53,8 +53,10 @@ TEST_F(PluginLibraries, TheRecordIsWhereTheTestsThinkItIs) {
 TEST_F(PluginLibraries, BuiltForSomethingElse) {
   const std::string torch = TORCH_VERSION, compiler = __VERSION__;
   EXPECT_EQ(said(library("api", record({.api = "77"}))), "LIB: built for plugin API 77, this brume has 1; rebuild the plugin");
-  EXPECT_EQ(said(library("longer", record({.size = "180", .api = "78"}))), "LIB: built for plugin API 78, this brume has 1; rebuild the plugin");
-  EXPECT_EQ(said(library("torch", record({.torch = "1.4.0"}))), "LIB: built for LibTorch 1.4.0, this brume has " + torch + "; rebuild the plugin");
+  EXPECT_EQ(said(library("longer", record({.size = "180", .api = "78"}))),
+            "LIB: built for plugin API 78, this brume has 1; rebuild the plugin");
+  EXPECT_EQ(said(library("torch", record({.torch = "1.4.0"}))),
+            "LIB: built for LibTorch 1.4.0, this brume has " + torch + "; rebuild the plugin");
   EXPECT_EQ(said(library("abi", record({.abi = "0"}))), "LIB: built for C++11 ABI 0, this brume has 1; rebuild the plugin");
   EXPECT_EQ(said(library("compiler", record({.compiler = "4.8.5"}))),
             "LIB: built for compiler 4.8.5, this brume has " + compiler + "; rebuild the plugin");
@@ -64,8 +66,10 @@ TEST_F(PluginLibraries, BuiltForSomethingElse) {
 // A library for another LibTorch could not be loaded to be asked, and loading one runs its constructors.
 TEST_F(PluginLibraries, NothingRunsBeforeTheRecordIsChecked) {
   const std::string proof = folder_.file("proof");
-  const std::string body = "extern \"C\" int creat(const char*, unsigned); void nowhere_to_be_found();\n"
-                           "struct Eager { Eager() { creat(\"" + proof + "\", 0600); nowhere_to_be_found(); } } eager;\n";
+  const std::string body =
+      "extern \"C\" int creat(const char*, unsigned); void nowhere_to_be_found();\n"
+      "struct Eager { Eager() { creat(\"" +
+      proof + "\", 0600); nowhere_to_be_found(); } } eager;\n";
   EXPECT_EQ(said(library("old", body + record({.torch = "1.4.0"}))),
             std::string("LIB: built for LibTorch 1.4.0, this brume has ") + TORCH_VERSION + "; rebuild the plugin");
   EXPECT_EQ(said(library("current", body + record({}))), "LIB: cannot be loaded: LIB: undefined symbol: _Z19nowhere_to_be_foundv");
@@ -89,7 +93,8 @@ TEST_F(PluginLibraries, Truncated) {
   const std::string whole = read_text(library("whole", record({})));
   for (size_t length = 0; length < whole.size(); length += 61) {
     const std::string text = said(folder_.file("cut.so", whole.substr(0, length)));
-    EXPECT_TRUE(text == "LIB: not a shared library" || text.starts_with("LIB: not a brume plugin (") || text.starts_with("LIB: cannot be loaded: LIB: "))
+    EXPECT_TRUE(text == "LIB: not a shared library" || text.starts_with("LIB: not a brume plugin (") ||
+                text.starts_with("LIB: cannot be loaded: LIB: "))
         << length << ": " << text;
   }
 }
@@ -109,8 +114,8 @@ TEST_F(PluginLibraries, TwoLibrariesWithOneName) {
   fs::copy(first, second);
   Registry registry = builtins();
   load_plugin(registry, first);
-  EXPECT_EQ(error_of([&] { load_plugin(registry, second); }), "spacing 'my_spacing' is registered twice: by " + fs::canonical(first).string() +
-                                                                   " and by " + fs::canonical(second).string());
+  EXPECT_EQ(error_of([&] { load_plugin(registry, second); }),
+            "spacing 'my_spacing' is registered twice: by " + fs::canonical(first).string() + " and by " + fs::canonical(second).string());
 }
 
 TEST_F(PluginLibraries, LoadingTwiceIsHarmless) {
@@ -138,13 +143,19 @@ TEST_F(NamingPlugins, TheOptionStandsAnywhere) {
   EXPECT_EQ(run_brume({"check", "--plugin", library_, config_}).out, fine_);
   EXPECT_EQ(run_brume({"check", config_, "--plugin", library_}).out, fine_);
   EXPECT_EQ(run_brume({"check", config_, "--plugin=" + library_}).out, fine_);
-  EXPECT_EQ(run_brume({"--plugin", projects_.library("spacing").string(), "check", "--plugin", library_, config_, "--plugin", library_}).out, fine_);
+  EXPECT_EQ(
+      run_brume({"--plugin", projects_.library("spacing").string(), "check", "--plugin", library_, config_, "--plugin", library_}).out,
+      fine_);
 }
 
 TEST_F(NamingPlugins, AVariable) {
-  const std::string folder = projects_.library("sampler").parent_path().string(), other = projects_.library("spacing").parent_path().string();
+  const std::string folder = projects_.library("sampler").parent_path().string(),
+                    other = projects_.library("spacing").parent_path().string();
   EXPECT_EQ(run_brume({"check", config_}, {.folder = {}, .variables = {{"BRUME_PLUGIN_PATH", folder}}}).out, fine_);
-  EXPECT_EQ(run_brume({"check", config_, "--plugin", library_}, {.folder = {}, .variables = {{"BRUME_PLUGIN_PATH", ":" + other + ":" + folder}}}).out, fine_);
+  EXPECT_EQ(
+      run_brume({"check", config_, "--plugin", library_}, {.folder = {}, .variables = {{"BRUME_PLUGIN_PATH", ":" + other + ":" + folder}}})
+          .out,
+      fine_);
   EXPECT_EQ(run_brume({"list"}, {.folder = {}, .variables = {{"BRUME_PLUGIN_PATH", "/nowhere/at/all"}}}).err,
             "error: BRUME_PLUGIN_PATH: no folder '/nowhere/at/all'\n");
 }
@@ -172,15 +183,19 @@ TEST_F(NamingPlugins, NeverTheCurrentFolderByItself) {
 TEST_F(NamingPlugins, ErrorsOfALibraryHaveTheirPlace) {
   const std::string config = (projects_.folder("dataset") / "test.yaml").string(), library = projects_.library("dataset").string();
   const Finished done = run_brume({"check", config, "--plugin", library, "--set", "train.data={type: my_dataset, waves: 9}"});
-  EXPECT_EQ(done.err, "error: --set train.data={type: my_dataset, waves: 9}:1:1: train.data: waves = 9 are too fine for images of 3x16x16, which show 4\n");
+  EXPECT_EQ(
+      done.err,
+      "error: --set train.data={type: my_dataset, waves: 9}: train.data: waves = 9 are too fine for images of 3x16x16, which show 4\n");
 }
 
 class Checkpoints : public NamingPlugins {
  protected:
   /// Trains the test configuration of a kind for two steps; returns the model file.
   std::string train(const std::string& kind, const Surroundings& where, const std::vector<std::string>& more) const {
-    std::vector<std::string> words{"train", (projects_.folder(kind) / "test.yaml").string(), "--set", "train.steps=2",
-                                   "--set", "train.preview.count=0", "--out", folder_.file("run")};
+    std::vector<std::string> words{"train", (projects_.folder(kind) / "test.yaml").string(),
+                                   "--set", "train.steps=2",
+                                   "--set", "train.preview.count=0",
+                                   "--out", folder_.file("run")};
     words.insert(words.end(), more.begin(), more.end());
     const Finished done = run_brume(words, where);
     EXPECT_EQ(done.code, 0) << done.err;
@@ -188,7 +203,8 @@ class Checkpoints : public NamingPlugins {
   }
   std::string hint(const std::string& file, const std::string& kind) const {
     const fs::path library = fs::canonical(projects_.library(kind));
-    return "error: " + file + ": was made with the plugin library " + library.filename().string() + "; load it with --plugin " + library.string() + "\n";
+    return "error: " + file + ": was made with the plugin library " + library.filename().string() + "; load it with --plugin " +
+           library.string() + "\n";
   }
 };
 
@@ -196,12 +212,16 @@ TEST_F(Checkpoints, NameTheLibrariesTheyNeed) {
   const std::string library = projects_.library("parameterization").string(), model = train("parameterization", {}, {"--plugin", library});
   const Finished without = run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", folder_.file("x.png")});
   EXPECT_EQ(without.code, 2);
-  EXPECT_EQ(without.err, "error: " + model + " (model):39:9: model.parameterization: unknown parameterization 'my_parameterization'; known: eps, v, x0\n" +
+  EXPECT_EQ(without.err, "error: " + model +
+                             " (model):39:9: model.parameterization: unknown parameterization 'my_parameterization'; known: eps, v, x0\n" +
                              hint(model, "parameterization"));
   EXPECT_EQ(run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", folder_.file("x.png"), "--plugin", library}).code, 0);
   // Moved, it is the same library.
   fs::copy(library, folder_.path() / "libmy_parameterization.so");
-  EXPECT_EQ(run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", "x.png", "--plugin", "libmy_parameterization.so"}, {.folder = folder_.path()}).code, 0);
+  EXPECT_EQ(run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", "x.png", "--plugin", "libmy_parameterization.so"},
+                      {.folder = folder_.path()})
+                .code,
+            0);
 }
 
 TEST_F(Checkpoints, ALibraryOfTheVariableIsNamedToo) {

@@ -13,7 +13,7 @@ struct Finished {
 };
 
 struct Surroundings {
-  std::filesystem::path folder;                      ///< the current one where empty
+  std::filesystem::path folder;                       ///< the current one where empty
   std::map<std::string, std::string> variables = {};  ///< beside those of this process
 };
 

@@ -120,7 +120,7 @@ TEST(Classifier, KnowsNoisyImages) {
   const Tensor x = normal({3, 1, 16, 16}, 11);
   const Tensor logits = c->classify(x, {0.0, 0.5, 30.0}).logits;
   EXPECT_TRUE(logits.isfinite().all().item<bool>());
-  EXPECT_TRUE(c->classify(x.narrow(0, 0, 1)).logits.equal(c->classify(x.narrow(0, 0, 1), {0.0}).logits));
+  EXPECT_TRUE(c->classify(x.narrow(0, 0, 1)).logits.allclose(c->classify(x.narrow(0, 0, 1), {0.0}).logits));
   Tensor leaf = x.clone().set_requires_grad(true);  // what classifier guidance asks for
   c->classify(leaf, {0.5, 0.5, 0.5}).logits.log_softmax(1).select(1, 2).sum().backward();
   EXPECT_GT(leaf.grad().abs().sum().item<double>(), 0);
@@ -184,9 +184,10 @@ TEST(ClassifierConfiguration, Mistakes) {
             "x.yaml:1:23: classifier.network: attention_resolutions: no level has height 7; the levels have 32, 16, 8");
   EXPECT_EQ(mistake("classifier: {network: {type: unet_encoder, heads: 3, middle_attention: false}}"),
             "x.yaml:1:23: classifier.network: pooling: 128 channels cannot be split into equal heads");
-  EXPECT_EQ(mistake("classifier: {network: unet_encoder}\nsample: {steps: 3}"), "x.yaml:2:1: unknown key 'sample'; known: model, classifier, train, compute, plugins");
-  EXPECT_EQ(mistake("classifier: {network: unet_encoder}\ntrain: {data: shapes, objective: simple}").substr(0, 40), "x.yaml:2:23: train: unknown key 'objectiv");
-  EXPECT_EQ(mistake("model: {network: unet}\ntrain: {data: shapes, label_smoothing: 0.1}").substr(0, 45), "x.yaml:2:23: train: unknown key 'label_smooth");
+  const std::string first = "classifier: {network: unet_encoder}\n";
+  EXPECT_EQ(mistake(first + "sample: {steps: 3}"), "x.yaml:2:1: unknown key 'sample'; known: model, classifier, train, compute, plugins");
+  EXPECT_TRUE(mistake(first + "train: {data: shapes, objective: simple}").starts_with("x.yaml:2:23: train: unknown key 'objective'; known: "));
+  EXPECT_TRUE(mistake("model: {network: unet}\ntrain: {data: shapes, label_smoothing: 0}").starts_with("x.yaml:2:23: train: unknown key 'label_sm"));
 }
 
 TEST(ClassifierConfiguration, ClassesMustAgree) {
