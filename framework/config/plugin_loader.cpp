@@ -30,7 +30,7 @@ void check_abi(const PluginAbi& abi, const std::string& file) {
 fs::path load_plugin(Registry& registry, const fs::path& library) {
   const std::string given = library.string();
   std::error_code error;
-  const fs::path file = fs::canonical(library, error);
+  fs::path file = fs::canonical(library, error);
   if (error || !fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: no such plugin library", given));
   const std::vector<std::string> loaded = registry.libraries();
   if (std::find(loaded.begin(), loaded.end(), file.string()) != loaded.end()) return file;

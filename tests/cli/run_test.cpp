@@ -146,8 +146,10 @@ TEST_F(Run, BrokenCheckpoints) {
   folder_->file("cut.safetensors", whole.substr(0, whole.size() - 1000));
   const Finished cut = at({"sample", "cut.safetensors"});
   EXPECT_EQ(cut.code, 2);
-  EXPECT_NE(cut.err.find("cut.safetensors: "), std::string::npos) << cut.err;
-  EXPECT_NE(cut.err.find("1000 bytes"), std::string::npos) << cut.err;
+  const auto bytes = [](size_t n) { return std::to_string(n); };
+  const size_t data = whole.size() - 8 - *reinterpret_cast<const uint64_t*>(whole.data());
+  EXPECT_EQ(cut.err, "error: cut.safetensors: is truncated: its tensors have " + bytes(data) + " bytes, " + bytes(data - 1000) +
+                         " are there; missing bytes: 1000\n");
   folder_->file("text.safetensors", "this is not a model, whatever its name says");
   EXPECT_NE(at({"sample", "text.safetensors"}).err.find("this is"), std::string::npos);
   EXPECT_EQ(at({"sample", "absent.safetensors"}).code, 2);
@@ -176,7 +178,16 @@ TEST_F(Run, AllMistakesAtOnce) {
   EXPECT_EQ(at({"check", "wrong.yaml"}).err,
             "error: wrong.yaml:2:25: model.network: unknown key 'chanels'; did you mean 'channels'?\n"
             "error: wrong.yaml:3:17: sample: steps = 0 is outside [1, 1000000]\n"
-            "error: wrong.yaml:3:46: sample.sampler: eta = 1.5 is outside [0, 1]\n");
+            "error: wrong.yaml:3:47: sample.sampler: eta = 1.5 is outside [0, 1]\n");
+}
+
+TEST_F(Run, ANetworkWithoutWeightsNeedsNoCheckpoint) {
+  folder_->file("gaussian.yaml", "model:\n  image: {channels: 1, height: 8, width: 8}\n  network: {type: gaussian, mean: 0.5, std: 0.001}\n"
+                                 "  parameterization: x0\nsample: {steps: 4}\n");
+  ASSERT_EQ(at({"sample", "gaussian.yaml", "-n", "1", "-o", "gaussian.png"}).code, 0);
+  for (const uint8_t v : io::read_image(path("gaussian.png").string(), 1).pixels) EXPECT_NEAR(v, 191, 2);
+  EXPECT_EQ(at({"sample", "tiny.yaml"}).err,
+            "error: tiny.yaml: its network has weights; train it, then sample the run's model.safetensors\n");
 }
 
 TEST_F(Run, InspectListsATensorALine) {

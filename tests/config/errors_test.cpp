@@ -1,4 +1,7 @@
 // Every mistake in a configuration is told with its place, its path, what is allowed and the nearest right word.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "config/plugin_loader.h"
 #include "toys.h"
 #include "train/options.h"
@@ -147,13 +150,14 @@ TEST(Errors, OfTheRealConfiguration) {
   const auto said = [&](const std::string& yaml) {
     return error_of([&] { read_configuration(registry, parse_yaml(yaml, "configs/x.yaml")); });
   };
+  const auto known = [&](const char* kind) { return fmt::format("{}", fmt::join(registry.names(kind), ", ")); };
   EXPECT_EQ(said("model: {network: unet}\nsample: {sampler: ddmi}"), "configs/x.yaml:2:19: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?");
   EXPECT_EQ(said("model: {network: unet}\nsample:\n  spacing: {type: karras, rhoo: 3}\n  sampler: {type: ddim, eta: 1.5}"),
             "configs/x.yaml:3:27: sample.spacing: unknown key 'rhoo'; did you mean 'rho'?\n"
             "configs/x.yaml:4:30: sample.sampler: eta = 1.5 is outside [0, 1]");
   EXPECT_EQ(said(""), "configs/x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
-  EXPECT_EQ(said("model: {}"), "configs/x.yaml:1:8: model: missing 'network' (a network: unet)");
-  EXPECT_EQ(said("model: {network: unet}\ntrain: {steps: 3}"), "configs/x.yaml:2:8: train: missing 'data' (a dataset: idx, image_folder, shapes)");
+  EXPECT_EQ(said("model: {}"), "configs/x.yaml:1:8: model: missing 'network' (a network: " + known("network") + ")");
+  EXPECT_EQ(said("model: {network: unet}\ntrain: {steps: 3}"), "configs/x.yaml:2:8: train: missing 'data' (a dataset: " + known("dataset") + ")");
   EXPECT_EQ(said("model: {network: {type: unet, multipliers: [1, 2, 2, 2], attention_resolutions: [7]}}"),
             "configs/x.yaml:1:18: model.network: attention_resolutions: no level has height 7; the levels have 32, 16, 8, 4");
   EXPECT_EQ(said("model: {network: unet, conditioner: {type: class_label, classes: 3}, class_names: [a, b]}"),

@@ -25,6 +25,7 @@ namespace {
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
   std::vector<char*> all;
+  all.reserve(texts.size() + 1);
   for (std::string& t : texts) all.push_back(t.data());
   all.push_back(nullptr);
   return all;
@@ -39,7 +40,8 @@ std::vector<std::string> environment(const std::map<std::string, std::string>& a
   all.erase("BRUME_PLUGIN_PATH");
   for (const auto& [name, value] : added) all[name] = value;
   std::vector<std::string> lines;
-  for (const auto& [name, value] : all) lines.push_back(name + "=" + value);
+  lines.reserve(all.size());
+  for (const auto& [name, value] : all) lines.push_back(std::string(name).append("=").append(value));
   return lines;
 }
 

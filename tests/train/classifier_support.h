@@ -18,7 +18,8 @@ inline std::string tiny_classifier(int64_t steps, const std::string& more = "", 
   return fmt::format(
       "classifier:\n"
       "  image: {{channels: 1, height: 16, width: 16}}\n"
-      "  network: {{type: unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2, middle_attention: false, dropout: 0.1}}\n"
+      "  network: {{type: unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2, middle_attention: false, "
+      "dropout: 0.1}}\n"
       "  classes: 5\n{}"
       "train:\n"
       "  data: {{type: shapes, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}}\n"

@@ -52,7 +52,8 @@ TEST(UnetEncoder, GivesFeaturesAndLogits) {
 
 TEST(UnetEncoder, AnImageIsJudgedTheSameInAnyBatch) {
   const at::NoGradGuard no_grad;
-  const Tensor x = normal({16, 3, 16, 24}, 3), t = at::rand({16}, at::detail::createCPUGenerator(4), at::TensorOptions().dtype(at::kFloat)) * 900;
+  const Tensor x = normal({16, 3, 16, 24}, 3),
+               t = at::rand({16}, at::detail::createCPUGenerator(4), at::TensorOptions().dtype(at::kFloat)) * 900;
   for (const std::string& yaml : encoders)
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const auto c = encoder(yaml);
@@ -69,9 +70,10 @@ TEST(UnetEncoder, AnImageIsJudgedTheSameInAnyBatch) {
 TEST(UnetEncoder, IsNamedAsInGuidedDiffusion) {
   std::vector<std::string> names;
   for (const Weight& w : encoder(encoders[0])->weights()) names.push_back(w.name);
-  for (const char* name : {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "input_blocks.3.0.op.weight",
-                           "input_blocks.4.1.qkv.weight", "middle_block.1.proj_out.bias", "middle_block.2.out_layers.3.weight", "out.0.weight",
-                           "out.2.positional_embedding", "out.2.qkv_proj.weight", "out.2.c_proj.bias"})
+  for (const char* name :
+       {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "input_blocks.3.0.op.weight",
+        "input_blocks.4.1.qkv.weight", "middle_block.1.proj_out.bias", "middle_block.2.out_layers.3.weight", "out.0.weight",
+        "out.2.positional_embedding", "out.2.qkv_proj.weight", "out.2.c_proj.bias"})
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   const auto shape = [](const std::string& yaml, const std::string& name) {
     for (const Weight& w : encoder(yaml)->weights())
@@ -129,7 +131,9 @@ TEST(Classifier, KnowsNoisyImages) {
 TEST(Classifier, OfCleanImagesIsNotAskedAboutNoise) {
   const ReadConfig read(tiny_classifier(1));
   const ClassifierPipeline c(*read.config.classifier, Compute{});
-  EXPECT_EQ(error_of([&] { c.classify(at::zeros({1, 1, 16, 16}), {0.5}); }),
+  EXPECT_EQ(error_of([&] {
+              c.classify(at::zeros({1, 1, 16, 16}), {0.5});
+            }),
             "this classifier was trained on clean images, and is asked about noise (sigma = 0.5)");
   EXPECT_EQ(error_of([&] { c.labels({{4, ""}, {5, ""}}); }), "class 5 is out of range: this classifier has 5 classes, 0 to 4");
   EXPECT_EQ(error_of([&] { c.labels({{-1, ""}}); }), "an image has no class, and a classifier needs one");
@@ -158,7 +162,8 @@ TEST(Classifier, ItsFileSaysWhatItIs) {
   train_into(tiny_classifier(1), folder.path() / "run");
   const std::string file = (folder.path() / "run/model.safetensors").string();
   EXPECT_TRUE(holds_classifier(file));
-  EXPECT_EQ(without(error_of([&] { read_card(file); }), folder), "run/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it");
+  EXPECT_EQ(without(error_of([&] { read_card(file); }), folder),
+            "run/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it");
   const ModelCard card = read_classifier_card(file);
   EXPECT_EQ(card.step, 1);
   ASSERT_NE(card.classifier.find("class_names"), nullptr);
@@ -186,8 +191,10 @@ TEST(ClassifierConfiguration, Mistakes) {
             "x.yaml:1:23: classifier.network: pooling: 128 channels cannot be split into equal heads");
   const std::string first = "classifier: {network: unet_encoder}\n";
   EXPECT_EQ(mistake(first + "sample: {steps: 3}"), "x.yaml:2:1: unknown key 'sample'; known: model, classifier, train, compute, plugins");
-  EXPECT_TRUE(mistake(first + "train: {data: shapes, objective: simple}").starts_with("x.yaml:2:23: train: unknown key 'objective'; known: "));
-  EXPECT_TRUE(mistake("model: {network: unet}\ntrain: {data: shapes, label_smoothing: 0}").starts_with("x.yaml:2:23: train: unknown key 'label_sm"));
+  EXPECT_TRUE(
+      mistake(first + "train: {data: shapes, objective: simple}").starts_with("x.yaml:2:23: train: unknown key 'objective'; known: "));
+  EXPECT_TRUE(mistake("model: {network: unet}\ntrain: {data: shapes, label_smoothing: 0}")
+                  .starts_with("x.yaml:2:23: train: unknown key 'label_sm"));
 }
 
 TEST(ClassifierConfiguration, ClassesMustAgree) {

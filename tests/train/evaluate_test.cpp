@@ -2,11 +2,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <cmath>
 
 #include "classifier_support.h"
+#include "support/process.h"
 #include "train/evaluation.h"
 
 #define BRUME_NEED_PROGRAM \
@@ -40,16 +40,6 @@ class Evaluate : public testing::Test {
   static std::string file(const std::string& run) { return (folder_->path() / run / "model.safetensors").string(); }
   static std::shared_ptr<const Dataset> data(const std::string& yaml = shapes) { return make<Dataset>(yaml, {.shape = {1, 16, 16}}); }
 
-  /// The program's output and exit code, without the folder's name.
-  static std::pair<std::string, int> brume(const std::string& arguments) {
-    const fs::path program = fs::path(BRUME_BINARY_DIR) / "brume";
-    FILE* pipe = popen((program.string() + " " + arguments + " 2>&1").c_str(), "r");
-    std::string text;
-    char buffer[4096];
-    while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) text.append(buffer, n);
-    const int status = pclose(pipe);
-    return {without(text, *folder_), WIFEXITED(status) ? WEXITSTATUS(status) : -1};
-  }
   static TempFolder* folder_;
   static ClassifierPipeline* classifier_;
 };
@@ -70,9 +60,10 @@ TEST_F(Evaluate, TheRealSetIsNoDistanceFromItself) {
 
 TEST_F(Evaluate, OtherImagesOfTheKindAreNearAndOthersFar) {
   const FeatureSet real = data_features(*classifier_, *data(), "--real", 400, {});
-  const FeatureSet same = data_features(*classifier_, *data("{type: shapes, seed: 1, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}"),
-                                        "--baseline", 400, {});
-  const FeatureSet others = data_features(*classifier_, *data("{type: shapes, label: form, sizes: [small], backgrounds: [noisy]}"), "--baseline", 400, {});
+  const FeatureSet same = data_features(
+      *classifier_, *data("{type: shapes, seed: 1, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}"), "--baseline", 400, {});
+  const FeatureSet others =
+      data_features(*classifier_, *data("{type: shapes, label: form, sizes: [small], backgrounds: [noisy]}"), "--baseline", 400, {});
   EXPECT_LT(2 * figures(same, real).frechet, figures(others, real).frechet);
 }
 
@@ -87,9 +78,10 @@ TEST_F(Evaluate, ClassesAndImagesMustFit) {
   EXPECT_EQ(error_of([&] { data_features(*classifier_, *data("{type: shapes, forms: [star, cross]}"), "--real", 10, {}); }),
             "--real has 2 classes and the classifier 5");
   const auto model = [](const std::string& image, int64_t classes) {
-    const ReadConfig read(fmt::format("model: {{image: {}, network: {{type: unet, channels: 16, groups: 4, multipliers: [1]}}, "
-                                      "conditioner: {{type: class_label, classes: {}}}}}",
-                                      image, classes));
+    const ReadConfig read(
+        fmt::format("model: {{image: {}, network: {{type: unet, channels: 16, groups: 4, multipliers: [1]}}, "
+                    "conditioner: {{type: class_label, classes: {}}}}}",
+                    image, classes));
     const Pipeline pipeline(read.config.model, Compute{});
     return error_of([&] { sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, {}); });
   };
@@ -115,42 +107,47 @@ TEST_F(Evaluate, SamplesDoNotDependOnTheBatch) {
   EXPECT_EQ(all.sizes(), at::IntArrayRef({11, 32}));
   for (const int64_t batch : {1, 4, 64}) EXPECT_TRUE(features(batch, 3).equal(all)) << batch;
   EXPECT_FALSE(features(11, 4).equal(all));
-  EXPECT_THROW(sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, [](int64_t first, const Step&) { return first < 2; }), Interrupted);
+  EXPECT_THROW(sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, [](int64_t first, const Step&) { return first < 2; }),
+               Interrupted);
 }
 
 TEST_F(Evaluate, TheProgramReports) {
   BRUME_NEED_PROGRAM;
-  const auto [accuracy, code] = brume("evaluate " + file("clf") + " --real '" + shapes + "' --limit 300");
-  EXPECT_EQ(code, 0);
-  EXPECT_NE(accuracy.find("clf/model.safetensors: accuracy "), std::string::npos) << accuracy;
-  EXPECT_NE(accuracy.find(" on 300 images\n"), std::string::npos) << accuracy;
+  const Finished accuracy = run_brume({"evaluate", file("clf"), "--real", shapes, "--limit", "300"});
+  EXPECT_EQ(accuracy.code, 0) << accuracy.err;
+  EXPECT_TRUE(without(accuracy.out, *folder_).starts_with("clf/model.safetensors: accuracy ")) << accuracy.out;
+  EXPECT_TRUE(accuracy.out.ends_with(" on 300 images\n")) << accuracy.out;
   const std::string json = folder_->file("out.json");
-  const auto [table, ok] = brume("evaluate " + file("model") + " --classifier " + file("clf") + " --real '" + shapes + "' --baseline '" + shapes +
-                                 "' --limit 100 -n 20 --cfg 1,2 --batch 8 --json " + json);
-  EXPECT_EQ(ok, 0) << table;
+  const Finished table = run_brume({"evaluate", file("model"), "--classifier", file("clf"), "--real", shapes, "--baseline", shapes,
+                                    "--limit", "100", "-n", "20", "--cfg", "1,2", "--batch", "8", "--json", json});
+  EXPECT_EQ(table.code, 0) << table.err;
   for (const char* part : {"\nreal ", "\nbaseline ", "\ncfg 1 ", "\ncfg 2 ", "note: 20 samples are few for 32 features"})
-    EXPECT_NE(table.find(part), std::string::npos) << part << " in\n" << table;
-  std::ifstream in(json);
-  const auto read = nlohmann::json::parse(in);
+    EXPECT_NE(table.out.find(part), std::string::npos) << part << " in\n" << table.out;
+  const auto read = nlohmann::json::parse(std::ifstream(json));
   ASSERT_EQ(read["sets"].size(), 4u);
-  EXPECT_EQ(read["sets"][1]["frechet_distance"].get<double>() < 1e-6, true);
+  EXPECT_LT(read["sets"][1]["frechet_distance"].get<double>(), 1e-6);
   EXPECT_EQ(read["sets"][2]["images"], 20);
   EXPECT_EQ(read["sets"][3]["spread_by_class"].size(), 5u);
 }
 
 TEST_F(Evaluate, TheProgramNamesMistakes) {
   BRUME_NEED_PROGRAM;
-  const std::string real = std::string(" --real '") + shapes + "'";
-  const auto said = [](const std::string& arguments) { return brume(arguments).first; };
-  EXPECT_EQ(said("sample " + file("clf")), "error: clf/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it\n");
-  EXPECT_EQ(said("evaluate " + file("model") + real), "error: evaluate needs --classifier, the model.safetensors of one that brume trained\n");
-  EXPECT_EQ(said("evaluate " + file("model") + " --classifier " + file("model") + real),
+  const auto said = [](const std::vector<std::string>& arguments) {
+    const Finished done = run_brume(arguments);
+    EXPECT_EQ(done.code, 2);
+    return without(done.err, *folder_);
+  };
+  const std::string model = file("model"), classifier = file("clf");
+  EXPECT_EQ(said({"sample", classifier}),
+            "error: clf/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it\n");
+  EXPECT_EQ(said({"evaluate", model, "--real", shapes}),
+            "error: evaluate needs --classifier, the model.safetensors of one that brume trained\n");
+  EXPECT_EQ(said({"evaluate", model, "--classifier", model, "--real", shapes}),
             "error: model/model.safetensors: is a diffusion model, not a classifier\n");
-  EXPECT_EQ(said("evaluate " + file("clf") + " --cfg 2" + real),
+  EXPECT_EQ(said({"evaluate", classifier, "--cfg", "2", "--real", shapes}),
             "error: --cfg: clf/model.safetensors is a classifier, of which only the accuracy on --real can be told\n");
-  EXPECT_EQ(said("evaluate " + file("clf") + " --real '{type: shapes, sede: 1}'"),
+  EXPECT_EQ(said({"evaluate", classifier, "--real", "{type: shapes, sede: 1}"}),
             "error: --real:1:16: dataset: unknown key 'sede'; did you mean 'seed'?\n");
-  EXPECT_EQ(brume("evaluate " + file("clf") + " --real '{type: shapes, sede: 1}'").second, 2);
 }
 
 }  // namespace

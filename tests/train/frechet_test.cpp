@@ -70,7 +70,7 @@ TEST(Frechet, SingularCovariancesAreNoTrouble) {
     return FeatureStatistics{at::zeros({20}, at::kDouble), at::mm(at::mm(turn, at::diag(vector(variance))), turn.t())};
   };
   EXPECT_NEAR(frechet_distance(plane(0), plane(0)), 0, 1e-6);
-  EXPECT_NEAR(frechet_distance(plane(0), plane(4)), 10, 1e-6);  // nothing in common: both traces
+  EXPECT_NEAR(frechet_distance(plane(0), plane(4)), 10, 1e-6);          // nothing in common: both traces
   EXPECT_NEAR(frechet_distance(plane(0), plane(1)), 10 - 2 * 2, 1e-6);  // one direction in common, variances 1 and 4
 }
 
@@ -93,7 +93,10 @@ TEST(Frechet, ShapesAreChecked) {
     return "no error";
   };
   EXPECT_EQ(said([] { feature_statistics(at::zeros({1, 3})); }), "statistics need features [N, F] with N >= 2, got [1, 3]");
-  EXPECT_EQ(said([] { frechet_distance(gaussian({0}, {1}), gaussian({0, 0}, {1, 1})); }), "features of 1 and of 2 dimensions cannot be compared");
+  EXPECT_EQ(said([] {
+              frechet_distance(gaussian({0}, {1}), gaussian({0, 0}, {1, 1}));
+            }),
+            "features of 1 and of 2 dimensions cannot be compared");
 }
 
 TEST(Frechet, OfTheReference) {
