@@ -97,7 +97,8 @@ Config ModelSource::configuration(Program& program, const SampleSettings& s) con
 
 std::unique_ptr<Pipeline> ModelSource::load(const Config& config) const {
   auto pipeline = std::make_unique<Pipeline>(config.model, resolve_compute(config.compute));
-  if (!yaml_) load_weights(path_, pipeline->weights());
+  if (!yaml_)
+    load_weights(path_, pipeline->weights());
   else if (!pipeline->weightless())
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path_));
   pipeline->freeze();

@@ -21,7 +21,7 @@ AttentionPool::AttentionPool(const Builder& build, int64_t channels, int64_t pos
 Tensor AttentionPool::operator()(const Tensor& x) const {
   const int64_t b = x.size(0), c = x.size(1), n = x.size(2) * x.size(3) + 1;
   const Tensor tokens = at::cat({mean_pool(x).unsqueeze(1), x.permute({0, 2, 3, 1}).reshape({b, n - 1, c})}, 1) +
-                        places_.t().to(x.scalar_type());  // [B, N, C]
+                        places_.t().to(x.scalar_type());                          // [B, N, C]
   const Tensor rows = qkv_(tokens.permute({0, 2, 1}).unsqueeze(-1)).squeeze(-1);  // [B, 3C, N]
   const Tensor qkv = rows.reshape({b, 3, heads_, c / heads_, n}).permute({1, 0, 2, 4, 3});
   return attention(qkv[0].narrow(2, 0, 1), qkv[1], qkv[2]).reshape({b, c});
