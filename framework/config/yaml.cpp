@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 #include <yaml-cpp/eventhandler.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <optional>

@@ -1,4 +1,6 @@
 // `brume new`: for every kind of plugin, a project that builds against an installed brume and runs as it is.
+#include <algorithm>
+
 #include "cli/new_projects.h"
 #include "config/plugin_loader.h"
 

@@ -1,6 +1,8 @@
 // Plugin libraries: what is refused, in which words, before anything of them runs; and the ways to name one.
 #include <torch/version.h>
 
+#include <algorithm>
+
 #include "cli/new_projects.h"
 #include "config/plugin_loader.h"
 

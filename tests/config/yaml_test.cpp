@@ -16,7 +16,8 @@ TEST(Yaml, SyntaxErrors) {
   EXPECT_EQ(parse_error("a: {b: 1\nc: 2\n"), "x.yaml:1:4: not YAML: the '{' here is not closed, or a comma is missing after it");
   EXPECT_EQ(parse_error("a: \"text"), "x.yaml:1:9: not YAML: illegal EOF in scalar");
   EXPECT_EQ(parse_error("a: 1\n b: 2"), "x.yaml:2:3: not YAML: illegal map value");
-  EXPECT_EQ(parse_error("a: *nowhere"), "x.yaml:1:4: not YAML: the referenced anchor is not defined");
+  // yaml-cpp 0.8 adds the name of the anchor.
+  EXPECT_TRUE(parse_error("a: *nowhere").starts_with("x.yaml:1:4: not YAML: the referenced anchor is not defined"));
   EXPECT_EQ(parse_error("[1, 2"), "x.yaml:1:1: not YAML: the '[' here is not closed, or a comma is missing after it");
   EXPECT_EQ(parse_error("[a, b]: 1"), "x.yaml:1:1: a key must be a plain word");
   EXPECT_EQ(parse_error("x: 1\n? {a: b}\n: 1"), "x.yaml:2:3: a key must be a plain word");

@@ -1,4 +1,5 @@
 // Every noise schedule: sigma rises with t, time is its inverse, and the frame it names is consistent.
+#include <algorithm>
 #include <cmath>
 
 #include "core/noise_schedule.h"

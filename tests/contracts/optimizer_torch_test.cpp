@@ -2,6 +2,8 @@
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 
+#include <algorithm>
+
 #include "optimizers.h"
 
 namespace brume::test {

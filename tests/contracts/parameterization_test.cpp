@@ -1,4 +1,5 @@
 // Every parameterization: its own target gives x0 back, is of the size a network can learn, and is what its paper says.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>

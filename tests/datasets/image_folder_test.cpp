@@ -1,4 +1,5 @@
 // Folders of images: order and labels, the geometry of resize, crop and flip, and what is said of a folder that is not one.
+#include <algorithm>
 #include <set>
 
 #include "io/image.h"

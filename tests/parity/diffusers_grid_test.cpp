@@ -11,6 +11,7 @@
 #include <ATen/ops/quantile.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 

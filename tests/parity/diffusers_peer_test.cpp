@@ -3,6 +3,8 @@
 #include <ATen/ops/arange.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "support/parity_diffusers.h"
 #include "support/refs.h"
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/cos.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "support/parity_diffusers.h"
 #include "support/refs.h"
 

@@ -4,6 +4,7 @@
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "support/parity_guided.h"

@@ -7,6 +7,7 @@
 #include <ATen/ops/sin.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 

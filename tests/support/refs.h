@@ -1,5 +1,5 @@
 #pragma once
-// The public reference numbers (shared/refs of the workplace; its README says what each file holds). They are read where they
+// The public reference numbers (shared/refs beside the project; its README says what each file holds). They are read where they
 // lie and never copied into the project; tests skip, saying so, where they are absent.
 #include <ATen/core/Tensor.h>
 

@@ -9,6 +9,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "classifier_support.h"
 #include "core/classifier.h"
 #include "io/model_file.h"

@@ -1,6 +1,7 @@
 // The cosine schedule of Improved DDPM (Nichol & Dhariwal 2021, eq. 17).
 //
 //   alpha_bar(u) = cos^2(pi/2 (u + s) / (1 + s)),  beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta)
+#include <algorithm>
 #include <cmath>
 
 #include "config/registry.h"
