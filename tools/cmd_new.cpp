@@ -158,7 +158,7 @@ void make_project(const Registry& registry, const std::string& kind, const std::
   write_folder(folder, project(kind, name));
   fmt::print(
       "{0}: {1}.cpp, CMakeLists.txt, test.yaml, README.md\n\n"
-      "  cmake -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={2} && cmake --build {0}/build\n"
+      "  cmake -G Ninja -S {0} -B {0}/build -DCMAKE_PREFIX_PATH={2} && cmake --build {0}/build\n"
       "  brume train {0}/test.yaml --plugin {0}/build/lib{1}.so --out {0}/run\n",
       folder.string(), name, prefix());
 }

@@ -67,7 +67,7 @@ TEST(New, WritesAProject) {
   EXPECT_EQ(made.err, "");
   EXPECT_EQ(made.out,
             "sky: sky.cpp, CMakeLists.txt, test.yaml, README.md\n\n"
-            "  cmake -S sky -B sky/build -DCMAKE_PREFIX_PATH=/where/brume/is/installed && cmake --build sky/build\n"
+            "  cmake -G Ninja -S sky -B sky/build -DCMAKE_PREFIX_PATH=/where/brume/is/installed && cmake --build sky/build\n"
             "  brume train sky/test.yaml --plugin sky/build/libsky.so --out sky/run\n");
   for (const char* file : {"sky.cpp", "CMakeLists.txt", "test.yaml", "README.md"}) {
     const std::string text = read_text(folder.path() / "sky" / file);
@@ -83,7 +83,7 @@ TEST(New, TheInstalledProgramKnowsItsPrefix) {
   const Projects& projects = Projects::get();
   const Finished made = projects.run_installed({"new", "spacing", "wide", "-o", "a/b/wide/"}, {.folder = folder.path()});
   EXPECT_EQ(made.code, 0) << made.err;
-  EXPECT_NE(made.out.find("cmake -S a/b/wide -B a/b/wide/build -DCMAKE_PREFIX_PATH=" + fs::canonical(projects.prefix()).string() + " "),
+  EXPECT_NE(made.out.find("cmake -G Ninja -S a/b/wide -B a/b/wide/build -DCMAKE_PREFIX_PATH=" + fs::canonical(projects.prefix()).string() + " "),
             std::string::npos)
       << made.out;
   EXPECT_TRUE(fs::exists(folder.path() / "a/b/wide/wide.cpp"));
