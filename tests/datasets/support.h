@@ -19,6 +19,7 @@
 #include "config/registry.h"
 #include "config/yaml.h"
 #include "core/dataset.h"
+#include "support/registry.h"
 
 namespace brume::plugins {
 void register_dataset_shapes(Registry&);
@@ -59,16 +60,6 @@ struct Opened {
   }
 };
 
-/// The message of the ConfigError that `run` throws.
-template <class F>
-std::string error_of(const F& run) {
-  try {
-    run();
-  } catch (const ConfigError& e) {
-    return e.what();
-  }
-  return "no error";
-}
 inline std::string open_error(const std::string& yaml, ImageShape shape) {
   return error_of([&] { Opened(yaml, shape); });
 }
