@@ -84,7 +84,8 @@ void print_profile(const std::string& title, double total) {
   rows.emplace_back(total - inside, "(outside operators)");
   std::sort(rows.rbegin(), rows.rend());
   fmt::print("\n{}\n", title);
-  for (size_t i = 0; i < std::min<size_t>(20, rows.size()); ++i) fmt::print("  {:>5.1f}%  {}\n", 100 * rows[i].first / total, rows[i].second);
+  for (size_t i = 0; i < std::min<size_t>(20, rows.size()); ++i)
+    fmt::print("  {:>5.1f}%  {}\n", 100 * rows[i].first / total, rows[i].second);
 }
 
 /// High-water mark of resident memory, in MiB; `reset` starts it anew.
@@ -107,7 +108,8 @@ struct Asked {
 
 struct Measured {
   std::string name;
-  double train_rate = 0, train_gflops = 0, train_convolution = 0, sample_rate = 0, call_ms = 0, sample_gflops = 0, sample_convolution = 0, memory = 0;
+  double train_rate = 0, train_gflops = 0, train_convolution = 0, sample_rate = 0, call_ms = 0, sample_gflops = 0, sample_convolution = 0,
+         memory = 0;
 };
 
 /// One way of running the same configuration.
@@ -214,13 +216,13 @@ double median(std::vector<double> values) {
 void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sample_batch, int64_t steps) {
   fmt::print("{:<14} {:>34}   {:>44} {:>10}\n", "", fmt::format("training, batch {}", batch),
              fmt::format("sampling, batch {}, {} steps", sample_batch, steps), "");
-  fmt::print("{:<14} {:>10} {:>8} {:>8} {:>5}   {:>10} {:>8} {:>10} {:>8} {:>5} {:>10}\n", "", "images/s", "ratio", "GFLOP/s", "conv", "images/s",
-             "ratio", "ms/call", "GFLOP/s", "conv", "peak MiB");
+  fmt::print("{:<14} {:>10} {:>8} {:>8} {:>5}   {:>10} {:>8} {:>10} {:>8} {:>5} {:>10}\n", "", "images/s", "ratio", "GFLOP/s", "conv",
+             "images/s", "ratio", "ms/call", "GFLOP/s", "conv", "peak MiB");
   const Measured& base = rows.front();
   for (const Measured& m : rows)
-    fmt::print("{:<14} {:>10.1f} {:>7.2f}x {:>8.0f} {:>4.0f}%   {:>10.2f} {:>7.2f}x {:>10.2f} {:>8.0f} {:>4.0f}% {:>10.0f}\n", m.name, m.train_rate,
-               m.train_rate / base.train_rate, m.train_gflops, 100 * m.train_convolution, m.sample_rate, m.sample_rate / base.sample_rate, m.call_ms,
-               m.sample_gflops, 100 * m.sample_convolution, m.memory);
+    fmt::print("{:<14} {:>10.1f} {:>7.2f}x {:>8.0f} {:>4.0f}%   {:>10.2f} {:>7.2f}x {:>10.2f} {:>8.0f} {:>4.0f}% {:>10.0f}\n", m.name,
+               m.train_rate, m.train_rate / base.train_rate, m.train_gflops, 100 * m.train_convolution, m.sample_rate,
+               m.sample_rate / base.sample_rate, m.call_ms, m.sample_gflops, 100 * m.sample_convolution, m.memory);
 }
 
 int bench(Program& program, const Asked& a) {
@@ -252,9 +254,15 @@ int bench(Program& program, const Asked& a) {
   if (a.json.empty()) return 0;
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   for (const Measured& m : rows)
-    out.push_back({{"name", m.name}, {"train_images_per_second", m.train_rate}, {"train_gflops", m.train_gflops},
-                   {"train_convolution_share", m.train_convolution}, {"sample_images_per_second", m.sample_rate}, {"ms_per_call", m.call_ms},
-                   {"sample_gflops", m.sample_gflops}, {"sample_convolution_share", m.sample_convolution}, {"peak_mib", m.memory}});
+    out.push_back({{"name", m.name},
+                   {"train_images_per_second", m.train_rate},
+                   {"train_gflops", m.train_gflops},
+                   {"train_convolution_share", m.train_convolution},
+                   {"sample_images_per_second", m.sample_rate},
+                   {"ms_per_call", m.call_ms},
+                   {"sample_gflops", m.sample_gflops},
+                   {"sample_convolution_share", m.sample_convolution},
+                   {"peak_mib", m.memory}});
   std::ofstream(a.json) << out.dump(1) << "\n";
   return 0;
 }
@@ -262,14 +270,20 @@ int bench(Program& program, const Asked& a) {
 }  // namespace
 
 void add_bench(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
+  CLI::App* command =
+      app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
   auto a = std::make_shared<Asked>();
   command->add_option("config", a->config, "a YAML file")->required()->type_name("CONFIG");
   command->add_option("--precisions", a->precisions, "what to measure")->delimiter(',')->capture_default_str();
   command->add_option("--seconds", a->seconds, "of training a round and variant")->capture_default_str()->check(CLI::Range(0.1, 3600.0));
-  command->add_option("--rounds", a->rounds, "of which the median is shown")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));
-  command->add_option("--batch", a->batch, "training batch; the configuration's where not given")->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_option("--sample-batch", a->sample_batch, "images sampled at once")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--rounds", a->rounds, "of which the median is shown")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(1000)));
+  command->add_option("--batch", a->batch, "training batch; the configuration's where not given")
+      ->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--sample-batch", a->sample_batch, "images sampled at once")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_flag("--profile", a->profile, "the operators that take the most time");
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->overrides.add_to(*command);

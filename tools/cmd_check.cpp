@@ -23,8 +23,10 @@ void add_check(CLI::App& app, Program& program, int&) {
     Value root = load_yaml(asked->config), resolved;
     asked->overrides.apply(root);
     read_configuration(program.registry, root, &resolved);
-    if (asked->show) fmt::print("{}", dump_yaml(resolved));
-    else fmt::print("{}: no mistakes\n", asked->config);
+    if (asked->show)
+      fmt::print("{}", dump_yaml(resolved));
+    else
+      fmt::print("{}: no mistakes\n", asked->config);
   });
 }
 

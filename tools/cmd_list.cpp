@@ -1,8 +1,8 @@
 // brume list [KIND], brume describe KIND NAME, brume schema.
 #include <fmt/format.h>
 
-#include "program.h"
 #include "config/suggest.h"
+#include "program.h"
 #include "train/options.h"
 
 namespace brume::tools {
@@ -46,16 +46,17 @@ void add_describe(CLI::App& app, Program& program, int&) {
       return;
     }
     if (asked->name.empty()) throw ConfigError("describe needs a kind and a name, like: brume describe sampler ddim");
-    fmt::print("{}", asked->markdown ? describe_markdown(registry, asked->kind, asked->name) : describe(registry, asked->kind, asked->name));
+    fmt::print("{}",
+               asked->markdown ? describe_markdown(registry, asked->kind, asked->name) : describe(registry, asked->kind, asked->name));
   });
 }
 
 void add_schema(CLI::App& app, Program& program, int&) {
   app.add_subcommand("schema", "JSON Schema of a configuration, for editors")->callback([&program] {
     fmt::print("{}", json_schema(program.registry, [](Fields& f) {
-      Config config;
-      config.declare(f);
-    }));
+                 Config config;
+                 config.declare(f);
+               }));
   });
 }
 

@@ -82,13 +82,17 @@ std::vector<io::Image> tiles(const Tensor& images) {
 
 int64_t columns(const Asked& a, size_t count) { return a.columns > 0 ? a.columns : int64_t(std::ceil(std::sqrt(double(count)))); }
 
-void write_images(const Asked& a, const Tensor& images, const std::vector<std::string>& labels, const std::map<std::string, std::string>& text) {
+void write_images(const Asked& a, const Tensor& images, const std::vector<std::string>& labels,
+                  const std::map<std::string, std::string>& text) {
   const std::vector<io::Image> all = tiles(images);
   const fs::path out = a.out;
   if (out.extension() == ".png") {
     if (out.has_parent_path()) fs::create_directories(out.parent_path());
-    if (all.size() == 1) io::write_png(out.string(), all[0], text);
-    else io::write_png(out.string(), labels.empty() ? io::grid(all, columns(a, all.size())) : io::labelled_grid(all, columns(a, all.size()), labels), text);
+    if (all.size() == 1)
+      io::write_png(out.string(), all[0], text);
+    else
+      io::write_png(out.string(),
+                    labels.empty() ? io::grid(all, columns(a, all.size())) : io::labelled_grid(all, columns(a, all.size()), labels), text);
     fmt::print("{}\n", out.string());
     return;
   }
@@ -158,8 +162,10 @@ int sample(Program& program, const Asked& a) {
   if (!a.frames.empty()) write_frames(a, x);
   if (!a.strip.empty()) write_strip(a, x);
   if (!a.trajectory.empty()) {
-    io::write_safetensors(a.trajectory, {{"x", at::stack(x)}, {"x0", at::stack(Recorder::joined(recorder.x0))},
-                                         {"sigma", at::tensor(recorder.sigma)}, {"t", at::tensor(recorder.t)}});
+    io::write_safetensors(a.trajectory, {{"x", at::stack(x)},
+                                         {"x0", at::stack(Recorder::joined(recorder.x0))},
+                                         {"sigma", at::tensor(recorder.sigma)},
+                                         {"t", at::tensor(recorder.t)}});
     fmt::print("{}\n", a.trajectory);
   }
   return 0;
@@ -173,10 +179,13 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
   command->add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images")->capture_default_str();
   command->add_option("--classes", a->classes, "numbers or names, taken in turn")->delimiter(',');
-  command->add_option("-n,--count", a->count, "number of images; 16, or one a class named")->check(CLI::Range(int64_t(1), int64_t(100000000)));
+  command->add_option("-n,--count", a->count, "number of images; 16, or one a class named")
+      ->check(CLI::Range(int64_t(1), int64_t(100000000)));
   command->add_option("--cfg", a->settings.cfg, "scale of classifier-free guidance");
   command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
-  command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_option("--grid", a->columns, "columns of the picture")->check(CLI::Range(int64_t(1), int64_t(1000)));
   command->add_option("--frames", a->frames, "every step: FILE.png = one animated picture (APNG), else a directory");
   command->add_option("--strip", a->strip, "a picture of the way from noise to image")->type_name("FILE.png");

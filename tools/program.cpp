@@ -1,7 +1,7 @@
 #include "program.h"
 
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 namespace brume::tools {
 

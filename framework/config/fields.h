@@ -75,8 +75,9 @@ class Fields {
   /// A list of nested plugins.
   template <class I>
   void field(std::string_view name, std::vector<std::shared_ptr<const I>>& value, std::string_view doc) {
-    plugins(name, I::kind, doc, [&value] { value.clear(); },
-            [&value](const Recipe& r) { value.push_back(std::static_pointer_cast<const I>(r.make(nullptr))); });
+    plugins(
+        name, I::kind, doc, [&value] { value.clear(); },
+        [&value](const Recipe& r) { value.push_back(std::static_pointer_cast<const I>(r.make(nullptr))); });
   }
 
   /// A group of fields under one key; `S` has `void declare(Fields&)`.

@@ -44,15 +44,24 @@ bool parse(const Value& v, std::string& out) {
   return true;
 }
 
-template <class T> constexpr std::string_view type_name = "";
-template <> constexpr std::string_view type_name<bool> = "true or false";
-template <> constexpr std::string_view type_name<int64_t> = "an integer";
-template <> constexpr std::string_view type_name<double> = "a number";
-template <> constexpr std::string_view type_name<std::string> = "a string";
-template <class T> constexpr std::string_view list_name = "";
-template <> constexpr std::string_view list_name<int64_t> = "a list of integers";
-template <> constexpr std::string_view list_name<double> = "a list of numbers";
-template <> constexpr std::string_view list_name<std::string> = "a list of strings";
+template <class T>
+constexpr std::string_view type_name = "";
+template <>
+constexpr std::string_view type_name<bool> = "true or false";
+template <>
+constexpr std::string_view type_name<int64_t> = "an integer";
+template <>
+constexpr std::string_view type_name<double> = "a number";
+template <>
+constexpr std::string_view type_name<std::string> = "a string";
+template <class T>
+constexpr std::string_view list_name = "";
+template <>
+constexpr std::string_view list_name<int64_t> = "a list of integers";
+template <>
+constexpr std::string_view list_name<double> = "a list of numbers";
+template <>
+constexpr std::string_view list_name<std::string> = "a list of strings";
 
 Value resolved(bool v) { return Value::text(v ? "true" : "false"); }
 Value resolved(int64_t v) { return Value::text(fmt::format("{}", v)); }
@@ -214,8 +223,10 @@ class Reader final : public Fields {
   void optional(std::string_view n, std::optional<T>& value, const Range& range) {
     if (const Value* v = look(n)) {
       T read{};
-      if (v->is_null()) value.reset();
-      else if (convert(n, *v, read, range, type_name<T>)) value = read;
+      if (v->is_null())
+        value.reset();
+      else if (convert(n, *v, read, range, type_name<T>))
+        value = read;
     }
     top().resolved.set(std::string(n), value ? resolved(*value) : Value{});
   }
@@ -255,7 +266,8 @@ class Reader final : public Fields {
       return std::nullopt;
     };
     if (!type) return fail(v.place, fmt::format("missing 'type' (one of: {})", known(kind)));
-    if (!type->is_scalar()) return fail(type->place, fmt::format("expected the name of {} {}, got {}", article(kind), kind, type->kind_text()));
+    if (!type->is_scalar())
+      return fail(type->place, fmt::format("expected the name of {} {}, got {}", article(kind), kind, type->kind_text()));
     const std::vector<std::string> names = registry_.names(kind);
     if (std::find(names.begin(), names.end(), type->scalar) == names.end())
       return fail(type->place, fmt::format("unknown {} '{}'{}", kind, type->scalar, hint(type->scalar, names)));

@@ -34,7 +34,10 @@ class Deferred {
 
   /// What can be said against these options in this context, without making weights or reading data; throws ConfigError.
   void check(const typename I::Context& context) const {
-    const auto run = [&] { recipe_.check(&context); return 0; };
+    const auto run = [&] {
+      recipe_.check(&context);
+      return 0;
+    };
     located(run);
   }
   std::shared_ptr<I> make(const typename I::Context& context) const {

@@ -18,7 +18,7 @@ struct Entry {
   using Declare = std::function<void(Fields&)>;
   std::string doc;
   std::string origin;
-  Declare declare;                                                          ///< on default options
+  Declare declare;                                                         ///< on default options
   std::function<Recipe(const std::function<void(const Declare&)>&)> read;  ///< on fresh options, filled by the visitor
 };
 
@@ -79,7 +79,8 @@ Value read_fields(const Registry& registry, const Value& root, const Entry::Decl
                   std::vector<PluginUse>* uses = nullptr);
 template <class S>
 Value read_config(const Registry& registry, const Value& root, S& into, std::vector<PluginUse>* uses = nullptr) {
-  return read_fields(registry, root, [&](Fields& f) { into.declare(f); }, "", uses);
+  return read_fields(
+      registry, root, [&](Fields& f) { into.declare(f); }, "", uses);
 }
 
 /// A table of a plugin's parameters: name, type, default, allowed values, meaning.
@@ -91,7 +92,9 @@ std::string json_schema(const Registry& registry, const Entry::Declare& root);
 
 namespace detail {
 template <class I>
-concept HasContext = requires { typename I::Context; };
+concept HasContext = requires {
+  typename I::Context;
+};
 }  // namespace detail
 
 template <class I, class T>

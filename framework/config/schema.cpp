@@ -41,8 +41,10 @@ class Schema final : public Fields {
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {
     Json node{{"allOf", Json::array({reference(kind)})}};
-    if (!fallback.empty()) node["default"] = std::string(fallback);
-    else stack_.back()["required"].push_back(std::string(n));
+    if (!fallback.empty())
+      node["default"] = std::string(fallback);
+    else
+      stack_.back()["required"].push_back(std::string(n));
     add(n, std::move(node), d);
   }
   void plugins(std::string_view n, std::string_view kind, std::string_view d, std::function<void()>, Set) override {

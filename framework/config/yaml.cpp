@@ -1,8 +1,8 @@
 #include "config/yaml.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
 #include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <fstream>
@@ -203,11 +203,16 @@ std::string scalar_text(const Value& v) {
   if (plain_is_safe(v)) return v.scalar;
   std::string text = "\"";
   for (const char c : v.scalar) {
-    if (c == '"' || c == '\\') text += '\\', text += c;
-    else if (c == '\n') text += "\\n";
-    else if (c == '\t') text += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20) text += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
-    else text += c;
+    if (c == '"' || c == '\\')
+      text += '\\', text += c;
+    else if (c == '\n')
+      text += "\\n";
+    else if (c == '\t')
+      text += "\\t";
+    else if (static_cast<unsigned char>(c) < 0x20)
+      text += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
+    else
+      text += c;
   }
   return text + "\"";
 }
@@ -225,8 +230,7 @@ bool flat(const Value& v) {
 std::string flow(const Value& v) {
   std::string text;
   for (const Value& item : v.items) text += (text.empty() ? "" : ", ") + flow(item);
-  for (const Value::Entry& e : v.entries)
-    text += (text.empty() ? "" : ", ") + scalar_text(Value::text(e.key, true)) + ": " + flow(e.value);
+  for (const Value::Entry& e : v.entries) text += (text.empty() ? "" : ", ") + scalar_text(Value::text(e.key, true)) + ": " + flow(e.value);
   return v.is_list() ? "[" + text + "]" : v.is_map() ? "{" + text + "}" : scalar_text(v);
 }
 
@@ -245,8 +249,10 @@ void dump(const Value& v, int indent, std::string& out) {
       out += "\n";
       for (const Value& item : e.value.items) {
         std::string body;
-        if (item.is_map() && !item.entries.empty()) dump(item, indent + 4, body);
-        else body = std::string(size_t(indent) + 4, ' ') + (item.is_map() ? "{}" : scalar_text(item)) + "\n";
+        if (item.is_map() && !item.entries.empty())
+          dump(item, indent + 4, body);
+        else
+          body = std::string(size_t(indent) + 4, ' ') + (item.is_map() ? "{}" : scalar_text(item)) + "\n";
         body[size_t(indent) + 2] = '-';
         out += body;
       }

@@ -16,9 +16,9 @@ class Autoencoder {
     uint64_t seed = 0;
   };
   virtual ~Autoencoder() = default;
-  virtual ImageShape latent() const = 0;                     ///< shape of the latent of one image
-  virtual Tensor encode(const Tensor& images) const = 0;     ///< [B, C, H, W] in [-1, 1] to latents of unit-like scale
-  virtual Tensor decode(const Tensor& latents) const = 0;    ///< the inverse
+  virtual ImageShape latent() const = 0;                   ///< shape of the latent of one image
+  virtual Tensor encode(const Tensor& images) const = 0;   ///< [B, C, H, W] in [-1, 1] to latents of unit-like scale
+  virtual Tensor decode(const Tensor& latents) const = 0;  ///< the inverse
   virtual std::vector<Weight> weights() const = 0;
 };
 

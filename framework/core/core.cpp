@@ -1,6 +1,11 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/sum.h>
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "config/errors.h"
+#include "core/model_source.h"
 #include "core/noise_embedding.h"
 #include "core/objective.h"
 #include "core/sampler.h"
@@ -26,7 +31,36 @@ double noise_units(double sigma, Target target) {
   throw std::logic_error("unknown target");
 }
 
+namespace {
+class NoModels final : public ModelSource {
+ public:
+  OtherModel model(const std::string& path) const override { return refuse<OtherModel>(path); }
+  std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override {
+    return refuse<std::shared_ptr<const NoisyClassifier>>(path);
+  }
+
+ private:
+  template <class T>
+  static T refuse(const std::string& path) {
+    throw ConfigError(fmt::format("no other model can be opened here, and '{}' is asked for", path));
+  }
+};
+}  // namespace
+
+const ModelSource& no_models() {
+  static const NoModels none;
+  return none;
+}
+
+const NoiseSchedule& Run::training_times() const {
+  if (!schedule) throw std::logic_error("a sampler that needs the training times was run without a noise schedule");
+  return *schedule;
+}
+
 void Run::report(const Step& step) const {
+  if (!std::isfinite(step.x0.detach().sum().item<double>()))
+    throw ConfigError(fmt::format("step {} of {} (sigma = {:.6g}): the network gave NaN or Inf; nothing was written", step.index + 1,
+                                  step.count, step.sigma));
   if (observer && !observer(step)) throw Interrupted();
 }
 

@@ -33,7 +33,7 @@ class Dataset {
     ImageShape shape;
   };
   virtual ~Dataset() = default;
-  virtual int64_t size() const = 0;                       ///< number of images; 0 = endless (any index is an image)
+  virtual int64_t size() const = 0;                             ///< number of images; 0 = endless (any index is an image)
   virtual const std::vector<std::string>& classes() const = 0;  ///< class names by label; empty where there are none
   /// Writes image `index` to `pixels` (Context::shape, channel by channel, values in [-1, 1]). `draw` numbers the draw in the
   /// stream of training images and is the only source of randomness for augmentation: equal arguments give equal pixels.

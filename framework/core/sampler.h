@@ -5,6 +5,7 @@
 
 #include "core/denoiser.h"
 #include "core/noise.h"
+#include "core/noise_schedule.h"
 
 namespace brume {
 
@@ -22,9 +23,11 @@ struct Run {
   const Condition& condition;
   Noise& noise;
   std::function<bool(const Step&)> observer;  ///< false cancels the run (Interrupted)
+  const NoiseSchedule* schedule = nullptr;    ///< for the few samplers that work in training times
 
-  /// Tells the observer; throws Interrupted where it says stop.
+  /// Tells the observer; throws Interrupted where it says stop, and ConfigError naming the step where x0 is not finite.
   void report(const Step& step) const;
+  const NoiseSchedule& training_times() const;
 };
 
 /// Integrates from the first sigma to the last, using nothing but a denoiser and noise. `const` and re-entrant.

@@ -88,8 +88,7 @@ ModelCard read_card(const std::string& path) {
 
 ModelCard read_classifier_card(const std::string& path) {
   const Metadata metadata = read_metadata(path);
-  if (metadata.contains("brume.model"))
-    throw ConfigError(fmt::format("{}: is a diffusion model, not a classifier", path));
+  if (metadata.contains("brume.model")) throw ConfigError(fmt::format("{}: is a diffusion model, not a classifier", path));
   ModelCard card;
   card.classifier = parse_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
   return read_common(card, metadata, path);
@@ -108,7 +107,8 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights) {
   for (const Weight& w : weights) {
     wanted.insert(w.name);
     const auto it = by_name.find(w.name);
-    if (it == by_name.end()) problem(fmt::format("lacks the tensor '{}' [{}]", w.name, fmt::join(w.tensor.sizes(), ", ")));
+    if (it == by_name.end())
+      problem(fmt::format("lacks the tensor '{}' [{}]", w.name, fmt::join(w.tensor.sizes(), ", ")));
     else if (it->second->sizes() != w.tensor.sizes())
       problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
                           fmt::join(w.tensor.sizes(), ", ")));

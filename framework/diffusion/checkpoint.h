@@ -12,11 +12,11 @@ namespace brume {
 
 /// What a model file says of itself: it holds a diffusion model or a classifier.
 struct ModelCard {
-  Value model;                 ///< the resolved `model:` section; null in the file of a classifier
-  Value sample;                ///< the `sample:` section it was configured with
-  int64_t step = 0;            ///< updates it was trained for
+  Value model;                       ///< the resolved `model:` section; null in the file of a classifier
+  Value sample;                      ///< the `sample:` section it was configured with
+  int64_t step = 0;                  ///< updates it was trained for
   std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
-  Value classifier{};          ///< the resolved `classifier:` section; null in the file of a diffusion model
+  Value classifier{};                ///< the resolved `classifier:` section; null in the file of a diffusion model
 };
 
 /// Version of the file's layout; raised when older programs could not read it.

@@ -3,8 +3,8 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
-#include <malloc.h>
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -38,8 +38,10 @@ Compute resolve_compute(const ComputeOptions& o) {
   } catch (const std::exception&) {
     throw ConfigError(fmt::format("device: '{}' is not a device; cpu, cuda or cuda:0 are", o.device));
   }
-  if (c.device.is_cuda() && !at::hasCUDA()) throw ConfigError(fmt::format("device: '{}' asked for, and this LibTorch has no CUDA", o.device));
-  if (!c.device.is_cpu() && !c.device.is_cuda()) throw ConfigError(fmt::format("device: '{}' is not supported; cpu and cuda are", o.device));
+  if (c.device.is_cuda() && !at::hasCUDA())
+    throw ConfigError(fmt::format("device: '{}' asked for, and this LibTorch has no CUDA", o.device));
+  if (!c.device.is_cpu() && !c.device.is_cuda())
+    throw ConfigError(fmt::format("device: '{}' is not supported; cpu and cuda are", o.device));
   const bool fast = c.device.is_cuda() || has_fast_bf16();
   if (o.precision == Precision::bf16 || (o.precision == Precision::automatic && fast)) c.dtype = at::kBFloat16;
   return c;

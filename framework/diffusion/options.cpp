@@ -34,7 +34,8 @@ Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_
 void ModelOptions::check() const {
   if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier");
   if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
-    throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
+    throw ConfigError(
+        fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
   autoencoder.check({image, 0});
   if (autoencoder.type() == "identity") network.check(network_context(image, 0));
 }

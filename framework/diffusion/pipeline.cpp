@@ -89,14 +89,15 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
   const at::NoGradGuard no_grad;
   const int64_t count = int64_t(request.images.size());
   if (options.noise_order == NoiseOrder::batch && request.batch < count)
-    throw ConfigError(fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count, request.batch));
+    throw ConfigError(
+        fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count, request.batch));
   const ImageShape z = latent();
   if (request.initial_noise.defined() && request.initial_noise.sizes() != at::IntArrayRef({count, z.channels, z.height, z.width}))
-    throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]", fmt::join(request.initial_noise.sizes(), ", "),
-                                  count, z.channels, z.height, z.width));
+    throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
+                                  fmt::join(request.initial_noise.sizes(), ", "), count, z.channels, z.height, z.width));
   const std::vector<double> sigmas = options.spacing->sigmas(*options_.noise, options.steps);
   std::shared_ptr<const Denoiser> denoiser = this->denoiser();
-  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser);
+  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, {options_.noise, *request.models});
 
   std::vector<Tensor> images;
   for (int64_t first = 0; first < count; first += request.batch) {
@@ -108,7 +109,7 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     Tensor x = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(x.options()) : noise->draw(x, sigmas[0], sigmas[0]);
     x = x * options_.noise->start_std(sigmas[0]);
-    Run run{condition, *noise, {}};
+    Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
     x = options.sampler->sample(*denoiser, x, sigmas, run);
     images.push_back(autoencoder_->decode(x).to(at::kFloat).cpu());
@@ -117,7 +118,8 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
   return at::cat(images);
 }
 
-Tensor Pipeline::loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, at::Generator& random) const {
+Tensor Pipeline::loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations,
+                      at::Generator& random) const {
   const Condition condition = options_.conditioner->encode(annotations, &random).to(compute_.device);
   const Tensor latents = [&] {
     const at::NoGradGuard no_grad;

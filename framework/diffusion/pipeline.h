@@ -15,8 +15,9 @@ struct SampleRequest {
   std::vector<Annotation> images;  ///< one an image: what it is to be
   int64_t first = 0;               ///< number of the first image: where a long run is asked for piece by piece
   uint64_t seed = 0;
-  int64_t batch = 16;    ///< images at once
-  Tensor initial_noise;  ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
+  int64_t batch = 16;                        ///< images at once
+  Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
+  const ModelSource* models = &no_models();  ///< where guidances find their own models
   /// Called once a step of a batch, before x moves on: `first` is the index of the batch's first image. False cancels.
   std::function<bool(int64_t first, const Step&)> observer;
 };

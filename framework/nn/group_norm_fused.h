@@ -65,8 +65,17 @@ struct Call {
 
   Call(const at::Tensor& x, int64_t groups_, const at::Tensor& gamma_, const at::Tensor& beta_, double eps_, bool silu_,
        const at::Tensor& scale_, const at::Tensor& shift_)
-      : images(x.size(0)), rows(x.numel() / (x.size(0) * x.size(1))), channels(x.size(1)), groups(groups_), eps(eps_), silu(silu_),
-        kernel(kernel_for(x.scalar_type())), gamma(dense(gamma_)), beta(dense(beta_)), scale(dense(scale_)), shift(dense(shift_)) {
+      : images(x.size(0)),
+        rows(x.numel() / (x.size(0) * x.size(1))),
+        channels(x.size(1)),
+        groups(groups_),
+        eps(eps_),
+        silu(silu_),
+        kernel(kernel_for(x.scalar_type())),
+        gamma(dense(gamma_)),
+        beta(dense(beta_)),
+        scale(dense(scale_)),
+        shift(dense(shift_)) {
     padded = round_up(channels, kernels::channel_padding);
     const int64_t wanted = std::max(block_elements / channels, (rows + max_blocks - 1) / max_blocks);
     block_rows = round_up(std::max<int64_t>(wanted, 1), kernels::strip_rows);

@@ -22,9 +22,9 @@ std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<d
     if (times[i] < schedule.t_min() || times[i] > schedule.t_max())
       throw ConfigError(fmt::format("time {} is outside the schedule's [{}, {}]", times[i], schedule.t_min(), schedule.t_max()));
     if (i > 0 && times[i] >= times[i - 1])
-      throw ConfigError(schedule.timesteps() > 0
-                            ? fmt::format("{} steps are more than this spacing can take from {} training times", times.size(), schedule.timesteps())
-                            : fmt::format("time {} does not come before {}", times[i], times[i - 1]));
+      throw ConfigError(schedule.timesteps() > 0 ? fmt::format("{} steps are more than this spacing can take from {} training times",
+                                                               times.size(), schedule.timesteps())
+                                                 : fmt::format("time {} does not come before {}", times[i], times[i - 1]));
     sigmas.push_back(schedule.sigma(times[i]));
   }
   return with_final(std::move(sigmas), schedule, final_sigma);

@@ -34,9 +34,9 @@ class FeatureSet {
 struct SetFigures {
   int64_t images = 0;
   double accuracy = 0;
-  double frechet = 0;                    ///< Fréchet distance of the features to those of the real images
-  std::vector<double> spread_by_class;   ///< mean distance of two feature vectors of a class
-  double spread = 0;                     ///< their mean
+  double frechet = 0;                   ///< Fréchet distance of the features to those of the real images
+  std::vector<double> spread_by_class;  ///< mean distance of two feature vectors of a class
+  double spread = 0;                    ///< their mean
 };
 /// `real` is what it is compared with: the set itself for the real images.
 SetFigures figures(const FeatureSet& set, const FeatureSet& real);

@@ -42,7 +42,8 @@ Batch Loader::read(int64_t step) {
   float* pixels = batch.images.data_ptr<float>();
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t draw = step * batch_ + i;
-    batch.annotations.push_back(data_->read(index(draw), mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
+    batch.annotations.push_back(
+        data_->read(index(draw), mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
   }
   return batch;
 }

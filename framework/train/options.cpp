@@ -78,8 +78,10 @@ void Config::declare(Fields& f) {
 }
 
 void Config::check() const {
-  if (classifier) classifier->check();
-  else model.check();
+  if (classifier)
+    classifier->check();
+  else
+    model.check();
   if (!train) return;
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});
@@ -111,8 +113,8 @@ Config read_configuration(Registry& registry, const Value& root, Value* resolved
   return config;
 }
 
-Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file,
-                                 const std::vector<std::string>& libraries, Value* resolved) {
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
+                                 Value* resolved) {
   try {
     return read_configuration(registry, root, resolved);
   } catch (const ConfigError& e) {

@@ -66,7 +66,7 @@ Config read_configuration(Registry& registry, const Value& root, Value* resolved
 
 /// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so where
 /// reading fails for want of one, the error says which to load.
-Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file,
-                                 const std::vector<std::string>& libraries, Value* resolved = nullptr);
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
+                                 Value* resolved = nullptr);
 
 }  // namespace brume

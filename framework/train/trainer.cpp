@@ -32,8 +32,8 @@ std::vector<Weight> trainable(const std::vector<Weight>& all) {
 /// `inner`: a folder in it that is needed, or nothing.
 void prepare_directory(const fs::path& directory, const fs::path& inner, bool resuming) {
   if (!resuming && fs::exists(directory / "training.safetensors"))
-    throw ConfigError(fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out",
-                                  directory.string()));
+    throw ConfigError(
+        fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out", directory.string()));
   std::error_code error;
   fs::create_directories(inner.empty() ? directory : directory / inner, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
@@ -84,8 +84,10 @@ double Trainer::train_step(Metrics& sums) {
     ema_->update(step_);
     bad_steps_ = 0;
   } else if (++bad_steps_ >= 20) {
-    throw ConfigError(fmt::format("the gradient has not been finite for {} steps (now {}); a lower train.optimizer.lr may help, the last "
-                                  "checkpoint is untouched", bad_steps_, step_));
+    throw ConfigError(
+        fmt::format("the gradient has not been finite for {} steps (now {}); a lower train.optimizer.lr may help, the last "
+                    "checkpoint is untouched",
+                    bad_steps_, step_));
   }
   ++step_;
   const double loss = l.loss.item<double>();
@@ -139,7 +141,9 @@ void Trainer::append_metrics(const Metrics& metrics) {
 void Trainer::log(const Metrics& sums, int64_t steps, double rate) {
   Metrics line;
   for (const auto& [name, sum] : sums) line.emplace_back(name, sum / double(steps));
-  line.insert(line.end(), {{"grad_norm", norm_}, {"lr", optimizer_->learning_rate(step_ - 1)}, {"ema_decay", ema_->decay(step_ - 1)},
+  line.insert(line.end(), {{"grad_norm", norm_},
+                           {"lr", optimizer_->learning_rate(step_ - 1)},
+                           {"ema_decay", ema_->decay(step_ - 1)},
                            {"images_per_second", rate}});
   append_metrics(line);
 }

@@ -35,8 +35,9 @@ class ClassLabel final : public Conditioner {
     for (int64_t i = 0; i < count; ++i) {
       id[i] = annotations[size_t(i)].label;
       if (id[i] < 0 || id[i] >= o_.classes)
-        throw ConfigError(id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
-                                    : fmt::format("class {} is out of range: this model has {} classes, 0 to {}", id[i], o_.classes, o_.classes - 1));
+        throw ConfigError(
+            id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
+                      : fmt::format("class {} is out of range: this model has {} classes, 0 to {}", id[i], o_.classes, o_.classes - 1));
     }
     Condition condition;
     condition.classes = ids;

@@ -39,8 +39,7 @@ std::vector<uint8_t> read_bytes(const std::filesystem::path& file) {
   std::error_code error;
   const auto type = std::filesystem::status(file, error).type();
   if (type == std::filesystem::file_type::not_found)
-    throw ConfigError("there is no file " + quoted(file) +
-                      (file.is_absolute() ? "" : " in " + std::filesystem::current_path().string()));
+    throw ConfigError("there is no file " + quoted(file) + (file.is_absolute() ? "" : " in " + std::filesystem::current_path().string()));
   if (type == std::filesystem::file_type::directory) throw ConfigError(quoted(file) + " is a folder, not a file");
   const std::unique_ptr<gzFile_s, GzClose> in(gzopen(file.c_str(), "rb"));
   if (!in) throw ConfigError("cannot read " + quoted(file) + ": " + std::strerror(errno));

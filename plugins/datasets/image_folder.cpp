@@ -55,7 +55,8 @@ Listing list(const fs::path& folder, const std::vector<std::string>& extensions)
     const fs::path& entry = at->path();
     if (entry.filename().native().front() == '.') continue;
     std::error_code dangling;
-    if (fs::is_directory(entry, dangling)) found.folders.push_back(entry);
+    if (fs::is_directory(entry, dangling))
+      found.folders.push_back(entry);
     else if (std::find(extensions.begin(), extensions.end(), lower(entry.extension().string())) != extensions.end())
       found.images.push_back(entry);
   }
@@ -166,8 +167,7 @@ class ImageFolder final : public Dataset {
       text += ", " + size(image.height, image.width) + " resized";
     }
     text += ", the model wants " + size(shape_.height, shape_.width);
-    if (image.height < shape_.height || image.width < shape_.width)
-      throw ConfigError(text + "; set resize to smallest_side or stretch");
+    if (image.height < shape_.height || image.width < shape_.width) throw ConfigError(text + "; set resize to smallest_side or stretch");
     if (o_.crop == Crop::none && (image.height > shape_.height || image.width > shape_.width))
       throw ConfigError(text + "; set crop to center or random, or resize to stretch");
     return image;
@@ -192,8 +192,6 @@ class ImageFolder final : public Dataset {
 
 }  // namespace
 
-void register_dataset_image_folder(Registry& r) {
-  r.add<Dataset, ImageFolder>("image_folder", "image files, one sub-folder per class");
-}
+void register_dataset_image_folder(Registry& r) { r.add<Dataset, ImageFolder>("image_folder", "image files, one sub-folder per class"); }
 
 }  // namespace brume::plugins

@@ -112,8 +112,14 @@ struct Form {
   std::string_view word;
   double (*distance)(Point);
 };
-constexpr std::array<Form, 8> forms = {{{"circle", circle}, {"square", square}, {"triangle", triangle}, {"star", star},
-                                        {"cross", cross}, {"ring", ring}, {"heart", heart}, {"moon", moon}}};
+constexpr std::array<Form, 8> forms = {{{"circle", circle},
+                                        {"square", square},
+                                        {"triangle", triangle},
+                                        {"star", star},
+                                        {"cross", cross},
+                                        {"ring", ring},
+                                        {"heart", heart},
+                                        {"moon", moon}}};
 
 // ---- The other words -----------------------------------------------------------------------------------------------------
 
@@ -126,9 +132,14 @@ struct Colour {
   std::string_view word;
   Rgb rgb;
 };
-constexpr std::array<Colour, 8> colours = {{{"red", {0.88, 0.16, 0.18}}, {"green", {0.18, 0.68, 0.28}}, {"blue", {0.16, 0.38, 0.92}},
-                                            {"yellow", {0.97, 0.82, 0.12}}, {"purple", {0.58, 0.24, 0.78}},
-                                            {"orange", {0.96, 0.52, 0.10}}, {"pink", {0.97, 0.50, 0.70}}, {"cyan", {0.12, 0.74, 0.80}}}};
+constexpr std::array<Colour, 8> colours = {{{"red", {0.88, 0.16, 0.18}},
+                                            {"green", {0.18, 0.68, 0.28}},
+                                            {"blue", {0.16, 0.38, 0.92}},
+                                            {"yellow", {0.97, 0.82, 0.12}},
+                                            {"purple", {0.58, 0.24, 0.78}},
+                                            {"orange", {0.96, 0.52, 0.10}},
+                                            {"pink", {0.97, 0.50, 0.70}},
+                                            {"cyan", {0.12, 0.74, 0.80}}}};
 
 struct Size {
   std::string_view word;
@@ -246,7 +257,8 @@ class Shapes final : public Dataset {
       f.require(!chosen.empty(), key, "needs one word at least");
       for (size_t i = 0; i < chosen.size(); ++i) {
         const std::string& word = chosen[i];
-        if (std::find(known.begin(), known.end(), word) == known.end()) f.require(false, key, "unknown word '" + word + "'" + hint(word, known));
+        if (std::find(known.begin(), known.end(), word) == known.end())
+          f.require(false, key, "unknown word '" + word + "'" + hint(word, known));
         const auto here = chosen.begin() + static_cast<std::ptrdiff_t>(i);
         if (std::find(chosen.begin(), here, word) != here) f.require(false, key, "'" + word + "' is given twice");
       }
@@ -293,8 +305,12 @@ class Shapes final : public Dataset {
     const double level = random.between(b.lo, b.hi), angle = random.between(0, 2 * pi), tint = 0.04;
     const Rgb from = {level + random.between(-tint, tint), level + random.between(-tint, tint), level + random.between(-tint, tint)};
     const Rgb to = {from.r + b.rise, from.g + b.rise, from.b + b.rise};
-    return {.background = std::string(b.word), .from = from, .to = to, .direction = {std::cos(angle), std::sin(angle)},
-            .noise = b.noise, .objects = {}};
+    return {.background = std::string(b.word),
+            .from = from,
+            .to = to,
+            .direction = {std::cos(angle), std::sin(angle)},
+            .noise = b.noise,
+            .objects = {}};
   }
 
   Object object(Random& random, const std::string& form, const std::string& colour, const Scene& scene) const {
@@ -304,8 +320,14 @@ class Shapes final : public Dataset {
     const double x = o_.position * std::max(width / 2 - radius * reach, 0.0), y = o_.position * std::max(height / 2 - radius * reach, 0.0);
     const Point centre = {width / 2 + random.between(-x, x), height / 2 + random.between(-y, y)};
     const double angle = random.between(-o_.rotation, o_.rotation) * pi / 180;
-    Object o = {.form = form, .colour = colour, .size = std::string(size.word), .distance = find(forms, form).distance,
-                .rgb = find(colours, colour).rgb, .centre = centre, .radius = radius, .angle = angle};
+    Object o = {.form = form,
+                .colour = colour,
+                .size = std::string(size.word),
+                .distance = find(forms, form).distance,
+                .rgb = find(colours, colour).rgb,
+                .centre = centre,
+                .radius = radius,
+                .angle = angle};
     if (shape_.channels == 1) {  // there the words of colours mean nothing: light on dark, or dark on light
       const double grey = scene.from.r < 0.5 ? random.between(0.85, 1) : random.between(0, 0.15);
       o.colour.clear();

@@ -35,10 +35,12 @@ class Cfg final : public Guidance {
  public:
   struct Options {
     double scale = 1;
-    void declare(Fields& f) { f.field("scale", scale, "1 = the conditional model, 0 = the unconditional one, more = stronger", at_least(0)); }
+    void declare(Fields& f) {
+      f.field("scale", scale, "1 = the conditional model, 0 = the unconditional one, more = stronger", at_least(0));
+    }
   };
   explicit Cfg(const Options& o) : o_(o) {}
-  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner) const override {
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<CfgDenoiser>(std::move(inner), o_.scale);
   }
 

@@ -64,15 +64,17 @@ class Simple final : public Objective {
     const Tensor x = x0 + noise * each([](double s) { return s; });
     const Tensor wanted = x0 * each([&](double s) { return (1 - p.c_skip(s)) / p.c_out(s); }) -
                           noise * each([&](double s) { return p.c_skip(s) * s / p.c_out(s); });
-    const Tensor error = (model.network(x, sigmas, condition) - wanted) * each([&](double s) { return p.c_out(s) * target_scale(o_.target, s); });
+    const Tensor error =
+        (model.network(x, sigmas, condition) - wanted) * each([&](double s) { return p.c_out(s) * target_scale(o_.target, s); });
     return (penalty(error) * each([&](double s) { return o_.weighting->weight(s, o_.target); })).mean();
   }
 
  private:
   static std::vector<double> draw(const NoiseSchedule& schedule, int64_t count, at::Generator& random) {
     const auto options = at::TensorOptions().dtype(at::kDouble);
-    const Tensor t = schedule.timesteps() > 0 ? at::randint(schedule.timesteps(), {count}, random, options)
-                                              : at::rand({count}, random, options) * (schedule.t_max() - schedule.t_min()) + schedule.t_min();
+    const Tensor t = schedule.timesteps() > 0
+                         ? at::randint(schedule.timesteps(), {count}, random, options)
+                         : at::rand({count}, random, options) * (schedule.t_max() - schedule.t_min()) + schedule.t_min();
     std::vector<double> sigmas;
     for (int64_t i = 0; i < count; ++i) sigmas.push_back(schedule.sigma(t.data_ptr<double>()[i]));
     return sigmas;

@@ -1,6 +1,6 @@
 // Adam (Kingma & Ba 2015); a weight decay acts through the gradient.
-#include "config/registry.h"
 #include "numerics/adam.h"
+#include "config/registry.h"
 #include "numerics/learning_rate.h"
 
 namespace brume::plugins {

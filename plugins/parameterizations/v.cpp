@@ -21,6 +21,8 @@ class V final : public Parameterization {
 
 }  // namespace
 
-void register_parameterization_v(Registry& r) { r.add<Parameterization, V>("v", "the network predicts the velocity (progressive distillation)"); }
+void register_parameterization_v(Registry& r) {
+  r.add<Parameterization, V>("v", "the network predicts the velocity (progressive distillation)");
+}
 
 }  // namespace brume::plugins

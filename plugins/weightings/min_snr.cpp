@@ -15,9 +15,7 @@ class MinSnr final : public Weighting {
     void declare(Fields& f) { f.field("gamma", gamma, "SNR above which an image counts no more", more_than(0)); }
   };
   explicit MinSnr(const Options& o) : o_(o) {}
-  double weight(double sigma, Target target) const override {
-    return std::min(1.0, o_.gamma * sigma * sigma) * noise_units(sigma, target);
-  }
+  double weight(double sigma, Target target) const override { return std::min(1.0, o_.gamma * sigma * sigma) * noise_units(sigma, target); }
 
  private:
   Options o_;

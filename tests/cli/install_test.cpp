@@ -34,8 +34,8 @@ TEST(Install, BothProgramsLoadAPlugin) {
 TEST(Install, AnotherVersionIsNotFound) {
   const TempFolder folder;
   folder.file("CMakeLists.txt", "cmake_minimum_required(VERSION 3.25)\nproject(p LANGUAGES NONE)\nfind_package(brume 99 REQUIRED)\n");
-  const Finished done =
-      run({"cmake", "-G", "Ninja", "-S", folder.path().string(), "-B", folder.file("b"), "-DCMAKE_PREFIX_PATH=" + Projects::get().prefix().string()});
+  const Finished done = run({"cmake", "-G", "Ninja", "-S", folder.path().string(), "-B", folder.file("b"),
+                             "-DCMAKE_PREFIX_PATH=" + Projects::get().prefix().string()});
   EXPECT_NE(done.code, 0);
   EXPECT_NE(done.err.find("with requested version \"99\""), std::string::npos) << done.err;
 }

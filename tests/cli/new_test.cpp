@@ -83,8 +83,9 @@ TEST(New, TheInstalledProgramKnowsItsPrefix) {
   const Projects& projects = Projects::get();
   const Finished made = projects.run_installed({"new", "spacing", "wide", "-o", "a/b/wide/"}, {.folder = folder.path()});
   EXPECT_EQ(made.code, 0) << made.err;
-  EXPECT_NE(made.out.find("cmake -G Ninja -S a/b/wide -B a/b/wide/build -DCMAKE_PREFIX_PATH=" + fs::canonical(projects.prefix()).string() + " "),
-            std::string::npos)
+  EXPECT_NE(
+      made.out.find("cmake -G Ninja -S a/b/wide -B a/b/wide/build -DCMAKE_PREFIX_PATH=" + fs::canonical(projects.prefix()).string() + " "),
+      std::string::npos)
       << made.out;
   EXPECT_TRUE(fs::exists(folder.path() / "a/b/wide/wide.cpp"));
 }

@@ -72,11 +72,20 @@ TEST_F(Run, LeavesWhatItPromises) {
 TEST_F(Run, SamplesNeedTheCheckpointOnly) {
   fs::create_directories(path("elsewhere"));
   fs::copy_file(path(model()), path("elsewhere/m.safetensors"), fs::copy_options::overwrite_existing);
-  const Finished done = run_brume({"sample", "m.safetensors", "--classes", "star,1,circle", "-n", "6", "--steps", "3", "--sampler", "ddim", "--seed",
-                                   "5", "-o", "out.png", "--frames", "frames", "--strip", "strip.png", "--trajectory", "t.safetensors"},
+  const Finished done = run_brume({"sample",       "m.safetensors",
+                                   "--classes",    "star,1,circle",
+                                   "-n",           "6",
+                                   "--steps",      "3",
+                                   "--sampler",    "ddim",
+                                   "--seed",       "5",
+                                   "-o",           "out.png",
+                                   "--frames",     "frames",
+                                   "--strip",      "strip.png",
+                                   "--trajectory", "t.safetensors"},
                                   {path("elsewhere")});
   ASSERT_EQ(done.code, 0) << done.err;
-  for (const char* name : {"out.png", "frames/step_0003.png", "strip.png", "t.safetensors"}) EXPECT_TRUE(fs::exists(path("elsewhere") / name)) << name;
+  for (const char* name : {"out.png", "frames/step_0003.png", "strip.png", "t.safetensors"})
+    EXPECT_TRUE(fs::exists(path("elsewhere") / name)) << name;
   const io::NamedTensors t = io::load_tensors(path("elsewhere/t.safetensors").string());
   EXPECT_EQ(io::find(t, "x")->sizes(), (std::vector<int64_t>{4, 6, 3, 8, 8}));
   EXPECT_EQ(io::find(t, "x0")->sizes(), (std::vector<int64_t>{3, 6, 3, 8, 8}));
@@ -84,7 +93,8 @@ TEST_F(Run, SamplesNeedTheCheckpointOnly) {
 }
 
 TEST_F(Run, TheBatchChangesNothing) {
-  for (const char* batch : {"1", "4"}) ASSERT_EQ(at({"sample", model(), "-n", "5", "--batch", batch, "-o", std::string("b") + batch}).code, 0);
+  for (const char* batch : {"1", "4"})
+    ASSERT_EQ(at({"sample", model(), "-n", "5", "--batch", batch, "-o", std::string("b") + batch}).code, 0);
   for (int i = 0; i < 5; ++i) {
     const std::string name = "0000" + std::to_string(i) + ".png";
     EXPECT_EQ(io::read_image(path("b1/" + name).string()), io::read_image(path("b4/" + name).string())) << i;
@@ -98,14 +108,16 @@ TEST_F(Run, GivenNoiseIsUsed) {
   ASSERT_EQ(at({"sample", model(), "-n", "2", "-o", "given", "--trajectory", "b.safetensors", "--noise", "noise.safetensors"}).code, 0);
   const at::Tensor x = (*io::find(a, "x"))[4], y = (*io::find(io::load_tensors(path("b.safetensors").string()), "x"))[4];
   EXPECT_LT((x - y).abs().max().item<double>(), 0.1);
-  EXPECT_EQ(at({"sample", model(), "-n", "3", "-o", "given", "--noise", "noise.safetensors"}).err.find("error: the initial noise has shape [2, 3, 8, 8], "
-                                                                                                       "expected [3, 3, 8, 8]"),
+  EXPECT_EQ(at({"sample", model(), "-n", "3", "-o", "given", "--noise", "noise.safetensors"})
+                .err.find("error: the initial noise has shape [2, 3, 8, 8], "
+                          "expected [3, 3, 8, 8]"),
             0u);
 }
 
 TEST_F(Run, InterruptAndResume) {
-  const std::vector<std::string> long_run{"timeout", "--preserve-status", "-s", "INT", "4", BRUME_BINARY_DIR "/brume", "train", "tiny.yaml",
-                                          "--set",   "train.steps=1000000", "--out", "long"};
+  const std::vector<std::string> long_run{"timeout", "--preserve-status",       "-s",    "INT",
+                                          "4",       BRUME_BINARY_DIR "/brume", "train", "tiny.yaml",
+                                          "--set",   "train.steps=1000000",     "--out", "long"};
   const Finished stopped = run(long_run, {folder_->path()});
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_NE(stopped.err.find("continue with: brume train --resume long/training.safetensors"), std::string::npos) << stopped.err;
@@ -122,7 +134,8 @@ TEST_F(Run, InterruptAndResume) {
 TEST_F(Run, NoRoomForACheckpointLeavesThePreviousOne) {
   ASSERT_EQ(at({"train", "tiny.yaml", "--out", "full"}).code, 0);
   const std::string before = read_text(path("full/model.safetensors"));
-  const Finished done = run({"sh", "-c", "ulimit -f 16; exec " BRUME_BINARY_DIR "/brume train --resume full --set train.steps=25"}, {folder_->path()});
+  const Finished done =
+      run({"sh", "-c", "ulimit -f 16; exec " BRUME_BINARY_DIR "/brume train --resume full --set train.steps=25"}, {folder_->path()});
   EXPECT_EQ(done.code, 2) << done.err;
   EXPECT_NE(done.err.find("full/model.safetensors"), std::string::npos) << done.err;
   EXPECT_NE(done.err.find("previous file is unchanged"), std::string::npos) << done.err;
@@ -137,9 +150,11 @@ TEST_F(Run, ClassesThatAreNot) {
 
 TEST_F(Run, OverridesThatContradictTheCheckpoint) {
   EXPECT_EQ(at({"sample", model(), "--set", "model.network.channels=16"}).err,
-            "error: --set model.network.channels=16: run/model.safetensors has model.network.channels = 8; a checkpoint's model cannot be changed\n");
+            "error: --set model.network.channels=16: run/model.safetensors has model.network.channels = 8; a checkpoint's model cannot be "
+            "changed\n");
   EXPECT_EQ(at({"sample", model(), "-n", "1", "-o", "same.png", "--set", "model.network.channels=8"}).code, 0);
-  EXPECT_EQ(at({"sample", model(), "--sampler", "ddmi"}).err, "error: --sampler ddmi: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?\n");
+  EXPECT_EQ(at({"sample", model(), "--sampler", "ddmi"}).err,
+            "error: --sampler ddmi: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?\n");
 }
 
 TEST_F(Run, BrokenCheckpoints) {
@@ -183,8 +198,9 @@ TEST_F(Run, AllMistakesAtOnce) {
 }
 
 TEST_F(Run, ANetworkWithoutWeightsNeedsNoCheckpoint) {
-  folder_->file("gaussian.yaml", "model:\n  image: {channels: 1, height: 8, width: 8}\n  network: {type: gaussian, mean: 0.5, std: 0.001}\n"
-                                 "  parameterization: x0\nsample: {steps: 4}\n");
+  folder_->file("gaussian.yaml",
+                "model:\n  image: {channels: 1, height: 8, width: 8}\n  network: {type: gaussian, mean: 0.5, std: 0.001}\n"
+                "  parameterization: x0\nsample: {steps: 4}\n");
   ASSERT_EQ(at({"sample", "gaussian.yaml", "-n", "1", "-o", "gaussian.png"}).code, 0);
   for (const uint8_t v : io::read_image(path("gaussian.png").string(), 1).pixels) EXPECT_NEAR(v, 191, 2);
   EXPECT_EQ(at({"sample", "tiny.yaml"}).err,

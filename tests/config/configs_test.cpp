@@ -99,7 +99,8 @@ class SchemaCheck : public testing::Test {
 };
 
 TEST_F(SchemaCheck, RightConfigurations) {
-  EXPECT_EQ(wrong("model: {network: unet}\nsample: {steps: 20, sampler: {type: ddim, eta: 1}, guidance: [{type: cfg, scale: 2}, clip]}"), "");
+  EXPECT_EQ(wrong("model: {network: unet}\nsample: {steps: 20, sampler: {type: ddim, eta: 1}, guidance: [{type: cfg, scale: 2}, clip]}"),
+            "");
   EXPECT_EQ(wrong("sample: {guidance: cfg, spacing: {type: karras, sigma_min: null, rho: 5.5}}"), "");
   EXPECT_EQ(wrong("include: base.yaml\nsample: {sampler: {include: ddim.yaml}}"), "");
   EXPECT_EQ(wrong("train: {objective: {type: simple, weighting: {type: min_snr, gamma: 5}}}"), "");
@@ -142,7 +143,8 @@ TEST(Generated, ReferenceIsUpToDate) {
     text += fmt::format("## {}\n\n", kind);
     for (const std::string& name : builtins().names(kind)) text += describe_markdown(builtins(), kind, name);
   }
-  EXPECT_EQ(difference(content(source / "docs/reference.md"), text), "") << "regenerate: build/brume describe --markdown > docs/reference.md";
+  EXPECT_EQ(difference(content(source / "docs/reference.md"), text), "")
+      << "regenerate: build/brume describe --markdown > docs/reference.md";
 }
 
 }  // namespace

@@ -67,13 +67,15 @@ TEST(Errors, OutOfRange) {
 TEST(Errors, UnknownChoice) {
   EXPECT_EQ(mistakes("motor: {gear: {type: cog, finish: polishd}}"),
             "x.yaml:1:35: motor.gear: finish: unknown value 'polishd'; did you mean 'polished'?");
-  EXPECT_EQ(mistakes("motor: {gear: {type: cog, finish: gold}}"), "x.yaml:1:35: motor.gear: finish: unknown value 'gold'; known: rough, polished");
+  EXPECT_EQ(mistakes("motor: {gear: {type: cog, finish: gold}}"),
+            "x.yaml:1:35: motor.gear: finish: unknown value 'gold'; known: rough, polished");
   EXPECT_EQ(mistakes("motor: {gear: {type: cog, finish: [rough]}}"), "x.yaml:1:35: motor.gear: finish: expected a string, got a list");
 }
 
 TEST(Errors, RuleBetweenFields) {
   EXPECT_EQ(mistakes("motor: {gear: {type: cog, teeth: 4}}"), "x.yaml:1:34: motor.gear: teeth: must be more than ten times eta");
-  EXPECT_EQ(mistakes("motor:\n  gear:\n    {type: cog, eta: 1, teeth: 10}"), "x.yaml:3:32: motor.gear: teeth: must be more than ten times eta");
+  EXPECT_EQ(mistakes("motor:\n  gear:\n    {type: cog, eta: 1, teeth: 10}"),
+            "x.yaml:3:32: motor.gear: teeth: must be more than ten times eta");
   // Where the key of the rule is not written, it points at the plugin; a rule says nothing while its fields are wrong.
   EXPECT_EQ(mistakes("motor: {gear: {type: chain, first: {type: cog, teeth: 2, eta: 7}}}"),
             "x.yaml:1:63: motor.gear.first: eta = 7 is outside [0, 1]");
@@ -151,13 +153,15 @@ TEST(Errors, OfTheRealConfiguration) {
     return error_of([&] { read_configuration(registry, parse_yaml(yaml, "configs/x.yaml")); });
   };
   const auto known = [&](const char* kind) { return fmt::format("{}", fmt::join(registry.names(kind), ", ")); };
-  EXPECT_EQ(said("model: {network: unet}\nsample: {sampler: ddmi}"), "configs/x.yaml:2:19: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?");
+  EXPECT_EQ(said("model: {network: unet}\nsample: {sampler: ddmi}"),
+            "configs/x.yaml:2:19: sample.sampler: unknown sampler 'ddmi'; did you mean 'ddim'?");
   EXPECT_EQ(said("model: {network: unet}\nsample:\n  spacing: {type: karras, rhoo: 3}\n  sampler: {type: ddim, eta: 1.5}"),
             "configs/x.yaml:3:27: sample.spacing: unknown key 'rhoo'; did you mean 'rho'?\n"
             "configs/x.yaml:4:30: sample.sampler: eta = 1.5 is outside [0, 1]");
   EXPECT_EQ(said(""), "configs/x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
   EXPECT_EQ(said("model: {}"), "configs/x.yaml:1:8: model: missing 'network' (a network: " + known("network") + ")");
-  EXPECT_EQ(said("model: {network: unet}\ntrain: {steps: 3}"), "configs/x.yaml:2:8: train: missing 'data' (a dataset: " + known("dataset") + ")");
+  EXPECT_EQ(said("model: {network: unet}\ntrain: {steps: 3}"),
+            "configs/x.yaml:2:8: train: missing 'data' (a dataset: " + known("dataset") + ")");
   EXPECT_EQ(said("model: {network: {type: unet, multipliers: [1, 2, 2, 2], attention_resolutions: [7]}}"),
             "configs/x.yaml:1:18: model.network: attention_resolutions: no level has height 7; the levels have 32, 16, 8, 4");
   EXPECT_EQ(said("model: {network: unet, conditioner: {type: class_label, classes: 3}, class_names: [a, b]}"),

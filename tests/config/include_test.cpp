@@ -78,8 +78,7 @@ TEST_F(Include, Mistakes) {
   EXPECT_EQ(error("include: [me.yaml]\n"), "you.yaml:1:10: include: 'me.yaml' includes itself");
   EXPECT_EQ(error("include: main.yaml\n"), "main.yaml:1:10: include: 'main.yaml' includes itself");
   const std::string missing = error("include: nowhere.yaml\n");
-  EXPECT_EQ(missing.substr(0, missing.find(',')),
-            "main.yaml:1:10: include: no file 'nowhere.yaml' (looked for nowhere.yaml");
+  EXPECT_EQ(missing.substr(0, missing.find(',')), "main.yaml:1:10: include: no file 'nowhere.yaml' (looked for nowhere.yaml");
   EXPECT_NE(missing.find(", parts/nowhere.yaml, "), std::string::npos) << missing;
 }
 

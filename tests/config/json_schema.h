@@ -61,7 +61,9 @@ class JsonSchema {
     if (type == "integer") return v.is_number_integer();
     throw std::logic_error("the schema names an unknown type " + type);
   }
-  static std::vector<std::string> list(const Json& v) { return v.is_array() ? v.get<std::vector<std::string>>() : std::vector<std::string>{v}; }
+  static std::vector<std::string> list(const Json& v) {
+    return v.is_array() ? v.get<std::vector<std::string>>() : std::vector<std::string>{v};
+  }
 
   void walk(const Json& schema, const Json& value, const std::string& at, std::vector<std::string>& wrong) const {
     for (const auto& [key, rule] : schema.items()) {
@@ -79,9 +81,11 @@ class JsonSchema {
       } else if (key == "minimum" || key == "maximum" || key == "exclusiveMinimum") {
         if (!value.is_number()) continue;
         const double x = value, bound = rule;
-        if (key == "minimum" ? x < bound : key == "maximum" ? x > bound : x <= bound) no(value.dump() + " breaks " + key + " " + rule.dump());
+        if (key == "minimum" ? x < bound : key == "maximum" ? x > bound : x <= bound)
+          no(value.dump() + " breaks " + key + " " + rule.dump());
       } else if (key == "anyOf") {
-        if (std::none_of(rule.begin(), rule.end(), [&](const Json& s) { return valid(s, value); })) no(value.dump() + " fits nothing allowed here");
+        if (std::none_of(rule.begin(), rule.end(), [&](const Json& s) { return valid(s, value); }))
+          no(value.dump() + " fits nothing allowed here");
       } else if (key == "allOf") {
         for (const Json& s : rule) walk(s, value, at, wrong);
       } else if (key == "required") {

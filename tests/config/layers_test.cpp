@@ -94,7 +94,8 @@ TEST(Layers, NoPathsAroundTheLayers) {
 TEST(Layers, ConfigKnowsNoTorch) {
   for (const Include& i : includes()) {
     if (layer_of(i.file) != "config" || !of_torch(i.header)) continue;
-    const bool version = i.header == "torch/version.h" && (i.file == "framework/config/plugin.h" || i.file == "framework/config/plugin_loader.cpp");
+    const bool version =
+        i.header == "torch/version.h" && (i.file == "framework/config/plugin.h" || i.file == "framework/config/plugin_loader.cpp");
     EXPECT_TRUE(version) << i.text();
   }
 }
@@ -110,7 +111,8 @@ TEST(Layers, WholeTorchOnlyWhereNetworksAreMade) {
   for (const Include& i : includes()) {
     if (i.header != "torch/torch.h" && i.header != "torch/all.h" && i.header != "ATen/ATen.h") continue;
     bool may = false;
-    for (const char* folder : {"framework/nn/", "framework/train/", "plugins/networks/", "plugins/autoencoders/"}) may = may || i.file.starts_with(folder);
+    for (const char* folder : {"framework/nn/", "framework/train/", "plugins/networks/", "plugins/autoencoders/"})
+      may = may || i.file.starts_with(folder);
     EXPECT_TRUE(may) << i.text();
   }
 }

@@ -65,7 +65,8 @@ TEST(Override, BadForms) {
   EXPECT_EQ(set_error(plain, "motor..power=3"), "--set motor..power=3: 'motor..power' is not a path like sample.steps");
   EXPECT_EQ(set_error(plain, ".steps=3"), "--set .steps=3: '.steps' is not a path like sample.steps");
   EXPECT_EQ(set_error(plain, "steps.=3"), "--set steps.=3: 'steps.' is not a path like sample.steps");
-  EXPECT_EQ(set_error(plain, "steps=[1, 2"), "--set steps=[1, 2: steps: the value is not YAML: the '[' here is not closed, or a comma is missing after it");
+  EXPECT_EQ(set_error(plain, "steps=[1, 2"),
+            "--set steps=[1, 2: steps: the value is not YAML: the '[' here is not closed, or a comma is missing after it");
 }
 
 TEST(Override, AnOptionsOwnName) {

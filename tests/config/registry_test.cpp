@@ -66,9 +66,11 @@ TEST(Registry, ANameRegisteredTwiceNamesBothOrigins) {
 TEST(Registry, CreateReadsChecksAndMakes) {
   EXPECT_EQ(create<Gear>(toys(), parse_yaml("{type: cog, teeth: 9}", "x"))->ratio(), 9);
   EXPECT_EQ(error_of([] { create<Gear>(toys(), parse_yaml("{type: cog, teeth: 0, zz: 1}", "x")); }),
-            "x:1:20: gear: teeth = 0 is outside [1, 100]\nx:1:23: gear: unknown key 'zz'; known: type, teeth, eta, rho, locked, name, file, seed, "
+            "x:1:20: gear: teeth = 0 is outside [1, 100]\nx:1:23: gear: unknown key 'zz'; known: type, teeth, eta, rho, locked, name, "
+            "file, seed, "
             "bias, sizes, weights, words, finish");
-  EXPECT_EQ(error_of([] { create<Gear>(toys(), parse_yaml("{type: cog, name: broken}", "x")); }), "x:1:1: gear: a broken cog cannot be made");
+  EXPECT_EQ(error_of([] { create<Gear>(toys(), parse_yaml("{type: cog, name: broken}", "x")); }),
+            "x:1:1: gear: a broken cog cannot be made");
 }
 
 TEST(Describe, Table) {

@@ -103,9 +103,13 @@ TEST(Yaml, DumpParsesBackToTheSameTree) {
 
 TEST(Yaml, DumpKeepsEveryString) {
   for (const std::string text :
-       {"", " ", "plain", "two words", " leading", "trailing ", "a: b", "a:b", "#", "a #b", "- a", "-", "?", "? a", "...", "---", "<<", "=", "&a", "*a", "!t",
-        "|", ">", "%", "@", "`", "'", "\"", "it's", "say \"x\"", "[1]", "{a}", "a, b", "true", "false", "null", "~", "Null", "yes", "1", "1.0", "-1", "1e5",
-        "0x1F", ".inf", "nan", "line\nbreak", "tab\there", "back\\slash", "\x01\x1b", "\x7f", "é 雲 🌫", "\xc2\x85", "\xe2\x80\xa8", "C:\\dir", "a\r\nb"}) {
+       {"",        " ",           "plain",     "two words",   " leading", "trailing ", "a: b",        "a:b",      "#",
+        "a #b",    "- a",         "-",         "?",           "? a",      "...",       "---",         "<<",       "=",
+        "&a",      "*a",          "!t",        "|",           ">",        "%",         "@",           "`",        "'",
+        "\"",      "it's",        "say \"x\"", "[1]",         "{a}",      "a, b",      "true",        "false",    "null",
+        "~",       "Null",        "yes",       "1",           "1.0",      "-1",        "1e5",         "0x1F",     ".inf",
+        "nan",     "line\nbreak", "tab\there", "back\\slash", "\x01\x1b", "\x7f",      "é 雲 🌫", "\xc2\x85", "\xe2\x80\xa8",
+        "C:\\dir", "a\r\nb"}) {
     Value root = Value::map();
     root.set("key", Value::text(text, true));
     root.set(text, Value::text("as a key"));
@@ -123,7 +127,8 @@ TEST(Yaml, DumpKeepsEveryString) {
 
 TEST(Yaml, ResolvedDumpIsAFixpoint) {
   const Read once = read(
-      "motor:\n  gear: {type: chain, first: cog, rest: [plain, {type: cog, seed: 3, bias: ~, rho: .inf, eta: 1e-17, name: '1.5', words: [a, 'true', '']}]}\n"
+      "motor:\n  gear: {type: chain, first: cog, rest: [plain, {type: cog, seed: 3, bias: ~, rho: .inf, eta: 1e-17, name: '1.5', words: "
+      "[a, 'true', '']}]}\n"
       "cooler: {speed: 0.1}\nlabel: \"a: b # c\"\ngears: plain\n");
   const std::string dumped = dump_yaml(once.resolved);
   const Read twice = read(dumped);

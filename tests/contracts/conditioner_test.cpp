@@ -17,7 +17,8 @@ class ConditionerContract : public testing::TestWithParam<Specimen> {
   std::shared_ptr<const Conditioner> conditioner_ = make<Conditioner>(GetParam().yaml);
   std::vector<Annotation> annotations(int64_t count) const {
     std::vector<Annotation> all;
-    for (int64_t i = 0; i < count; ++i) all.push_back({.label = conditioner_->classes() ? i % conditioner_->classes() : -1, .caption = "a red circle"});
+    for (int64_t i = 0; i < count; ++i)
+      all.push_back({.label = conditioner_->classes() ? i % conditioner_->classes() : -1, .caption = "a red circle"});
     return all;
   }
 };
@@ -72,7 +73,8 @@ TEST_P(ConditionerContract, DropoutIsOfTheGeneratorAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, ConditionerContract,
-                         testing::ValuesIn(specimens("conditioner", {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}"})),
+                         testing::ValuesIn(specimens("conditioner", {"{type: class_label, classes: 3, dropout: 0}",
+                                                                     "{type: class_label, classes: 1, dropout: 0.5}"})),
                          readable);
 
 std::shared_ptr<const Conditioner> labels(double dropout) {

@@ -1,4 +1,5 @@
 // Every guidance: the identity at neutral settings, shapes and types kept, images independent of their batch.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
@@ -6,7 +7,6 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/randn.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <map>
 #include <thread>
@@ -57,7 +57,9 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
     return c;
   }
   std::shared_ptr<const Denoiser> inner_ = std::make_shared<ClassDenoiser>();
-  std::shared_ptr<const Denoiser> wrapped(const std::string& yaml) const { return make<Guidance>(yaml)->wrap(inner_); }
+  std::shared_ptr<const Denoiser> wrapped(const std::string& yaml) const {
+    return make<Guidance>(yaml)->wrap(inner_, {make<NoiseSchedule>("cosine"), no_models()});
+  }
 };
 
 TEST_P(GuidanceContract, NeutralSettingsAreTheIdentity) {
@@ -114,7 +116,8 @@ TEST_P(GuidanceContract, EightThreadsAtOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
-                         testing::ValuesIn(specimens("guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}", "{type: clip, range: 0.2, keep_direction: true}",
+                         testing::ValuesIn(specimens("guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
+                                                                  "{type: clip, range: 0.2, keep_direction: true}",
                                                                   "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
                          readable);
 
@@ -125,7 +128,9 @@ TEST_F(Guidances, CfgMovesAlongTheDifference) {
   const Tensor with = inner_->denoise(x, 1, classes()).x0, without = inner_->denoise(x, 1, *classes().null).x0;
   EXPECT_TRUE(at::allclose(wrapped("{type: cfg, scale: 3}")->denoise(x, 1, classes()).x0, without + 3 * (with - without), 1e-12, 1e-12));
   EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
-  EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {classes().classes, nullptr}); }),
+  EXPECT_EQ(error_of([&] {
+              wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {classes().classes, nullptr});
+            }),
             "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
 }
 

@@ -96,7 +96,8 @@ TEST_P(NetworkContract, ImageIDoesNotDependOnItsBatch) {
       for (int64_t first = 0; first + batch <= 16; first += batch) {
         const Tensor part = network->forward(x.narrow(0, first, batch).clone(), levels(16).narrow(0, first, batch).clone(),
                                              condition(16).slice(first, batch), nullptr);
-        ASSERT_TRUE(at::equal(part, all.narrow(0, first, batch))) << "images " << first << " to " << first + batch - 1 << ", " << toString(type);
+        ASSERT_TRUE(at::equal(part, all.narrow(0, first, batch)))
+            << "images " << first << " to " << first + batch - 1 << ", " << toString(type);
       }
     }
   }
@@ -203,12 +204,15 @@ TEST_P(NetworkContract, WeightsAreTheOnesItComputesWith) {
 INSTANTIATE_TEST_SUITE_P(
     Registry, NetworkContract,
     testing::ValuesIn(specimens(
-        "network", {"{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 4, resampling: residual, "
-                    "attention_order: new}",
-                    "{type: unet, channels: 16, groups: 8, multipliers: [1, 3], blocks: 2, resampling: pool, scale_shift: false, middle_attention: false, "
-                    "noise_embedding: {type: fourier, scale: 0.1}}",
-                    "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: false}",
-                    "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}"})),
+        "network",
+        {"{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 4, resampling: residual, "
+         "attention_order: new}",
+         "{type: unet, channels: 16, groups: 8, multipliers: [1, 3], blocks: 2, resampling: pool, scale_shift: false, middle_attention: "
+         "false, "
+         "noise_embedding: {type: fourier, scale: 0.1}}",
+         "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: "
+         "false}",
+         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}"})),
     [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });
 
 }  // namespace

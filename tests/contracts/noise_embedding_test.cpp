@@ -74,7 +74,8 @@ TEST_P(NoiseEmbeddingContract, LevelsAreToldApart) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, NoiseEmbeddingContract,
-                         testing::ValuesIn(specimens("noise_embedding", {"{type: sinusoidal, input: variance, scale: 1000}", "{type: sinusoidal, input: log_snr, sin_first: true}",
+                         testing::ValuesIn(specimens("noise_embedding", {"{type: sinusoidal, input: variance, scale: 1000}",
+                                                                         "{type: sinusoidal, input: log_snr, sin_first: true}",
                                                                          "{type: fourier, input: variance, scale: 4}"})),
                          readable);
 

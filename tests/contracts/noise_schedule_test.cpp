@@ -76,9 +76,10 @@ TEST_P(NoiseScheduleContract, TheFrameIsConsistent) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, NoiseScheduleContract,
-                         testing::ValuesIn(specimens("noise_schedule", {"{type: linear, timesteps: 50, rescale: true}", "{type: linear, timesteps: 2}",
-                                                                        "{type: cosine, timesteps: 4000}", "{type: cosine, timesteps: 10}",
-                                                                        "{type: angle, min_signal: 0.001, max_signal: 0.999}"})),
+                         testing::ValuesIn(specimens("noise_schedule",
+                                                     {"{type: linear, timesteps: 50, rescale: true}", "{type: linear, timesteps: 2}",
+                                                      "{type: cosine, timesteps: 4000}", "{type: cosine, timesteps: 10}",
+                                                      "{type: angle, min_signal: 0.001, max_signal: 0.999}"})),
                          readable);
 
 }  // namespace

@@ -81,7 +81,8 @@ class ObjectiveContract : public testing::TestWithParam<Specimen> {
 
 TEST_P(ObjectiveContract, NothingToLearnFromAPerfectModel) {
   over_models([&](const NoiseSchedule& schedule, const std::string& p) {
-    const double perfect = loss(KnowingModel(schedule, p, x0_, 0)).item<double>(), wrong = loss(KnowingModel(schedule, p, x0_, 1)).item<double>();
+    const double perfect = loss(KnowingModel(schedule, p, x0_, 0)).item<double>(),
+                 wrong = loss(KnowingModel(schedule, p, x0_, 1)).item<double>();
     EXPECT_GE(perfect, 0);
     EXPECT_GT(wrong, 0);
     EXPECT_LT(perfect, 1e-4 * wrong);
@@ -142,8 +143,10 @@ TEST_P(ObjectiveContract, SigmasAreOfTheSchedule) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, ObjectiveContract,
-                         testing::ValuesIn(specimens("objective", {"{type: simple, loss: mae, target: image}", "{type: simple, loss: huber, target: v}",
-                                                                   "{type: simple, target: image, weighting: min_snr}", "{type: simple, target: v, weighting: p2}"})),
+                         testing::ValuesIn(specimens("objective",
+                                                     {"{type: simple, loss: mae, target: image}", "{type: simple, loss: huber, target: v}",
+                                                      "{type: simple, target: image, weighting: min_snr}",
+                                                      "{type: simple, target: v, weighting: p2}"})),
                          readable);
 
 /// A network that is wrong by e is wrong by |c_out| e in x0, whatever it predicts: the loss on a target follows.

@@ -48,7 +48,8 @@ TEST_P(OptimizerContract, GradientsAreClearedAndTheirNormReturned) {
 
 TEST_P(OptimizerContract, ClippingScalesTheWholeGradient) {
   const std::vector<Weight> clipped = some_weights(1), scaled = some_weights(1), loose = some_weights(1), free = some_weights(1);
-  const auto a = optimizer(clipped, "clip: 2"), b = optimizer(scaled, "clip: 0"), c = optimizer(loose, "clip: 1.0e+9"), d = optimizer(free, "clip: 0");
+  const auto a = optimizer(clipped, "clip: 2"), b = optimizer(scaled, "clip: 0"), c = optimizer(loose, "clip: 1.0e+9"),
+             d = optimizer(free, "clip: 0");
   for (int64_t step = 0; step < 5; ++step) {
     const double scale = step == 2 ? 1e-3 : 10;  // one gradient is below the limit
     set_gradients(clipped, uint64_t(step), scale);
@@ -58,8 +59,7 @@ TEST_P(OptimizerContract, ClippingScalesTheWholeGradient) {
     set_gradients(scaled, uint64_t(step), norm > 2 ? scale * 2 / (norm + 1e-6) : scale);
     b->update(step), c->update(step), d->update(step);
   }
-  for (size_t i = 0; i < clipped.size(); ++i)
-    EXPECT_LT((clipped[i].tensor - scaled[i].tensor).abs().max().item<double>(), 1e-5) << i;
+  for (size_t i = 0; i < clipped.size(); ++i) EXPECT_LT((clipped[i].tensor - scaled[i].tensor).abs().max().item<double>(), 1e-5) << i;
   EXPECT_TRUE(same(loose, free));
   EXPECT_FALSE(same(clipped, free));
 }
@@ -132,7 +132,8 @@ TEST_P(OptimizerContract, TheLearningRateOfTheReference) {
     const auto opt = optimizer(some_weights(1), keys, kwargs.value("num_training_steps", 100));
     const auto& rates = reference["lr_at_step_0_to_100"];
     ASSERT_EQ(rates.size(), 101u);
-    for (size_t step = 0; step < rates.size(); ++step) EXPECT_NEAR(opt->learning_rate(int64_t(step)), rates[step].get<double>(), 1e-15) << step;
+    for (size_t step = 0; step < rates.size(); ++step)
+      EXPECT_NEAR(opt->learning_rate(int64_t(step)), rates[step].get<double>(), 1e-15) << step;
   }
 }
 
@@ -149,7 +150,9 @@ TEST_P(OptimizerContract, TheLearningRateIsUsed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, OptimizerContract,
-                         testing::ValuesIn(specimens("optimizer", {"{type: adam, weight_decay: 0.1}", "{type: adamw, weight_decay: 0.1, beta1: 0}"})), readable);
+                         testing::ValuesIn(specimens("optimizer",
+                                                     {"{type: adam, weight_decay: 0.1}", "{type: adamw, weight_decay: 0.1, beta1: 0}"})),
+                         readable);
 
 }  // namespace
 }  // namespace brume::test

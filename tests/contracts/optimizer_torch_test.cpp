@@ -24,7 +24,8 @@ double difference(const std::string& yaml, Options options) {
     set_gradients(weights, uint64_t(step), scale);
     opt->update(step);
     theirs.step();
-    for (size_t i = 0; i < ours.size(); ++i) largest = std::max(largest, (ours[i].tensor - weights[i].tensor).detach().abs().max().template item<double>());
+    for (size_t i = 0; i < ours.size(); ++i)
+      largest = std::max(largest, (ours[i].tensor - weights[i].tensor).detach().abs().max().template item<double>());
   }
   EXPECT_FALSE(same(ours, some_weights(1)));
   return largest;

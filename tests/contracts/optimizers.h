@@ -19,7 +19,8 @@ inline std::vector<Weight> some_weights(uint64_t seed) {
   at::Generator random = at::detail::createCPUGenerator(seed);
   std::vector<Weight> weights;
   for (const std::vector<int64_t>& shape : {std::vector<int64_t>{3, 2, 3, 3}, {7}, {200, 301}, {1}})
-    weights.push_back({"w" + std::to_string(weights.size()), at::randn(shape, random, at::TensorOptions().dtype(at::kFloat)).set_requires_grad(true)});
+    weights.push_back(
+        {"w" + std::to_string(weights.size()), at::randn(shape, random, at::TensorOptions().dtype(at::kFloat)).set_requires_grad(true)});
   return weights;
 }
 

@@ -46,7 +46,9 @@ class Parameters final : public Fields {
   void field(std::string_view n, double& v, std::string_view d, Range r) override { number(n, v, d, r); }
   void field(std::string_view n, std::string&, std::string_view d) override { seen(n, d); }
   void field(std::string_view n, std::filesystem::path&, std::string_view d) override { seen(n, d); }
-  void field(std::string_view n, std::optional<int64_t>& v, std::string_view d, Range r) override { number(n, v ? double(*v) : r.hi, d, r); }
+  void field(std::string_view n, std::optional<int64_t>& v, std::string_view d, Range r) override {
+    number(n, v ? double(*v) : r.hi, d, r);
+  }
   void field(std::string_view n, std::optional<double>& v, std::string_view d, Range r) override { number(n, v.value_or(r.hi), d, r); }
   void field(std::string_view n, std::vector<int64_t>& v, std::string_view d, Range r) override {
     seen(n, d);
@@ -111,8 +113,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryPlugin, testing::ValuesIn(every_plugin()
 TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
-  for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "network", "noise_embedding", "noise_schedule", "objective", "optimizer",
-                           "parameterization", "sampler", "spacing", "weighting"})
+  for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "network", "noise_embedding", "noise_schedule", "objective",
+                           "optimizer", "parameterization", "sampler", "spacing", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

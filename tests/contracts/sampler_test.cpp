@@ -24,13 +24,14 @@ class SamplerContract : public testing::TestWithParam<Specimen> {
   static constexpr double s_ = 0.6;
   std::shared_ptr<const Sampler> sampler_ = make<Sampler>(GetParam().yaml);
   GaussianDenoiser denoiser_{s_};
+  std::shared_ptr<const NoiseSchedule> schedule_ = make<NoiseSchedule>("linear");
   bool deterministic() const { return sampler_->order() > 0; }
 
   Tensor run(const Tensor& x, const std::vector<double>& sigmas, uint64_t seed = 1, int64_t first = 0,
              std::function<bool(const Step&)> observer = {}) const {
     const Condition none;
     const auto noise = per_image_noise(seed, first);
-    brume::Run run{none, *noise, std::move(observer)};
+    brume::Run run{none, *noise, std::move(observer), schedule_.get()};
     return sampler_->sample(denoiser_, x, sigmas, run);
   }
   /// The relative error at the end of the ODE.
@@ -92,9 +93,11 @@ TEST_P(SamplerContract, EndsWithTheDistributionOfTheData) {
 
 TEST_P(SamplerContract, FreshNoiseIsUsed) {
   if (deterministic()) {
-    EXPECT_TRUE(at::equal(run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 1), run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 2)));
+    EXPECT_TRUE(
+        at::equal(run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 1), run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 2)));
   } else {
-    EXPECT_FALSE(at::equal(run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 1), run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 2)));
+    EXPECT_FALSE(
+        at::equal(run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 1), run(at::full({2, 3}, 5.0, f64), curved(10, 0.1, 10), 2)));
   }
 }
 
@@ -164,7 +167,8 @@ TEST_P(SamplerContract, ItsInputIsLeftAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, SamplerContract,
-                         testing::ValuesIn(specimens("sampler", {"{type: ddim, eta: 0.5}", "{type: ddim, eta: 1}", "{type: ddpm, variance: large}"})),
+                         testing::ValuesIn(specimens("sampler",
+                                                     {"{type: ddim, eta: 0.5}", "{type: ddim, eta: 1}", "{type: ddpm, variance: large}"})),
                          readable);
 
 /// The law that ties them: DDPM's small variance is DDIM at eta 1 (Song et al. 2021, sec. 4.1).
@@ -184,7 +188,9 @@ TEST(Samplers, LearnedVarianceNeedsOne) {
   const Condition none;
   const auto noise = per_image_noise(1, 0);
   brume::Run run{none, *noise, {}};
-  EXPECT_EQ(error_of([&] { make<Sampler>("{type: ddpm, variance: learned_range}")->sample(denoiser, at::zeros({1, 1}, f64), {10, 4, 0}, run); }),
+  EXPECT_EQ(error_of([&] {
+              make<Sampler>("{type: ddpm, variance: learned_range}")->sample(denoiser, at::zeros({1, 1}, f64), {10, 4, 0}, run);
+            }),
             "this model has no learned variance; choose variance: small or large");
 }
 

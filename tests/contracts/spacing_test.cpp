@@ -65,9 +65,7 @@ TEST_P(SpacingContract, StepsPlusOneDescendingSigmas) {
   }
 }
 
-TEST_P(SpacingContract, TheSameEachTime) {
-  EXPECT_EQ(spacing(20)->sigmas(*schedule_, 20), spacing(20)->sigmas(*schedule_, 20));
-}
+TEST_P(SpacingContract, TheSameEachTime) { EXPECT_EQ(spacing(20)->sigmas(*schedule_, 20), spacing(20)->sigmas(*schedule_, 20)); }
 
 TEST_P(SpacingContract, MoreStepsThanTimesDescendOrAreRefused) {
   const int64_t steps = 300;

@@ -34,12 +34,14 @@ TEST_P(WeightingContract, TheSameWhateverTheTarget) {
   // An error of the noise weighs w e^2; that same error, seen as one of the target, is e / sqrt(noise_units).
   for (double sigma = 1e-3; sigma < 1.001e3; sigma *= 1.2) {
     const double noise = w_->weight(sigma, Target::noise);
-    for (const Target target : targets) ASSERT_NEAR(w_->weight(sigma, target) / noise_units(sigma, target) / noise, 1, 1e-12) << "sigma " << sigma;
+    for (const Target target : targets)
+      ASSERT_NEAR(w_->weight(sigma, target) / noise_units(sigma, target) / noise, 1, 1e-12) << "sigma " << sigma;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, WeightingContract,
-                         testing::ValuesIn(specimens("weighting", {"{type: min_snr, gamma: 1}", "{type: p2, gamma: 0.5, k: 2}"})), readable);
+                         testing::ValuesIn(specimens("weighting", {"{type: min_snr, gamma: 1}", "{type: p2, gamma: 0.5, k: 2}"})),
+                         readable);
 
 TEST(NoiseUnits, AnErrorOfTheNoiseInEachTarget) {
   // x = x0 + sigma n at fixed x: an error e of n is one of -sigma e in x0 and of sqrt(1 + sigma^2) e in v.

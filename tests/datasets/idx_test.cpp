@@ -161,8 +161,8 @@ TEST_F(Idx, WrongMagic) {
   EXPECT_EQ(error(), begins + "nothing, not with 00 00 08 03");
   write_file(images, counting_images(5, 3, 4));
   write_file(labels, counting_images(5, 3, 4));
-  EXPECT_EQ(error(), "x.yaml:1:1: dataset: '" + labels +
-                         "' is not an idx file of labels: it starts with 00 00 08 03, not with 00 00 08 01");
+  EXPECT_EQ(error(),
+            "x.yaml:1:1: dataset: '" + labels + "' is not an idx file of labels: it starts with 00 00 08 03, not with 00 00 08 01");
 }
 
 TEST_F(Idx, WrongLength) {
@@ -219,7 +219,8 @@ TEST(FashionMnist, IsReadWhole) {
   if (!fs::exists(data)) GTEST_SKIP() << "no " << data << " (set BRUME_SHARED to where the shared data is)";
   const ImageShape wanted{1, 32, 32};
   const Opened set("{type: idx, fit: pad, images: " + (data / "t10k-images-idx3-ubyte.gz").string() +
-                       ", labels: " + (data / "t10k-labels-idx1-ubyte.gz").string() + "}", wanted);
+                       ", labels: " + (data / "t10k-labels-idx1-ubyte.gz").string() + "}",
+                   wanted);
   ASSERT_EQ(set.data->size(), 10000);
   EXPECT_EQ(set.data->classes().size(), 10u);
   std::vector<int> counts(10, 0);

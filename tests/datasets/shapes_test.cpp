@@ -142,9 +142,10 @@ TEST(Shapes, FormsStayInsideTheImage) {
 TEST(Shapes, FormsCanBeToldApart) {
   std::map<std::string, std::vector<float>> drawn;
   for (const std::string form : {"circle", "square", "triangle", "star", "cross", "ring", "heart", "moon"})
-    drawn[form] = Opened("{type: shapes, position: 0, rotation: 0, sizes: [large], backgrounds: [dark], forms: [" + form + "]}", {1, 32, 32})
-                      .read(4)
-                      .pixels;
+    drawn[form] =
+        Opened("{type: shapes, position: 0, rotation: 0, sizes: [large], backgrounds: [dark], forms: [" + form + "]}", {1, 32, 32})
+            .read(4)
+            .pixels;
   for (const auto& [a, first] : drawn)
     for (const auto& [b, second] : drawn) {
       double difference = 0;

@@ -3,9 +3,9 @@
 
 #include "nn/group_norm.h"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -127,9 +127,9 @@ struct Shape {
 };
 
 const std::vector<Shape> shapes = {
-    {{1, 6, 5, 5}, 3},     {{2, 6, 1, 1}, 3},   {{2, 40, 7, 7}, 8},   {{3, 32, 1, 1}, 8},    {{5, 64, 8, 8}, 32}, {{16, 48, 3, 5}, 6},
-    {{1, 33, 2, 3}, 11},   {{2, 4, 6, 6}, 4},   {{3, 100, 4, 4}, 1},  {{1, 32, 80, 80}, 32}, {{2, 320, 24, 24}, 32},
-    {{2, 40, 49}, 8},      {{1, 1, 1, 9}, 1},   {{2, 64, 1}, 32},
+    {{1, 6, 5, 5}, 3},      {{2, 6, 1, 1}, 3},   {{2, 40, 7, 7}, 8}, {{3, 32, 1, 1}, 8},  {{5, 64, 8, 8}, 32},
+    {{16, 48, 3, 5}, 6},    {{1, 33, 2, 3}, 11}, {{2, 4, 6, 6}, 4},  {{3, 100, 4, 4}, 1}, {{1, 32, 80, 80}, 32},
+    {{2, 320, 24, 24}, 32}, {{2, 40, 49}, 8},    {{1, 1, 1, 9}, 1},  {{2, 64, 1}, 32},
 };
 
 std::string describe(const Shape& shape, const std::string& rest) {
@@ -213,9 +213,9 @@ TEST_F(GroupNorm, KernelsAgreeWithTheDefinition) {
           const bool silu = bits & 1, modulated = bits & 2, channels_last = bits & 4, shifted = bits & 8;
           const Inputs base(shape.sizes, shifted ? 30 : 0, modulated);
           const auto parameters = modulated && !silu && dtype == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
-          expect_close_to_definition(shape, base, dtype, parameters, silu, channels_last,
-                                     describe(shape, std::string(isa_name(isa)) + " " + at::toString(dtype) + " case " +
-                                                         std::to_string(bits)));
+          expect_close_to_definition(
+              shape, base, dtype, parameters, silu, channels_last,
+              describe(shape, std::string(isa_name(isa)) + " " + at::toString(dtype) + " case " + std::to_string(bits)));
         }
       }
     }
@@ -233,8 +233,8 @@ TEST_F(GroupNorm, SiluIsAccurateOverTheWholeRange) {
     const at::Tensor low = group_norm_silu(x.to(at::kBFloat16), 1, zero, z, eps, true).reshape({-1});
     EXPECT_LT((((low.to(at::kDouble) - exact) / exact).abs().nan_to_num()).max().item<double>(), 4.1e-3) << isa_name(isa);
     for (double end : {-1e30, -200.0, 200.0, 1e30}) {
-      const at::Tensor far = group_norm_silu(x, 1, zero, zero + end, eps, true), low_far =
-          group_norm_silu(x.to(at::kBFloat16), 1, zero, zero + end, eps, true);
+      const at::Tensor far = group_norm_silu(x, 1, zero, zero + end, eps, true),
+                       low_far = group_norm_silu(x.to(at::kBFloat16), 1, zero, zero + end, eps, true);
       for (const at::Tensor& value : {far, low_far}) {
         EXPECT_NEAR(value.max().item<double>() / std::abs(end), end > 0 ? 1 : 0, 4e-3) << isa_name(isa) << " " << end;
         EXPECT_NEAR(value.min().item<double>() / std::abs(end), end > 0 ? 1 : 0, 4e-3) << isa_name(isa) << " " << end;

@@ -51,14 +51,16 @@ Estimate ScriptedDenoiser::denoise(const Tensor& x, double sigma, const Conditio
 
 Trajectory run(const SchedulerConfig& config, std::shared_ptr<const Denoiser> denoiser, const Tensor& x, const std::vector<double>& sigmas,
                Noise& noise) {
-  for (const auto& g : config.sample.guidance) denoiser = g->wrap(denoiser);
+  for (const auto& g : config.sample.guidance) denoiser = g->wrap(denoiser, {config.noise, no_models()});
   Trajectory trajectory;
   const Condition condition;
-  Run run{condition, noise, [&](const Step& step) {
+  Run run{condition, noise,
+          [&](const Step& step) {
             if (step.index > 0) trajectory.x.push_back(step.x * config.signal(step.sigma));
             trajectory.x0.push_back(step.x0);
             return true;
-          }};
+          },
+          config.noise.get()};
   const Tensor last = config.sample.sampler->sample(*denoiser, x / config.signal(sigmas.front()), sigmas, run);
   trajectory.x.push_back(last * config.signal(sigmas.back()));
   return trajectory;

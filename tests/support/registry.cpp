@@ -18,8 +18,10 @@ const std::map<std::string, std::string> least = {
 std::string label_of(const std::string& yaml) {
   std::string label;
   for (const char c : yaml.starts_with("{type: ") ? yaml.substr(7) : yaml) {
-    if (std::isalnum(static_cast<unsigned char>(c))) label += c;
-    else if (!label.empty() && label.back() != '_') label += '_';
+    if (std::isalnum(static_cast<unsigned char>(c)))
+      label += c;
+    else if (!label.empty() && label.back() != '_')
+      label += '_';
   }
   while (!label.empty() && label.back() == '_') label.pop_back();
   return label;

@@ -115,7 +115,8 @@ TEST_P(Training, AnImageDoesNotDependOnItsBatch) {
     if (!guided) options.guidance.clear();
     const Tensor one_by_one = pipeline->sample(ask(16, 1, 3), options);
     EXPECT_GT(one_by_one.abs().max().item<double>(), 0.1);
-    for (const int64_t batch : {2, 3, 5, 16}) EXPECT_TRUE(pipeline->sample(ask(16, batch, 3), options).equal(one_by_one)) << batch << guided;
+    for (const int64_t batch : {2, 3, 5, 16})
+      EXPECT_TRUE(pipeline->sample(ask(16, batch, 3), options).equal(one_by_one)) << batch << guided;
     EXPECT_FALSE(pipeline->sample(ask(16, 16, 4), options).equal(one_by_one));
   }
 }
@@ -160,7 +161,8 @@ TEST(Training, ClassesOfModelAndDataMustAgree) {
   const TempFolder folder;
   Loaded l = load("fp32");
   l.config.model.conditioner = make<Conditioner>("{type: class_label, classes: 7}");
-  EXPECT_EQ(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }), "model.conditioner has 7 classes and train.data has 5");
+  EXPECT_EQ(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }),
+            "model.conditioner has 7 classes and train.data has 5");
 }
 
 TEST(Sampling, BatchNoiseNeedsTheWholeBatch) {

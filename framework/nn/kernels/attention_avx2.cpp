@@ -6,8 +6,10 @@ namespace attention_on_avx2 {
 }  // namespace attention_on_avx2
 
 void attention_avx2(const AttentionHead& head, bool bf16) {
-  if (bf16) attention_on_avx2::attend<uint16_t>(head);
-  else attention_on_avx2::attend<float>(head);
+  if (bf16)
+    attention_on_avx2::attend<uint16_t>(head);
+  else
+    attention_on_avx2::attend<float>(head);
 }
 
 }  // namespace brume::nn::kernels

@@ -6,14 +6,20 @@
 template <class T>
 float load(T value);
 template <>
-inline float load<float>(float value) { return value; }
+inline float load<float>(float value) {
+  return value;
+}
 template <>
-inline float load<uint16_t>(uint16_t value) { return __builtin_bit_cast(float, uint32_t(value) << 16); }
+inline float load<uint16_t>(uint16_t value) {
+  return __builtin_bit_cast(float, uint32_t(value) << 16);
+}
 
 template <class T>
 T store(float value);
 template <>
-inline float store<float>(float value) { return value; }
+inline float store<float>(float value) {
+  return value;
+}
 template <>
 inline uint16_t store<uint16_t>(float value) {  // round to nearest even
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
@@ -36,7 +42,8 @@ inline float exp_nonpositive(float x) {
 constexpr int64_t together = 4;  // queries
 
 template <class T>
-void attend_rows(const AttentionHead& h, int64_t first, int64_t count, const float* keys_t, const float* values, float* scores, float* sums) {
+void attend_rows(const AttentionHead& h, int64_t first, int64_t count, const float* keys_t, const float* values, float* scores,
+                 float* sums) {
   const T* q = static_cast<const T*>(h.q.data);
   T* out = static_cast<T*>(h.out);
   const int64_t n = h.keys, d = h.width;

@@ -6,8 +6,10 @@ namespace attention_on_generic {
 }  // namespace attention_on_generic
 
 void attention_generic(const AttentionHead& head, bool bf16) {
-  if (bf16) attention_on_generic::attend<uint16_t>(head);
-  else attention_on_generic::attend<float>(head);
+  if (bf16)
+    attention_on_generic::attend<uint16_t>(head);
+  else
+    attention_on_generic::attend<float>(head);
 }
 
 }  // namespace brume::nn::kernels

@@ -48,7 +48,7 @@ struct Vector {
   static Pair<Vector> load(const Bf16* p, Whole) {
     const I v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return {{_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)),
-            _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))}};
+             _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))}};
   }
   static void store(Bf16* p, Whole, Pair<Vector> v) {
     const I packed = _mm256_blend_epi16(_mm256_srli_epi32(rounded(v.at[0]), 16), rounded(v.at[1]), 0xaa);

@@ -66,7 +66,7 @@ struct Vector {
   static __mmask32 mask(Part part) { return (__mmask32{1} << part.count) - 1; }  // 0 < count < 32
   static Pair<Vector> widen(I v) {
     return {{_mm512_castsi512_ps(_mm512_slli_epi32(v, 16)),
-            _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))}};
+             _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))}};
   }
   /// To the nearest bf16, ties to even. NaNs whose payload came from a bf16 stay NaNs. The lower halves are compared, both vectors'
   /// at once, with the tie 0x8000; an odd last bit counts as one more.

@@ -41,6 +41,8 @@ class ScaledLinear final : public NoiseSchedule {
 
 }  // namespace
 
-void register_noise_scaled_linear(Registry& r) { r.add<NoiseSchedule, ScaledLinear>("scaled_linear", "square roots of beta in equal steps (Stable Diffusion)"); }
+void register_noise_scaled_linear(Registry& r) {
+  r.add<NoiseSchedule, ScaledLinear>("scaled_linear", "square roots of beta in equal steps (Stable Diffusion)");
+}
 
 }  // namespace brume::plugins

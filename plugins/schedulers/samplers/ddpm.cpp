@@ -26,7 +26,10 @@ class Ddpm final : public Sampler {
     Variance variance = Variance::small;
     void declare(Fields& f) {
       f.choice("variance", variance, "of the noise added at each step",
-               {{"small", Variance::small}, {"large", Variance::large}, {"learned", Variance::learned}, {"learned_range", Variance::learned_range}});
+               {{"small", Variance::small},
+                {"large", Variance::large},
+                {"learned", Variance::learned},
+                {"learned_range", Variance::learned_range}});
     }
   };
   explicit Ddpm(const Options& o) : o_(o) {}

@@ -35,6 +35,8 @@ class Leading final : public Spacing {
 
 }  // namespace
 
-void register_spacing_leading(Registry& r) { r.add<Spacing, Leading>("leading", "every k-th training time, counted from the first (DDIM)"); }
+void register_spacing_leading(Registry& r) {
+  r.add<Spacing, Leading>("leading", "every k-th training time, counted from the first (DDIM)");
+}
 
 }  // namespace brume::plugins
