@@ -14,7 +14,7 @@ namespace brume {
 
 double noise_quantity(NoiseQuantity quantity, double sigma, const NoiseSchedule& schedule) {
   switch (quantity) {
-    case NoiseQuantity::timestep: return schedule.time(sigma);
+    case NoiseQuantity::timestep: return schedule.timestep(sigma);
     case NoiseQuantity::variance: return 1 / (1 + 1 / (sigma * sigma));
     case NoiseQuantity::log_snr: return -2 * std::log(sigma);
   }

@@ -22,6 +22,9 @@ class NoiseSchedule {
   /// Number of training times of a discrete schedule (t = 0 ... timesteps - 1); 0 for a continuous one.
   virtual int64_t timesteps() const { return 0; }
 
+  /// What a network that is told the timestep is told.
+  virtual double timestep(double sigma) const { return time(sigma); }
+
   /// alpha(sigma): the network's frame is alpha * x. Variance-preserving unless a schedule says otherwise.
   virtual double signal(double sigma) const { return 1 / std::sqrt(1 + sigma * sigma); }
   /// Standard deviation of x where sampling starts.

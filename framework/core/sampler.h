@@ -12,7 +12,7 @@ namespace brume {
 /// One step of a run, as an observer sees it: before x moves on from `sigma`.
 struct Step {
   int64_t index;
-  int64_t count;
+  int64_t count;  ///< 0 where it is not known beforehand
   double sigma;
   const Tensor& x;   ///< x = x0 + sigma * noise
   const Tensor& x0;  ///< the denoiser's estimate
@@ -39,6 +39,8 @@ class Sampler {
   virtual Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const = 0;
   /// Order of convergence on the probability-flow ODE; 0 for samplers that add noise.
   virtual int order() const = 0;
+  /// True where it takes its own steps between the first sigma and the last.
+  virtual bool own_steps() const { return false; }
 };
 
 }  // namespace brume

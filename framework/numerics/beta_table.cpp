@@ -40,6 +40,14 @@ double BetaTable::time(double sigma) const {
   return double(i - 1) + (std::log(sigma) - lo) / (hi - lo);
 }
 
+std::vector<double> betas_of(const std::function<double(double)>& alpha_bar, int64_t timesteps, double max_beta) {
+  std::vector<double> betas;
+  const double steps = double(timesteps);
+  for (int64_t t = 0; t < timesteps; ++t)
+    betas.push_back(std::min(1 - alpha_bar(double(t + 1) / steps) / alpha_bar(double(t) / steps), max_beta));
+  return betas;
+}
+
 std::vector<double> linspace(double first, double last, int64_t count) {
   std::vector<double> values(static_cast<size_t>(count));
   const double step = count > 1 ? (last - first) / double(count - 1) : 0;

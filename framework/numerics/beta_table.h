@@ -1,6 +1,7 @@
 #pragma once
 // The noise levels of a discrete variance-preserving process (Ho et al. 2020): beta_t -> alpha_bar_t -> sigma_t.
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace brume {
@@ -22,6 +23,9 @@ class BetaTable {
   void fill_sigmas();
   std::vector<double> alpha_bars_, sigmas_;
 };
+
+/// beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta), the betas of a process given by alpha_bar(u), u in [0, 1].
+std::vector<double> betas_of(const std::function<double(double)>& alpha_bar, int64_t timesteps, double max_beta);
 
 /// `count` values from `first` to `last`, both included.
 std::vector<double> linspace(double first, double last, int64_t count);

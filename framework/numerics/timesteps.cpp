@@ -2,13 +2,44 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "config/errors.h"
+#include "numerics/beta_table.h"
 
 namespace brume {
 
 void declare_final(Fields& f, FinalSigma& value) {
   f.choice("final", value, "where the run ends: sigma = 0, or the schedule's smallest sigma",
            {{"zero", FinalSigma::zero}, {"minimum", FinalSigma::minimum}});
+}
+
+void declare_inclusive(Fields& f, bool& value) {
+  f.field("inclusive", value,
+          "the lowest level of the grid is a step; false: it is left out, and the grid has one level more (DPM-Solver)");
+}
+
+void SigmaRange::declare(Fields& f) {
+  f.field("sigma_min", sigma_min, "last sigma before the final one; null = the schedule's smallest", more_than(0));
+  f.field("sigma_max", sigma_max, "first sigma; null = the schedule's largest", more_than(0));
+  f.require(!sigma_min || !sigma_max || *sigma_min < *sigma_max, "sigma_min", "must be less than sigma_max");
+}
+
+SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
+  const double hi = sigma_max.value_or(schedule.sigma(schedule.t_max())), lo = sigma_min.value_or(schedule.sigma(schedule.t_min()));
+  if (lo >= hi) throw ConfigError(fmt::format("sigma_min {} is not less than sigma_max {}", lo, hi));
+  return {lo, hi};
+}
+
+std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count) {
+  std::vector<double> sampled;
+  for (const double place : linspace(0, double(levels.size() - 1), count)) {
+    const size_t i = std::min(size_t(place), levels.size() - 2);
+    const double fraction = place - double(i);
+    sampled.push_back(std::exp(std::log(levels[i]) * (1 - fraction) + std::log(levels[i + 1]) * fraction));
+  }
+  return sampled;
 }
 
 std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma) {

@@ -1,5 +1,6 @@
 #pragma once
 // What the spacings that choose training times share.
+#include <optional>
 #include <vector>
 
 #include "config/fields.h"
@@ -11,6 +12,23 @@ namespace brume {
 enum class FinalSigma { zero, minimum };
 
 void declare_final(Fields& f, FinalSigma& value);
+/// Whether the lowest level of the grid is a step of its own; where not, the grid has one more level and the lowest is left out,
+/// so that the run goes from the last but one to the final sigma (DPM-Solver's way).
+void declare_inclusive(Fields& f, bool& value);
+
+/// The ends of a grid in sigma; those of the schedule where they are not given.
+struct SigmaRange {
+  std::optional<double> sigma_min, sigma_max;
+  void declare(Fields& f);
+  struct Ends {
+    double lo, hi;
+  };
+  /// Throws ConfigError where lo is not less than hi.
+  Ends of(const NoiseSchedule& schedule) const;
+};
+
+/// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
+std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
 
 /// The sigmas at descending `times`, then the final one. Throws ConfigError where two times coincide: there are more steps
 /// than training times.

@@ -1,7 +1,6 @@
 // The cosine schedule of Improved DDPM (Nichol & Dhariwal 2021, eq. 17).
 //
 //   alpha_bar(u) = cos^2(pi/2 (u + s) / (1 + s)),  beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta)
-#include <algorithm>
 #include <cmath>
 
 #include "config/registry.h"
@@ -33,11 +32,7 @@ class Cosine final : public NoiseSchedule {
  private:
   static std::vector<double> betas(const Options& o) {
     const auto alpha_bar = [&](double u) { return std::pow(std::cos((u + o.s) / (1 + o.s) * M_PI / 2), 2); };
-    std::vector<double> betas;
-    const double steps = double(o.timesteps);
-    for (int64_t t = 0; t < o.timesteps; ++t)
-      betas.push_back(std::min(1 - alpha_bar(double(t + 1) / steps) / alpha_bar(double(t) / steps), o.max_beta));
-    return betas;
+    return betas_of(alpha_bar, o.timesteps, o.max_beta);
   }
   BetaTable table_;
 };

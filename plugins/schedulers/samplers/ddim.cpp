@@ -1,22 +1,32 @@
 // DDIM (Song, Meng & Ermon 2021, eq. 12), in the sigma frame an Euler step with optional fresh noise.
 //
 //   up = eta to sqrt(1 - (to/from)^2),  down = sqrt(to^2 - up^2),  x' = x0 + (down/from) (x - x0) + up noise
+//
+// k-diffusion's "Euler ancestral" is the same at eta = 1.
 #include <ATen/TensorOperators.h>
 
-#include <cmath>
-
 #include "config/registry.h"
-#include "core/sampler.h"
+#include "numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {
 
+struct DdimOptions {
+  double eta = 0, s_noise = 1;
+  void declare(Fields& f) {
+    f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1));
+    f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0));
+  }
+};
+
+struct EulerAncestralOptions : DdimOptions {
+  EulerAncestralOptions() { eta = 1; }
+};
+
+template <class O>
 class Ddim final : public Sampler {
  public:
-  struct Options {
-    double eta = 0;
-    void declare(Fields& f) { f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1)); }
-  };
+  using Options = O;
   explicit Ddim(const Options& o) : o_(o) {}
   int order() const override { return o_.eta == 0 ? 1 : 0; }
 
@@ -26,11 +36,10 @@ class Ddim final : public Sampler {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Estimate d = denoiser.denoise(x, from, run.condition);
       run.report({i, steps, from, x, d.x0});
-      const double up = to < from ? o_.eta * to * std::sqrt(1 - (to / from) * (to / from)) : 0;
-      const double down = std::sqrt(to * to - up * up);
+      const auto [down, up] = ancestral_step(from, to, o_.eta);
       const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // where the noise direction is taken from
       x = d.x0 + (x - clean) * (down / from);
-      if (up > 0) x = x + run.noise.draw(x, from, to) * up;
+      if (up > 0) x = x + run.noise.draw(x, from, to) * (o_.s_noise * up);
     }
     return x;
   }
@@ -41,6 +50,9 @@ class Ddim final : public Sampler {
 
 }  // namespace
 
-void register_sampler_ddim(Registry& r) { r.add<Sampler, Ddim>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)"); }
+void register_sampler_ddim(Registry& r) {
+  r.add<Sampler, Ddim<DdimOptions>>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)");
+  r.add<Sampler, Ddim<EulerAncestralOptions>>("euler_ancestral", "Euler in sigma with ancestral noise: DDIM at eta 1");
+}
 
 }  // namespace brume::plugins

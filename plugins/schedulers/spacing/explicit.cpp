@@ -12,10 +12,12 @@ class Explicit final : public Spacing {
  public:
   struct Options {
     std::vector<double> times = {}, sigmas = {};
+    bool interpolate = false;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("times", times, "training times, descending", at_least(0));
       f.field("sigmas", sigmas, "sigmas, descending, without the final one", more_than(0));
+      f.field("interpolate", interpolate, "resample the list to the number of steps, linearly in log sigma (\"align your steps\")");
       declare_final(f, final_sigma);
       f.require(times.empty() || sigmas.empty(), "sigmas", "give times or sigmas, not both");
       f.require(descending(times), "times", "must descend");
@@ -31,8 +33,19 @@ class Explicit final : public Spacing {
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const size_t given = o_.sigmas.empty() ? o_.times.size() : o_.sigmas.size();
-    if (given != size_t(steps)) throw ConfigError(fmt::format("the list has {} entries and steps is {}; they must agree", given, steps));
-    return o_.sigmas.empty() ? sigmas_at(schedule, o_.times, o_.final_sigma) : with_final(o_.sigmas, schedule, o_.final_sigma);
+    if (given != size_t(steps) && !(o_.interpolate && given > 1))
+      throw ConfigError(fmt::format("the list has {} entries and steps is {}; they must agree, or interpolate be true", given, steps));
+    const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1 + 1e-6;
+    for (const double s : o_.sigmas)
+      if (s > hi * slack || s < lo / slack)
+        throw ConfigError(fmt::format("sigma {} is outside the schedule's [{:.6g}, {:.6g}]", s, lo, hi));
+    std::vector<double> levels = o_.sigmas;
+    if (levels.empty()) {
+      levels = sigmas_at(schedule, o_.times, o_.final_sigma);
+      levels.pop_back();
+    }
+    if (given != size_t(steps)) levels = log_interpolated(levels, steps);
+    return with_final(std::move(levels), schedule, o_.final_sigma);
   }
 
  private:

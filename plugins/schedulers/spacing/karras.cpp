@@ -1,8 +1,6 @@
 // The spacing of EDM (Karras et al. 2022, eq. 5).
 //
 //   sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i = 0 ... n-1
-#include <fmt/format.h>
-
 #include <cmath>
 
 #include "config/registry.h"
@@ -17,24 +15,23 @@ class Karras final : public Spacing {
  public:
   struct Options {
     double rho = 7;
-    std::optional<double> sigma_min, sigma_max;
+    SigmaRange range;
+    bool inclusive = true;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("rho", rho, "curvature: larger puts more steps at low noise", at_least(1));
-      f.field("sigma_min", sigma_min, "last sigma before the final one; null = the schedule's smallest", more_than(0));
-      f.field("sigma_max", sigma_max, "first sigma; null = the schedule's largest", more_than(0));
+      range.declare(f);
+      declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
-      f.require(!sigma_min || !sigma_max || *sigma_min < *sigma_max, "sigma_min", "must be less than sigma_max");
     }
   };
   explicit Karras(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    const double hi = o_.sigma_max.value_or(schedule.sigma(schedule.t_max()));
-    const double lo = o_.sigma_min.value_or(schedule.sigma(schedule.t_min()));
-    if (lo >= hi) throw ConfigError(fmt::format("sigma_min {} is not less than sigma_max {}", lo, hi));
-    std::vector<double> sigmas = linspace(std::pow(hi, 1 / o_.rho), std::pow(lo, 1 / o_.rho), steps);
+    const auto [lo, hi] = o_.range.of(schedule);
+    std::vector<double> sigmas = linspace(std::pow(hi, 1 / o_.rho), std::pow(lo, 1 / o_.rho), steps + !o_.inclusive);
     for (double& s : sigmas) s = std::pow(s, o_.rho);
+    if (!o_.inclusive) sigmas.pop_back();
     return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }
 

@@ -13,9 +13,11 @@ class Leading final : public Spacing {
  public:
   struct Options {
     int64_t offset = 0;
+    bool inclusive = true;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("offset", offset, "added to every time (Stable Diffusion: 1); discrete schedules only", at_least(0));
+      declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
     }
   };
@@ -23,9 +25,11 @@ class Leading final : public Spacing {
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const bool discrete = schedule.timesteps() > 0;
-    const double stride = discrete ? double(schedule.timesteps() / steps) : (schedule.t_max() - schedule.t_min()) / double(steps);
+    const int64_t levels = steps + !o_.inclusive, first = o_.inclusive ? 0 : 1;
+    const double stride = discrete ? double(schedule.timesteps() / levels) : (schedule.t_max() - schedule.t_min()) / double(levels);
     std::vector<double> times;
-    for (int64_t i = steps - 1; i >= 0; --i) times.push_back(schedule.t_min() + double(i) * stride + (discrete ? double(o_.offset) : 0));
+    for (int64_t i = levels - 1; i >= first; --i)
+      times.push_back(schedule.t_min() + double(i) * stride + (discrete ? double(o_.offset) : 0));
     return sigmas_at(schedule, times, o_.final_sigma);
   }
 

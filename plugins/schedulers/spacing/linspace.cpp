@@ -14,22 +14,33 @@ namespace {
 class Linspace final : public Spacing {
  public:
   struct Options {
-    bool round = true;
+    bool round = true, linear_sigma = false, inclusive = true;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("round", round, "round to the integers a discrete schedule was trained at");
+      f.choice("between", linear_sigma, "sigma between those integers, where they are not rounded to: linear in log sigma or in sigma",
+               {{"log_sigma", false}, {"sigma", true}});
+      declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
     }
   };
   explicit Linspace(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    std::vector<double> times = linspace(schedule.t_min(), schedule.t_max(), steps);
-    if (steps == 1) times = {schedule.t_max()};
+    const bool discrete = schedule.timesteps() > 0;
+    std::vector<double> times = linspace(schedule.t_min(), schedule.t_max(), steps + !o_.inclusive);
+    if (steps == 1 && o_.inclusive) times = {schedule.t_max()};
     std::reverse(times.begin(), times.end());
-    if (o_.round && schedule.timesteps() > 0)
+    if (!o_.inclusive) times.pop_back();
+    if (o_.round && discrete)
       for (double& t : times) t = std::nearbyint(t);
-    return sigmas_at(schedule, times, o_.final_sigma);
+    std::vector<double> sigmas = sigmas_at(schedule, times, o_.final_sigma);
+    if (o_.linear_sigma && discrete)
+      for (size_t i = 0; i < times.size(); ++i) {
+        const double below = std::floor(times[i]), fraction = times[i] - below;
+        sigmas[i] = schedule.sigma(below) * (1 - fraction) + schedule.sigma(std::ceil(times[i])) * fraction;
+      }
+    return sigmas;
   }
 
  private:

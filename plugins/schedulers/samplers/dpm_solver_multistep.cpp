@@ -1,0 +1,99 @@
+// DPM-Solver++ and DPM-Solver, multistep (Lu et al. 2022b, alg. 2; 2022a): the last predictions give the slope, and from order 3
+// the curvature, of the prediction along lambda = -log sigma; the exponential integral of that is exact (see
+// numerics/exponential.h for the coefficients).
+//
+//   D1 = (D_i - D_(i-1)) / r,  r = h_(i-1) / h_i                                          order 2
+//   x' = keep x + d0 D_i + slope D1 + curvature D2 + noise n
+//
+// eta = 0 is the ODE, 1 the SDE ("sde-dpmsolver++", k-diffusion's dpmpp_2m_sde and dpmpp_3m_sde).
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "config/registry.h"
+#include "core/sampler.h"
+#include "numerics/multistep.h"
+
+namespace brume::plugins {
+namespace {
+
+struct MultistepOptions {
+  int64_t order = 2;
+  bool heun = false, lower_order_final = true, euler_at_final = false;
+  double eta = 0, s_noise = 1;
+  Prediction prediction = Prediction::data;
+  void declare(Fields& f) {
+    f.field("order", order, "predictions used", within(1, 3));
+    f.choice("solver", heun, "how the slope is weighted where there is no curvature: half of d0, or the exact integral",
+             {{"midpoint", false}, {"heun", true}});
+    f.field("lower_order_final", lower_order_final, "with fewer than 15 steps, end with orders 2 and 1");
+    f.field("euler_at_final", euler_at_final, "end with order 1 in any case");
+    f.field("eta", eta, "0 = the ODE, 1 = the reverse SDE", prediction == Prediction::data ? at_least(0) : within(0, 1));
+    f.field("s_noise", s_noise, "standard deviation of the SDE's noise", more_than(0));
+    f.require(prediction == Prediction::data || eta == 0 || eta == 1, "eta", "must be 0 or 1 with noise prediction");
+  }
+};
+
+/// What sets the members of the family apart: their defaults.
+struct Dpmpp : MultistepOptions {};
+struct Dpmpp2m : MultistepOptions {
+  Dpmpp2m() { lower_order_final = false; }
+};
+struct Dpmpp2mSde : Dpmpp2m {
+  Dpmpp2mSde() { eta = 1; }
+};
+struct Dpmpp3mSde : Dpmpp2mSde {
+  Dpmpp3mSde() { order = 3, heun = true; }
+};
+struct Dpm : MultistepOptions {
+  Dpm() { prediction = Prediction::noise; }
+};
+
+template <class O>
+class DpmMultistep final : public Sampler {
+ public:
+  using Options = O;
+  explicit DpmMultistep(const Options& o) : o_(o) {}
+  int order() const override { return o_.eta > 0 ? 0 : int(o_.order); }
+
+  Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    const int64_t steps = int64_t(sigmas.size()) - 1;
+    PredictionHistory past(o_.prediction, o_.order);
+    for (int64_t i = 0; i < steps; ++i) {
+      const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
+      const Tensor x0 = denoiser.denoise(x, from, run.condition).x0;
+      run.report({i, steps, from, x, x0});
+      past.add(x, x0, from);
+      if (to == 0) return x0;
+      const ExponentialStep step = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
+      const auto [slope, curvature] = past.derivatives(order_of(i, steps), std::log(from / to));
+      Tensor next = x * step.keep + past.newest() * step.d0;
+      if (slope.defined()) next = next + slope * (curvature.defined() || o_.heun ? step.slope : step.midpoint);
+      if (curvature.defined()) next = next + curvature * step.curvature;
+      if (step.noise > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * step.noise);
+      x = next;
+    }
+    return x;
+  }
+
+ private:
+  int64_t order_of(int64_t i, int64_t steps) const {
+    const int64_t left = steps - i;
+    if (left == 1 && o_.euler_at_final) return 1;
+    return o_.lower_order_final && steps < 15 ? std::min(o_.order, left) : o_.order;
+  }
+  Options o_;
+};
+
+}  // namespace
+
+void register_sampler_dpm_solver_multistep(Registry& r) {
+  r.add<Sampler, DpmMultistep<Dpmpp>>("dpmpp_multistep", "DPM-Solver++, multistep, order 1 to 3, ODE or SDE");
+  r.add<Sampler, DpmMultistep<Dpm>>("dpm_solver_multistep", "DPM-Solver (noise prediction), multistep, order 1 to 3, ODE or SDE");
+  r.add<Sampler, DpmMultistep<Dpmpp2m>>("dpmpp_2m", "DPM-Solver++(2M)");
+  r.add<Sampler, DpmMultistep<Dpmpp2mSde>>("dpmpp_2m_sde", "DPM-Solver++(2M) SDE");
+  r.add<Sampler, DpmMultistep<Dpmpp3mSde>>("dpmpp_3m_sde", "DPM-Solver++(3M) SDE");
+}
+
+}  // namespace brume::plugins

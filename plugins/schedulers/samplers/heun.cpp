@@ -1,0 +1,52 @@
+// Heun's method (Karras et al. 2022, alg. 1 and, with churn, alg. 2): Euler's step, then the mean of the slopes at both ends.
+//
+//   y = x + (to - sigma) d(x, sigma),  x' = x + (to - sigma) (d(x, sigma) + d(y, to)) / 2,  d = (x - x0) / sigma
+//
+// The last step, to sigma = 0, is Euler's. In other frames than sigma: the general form, alg. 3 and eq. 81 of the same paper.
+#include <ATen/TensorOperators.h>
+
+#include "config/registry.h"
+#include "numerics/ode_frame.h"
+#include "numerics/stochastic.h"
+
+namespace brume::plugins {
+namespace {
+
+class Heun final : public Sampler {
+ public:
+  struct Options {
+    Churn churn;
+    Frame frame;
+    void declare(Fields& f) {
+      churn.declare(f);
+      frame.declare(f);
+    }
+  };
+  explicit Heun(const Options& o) : o_(o) {}
+  int order() const override { return o_.churn.adds_noise() ? 0 : 2; }
+
+  Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    const int64_t steps = int64_t(sigmas.size()) - 1;
+    for (int64_t i = 0; i < steps; ++i) {
+      const Tensor before = x;
+      const double sigma = o_.churn.raise(x, sigmas[size_t(i)], steps, run.noise), to = sigmas[size_t(i) + 1];
+      const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0;
+      run.report({i, steps, sigmas[size_t(i)], before, x0});
+      const Frame::Point here = o_.frame.at(sigma, run.schedule), there = o_.frame.at(to, run.schedule);
+      const Tensor y = x * here.scale, slope = here.slope(x, x0);
+      const double h = there.u - here.u;
+      x = (y + slope * h) / there.scale;
+      if (to > 0) x = (y + (slope + there.slope(x, denoiser.denoise(x, to, run.condition).x0)) * (h / 2)) / there.scale;
+    }
+    return x;
+  }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_sampler_heun(Registry& r) { r.add<Sampler, Heun>("heun", "Heun's method (EDM), in sigma or another frame, with churn"); }
+
+}  // namespace brume::plugins

@@ -1,0 +1,85 @@
+// Pseudo linear multistep (Liu et al. 2022, PNDM): Adams-Bashforth weights for equal steps, on the noise estimates.
+//
+//   e = (x - x0) / sigma,  x' = x + (to - sigma) (55 e_i - 59 e_(i-1) + 37 e_(i-2) - 9 e_(i-3)) / 24
+//
+// The step itself is DDIM's (eq. 11 there). They differ in how they start: pndm by three pseudo Runge-Kutta steps (eq. 13), which
+// ask at half of a step of training time too; plms by one of Heun's method; ipndm (Zhang & Chen 2023) by lower orders.
+#include <ATen/TensorOperators.h>
+
+#include <cmath>
+
+#include "config/registry.h"
+#include "core/sampler.h"
+#include "numerics/exponential.h"
+
+namespace brume::plugins {
+namespace {
+
+enum class Start { runge_kutta, heun, lower_orders };
+
+template <Start start>
+struct PndmOptions {
+  int64_t order = 4;
+  void declare(Fields& f) { f.field("order", order, "noise estimates used", within(1, 4)); }
+};
+
+template <Start start>
+class Pndm final : public Sampler {
+ public:
+  using Options = PndmOptions<start>;
+  explicit Pndm(const Options& o) : o_(o) {}
+  int order() const override { return 1; }  // unequal steps in sigma leave the weights first order only
+
+  Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    const int64_t steps = int64_t(sigmas.size()) - 1;
+    std::vector<Tensor> past;  // noise estimates, the newest first
+    for (int64_t i = 0; i < steps; ++i) {
+      const double sigma = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
+      const auto noise_at = [&](const Tensor& y, double s) { return (y - denoiser.denoise(y, s, run.condition).x0) / s; };
+      const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0, e = (x - x0) / sigma;
+      run.report({i, steps, sigma, x, x0});
+      past.insert(past.begin(), e);
+      if (int64_t(past.size()) > o_.order) past.pop_back();
+      Tensor mean;
+      if (start == Start::runge_kutta && i < 3 && o_.order > 1 && to > 0) {
+        mean = runge_kutta(x, e, sigma, to, run, noise_at);
+      } else if (start == Start::heun && i == 0 && o_.order > 1 && to > 0) {
+        mean = (e + noise_at(x + e * (to - sigma), to)) * 0.5;
+      } else {
+        mean = weighted_sum(weights(past.size()), past);
+      }
+      x = x + mean * (to - sigma);
+    }
+    return x;
+  }
+
+ private:
+  static std::vector<double> weights(size_t count) {
+    switch (count) {
+      case 1: return {1};
+      case 2: return {3.0 / 2, -1.0 / 2};
+      case 3: return {23.0 / 12, -16.0 / 12, 5.0 / 12};
+      default: return {55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24};
+    }
+  }
+  /// The mean noise of the classical Runge-Kutta method in training time.
+  template <class F>
+  static Tensor runge_kutta(const Tensor& x, const Tensor& e1, double sigma, double to, const Run& run, const F& noise_at) {
+    const NoiseSchedule& schedule = run.training_times();
+    const double mid = schedule.sigma((schedule.time(sigma) + schedule.time(to)) / 2);
+    const Tensor e2 = noise_at(x + e1 * (mid - sigma), mid), e3 = noise_at(x + e2 * (mid - sigma), mid);
+    const Tensor e4 = noise_at(x + e3 * (to - sigma), to);
+    return (e1 + e2 * 2 + e3 * 2 + e4) / 6;
+  }
+  Options o_;
+};
+
+}  // namespace
+
+void register_sampler_pndm(Registry& r) {
+  r.add<Sampler, Pndm<Start::runge_kutta>>("pndm", "pseudo linear multistep, started by Runge-Kutta steps");
+  r.add<Sampler, Pndm<Start::heun>>("plms", "pseudo linear multistep, started by a step of Heun's (Stable Diffusion)");
+  r.add<Sampler, Pndm<Start::lower_orders>>("ipndm", "pseudo linear multistep, started by lower orders");
+}
+
+}  // namespace brume::plugins

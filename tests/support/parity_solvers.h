@@ -1,0 +1,84 @@
+#pragma once
+// The solvers of huggingface/diffusers said in brume's words: everything beside DDPM and DDIM (parity_diffusers.h).
+#include "support/parity_diffusers.h"
+
+namespace brume::test {
+
+/// The noise schedule of a diffusers configuration as brume's YAML. Sets `unsupported` where there is none.
+std::string diffusers_noise_yaml(const nlohmann::json& config, double max_sigma, std::string& unsupported);
+
+/// Tells the network the reference's own times, one after another, and keeps every x it was asked at.
+class RecordingDenoiser final : public Denoiser {
+ public:
+  /// How x reaches the network where that is not c_in x (peculiar recipes).
+  using Scaled = std::function<Tensor(const Tensor& x, double sigma)>;
+  RecordingDenoiser(ScriptedNetwork network, const SchedulerConfig& config, std::vector<double> told);
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
+
+  struct Call {
+    Tensor x;
+    double sigma;
+  };
+  mutable std::vector<Call> calls;
+  /// The x that is handed on is the scaled one, as diffusers' own tests have it (recipe E).
+  bool replace_x = false;
+
+ private:
+  ScriptedNetwork network_;
+  const SchedulerConfig& config_;
+  std::vector<double> told_;
+};
+
+struct SolverRequest {
+  std::string scheduler;
+  nlohmann::json config;  ///< absent keys take diffusers' defaults
+  int64_t steps = 0;
+  nlohmann::json set_timesteps = nlohmann::json::object(), step = nlohmann::json::object();  ///< their other arguments
+  std::vector<double> told;  ///< the reference's timesteps: what the network is told at each call
+  int64_t start = 0;         ///< the call a run begins with
+};
+
+class DiffusersSolver {
+ public:
+  explicit DiffusersSolver(const SolverRequest& request);
+  const std::string& unsupported() const { return unsupported_; }
+  const std::string& yaml() const { return yaml_; }
+  const SchedulerConfig& config() const { return config_; }
+  /// Factor of x between brume's frame and the one the reference keeps it in.
+  double frame(double sigma) const { return sigma_frame_ ? 1 : config_.signal(sigma); }
+  /// x0 + noise at the level of the call a run begins with, in the reference's frame (add_noise).
+  Tensor noisy(const Tensor& x0, const Tensor& noise) const;
+  /// x after every call of `step`, in the reference's frame; `x` is where it starts. `replace_x`: recipe E of diffusers' tests.
+  std::vector<Tensor> run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, bool replace_x = false) const;
+  static bool knows(const std::string& scheduler);
+
+ private:
+  template <class T>
+  T get(const char* key, T otherwise) const;
+  bool is(const char* prefix) const { return request_.scheduler.starts_with(prefix); }
+  bool flag(const char* key) const { return get(key, false); }
+  void read();
+  std::string sampler_yaml();
+  std::string multistep_yaml(const char* plain, const char* noise);
+  std::string parameterization_yaml() const;
+  std::string guidance_yaml() const;
+  std::string noise_yaml();
+  std::string final_yaml() const;
+  std::string spacing_yaml();
+  std::string curve_yaml(const std::string& plain) const;
+  std::string flow_spacing_yaml() const;
+  std::string consistency_spacing_yaml() const;
+  std::string told_spacing_yaml() const;
+  std::vector<Tensor> run_langevin(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
+  std::vector<Tensor> run_replacing(const RecordingDenoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Noise& noise) const;
+  std::vector<double> run_sigmas() const;
+  int64_t calls_before_start() const;
+
+  SolverRequest request_;
+  int64_t steps_ = 0, training_times_ = 1000;
+  bool sigma_frame_ = false, two_calls_ = false, repeat_last_ = false, leaves_lowest_out_ = false;
+  std::string unsupported_, yaml_;
+  SchedulerConfig config_;
+};
+
+}  // namespace brume::test
