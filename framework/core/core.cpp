@@ -17,6 +17,7 @@ double noise_quantity(NoiseQuantity quantity, double sigma, const NoiseSchedule&
     case NoiseQuantity::timestep: return schedule.timestep(sigma);
     case NoiseQuantity::variance: return 1 / (1 + 1 / (sigma * sigma));
     case NoiseQuantity::log_snr: return -2 * std::log(sigma);
+    case NoiseQuantity::quarter_log: return std::log(sigma) / 4;
   }
   throw std::logic_error("unknown noise quantity");
 }

@@ -13,9 +13,10 @@ namespace brume {
 
 /// The quantity a network is told (c_noise).
 enum class NoiseQuantity {
-  timestep,  ///< the schedule's training time
-  variance,  ///< sigma^2 / (1 + sigma^2), the noise power of a variance-preserving process
-  log_snr    ///< -2 log sigma
+  timestep,    ///< the schedule's training time
+  variance,    ///< sigma^2 / (1 + sigma^2), the noise power of a variance-preserving process
+  log_snr,     ///< -2 log sigma
+  quarter_log  ///< log(sigma) / 4 (EDM)
 };
 
 /// c_noise at sigma.

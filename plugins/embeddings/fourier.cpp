@@ -22,7 +22,10 @@ class Fourier final : public NoiseEmbedding {
     double scale = 16;
     void declare(Fields& f) {
       f.choice("input", input, "what the network is told",
-               {{"timestep", NoiseQuantity::timestep}, {"variance", NoiseQuantity::variance}, {"log_snr", NoiseQuantity::log_snr}});
+               {{"timestep", NoiseQuantity::timestep},
+                {"variance", NoiseQuantity::variance},
+                {"log_snr", NoiseQuantity::log_snr},
+                {"quarter_log", NoiseQuantity::quarter_log}});
       f.field("scale", scale, "standard deviation of the frequencies", more_than(0));
     }
   };

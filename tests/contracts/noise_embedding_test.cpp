@@ -84,6 +84,7 @@ TEST(NoiseQuantities, Values) {
   EXPECT_NEAR(noise_quantity(NoiseQuantity::timestep, schedule->sigma(123), *schedule), 123, 1e-9);
   EXPECT_NEAR(noise_quantity(NoiseQuantity::variance, 2, *schedule), 0.8, 1e-15);
   EXPECT_NEAR(noise_quantity(NoiseQuantity::log_snr, 2, *schedule), -2 * std::log(2), 1e-15);
+  EXPECT_NEAR(noise_quantity(NoiseQuantity::quarter_log, 2, *schedule), std::log(2) / 4, 1e-15);
   EXPECT_NEAR(noise_quantity(NoiseQuantity::variance, 1e6, *schedule), 1, 1e-11);
 }
 

@@ -33,8 +33,11 @@ TEST_P(ParameterizationContract, ItsOwnTargetGivesTheImageBack) {
     }
 }
 
+/// A consistency model is the identity at its smallest sigma: there and below the network has no say.
 TEST_P(ParameterizationContract, TheTargetIsOfUnitSize) {
+  const double sign = p_->c_out(1e3);
   for (const double sigma : sigmas()) {
+    if (p_->c_out(sigma) * sign <= 0 || std::abs(p_->c_out(sigma)) < 0.3 * std::min(sigma, 1.0)) continue;
     const double spread = std::hypot(target(1, 0, sigma), target(0, 1, sigma));
     ASSERT_TRUE(spread > 0.1 && spread < 10) << "F* has standard deviation " << spread << " at sigma " << sigma;
   }
@@ -61,6 +64,7 @@ TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
       {"x0", [](double x0, double, double) { return x0; }},
       {"v", [](double x0, double n, double s) { return (n - s * x0) / std::hypot(1, s); }},  // alpha n - alpha sigma x0
       {"flow", [](double x0, double n, double) { return n - x0; }},
+      {"edm", [](double x0, double n, double s) { return (s * x0 - 0.25 * n) / (0.5 * std::hypot(s, 0.5)); }},
   };
   const auto paper = papers.find(GetParam().yaml);
   if (paper == papers.end()) GTEST_SKIP() << "no formula of its own in this table";
@@ -70,7 +74,28 @@ TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, ParameterizationContract, testing::ValuesIn(specimens("parameterization")), readable);
+INSTANTIATE_TEST_SUITE_P(Registry, ParameterizationContract,
+                         testing::ValuesIn(specimens("parameterization",
+                                                     {"{type: edm, prediction: v, sigma_data: 1}", "{type: consistency, sigma_data: 1}"})),
+                         readable);
+
+/// Diffusers' v under EDM is EDM's F with the sign turned.
+TEST(Edm, TheVelocityIsThePredictionTurned) {
+  const auto eps = make<Parameterization>("edm"), v = make<Parameterization>("{type: edm, prediction: v}");
+  for (const double sigma : sigmas()) {
+    EXPECT_EQ(v->c_skip(sigma), eps->c_skip(sigma));
+    EXPECT_EQ(v->c_out(sigma), -eps->c_out(sigma));
+  }
+}
+
+/// Song et al. 2023, sec. 3: the boundary condition of consistency models.
+TEST(Consistency, IsTheIdentityAtItsLeastSigma) {
+  for (const double least : {0.0, 0.002, 0.1}) {
+    const auto p = make<Parameterization>("{type: consistency, sigma_min: " + std::to_string(least) + "}");
+    EXPECT_EQ(p->c_skip(least), 1);
+    EXPECT_EQ(p->c_out(least), 0);
+  }
+}
 
 }  // namespace
 }  // namespace brume::test

@@ -1,0 +1,29 @@
+// The network predicts the velocity of flow matching, v = eps - x0 (Lipman et al. 2023; Liu et al. 2023, "rectified flow"; Esser
+// et al. 2024).
+//
+//   x0 = x / (1 + sigma) - sigma / (1 + sigma) F
+//
+// with sigma = t / (1 - t) of x_t = (1 - t) x0 + t eps. The network's frame is the schedule's: `flow` has 1 / (1 + sigma).
+#include "config/registry.h"
+#include "core/parameterization.h"
+
+namespace brume::plugins {
+namespace {
+
+class Flow final : public Parameterization {
+ public:
+  struct Options {
+    void declare(Fields&) {}
+  };
+  explicit Flow(const Options&) {}
+  double c_skip(double sigma) const override { return 1 / (1 + sigma); }
+  double c_out(double sigma) const override { return -sigma / (1 + sigma); }
+};
+
+}  // namespace
+
+void register_parameterization_flow(Registry& r) {
+  r.add<Parameterization, Flow>("flow", "the network predicts the velocity eps - x0 (flow matching)");
+}
+
+}  // namespace brume::plugins
