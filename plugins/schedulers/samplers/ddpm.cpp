@@ -44,9 +44,11 @@ class Ddpm final : public Sampler {
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Estimate d = denoiser.denoise(x, from, run.condition);
-      run.report({i, steps, from, x, d.x0});
-      const double keep = (to / from) * (to / from);
+      if (!d.variance.defined() && (o_.variance == Variance::learned || o_.variance == Variance::learned_range))
+        throw ConfigError("this model has no learned variance; choose variance: small or large");
       const Tensor clean = d.gradient.defined() ? d.x0 - d.gradient * (from * from) : d.x0;
+      run.report({i, steps, from, x, clean});
+      const double keep = (to / from) * (to / from);
       x = clean + (x - clean) * keep;
       if (d.gradient.defined() && to < from)
         x = x + d.gradient * shift(d, i > 0 ? sigmas[size_t(i) - 1] : INFINITY, from, to, x);
@@ -62,7 +64,6 @@ class Ddpm final : public Sampler {
     const double large = (from - to) * (from + to) * (1 + to * to) / (1 + from * from);
     if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));
     if (o_.variance == Variance::large) return like.new_full({}, std::sqrt(large));
-    if (!d.variance.defined()) throw ConfigError("this model has no learned variance; choose variance: small or large");
     if (o_.variance == Variance::learned) return (d.variance * 0.5).exp() * std::sqrt(1 + to * to);
     const Tensor v = (d.variance + 1) * 0.5;
     return ((v * std::log(large) + (1 - v) * std::log(small)) * 0.5).exp();
