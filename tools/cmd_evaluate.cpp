@@ -103,19 +103,20 @@ int evaluate_classifier(Program& program, const Asked& a) {
 }
 
 FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options,
-                   const std::string& name) {
+                   const std::string& name, const brume::ModelSource& others) {
   Progress progress(name, a.count * options.steps, "image steps");
-  return sample_features(classifier, model, options, a.count, a.batch, a.seed, [&](int64_t first, const Step& step) {
+  const auto observer = [&](int64_t first, const Step& step) {
     const int64_t n = step.x.size(0);
     progress.update(first * step.count + n * (step.index + 1), double(n));
     return !interrupted.load();
-  });
+  };
+  return sample_features(classifier, model, options, a.count, a.batch, a.seed, observer, others);
 }
 
 int evaluate_model(Program& program, const Asked& a) {
   if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
   const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
-  const ModelSource source(a.source);
+  const SampleSource source(a.source);
   std::vector<std::pair<std::string, SampleOptions>> runs;
   Config config;
   for (const std::string& scale : a.cfg.empty() ? std::vector<std::string>{""} : a.cfg) {
@@ -125,11 +126,12 @@ int evaluate_model(Program& program, const Asked& a) {
     runs.emplace_back(scale.empty() ? "samples" : "cfg " + scale, config.sample);
   }
   const auto model = source.load(config);
+  const ModelFiles others = source.others(program, *model);
   const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
   std::vector<Row> rows{{"real", figures(real, real)}};
   if (!a.baseline.empty())
     rows.push_back({"baseline", figures(features_of(program, *classifier, "--baseline", a.baseline, a.limit), real)});
-  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, *model, options, name), real)});
+  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, *model, options, name, others), real)});
   fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, a.classifier);
   print_table(rows);
   if (const int64_t wide = real.features().size(1); a.count <= wide)

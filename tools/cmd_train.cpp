@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "config/yaml.h"
+#include "diffusion/model_files.h"
 #include "program.h"
 #include "train/trainer.h"
 
@@ -50,7 +51,8 @@ int train(Program& program, const Asked& a, bool resume) {
     for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
 
-  Trainer trainer(config, std::move(resolved), directory, file);
+  const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
+  Trainer trainer(config, std::move(resolved), directory, file, models);
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
   fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,

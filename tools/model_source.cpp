@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 
 #include "config/yaml.h"
 #include "diffusion/checkpoint.h"
@@ -41,20 +42,59 @@ void refuse_model_overrides(const Value& root, const std::vector<std::string>& a
   }
 }
 
-/// --cfg SCALE: the scale of the guidance `cfg`, which is put in front where there is none.
-void set_cfg(Value& root, const std::string& scale) {
-  const std::string label = "--cfg " + scale;
-  Value* sample = root.find("sample");
-  Value* list = sample ? sample->find("guidance") : nullptr;
-  if (list && list->is_list())
-    for (size_t i = 0; i < list->items.size(); ++i) {
-      const Value* type = list->items[i].is_map() ? list->items[i].find("type") : &list->items[i];
-      if (type && type->scalar == "cfg") return apply_override(root, fmt::format("sample.guidance.{}.scale", i), scale, label);
+/// The list of guidances, made where there is none.
+Value& guidances(Value& root) {
+  if (!root.find("sample")) root.set("sample", Value::map());
+  Value& sample = *root.find("sample");
+  Value* list = sample.find("guidance");
+  if (!list || list->is_null()) sample.set("guidance", Value::list());
+  if (list && !list->is_null() && !list->is_list()) sample.set("guidance", Value::list({*list}));
+  return *sample.find("guidance");
+}
+
+/// The guidance of a type as a map of its settings, or null.
+Value* guidance(Value& root, const std::string& type) {
+  for (Value& g : guidances(root).items) {
+    const Value* named = g.is_map() ? g.find("type") : &g;
+    if (!named || named->scalar != type) continue;
+    if (!g.is_map()) {
+      Value map = Value::map();
+      map.set("type", Value::text(type));
+      g = std::move(map);
     }
-  Value rest = list && list->is_list() ? *list : Value::list();
-  apply_override(root, "sample.guidance", fmt::format("[{{type: cfg, scale: {}}}]", scale), label);
-  Value& fresh = *root.find("sample")->find("guidance");
-  fresh.items.insert(fresh.items.end(), rest.items.begin(), rest.items.end());
+    return &g;
+  }
+  return nullptr;
+}
+
+/// The same; where there is none it is put at the front, innermost, or at the end.
+Value& guidance_or_new(Value& root, const std::string& type, bool front) {
+  if (Value* have = guidance(root, type)) return *have;
+  Value fresh = Value::map();
+  fresh.set("type", Value::text(type));
+  Value& list = guidances(root);
+  return *list.items.insert(front ? list.items.begin() : list.items.end(), std::move(fresh));
+}
+
+Value option_value(const std::string& text, const std::string& label, bool quoted = false) {
+  Value value = Value::text(text, quoted);
+  value.place.file = std::make_shared<const std::string>(label);
+  return value;
+}
+
+void set_guidances(Value& root, const SampleSettings& s) {
+  if (!s.cfg.empty()) guidance_or_new(root, "cfg", true).set("scale", option_value(s.cfg, "--cfg " + s.cfg));
+  if (!s.classifier.empty()) {
+    if (!std::filesystem::is_regular_file(s.classifier)) throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
+    guidance_or_new(root, "classifier", false)
+        .set("model", option_value(std::filesystem::absolute(s.classifier).string(), "--classifier " + s.classifier, true));
+  }
+  if (!s.classifier_scale.empty()) {
+    Value* have = guidance(root, "classifier");
+    if (!have) throw ConfigError("--classifier-scale: there is no classifier to guide by; --classifier FILE names one");
+    have->set("scale", option_value(s.classifier_scale, "--classifier-scale " + s.classifier_scale));
+  }
+  if (s.inpaint) guidance_or_new(root, "inpaint", false);
 }
 
 }  // namespace
@@ -67,7 +107,7 @@ void SampleSettings::add_to(CLI::App& command) {
   overrides.add_to(command);
 }
 
-ModelSource::ModelSource(std::string path) : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
+SampleSource::SampleSource(std::string path) : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
     root_ = load_yaml(path_);
     return;
@@ -79,7 +119,7 @@ ModelSource::ModelSource(std::string path) : path_(std::move(path)), yaml_(path_
   plugins_ = card.plugins;
 }
 
-Config ModelSource::configuration(Program& program, const SampleSettings& s) const {
+Config SampleSource::configuration(Program& program, const SampleSettings& s) const {
   Value root = root_;
   if (!yaml_) refuse_model_overrides(root, s.overrides.set, path_);
   const auto set = [&](const char* path, const char* option, const std::string& value) {
@@ -89,14 +129,14 @@ Config ModelSource::configuration(Program& program, const SampleSettings& s) con
   set("sample.spacing", "--spacing", s.spacing);
   set("sample.steps", "--steps", s.steps);
   set("sample.noise_order", "--noise-order", s.noise_order);
-  if (!s.cfg.empty()) set_cfg(root, s.cfg);
+  set_guidances(root, s);
   s.overrides.apply(root);
   Config config = read_stored_configuration(program.registry, root, path_, plugins_);
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
   return config;
 }
 
-std::unique_ptr<Pipeline> ModelSource::load(const Config& config) const {
+std::unique_ptr<Pipeline> SampleSource::load(const Config& config) const {
   auto pipeline = std::make_unique<Pipeline>(config.model, resolve_compute(config.compute));
   if (!yaml_)
     load_weights(path_, pipeline->weights());
@@ -104,6 +144,10 @@ std::unique_ptr<Pipeline> ModelSource::load(const Config& config) const {
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path_));
   pipeline->freeze();
   return pipeline;
+}
+
+ModelFiles SampleSource::others(const Program& program, const Pipeline& model) const {
+  return {program.registry, model.compute(), std::filesystem::path(path_).parent_path()};
 }
 
 std::unique_ptr<ClassifierPipeline> open_classifier(Program& program, const std::string& path, const Overrides& overrides) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "diffusion/classifier_pipeline.h"
+#include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
 #include "program.h"
 #include "train/options.h"
@@ -13,20 +14,24 @@ namespace brume::tools {
 /// How it is to be sampled, where that differs from the source's own `sample:` section. Empty = as it stands there.
 struct SampleSettings {
   std::string steps, sampler, spacing, noise_order;
-  std::string cfg;  ///< the scale of the guidance `cfg`, which is put in front where there is none
+  std::string cfg;                           ///< the scale of the guidance `cfg`, which is put in front where there is none
+  std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put at the end where there is none
+  bool inpaint = false;                      ///< the guidance `inpaint` is put at the end where there is none
   Overrides overrides;
-  /// --steps, --sampler, --spacing, --noise-order and the overrides; --cfg is the command's.
+  /// --steps, --sampler, --spacing, --noise-order and the overrides; the guidances are the command's.
   void add_to(CLI::App& command);
 };
 
-class ModelSource {
+class SampleSource {
  public:
   /// `path`: model.safetensors, or a YAML file. Throws ConfigError where it is neither, and where it is a classifier.
-  explicit ModelSource(std::string path);
+  explicit SampleSource(std::string path);
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
   /// The model with its weights, frozen.
   std::unique_ptr<Pipeline> load(const Config& config) const;
+  /// Opens what its guidances name, as `model` was; relative paths are looked for beside the source, then in the current folder.
+  ModelFiles others(const Program& program, const Pipeline& model) const;
 
  private:
   std::string path_;

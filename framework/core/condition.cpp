@@ -9,6 +9,9 @@ template <class F>
 Condition map(const Condition& c, const F& f) {
   Condition out;
   if (c.classes.defined()) out.classes = f(c.classes);
+  if (c.labels.defined()) out.labels = f(c.labels);
+  if (c.known.defined()) out.known = f(c.known);
+  if (c.mask.defined()) out.mask = f(c.mask);
   if (c.null) out.null = std::make_shared<Condition>(map(*c.null, f));
   return out;
 }
@@ -24,9 +27,15 @@ Condition Condition::to(at::Device device) const {
 }
 
 Condition concat(const Condition& a, const Condition& b) {
+  const auto joined = [](const Tensor& x, const Tensor& y) {
+    if (x.defined() != y.defined()) throw std::logic_error("conditions of different kinds cannot be joined");
+    return x.defined() ? at::cat({x, y}) : Tensor();
+  };
   Condition out;
-  if (a.classes.defined() != b.classes.defined()) throw std::logic_error("conditions of different kinds cannot be joined");
-  if (a.classes.defined()) out.classes = at::cat({a.classes, b.classes});
+  out.classes = joined(a.classes, b.classes);
+  out.labels = joined(a.labels, b.labels);
+  out.known = joined(a.known, b.known);
+  out.mask = joined(a.mask, b.mask);
   return out;
 }
 

@@ -13,6 +13,11 @@ struct Condition {
   /// The same batch without its condition (classifier-free guidance); null where the model was trained without one.
   std::shared_ptr<const Condition> null;
 
+  // What guidances go by and the network never sees; the null condition has them too.
+  Tensor labels{};  ///< [B] int64, the class asked for, whether the model knows classes or not (classifier guidance)
+  Tensor known{};   ///< [B, C, H, W], the clean latent of an image that is given in part (inpainting)
+  Tensor mask{};    ///< [B, 1, H, W] float32 in [0, 1]: 1 = to be made, 0 = known
+
   /// Rows [begin, begin + count) of every part.
   Condition slice(int64_t begin, int64_t count) const;
   Condition to(at::Device device) const;

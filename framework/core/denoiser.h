@@ -14,6 +14,9 @@ struct Estimate {
   /// network's frame ("learned"), or 2 v - 1 of log var = v log upper + (1 - v) log lower ("learned_range"; Nichol & Dhariwal
   /// 2021, eq. 15). The sampler's option says which.
   Tensor variance;
+  /// scale * grad_x log p(y | x), the shape of x, where a classifier guidance keeps it apart for the ancestral sampler, which
+  /// shifts its mean by variance times it (Dhariwal & Nichol 2021, alg. 1). x0 holds sigma^2 times it already, for all others.
+  Tensor gradient{};
 };
 
 /// `const` and safe to call from several threads at once.

@@ -3,25 +3,32 @@
 // opens it.
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "core/dataset.h"
 #include "core/denoiser.h"
 #include "core/noise_schedule.h"
 
 namespace brume {
 
-/// log p(y | x) at any noise level. `const` and safe to call from several threads at once.
+/// p(y | x) at any noise level. `const` and safe to call from several threads at once.
 class NoisyClassifier {
  public:
   virtual ~NoisyClassifier() = default;
-  /// Logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W]; differentiable in x.
-  virtual Tensor logits(const Tensor& x, double sigma) const = 0;
-  virtual int64_t classes() const = 0;
+  /// log p(y | x), [B], of x = x0 + sigma * noise, [B, C, H, W], one class an image ([B] int64); differentiable in x. What image
+  /// i gets depends on image i only.
+  virtual Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const = 0;
+  virtual const std::vector<std::string>& classes() const = 0;  ///< names by class; "0", "1", ... where it has none
+  virtual ImageShape shape() const = 0;                         ///< of one x
 };
 
-/// A trained diffusion model: its denoiser, unguided, and the noise it was trained on.
+/// A trained diffusion model: its denoiser, unguided, and what it was trained for.
 struct OtherModel {
   std::shared_ptr<const Denoiser> denoiser;
   std::shared_ptr<const NoiseSchedule> schedule;
+  ImageShape shape{};     ///< of one x
+  int64_t classes = 0;    ///< that an image can have; 0 = none
+  bool has_null = false;  ///< it knows the null condition
 };
 
 /// Opens models by path, each once. `const` and safe to call from several threads at once.

@@ -64,4 +64,16 @@ void SampleOptions::declare(Fields& f) {
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}});
 }
 
+void SampleOptions::check(const Controls& controls) const {
+  std::vector<Problem> problems;
+  for (size_t i = 0; i < guidance.size(); ++i) {
+    try {
+      guidance[i]->check(controls);
+    } catch (const ConfigError& e) {
+      for (const Problem& p : e.problems()) problems.push_back({p.place, fmt::format("sample.guidance.{}", i), p.message});
+    }
+  }
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+}
+
 }  // namespace brume

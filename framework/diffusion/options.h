@@ -27,6 +27,7 @@ struct ModelOptions {
   std::vector<std::string> class_names;
   void declare(Fields& f);
 
+  Controls controls() const { return {conditioner->classes(), conditioner->has_null()}; }
   /// What the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
   /// Mistakes between the parts, found without making weights; throws ConfigError.
@@ -61,6 +62,8 @@ struct SampleOptions {
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
   void declare(Fields& f);
+  /// Mistakes between the guidances and what a model with these controls can do; throws ConfigError naming every one.
+  void check(const Controls& controls) const;
 };
 
 }  // namespace brume

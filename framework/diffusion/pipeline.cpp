@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/adaptive_max_pool2d.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -11,6 +12,27 @@
 #include <algorithm>
 
 namespace brume {
+namespace {
+
+/// The classes asked for; undefined where one is not.
+Tensor labels_of(const std::vector<Annotation>& wanted) {
+  std::vector<int64_t> labels;
+  for (const Annotation& a : wanted) labels.push_back(a.label);
+  return std::any_of(labels.begin(), labels.end(), [](int64_t label) { return label < 0; }) ? Tensor() : at::tensor(labels);
+}
+
+/// Tells guidances, with the condition and without it, what they go by.
+void set_guides(Condition& condition, const Tensor& labels, const Tensor& known, const Tensor& mask) {
+  condition.labels = labels;
+  condition.known = known;
+  condition.mask = mask;
+  if (!condition.null) return;
+  Condition null = *condition.null;
+  set_guides(null, labels, known, mask);
+  condition.null = std::make_shared<Condition>(std::move(null));
+}
+
+}  // namespace
 
 /// D(x) = c_skip x + c_out F(c_in x, c_noise): the only place between the sigma frame and the network's own.
 class Pipeline::NetworkDenoiser final : public Denoiser {
@@ -85,33 +107,115 @@ Tensor Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const 
 
 std::shared_ptr<const Denoiser> Pipeline::denoiser() const { return std::make_shared<NetworkDenoiser>(*this); }
 
-Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& options) const {
-  const at::NoGradGuard no_grad;
+std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
+  options.check(options_.controls());
+  const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent()};
+  std::shared_ptr<const Denoiser> denoiser = this->denoiser();
+  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
+  return denoiser;
+}
+
+std::vector<std::string> Pipeline::classes(const SampleOptions& options, const ModelSource& models) const {
+  const int64_t count = options_.conditioner->classes();
+  if (count == 0) {
+    for (const auto& g : options.guidance)
+      if (std::vector<std::string> names = g->classes(models); !names.empty()) return names;
+    return {};
+  }
+  std::vector<std::string> names = options_.class_names;
+  for (int64_t i = int64_t(names.size()); i < count; ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
+/// Where a run starts: the sigmas it walks, and what is known of the images, one row or one an image.
+struct Pipeline::Start {
+  std::vector<double> sigmas;
+  Tensor known, mask;
+  bool whole = true;  ///< every step is run
+  static Tensor rows(const Tensor& t, int64_t first, int64_t n) {
+    if (!t.defined()) return t;
+    return t.size(0) == 1 ? t.expand({n, -1, -1, -1}) : t.narrow(0, first, n);
+  }
+};
+
+void Pipeline::check(const SampleRequest& request, const SampleOptions& options) const {
   const int64_t count = int64_t(request.images.size());
   if (options.noise_order == NoiseOrder::batch && request.batch < count)
     throw ConfigError(
         fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count, request.batch));
-  const ImageShape z = latent();
+  const ImageShape z = latent(), &image = options_.image;
   if (request.initial_noise.defined() && request.initial_noise.sizes() != at::IntArrayRef({count, z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
                                   fmt::join(request.initial_noise.sizes(), ", "), count, z.channels, z.height, z.width));
-  const std::vector<double> sigmas = options.spacing->sigmas(*options_.noise, options.steps);
-  std::shared_ptr<const Denoiser> denoiser = this->denoiser();
-  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, {options_.noise, *request.models});
+  const auto expect = [&](const Tensor& t, const char* what, int64_t channels) {
+    if (!t.defined()) return;
+    const int64_t rows = t.dim() == 4 && t.size(0) == 1 ? 1 : count;
+    if (t.sizes() != at::IntArrayRef({rows, channels, image.height, image.width}))
+      throw ConfigError(fmt::format("the {} has shape [{}], expected [{}, {}, {}, {}]", what, fmt::join(t.sizes(), ", "), rows, channels,
+                                    image.height, image.width));
+  };
+  expect(request.image, "image", image.channels);
+  expect(request.mask, "mask", 1);
+  if (request.mask.defined() && !request.image.defined()) throw ConfigError("a mask needs an image it is laid over");
+  if (!(request.strength > 0 && request.strength <= 1))
+    throw ConfigError(fmt::format("strength = {} is outside (0, 1]", request.strength));
+  if (request.strength < 1 && !request.image.defined()) throw ConfigError("a strength needs an image to start from");
+}
+
+Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<double> sigmas) const {
+  Start start;
+  const int64_t steps = int64_t(sigmas.size()) - 1, left = int64_t(double(steps) * request.strength);
+  if (left == 0)
+    throw ConfigError(fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request.strength, steps, 1 / double(steps)));
+  start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
+  start.whole = left == steps;
+  if (request.image.defined()) start.known = autoencoder_->encode(request.image.to(compute_.device));
+  if (request.mask.defined()) {
+    const ImageShape z = latent();
+    start.mask = request.mask.to(compute_.device, at::kFloat);
+    if (start.mask.size(2) != z.height || start.mask.size(3) != z.width)  // a latent that the hole touches is made anew
+      start.mask = std::get<0>(at::adaptive_max_pool2d(start.mask, {z.height, z.width}));
+  }
+  return start;
+}
+
+/// noise: N(0, 1). Without an image, x is noise of the schedule's starting spread; from one, z + sigma noise, but for what a mask wants
+/// anew of a run of all steps.
+Tensor Pipeline::initial(const Start& start, Tensor noise, int64_t first) const {
+  const double sigma = start.sigmas.front();
+  const Tensor fresh = noise * options_.noise->start_std(sigma);
+  if (!start.known.defined()) return fresh;
+  const int64_t n = noise.size(0);
+  const Tensor noised = Start::rows(start.known, first, n) + noise * sigma;
+  if (!start.mask.defined() || !start.whole) return noised;
+  const Tensor mask = Start::rows(start.mask, first, n);
+  return fresh * mask + noised * (1 - mask);
+}
+
+Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& options) const {
+  const at::NoGradGuard no_grad;
+  check(request, options);
+  const int64_t count = int64_t(request.images.size());
+  const ImageShape z = latent();
+  const Start start = start_of(request, options.spacing->sigmas(*options_.noise, options.steps));
+  const std::shared_ptr<const Denoiser> denoiser = guided(options, *request.models);
 
   std::vector<Tensor> images;
   for (int64_t first = 0; first < count; first += request.batch) {
     const int64_t n = std::min(request.batch, count - first);
     const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
-    const Condition condition = options_.conditioner->encode(wanted, nullptr).to(compute_.device);
+    Condition condition = options_.conditioner->encode(wanted, nullptr);
+    set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
+    condition = condition.to(compute_.device);
     const auto noise =
         options.noise_order == NoiseOrder::batch ? batch_noise(request.seed) : per_image_noise(request.seed, request.first + first);
-    Tensor x = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
-    x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(x.options()) : noise->draw(x, sigmas[0], sigmas[0]);
-    x = x * options_.noise->start_std(sigmas[0]);
+    const Tensor like = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
+    Tensor x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(like.options())
+                                               : noise->draw(like, start.sigmas[0], start.sigmas[0]);
+    x = initial(start, x, first);
     Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
-    x = options.sampler->sample(*denoiser, x, sigmas, run);
+    x = options.sampler->sample(*denoiser, x, start.sigmas, run);
     images.push_back(autoencoder_->decode(x).to(at::kFloat).cpu());
   }
   if (images.empty()) return at::empty({0, options_.image.channels, options_.image.height, options_.image.width});

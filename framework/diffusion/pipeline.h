@@ -18,6 +18,10 @@ struct SampleRequest {
   int64_t batch = 16;                        ///< images at once
   Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
   const ModelSource* models = &no_models();  ///< where guidances find their own models
+
+  Tensor image;         ///< [1 or count, C, H, W] in [-1, 1] to start from, instead of noise alone; undefined = none
+  double strength = 1;  ///< share of the steps that is run on it, the last ones, in (0, 1]
+  Tensor mask;          ///< [1 or count, 1, H, W] in [0, 1], 1 = to be made anew: for the guidance `inpaint`; needs an image
   /// Called once a step of a batch, before x moves on: `first` is the index of the batch's first image. False cancels.
   std::function<bool(int64_t first, const Step&)> observer;
 };
@@ -32,6 +36,11 @@ class Pipeline {
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
   /// The denoiser of this model, unguided.
   std::shared_ptr<const Denoiser> denoiser() const;
+  /// The denoiser with its guidances, which find their own models in `models`. Throws ConfigError where one cannot be had.
+  std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models) const;
+  /// The names of the classes an image can be asked to be: the model's, or those that a guidance knows; numbers where they have
+  /// none. Empty where there are no classes.
+  std::vector<std::string> classes(const SampleOptions& options, const ModelSource& models) const;
 
   /// The training loss of a batch; differentiable. images: [B, C, H, W] in [-1, 1]. `random` is the only randomness.
   Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, at::Generator& random) const;
@@ -50,6 +59,10 @@ class Pipeline {
  private:
   class NetworkDenoiser;
   class Trainable;
+  struct Start;
+  void check(const SampleRequest& request, const SampleOptions& options) const;
+  Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
+  Tensor initial(const Start& start, Tensor noise, int64_t first) const;
   Tensor call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout) const;
 
   ModelOptions options_;

@@ -1,5 +1,7 @@
 // A diffusion model that learns: Pipeline::loss, and sample grids.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 
@@ -12,9 +14,11 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed)
-      : config_(config), resolved_(resolved), pipeline_(config.model, compute, seed) {
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed, const ModelSource& models)
+      : config_(config), resolved_(resolved), models_(models), pipeline_(config.model, compute, seed) {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
+    if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
   }
 
   std::vector<Weight> weights() const override { return pipeline_.weights(); }
@@ -32,11 +36,15 @@ class DiffusionLearner final : public Learner {
     SampleRequest request;
     request.seed = p.seed;
     std::vector<std::string> labels;
-    const int64_t classes = config_.model.conditioner->classes();
+    const int64_t classes = int64_t(classes_.size());
     for (int64_t i = 0; i < p.count; ++i) {
       request.images.push_back({classes > 0 ? i % classes : -1, ""});
-      if (classes > 0) labels.push_back(config_.model.class_names[size_t(i % classes)]);
+      if (classes > 0) labels.push_back(classes_[size_t(i % classes)]);
     }
+    const ImageShape& shape = config_.model.image;  // all of the image is to be made, where a guidance asks what is known of it
+    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
+    request.mask = at::ones({1, 1, shape.height, shape.width});
+    request.models = &models_;
     SampleOptions options = config_.sample;
     options.steps = p.steps;
     const Tensor images = averaged_->sample(request, options);
@@ -62,14 +70,17 @@ class DiffusionLearner final : public Learner {
 
   Config config_;
   Value resolved_;
+  const ModelSource& models_;
   Pipeline pipeline_;
+  std::vector<std::string> classes_;  ///< of the sample grids
   std::unique_ptr<Pipeline> averaged_;
 };
 
 }  // namespace
 
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed) {
-  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed);
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed,
+                                                const ModelSource& models) {
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed, models);
 }
 
 }  // namespace brume

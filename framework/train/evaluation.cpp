@@ -77,10 +77,11 @@ FeatureSet data_features(const ClassifierPipeline& classifier, const Dataset& da
 }
 
 FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options, int64_t count,
-                           int64_t batch, uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer) {
+                           int64_t batch, uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer,
+                           const ModelSource& models) {
   const ModelOptions& m = model.options();
   const ClassifierOptions& c = classifier.options();
-  const int64_t classes = m.conditioner->classes();
+  const int64_t classes = int64_t(model.classes(options, models).size());
   if (m.image != c.image)
     throw ConfigError(fmt::format("the model makes {} images, and the classifier takes {}", m.image.text(), c.image.text()));
   if (classes > 0 && classes != c.classes)
@@ -91,6 +92,7 @@ FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline&
     SampleRequest request;
     request.first = first;
     request.seed = seed;
+    request.models = &models;
     request.batch = piece;
     for (int64_t i = first; i < std::min(first + piece, count); ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
     if (observer) request.observer = [&](int64_t inner, const Step& step) { return observer(first + inner, step); };

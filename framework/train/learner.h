@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/model_source.h"
 #include "diffusion/checkpoint.h"
 #include "train/loader.h"
 #include "train/options.h"
@@ -41,10 +42,13 @@ class Learner {
 
 /// The learner of a configuration: of its model or of its classifier. `data` are the training images; where the model's class names
 /// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed);
+/// `models`: where guidances of sample grids find their own; lives as long as the learner.
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed,
+                                      const ModelSource& models);
 
 /// The two there are.
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed);
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed,
+                                                const ModelSource& models);
 std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed);
 
 }  // namespace brume

@@ -80,8 +80,10 @@ void Config::declare(Fields& f) {
 void Config::check() const {
   if (classifier)
     classifier->check();
-  else
+  else {
     model.check();
+    sample.check(model.controls());
+  }
   if (!train) return;
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});

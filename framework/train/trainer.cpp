@@ -53,13 +53,13 @@ void trim_metrics(const fs::path& file, int64_t step) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from)
+Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models)
     : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights));
+  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights), models);
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});

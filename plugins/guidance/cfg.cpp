@@ -1,8 +1,24 @@
 // Classifier-free guidance (Ho & Salimans 2022): the same whether written on x0, the noise or v.
 //
-//   D = D_uncond + scale (D_cond - D_uncond)
+//   D = D_uncond + s (D_cond - D_uncond)
+//
+// Only within an interval of noise levels, sigma_lo < sigma <= sigma_hi (Kynkaanniemi et al. 2024); outside it s = 1, and the network
+// is called once. The scale over the noise level (Wang et al. 2024, "Analysis of Classifier-Free Guidance Weight Schedulers"), with
+// u = time(sigma) mapped onto [0, 1], 1 the noisiest, and the mean of s over time what it is when constant:
+//
+//   s = 1 + (scale - 1) f(u),   constant: f = 1,   linear: f = 2 (1 - u),   cosine: f = 1 + cos(pi u)
+//
+// Rescaling (Lin et al. 2024, sec. 3.4) gives the guided output F of the network the spread of the conditional one, per image:
+//
+//   F <- phi F std(F_cond) / std(F) + (1 - phi) F
+//
+// F is (D - c_skip x) / c_out, so in this frame it is D - c_skip x that is scaled, and c_out drops out.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/std.h>
+
+#include <cmath>
+#include <numbers>
+#include <optional>
 
 #include "config/registry.h"
 #include "core/guidance.h"
@@ -10,38 +26,75 @@
 namespace brume::plugins {
 namespace {
 
+enum class Course { constant, linear, cosine };
+
+struct CfgOptions {
+  double scale = 1, sigma_lo = 0, rescale = 0;
+  std::optional<double> sigma_hi;
+  Course schedule = Course::constant;
+};
+
 class CfgDenoiser final : public Denoiser {
  public:
-  CfgDenoiser(std::shared_ptr<const Denoiser> inner, double scale) : inner_(std::move(inner)), scale_(scale) {}
+  CfgDenoiser(std::shared_ptr<const Denoiser> inner, const CfgOptions& o, const GuidedModel& model)
+      : inner_(std::move(inner)), o_(o), schedule_(model.schedule), parameterization_(model.parameterization) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    if (scale_ == 1) return inner_->denoise(x, sigma, condition);
-    if (!condition.null)
-      throw ConfigError("cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
-    const Estimate both = inner_->denoise(at::cat({x, x}), sigma, concat(*condition.null, condition));  // one call of twice the batch
-    const auto half = [&](const Tensor& t, int64_t k) { return t.defined() ? t.narrow(0, k * x.size(0), x.size(0)) : t; };
-    Estimate d;
-    d.x0 = half(both.x0, 0) + (half(both.x0, 1) - half(both.x0, 0)) * scale_;
-    d.variance = half(both.variance, 1);
+    const double scale = scale_at(sigma);
+    if (scale == 1) return inner_->denoise(x, sigma, condition);
+    const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "cfg");
+    Estimate d = e.with;
+    d.x0 = extrapolate(e.without.x0, e.with.x0, scale);
+    d.x0_uncond = extrapolate(e.without.x0_uncond, e.with.x0_uncond, scale);
+    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
+    if (o_.rescale > 0) d.x0 = rescaled(d.x0, e.with.x0, x * parameterization_->c_skip(sigma));
     return d;
   }
 
  private:
+  double scale_at(double sigma) const {
+    if (sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return 1;
+    if (o_.schedule == Course::constant) return o_.scale;
+    const double lo = schedule_->t_min(), hi = schedule_->t_max(), u = (schedule_->time(sigma) - lo) / (hi - lo);
+    return 1 + (o_.scale - 1) * (o_.schedule == Course::linear ? 2 * (1 - u) : 1 + std::cos(std::numbers::pi * u));
+  }
+
+  Tensor rescaled(const Tensor& guided, const Tensor& with, const Tensor& skip) const {
+    const auto spread = [&](const Tensor& t) {
+      std::vector<int64_t> each(size_t(t.dim()), 1);
+      each[0] = t.size(0);
+      return (t - skip).reshape({t.size(0), -1}).std(at::OptionalIntArrayRef({1}), true).view(each);
+    };
+    const Tensor factor = spread(with) / spread(guided) * o_.rescale + (1 - o_.rescale);
+    return skip + (guided - skip) * factor;
+  }
+
   std::shared_ptr<const Denoiser> inner_;
-  double scale_;
+  CfgOptions o_;
+  std::shared_ptr<const NoiseSchedule> schedule_;
+  std::shared_ptr<const Parameterization> parameterization_;
 };
 
 class Cfg final : public Guidance {
  public:
-  struct Options {
-    double scale = 1;
+  struct Options : CfgOptions {
     void declare(Fields& f) {
       f.field("scale", scale, "1 = the conditional model, 0 = the unconditional one, more = stronger", at_least(0));
+      f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
+      f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
+      f.choice("schedule", schedule, "of the scale over the noise level; the last two grow from 1 at the noisiest, by mean the same",
+               {{"constant", Course::constant}, {"linear", Course::linear}, {"cosine", Course::cosine}});
+      f.field("rescale", rescale, "phi: share of the guided output that is given the spread of the conditional one", within(0, 1));
+      f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
+      f.require(schedule == Course::constant || scale >= 1, "schedule", "needs a scale of at least 1");
     }
   };
   explicit Cfg(const Options& o) : o_(o) {}
-  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
-    return std::make_shared<CfgDenoiser>(std::move(inner), o_.scale);
+  void check(const Controls& controls) const override {
+    if (o_.scale != 1) need_null(controls, "cfg");
+  }
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
+    return std::make_shared<CfgDenoiser>(std::move(inner), o_, model);
   }
 
  private:
@@ -50,6 +103,6 @@ class Cfg final : public Guidance {
 
 }  // namespace
 
-void register_guidance_cfg(Registry& r) { r.add<Guidance, Cfg>("cfg", "classifier-free guidance"); }
+void register_guidance_cfg(Registry& r) { r.add<Guidance, Cfg>("cfg", "classifier-free guidance, with interval, schedule and rescaling"); }
 
 }  // namespace brume::plugins

@@ -5,13 +5,18 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 
 #include <map>
 #include <thread>
 
 #include "core/guidance.h"
+#include "support/models.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -29,11 +34,37 @@ class ClassDenoiser final : public Denoiser {
   }
 };
 
+/// log p(y | x) of five classes, each near its own grey.
+class GreyClassifier final : public NoisyClassifier {
+ public:
+  Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override {
+    const Tensor grey = x.flatten(1).mean(1, true) / (1 + sigma), logits = (grey - at::arange(5, x.options()) / 5).pow(2) * -3;
+    return logits.log_softmax(1).gather(1, classes.unsqueeze(1)).squeeze(1);
+  }
+  const std::vector<std::string>& classes() const override { return names_; }
+  ImageShape shape() const override { return {}; }
+
+ private:
+  std::vector<std::string> names_{"0", "1", "2", "3", "4"};
+};
+
+/// Half of what ClassDenoiser says.
+class WeakDenoiser final : public Denoiser {
+ public:
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    return {ClassDenoiser().denoise(x, sigma, condition).x0 * 0.5, {}, {}};
+  }
+};
+
 /// Settings at which a guidance does nothing to estimates within [-1, 1].
 const std::map<std::string, std::string> neutral = {
+    {"autoguidance", "{type: autoguidance, scale: 1}"},
     {"cfg", "{type: cfg, scale: 1}"},
+    {"cfg_plus_plus", ""},  // its direction is the unconditional one at any scale
+    {"classifier", "{type: classifier, scale: 0}"},
     {"clip", "{type: clip, range: 1.0e+9}"},
     {"dynamic_threshold", "{type: dynamic_threshold, quantile: 1, maximum: 1000}"},
+    {"inpaint", "inpaint"},  // where all is to be made
 };
 
 /// The same for any guidance: a library's has a scale, at which 1 does nothing, or "".
@@ -52,20 +83,33 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
   }
   static Condition classes() {
     Condition c;
-    c.classes = at::arange(5, at::kLong);
-    c.null = std::make_shared<Condition>(Condition{at::full({5}, 5, at::kLong), nullptr});
+    c.classes = c.labels = at::arange(5, at::kLong);
+    c.known = at::full({5, 3, 4, 4}, 0.25);
+    c.mask = (at::arange(5 * 16).view({5, 1, 4, 4}) % 3 > 0).to(at::kFloat);
+    Condition null = c;
+    null.classes = at::full({5}, 5, at::kLong);
+    c.null = std::make_shared<Condition>(null);
+    return c;
+  }
+  static Condition all_to_be_made() {
+    Condition c = classes(), null = *c.null;
+    c.mask = null.mask = at::ones_like(c.mask);
+    c.null = std::make_shared<Condition>(null);
     return c;
   }
   std::shared_ptr<const Denoiser> inner_ = std::make_shared<ClassDenoiser>();
   std::shared_ptr<const Denoiser> wrapped(const std::string& yaml) const {
-    return make<Guidance>(yaml)->wrap(inner_, {make<NoiseSchedule>("cosine"), no_models()});
+    const auto schedule = make<NoiseSchedule>("cosine");
+    const GivenModels models(std::make_shared<GreyClassifier>(), {std::make_shared<WeakDenoiser>(), schedule, {}, 5, true});
+    return make<Guidance>(yaml)->wrap(inner_, {schedule, models, make<Parameterization>("v"), {5, true}});
   }
 };
 
 TEST_P(GuidanceContract, NeutralSettingsAreTheIdentity) {
   const std::string settings = neutral_settings(GetParam().name);
   if (settings.empty()) GTEST_SKIP() << "it has no scale";
-  const Estimate plain = inner_->denoise(noisy(), 2, classes()), guided = wrapped(settings)->denoise(noisy(), 2, classes());
+  const Estimate plain = inner_->denoise(noisy(), 2, all_to_be_made()),
+                 guided = wrapped(settings)->denoise(noisy(), 2, all_to_be_made());
   EXPECT_TRUE(at::equal(guided.x0, plain.x0));
   EXPECT_TRUE(at::equal(guided.variance, plain.variance));
   if (guided.x0_uncond.defined()) {
@@ -117,6 +161,9 @@ TEST_P(GuidanceContract, EightThreadsAtOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
                          testing::ValuesIn(specimens("guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
+                                                                  "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}",
+                                                                  "{type: cfg, scale: 3, sigma_lo: 0.7}",
+                                                                  "{type: classifier, scale: 4, form: mean}",
                                                                   "{type: clip, range: 0.2, keep_direction: true}",
                                                                   "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
                          readable);

@@ -1,12 +1,14 @@
 // Parity with the sampling of openai/guided-diffusion (shared/refs/guided_diffusion.json): p_mean_variance, and whole
 // trajectories of p_sample, ddim_sample and ddim_reverse_sample.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "support/models.h"
 #include "support/parity_guided.h"
 #include "support/refs.h"
 
@@ -32,6 +34,7 @@ GuidedProcess process_of(const json& c) {
           .respacing = c.value("respacing", ""),
           .clip = c["clip_denoised"],
           .ddim = c.value("kind", "p") != "p",
+          .cond = c.value("cond", false),
           .eta = c.value("eta", 0.0)};
 }
 
@@ -103,6 +106,34 @@ std::string mean_variance_name(const testing::TestParamInfo<size_t>& info) {
 INSTANTIATE_TEST_SUITE_P(Cases, GuidedMeanVariance, testing::ValuesIn(indices("p_mean_variance")), mean_variance_name);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GuidedMeanVariance);
 
+/// Images `first` and on are asked to be of classes `first` and on.
+Condition classes_in_turn(int64_t first, int64_t count) {
+  Condition condition;
+  condition.labels = at::arange(first, first + count, at::kLong);
+  return condition;
+}
+
+/// condition_mean of guided-diffusion, mean + variance * gradient: of the process that is EPSILON, FIXED_SMALL, linear, unclipped.
+TEST(GuidedConditionMean, IsThatOfTheSampler) {
+  BRUME_NEED_REF(file);
+  const json& ref = ref_json(file);
+  const SchedulerConfig config = read_guided({.cond = true});
+  const auto told = [&](double sigma) { return config.noise->time(sigma); };
+  const auto denoiser = std::make_shared<ScriptedDenoiser>(guided_network("FIXED_SMALL"), config);
+  const GivenModels models(std::make_shared<GuidedClassifier>(config.noise, told));
+  const Tensor x = tensor_of(ref["inputs"]["x_t"], shape, at::kDouble);
+  const std::vector<double> times{0, 7, 500, 999};
+  std::vector<Tensor> means;
+  for (size_t i = 0; i < 4; ++i) {
+    const double from = config.noise->sigma(times[i]), to = times[i] > 0 ? config.noise->sigma(times[i] - 1) : 0;
+    FixedNoise zero(0);
+    means.push_back(run(config, denoiser, x.narrow(0, int64_t(i), 1), {from, to}, zero, classes_in_turn(int64_t(i), 1), models).x[0][0]);
+  }
+  Closeness closeness;
+  closeness.summary(at::stack(means), ref["condition_mean"], 2e-5, 1e-6, "condition_mean");
+  closeness.print("guided-diffusion condition_mean");
+}
+
 class GuidedTrajectory : public testing::TestWithParam<size_t> {
  protected:
   static void TearDownTestSuite() { closeness.print("guided-diffusion trajectories"); }
@@ -112,7 +143,6 @@ Closeness GuidedTrajectory::closeness;
 
 TEST_P(GuidedTrajectory, IsReproduced) {
   const json& c = ref_json(file)["trajectories"][GetParam()];
-  if (c["cond"].get<bool>()) GTEST_SKIP() << "cond: classifier guidance is not of this issue";
   const SchedulerConfig config = read_guided(process_of(c));
   std::vector<double> sigmas = config.sigmas();
   ASSERT_EQ(sigmas.size(), c["steps"].size() + 1);
@@ -126,7 +156,8 @@ TEST_P(GuidedTrajectory, IsReproduced) {
   const auto denoiser = std::make_shared<ScriptedDenoiser>(guided_network(c["var_type"]), config, VarianceOutput::as_brume, told);
   const Tensor x = tensor_of(ref_json(file)["inputs"][c["start"] == "noise" ? "noise" : "x_start"], shape);
   const auto noise = batch_noise(c["seed"]);
-  const Trajectory got = run(config, denoiser, x, sigmas, *noise);
+  const GivenModels models(std::make_shared<GuidedClassifier>(config.noise, told));
+  const Trajectory got = run(config, denoiser, x, sigmas, *noise, classes_in_turn(0, 4), models);
 
   ASSERT_EQ(got.x.size(), c["steps"].size());
   const auto tolerance = [](const Tensor& t) { return 5e-5 * std::max(1.0, t.abs().max().item<double>()); };

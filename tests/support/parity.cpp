@@ -50,10 +50,9 @@ Estimate ScriptedDenoiser::denoise(const Tensor& x, double sigma, const Conditio
 }
 
 Trajectory run(const SchedulerConfig& config, std::shared_ptr<const Denoiser> denoiser, const Tensor& x, const std::vector<double>& sigmas,
-               Noise& noise) {
-  for (const auto& g : config.sample.guidance) denoiser = g->wrap(denoiser, {config.noise, no_models()});
+               Noise& noise, const Condition& condition, const ModelSource& models) {
+  for (const auto& g : config.sample.guidance) denoiser = g->wrap(denoiser, {config.noise, models, config.parameterization});
   Trajectory trajectory;
-  const Condition condition;
   Run run{condition, noise,
           [&](const Step& step) {
             if (step.index > 0) trajectory.x.push_back(step.x * config.signal(step.sigma));

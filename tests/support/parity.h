@@ -58,7 +58,7 @@ struct Trajectory {
 };
 /// Runs the configured sampler, with its guidance, over `sigmas`; `x` is in the network's frame.
 Trajectory run(const SchedulerConfig& config, std::shared_ptr<const Denoiser> denoiser, const Tensor& x, const std::vector<double>& sigmas,
-               Noise& noise);
+               Noise& noise, const Condition& condition = {}, const ModelSource& models = no_models());
 
 /// Noise that is the same at every draw.
 class FixedNoise final : public Noise {

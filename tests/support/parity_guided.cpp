@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -69,16 +70,26 @@ SchedulerConfig read_guided(const GuidedProcess& p) {
       {"FIXED_SMALL", "small"}, {"FIXED_LARGE", "large"}, {"LEARNED", "learned"}, {"LEARNED_RANGE", "learned_range"}};
   const std::string sampler =
       p.ddim ? fmt::format("{{type: ddim, eta: {}}}", p.eta) : fmt::format("{{type: ddpm, variance: {}}}", variances.at(p.var_type));
+  const std::string guidance = fmt::format("[{}{}{}]", p.clip ? "clip" : "", p.clip && p.cond ? ", " : "",
+                                           p.cond ? fmt::format("{{type: classifier, model: cond_fn, form: {}}}", p.ddim ? "score" : "mean") : "");
   return read_scheduler(fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
                                     guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
                                     guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(),
-                                    p.clip ? "[clip]" : "[]"));
+                                    guidance));
 }
 
 ScriptedNetwork guided_network(const std::string& var_type) {
   if (var_type == "LEARNED") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.5 - 3}, 1); };
   if (var_type == "LEARNED_RANGE") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.8}, 1); };
   return mix;
+}
+
+GuidedClassifier::GuidedClassifier(std::shared_ptr<const NoiseSchedule> schedule, std::function<double(double)> time)
+    : schedule_(std::move(schedule)), time_(std::move(time)) {}
+
+Tensor GuidedClassifier::log_probability(const Tensor& x, double sigma, const Tensor& classes) const {
+  const Tensor mu = at::tensor({0.1, -0.4, 0.6, 0.0}).to(x.scalar_type()).index_select(0, classes).view({-1, 1, 1, 1});
+  return (x * schedule_->signal(sigma) - mu).pow(2).flatten(1).sum(1) * (-0.35 * (1 + 0.001 * time_(sigma)));
 }
 
 }  // namespace brume::test

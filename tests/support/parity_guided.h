@@ -18,12 +18,28 @@ struct GuidedProcess {
   std::string schedule = "linear", mean_type = "EPSILON", var_type = "FIXED_SMALL";
   int64_t training_times = 1000;
   std::string respacing{};
-  bool clip = false, ddim = false;
+  bool clip = false, ddim = false, cond = false;  ///< cond: classifier guidance, in the form that the sampler has
   double eta = 0;
 };
 SchedulerConfig read_guided(const GuidedProcess& process);
 
 /// guided-diffusion's test network: mix(x, t), with log variances or their learned range where var_type asks for them.
 ScriptedNetwork guided_network(const std::string& var_type);
+
+/// The reference's cond_fn, as the classifier of which it is the gradient: in the network's frame, with the time that the network
+/// is told,
+///   log p(y | x) = -0.35 (1 + 0.001 t) |x - mu[y]|^2,   mu = 0.1, -0.4, 0.6, 0
+class GuidedClassifier final : public NoisyClassifier {
+ public:
+  GuidedClassifier(std::shared_ptr<const NoiseSchedule> schedule, std::function<double(double)> time);
+  Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override;
+  const std::vector<std::string>& classes() const override { return names_; }
+  ImageShape shape() const override { return {}; }
+
+ private:
+  std::shared_ptr<const NoiseSchedule> schedule_;
+  std::function<double(double)> time_;
+  std::vector<std::string> names_{"0", "1", "2", "3"};
+};
 
 }  // namespace brume::test

@@ -6,6 +6,10 @@
 //   large = (from^2 - to^2) (1 + to^2) / (1 + from^2)       "beta"
 //   learned_range: log var = v log large + (1 - v) log small,  v = (network + 1) / 2
 //   learned: the network gives log var in its own frame
+//
+// Classifier guidance as Dhariwal & Nichol (2021, alg. 1) have it shifts the mean by variance times gradient, both in the network's
+// frame; here the ratio of the frames, signal(to) / signal(from), remains. At the last step, which adds no noise, "small" is taken from
+// the step before (guided-diffusion's posterior_log_variance_clipped).
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/exp.h>
 
@@ -40,9 +44,14 @@ class Ddpm final : public Sampler {
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Estimate d = denoiser.denoise(x, from, run.condition);
-      run.report({i, steps, from, x, d.x0});
+      if (!d.variance.defined() && (o_.variance == Variance::learned || o_.variance == Variance::learned_range))
+        throw ConfigError("this model has no learned variance; choose variance: small or large");
+      const Tensor clean = d.gradient.defined() ? d.x0 - d.gradient * (from * from) : d.x0;
+      run.report({i, steps, from, x, clean});
       const double keep = (to / from) * (to / from);
-      x = d.x0 + (x - d.x0) * keep;
+      x = clean + (x - clean) * keep;
+      if (d.gradient.defined() && to < from)
+        x = x + d.gradient * shift(d, i > 0 ? sigmas[size_t(i) - 1] : INFINITY, from, to, x);
       if (to > 0 && to < from) x = x + run.noise.draw(x, from, to) * spread(d, from, to, x);
     }
     return x;
@@ -55,10 +64,19 @@ class Ddpm final : public Sampler {
     const double large = (from - to) * (from + to) * (1 + to * to) / (1 + from * from);
     if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));
     if (o_.variance == Variance::large) return like.new_full({}, std::sqrt(large));
-    if (!d.variance.defined()) throw ConfigError("this model has no learned variance; choose variance: small or large");
     if (o_.variance == Variance::learned) return (d.variance * 0.5).exp() * std::sqrt(1 + to * to);
     const Tensor v = (d.variance + 1) * 0.5;
     return ((v * std::log(large) + (1 - v) * std::log(small)) * 0.5).exp();
+  }
+  /// What the gradient of a classifier is multiplied by.
+  Tensor shift(const Estimate& d, double before, double from, double to, const Tensor& like) const {
+    const double frames = std::sqrt((1 + from * from) / (1 + to * to));
+    if (to > 0 || o_.variance == Variance::learned) return spread(d, from, to, like).pow(2) * frames;
+    if (o_.variance == Variance::small) return like.new_zeros({});
+    const double large = from * from / (1 + from * from), small = large * (1 - (from / before) * (from / before));
+    if (o_.variance == Variance::large) return like.new_full({}, small * frames);
+    const Tensor v = (d.variance + 1) * 0.5;
+    return (v * std::log(large) + (1 - v) * std::log(small)).exp() * frames;
   }
   Options o_;
 };

@@ -1,0 +1,113 @@
+#include "diffusion/model_files.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/log_softmax.h>
+#include <fmt/format.h>
+
+#include "config/plugin_loader.h"
+#include "diffusion/checkpoint.h"
+#include "diffusion/classifier_pipeline.h"
+#include "diffusion/pipeline.h"
+
+namespace brume {
+namespace {
+
+/// Reads one section of a checkpoint's configuration; data never loads code, so where a library is wanting the error says which.
+template <class Options>
+Options read_section(const Registry& registry, const char* name, const Value& section, const std::string& file,
+                     const std::vector<std::string>& libraries) {
+  struct Root {
+    const char* name;
+    Options options{};
+    void declare(Fields& f) { f.section(name, options, "of a checkpoint"); }
+  };
+  Value value = Value::map();
+  value.set(name, section);
+  Root root{name};
+  try {
+    read_config(registry, value, root);
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems = missing_plugins(registry, file, libraries);
+    problems.insert(problems.begin(), e.problems().begin(), e.problems().end());
+    throw ConfigError(std::move(problems));
+  }
+  return std::move(root.options);
+}
+
+/// A denoiser with the model it belongs to.
+class Frozen final : public Denoiser {
+ public:
+  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute) {
+    load_weights(file, pipeline_.weights());
+    pipeline_.freeze();
+    denoiser_ = pipeline_.denoiser();
+  }
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    return denoiser_->denoise(x, sigma, condition);
+  }
+  const Pipeline& pipeline() const { return pipeline_; }
+
+ private:
+  Pipeline pipeline_;
+  std::shared_ptr<const Denoiser> denoiser_;
+};
+
+/// log p(y | x): the softmax of a classifier that knows noise.
+class FrozenClassifier final : public NoisyClassifier {
+ public:
+  FrozenClassifier(const ClassifierOptions& options, const Compute& compute, const std::string& file)
+      : pipeline_(options, compute), names_(options.class_names) {
+    load_weights(file, pipeline_.weights());
+    pipeline_.freeze();
+    for (int64_t i = int64_t(names_.size()); i < options.classes; ++i) names_.push_back(std::to_string(i));
+  }
+  Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override {
+    const Tensor logits = pipeline_.classify(x, std::vector<double>(size_t(x.size(0)), sigma)).logits;
+    return logits.log_softmax(1).gather(1, classes.to(logits.device()).unsqueeze(1)).squeeze(1);
+  }
+  const std::vector<std::string>& classes() const override { return names_; }
+  ImageShape shape() const override { return pipeline_.options().image; }
+
+ private:
+  ClassifierPipeline pipeline_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace
+
+ModelFiles::ModelFiles(const Registry& registry, const Compute& compute, std::filesystem::path folder)
+    : registry_(registry), compute_(compute), folder_(std::move(folder)) {}
+
+std::string ModelFiles::find(const std::string& path) const {
+  namespace fs = std::filesystem;
+  const fs::path beside = folder_ / path;
+  if (fs::is_regular_file(beside)) return beside.lexically_normal().string();
+  if (fs::is_regular_file(path)) return fs::path(path).lexically_normal().string();
+  const bool two = fs::path(path).is_relative() && !folder_.empty();
+  throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder_.string())
+                        : fmt::format("there is no file '{}'", path));
+}
+
+OtherModel ModelFiles::model(const std::string& path) const {
+  const std::string file = find(path);
+  const std::lock_guard lock(mutex_);
+  if (const auto it = models_.find(file); it != models_.end()) return it->second;
+  const ModelCard card = read_card(file);
+  const auto options = read_section<ModelOptions>(registry_, "model", card.model, file, card.plugins);
+  const auto frozen = std::make_shared<const Frozen>(options, compute_, file);
+  return models_[file] = {frozen, options.noise, frozen->pipeline().latent(), options.controls().classes, options.controls().has_null};
+}
+
+std::shared_ptr<const NoisyClassifier> ModelFiles::classifier(const std::string& path) const {
+  const std::string file = find(path);
+  const std::lock_guard lock(mutex_);
+  if (const auto it = classifiers_.find(file); it != classifiers_.end()) return it->second;
+  const ModelCard card = read_classifier_card(file);
+  const auto options = read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins);
+  if (!options.noise)
+    throw ConfigError(fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
+  return classifiers_[file] = std::make_shared<const FrozenClassifier>(options, compute_, file);
+}
+
+}  // namespace brume
