@@ -29,14 +29,6 @@ std::vector<size_t> cases() {
   return found;
 }
 
-ScriptedNetwork network(const std::string& name) {
-  if (name == "mix") return mix;
-  if (name == "dummy") return dummy;
-  if (name == "mixvar") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.5}, 1); };
-  if (name == "mixvarpos") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.005 + 0.01}, 1); };
-  throw std::logic_error("no network " + name);
-}
-
 DiffusersRequest request_of(const json& c) {
   DiffusersRequest r{.scheduler = c["scheduler"], .config = c.value("config_full", c["config"])};
   r.steps = c["num_inference_steps"].is_null() ? 0 : c["num_inference_steps"].get<int64_t>();
@@ -106,7 +98,7 @@ TEST_P(DiffusersTrajectory, IsReproduced) {
   const size_t start = c["t_start"];
   const Tensor x = start > 0 ? scheduler.noisy(x0, eps0, scheduler.timesteps()[start]) : x0 * c["init_noise_sigma"].get<double>();
   const auto noise = batch_noise(c["seed"]);
-  const Trajectory got = scheduler.run(network(c["model"]), x, *noise);
+  const Trajectory got = scheduler.run(scripted_network(c["model"]), x, *noise);
   compare_steps(closeness, scheduler, got, c);
   closeness.near(got.x.back(), c["final"], c["tol_abs"], "final");
 }

@@ -1,6 +1,7 @@
 #include "support/parity.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/roll.h>
@@ -30,6 +31,14 @@ Tensor mix(const Tensor& x, double t) {
 }
 
 Tensor dummy(const Tensor& x, double t) { return x * t / (t + 1); }
+
+ScriptedNetwork scripted_network(const std::string& name) {
+  if (name == "mix") return mix;
+  if (name == "dummy") return dummy;
+  if (name == "mixvar") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.5}, 1); };
+  if (name == "mixvarpos") return [](const Tensor& x, double t) { return at::cat({mix(x, t), x.cos() * 0.005 + 0.01}, 1); };
+  throw std::logic_error("no network " + name);
+}
 
 ScriptedDenoiser::ScriptedDenoiser(ScriptedNetwork network, const SchedulerConfig& config, VarianceOutput variance,
                                    std::function<double(double)> time)

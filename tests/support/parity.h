@@ -34,6 +34,9 @@ Tensor mix(const Tensor& x, double t);
 /// x t / (t + 1), diffusers' own
 Tensor dummy(const Tensor& x, double t);
 
+/// The reference's network of that name: mix, dummy, or mix with a variance (mixvar, mixvarpos).
+ScriptedNetwork scripted_network(const std::string& name);
+
 /// What the second half of a network's channels holds: the raw number of learned_range or the log variance as brume takes
 /// them, or the variance itself (diffusers' "learned").
 enum class VarianceOutput { as_brume, plain };

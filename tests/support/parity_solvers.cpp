@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -133,6 +134,15 @@ std::string DiffusersSolver::multistep_yaml(const char* plain, const char* noise
   return text + "}";
 }
 
+std::vector<double> DiffusersSolver::config_times() const {
+  std::vector<double> times = request_.told;
+  std::sort(times.rbegin(), times.rend());
+  times.erase(std::unique(times.begin(), times.end()), times.end());
+  if (!flag("skip_prk_steps"))  // without the midpoints of the Runge-Kutta steps
+    std::erase_if(times, [&](double t) { return std::fmod(times.front() - t, double(training_times_ / steps_)) != 0; });
+  return times;
+}
+
 std::string DiffusersSolver::sampler_yaml() {
   const int64_t order = get<int64_t>("solver_order", 2);
   const bool lower = get("lower_order_final", true);
@@ -143,6 +153,7 @@ std::string DiffusersSolver::sampler_yaml() {
   if (is("Heun")) return "heun";
   if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
   if (is("KDPM2")) return "dpm_2";
+  if (is("LMS") && request_.start > 0) unsupported_ = "LMS begun midway, which weighs slopes it does not have";
   if (is("LMS")) return fmt::format("{{type: lms, order: {}}}", request_.step.value("order", 4));
   if (is("DPMSolverSDE")) return "dpmpp_sde";
   if (is("DPMSolverMultistep") || is("EDMDPMSolverMultistep")) return multistep_yaml("dpmpp_multistep", "dpm_solver_multistep");
@@ -155,7 +166,13 @@ std::string DiffusersSolver::sampler_yaml() {
   if (is("SASolver"))
     return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
                        get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower);
-  if (is("PNDM")) return flag("skip_prk_steps") ? "plms" : "pndm";
+  if (is("PNDM"))  // its steps go T div n back whatever the next timestep is
+    for (size_t i = 1; i < config_times().size(); ++i)
+      if (config_times()[i - 1] - config_times()[i] != double(training_times_ / steps_))
+        unsupported_ = "steps that do not begin where the one before ended";
+  if (is("PNDM"))
+    return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
+                       get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
   if (is("IPNDM")) return "ipndm";
   if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", get("timestep_scaling", 10.0));
   if (is("TCD")) return fmt::format("{{type: tcd, eta: {}}}", request_.step.value("eta", 0.3));
@@ -194,8 +211,10 @@ std::string DiffusersSolver::spacing_yaml() {
   if (is("EDM")) return fmt::format("{{type: {}, final: {}}}", get<std::string>("sigma_schedule", "karras"), end);
   if (flag("use_flow_sigmas")) {
     repeat_last_ = end == "minimum";
-    return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: 0, inclusive: false, final: {}}}", get("flow_shift", 1.0),
-                       1 - 1 / double(training_times_), end);
+    // UniPC runs from s = 1 - 1e-6 to 1 / T, the others from 1 - 1 / T to 0; the lowest is left out.
+    const double t = 1 / double(training_times_);
+    return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", get("flow_shift", 1.0),
+                       is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0, end);
   }
   if (const auto custom = request_.set_timesteps.value("timesteps", std::vector<double>()); !custom.empty())
     return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(custom, ", "), end);
@@ -270,9 +289,22 @@ std::string DiffusersSolver::told_spacing_yaml() const {
   return fmt::format("{{type: explicit, sigmas: [{}], final: zero}}", fmt::join(sigmas, ", "));
 }
 
+void DiffusersSolver::take_rounded(std::vector<double>& sigmas) const {
+  std::vector<double> rounded = request_.rounded_sigmas;
+  if (is("FlowMatch") || is("IPNDM") || rounded.empty()) return;
+  rounded.erase(std::unique(rounded.begin(), rounded.end()), rounded.end());
+  if (rounded.size() != sigmas.size()) return;
+  for (size_t i = 0; i < sigmas.size(); ++i) EXPECT_NEAR(sigmas[i], rounded[i], 2e-4 * rounded[i]) << "sigma " << i;
+  sigmas = rounded;
+}
+
 std::vector<double> DiffusersSolver::run_sigmas() const {
   std::vector<double> sigmas = config_.sigmas();
   if (repeat_last_) sigmas.back() = sigmas[sigmas.size() - 2];
+  // diffusers keeps s = sigma / (1 + sigma) in float32, and 1 - s loses digits near s = 1.
+  if (is("FlowMatch") || flag("use_flow_sigmas"))
+    for (double& s : sigmas) s = s < 1e6 || !is("UniPC") ? flow_sigma(double(float(s / (1 + s)))) : flow_sigma(double(float(1 - 1e-6)));
+  take_rounded(sigmas);
   const int64_t skipped = two_calls_ ? (request_.start + 1) / 2 : request_.start;
   sigmas.erase(sigmas.begin(), sigmas.begin() + skipped);
   return sigmas;

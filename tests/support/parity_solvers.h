@@ -34,8 +34,10 @@ struct SolverRequest {
   nlohmann::json config;  ///< absent keys take diffusers' defaults
   int64_t steps = 0;
   nlohmann::json set_timesteps = nlohmann::json::object(), step = nlohmann::json::object();  ///< their other arguments
-  std::vector<double> told;  ///< the reference's timesteps: what the network is told at each call
+  std::vector<double> told{};  ///< the reference's timesteps: what the network is told at each call
   int64_t start = 0;         ///< the call a run begins with
+  /// The reference's own sigmas, rounded as its float32 tables have them; taken in place of brume's where they agree to 2e-4.
+  std::vector<double> rounded_sigmas{};
 };
 
 class DiffusersSolver {
@@ -59,6 +61,8 @@ class DiffusersSolver {
   bool flag(const char* key) const { return get(key, false); }
   void read();
   std::string sampler_yaml();
+  /// The distinct times of the calls, descending.
+  std::vector<double> config_times() const;
   std::string multistep_yaml(const char* plain, const char* noise);
   std::string parameterization_yaml() const;
   std::string guidance_yaml() const;
@@ -72,7 +76,7 @@ class DiffusersSolver {
   std::vector<Tensor> run_langevin(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
   std::vector<Tensor> run_replacing(const RecordingDenoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Noise& noise) const;
   std::vector<double> run_sigmas() const;
-  int64_t calls_before_start() const;
+  void take_rounded(std::vector<double>& sigmas) const;
 
   SolverRequest request_;
   int64_t steps_ = 0, training_times_ = 1000;

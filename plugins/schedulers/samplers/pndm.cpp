@@ -20,7 +20,12 @@ enum class Start { runge_kutta, heun, lower_orders };
 template <Start start>
 struct PndmOptions {
   int64_t order = 4;
-  void declare(Fields& f) { f.field("order", order, "noise estimates used", within(1, 4)); }
+  bool combine_v = false;
+  void declare(Fields& f) {
+    f.field("order", order, "noise estimates used", within(1, 4));
+    f.choice("combine", combine_v, "what the weights combine: the noise, or v (as diffusers does for networks that predict v)",
+             {{"noise", false}, {"v", true}});
+  }
 };
 
 template <Start start>
@@ -32,23 +37,27 @@ class Pndm final : public Sampler {
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
-    std::vector<Tensor> past;  // noise estimates, the newest first
+    std::vector<Tensor> past;  // what is combined, the newest first
     for (int64_t i = 0; i < steps; ++i) {
       const double sigma = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
-      const auto noise_at = [&](const Tensor& y, double s) { return (y - denoiser.denoise(y, s, run.condition).x0) / s; };
-      const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0, e = (x - x0) / sigma;
+      const auto estimate = [&](const Tensor& y, double s) { return combined(y, denoiser.denoise(y, s, run.condition).x0, s); };
+      const auto move = [&](const Tensor& f, double end) { return x + noise_of(f, x, sigma) * (end - sigma); };
+      const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0, f = combined(x, x0, sigma);
       run.report({i, steps, sigma, x, x0});
-      past.insert(past.begin(), e);
+      past.insert(past.begin(), f);
       if (int64_t(past.size()) > o_.order) past.pop_back();
       Tensor mean;
       if (start == Start::runge_kutta && i < 3 && o_.order > 1 && to > 0) {
-        mean = runge_kutta(x, e, sigma, to, run, noise_at);
+        const NoiseSchedule& schedule = run.training_times();
+        const double mid = schedule.sigma((schedule.time(sigma) + schedule.time(to)) / 2);
+        const Tensor f2 = estimate(move(f, mid), mid), f3 = estimate(move(f2, mid), mid), f4 = estimate(move(f3, to), to);
+        mean = (f + f2 * 2 + f3 * 2 + f4) / 6;
       } else if (start == Start::heun && i == 0 && o_.order > 1 && to > 0) {
-        mean = (e + noise_at(x + e * (to - sigma), to)) * 0.5;
+        mean = (f + estimate(move(f, to), to)) * 0.5;
       } else {
         mean = weighted_sum(weights(past.size()), past);
       }
-      x = x + mean * (to - sigma);
+      x = move(mean, to);
     }
     return x;
   }
@@ -62,14 +71,13 @@ class Pndm final : public Sampler {
       default: return {55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24};
     }
   }
-  /// The mean noise of the classical Runge-Kutta method in training time.
-  template <class F>
-  static Tensor runge_kutta(const Tensor& x, const Tensor& e1, double sigma, double to, const Run& run, const F& noise_at) {
-    const NoiseSchedule& schedule = run.training_times();
-    const double mid = schedule.sigma((schedule.time(sigma) + schedule.time(to)) / 2);
-    const Tensor e2 = noise_at(x + e1 * (mid - sigma), mid), e3 = noise_at(x + e2 * (mid - sigma), mid);
-    const Tensor e4 = noise_at(x + e3 * (to - sigma), to);
-    return (e1 + e2 * 2 + e3 * 2 + e4) / 6;
+  /// (x - x0) / sigma, or v = signal (noise - sigma x0) with the signal rate of a variance-preserving process.
+  Tensor combined(const Tensor& y, const Tensor& x0, double s) const {
+    const Tensor noise = (y - x0) / s;
+    return o_.combine_v ? (noise - x0 * s) / std::sqrt(1 + s * s) : noise;
+  }
+  Tensor noise_of(const Tensor& f, const Tensor& y, double s) const {
+    return o_.combine_v ? f / std::sqrt(1 + s * s) + y * (s / (1 + s * s)) : f;
   }
   Options o_;
 };
