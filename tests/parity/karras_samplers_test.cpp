@@ -2,6 +2,7 @@
 // denoisers of a Gaussian and of a mixture of two: every network call and the result.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -139,10 +140,9 @@ Plan ablation(const json& k) {
   if (discretization == "iddpm") {
     const int64_t m = 1000;
     std::vector<double> u(size_t(m) + 1, 0);
-    // In float32, as integer tensors become there.
-    const auto alpha_bar = [&](int64_t j) {
-      const float sine = std::sin(float(0.5 * M_PI) * float(j) / float(m) / 1.008f);
-      return sine * sine;
+    // In float32, which is what an integer tensor times a number is there.
+    const auto alpha_bar = [&](int64_t i) {
+      return (at::scalar_tensor(i, at::kLong) * (0.5 * M_PI) / double(m) / 1.008).sin().pow(2).item<float>();
     };
     for (int64_t j = m; j > 0; --j)
       u[size_t(j) - 1] = std::sqrt((u[size_t(j)] * u[size_t(j)] + 1) / double(std::max(alpha_bar(j - 1) / alpha_bar(j), 0.001f)) - 1);
