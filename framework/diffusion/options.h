@@ -24,6 +24,7 @@ struct ModelOptions {
   std::shared_ptr<const Conditioner> conditioner;
   std::shared_ptr<const NoiseSchedule> noise;
   std::shared_ptr<const Parameterization> parameterization;
+  LearnedVariance variance = LearnedVariance::none;
   std::vector<std::string> class_names;
   void declare(Fields& f);
 
@@ -61,6 +62,9 @@ struct SampleOptions {
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
   void declare(Fields& f);
+
+  /// What the sampler asks of the model and it does not have; throws ConfigError.
+  void check(const ModelOptions& model) const;
 };
 
 }  // namespace brume

@@ -30,11 +30,16 @@ class Pipeline {
 
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
-  /// The denoiser of this model, unguided.
+  /// The denoiser of this model, unguided. It lives as long as the pipeline.
   std::shared_ptr<const Denoiser> denoiser() const;
 
   /// The training loss of a batch; differentiable. images: [B, C, H, W] in [-1, 1]. `random` is the only randomness.
-  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, at::Generator& random) const;
+  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, Training& training,
+              at::Generator& random) const;
+
+  const Autoencoder& autoencoder() const { return *autoencoder_; }
+  /// One row an annotation, where the model computes; nothing dropped.
+  Condition condition(const std::vector<Annotation>& annotations) const;
 
   /// All weights of the model, "network.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
@@ -50,7 +55,9 @@ class Pipeline {
  private:
   class NetworkDenoiser;
   class Trainable;
-  Tensor call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout) const;
+  /// F and the variance, in the dtype `as`.
+  TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
+                                  at::ScalarType as) const;
 
   ModelOptions options_;
   Compute compute_;

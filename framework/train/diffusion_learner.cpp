@@ -12,16 +12,22 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed)
-      : config_(config), resolved_(resolved), pipeline_(config.model, compute, seed) {
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed, const ModelSource& models)
+      : config_(config),
+        resolved_(resolved),
+        pipeline_(config.model, compute, seed),
+        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &models} {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
   }
 
   std::vector<Weight> weights() const override { return pipeline_.weights(); }
 
-  Loss loss(const Batch& batch, at::Generator& random) const override {
-    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, random), {}};
+  Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
+    training_.step = step;
+    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, training_, random), {}};
   }
+
+  std::vector<Weight> state() const override { return training_.memory; }
 
   Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
 
@@ -63,13 +69,15 @@ class DiffusionLearner final : public Learner {
   Config config_;
   Value resolved_;
   Pipeline pipeline_;
+  Training training_;
   std::unique_ptr<Pipeline> averaged_;
 };
 
 }  // namespace
 
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed) {
-  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed);
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed,
+                                                const ModelSource& models) {
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed, models);
 }
 
 }  // namespace brume

@@ -4,7 +4,8 @@
 
 namespace brume {
 
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed) {
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed,
+                                      const ModelSource& models) {
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->classes();
   std::vector<std::string>& names = classifier ? config.classifier->class_names : config.model.class_names;
@@ -17,7 +18,8 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
     for (const std::string& name : names) list.items.push_back(Value::text(name, true));
     resolved.find(classifier ? "classifier" : "model")->set("class_names", std::move(list));
   }
-  return classifier ? make_classifier_learner(config, resolved, compute, seed) : make_diffusion_learner(config, resolved, compute, seed);
+  return classifier ? make_classifier_learner(config, resolved, compute, seed)
+                    : make_diffusion_learner(config, resolved, compute, seed, models);
 }
 
 }  // namespace brume

@@ -53,13 +53,13 @@ void trim_metrics(const fs::path& file, int64_t step) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from)
+Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models)
     : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights));
+  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights), models);
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});
@@ -77,7 +77,7 @@ double Trainer::train_step(Metrics& sums) {
   const Batch batch = loader_->next();
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  const Learner::Loss l = learner_->loss(batch, random);
+  const Learner::Loss l = learner_->loss(batch, step_, random);
   l.loss.backward();
   norm_ = optimizer_->update(step_);
   if (std::isfinite(norm_)) {
@@ -169,6 +169,7 @@ std::vector<Weight> Trainer::training_state() const {
   for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
   for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
   for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->state()) all.push_back({"objective." + w.name, w.tensor, false});
   return all;
 }
 
