@@ -28,14 +28,14 @@ Tensor each(const std::vector<AncestralStep>& steps, const Tensor& like, const F
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(like.scalar_type()).view(shape).to(like.device());
 }
 
-/// log var of the model's step, in the sigma frame.
+/// log var of the model's step.
 Tensor model_log_variance(const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw, const Tensor& like) {
   const Tensor lo = each(steps, like, [](const AncestralStep& s) { return s.log_small; });
   if (variance == StepVariance::small) return lo;
   if (variance == StepVariance::large)
     return each(steps, like, [](const AncestralStep& s) { return s.to > 0 ? s.log_large : s.log_small; });
   if (!raw.defined()) throw std::logic_error("a learned variance without what the network gives for it");
-  if (variance == StepVariance::learned) return raw + each(steps, like, [](const AncestralStep& s) { return std::log1p(s.to * s.to); });
+  if (variance == StepVariance::learned) return raw;
   const Tensor hi = each(steps, like, [](const AncestralStep& s) { return s.log_large; });
   const Tensor v = (raw + 1) * 0.5;
   return v * hi + (1 - v) * lo;
@@ -59,7 +59,8 @@ AncestralStep AncestralChain::step(size_t i) const {
   const double from = sigmas_[i];
   if (i > 0) {
     const double to = sigmas_[i - 1];
-    return {from, to, std::log(small_variance(from, to)), std::log(large_variance(from, to))};
+    const double frame = std::log1p(to * to);
+    return {from, to, std::log(small_variance(from, to)) - frame, std::log(large_variance(from, to)) - frame};
   }
   const double before = std::log(small_variance(sigmas_[1], from)) - std::log1p(from * from);
   return {from, 0, before, std::log(large_variance(from, 0))};
@@ -88,8 +89,9 @@ AncestralChain training_chain(const NoiseSchedule& schedule, int64_t steps) {
 }
 
 Tensor normal_kl(const Tensor& mean1, const Tensor& log_var1, const Tensor& mean2, const Tensor& log_var2) {
+  // In the order of guided-diffusion: at much noise the terms are of the size of float32's rounding.
   const Tensor gap = mean1 - mean2;
-  return (log_var2 - log_var1 + (log_var1 - log_var2).exp() + gap * gap * (-log_var2).exp() - 1) * 0.5;
+  return (-1 + log_var2 - log_var1 + (log_var1 - log_var2).exp() + gap * gap * (-log_var2).exp()) * 0.5;
 }
 
 Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& mean, const Tensor& log_std) {
@@ -107,8 +109,9 @@ Tensor vlb_terms(const Tensor& x0, const Tensor& error, const std::vector<Ancest
   if (!std::all_of(steps.begin(), steps.end(), ends)) {
     const Tensor truth = each(steps, error, [](const AncestralStep& s) { return s.log_small; });
     // Both means have (to/from)^2 x in them; what is left is 1 - (to/from)^2 of the error.
-    const Tensor gap =
-        error * each(steps, error, [](const AncestralStep& s) { return (s.from - s.to) / s.from * ((s.from + s.to) / s.from); });
+    const Tensor gap = error * each(steps, error, [](const AncestralStep& s) {
+                         return (s.from - s.to) / s.from * ((s.from + s.to) / s.from) / std::sqrt(1 + s.to * s.to);
+                       });
     kl = bits(normal_kl(gap, truth, at::zeros_like(gap), model.expand_as(gap)));
   }
   if (std::any_of(steps.begin(), steps.end(), ends)) nll = bits(-discretized_gaussian_log_likelihood(x0, x0 + error, model * 0.5));

@@ -22,7 +22,7 @@ enum class StepVariance { small, large, learned, learned_range };
 /// One step. The last one ends at 0: its "small" is that of the step before, its "large" the noise that is left, as Ho et al. have it.
 struct AncestralStep {
   double from = 0, to = 0;
-  double log_small = 0, log_large = 0;  ///< in the sigma frame
+  double log_small = 0, log_large = 0;  ///< of the variances in the network's (variance-preserving) frame, as the papers have them
   double keep() const { return (to / from) * (to / from); }
 };
 
