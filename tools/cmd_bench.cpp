@@ -119,6 +119,7 @@ struct Variant {
   std::unique_ptr<Pipeline> pipeline, frozen;
   std::unique_ptr<Ema> ema;
   std::shared_ptr<Optimizer> optimizer;
+  Training training;
   int64_t step = 0;
   std::vector<double> train_rates, sample_rates, call_times;
 };
@@ -142,6 +143,7 @@ Variant make_variant(const Config& config, const std::string& name, bool referen
     if (w.trainable) learned.push_back(w), w.tensor.set_requires_grad(true);
   v.ema = std::make_unique<Ema>(v.pipeline->weights(), config.train->ema);
   v.optimizer = config.train->optimizer.make({learned, config.train->steps});
+  v.training = {0, config.train->steps, config.train->objective->memory(*config.model.noise)};
   return v;
 }
 
@@ -155,7 +157,8 @@ std::vector<Annotation> some_images(const Config& config, int64_t count) {
 void train_step(const Config& config, Variant& v, const Tensor& images, const std::vector<Annotation>& annotations) {
   at::Generator random = at::detail::createCPUGenerator(uint64_t(v.step));
   const at::AutoGradMode with_grad(true);
-  v.pipeline->loss(*config.train->objective, images, annotations, random).backward();
+  v.training.step = v.step;
+  v.pipeline->loss(*config.train->objective, images, annotations, v.training, random).backward();
   v.optimizer->update(v.step);
   v.ema->update(v.step++);
 }

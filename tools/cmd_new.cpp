@@ -28,11 +28,12 @@ constexpr Part parts[] = {
      "{type: @name@, channels: 16, blocks: 2}"},
     {"noise_embedding", "sinusoidal", "{type: @name@, period: 60}"},
     {"noise_schedule", "cosine", "{type: @name@, shift: 0.25}"},
-    {"objective", "{type: simple, weighting: @weighting@}", "{type: @name@, mean: -1.2, std: 1.2}"},
+    {"objective", "{type: simple, weighting: @weighting@, time: @time_sampler@}", "{type: @name@, mean: -1.2, std: 1.2}"},
     {"optimizer", "adamw", "{type: @name@, lr: 1.0e-4}"},
     {"parameterization", "v", "@name@"},
     {"sampler", "ddim", "{type: @name@, churn: 0}"},
     {"spacing", "trailing", "@name@"},
+    {"time_sampler", "uniform", "{type: @name@, power: 2}"},
     {"weighting", "none", "{type: @name@, gamma: 4}"},
 };
 
@@ -110,7 +111,7 @@ std::map<std::string, std::string> project(const std::string& kind, const std::s
   for (const char* file : {"CMakeLists.txt", "README.md", "test.yaml"}) files[file] = templates().find(file)->second;
   if (const auto own = templates().find(kind + ".yaml"); own != templates().end()) files["test.yaml"] = own->second;
   for (auto& [file, text] : files) {
-    for (int nested = 0; nested < 2; ++nested)  // a network names a noise embedding, an objective a weighting
+    for (int nested = 0; nested < 2; ++nested)  // a network names a noise embedding, an objective a weighting and a time sampler
       for (const Part& part : parts) replace_all(text, fmt::format("@{}@", part.kind), part.kind == kind ? part.fresh : part.usual);
     replace_all(text, "@kind@", kind);
     replace_all(text, "@prefix@", prefix());

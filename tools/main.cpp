@@ -32,6 +32,8 @@ int run(int argc, char** argv) {
   add_train(app, program, code);
   add_sample(app, program, code);
   add_evaluate(app, program, code);
+  add_likelihood(app, program, code);
+  add_invert(app, program, code);
   add_list(app, program, code);
   add_describe(app, program, code);
   add_check(app, program, code);

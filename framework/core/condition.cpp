@@ -22,6 +22,10 @@ Condition Condition::slice(int64_t begin, int64_t count) const {
   return map(*this, [&](const Tensor& t) { return t.narrow(0, begin, count); });
 }
 
+Condition Condition::select(const Tensor& rows) const {
+  return map(*this, [&](const Tensor& t) { return t.index_select(0, rows.to(t.device())); });
+}
+
 Condition Condition::to(at::Device device) const {
   return map(*this, [&](const Tensor& t) { return t.to(device); });
 }

@@ -20,6 +20,8 @@ struct Condition {
 
   /// Rows [begin, begin + count) of every part.
   Condition slice(int64_t begin, int64_t count) const;
+  /// These rows of every part; [n] int64.
+  Condition select(const Tensor& rows) const;
   Condition to(at::Device device) const;
 };
 

@@ -2,6 +2,7 @@
 #include <ATen/ops/sum.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "config/errors.h"
@@ -9,6 +10,7 @@
 #include "core/noise_embedding.h"
 #include "core/objective.h"
 #include "core/sampler.h"
+#include "core/time_sampler.h"
 
 namespace brume {
 
@@ -28,8 +30,19 @@ double noise_units(double sigma, Target target) {
     case Target::noise: return 1;
     case Target::image: return snr;
     case Target::v: return snr / (1 + snr);
+    case Target::flow: return 1 / ((1 + sigma) * (1 + sigma));
   }
   throw std::logic_error("unknown target");
+}
+
+double sigma_at_share(const NoiseSchedule& schedule, double u) {
+  const double times = double(schedule.timesteps());
+  if (times > 0) return schedule.sigma(std::clamp(std::floor(u * times), 0.0, times - 1));
+  return schedule.sigma(schedule.t_min() + u * (schedule.t_max() - schedule.t_min()));
+}
+
+double within_schedule(const NoiseSchedule& schedule, double sigma) {
+  return std::clamp(sigma, schedule.sigma(schedule.t_min()), schedule.sigma(schedule.t_max()));
 }
 
 namespace {

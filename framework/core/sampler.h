@@ -37,6 +37,8 @@ class Sampler {
   virtual ~Sampler() = default;
   /// x at sigmas.front() to x at sigmas.back(). Ascending sigmas invert, where the sampler is deterministic.
   virtual Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const = 0;
+  /// What it needs the model to have learned.
+  virtual LearnedVariance variance() const { return LearnedVariance::none; }
   /// Order of convergence on the probability-flow ODE; 0 for samplers that add noise.
   virtual int order() const = 0;
   /// True where it takes its own steps between the first sigma and the last.

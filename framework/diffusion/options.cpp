@@ -14,6 +14,22 @@ struct ImageFields {
   }
 };
 
+const std::vector<std::pair<std::string, LearnedVariance>> variances{
+    {"none", LearnedVariance::none}, {"learned", LearnedVariance::learned}, {"learned_range", LearnedVariance::learned_range}};
+
+void declare_variance(Fields& f, LearnedVariance& variance) {
+  f.choice("variance", variance,
+           "what the network predicts beside that, in as many channels again: the log variance of DDPM's steps, or its place between "
+           "DDPM's bounds",
+           variances);
+}
+
+std::string name_of(LearnedVariance variance) {
+  for (const auto& [name, v] : variances)
+    if (v == variance) return name;
+  throw std::logic_error("unknown variance");
+}
+
 }  // namespace
 
 void ModelOptions::declare(Fields& f) {
@@ -24,11 +40,13 @@ void ModelOptions::declare(Fields& f) {
   f.field("conditioner", conditioner, "what a sample can be asked to be", "none");
   f.field("noise", noise, "how noisy an image is at time t", "linear");
   f.field("parameterization", parameterization, "what the network predicts", "eps");
+  declare_variance(f, variance);
   f.field("class_names", class_names, "names of the classes; the data set's own where empty");
 }
 
 Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_t seed) const {
-  return {.input = latent, .out_channels = latent.channels, .classes = conditioner->class_rows(), .seed = seed};
+  const int64_t outputs = variance == LearnedVariance::none ? 1 : 2;
+  return {.input = latent, .out_channels = outputs * latent.channels, .classes = conditioner->class_rows(), .seed = seed};
 }
 
 void ModelOptions::check() const {
@@ -64,11 +82,17 @@ void SampleOptions::declare(Fields& f) {
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}});
 }
 
-void SampleOptions::check(const Controls& controls) const {
+void SampleOptions::check(const ModelOptions& model) const {
   std::vector<Problem> problems;
+  const LearnedVariance wanted = sampler->variance();
+  if (wanted != LearnedVariance::none && wanted != model.variance)
+    problems.push_back({{}, "sample.sampler",
+                        fmt::format("takes the variance that the network gives ({0}), and model.variance is {1}; set the sampler's "
+                                    "variance to small or large, or train a model of variance: {0}",
+                                    name_of(wanted), name_of(model.variance))});
   for (size_t i = 0; i < guidance.size(); ++i) {
     try {
-      guidance[i]->check(controls);
+      guidance[i]->check(model.controls());
     } catch (const ConfigError& e) {
       for (const Problem& p : e.problems()) problems.push_back({p.place, fmt::format("sample.guidance.{}", i), p.message});
     }

@@ -24,6 +24,7 @@ struct ModelOptions {
   std::shared_ptr<const Conditioner> conditioner;
   std::shared_ptr<const NoiseSchedule> noise;
   std::shared_ptr<const Parameterization> parameterization;
+  LearnedVariance variance = LearnedVariance::none;
   std::vector<std::string> class_names;
   void declare(Fields& f);
 
@@ -62,8 +63,8 @@ struct SampleOptions {
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
   void declare(Fields& f);
-  /// Mistakes between the guidances and what a model with these controls can do; throws ConfigError naming every one.
-  void check(const Controls& controls) const;
+  /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
+  void check(const ModelOptions& model) const;
 };
 
 }  // namespace brume

@@ -39,11 +39,11 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
  public:
   explicit NetworkDenoiser(const Pipeline& p) : p_(p) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    const at::NoGradGuard no_grad;
-    const Tensor f = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr).to(x.scalar_type());
+    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type());
     const Parameterization& q = *p_.options_.parameterization;
     const double skip = q.c_skip(sigma);
     Estimate d;
+    d.variance = variance;
     d.x0 = skip == 0 ? f * q.c_out(sigma) : x * skip + f * q.c_out(sigma);
     return d;
   }
@@ -55,11 +55,12 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
 class Pipeline::Trainable final : public TrainableModel {
  public:
   Trainable(const Pipeline& p, at::Generator& random) : p_(p), random_(random) {}
-  Tensor network(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override {
-    return p_.call(x, sigmas, condition, &random_).to(at::kFloat);
+  Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override {
+    return p_.call(x, sigmas, condition, &random_, at::kFloat);
   }
   const NoiseSchedule& schedule() const override { return *p_.options_.noise; }
   const Parameterization& parameterization() const override { return *p_.options_.parameterization; }
+  LearnedVariance variance() const override { return p_.options_.variance; }
 
  private:
   const Pipeline& p_;
@@ -91,7 +92,8 @@ void Pipeline::freeze() {
   }
 }
 
-Tensor Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout) const {
+TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition,
+                                          at::Generator* dropout, at::ScalarType as) const {
   std::vector<float> scale, told;
   for (const double s : sigmas) {
     scale.push_back(float(options_.parameterization->c_in(s, *options_.noise)));
@@ -102,13 +104,15 @@ Tensor Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const 
   const bool same = std::all_of(scale.begin(), scale.end(), [&](float s) { return s == scale.front(); });
   const double c_in = options_.parameterization->c_in(sigmas.front(), *options_.noise);
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
-  return network_->forward(input.to(compute_.dtype), at::tensor(told).to(x.device()), condition, dropout);
+  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(told).to(x.device()), condition, dropout).to(as);
+  if (options_.variance == LearnedVariance::none) return {out, {}};
+  return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
 }
 
 std::shared_ptr<const Denoiser> Pipeline::denoiser() const { return std::make_shared<NetworkDenoiser>(*this); }
 
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
-  options.check(options_.controls());
+  options.check(options_);
   const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent()};
   std::shared_ptr<const Denoiser> denoiser = this->denoiser();
   for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
@@ -143,6 +147,7 @@ void Pipeline::check(const SampleRequest& request, const SampleOptions& options)
   if (options.noise_order == NoiseOrder::batch && request.batch < count)
     throw ConfigError(
         fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count, request.batch));
+  options.check(options_);
   const ImageShape z = latent(), &image = options_.image;
   if (request.initial_noise.defined() && request.initial_noise.sizes() != at::IntArrayRef({count, z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
@@ -222,14 +227,18 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
   return at::cat(images);
 }
 
-Tensor Pipeline::loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations,
+Condition Pipeline::condition(const std::vector<Annotation>& annotations) const {
+  return options_.conditioner->encode(annotations, nullptr).to(compute_.device);
+}
+
+Tensor Pipeline::loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, Training& training,
                       at::Generator& random) const {
   const Condition condition = options_.conditioner->encode(annotations, &random).to(compute_.device);
   const Tensor latents = [&] {
     const at::NoGradGuard no_grad;
     return autoencoder_->encode(images.to(compute_.device));
   }();
-  return objective.loss(Trainable(*this, random), latents, condition, random);
+  return objective.loss(Trainable(*this, random), latents, condition, training, random);
 }
 
 }  // namespace brume

@@ -34,7 +34,7 @@ class Pipeline {
 
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
-  /// The denoiser of this model, unguided.
+  /// The denoiser of this model, unguided. It lives as long as the pipeline.
   std::shared_ptr<const Denoiser> denoiser() const;
   /// The denoiser with its guidances, which find their own models in `models`. Throws ConfigError where one cannot be had.
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models) const;
@@ -43,7 +43,12 @@ class Pipeline {
   std::vector<std::string> classes(const SampleOptions& options, const ModelSource& models) const;
 
   /// The training loss of a batch; differentiable. images: [B, C, H, W] in [-1, 1]. `random` is the only randomness.
-  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, at::Generator& random) const;
+  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, Training& training,
+              at::Generator& random) const;
+
+  const Autoencoder& autoencoder() const { return *autoencoder_; }
+  /// One row an annotation, where the model computes; nothing dropped.
+  Condition condition(const std::vector<Annotation>& annotations) const;
 
   /// All weights of the model, "network.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
@@ -63,7 +68,9 @@ class Pipeline {
   void check(const SampleRequest& request, const SampleOptions& options) const;
   Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
   Tensor initial(const Start& start, Tensor noise, int64_t first) const;
-  Tensor call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout) const;
+  /// F and the variance, in the dtype `as`.
+  TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
+                                  at::ScalarType as) const;
 
   ModelOptions options_;
   Compute compute_;

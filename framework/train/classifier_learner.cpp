@@ -23,7 +23,7 @@ class ClassifierLearner final : public Learner {
 
   std::vector<Weight> weights() const override { return pipeline_.weights(); }
 
-  Loss loss(const Batch& batch, at::Generator& random) const override {
+  Loss loss(const Batch& batch, int64_t, at::Generator& random) override {
     const ClassifierPipeline::Loss l = pipeline_.loss(batch.images, batch.annotations, config_.train->label_smoothing, random);
     return {l.loss, {{"accuracy", l.accuracy}}};
   }

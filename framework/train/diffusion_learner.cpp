@@ -15,7 +15,11 @@ namespace {
 class DiffusionLearner final : public Learner {
  public:
   DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed, const ModelSource& models)
-      : config_(config), resolved_(resolved), models_(models), pipeline_(config.model, compute, seed) {
+      : config_(config),
+        resolved_(resolved),
+        models_(models),
+        pipeline_(config.model, compute, seed),
+        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &models} {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
     if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
@@ -23,9 +27,12 @@ class DiffusionLearner final : public Learner {
 
   std::vector<Weight> weights() const override { return pipeline_.weights(); }
 
-  Loss loss(const Batch& batch, at::Generator& random) const override {
-    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, random), {}};
+  Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
+    training_.step = step;
+    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, training_, random), {}};
   }
+
+  std::vector<Weight> state() const override { return training_.memory; }
 
   Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
 
@@ -73,6 +80,7 @@ class DiffusionLearner final : public Learner {
   const ModelSource& models_;
   Pipeline pipeline_;
   std::vector<std::string> classes_;  ///< of the sample grids
+  Training training_;
   std::unique_ptr<Pipeline> averaged_;
 };
 

@@ -27,8 +27,10 @@ class Learner {
     Tensor loss;      ///< scalar, differentiable
     Metrics metrics;  ///< further figures of this batch
   };
-  /// `random` is the only randomness.
-  virtual Loss loss(const Batch& batch, at::Generator& random) const = 0;
+  /// Of update number `step`, counted from 0. `random` is the only randomness.
+  virtual Loss loss(const Batch& batch, int64_t step, at::Generator& random) = 0;
+  /// What it remembers from step to step beside the weights, to be saved and restored bit for bit (restoring copies into these).
+  virtual std::vector<Weight> state() const { return {}; }
 
   /// Figures of averaged weights (in the order of weights()) on images not trained on; empty where there are none, or where `stop`
   /// says so meanwhile.
@@ -42,7 +44,7 @@ class Learner {
 
 /// The learner of a configuration: of its model or of its classifier. `data` are the training images; where the model's class names
 /// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
-/// `models`: where guidances of sample grids find their own; lives as long as the learner.
+/// `models`: where teachers and guidances find their own; lives as long as the learner.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed,
                                       const ModelSource& models);
 

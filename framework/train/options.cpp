@@ -80,11 +80,10 @@ void Config::declare(Fields& f) {
 void Config::check() const {
   if (classifier)
     classifier->check();
-  else {
-    model.check();
-    sample.check(model.controls());
-  }
+  else
+    model.check(), sample.check(model);
   if (!train) return;
+  if (!classifier) train->objective->check({*model.noise, *model.parameterization, model.variance});
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});
 }

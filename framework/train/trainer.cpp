@@ -77,7 +77,7 @@ double Trainer::train_step(Metrics& sums) {
   const Batch batch = loader_->next();
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  const Learner::Loss l = learner_->loss(batch, random);
+  const Learner::Loss l = learner_->loss(batch, step_, random);
   l.loss.backward();
   norm_ = optimizer_->update(step_);
   if (std::isfinite(norm_)) {
@@ -169,6 +169,7 @@ std::vector<Weight> Trainer::training_state() const {
   for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
   for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
   for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->state()) all.push_back({"objective." + w.name, w.tensor, false});
   return all;
 }
 

@@ -21,7 +21,7 @@ class Trainer {
  public:
   /// `resolved` is the configuration as read_configuration gave it. The directory must be empty or absent, unless
   /// `resume_from` names a training file, whose state is taken over bit for bit.
-  /// `models`: where the guidances of the sample grids find their own; lives as long as the trainer.
+  /// `models`: where teachers, and the guidances of the sample grids, find their own; lives as long as the trainer.
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
           const ModelSource& models = no_models());
   ~Trainer();

@@ -113,7 +113,7 @@ TEST(New, Refusals) {
   EXPECT_EQ(error({"denoiser", "mine"}),
             "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, guidance, network, noise_embedding, "
             "noise_schedule, "
-            "objective, optimizer, parameterization, sampler, spacing, weighting\n");
+            "objective, optimizer, parameterization, sampler, spacing, time_sampler, weighting\n");
   EXPECT_EQ(error({"sampler", "2nd"}), "error: '2nd' " + rule + "\n");
   EXPECT_EQ(error({"sampler", "My-Sampler"}), "error: 'My-Sampler' " + rule + "; did you mean 'my_sampler'?\n");
   EXPECT_EQ(error({"sampler", "../sky"}), "error: '../sky' " + rule + "\n");

@@ -8,7 +8,7 @@
 namespace brume::test {
 namespace {
 
-constexpr Target targets[] = {Target::noise, Target::image, Target::v};
+constexpr Target targets[] = {Target::noise, Target::image, Target::v, Target::flow};
 
 /// Those that count every noise level the same in the units of the target, and so differ with it.
 const std::set<std::string> in_units_of_the_target = {"none"};
@@ -40,8 +40,27 @@ TEST_P(WeightingContract, TheSameWhateverTheTarget) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, WeightingContract,
-                         testing::ValuesIn(specimens("weighting", {"{type: min_snr, gamma: 1}", "{type: p2, gamma: 0.5, k: 2}"})),
+                         testing::ValuesIn(specimens("weighting", {"{type: min_snr, gamma: 1}", "{type: p2, gamma: 0.5, k: 2}",
+                                                                   "{type: soft_min_snr, sigma_data: 0.3}", "{type: edm, sigma_data: 1}"})),
                          readable);
+
+/// k-diffusion weights the error of F, which is that of x0 by c_out of EDM: (sigma sd)^2 / (sigma^2 + sd^2)^2.
+TEST(SoftMinSnr, IsKDiffusions) {
+  const auto w = make<Weighting>("{type: soft_min_snr, sigma_data: 0.4}");
+  for (const double s : {0.01, 0.4, 3.0, 80.0}) {
+    const double sum = s * s + 0.16, c_out = 0.4 * s / std::sqrt(sum);
+    EXPECT_NEAR(w->weight(s, Target::image) * c_out * c_out, 0.16 * s * s / (sum * sum), 1e-14);
+  }
+}
+
+/// Under EDM's preconditioning the error of F counts the same at every level.
+TEST(EdmWeighting, IsOneOnTheErrorOfTheNetwork) {
+  const auto w = make<Weighting>("{type: edm, sigma_data: 0.4}");
+  for (const double s : {0.01, 0.4, 3.0, 80.0}) {
+    const double c_out = 0.4 * s / std::hypot(s, 0.4);
+    EXPECT_NEAR(w->weight(s, Target::image) * c_out * c_out, 1, 1e-12);
+  }
+}
 
 TEST(NoiseUnits, AnErrorOfTheNoiseInEachTarget) {
   // x = x0 + sigma n at fixed x: an error e of n is one of -sigma e in x0 and of sqrt(1 + sigma^2) e in v.
@@ -50,6 +69,7 @@ TEST(NoiseUnits, AnErrorOfTheNoiseInEachTarget) {
     EXPECT_NEAR(noise_units(sigma, Target::noise) * e * e, e * e, 1e-15);
     EXPECT_NEAR(noise_units(sigma, Target::image) * (sigma * e) * (sigma * e), e * e, 1e-15);
     EXPECT_NEAR(noise_units(sigma, Target::v) * (1 + sigma * sigma) * e * e, e * e, 1e-15);
+    EXPECT_NEAR(noise_units(sigma, Target::flow) * (1 + sigma) * (1 + sigma) * e * e, e * e, 1e-15);
   }
 }
 

@@ -65,18 +65,29 @@ std::string guided_spacing(int64_t training_times, const std::string& respacing)
   return fmt::format("{{type: explicit, times: [{}]}}", fmt::join(times.rbegin(), times.rend(), ", "));
 }
 
+double PreviousX::to(double sigma) const {
+  const double t = noise_->time(sigma);
+  return t > 0.5 ? noise_->sigma(std::nearbyint(t) - 1) : 0;
+}
+
+double PreviousX::c_out(double sigma) const { return 1 / noise_->signal(to(sigma)) / (1 - keep(sigma)); }
+
 SchedulerConfig read_guided(const GuidedProcess& p) {
   const std::map<std::string, std::string> variances{
       {"FIXED_SMALL", "small"}, {"FIXED_LARGE", "large"}, {"LEARNED", "learned"}, {"LEARNED_RANGE", "learned_range"}};
   const std::string sampler =
       p.ddim ? fmt::format("{{type: ddim, eta: {}}}", p.eta) : fmt::format("{{type: ddpm, variance: {}}}", variances.at(p.var_type));
+  const bool previous = p.mean_type == "PREVIOUS_X", clips = p.clip && !(previous && !p.ddim);
   const std::string guidance =
-      fmt::format("[{}{}{}]", p.clip ? "clip" : "", p.clip && p.cond ? ", " : "",
+      fmt::format("[{}{}{}]", clips ? "clip" : "", clips && p.cond ? ", " : "",
                   p.cond ? fmt::format("{{type: classifier, model: cond_fn, form: {}}}", p.ddim ? "score" : "mean") : "");
-  return read_scheduler(fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
-                                    guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
-                                    guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(),
-                                    guidance));
+  SchedulerConfig config =
+      read_scheduler(fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
+                                 guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
+                                 guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(),
+                                 guidance));
+  if (previous) config.parameterization = std::make_shared<PreviousX>(config.noise);
+  return config;
 }
 
 ScriptedNetwork guided_network(const std::string& var_type) {

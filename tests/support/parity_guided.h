@@ -13,7 +13,22 @@ std::string guided_noise(const std::string& schedule, int64_t training_times);
 /// The spacing: one section is linspace; ddimN is leading, where N divides T; anything else is a list of times.
 std::string guided_spacing(int64_t training_times, const std::string& respacing);
 
-/// A whole configuration. mean_type: EPSILON, START_X. var_type: FIXED_SMALL, FIXED_LARGE, LEARNED, LEARNED_RANGE.
+/// guided-diffusion's PREVIOUS_X: the network gives the mean of the next step, so what it means depends on where that step ends, and
+/// no plugin can have it.
+class PreviousX final : public Parameterization {
+ public:
+  explicit PreviousX(std::shared_ptr<const NoiseSchedule> noise) : noise_(std::move(noise)) {}
+  double c_skip(double sigma) const override { return -keep(sigma) / (1 - keep(sigma)); }
+  double c_out(double sigma) const override;
+
+ private:
+  double to(double sigma) const;
+  double keep(double sigma) const { return to(sigma) / sigma * (to(sigma) / sigma); }
+  std::shared_ptr<const NoiseSchedule> noise_;
+};
+
+/// A whole configuration. mean_type: EPSILON, START_X, PREVIOUS_X (whose mean guided-diffusion does not clip). var_type: FIXED_SMALL,
+/// FIXED_LARGE, LEARNED, LEARNED_RANGE.
 struct GuidedProcess {
   std::string schedule = "linear", mean_type = "EPSILON", var_type = "FIXED_SMALL";
   int64_t training_times = 1000;

@@ -12,6 +12,7 @@ namespace {
 const std::map<std::string, std::string> least = {
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
+    {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
     {"spacing explicit", "{type: explicit, times: [900, 500, 100]}"},
 };
 

@@ -18,6 +18,7 @@
 #include "config/errors.h"
 #include "config/registry.h"
 #include "core/sampler.h"
+#include "numerics/ancestral.h"
 
 namespace brume::plugins {
 namespace {
@@ -38,6 +39,11 @@ class Ddpm final : public Sampler {
   };
   explicit Ddpm(const Options& o) : o_(o) {}
   int order() const override { return 0; }
+  LearnedVariance variance() const override {
+    return o_.variance == Variance::learned         ? LearnedVariance::learned
+           : o_.variance == Variance::learned_range ? LearnedVariance::learned_range
+                                                    : LearnedVariance::none;
+  }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -60,8 +66,7 @@ class Ddpm final : public Sampler {
  private:
   /// Standard deviation of the fresh noise.
   Tensor spread(const Estimate& d, double from, double to, const Tensor& like) const {
-    const double small = to * to * (1 - (to / from) * (to / from));
-    const double large = (from - to) * (from + to) * (1 + to * to) / (1 + from * from);
+    const double small = small_variance(from, to), large = large_variance(from, to);
     if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));
     if (o_.variance == Variance::large) return like.new_full({}, std::sqrt(large));
     if (o_.variance == Variance::learned) return (d.variance * 0.5).exp() * std::sqrt(1 + to * to);

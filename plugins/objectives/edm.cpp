@@ -1,0 +1,37 @@
+// The objective of EDM (Karras et al. 2022, eq. 8 and table 1): log-normal noise, and the error of D weighted so that under EDM's own
+// preconditioning every level begins with the same loss.
+//
+//   log sigma ~ N(-1.2, 1.2^2),   loss = mean (sigma^2 + sd^2) / (sigma sd)^2 (D - x0)^2
+#include "config/registry.h"
+#include "numerics/noising.h"
+
+namespace brume::plugins {
+namespace {
+
+class Edm final : public Objective {
+ public:
+  struct Options {
+    TargetError error{.target = Target::image};
+    std::shared_ptr<const TimeSampler> time;
+    void declare(Fields& f) {
+      error.declare(f, "edm");
+      f.field("time", time, "which noise levels are drawn", "log_normal");
+    }
+  };
+  explicit Edm(const Options& o) : o_(o) {}
+
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
+              at::Generator& random) const override {
+    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+  }
+  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_objective_edm(Registry& r) { r.add<Objective, Edm>("edm", "log-normal sigma, EDM's weight on the error of the image"); }
+
+}  // namespace brume::plugins

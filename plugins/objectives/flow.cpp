@@ -1,0 +1,39 @@
+// Flow matching (Lipman et al. 2023; Liu et al. 2023; Esser et al. 2024, eq. 5): the error of the velocity of the straight path from
+// image to noise, whatever the network itself predicts.
+//
+//   x_t = (1 - t) x0 + t n,   sigma = t / (1 - t),   v = n - x0,   loss = mean |v_theta - v|^2
+//
+// `time: logit_normal` is Stable Diffusion 3's choice of t.
+#include "config/registry.h"
+#include "numerics/noising.h"
+
+namespace brume::plugins {
+namespace {
+
+class Flow final : public Objective {
+ public:
+  struct Options {
+    TargetError error{.target = Target::flow};
+    std::shared_ptr<const TimeSampler> time;
+    void declare(Fields& f) {
+      error.declare(f);
+      f.field("time", time, "which noise levels are drawn", "uniform");
+    }
+  };
+  explicit Flow(const Options& o) : o_(o) {}
+
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
+              at::Generator& random) const override {
+    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+  }
+  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_objective_flow(Registry& r) { r.add<Objective, Flow>("flow", "the error of the velocity noise - x0 (flow matching)"); }
+
+}  // namespace brume::plugins
