@@ -65,9 +65,7 @@ class FrozenClassifier final : public NoisyClassifier {
     for (int64_t i = int64_t(names_.size()); i < options.classes; ++i) names_.push_back(std::to_string(i));
   }
   Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override {
-    const auto of = [&](const Tensor& part) {
-      return pipeline_.classify(part, std::vector<double>(size_t(part.size(0)), sigma)).logits;
-    };
+    const auto of = [&](const Tensor& part) { return pipeline_.classify(part, std::vector<double>(size_t(part.size(0)), sigma)).logits; };
     Tensor logits;
     if (x.device().is_cpu()) {  // image by image: with gradients, LibTorch's operations take paths that depend on the batch
       std::vector<Tensor> rows;
@@ -118,7 +116,8 @@ std::shared_ptr<const NoisyClassifier> ModelFiles::classifier(const std::string&
   const ModelCard card = read_classifier_card(file);
   const auto options = read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins);
   if (!options.noise)
-    throw ConfigError(fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
+    throw ConfigError(
+        fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
   return classifiers_[file] = std::make_shared<const FrozenClassifier>(options, compute_, file);
 }
 

@@ -20,7 +20,8 @@ std::string model_yaml(const std::string& conditioner) {
          "  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
          "  conditioner: " +
          conditioner + "\n  noise: cosine\n  parameterization: v\ntrain:\n  data: " + data +
-         "\n  objective: {type: simple, target: v}\n  batch: 4\n  steps: 8\n  preview: {count: 0}\nsample:\n  steps: 5\n  guidance: [clip]\n";
+         "\n  objective: {type: simple, target: v}\n  batch: 4\n  steps: 8\n  preview: {count: 0}\nsample:\n  steps: 5\n  guidance: "
+         "[clip]\n";
 }
 
 std::string classifier_yaml(const std::string& more, const std::string& size = "8") {
@@ -69,7 +70,8 @@ class Guided : public testing::Test {
     const Finished done = at(words);
     EXPECT_EQ(done.code, 0) << done.err;
     std::vector<io::Image> images;
-    for (int i = 0; i < 4 && done.code == 0; ++i) images.push_back(io::read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
+    for (int i = 0; i < 4 && done.code == 0; ++i)
+      images.push_back(io::read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
     return images;
   }
   static std::string said(std::vector<std::string> more, const std::string& model = "model") {
@@ -175,8 +177,7 @@ TEST_F(Guided, ImagesThatDoNotFit) {
   EXPECT_EQ(said({"--image", "image.png", "--mask", "absent.png"}), "error: --mask: there is no file 'absent.png'\n");
   EXPECT_EQ(said({"--mask", "mask.png"}), "error: --mask: there is no image it is laid over; --image FILE names one\n");
   EXPECT_EQ(said({"--strength", "0.5"}), "error: --strength: there is no image to start from; --image FILE names one\n");
-  EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}),
-            "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
+  EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}), "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0"}), "error: strength = 0 is outside (0, 1]\n");
   EXPECT_EQ(said({"--set", "sample.guidance=[inpaint]"}),
             "error: inpaint needs an image and a mask of what is to be made of it (--image FILE --mask FILE)\n");
@@ -186,10 +187,10 @@ TEST_F(Guided, ModelsThatDoNotFit) {
   EXPECT_EQ(said({"--classifier", "absent.safetensors"}), "error: --classifier: there is no file 'absent.safetensors'\n");
   EXPECT_EQ(said({"--classifier-scale", "2"}),
             "error: --classifier-scale: there is no classifier to guide by; --classifier FILE names one\n");
-  EXPECT_EQ(said({"--classifier", "clean/model.safetensors"}),
-            "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");
-  EXPECT_EQ(said({"--classifier", "weak/model.safetensors"}),
-            "error: weak/model.safetensors: is a diffusion model, not a classifier\n");
+  EXPECT_EQ(
+      said({"--classifier", "clean/model.safetensors"}),
+      "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");
+  EXPECT_EQ(said({"--classifier", "weak/model.safetensors"}), "error: weak/model.safetensors: is a diffusion model, not a classifier\n");
   EXPECT_EQ(said({"--classifier", "large/model.safetensors"}),
             "error: large/model.safetensors is for 3x16x16 images, and the model denoises 3x8x8\n");
   EXPECT_EQ(said({"--set", "sample.guidance=[{type: autoguidance, model: judge/model.safetensors}]"}),
@@ -205,10 +206,11 @@ TEST_F(Guided, CheckFindsWhatTheConfigurationTells) {
   folder_->file("wrong.yaml",
                 "model: {network: unet, conditioner: {type: class_label, dropout: 0}}\n"
                 "sample: {guidance: [clip, {type: cfg, scale: 2}, classifier, autoguidance]}\n");
-  EXPECT_EQ(at({"check", "wrong.yaml"}).err,
-            "error: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)\n"
-            "error: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
-            "error: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
+  EXPECT_EQ(
+      at({"check", "wrong.yaml"}).err,
+      "error: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)\n"
+      "error: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
+      "error: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
 }
 
 TEST_F(Guided, TrainingShowsGuidedSamplesAndFindsTheirMistakesFirst) {

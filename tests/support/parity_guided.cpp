@@ -70,8 +70,9 @@ SchedulerConfig read_guided(const GuidedProcess& p) {
       {"FIXED_SMALL", "small"}, {"FIXED_LARGE", "large"}, {"LEARNED", "learned"}, {"LEARNED_RANGE", "learned_range"}};
   const std::string sampler =
       p.ddim ? fmt::format("{{type: ddim, eta: {}}}", p.eta) : fmt::format("{{type: ddpm, variance: {}}}", variances.at(p.var_type));
-  const std::string guidance = fmt::format("[{}{}{}]", p.clip ? "clip" : "", p.clip && p.cond ? ", " : "",
-                                           p.cond ? fmt::format("{{type: classifier, model: cond_fn, form: {}}}", p.ddim ? "score" : "mean") : "");
+  const std::string guidance =
+      fmt::format("[{}{}{}]", p.clip ? "clip" : "", p.clip && p.cond ? ", " : "",
+                  p.cond ? fmt::format("{{type: classifier, model: cond_fn, form: {}}}", p.ddim ? "score" : "mean") : "");
   return read_scheduler(fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
                                     guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
                                     guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(),
