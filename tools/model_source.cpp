@@ -85,7 +85,8 @@ Value option_value(const std::string& text, const std::string& label, bool quote
 void set_guidances(Value& root, const SampleSettings& s) {
   if (!s.cfg.empty()) guidance_or_new(root, "cfg", true).set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
-    if (!std::filesystem::is_regular_file(s.classifier)) throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
+    if (!std::filesystem::is_regular_file(s.classifier))
+      throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
     guidance_or_new(root, "classifier", false)
         .set("model", option_value(std::filesystem::absolute(s.classifier).string(), "--classifier " + s.classifier, true));
   }

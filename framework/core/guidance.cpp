@@ -10,9 +10,9 @@ namespace brume {
 
 void need_null(const Controls& controls, std::string_view name) {
   if (controls.has_null) return;
-  throw ConfigError(fmt::format("{} needs an unconditional estimate, and this model {}", name,
-                                controls.classes > 0 ? "was trained without one (conditioner dropout: 0)"
-                                                     : "has no condition to leave out (conditioner: none)"));
+  throw ConfigError(fmt::format(
+      "{} needs an unconditional estimate, and this model {}", name,
+      controls.classes > 0 ? "was trained without one (conditioner dropout: 0)" : "has no condition to leave out (conditioner: none)"));
 }
 
 EstimatePair denoise_both(const Denoiser& denoiser, const Tensor& x, double sigma, const Condition& condition, std::string_view name) {

@@ -1,8 +1,10 @@
 #include "diffusion/model_files.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/split.h>
 #include <fmt/format.h>
 
 #include "config/plugin_loader.h"
@@ -63,7 +65,15 @@ class FrozenClassifier final : public NoisyClassifier {
     for (int64_t i = int64_t(names_.size()); i < options.classes; ++i) names_.push_back(std::to_string(i));
   }
   Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override {
-    const Tensor logits = pipeline_.classify(x, std::vector<double>(size_t(x.size(0)), sigma)).logits;
+    const auto of = [&](const Tensor& part) { return pipeline_.classify(part, std::vector<double>(size_t(part.size(0)), sigma)).logits; };
+    Tensor logits;
+    if (x.device().is_cpu()) {  // image by image: with gradients, LibTorch's operations take paths that depend on the batch
+      std::vector<Tensor> rows;
+      for (const Tensor& image : x.split(1)) rows.push_back(of(image));
+      logits = at::cat(rows);
+    } else {
+      logits = of(x);
+    }
     return logits.log_softmax(1).gather(1, classes.to(logits.device()).unsqueeze(1)).squeeze(1);
   }
   const std::vector<std::string>& classes() const override { return names_; }
@@ -106,7 +116,8 @@ std::shared_ptr<const NoisyClassifier> ModelFiles::classifier(const std::string&
   const ModelCard card = read_classifier_card(file);
   const auto options = read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins);
   if (!options.noise)
-    throw ConfigError(fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
+    throw ConfigError(
+        fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
   return classifiers_[file] = std::make_shared<const FrozenClassifier>(options, compute_, file);
 }
 

@@ -162,8 +162,7 @@ void Pipeline::check(const SampleRequest& request, const SampleOptions& options)
   expect(request.image, "image", image.channels);
   expect(request.mask, "mask", 1);
   if (request.mask.defined() && !request.image.defined()) throw ConfigError("a mask needs an image it is laid over");
-  if (!(request.strength > 0 && request.strength <= 1))
-    throw ConfigError(fmt::format("strength = {} is outside (0, 1]", request.strength));
+  if (!(request.strength > 0 && request.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", request.strength));
   if (request.strength < 1 && !request.image.defined()) throw ConfigError("a strength needs an image to start from");
 }
 
@@ -171,7 +170,8 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
   Start start;
   const int64_t steps = int64_t(sigmas.size()) - 1, left = int64_t(double(steps) * request.strength);
   if (left == 0)
-    throw ConfigError(fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request.strength, steps, 1 / double(steps)));
+    throw ConfigError(
+        fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request.strength, steps, 1 / double(steps)));
   start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
   start.whole = left == steps;
   if (request.image.defined()) start.known = autoencoder_->encode(request.image.to(compute_.device));

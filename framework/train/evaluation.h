@@ -47,7 +47,8 @@ FeatureSet data_features(const ClassifierPipeline& classifier, const Dataset& da
                          const std::function<bool(int64_t done, int64_t count)>& progress);
 
 /// `count` samples, the classes in turn, `batch` at a time, as 8-bit pictures would hold them. The observer's first argument numbers
-/// the images of the whole run; `models` is where guidances find their own. Throws ConfigError where the model makes other images, or has other classes, than the classifier.
+/// the images of the whole run; `models` is where guidances find their own. Throws ConfigError where the model makes other images, or has
+/// other classes, than the classifier.
 FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options, int64_t count,
                            int64_t batch, uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer,
                            const ModelSource& models = no_models());

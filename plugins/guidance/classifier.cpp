@@ -74,7 +74,8 @@ class ClassifierGuidance final : public Guidance {
     if (model.controls.classes > 0 && model.controls.classes != classes)
       throw ConfigError(fmt::format("{} tells {} classes apart, and the model has {}", o_.model, classes, model.controls.classes));
     if (!(classifier->shape() == model.shape))
-      throw ConfigError(fmt::format("{} is for {} images, and the model denoises {}", o_.model, classifier->shape().text(), model.shape.text()));
+      throw ConfigError(
+          fmt::format("{} is for {} images, and the model denoises {}", o_.model, classifier->shape().text(), model.shape.text()));
     return std::make_shared<ClassifierDenoiser>(std::move(inner), std::move(classifier), o_.scale, o_.form);
   }
 

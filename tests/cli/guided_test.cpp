@@ -2,8 +2,10 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "io/image.h"
-#include "io/safetensors.h"
+#include "io/model_file.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -18,7 +20,8 @@ std::string model_yaml(const std::string& conditioner) {
          "  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
          "  conditioner: " +
          conditioner + "\n  noise: cosine\n  parameterization: v\ntrain:\n  data: " + data +
-         "\n  objective: {type: simple, target: v}\n  batch: 4\n  steps: 8\n  preview: {count: 0}\nsample:\n  steps: 5\n  guidance: [clip]\n";
+         "\n  objective: {type: simple, target: v}\n  batch: 4\n  steps: 8\n  preview: {count: 0}\nsample:\n  steps: 5\n  guidance: "
+         "[clip]\n";
 }
 
 std::string classifier_yaml(const std::string& more, const std::string& size = "8") {
@@ -61,12 +64,14 @@ class Guided : public testing::Test {
   static fs::path path(const std::string& name) { return folder_->path() / name; }
   /// Four images into the folder `out`, in float32.
   static std::vector<io::Image> sampled(std::vector<std::string> more, const std::string& model = "model", const std::string& out = "out") {
-    std::vector<std::string> words{"sample", model + "/model.safetensors", "-n", "4", "-o", out, "--precision", "fp32"};
+    std::vector<std::string> words{"sample", model + "/model.safetensors", "-n", "4", "-o", out};
     words.insert(words.end(), more.begin(), more.end());
+    if (std::find(more.begin(), more.end(), "--precision") == more.end()) words.insert(words.end(), {"--precision", "fp32"});
     const Finished done = at(words);
     EXPECT_EQ(done.code, 0) << done.err;
     std::vector<io::Image> images;
-    for (int i = 0; i < 4 && done.code == 0; ++i) images.push_back(io::read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
+    for (int i = 0; i < 4 && done.code == 0; ++i)
+      images.push_back(io::read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
     return images;
   }
   static std::string said(std::vector<std::string> more, const std::string& model = "model") {
@@ -76,7 +81,7 @@ class Guided : public testing::Test {
     EXPECT_EQ(done.code, 2);
     return without(done.err, *folder_);
   }
-  /// Samples of noise need no training to differ: what of them is as given.
+  /// How far the columns from `from` to `to` are from the wanted ones.
   static int worst(const std::vector<io::Image>& images, const io::Image& wanted, int64_t from, int64_t to) {
     int worst = 0;
     for (const io::Image& i : images)
@@ -84,7 +89,6 @@ class Guided : public testing::Test {
         for (int64_t x = 3 * from; x < 3 * to; ++x) worst = std::max(worst, std::abs(int(i.row(y)[x]) - int(wanted.row(y)[x])));
     return worst;
   }
-  static const TempFolder* folder() { return folder_; }
   static TempFolder* folder_;
 };
 TempFolder* Guided::folder_ = nullptr;
@@ -102,18 +106,14 @@ TEST_F(Guided, ByAClassifier) {
 
 TEST_F(Guided, TheBatchChangesNothing) {
   for (const char* precision : {"fp32", "bf16"}) {
-    const std::vector<std::string> same{"--classifier", "judge/model.safetensors", "--classifier-scale", "20", "--precision", precision};
-    std::vector<std::vector<io::Image>> all;
+    std::vector<at::Tensor> all;
     for (const char* batch : {"1", "3", "4"}) {
-      std::vector<std::string> words{"sample", "model/model.safetensors", "-n", "4", "-o", std::string("b") + batch, "--batch", batch};
-      words.insert(words.end(), same.begin(), same.end());
-      ASSERT_EQ(at(words).code, 0);
-      all.emplace_back();
-      for (int i = 0; i < 4; ++i)
-        all.back().push_back(io::read_image((path(std::string("b") + batch) / ("0000" + std::to_string(i) + ".png")).string()));
+      sampled({"--classifier", "judge/model.safetensors", "--classifier-scale", "20", "--precision", precision, "--batch", batch,
+               "--trajectory", "b.safetensors"});
+      all.push_back(*io::find(io::load_tensors(path("b.safetensors").string()), "x"));
     }
-    EXPECT_EQ(all[0], all[2]) << precision;
-    EXPECT_EQ(all[1], all[2]) << precision;
+    EXPECT_TRUE(all[0].equal(all[2])) << precision;
+    EXPECT_TRUE(all[1].equal(all[2])) << precision;
   }
 }
 
@@ -177,8 +177,7 @@ TEST_F(Guided, ImagesThatDoNotFit) {
   EXPECT_EQ(said({"--image", "image.png", "--mask", "absent.png"}), "error: --mask: there is no file 'absent.png'\n");
   EXPECT_EQ(said({"--mask", "mask.png"}), "error: --mask: there is no image it is laid over; --image FILE names one\n");
   EXPECT_EQ(said({"--strength", "0.5"}), "error: --strength: there is no image to start from; --image FILE names one\n");
-  EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}),
-            "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
+  EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}), "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0"}), "error: strength = 0 is outside (0, 1]\n");
   EXPECT_EQ(said({"--set", "sample.guidance=[inpaint]"}),
             "error: inpaint needs an image and a mask of what is to be made of it (--image FILE --mask FILE)\n");
@@ -188,10 +187,10 @@ TEST_F(Guided, ModelsThatDoNotFit) {
   EXPECT_EQ(said({"--classifier", "absent.safetensors"}), "error: --classifier: there is no file 'absent.safetensors'\n");
   EXPECT_EQ(said({"--classifier-scale", "2"}),
             "error: --classifier-scale: there is no classifier to guide by; --classifier FILE names one\n");
-  EXPECT_EQ(said({"--classifier", "clean/model.safetensors"}),
-            "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");
-  EXPECT_EQ(said({"--classifier", "weak/model.safetensors"}),
-            "error: weak/model.safetensors: is a diffusion model, not a classifier\n");
+  EXPECT_EQ(
+      said({"--classifier", "clean/model.safetensors"}),
+      "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");
+  EXPECT_EQ(said({"--classifier", "weak/model.safetensors"}), "error: weak/model.safetensors: is a diffusion model, not a classifier\n");
   EXPECT_EQ(said({"--classifier", "large/model.safetensors"}),
             "error: large/model.safetensors is for 3x16x16 images, and the model denoises 3x8x8\n");
   EXPECT_EQ(said({"--set", "sample.guidance=[{type: autoguidance, model: judge/model.safetensors}]"}),
@@ -207,10 +206,11 @@ TEST_F(Guided, CheckFindsWhatTheConfigurationTells) {
   folder_->file("wrong.yaml",
                 "model: {network: unet, conditioner: {type: class_label, dropout: 0}}\n"
                 "sample: {guidance: [clip, {type: cfg, scale: 2}, classifier, autoguidance]}\n");
-  EXPECT_EQ(at({"check", "wrong.yaml"}).err,
-            "error: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)\n"
-            "error: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
-            "error: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
+  EXPECT_EQ(
+      at({"check", "wrong.yaml"}).err,
+      "error: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)\n"
+      "error: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
+      "error: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
 }
 
 TEST_F(Guided, TrainingShowsGuidedSamplesAndFindsTheirMistakesFirst) {

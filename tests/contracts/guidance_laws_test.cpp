@@ -11,9 +11,9 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/zeros_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/std.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 #include <numbers>
@@ -142,9 +142,13 @@ TEST_F(GuidanceLaws, ClassifierGuidanceNeedsClasses) {
             "classifier guidance needs to be told the class of every image (--classes)");
   EXPECT_EQ(error_of([&] { make<Guidance>("classifier")->check({}); }),
             "model: missing; the model.safetensors of a classifier trained on noisy images");
-  EXPECT_EQ(error_of([&] { make<Guidance>("{type: classifier, model: c}")->wrap(exact_, {schedule_, models_, nullptr, {4, false}}); }),
+  EXPECT_EQ(error_of([&] {
+              make<Guidance>("{type: classifier, model: c}")->wrap(exact_, {schedule_, models_, nullptr, {4, false}});
+            }),
             "c tells 3 classes apart, and the model has 4");
-  EXPECT_EQ(error_of([&] { make<Guidance>("{type: classifier, model: c}")->wrap(exact_, {schedule_, models_, nullptr, {}, {1, 8, 8}}); }),
+  EXPECT_EQ(error_of([&] {
+              make<Guidance>("{type: classifier, model: c}")->wrap(exact_, {schedule_, models_, nullptr, {}, {1, 8, 8}});
+            }),
             "c is for 3x0x0 images, and the model denoises 1x8x8");
 }
 
@@ -152,9 +156,13 @@ TEST_F(GuidanceLaws, GuidanceNeedsAnUnconditionalEstimate) {
   for (const std::string name : {"cfg", "cfg_plus_plus"}) {
     const auto g = make<Guidance>("{type: " + name + ", scale: 0.5}");
     EXPECT_EQ(error_of([&] { g->check({3, true}); }), "no error");
-    EXPECT_EQ(error_of([&] { g->check({3, false}); }),
+    EXPECT_EQ(error_of([&] {
+                g->check({3, false});
+              }),
               name + " needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
-    EXPECT_EQ(error_of([&] { g->check({0, false}); }),
+    EXPECT_EQ(error_of([&] {
+                g->check({0, false});
+              }),
               name + " needs an unconditional estimate, and this model has no condition to leave out (conditioner: none)");
   }
   EXPECT_EQ(error_of([&] { make<Guidance>("cfg")->check({0, false}); }), "no error");
@@ -224,9 +232,7 @@ TEST_F(GuidanceLaws, TheScheduleOfCfgKeepsItsMean) {
 
 /// rescale_noise_cfg of diffusers (Lin et al. 2024, sec. 3.4), on the outputs of the network.
 Tensor rescale_noise_cfg(const Tensor& guided, const Tensor& text, double phi) {
-  const auto spread_of = [](const Tensor& t) {
-    return t.flatten(1).std(at::OptionalIntArrayRef({1}), true).view({-1, 1, 1, 1});
-  };
+  const auto spread_of = [](const Tensor& t) { return t.flatten(1).std(at::OptionalIntArrayRef({1}), true).view({-1, 1, 1, 1}); };
   return guided * (spread_of(text) / spread_of(guided)) * phi + guided * (1 - phi);
 }
 
@@ -268,7 +274,9 @@ TEST_F(GuidanceLaws, AutoguidanceByItselfIsTheIdentity) {
 TEST_F(GuidanceLaws, AWeakModelMustFit) {
   const auto wrap = [&](const OtherModel& weak, const Controls& controls) {
     const GivenModels models(nullptr, weak);
-    return error_of([&] { make<Guidance>("{type: autoguidance, model: m}")->wrap(exact_, {schedule_, models, nullptr, controls, {1, 8, 8}}); });
+    return error_of([&] {
+      make<Guidance>("{type: autoguidance, model: m}")->wrap(exact_, {schedule_, models, nullptr, controls, {1, 8, 8}});
+    });
   };
   EXPECT_EQ(wrap({exact_, schedule_, {1, 8, 8}, 3, true}, {3, true}), "no error");
   EXPECT_EQ(wrap({exact_, schedule_, {3, 8, 8}, 3, true}, {3, true}), "m denoises 3x8x8 images, and the model 1x8x8");

@@ -108,8 +108,7 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
 TEST_P(GuidanceContract, NeutralSettingsAreTheIdentity) {
   const std::string settings = neutral_settings(GetParam().name);
   if (settings.empty()) GTEST_SKIP() << "it has no scale";
-  const Estimate plain = inner_->denoise(noisy(), 2, all_to_be_made()),
-                 guided = wrapped(settings)->denoise(noisy(), 2, all_to_be_made());
+  const Estimate plain = inner_->denoise(noisy(), 2, all_to_be_made()), guided = wrapped(settings)->denoise(noisy(), 2, all_to_be_made());
   EXPECT_TRUE(at::equal(guided.x0, plain.x0));
   EXPECT_TRUE(at::equal(guided.variance, plain.variance));
   if (guided.x0_uncond.defined()) {
@@ -160,12 +159,11 @@ TEST_P(GuidanceContract, EightThreadsAtOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
-                         testing::ValuesIn(specimens("guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
-                                                                  "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}",
-                                                                  "{type: cfg, scale: 3, sigma_lo: 0.7}",
-                                                                  "{type: classifier, scale: 4, form: mean}",
-                                                                  "{type: clip, range: 0.2, keep_direction: true}",
-                                                                  "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
+                         testing::ValuesIn(specimens(
+                             "guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
+                                          "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}", "{type: cfg, scale: 3, sigma_lo: 0.7}",
+                                          "{type: classifier, scale: 4, form: mean}", "{type: clip, range: 0.2, keep_direction: true}",
+                                          "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
                          readable);
 
 class Guidances : public GuidanceContract {};

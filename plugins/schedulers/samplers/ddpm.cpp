@@ -56,8 +56,7 @@ class Ddpm final : public Sampler {
       run.report({i, steps, from, x, clean});
       const double keep = (to / from) * (to / from);
       x = clean + (x - clean) * keep;
-      if (d.gradient.defined() && to < from)
-        x = x + d.gradient * shift(d, i > 0 ? sigmas[size_t(i) - 1] : INFINITY, from, to, x);
+      if (d.gradient.defined() && to < from) x = x + d.gradient * shift(d, i > 0 ? sigmas[size_t(i) - 1] : INFINITY, from, to, x);
       if (to > 0 && to < from) x = x + run.noise.draw(x, from, to) * spread(d, from, to, x);
     }
     return x;

@@ -48,9 +48,7 @@ class Repaint final : public Sampler {
         x = x + run.noise.draw(x, low, high) * std::sqrt((high - low) * (high + low));
       }
       Run part{run.condition, run.noise, {}, run.schedule};
-      part.observer = [&](const Step& s) {
-        return !run.observer || run.observer({done + s.index, count, s.sigma, s.x, s.x0});
-      };
+      part.observer = [&](const Step& s) { return !run.observer || run.observer({done + s.index, count, s.sigma, s.x, s.x0}); };
       x = o_.sampler->sample(denoiser, x, {sigmas.begin() + first, sigmas.begin() + last + 1}, part);
       done += last - first;
     }
