@@ -96,7 +96,7 @@ int invert_images(Program& program, const Asked& a) {
   SampleSettings settings = a.settings;
   settings.steps = "";
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
-  const ModelSource source(a.source);
+  const SampleSource source(a.source);
   Config config = source.configuration(program, settings);
   config.sample.guidance.clear();
   const auto model = source.load(config);

@@ -146,7 +146,7 @@ int likelihood(Program& program, const Asked& a) {
   SampleSettings settings;
   settings.overrides = a.overrides;
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
-  const ModelSource source(a.source);
+  const SampleSource source(a.source);
   const Config config = source.configuration(program, settings);
   if (config.model.autoencoder.type() != "identity")
     throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",

@@ -41,6 +41,8 @@ class Sampler {
   virtual LearnedVariance variance() const { return LearnedVariance::none; }
   /// Order of convergence on the probability-flow ODE; 0 for samplers that add noise.
   virtual int order() const = 0;
+  /// True where it takes the estimate of x0 for a consistency function's (Song et al. 2023), a point of the data rather than a mean.
+  virtual bool of_consistency_models() const { return false; }
   /// True where it takes its own steps between the first sigma and the last.
   virtual bool own_steps() const { return false; }
 };

@@ -32,6 +32,12 @@ SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
   return {lo, hi};
 }
 
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas) {
+  const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1.001;
+  for (const double s : sigmas)
+    if (s > hi * slack || s < lo / slack) throw ConfigError(fmt::format("sigma {} is outside the schedule's [{:.6g}, {:.6g}]", s, lo, hi));
+}
+
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count) {
   std::vector<double> sampled;
   for (const double place : linspace(0, double(levels.size() - 1), count)) {

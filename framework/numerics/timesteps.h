@@ -27,6 +27,9 @@ struct SigmaRange {
   Ends of(const NoiseSchedule& schedule) const;
 };
 
+/// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding.
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas);
+
 /// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
 

@@ -34,6 +34,7 @@ class Vp final : public NoiseSchedule {
     return sub ? 2 * std::sinh(b / 2) : std::sqrt(std::expm1(b));
   }
   double time(double sigma) const override {
+    if (sigma >= this->sigma(1)) return 1;
     const double b = sub ? 2 * std::asinh(sigma / 2) : std::log1p(sigma * sigma), d = o_.beta_max - o_.beta_min;
     const double t = 2 * b / (o_.beta_min + std::sqrt(o_.beta_min * o_.beta_min + 2 * d * b));
     return std::clamp(t, o_.epsilon, 1.0);

@@ -55,7 +55,7 @@ class DpmMultistep final : public Sampler {
  public:
   using Options = O;
   explicit DpmMultistep(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : int(o_.order); }
+  int order() const override { return o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2)); }  // it begins with order 1
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -66,6 +66,7 @@ class DpmMultistep final : public Sampler {
       run.report({i, steps, from, x, x0});
       past.add(x, x0, from);
       if (to == 0) return x0;
+      if (to == from) continue;
       const ExponentialStep step = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
       const auto [slope, curvature] = past.derivatives(order_of(i, steps), std::log(from / to));
       Tensor next = x * step.keep + past.newest() * step.d0;

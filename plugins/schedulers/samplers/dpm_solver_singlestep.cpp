@@ -6,6 +6,7 @@
 //   order 3: the same with D1 from D_2 ("midpoint"), or the parabola through D_0, D_1, D_2 ("heun")
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "config/registry.h"
@@ -38,7 +39,7 @@ class DpmSinglestep final : public Sampler {
  public:
   using Options = O;
   explicit DpmSinglestep(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : int(o_.order); }
+  int order() const override { return o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2)); }  // 3 where the groups come out even
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -52,7 +53,7 @@ class DpmSinglestep final : public Sampler {
       run.report({i, steps, from, x, x0});
       if (order == 1) values.clear(), start = x;
       values.push_back(predicted(o_.prediction, x, x0, from));
-      x = to == 0 ? x0 : step(start, values, sigmas.data() + (i + 1 - order), to, run);
+      x = to == 0 ? x0 : to == from ? x : step(start, values, sigmas.data() + (i + 1 - order), to, run);
     }
     return x;
   }

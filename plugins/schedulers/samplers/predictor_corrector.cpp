@@ -47,7 +47,8 @@ class PredictorCorrector final : public Sampler {
   Tensor corrected(const Denoiser& denoiser, const Tensor& x, double sigma, Run& run) const {
     const Tensor score = (denoiser.denoise(x, sigma, run.condition).x0 - x) / (sigma * sigma);
     const Tensor z = run.noise.draw(x, sigma, sigma);
-    const Tensor ratio = norm(z) / norm(score), size = ratio * ratio * (2 * o_.snr * o_.snr);
+    const Tensor of_score = norm(score), ratio = (norm(z) / of_score).masked_fill(of_score == 0, 0),
+                 size = ratio * ratio * (2 * o_.snr * o_.snr);
     return x + score * size + z * (size * 2).sqrt();
   }
   /// [B, 1, …]

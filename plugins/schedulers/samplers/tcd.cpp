@@ -21,6 +21,7 @@ class Tcd final : public Sampler {
   };
   explicit Tcd(const Options& o) : o_(o) {}
   int order() const override { return o_.eta > 0 ? 0 : 1; }
+  bool of_consistency_models() const override { return o_.eta > 0; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

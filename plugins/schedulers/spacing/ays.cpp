@@ -27,6 +27,9 @@ class Ays final : public Spacing {
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     std::vector<double> sigmas = log_interpolated(optimised(), steps + 1);
     sigmas.pop_back();
+    require_within(schedule, sigmas);
+    const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
+    for (double& s : sigmas) s = std::clamp(s, lo, hi);  // the lists have three digits
     return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }
 

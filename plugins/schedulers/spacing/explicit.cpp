@@ -35,10 +35,7 @@ class Explicit final : public Spacing {
     const size_t given = o_.sigmas.empty() ? o_.times.size() : o_.sigmas.size();
     if (given != size_t(steps) && !(o_.interpolate && given > 1))
       throw ConfigError(fmt::format("the list has {} entries and steps is {}; they must agree, or interpolate be true", given, steps));
-    const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1 + 1e-6;
-    for (const double s : o_.sigmas)
-      if (s > hi * slack || s < lo / slack)
-        throw ConfigError(fmt::format("sigma {} is outside the schedule's [{:.6g}, {:.6g}]", s, lo, hi));
+    require_within(schedule, o_.sigmas);
     std::vector<double> levels = o_.sigmas;
     if (levels.empty()) {
       levels = sigmas_at(schedule, o_.times, o_.final_sigma);

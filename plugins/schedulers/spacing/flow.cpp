@@ -54,6 +54,7 @@ class Flow final : public Spacing {
     redistribute(s);
     if (!o_.inclusive) s.pop_back();
     for (double& v : s) v = std::min(v / std::max(1 - v, 1e-300), 1e6);
+    require_within(schedule, s);
     return with_final(std::move(s), schedule, o_.final_sigma);
   }
 
