@@ -75,6 +75,21 @@ Value written_out(const Value& name) {
 
 }  // namespace
 
+const Value& nearest(const Value& root, std::string_view path) {
+  const Value* at = &root;
+  while (!path.empty()) {
+    const size_t dot = std::min(path.find('.'), path.size());
+    const std::string_view key = path.substr(0, dot);
+    size_t index = 0;
+    const bool number = std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc();
+    const Value* next = at->is_list() ? (number && index < at->items.size() ? &at->items[index] : nullptr) : at->find(key);
+    if (!next) break;
+    at = next;
+    path.remove_prefix(std::min(dot + 1, path.size()));
+  }
+  return *at;
+}
+
 Value merge(Value base, const Value& over) {
   if (base.is_scalar() && over.is_map() && !over.find("type")) base = written_out(base);
   if (!base.is_map() || !over.is_map()) return over;

@@ -45,6 +45,9 @@ struct Value::Entry {
   Value value;
 };
 
+/// The value at a path like "sample.guidance.1.scale", or the nearest above it that is there.
+const Value& nearest(const Value& root, std::string_view path);
+
 /// `over` laid on `base`: maps merge key by key, unless their `type` differs; anything else replaces.
 Value merge(Value base, const Value& over);
 

@@ -22,6 +22,18 @@ void train_section(Fields& f, std::optional<TrainOptions>& train) {
   if (read) train = std::move(*read);
 }
 
+/// A mistake between parts knows where in the tree it stands, and the tree which line that is.
+void check_located(const Config& config, const Value& root) {
+  try {
+    config.check();
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems = e.problems();
+    for (Problem& p : problems)
+      if (!p.place.file && !p.path.empty()) p.place = nearest(root, p.path).place;
+    throw ConfigError(std::move(problems));
+  }
+}
+
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
@@ -101,7 +113,7 @@ Config read_configuration(Registry& registry, const Value& root, Value* resolved
   Config config;
   std::vector<PluginUse> uses;
   Value full = read_config(registry, root, config, &uses);
-  config.check();
+  check_located(config, root);
   for (const PluginUse& use : uses) {
     add_once(libraries, use.library);
     if (!use.path.starts_with("train.")) add_once(config.model_plugins, use.library);

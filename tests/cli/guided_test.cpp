@@ -206,11 +206,11 @@ TEST_F(Guided, CheckFindsWhatTheConfigurationTells) {
   folder_->file("wrong.yaml",
                 "model: {network: unet, conditioner: {type: class_label, dropout: 0}}\n"
                 "sample: {guidance: [clip, {type: cfg, scale: 2}, classifier, autoguidance]}\n");
-  EXPECT_EQ(
-      at({"check", "wrong.yaml"}).err,
-      "error: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)\n"
-      "error: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
-      "error: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
+  EXPECT_EQ(at({"check", "wrong.yaml"}).err,
+            "error: wrong.yaml:2:27: sample.guidance.1: cfg needs an unconditional estimate, and this model was trained without one "
+            "(conditioner dropout: 0)\n"
+            "error: wrong.yaml:2:50: sample.guidance.2: model: missing; the model.safetensors of a classifier trained on noisy images\n"
+            "error: wrong.yaml:2:62: sample.guidance.3: model: missing; the model.safetensors of a weaker model\n");
 }
 
 TEST_F(Guided, TrainingShowsGuidedSamplesAndFindsTheirMistakesFirst) {
