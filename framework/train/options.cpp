@@ -22,6 +22,14 @@ void train_section(Fields& f, std::optional<TrainOptions>& train) {
   if (read) train = std::move(*read);
 }
 
+void check_objective(const Objective& objective, const ModelOptions& model) {
+  try {
+    objective.check({*model.noise, *model.parameterization, model.variance});
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.objective");
+  }
+}
+
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
@@ -83,7 +91,7 @@ void Config::check() const {
   else
     model.check(), sample.check(model);
   if (!train) return;
-  if (!classifier) train->objective->check({*model.noise, *model.parameterization, model.variance});
+  if (!classifier) check_objective(*train->objective, model);
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});
 }
