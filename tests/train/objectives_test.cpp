@@ -149,6 +149,39 @@ TEST(LossSecondMoment, ResumesBitForBit) {
   EXPECT_TRUE(history);
 }
 
+/// Says that the data are N(0, std^2), exactly or not, and predicts the image.
+class GaussianModel final : public TrainableModel {
+ public:
+  GaussianModel(const NoiseSchedule& schedule, double std) : schedule_(schedule), variance_(std * std) {}
+  Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition&) const override {
+    std::vector<Tensor> rows;
+    for (size_t i = 0; i < sigmas.size(); ++i) rows.push_back(x[int64_t(i)] * (variance_ / (variance_ + sigmas[i] * sigmas[i])));
+    return {at::stack(rows), {}};
+  }
+  const NoiseSchedule& schedule() const override { return schedule_; }
+  const Parameterization& parameterization() const override { return *p_; }
+
+ private:
+  const NoiseSchedule& schedule_;
+  double variance_;
+  std::shared_ptr<const Parameterization> p_ = make<Parameterization>("x0");
+};
+
+TEST(Vlb, TheExactGaussianIsTheMinimum) {
+  const auto schedule = make<NoiseSchedule>("{type: linear, timesteps: 50, rescale: true}");
+  at::Generator random = at::detail::createCPUGenerator(8);
+  const Tensor x0 = at::randn({2000, 1, 4, 4}, random, at::TensorOptions().dtype(at::kFloat)) * 0.3;
+  for (const char* yaml : {"vlb", "{type: vlb, variance: large, terms: mean}", "{type: vlb, time: low_discrepancy}"}) {
+    const auto loss = [&](double std) {
+      at::Generator same = at::detail::createCPUGenerator(1);
+      brume::Training training;
+      return make<Objective>(yaml)->loss(GaussianModel(*schedule, std), x0, {}, training, same).item<double>();
+    };
+    const double exact = loss(0.3);
+    for (const double std : {0.2, 0.26, 0.35, 0.5}) EXPECT_LT(exact, loss(std)) << yaml << " " << std;
+  }
+}
+
 /// The end of the paths of Gaussian data, x sqrt((s^2 + least^2) / (s^2 + sigma^2)), as a consistency model.
 class ExactStudent final : public TrainableModel {
  public:
