@@ -53,7 +53,7 @@ Traced traced(const Denoiser& denoiser, const Tensor& x, double sigma, const Con
   const Tensor leaf = x.expand_as(probes).contiguous().detach().set_requires_grad(true);
   const Tensor x0 = denoiser.denoise(leaf, sigma, condition).x0;
   const std::vector<Tensor> inputs{leaf};
-  x0.backward(probes, c10::nullopt, false, at::TensorList(inputs));
+  x0.backward(probes, {}, false, at::TensorList(inputs));
   const Tensor product = leaf.grad().defined() ? leaf.grad() * probes : probes * 0;  // undefined: D does not depend on x
   return {x0.detach().narrow(0, 0, 1), product.to(at::kDouble).sum().item<double>() / double(probes.size(0))};
 }

@@ -34,7 +34,7 @@ void check_boundary(const Objective::Requirements& m, const char* name) {
   const double least = m.schedule.sigma(m.schedule.t_min());
   if (std::abs(m.parameterization.c_out(least)) <= 1e-3 * least && std::abs(m.parameterization.c_skip(least) - 1) <= 1e-3) return;
   throw ConfigError(
-      fmt::format("train.objective: {} needs a model that is the identity at the schedule's smallest sigma, {:.6g}; set "
+      fmt::format("{} needs a model that is the identity at the schedule's smallest sigma, {:.6g}; set "
                   "model.parameterization to {{type: consistency, sigma_min: {:.6g}}}",
                   name, least, least));
 }

@@ -34,6 +34,14 @@ void check_located(const Config& config, const Value& root) {
   }
 }
 
+void check_objective(const Objective& objective, const ModelOptions& model) {
+  try {
+    objective.check({*model.noise, *model.parameterization, model.variance});
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.objective");
+  }
+}
+
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
@@ -95,7 +103,7 @@ void Config::check() const {
   else
     model.check(), sample.check(model);
   if (!train) return;
-  if (!classifier) train->objective->check({*model.noise, *model.parameterization, model.variance});
+  if (!classifier) check_objective(*train->objective, model);
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});
 }

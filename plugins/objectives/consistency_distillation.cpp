@@ -63,7 +63,7 @@ class ConsistencyDistillation final : public Objective {
     return consistency_distance(model, x0, condition, pair, o_.huber, random).mean();
   }
   void check(const Requirements& r) const override {
-    if (o_.teacher.empty()) throw ConfigError("train.objective.teacher: missing; it names the model.safetensors of the trained model");
+    if (o_.teacher.empty()) throw ConfigError("missing 'teacher' (the model.safetensors of the trained model)");
     check_boundary(r, "consistency_distillation");
   }
 

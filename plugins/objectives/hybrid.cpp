@@ -42,8 +42,7 @@ class Hybrid final : public Objective {
   void check(const Requirements& r) const override {
     if (r.variance == LearnedVariance::none)
       throw ConfigError(
-          "train.objective: hybrid trains a variance, and model.variance is none; set it to learned_range (or learned), or "
-          "take the objective simple");
+          "hybrid trains a variance, and model.variance is none; set it to learned_range (or learned), or take the objective simple");
     o_.bound.check(r.schedule);
   }
 

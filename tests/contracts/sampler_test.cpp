@@ -86,7 +86,7 @@ TEST_P(SamplerContract, EndsWithTheDistributionOfTheData) {
   const int64_t images = 20, pixels = 5000;
   const double count = double(images * pixels);
   // repaint walks every stretch ten times, and the bias of its steps adds up.
-  std::vector<double> sigmas = curved(50, 0.01, GetParam().name == "repaint" ? 500 : 250);
+  std::vector<double> sigmas = curved(50, 0.01, 500);
   sigmas.push_back(0);
   const auto noise = per_image_noise(7, 100);
   const Tensor start = noise->draw(at::zeros({images, pixels}, f64), 50, 50) * std::hypot(50, s_);

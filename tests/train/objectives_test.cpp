@@ -4,12 +4,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
 
 #include <cmath>
+#include <fstream>
 
 #include "diffusion/checkpoint.h"
 #include "diffusion/pipeline.h"
 #include "io/model_file.h"
+#include "support/gaussian.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 #include "train/trainer.h"
@@ -21,7 +24,7 @@ constexpr const char* tiny = R"(
 model:
   image: {channels: 1, height: 8, width: 8}
   network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, zero_init: false}
-  noise: {type: linear, timesteps: 20, rescale: true}
+  noise: {type: linear, timesteps: 40, rescale: true}
   parameterization: eps
   variance: learned_range
 train:
@@ -146,6 +149,86 @@ TEST(LossSecondMoment, ResumesBitForBit) {
   EXPECT_TRUE(history);
 }
 
+/// Says that the data are N(0, std^2), exactly or not, and predicts the image.
+class GaussianModel final : public TrainableModel {
+ public:
+  GaussianModel(const NoiseSchedule& schedule, double std) : schedule_(schedule), variance_(std * std) {}
+  Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition&) const override {
+    std::vector<Tensor> rows;
+    for (size_t i = 0; i < sigmas.size(); ++i) rows.push_back(x[int64_t(i)] * (variance_ / (variance_ + sigmas[i] * sigmas[i])));
+    return {at::stack(rows), {}};
+  }
+  const NoiseSchedule& schedule() const override { return schedule_; }
+  const Parameterization& parameterization() const override { return *p_; }
+
+ private:
+  const NoiseSchedule& schedule_;
+  double variance_;
+  std::shared_ptr<const Parameterization> p_ = make<Parameterization>("x0");
+};
+
+TEST(Vlb, TheExactGaussianIsTheMinimum) {
+  const auto schedule = make<NoiseSchedule>("{type: linear, timesteps: 50, rescale: true}");
+  at::Generator random = at::detail::createCPUGenerator(8);
+  const Tensor x0 = at::randn({2000, 1, 4, 4}, random, at::TensorOptions().dtype(at::kFloat)) * 0.3;
+  for (const char* yaml : {"vlb", "{type: vlb, variance: large, terms: mean}", "{type: vlb, time: low_discrepancy}"}) {
+    const auto loss = [&](double std) {
+      at::Generator same = at::detail::createCPUGenerator(1);
+      brume::Training training;
+      return make<Objective>(yaml)->loss(GaussianModel(*schedule, std), x0, {}, training, same).item<double>();
+    };
+    const double exact = loss(0.3);
+    for (const double std : {0.2, 0.26, 0.35, 0.5}) EXPECT_LT(exact, loss(std)) << yaml << " " << std;
+  }
+}
+
+/// The end of the paths of Gaussian data, x sqrt((s^2 + least^2) / (s^2 + sigma^2)), as a consistency model.
+class ExactStudent final : public TrainableModel {
+ public:
+  explicit ExactStudent(const NoiseSchedule& schedule) : schedule_(schedule), least_(schedule.sigma(schedule.t_min())) {
+    p_ = make<Parameterization>("{type: consistency, sigma_min: " + std::to_string(least_) + "}");
+  }
+  Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition&) const override {
+    std::vector<Tensor> rows;
+    for (size_t i = 0; i < sigmas.size(); ++i) {
+      const double s = sigmas[i], out = p_->c_out(s);
+      const double end = std::sqrt((0.25 + least_ * least_) / (0.25 + s * s));
+      rows.push_back(x[int64_t(i)] * (std::abs(out) < 1e-6 ? 0 : (end - p_->c_skip(s)) / out));
+    }
+    return {at::stack(rows), {}};
+  }
+  const NoiseSchedule& schedule() const override { return schedule_; }
+  const Parameterization& parameterization() const override { return *p_; }
+
+ private:
+  const NoiseSchedule& schedule_;
+  double least_;
+  std::shared_ptr<const Parameterization> p_;
+};
+
+class GaussianTeacher final : public ModelSource {
+ public:
+  OtherModel model(const std::string&) const override { return {std::make_shared<GaussianDenoiser>(0.5), nullptr}; }
+  std::shared_ptr<const NoisyClassifier> classifier(const std::string&) const override { return nullptr; }
+};
+
+/// The exact student differs from its teacher by the error of one step of the solver: of third order for Heun, of second for Euler.
+TEST(ConsistencyDistillation, TheExactStudentIsRightToTheSolversError) {
+  const auto schedule = make<NoiseSchedule>("{type: angle, min_signal: 0.05, max_signal: 0.999}");
+  const ExactStudent student(*schedule);
+  const GaussianTeacher models;
+  const auto loss = [&](const std::string& solver, int64_t intervals) {
+    at::Generator random = at::detail::createCPUGenerator(1);
+    brume::Training training{0, 1, {}, &models};
+    const auto o = make<Objective>("{type: consistency_distillation, teacher: t, huber: 1.0e-9, solver: " + solver +
+                                   ", intervals: " + std::to_string(intervals) + "}");
+    return o->loss(student, images(256) * 0.5, {}, training, random).item<double>();
+  };
+  EXPECT_NEAR(std::log2(loss("euler", 20) / loss("euler", 40)), 2, 0.3);
+  EXPECT_NEAR(std::log2(loss("heun", 20) / loss("heun", 40)), 3, 0.4);
+  EXPECT_LT(loss("heun", 20), 0.3 * loss("euler", 20));
+}
+
 /// A model that is a teacher in a test.
 class OneModel final : public ModelSource {
  public:
@@ -160,12 +243,13 @@ class OneModel final : public ModelSource {
   const Pipeline& p_;
 };
 
-/// The student of an exact teacher learns where its paths end: one step gives the data's distribution.
-TEST(ConsistencyDistillation, AStudentLearnsTheTeachersPaths) {
-  const std::vector<std::string> student{"model.variance=none", "sample.sampler=ddim",
+TEST(ConsistencyDistillation, TrainsWithATeacherAndNotWithoutOne) {
+  const std::vector<std::string> student{"model.variance=none",
+                                         "sample.sampler=ddim",
                                          "model.noise={type: angle, min_signal: 0.05, max_signal: 0.999}",
                                          "model.parameterization={type: consistency, sigma_min: 0.04476615, sigma_data: 0.5}",
-                                         "train.objective={type: consistency_distillation, teacher: teacher.safetensors}"};
+                                         "train.objective={type: consistency_distillation, teacher: teacher.safetensors}",
+                                         "train.steps=4"};
   const Loaded l = load(student);
   std::vector<std::string> exact = student;
   exact[3] = "model.parameterization=x0";
@@ -182,6 +266,37 @@ TEST(ConsistencyDistillation, AStudentLearnsTheTeachersPaths) {
             }).find("teacher.safetensors"),
             std::string::npos);
 }
+
+/// Every objective trains a model that suits it.
+class EveryObjective : public testing::TestWithParam<std::vector<std::string>> {};
+
+TEST_P(EveryObjective, Trains) {
+  std::vector<std::string> overrides = GetParam();
+  overrides.insert(overrides.begin(), {"train.steps=2", "sample.sampler=ddim"});
+  const Loaded l = load(overrides);
+  const TempFolder folder;
+  Trainer trainer(l.config, l.resolved, folder.path() / "run");
+  EXPECT_TRUE(trainer.run(nullptr));
+  const std::string lines = [&] {
+    std::ifstream in(folder.file("run/metrics.jsonl"));
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  }();
+  EXPECT_NE(lines.find("\"loss\""), std::string::npos);
+  EXPECT_EQ(lines.find("null"), std::string::npos) << lines;  // JSON's NaN
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, EveryObjective,
+    testing::Values(std::vector<std::string>{"train.objective=vlb"},
+                    std::vector<std::string>{"train.objective={type: vlb, time: loss_second_moment}", "model.noise=angle"},
+                    std::vector<std::string>{"train.objective=hybrid", "model.variance=learned"},
+                    std::vector<std::string>{"train.objective={type: simple, target: v, weighting: soft_min_snr, time: low_discrepancy}"},
+                    std::vector<std::string>{"train.objective={type: flow, time: logit_normal}", "model.parameterization=flow",
+                                             "model.variance=none"},
+                    std::vector<std::string>{"train.objective=edm", "model.parameterization=edm", "model.variance=none",
+                                             "model.network.noise_embedding={type: fourier, input: quarter_log}"},
+                    std::vector<std::string>{"train.objective=consistency", "model.variance=none", "model.noise=angle",
+                                             "model.parameterization={type: consistency, sigma_min: 0.3286841}"}));
 
 TEST(Consistency, NeedsItsBoundary) {
   EXPECT_EQ(error_of([] {
