@@ -34,6 +34,7 @@ int run(int argc, char** argv) {
   add_evaluate(app, program, code);
   add_likelihood(app, program, code);
   add_invert(app, program, code);
+  add_conform(app, program, code);
   add_list(app, program, code);
   add_describe(app, program, code);
   add_check(app, program, code);

@@ -104,7 +104,7 @@ void SampleSettings::add_to(CLI::App& command) {
   command.add_option("--steps", steps, "sampling steps");
   command.add_option("--sampler", sampler, "a name, or {type: ddim, eta: 1}");
   command.add_option("--spacing", spacing, "a name, or {type: karras, rho: 5}");
-  command.add_option("--noise-order", noise_order, "per_image, or batch as PyTorch users have it");
+  command.add_option("--noise-order", noise_order, "per_image; batch, as PyTorch users have it; or brownian");
   overrides.add_to(command);
 }
 

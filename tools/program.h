@@ -25,6 +25,7 @@ void add_sample(CLI::App& app, Program& program, int& code);
 void add_evaluate(CLI::App& app, Program& program, int& code);
 void add_likelihood(CLI::App& app, Program& program, int& code);
 void add_invert(CLI::App& app, Program& program, int& code);
+void add_conform(CLI::App& app, Program& program, int& code);
 void add_list(CLI::App& app, Program& program, int& code);
 void add_describe(CLI::App& app, Program& program, int& code);
 void add_check(CLI::App& app, Program& program, int& code);

@@ -25,4 +25,9 @@ std::unique_ptr<Noise> per_image_noise(uint64_t seed, int64_t first);
 /// One generator and one draw over the whole batch, as PyTorch users have it: torch.Generator().manual_seed(seed).
 std::unique_ptr<Noise> batch_noise(uint64_t seed);
 
+/// Increments of one Brownian path an image, in log sigma: what is drawn for a step of the run is the same path whatever the other
+/// steps are, so that a solver of the SDE converges to one result as its steps grow in number (Li et al. 2020, alg. 3: a virtual
+/// tree of Brownian bridges, which keeps nothing). Steps of no length get noise of their own.
+std::unique_ptr<Noise> brownian_noise(uint64_t seed, int64_t first);
+
 }  // namespace brume

@@ -78,15 +78,18 @@ void SampleOptions::declare(Fields& f) {
   f.field("spacing", spacing, "where its steps are", "trailing");
   f.field("steps", steps, "number of steps", within(1, 1000000));
   f.field("guidance", guidance, "decorators of the denoiser, the first innermost");
-  f.choice("noise_order", noise_order, "one stream of noise an image, or one draw over the whole batch (as PyTorch users have it)",
-           {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}});
+  f.choice("noise_order", noise_order,
+           "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
+           "which stochastic samplers converge as steps grow",
+           {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
 }
 
 void SampleOptions::check(const ModelOptions& model) const {
   std::vector<Problem> problems;
   const LearnedVariance wanted = sampler->variance();
   if (wanted != LearnedVariance::none && wanted != model.variance)
-    problems.push_back({{}, "sample.sampler",
+    problems.push_back({{},
+                        "sample.sampler",
                         fmt::format("takes the variance that the network gives ({0}), and model.variance is {1}; set the sampler's "
                                     "variance to small or large, or train a model of variance: {0}",
                                     name_of(wanted), name_of(model.variance))});

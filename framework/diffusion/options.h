@@ -54,7 +54,7 @@ struct ClassifierOptions {
   void check() const;
 };
 
-enum class NoiseOrder { per_image, batch };
+enum class NoiseOrder { per_image, batch, brownian };
 
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;

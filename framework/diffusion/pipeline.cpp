@@ -197,6 +197,17 @@ Tensor Pipeline::initial(const Start& start, Tensor noise, int64_t first) const 
   return fresh * mask + noised * (1 - mask);
 }
 
+namespace {
+std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) {
+  switch (order) {
+    case NoiseOrder::per_image: return per_image_noise(seed, first);
+    case NoiseOrder::batch: return batch_noise(seed);
+    case NoiseOrder::brownian: return brownian_noise(seed, first);
+  }
+  throw std::logic_error("unknown order of noise");
+}
+}  // namespace
+
 Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& options) const {
   const at::NoGradGuard no_grad;
   check(request, options);
@@ -212,8 +223,7 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     Condition condition = options_.conditioner->encode(wanted, nullptr);
     set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
     condition = condition.to(compute_.device);
-    const auto noise =
-        options.noise_order == NoiseOrder::batch ? batch_noise(request.seed) : per_image_noise(request.seed, request.first + first);
+    const auto noise = noise_of(options.noise_order, request.seed, request.first + first);
     const Tensor like = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     Tensor x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(like.options())
                                                : noise->draw(like, start.sigmas[0], start.sigmas[0]);

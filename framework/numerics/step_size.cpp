@@ -31,7 +31,7 @@ bool PidController::accepts(double error) {
   return true;
 }
 
-Tensor each_image(const Tensor& x, bool together, Run& run, const std::function<Tensor(const Tensor&, Run&)>& solve) {
+Tensor image_by_image(const Tensor& x, bool together, Run& run, const std::function<Tensor(const Tensor&, Run&)>& solve) {
   const int64_t count = x.size(0);
   if (together || count == 1) return solve(x, run);
   std::vector<Tensor> images;

@@ -7,7 +7,7 @@
 
 namespace brume {
 
-AncestralStep ancestral_step(double from, double to, double eta) {
+NoiseSplit ancestral_step(double from, double to, double eta) {
   if (to >= from || eta == 0) return {to, 0};
   const double up = std::min(to, eta * to * std::sqrt((1 - to / from) * (1 + to / from)));
   return {std::sqrt((to - up) * (to + up)), up};

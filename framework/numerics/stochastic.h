@@ -8,10 +8,10 @@ namespace brume {
 /// A step from sigma `from` to `to` as a deterministic one to `down`, then fresh noise of standard deviation `up`:
 /// up = min(to, eta to sqrt(1 - (to/from)^2)), down = sqrt(to^2 - up^2) (Song et al. 2021a, eq. 16, in the sigma frame; the
 /// "ancestral step" of k-diffusion). Ascending steps and eta = 0 add nothing.
-struct AncestralStep {
+struct NoiseSplit {
   double down, up;
 };
-AncestralStep ancestral_step(double from, double to, double eta);
+NoiseSplit ancestral_step(double from, double to, double eta);
 
 /// One step of the reverse-time SDE of the variance-exploding process (Song et al. 2021b, eq. 46):
 /// x + g^2 (x0 - x) / from^2 + s_noise g z, g^2 = from^2 - to^2; without z where `noise` is null.

@@ -44,7 +44,7 @@ class DpmAdaptive final : public Sampler {
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const bool to_zero = sigmas.back() == 0;
     const double last = to_zero ? sigmas[sigmas.size() - 2] : sigmas.back();
-    return each_image(x, o_.shared_steps, run,
+    return image_by_image(x, o_.shared_steps, run,
                       [&](const Tensor& image, Run& one) { return solve(denoiser, image, sigmas.front(), last, to_zero, one); });
   }
 

@@ -34,7 +34,7 @@ class Rk45 final : public Sampler {
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const bool to_zero = sigmas.back() == 0;
     const double last = to_zero ? sigmas[sigmas.size() - 2] : sigmas.back();
-    return each_image(x, o_.shared_steps, run, [&](const Tensor& image, Run& one) {
+    return image_by_image(x, o_.shared_steps, run, [&](const Tensor& image, Run& one) {
       Tensor x0;
       const auto slope = [&](double u, const Tensor& y) {
         x0 = denoiser.denoise(y, std::exp(u), one.condition).x0;
