@@ -67,13 +67,18 @@ Value* guidance(Value& root, const std::string& type) {
   return nullptr;
 }
 
-/// The same; where there is none it is put at the front, innermost, or at the end.
-Value& guidance_or_new(Value& root, const std::string& type, bool front) {
+/// The same, made where there is none, in its place: cfg innermost, inpaint outermost, a classifier before what clips.
+Value& guidance_or_new(Value& root, const std::string& type) {
   if (Value* have = guidance(root, type)) return *have;
+  std::vector<Value>& items = guidances(root).items;
+  const auto clips = [](const Value& g) {
+    const Value* named = g.is_map() ? g.find("type") : &g;
+    return named && (named->scalar == "clip" || named->scalar == "dynamic_threshold" || named->scalar == "inpaint");
+  };
+  const auto place = type == "cfg" ? items.begin() : type == "inpaint" ? items.end() : std::find_if(items.begin(), items.end(), clips);
   Value fresh = Value::map();
   fresh.set("type", Value::text(type));
-  Value& list = guidances(root);
-  return *list.items.insert(front ? list.items.begin() : list.items.end(), std::move(fresh));
+  return *items.insert(place, std::move(fresh));
 }
 
 Value option_value(const std::string& text, const std::string& label, bool quoted = false) {
@@ -83,11 +88,11 @@ Value option_value(const std::string& text, const std::string& label, bool quote
 }
 
 void set_guidances(Value& root, const SampleSettings& s) {
-  if (!s.cfg.empty()) guidance_or_new(root, "cfg", true).set("scale", option_value(s.cfg, "--cfg " + s.cfg));
+  if (!s.cfg.empty()) guidance_or_new(root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
     if (!std::filesystem::is_regular_file(s.classifier))
       throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
-    guidance_or_new(root, "classifier", false)
+    guidance_or_new(root, "classifier")
         .set("model", option_value(std::filesystem::absolute(s.classifier).string(), "--classifier " + s.classifier, true));
   }
   if (!s.classifier_scale.empty()) {
@@ -95,7 +100,7 @@ void set_guidances(Value& root, const SampleSettings& s) {
     if (!have) throw ConfigError("--classifier-scale: there is no classifier to guide by; --classifier FILE names one");
     have->set("scale", option_value(s.classifier_scale, "--classifier-scale " + s.classifier_scale));
   }
-  if (s.inpaint) guidance_or_new(root, "inpaint", false);
+  if (s.inpaint) guidance_or_new(root, "inpaint");
 }
 
 }  // namespace
@@ -130,8 +135,8 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   set("sample.spacing", "--spacing", s.spacing);
   set("sample.steps", "--steps", s.steps);
   set("sample.noise_order", "--noise-order", s.noise_order);
-  set_guidances(root, s);
   s.overrides.apply(root);
+  set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, plugins_);
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
   return config;

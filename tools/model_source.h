@@ -15,7 +15,7 @@ namespace brume::tools {
 struct SampleSettings {
   std::string steps, sampler, spacing, noise_order;
   std::string cfg;                           ///< the scale of the guidance `cfg`, which is put in front where there is none
-  std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put at the end where there is none
+  std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put before what clips where there is none
   bool inpaint = false;                      ///< the guidance `inpaint` is put at the end where there is none
   Overrides overrides;
   /// --steps, --sampler, --spacing, --noise-order and the overrides; the guidances are the command's.

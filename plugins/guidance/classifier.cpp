@@ -4,7 +4,11 @@
 //
 // In the network's frame, x_t = a x with a = 1 / sqrt(1 + sigma^2), this is alg. 2, eps -= sqrt(1 - a^2) grad_{x_t} log p(y | x_t). Their
 // ancestral sampler (alg. 1) instead shifts the mean by variance times gradient, to first order the same; `form: mean` leaves the gradient
-// in the estimate for it (ddpm). guided-diffusion clips before it guides: `guidance: [clip, {type: classifier, ...}]`.
+// in the estimate for it (ddpm).
+//
+// Clip before it in the form of the mean, as guided-diffusion does: [clip, {type: classifier, form: mean}]. Clip after it in the form of
+// the score: the exact gradient falls like 1 / sigma^2 and a learned one does not, so where sigma is in the thousands (cosine) the first
+// step would throw x far off.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
