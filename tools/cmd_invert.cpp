@@ -1,5 +1,6 @@
 // brume invert CHECKPOINT IMAGE...
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
@@ -11,17 +12,19 @@
 #include "io/image.h"
 #include "io/safetensors.h"
 #include "model_source.h"
+#include "open_data.h"
+#include "train/class_scores.h"
 #include "train/progress.h"
 
 namespace brume::tools {
 namespace {
 
 struct Asked {
-  std::string source, out, json;
+  std::string source, data, out, json;
   std::vector<std::string> images;
   std::vector<int64_t> steps{10, 20, 50, 100}, classes;
   SampleSettings settings;
-  int64_t batch = 16;
+  int64_t count = 16, batch = 16;
 };
 
 /// One number of steps.
@@ -34,6 +37,11 @@ struct Row {
     for (const double e : errors) sum += e;
     return sum / double(errors.size());
   }
+};
+
+struct Input {
+  Tensor images;
+  std::vector<Annotation> annotations;
 };
 
 Tensor read_images(const Asked& a, const ImageShape& shape) {
@@ -59,10 +67,26 @@ std::vector<Annotation> annotations(const Asked& a, const ModelOptions& model) {
   return all;
 }
 
-Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, const Tensor& images, int64_t steps) {
+/// The pictures of the command line, or the first images of the data set.
+Input read_input(Program& program, const Asked& a, const ModelOptions& model) {
+  if (a.images.empty() == a.data.empty()) throw ConfigError("give pictures, or --data with a data set of them");
+  if (a.data.empty()) return {read_images(a, model.image), annotations(a, model)};
+  const auto data = open_data(program, "--data", a.data, model.image);
+  Input input;
+  std::vector<Tensor> batches;
+  for_each_batch(*data, model.image, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& known) {
+    batches.push_back(images.clone());
+    input.annotations.insert(input.annotations.end(), known.begin(), known.end());
+    return true;
+  });
+  input.images = at::cat(batches);
+  return input;
+}
+
+Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, const Input& input, int64_t steps) {
   options.steps = steps;
   options.noise_order = NoiseOrder::per_image;
-  const int64_t count = images.size(0);
+  const int64_t count = input.images.size(0);
   Progress progress(fmt::format("{} steps", steps), 2 * count * steps, "image steps");
   int64_t before = 0;
   const auto observer = [&](int64_t first, const Step& step) {
@@ -70,7 +94,7 @@ Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, co
     progress.update(before + first * steps + n * (step.index + 1), double(n));
     return !interrupted.load();
   };
-  const InversionRequest there{images, annotations(a, model.options()), a.batch, observer};
+  const InversionRequest there{input.images, input.annotations, a.batch, observer};
   Row row{steps, {}, invert(model, there, options)};
   before = count * steps;
   SampleRequest back;
@@ -78,7 +102,7 @@ Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, co
   back.batch = a.batch;
   back.initial_noise = row.noise;
   back.observer = observer;
-  const Tensor errors = reconstruction_error(images, model.sample(back, options).clamp(-1, 1)).contiguous();
+  const Tensor errors = reconstruction_error(input.images, model.sample(back, options).clamp(-1, 1)).contiguous();
   row.errors.assign(errors.data_ptr<double>(), errors.data_ptr<double>() + errors.numel());
   progress.finish();
   return row;
@@ -100,10 +124,10 @@ int invert_images(Program& program, const Asked& a) {
   Config config = source.configuration(program, settings);
   config.sample.guidance.clear();
   const auto model = source.load(config);
-  const Tensor images = read_images(a, config.model.image);
+  const Input input = read_input(program, a, config.model);
   catch_interrupt();
   std::vector<Row> rows;
-  for (const int64_t steps : a.steps) rows.push_back(invert_with(a, *model, config.sample, images, steps));
+  for (const int64_t steps : a.steps) rows.push_back(invert_with(a, *model, config.sample, input, steps));
   fmt::print("{:>8} {:>20}\n", "steps", "error (MSE, [0, 1])");
   for (const Row& r : rows) fmt::print("{:>8} {:>20.6f}\n", r.steps, r.mean());
   if (!a.out.empty()) {
@@ -122,7 +146,9 @@ void add_invert(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
   auto a = std::make_shared<Asked>();
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
-  command->add_option("images", a->images, "pictures of the model's size")->required()->type_name("IMAGE");
+  command->add_option("images", a->images, "pictures of the model's size")->type_name("IMAGE");
+  command->add_option("--data", a->data, "in their place a data set, or a configuration that names one")->type_name("DATA");
+  command->add_option("-n,--count", a->count, "images taken of it")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(100000)));
   command->add_option("--steps", a->steps, "numbers of steps, one row of the table each")
       ->delimiter(',')
       ->capture_default_str()

@@ -77,6 +77,18 @@ class Describer final : public Fields {
   std::vector<std::string> prefix_;
 };
 
+/// Each line two further to the right, and an empty line after them.
+std::string indented(const std::string& text) {
+  if (text.empty()) return text;
+  std::string result;
+  for (size_t begin = 0, end; begin < text.size(); begin = end + 1) {
+    end = std::min(text.find('\n', begin), text.size());
+    if (end > begin) result += "  " + text.substr(begin, end - begin);
+    result += '\n';
+  }
+  return result + '\n';
+}
+
 }  // namespace
 
 std::string describe(const Registry& registry, std::string_view kind, std::string_view name) {
@@ -89,7 +101,7 @@ std::string describe(const Registry& registry, std::string_view kind, std::strin
     w[0] = std::max(w[0], r.name.size()), w[1] = std::max(w[1], r.type.size());
     w[2] = std::max(w[2], r.fallback.size()), w[3] = std::max(w[3], r.allowed.size());
   }
-  std::string text = fmt::format("{} {} ({})\n  {}\n\n", kind, name, entry.origin, entry.doc);
+  std::string text = fmt::format("{} {} ({})\n  {}\n\n{}", kind, name, entry.origin, entry.doc, indented(entry.notes));
   if (d.rows.size() == 1) return text + "  no parameters\n";
   for (const Row& r : d.rows)
     text += fmt::format("  {:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", r.name, w[0], r.type, w[1], r.fallback, w[2], r.allowed, w[3], r.doc);
@@ -102,6 +114,7 @@ std::string describe_markdown(const Registry& registry, std::string_view kind, s
   Describer d;
   entry.declare(d);
   std::string text = fmt::format("### {}\n\n{}\n\n", name, entry.doc);
+  if (!entry.notes.empty()) text += fmt::format("```text\n{}```\n\n", entry.notes);
   if (d.rows.empty()) return text + "No parameters.\n\n";
   text += "| parameter | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
   const auto cell = [](std::string s) {

@@ -18,6 +18,7 @@ struct Entry {
   using Declare = std::function<void(Fields&)>;
   std::string doc;
   std::string origin;
+  std::string notes;                                                       ///< the paper and the formula: the head of its source
   Declare declare;                                                         ///< on default options
   std::function<Recipe(const std::function<void(const Declare&)>&)> read;  ///< on fresh options, filled by the visitor
 };
@@ -40,11 +41,13 @@ class Registry {
 
   /// Where plugins registered from now on come from ("built-in", or a library's path): used when two claim one name.
   void set_origin(std::string origin) { origin_ = std::move(origin); }
+  /// What `describe` says of plugins registered from now on, beside their parameters.
+  void set_notes(std::string notes) { notes_ = std::move(notes); }
 
  private:
   void insert(std::string_view kind, std::string name, Entry entry);
   std::map<std::string, std::map<std::string, Entry, std::less<>>, std::less<>> kinds_;
-  std::string origin_ = "built-in";
+  std::string origin_ = "built-in", notes_;
 };
 
 /// A place of a configuration that a library's plugin fills.
@@ -104,6 +107,7 @@ void Registry::add(std::string name, std::string doc) {
   Entry e;
   e.doc = std::move(doc);
   e.origin = origin_;
+  e.notes = notes_;
   e.declare = [](Fields& f) {
     Options o;
     o.declare(f);

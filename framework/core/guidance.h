@@ -36,6 +36,8 @@ class Guidance {
   virtual void check(const Controls&) const {}
   /// Names of the classes an image can be asked to be for its sake, where the model itself knows none; empty = it needs none.
   virtual std::vector<std::string> classes(const ModelSource&) const { return {}; }
+  /// True where it is of no effect with samplers that do not keep the unconditional direction (Sampler::keeps_direction).
+  virtual bool needs_direction() const { return false; }
   virtual std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const = 0;
 };
 

@@ -43,6 +43,8 @@ class Sampler {
   virtual int order() const = 0;
   /// True where it takes the estimate of x0 for a consistency function's (Song et al. 2023), a point of the data rather than a mean.
   virtual bool of_consistency_models() const { return false; }
+  /// True where it takes the direction of the noise from Estimate::x0_uncond, as cfg++ needs.
+  virtual bool keeps_direction() const { return false; }
   /// True where it takes its own steps between the first sigma and the last.
   virtual bool own_steps() const { return false; }
 };

@@ -94,6 +94,10 @@ void SampleOptions::check(const ModelOptions& model) const {
                                     "variance to small or large, or train a model of variance: {0}",
                                     name_of(wanted), name_of(model.variance))});
   for (size_t i = 0; i < guidance.size(); ++i) {
+    if (guidance[i]->needs_direction() && !sampler->keeps_direction())
+      problems.push_back({{},
+                          fmt::format("sample.guidance.{}", i),
+                          "works with samplers that keep the unconditional direction only: ddim, euler, euler_ancestral"});
     try {
       guidance[i]->check(model.controls());
     } catch (const ConfigError& e) {

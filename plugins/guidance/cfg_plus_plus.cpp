@@ -4,7 +4,7 @@
 //   D = D_uncond + scale (D_cond - D_uncond),   0 <= scale <= 1
 //   x' = D + (to / from) (x - D_uncond)          the sampler's, from `x0_uncond`
 //
-// A sampler that does not take the direction from `x0_uncond` runs with the guided estimate alone; ddim does.
+// Samplers that do not take the direction from `x0_uncond` are refused.
 #include "config/registry.h"
 #include "core/guidance.h"
 
@@ -37,6 +37,7 @@ class CfgPlusPlus final : public Guidance {
   };
   explicit CfgPlusPlus(const Options& o) : o_(o) {}
   void check(const Controls& controls) const override { need_null(controls, "cfg_plus_plus"); }
+  bool needs_direction() const override { return true; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<CfgPlusPlusDenoiser>(std::move(inner), o_.scale);
   }
@@ -48,7 +49,7 @@ class CfgPlusPlus final : public Guidance {
 }  // namespace
 
 void register_guidance_cfg_plus_plus(Registry& r) {
-  r.add<Guidance, CfgPlusPlus>("cfg_plus_plus", "CFG++: guided estimate, unconditional direction (ddim)");
+  r.add<Guidance, CfgPlusPlus>("cfg_plus_plus", "CFG++: guided estimate, unconditional direction");
 }
 
 }  // namespace brume::plugins

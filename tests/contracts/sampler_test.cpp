@@ -171,6 +171,24 @@ TEST_P(SamplerContract, TheObserverCancels) {
   EXPECT_EQ(calls, 4);
 }
 
+TEST_P(SamplerContract, NotANumberStopsIt) {
+  class Broken final : public Denoiser {
+   public:
+    Estimate denoise(const Tensor& x, double sigma, const Condition&) const override {
+      Estimate d;
+      d.x0 = x * (sigma < 1 ? NAN : 0.5);
+      return d;
+    }
+  };
+  std::vector<double> sigmas = curved(10, 0.05, 9);
+  sigmas.push_back(0);
+  const Condition none;
+  const auto noise = per_image_noise(1, 0);
+  brume::Run run{none, *noise, {}, schedule_.get()};
+  const std::string said = error_of([&] { sampler_->sample(Broken(), at::full({1, 3}, 2.0, f64), sigmas, run); });
+  EXPECT_NE(said.find("NaN or Inf"), std::string::npos) << said;
+}
+
 TEST_P(SamplerContract, ItsInputIsLeftAlone) {
   const Tensor x = at::linspace(-1, 1, 6, f64).view({2, 3}), before = x.clone();
   run(x, {5, 1, 0.2, 0});

@@ -1,6 +1,7 @@
-#include "support/parity_diffusers.h"
+#include "support/parity_solvers.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cumprod.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/sigmoid.h>
@@ -13,14 +14,6 @@
 
 namespace brume::test {
 namespace {
-
-/// Whether the values grow in equal steps (to float32's precision, which is what diffusers keeps betas in).
-bool even(const std::vector<double>& values) {
-  const double step = (values.back() - values.front()) / double(values.size() - 1);
-  for (size_t i = 0; i < values.size(); ++i)
-    if (std::abs(values[i] - values.front() - double(i) * step) > 1e-7 * values.back()) return false;
-  return true;
-}
 
 /// The factors of x0, x and noise in a DDPM step between alphas_cumprod `a` and `to` with variance fixed_small, in the network's
 /// frame and in the arithmetic of Real.
@@ -60,10 +53,11 @@ DiffusersScheduler::DiffusersScheduler(const DiffusersRequest& request) : reques
     family_ = Family::ddim_inverse;
   else
     family_ = name.starts_with("DDIM") ? Family::ddim : Family::ddpm;
-  if (!name.starts_with("DDIM") && !name.starts_with("DDPM")) unsupported_ = name + " is not of this issue";
-  if (get("rescale_betas_zero_snr", false)) unsupported_ = "no noise schedule has zero terminal SNR yet";
+  if (!name.starts_with("DDIM") && !name.starts_with("DDPM")) unsupported_ = name + " is neither DDPM nor DDIM";
   training_times_ = get<int64_t>("num_train_timesteps", 1000);
-  const std::string noise = noise_yaml(), parameterization = parameterization_yaml(), sampler = sampler_yaml();
+  if (const auto trained = get<std::vector<double>>("trained_betas", {}); !trained.empty()) training_times_ = int64_t(trained.size());
+  const std::string noise = diffusers_noise_yaml(request.config, 1e6, unsupported_), parameterization = parameterization_yaml(),
+                    sampler = sampler_yaml();
   if (!unsupported_.empty()) return;
   steps_ = !request.timesteps.empty() ? int64_t(request.timesteps.size()) : request.steps > 0 ? request.steps : training_times_;
   times_ = request.timesteps.empty() ? reference_times() : request.timesteps;
@@ -76,26 +70,6 @@ DiffusersScheduler::DiffusersScheduler(const DiffusersRequest& request) : reques
   config_ = read_scheduler(yaml_ = text(spacing_yaml()));
   find_legs();
   find_alphas();
-}
-
-std::string DiffusersScheduler::noise_yaml() {
-  const auto trained = get<std::vector<double>>("trained_betas", {});
-  if (!trained.empty()) return betas_yaml(trained);
-  const std::string name = get<std::string>("beta_schedule", "linear");
-  if (name == "squaredcos_cap_v2") return fmt::format("{{type: cosine, timesteps: {}}}", training_times_);
-  if (name != "linear" && name != "scaled_linear" && name != "sigmoid") unsupported_ = "no noise schedule " + name;
-  return fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", name, training_times_, get("beta_start", 1e-4),
-                     get("beta_end", 0.02));
-}
-
-std::string DiffusersScheduler::betas_yaml(const std::vector<double>& betas) {
-  std::vector<double> roots;
-  for (const double b : betas) roots.push_back(std::sqrt(b));
-  training_times_ = int64_t(betas.size());
-  if (betas.size() < 2 || betas.front() > betas.back() || (!even(betas) && !even(roots)))
-    unsupported_ = "no noise schedule is a list of betas";
-  return fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", even(betas) ? "linear" : "scaled_linear", training_times_,
-                     betas.front(), betas.back());
 }
 
 std::string DiffusersScheduler::parameterization_yaml() {
@@ -257,7 +231,11 @@ void DiffusersScheduler::find_alphas() {
     betas = at::linspace(std::sqrt(first), std::sqrt(last), training_times_, number).pow(2);
   else if (name == "sigmoid")
     betas = at::sigmoid(at::linspace(-6, 6, training_times_, number)) * (last - first) + first;
-  else {
+  else if (name == "exp") {
+    std::vector<double> falling;
+    for (int64_t t = 0; t < training_times_; ++t) falling.push_back(std::min(-std::expm1(-12.0 / double(training_times_)), 0.999));
+    betas = at::tensor(falling, number);
+  } else {
     std::vector<double> cosine;
     for (int64_t t = 0; t < training_times_; ++t) {
       const auto alpha_bar = [&](int64_t i) {
@@ -267,7 +245,13 @@ void DiffusersScheduler::find_alphas() {
     }
     betas = at::tensor(cosine, number);
   }
-  const Tensor alphas = at::cumprod(1 - betas, 0);
+  Tensor alphas = at::cumprod(1 - betas, 0);
+  if (get("rescale_betas_zero_snr", false)) {  // by way of betas again, as there
+    const Tensor roots = alphas.sqrt();
+    const Tensor bars = ((roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))).pow(2);
+    const Tensor ratios = at::cat({bars.slice(0, 0, 1), bars.slice(0, 1) / bars.slice(0, 0, -1)});
+    alphas = at::cumprod(ratios, 0);
+  }
   alphas_.assign(alphas.data_ptr<float>(), alphas.data_ptr<float>() + training_times_);
 }
 

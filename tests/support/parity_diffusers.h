@@ -57,8 +57,6 @@ class DiffusersScheduler {
   enum class Family { ddpm, ddim, ddim_inverse };
   template <class T>
   T get(const char* key, T otherwise) const;
-  std::string noise_yaml();
-  std::string betas_yaml(const std::vector<double>& betas);
   std::string parameterization_yaml();
   std::string sampler_yaml();
   std::string spacing_yaml() const;

@@ -81,11 +81,10 @@ SchedulerConfig read_guided(const GuidedProcess& p) {
   const std::string guidance =
       fmt::format("[{}{}{}]", clips ? "clip" : "", clips && p.cond ? ", " : "",
                   p.cond ? fmt::format("{{type: classifier, model: cond_fn, form: {}}}", p.ddim ? "score" : "mean") : "");
-  SchedulerConfig config =
-      read_scheduler(fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
-                                 guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
-                                 guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(),
-                                 guidance));
+  SchedulerConfig config = read_scheduler(
+      fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}}}\n",
+                  guided_noise(p.schedule, p.training_times), p.mean_type == "EPSILON" ? "eps" : "x0", sampler,
+                  guided_spacing(p.training_times, p.respacing), space_timesteps(p.training_times, p.respacing).size(), guidance));
   if (previous) config.parameterization = std::make_shared<PreviousX>(config.noise);
   return config;
 }

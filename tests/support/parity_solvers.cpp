@@ -14,12 +14,24 @@ namespace {
 using nlohmann::json;
 
 const std::vector<std::string> sigma_families{"Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE", "EDM", "CMStochastic", "ScoreSdeVe"};
-const std::vector<std::string> half_log_families{"DPMSolverMultistepScheduler", "DPMSolverSinglestep", "DEIS", "UniPC", "SASolver"};
+const std::vector<std::string> half_log_families{"DPMSolverMultistep", "DPMSolverSinglestep", "DEIS", "UniPC", "SASolver"};
 const std::vector<std::string> time_families{"PNDM", "LCM", "TCD", "IPNDM", "FlowMatch"};
 
 bool among(const std::vector<std::string>& families, const std::string& scheduler) {
   return std::any_of(families.begin(), families.end(), [&](const std::string& f) { return scheduler.starts_with(f); });
 }
+
+class EverySecond final : public Noise {
+ public:
+  explicit EverySecond(Noise& inner) : inner_(inner) {}
+  Tensor draw(const Tensor& like, double from, double to) override {
+    inner_.draw(like, from, to);
+    return inner_.draw(like, from, to);
+  }
+
+ private:
+  Noise& inner_;
+};
 
 double flow_sigma(double s) { return std::min(s / std::max(1 - s, 1e-300), 1e6); }
 
@@ -196,7 +208,8 @@ std::string DiffusersSolver::guidance_yaml() const {
 
 std::string DiffusersSolver::final_yaml() const {
   if (is("PNDM")) return flag("set_alpha_to_one") ? "zero" : "minimum";
-  if (is("LCM") || is("TCD")) return get("set_alpha_to_one", true) ? "zero" : "minimum";
+  if (is("LCM")) return get("set_alpha_to_one", true) ? "zero" : "minimum";
+  if (is("TCD")) return "minimum";  // its last step goes to t = 0 whatever set_alpha_to_one says
   if (is("DEIS") || is("SASolver") || is("CMStochastic")) return "minimum";
   return get<std::string>("final_sigmas_type", "zero") == "zero" ? "zero" : "minimum";
 }
@@ -300,6 +313,12 @@ void DiffusersSolver::take_rounded(std::vector<double>& sigmas) const {
 
 std::vector<double> DiffusersSolver::run_sigmas() const {
   std::vector<double> sigmas = config_.sigmas();
+  if (is("DPMSolverMultistepInverse")) {
+    sigmas.clear();
+    for (const double t : request_.told) sigmas.push_back(config_.noise->sigma(t));
+    sigmas.push_back(config_.noise->sigma(double(training_times_ - 1)));
+    return sigmas;
+  }
   if (repeat_last_) sigmas.back() = sigmas[sigmas.size() - 2];
   // diffusers keeps s = sigma / (1 + sigma) in float32, and 1 - s loses digits near s = 1.
   if (is("FlowMatch") || flag("use_flow_sigmas"))
@@ -325,7 +344,8 @@ std::vector<Tensor> DiffusersSolver::run(const ScriptedNetwork& network, const T
   std::shared_ptr<const Denoiser> denoiser = recorder;
   for (const auto& g : config_.sample.guidance) denoiser = g->wrap(denoiser, {config_.noise, no_models()});
   const Condition none;
-  Run run{none, noise, {}, config_.noise.get()};
+  EverySecond second(noise);  // KDPM2Ancestral draws at every call and uses what it draws at the second of a step
+  Run run{none, is("KDPM2Ancestral") ? second : noise, {}, config_.noise.get()};
   const Tensor last = config_.sample.sampler->sample(*denoiser, x / frame(sigmas.front()), sigmas, run);
   std::vector<Tensor> seen;
   for (size_t k = 1; k < recorder->calls.size(); ++k) seen.push_back(recorder->calls[k].x * frame(recorder->calls[k].sigma));
@@ -339,7 +359,8 @@ std::vector<Tensor> DiffusersSolver::run_replacing(const RecordingDenoiser& deno
   const Condition none;
   std::vector<Tensor> seen;
   for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
-    Run run{none, noise, {}, config_.noise.get()};
+    EverySecond second(noise);
+    Run run{none, is("KDPM2Ancestral") ? second : noise, {}, config_.noise.get()};
     const double c_in = config_.parameterization->c_in(sigmas[i], *config_.noise);
     const size_t before = denoiser.calls.size();
     // The sampler starts from the scaled x; its first call must not scale again, which undoing it here achieves.

@@ -29,6 +29,7 @@ class Ddim final : public Sampler {
   using Options = O;
   explicit Ddim(const Options& o) : o_(o) {}
   int order() const override { return o_.eta == 0 ? 1 : 0; }
+  bool keeps_direction() const override { return true; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
