@@ -22,6 +22,7 @@ Tensor bits(const Tensor& nats) { return nats.flatten(1).mean(1) / M_LN2; }
 template <class F>
 Tensor each(const std::vector<AncestralStep>& steps, const Tensor& like, const F& f) {
   std::vector<double> values;
+  values.reserve(steps.size());
   for (const AncestralStep& s : steps) values.push_back(f(s));
   std::vector<int64_t> shape(size_t(like.dim()), 1);
   shape[0] = like.size(0);
@@ -30,7 +31,7 @@ Tensor each(const std::vector<AncestralStep>& steps, const Tensor& like, const F
 
 /// log var of the model's step.
 Tensor model_log_variance(const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw, const Tensor& like) {
-  const Tensor lo = each(steps, like, [](const AncestralStep& s) { return s.log_small; });
+  Tensor lo = each(steps, like, [](const AncestralStep& s) { return s.log_small; });
   if (variance == StepVariance::small) return lo;
   if (variance == StepVariance::large)
     return each(steps, like, [](const AncestralStep& s) { return s.to > 0 ? s.log_large : s.log_small; });

@@ -15,6 +15,7 @@ namespace brume {
 template <class F>
 Tensor each_image(const std::vector<double>& sigmas, const Tensor& like, const F& f) {
   std::vector<double> values;
+  values.reserve(sigmas.size());
   for (const double s : sigmas) values.push_back(f(s));
   std::vector<int64_t> shape(size_t(like.dim()), 1);
   shape[0] = like.size(0);

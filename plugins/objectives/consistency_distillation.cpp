@@ -70,7 +70,7 @@ class ConsistencyDistillation final : public Objective {
  private:
   Tensor step(const Denoiser& teacher, const Tensor& x, double from, double to, const Condition& condition) const {
     const Tensor slope = (x - teacher.denoise(x, from, condition).x0) / from;
-    const Tensor next = x + slope * (to - from);
+    Tensor next = x + slope * (to - from);
     if (o_.solver == Solver::euler) return next;
     return x + (slope + (next - teacher.denoise(next, to, condition).x0) / to) * ((to - from) / 2);
   }

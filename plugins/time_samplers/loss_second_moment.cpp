@@ -85,7 +85,7 @@ class LossSecondMoment final : public TimeSampler {
     if (memory.size() != 2) throw std::logic_error("loss_second_moment was given no memory");
     const Tensor &history = memory[0].tensor, &counts = memory[1].tensor;
     const double n = double(history.size(0));
-    const Tensor even = at::ones({history.size(0)}, history.options()) / n;
+    Tensor even = at::ones({history.size(0)}, history.options()) / n;
     if (counts.min().item<int64_t>() < o_.history) return even;
     const Tensor size = history.square().mean(1).sqrt();
     const double sum = size.sum().item<double>();
