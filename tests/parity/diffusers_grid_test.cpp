@@ -204,16 +204,14 @@ TEST(DiffusersGrid, TheStepsAreThoseOfTheRecords) {
   closeness.print("the second writing of diffusers' steps");
 }
 
-TEST(DiffusersConfig, TrainedBetasInEqualStepsAreASchedule) {
+TEST(DiffusersConfig, IsSaidInBrumesWords) {
   const auto scheduler = [](const json& config) {
     return DiffusersScheduler({.scheduler = "DDIMScheduler", .config = config, .steps = 2});
   };
-  const std::string betas = scheduler({{"trained_betas", {0.1, 0.2, 0.3, 0.4}}}).yaml();
-  EXPECT_TRUE(betas.starts_with("noise: {type: linear, timesteps: 4, beta_start: 0.1, beta_end: 0.4}\n")) << betas;
-  const std::string roots = scheduler({{"trained_betas", {0.01, 0.04, 0.09, 0.16}}}).yaml();
-  EXPECT_TRUE(roots.starts_with("noise: {type: scaled_linear, timesteps: 4, beta_start: 0.01, beta_end: 0.16}\n")) << roots;
-  EXPECT_EQ(scheduler({{"trained_betas", {0.1, 0.11, 0.3, 0.4}}}).unsupported(), "no noise schedule is a list of betas");
-  EXPECT_EQ(scheduler({{"rescale_betas_zero_snr", true}}).unsupported(), "no noise schedule has zero terminal SNR yet");
+  const std::string betas = scheduler({{"trained_betas", {0.1, 0.11, 0.3, 0.4}}}).yaml();
+  EXPECT_TRUE(betas.starts_with("noise: {type: betas, betas: [0.1, 0.11, 0.3, 0.4]}\n")) << betas;
+  const std::string zero = scheduler({{"rescale_betas_zero_snr", true}}).yaml();
+  EXPECT_TRUE(zero.starts_with("noise: {type: zero_terminal_snr, max_sigma: 1000000, schedule: {type: linear")) << zero;
   EXPECT_EQ(scheduler({{"beta_schedule", "laplace"}}).unsupported(), "no noise schedule laplace");
   EXPECT_EQ(scheduler({{"prediction_type", "flow"}}).unsupported(), "no parameterization flow");
 }
