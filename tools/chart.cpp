@@ -22,7 +22,7 @@ double round_step(double least) {
 std::string scientific(double value) {
   const int exponent = int(std::floor(std::log10(std::abs(value)) + 1e-9));
   const double mantissa = value / std::pow(10, exponent);
-  if (std::abs(mantissa - 1) < 1e-9) return fmt::format("10^{{{}}}", exponent);
+  if (std::abs(std::abs(mantissa) - 1) < 1e-9) return fmt::format("{}10^{{{}}}", value < 0 ? "-" : "", exponent);
   return fmt::format("{:.4g}x10^{{{}}}", mantissa, exponent);
 }
 
@@ -50,7 +50,7 @@ std::vector<Tick> decade_ticks(double lo, double hi, double pixels) {
       const double value = factor * std::pow(10, exponent);
       if (value < lo * (1 - 1e-9) || value > hi * (1 + 1e-9)) continue;
       const bool is_named = factor == 1 ? int(exponent) % stride == 0 : decades < 2.3 && room > 110 && (factor == 2 || factor == 5);
-      if (is_named || factor == 1 || room > 28) ticks.push_back({value, is_named ? label(value) : ""});
+      if (is_named || factor == 1 || room > 45) ticks.push_back({value, is_named ? label(value) : ""});
     }
   return ticks;
 }
@@ -121,14 +121,17 @@ void draw_y_ticks(io::Canvas& canvas, const io::Box& plot, const std::vector<Tic
   }
 }
 
+/// Dots alone may be crowded.
+double marker_radius(const Series& s) { return s.style.marker == io::Marker::ring ? 3.4 : s.line ? 2.9 : 2.5; }
+
 void draw_series(io::Canvas& canvas, const Series& s, const Scale& x, const Scale& y) {
   std::vector<io::Point> points;
   for (const io::Point& p : s.points) points.push_back({x(p.x), y(p.y)});
   if (s.line) canvas.line(points, {s.style.color, 1.6, s.style.dashes});
   if (!s.markers) return;
   for (const io::Point& p : points) {
-    canvas.mark(io::Marker::disc, p, 3.9, {255, 255, 255});
-    canvas.mark(s.style.marker, p, s.style.marker == io::Marker::ring ? 3.4 : 2.9, s.style.color);
+    if (s.line) canvas.mark(io::Marker::disc, p, 3.9, {255, 255, 255});  // stands off from lines it lies on
+    canvas.mark(s.style.marker, p, marker_radius(s), s.style.color);
   }
 }
 
@@ -175,19 +178,24 @@ void draw(io::Canvas& canvas, const io::Box& box, const Panel& panel) {
   if (!up.name.empty()) canvas.vertical_text(up.name, {box.left + 10, (plot.top + plot.bottom) / 2}, font::label, ink::text);
 }
 
+std::string shown(const std::string& name) {
+  constexpr size_t most = 40;
+  return name.size() <= most ? name : name.substr(0, most - 3) + "...";
+}
+
 void draw_legend(io::Canvas& canvas, io::Point at, const std::vector<Series>& series) {
   for (const Series& s : series) {
     const double middle = at.y + legend_row / 2;
     if (s.line) canvas.line({{at.x, middle}, {at.x + 28, middle}}, {s.style.color, 1.8, s.style.dashes});
-    if (s.markers) canvas.mark(s.style.marker, {at.x + 14, middle}, s.style.marker == io::Marker::ring ? 3.6 : 3.1, s.style.color);
-    canvas.text(s.name, {at.x + 36, middle + font::tick / 2}, font::tick, ink::text);
+    if (s.markers) canvas.mark(s.style.marker, {at.x + 14, middle}, marker_radius(s), s.style.color);
+    canvas.text(shown(s.name), {at.x + 36, middle + font::tick / 2}, font::tick, ink::text);
     at.y += legend_row;
   }
 }
 
 double legend_width(const std::vector<Series>& series) {
   double width = 0;
-  for (const Series& s : series) width = std::max(width, io::Canvas::text_width(s.name, font::tick));
+  for (const Series& s : series) width = std::max(width, io::Canvas::text_width(shown(s.name), font::tick));
   return width + 36;
 }
 

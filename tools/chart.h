@@ -55,6 +55,9 @@ std::vector<Tick> round_ticks(double lo, double hi, bool log, double pixels);
 /// The panel with its axes, names and title, in the box. Throws ConfigError where a log axis has a value that is not above 0.
 void draw(io::Canvas& canvas, const io::Box& box, const Panel& panel);
 
+/// A name, cut short where it is too long to be one.
+std::string shown(const std::string& name);
+
 /// A column of lines and names; `legend_width` is what it takes.
 void draw_legend(io::Canvas& canvas, io::Point top_left, const std::vector<Series>& series);
 double legend_width(const std::vector<Series>& series);

@@ -45,7 +45,8 @@ void add_plot(CLI::App& app, Program& program, int& code) {
   add_plot_table(*plot, program, code);
   // A word that is no chart would be "not expected"; here it gets an answer.
   auto word = std::make_shared<std::string>();
-  plot->add_option("chart", *word)->group("")->check([](const std::string& given) -> std::string {
+  plot->add_option("chart", *word)->group("")->check([plot](const std::string& given) -> std::string {
+    if (!plot->get_subcommands().empty()) throw ConfigError(fmt::format("'{}' is one word too many", given));
     const std::vector<std::string> charts{"schedule", "spacing", "sampler", "table"};
     throw ConfigError(fmt::format("unknown chart '{}'{}", given, hint(given, charts)));
   });

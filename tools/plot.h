@@ -39,7 +39,7 @@ std::string one_line(const ConfigError& error);
 
 template <class I>
 std::shared_ptr<const I> make(const Registry& registry, const std::string& word) {
-  return create<I>(registry, parse_yaml(word, std::string(I::kind)));
+  return create<I>(registry, word.starts_with('{') ? parse_yaml(word, word) : Value::text(word));
 }
 
 /// What was asked for ("ddim", "{type: ddim, eta: 1}"), all mistakes at once; by default all that do with their defaults.

@@ -75,7 +75,7 @@ io::Point place_of(const Tensor& x, double sigma, int64_t row = 0) {
 }
 
 Path path_of(const Named<Sampler>& sampler, const Setting& setting, int64_t steps) {
-  constexpr int64_t followed = 10, points = 200;
+  constexpr int64_t followed = 8, points = 120;
   const std::vector<double> sigmas = setting.spacing->sigmas(*setting.schedule, steps);
   const Tensor start = setting.start(points, sigmas.front());
   Path path{sampler.label, {}, {}};
@@ -168,10 +168,8 @@ io::Image shades(const Mixture& data, int64_t side) {
       const double scale = 2 * reach / double(side);
       const double density = data.density({(double(j) + 0.5) * scale - reach, reach - (double(i) + 0.5) * scale});
       const double shade = std::ceil(std::min(1.0, std::sqrt(density)) * levels - 0.25) / levels;
-      const double strength = std::max(0.0, shade) * 0.42;
-      uint8_t* pixel = image.row(i) + 3 * j;
-      for (const auto& [c, full] : {std::pair(0, 230.0), std::pair(1, 159.0), std::pair(2, 0.0)})  // Okabe and Ito's orange
-        pixel[c] = uint8_t(std::lround(255 - strength * (255 - full)));
+      const auto grey = uint8_t(std::lround(255 - 75 * std::max(0.0, shade)));
+      std::fill_n(image.row(i) + 3 * j, 3, grey);
     }
   return image;
 }
@@ -188,62 +186,24 @@ void draw_paths(io::Canvas& canvas, const io::Box& box, const Path& path, const 
     for (const Moment& m : way) line.push_back(place(m.at));
     canvas.line(line, {ink::blue, 0.8, {}});
     for (const io::Point& p : line) canvas.mark(io::Marker::disc, p, 1.2, ink::blue);
-    canvas.mark(io::Marker::disc, line.front(), 2.4, ink::axis);
+    canvas.mark(io::Marker::disc, line.front(), 2.4, ink::text);
     canvas.mark(io::Marker::disc, line.back(), 2.6, ink::vermillion);
   }
   canvas.unclip();
   const io::Point a{box.left, box.top}, b{box.right, box.top}, c{box.right, box.bottom}, d{box.left, box.bottom};
   canvas.line({a, b, c, d, a}, {ink::axis, 0.8, {}});
-  canvas.text(path.label, {(box.left + box.right) / 2, box.top - 8}, font::label, ink::text, io::Align::center);
+  canvas.text(shown(path.label), {(box.left + box.right) / 2, box.top - 8}, box.width() < 150 ? font::tick : font::label, ink::text,
+              io::Align::center);
 }
 
-Panel error_panel(const std::vector<Curve>& curves) {
-  Panel panel{"", {"network calls", true}, {"error of the endpoint (RMS)", true}, {}};
+Panel error_panel(const std::vector<Curve>& curves, const std::string& title) {
+  Panel panel{title, {"network calls", true}, {"error of the endpoint (RMS)", true}, {}};
   for (size_t i = 0; i < curves.size(); ++i) {
     Series s{curves[i].label, {}, style(i), curves[i].costs.size() > 1, true};
     for (const Cost& c : curves[i].costs) s.points.push_back({double(c.calls), std::max(c.error, 1e-14)});
     panel.series.push_back(std::move(s));
   }
   return panel;
-}
-
-constexpr double margin = 16, heading = 26, width = 1120;
-
-/// Small panels in rows; returns where they end.
-double draw_panels(io::Canvas& canvas, const std::vector<Path>& paths, int64_t columns, const Mixture& data) {
-  const double pitch = (width - margin) / double(columns), side = pitch - margin;
-  const io::Image density = shades(data, int64_t(side) * 3);
-  for (size_t i = 0; i < paths.size(); ++i) {
-    const double left = margin + pitch * double(int64_t(i) % columns), top = heading + (side + heading + 4) * double(int64_t(i) / columns);
-    draw_paths(canvas, {left, top, left + side, top + side}, paths[i], density);
-  }
-  const double rows = std::ceil(double(paths.size()) / double(columns));
-  return heading + (side + heading + 4) * rows;
-}
-
-void draw_all(const Drawn& drawn, const Mixture& data, const PlotFiles& files, const std::string& numbers) {
-  const int64_t count = int64_t(drawn.paths.size());
-  const int64_t columns = count <= 3 ? 3 : count == 4 ? 4 : count <= 12 ? 6 : 7;
-  const double pitch = (width - margin) / double(columns), rows = std::ceil(double(count) / double(columns));
-  const double above = heading + (pitch - margin + heading + 4) * rows;
-  const Panel errors = error_panel(drawn.curves);
-  const double high = std::max(430.0, legend_row * double(errors.series.size()) + 60);
-  io::Canvas canvas(int64_t(above + 22 + (drawn.curves.empty() ? 0 : high + margin)), int64_t(width));
-  draw_panels(canvas, drawn.paths, columns, data);
-  const double key = above - 8;
-  double at = margin;
-  for (const auto& [color, name] : {std::pair(ink::axis, "noise"), std::pair(ink::blue, "a step, as x / sqrt(1 + sigma^{2})"),
-                                    std::pair(ink::vermillion, "the sample"), std::pair(io::Color{240, 200, 120}, "density of the data")}) {
-    canvas.mark(io::Marker::disc, {at + 5, key}, 4, color);
-    canvas.text(name, {at + 15, key + font::tick / 2}, font::tick, ink::text);
-    at += 15 + io::Canvas::text_width(name, font::tick) + 26;
-  }
-  if (!drawn.curves.empty()) {
-    const double legend = width - margin - legend_width(errors.series), top = above + 22;
-    draw(canvas, {margin, top, legend - margin, top + high}, errors);
-    draw_legend(canvas, {legend, top + 12}, errors.series);
-  }
-  write_chart(files, canvas, numbers);
 }
 
 std::string errors_table(const std::vector<Curve>& curves) {
@@ -265,13 +225,53 @@ std::string paths_table(const std::vector<Path>& paths) {
   return text;
 }
 
+constexpr double margin = 16, heading = 26, width = 1120;
+
+/// Small panels in rows; returns where they end.
+double draw_panels(io::Canvas& canvas, const std::vector<Path>& paths, int64_t columns, const Mixture& data) {
+  const double pitch = (width - margin) / double(columns), side = pitch - margin;
+  const io::Image density = shades(data, int64_t(side) * 3);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const double left = margin + pitch * double(int64_t(i) % columns), top = heading + (side + heading + 4) * double(int64_t(i) / columns);
+    draw_paths(canvas, {left, top, left + side, top + side}, paths[i], density);
+  }
+  const double rows = std::ceil(double(paths.size()) / double(columns));
+  return heading + (side + heading + 4) * rows;
+}
+
+void draw_all(const Drawn& drawn, const Mixture& data, const Asked& a) {
+  const int64_t count = int64_t(drawn.paths.size());
+  const int64_t columns = count <= 3 ? 3 : count == 4 ? 4 : count <= 12 ? 6 : 7;
+  const double pitch = (width - margin) / double(columns), rows = std::ceil(double(count) / double(columns));
+  const double above = heading + (pitch - margin + heading + 4) * rows;
+  const Panel errors =
+      error_panel(drawn.curves, fmt::format("distance from the exact solution: {} on {}", label_of(a.spacing), label_of(a.noise)));
+  const double high = std::max(430.0, legend_row * double(errors.series.size()) + 60);
+  io::Canvas canvas(int64_t(above + 22 + (drawn.curves.empty() ? 0 : high + margin)), int64_t(width));
+  draw_panels(canvas, drawn.paths, columns, data);
+  const double key = above - 8;
+  double at = margin;
+  for (const auto& [color, name] : {std::pair(ink::text, "noise"), std::pair(ink::blue, "a step, as x / sqrt(1 + sigma^{2})"),
+                                    std::pair(ink::vermillion, "the sample"), std::pair(io::Color{200, 200, 200}, "density of the data")}) {
+    canvas.mark(io::Marker::disc, {at + 5, key}, 4, color);
+    canvas.text(name, {at + 15, key + font::tick / 2}, font::tick, ink::text);
+    at += 15 + io::Canvas::text_width(name, font::tick) + 26;
+  }
+  if (!drawn.curves.empty()) {
+    const double legend = width - margin - legend_width(errors.series), top = above + 22;
+    draw(canvas, {margin, top, legend - margin, top + high}, errors);
+    draw_legend(canvas, {legend, top + 12}, errors.series);
+  }
+  write_chart(a.files, canvas, errors_table(drawn.curves));
+}
+
 int plot_samplers(const Program& program, const Asked& a) {
   const Registry& registry = program.registry;
   const Setting setting{make<NoiseSchedule>(registry, a.noise), make<Spacing>(registry, a.spacing), {}, a.seed};
   setting.spacing->sigmas(*setting.schedule, a.steps);  // a spacing that refuses the schedule is no sampler's fault
   catch_interrupt();
   const Drawn drawn = run_all(chosen<Sampler>(registry, a.samplers), setting, a);
-  draw_all(drawn, setting.data, a.files, errors_table(drawn.curves));
+  draw_all(drawn, setting.data, a);
   if (a.paths.empty()) return 0;
   io::write_file(a.paths, paths_table(drawn.paths));
   fmt::print("{}\n", a.paths);

@@ -54,7 +54,7 @@ Panel panel_of(const std::vector<Row>& rows, Axis axis, double zero, double bord
   Panel panel{"", std::move(axis), {"", false, double(rows.size()) - 0.4, -0.6}, {}};
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::vector<double>& sigmas = rows[i].sigmas;
-    panel.y.ticks.push_back({double(i), rows[i].label});
+    panel.y.ticks.push_back({double(i), shown(rows[i].label)});
     for (size_t k = 0; k + 1 < sigmas.size(); ++k) steps.points.push_back({place(sigmas[k]), double(i)});
     ends.points.push_back({sigmas.back() > 0 ? place(sigmas.back()) : zero, double(i)});
   }
@@ -86,7 +86,7 @@ int plot_spacings(const Program& program, const Asked& a) {
   for (Tick& t : right.y.ticks) t.label = " ";  // its rows are those of the left panel
 
   double names = 0;
-  for (const Row& row : rows) names = std::max(names, io::Canvas::text_width(row.label, font::tick));
+  for (const Row& row : rows) names = std::max(names, io::Canvas::text_width(shown(row.label), font::tick));
   constexpr double side = 500, row_height = 27, edge = 14;
   const double bottom = edge + 28 + row_height * double(rows.size()) + 48, second = edge + names + side + 40;
   const double width = second + side + edge;

@@ -16,7 +16,8 @@ struct Asked {
   PlotFiles files;
 };
 
-constexpr size_t most_lines = 28;  // as many as there are styles
+constexpr size_t most_lines = 28;    // as many as there are styles
+constexpr size_t most_markers = 45;  // on one line, before they hide it
 
 double number_on(const Csv& csv, const Csv::Row& row, size_t column, bool log) {
   const double value = csv.number(row, column);
@@ -42,12 +43,14 @@ std::vector<Series> lines_of(const Csv& csv, const Asked& a) {
     if (line == lines.end()) line = lines.insert(line, {name, {}, style(lines.size()), true, true});
     line->points.push_back({number_on(csv, row, x, a.log_x), number_on(csv, row, y, a.log_y)});
   }
-  if (empty > 0) fmt::print("{} rows have an empty cell there and are left out\n", empty);
+  if (empty > 0) fmt::print("rows left out for an empty cell: {}\n", empty);
   if (lines.empty()) throw ConfigError(fmt::format("{}: no row has a number in both '{}' and '{}'", csv.path, a.x, a.y));
   if (lines.size() > most_lines)
     throw ConfigError(fmt::format("--by: '{}' has {} values, and no more than {} lines can be told apart", a.by, lines.size(), most_lines));
-  for (Series& s : lines)
+  for (Series& s : lines) {
     std::stable_sort(s.points.begin(), s.points.end(), [](const io::Point& p, const io::Point& q) { return p.x < q.x; });
+    s.markers = s.points.size() <= most_markers;
+  }
   return lines;
 }
 
