@@ -50,7 +50,7 @@ std::vector<Tick> decade_ticks(double lo, double hi, double pixels) {
       const double value = factor * std::pow(10, exponent);
       if (value < lo * (1 - 1e-9) || value > hi * (1 + 1e-9)) continue;
       const bool is_named = factor == 1 ? int(exponent) % stride == 0 : decades < 2.3 && room > 110 && (factor == 2 || factor == 5);
-      if (is_named || factor == 1 || room > 45) ticks.push_back({value, is_named ? label(value) : ""});
+      if (is_named || factor == 1 || room > 80) ticks.push_back({value, is_named ? label(value) : ""});
     }
   return ticks;
 }

@@ -167,5 +167,26 @@ TEST_F(Plot, WrongUses) {
   EXPECT_FALSE(exists("a.svg"));
 }
 
+TEST_F(Plot, ThePicturesOfTheDocuments) {
+  std::istringstream text(read_text(fs::path(BRUME_SOURCE_DIR) / "docs/concepts.md"));
+  int pictures = 0;
+  const std::string prefix = "brume plot ", folder = "docs/pictures/";
+  for (std::string line; std::getline(text, line);) {
+    const size_t out = line.find(folder);
+    if (!line.starts_with(prefix) || out == std::string::npos) continue;
+    const std::string name = line.substr(out + folder.size());
+    std::istringstream command(line.substr(prefix.size(), out - prefix.size()) + name);
+    std::vector<std::string> words;
+    for (std::string word; command >> word;) words.push_back(word);
+    expect_chart(at(words), name);
+    const io::Image fresh = io::read_image(folder_.file(name)),
+                    kept = io::read_image((fs::path(BRUME_SOURCE_DIR) / folder / name).string());
+    EXPECT_EQ(fresh.width, kept.width) << name;
+    EXPECT_EQ(fresh.height, kept.height) << name;
+    ++pictures;
+  }
+  EXPECT_EQ(pictures, 3);
+}
+
 }  // namespace
 }  // namespace brume::test
