@@ -42,6 +42,7 @@ int run(int argc, char** argv) {
   add_new(app, program, code);
   add_bench(app, program, code);
   add_schema(app, program, code);
+  add_plot(app, program, code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

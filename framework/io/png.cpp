@@ -177,6 +177,27 @@ std::string with_text(std::string_view png, const PngText& text, const std::stri
   return result;
 }
 
+std::string plain_png(int64_t height, int64_t width, std::string_view rgb) {
+  const auto bytes = static_cast<size_t>(width) * 3;
+  if (rgb.size() != static_cast<size_t>(height) * bytes) throw std::logic_error("the pixels of a PNG are not as many as its size says");
+  std::string rows;
+  for (size_t y = 0; y < static_cast<size_t>(height); ++y) rows.append(1, '\0').append(rgb.substr(y * bytes, bytes));  // 0: no filter
+  uLongf size = compressBound(rows.size());
+  std::string packed(size, '\0');
+  if (compress2(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(rows.data()), rows.size(), 9) != Z_OK)
+    throw std::runtime_error("zlib cannot compress");
+  packed.resize(size);
+  std::string header;
+  append_big_endian(header, static_cast<uint32_t>(width));
+  append_big_endian(header, static_cast<uint32_t>(height));
+  header.append({8, 2, 0, 0, 0});  // 8 bits, RGB, deflate, the only set of filters, not interlaced
+  std::string png(signature);
+  append_chunk(png, "IHDR", header);
+  append_chunk(png, "IDAT", packed);
+  append_chunk(png, "IEND", "");
+  return png;
+}
+
 std::string animation(const std::vector<std::string>& pngs, int64_t delay_ms) {
   if (pngs.empty()) throw std::logic_error("an animation needs at least one frame");
   if (delay_ms < 0 || delay_ms > 65535) throw std::logic_error(fmt::format("a delay of {} ms is outside [0, 65535]", delay_ms));

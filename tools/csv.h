@@ -1,0 +1,32 @@
+#pragma once
+// Tables as comma-separated values (RFC 4180).
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace brume::tools {
+
+struct Csv {
+  struct Row {
+    int64_t line;  ///< of the file, from 1
+    std::vector<std::string> cells;
+  };
+  std::string path;
+  std::vector<std::string> columns;
+  std::vector<Row> rows;
+
+  /// Throws ConfigError naming the nearest, and all there are. `label` is the option that asks ("--x").
+  size_t column(const std::string& name, const std::string& label) const;
+  /// The number in a cell; throws ConfigError naming line and column where there is none.
+  double number(const Row& row, size_t column) const;
+};
+
+/// `path` is for messages. Throws ConfigError where a row has not as many cells as there are columns.
+Csv parse_csv(std::string_view text, const std::string& path);
+Csv read_csv(const std::string& path);
+
+/// A cell, in quotes where it needs them.
+std::string csv_cell(const std::string& text);
+
+}  // namespace brume::tools
