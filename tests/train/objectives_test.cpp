@@ -108,16 +108,16 @@ TEST(LearnedVariance, TrainsSavesAndSamples) {
 }
 
 TEST(LearnedVariance, MistakesAreFoundBeforeSampling) {
-  EXPECT_EQ(
-      error_of([] { load({"model.variance=none"}); }),
-      "sample.sampler: takes the variance that the network gives (learned_range), and model.variance is none; set the sampler's variance "
-      "to small or large, or train a model of variance: learned_range");
-  EXPECT_EQ(
-      error_of([] {
-        load({"model.variance=none", "sample.sampler=ddim", "train.objective=hybrid"});
-      }),
-      "train.objective: hybrid trains a variance, and model.variance is none; set it to learned_range (or learned), or take the objective "
-      "simple");
+  EXPECT_EQ(error_of([] { load({"model.variance=none"}); }),
+            "tiny.yaml:15:12: sample.sampler: takes the variance that the network gives (learned_range), and model.variance is none; set "
+            "the sampler's variance "
+            "to small or large, or train a model of variance: learned_range");
+  EXPECT_EQ(error_of([] {
+              load({"model.variance=none", "sample.sampler=ddim", "train.objective=hybrid"});
+            }),
+            "--set train.objective=hybrid: train.objective: hybrid trains a variance, and model.variance is none; set it to learned_range "
+            "(or learned), or take the objective "
+            "simple");
   Loaded l = load({"sample.sampler=ddim", "model.variance=none"});
   const Pipeline model(l.config.model, {}, 1);
   SampleOptions options = l.config.sample;
@@ -299,10 +299,11 @@ INSTANTIATE_TEST_SUITE_P(
                                              "model.parameterization={type: consistency, sigma_min: 0.3286841}"}));
 
 TEST(Consistency, NeedsItsBoundary) {
-  EXPECT_EQ(error_of([] {
-              load({"model.variance=none", "sample.sampler=ddim", "train.objective=consistency"});
-            }).substr(0, 90),
-            "train.objective: consistency needs a model that is the identity at the schedule's smallest");
+  EXPECT_EQ(
+      error_of([] {
+        load({"model.variance=none", "sample.sampler=ddim", "train.objective=consistency"});
+      }).substr(0, 125),
+      "--set train.objective=consistency: train.objective: consistency needs a model that is the identity at the schedule's smallest");
 }
 
 }  // namespace
