@@ -31,25 +31,26 @@ std::vector<Tick> even_ticks(double lo, double hi, double pixels) {
   const int decimals = std::max(0, int(-std::floor(std::log10(step) + 1e-9)));
   const bool is_plain = decimals <= 4 && std::max(std::abs(lo), std::abs(hi)) < 1e6;
   std::vector<Tick> ticks;
-  for (double i = std::ceil(lo / step - 1e-9); i <= hi / step + 1e-9; ++i) {
-    const double value = i == 0 ? 0 : i * step;  // no -0
+  const int64_t last = std::llround(std::floor(hi / step + 1e-9));
+  for (int64_t i = std::llround(std::ceil(lo / step - 1e-9)); i <= last; ++i) {
+    const double value = double(i) * step;
     ticks.push_back({value, is_plain ? fmt::format("{:.{}f}", value, decimals) : value == 0 ? "0" : scientific(value)});
   }
   return ticks;
 }
 
 std::vector<Tick> decade_ticks(double lo, double hi, double pixels) {
-  const double first = std::floor(std::log10(lo)), last = std::ceil(std::log10(hi));
+  const int first = int(std::floor(std::log10(lo))), last = int(std::ceil(std::log10(hi)));
   const double decades = std::log10(hi / lo), room = pixels / decades;  // pixels a decade
   const int stride = std::max(1, int(std::ceil(42 / room)));
   const bool is_plain = lo >= 9e-4 && hi <= 2e4;
   const auto label = [&](double value) { return is_plain ? fmt::format("{:.10g}", value) : scientific(value); };
   std::vector<Tick> ticks;
-  for (double exponent = first; exponent <= last; ++exponent)
+  for (int exponent = first; exponent <= last; ++exponent)
     for (int factor = 1; factor < 10; ++factor) {
       const double value = factor * std::pow(10, exponent);
       if (value < lo * (1 - 1e-9) || value > hi * (1 + 1e-9)) continue;
-      const bool is_named = factor == 1 ? int(exponent) % stride == 0 : decades < 2.3 && room > 110 && (factor == 2 || factor == 5);
+      const bool is_named = factor == 1 ? exponent % stride == 0 : decades < 2.3 && room > 110 && (factor == 2 || factor == 5);
       if (is_named || factor == 1 || room > 80) ticks.push_back({value, is_named ? label(value) : ""});
     }
   return ticks;

@@ -183,6 +183,7 @@ void draw_paths(io::Canvas& canvas, const io::Box& box, const Path& path, const 
   for (const io::Point& p : path.samples) canvas.mark(io::Marker::disc, place(p), 0.8, ink::vermillion);
   for (const std::vector<Moment>& way : path.points) {
     std::vector<io::Point> line;
+    line.reserve(way.size());
     for (const Moment& m : way) line.push_back(place(m.at));
     canvas.line(line, {ink::blue, 0.8, {}});
     for (const io::Point& p : line) canvas.mark(io::Marker::disc, p, 1.2, ink::blue);
@@ -232,7 +233,8 @@ double draw_panels(io::Canvas& canvas, const std::vector<Path>& paths, int64_t c
   const double pitch = (width - margin) / double(columns), side = pitch - margin;
   const io::Image density = shades(data, int64_t(side) * 3);
   for (size_t i = 0; i < paths.size(); ++i) {
-    const double left = margin + pitch * double(int64_t(i) % columns), top = heading + (side + heading + 4) * double(int64_t(i) / columns);
+    const int64_t row = int64_t(i) / columns, column = int64_t(i) % columns;
+    const double left = margin + pitch * double(column), top = heading + (side + heading + 4) * double(row);
     draw_paths(canvas, {left, top, left + side, top + side}, paths[i], density);
   }
   const double rows = std::ceil(double(paths.size()) / double(columns));

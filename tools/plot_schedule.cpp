@@ -65,7 +65,8 @@ int plot_schedules(const Program& program, const Asked& a) {
   const int64_t height = std::max<int64_t>(int64_t(2 * high + 2 * margin), int64_t(legend_row * double(alpha.size()) + 80));
   io::Canvas canvas(height, int64_t(legend + legend_width(alpha) + margin));
   for (size_t i = 0; i < panels.size(); ++i) {
-    const double left = margin + double(i % 2) * (side + gap), top = margin + double(i / 2) * high;
+    const bool is_right = i % 2 == 1, is_lower = i >= 2;
+    const double left = margin + (is_right ? side + gap : 0), top = margin + (is_lower ? high : 0);
     // Only the lower panels have a name below, and all four are to be of one size.
     draw(canvas, {left, top, left + side, top + high - (panels[i].x.name.empty() ? 24 : 0)}, panels[i]);
   }

@@ -126,6 +126,7 @@ struct Canvas::Surface {
   }
   std::vector<cv::Point> fixed(const std::vector<Point>& points) const {
     std::vector<cv::Point> all;
+    all.reserve(points.size());
     for (const Point& p : points) all.push_back(fixed(p));
     return all;
   }
