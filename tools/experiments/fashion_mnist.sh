@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 steps=${1:-1500}
 samples=${2:-500}
-brume=build/brume
+brume=${BRUME:-build/brume}
 runs=runs/experiments
 real='{type: idx, images: ../shared/data/fashion_mnist/t10k-images-idx3-ubyte.gz, labels: ../shared/data/fashion_mnist/t10k-labels-idx1-ubyte.gz}'
 config=configs/experiments/fashion_mnist_hybrid.yaml
