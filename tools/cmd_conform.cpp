@@ -56,8 +56,11 @@ void print(const Result& r) {
 
 /// One row a plugin, one column a law; what a plugin does not promise stays empty.
 void print_markdown(const std::vector<Result>& results, const Asked& a) {
-  std::vector<std::string> laws;
-  for (const Result& r : results)
+  std::vector<std::string> laws;  // in the order of the plugin that promises most
+  std::vector<Result> by_promise = results;
+  std::stable_sort(by_promise.begin(), by_promise.end(),
+                   [](const Result& x, const Result& y) { return x.findings.size() > y.findings.size(); });
+  for (const Result& r : by_promise)
     for (const Finding& f : r.findings)
       if (std::find(laws.begin(), laws.end(), f.law) == laws.end()) laws.push_back(f.law);
   std::string head = "| " + a.kind + " |", rule = "|---|";
