@@ -143,7 +143,7 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
 }
 
 std::unique_ptr<Pipeline> SampleSource::load(const Config& config) const {
-  auto pipeline = std::make_unique<Pipeline>(config.model, resolve_compute(config.compute));
+  auto pipeline = std::make_unique<Pipeline>(config.model, resolve_compute(config.compute), 0, !yaml_);
   if (!yaml_)
     load_weights(path_, pipeline->weights());
   else if (!pipeline->weightless())

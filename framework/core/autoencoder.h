@@ -14,6 +14,7 @@ class Autoencoder {
   struct Context {
     ImageShape image;
     uint64_t seed = 0;
+    bool weights_follow = false;  ///< they are copied in from a checkpoint afterwards: files of weights need not be there
   };
   virtual ~Autoencoder() = default;
   virtual ImageShape latent() const = 0;                   ///< shape of the latent of one image

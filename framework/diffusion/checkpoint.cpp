@@ -1,13 +1,10 @@
 #include "diffusion/checkpoint.h"
 
-#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "config/yaml.h"
 #include "io/model_file.h"
@@ -95,36 +92,5 @@ ModelCard read_classifier_card(const std::string& path) {
 }
 
 bool holds_classifier(const std::string& path) { return read_metadata(path).contains("brume.classifier"); }
-
-void load_weights(const std::string& path, const std::vector<Weight>& weights) {
-  const at::NoGradGuard no_grad;
-  const io::NamedTensors file = io::load_tensors(path);
-  std::unordered_map<std::string, const Tensor*> by_name;
-  for (const io::NamedTensor& t : file) by_name.emplace(t.name, &t.tensor);
-  std::vector<Problem> problems;
-  std::unordered_set<std::string> wanted;
-  const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", path, text)}); };
-  for (const Weight& w : weights) {
-    wanted.insert(w.name);
-    const auto it = by_name.find(w.name);
-    if (it == by_name.end())
-      problem(fmt::format("lacks the tensor '{}' [{}]", w.name, fmt::join(w.tensor.sizes(), ", ")));
-    else if (it->second->sizes() != w.tensor.sizes())
-      problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
-                          fmt::join(w.tensor.sizes(), ", ")));
-  }
-  for (const io::NamedTensor& t : file)
-    if (!wanted.contains(t.name)) problem(fmt::format("has a tensor '{}' that the model does not", t.name));
-  if (problems.size() > 10) {
-    const size_t more = problems.size() - 10;
-    problems.resize(10);
-    problem(fmt::format("and {} more tensors do not fit", more));
-  }
-  if (!problems.empty()) throw ConfigError(std::move(problems));
-  for (const Weight& w : weights) {
-    Tensor target = w.tensor;
-    target.copy_(*by_name[w.name]);
-  }
-}
 
 }  // namespace brume

@@ -7,6 +7,7 @@
 
 #include "config/registry.h"
 #include "core/network.h"
+#include "io/weights.h"
 
 namespace brume {
 
@@ -32,8 +33,5 @@ ModelCard read_classifier_card(const std::string& path);
 /// Whether the file is a classifier; throws where it is no brume model at all.
 bool holds_classifier(const std::string& path);
 
-/// Copies the file's tensors into `weights` by name. Throws ConfigError naming every tensor that is missing, unknown or of
-/// another shape; then nothing is copied.
-void load_weights(const std::string& path, const std::vector<Weight>& weights);
 
 }  // namespace brume

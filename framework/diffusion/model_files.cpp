@@ -40,7 +40,7 @@ Options read_section(const Registry& registry, const char* name, const Value& se
 /// A denoiser with the model it belongs to.
 class Frozen final : public Denoiser {
  public:
-  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute) {
+  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute, 0, true) {
     load_weights(file, pipeline_.weights());
     pipeline_.freeze();
     denoiser_ = pipeline_.denoiser();

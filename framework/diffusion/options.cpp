@@ -54,7 +54,7 @@ void ModelOptions::check() const {
   if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
     throw ConfigError(
         fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
-  autoencoder.check({image, 0});
+  autoencoder.check({image, 0, false});
   if (autoencoder.type() == "identity") network.check(network_context(image, 0));
 }
 

@@ -67,9 +67,10 @@ class Pipeline::Trainable final : public TrainableModel {
   at::Generator& random_;
 };
 
-Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed) : options_(options), compute_(compute) {
+Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, bool weights_follow)
+    : options_(options), compute_(compute) {
   options_.check();
-  autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2)});
+  autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2), weights_follow});
   network_ = options_.network.make(options_.network_context(autoencoder_->latent(), mix_seed(seed, 3)));
   for (Weight& w : weights())
     if (!compute_.device.is_cpu()) w.tensor.set_data(w.tensor.to(compute_.device));

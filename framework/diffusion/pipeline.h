@@ -29,8 +29,9 @@ struct SampleRequest {
 /// Owns the parts of a model. `const` use is safe from several threads.
 class Pipeline {
  public:
-  /// `seed` is of the initial weights.
-  Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0);
+  /// `seed` is of the initial weights. `weights_follow`: they are copied in from a checkpoint afterwards, so that the files a first
+  /// stage came from need not be there.
+  Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0, bool weights_follow = false);
 
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;

@@ -50,12 +50,14 @@ Tensor Builder::uniform(std::vector<int64_t> shape, double bound) const {
   return at::empty(shape, at::kFloat).uniform_(-bound, bound, store_->random);
 }
 
-Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride) const {
+Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride, bool bias) const {
   const double bound = 1 / std::sqrt(double(in * kernel * kernel));
   const Builder part = (*this)[name];
   // Channels last, as the images are: oneDNN would turn them at every call.
   const Tensor weight = uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
-  return {part.add("weight", weight), part.add("bias", uniform({out}, bound)), stride, kernel / 2};
+  Conv2d conv{part.add("weight", weight), {}, stride, kernel / 2};
+  if (bias) conv.bias = part.add("bias", uniform({out}, bound));
+  return conv;
 }
 
 Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {

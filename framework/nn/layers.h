@@ -43,7 +43,7 @@ class Builder {
   Builder operator[](const std::string& name) const;
   Builder operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
 
-  Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1) const;
+  Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1, bool bias = true) const;
   /// A 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.
   Conv2d conv1x1(const std::string& name, int64_t in, int64_t out) const;
   Linear linear(const std::string& name, int64_t in, int64_t out) const;

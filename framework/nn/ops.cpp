@@ -15,6 +15,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mkldnn_convolution.h>
 #include <ATen/ops/neg.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/upsample_nearest2d.h>
@@ -173,6 +174,8 @@ Tensor silu(const Tensor& x) {
   const Tensor wide = x.to(at::kFloat);
   return (wide / (wide.neg().exp() + 1)).to(x.scalar_type());
 }
+
+Tensor relu(const Tensor& x) { return at::relu(x); }
 
 Tensor upsample(const Tensor& x) { return at::upsample_nearest2d(x, {x.size(2) * 2, x.size(3) * 2}); }
 

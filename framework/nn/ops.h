@@ -16,6 +16,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v);
 
 Tensor silu(const Tensor& x);
+Tensor relu(const Tensor& x);
 
 /// The channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
 Tensor concat(const Tensor& a, const Tensor& b);

@@ -68,7 +68,7 @@ class DiffusionLearner final : public Learner {
   void take(const std::vector<Weight>& averaged) {
     const at::NoGradGuard no_grad;
     if (!averaged_) {
-      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0);
+      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, true);
       averaged_->freeze();
     }
     const std::vector<Weight> into = averaged_->weights();

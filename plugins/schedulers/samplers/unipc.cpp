@@ -1,9 +1,12 @@
 // UniPC (Zhao et al. 2023): a predictor in lambda = -log sigma, and a corrector of the same step that uses the next network call,
 // which has to be made anyhow.
 //
-//   x' = e^(hh) x - h phi_1 F - B(h) sum_k rho_k D_k / r_k,  D_k = F_(i-k) - F_i,  r_k = (lambda_(i-k) - lambda_i) / h,
-//   sum_k rho_k r_k^(m-1) = m! phi_(m+1)(hh) h^... / B(h)  (eq. 11 there),  B = hh ("bh1") or e^hh - 1 ("bh2"),
-//   hh = -h for data prediction (the signs above are for it), +h for noise prediction.
+//   x' = e^hh x - (e^hh - 1) F_i - B sum_k rho_k (F_(i-k) - F_i) / r_k,  r_k = (lambda_(i-k) - lambda_i) / h,  hh = -h
+//   sum_k rho_k r_k^(m-1) = m! g_m / B,  g_1 = (e^hh - 1) / hh - 1,  g_(m+1) = g_m / hh - 1 / (m + 1)!          (eq. 11 there)
+//   B = hh ("bh1") or e^hh - 1 ("bh2")
+//
+// F is the estimate of x0; with noise prediction hh = h, x keeps the factor 1 and the rest is times the sigma at the end. In the
+// corrector F at the end of the step is one more difference, with r = 1.
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>
