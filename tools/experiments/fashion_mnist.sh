@@ -22,7 +22,7 @@ train() {  # name, config, settings...
 number() { sed -n "s/.*\"$1\": \([0-9.e+-]*\).*/\1/p" "$2" | tail -1; }
 
 train classifier configs/experiments/fashion_mnist_classifier.yaml
-train noisy_classifier configs/experiments/fashion_mnist_noisy_classifier.yaml --set train.steps=2000
+train noisy_classifier configs/experiments/fashion_mnist_noisy_classifier.yaml --set train.steps=1500
 train hybrid $config --set train.steps="$steps" --set train.preview.every=0
 train simple $config --set train.steps="$steps" --set train.preview.every=0 --set 'train.objective={type: simple, target: v}' \
   --set model.variance=none --set sample.sampler=ddim
@@ -31,7 +31,7 @@ train vlb $config --set train.steps="$steps" --set train.preview.every=0 --set '
 echo "objective,bits_per_dim,standard_error" >$runs/likelihood.csv
 for objective in simple hybrid vlb; do
   out=$runs/likelihood_$objective.json
-  [ -f $out ] || $brume likelihood $runs/$objective/model.safetensors --data "$real" --method vlb -n 64 --json $out
+  [ -f $out ] || $brume likelihood $runs/$objective/model.safetensors --data "$real" --method vlb -n 32 --json $out
   echo "$objective,$(number bits_per_dim $out),$(number standard_error $out)" >>$runs/likelihood.csv
 done
 
@@ -47,7 +47,7 @@ for sampler in '{type: ddpm, variance: learned_range}' ddim heun dpmpp_2m unipc;
 done
 
 echo "guidance,scale,frechet,accuracy" >$runs/guidance.csv
-for scale in 0 0.5 1 2 3 5; do
+for scale in 0 1 2 4; do
   out=$runs/cfg_$scale.json
   [ -f $out ] || $brume evaluate $runs/hybrid/model.safetensors --classifier $runs/classifier/model.safetensors --real "$real" \
     --sampler ddim --steps 20 --cfg $scale -n "$samples" --precision auto --json $out >/dev/null
