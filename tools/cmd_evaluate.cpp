@@ -106,8 +106,7 @@ FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const P
                    const std::string& name, const brume::ModelSource& others) {
   Progress progress(name, a.count * options.steps, "image steps");
   const auto observer = [&](int64_t first, const Step& step) {
-    const int64_t n = step.x.size(0);
-    progress.update(first * step.count + n * (step.index + 1), double(n));
+    progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
   return sample_features(classifier, model, options, a.count, a.batch, a.seed, observer, others);

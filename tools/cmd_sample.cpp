@@ -201,13 +201,16 @@ int sample(Program& program, const Asked& a) {
   if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
   set_image(request, a, config.model.image);
   const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
+  if (record && config.sample.sampler->own_steps())
+    throw ConfigError(
+        "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
   Recorder recorder{*config.model.noise, {}, {}, {}, {}};
   std::optional<Progress> progress;
   request.observer = [&](int64_t first, const Step& step) {
     if (record) recorder.add(first, step);
-    if (!progress) progress.emplace("sample", int64_t(request.images.size()) * step.count, "image steps");
-    const int64_t n = step.x.size(0);
-    progress->update(first * step.count + n * (step.index + 1), double(n));
+    const int64_t count = int64_t(request.images.size()), steps = config.sample.steps;
+    if (!progress) progress.emplace("sample", count * steps, "image steps");
+    progress->update(image_steps(first, std::min(request.batch, count - first), steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
   catch_interrupt();

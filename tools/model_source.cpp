@@ -156,6 +156,11 @@ ModelFiles SampleSource::others(const Program& program, const Pipeline& model) c
   return {program.registry, model.compute(), std::filesystem::path(path_).parent_path()};
 }
 
+int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step) {
+  const int64_t done = step.count > 0 ? batch * steps * (step.index + 1) / step.count : 0;
+  return first * steps + done;
+}
+
 std::unique_ptr<ClassifierPipeline> open_classifier(Program& program, const std::string& path, const Overrides& overrides) {
   const ModelCard card = read_classifier_card(path);
   Value root = Value::map();

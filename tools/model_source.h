@@ -40,6 +40,10 @@ class SampleSource {
   std::vector<std::string> plugins_;
 };
 
+/// How far a run has come, in image steps (images times `steps`), `step` being one of the batch of `batch` images from `first` on.
+/// Samplers with steps of their own move by the share of them that is known.
+int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step);
+
 /// A classifier out of its model.safetensors, frozen. --precision (fp32 where not given), --device and --threads count.
 std::unique_ptr<ClassifierPipeline> open_classifier(Program& program, const std::string& path, const Overrides& overrides);
 

@@ -207,6 +207,21 @@ TEST_F(Run, ANetworkWithoutWeightsNeedsNoCheckpoint) {
             "error: tiny.yaml: its network has weights; train it, then sample the run's model.safetensors\n");
 }
 
+TEST(OwnSteps, AreNotRecorded) {
+  const std::string gaussian = (std::filesystem::path(BRUME_SOURCE_DIR) / "configs/experiments/gaussian.yaml").string();
+  const TempFolder folder;
+  const std::string out = (folder.path() / "out.png").string();
+  for (const char* sampler : {"rk45", "dpm_adaptive", "dpm_fast"}) {
+    const Finished plain = run_brume({"sample", gaussian, "-n", "3", "--sampler", sampler, "-o", out});
+    EXPECT_EQ(plain.code, 0) << plain.err;
+    const Finished recorded = run_brume({"sample", gaussian, "-n", "3", "--sampler", sampler, "-o", out, "--frames", out + "_frames"});
+    EXPECT_EQ(recorded.code, 2);
+    EXPECT_EQ(
+        recorded.err,
+        "error: --frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own\n");
+  }
+}
+
 TEST_F(Run, InspectListsATensorALine) {
   const Finished done = at({"inspect", model()});
   EXPECT_EQ(done.code, 0);
