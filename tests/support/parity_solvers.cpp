@@ -155,6 +155,14 @@ std::vector<double> DiffusersSolver::config_times() const {
   return times;
 }
 
+/// Whether every step of PNDM, which goes T div n back whatever the next timestep is, ends at the next timestep.
+bool DiffusersSolver::chains() const {
+  const std::vector<double> times = config_times();
+  for (size_t i = 1; i < times.size(); ++i)
+    if (times[i - 1] - times[i] != double(training_times_ / steps_)) return false;
+  return true;
+}
+
 std::string DiffusersSolver::sampler_yaml() {
   const int64_t order = get<int64_t>("solver_order", 2);
   const bool lower = get("lower_order_final", true);
@@ -165,7 +173,6 @@ std::string DiffusersSolver::sampler_yaml() {
   if (is("Heun")) return "heun";
   if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
   if (is("KDPM2")) return "dpm_2";
-  if (is("LMS") && request_.start > 0) unsupported_ = "LMS begun midway, which weighs slopes it does not have";
   if (is("LMS")) return fmt::format("{{type: lms, order: {}}}", request_.step.value("order", 4));
   if (is("DPMSolverSDE")) return "dpmpp_sde";
   if (is("DPMSolverMultistep") || is("EDMDPMSolverMultistep")) return multistep_yaml("dpmpp_multistep", "dpm_solver_multistep");
@@ -178,10 +185,10 @@ std::string DiffusersSolver::sampler_yaml() {
   if (is("SASolver"))
     return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
                        get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower);
-  if (is("PNDM"))  // its steps go T div n back whatever the next timestep is
-    for (size_t i = 1; i < config_times().size(); ++i)
-      if (config_times()[i - 1] - config_times()[i] != double(training_times_ / steps_))
-        unsupported_ = "steps that do not begin where the one before ended";
+  if (is("PNDM") && !chains() &&
+      (!flag("skip_prk_steps") || get<std::string>("prediction_type", "epsilon") == "v_prediction" ||
+       config_times()[0] - config_times()[1] != double(training_times_ / steps_)))
+    unsupported_ = "Runge-Kutta or v steps that do not begin where the one before ended";
   if (is("PNDM"))
     return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
                        get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
@@ -336,6 +343,8 @@ Tensor DiffusersSolver::noisy(const Tensor& x0, const Tensor& noise) const {
 
 std::vector<Tensor> DiffusersSolver::run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, bool replace_x) const {
   if (is("ScoreSdeVe")) return run_langevin(network, x, noise);
+  if (is("PNDM") && !chains()) return run_torn(network, x, noise);
+  if (is("LMS") && request_.start > 0) return run_begun(network, x, noise);
   const std::vector<double> sigmas = run_sigmas();
   const auto recorder = std::make_shared<RecordingDenoiser>(
       network, config_, std::vector<double>(request_.told.begin() + request_.start, request_.told.end()));
@@ -384,6 +393,78 @@ std::vector<Tensor> DiffusersSolver::run_replacing(const RecordingDenoiser& deno
     for (size_t k = before + 1; k < denoiser.calls.size(); ++k) seen.push_back(denoiser.calls[k].x);
     seen.push_back(x);
   }
+  return seen;
+}
+
+/// LMS begun midway weighs slopes it does not have, as if they were 0: the run begins three steps earlier, with an estimate that is x.
+std::vector<Tensor> DiffusersSolver::run_begun(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
+  class Begun final : public Denoiser {
+   public:
+    Begun(const RecordingDenoiser& inner, double begin) : inner_(inner), begin_(begin) {}
+    Estimate denoise(const Tensor& y, double sigma, const Condition& c) const override {
+      if (sigma <= begin_) return inner_.denoise(y, sigma, c);
+      Estimate d;
+      d.x0 = y;
+      return d;
+    }
+
+   private:
+    const RecordingDenoiser& inner_;
+    double begin_;
+  };
+  const std::vector<double> sigmas = config_.sigmas();
+  const size_t start = size_t(request_.start), from = start - std::min<size_t>(start, request_.step.value("order", size_t(4)) - 1);
+  const RecordingDenoiser recorder(network, config_, {request_.told.begin() + int64_t(start), request_.told.end()});
+  const Condition none;
+  Run run{none, noise, {}, config_.noise.get()};
+  const Tensor last =
+      config_.sample.sampler->sample(Begun(recorder, sigmas[start]), x, {sigmas.begin() + int64_t(from), sigmas.end()}, run);
+  std::vector<Tensor> seen;
+  for (size_t k = 1; k < recorder.calls.size(); ++k) seen.push_back(recorder.calls[k].x);
+  seen.push_back(last);
+  return seen;
+}
+
+/// PNDM where a step ends at g, and the next takes that x to be at its own sigma: x changes by the factor c = signal(g) / signal(next).
+/// y = x / (c_0 c_1 ...) then follows the sampler over a grid of its own, s' = s + (g - sigma) / (c_0 c_1 ...), with the same noise.
+std::vector<Tensor> DiffusersSolver::run_torn(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
+  const std::vector<double> times = config_times();
+  const double stride = double(training_times_ / steps_), last_sigma = config_.sigmas().back();
+  const NoiseSchedule& schedule = *config_.noise;
+  std::vector<double> real, grid, factor{1};
+  for (const double t : times) real.push_back(schedule.sigma(t));
+  real.push_back(last_sigma);
+  grid.push_back(real[0]);
+  for (size_t i = 0; i < times.size(); ++i) {
+    const double g = times[i] >= stride ? schedule.sigma(times[i] - stride) : last_sigma;
+    grid.push_back(grid[i] + (g - real[i]) / factor[i]);
+    factor.push_back(factor[i] * config_.signal(g) / config_.signal(i + 1 < times.size() ? real[i + 1] : g));
+  }
+  class Torn final : public Denoiser {
+   public:
+    Torn(const RecordingDenoiser& inner, const std::vector<double>& grid, const std::vector<double>& real,
+         const std::vector<double>& factor)
+        : inner_(inner), grid_(grid), real_(real), factor_(factor) {}
+    Estimate denoise(const Tensor& y, double s, const Condition& c) const override {
+      const size_t i = size_t(std::find(grid_.begin(), grid_.end(), s) - grid_.begin());
+      const Tensor here = y * factor_[i];
+      Estimate d;
+      d.x0 = y - (here - inner_.denoise(here, real_[i], c).x0) * (s / real_[i]);
+      return d;
+    }
+
+   private:
+    const RecordingDenoiser& inner_;
+    const std::vector<double>&grid_, &real_, &factor_;
+  };
+  const RecordingDenoiser recorder(network, config_, request_.told);
+  const Condition none;
+  Run run{none, noise, {}, config_.noise.get()};
+  const Tensor y = config_.sample.sampler->sample(Torn(recorder, grid, real, factor), x / config_.signal(real[0]), grid, run);
+  std::vector<Tensor> seen;
+  for (size_t k = 1; k < recorder.calls.size(); ++k) seen.push_back(recorder.calls[k].x * config_.signal(recorder.calls[k].sigma));
+  const double end = times.back() >= stride ? schedule.sigma(times.back() - stride) : last_sigma;
+  seen.push_back(y * (factor.back() * config_.signal(end)));
   return seen;
 }
 

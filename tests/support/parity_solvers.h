@@ -35,7 +35,7 @@ struct SolverRequest {
   int64_t steps = 0;
   nlohmann::json set_timesteps = nlohmann::json::object(), step = nlohmann::json::object();  ///< their other arguments
   std::vector<double> told{};  ///< the reference's timesteps: what the network is told at each call
-  int64_t start = 0;         ///< the call a run begins with
+  int64_t start = 0;           ///< the call a run begins with
   /// The reference's own sigmas, rounded as its float32 tables have them; taken in place of brume's where they agree to 2e-4.
   std::vector<double> rounded_sigmas{};
 };
@@ -73,6 +73,9 @@ class DiffusersSolver {
   std::string flow_spacing_yaml() const;
   std::string consistency_spacing_yaml() const;
   std::string told_spacing_yaml() const;
+  bool chains() const;
+  std::vector<Tensor> run_begun(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
+  std::vector<Tensor> run_torn(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
   std::vector<Tensor> run_langevin(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
   std::vector<Tensor> run_replacing(const RecordingDenoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Noise& noise) const;
   std::vector<double> run_sigmas() const;
