@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "diffusion/exact_denoisers.h"
-#include "numerics/beta_table.h"
+#include "numerics/discrete_schedule.h"
 #include "numerics/rk45.h"
 
 namespace brume {
@@ -23,16 +23,10 @@ namespace {
 const at::TensorOptions f64 = at::TensorOptions().dtype(at::kDouble);
 
 /// The schedule of samplers that work in training times.
-class CosineTimes final : public NoiseSchedule {
- public:
-  double sigma(double t) const override { return table_.sigma(t); }
-  double time(double sigma) const override { return table_.time(sigma); }
-  double t_min() const override { return 0; }
-  double t_max() const override { return double(table_.size() - 1); }
-  int64_t timesteps() const override { return table_.size(); }
-
- private:
-  BetaTable table_{betas_of([](double u) { return std::pow(std::cos((u + 0.008) / 1.008 * M_PI / 2), 2); }, 1000, 0.999)};
+struct CosineTimes {
+  BetaTable table() const {
+    return BetaTable(betas_of([](double u) { return std::pow(std::cos((u + 0.008) / 1.008 * M_PI / 2), 2); }, 1000, 0.999));
+  }
 };
 
 /// steps + 1 levels from `first` to `last`, evenly in sigma^(1/7).
@@ -46,7 +40,7 @@ std::vector<double> levels(double first, double last, int64_t steps) {
 
 Tensor run(const Sampler& sampler, const Denoiser& data, const Tensor& x, const std::vector<double>& sigmas, uint64_t seed = 1,
            int64_t first = 0) {
-  static const CosineTimes schedule;
+  static const DiscreteSchedule<CosineTimes> schedule{{}};
   const Condition none;
   const auto noise = per_image_noise(seed, first);
   Run run{none, *noise, {}, &schedule};

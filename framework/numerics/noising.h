@@ -60,4 +60,22 @@ Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const T
 Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
                       const Condition& condition, Training& training, at::Generator& random);
 
+/// An objective that is no more than that: what tells `simple`, `edm` and `flow` apart are their targets and defaults. `O` has
+/// `error`, `time` and `declare`.
+template <class O>
+class DenoisingObjective final : public Objective {
+ public:
+  using Options = O;
+  explicit DenoisingObjective(const Options& o) : o_(o) {}
+
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
+              at::Generator& random) const override {
+    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+  }
+  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
+
+ private:
+  Options o_;
+};
+
 }  // namespace brume

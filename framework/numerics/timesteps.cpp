@@ -32,6 +32,21 @@ SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
   return {lo, hi};
 }
 
+void SigmaGrid::declare(Fields& f) {
+  range.declare(f);
+  declare_inclusive(f, inclusive);
+  declare_final(f, final_sigma);
+}
+
+std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t steps,
+                                      const std::function<double(double, double, double)>& level) const {
+  const auto [lo, hi] = range.of(schedule);
+  std::vector<double> sigmas;
+  for (const double r : linspace(1, 0, steps + !inclusive)) sigmas.push_back(level(r, lo, hi));
+  if (!inclusive) sigmas.pop_back();
+  return with_final(std::move(sigmas), schedule, final_sigma);
+}
+
 void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas) {
   const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1.001;
   for (const double s : sigmas)

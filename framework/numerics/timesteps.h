@@ -1,5 +1,6 @@
 #pragma once
 // What the spacings that choose training times share.
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,17 @@ struct SigmaRange {
   };
   /// Throws ConfigError where lo is not less than hi.
   Ends of(const NoiseSchedule& schedule) const;
+};
+
+/// A grid in sigma: its ends, whether the lowest is a step, where the run ends.
+struct SigmaGrid {
+  SigmaRange range;
+  bool inclusive = true;
+  FinalSigma final_sigma = FinalSigma::zero;
+  void declare(Fields& f);
+  /// The sigmas of a run, `level(r, lo, hi)` being that at the share r of the way up, 1 = hi.
+  std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps,
+                             const std::function<double(double r, double lo, double hi)>& level) const;
 };
 
 /// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding.

@@ -8,30 +8,19 @@
 namespace brume::plugins {
 namespace {
 
-class Edm final : public Objective {
- public:
-  struct Options {
-    TargetError error{.target = Target::image};
-    std::shared_ptr<const TimeSampler> time;
-    void declare(Fields& f) {
-      error.declare(f, "edm");
-      f.field("time", time, "which noise levels are drawn", "log_normal");
-    }
-  };
-  explicit Edm(const Options& o) : o_(o) {}
-
-  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
-              at::Generator& random) const override {
-    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+struct Edm {
+  TargetError error{.target = Target::image};
+  std::shared_ptr<const TimeSampler> time;
+  void declare(Fields& f) {
+    error.declare(f, "edm");
+    f.field("time", time, "which noise levels are drawn", "log_normal");
   }
-  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
-
- private:
-  Options o_;
 };
 
 }  // namespace
 
-void register_objective_edm(Registry& r) { r.add<Objective, Edm>("edm", "log-normal sigma, EDM's weight on the error of the image"); }
+void register_objective_edm(Registry& r) {
+  r.add<Objective, DenoisingObjective<Edm>>("edm", "log-normal sigma, EDM's weight on the error of the image");
+}
 
 }  // namespace brume::plugins

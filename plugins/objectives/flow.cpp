@@ -10,30 +10,19 @@
 namespace brume::plugins {
 namespace {
 
-class Flow final : public Objective {
- public:
-  struct Options {
-    TargetError error{.target = Target::flow};
-    std::shared_ptr<const TimeSampler> time;
-    void declare(Fields& f) {
-      error.declare(f);
-      f.field("time", time, "which noise levels are drawn", "uniform");
-    }
-  };
-  explicit Flow(const Options& o) : o_(o) {}
-
-  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
-              at::Generator& random) const override {
-    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+struct Flow {
+  TargetError error{.target = Target::flow};
+  std::shared_ptr<const TimeSampler> time;
+  void declare(Fields& f) {
+    error.declare(f);
+    f.field("time", time, "which noise levels are drawn", "uniform");
   }
-  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
-
- private:
-  Options o_;
 };
 
 }  // namespace
 
-void register_objective_flow(Registry& r) { r.add<Objective, Flow>("flow", "the error of the velocity noise - x0 (flow matching)"); }
+void register_objective_flow(Registry& r) {
+  r.add<Objective, DenoisingObjective<Flow>>("flow", "the error of the velocity noise - x0 (flow matching)");
+}
 
 }  // namespace brume::plugins

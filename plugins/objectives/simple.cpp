@@ -10,31 +10,20 @@
 namespace brume::plugins {
 namespace {
 
-class Simple final : public Objective {
- public:
-  struct Options {
-    TargetError error;
-    std::shared_ptr<const TimeSampler> time;
-    void declare(Fields& f) {
-      error.declare_target(f);
-      error.declare(f);
-      f.field("time", time, "which noise levels are drawn", "uniform");
-    }
-  };
-  explicit Simple(const Options& o) : o_(o) {}
-
-  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
-              at::Generator& random) const override {
-    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+struct Simple {
+  TargetError error;
+  std::shared_ptr<const TimeSampler> time;
+  void declare(Fields& f) {
+    error.declare_target(f);
+    error.declare(f);
+    f.field("time", time, "which noise levels are drawn", "uniform");
   }
-  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
-
- private:
-  Options o_;
 };
 
 }  // namespace
 
-void register_objective_simple(Registry& r) { r.add<Objective, Simple>("simple", "the weighted error of noise, image or v"); }
+void register_objective_simple(Registry& r) {
+  r.add<Objective, DenoisingObjective<Simple>>("simple", "the weighted error of noise, image or v");
+}
 
 }  // namespace brume::plugins

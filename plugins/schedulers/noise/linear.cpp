@@ -4,45 +4,31 @@
 #include <cmath>
 
 #include "config/registry.h"
-#include "core/noise_schedule.h"
-#include "numerics/beta_table.h"
+#include "numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {
 
-class Linear final : public NoiseSchedule {
- public:
-  struct Options {
-    int64_t timesteps = 1000;
-    double beta_start = 1e-4, beta_end = 0.02;
-    bool rescale = false;
-    void declare(Fields& f) {
-      f.field("timesteps", timesteps, "number of training times T", at_least(2));
-      f.field("beta_start", beta_start, "beta at t = 0", within(1e-12, 1));
-      f.field("beta_end", beta_end, "beta at t = T - 1", within(1e-12, 1));
-      f.field("rescale", rescale, "the betas are meant for T = 1000 and are scaled by 1000 / T (improved-diffusion)");
-      f.require(beta_start <= beta_end, "beta_start", "must not exceed beta_end");
-      f.require(!rescale || beta_end * 1000 / double(timesteps) < 1, "timesteps", "too few: the rescaled beta_end would reach 1");
-    }
-  };
-  explicit Linear(const Options& o) : table_(betas(o)) {}
-
-  double sigma(double t) const override { return table_.sigma(t); }
-  double time(double sigma) const override { return table_.time(sigma); }
-  double t_min() const override { return 0; }
-  double t_max() const override { return double(table_.size() - 1); }
-  int64_t timesteps() const override { return table_.size(); }
-
- private:
-  static std::vector<double> betas(const Options& o) {
-    const double scale = o.rescale ? 1000.0 / double(o.timesteps) : 1;
-    return linspace(scale * o.beta_start, scale * o.beta_end, o.timesteps);
+struct Linear {
+  int64_t timesteps = 1000;
+  double beta_start = 1e-4, beta_end = 0.02;
+  bool rescale = false;
+  void declare(Fields& f) {
+    f.field("timesteps", timesteps, "number of training times T", at_least(2));
+    f.field("beta_start", beta_start, "beta at t = 0", within(1e-12, 1));
+    f.field("beta_end", beta_end, "beta at t = T - 1", within(1e-12, 1));
+    f.field("rescale", rescale, "the betas are meant for T = 1000 and are scaled by 1000 / T (improved-diffusion)");
+    f.require(beta_start <= beta_end, "beta_start", "must not exceed beta_end");
+    f.require(!rescale || beta_end * 1000 / double(timesteps) < 1, "timesteps", "too few: the rescaled beta_end would reach 1");
   }
-  BetaTable table_;
+  BetaTable table() const {
+    const double scale = rescale ? 1000.0 / double(timesteps) : 1;
+    return BetaTable(linspace(scale * beta_start, scale * beta_end, timesteps));
+  }
 };
 
 }  // namespace
 
-void register_noise_linear(Registry& r) { r.add<NoiseSchedule, Linear>("linear", "betas in equal steps (DDPM)"); }
+void register_noise_linear(Registry& r) { r.add<NoiseSchedule, DiscreteSchedule<Linear>>("linear", "betas in equal steps (DDPM)"); }
 
 }  // namespace brume::plugins

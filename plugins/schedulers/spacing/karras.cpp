@@ -5,7 +5,6 @@
 
 #include "config/registry.h"
 #include "core/spacing.h"
-#include "numerics/beta_table.h"
 #include "numerics/timesteps.h"
 
 namespace brume::plugins {
@@ -15,24 +14,19 @@ class Karras final : public Spacing {
  public:
   struct Options {
     double rho = 7;
-    SigmaRange range;
-    bool inclusive = true;
-    FinalSigma final_sigma = FinalSigma::zero;
+    SigmaGrid grid;
     void declare(Fields& f) {
       f.field("rho", rho, "curvature: larger puts more steps at low noise", at_least(1));
-      range.declare(f);
-      declare_inclusive(f, inclusive);
-      declare_final(f, final_sigma);
+      grid.declare(f);
     }
   };
   explicit Karras(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    const auto [lo, hi] = o_.range.of(schedule);
-    std::vector<double> sigmas = linspace(std::pow(hi, 1 / o_.rho), std::pow(lo, 1 / o_.rho), steps + !o_.inclusive);
-    for (double& s : sigmas) s = std::pow(s, o_.rho);
-    if (!o_.inclusive) sigmas.pop_back();
-    return with_final(std::move(sigmas), schedule, o_.final_sigma);
+    return o_.grid.sigmas(schedule, steps, [&](double r, double lo, double hi) {
+      const double low = std::pow(lo, 1 / o_.rho), high = std::pow(hi, 1 / o_.rho);
+      return std::pow(low + r * (high - low), o_.rho);
+    });
   }
 
  private:
