@@ -158,7 +158,7 @@ void train_step(const Config& config, Variant& v, const Tensor& images, const st
   at::Generator random = at::detail::createCPUGenerator(uint64_t(v.step));
   const at::AutoGradMode with_grad(true);
   v.training.step = v.step;
-  v.pipeline->loss(*config.train->objective, images, annotations, v.training, random).backward();
+  v.pipeline->loss(*config.train->objective, {images, annotations}, v.training, random).backward();
   v.optimizer->update(v.step);
   v.ema->update(v.step++);
 }

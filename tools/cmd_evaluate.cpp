@@ -124,7 +124,7 @@ int evaluate_model(Program& program, const Asked& a) {
     config = source.configuration(program, settings);
     runs.emplace_back(scale.empty() ? "samples" : "cfg " + scale, config.sample);
   }
-  const auto model = source.load(config);
+  const auto model = source.load(program, config);
   const ModelFiles others = source.others(program, *model);
   const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
   std::vector<Row> rows{{"real", figures(real, real)}};

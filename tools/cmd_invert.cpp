@@ -123,7 +123,7 @@ int invert_images(Program& program, const Asked& a) {
   const SampleSource source(a.source);
   Config config = source.configuration(program, settings);
   config.sample.guidance.clear();
-  const auto model = source.load(config);
+  const auto model = source.load(program, config);
   const Input input = read_input(program, a, config.model);
   catch_interrupt();
   std::vector<Row> rows;

@@ -151,7 +151,7 @@ int likelihood(Program& program, const Asked& a) {
   if (config.model.autoencoder.type() != "identity")
     throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",
                                   a.source, config.model.autoencoder.type()));
-  const auto model = source.load(config);
+  const auto model = source.load(program, config);
   const auto data = open_data(program, "--data", a.data, config.model.image);
   catch_interrupt();
   const Found found = a.method == "vlb" ? by_bound(a, *model, *data) : by_ode(a, *model, *data);

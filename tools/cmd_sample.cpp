@@ -189,7 +189,7 @@ void write_record(const Asked& a, const Recorder& recorder, const Tensor& images
 int sample(Program& program, const Asked& a) {
   const SampleSource source(a.source);
   const Config config = source.configuration(program, a.settings);
-  const std::unique_ptr<Pipeline> pipeline = source.load(config);
+  const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
   const ModelFiles others = source.others(program, *pipeline);
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   const std::vector<std::string> names = pipeline->classes(config.sample, others);

@@ -142,8 +142,11 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   return config;
 }
 
-std::unique_ptr<Pipeline> SampleSource::load(const Config& config) const {
-  auto pipeline = std::make_unique<Pipeline>(config.model, resolve_compute(config.compute), 0, !yaml_);
+std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Config& config) const {
+  const Compute compute = resolve_compute(config.compute);
+  const Files stored = yaml_ ? Files() : load_files(path_);
+  const ModelFiles models(program.registry, compute, std::filesystem::path(path_).parent_path());
+  auto pipeline = std::make_unique<Pipeline>(config.model, compute, 0, yaml_ ? nullptr : &stored, models);
   if (!yaml_)
     load_weights(path_, pipeline->weights());
   else if (!pipeline->weightless())

@@ -29,7 +29,7 @@ class SampleSource {
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
   /// The model with its weights, frozen.
-  std::unique_ptr<Pipeline> load(const Config& config) const;
+  std::unique_ptr<Pipeline> load(const Program& program, const Config& config) const;
   /// Opens what its guidances name, as `model` was; relative paths are looked for beside the source, then in the current folder.
   ModelFiles others(const Program& program, const Pipeline& model) const;
 

@@ -1,26 +1,63 @@
 #pragma once
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/dataset.h"
+#include "core/files.h"
+#include "core/model_source.h"
 #include "core/network.h"
+
+namespace at {
+struct Generator;
+}
 
 namespace brume {
 
-/// The first stage: images to scaled latents and back. Pixel space is the identity.
+/// The first stage: images to scaled latents and back. Pixel space is the identity. `const` use is safe from several threads.
 class Autoencoder {
  public:
   static constexpr std::string_view kind = "autoencoder";
   struct Context {
     ImageShape image;
     uint64_t seed = 0;
-    bool weights_follow = false;  ///< they are copied in from a checkpoint afterwards: files of weights need not be there
+    const Files* stored = nullptr;             ///< not null: weights are copied in from a checkpoint afterwards, which holds these files
+    const ModelSource* models = &no_models();  ///< where other models are; lives as long as the constructor runs
+    at::ScalarType dtype = at::kFloat;         ///< what its networks compute in where they are not trained
   };
   virtual ~Autoencoder() = default;
-  virtual ImageShape latent() const = 0;                   ///< shape of the latent of one image
-  virtual Tensor encode(const Tensor& images) const = 0;   ///< [B, C, H, W] in [-1, 1] to latents of unit-like scale
-  virtual Tensor decode(const Tensor& latents) const = 0;  ///< the inverse
+  /// Shape of the latent of an image of this shape. Throws ConfigError where there is none, telling which sizes there are.
+  virtual ImageShape latent(const ImageShape& image) const = 0;
+  /// Shape of what `moments` gives for an image of this shape.
+  virtual ImageShape moments(const ImageShape& image) const { return latent(image); }
+
+  /// What is known of the latents before one is drawn, and what is kept where latents are made once for a whole training: mean and
+  /// log variance of `kl`, the latents themselves of most. images: [B, C, H, W] in [-1, 1]. Float32.
+  virtual Tensor encode_moments(const Tensor& images) const = 0;
+  /// Latents of unit-like scale; drawn where there is something to draw and `random` is not null, else the mode.
+  virtual Tensor latents_of(const Tensor& moments, at::Generator* /*random*/) const { return moments; }
+  /// [B, C, H, W] in [-1, 1] to latents of unit-like scale: the mode.
+  Tensor encode(const Tensor& images) const { return latents_of(encode_moments(images), nullptr); }
+  /// Latents to images in [-1, 1], float32.
+  virtual Tensor decode(const Tensor& latents) const = 0;
   virtual std::vector<Weight> weights() const = 0;
+
+  /// One pass of training, in the dtype of `images`.
+  struct Reconstruction {
+    Tensor images;   ///< [B, C, H, W], differentiable
+    Tensor penalty;  ///< scalar: what keeps the latents in shape (the KL term, the commitment), weighted
+    Tensor latents;  ///< before scaling
+  };
+  /// Throws ConfigError where it is not to be trained. `random`: a CPU generator, the only randomness.
+  virtual Reconstruction reconstruct(const Tensor& images, at::Generator& random) const;
+  /// The weight of the last layer of the decoder, by which adversarial training is balanced (Esser et al. 2021, eq. 7).
+  virtual Tensor last_layer() const { return {}; }
+  /// What of `weights` is neither learned by gradients nor constant is brought up to date after each update (a moving codebook).
+  virtual void updated(int64_t /*step*/, at::Generator& /*random*/) const {}
+
+  /// How a checkpoint of a model names it, in YAML, where that is not as the configuration does (`checkpoint` is what it opened).
+  virtual std::optional<std::string> stored_as() const { return {}; }
 };
 
 }  // namespace brume

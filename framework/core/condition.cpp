@@ -2,16 +2,19 @@
 
 #include <ATen/ops/cat.h>
 
+#include <array>
+
 namespace brume {
 namespace {
+
+constexpr std::array parts = {&Condition::classes, &Condition::context, &Condition::context_mask, &Condition::image,
+                              &Condition::labels,  &Condition::known,   &Condition::mask};
 
 template <class F>
 Condition map(const Condition& c, const F& f) {
   Condition out;
-  if (c.classes.defined()) out.classes = f(c.classes);
-  if (c.labels.defined()) out.labels = f(c.labels);
-  if (c.known.defined()) out.known = f(c.known);
-  if (c.mask.defined()) out.mask = f(c.mask);
+  for (const auto part : parts)
+    if ((c.*part).defined()) out.*part = f(c.*part);
   if (c.null) out.null = std::make_shared<Condition>(map(*c.null, f));
   return out;
 }
@@ -36,10 +39,7 @@ Condition concat(const Condition& a, const Condition& b) {
     return x.defined() ? at::cat({x, y}) : Tensor();
   };
   Condition out;
-  out.classes = joined(a.classes, b.classes);
-  out.labels = joined(a.labels, b.labels);
-  out.known = joined(a.known, b.known);
-  out.mask = joined(a.mask, b.mask);
+  for (const auto part : parts) out.*part = joined(a.*part, b.*part);
   return out;
 }
 

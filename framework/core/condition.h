@@ -8,10 +8,13 @@ namespace brume {
 
 /// The condition of a batch, one row an image, as the network takes it. Parts that a model does not use stay undefined.
 struct Condition {
-  Tensor classes;  ///< [B] int64, rows of the class embedding
+  Tensor classes;         ///< [B] int64, rows of the class embedding
+  Tensor context{};       ///< [B, L, D], tokens to attend to
+  Tensor context_mask{};  ///< [B, L] float32, 1 = a token, 0 = padding; undefined = all are tokens
+  Tensor image{};         ///< [B, C', H, W], laid beside the network's input
 
   /// The same batch without its condition (classifier-free guidance); null where the model was trained without one.
-  std::shared_ptr<const Condition> null;
+  std::shared_ptr<const Condition> null{};
 
   // What guidances go by and the network never sees; the null condition has them too.
   Tensor labels{};  ///< [B] int64, the class asked for, whether the model knows classes or not (classifier guidance)

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "config/errors.h"
+#include "core/autoencoder.h"
 #include "core/model_source.h"
 #include "core/noise_embedding.h"
 #include "core/objective.h"
@@ -46,24 +47,38 @@ double within_schedule(const NoiseSchedule& schedule, double sigma) {
 }
 
 namespace {
+template <class T>
+T refuse(const std::string& path) {
+  throw ConfigError(fmt::format("no other model can be opened here, and '{}' is asked for", path));
+}
+
 class NoModels final : public ModelSource {
  public:
   OtherModel model(const std::string& path) const override { return refuse<OtherModel>(path); }
   std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override {
     return refuse<std::shared_ptr<const NoisyClassifier>>(path);
   }
-
- private:
-  template <class T>
-  static T refuse(const std::string& path) {
-    throw ConfigError(fmt::format("no other model can be opened here, and '{}' is asked for", path));
-  }
 };
 }  // namespace
+
+FirstStage ModelSource::first_stage(const std::string& path, const ImageShape&, at::ScalarType) const { return refuse<FirstStage>(path); }
+std::shared_ptr<const Classifier> ModelSource::features(const std::string& path) const {
+  return refuse<std::shared_ptr<const Classifier>>(path);
+}
 
 const ModelSource& no_models() {
   static const NoModels none;
   return none;
+}
+
+std::vector<Weight> prefixed(const std::string& prefix, const std::vector<Weight>& weights) {
+  std::vector<Weight> named = weights;
+  for (Weight& w : named) w.name = prefix + w.name;
+  return named;
+}
+
+Autoencoder::Reconstruction Autoencoder::reconstruct(const Tensor&, at::Generator&) const {
+  throw ConfigError("there is nothing to train in this autoencoder");
 }
 
 const NoiseSchedule& Run::training_times() const {

@@ -15,6 +15,7 @@ namespace brume {
 struct Controls {
   int64_t classes = 0;    ///< 0 = the model knows no classes
   bool has_null = false;  ///< it gives an unconditional estimate too
+  bool captions = false;  ///< an image is asked for in words
 };
 
 /// What a guidance may want to know of the model it steers.

@@ -10,6 +10,8 @@
 #include "core/noise_schedule.h"
 
 namespace brume {
+class Autoencoder;
+class Classifier;
 
 /// p(y | x) at any noise level. `const` and safe to call from several threads at once.
 class NoisyClassifier {
@@ -31,6 +33,12 @@ struct OtherModel {
   bool has_null = false;  ///< it knows the null condition
 };
 
+/// A trained first stage and the configuration, in YAML, that makes it.
+struct FirstStage {
+  std::shared_ptr<const Autoencoder> autoencoder;
+  std::string configuration;
+};
+
 /// Opens models by path, each once. `const` and safe to call from several threads at once.
 class ModelSource {
  public:
@@ -38,6 +46,11 @@ class ModelSource {
   /// Throws ConfigError where the file is no diffusion model, or no classifier of noisy images.
   virtual OtherModel model(const std::string& path) const = 0;
   virtual std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const = 0;
+  // Those that few open refuse where they are not overridden.
+  /// A trained first stage, for images of this shape, in this dtype.
+  virtual FirstStage first_stage(const std::string& path, const ImageShape& image, at::ScalarType dtype) const;
+  /// A classifier of images, as it sees them (a perceptual distance compares what it does).
+  virtual std::shared_ptr<const Classifier> features(const std::string& path) const;
 };
 
 /// Opens nothing: every path is a ConfigError that says so.

@@ -18,6 +18,9 @@ struct Weight {
   bool trainable = true;  ///< false for buffers
 };
 
+/// The same tensors under names that begin with `prefix`.
+std::vector<Weight> prefixed(const std::string& prefix, const std::vector<Weight>& weights);
+
 /// A neural network without knowledge of schedules, samplers or losses. `const` and safe to call from several threads.
 class Network {
  public:
@@ -25,10 +28,12 @@ class Network {
 
   /// What the rest of the model fixes, so that a configuration cannot contradict itself.
   struct Context {
-    ImageShape input;          ///< channels, height, width of x
-    int64_t out_channels = 3;  ///< channels of the output
-    int64_t classes = 0;       ///< rows of the class embedding (with the null class); 0 = not class-conditional
-    uint64_t seed = 0;         ///< of the initial weights
+    ImageShape input;            ///< channels, height, width of x
+    int64_t out_channels = 3;    ///< channels of the output
+    int64_t classes = 0;         ///< rows of the class embedding (with the null class); 0 = not class-conditional
+    uint64_t seed = 0;           ///< of the initial weights
+    int64_t context_width = 0;   ///< of the tokens of Condition::context; 0 = there are none
+    int64_t image_channels = 0;  ///< of Condition::image, which the network lays beside x; 0 = there is none
   };
 
   virtual ~Network() = default;
@@ -36,6 +41,8 @@ class Network {
   /// `dropout`: the source of randomness while training; null means evaluation.
   virtual Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const = 0;
   virtual NoiseQuantity quantity() const = 0;
+  /// Heights and widths of x are multiples of this.
+  virtual int64_t multiple() const { return 1; }
   /// Every tensor in a stable order with stable, unique names; empty for a network without weights.
   virtual std::vector<Weight> weights() const = 0;
 };

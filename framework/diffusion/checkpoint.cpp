@@ -59,17 +59,18 @@ ModelCard& read_common(ModelCard& card, const Metadata& metadata, const std::str
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card) {
   io::NamedTensors tensors;
   for (const Weight& w : weights) tensors.push_back({w.name, w.tensor.detach()});
+  for (io::NamedTensor& t : file_tensors(card.files)) tensors.push_back(std::move(t));
   Metadata metadata{{"format", "brume"},
                     {"brume.format", std::to_string(model_format)},
                     {"brume.version", BRUME_VERSION},
                     {"brume.step", std::to_string(card.step)},
                     {"brume.plugins", fmt::format("{}", fmt::join(card.plugins, "\n"))}};
-  if (card.classifier.is_null()) {
-    metadata["brume.model"] = dump_yaml(card.model);
-    metadata["brume.sample"] = dump_yaml(card.sample);
-  } else {
-    metadata["brume.classifier"] = dump_yaml(card.classifier);
-  }
+  const std::pair<const char*, const Value&> sections[] = {{"brume.model", card.model},
+                                                           {"brume.sample", card.sample},
+                                                           {"brume.classifier", card.classifier},
+                                                           {"brume.autoencoder", card.autoencoder}};
+  for (const auto& [key, section] : sections)
+    if (!section.is_null()) metadata[key] = dump_yaml(section);
   io::write_safetensors(path, tensors, metadata);
 }
 
@@ -77,6 +78,11 @@ ModelCard read_card(const std::string& path) {
   Metadata metadata = read_metadata(path);
   if (metadata.contains("brume.classifier"))
     throw ConfigError(fmt::format("{}: is a classifier, not a diffusion model; `brume evaluate` is for it", path));
+  if (metadata.contains("brume.autoencoder"))
+    throw ConfigError(
+        fmt::format("{0}: is an autoencoder, not a diffusion model; a model is trained on top of it with "
+                    "model.autoencoder: {{type: checkpoint, path: {0}}}",
+                    path));
   ModelCard card;
   card.model = parse_yaml(required(metadata, "brume.model", path), path + " (model)");
   card.sample = parse_yaml(metadata["brume.sample"], path + " (sample)");
@@ -85,9 +91,19 @@ ModelCard read_card(const std::string& path) {
 
 ModelCard read_classifier_card(const std::string& path) {
   const Metadata metadata = read_metadata(path);
-  if (metadata.contains("brume.model")) throw ConfigError(fmt::format("{}: is a diffusion model, not a classifier", path));
+  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.autoencoder", "an autoencoder")})
+    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not a classifier", path, what));
   ModelCard card;
   card.classifier = parse_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
+  return read_common(card, metadata, path);
+}
+
+ModelCard read_autoencoder_card(const std::string& path) {
+  const Metadata metadata = read_metadata(path);
+  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.classifier", "a classifier")})
+    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder by itself", path, what));
+  ModelCard card;
+  card.autoencoder = parse_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
   return read_common(card, metadata, path);
 }
 

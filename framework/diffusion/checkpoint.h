@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/registry.h"
+#include "core/files.h"
 #include "core/network.h"
 #include "io/weights.h"
 
@@ -18,6 +19,8 @@ struct ModelCard {
   int64_t step = 0;                  ///< updates it was trained for
   std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
   Value classifier{};                ///< the resolved `classifier:` section; null in the file of a diffusion model
+  Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage by itself
+  Files files{};                     ///< that the model was made from; written, and read by load_files
 };
 
 /// Version of the file's layout; raised when older programs could not read it.
@@ -30,8 +33,9 @@ void save_model(const std::string& path, const std::vector<Weight>& weights, con
 ModelCard read_card(const std::string& path);
 /// The same for a classifier.
 ModelCard read_classifier_card(const std::string& path);
+/// The same for a first stage by itself.
+ModelCard read_autoencoder_card(const std::string& path);
 /// Whether the file is a classifier; throws where it is no brume model at all.
 bool holds_classifier(const std::string& path);
-
 
 }  // namespace brume

@@ -31,6 +31,7 @@ class ClassifierPipeline {
   Tensor labels(const std::vector<Annotation>& annotations) const;
 
   /// All weights, "network.…".
+  const Classifier& network() const { return *network_; }
   std::vector<Weight> weights() const;
   /// Casts the weights to the compute dtype, once: for a classifier that is not trained any more.
   void freeze();

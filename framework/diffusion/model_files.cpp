@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "config/plugin_loader.h"
+#include "config/yaml.h"
 #include "diffusion/checkpoint.h"
 #include "diffusion/classifier_pipeline.h"
 #include "diffusion/pipeline.h"
@@ -40,7 +41,8 @@ Options read_section(const Registry& registry, const char* name, const Value& se
 /// A denoiser with the model it belongs to.
 class Frozen final : public Denoiser {
  public:
-  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute, 0, true) {
+  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file)
+      : stored_(load_files(file)), pipeline_(options, compute, 0, &stored_) {
     load_weights(file, pipeline_.weights());
     pipeline_.freeze();
     denoiser_ = pipeline_.denoiser();
@@ -51,6 +53,7 @@ class Frozen final : public Denoiser {
   const Pipeline& pipeline() const { return pipeline_; }
 
  private:
+  Files stored_;
   Pipeline pipeline_;
   std::shared_ptr<const Denoiser> denoiser_;
 };
@@ -82,6 +85,23 @@ class FrozenClassifier final : public NoisyClassifier {
  private:
   ClassifierPipeline pipeline_;
   std::vector<std::string> names_;
+};
+
+/// The network of a classifier, for what it sees.
+class FrozenFeatures final : public Classifier {
+ public:
+  FrozenFeatures(const ClassifierOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute) {
+    load_weights(file, pipeline_.weights());
+    for (Weight& w : pipeline_.weights()) w.tensor.set_requires_grad(false);
+  }
+  Output forward(const Tensor& input, const Tensor& c_noise, at::Generator* dropout) const override {
+    return pipeline_.network().forward(input, c_noise, dropout);
+  }
+  NoiseQuantity quantity() const override { return pipeline_.network().quantity(); }
+  std::vector<Weight> weights() const override { return pipeline_.weights(); }
+
+ private:
+  ClassifierPipeline pipeline_;
 };
 
 }  // namespace
@@ -119,6 +139,26 @@ std::shared_ptr<const NoisyClassifier> ModelFiles::classifier(const std::string&
     throw ConfigError(
         fmt::format("{}: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)", file));
   return classifiers_[file] = std::make_shared<const FrozenClassifier>(options, compute_, file);
+}
+
+FirstStage ModelFiles::first_stage(const std::string& path, const ImageShape& image, at::ScalarType dtype) const {
+  const std::string file = find(path);
+  const ModelCard card = read_autoencoder_card(file);
+  const auto options = read_section<AutoencoderOptions>(registry_, "autoencoder", card.autoencoder, file, card.plugins);
+  if (options.image.channels != image.channels)
+    throw ConfigError(
+        fmt::format("{}: is for images of {} channels, and model.image has {}", file, options.image.channels, image.channels));
+  const Files stored = load_files(file);
+  const auto autoencoder = options.network.make({image, 0, &stored, this, dtype});
+  load_weights(file, prefixed("autoencoder.", autoencoder->weights()));
+  return {autoencoder, dump_yaml(*card.autoencoder.find("network"))};
+}
+
+std::shared_ptr<const Classifier> ModelFiles::features(const std::string& path) const {
+  const std::string file = find(path);
+  const ModelCard card = read_classifier_card(file);
+  const auto options = read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins);
+  return std::make_shared<FrozenFeatures>(options, compute_, file);
 }
 
 }  // namespace brume

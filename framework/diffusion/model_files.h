@@ -19,6 +19,8 @@ class ModelFiles final : public ModelSource {
   ModelFiles(const Registry& registry, const Compute& compute, std::filesystem::path folder);
   OtherModel model(const std::string& path) const override;
   std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override;
+  FirstStage first_stage(const std::string& path, const ImageShape& image, at::ScalarType dtype) const override;
+  std::shared_ptr<const Classifier> features(const std::string& path) const override;
 
  private:
   std::string find(const std::string& path) const;

@@ -46,15 +46,20 @@ void ModelOptions::declare(Fields& f) {
 
 Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_t seed) const {
   const int64_t outputs = variance == LearnedVariance::none ? 1 : 2;
-  return {.input = latent, .out_channels = outputs * latent.channels, .classes = conditioner->class_rows(), .seed = seed};
+  return {.input = latent,
+          .out_channels = outputs * latent.channels,
+          .classes = conditioner->class_rows(),
+          .seed = seed,
+          .context_width = conditioner->context_width(),
+          .image_channels = conditioner->image_channels(image, latent)};
 }
 
 void ModelOptions::check() const {
-  if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier");
+  if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier, or of an autoencoder");
   if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
     throw ConfigError(
         fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
-  autoencoder.check({image, 0, false});
+  autoencoder.check({image});
   if (autoencoder.type() == "identity") network.check(network_context(image, 0));
 }
 
@@ -69,6 +74,12 @@ void ClassifierOptions::declare(Fields& f) {
   f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
   f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names",
             fmt::format("{} names for {} classes", class_names.size(), classes));
+}
+
+void AutoencoderOptions::declare(Fields& f) {
+  ImageFields image_fields{image};
+  f.section("image", image_fields, "what is encoded");
+  f.field("network", network, "what encodes and decodes it");
 }
 
 void ClassifierOptions::check() const { network.check(network_context(0)); }

@@ -1,5 +1,5 @@
 #pragma once
-// The sections `model:`, `classifier:` and `sample:` of a configuration.
+// The sections `model:`, `classifier:`, `autoencoder:` and `sample:` of a configuration.
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +28,7 @@ struct ModelOptions {
   std::vector<std::string> class_names;
   void declare(Fields& f);
 
-  Controls controls() const { return {conditioner->classes(), conditioner->has_null()}; }
+  Controls controls() const { return {conditioner->classes(), conditioner->has_null(), conditioner->captions()}; }
   /// What the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
   /// Mistakes between the parts, found without making weights; throws ConfigError.
@@ -52,6 +52,15 @@ struct ClassifierOptions {
   Classifier::Context network_context(uint64_t seed) const { return {.input = image, .classes = classes, .seed = seed}; }
   /// Mistakes between the parts, found without making weights; throws ConfigError.
   void check() const;
+};
+
+/// A first stage by itself.
+struct AutoencoderOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Autoencoder> network;
+  void declare(Fields& f);
+  /// Mistakes found without making weights; throws ConfigError.
+  void check() const { network.check({image}); }
 };
 
 enum class NoiseOrder { per_image, batch, brownian };

@@ -67,20 +67,19 @@ class Pipeline::Trainable final : public TrainableModel {
   at::Generator& random_;
 };
 
-Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, bool weights_follow)
+Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, const Files* stored, const ModelSource& models)
     : options_(options), compute_(compute) {
   options_.check();
-  autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2), weights_follow});
-  network_ = options_.network.make(options_.network_context(autoencoder_->latent(), mix_seed(seed, 3)));
+  autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2), stored, &models, compute_.dtype});
+  network_ = options_.network.make(options_.network_context(latent(), mix_seed(seed, 3)));
+  encoder_ = options_.conditioner->encoder({mix_seed(seed, 4), stored});
   for (Weight& w : weights())
     if (!compute_.device.is_cpu()) w.tensor.set_data(w.tensor.to(compute_.device));
 }
 
-ImageShape Pipeline::latent() const { return autoencoder_->latent(); }
-
 std::vector<Weight> Pipeline::weights() const {
-  std::vector<Weight> all;
-  for (Weight& w : network_->weights()) all.push_back({"network." + w.name, w.tensor, w.trainable});
+  std::vector<Weight> all = prefixed("network.", network_->weights());
+  for (Weight& w : prefixed("conditioner.", encoder_->weights())) all.push_back(w);
   for (Weight& w : autoencoder_->weights()) all.push_back({"autoencoder." + w.name, w.tensor, false});
   return all;
 }
@@ -113,8 +112,12 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
 std::shared_ptr<const Denoiser> Pipeline::denoiser() const { return std::make_shared<NetworkDenoiser>(*this); }
 
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
+  return guided(options, models, latent());
+}
+
+std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const {
   options.check(options_);
-  const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent()};
+  const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent};
   std::shared_ptr<const Denoiser> denoiser = this->denoiser();
   for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
   return denoiser;
@@ -143,13 +146,24 @@ struct Pipeline::Start {
   }
 };
 
+ImageShape Pipeline::image_of(const SampleRequest& request) const {
+  const ImageShape& own = options_.image;
+  return {own.channels, request.height > 0 ? request.height : own.height, request.width > 0 ? request.width : own.width};
+}
+
 void Pipeline::check(const SampleRequest& request, const SampleOptions& options) const {
   const int64_t count = int64_t(request.images.size());
   if (options.noise_order == NoiseOrder::batch && request.batch < count)
     throw ConfigError(
         fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count, request.batch));
   options.check(options_);
-  const ImageShape z = latent(), &image = options_.image;
+  const ImageShape image = image_of(request), z = autoencoder_->latent(image);
+  if (const int64_t m = network_->multiple(); z.height % m || z.width % m) {
+    const int64_t step = m * (image.height / z.height);
+    const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + step / 2) / step) * step; };
+    throw ConfigError(fmt::format("the network takes images whose sides are multiples of {}, and {} by {} are not; the nearest is {} by {}",
+                                  step, image.height, image.width, nearest(image.height), nearest(image.width)));
+  }
   if (request.initial_noise.defined() && request.initial_noise.sizes() != at::IntArrayRef({count, z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
                                   fmt::join(request.initial_noise.sizes(), ", "), count, z.channels, z.height, z.width));
@@ -177,7 +191,7 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
   start.whole = left == steps;
   if (request.image.defined()) start.known = autoencoder_->encode(request.image.to(compute_.device));
   if (request.mask.defined()) {
-    const ImageShape z = latent();
+    const ImageShape z = autoencoder_->latent(image_of(request));
     start.mask = request.mask.to(compute_.device, at::kFloat);
     if (start.mask.size(2) != z.height || start.mask.size(3) != z.width)  // a latent that the hole touches is made anew
       start.mask = std::get<0>(at::adaptive_max_pool2d(start.mask, {z.height, z.width}));
@@ -209,21 +223,33 @@ std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) 
 }
 }  // namespace
 
+/// What the images from `first` on are to be, as network and guidances know it.
+Condition Pipeline::condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const {
+  const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
+  ConditionRequest asked{wanted,
+                         nullptr,
+                         compute_.dtype,
+                         compute_.device,
+                         Start::rows(request.image, first, n),
+                         Start::rows(request.mask, first, n),
+                         autoencoder_.get()};
+  Condition condition = encoder_->encode(asked);
+  set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
+  return condition.to(compute_.device);
+}
+
 Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& options) const {
   const at::NoGradGuard no_grad;
   check(request, options);
   const int64_t count = int64_t(request.images.size());
-  const ImageShape z = latent();
+  const ImageShape image = image_of(request), z = autoencoder_->latent(image);
   const Start start = start_of(request, options.spacing->sigmas(*options_.noise, options.steps));
-  const std::shared_ptr<const Denoiser> denoiser = guided(options, *request.models);
+  const std::shared_ptr<const Denoiser> denoiser = guided(options, *request.models, z);
 
   std::vector<Tensor> images;
   for (int64_t first = 0; first < count; first += request.batch) {
     const int64_t n = std::min(request.batch, count - first);
-    const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
-    Condition condition = options_.conditioner->encode(wanted, nullptr);
-    set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
-    condition = condition.to(compute_.device);
+    const Condition condition = condition_of(request, start, first, n);
     const auto noise = noise_of(options.noise_order, request.seed, request.first + first);
     const Tensor like = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     Tensor x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(like.options())
@@ -234,20 +260,23 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
     images.push_back(autoencoder_->decode(x).to(at::kFloat).cpu());
   }
-  if (images.empty()) return at::empty({0, options_.image.channels, options_.image.height, options_.image.width});
+  if (images.empty()) return at::empty({0, image.channels, image.height, image.width});
   return at::cat(images);
 }
 
 Condition Pipeline::condition(const std::vector<Annotation>& annotations) const {
-  return options_.conditioner->encode(annotations, nullptr).to(compute_.device);
+  return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device}).to(compute_.device);
 }
 
-Tensor Pipeline::loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, Training& training,
-                      at::Generator& random) const {
-  const Condition condition = options_.conditioner->encode(annotations, &random).to(compute_.device);
+Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const {
+  const Tensor given = batch.images.to(compute_.device);
+  const Condition condition =
+      encoder_
+          ->encode({batch.annotations, &random, compute_.dtype, compute_.device, batch.encoded ? Tensor() : given, {}, autoencoder_.get()})
+          .to(compute_.device);
   const Tensor latents = [&] {
     const at::NoGradGuard no_grad;
-    return autoencoder_->encode(images.to(compute_.device));
+    return autoencoder_->latents_of(batch.encoded ? given : autoencoder_->encode_moments(given), &random);
   }();
   return objective.loss(Trainable(*this, random), latents, condition, training, random);
 }

@@ -19,6 +19,8 @@ struct SampleRequest {
   Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
   const ModelSource* models = &no_models();  ///< where guidances find their own models
 
+  int64_t height = 0, width = 0;  ///< of the images; 0 = as the model was trained
+
   Tensor image;         ///< [1 or count, C, H, W] in [-1, 1] to start from, instead of noise alone; undefined = none
   double strength = 1;  ///< share of the steps that is run on it, the last ones, in (0, 1]
   Tensor mask;          ///< [1 or count, 1, H, W] in [0, 1], 1 = to be made anew: for the guidance `inpaint`; needs an image
@@ -29,9 +31,10 @@ struct SampleRequest {
 /// Owns the parts of a model. `const` use is safe from several threads.
 class Pipeline {
  public:
-  /// `seed` is of the initial weights. `weights_follow`: they are copied in from a checkpoint afterwards, so that the files a first
-  /// stage came from need not be there.
-  Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0, bool weights_follow = false);
+  /// `seed` is of the initial weights. `stored`, where not null: they are copied in from a checkpoint afterwards, which holds these
+  /// files; those that a first stage or a tokenizer came from need not be there. `models`: where a first stage is opened.
+  Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0, const Files* stored = nullptr,
+           const ModelSource& models = no_models());
 
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
@@ -43,22 +46,29 @@ class Pipeline {
   /// none. Empty where there are no classes.
   std::vector<std::string> classes(const SampleOptions& options, const ModelSource& models) const;
 
-  /// The training loss of a batch; differentiable. images: [B, C, H, W] in [-1, 1]. `random` is the only randomness.
-  Tensor loss(const Objective& objective, const Tensor& images, const std::vector<Annotation>& annotations, Training& training,
-              at::Generator& random) const;
+  /// What a model learns from.
+  struct Examples {
+    const Tensor& images;  ///< [B, C, H, W] in [-1, 1], or the moments of as many (Autoencoder::encode_moments)
+    const std::vector<Annotation>& annotations;
+    bool encoded = false;  ///< moments
+  };
+  /// The training loss of a batch; differentiable. `random` is the only randomness.
+  Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const;
 
   const Autoencoder& autoencoder() const { return *autoencoder_; }
   /// One row an annotation, where the model computes; nothing dropped.
   Condition condition(const std::vector<Annotation>& annotations) const;
 
-  /// All weights of the model, "network.…" and "autoencoder.…".
+  /// All weights of the model, "network.…", "conditioner.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
+  /// The files it was made from, which a checkpoint keeps.
+  Files files() const { return encoder_->files(); }
   /// Casts the weights to the compute dtype, once: for a model that is not trained any more.
   void freeze();
 
   const ModelOptions& options() const { return options_; }
   const Compute& compute() const { return compute_; }
-  ImageShape latent() const;
+  ImageShape latent() const { return autoencoder_->latent(options_.image); }
   /// True where the model can be used as it is, without a checkpoint.
   bool weightless() const { return weights().empty(); }
 
@@ -66,7 +76,10 @@ class Pipeline {
   class NetworkDenoiser;
   class Trainable;
   struct Start;
+  ImageShape image_of(const SampleRequest& request) const;
   void check(const SampleRequest& request, const SampleOptions& options) const;
+  Condition condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const;
+  std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const;
   Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
   Tensor initial(const Start& start, Tensor noise, int64_t first) const;
   /// F and the variance, in the dtype `as`.
@@ -77,6 +90,7 @@ class Pipeline {
   Compute compute_;
   std::shared_ptr<Autoencoder> autoencoder_;
   std::shared_ptr<Network> network_;
+  std::shared_ptr<const ConditionEncoder> encoder_;
 };
 
 }  // namespace brume

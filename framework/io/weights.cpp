@@ -1,9 +1,11 @@
 #include "io/weights.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -30,7 +32,8 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights) {
                           fmt::join(w.tensor.sizes(), ", ")));
   }
   for (const io::NamedTensor& t : file)
-    if (!wanted.contains(t.name)) problem(fmt::format("has a tensor '{}' that the model does not", t.name));
+    if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name))
+      problem(fmt::format("has a tensor '{}' that the model does not", t.name));
   if (problems.size() > 10) {
     const size_t more = problems.size() - 10;
     problems.resize(10);
@@ -41,6 +44,24 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights) {
     Tensor target = w.tensor;
     target.copy_(*by_name[w.name]);
   }
+}
+
+Files load_files(const std::string& path) {
+  Files files;
+  for (const io::NamedTensor& t : io::load_tensors(path))
+    if (t.name.starts_with(files_prefix) && t.tensor.scalar_type() == at::kByte)
+      files[t.name.substr(files_prefix.size())].assign(static_cast<const char*>(t.tensor.data_ptr()), size_t(t.tensor.numel()));
+  return files;
+}
+
+io::NamedTensors file_tensors(const Files& files) {
+  io::NamedTensors tensors;
+  for (const auto& [path, bytes] : files) {
+    const Tensor tensor = at::empty({int64_t(bytes.size())}, at::kByte);
+    std::copy(bytes.begin(), bytes.end(), static_cast<char*>(tensor.data_ptr()));
+    tensors.push_back({std::string(files_prefix) + path, tensor});
+  }
+  return tensors;
 }
 
 }  // namespace brume

@@ -3,12 +3,23 @@
 #include <string>
 #include <vector>
 
+#include "core/files.h"
 #include "core/network.h"
+#include "io/tensors.h"
 
 namespace brume {
 
+/// What the tensors are called that hold the files of a model (a tokenizer): this, then the path the configuration names.
+inline constexpr std::string_view files_prefix = "files/";
+
 /// Copies the file's tensors (safetensors or a PyTorch state dict) into `weights` by name, whatever floating type they are stored in.
 /// Throws ConfigError naming every tensor that is missing, unknown or of another shape; then nothing is copied.
+/// Files are left alone.
 void load_weights(const std::string& path, const std::vector<Weight>& weights);
+
+/// The files in a checkpoint; none where it holds none.
+Files load_files(const std::string& path);
+/// The tensors that hold them there.
+io::NamedTensors file_tensors(const Files& files);
 
 }  // namespace brume

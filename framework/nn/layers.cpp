@@ -23,6 +23,8 @@ Tensor GroupNorm::silu(const Tensor& x) const { return group_norm_silu(x, groups
 Tensor GroupNorm::silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const {
   return group_norm_silu(x, groups, weight, bias, eps, true, scale, shift);
 }
+Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
+
 Tensor Embedding::operator()(const Tensor& ids) const { return weight.index_select(0, ids); }
 
 struct Builder::Store {
@@ -66,10 +68,16 @@ Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const 
   return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0};
 }
 
-Linear Builder::linear(const std::string& name, int64_t in, int64_t out) const {
+Linear Builder::linear(const std::string& name, int64_t in, int64_t out, bool bias) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
-  return {part.add("weight", uniform({out, in}, bound)), part.add("bias", uniform({out}, bound))};
+  const Tensor weight = part.add("weight", uniform({out, in}, bound));
+  return {weight, bias ? part.add("bias", uniform({out}, bound)) : Tensor()};
+}
+
+LayerNorm Builder::layer_norm(const std::string& name, int64_t channels, double eps) const {
+  const Builder part = (*this)[name];
+  return {part.add("weight", at::ones({channels}, at::kFloat)), part.add("bias", at::zeros({channels}, at::kFloat)), eps};
 }
 
 GroupNorm Builder::group_norm(const std::string& name, int64_t channels, int64_t groups) const {

@@ -29,6 +29,12 @@ struct GroupNorm {
   Tensor silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const;
 };
 
+struct LayerNorm {
+  Tensor weight, bias;  ///< [C]
+  double eps = 1e-5;
+  Tensor operator()(const Tensor& x) const;
+};
+
 struct Embedding {
   Tensor weight;  ///< [rows, width]
   Tensor operator()(const Tensor& ids) const;
@@ -46,7 +52,8 @@ class Builder {
   Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1, bool bias = true) const;
   /// A 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.
   Conv2d conv1x1(const std::string& name, int64_t in, int64_t out) const;
-  Linear linear(const std::string& name, int64_t in, int64_t out) const;
+  Linear linear(const std::string& name, int64_t in, int64_t out, bool bias = true) const;
+  LayerNorm layer_norm(const std::string& name, int64_t channels, double eps = 1e-5) const;
   GroupNorm group_norm(const std::string& name, int64_t channels, int64_t groups = 32) const;
   Embedding embedding(const std::string& name, int64_t rows, int64_t width) const;
   /// A trainable tensor of its own, N(0, std^2).

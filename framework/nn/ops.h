@@ -12,11 +12,25 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
 /// x: [B, K] or [B, N, K]; weight: [M, K]; bias: [M] or undefined. Returns [B, M] or [B, N, M].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
-/// softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1). q: [B, heads, N, d]; k, v: [B, heads, M, d]. Softmax in float32.
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v);
+/// Which keys a query sees.
+struct AttentionMask {
+  Tensor keys{};        ///< [B, M] float32, 1 = seen, 0 = padding; undefined = all
+  bool causal = false;  ///< query i sees the keys up to i
+};
+
+/// softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1). q: [B, heads, N, d]; k, v: [B, heads, M, d]. Softmax in float32. A query
+/// that sees no key gets the mean of the values.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask = {});
+
+/// Layer normalisation (Ba et al. 2016) of the last dimension, statistics in float32. weight, bias: [C].
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-5);
 
 Tensor silu(const Tensor& x);
 Tensor relu(const Tensor& x);
+/// x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
+Tensor gelu(const Tensor& x);
+/// x sigmoid(1.702 x), CLIP's.
+Tensor quick_gelu(const Tensor& x);
 
 /// The channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
 Tensor concat(const Tensor& a, const Tensor& b);

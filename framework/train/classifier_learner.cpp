@@ -70,8 +70,9 @@ class ClassifierLearner final : public Learner {
 
 }  // namespace
 
-std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed) {
-  return std::make_unique<ClassifierLearner>(config, resolved, compute, seed);
+std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                 const LearnerOrigin& origin) {
+  return std::make_unique<ClassifierLearner>(config, resolved, compute, origin.seed);
 }
 
 }  // namespace brume

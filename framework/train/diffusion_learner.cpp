@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "config/yaml.h"
 #include "diffusion/pipeline.h"
 #include "io/image.h"
 #include "train/learner.h"
@@ -14,12 +15,13 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed, const ModelSource& models)
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const LearnerOrigin& origin)
       : config_(config),
         resolved_(resolved),
-        models_(models),
-        pipeline_(config.model, compute, seed),
-        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &models} {
+        models_(origin.models),
+        pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
+        files_(pipeline_.files()),
+        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
     if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
@@ -29,7 +31,7 @@ class DiffusionLearner final : public Learner {
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     training_.step = step;
-    return {pipeline_.loss(*config_.train->objective, batch.images, batch.annotations, training_, random), {}};
+    return {pipeline_.loss(*config_.train->objective, {batch.images, batch.annotations, batch.encoded}, training_, random), {}};
   }
 
   std::vector<Weight> state() const override { return training_.memory; }
@@ -62,13 +64,19 @@ class DiffusionLearner final : public Learner {
     return true;
   }
 
-  ModelCard card() const override { return {*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins}; }
+  ModelCard card() const override {
+    ModelCard card{*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins};
+    if (const auto first_stage = pipeline_.autoencoder().stored_as())
+      card.model.set("autoencoder", parse_yaml(*first_stage, "autoencoder"));
+    card.files = files_;
+    return card;
+  }
 
  private:
   void take(const std::vector<Weight>& averaged) {
     const at::NoGradGuard no_grad;
     if (!averaged_) {
-      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, true);
+      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, &files_, models_);
       averaged_->freeze();
     }
     const std::vector<Weight> into = averaged_->weights();
@@ -79,6 +87,7 @@ class DiffusionLearner final : public Learner {
   Value resolved_;
   const ModelSource& models_;
   Pipeline pipeline_;
+  Files files_;
   std::vector<std::string> classes_;  ///< of the sample grids
   Training training_;
   std::unique_ptr<Pipeline> averaged_;
@@ -86,9 +95,9 @@ class DiffusionLearner final : public Learner {
 
 }  // namespace
 
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed,
-                                                const ModelSource& models) {
-  return std::make_unique<DiffusionLearner>(config, resolved, compute, seed, models);
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                const LearnerOrigin& origin) {
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, origin);
 }
 
 }  // namespace brume

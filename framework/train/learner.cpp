@@ -4,8 +4,9 @@
 
 namespace brume {
 
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed,
-                                      const ModelSource& models) {
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data,
+                                      const LearnerOrigin& origin) {
+  if (config.autoencoder) throw ConfigError("training an autoencoder is not there yet");
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->classes();
   std::vector<std::string>& names = classifier ? config.classifier->class_names : config.model.class_names;
@@ -18,8 +19,8 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
     for (const std::string& name : names) list.items.push_back(Value::text(name, true));
     resolved.find(classifier ? "classifier" : "model")->set("class_names", std::move(list));
   }
-  return classifier ? make_classifier_learner(config, resolved, compute, seed)
-                    : make_diffusion_learner(config, resolved, compute, seed, models);
+  return classifier ? make_classifier_learner(config, resolved, compute, origin)
+                    : make_diffusion_learner(config, resolved, compute, origin);
 }
 
 }  // namespace brume

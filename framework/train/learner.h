@@ -42,15 +42,22 @@ class Learner {
   virtual ModelCard card() const = 0;
 };
 
+/// Where the parts of a learner come from.
+struct LearnerOrigin {
+  uint64_t seed = 0;              ///< of the initial weights
+  const ModelSource& models;      ///< where teachers, first stages and guidances find their own; lives as long as the learner
+  const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
+};
+
 /// The learner of a configuration: of its model or of its classifier. `data` are the training images; where the model's class names
 /// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
-/// `models`: where teachers and guidances find their own; lives as long as the learner.
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data, uint64_t seed,
-                                      const ModelSource& models);
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data,
+                                      const LearnerOrigin& origin);
 
-/// The two there are.
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed,
-                                                const ModelSource& models);
-std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute, uint64_t seed);
+/// Those there are.
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                const LearnerOrigin& origin);
+std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                 const LearnerOrigin& origin);
 
 }  // namespace brume

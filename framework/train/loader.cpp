@@ -9,7 +9,7 @@
 namespace brume {
 
 Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step)
-    : data_(std::move(data)), shape_(shape), batch_(batch), seed_(seed), step_(first_step) {
+    : data_(std::move(data)), shape_(data_->encoded() ? data_->encoded()->shape : shape), batch_(batch), seed_(seed), step_(first_step) {
   ahead_ = std::async(std::launch::async, [this] { return read(step_); });
 }
 
@@ -38,6 +38,7 @@ int64_t Loader::index(int64_t draw) {
 
 Batch Loader::read(int64_t step) {
   Batch batch;
+  batch.encoded = data_->encoded().has_value();
   batch.images = at::empty({batch_, shape_.channels, shape_.height, shape_.width}, at::kFloat);
   float* pixels = batch.images.data_ptr<float>();
   for (int64_t i = 0; i < batch_; ++i) {

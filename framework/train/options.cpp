@@ -63,9 +63,11 @@ void TestOptions::declare(Fields& f) { f.field("data", data, "images that are no
 
 void TrainOptions::declare(Fields& f, Task task) {
   f.field("data", data, "the training images");
-  if (task != Task::classifier) f.field("objective", objective, "what is minimised", "simple");
-  if (task != Task::diffusion) {
-    f.section("test", test, "what the accuracy of a classifier is measured on, at checkpoints");
+  const auto is = [&](Task other) { return task == other || task == Task::any; };
+  if (is(Task::diffusion)) f.field("objective", objective, "what is minimised", "simple");
+  if (is(Task::classifier) || is(Task::autoencoder))
+    f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
+  if (is(Task::classifier)) {
     f.field("label_smoothing", label_smoothing, "of a classifier: share of the label that is spread over all classes", within(0, 1));
   }
   f.field("optimizer", optimizer, "how", "adamw");
@@ -73,7 +75,7 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("steps", steps, "updates in all", at_least(1));
   f.field("seed", seed, "of the weights, the order of the images and the noise", at_least(0));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
-  if (task != Task::classifier) f.section("preview", preview, "sample grids while training");
+  if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
   f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
 }
@@ -82,16 +84,22 @@ void Config::declare(Fields& f) {
   std::optional<ModelOptions> diffusion;
   f.section("model", diffusion, "a diffusion model");
   f.section("classifier", classifier, "in the place of a model: what tells images apart");
-  f.require(diffusion || classifier, "model", "missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
-  if (diffusion && classifier) {  // a mistake, or the schema, which has both
-    f.require(false, "classifier", "stands beside 'model'; a configuration has one of them");
+  f.section("autoencoder", autoencoder, "in the place of a model: a first stage, which takes images to latents and back");
+  const int tasks = diffusion.has_value() + classifier.has_value() + autoencoder.has_value();
+  f.require(tasks > 0, "model", "missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
+  if (tasks > 1) {  // a mistake, or the schema, which has all
+    f.require(false, classifier ? "classifier" : "autoencoder",
+              "does not stand alone; a configuration has one of 'model', 'classifier' "
+              "and 'autoencoder'");
     train_section<TrainOptions::Task::any>(f, train);
   } else if (classifier) {
     train_section<TrainOptions::Task::classifier>(f, train);
+  } else if (autoencoder) {
+    train_section<TrainOptions::Task::autoencoder>(f, train);
   } else {
     train_section<TrainOptions::Task::diffusion>(f, train);
   }
-  if (diffusion || !classifier) f.section("sample", sample, "how it is sampled");
+  if (diffusion || tasks == 0) f.section("sample", sample, "how it is sampled");
   if (diffusion) model = std::move(*diffusion);
   f.section("compute", compute, "where it runs");
   f.field("plugins", plugins, "plugin libraries to load");
@@ -100,10 +108,12 @@ void Config::declare(Fields& f) {
 void Config::check() const {
   if (classifier)
     classifier->check();
+  else if (autoencoder)
+    autoencoder->check();
   else
     model.check(), sample.check(model);
   if (!train) return;
-  if (!classifier) check_objective(*train->objective, model);
+  if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
   if (train->test) train->test->data.check({image()});
 }

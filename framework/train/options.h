@@ -31,7 +31,7 @@ struct TestOptions {
 };
 
 struct TrainOptions {
-  enum class Task { diffusion, classifier, any };
+  enum class Task { diffusion, classifier, autoencoder, any };
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;  ///< of diffusion
   double label_smoothing = 0;                  ///< of a classifier
@@ -45,19 +45,20 @@ struct TrainOptions {
   void declare(Fields& f, Task task);
 };
 
-/// A configuration file, of a diffusion model or of a classifier.
+/// A configuration file, of a diffusion model, of a classifier or of an autoencoder.
 struct Config {
-  ModelOptions model;                           ///< without a network where there is a classifier
-  std::optional<ClassifierOptions> classifier;  ///< in the place of a model
+  ModelOptions model;                             ///< without a network where there is another
+  std::optional<ClassifierOptions> classifier;    ///< in the place of a model
+  std::optional<AutoencoderOptions> autoencoder;  ///< in the place of a model
   std::optional<TrainOptions> train;
   SampleOptions sample;
   ComputeOptions compute;
   std::vector<std::string> plugins;        ///< libraries: those named under `plugins:`, and those that anything here came from
-  std::vector<std::string> model_plugins;  ///< those that `model:`, `classifier:` and `sample:` use
+  std::vector<std::string> model_plugins;  ///< those that `model:`, `classifier:`, `autoencoder:` and `sample:` use
   void declare(Fields& f);
   /// Mistakes between the parts, found without touching data or weights.
   void check() const;
-  const ImageShape& image() const { return classifier ? classifier->image : model.image; }
+  const ImageShape& image() const { return classifier ? classifier->image : autoencoder ? autoencoder->image : model.image; }
 };
 
 /// Reads and checks a whole configuration. `resolved` receives every key with the value in force. Libraries named under

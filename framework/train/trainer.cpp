@@ -59,7 +59,9 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  learner_ = make_learner(config_, resolved_, compute_, *data_, mix_seed(seed, Stream::weights), models);
+  const Files stored = resume_from.empty() ? Files() : load_files(resume_from.string());
+  learner_ = make_learner(config_, resolved_, compute_, *data_,
+                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored});
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});
@@ -179,6 +181,7 @@ void Trainer::save() {
   save_model((directory_ / "model.safetensors").string(), ema_->shadow(), card);
   io::NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
+  for (io::NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
   io::write_safetensors((directory_ / "training.safetensors").string(), state,
                         {{"format", "brume-training"},
                          {"brume.format", std::to_string(model_format)},

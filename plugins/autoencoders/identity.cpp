@@ -10,14 +10,11 @@ class Identity final : public Autoencoder {
   struct Options {
     void declare(Fields&) {}
   };
-  Identity(const Options&, const Context& context) : shape_(context.image) {}
-  ImageShape latent() const override { return shape_; }
-  Tensor encode(const Tensor& images) const override { return images; }
+  Identity(const Options&, const Context&) {}
+  ImageShape latent(const ImageShape& image) const override { return image; }
+  Tensor encode_moments(const Tensor& images) const override { return images; }
   Tensor decode(const Tensor& latents) const override { return latents; }
   std::vector<Weight> weights() const override { return {}; }
-
- private:
-  ImageShape shape_;
 };
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "core/autoencoder.h"
 #include "core/seed.h"
 #include "io/weights.h"
+#include "nn/latents.h"
 #include "nn/layers.h"
 #include "nn/ops.h"
 
@@ -72,32 +73,38 @@ class Tiny final : public Autoencoder {
   };
   static void check(const Options& o, const Context& context) {
     if (o.encoder.empty() || o.decoder.empty()) throw ConfigError("encoder and decoder: the files of their weights are missing");
-    if (context.image.channels != 3 || context.image.height % ratio != 0 || context.image.width % ratio != 0)
-      throw ConfigError(
-          fmt::format("takes RGB images whose sides are multiples of {}, and model.image is {}", ratio, context.image.text()));
+    if (context.image.channels != 3) throw ConfigError(fmt::format("takes RGB images, and model.image is {}", context.image.text()));
+    nn::latent_shape(context.image, o.latent_channels, ratio);
   }
 
-  Tiny(const Options& o, const Context& context) : o_(o), image_(context.image) {
+  Tiny(const Options& o, const Context& context) : o_(o), dtype_(context.dtype) {
     const nn::Builder encoder(mix_seed(context.seed, 0)), decoder(mix_seed(context.seed, 1));
     make_encoder(encoder);
     make_decoder(decoder);
-    load(encoder, o.encoder, "encoder", context.weights_follow);
-    load(decoder, o.decoder, "decoder", context.weights_follow);
+    load(encoder, o.encoder, "encoder", context.stored);
+    load(decoder, o.decoder, "decoder", context.stored);
   }
-  ImageShape latent() const override { return {o_.latent_channels, image_.height / ratio, image_.width / ratio}; }
-  Tensor encode(const Tensor& images) const override {
-    Tensor h = (images + 1) * 0.5;
-    for (const Layer& layer : encoder_) h = layer(h);
-    return (h - o_.shift) * o_.scale;
+  ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, ratio); }
+  Tensor encode_moments(const Tensor& images) const override {
+    return (encoded((images.to(at::kFloat) + 1) * 0.5, dtype_) - o_.shift) * o_.scale;
   }
-  Tensor decode(const Tensor& latents) const override {
-    Tensor h = ((latents / o_.scale + o_.shift) / 3).tanh() * 3;
-    for (const Layer& layer : decoder_) h = layer(h);
-    return h * 2 - 1;
-  }
+  Tensor decode(const Tensor& latents) const override { return decoded(latents.to(at::kFloat) / o_.scale + o_.shift, dtype_); }
+
   std::vector<Weight> weights() const override { return weights_; }
 
  private:
+  /// images in [0, 1].
+  Tensor encoded(const Tensor& images, at::ScalarType dtype) const {
+    Tensor h = images.to(dtype);
+    for (const Layer& layer : encoder_) h = layer(h);
+    return h.to(at::kFloat);
+  }
+  Tensor decoded(const Tensor& z, at::ScalarType dtype) const {
+    Tensor h = ((z / 3).tanh() * 3).to(dtype);
+    for (const Layer& layer : decoder_) h = layer(h);
+    return h.to(at::kFloat) * 2 - 1;
+  }
+
   /// Published index of a layer; blocks may be at the lowest resolution.
   static Layer block(const nn::Builder& build, int64_t at, int64_t width, bool norm) { return {{}, Block(build[at], width, norm)}; }
   static Layer conv(const nn::Builder& build, int64_t at, int64_t in, int64_t out, int64_t stride = 1, bool bias = true) {
@@ -129,13 +136,13 @@ class Tiny final : public Autoencoder {
     decoder_.push_back(conv(build, 19, w, 3));
   }
 
-  void load(const nn::Builder& build, const std::filesystem::path& file, const std::string& part, bool weights_follow) {
-    if (!weights_follow) load_weights(file.string(), build.weights());
+  void load(const nn::Builder& build, const std::filesystem::path& file, const std::string& part, bool stored) {
+    if (!stored) load_weights(file.string(), build.weights());
     for (const Weight& w : build.weights()) weights_.push_back({part + "." + w.name, w.tensor, false});
   }
 
   Options o_;
-  ImageShape image_;
+  at::ScalarType dtype_;
   std::vector<Layer> encoder_, decoder_;
   std::vector<Weight> weights_;
 };

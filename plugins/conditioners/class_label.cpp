@@ -12,28 +12,24 @@
 namespace brume::plugins {
 namespace {
 
-class ClassLabel final : public Conditioner {
+struct ClassLabelOptions {
+  int64_t classes = 10;
+  double dropout = 0.1;
+  void declare(Fields& f) {
+    f.field("classes", classes, "number of classes", at_least(1));
+    f.field("dropout", dropout, "probability of the null class while training; 0 = no null class, so no cfg", within(0, 1));
+  }
+};
+
+class Labels final : public ConditionEncoder {
  public:
-  struct Options {
-    int64_t classes = 10;
-    double dropout = 0.1;
-    void declare(Fields& f) {
-      f.field("classes", classes, "number of classes", at_least(1));
-      f.field("dropout", dropout, "probability of the null class while training; 0 = no null class, so no cfg", within(0, 1));
-    }
-  };
-  explicit ClassLabel(const Options& o) : o_(o) {}
-
-  int64_t class_rows() const override { return o_.classes + (has_null() ? 1 : 0); }
-  int64_t classes() const override { return o_.classes; }
-  bool has_null() const override { return o_.dropout > 0; }
-
-  Condition encode(const std::vector<Annotation>& annotations, at::Generator* dropout) const override {
-    const int64_t count = int64_t(annotations.size());
+  explicit Labels(const ClassLabelOptions& o) : o_(o) {}
+  Condition encode(const ConditionRequest& request) const override {
+    const int64_t count = int64_t(request.annotations.size());
     const Tensor ids = at::empty({count}, at::kLong);
     int64_t* id = ids.data_ptr<int64_t>();
     for (int64_t i = 0; i < count; ++i) {
-      id[i] = annotations[size_t(i)].label;
+      id[i] = request.annotations[size_t(i)].label;
       if (id[i] < 0 || id[i] >= o_.classes)
         throw ConfigError(
             id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
@@ -41,14 +37,27 @@ class ClassLabel final : public Conditioner {
     }
     Condition condition;
     condition.classes = ids;
-    if (!has_null()) return condition;
-    condition.null = std::make_shared<Condition>(Condition{at::full_like(ids, o_.classes), nullptr});
-    if (!dropout) return condition;
-    const Tensor draws = at::rand({count}, *dropout, at::TensorOptions().dtype(at::kDouble));
+    if (o_.dropout == 0) return condition;
+    condition.null = std::make_shared<Condition>(Condition{.classes = at::full_like(ids, o_.classes)});
+    if (!request.dropout) return condition;
+    const Tensor draws = at::rand({count}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
     for (int64_t i = 0; i < count; ++i)
       if (draws.data_ptr<double>()[i] < o_.dropout) id[i] = o_.classes;
     return condition;
   }
+
+ private:
+  ClassLabelOptions o_;
+};
+
+class ClassLabel final : public Conditioner {
+ public:
+  using Options = ClassLabelOptions;
+  explicit ClassLabel(const Options& o) : o_(o) {}
+  int64_t class_rows() const override { return o_.classes + (has_null() ? 1 : 0); }
+  int64_t classes() const override { return o_.classes; }
+  bool has_null() const override { return o_.dropout > 0; }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<Labels>(o_); }
 
  private:
   Options o_;

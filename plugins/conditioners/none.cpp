@@ -5,16 +5,18 @@
 namespace brume::plugins {
 namespace {
 
+class Nothing final : public ConditionEncoder {
+ public:
+  Condition encode(const ConditionRequest&) const override { return {}; }
+};
+
 class None final : public Conditioner {
  public:
   struct Options {
     void declare(Fields&) {}
   };
   explicit None(const Options&) {}
-  int64_t class_rows() const override { return 0; }
-  int64_t classes() const override { return 0; }
-  bool has_null() const override { return false; }
-  Condition encode(const std::vector<Annotation>&, at::Generator*) const override { return {}; }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<Nothing>(); }
 };
 
 }  // namespace

@@ -158,7 +158,8 @@ TEST(Errors, OfTheRealConfiguration) {
   EXPECT_EQ(said("model: {network: unet}\nsample:\n  spacing: {type: karras, rhoo: 3}\n  sampler: {type: ddim, eta: 1.5}"),
             "configs/x.yaml:3:27: sample.spacing: unknown key 'rhoo'; did you mean 'rho'?\n"
             "configs/x.yaml:4:30: sample.sampler: eta = 1.5 is outside [0, 1]");
-  EXPECT_EQ(said(""), "configs/x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
+  EXPECT_EQ(said(""),
+            "configs/x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
   EXPECT_EQ(said("model: {}"), "configs/x.yaml:1:8: model: missing 'network' (a network: " + known("network") + ")");
   EXPECT_EQ(said("model: {network: unet}\ntrain: {steps: 3}"),
             "configs/x.yaml:2:8: train: missing 'data' (a dataset: " + known("dataset") + ")");

@@ -173,9 +173,7 @@ TEST_F(Guidances, CfgMovesAlongTheDifference) {
   const Tensor with = inner_->denoise(x, 1, classes()).x0, without = inner_->denoise(x, 1, *classes().null).x0;
   EXPECT_TRUE(at::allclose(wrapped("{type: cfg, scale: 3}")->denoise(x, 1, classes()).x0, without + 3 * (with - without), 1e-12, 1e-12));
   EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
-  EXPECT_EQ(error_of([&] {
-              wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {classes().classes, nullptr});
-            }),
+  EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {.classes = classes().classes}); }),
             "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
 }
 

@@ -29,9 +29,9 @@ std::string yaml(const std::string& extension) {
                      weights("taef2_encoder." + extension), weights("taef2_decoder." + extension));
 }
 
-std::shared_ptr<Autoencoder> open(const std::string& text, const ImageShape& image, bool weights_follow = false) {
+std::shared_ptr<Autoencoder> open(const std::string& text, const ImageShape& image) {
   const Recipe recipe = read_plugin(builtins(), Autoencoder::kind, parse_yaml(text, "test.yaml"));
-  return Deferred<Autoencoder>(recipe).make({image, 0, weights_follow});
+  return Deferred<Autoencoder>(recipe).make({image});
 }
 
 Tensor golden(const std::string& name) { return io::SafetensorsFile(weights("taef2.golden.safetensors")).tensor(name); }
@@ -42,7 +42,7 @@ TEST_P(TinyAutoencoder, GivesTheGoldenNumbers) {
   BRUME_NEED_TAEF2();
   const at::NoGradGuard no_grad;
   const auto autoencoder = open(yaml(GetParam()), {3, 128, 128});
-  EXPECT_EQ(autoencoder->latent(), (ImageShape{32, 16, 16}));
+  EXPECT_EQ(autoencoder->latent({3, 128, 128}), (ImageShape{32, 16, 16}));
   const Tensor image = golden("image_kodim23_crop_y128_x128_128px"), latent = golden("latent"), decoded = golden("decoded_unclamped");
   const auto worst = [](const Tensor& got, const Tensor& wanted) {
     return (got - wanted).abs().max().item<double>() / std::max(1.0, wanted.abs().max().item<double>());
@@ -54,12 +54,12 @@ INSTANTIATE_TEST_SUITE_P(Formats, TinyAutoencoder, testing::Values("pth", "safet
 
 TEST(TinyAutoencoderRules, SidesAndFiles) {
   const auto check = [](const std::string& text, const ImageShape& image) {
-    return error_of([&] {
-      Deferred<Autoencoder>(read_plugin(builtins(), Autoencoder::kind, parse_yaml(text, "test.yaml"))).check({image, 0, false});
-    });
+    return error_of(
+        [&] { Deferred<Autoencoder>(read_plugin(builtins(), Autoencoder::kind, parse_yaml(text, "test.yaml"))).check({image}); });
   };
   EXPECT_NE(check("tiny", {3, 64, 64}).find("the files of their weights are missing"), std::string::npos);
-  EXPECT_NE(check("{type: tiny, encoder: a, decoder: b}", {3, 60, 64}).find("multiples of 8, and model.image is 3x60x64"),
+  EXPECT_NE(check("{type: tiny, encoder: a, decoder: b}", {3, 60, 64})
+                .find("sides of images are multiples of 8, and 60 by 64 are not; the nearest is 64 by 64"),
             std::string::npos);
   EXPECT_NE(error_of([] { open("{type: tiny, encoder: /no/such.pth, decoder: b}", {3, 64, 64}); }).find("/no/such.pth"), std::string::npos);
 }
@@ -84,8 +84,9 @@ TEST(TinyAutoencoderRules, ACheckpointHoldsBothStages) {
   const TempFolder dir;
   const std::string file = (dir.path() / "model.safetensors").string();
   save_model(file, trained.weights(), {});
+  const Files none;
   // Elsewhere, without the files of the autoencoder.
-  const Pipeline opened(read("{type: tiny, encoder: gone.pth, decoder: gone.pth, latent_channels: 32, middle_norm: true}"), {}, 1, true);
+  const Pipeline opened(read("{type: tiny, encoder: gone.pth, decoder: gone.pth, latent_channels: 32, middle_norm: true}"), {}, 1, &none);
   load_weights(file, opened.weights());
   SampleRequest request;
   request.images.resize(2);

@@ -179,9 +179,10 @@ TEST(Classifier, ItsFileSaysWhatItIs) {
 }
 
 TEST(ClassifierConfiguration, Mistakes) {
-  EXPECT_EQ(mistake("sample: {steps: 3}"), "x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion) or a 'classifier'");
+  EXPECT_EQ(mistake("sample: {steps: 3}"),
+            "x.yaml:1:1: model: missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
   EXPECT_EQ(mistake("model: {network: unet}\nclassifier: {network: unet_encoder}"),
-            "x.yaml:2:13: classifier: stands beside 'model'; a configuration has one of them");
+            "x.yaml:2:13: classifier: does not stand alone; a configuration has one of 'model', 'classifier' and 'autoencoder'");
   EXPECT_EQ(mistake("classifier: {classes: 3}"), "x.yaml:1:13: classifier: missing 'network' (a classifier: unet_encoder)");
   EXPECT_EQ(mistake("classifier: {network: unet}"), "x.yaml:1:23: classifier.network: unknown classifier 'unet'; known: unet_encoder");
   EXPECT_EQ(mistake("classifier: {network: unet_encoder, classes: 1}"), "x.yaml:1:46: classifier: classes = 1 is outside [2, 1000000]");

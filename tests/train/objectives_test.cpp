@@ -65,7 +65,9 @@ std::map<std::string, Tensor> gradients(const Pipeline& model, const std::string
   at::Generator random = at::detail::createCPUGenerator(3);
   const auto o = make<Objective>(objective);
   brume::Training training{0, 1, o->memory(*model.options().noise)};
-  const Tensor l = model.loss(*o, images(16), std::vector<Annotation>(16), training, random);
+  const Tensor batch = images(16);
+  const std::vector<Annotation> annotations(16);
+  const Tensor l = model.loss(*o, {batch, annotations}, training, random);
   l.backward();
   if (loss) *loss = l.item<double>();
   std::map<std::string, Tensor> all;

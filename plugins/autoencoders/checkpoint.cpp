@@ -1,0 +1,43 @@
+// A first stage out of a checkpoint that `brume train` made of an `autoencoder:` configuration, frozen. A model trained on top of it
+// holds it whole: its own checkpoint names the first stage as that one did.
+#include <filesystem>
+
+#include "config/registry.h"
+#include "core/autoencoder.h"
+
+namespace brume::plugins {
+namespace {
+
+class Checkpoint final : public Autoencoder {
+ public:
+  struct Options {
+    std::filesystem::path path;
+    void declare(Fields& f) { f.field("path", path, "model.safetensors of an autoencoder"); }
+  };
+  static void check(const Options& o, const Context&) {
+    if (o.path.empty()) throw ConfigError("path: the checkpoint of an autoencoder is missing");
+  }
+  Checkpoint(const Options& o, const Context& context)
+      : opened_(context.models->first_stage(o.path.string(), context.image, context.dtype)) {}
+
+  ImageShape latent(const ImageShape& image) const override { return opened_.autoencoder->latent(image); }
+  ImageShape moments(const ImageShape& image) const override { return opened_.autoencoder->moments(image); }
+  Tensor encode_moments(const Tensor& images) const override { return opened_.autoencoder->encode_moments(images); }
+  Tensor latents_of(const Tensor& moments, at::Generator* random) const override {
+    return opened_.autoencoder->latents_of(moments, random);
+  }
+  Tensor decode(const Tensor& latents) const override { return opened_.autoencoder->decode(latents); }
+  std::vector<Weight> weights() const override { return opened_.autoencoder->weights(); }
+  std::optional<std::string> stored_as() const override { return opened_.configuration; }
+
+ private:
+  FirstStage opened_;
+};
+
+}  // namespace
+
+void register_autoencoder_checkpoint(Registry& r) {
+  r.add<Autoencoder, Checkpoint>("checkpoint", "a first stage trained by brume, out of its checkpoint");
+}
+
+}  // namespace brume::plugins
