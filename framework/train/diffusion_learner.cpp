@@ -21,6 +21,7 @@ class DiffusionLearner final : public Learner {
         models_(origin.models),
         pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
         files_(pipeline_.files()),
+        prompts_(config.train->preview.prompts.empty() ? origin.captions : config.train->preview.prompts),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
@@ -47,8 +48,10 @@ class DiffusionLearner final : public Learner {
     std::vector<std::string> labels;
     const int64_t classes = int64_t(classes_.size());
     for (int64_t i = 0; i < p.count; ++i) {
-      request.images.push_back({classes > 0 ? i % classes : -1, ""});
-      if (classes > 0) labels.push_back(classes_[size_t(i % classes)]);
+      Annotation& image = request.images.emplace_back();
+      if (classes > 0) image.label = i % classes;
+      if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
+      if (classes > 0 || !prompts_.empty()) labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
     }
     const ImageShape& shape = config_.model.image;  // all of the image is to be made, where a guidance asks what is known of it
     request.image = at::zeros({1, shape.channels, shape.height, shape.width});
@@ -88,7 +91,7 @@ class DiffusionLearner final : public Learner {
   const ModelSource& models_;
   Pipeline pipeline_;
   Files files_;
-  std::vector<std::string> classes_;  ///< of the sample grids
+  std::vector<std::string> prompts_, classes_;  ///< of the sample grids
   Training training_;
   std::unique_ptr<Pipeline> averaged_;
 };

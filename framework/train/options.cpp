@@ -57,6 +57,7 @@ void PreviewOptions::declare(Fields& f) {
   f.field("count", count, "images in the grid", within(0, 1024));
   f.field("columns", columns, "of the grid; 0 = as square as it gets", at_least(0));
   f.field("steps", steps, "sampling steps", at_least(1));
+  f.field("prompts", prompts, "of a model that is asked in words, taken in turn; captions of the training images where empty");
 }
 
 void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
