@@ -31,27 +31,28 @@ struct Asked {
   std::optional<double> strength;  ///< 0.6 of an image, 1 with a mask
 };
 
-/// [1, C, H, W] in [-1, 1], of the size that the model makes.
-Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const ImageShape& shape) {
+/// [1, C, H, W] in [-1, 1], of the size that the model makes, where that is told.
+Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
   if (channels != 1 && channels != 3)
     throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
   const io::Image image = io::read_image(file, channels);
-  if (image.height != shape.height || image.width != shape.width)
+  if (shape && (image.height != shape->height || image.width != shape->width))
     throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
-                                  image.width, shape.height, shape.width));
+                                  image.width, shape->height, shape->width));
   return io::to_tensor(image).unsqueeze(0);
 }
 
-void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape) {
+/// `beside`: the model makes images out of others, and says itself of which sizes.
+void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, bool beside) {
   if (a.image.empty()) {
     if (!a.mask.empty()) throw ConfigError("--mask: there is no image it is laid over; --image FILE names one");
     if (a.strength) throw ConfigError("--strength: there is no image to start from; --image FILE names one");
     return;
   }
-  request.image = given_image("--image", a.image, shape.channels, shape);
+  request.image = given_image("--image", a.image, shape.channels, beside && !a.strength ? std::nullopt : std::optional(shape));
   if (!a.mask.empty()) request.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
-  request.strength = a.strength.value_or(a.mask.empty() ? 0.6 : 1);
+  request.strength = a.strength.value_or(a.mask.empty() && !beside ? 0.6 : 1);
 }
 
 /// How these images are made again, all or one of them: the source, then options with their values.
@@ -205,7 +206,7 @@ int sample(Program& program, const Asked& a) {
   request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
   if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
   const ImageShape& own = config.model.image;
-  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width});
+  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, pipeline->image_beside());
   const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
   if (record && config.sample.sampler->own_steps())
     throw ConfigError(

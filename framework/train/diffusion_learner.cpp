@@ -1,6 +1,9 @@
 // A diffusion model that learns: Pipeline::loss, and sample grids.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/remainder.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -21,9 +24,12 @@ class DiffusionLearner final : public Learner {
         models_(origin.models),
         pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
         files_(pipeline_.files()),
-        prompts_(config.train->preview.prompts.empty() ? origin.captions : config.train->preview.prompts),
+        examples_(origin.examples),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    if (config_.model.conditioner->captions()) prompts_ = config_.train->preview.prompts;
+    if (config_.model.conditioner->captions() && prompts_.empty())
+      for (const Annotation& a : examples_.annotations) prompts_.push_back(a.caption);
     if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
     if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
   }
@@ -53,9 +59,7 @@ class DiffusionLearner final : public Learner {
       if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
       if (classes > 0 || !prompts_.empty()) labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
     }
-    const ImageShape& shape = config_.model.image;  // all of the image is to be made, where a guidance asks what is known of it
-    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
-    request.mask = at::ones({1, 1, shape.height, shape.width});
+    give_images(request);
     request.models = &models_;
     SampleOptions options = config_.sample;
     options.steps = p.steps;
@@ -76,6 +80,17 @@ class DiffusionLearner final : public Learner {
   }
 
  private:
+  /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
+  void give_images(SampleRequest& request) const {
+    const ImageShape& shape = config_.model.image;
+    request.mask = at::ones({1, 1, shape.height, shape.width});
+    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
+    if (!pipeline_.image_beside() || examples_.encoded || !examples_.images.defined()) return;
+    request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
+    const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
+    request.image = examples_.images.index_select(0, numbers);
+  }
+
   void take(const std::vector<Weight>& averaged) {
     const at::NoGradGuard no_grad;
     if (!averaged_) {
@@ -91,7 +106,8 @@ class DiffusionLearner final : public Learner {
   const ModelSource& models_;
   Pipeline pipeline_;
   Files files_;
-  std::vector<std::string> prompts_, classes_;  ///< of the sample grids
+  Batch examples_;  ///< what sample grids are made after
+  std::vector<std::string> prompts_, classes_;
   Training training_;
   std::unique_ptr<Pipeline> averaged_;
 };

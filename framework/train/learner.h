@@ -44,10 +44,10 @@ class Learner {
 
 /// Where the parts of a learner come from.
 struct LearnerOrigin {
-  uint64_t seed = 0;                    ///< of the initial weights
-  const ModelSource& models;            ///< where teachers, first stages and guidances find their own; lives as long as the learner
-  const Files* stored = nullptr;        ///< not null: the training is resumed, and these are the files it kept
-  std::vector<std::string> captions{};  ///< of the first training images
+  uint64_t seed = 0;              ///< of the initial weights
+  const ModelSource& models;      ///< where teachers, first stages and guidances find their own; lives as long as the learner
+  const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
+  Batch examples{};               ///< the first training images, as many as a sample grid shows
 };
 
 /// The learner of a configuration: of its model or of its classifier. `data` are the training images; where the model's class names

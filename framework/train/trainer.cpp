@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -39,14 +40,17 @@ void prepare_directory(const fs::path& directory, const fs::path& inner, bool re
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
 }
 
-/// What a sample grid asks for, of a model that is asked in words and a configuration that does not say.
-std::vector<std::string> first_captions(const Config& config, const Dataset& data) {
-  const PreviewOptions& p = config.train->preview;
-  std::vector<std::string> captions;
-  if (config.classifier || config.autoencoder || !config.model.conditioner->captions() || !p.prompts.empty()) return captions;
-  std::vector<float> pixels(size_t((data.encoded() ? data.encoded()->shape : config.image()).numel()));
-  for (int64_t i = 0; i < p.count && (data.size() == 0 || i < data.size()); ++i) captions.push_back(data.read(i, 0, pixels).caption);
-  return captions;
+/// What sample grids are made after, where a model needs more than noise for them.
+Batch examples(const Config& config, const Dataset& data) {
+  Batch batch;
+  if (config.classifier || config.autoencoder) return batch;
+  const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
+  const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
+  batch.encoded = data.encoded().has_value();
+  batch.images = at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat);
+  for (int64_t i = 0; i < count; ++i)
+    batch.annotations.push_back(data.read(i, 0, {batch.images.data_ptr<float>() + i * shape.numel(), size_t(shape.numel())}));
+  return batch;
 }
 
 /// Lines of metrics after the step a training is resumed from belong to a future that is not taken.
@@ -70,9 +74,8 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
   const Files stored = resume_from.empty() ? Files() : load_files(resume_from.string());
-  learner_ =
-      make_learner(config_, resolved_, compute_, *data_,
-                   {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored, first_captions(config_, *data_)});
+  learner_ = make_learner(config_, resolved_, compute_, *data_,
+                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored, examples(config_, *data_)});
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});
