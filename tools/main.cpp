@@ -43,6 +43,7 @@ int run(int argc, char** argv) {
   add_bench(app, program, code);
   add_schema(app, program, code);
   add_plot(app, program, code);
+  add_tokenizer(app, program, code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
