@@ -17,6 +17,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mkldnn_convolution.h>
@@ -202,6 +203,7 @@ Tensor silu(const Tensor& x) {
 }
 
 Tensor relu(const Tensor& x) { return at::relu(x); }
+Tensor leaky_relu(const Tensor& x, double slope) { return at::leaky_relu(x, slope); }
 
 Tensor gelu(const Tensor& x) {
   if (at::GradMode::is_enabled() || !onednn(x)) return at::gelu(x);

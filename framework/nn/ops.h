@@ -27,6 +27,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 
 Tensor silu(const Tensor& x);
 Tensor relu(const Tensor& x);
+/// x where it is positive, slope x elsewhere.
+Tensor leaky_relu(const Tensor& x, double slope);
 /// x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
 Tensor gelu(const Tensor& x);
 /// The first half of the channels times gelu of the second (Shazeer 2020). x: [..., 2C]; returns [..., C].

@@ -5,10 +5,12 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/remainder.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
 
 #include <cmath>
 
 #include "config/yaml.h"
+#include "diffusion/fingerprint.h"
 #include "diffusion/pipeline.h"
 #include "io/image.h"
 #include "train/learner.h"
@@ -18,7 +20,7 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const LearnerOrigin& origin)
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data, const LearnerOrigin& origin)
       : config_(config),
         resolved_(resolved),
         models_(origin.models),
@@ -26,6 +28,7 @@ class DiffusionLearner final : public Learner {
         files_(pipeline_.files()),
         examples_(origin.examples),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
+    if (data.encoded()) check_encoded(*data.encoded());
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.model.conditioner->captions()) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->captions() && prompts_.empty())
@@ -71,7 +74,7 @@ class DiffusionLearner final : public Learner {
     return true;
   }
 
-  ModelCard card() const override {
+  ModelCard card(const std::vector<Weight>&) override {
     ModelCard card{*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins};
     if (const auto first_stage = pipeline_.autoencoder().stored_as())
       card.model.set("autoencoder", parse_yaml(*first_stage, "autoencoder"));
@@ -89,6 +92,18 @@ class DiffusionLearner final : public Learner {
     request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
     const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
     request.image = examples_.images.index_select(0, numbers);
+  }
+
+  /// Moments of another first stage mean nothing to this one.
+  void check_encoded(const EncodedSet& set) const {
+    const Autoencoder& first_stage = pipeline_.autoencoder();
+    const std::string own = fingerprint(first_stage, config_.model.autoencoder.type());
+    if (set.autoencoder != own)
+      throw ConfigError(fmt::format("train.data was encoded by the first stage {}, and model.autoencoder is {}; encode the images again",
+                                    set.autoencoder, own));
+    const ImageShape wanted = first_stage.moments(config_.model.image);
+    if (set.shape != wanted)
+      throw ConfigError(fmt::format("train.data holds moments of {}, and those of model.image are {}", set.shape.text(), wanted.text()));
   }
 
   void take(const std::vector<Weight>& averaged) {
@@ -114,9 +129,9 @@ class DiffusionLearner final : public Learner {
 
 }  // namespace
 
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute,
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
                                                 const LearnerOrigin& origin) {
-  return std::make_unique<DiffusionLearner>(config, resolved, compute, origin);
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, data, origin);
 }
 
 }  // namespace brume
