@@ -75,7 +75,9 @@ class ImageBeside final : public ConditionEncoder {
     Condition condition;
     condition.image = (o_.image == Given::masked ? masked(request) : low_resolution(request)).to(request.device);
     if (o_.dropout == 0) return condition;
-    condition.null = std::make_shared<Condition>(Condition{.image = at::zeros_like(condition.image)});
+    Condition blank;
+    blank.image = at::zeros_like(condition.image);
+    condition.null = std::make_shared<Condition>(std::move(blank));
     if (!request.dropout) return condition;
     const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout, at::kDouble) >= o_.dropout;
     condition.image = condition.image * kept.to(condition.image.options());
