@@ -4,94 +4,99 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <optional>
 
-#include "config/suggest.h"
 #include "io/image.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
 #include "model_source.h"
+#include "replay.h"
 #include "train/progress.h"
+#include "wishes.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
 struct Asked {
-  std::string source, out = "sample.png", frames, strip, noise, trajectory, image, mask;
-  std::vector<std::string> classes;
+  std::string source, from, out = "sample.png", frames, strip, noise, trajectory, image, mask;
+  Wishes wishes;
   SampleSettings settings;
-  int64_t count = 0, batch = 16, columns = 0;
+  int64_t batch = 16, columns = 0, height = 0, width = 0;  ///< 0 = the model's own
   uint64_t seed = 0;
   std::optional<double> strength;  ///< 0.6 of an image, 1 with a mask
 };
 
-int64_t class_index(const std::string& word, const std::vector<std::string>& names) {
-  if (names.empty()) throw ConfigError("--classes: this model is not class-conditional");
-  if (const auto named = std::find(names.begin(), names.end(), word); named != names.end()) return named - names.begin();
-  const int64_t classes = int64_t(names.size());
-  int64_t index = -1;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), index);
-  if (error != std::errc() || end != word.data() + word.size())
-    throw ConfigError(fmt::format("--classes: no class '{}'{}", word, hint(word, names)));
-  if (index < 0 || index >= classes)
-    throw ConfigError(fmt::format("--classes: class {} is out of range: this model has {} classes, 0 to {}", index, classes, classes - 1));
-  return index;
-}
-
-/// What each image is to be: the classes in turn.
-std::vector<Annotation> wanted(const Asked& a, const std::vector<std::string>& names) {
-  std::vector<int64_t> classes;
-  for (const std::string& word : a.classes) classes.push_back(class_index(word, names));
-  if (classes.empty())
-    for (size_t c = 0; c < names.size(); ++c) classes.push_back(int64_t(c));
-  const int64_t count = a.count > 0 ? a.count : a.classes.empty() ? 16 : int64_t(a.classes.size());
-  std::vector<Annotation> all;
-  for (int64_t i = 0; i < count; ++i) all.push_back({classes.empty() ? -1 : classes[size_t(i) % classes.size()], ""});
-  return all;
-}
-
-/// [1, C, H, W] in [-1, 1], of the size that the model makes.
-Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const ImageShape& shape) {
+/// [1, C, H, W] in [-1, 1], of the size that the model makes, where that is told.
+Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
   if (channels != 1 && channels != 3)
     throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
   const io::Image image = io::read_image(file, channels);
-  if (image.height != shape.height || image.width != shape.width)
+  if (shape && (image.height != shape->height || image.width != shape->width))
     throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
-                                  image.width, shape.height, shape.width));
+                                  image.width, shape->height, shape->width));
   return io::to_tensor(image).unsqueeze(0);
 }
 
-void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape) {
+/// `beside`: the model makes images out of others, and says itself of which sizes.
+void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, bool beside) {
   if (a.image.empty()) {
     if (!a.mask.empty()) throw ConfigError("--mask: there is no image it is laid over; --image FILE names one");
     if (a.strength) throw ConfigError("--strength: there is no image to start from; --image FILE names one");
     return;
   }
-  request.image = given_image("--image", a.image, shape.channels, shape);
+  request.image = given_image("--image", a.image, shape.channels, beside && !a.strength ? std::nullopt : std::optional(shape));
   if (!a.mask.empty()) request.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
-  request.strength = a.strength.value_or(a.mask.empty() ? 0.6 : 1);
+  request.strength = a.strength.value_or(a.mask.empty() && !beside ? 0.6 : 1);
 }
 
-/// How it was made, for the file of an image.
-std::string command_of(const Asked& a, int64_t steps) {
-  std::string text = fmt::format("{} --seed {} --steps {}", a.source, a.seed, steps);
+/// How these images are made again, all or one of them: the source, then options with their values.
+std::vector<std::string> arguments_of(const Asked& a, const Config& config, const std::vector<Annotation>& images,
+                                      std::optional<size_t> one = {}) {
+  std::vector<std::string> all{a.source};
   const auto add = [&](const char* option, const std::string& value) {
-    if (!value.empty()) text += fmt::format(" {} {}", option, value);
+    if (!value.empty()) all.insert(all.end(), {option, value});
   };
-  add("--cfg", a.settings.cfg);
-  add("--classifier", a.settings.classifier);
-  add("--classifier-scale", a.settings.classifier_scale);
+  const auto number = [&](const char* option, int64_t value, bool wanted) { add(option, wanted ? std::to_string(value) : ""); };
+  number("--seed", int64_t(a.seed), true);
+  number("--steps", config.sample.steps, true);
+  const Wishes& w = a.wishes;
+  if (one) {
+    const Annotation& image = images[*one];
+    if (config.model.conditioner->captions()) all.insert(all.end(), {"--prompt", image.caption});
+    add("--negative", image.negative);
+    number("--classes", image.label, image.label >= 0);
+    number("--first", w.first + int64_t(*one), true);
+    number("--count", 1, true);
+  } else {
+    for (const std::string& prompt : w.prompts) all.insert(all.end(), {"--prompt", prompt});
+    add("--prompts", w.prompts_file);
+    for (const std::string& negative : w.negatives) all.insert(all.end(), {"--negative", negative});
+    add("--classes", fmt::format("{}", fmt::join(w.classes, ",")));
+    number("--first", w.first, w.first > 0);
+    number("--count", w.count, w.count > 0);
+  }
+  number("--height", a.height, a.height > 0);
+  number("--width", a.width, a.width > 0);
+  const SampleSettings& s = a.settings;
+  add("--sampler", s.sampler);
+  add("--spacing", s.spacing);
+  add("--noise-order", s.noise_order);
+  add("--cfg", s.cfg);
+  add("--classifier", s.classifier);
+  add("--classifier-scale", s.classifier_scale);
   add("--image", a.image);
   add("--mask", a.mask);
-  if (a.strength) text += fmt::format(" --strength {}", *a.strength);
-  return text;
+  if (a.strength) add("--strength", fmt::format("{}", *a.strength));
+  add("--noise", a.noise);
+  for (const std::string& set : s.overrides.set) add("--set", set);
+  add("--precision", s.overrides.precision);
+  return all;
 }
 
 /// What an observer keeps of a run, where asked: x in the network's frame and x0, step by step, batch by batch.
@@ -121,9 +126,11 @@ std::vector<io::Image> tiles(const Tensor& images) {
 
 int64_t columns(const Asked& a, size_t count) { return a.columns > 0 ? a.columns : int64_t(std::ceil(std::sqrt(double(count)))); }
 
-void write_images(const Asked& a, const Tensor& images, const std::vector<std::string>& labels,
-                  const std::map<std::string, std::string>& text) {
+void write_images(const Asked& a, const Config& config, const Tensor& images, const std::vector<Annotation>& wanted,
+                  const std::vector<std::string>& names) {
   const std::vector<io::Image> all = tiles(images);
+  const std::vector<std::string> labels = labels_of(wanted, names);
+  const auto text = origin_text(arguments_of(a, config, wanted));
   const fs::path out = a.out;
   if (out.extension() == ".png") {
     if (out.has_parent_path()) fs::create_directories(out.parent_path());
@@ -136,7 +143,10 @@ void write_images(const Asked& a, const Tensor& images, const std::vector<std::s
     return;
   }
   fs::create_directories(out);
-  for (size_t i = 0; i < all.size(); ++i) io::write_png((out / fmt::format("{:05}.png", i)).string(), all[i], text);
+  const bool apart = config.sample.noise_order != NoiseOrder::batch && a.noise.empty();  // each can be made by itself
+  for (size_t i = 0; i < all.size(); ++i)
+    io::write_png((out / fmt::format("{:05}.png", a.wishes.first + int64_t(i))).string(), all[i],
+                  apart ? origin_text(arguments_of(a, config, wanted, i)) : text);
   fmt::print("{}: {} images\n", out.string(), all.size());
 }
 
@@ -166,13 +176,6 @@ void write_strip(const Asked& a, const std::vector<Tensor>& frames) {
   fmt::print("{}\n", a.strip);
 }
 
-std::vector<std::string> labels_of(const SampleRequest& request, const std::vector<std::string>& names) {
-  std::vector<std::string> labels;
-  for (const Annotation& i : request.images)
-    if (i.label >= 0) labels.push_back(names[size_t(i.label)]);
-  return labels;
-}
-
 void write_record(const Asked& a, const Recorder& recorder, const Tensor& images) {
   std::vector<Tensor> x = Recorder::joined(recorder.x);
   x.push_back(images);
@@ -194,12 +197,16 @@ int sample(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   const std::vector<std::string> names = pipeline->classes(config.sample, others);
   SampleRequest request;
-  request.images = wanted(a, names);
+  request.images = a.wishes.images({int64_t(names.size()), config.model.controls().has_null, config.model.controls().captions}, names);
+  request.first = a.wishes.first;
   request.seed = a.seed;
+  request.height = a.height;
+  request.width = a.width;
   request.models = &others;
   request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
   if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
-  set_image(request, a, config.model.image);
+  const ImageShape& own = config.model.image;
+  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, pipeline->image_beside());
   const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
   if (record && config.sample.sampler->own_steps())
     throw ConfigError(
@@ -216,7 +223,7 @@ int sample(Program& program, const Asked& a) {
   catch_interrupt();
   const Tensor images = pipeline->sample(request, config.sample);
   if (progress) progress->finish();
-  write_images(a, images, labels_of(request, names), {{"brume", command_of(a, config.sample.steps)}});
+  write_images(a, config, images, request.images, names);
   if (record) write_record(a, recorder, images);
   return 0;
 }
@@ -228,9 +235,13 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   auto a = std::make_shared<Asked>();
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
   command->add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images")->capture_default_str();
-  command->add_option("--classes", a->classes, "numbers or names, taken in turn")->delimiter(',');
-  command->add_option("-n,--count", a->count, "number of images; 16, or one a class named")
-      ->check(CLI::Range(int64_t(1), int64_t(100000000)));
+  a->wishes.add_to(*command);
+  command->add_option("--height", a->height, "of the images, in pixels; as the model was trained where not given")
+      ->check(CLI::Range(int64_t(1), int64_t(16384)));
+  command->add_option("--width", a->width, "of the images, in pixels")->check(CLI::Range(int64_t(1), int64_t(16384)));
+  command  // replayed() has put the image's own arguments in its place, long before this is read
+      ->add_option("--from", a->from, "makes an image of `brume sample` again, from what it tells; options given besides replace its own")
+      ->type_name("FILE.png [CHECKPOINT]");
   command->add_option("--cfg", a->settings.cfg, "scale of classifier-free guidance");
   command->add_option("--classifier", a->settings.classifier, "classifier guidance by this model.safetensors of one that knows noise")
       ->type_name("FILE");

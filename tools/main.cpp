@@ -1,9 +1,12 @@
 // brume: train, sample and explain diffusion models from one YAML file.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "config/plugin_loader.h"
 #include "diffusion/compute.h"
 #include "program.h"
+#include "replay.h"
 
 namespace brume::tools {
 namespace {
@@ -43,8 +46,11 @@ int run(int argc, char** argv) {
   add_bench(app, program, code);
   add_schema(app, program, code);
   add_plot(app, program, code);
+  add_tokenizer(app, program, code);
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> arguments = replayed({argv + 1, argv + argc});
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+    app.parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {
     const int shown = app.exit(e);
     return shown == 0 ? 0 : 2;

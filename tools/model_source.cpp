@@ -100,8 +100,10 @@ void set_guidances(Value& root, const SampleSettings& s) {
     if (!have) throw ConfigError("--classifier-scale: there is no classifier to guide by; --classifier FILE names one");
     have->set("scale", option_value(s.classifier_scale, "--classifier-scale " + s.classifier_scale));
   }
-  if (s.inpaint) guidance_or_new(root, "inpaint");
 }
+
+/// True where the network takes what is known of an image beside its input.
+bool knows_masks(const ModelOptions& model) { return model.conditioner->image_channels(model.image, model.image) > 0; }
 
 }  // namespace
 
@@ -138,6 +140,10 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   s.overrides.apply(root);
   set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, plugins_);
+  if (s.inpaint && config.model.conditioner && !knows_masks(config.model)) {  // else the network is told what is to be made anew
+    guidance_or_new(root, "inpaint");
+    config = read_stored_configuration(program.registry, root, path_, plugins_);
+  }
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
   return config;
 }

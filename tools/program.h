@@ -34,6 +34,7 @@ void add_new(CLI::App& app, Program& program, int& code);
 void add_bench(CLI::App& app, Program& program, int& code);
 void add_schema(CLI::App& app, Program& program, int& code);
 void add_plot(CLI::App& app, Program& program, int& code);
+void add_tokenizer(CLI::App& app, Program& program, int& code);
 
 /// --set, --precision, --device and --threads, which most commands take.
 struct Overrides {

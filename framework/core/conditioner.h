@@ -23,7 +23,8 @@ struct ConditionRequest {
   at::Generator* dropout = nullptr;            ///< while training: each may be replaced by the null condition. Null = never
   at::ScalarType dtype = at::kFloat;           ///< what networks compute in
   at::Device device = at::kCPU;                ///< where they do
-  Tensor images = {};                          ///< [B, C, H, W] in [-1, 1], for conditions that are made of images
+  ImageShape shape = {};                       ///< of the images that are to be made
+  Tensor images = {};                          ///< [B, C, H, W] in [-1, 1]: those learned from, or those given to make others of
   Tensor masks = {};                           ///< [B, 1, H, W] in [0, 1], 1 = to be made anew; undefined = not given
   const Autoencoder* first_stage = nullptr;    ///< of the model
 };

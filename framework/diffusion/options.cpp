@@ -93,6 +93,8 @@ void SampleOptions::declare(Fields& f) {
            "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
            "which stochastic samplers converge as steps grow",
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
+  f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
+          within(0, 65536));
 }
 
 void SampleOptions::check(const ModelOptions& model) const {

@@ -71,6 +71,7 @@ struct SampleOptions {
   int64_t steps = 50;
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
+  int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
   void check(const ModelOptions& model) const;

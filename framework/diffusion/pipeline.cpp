@@ -146,6 +146,8 @@ struct Pipeline::Start {
   }
 };
 
+bool Pipeline::image_beside() const { return options_.conditioner->image_channels(options_.image, latent()) > 0; }
+
 ImageShape Pipeline::image_of(const SampleRequest& request) const {
   const ImageShape& own = options_.image;
   return {own.channels, request.height > 0 ? request.height : own.height, request.width > 0 ? request.width : own.width};
@@ -174,7 +176,9 @@ void Pipeline::check(const SampleRequest& request, const SampleOptions& options)
       throw ConfigError(fmt::format("the {} has shape [{}], expected [{}, {}, {}, {}]", what, fmt::join(t.sizes(), ", "), rows, channels,
                                     image.height, image.width));
   };
-  expect(request.image, "image", image.channels);
+  const bool beside = image_beside();
+  if (beside && !request.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
+  if (!beside || request.strength < 1) expect(request.image, "image", image.channels);  // else it says itself what it takes
   expect(request.mask, "mask", 1);
   if (request.mask.defined() && !request.image.defined()) throw ConfigError("a mask needs an image it is laid over");
   if (!(request.strength > 0 && request.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", request.strength));
@@ -189,6 +193,7 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
         fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request.strength, steps, 1 / double(steps)));
   start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
   start.whole = left == steps;
+  if (image_beside() && request.strength == 1) return start;  // what is given is told to the network, and not begun from
   if (request.image.defined()) start.known = autoencoder_->encode(request.image.to(compute_.device));
   if (request.mask.defined()) {
     const ImageShape z = autoencoder_->latent(image_of(request));
@@ -226,14 +231,9 @@ std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) 
 /// What the images from `first` on are to be, as network and guidances know it.
 Condition Pipeline::condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const {
   const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
-  ConditionRequest asked{wanted,
-                         nullptr,
-                         compute_.dtype,
-                         compute_.device,
-                         Start::rows(request.image, first, n),
-                         Start::rows(request.mask, first, n),
-                         autoencoder_.get()};
-  Condition condition = encoder_->encode(asked);
+  const auto there = [&](const Tensor& t) { return t.defined() ? Start::rows(t, first, n).to(compute_.device) : t; };
+  Condition condition = encoder_->encode(
+      {wanted, nullptr, compute_.dtype, compute_.device, image_of(request), there(request.image), there(request.mask), autoencoder_.get()});
   set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
   return condition.to(compute_.device);
 }
@@ -270,9 +270,9 @@ Condition Pipeline::condition(const std::vector<Annotation>& annotations) const 
 
 Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const {
   const Tensor given = batch.images.to(compute_.device);
+  const Tensor images = batch.encoded ? Tensor() : given;
   const Condition condition =
-      encoder_
-          ->encode({batch.annotations, &random, compute_.dtype, compute_.device, batch.encoded ? Tensor() : given, {}, autoencoder_.get()})
+      encoder_->encode({batch.annotations, &random, compute_.dtype, compute_.device, options_.image, images, {}, autoencoder_.get()})
           .to(compute_.device);
   const Tensor latents = [&] {
     const at::NoGradGuard no_grad;

@@ -68,6 +68,9 @@ class Pipeline {
 
   const ModelOptions& options() const { return options_; }
   const Compute& compute() const { return compute_; }
+  /// True where it makes images out of others, which SampleRequest::image gives: they are told to the network, not begun from, unless a
+  /// strength below 1 says so.
+  bool image_beside() const;
   ImageShape latent() const { return autoencoder_->latent(options_.image); }
   /// True where the model can be used as it is, without a checkpoint.
   bool weightless() const { return weights().empty(); }

@@ -51,11 +51,13 @@ Image to_image(const at::Tensor& tensor);
 
 /// One line of small black text on white, `width` pixels wide, cut short with "..." where too long. ASCII; anything else is '?'.
 Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
+/// The text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
+std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most);
 
 /// Images of one size, row by row, `padding` white pixels around each.
 Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
-/// The same with a line of text above each image (fewer labels than images leave the rest blank). Images narrower than 64 pixels
-/// are enlarged by a whole factor, so that there is room for text.
+/// The same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than 64
+/// pixels, or than 128 where a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
 Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding = 2);
 
 }  // namespace brume::io

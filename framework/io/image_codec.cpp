@@ -149,4 +149,20 @@ Image text_line(const std::string& text, int64_t width, int64_t channels) {
   return line;
 }
 
+std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most) {
+  const Lettering lettering(width);
+  const auto room = static_cast<int>(width) - 4;
+  std::vector<std::string> lines{""};
+  for (size_t start = 0; start <= text.size();) {
+    const size_t end = std::min(text.find(' ', start), text.size());
+    const std::string word = text.substr(start, end - start), longer = lines.back().empty() ? word : lines.back() + " " + word;
+    if (lines.back().empty() || lines.size() == most || lettering.width_of(ascii_of(longer)) <= room)
+      lines.back() = longer;
+    else
+      lines.push_back(word);
+    start = end + 1;
+  }
+  return lines;
+}
+
 }  // namespace brume::io

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint8_t white = 255;
 constexpr int64_t legible_width = 64;
+constexpr size_t most_lines = 4;
 
 void check_sheet(const std::vector<Image>& images, int64_t columns, int64_t padding) {
   if (images.empty() || columns < 1 || padding < 0) {
@@ -58,11 +59,19 @@ Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std
   if (labels.size() > images.size()) {
     throw std::logic_error(fmt::format("a grid of {} images with {} labels", images.size(), labels.size()));
   }
-  const int64_t factor = (legible_width + images[0].width - 1) / std::max<int64_t>(images[0].width, 1);
+  bool fits = true;
+  for (const auto& label : labels) fits = fits && broken_text(label, std::max(images[0].width, legible_width), 2).size() == 1;
+  const int64_t legible = fits ? legible_width : 2 * legible_width, own = std::max<int64_t>(images[0].width, 1);
+  const int64_t factor = std::max<int64_t>((legible + own - 1) / own, 1), width = factor * own;
+  size_t lines = 1;
+  for (const auto& label : labels) lines = std::max(lines, broken_text(label, width, most_lines).size());
   std::vector<Image> tiles;
   for (size_t i = 0; i < images.size(); ++i) {
-    const auto tile = enlarge(images[i], std::max<int64_t>(factor, 1));
-    tiles.push_back(stacked(text_line(i < labels.size() ? labels[i] : "", tile.width, tile.channels), tile));
+    auto text = broken_text(i < labels.size() ? labels[i] : "", width, most_lines);
+    text.resize(lines);
+    auto tile = enlarge(images[i], factor);
+    for (size_t k = lines; k-- > 0;) tile = stacked(text_line(text[k], width, tile.channels), tile);
+    tiles.push_back(std::move(tile));
   }
   return grid(tiles, columns, padding);
 }

@@ -15,7 +15,9 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mkldnn_convolution.h>
@@ -201,11 +203,35 @@ Tensor silu(const Tensor& x) {
 }
 
 Tensor relu(const Tensor& x) { return at::relu(x); }
+Tensor leaky_relu(const Tensor& x, double slope) { return at::leaky_relu(x, slope); }
 
 Tensor gelu(const Tensor& x) {
   if (at::GradMode::is_enabled() || !onednn(x)) return at::gelu(x);
   const Tensor wide = x.to(at::kFloat);  // as in silu: at::erf's bits do not depend on where a value stands
   return (wide * 0.5 * ((wide * std::sqrt(0.5)).erf() + 1)).to(x.scalar_type());
+}
+
+namespace {
+/// Keeps its input alone; the gradient is written once instead of as two halves that are padded with zeros and added.
+struct Geglu final : torch::autograd::Function<Geglu> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x) {
+    context->save_for_backward({x});
+    const int64_t half = x.size(-1) / 2;
+    return x.narrow(-1, 0, half) * at::gelu(x.narrow(-1, half, half));
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& grads) {
+    const Tensor x = context->get_saved_variables()[0];
+    const int64_t half = x.size(-1) / 2;
+    const Tensor a = x.narrow(-1, 0, half), gate = x.narrow(-1, half, half);
+    return {at::cat({grads[0] * at::gelu(gate), at::gelu_backward(grads[0] * a, gate)}, -1)};
+  }
+};
+}  // namespace
+
+Tensor geglu(const Tensor& x) {
+  if (at::GradMode::is_enabled() && x.requires_grad()) return Geglu::apply(x);
+  const int64_t half = x.size(-1) / 2;
+  return x.narrow(-1, 0, half) * nn::gelu(x.narrow(-1, half, half));
 }
 
 Tensor quick_gelu(const Tensor& x) {

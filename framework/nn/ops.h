@@ -27,8 +27,12 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 
 Tensor silu(const Tensor& x);
 Tensor relu(const Tensor& x);
+/// x where it is positive, slope x elsewhere.
+Tensor leaky_relu(const Tensor& x, double slope);
 /// x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
 Tensor gelu(const Tensor& x);
+/// The first half of the channels times gelu of the second (Shazeer 2020). x: [..., 2C]; returns [..., C].
+Tensor geglu(const Tensor& x);
 /// x sigmoid(1.702 x), CLIP's.
 Tensor quick_gelu(const Tensor& x);
 

@@ -9,6 +9,13 @@
 
 namespace brume::nn {
 
+void UnetTransformer::declare(Fields& f) {
+  f.field("depth", depth, "transformer blocks in each, for all levels or one number a level", at_least(1));
+  f.choice("projection", projection, "into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
+           {{"conv", Projection::conv}, {"linear", Projection::linear}});
+  f.field("dropout", dropout, "of what attention and feed-forward add", within(0, 0.999));
+}
+
 void UnetOptions::declare(Fields& f, bool way_up) {
   f.field("channels", channels, "channels of the first level", at_least(1));
   f.field("multipliers", multipliers, "channels of each level, as multiples (ADM at 512: 0.5 first); one halving fewer than levels",
@@ -28,8 +35,13 @@ void UnetOptions::declare(Fields& f, bool way_up) {
   f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
   f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
   f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
+  if (way_up)
+    f.section("transformer", transformer,
+              "spatial transformers (LDM, Stable Diffusion) in the place of plain attention; they attend to the condition's tokens");
   f.field("noise_embedding", noise_embedding, "how the network is told the noise level", "sinusoidal");
   f.require(!multipliers.empty(), "multipliers", "needs at least one level");
+  f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
+            "depth needs one number, or one a level");
   f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
   for (const double m : multipliers) {
     if (std::abs(double(width(m)) - double(channels) * m) > 1e-6)
@@ -67,10 +79,11 @@ int64_t UnetOptions::heads_of(int64_t width, bool up) const {
   return head_channels ? width / *head_channels : up ? heads_up.value_or(heads) : heads;
 }
 
-Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout) const {
+Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens) const {
   if (conv) h = (*conv)(h);
   if (block) h = (*block)(h, embedding, dropout);
   if (attention) h = (*attention)(h);
+  if (transformer) h = (*transformer)(h, tokens, dropout);
   if (resample) h = (*resample)(h, embedding, dropout);
   if (pool == Resample::up) h = upsample(h);
   if (pool == Resample::down) h = downsample(h);
@@ -93,8 +106,15 @@ ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int6
   return ResBlock(build, {in, out, o.embedding(), o.scale_shift, resample, o.dropout, o.groups, o.zero_init});
 }
 
-AttentionBlock unet_attention(const Builder& build, const UnetOptions& o, int64_t channels, bool up) {
-  return AttentionBlock(build, channels, o.heads_of(channels, up), o.attention_order, o.groups, o.zero_init);
+void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
+  const int64_t heads = o.heads_of(p.channels, p.up);
+  if (const auto& t = o.transformer) {
+    const int64_t depth = t->depth_at(p.level);
+    stage.transformer.emplace(build,
+                              TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init});
+  } else {
+    stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init);
+  }
 }
 
 void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way) {
@@ -109,7 +129,7 @@ void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int
   }
 }
 
-WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageShape& input) {
+WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context) {
   WayDown down;
   down.height = input.height;
   int64_t channels = o.width(o.multipliers.front());
@@ -125,7 +145,7 @@ WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageSha
         const int64_t out = o.width(o.multipliers[level]);
         stage.block = unet_block(here[0], o, channels, out);
         channels = out;
-        if (o.attends(down.height)) stage.attention = unet_attention(here[1], o, channels, false);
+        if (o.attends(down.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
       });
     if (level + 1 == o.multipliers.size()) break;
     next([&](Stage& stage, const Builder& here) { unet_resample(stage, here[0], o, channels, Resample::down); });
@@ -134,10 +154,10 @@ WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageSha
   return down;
 }
 
-std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels) {
+std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context) {
   std::vector<Stage> middle(2);
   middle[0].block = unet_block(build[0], o, channels, channels);
-  if (o.middle_attention) middle[0].attention = unet_attention(build[1], o, channels, false);
+  if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context});
   middle[1].block = unet_block(build[o.middle_attention ? 2 : 1], o, channels, channels);
   return middle;
 }

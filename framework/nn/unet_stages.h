@@ -9,10 +9,20 @@
 #include "config/fields.h"
 #include "nn/attention.h"
 #include "nn/resblock.h"
+#include "nn/transformer.h"
 
 namespace brume::nn {
 
 enum class Resampling { conv, pool, residual };
+
+/// The spatial transformers of a U-Net, in the place of plain attention.
+struct UnetTransformer {
+  std::vector<int64_t> depth{1};
+  Projection projection = Projection::conv;
+  double dropout = 0;
+  void declare(Fields& f);
+  int64_t depth_at(size_t level) const { return depth.size() == 1 ? depth[0] : depth[level]; }
+};
 
 struct UnetOptions {
   int64_t channels = 64;
@@ -28,6 +38,7 @@ struct UnetOptions {
   Resampling resampling = Resampling::conv;
   double dropout = 0;
   int64_t groups = 32;
+  std::optional<UnetTransformer> transformer;  ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
   /// The parameters and their rules; `way_up` where there is one.
@@ -47,12 +58,14 @@ struct Stage {
   std::optional<Conv2d> conv;
   std::optional<ResBlock> block;
   std::optional<AttentionBlock> attention;
+  std::optional<SpatialTransformer> transformer;
   std::optional<ResBlock> resample;
   Resample pool = Resample::none;  ///< before pool_conv
   std::optional<Conv2d> pool_conv;
 
+  bool attends() const { return attention || transformer; }
   /// h: [B, C, H, W]; embedding: [B, E] after its SiLU.
-  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout) const;
+  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}) const;
 };
 
 /// "time_embed": the noise level as an embedding (Ho et al. 2020, app. B).
@@ -70,7 +83,16 @@ class LevelEmbedding {
 };
 
 ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample = Resample::none);
-AttentionBlock unet_attention(const Builder& build, const UnetOptions& o, int64_t channels, bool up);
+
+/// Where attention goes.
+struct AttentionPlace {
+  int64_t channels = 0;
+  size_t level = 0;
+  bool up = false;
+  int64_t context = 0;  ///< width of the tokens attended to; 0 = none
+};
+/// Gives `stage` its attention: a block, or a spatial transformer where the options ask for one.
+void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& place);
 /// Makes `stage` change the resolution; `build` names the place in the list of the stage's modules.
 void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way);
 
@@ -80,9 +102,9 @@ struct WayDown {
   std::vector<int64_t> channels;  ///< of each stage's output
   int64_t height = 0;             ///< at the end
 };
-WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageShape& input);
+WayDown unet_way_down(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context = 0);
 
 /// "middle_block": block, attention where asked for, block.
-std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels);
+std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context = 0);
 
 }  // namespace brume::nn

@@ -43,7 +43,7 @@ class ClassifierLearner final : public Learner {
 
   bool preview(const std::vector<Weight>&, const std::filesystem::path&) override { return false; }
 
-  ModelCard card() const override {
+  ModelCard card(const std::vector<Weight>&) override {
     ModelCard card;
     card.classifier = *resolved_.find("classifier");
     card.plugins = config_.model_plugins;

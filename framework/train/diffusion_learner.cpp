@@ -1,11 +1,16 @@
 // A diffusion model that learns: Pipeline::loss, and sample grids.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/remainder.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
 
 #include <cmath>
 
 #include "config/yaml.h"
+#include "diffusion/fingerprint.h"
 #include "diffusion/pipeline.h"
 #include "io/image.h"
 #include "train/learner.h"
@@ -15,14 +20,19 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const LearnerOrigin& origin)
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data, const LearnerOrigin& origin)
       : config_(config),
         resolved_(resolved),
         models_(origin.models),
         pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
         files_(pipeline_.files()),
+        examples_(origin.examples),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
+    if (data.encoded()) check_encoded(*data.encoded());
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    if (config_.model.conditioner->captions()) prompts_ = config_.train->preview.prompts;
+    if (config_.model.conditioner->captions() && prompts_.empty())
+      for (const Annotation& a : examples_.annotations) prompts_.push_back(a.caption);
     if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
     if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
   }
@@ -47,12 +57,12 @@ class DiffusionLearner final : public Learner {
     std::vector<std::string> labels;
     const int64_t classes = int64_t(classes_.size());
     for (int64_t i = 0; i < p.count; ++i) {
-      request.images.push_back({classes > 0 ? i % classes : -1, ""});
-      if (classes > 0) labels.push_back(classes_[size_t(i % classes)]);
+      Annotation& image = request.images.emplace_back();
+      if (classes > 0) image.label = i % classes;
+      if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
+      if (classes > 0 || !prompts_.empty()) labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
     }
-    const ImageShape& shape = config_.model.image;  // all of the image is to be made, where a guidance asks what is known of it
-    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
-    request.mask = at::ones({1, 1, shape.height, shape.width});
+    give_images(request);
     request.models = &models_;
     SampleOptions options = config_.sample;
     options.steps = p.steps;
@@ -64,7 +74,7 @@ class DiffusionLearner final : public Learner {
     return true;
   }
 
-  ModelCard card() const override {
+  ModelCard card(const std::vector<Weight>&) override {
     ModelCard card{*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins};
     if (const auto first_stage = pipeline_.autoencoder().stored_as())
       card.model.set("autoencoder", parse_yaml(*first_stage, "autoencoder"));
@@ -73,6 +83,29 @@ class DiffusionLearner final : public Learner {
   }
 
  private:
+  /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
+  void give_images(SampleRequest& request) const {
+    const ImageShape& shape = config_.model.image;
+    request.mask = at::ones({1, 1, shape.height, shape.width});
+    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
+    if (!pipeline_.image_beside() || examples_.encoded || !examples_.images.defined()) return;
+    request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
+    const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
+    request.image = examples_.images.index_select(0, numbers);
+  }
+
+  /// Moments of another first stage mean nothing to this one.
+  void check_encoded(const EncodedSet& set) const {
+    const Autoencoder& first_stage = pipeline_.autoencoder();
+    const std::string own = fingerprint(first_stage, config_.model.autoencoder.type());
+    if (set.autoencoder != own)
+      throw ConfigError(fmt::format("train.data was encoded by the first stage {}, and model.autoencoder is {}; encode the images again",
+                                    set.autoencoder, own));
+    const ImageShape wanted = first_stage.moments(config_.model.image);
+    if (set.shape != wanted)
+      throw ConfigError(fmt::format("train.data holds moments of {}, and those of model.image are {}", set.shape.text(), wanted.text()));
+  }
+
   void take(const std::vector<Weight>& averaged) {
     const at::NoGradGuard no_grad;
     if (!averaged_) {
@@ -88,16 +121,17 @@ class DiffusionLearner final : public Learner {
   const ModelSource& models_;
   Pipeline pipeline_;
   Files files_;
-  std::vector<std::string> classes_;  ///< of the sample grids
+  Batch examples_;  ///< what sample grids are made after
+  std::vector<std::string> prompts_, classes_;
   Training training_;
   std::unique_ptr<Pipeline> averaged_;
 };
 
 }  // namespace
 
-std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute,
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
                                                 const LearnerOrigin& origin) {
-  return std::make_unique<DiffusionLearner>(config, resolved, compute, origin);
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, data, origin);
 }
 
 }  // namespace brume

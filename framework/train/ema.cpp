@@ -43,4 +43,10 @@ void Ema::update(int64_t step) {
   }
 }
 
+void Ema::take_buffers() {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (!weights_[i].trainable) shadow_[i].tensor.copy_(weights_[i].tensor);
+}
+
 }  // namespace brume

@@ -14,6 +14,8 @@ class Ema {
   /// The decay of update number `step`, counted from 0.
   double decay(int64_t step) const;
   void update(int64_t step);
+  /// Copies what is not trainable: a codebook that moves by a rule of its own is an average already.
+  void take_buffers();
   /// The averaged weights, named as the weights are.
   const std::vector<Weight>& shadow() const { return shadow_; }
 

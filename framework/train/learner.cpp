@@ -4,9 +4,12 @@
 
 namespace brume {
 
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const Dataset& data,
-                                      const LearnerOrigin& origin) {
-  if (config.autoencoder) throw ConfigError("training an autoencoder is not there yet");
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute,
+                                      const std::shared_ptr<const Dataset>& set, const LearnerOrigin& origin) {
+  const Dataset& data = *set;
+  if (data.encoded() && (config.autoencoder || config.classifier))
+    throw ConfigError(fmt::format("train.data holds latents, and {} learns from images", config.autoencoder ? "an autoencoder" : "a classifier"));
+  if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->classes();
   std::vector<std::string>& names = classifier ? config.classifier->class_names : config.model.class_names;
@@ -20,7 +23,7 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
     resolved.find(classifier ? "classifier" : "model")->set("class_names", std::move(list));
   }
   return classifier ? make_classifier_learner(config, resolved, compute, origin)
-                    : make_diffusion_learner(config, resolved, compute, origin);
+                    : make_diffusion_learner(config, resolved, compute, data, origin);
 }
 
 }  // namespace brume

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config/plugin_loader.h"
+#include "nn/patch_discriminator.h"
 
 namespace brume {
 namespace {
@@ -42,6 +43,16 @@ void check_objective(const Objective& objective, const ModelOptions& model) {
   }
 }
 
+void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
+  loss.perceptual.check({image});
+  if (!loss.adversarial) return;
+  try {
+    nn::patch_verdicts(image, loss.adversarial->layers);
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.loss.adversarial");
+  }
+}
+
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
@@ -57,9 +68,29 @@ void PreviewOptions::declare(Fields& f) {
   f.field("count", count, "images in the grid", within(0, 1024));
   f.field("columns", columns, "of the grid; 0 = as square as it gets", at_least(0));
   f.field("steps", steps, "sampling steps", at_least(1));
+  f.field("prompts", prompts, "of a model that is asked in words, taken in turn; captions of the training images where empty");
 }
 
 void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
+
+void AdversarialOptions::declare(Fields& f) {
+  f.field("start", start, "step from which the discriminator is trained and counts", at_least(0));
+  f.field("weight", weight, "of its verdict, on top of the balance of the gradients at the last layer", at_least(0));
+  f.field("channels", channels, "of its first layer", within(1, 4096));
+  f.field("layers", layers, "halvings: a verdict sees 16, 34, 70, 142, ... pixels a side", within(1, 8));
+}
+
+void ReconstructionOptions::declare(Fields& f) {
+  f.choice("pixel", pixel, "mean over pixels of the absolute error, or of its square", {{"l1", Pixel::l1}, {"l2", Pixel::l2}});
+  f.field("perceptual", perceptual, "a distance of what is seen", "none");
+  f.field("perceptual_weight", perceptual_weight, "of that distance", at_least(0));
+  f.section("adversarial", adversarial, "a patch discriminator; absent: none");
+}
+
+void LatentOptions::declare(Fields& f) {
+  f.field("images", images, "training images that the scale of the latents is measured on", within(1, 1000000));
+  f.field("center", center, "measure a shift as well, the mean");
+}
 
 void TrainOptions::declare(Fields& f, Task task) {
   f.field("data", data, "the training images");
@@ -69,6 +100,10 @@ void TrainOptions::declare(Fields& f, Task task) {
     f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
   if (is(Task::classifier)) {
     f.field("label_smoothing", label_smoothing, "of a classifier: share of the label that is spread over all classes", within(0, 1));
+  }
+  if (is(Task::autoencoder)) {
+    f.section("loss", loss, "what an autoencoder minimises beside the penalty of its network");
+    f.section("latents", latents, "how an autoencoder's latents are brought to unit variance; measured at every checkpoint");
   }
   f.field("optimizer", optimizer, "how", "adamw");
   f.field("batch", batch, "images a step", within(1, 65536));
@@ -115,6 +150,7 @@ void Config::check() const {
   if (!train) return;
   if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
+  if (autoencoder) check_loss(train->loss, image());
   if (train->test) train->test->data.check({image()});
 }
 

@@ -5,6 +5,7 @@
 #include "config/registry.h"
 #include "core/objective.h"
 #include "core/optimizer.h"
+#include "core/perceptual.h"
 #include "diffusion/compute.h"
 #include "diffusion/options.h"
 
@@ -20,6 +21,7 @@ struct EmaOptions {
 
 struct PreviewOptions {
   int64_t every = 1000, count = 16, columns = 0, steps = 20;
+  std::vector<std::string> prompts;
   uint64_t seed = 0;
   void declare(Fields& f);
 };
@@ -30,16 +32,42 @@ struct TestOptions {
   void declare(Fields& f);
 };
 
+/// The patch discriminator that an autoencoder is trained against.
+struct AdversarialOptions {
+  int64_t start = 0, channels = 64, layers = 3;
+  double weight = 0.5;
+  void declare(Fields& f);
+};
+
+/// What an autoencoder minimises beside the penalty of its network.
+struct ReconstructionOptions {
+  enum class Pixel { l1, l2 };
+  Pixel pixel = Pixel::l1;
+  Deferred<Perceptual> perceptual;
+  double perceptual_weight = 1;
+  std::optional<AdversarialOptions> adversarial;
+  void declare(Fields& f);
+};
+
+/// How an autoencoder's latents are brought to unit variance.
+struct LatentOptions {
+  int64_t images = 512;
+  bool center = false;
+  void declare(Fields& f);
+};
+
 struct TrainOptions {
   enum class Task { diffusion, classifier, autoencoder, any };
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;  ///< of diffusion
   double label_smoothing = 0;                  ///< of a classifier
-  std::optional<TestOptions> test;             ///< of a classifier
+  std::optional<TestOptions> test;             ///< of a classifier or an autoencoder
+  ReconstructionOptions loss;                  ///< of an autoencoder
+  LatentOptions latents;                       ///< of an autoencoder
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0;
   EmaOptions ema;
-  PreviewOptions preview;  ///< of diffusion
+  PreviewOptions preview;  ///< of all but a classifier
   int64_t log_every = 50, checkpoint_every = 1000;
   /// The parameters of one task; those of both for `any` (the schema).
   void declare(Fields& f, Task task);

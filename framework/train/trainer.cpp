@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -22,9 +23,12 @@ namespace {
 /// Streams of random numbers under the training's seed.
 enum Stream : uint64_t { weights = 20, order = 21, steps = 22 };
 
-std::vector<Weight> trainable(const std::vector<Weight>& all) {
+/// What is trained: of the model, and beside it.
+std::vector<Weight> trainable(const Learner& learner) {
   std::vector<Weight> some;
-  for (const Weight& w : all)
+  for (const Weight& w : learner.weights())
+    if (w.trainable) some.push_back(w);
+  for (Weight& w : prefixed("helpers.", learner.helpers()))
     if (w.trainable) some.push_back(w);
   return some;
 }
@@ -37,6 +41,19 @@ void prepare_directory(const fs::path& directory, const fs::path& inner, bool re
   std::error_code error;
   fs::create_directories(inner.empty() ? directory : directory / inner, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
+}
+
+/// What sample grids are made after, where a model needs more than noise for them.
+Batch examples(const Config& config, const Dataset& data) {
+  Batch batch;
+  if (config.classifier || config.autoencoder) return batch;
+  const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
+  const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
+  batch.encoded = data.encoded().has_value();
+  batch.images = at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat);
+  for (int64_t i = 0; i < count; ++i)
+    batch.annotations.push_back(data.read(i, 0, {batch.images.data_ptr<float>() + i * shape.numel(), size_t(shape.numel())}));
+  return batch;
 }
 
 /// Lines of metrics after the step a training is resumed from belong to a future that is not taken.
@@ -60,13 +77,13 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
   const Files stored = resume_from.empty() ? Files() : load_files(resume_from.string());
-  learner_ = make_learner(config_, resolved_, compute_, *data_,
-                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored});
+  learner_ = make_learner(config_, resolved_, compute_, data_,
+                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored, examples(config_, *data_)});
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
-  optimizer_ = t.optimizer.make({trainable(learner_->weights()), t.steps});
-  for (Weight& w : learner_->weights())
-    if (w.trainable) w.tensor.set_requires_grad(true);
+  const std::vector<Weight> learned = trainable(*learner_);
+  optimizer_ = t.optimizer.make({learned, t.steps});
+  for (const Weight& w : learned) Tensor(w.tensor).set_requires_grad(true);
   if (!resume_from.empty()) restore(resume_from);
   loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_);
   io::write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
@@ -83,7 +100,9 @@ double Trainer::train_step(Metrics& sums) {
   l.loss.backward();
   norm_ = optimizer_->update(step_);
   if (std::isfinite(norm_)) {
+    const bool moved = learner_->updated(step_, random);
     ema_->update(step_);
+    if (moved) ema_->take_buffers();
     bad_steps_ = 0;
   } else if (++bad_steps_ >= 20) {
     throw ConfigError(
@@ -169,6 +188,7 @@ fs::path Trainer::preview() {
 std::vector<Weight> Trainer::training_state() const {
   std::vector<Weight> all;
   for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->helpers()) all.push_back({"helpers." + w.name, w.tensor, false});
   for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
   for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
   for (const Weight& w : learner_->state()) all.push_back({"objective." + w.name, w.tensor, false});
@@ -176,7 +196,7 @@ std::vector<Weight> Trainer::training_state() const {
 }
 
 void Trainer::save() {
-  ModelCard card = learner_->card();
+  ModelCard card = learner_->card(ema_->shadow());
   card.step = step_;
   save_model((directory_ / "model.safetensors").string(), ema_->shadow(), card);
   io::NamedTensors state;

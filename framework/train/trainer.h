@@ -11,10 +11,10 @@
 namespace brume {
 class Progress;
 
-/// Trains one model, or one classifier, into a run directory:
+/// Trains one model, classifier or autoencoder into a run directory:
 ///   config.yaml           the resolved configuration
 ///   metrics.jsonl         one JSON object every `log_every` steps, and one every test
-///   samples/step_N.png    sample grids of a model
+///   samples/step_N.png    sample grids of a model, reconstructions of an autoencoder
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
 class Trainer {

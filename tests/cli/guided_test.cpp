@@ -158,7 +158,7 @@ TEST_F(Guided, FromAnImage) {
   const io::NamedTensors t = io::load_tensors(path("t.safetensors").string());
   EXPECT_EQ(io::find(t, "sigma")->numel(), 6) << "the last 6 of 10 steps";
   const auto text = io::read_png_text(path("i.png").string());
-  EXPECT_EQ(text.at("brume"), "model/model.safetensors --seed 0 --steps 10 --image image.png --strength 0.6");
+  EXPECT_EQ(text.at("brume"), "model/model.safetensors --seed 0 --steps 10 --count 1 --image image.png --strength 0.6");
 }
 
 TEST_F(Guided, UnderAMask) {

@@ -1,4 +1,4 @@
-// config <- core <- nn, numerics, io <- diffusion, train <- tools: who may include whom (design.md, 3).
+// config <- core <- nn, numerics, io, text <- diffusion, train <- tools: who may include whom (design.md, 3).
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -57,10 +57,11 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"nn", {"config", "core", "nn"}},
     {"numerics", {"config", "core", "numerics"}},
     {"io", {"config", "core", "io"}},
-    {"diffusion", {"config", "core", "nn", "numerics", "io", "diffusion"}},
-    {"train", {"config", "core", "nn", "numerics", "io", "diffusion", "train"}},
-    {"plugins", {"config", "core", "nn", "numerics", "io"}},
-    {"tools", {"config", "core", "nn", "numerics", "io", "diffusion", "train"}},
+    {"text", {"config", "text"}},
+    {"diffusion", {"config", "core", "nn", "numerics", "io", "text", "diffusion"}},
+    {"train", {"config", "core", "nn", "numerics", "io", "text", "diffusion", "train"}},
+    {"plugins", {"config", "core", "nn", "numerics", "io", "text"}},
+    {"tools", {"config", "core", "nn", "numerics", "io", "text", "diffusion", "train"}},
 };
 
 bool of_torch(const std::string& header) {
@@ -105,6 +106,10 @@ TEST(Layers, OnlyOneFileKnowsYamlCpp) {
     if (i.header.starts_with("yaml-cpp/")) {
       EXPECT_EQ(i.file, "framework/config/yaml.cpp") << i.text();
     }
+}
+
+TEST(Layers, OnlyTheShimKnowsSentencepiece) {
+  for (const Include& i : includes()) EXPECT_FALSE(i.header.starts_with("sentencepiece_")) << i.text();
 }
 
 TEST(Layers, WholeTorchOnlyWhereNetworksAreMade) {

@@ -330,11 +330,25 @@ TEST(Image, GridsHoldTheirImages) {
   EXPECT_THROW(grid({image, noise(3, 4, 3)}, 3), std::logic_error);
 }
 
+TEST(Image, LongLabelsAreBroken) {
+  const auto lines = broken_text("a small red circle left of a large blue square", 128, 4);
+  ASSERT_GT(lines.size(), 1u);
+  std::string joined;
+  for (const auto& line : lines) joined += (joined.empty() ? "" : " ") + line;
+  EXPECT_EQ(joined, "a small red circle left of a large blue square");
+  EXPECT_EQ(broken_text("a small red circle left of a large blue square", 64, 2).size(), 2u);
+  EXPECT_EQ(broken_text("", 64, 2), std::vector<std::string>{""});
+  const auto image = noise(28, 28, 1);
+  const auto sheet = labelled_grid({image, image}, 2, {"", "a small red circle left of a large blue square"});
+  EXPECT_EQ(sheet.width, 2 + 2 * (5 * 28 + 2)) << "at least 128 pixels a tile";
+  EXPECT_GT(sheet.height, labelled_grid({image, image}, 2, {"", "x"}).height * 5 / 3);
+}
+
 TEST(Image, LabelsStandAboveLegibleTiles) {
   const auto image = noise(28, 28, 1);
   const auto blank = labelled_grid({image, image}, 2, {});
   EXPECT_EQ(blank.width, 2 + 2 * (3 * 28 + 2));  // enlarged three times
-  const auto labelled = labelled_grid({image, image}, 2, {"", "a label far too long for a tile"});
+  const auto labelled = labelled_grid({image, image}, 2, {"", "ankle boot"});
   EXPECT_EQ(labelled.height, blank.height);
   const auto text_height = blank.height - 3 * 28 - 4;
   EXPECT_GT(text_height, 8);

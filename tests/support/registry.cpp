@@ -10,6 +10,7 @@ namespace {
 
 /// Plugins that are of no use without a value. Everything else must do with its defaults.
 const std::map<std::string, std::string> least = {
+    {"conditioner text", "{type: text, tokenizer: tokenizer.model}"},
     {"autoencoder tiny", "{type: tiny, encoder: encoder.safetensors, decoder: decoder.safetensors}"},
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},

@@ -1,0 +1,267 @@
+#include "io/import/diffusers_unet.h"
+
+#include <ATen/ops/cat.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "config/errors.h"
+
+namespace brume::io {
+namespace {
+
+using nlohmann::json;
+
+/// The config's values, with diffusers' defaults where it is silent (null counts as silent), and what cannot be had.
+class Config {
+ public:
+  Config(json values, std::string file) : values_(std::move(values)), file_(std::move(file)) {}
+
+  template <class T>
+  T get(const char* key, T fallback) const try {
+    const auto at = values_.find(key);
+    return at == values_.end() || at->is_null() ? fallback : at->template get<T>();
+  } catch (const json::exception&) {
+    throw ConfigError(fmt::format("{}: {} is {}, which is not what diffusers writes there", file_, key, values_[key].dump()));
+  }
+  /// One number for all levels, or one each.
+  std::vector<int64_t> each(const char* key, size_t levels, int64_t fallback) const {
+    const auto at = values_.find(key);
+    if (at == values_.end() || !at->is_array()) return std::vector<int64_t>(levels, get<int64_t>(key, fallback));
+    const auto list = get<std::vector<int64_t>>(key, {});
+    if (list.size() != levels) refuse(key, fmt::format("a list of {}", levels));
+    return list;
+  }
+  /// The value must be `wanted`, or absent.
+  template <class T>
+  void only(const char* key, const T& wanted) const {
+    if (get<T>(key, wanted) != wanted) refuse(key, json(wanted).dump());
+  }
+  void absent(const char* key) const {
+    const auto at = values_.find(key);
+    if (at != values_.end() && !at->is_null() && *at != json(false)) refuse(key, "null");
+  }
+  bool has(const char* key) const { return values_.contains(key) && !values_[key].is_null(); }
+  [[noreturn]] void refuse(const char* key, const std::string& allowed) const {
+    throw ConfigError(fmt::format("{}: {} is {}; the unet of brume can be had with {} only", file_, key,
+                                  values_.contains(key) ? values_[key].dump() : "missing", allowed));
+  }
+
+ private:
+  json values_;
+  std::string file_;
+};
+
+void refuse_the_unknown(const Config& c) {
+  c.only<std::string>("act_fn", "silu");
+  c.only<double>("norm_eps", 1e-5);
+  c.only<int64_t>("downsample_padding", 1);
+  c.only<double>("mid_block_scale_factor", 1);
+  c.only<double>("resnet_out_scale_factor", 1);
+  c.only<int64_t>("conv_in_kernel", 3);
+  c.only<int64_t>("conv_out_kernel", 3);
+  c.only<std::string>("time_embedding_type", "positional");
+  c.only<bool>("flip_sin_to_cos", true);
+  c.only<double>("freq_shift", 0);
+  c.only<bool>("resnet_skip_time_act", false);
+  for (const char* key :
+       {"addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention",
+        "mid_block_only_cross_attention", "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
+        "cross_attention_norm", "center_input_sample", "attn_norm_num_groups", "class_embeddings_concat"})
+    c.absent(key);
+}
+
+/// Whether each level attends, from the names of its blocks.
+std::vector<bool> attention_of(const Config& c, const char* key, bool tokens, size_t levels) {
+  const std::string way = std::string_view(key).starts_with("down") ? "Down" : "Up";
+  const std::string plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain;
+  std::vector<bool> result;
+  for (const std::string& type : c.get<std::vector<std::string>>(key, {})) {
+    if (type != plain && type != attends) c.refuse(key, plain + " and " + attends);
+    result.push_back(type == attends);
+  }
+  if (result.size() != levels) c.refuse(key, fmt::format("a list of {}", levels));
+  return result;
+}
+
+void read_attention(const Config& c, DiffusersUnet& u) {
+  const size_t levels = u.channels.size();
+  u.attention = attention_of(c, "down_block_types", u.transformer(), levels);
+  std::vector<bool> up = attention_of(c, "up_block_types", u.transformer(), levels);
+  std::reverse(up.begin(), up.end());
+  if (up != u.attention) c.refuse("up_block_types", "the mirror image of down_block_types");
+  // Its models with tokens call the number of heads attention_head_dim (huggingface/diffusers#2011).
+  if (u.transformer()) {
+    u.heads = c.each(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", levels, 8);
+    u.depth = c.each("transformer_layers_per_block", levels, 1);
+  } else {
+    const std::vector<int64_t> widths = c.each("attention_head_dim", levels, 8);
+    for (size_t i = 0; i < levels; ++i)
+      u.heads.push_back(c.has("attention_head_dim") ? u.channels[i] / std::max<int64_t>(1, widths[i]) : 1);
+    u.depth.assign(levels, 1);
+  }
+  const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
+  c.only("mid_block_type", middle);
+  u.middle_attention = c.get("add_attention", true);
+}
+
+/// Where a module of diffusers stands here: prefixes with their dot, longest first not needed as none begins with another.
+std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) {
+  std::vector<std::pair<std::string, std::string>> all{{"conv_in.", "input_blocks.0.0."},
+                                                       {"conv_norm_out.", "out.0."},
+                                                       {"conv_out.", "out.2."},
+                                                       {"class_embedding.", "label_emb."},
+                                                       {"time_embedding.linear_1.", "time_embed.0."},
+                                                       {"time_embedding.linear_2.", "time_embed.2."}};
+  const auto add = [&](const std::string& from, const std::string& to) { all.emplace_back(from + ".", to + "."); };
+  const int64_t levels = int64_t(u.channels.size());
+  int64_t stage = 1;
+  for (int64_t i = 0; i < levels; ++i) {
+    for (int64_t j = 0; j < u.blocks; ++j, ++stage) {
+      add(fmt::format("down_blocks.{}.resnets.{}", i, j), fmt::format("input_blocks.{}.0", stage));
+      add(fmt::format("down_blocks.{}.attentions.{}", i, j), fmt::format("input_blocks.{}.1", stage));
+    }
+    add(fmt::format("down_blocks.{}.downsamplers.0.conv", i), fmt::format("input_blocks.{}.0.op", stage));
+    ++stage;
+  }
+  add("mid_block.resnets.0", "middle_block.0");
+  add("mid_block.attentions.0", "middle_block.1");
+  add("mid_block.resnets.1", u.middle_attention ? "middle_block.2" : "middle_block.1");
+  stage = 0;
+  for (int64_t i = 0; i < levels; ++i) {
+    for (int64_t j = 0; j <= u.blocks; ++j, ++stage) {
+      add(fmt::format("up_blocks.{}.resnets.{}", i, j), fmt::format("output_blocks.{}.0", stage));
+      add(fmt::format("up_blocks.{}.attentions.{}", i, j), fmt::format("output_blocks.{}.1", stage));
+    }
+    add(fmt::format("up_blocks.{}.upsamplers.0.conv", i),
+        fmt::format("output_blocks.{}.{}.conv", stage - 1, u.attention[size_t(levels - 1 - i)] ? 2 : 1));
+  }
+  return all;
+}
+
+/// The rest of a name, within a residual block or a plain attention block.
+std::string inner_name(const std::string& rest) {
+  static const std::vector<std::pair<std::string, std::string>> parts{{"norm1.", "in_layers.0."},
+                                                                      {"conv1.", "in_layers.2."},
+                                                                      {"time_emb_proj.", "emb_layers.1."},
+                                                                      {"norm2.", "out_layers.0."},
+                                                                      {"conv2.", "out_layers.3."},
+                                                                      {"conv_shortcut.", "skip_connection."},
+                                                                      {"group_norm.", "norm."},
+                                                                      {"to_q.", "q."},
+                                                                      {"to_k.", "k."},
+                                                                      {"to_v.", "v."},
+                                                                      {"query.", "q."},
+                                                                      {"key.", "k."},
+                                                                      {"value.", "v."},
+                                                                      {"to_out.0.", "proj_out."},
+                                                                      {"proj_attn.", "proj_out."}};
+  for (const auto& [from, to] : parts)
+    if (rest.starts_with(from)) return to + rest.substr(from.size());
+  return rest;
+}
+
+/// q, k and v of a plain attention block as one projection, a 1x1 convolution as CompVis has it.
+struct Qkv {
+  at::Tensor parts[3];
+  bool whole() const { return parts[0].defined() && parts[1].defined() && parts[2].defined(); }
+  at::Tensor joined() const {
+    const at::Tensor all = at::cat({parts[0], parts[1], parts[2]}, 0);
+    return all.dim() == 2 ? all.unsqueeze(-1) : all;
+  }
+};
+
+}  // namespace
+
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) {
+  std::ifstream stream(config);
+  if (!stream) throw ConfigError(fmt::format("{}: cannot be opened", config.string()));
+  const json values = json::parse(stream, nullptr, false);
+  if (!values.is_object()) throw ConfigError(fmt::format("{}: is not a JSON object", config.string()));
+  const Config c(values, config.string());
+  refuse_the_unknown(c);
+  DiffusersUnet u;
+  u.channels = c.get<std::vector<int64_t>>("block_out_channels", {320, 640, 1280, 1280});
+  if (u.channels.empty() || u.channels[0] < 1) c.refuse("block_out_channels", "a list of at least one number");
+  const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
+  u.context_width = tokens ? c.get<int64_t>("cross_attention_dim", 1280) : 0;
+  const std::vector<int64_t> blocks = c.each("layers_per_block", u.channels.size(), 2);
+  u.blocks = blocks[0];
+  for (const int64_t b : blocks)
+    if (b != u.blocks) c.refuse("layers_per_block", "the same number for all levels");
+  u.size = c.get<int64_t>("sample_size", 64);
+  u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
+  u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
+  u.classes = c.get<int64_t>("num_class_embeds", 0);
+  u.groups = c.get<int64_t>("norm_num_groups", 32);
+  u.dropout = c.get<double>("dropout", 0);
+  u.linear_projection = c.get("use_linear_projection", false);
+  const auto shift = c.get<std::string>("resnet_time_scale_shift", "default");
+  if (shift != "default" && shift != "scale_shift") c.refuse("resnet_time_scale_shift", "\"default\" and \"scale_shift\"");
+  u.scale_shift = shift == "scale_shift";
+  read_attention(c, u);
+  return u;
+}
+
+std::string DiffusersUnet::options() const {
+  std::vector<double> multipliers;
+  std::vector<int64_t> heights;
+  for (const int64_t c : channels) multipliers.push_back(double(c) / double(channels[0]));
+  bool same_heads = true, same_width = true;
+  int64_t first = -1;  // of the levels with heads
+  for (size_t i = 0; i < channels.size(); ++i) {
+    if (attention[i]) heights.push_back(size >> i);
+    if (!attention[i] && !(middle_attention && i + 1 == channels.size())) continue;
+    if (first < 0) first = int64_t(i);
+    same_heads = same_heads && heads[i] == heads[size_t(first)];
+    same_width = same_width && channels[i] * heads[size_t(first)] == channels[size_t(first)] * heads[i];
+  }
+  const size_t f = size_t(std::max<int64_t>(0, first));
+  if (!same_heads && !same_width)
+    throw ConfigError(fmt::format("attention_head_dim: {} heads in levels of {} channels are neither the same number nor the same width",
+                                  fmt::join(heads, ", "), fmt::join(channels, ", ")));
+  const std::string split = same_heads ? fmt::format("heads: {}", heads[f]) : fmt::format("head_channels: {}", channels[f] / heads[f]);
+  std::string yaml = fmt::format(
+      "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, {}, scale_shift: {}, "
+      "groups: {}, dropout: {}, attention_order: new",
+      channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
+  if (transformer())
+    yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
+  return yaml + "}";
+}
+
+NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
+  const auto prefixes = places(*this);
+  NamedTensors result;
+  std::map<std::string, Qkv> joined;
+  std::vector<std::string> unknown;
+  for (const NamedTensor& t : diffusers) {
+    const auto at = std::find_if(prefixes.begin(), prefixes.end(), [&](const auto& p) { return t.name.starts_with(p.first); });
+    if (at == prefixes.end()) {
+      unknown.push_back(t.name);
+      continue;
+    }
+    const bool block = t.name.find("attentions.") != std::string::npos || t.name.find("resnets.") != std::string::npos;
+    const bool transformed = transformer() && t.name.find("attentions.") != std::string::npos;
+    const std::string rest = t.name.substr(at->first.size()), name = block && !transformed ? inner_name(rest) : rest;
+    const size_t part = name.size() > 2 && name[1] == '.' ? std::string_view("qkv").find(name[0]) : std::string_view::npos;
+    if (part != std::string_view::npos) {
+      const std::string whole = at->second + "qkv" + name.substr(1);
+      joined[whole].parts[part] = t.tensor;
+      if (joined[whole].whole()) result.push_back({whole, joined[whole].joined()});
+    } else {
+      const bool projection = name == "proj_out.weight" && !transformed && t.tensor.dim() == 2;
+      result.push_back({at->second + name, projection ? t.tensor.unsqueeze(-1) : t.tensor});
+    }
+  }
+  if (!unknown.empty()) throw ConfigError(fmt::format("no place is known for {}", fmt::join(unknown, ", ")));
+  return result;
+}
+
+}  // namespace brume::io

@@ -1,0 +1,35 @@
+#pragma once
+// What conditioners of words share: which captions of a batch are replaced by the empty one, and each distinct one encoded once.
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/conditioner.h"
+
+namespace brume::nn {
+
+/// Distinct captions as the network sees them.
+struct EncodedCaptions {
+  Tensor context;  ///< [B, L, D]
+  Tensor mask{};   ///< [B, L] float32; undefined = all are tokens
+};
+using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::string>& captions)>;
+
+/// The condition of a batch: its captions, each replaced by the empty one with probability `dropout` while training; otherwise, where
+/// dropout > 0, the null condition of its negative captions. Where nothing is learned each is encoded alone, so that its bits do not
+/// depend on the others.
+Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);
+
+/// Warns on stderr of prompts too long for their context: once of each, and of the first ten only.
+class CutPrompts {
+ public:
+  void warn(const std::string& prompt, const std::string& cut, int64_t length) const;
+
+ private:
+  mutable std::mutex lock_;
+  mutable std::set<std::string> known_;
+};
+
+}  // namespace brume::nn

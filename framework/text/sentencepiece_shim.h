@@ -1,0 +1,33 @@
+#pragma once
+// What passes between libbrume and libbrume_sentencepiece.so: C only, no exceptions, no memory that one side frees for the other.
+// Debian 12's libsentencepiece and LibTorch carry clashing protobufs, so nothing of the one may be seen by the other (design.md, 9).
+#include <cstddef>
+
+extern "C" {
+
+/// Receives bytes; `to` is the caller's.
+typedef void (*BrumePut)(void* to, const char* bytes, size_t size);
+
+struct BrumeSentencePieceTraining {
+  int size;       ///< pieces, with the special ones
+  int fold_case;  ///< 1 = upper case is read as lower case
+  /// The next caption, or null after the last; it stays where it is until the next call.
+  const char* (*next)(void* from, size_t* size);
+  void* from;
+};
+
+/// Where a function fails it gives its reason to `error` and returns null or 0.
+struct BrumeSentencePiece {
+  void* (*open)(const char* model, size_t size, void* to, BrumePut error);
+  void (*close)(void* model);
+  int (*size)(const void* model);
+  void (*special)(const void* model, int ids[4]);  ///< unknown, begin, end, padding; -1 = there is none
+  int (*encode)(const void* model, const char* text, size_t size, void* to, void (*put)(void* to, int id), BrumePut error);
+  int (*decode)(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error);
+  void (*piece)(const void* model, int id, void* to, BrumePut text);
+  int (*train)(const BrumeSentencePieceTraining* training, void* to, BrumePut model, BrumePut error);
+};
+
+/// The one symbol of the library.
+typedef const BrumeSentencePiece* (*BrumeSentencePieceEntry)();
+}

@@ -1,0 +1,19 @@
+#pragma once
+// UTF-8 (RFC 3629).
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace brume::text {
+
+/// The first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing where all is well.
+std::optional<size_t> invalid_utf8(std::string_view text);
+/// The characters of valid UTF-8.
+std::vector<char32_t> characters(std::string_view text);
+void append_utf8(std::string& to, char32_t character);
+/// In quotes for a message: short, and printable whatever it holds.
+std::string quoted(std::string_view text);
+
+}  // namespace brume::text

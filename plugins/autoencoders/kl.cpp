@@ -1,0 +1,86 @@
+// The KL-regularised autoencoder of latent diffusion (Rombach et al. 2022, sec. 3.1 and app. G), a variational autoencoder (Kingma &
+// Welling 2014) of little weight on its prior:
+//
+//   q(z | x) = N(mean(x), exp(logvar(x))),   z = mean + exp(logvar / 2) noise
+//   KL(q || N(0, 1)) = 1/2 sum (mean^2 + exp(logvar) - 1 - logvar)        summed over a latent, averaged over the images
+//   latent = scale (z - shift)
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/randn.h>
+
+#include "config/registry.h"
+#include "core/autoencoder.h"
+#include "nn/first_stage.h"
+#include "nn/latents.h"
+
+namespace brume::plugins {
+namespace {
+
+class Kl final : public Autoencoder {
+ public:
+  struct Options : nn::FirstStageOptions {
+    double kl_weight = 1e-6, scale = 1, shift = 0;
+    void declare(Fields& f) {
+      nn::FirstStageOptions::declare(f);
+      f.field("kl_weight", kl_weight, "weight of the KL term, a sum over a latent", at_least(0));
+      f.field("scale", scale, "factor that gives the latents unit variance; measured at the end of training", more_than(0));
+      f.field("shift", shift, "mean of the latents before scaling");
+    }
+  };
+  static void check(const Options& o, const Context& context) { o.nn::FirstStageOptions::check(context.image); }
+
+  Kl(const Options& o, const Context& context)
+      : o_(o), dtype_(context.dtype), build_(context.seed), network_(build_, o, context.image, 2 * o.latent_channels) {}
+
+  ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, o_.ratio()); }
+  ImageShape moments(const ImageShape& image) const override { return nn::latent_shape(image, 2 * o_.latent_channels, o_.ratio()); }
+  std::vector<Weight> weights() const override { return build_.weights(); }
+  Tensor last_layer() const override { return network_.last_layer(); }
+
+  /// Mean and log variance, each [B, latent_channels, h, w], one after the other.
+  Tensor encode_moments(const Tensor& images) const override { return moments_of(images.to(dtype_), nullptr); }
+  Tensor latents_of(const Tensor& moments, at::Generator* random) const override {
+    return (drawn(moments.to(at::kFloat), random) - o_.shift) * o_.scale;
+  }
+  Tensor decode(const Tensor& latents) const override {
+    const Tensor z = latents.to(at::kFloat) / o_.scale + o_.shift;
+    return network_.decode(z.to(dtype_), nullptr).to(at::kFloat);
+  }
+
+  Reconstruction reconstruct(const Tensor& images, at::Generator& random) const override {
+    const Tensor moments = moments_of(images, &random);
+    const Tensor mean = moments.narrow(1, 0, o_.latent_channels), logvar = moments.narrow(1, o_.latent_channels, o_.latent_channels);
+    const Tensor kl = (mean * mean + logvar.exp() - 1 - logvar).sum() * (0.5 / double(images.size(0)));
+    const Tensor z = drawn(moments, &random);
+    return {network_.decode(z.to(images.scalar_type()), &random), kl * o_.kl_weight, z};
+  }
+
+ private:
+  /// In float32, the log variance within what its exponential bears.
+  Tensor moments_of(const Tensor& images, at::Generator* dropout) const {
+    const Tensor h = wide(network_.encode(images, dropout));
+    return at::cat({h.narrow(1, 0, o_.latent_channels), h.narrow(1, o_.latent_channels, o_.latent_channels).clamp(-30, 20)}, 1);
+  }
+  Tensor drawn(const Tensor& moments, at::Generator* random) const {
+    const Tensor mean = moments.narrow(1, 0, o_.latent_channels);
+    if (!random) return mean;
+    const Tensor noise = at::randn(mean.sizes(), *random, at::TensorOptions().dtype(at::kFloat)).to(mean.device());
+    return mean + (moments.narrow(1, o_.latent_channels, o_.latent_channels) * 0.5).exp() * noise;
+  }
+  static Tensor wide(const Tensor& t) { return t.scalar_type() == at::kDouble ? t : t.to(at::kFloat); }
+
+  Options o_;
+  at::ScalarType dtype_;
+  nn::Builder build_;
+  nn::FirstStageNetwork network_;
+};
+
+}  // namespace
+
+void register_autoencoder_kl(Registry& r) {
+  r.add<Autoencoder, Kl>("kl", "the KL-regularised autoencoder of latent diffusion and Stable Diffusion");
+}
+
+}  // namespace brume::plugins

@@ -1,0 +1,136 @@
+// An image as condition, laid beside the network's input channel by channel.
+//
+//   low_resolution   the image in 1 / factor of its size, enlarged to the latent's: super-resolution (Saharia et al. 2021, "Image
+//                    Super-Resolution via Iterative Refinement"; Rombach et al. 2022, sec. 4.4)
+//   masked           the mask (1 = to be made anew), then the latent of the image with the masked part grey: inpainting (Rombach et al.
+//                    2022, sec. 4.5). While training, masks are drawn: boxes, and all of the image now and then.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/adaptive_max_pool2d.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/upsample_bilinear2d.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "config/registry.h"
+#include "core/autoencoder.h"
+#include "core/conditioner.h"
+
+namespace brume::plugins {
+namespace {
+
+enum class Given { low_resolution, masked };
+
+struct ConcatImageOptions {
+  Given image = Given::low_resolution;
+  int64_t factor = 4;
+  double dropout = 0;
+  void declare(Fields& f) {
+    f.choice("image", image, "what is known of an image: it all, small (super-resolution), or a part of it (inpainting)",
+             {{"low_resolution", Given::low_resolution}, {"masked", Given::masked}});
+    f.field("factor", factor, "how many times smaller low_resolution is", within(2, 64));
+    f.field("dropout", dropout, "probability of a blank condition while training; 0 = no null condition, so no cfg", within(0, 1));
+  }
+};
+
+/// One to three boxes an image, or, once in ten, all of it: [B, 1, H, W].
+Tensor drawn_masks(int64_t count, const ImageShape& shape, at::Generator& random) {
+  const Tensor masks = at::zeros({count, 1, shape.height, shape.width}), draws = at::rand({count, 14}, random, at::kDouble);
+  for (int64_t i = 0; i < count; ++i) {
+    const double* u = draws.data_ptr<double>() + 14 * i;
+    Tensor mask = masks[i][0];
+    if (u[0] < 0.1) {
+      mask.fill_(1);
+      continue;
+    }
+    for (int64_t box = 0; box < 1 + int64_t(u[1] * 3); ++box) {
+      const double* b = u + 2 + 4 * box;
+      const auto part = [](double size, double place, int64_t side) {
+        const int64_t length = std::max<int64_t>(1, std::llround((0.15 + 0.45 * size) * double(side)));
+        return std::pair(int64_t(place * double(side - length + 1)), length);
+      };
+      const auto [top, height] = part(b[0], b[1], shape.height);
+      const auto [left, width] = part(b[2], b[3], shape.width);
+      mask.narrow(0, top, height).narrow(1, left, width).fill_(1);
+    }
+  }
+  return masks;
+}
+
+class ImageBeside final : public ConditionEncoder {
+ public:
+  explicit ImageBeside(const ConcatImageOptions& o) : o_(o) {}
+
+  Condition encode(const ConditionRequest& request) const override {
+    if (!request.images.defined())
+      throw ConfigError(
+          "this model makes images out of others (conditioner: concat_image), and none is given; encoded data sets have none");
+    const at::NoGradGuard no_grad;
+    Condition condition;
+    condition.image = (o_.image == Given::masked ? masked(request) : low_resolution(request)).to(request.device);
+    if (o_.dropout == 0) return condition;
+    condition.null = std::make_shared<Condition>(Condition{.image = at::zeros_like(condition.image)});
+    if (!request.dropout) return condition;
+    const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout, at::kDouble) >= o_.dropout;
+    condition.image = condition.image * kept.to(condition.image.options());
+    return condition;
+  }
+
+ private:
+  Tensor low_resolution(const ConditionRequest& request) const {
+    const ImageShape& whole = request.shape;
+    const int64_t height = whole.height / o_.factor, width = whole.width / o_.factor;
+    Tensor image = request.images;
+    if (image.size(2) == whole.height && image.size(3) == whole.width) image = at::adaptive_avg_pool2d(image, {height, width});
+    if (image.size(2) != height || image.size(3) != width)
+      throw ConfigError(
+          fmt::format("an image of {} by {} (height by width) is given; this model makes {} by {} out of {} by {}, or out of a "
+                      "large one that it makes small itself",
+                      image.size(2), image.size(3), whole.height, whole.width, height, width));
+    const ImageShape z = request.first_stage->latent(whole);
+    if (image.size(2) == z.height && image.size(3) == z.width) return image;
+    return at::upsample_bilinear2d(image, {z.height, z.width}, false);
+  }
+
+  static Tensor masked(const ConditionRequest& request) {
+    Tensor mask = request.masks;
+    if (!mask.defined() && request.dropout) mask = drawn_masks(request.images.size(0), request.shape, *request.dropout);
+    if (!mask.defined()) throw ConfigError("this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
+    mask = mask.to(request.images.options());
+    const Tensor latent = request.first_stage->encode(request.images * (mask < 0.5));
+    return at::cat({std::get<0>(at::adaptive_max_pool2d(mask, {latent.size(2), latent.size(3)})), latent.to(mask.scalar_type())}, 1);
+  }
+
+  ConcatImageOptions o_;
+};
+
+class ConcatImage final : public Conditioner {
+ public:
+  using Options = ConcatImageOptions;
+  explicit ConcatImage(const Options& o) : o_(o) {}
+  int64_t image_channels(const ImageShape& image, const ImageShape& latent) const override {
+    if (o_.image == Given::masked) return latent.channels + 1;
+    if (image.height % o_.factor || image.width % o_.factor)
+      throw ConfigError(fmt::format("factor: {} does not divide the image's {} by {}", o_.factor, image.height, image.width));
+    return image.channels;
+  }
+  bool has_null() const override { return o_.dropout > 0; }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ImageBeside>(o_); }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_conditioner_concat_image(Registry& r) {
+  r.add<Conditioner, ConcatImage>("concat_image", "an image beside the input: super-resolution, inpainting");
+}
+
+}  // namespace brume::plugins

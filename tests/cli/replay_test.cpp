@@ -1,0 +1,90 @@
+// brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts where there are none.
+#include <gtest/gtest.h>
+
+#include "io/image.h"
+#include "support/process.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+class Replay : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    folder_->file(
+        "m.yaml",
+        "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
+        "  conditioner: {type: class_label, classes: 5, dropout: 0.2}\n  parameterization: v\n"
+        "train: {data: shapes, batch: 4, steps: 4, preview: {count: 0}}\nsample: {steps: 4}\n");
+    const Finished done = at({"train", "m.yaml", "--out", "m"});
+    ASSERT_EQ(done.code, 0) << done.err;
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
+  static Finished sample(std::vector<std::string> more) {
+    std::vector<std::string> words{"sample", "m/model.safetensors", "--precision", "fp32"};
+    words.insert(words.end(), more.begin(), more.end());
+    return at(words);
+  }
+  static io::Image image(const std::string& name) { return io::read_image((folder_->path() / name).string()); }
+  static std::string said(std::vector<std::string> words) {
+    const Finished done = at(std::move(words));
+    EXPECT_EQ(done.code, 2);
+    return without(done.err, *folder_);
+  }
+  static TempFolder* folder_;
+};
+TempFolder* Replay::folder_ = nullptr;
+
+TEST_F(Replay, OneImageOfMany) {
+  ASSERT_EQ(sample({"-n", "6", "--cfg", "3", "--seed", "7", "--steps", "3", "--set", "sample.guidance=[clip]", "-o", "all"}).code, 0);
+  const Finished done = at({"sample", "--from", "all/00004.png", "-o", "again.png"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_EQ(image("again.png"), image("all/00004.png"));
+  ASSERT_EQ(at({"sample", "--from", "all/00004.png", "-o", "other.png", "--seed", "8"}).code, 0);
+  EXPECT_NE(image("other.png"), image("all/00004.png")) << "an option given besides replaces the image's own";
+  ASSERT_EQ(at({"sample", "-o", "here.png", "--from=again.png", "m/model.safetensors"}).code, 0);
+  EXPECT_EQ(image("here.png"), image("again.png")) << "what is made again can be made again";
+}
+
+TEST_F(Replay, AGrid) {
+  ASSERT_EQ(sample({"--classes", "star,circle", "-n", "3", "--sampler", "{type: ddim, eta: 1}", "-o", "grid.png"}).code, 0);
+  ASSERT_EQ(at({"sample", "--from", "grid.png", "-o", "grid2.png"}).code, 0);
+  EXPECT_EQ(image("grid.png"), image("grid2.png"));
+}
+
+TEST_F(Replay, Pieces) {
+  ASSERT_EQ(sample({"-n", "5", "-o", "whole"}).code, 0);
+  ASSERT_EQ(sample({"-n", "2", "--first", "3", "-o", "piece"}).code, 0);
+  for (const char* name : {"00003.png", "00004.png"}) EXPECT_EQ(image(std::string("whole/") + name), image(std::string("piece/") + name));
+}
+
+TEST_F(Replay, OtherSizes) {
+  ASSERT_EQ(sample({"-n", "1", "--height", "12", "--width", "20", "-o", "size.png"}).code, 0);
+  EXPECT_EQ(image("size.png").height, 12);
+  EXPECT_EQ(image("size.png").width, 20);
+  ASSERT_EQ(at({"sample", "--from", "size.png", "-o", "size2.png"}).code, 0);
+  EXPECT_EQ(image("size.png"), image("size2.png"));
+}
+
+TEST_F(Replay, Mistakes) {
+  EXPECT_EQ(said({"sample", "--from", "no.png"}), "error: --from: there is no file 'no.png'\n");
+  io::write_png((folder_->path() / "plain.png").string(), io::Image(4, 4, 3));
+  EXPECT_EQ(said({"sample", "--from", "plain.png"}),
+            "error: --from: plain.png does not tell how it was made (it has no text 'brume.arguments')\n");
+  io::write_png((folder_->path() / "bad.png").string(), io::Image(4, 4, 3), {{"brume.arguments", "[\"a\", 1]"}});
+  EXPECT_EQ(said({"sample", "--from", "bad.png"}), "error: --from: bad.png: its text 'brume.arguments' is damaged\n");
+  const std::string model = "m/model.safetensors";
+  EXPECT_EQ(said({"sample", model, "--prompt", "a star"}),
+            "error: --prompt: this model is not asked in words; --classes names what it makes\n");
+  EXPECT_EQ(said({"sample", model, "--negative", "a star"}),
+            "error: --negative: this model is not asked in words; --classes names what it makes\n");
+  EXPECT_EQ(said({"sample", model, "--prompts", "none.txt"}), "error: --prompts: there is no file 'none.txt'\n");
+  EXPECT_EQ(said({"sample", model, "--height", "9"}),
+            "error: the network takes images whose sides are multiples of 2, and 9 by 8 are not; the nearest is 10 by 8\n");
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,80 @@
+#include "replay.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "config/errors.h"
+#include "io/image.h"
+
+namespace brume::tools {
+namespace {
+
+constexpr const char* key = "brume.arguments";
+
+/// As a shell takes it.
+std::string quoted(const std::string& argument) {
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("-_./:=,+@%").find(c) != std::string_view::npos;
+  };
+  if (!argument.empty() && std::all_of(argument.begin(), argument.end(), plain)) return argument;
+  std::string text = "'";
+  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+std::vector<std::string> arguments_in(const std::string& file) {
+  if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--from: there is no file '{}'", file));
+  const auto text = io::read_png_text(file);
+  const auto it = text.find(key);
+  if (it == text.end()) throw ConfigError(fmt::format("--from: {} does not tell how it was made (it has no text '{}')", file, key));
+  const auto json = nlohmann::json::parse(it->second, nullptr, false);
+  std::vector<std::string> arguments;
+  if (json.is_array())
+    for (const auto& item : json)
+      if (item.is_string()) arguments.push_back(item.get<std::string>());
+  if (arguments.empty() || arguments.size() != json.size() || arguments.size() % 2 == 0)
+    throw ConfigError(fmt::format("--from: {}: its text '{}' is damaged", file, key));
+  return arguments;
+}
+
+std::string option_of(const std::string& argument) {
+  if (argument.starts_with("-n")) return "--count";
+  return argument.substr(0, argument.find('='));
+}
+
+}  // namespace
+
+std::map<std::string, std::string> origin_text(const std::vector<std::string>& arguments) {
+  std::string command;
+  for (const std::string& a : arguments) command += (command.empty() ? "" : " ") + quoted(a);
+  return {{"brume", command}, {key, nlohmann::json(arguments).dump()}};
+}
+
+std::vector<std::string> replayed(std::vector<std::string> arguments) {
+  const auto from =
+      std::find_if(arguments.begin(), arguments.end(), [](const std::string& a) { return a == "--from" || a.starts_with("--from="); });
+  if (from == arguments.end() || std::find(arguments.begin(), from, "sample") == from) return arguments;
+  auto after = from + 1;
+  std::string file;
+  if (from->starts_with("--from="))
+    file = from->substr(7);
+  else if (after != arguments.end())
+    file = *after++;
+  std::vector<std::string> stored = arguments_in(file);
+  if (after != arguments.end() && !after->starts_with("-")) stored[0] = *after++;  // another checkpoint
+  std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
+  const auto given = [&](const std::string& option) {
+    return std::any_of(arguments.begin(), arguments.end(),
+                       [&](const std::string& a) { return a.starts_with("-") && option_of(a) == option; });
+  };
+  rest.push_back(stored[0]);
+  for (size_t i = 1; i + 1 < stored.size(); i += 2)
+    if (!given(stored[i])) rest.push_back(fmt::format("{}={}", stored[i], stored[i + 1]));
+  rest.insert(rest.end(), tail.begin(), tail.end());
+  return rest;
+}
+
+}  // namespace brume::tools
