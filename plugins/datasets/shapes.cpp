@@ -1,11 +1,14 @@
-// Procedural pictures of a coloured form on a plain ground: an endless, labelled and captioned data set that needs no files.
+// Procedural pictures of one coloured form, or of two, on a plain ground: an endless, labelled and captioned data set that needs no files.
 //
 // Image `index` follows from (seed, index) alone, so it is the same in any order and on any thread: the draws are splitmix64
 // (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", 2014) started at a hash of the two.
-// Forms are signed distances, negative inside (Quilez, "2D distance functions", iquilezles.org/articles/distfunctions2d);
-// anti-aliasing is `coverage = clamp(1/2 - distance, 0, 1)` with the distance from the pixel's centre in pixels.
+// Two objects stand beside or above each other: they lie at least the sum of their reaches apart along the relation's axis, so that they
+// never touch, and at most half of that distance across it, so that the relation is plain. They differ in form or colour.
+//
+// A split is of captions, not of images: a caption (without its background) is of `test` where
+// splitmix64(FNV-1a(caption)) mod 1000 < 1000 held_out, and a scene that is not of the split is drawn again. So no caption of `test` is
+// ever seen in `train`, whatever the seed.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numbers>
@@ -20,16 +23,19 @@
 #include "config/suggest.h"
 #include "core/dataset.h"
 #include "core/seed.h"
+#include "io/shapes_world.h"
 
 namespace brume::plugins {
 namespace {
 
+using namespace io::world;
+
 constexpr double pi = std::numbers::pi;
 
-/// The draws of one image.
+/// The draws of one image; another `attempt` draws another.
 class Random {
  public:
-  Random(uint64_t seed, uint64_t index) : stream_(mix_seed(seed, 0, index)) {}
+  Random(uint64_t seed, uint64_t attempt, uint64_t index) : stream_(mix_seed(seed, attempt, index)) {}
   double uniform() { return stream_.uniform(); }
   double between(double lo, double hi) { return lo + (hi - lo) * uniform(); }
   size_t below(size_t n) { return static_cast<size_t>(uniform() * static_cast<double>(n)); }
@@ -38,167 +44,27 @@ class Random {
   SplitMix stream_;
 };
 
-struct Point {
-  double x = 0, y = 0;  // y points up
-};
-Point operator-(Point a, Point b) { return {a.x - b.x, a.y - b.y}; }
-double dot(Point a, Point b) { return a.x * b.x + a.y * b.y; }
-
-// ---- Forms: signed distances, each about as large as the unit circle -----------------------------------------------------
-
-double disc(Point p, Point centre, double radius) { return std::hypot(p.x - centre.x, p.y - centre.y) - radius; }
-
-double polygon(std::span<const Point> corners, Point p) {
-  double squared = dot(p - corners[0], p - corners[0]);
-  bool inside = false;
-  Point from = corners.back();
-  for (const Point to : corners) {
-    const Point edge = from - to, w = p - to;
-    const double along = std::clamp(dot(w, edge) / dot(edge, edge), 0.0, 1.0);
-    const Point off = {w.x - along * edge.x, w.y - along * edge.y};
-    squared = std::min(squared, dot(off, off));
-    // The horizontal ray from p crosses this edge.
-    if ((p.y >= to.y) == (p.y < from.y) && (edge.x * w.y > edge.y * w.x) == (p.y >= to.y)) inside = !inside;
-    from = to;
-  }
-  return inside ? -std::sqrt(squared) : std::sqrt(squared);
-}
-
-/// A star of N points, its inner corners at `inner` times the radius of its outer ones; at cos(pi/N) it is the regular polygon.
-template <size_t N>
-std::array<Point, 2 * N> star_corners(double radius, double inner, double first_angle) {
-  std::array<Point, 2 * N> corners;
-  for (size_t i = 0; i < corners.size(); ++i) {
-    const double r = i % 2 == 0 ? radius : radius * inner, angle = first_angle + pi * static_cast<double>(i) / N;
-    corners[i] = {r * std::cos(angle), r * std::sin(angle)};
-  }
-  return corners;
-}
-
-double circle(Point p) { return disc(p, {}, 0.92); }
-double ring(Point p) { return std::abs(disc(p, {}, 0.71)) - 0.24; }
-double moon(Point p) { return std::max(disc(p, {0.05, 0}, 0.95), -disc(p, {0.5, 0.14}, 0.78)); }
-
-double square(Point p) {
-  static constexpr std::array<Point, 4> corners = {{{0.78, 0.78}, {-0.78, 0.78}, {-0.78, -0.78}, {0.78, -0.78}}};
-  return polygon(corners, p);
-}
-double triangle(Point p) {
-  static const auto corners = star_corners<3>(1.05, 0.5, pi / 2);
-  return polygon(corners, {p.x, p.y + 0.1});  // lower than its centre of mass: it looks centred so
-}
-double star(Point p) {
-  static const auto corners = star_corners<5>(1.08, 0.42, pi / 2);
-  return polygon(corners, p);
-}
-double cross(Point p) {
-  constexpr double a = 0.94, b = 0.32;
-  static constexpr std::array<Point, 12> corners = {
-      {{b, a}, {-b, a}, {-b, b}, {-a, b}, {-a, -b}, {-b, -b}, {-b, -a}, {b, -a}, {b, -b}, {a, -b}, {a, b}, {b, b}}};
-  return polygon(corners, p);
-}
-double heart(Point p) {
-  constexpr double scale = 1.62;
-  const double x = std::abs(p.x) / scale, y = p.y / scale + 0.54;
-  if (x + y > 1) return scale * disc({x, y}, {0.25, 0.75}, std::sqrt(2) / 4);
-  const double diagonal = std::max(x + y, 0.0) / 2;
-  const double distance = std::min(std::hypot(x, y - 1), std::hypot(x - diagonal, y - diagonal));
-  return x > y ? scale * distance : -scale * distance;
-}
-
-constexpr double reach = 1.12;  // no form leaves the circle of this radius
-
-struct Form {
-  std::string_view word;
-  double (*distance)(Point);
-};
-constexpr std::array<Form, 8> forms = {{{"circle", circle},
-                                        {"square", square},
-                                        {"triangle", triangle},
-                                        {"star", star},
-                                        {"cross", cross},
-                                        {"ring", ring},
-                                        {"heart", heart},
-                                        {"moon", moon}}};
-
-// ---- The other words -----------------------------------------------------------------------------------------------------
-
-struct Rgb {
-  double r = 0, g = 0, b = 0;  // 0..1
-};
-Rgb blend(Rgb a, Rgb b, double t) { return {a.r + t * (b.r - a.r), a.g + t * (b.g - a.g), a.b + t * (b.b - a.b)}; }
-
-struct Colour {
-  std::string_view word;
-  Rgb rgb;
-};
-constexpr std::array<Colour, 8> colours = {{{"red", {0.88, 0.16, 0.18}},
-                                            {"green", {0.18, 0.68, 0.28}},
-                                            {"blue", {0.16, 0.38, 0.92}},
-                                            {"yellow", {0.97, 0.82, 0.12}},
-                                            {"purple", {0.58, 0.24, 0.78}},
-                                            {"orange", {0.96, 0.52, 0.10}},
-                                            {"pink", {0.97, 0.50, 0.70}},
-                                            {"cyan", {0.12, 0.74, 0.80}}}};
-
-struct Size {
-  std::string_view word;
-  double lo, hi;  // diameter over the image's smaller side; a gap between two words keeps them apart
-};
-constexpr std::array<Size, 3> sizes = {{{"small", 0.40, 0.50}, {"medium", 0.56, 0.66}, {"large", 0.72, 0.84}}};
-
-struct Background {
-  std::string_view word;
-  double lo, hi;  // grey level
-  double rise;    // how much lighter the other end is
-  double noise;   // of each pixel
-};
-constexpr std::array<Background, 4> backgrounds = {
-    {{"dark", 0.06, 0.18, 0, 0}, {"light", 0.84, 0.95, 0, 0}, {"gradient", 0.04, 0.16, 0.34, 0}, {"noisy", 0.16, 0.26, 0, 0.14}}};
-
-template <class Words>
-std::vector<std::string> names(const Words& words) {
-  std::vector<std::string> all;
-  for (const auto& w : words) all.emplace_back(w.word);
-  return all;
-}
-template <class Words>
-const auto& find(const Words& words, std::string_view word) {
-  return *std::find_if(words.begin(), words.end(), [&](const auto& w) { return w.word == word; });
+/// In [0, 1000), of a caption.
+uint64_t share(const std::string& caption) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : caption) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  return SplitMix(hash).below(1000);
 }
 
 // ---- A scene and its picture ---------------------------------------------------------------------------------------------
 
 struct Object {
-  std::string form, colour, size;  // the words of the caption; no colour in a grey image
-  double (*distance)(Point);
+  Placed place;
   Rgb rgb;
-  Point centre;  // in pixels from the top left corner, y down
-  double radius, angle;
 };
 
 struct Scene {
-  std::string background;
+  Caption caption;
   Rgb from, to;     // of the ground, along `direction`
   Point direction;  // of length 1, y down
   double noise;
   std::vector<Object> objects;
 };
-
-std::string caption(const Scene& scene) {
-  std::string text;
-  for (const Object& o : scene.objects)
-    text += (text.empty() ? "a " : " and a ") + o.size + (o.colour.empty() ? "" : " " + o.colour) + " " + o.form;
-  return text + " on a " + scene.background + " background";
-}
-
-double coverage(const Object& o, Point pixel) {
-  const Point p = pixel - o.centre;
-  const double far = o.radius * reach + 1;
-  if (dot(p, p) > far * far) return 0;
-  const double c = std::cos(o.angle) / o.radius, s = std::sin(o.angle) / o.radius;
-  return std::clamp(0.5 - o.radius * o.distance({c * p.x - s * p.y, -s * p.x - c * p.y}), 0.0, 1.0);
-}
 
 /// Values are those of an 8-bit image, as every other data set's are.
 float pixel_value(double v) { return static_cast<float>(std::round(255 * std::clamp(v, 0.0, 1.0)) / 127.5 - 1); }
@@ -215,7 +81,7 @@ void render(const Scene& scene, const ImageShape& shape, Random& random, std::sp
       const double n = scene.noise * random.between(-1, 1);
       c = {c.r + n, c.g + n, c.b + n};
     }
-    for (const Object& o : scene.objects) c = blend(c, o.rgb, coverage(o, pixel));
+    for (const Object& o : scene.objects) c = blend(c, o.rgb, coverage(o.place, pixel));
     pixels[i] = pixel_value(c.r);
     if (shape.channels == 1) continue;
     pixels[plane + i] = pixel_value(c.g);
@@ -226,27 +92,42 @@ void render(const Scene& scene, const ImageShape& shape, Random& random, std::sp
 class Shapes final : public Dataset {
  public:
   enum class Label { form, colour, form_colour };
+  enum class Wording { full, brief };
+  enum class Split { all, train, test };
 
   struct Options {
     int64_t seed = 0;
     Label label = Label::form;
+    std::vector<int64_t> objects = {1};
     std::vector<std::string> forms = {"circle", "square", "triangle", "star", "cross"};
     std::vector<std::string> colours = {"red", "green", "blue", "yellow", "purple", "orange"};
     std::vector<std::string> sizes = {"small", "large"};
     std::vector<std::string> backgrounds = {"dark", "light", "gradient"};
     double position = 0.7;
     double rotation = 12;
+    Wording caption = Wording::full;
+    Split split = Split::all;
+    double held_out = 0.1;
 
     void declare(Fields& f) {
       f.field("seed", seed, "image i is a function of (seed, i)");
-      f.choice("label", label, "what the classes are",
+      f.choice("label", label, "what the classes are; of the first object, where there are two",
                {{"form", Label::form}, {"colour", Label::colour}, {"form_colour", Label::form_colour}});
-      words(f, "forms", forms, names(plugins::forms));
-      words(f, "colours", colours, names(plugins::colours));
-      words(f, "sizes", sizes, names(plugins::sizes));
-      words(f, "backgrounds", backgrounds, names(plugins::backgrounds));
+      f.field("objects", objects, "how many there are in an image, drawn uniformly from these; of two, the caption tells the relation",
+              within(1, 2));
+      f.require(!objects.empty() && objects.size() <= 2 && (objects.size() < 2 || objects[0] != objects[1]), "objects",
+                "is [1], [2] or [1, 2]");
+      words(f, "forms", forms, names(io::world::forms));
+      words(f, "colours", colours, names(io::world::colours));
+      words(f, "sizes", sizes, names(io::world::sizes));
+      words(f, "backgrounds", backgrounds, names(io::world::backgrounds));
       f.field("position", position, "0 = centred, 1 = anywhere in the image", within(0, 1));
       f.field("rotation", rotation, "the largest turn to either side, in degrees", within(0, 180));
+      f.choice("caption", caption, "full: '... on a dark background'; short: the background goes without saying",
+               {{"full", Wording::full}, {"short", Wording::brief}});
+      f.choice("split", split, "of the captions, by their hash, whatever the background: no caption of test is in train",
+               {{"all", Split::all}, {"train", Split::train}, {"test", Split::test}});
+      f.field("held_out", held_out, "share of the captions that the split 'test' has", within(0, 1));
     }
 
    private:
@@ -271,6 +152,14 @@ class Shapes final : public Dataset {
       throw ConfigError("shapes draws images of 1 or 3 channels, the model wants " + shape.text());
     if (shape.channels == 1 && o.label != Label::form)
       throw ConfigError("the model's images (" + shape.text() + ") are grey, so the label cannot be a colour; use label: form");
+    const bool pairs = std::find(o.objects.begin(), o.objects.end(), 2) != o.objects.end();
+    if (pairs && o.forms.size() == 1 && (o.colours.size() == 1 || shape.channels == 1))
+      throw ConfigError("two objects differ in form or colour; name more 'forms'" +
+                        std::string(shape.channels == 1 ? " (the images are grey)" : " or 'colours'"));
+    for (const int64_t objects : o.objects)
+      if (!any_in_split(o, objects == 2, shape.channels == 3))
+        throw ConfigError("no caption of " + std::string(objects == 2 ? "two objects" : "one object") + " is in the split '" +
+                          (o.split == Split::test ? "test" : "train") + "'; change held_out, or add words");
   }
 
   Shapes(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -285,16 +174,51 @@ class Shapes final : public Dataset {
   const std::vector<std::string>& classes() const override { return classes_; }
 
   Annotation read(int64_t index, uint64_t /*draw*/, std::span<float> pixels) const override {
-    Random random(static_cast<uint64_t>(o_.seed), static_cast<uint64_t>(index));
-    const size_t form = random.below(o_.forms.size()), colour = random.below(o_.colours.size());
-    Scene scene = ground(random);
-    scene.objects.push_back(object(random, o_.forms[form], o_.colours[colour], scene));
-    render(scene, shape_, random, pixels);
-    return {.label = static_cast<int64_t>(label(form, colour)), .caption = caption(scene)};
+    const uint64_t seed = static_cast<uint64_t>(o_.seed), i = static_cast<uint64_t>(index);
+    constexpr uint64_t stream_of_counts = 1, stream_of_attempts = 16;
+    int64_t count = o_.objects[0];
+    if (o_.objects.size() > 1) count = o_.objects[SplitMix(mix_seed(seed, stream_of_counts, i)).below(o_.objects.size())];
+    for (uint64_t attempt = 0;; ++attempt) {
+      Random random(seed, attempt == 0 ? 0 : stream_of_attempts + attempt, i);
+      size_t label = 0;
+      Scene scene = count == 1 ? single(random, label) : pair(random, label);
+      if (!in_split(o_, scene.caption)) continue;
+      render(scene, shape_, random, pixels);
+      if (o_.caption == Wording::brief) scene.caption.background.clear();
+      return {.label = static_cast<int64_t>(label), .caption = text_of(scene.caption)};
+    }
   }
 
  private:
-  size_t label(size_t form, size_t colour) const {
+  static bool in_split(const Options& o, Caption caption) {
+    if (o.split == Split::all) return true;
+    caption.background.clear();
+    const bool test = static_cast<double>(share(text_of(caption))) < 1000 * o.held_out;
+    return test == (o.split == Split::test);
+  }
+  static std::vector<Described> every_object(const Options& o, bool coloured) {
+    std::vector<Described> all;
+    for (const std::string& size : o.sizes)
+      for (const std::string& form : o.forms) {
+        if (!coloured) all.push_back({size, "", form});
+        for (size_t c = 0; coloured && c < o.colours.size(); ++c) all.push_back({size, o.colours[c], form});
+      }
+    return all;
+  }
+  static bool any_in_split(const Options& o, bool pairs, bool coloured) {
+    if (o.split == Split::all) return true;
+    const std::vector<Described> objects = every_object(o, coloured);
+    for (const Described& a : objects) {
+      if (!pairs && in_split(o, {{a}, "", ""})) return true;
+      for (size_t b = 0; pairs && b < objects.size(); ++b)
+        for (const Relation& r : relations)
+          if (differ(a, objects[b]) && in_split(o, {{a, objects[b]}, std::string(r.word), ""})) return true;
+    }
+    return false;
+  }
+  static bool differ(const Described& a, const Described& b) { return a.form != b.form || a.colour != b.colour; }
+
+  size_t label_of(size_t form, size_t colour) const {
     if (o_.label == Label::form) return form;
     if (o_.label == Label::colour) return colour;
     return form * o_.colours.size() + colour;
@@ -305,7 +229,7 @@ class Shapes final : public Dataset {
     const double level = random.between(b.lo, b.hi), angle = random.between(0, 2 * pi), tint = 0.04;
     const Rgb from = {level + random.between(-tint, tint), level + random.between(-tint, tint), level + random.between(-tint, tint)};
     const Rgb to = {from.r + b.rise, from.g + b.rise, from.b + b.rise};
-    return {.background = std::string(b.word),
+    return {.caption = {{}, "", std::string(b.word)},
             .from = from,
             .to = to,
             .direction = {std::cos(angle), std::sin(angle)},
@@ -313,27 +237,77 @@ class Shapes final : public Dataset {
             .objects = {}};
   }
 
-  Object object(Random& random, const std::string& form, const std::string& colour, const Scene& scene) const {
+  double smaller_side() const { return static_cast<double>(std::min(shape_.width, shape_.height)); }
+
+  Scene single(Random& random, size_t& label) const {
+    const size_t form = random.below(o_.forms.size()), colour = random.below(o_.colours.size());
+    label = label_of(form, colour);
+    Scene scene = ground(random);
     const Size& size = find(sizes, o_.sizes[random.below(o_.sizes.size())]);
     const double width = static_cast<double>(shape_.width), height = static_cast<double>(shape_.height);
     const double radius = random.between(size.lo, size.hi) * std::min(width, height) / 2;
     const double x = o_.position * std::max(width / 2 - radius * reach, 0.0), y = o_.position * std::max(height / 2 - radius * reach, 0.0);
     const Point centre = {width / 2 + random.between(-x, x), height / 2 + random.between(-y, y)};
     const double angle = random.between(-o_.rotation, o_.rotation) * pi / 180;
-    Object o = {.form = form,
-                .colour = colour,
-                .size = std::string(size.word),
-                .distance = find(forms, form).distance,
-                .rgb = find(colours, colour).rgb,
-                .centre = centre,
-                .radius = radius,
-                .angle = angle};
+    add(scene, random, {std::string(size.word), o_.colours[colour], o_.forms[form]}, {nullptr, centre, radius, angle});
+    return scene;
+  }
+
+  Scene pair(Random& random, size_t& label) const {
+    Described what[2];
+    size_t form = random.below(o_.forms.size()), colour = random.below(o_.colours.size());
+    label = label_of(form, colour);
+    what[0] = {"", o_.colours[colour], o_.forms[form]};
+    do {
+      form = random.below(o_.forms.size()), colour = random.below(o_.colours.size());
+      what[1] = {"", o_.colours[colour], o_.forms[form]};
+    } while (what[1].form == what[0].form && (shape_.channels == 1 || what[1].colour == what[0].colour));
+    Scene scene = ground(random);
+    const Relation& relation = relations[random.below(relations.size())];
+    scene.caption.relation = relation.word;
+    double radius[2];
+    for (int k = 0; k < 2; ++k) {
+      const Size& size = find(sizes_of_two, o_.sizes[random.below(o_.sizes.size())]);
+      what[k].size = size.word;
+      radius[k] = random.between(size.lo, size.hi) * smaller_side() / 2;
+    }
+    Point centres[2];
+    place_pair(random, relation, radius, centres);
+    for (int k = 0; k < 2; ++k) {
+      const double angle = random.between(-o_.rotation, o_.rotation) * pi / 180;
+      add(scene, random, what[k], {nullptr, centres[k], radius[k], angle});
+    }
+    return scene;
+  }
+
+  /// Along the relation's axis the two stand apart by what they reach or more, and wander together; across it each wanders alone.
+  void place_pair(Random& random, const Relation& relation, const double (&radius)[2], Point (&centres)[2]) const {
+    const bool beside = relation.towards.x != 0;
+    const double along = static_cast<double>(beside ? shape_.width : shape_.height);
+    const double across = static_cast<double>(beside ? shape_.height : shape_.width);
+    const double least = reach * (radius[0] + radius[1]), slack = std::max(along - 2 * least, 0.0);
+    const double apart = least + random.between(0, o_.position * slack);
+    const double spare = std::max(along - least - apart, 0.0);
+    const int first = relation.towards.x + relation.towards.y < 0 ? 0 : 1;  // which of the two is at the smaller coordinate
+    const double start = reach * radius[first] + spare * (0.5 + o_.position * random.between(-0.5, 0.5));
+    const double limit = apart / 4;  // to either side: the two differ by half of their distance at most
+    for (int k = 0; k < 2; ++k) {
+      const double room = std::min(limit, o_.position * std::max(across / 2 - reach * radius[k], 0.0));
+      const double main = start + (k == first ? 0 : apart), other = across / 2 + random.between(-room, room);
+      centres[k] = beside ? Point{main, other} : Point{other, main};
+    }
+  }
+
+  void add(Scene& scene, Random& random, Described what, Placed place) const {
+    Rgb rgb = find(colours, what.colour).rgb;
     if (shape_.channels == 1) {  // there the words of colours mean nothing: light on dark, or dark on light
       const double grey = scene.from.r < 0.5 ? random.between(0.85, 1) : random.between(0, 0.15);
-      o.colour.clear();
-      o.rgb = {grey, grey, grey};
+      what.colour.clear();
+      rgb = {grey, grey, grey};
     }
-    return o;
+    place.form = &find(forms, what.form);
+    scene.caption.objects.push_back(std::move(what));
+    scene.objects.push_back({place, rgb});
   }
 
   Options o_;

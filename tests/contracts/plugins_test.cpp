@@ -113,8 +113,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryPlugin, testing::ValuesIn(every_plugin()
 TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
-  for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "network", "noise_embedding", "noise_schedule", "objective",
-                           "optimizer", "parameterization", "sampler", "spacing", "time_sampler", "weighting"})
+  for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
+                           "objective", "optimizer", "parameterization", "sampler", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

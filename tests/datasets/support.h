@@ -25,6 +25,7 @@ namespace brume::plugins {
 void register_dataset_shapes(Registry&);
 void register_dataset_idx(Registry&);
 void register_dataset_image_folder(Registry&);
+void register_metric_caption_accuracy(Registry&);
 }  // namespace brume::plugins
 
 namespace brume::test {
