@@ -6,26 +6,21 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/erf.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/mkldnn_convolution.h>
 #include <ATen/ops/neg.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/triu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -36,7 +31,6 @@
 
 #include "nn/flops.h"
 #include "nn/isa.h"
-#include "nn/kernels/attention_kernel.h"
 
 namespace brume::nn {
 namespace {
@@ -45,54 +39,6 @@ namespace {
 bool onednn(const Tensor& x) {
   return isa() != Isa::reference && x.device().is_cpu() && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
-
-/// By whole products, [B * heads, ...]: differentiable, and any device.
-Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v) {
-  const Tensor scores = at::bmm(q, k.transpose(1, 2));
-  const Tensor weights = at::softmax(scores, -1, at::kFloat).to(q.scalar_type());
-  return at::bmm(weights, v);
-}
-
-kernels::AttentionKernel attention_kernel() {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return kernels::attention_avx512;
-  if (isa() == Isa::avx2) return kernels::attention_avx2;
-#endif
-  return kernels::attention_generic;
-}
-
-/// Head by head without a matrix of all scores, each by one thread: no path depends on the batch.
-Tensor fused_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
-  const auto dense = [](const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
-  const Tensor q_ = dense(q), k_ = dense(k), v_ = dense(v);
-  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), keys = k.size(2), width = q.size(3);
-  const Tensor out = at::empty({batch, queries, heads, width}, q.options());  // as the projection that follows wants it
-  const kernels::AttentionKernel kernel = attention_kernel();
-  const bool bf16 = q.scalar_type() == at::kBFloat16;
-  const int64_t blocks = (queries + 255) / 256;  // of queries, for few heads and big images
-  const auto place = [&](const Tensor& t, int64_t b, int64_t h, int64_t row) {
-    const int64_t at = t.storage_offset() + b * t.stride(0) + h * t.stride(1) + row * t.stride(2);
-    return static_cast<char*>(t.storage().data_ptr().get()) + at * t.element_size();
-  };
-  at::parallel_for(0, batch * heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(size_t(kernels::attention_scratch(keys, width)));
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t block = task % blocks, h = task / blocks % heads, b = task / blocks / heads, first = block * 256;
-      kernel({{place(q_, b, h, first), q_.stride(2)},
-              {place(k_, b, h, 0), k_.stride(2)},
-              {place(v_, b, h, 0), v_.stride(2)},
-              static_cast<char*>(out.data_ptr()) + ((b * queries + first) * heads + h) * width * out.element_size(),
-              heads * width,
-              std::min<int64_t>(256, queries - first),
-              keys,
-              width,
-              float(1 / std::sqrt(double(width))),
-              scratch.data()},
-             bf16);
-    }
-  });
-  return out.transpose(1, 2);
 }
 
 /// Rows of channels: `joined` [pixels, Ca + Cb] from or to `a` [pixels, Ca] and `b` [pixels, Cb].
@@ -164,35 +110,6 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const Tensor image = x.reshape({batch, tokens, 1, x.size(-1)}).permute({0, 3, 1, 2});
   const Tensor y = conv2d(image, weight.view({weight.size(0), weight.size(1), 1, 1}), bias).permute({0, 2, 3, 1});
   return x.dim() == 3 ? y.reshape({batch, tokens, weight.size(0)}) : y.reshape({batch, weight.size(0)});
-}
-
-namespace {
-/// 0 where a key is seen and -1e30 where not, [B, 1 or heads, N or 1, M] to add to the scores; undefined where all are seen.
-Tensor unseen(const Tensor& q, const Tensor& k, const AttentionMask& mask) {
-  constexpr double never = -1e30;
-  Tensor add;
-  if (mask.keys.defined()) add = ((1 - mask.keys.to(at::kFloat)) * never).unsqueeze(1).unsqueeze(1);
-  if (!mask.causal) return add;
-  const Tensor later = at::full({q.size(2), k.size(2)}, never, q.options().dtype(at::kFloat)).triu(1);
-  return add.defined() ? add + later : later.unsqueeze(0).unsqueeze(0);
-}
-
-/// By whole products, with a mask.
-Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
-  const Tensor scores = at::matmul(q, k.transpose(2, 3)).to(at::kFloat) + unseen(q, k, mask);
-  return at::matmul(at::softmax(scores, -1, at::kFloat).to(q.scalar_type()), v);
-}
-}  // namespace
-
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
-  FlopCounter::add(2.0 * double(q.numel()) * double(k.size(2)) * 2);
-  if (mask.keys.defined() || mask.causal) return attend(q * (1 / std::sqrt(double(q.size(-1)))), k, v, mask);
-  if (at::GradMode::is_enabled() || !onednn(q)) {
-    const Tensor scaled = q * (1 / std::sqrt(double(q.size(-1))));
-    const auto flat = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}); };
-    return attend(flat(scaled), flat(k), flat(v)).view({q.size(0), q.size(1), q.size(2), v.size(3)});
-  }
-  return fused_attention(q, k, v);
 }
 
 Tensor silu(const Tensor& x) {

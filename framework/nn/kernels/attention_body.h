@@ -1,7 +1,7 @@
 // The body of attention_kernel.h, included once per instruction set within a namespace of its own. Plain loops over fixed sizes
 // that the compiler turns into vectors; four queries at a time, so that each key is read once for four.
 //
-//   s_j = q . k_j,  p_j = exp((s_j - max s) scale),  out = sum_j p_j v_j / sum_j p_j
+//   s_j = scale q . k_j,  p_j = exp(s_j - max s),  out = sum_j p_j v_j / sum_j p_j,  over the keys that are seen
 
 template <class T>
 float load(T value);
@@ -41,18 +41,34 @@ inline float exp_nonpositive(float x) {
 
 constexpr int64_t together = 4;  // queries
 
+/// How many of the first `count` keys are seen.
+inline int64_t seen_among(const AttentionHead& h, int64_t count) {
+  if (!h.seen) return count;
+  int64_t seen = 0;
+  for (int64_t j = 0; j < count; ++j) seen += h.seen[j] != 0;
+  return seen;
+}
+
+/// For a query that sees no key.
 template <class T>
-void attend_rows(const AttentionHead& h, int64_t first, int64_t count, const float* keys_t, const float* values, float* scores,
-                 float* sums) {
+void mean_of_values(const AttentionHead& h, T* out, float* sums) {
+  const T* v = static_cast<const T*>(h.v.data);
+  for (int64_t c = 0; c < h.width; ++c) sums[c] = 0;
+  for (int64_t j = 0; j < h.keys; ++j)
+    for (int64_t c = 0; c < h.width; ++c) sums[c] += load<T>(v[j * h.v.stride + c]);
+  for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(sums[c] / float(h.keys));
+}
+
+/// s_r = scale q_r . k for `together` queries and the first `n` of `stride` gathered keys; missing queries repeat the first.
+template <class T>
+void score_rows(const AttentionHead& h, int64_t first, int64_t count, int64_t n, int64_t stride, const float* keys_t, float* scores) {
   const T* q = static_cast<const T*>(h.q.data);
-  T* out = static_cast<T*>(h.out);
-  const int64_t n = h.keys, d = h.width;
-  for (int64_t i = 0; i < together * n; ++i) scores[i] = 0;
-  for (int64_t c = 0; c < d; ++c) {
+  float *s0 = scores, *s1 = scores + stride, *s2 = scores + 2 * stride, *s3 = scores + 3 * stride;
+  for (int64_t i = 0; i < together * stride; ++i) scores[i] = 0;
+  for (int64_t c = 0; c < h.width; ++c) {
     float x[together];
     for (int64_t r = 0; r < together; ++r) x[r] = load<T>(q[(first + (r < count ? r : 0)) * h.q.stride + c]) * h.scale;
-    const float* k = keys_t + c * n;
-    float *s0 = scores, *s1 = scores + n, *s2 = scores + 2 * n, *s3 = scores + 3 * n;
+    const float* k = keys_t + c * stride;
     for (int64_t j = 0; j < n; ++j) {
       s0[j] += x[0] * k[j];
       s1[j] += x[1] * k[j];
@@ -60,37 +76,64 @@ void attend_rows(const AttentionHead& h, int64_t first, int64_t count, const flo
       s3[j] += x[3] * k[j];
     }
   }
-  for (int64_t r = 0; r < count; ++r) {
-    float* s = scores + r * n;
-    float largest = s[0];
-    for (int64_t j = 1; j < n; ++j) largest = s[j] > largest ? s[j] : largest;
-    for (int64_t j = 0; j < n; ++j) s[j] = exp_nonpositive(s[j] - largest);
-    float lanes[16] = {}, total = 0;
-    for (int64_t j = 0; j + 16 <= n; j += 16)
-      for (int64_t l = 0; l < 16; ++l) lanes[l] += s[j + l];
-    for (int64_t j = n / 16 * 16; j < n; ++j) total += s[j];
-    for (const float lane : lanes) total += lane;
-    for (int64_t c = 0; c < d; ++c) sums[c] = 0;
-    for (int64_t j = 0; j < n; ++j) {
-      const float p = s[j];
-      const float* v = values + j * d;
-      for (int64_t c = 0; c < d; ++c) sums[c] += p * v[c];
+}
+
+/// out = softmax(s) values, over n >= 1 keys; s is overwritten.
+template <class T>
+void weigh_values(float* s, int64_t n, int64_t d, const float* values, float* sums, T* out) {
+  float largest = s[0];
+  for (int64_t j = 1; j < n; ++j) largest = s[j] > largest ? s[j] : largest;
+  for (int64_t j = 0; j < n; ++j) s[j] = exp_nonpositive(s[j] - largest);
+  float lanes[16] = {}, total = 0;
+  for (int64_t j = 0; j + 16 <= n; j += 16)
+    for (int64_t l = 0; l < 16; ++l) lanes[l] += s[j + l];
+  for (int64_t j = n / 16 * 16; j < n; ++j) total += s[j];
+  for (const float lane : lanes) total += lane;
+  for (int64_t c = 0; c < d; ++c) sums[c] = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const float p = s[j];
+    const float* v = values + j * d;
+    for (int64_t c = 0; c < d; ++c) sums[c] += p * v[c];
+  }
+  const float inverse = 1 / total;
+  for (int64_t c = 0; c < d; ++c) out[c] = store<T>(sums[c] * inverse);
+}
+
+/// The seen keys, turned, and their values: what is not seen has no part in anything.
+template <class T>
+void gather(const AttentionHead& h, int64_t n, float* keys_t, float* values) {
+  const T *k = static_cast<const T*>(h.k.data), *v = static_cast<const T*>(h.v.data);
+  for (int64_t from = 0, j = 0; from < h.keys; ++from) {
+    if (h.seen && h.seen[from] == 0) continue;
+    for (int64_t c = 0; c < h.width; ++c) {
+      keys_t[c * n + j] = load<T>(k[from * h.k.stride + c]);
+      values[j * h.width + c] = load<T>(v[from * h.v.stride + c]);
     }
-    const float inverse = 1 / total;
-    for (int64_t c = 0; c < d; ++c) out[(first + r) * h.out_stride + c] = store<T>(sums[c] * inverse);
+    ++j;
   }
 }
 
 template <class T>
 void attend(const AttentionHead& h) {
-  const int64_t n = h.keys, d = h.width;
+  const int64_t n = seen_among(h, h.keys), d = h.width;
   float *keys_t = h.scratch, *values = keys_t + n * d, *scores = values + n * d, *sums = scores + together * n;
-  const T *k = static_cast<const T*>(h.k.data), *v = static_cast<const T*>(h.v.data);
-  for (int64_t j = 0; j < n; ++j)
-    for (int64_t c = 0; c < d; ++c) {
-      keys_t[c * n + j] = load<T>(k[j * h.k.stride + c]);
-      values[j * d + c] = load<T>(v[j * h.v.stride + c]);
+  gather<T>(h, n, keys_t, values);
+  T* out = static_cast<T*>(h.out);
+  for (int64_t first = 0; first < h.queries; first += together) {
+    const int64_t count = h.queries - first < together ? h.queries - first : together;
+    int64_t limits[together], most = 0;  // a query sees the gathered keys before its limit
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t before = h.position + first + r + 1;
+      limits[r] = h.position < 0 || before >= h.keys ? n : seen_among(h, before);
+      most = limits[r] > most ? limits[r] : most;
     }
-  for (int64_t first = 0; first < h.queries; first += together)
-    attend_rows<T>(h, first, h.queries - first < together ? h.queries - first : together, keys_t, values, scores, sums);
+    score_rows<T>(h, first, count, most, n, keys_t, scores);
+    for (int64_t r = 0; r < count; ++r) {
+      T* row = out + (first + r) * h.out_stride;
+      if (limits[r] == 0)
+        mean_of_values<T>(h, row, sums);
+      else
+        weigh_values<T>(scores + r * n, limits[r], d, values, sums, row);
+    }
+  }
 }

@@ -16,8 +16,10 @@ struct AttentionHead {
   void* out;
   int64_t out_stride;
   int64_t queries, keys, width;
-  float scale;     ///< 1 / sqrt(width)
-  float* scratch;  ///< attention_scratch(keys, width) floats
+  float scale;        ///< 1 / sqrt(width)
+  const float* seen;  ///< a key each, 0 = not seen; null = all are
+  int64_t position;   ///< of the first query, which sees the keys up to its own; negative = queries see all keys
+  float* scratch;     ///< attention_scratch(keys, width) floats
 };
 
 inline int64_t attention_scratch(int64_t keys, int64_t width) { return keys * width * 2 + 4 * (keys + width); }

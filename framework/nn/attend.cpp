@@ -1,0 +1,235 @@
+// nn::attention: fused kernels where nothing is recorded, whole products where they are small, and else blocks of queries, so that no
+// matrix of all scores is ever kept (Rabe & Staats 2021). The gradient of the blocks computes their weights a second time:
+//
+//   P = softmax(scale Q K^T), dV = P^T dO, dS = P (dP - sum_j dP_j P_j), dP = dO V^T, dQ = scale dS K, dK = scale dS^T Q
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_softmax_backward_data.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "nn/flops.h"
+#include "nn/isa.h"
+#include "nn/kernels/attention_kernel.h"
+#include "nn/ops.h"
+
+namespace brume::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr double never = -1e30;  // the score of a key that is not seen
+
+double scale_of(const Tensor& q) { return 1 / std::sqrt(double(q.size(3))); }
+at::ScalarType wide_type(const Tensor& q) { return q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+/// [B, N, heads, d] in memory, as the projection that follows wants it; seen as [B, heads, N, d].
+Tensor empty_heads(const Tensor& like) {
+  return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
+}
+
+// ---- whole products: differentiable, any device
+
+/// True where a key is not seen: [B, 1, 1 or count, M] for queries [first, first + count); undefined where all are seen.
+Tensor unseen(const AttentionMask& mask, int64_t first, int64_t count, const Tensor& k) {
+  Tensor result;
+  if (mask.keys.defined()) result = (mask.keys == 0).unsqueeze(1).unsqueeze(1);
+  if (!mask.causal) return result;
+  const auto options = k.options().dtype(at::kLong);
+  const Tensor later = at::arange(k.size(2), options).unsqueeze(0) > at::arange(first, first + count, options).unsqueeze(1);
+  return result.defined() ? result.logical_or(later) : later.unsqueeze(0).unsqueeze(0);
+}
+
+Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+  const auto flat = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}); };
+  const int64_t b = q.size(0), heads = q.size(1), n = q.size(2), m = k.size(2);
+  Tensor scores = at::bmm(flat(q * scale_of(q)), flat(k).transpose(1, 2));
+  if (const Tensor hidden = unseen(mask, 0, n, k); hidden.defined())
+    scores = scores.to(wide_type(q)).view({b, heads, n, m}).masked_fill(hidden, never).view({b * heads, n, m});
+  const Tensor weights = at::softmax(scores, -1, wide_type(q)).to(q.scalar_type());
+  return at::bmm(weights, flat(v)).view({b, heads, n, v.size(3)});
+}
+
+// ---- fused kernels: CPU, nothing recorded
+
+bool has_kernel(const Tensor& q) {
+  return isa() != Isa::reference && q.device().is_cpu() && (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16);
+}
+
+kernels::AttentionKernel attention_kernel() {
+#if defined(__x86_64__)
+  if (isa() == Isa::avx512) return kernels::attention_avx512;
+  if (isa() == Isa::avx2) return kernels::attention_avx2;
+#endif
+  return kernels::attention_generic;
+}
+
+/// Head by head without a matrix of all scores, each by one thread: no path depends on the batch.
+Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+  const auto dense = [](const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
+  const Tensor q_ = dense(q), k_ = dense(k), v_ = dense(v), out = empty_heads(q);
+  const Tensor seen = mask.keys.defined() ? mask.keys.to(at::kFloat).contiguous() : Tensor();
+  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), keys = k.size(2), width = q.size(3);
+  const kernels::AttentionKernel kernel = attention_kernel();
+  const bool bf16 = q.scalar_type() == at::kBFloat16;
+  const int64_t blocks = (queries + 255) / 256;  // of queries, for few heads and big images
+  const auto place = [&](const Tensor& t, int64_t b, int64_t h, int64_t row) {
+    const int64_t at = t.storage_offset() + b * t.stride(0) + h * t.stride(1) + row * t.stride(2);
+    return static_cast<char*>(t.storage().data_ptr().get()) + at * t.element_size();
+  };
+  at::parallel_for(0, batch * heads * blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(size_t(kernels::attention_scratch(keys, width)));
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t block = task % blocks, h = task / blocks % heads, b = task / blocks / heads, first = block * 256;
+      kernel({{place(q_, b, h, first), q_.stride(2)},
+              {place(k_, b, h, 0), k_.stride(2)},
+              {place(v_, b, h, 0), v_.stride(2)},
+              place(out, b, h, first),
+              out.stride(2),
+              std::min<int64_t>(256, queries - first),
+              keys,
+              width,
+              float(scale_of(q)),
+              seen.defined() ? static_cast<const float*>(seen.data_ptr()) + b * keys : nullptr,
+              mask.causal ? first : -1,
+              scratch.data()},
+             bf16);
+    }
+  });
+  return out;
+}
+
+// ---- blocks of queries
+
+/// Some queries of some heads of one image, with the keys that are not seen.
+struct Block {
+  int64_t image, head, heads, first, count;
+  Tensor hidden;  ///< [1, 1 or count, M] or undefined
+  /// Those heads of t, [heads, M, d], in the type that is computed in.
+  Tensor all(const Tensor& t) const { return t[image].narrow(0, head, heads).to(wide_type(t)); }
+  Tensor rows(const Tensor& t) const { return t[image].narrow(0, head, heads).narrow(1, first, count); }
+  Tensor wide_rows(const Tensor& t) const { return rows(t).to(wide_type(t)); }
+  /// softmax(scale q k^T), [heads, count, M].
+  Tensor weights(const Tensor& q, const Tensor& k, double scale) const {
+    Tensor scores = at::bmm(q * scale, k.transpose(1, 2));
+    if (hidden.defined()) scores.masked_fill_(hidden, never);
+    return at::softmax(scores, -1);
+  }
+};
+
+/// Calls begin(block) for each group of heads, step(block) for each block of queries of it, and end(block).
+template <class Begin, class Step, class End>
+void for_blocks(const Tensor& q, const Tensor& k, const AttentionMask& mask, const Begin& begin, const Step& step, const End& end) {
+  constexpr int64_t rows = 256, scores = int64_t(1) << 21;  // 8 MB of float32 at a time
+  const int64_t heads = q.size(1), queries = q.size(2), count = std::min(rows, queries);
+  const int64_t group = std::clamp<int64_t>(scores / std::max<int64_t>(1, count * k.size(2)), 1, heads);
+  for (int64_t image = 0; image < q.size(0); ++image) {
+    const AttentionMask own{mask.keys.defined() ? mask.keys.narrow(0, image, 1) : Tensor(), mask.causal};
+    for (int64_t head = 0; head < heads; head += group) {
+      Block block{image, head, std::min(group, heads - head), 0, 0, {}};
+      begin(block);
+      for (block.first = 0; block.first < queries; block.first += rows) {
+        block.count = std::min(rows, queries - block.first);
+        block.hidden = unseen(own, block.first, block.count, k);
+        if (block.hidden.defined()) block.hidden = block.hidden[0];
+        step(block);
+      }
+      end(block);
+    }
+  }
+}
+
+Tensor by_blocks(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+  const Tensor out = empty_heads(q);
+  Tensor keys, values;
+  for_blocks(
+      q, k, mask, [&](const Block& b) { keys = b.all(k), values = b.all(v); },
+      [&](const Block& b) { b.rows(out).copy_(at::bmm(b.weights(b.wide_rows(q), keys, scale_of(q)), values)); }, [](const Block&) {});
+  return out;
+}
+
+struct BlockAttention final : torch::autograd::Function<BlockAttention> {
+  static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& keys, bool causal) {
+    context->save_for_backward({q, k, v, keys});
+    context->saved_data["causal"] = causal;
+    const AttentionMask mask{keys.numel() ? keys : Tensor(), causal};
+    return by_blocks(q, k, v, mask);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &q = saved[0], &k = saved[1], &v = saved[2];
+    const AttentionMask mask{saved[3].numel() ? saved[3] : Tensor(), context->saved_data["causal"].toBool()};
+    variable_list result(5);
+    if (at::GradMode::is_enabled())
+      again_differentiable(saved, mask, grads[0], result);
+    else
+      gradients(q, k, v, mask, grads[0], result);
+    return result;
+  }
+
+ private:
+  static void gradients(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask, const Tensor& d_out,
+                        variable_list& result) {
+    const double scale = scale_of(q);
+    const Tensor dq = empty_heads(q), dk = empty_heads(k), dv = empty_heads(v);
+    Tensor keys, values, d_keys, d_values;
+    for_blocks(
+        q, k, mask,
+        [&](const Block& b) {
+          keys = b.all(k), values = b.all(v);
+          d_keys = at::zeros(keys.sizes(), keys.options()), d_values = at::zeros(values.sizes(), values.options());
+        },
+        [&](const Block& b) {
+          const Tensor queries = b.wide_rows(q), d_rows = b.wide_rows(d_out), p = b.weights(queries, keys, scale);
+          d_values.baddbmm_(p.transpose(1, 2), d_rows);
+          Tensor ds = at::_softmax_backward_data(at::bmm(d_rows, values.transpose(1, 2)), p, -1, p.scalar_type());
+          if (b.hidden.defined()) ds.masked_fill_(b.hidden, 0);  // of queries that see no key
+          b.rows(dq).copy_(at::bmm(ds, keys) * scale);
+          d_keys.baddbmm_(ds.transpose(1, 2), queries, 1, scale);
+        },
+        [&](const Block& b) {
+          dk[b.image].narrow(0, b.head, b.heads).copy_(d_keys);
+          dv[b.image].narrow(0, b.head, b.heads).copy_(d_values);
+        });
+    result[0] = dq, result[1] = dk, result[2] = dv;
+  }
+
+  /// A gradient of the gradient is wanted: differentiates the definition instead.
+  static void again_differentiable(const variable_list& saved, const AttentionMask& mask, const Tensor& d_out, variable_list& result) {
+    variable_list input(3), inputs;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < 3; ++i) {  // views, so that none is reached through another
+      input[i] = saved[i].view_as(saved[i]);
+      if (!input[i].requires_grad()) continue;
+      inputs.push_back(input[i]);
+      places.push_back(i);
+    }
+    const variable_list d = torch::autograd::grad({whole(input[0], input[1], input[2], mask)}, inputs, {d_out}, true, true, true);
+    for (size_t i = 0; i < places.size(); ++i) result[places[i]] = d[i];
+  }
+};
+
+/// Scores of an image's heads from which blocks are taken.
+constexpr int64_t many_scores = int64_t(1) << 20;
+
+}  // namespace
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+  FlopCounter::add(2.0 * double(q.numel()) * double(k.size(2)) * 2);
+  if (!at::GradMode::is_enabled() && has_kernel(q)) return fused(q, k, v, mask);
+  if (q.size(1) * q.size(2) * k.size(2) < many_scores) return whole(q, k, v, mask);
+  return BlockAttention::apply(q, k, v, mask.keys.defined() ? mask.keys : at::empty({0}, q.options()), mask.causal);
+}
+
+}  // namespace brume::nn
