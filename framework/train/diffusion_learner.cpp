@@ -18,8 +18,7 @@ namespace {
 
 class DiffusionLearner final : public Learner {
  public:
-  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
-                   const LearnerOrigin& origin)
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data, const LearnerOrigin& origin)
       : config_(config),
         resolved_(resolved),
         models_(origin.models),

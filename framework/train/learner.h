@@ -55,10 +55,10 @@ struct LearnerOrigin {
   const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
 };
 
-/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class names
-/// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute,
-                                      const std::shared_ptr<const Dataset>& data, const LearnerOrigin& origin);
+/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class
+/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
+                                      const LearnerOrigin& origin);
 
 /// Those there are.
 std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,

@@ -63,8 +63,8 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
   const Files stored = resume_from.empty() ? Files() : load_files(resume_from.string());
-  learner_ = make_learner(config_, resolved_, compute_, data_,
-                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored});
+  learner_ =
+      make_learner(config_, resolved_, compute_, data_, {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored});
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   const std::vector<Weight> learned = trainable(*learner_);
