@@ -1,4 +1,4 @@
-// brume evaluate CLASSIFIER --real DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA.
+// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,8 +7,10 @@
 
 #include "config/yaml.h"
 #include "diffusion/checkpoint.h"
+#include "evaluate_autoencoder.h"
 #include "io/atomic_file.h"
 #include "model_source.h"
+#include "open_data.h"
 #include "train/evaluation.h"
 #include "train/progress.h"
 
@@ -21,7 +23,7 @@ struct Asked {
   std::string source, classifier, real, baseline, json;
   std::vector<std::string> cfg;
   SampleSettings settings;
-  int64_t count = 1000, batch = 64, limit = 0;
+  int64_t count = 1000, batch = 64, limit = 0, bits = 8;
   uint64_t seed = 0;
 };
 
@@ -30,12 +32,6 @@ struct Row {
   std::string name;
   SetFigures figures;
 };
-
-/// A data set from the command line: YAML written there ("{type: idx, …}"), or the path of a YAML file.
-std::shared_ptr<const Dataset> open_data(Program& program, const std::string& option, const std::string& text, const ImageShape& shape) {
-  const bool file = text.ends_with(".yaml") || text.ends_with(".yml");
-  return create_deferred<Dataset>(program.registry, file ? load_yaml(text) : parse_yaml(text, option)).make({shape});
-}
 
 FeatureSet features_of(Program& program, const ClassifierPipeline& classifier, const std::string& option, const std::string& text,
                        int64_t limit) {
@@ -142,20 +138,31 @@ int evaluate_model(Program& program, const Asked& a) {
 int evaluate(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   catch_interrupt();
+  if (a.real.empty()) throw ConfigError("evaluate needs --data, the real images");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
   if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
+  if (!yaml && holds_autoencoder(a.source)) {
+    if (!a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
+      throw ConfigError(fmt::format("{}: is an autoencoder; --classifier, --baseline and --cfg are for models", a.source));
+    return evaluate_autoencoder(program, {a.source, a.real, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
+  }
   return evaluate_model(program, a);
 }
 
 }  // namespace
 
 void add_evaluate(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("evaluate", "how good samples are, in the eyes of a classifier; or how good the classifier is");
+  CLI::App* command =
+      app.add_subcommand("evaluate", "how good samples are, in the eyes of a classifier; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Asked>();
-  command->add_option("source", a->source, "a model's, or a classifier's, model.safetensors")->required()->type_name("CHECKPOINT");
-  command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
-  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")
+  command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
       ->required()
+      ->type_name("CHECKPOINT");
+  command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
+  command->add_option("--bits", a->bits, "of an autoencoder: bits that a value of a latent counts for, beside JPEG")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(64)));
+  command->add_option("--real,--data", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")
       ->type_name("DATA");
   command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
   command->add_option("-n,--count", a->count, "samples of each run, the classes in turn")

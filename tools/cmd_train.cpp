@@ -65,15 +65,17 @@ int train(Program& program, const Asked& a, bool resume) {
                (directory / "training.safetensors").string(), plugins);
     return 130;
   }
-  fmt::print(stderr, "{}: {}\n", config.classifier ? "classifier" : "model", (directory / "model.safetensors").string());
-  if (!config.classifier) fmt::print(stderr, "samples: {}\n", (directory / "samples").string());
+  const char* what = config.classifier ? "classifier" : config.autoencoder ? "autoencoder" : "model";
+  fmt::print(stderr, "{}: {}\n", what, (directory / "model.safetensors").string());
+  if (!config.classifier)
+    fmt::print(stderr, "{}: {}\n", config.autoencoder ? "reconstructions" : "samples", (directory / "samples").string());
   return 0;
 }
 
 }  // namespace
 
 void add_train(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("train", "trains a model, or a classifier, from a configuration");
+  CLI::App* command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
   auto asked = std::make_shared<Asked>();
   command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
   command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");

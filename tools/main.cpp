@@ -34,6 +34,7 @@ int run(int argc, char** argv) {
   });
   add_train(app, program, code);
   add_sample(app, program, code);
+  add_encode(app, program, code);
   add_evaluate(app, program, code);
   add_likelihood(app, program, code);
   add_invert(app, program, code);

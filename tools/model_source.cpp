@@ -112,6 +112,7 @@ void SampleSettings::add_to(CLI::App& command) {
   command.add_option("--sampler", sampler, "a name, or {type: ddim, eta: 1}");
   command.add_option("--spacing", spacing, "a name, or {type: karras, rho: 5}");
   command.add_option("--noise-order", noise_order, "per_image; batch, as PyTorch users have it; or brownian");
+  command.add_option("--tile", tile, "decode latents in pieces of so many pixels a side, blended where they overlap; 0 = whole images");
   overrides.add_to(command);
 }
 
@@ -137,6 +138,7 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   set("sample.spacing", "--spacing", s.spacing);
   set("sample.steps", "--steps", s.steps);
   set("sample.noise_order", "--noise-order", s.noise_order);
+  set("sample.tile", "--tile", s.tile);
   s.overrides.apply(root);
   set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, plugins_);
@@ -145,6 +147,8 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
     config = read_stored_configuration(program.registry, root, path_, plugins_);
   }
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
+  if (config.autoencoder)
+    throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; nothing can be sampled from it", path_));
   return config;
 }
 

@@ -13,7 +13,7 @@ namespace brume::tools {
 
 /// How it is to be sampled, where that differs from the source's own `sample:` section. Empty = as it stands there.
 struct SampleSettings {
-  std::string steps, sampler, spacing, noise_order;
+  std::string steps, sampler, spacing, noise_order, tile;
   std::string cfg;                           ///< the scale of the guidance `cfg`, which is put in front where there is none
   std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put before what clips where there is none
   bool inpaint = false;                      ///< the guidance `inpaint` is put at the end where there is none

@@ -22,6 +22,7 @@ void catch_interrupt();
 /// Each adds its command; the returned code of a command is kept in `code`.
 void add_train(CLI::App& app, Program& program, int& code);
 void add_sample(CLI::App& app, Program& program, int& code);
+void add_encode(CLI::App& app, Program& program, int& code);
 void add_evaluate(CLI::App& app, Program& program, int& code);
 void add_likelihood(CLI::App& app, Program& program, int& code);
 void add_invert(CLI::App& app, Program& program, int& code);

@@ -108,5 +108,6 @@ ModelCard read_autoencoder_card(const std::string& path) {
 }
 
 bool holds_classifier(const std::string& path) { return read_metadata(path).contains("brume.classifier"); }
+bool holds_autoencoder(const std::string& path) { return read_metadata(path).contains("brume.autoencoder"); }
 
 }  // namespace brume

@@ -37,5 +37,7 @@ ModelCard read_classifier_card(const std::string& path);
 ModelCard read_autoencoder_card(const std::string& path);
 /// Whether the file is a classifier; throws where it is no brume model at all.
 bool holds_classifier(const std::string& path);
+/// The same of a first stage by itself.
+bool holds_autoencoder(const std::string& path);
 
 }  // namespace brume

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 
+#include "diffusion/tiling.h"
+
 namespace brume {
 namespace {
 
@@ -258,7 +260,8 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
-    images.push_back(autoencoder_->decode(x).to(at::kFloat).cpu());
+    const Tensor decoded = options.tile > 0 ? decode_tiled(*autoencoder_, x, image, {options.tile}) : autoencoder_->decode(x);
+    images.push_back(decoded.to(at::kFloat).cpu());
   }
   if (images.empty()) return at::empty({0, image.channels, image.height, image.width});
   return at::cat(images);

@@ -109,14 +109,24 @@ Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, con
   }
 }
 
-std::string encode_png(const Image& image) {
+namespace {
+std::string encoded(const Image& image, const char* extension, const std::vector<int>& settings) {
   const cv::Mat rgb = view(image);
   cv::Mat bgr;  // of its own: writing into a view would change the image
   image.channels == 3 ? cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR) : rgb.copyTo(bgr);
   std::vector<uint8_t> bytes;
-  constexpr int level = 6;  // OpenCV's own choice favours speed: files a third larger
-  if (!cv::imencode(".png", bgr, bytes, {cv::IMWRITE_PNG_COMPRESSION, level})) throw std::runtime_error("OpenCV cannot encode PNG");
+  if (!cv::imencode(extension, bgr, bytes, settings)) throw std::runtime_error(fmt::format("OpenCV cannot encode {}", extension));
   return {bytes.begin(), bytes.end()};
+}
+}  // namespace
+
+std::string encode_png(const Image& image) {
+  constexpr int level = 6;  // OpenCV's own choice favours speed: files a third larger
+  return encoded(image, ".png", {cv::IMWRITE_PNG_COMPRESSION, level});
+}
+
+std::string encode_jpeg(const Image& image, int quality) {
+  return encoded(image, ".jpg", {cv::IMWRITE_JPEG_QUALITY, quality, cv::IMWRITE_JPEG_OPTIMIZE, 1});
 }
 
 Image resize(const Image& image, int64_t height, int64_t width) {

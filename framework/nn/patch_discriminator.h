@@ -2,7 +2,8 @@
 // The patch discriminator of Isola et al. 2017 ("Image-to-image translation with conditional adversarial networks", section 3.2.2): a
 // convolutional network whose verdicts each see one patch of the image.
 //
-//   conv 4x4 stride 2, lrelu;  (layers - 1) times: conv stride 2 of twice the channels, norm, lrelu;  conv stride 1, norm, lrelu;  conv -> 1
+//   conv 4x4 stride 2, lrelu;  (layers - 1) times: conv stride 2 of twice the channels, norm, lrelu;  conv stride 1, norm, lrelu;  conv ->
+//   1
 //
 // The norm is a group norm where the paper has a batch norm: what an image gets does not depend on the others of its batch.
 #include <optional>

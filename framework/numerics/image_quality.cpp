@@ -35,9 +35,7 @@ Tensor psnr(const Tensor& a, const Tensor& b) {
 Tensor ssim(const Tensor& a, const Tensor& b) {
   const int64_t n = a.size(0), least = std::min(a.size(2), a.size(3));
   const Tensor window = gaussian(std::min<int64_t>(11, least - (least + 1) % 2));
-  const auto planes = [](const Tensor& x) {
-    return ((x.cpu().to(at::kDouble) + 1) / 2).contiguous().view({-1, 1, x.size(2), x.size(3)});
-  };
+  const auto planes = [](const Tensor& x) { return ((x.cpu().to(at::kDouble) + 1) / 2).contiguous().view({-1, 1, x.size(2), x.size(3)}); };
   const Tensor x = planes(a), y = planes(b);
   const Tensor mx = blurred(x, window), my = blurred(y, window);
   const Tensor vx = blurred(x * x, window) - mx * mx, vy = blurred(y * y, window) - my * my, xy = blurred(x * y, window) - mx * my;

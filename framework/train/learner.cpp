@@ -4,11 +4,12 @@
 
 namespace brume {
 
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute,
-                                      const std::shared_ptr<const Dataset>& set, const LearnerOrigin& origin) {
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& set,
+                                      const LearnerOrigin& origin) {
   const Dataset& data = *set;
   if (data.encoded() && (config.autoencoder || config.classifier))
-    throw ConfigError(fmt::format("train.data holds latents, and {} learns from images", config.autoencoder ? "an autoencoder" : "a classifier"));
+    throw ConfigError(
+        fmt::format("train.data holds latents, and {} learns from images", config.autoencoder ? "an autoencoder" : "a classifier"));
   if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->classes();

@@ -56,10 +56,10 @@ struct LearnerOrigin {
   Batch examples{};               ///< the first training images, as many as a sample grid shows
 };
 
-/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class names
-/// are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
-std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute,
-                                      const std::shared_ptr<const Dataset>& data, const LearnerOrigin& origin);
+/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class
+/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
+                                      const LearnerOrigin& origin);
 
 /// Those there are.
 std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,

@@ -26,8 +26,7 @@ class OfClassifier final : public Perceptual {
   static void check(const Options& o, const Context&) {
     if (o.path.empty()) throw ConfigError("path: the checkpoint of a classifier is missing");
   }
-  OfClassifier(const Options& o, const Context& context)
-      : classifier_(context.models->features(o.path.string())), dtype_(context.dtype) {
+  OfClassifier(const Options& o, const Context& context) : classifier_(context.models->features(o.path.string())), dtype_(context.dtype) {
     const ImageShape& s = context.image;
     for (const Weight& w : classifier_->weights())
       if (w.tensor.dim() == 4 && w.tensor.size(1) != s.channels) {  // its first convolution

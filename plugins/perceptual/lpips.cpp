@@ -74,7 +74,8 @@ class Lpips final : public Perceptual {
 
  private:
   /// A float32 copy; the first of these names that the file has.
-  static Tensor wanted(const io::NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path, int64_t dim) {
+  static Tensor wanted(const io::NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path,
+                       int64_t dim) {
     for (const std::string& name : names)
       if (const Tensor* t = io::find(file, name)) {
         if (t->dim() != dim) throw ConfigError(fmt::format("{}: {} has {} dimensions, expected {}", path.string(), name, t->dim(), dim));
@@ -109,6 +110,8 @@ class Lpips final : public Perceptual {
 
 }  // namespace
 
-void register_perceptual_lpips(Registry& r) { r.add<Perceptual, Lpips>("lpips", "Zhang et al. 2018 on VGG16, with the user's own weights"); }
+void register_perceptual_lpips(Registry& r) {
+  r.add<Perceptual, Lpips>("lpips", "Zhang et al. 2018 on VGG16, with the user's own weights");
+}
 
 }  // namespace brume::plugins

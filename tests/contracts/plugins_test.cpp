@@ -114,7 +114,7 @@ TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
   for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
-                           "objective", "optimizer", "parameterization", "sampler", "spacing", "time_sampler", "weighting"})
+                           "objective", "optimizer", "parameterization", "perceptual", "sampler", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

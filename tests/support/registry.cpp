@@ -14,7 +14,10 @@ const std::map<std::string, std::string> least = {
     {"autoencoder tiny", "{type: tiny, encoder: encoder.safetensors, decoder: decoder.safetensors}"},
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
+    {"dataset latents", "{type: latents, path: latents}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
+    {"perceptual classifier", "{type: classifier, path: classifier.safetensors}"},
+    {"perceptual lpips", "{type: lpips, vgg: vgg16.safetensors}"},
     {"spacing explicit", "{type: explicit, times: [900, 500, 100]}"},
 };
 

@@ -1,0 +1,75 @@
+#include "train/encoding.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/errors.h"
+#include "io/latent_shards.h"
+
+namespace brume {
+namespace fs = std::filesystem;
+namespace {
+
+/// Takes away what was written, unless it is kept.
+class Written {
+ public:
+  ~Written() {
+    std::error_code ignored;
+    for (const fs::path& file : files_) fs::remove(file, ignored);
+  }
+  void add(fs::path file) { files_.push_back(std::move(file)); }
+  void keep() { files_.clear(); }
+
+ private:
+  std::vector<fs::path> files_;
+};
+
+int64_t images_of(const Dataset& data, int64_t count) {
+  if (data.size() == 0 && count == 0) throw ConfigError("the data set is endless; --count says how many of its images are encoded");
+  return data.size() == 0 ? count : count == 0 ? data.size() : std::min(count, data.size());
+}
+
+}  // namespace
+
+void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
+                const ImageShape& image, const fs::path& folder, const EncodingOptions& o,
+                const std::function<bool(int64_t, int64_t)>& progress) {
+  const at::NoGradGuard no_grad;
+  if (data.encoded()) throw ConfigError("the data set holds latents already");
+  if (fs::exists(folder / "index.json"))
+    throw ConfigError(fmt::format("{}: holds latents already; take them away, or name another folder", folder.string()));
+  const int64_t count = images_of(data, o.count);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
+  io::LatentIndex index{{autoencoder.moments(image), fingerprint}, image, data.classes(), {}};
+  Written written;
+  for (int64_t done = 0; done < count;) {
+    const int64_t end = std::min(count, done + o.shard), first = done;
+    std::vector<Tensor> moments;
+    std::vector<Annotation> annotations;
+    while (done < end) {
+      const int64_t n = std::min(o.batch, end - done);
+      const Tensor images = at::empty({n, image.channels, image.height, image.width}, at::kFloat);
+      float* pixels = images.data_ptr<float>();
+      for (int64_t i = 0; i < n; ++i)
+        annotations.push_back(data.read(done + i, uint64_t(done + i), {pixels + i * image.numel(), size_t(image.numel())}));
+      moments.push_back(autoencoder.encode_moments(images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
+      done += n;
+      if (progress && !progress(done, count)) throw Interrupted();
+    }
+    const std::string name = io::latent_shard_name(int64_t(index.shards.size()));
+    written.add(folder / name);
+    io::write_latent_shard((folder / name).string(), at::cat(moments), annotations);
+    index.shards.push_back({name, end - first});
+  }
+  io::write_latent_index(folder.string(), index);
+  written.keep();
+}
+
+}  // namespace brume

@@ -1,0 +1,172 @@
+// First stages as a whole: trained, resumed, stored, and under a diffusion model.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/rand.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "config/yaml.h"
+#include "diffusion/pipeline.h"
+#include "io/model_file.h"
+#include "train/autoencoder_support.h"
+#include "train/reconstruction.h"
+
+namespace brume::test {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* adversarial = "  loss: {pixel: l1, adversarial: {start: 10, weight: 0.5, channels: 8, layers: 2}}\n";
+
+bool same_tensors(const std::string& a, const std::string& b) {
+  const io::NamedTensors x = io::load_tensors(a), y = io::load_tensors(b);
+  if (x.size() != y.size()) return false;
+  for (size_t i = 0; i < x.size(); ++i)
+    if (x[i].name != y[i].name || !x[i].tensor.equal(y[i].tensor)) return false;
+  return true;
+}
+
+double scale_in(const std::string& file) {
+  return std::stod(read_autoencoder_card(file).autoencoder.find("network")->find("scale")->scalar);
+}
+
+TEST(AutoencoderTraining, ResumesBitForBit) {
+  const TempFolder folder;
+  const std::string yaml = tiny_autoencoder(24, ", dropout: 0.1", adversarial), whole = folder.file("whole"),
+                    halves = folder.file("halves");
+  train_into(yaml, whole);
+  train_into(yaml, halves, 14);
+  const ReadConfig read(training_configuration(halves + "/training.safetensors"));
+  Trainer second(read.config, read.resolved, halves, halves + "/training.safetensors");
+  EXPECT_EQ(second.step(), 14);
+  EXPECT_TRUE(second.run(nullptr));
+  EXPECT_TRUE(same_tensors(whole + "/model.safetensors", halves + "/model.safetensors"));
+  EXPECT_TRUE(same_tensors(whole + "/training.safetensors", halves + "/training.safetensors"));
+  EXPECT_EQ(scale_in(whole + "/model.safetensors"), scale_in(halves + "/model.safetensors"));
+}
+
+TEST(AutoencoderTraining, TheDiscriminatorIsKeptForResumingAndNowhereElse) {
+  const TempFolder folder;
+  train_into(tiny_autoencoder(2, "", adversarial), folder.file("run"));
+  const auto count = [&](const std::string& file, const std::string& prefix) {
+    int64_t n = 0;
+    for (const io::NamedTensor& t : io::load_tensors(folder.file(file))) n += t.name.starts_with(prefix);
+    return n;
+  };
+  EXPECT_GT(count("run/training.safetensors", "helpers.discriminator."), 0);
+  EXPECT_EQ(count("run/training.safetensors", "ema.discriminator"), 0);
+  EXPECT_EQ(count("run/model.safetensors", "autoencoder."), int64_t(io::load_tensors(folder.file("run/model.safetensors")).size()));
+}
+
+TEST(AutoencoderTraining, LearnsAndWritesWhatItMeasures) {
+  const TempFolder folder;
+  train_into(tiny_autoencoder(200), folder.file("run"));
+  const std::vector<nlohmann::json> lines = metrics_of(folder.file("run"));
+  std::vector<double> errors;
+  for (const auto& line : lines)
+    if (line.contains("reconstruction")) errors.push_back(line["reconstruction"]);
+  ASSERT_GE(errors.size(), 20u);
+  EXPECT_LT(errors.back(), 0.5 * errors.front());
+  const nlohmann::json& last = lines.back();
+  EXPECT_GT(double(last["train_psnr"]), 15);
+  EXPECT_GT(double(last["train_ssim"]), 0.4);
+  EXPECT_LE(double(last["train_ssim"]), 1);
+  EXPECT_GT(double(last["train_latent_std"]), 0);
+  EXPECT_TRUE(fs::exists(folder.file("run/samples/step_000200.png")));
+}
+
+TEST(AutoencoderTraining, TheStoredScaleGivesUnitVariance) {
+  const TempFolder folder;
+  for (const char* more : {"", ", scale: 3"}) {
+    const std::string run = folder.file(fmt::format("run{}", *more ? 3 : 1));
+    train_into(tiny_autoencoder(30, more, ""), run);
+    const ReadConfig read(tiny_autoencoder(1));
+    const ModelFiles files(read.registry, Compute{}, "");
+    const FirstStage stage = files.first_stage(run + "/model.safetensors", {1, 16, 16}, at::kFloat);
+    const auto data = read.config.train->data.make({read.config.image()});
+    const LatentSpread spread = latent_spread(*stage.autoencoder, at::kCPU, *data, {1, 16, 16}, 64, 8);
+    EXPECT_NEAR(spread.std, 1, 1e-4) << more;
+  }
+}
+
+TEST(AutoencoderTraining, CentredLatentsHaveNoMean) {
+  const TempFolder folder;
+  std::string yaml = tiny_autoencoder(30, ", scale: 2");
+  yaml.replace(yaml.find("latents: {images: 64}"), 21, "latents: {images: 64, center: true}");
+  train_into(yaml, folder.file("run"));
+  const ReadConfig read(tiny_autoencoder(1));
+  const ModelFiles files(read.registry, Compute{}, "");
+  const FirstStage stage = files.first_stage(folder.file("run/model.safetensors"), {1, 16, 16}, at::kFloat);
+  const LatentSpread spread =
+      latent_spread(*stage.autoencoder, at::kCPU, *read.config.train->data.make({read.config.image()}), {1, 16, 16}, 64, 8);
+  EXPECT_NEAR(spread.mean, 0, 1e-4);
+  EXPECT_NEAR(spread.std, 1, 1e-4);
+}
+
+TEST(AutoencoderTraining, TheDiscriminatorWaitsForItsStep) {
+  const TempFolder folder;
+  train_into(tiny_autoencoder(20, "", adversarial), folder.file("run"));
+  for (const auto& line : metrics_of(folder.file("run"))) {
+    if (!line.contains("discriminator")) continue;
+    if (line["step"] <= 10) {
+      EXPECT_EQ(double(line["discriminator"]), 0) << line;
+    } else {
+      EXPECT_GT(double(line["discriminator"]), 0) << line;
+      EXPECT_GT(double(line["adversarial_weight"]), 0) << line;
+    }
+  }
+}
+
+TEST(AutoencoderTraining, ADiffusionModelOnTopHoldsBothStages) {
+  const TempFolder folder;
+  train_into(tiny_autoencoder(20), folder.file("first"));
+  train_latent_model(tiny_latent_model(folder.file("first/model.safetensors")), folder.file("second"));
+  const double scale = scale_in(folder.file("first/model.safetensors"));
+  fs::remove_all(folder.file("first"));
+
+  const std::string file = folder.file("second/model.safetensors");
+  const ModelCard card = read_card(file);
+  EXPECT_EQ(card.model.find("autoencoder")->find("type")->scalar, "kl");
+  EXPECT_EQ(std::stod(card.model.find("autoencoder")->find("scale")->scalar), scale);
+  Value root = Value::map();
+  root.set("model", card.model);
+  root.set("sample", card.sample);
+  const ReadConfig read(root);
+  const Files stored = load_files(file);
+  Pipeline pipeline(read.config.model, Compute{}, 0, &stored);
+  load_weights(file, pipeline.weights());
+  SampleRequest request;
+  request.images.resize(2);
+  const Tensor images = pipeline.sample(request, read.config.sample);
+  EXPECT_EQ(images.sizes(), (std::vector<int64_t>{2, 1, 16, 16}));
+  EXPECT_TRUE(images.isfinite().all().item<bool>());
+}
+
+TEST(AutoencoderTraining, LayersOfTheDiscriminatorFitTheImage) {
+  EXPECT_EQ(error_of([] { ReadConfig(tiny_autoencoder(1, "", "  loss: {adversarial: {layers: 3}}\n")); }),
+            "x.yaml:11:10: train.loss.adversarial: layers = 3 is too many for images of 1x16x16; 2 at most");
+}
+
+TEST(AutoencoderTraining, PerceptualDistanceOfAClassifier) {
+  const TempFolder folder;
+  train_into(tiny_classifier(5), folder.file("classifier"));
+  const ReadConfig read(tiny_autoencoder(1));
+  const ModelFiles files(read.registry, Compute{}, folder.path());
+  const auto make_one = [&](int64_t channels) {
+    return make<Perceptual>("{type: classifier, path: classifier/model.safetensors}", Perceptual::Context{{channels, 16, 16}, &files});
+  };
+  const auto perceptual = make_one(1);
+  const Tensor a = at::rand({3, 1, 16, 16}) * 2 - 1, b = at::rand({3, 1, 16, 16}) * 2 - 1;
+  EXPECT_EQ(perceptual->distance(a, a).abs().max().item<double>(), 0);
+  const Tensor d = perceptual->distance(a, b);
+  EXPECT_EQ(d.sizes(), (std::vector<int64_t>{3}));
+  EXPECT_GT(d.min().item<double>(), 0);
+  EXPECT_LT(d.max().item<double>(), 4);
+  Tensor x = a.clone().set_requires_grad(true);
+  perceptual->distance(x, b).sum().backward();
+  EXPECT_GT(x.grad().abs().max().item<double>(), 0);
+  EXPECT_NE(error_of([&] { make_one(3); }).find("sees images of 1 channels, and these are 3x16x16"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace brume::test
