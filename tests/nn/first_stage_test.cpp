@@ -198,6 +198,14 @@ TEST(CodebookAverages, OnlyTrainingIsRemembered) {
   EXPECT_FALSE(at::equal(book.codes(), before));
 }
 
+TEST(CodebookAverages, AStepThatIsNotFiniteIsForgotten) {
+  const Book book({.codes = 4, .learning = Learning::ema, .revive = 1}, 2), other({.codes = 4, .learning = Learning::ema, .revive = 1}, 2);
+  book.codebook.quantise(normal({1, 2, 4, 4}, 1) / 0);
+  book.train(normal({1, 2, 4, 4}, 2), 0);
+  other.train(normal({1, 2, 4, 4}, 2), 0);
+  EXPECT_TRUE(at::equal(book.codes(), other.codes()));
+}
+
 TEST(DeadCodes, StartAnewAsVectorsOfTheEncoder) {
   for (const Learning learning : {Learning::gradient, Learning::ema}) {
     const auto run = [&](uint64_t seed, int64_t updates) {
