@@ -14,14 +14,15 @@
 
 namespace brume {
 
-void load_weights(const std::string& path, const std::vector<Weight>& weights) {
+void load_weights(const std::string& path, const std::vector<Weight>& weights) { load_weights(path, io::load_tensors(path), weights); }
+
+void load_weights(const std::string& source, const io::NamedTensors& file, const std::vector<Weight>& weights) {
   const at::NoGradGuard no_grad;
-  const io::NamedTensors file = io::load_tensors(path);
   std::unordered_map<std::string, const Tensor*> by_name;
   for (const io::NamedTensor& t : file) by_name.emplace(t.name, &t.tensor);
   std::vector<Problem> problems;
   std::unordered_set<std::string> wanted;
-  const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", path, text)}); };
+  const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", source, text)}); };
   for (const Weight& w : weights) {
     wanted.insert(w.name);
     const auto it = by_name.find(w.name);

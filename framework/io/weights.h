@@ -16,6 +16,8 @@ inline constexpr std::string_view files_prefix = "files/";
 /// Throws ConfigError naming every tensor that is missing, unknown or of another shape; then nothing is copied.
 /// Files are left alone.
 void load_weights(const std::string& path, const std::vector<Weight>& weights);
+/// The same from tensors at hand; `source` names them in messages.
+void load_weights(const std::string& source, const io::NamedTensors& tensors, const std::vector<Weight>& weights);
 
 /// The files in a checkpoint; none where it holds none.
 Files load_files(const std::string& path);

@@ -6,6 +6,7 @@
 #include <ATen/ops/bincount.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randperm.h>
@@ -88,6 +89,7 @@ void Codebook::remember(const Tensor& z, const Tensor& codes) const {
   if (!ema() && o_.revive == 0) return;
   const at::NoGradGuard no_grad;
   const Tensor rows = positions(z).flatten(0, 1), flat = codes.flatten();
+  if (!at::isfinite(rows).all().item<bool>()) return;  // the trainer leaves such a step out; the averages would never forget it
   const Tensor counts = at::bincount(flat, {}, o_.codes).to(at::kFloat);
   const std::lock_guard lock(mutex_);
   seen_.vectors = rows;
