@@ -5,19 +5,21 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/yaml.h"
 #include "csv.h"
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
 #include "program.h"
 #include "text/sentencepiece.h"
 #include "text/utf8.h"
+#include "train/options.h"
 
 namespace brume::tools {
 namespace {
 
 struct Asked {
   std::string source, column, out = "tokenizer.model", text;
-  int64_t size = 2000;
+  int64_t size = 2000, count = 20000;
   bool keep_case = false;
 };
 
@@ -67,7 +69,23 @@ std::vector<std::string> column_of(const Csv& table, const std::string& asked) {
   return captions;
 }
 
-std::vector<std::string> read_captions(const Asked& a) {
+/// Those of the training images of a configuration.
+std::vector<std::string> data_captions(Program& program, const Asked& a) {
+  const Config config = read_configuration(program.registry, load_yaml(a.source));
+  if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train', and so no captions", a.source));
+  const std::shared_ptr<const Dataset> data = config.train->data.make({config.image()});
+  std::vector<float> pixels(size_t((data->encoded() ? data->encoded()->shape : config.image()).numel()));
+  const int64_t count = data->size() == 0 ? a.count : std::min(a.count, data->size());
+  std::vector<std::string> captions;
+  for (int64_t i = 0; i < count && !interrupted.load(); ++i)
+    if (std::string caption = data->read(i, uint64_t(i), pixels).caption; !caption.empty()) captions.push_back(std::move(caption));
+  if (interrupted.load()) throw Interrupted();
+  if (captions.empty()) throw ConfigError(fmt::format("{}: the images of train.data have no captions", a.source));
+  return captions;
+}
+
+std::vector<std::string> read_captions(Program& program, const Asked& a) {
+  if (a.source.ends_with(".yaml") || a.source.ends_with(".yml")) return data_captions(program, a);
   const auto file = io::MappedFile::open(a.source);
   if (const auto at = text::invalid_utf8(file->bytes()))
     throw ConfigError(fmt::format("{}:{}: is not UTF-8 there", a.source,
@@ -80,8 +98,9 @@ std::vector<std::string> read_captions(const Asked& a) {
   return {lines.begin(), lines.end()};
 }
 
-void train(const Asked& a) {
-  const std::vector<std::string> captions = read_captions(a);
+void train(Program& program, const Asked& a) {
+  catch_interrupt();
+  const std::vector<std::string> captions = read_captions(program, a);
   std::string model;
   try {
     model = text::SentencePiece::train(captions, {.size = a.size, .fold_case = !a.keep_case});
@@ -109,12 +128,14 @@ void encode(const Asked& a) {
 
 }  // namespace
 
-void add_tokenizer(CLI::App& app, Program&, int&) {
+void add_tokenizer(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("tokenizer", "pieces of words, for models that are asked in words");
   command->require_subcommand(1);
   auto a = std::make_shared<Asked>();
   CLI::App* make = command->add_subcommand("train", "makes a sentencepiece model from captions");
-  make->add_option("captions", a->source, "a text file with a caption a line, or a .csv or .tsv with a column of them")
+  make->add_option("captions", a->source,
+                   "a text file with a caption a line, a .csv or .tsv with a column of them, or a configuration, of whose "
+                   "training images they are")
       ->required()
       ->type_name("CAPTIONS");
   make->add_option("--size", a->size, "pieces, with the four special ones")
@@ -123,7 +144,10 @@ void add_tokenizer(CLI::App& app, Program&, int&) {
   make->add_option("--column", a->column, "of a table; 'caption', or 'text', where not given")->type_name("NAME");
   make->add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
   make->add_option("-o,--out", a->out, "the model")->capture_default_str()->type_name("FILE");
-  make->callback([a] { train(*a); });
+  make->add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
+  make->callback([a, &program] { train(program, *a); });
   CLI::App* look = command->add_subcommand("encode", "the pieces of a text");
   look->add_option("model", a->source, "a sentencepiece model")->required()->type_name("MODEL");
   look->add_option("text", a->text, "what is to be read")->required()->type_name("TEXT");
