@@ -1,14 +1,15 @@
-// brume evaluate CLASSIFIER --real DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA.
+// brume evaluate CLASSIFIER --real DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA, brume evaluate MODEL --metric METRIC.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "config/yaml.h"
 #include "diffusion/checkpoint.h"
+#include "evaluate_metric.h"
 #include "io/atomic_file.h"
 #include "model_source.h"
+#include "open_data.h"
 #include "train/evaluation.h"
 #include "train/progress.h"
 
@@ -18,7 +19,7 @@ namespace {
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
 
 struct Asked {
-  std::string source, classifier, real, baseline, json;
+  std::string source, classifier, real, baseline, json, metric, data, captions;
   std::vector<std::string> cfg;
   SampleSettings settings;
   int64_t count = 1000, batch = 64, limit = 0;
@@ -30,12 +31,6 @@ struct Row {
   std::string name;
   SetFigures figures;
 };
-
-/// A data set from the command line: YAML written there ("{type: idx, …}"), or the path of a YAML file.
-std::shared_ptr<const Dataset> open_data(Program& program, const std::string& option, const std::string& text, const ImageShape& shape) {
-  const bool file = text.ends_with(".yaml") || text.ends_with(".yml");
-  return create_deferred<Dataset>(program.registry, file ? load_yaml(text) : parse_yaml(text, option)).make({shape});
-}
 
 FeatureSet features_of(Program& program, const ClassifierPipeline& classifier, const std::string& option, const std::string& text,
                        int64_t limit) {
@@ -142,6 +137,15 @@ int evaluate_model(Program& program, const Asked& a) {
 int evaluate(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   catch_interrupt();
+  if (!a.metric.empty()) {
+    for (const auto& [option, given] :
+         {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--classifier", &a.classifier}})
+      if (!given->empty()) throw ConfigError(fmt::format("{}: is for --classifier, and --metric judges without", option));
+    return evaluate_metric(program, {a.source, a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
+  }
+  if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
+  for (const auto& [option, given] : {std::pair{"--data", &a.data}, std::pair{"--captions", &a.captions}})
+    if (!given->empty()) throw ConfigError(fmt::format("{}: is for --metric", option));
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
   if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
   return evaluate_model(program, a);
@@ -150,15 +154,19 @@ int evaluate(Program& program, const Asked& a) {
 }  // namespace
 
 void add_evaluate(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("evaluate", "how good samples are, in the eyes of a classifier; or how good the classifier is");
+  CLI::App* command =
+      app.add_subcommand("evaluate", "how good samples are, in the eyes of a classifier or a metric; or how good the classifier is");
   auto a = std::make_shared<Asked>();
   command->add_option("source", a->source, "a model's, or a classifier's, model.safetensors")->required()->type_name("CHECKPOINT");
   command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
-  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")
-      ->required()
+  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
+  command->add_option("--metric", a->metric, "in the place of a classifier: judges each image against its caption, caption_accuracy")
+      ->type_name("METRIC");
+  command->add_option("--data", a->data, "with --metric: a data set whose captions are asked for, and whose own images are judged as well")
       ->type_name("DATA");
+  command->add_option("--captions", a->captions, "with --metric, in the place of --data: the captions, one a line")->type_name("FILE");
   command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
-  command->add_option("-n,--count", a->count, "samples of each run, the classes in turn")
+  command->add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(2), int64_t(100000000)));
   command->add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
