@@ -1,13 +1,14 @@
-// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA.
+// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA,
+// brume evaluate MODEL --metric METRIC.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "config/yaml.h"
 #include "diffusion/checkpoint.h"
 #include "evaluate_autoencoder.h"
+#include "evaluate_metric.h"
 #include "io/atomic_file.h"
 #include "model_source.h"
 #include "open_data.h"
@@ -20,7 +21,7 @@ namespace {
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
 
 struct Asked {
-  std::string source, classifier, real, baseline, json;
+  std::string source, classifier, real, baseline, json, metric, data, captions;
   std::vector<std::string> cfg;
   SampleSettings settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
@@ -138,22 +139,31 @@ int evaluate_model(Program& program, const Asked& a) {
 int evaluate(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   catch_interrupt();
-  if (a.real.empty()) throw ConfigError("evaluate needs --data, the real images");
-  const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
-  if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
-  if (!yaml && holds_autoencoder(a.source)) {
-    if (!a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
-      throw ConfigError(fmt::format("{}: is an autoencoder; --classifier, --baseline and --cfg are for models", a.source));
-    return evaluate_autoencoder(program, {a.source, a.real, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
+  if (!a.metric.empty()) {
+    for (const auto& [option, given] :
+         {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--classifier", &a.classifier}})
+      if (!given->empty()) throw ConfigError(fmt::format("{}: is for --classifier, and --metric judges without", option));
+    return evaluate_metric(program, {a.source, a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
   }
+  if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
+  const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
+  if (!yaml && holds_autoencoder(a.source)) {
+    if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
+    if (!a.real.empty() || !a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
+      throw ConfigError(fmt::format("{}: is an autoencoder; --real, --classifier, --baseline and --cfg are for models", a.source));
+    return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
+  }
+  if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
+  if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
+  if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
   return evaluate_model(program, a);
 }
 
 }  // namespace
 
 void add_evaluate(CLI::App& app, Program& program, int& code) {
-  CLI::App* command =
-      app.add_subcommand("evaluate", "how good samples are, in the eyes of a classifier; or how good a classifier or an autoencoder is");
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "how good samples are, in the eyes of a classifier or a metric; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Asked>();
   command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
       ->required()
@@ -162,10 +172,17 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
   command->add_option("--bits", a->bits, "of an autoencoder: bits that a value of a latent counts for, beside JPEG")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(64)));
-  command->add_option("--real,--data", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")
+  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
+  command->add_option("--metric", a->metric, "in the place of a classifier: judges each image against its caption, caption_accuracy")
+      ->type_name("METRIC");
+  command
+      ->add_option("--data", a->data,
+                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
+                   "images are judged as well")
       ->type_name("DATA");
+  command->add_option("--captions", a->captions, "with --metric, in the place of --data: the captions, one a line")->type_name("FILE");
   command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
-  command->add_option("-n,--count", a->count, "samples of each run, the classes in turn")
+  command->add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(2), int64_t(100000000)));
   command->add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
