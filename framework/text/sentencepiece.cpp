@@ -130,7 +130,7 @@ SentencePiece::~SentencePiece() {
 }
 
 std::vector<int64_t> SentencePiece::encode(std::string_view text) const {
-  if (const auto at = invalid_utf8(text)) throw ConfigError(fmt::format("a prompt is not UTF-8 at byte {}: {}", *at, quoted(text)));
+  if (const auto at = invalid_utf8(text)) throw ConfigError(fmt::format("a prompt is not UTF-8 at byte {}: {}", *at, in_quotes(text)));
   Answer answer;
   if (!shim().encode(model_, text.data(), text.size(), &answer, Answer::id, Answer::fail))
     throw std::logic_error("sentencepiece: " + answer.error);

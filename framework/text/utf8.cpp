@@ -59,7 +59,7 @@ void append_utf8(std::string& to, char32_t c) {
   put(0x80 | (c & 0x3F));
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   size_t shown = 0;
   for (size_t at = 0; at < text.size(); ++shown) {

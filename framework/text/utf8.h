@@ -14,6 +14,6 @@ std::optional<size_t> invalid_utf8(std::string_view text);
 std::vector<char32_t> characters(std::string_view text);
 void append_utf8(std::string& to, char32_t character);
 /// In quotes for a message: short, and printable whatever it holds.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace brume::text

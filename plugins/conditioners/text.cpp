@@ -79,7 +79,7 @@ class Encoder final : public ConditionEncoder {
     const int64_t begin = tokenizer_.begin(), end = tokenizer_.end();
     const size_t room = size_t(o_.length - (begin >= 0) - (end >= 0));
     if (ids.size() > room) {
-      cut_.warn(text::quoted(caption), text::quoted(tokenizer_.decode({ids.begin() + int64_t(room), ids.end()})), o_.length);
+      cut_.warn(text::in_quotes(caption), text::in_quotes(tokenizer_.decode({ids.begin() + int64_t(room), ids.end()})), o_.length);
       ids.resize(room);
     }
     if (begin >= 0) ids.insert(ids.begin(), begin);

@@ -10,8 +10,10 @@ namespace {
 
 /// Plugins that are of no use without a value. Everything else must do with its defaults.
 const std::map<std::string, std::string> least = {
-    {"conditioner text", "{type: text, tokenizer: tokenizer.model}"},
     {"autoencoder tiny", "{type: tiny, encoder: encoder.safetensors, decoder: decoder.safetensors}"},
+    {"conditioner clip_text", "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32}"},
+    {"conditioner several", "{type: several, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
+    {"conditioner text", "{type: text, tokenizer: tokenizer.model, width: 16, depth: 2}"},
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},

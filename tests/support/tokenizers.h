@@ -1,0 +1,15 @@
+#pragma once
+// Small tokenizers, made when first asked for.
+#include <string>
+#include <vector>
+
+#include "core/files.h"
+
+namespace brume::test {
+
+/// Captions of one or two coloured shapes.
+std::vector<std::string> shape_captions();
+/// "tokenizer.model", trained on them, and "clip/vocab.json" with "clip/merges.txt". Without the first where sentencepiece is missing.
+const Files& small_tokenizers();
+
+}  // namespace brume::test

@@ -1,0 +1,131 @@
+// CLIP's tokenizer on a vocabulary of bytes and seven pairs, and what UTF-8 is. tests/parity/clip_text_test.cpp has the published one.
+#include "text/clip_tokenizer.h"
+#include "support/registry.h"
+#include "support/tokenizers.h"
+#include "text/unicode.h"
+#include "text/utf8.h"
+
+namespace brume::test {
+namespace {
+
+using text::ClipTokenizer;
+
+ClipTokenizer make_small() { return {small_tokenizers().at("clip/vocab.json"), small_tokenizers().at("clip/merges.txt"), "clip"}; }
+
+const ClipTokenizer& small() {
+  static const ClipTokenizer tokenizer = make_small();
+  return tokenizer;
+}
+
+int64_t end_of(char letter) { return small().encode(std::string(1, letter)).front(); }
+
+TEST(ClipTokenizer, JoinsThePairsOfLowestRank) {
+  EXPECT_EQ(small().size(), 512 + 7 + 2);
+  EXPECT_EQ(small().encode("red"), (std::vector<int64_t>{513}));
+  EXPECT_EQ(small().encode("cat"), (std::vector<int64_t>{518}));
+  // c i comes before i r: "circle" is cir, c, l, e</w>.
+  const std::vector<int64_t> circle = small().encode("circle");
+  ASSERT_EQ(circle.size(), 4u);
+  EXPECT_EQ(circle.front(), 515);
+  EXPECT_EQ(circle.back(), end_of('e'));
+  EXPECT_EQ(small().begin(), 519);
+  EXPECT_EQ(small().end(), 520);
+}
+
+TEST(ClipTokenizer, WordsAreWhatItsPatternSays) {
+  const auto words = [](const std::string& text) { return small().decode(small().encode(text)); };
+  EXPECT_EQ(words("Don't STOP!!! 2024"), "don 't stop !!! 2 0 2 4");
+  EXPECT_EQ(words("we'll they've I'd it's I'm you're o'clock"), "we 'll they 've i 'd it 's i 'm you 're o ' clock");
+  EXPECT_EQ(words("!'s"), "!' s");
+  EXPECT_EQ(words(" \t\n a \xC2\xA0 b\r\n"), "a b");
+  EXPECT_EQ(words("ÉCOLE ΣΑΣ Ж"), "école σασ ж");
+  EXPECT_EQ(words("日本 café"), "日 本 café");
+  EXPECT_EQ(words("a\x01\xE2\x80\x8D"
+                  "b"),
+            "ab")
+      << "control characters are left out";
+  EXPECT_TRUE(small().encode("").empty());
+  EXPECT_TRUE(small().encode(" \n ").empty());
+}
+
+TEST(ClipTokenizer, SpecialTokensMayBeWrittenOut) {
+  EXPECT_EQ(small().encode("red<|endoftext|>cat<|startoftext|>"), (std::vector<int64_t>{513, 520, 518, 519}));
+}
+
+TEST(ClipTokenizer, ThePaddingIsATokenOfItsOwn) {
+  const ClipTokenizer padded(small_tokenizers().at("clip/vocab.json"), small_tokenizers().at("clip/merges.txt"), "clip", 33);  // "!"
+  EXPECT_EQ(padded.padding(), 33);
+  EXPECT_EQ(padded.encode("red!!"), (std::vector<int64_t>{513, 33, 33}));
+  EXPECT_EQ(small().padding(), small().end());
+  EXPECT_EQ(small().encode("red!!"), (std::vector<int64_t>{513, 33, 256 + 33}));
+}
+
+TEST(ClipTokenizer, Mistakes) {
+  const std::string &vocabulary = small_tokenizers().at("clip/vocab.json"), &merges = small_tokenizers().at("clip/merges.txt");
+  const auto said = [](const std::string& v, const std::string& m) { return error_of([&] { ClipTokenizer(v, m, "here"); }); };
+  EXPECT_EQ(said("[1]", merges), "here: vocab.json is no JSON object of tokens and their numbers");
+  EXPECT_EQ(said("{\"a\": 0", merges), "here: vocab.json is no JSON object of tokens and their numbers");
+  EXPECT_EQ(said("{\"a\": 0, \"b\": 2}", merges), "here: vocab.json gives the token \"b\" no number from 0 to 1");
+  EXPECT_EQ(said("{\"a\": 0, \"b\": \"1\"}", merges), "here: vocab.json gives the token \"b\" no number from 0 to 1");
+  EXPECT_EQ(said("{\"a\": 0, \"b\": 0}", merges), "here: vocab.json gives the number 0 twice");
+  EXPECT_EQ(said("{\"a\": 0, \"b\": 1}", merges), "here: vocab.json lacks the token <|startoftext|>");
+  EXPECT_EQ(said(vocabulary, "#version\na b\nab\n"), "here: merges.txt:3: two tokens are expected, not \"ab\"");
+  EXPECT_EQ(error_of([&] { ClipTokenizer(vocabulary, merges, "here", 600); }), "here: has no token 600 to pad with: they are 0 to 520");
+  EXPECT_EQ(error_of([] { small().encode("caf\xE9"); }), "a prompt is not UTF-8 at byte 3: \"caf\\xe9\"");
+  EXPECT_EQ(error_of([] { small().decode({521}); }), "token 521 is out of range: the tokenizer has 521, 0 to 520");
+}
+
+// Any bytes are either refused as no UTF-8 or give tokens that there are.
+TEST(ClipTokenizer, AnyBytes) {
+  uint32_t state = 3;
+  const auto next = [&] { return (state = state * 1664525u + 1013904223u) >> 16; };
+  int read = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text;
+    const size_t length = next() % 40;
+    for (size_t k = 0; k < length; ++k) {
+      if (i % 2)
+        text += char(next());
+      else
+        text::append_utf8(text, char32_t(next() % 3 ? next() % 0x3000 : 0x1F000 + next() % 0x1000));
+    }
+    if (text::invalid_utf8(text)) {
+      EXPECT_THROW(small().encode(text), ConfigError);
+      continue;
+    }
+    ++read;
+    for (const int64_t id : small().encode(text)) ASSERT_TRUE(id >= 0 && id < small().size());
+  }
+  EXPECT_GT(read, 1400);
+}
+
+TEST(Utf8, WhatItIs) {
+  for (const char* good :
+       {"", "a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
+    EXPECT_FALSE(text::invalid_utf8(good)) << good;
+  for (const char* bad : {"\x80", "\xC0\xAF", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
+                          "\xF5\x80\x80\x80", "\xC2", "\xE2\x82", "\xF0\x9F\x98", "\xC2\x20", "\xFF"})
+    EXPECT_EQ(text::invalid_utf8("ab" + std::string(bad)), std::optional<size_t>(2));
+}
+
+TEST(Utf8, CharactersThereAndBack) {
+  for (char32_t c = 1; c < 0x110000; c += c < 0x3000 ? 1 : 97) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    std::string text;
+    text::append_utf8(text, c);
+    ASSERT_FALSE(text::invalid_utf8(text)) << uint32_t(c);
+    ASSERT_EQ(text::characters(text), std::vector<char32_t>{c});
+  }
+}
+
+TEST(Unicode, LowerCase) {
+  EXPECT_EQ(text::lower_case(U'A'), U'a');
+  EXPECT_EQ(text::lower_case(U'ß'), U'ß');
+  EXPECT_EQ(text::lower_case(U'Ā'), U'ā');
+  EXPECT_EQ(text::lower_case(U'ā'), U'ā');
+  EXPECT_EQ(text::lower_case(U'Ω'), U'ω');
+  for (char32_t c = 0; c < 0x20000; ++c) ASSERT_EQ(text::lower_case(text::lower_case(c)), text::lower_case(c)) << uint32_t(c);
+}
+
+}  // namespace
+}  // namespace brume::test
