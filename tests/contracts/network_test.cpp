@@ -29,9 +29,12 @@ Tensor normal(at::IntArrayRef shape, uint64_t seed, at::ScalarType type = at::kF
 
 class NetworkContract : public testing::TestWithParam<Specimen> {
  protected:
+  /// With spatial transformers the network attends to tokens and takes an image.
+  static bool conditioned() { return GetParam().yaml.find("transformer") != std::string::npos; }
   static std::shared_ptr<Network> fresh(uint64_t seed = 5, const std::string& more = "") {
     Network::Context c = context;
     c.seed = seed;
+    if (conditioned()) c.context_width = 10, c.image_channels = 2;
     return make<Network>(GetParam().yaml, c, more);
   }
   /// A closed form, like the exact denoiser of Gaussian data.
@@ -50,6 +53,10 @@ class NetworkContract : public testing::TestWithParam<Specimen> {
   static Condition condition(int64_t batch) {
     Condition c;
     c.classes = at::arange(batch, at::kLong).remainder(classes);
+    if (!conditioned()) return c;
+    c.context = normal({batch, 7, 10}, 31);
+    c.context_mask = (at::arange(7).unsqueeze(0) <= at::arange(batch).remainder(9).unsqueeze(1)).to(at::kFloat);
+    c.image = normal({batch, 2, 16, 16}, 32);
     return c;
   }
   static Tensor run(const Network& network, int64_t batch, at::ScalarType type = at::kFloat, at::Generator* dropout = nullptr) {
@@ -126,6 +133,12 @@ TEST_P(NetworkContract, TakesItsNoiseLevelAndItsClass) {
   const Tensor x = normal({1, 3, 16, 16}, 3).expand({2, 3, 16, 16}).contiguous();
   Condition same_class = condition(2), other_class = condition(2);
   same_class.classes.fill_(2);
+  for (Condition* c : {&same_class, &other_class}) {
+    if (!conditioned()) break;
+    c->context[1].copy_(c->context[0]);
+    c->context_mask[1].copy_(c->context_mask[0]);
+    c->image[1].copy_(c->image[0]);
+  }
   const Tensor y = network->forward(x, levels(2), same_class, nullptr);
   EXPECT_FALSE(at::equal(y[0], y[1])) << "the noise level is not used";
   const Tensor z = network->forward(x, at::full({2}, 5.0f), other_class, nullptr);
@@ -212,7 +225,9 @@ INSTANTIATE_TEST_SUITE_P(
          "noise_embedding: {type: fourier, scale: 0.1}}",
          "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: "
          "false}",
-         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}"})),
+         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}",
+         "{type: unet, channels: 24, groups: 8, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 3, "
+         "transformer: {depth: [1, 2], projection: linear, dropout: 0.1}}"})),
     [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });
 
 }  // namespace

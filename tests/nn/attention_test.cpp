@@ -100,7 +100,7 @@ class Attention : public testing::Test {
 const std::vector<Shape> small = {{2, 3, 9, 9, 8},    {3, 2, 1, 5, 31},   {2, 1, 40, 24, 40}, {1, 2, 33, 77, 7},
                                   {2, 2, 17, 17, 64}, {2, 1, 6, 50, 160}, {1, 1, 300, 3, 80}};
 // From here on blocks are taken, which do not divide the queries.
-const Shape large_self{2, 2, 777, 777, 20}, large_cross{2, 5, 1037, 231, 40};
+const Shape large_self{2, 4, 777, 777, 20}, large_cross{2, 5, 1037, 431, 40};
 
 TEST_F(Attention, IsTheDefinitionOnEveryInstructionSet) {
   const at::NoGradGuard no_grad;

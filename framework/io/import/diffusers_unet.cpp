@@ -48,6 +48,7 @@ class Config {
     if (at != values_.end() && !at->is_null() && *at != json(false)) refuse(key, "null");
   }
   bool has(const char* key) const { return values_.contains(key) && !values_[key].is_null(); }
+  bool null(const char* key) const { return values_.contains(key) && values_[key].is_null(); }
   [[noreturn]] void refuse(const char* key, const std::string& allowed) const {
     throw ConfigError(fmt::format("{}: {} is {}; the unet of brume can be had with {} only", file_, key,
                                   values_.contains(key) ? values_[key].dump() : "missing", allowed));
@@ -102,16 +103,18 @@ void read_attention(const Config& c, DiffusersUnet& u) {
     u.depth = c.each("transformer_layers_per_block", levels, 1);
   } else {
     const std::vector<int64_t> widths = c.each("attention_head_dim", levels, 8);
-    for (size_t i = 0; i < levels; ++i)
-      u.heads.push_back(c.has("attention_head_dim") ? u.channels[i] / std::max<int64_t>(1, widths[i]) : 1);
+    for (size_t i = 0; i < levels; ++i)  // null: one head; the others have this width
+      u.heads.push_back(c.null("attention_head_dim") ? 1 : u.channels[i] / std::max<int64_t>(1, widths[i]));
     u.depth.assign(levels, 1);
   }
+  for (const int64_t heads : u.heads)
+    if (heads < 1) c.refuse(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", "at least one head a level");
   const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
   c.only("mid_block_type", middle);
   u.middle_attention = c.get("add_attention", true);
 }
 
-/// Where a module of diffusers stands here: prefixes with their dot, longest first not needed as none begins with another.
+/// Where a module of diffusers stands here: prefixes with their dot, none of which begins with another.
 std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) {
   std::vector<std::pair<std::string, std::string>> all{{"conv_in.", "input_blocks.0.0."},
                                                        {"conv_norm_out.", "out.0."},

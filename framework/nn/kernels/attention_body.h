@@ -1,5 +1,5 @@
 // The body of attention_kernel.h, included once per instruction set within a namespace of its own. Plain loops over fixed sizes
-// that the compiler turns into vectors; four queries at a time, so that each key is read once for four.
+// that the compiler turns into vectors; eight queries at a time, so that each key is read once for eight.
 //
 //   s_j = scale q . k_j,  p_j = exp(s_j - max s),  out = sum_j p_j v_j / sum_j p_j,  over the keys that are seen
 
@@ -39,7 +39,37 @@ inline float exp_nonpositive(float x) {
   return p * __builtin_bit_cast(float, (int32_t(n) + 127) << 23);
 }
 
-constexpr int64_t together = 4;  // queries
+#if defined(__AVX512F__)
+constexpr int64_t lanes = 16;
+#elif defined(__AVX2__)
+constexpr int64_t lanes = 8;
+#else
+constexpr int64_t lanes = 4;
+#endif
+constexpr int64_t together = 8;  // queries
+typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
+
+inline Vector load_vector(const float* from) {
+  Vector v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+inline void store_vector(float* to, const Vector& v) { __builtin_memcpy(to, &v, sizeof v); }
+constexpr int64_t whole_vectors(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+
+/// Where things lie in the scratch memory. `keys`: of the seen, in tiles of `lanes` keys, [tiles, width, lanes]; `values`: [n, wide];
+/// `scores`: [together, row]; `queries`: [width, together], scaled; `sums`: [together, wide].
+struct Scratch {
+  int64_t n, row, wide;
+  float *keys, *values, *scores, *queries, *sums;
+  Scratch(const AttentionHead& h, int64_t seen) : n(seen), row(whole_vectors(seen)), wide(whole_vectors(h.width)) {
+    keys = h.scratch;
+    values = keys + row * h.width;
+    scores = values + n * wide;
+    queries = scores + together * row;
+    sums = queries + together * h.width;
+  }
+};
 
 /// How many of the first `count` keys are seen.
 inline int64_t seen_among(const AttentionHead& h, int64_t count) {
@@ -59,81 +89,104 @@ void mean_of_values(const AttentionHead& h, T* out, float* sums) {
   for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(sums[c] / float(h.keys));
 }
 
-/// s_r = scale q_r . k for `together` queries and the first `n` of `stride` gathered keys; missing queries repeat the first.
-template <class T>
-void score_rows(const AttentionHead& h, int64_t first, int64_t count, int64_t n, int64_t stride, const float* keys_t, float* scores) {
-  const T* q = static_cast<const T*>(h.q.data);
-  float *s0 = scores, *s1 = scores + stride, *s2 = scores + 2 * stride, *s3 = scores + 3 * stride;
-  for (int64_t i = 0; i < together * stride; ++i) scores[i] = 0;
-  for (int64_t c = 0; c < h.width; ++c) {
-    float x[together];
-    for (int64_t r = 0; r < together; ++r) x[r] = load<T>(q[(first + (r < count ? r : 0)) * h.q.stride + c]) * h.scale;
-    const float* k = keys_t + c * stride;
-    for (int64_t j = 0; j < n; ++j) {
-      s0[j] += x[0] * k[j];
-      s1[j] += x[1] * k[j];
-      s2[j] += x[2] * k[j];
-      s3[j] += x[3] * k[j];
+/// scores = scale q . k for `together` queries and the first `n` keys. Each sum stays in a register.
+inline void score_rows(const Scratch& m, int64_t width, int64_t n) {
+  for (int64_t j = 0; j < n; j += lanes) {
+    const float* k = m.keys + j * width;
+    Vector sum[together] = {};
+    for (int64_t c = 0; c < width; ++c) {
+      const Vector key = load_vector(k + c * lanes);
+      const float* x = m.queries + c * together;
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < together; ++r) sum[r] += x[r] * key;
     }
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < together; ++r) store_vector(m.scores + r * m.row + j, sum[r]);
   }
 }
 
-/// out = softmax(s) values, over n >= 1 keys; s is overwritten.
-template <class T>
-void weigh_values(float* s, int64_t n, int64_t d, const float* values, float* sums, T* out) {
+/// s becomes exp(s - max s) over its first n >= 1 values; returns their sum.
+inline float exponentials(float* s, int64_t n) {
   float largest = s[0];
   for (int64_t j = 1; j < n; ++j) largest = s[j] > largest ? s[j] : largest;
   for (int64_t j = 0; j < n; ++j) s[j] = exp_nonpositive(s[j] - largest);
-  float lanes[16] = {}, total = 0;
+  float parts[16] = {}, total = 0;
   for (int64_t j = 0; j + 16 <= n; j += 16)
-    for (int64_t l = 0; l < 16; ++l) lanes[l] += s[j + l];
+    for (int64_t l = 0; l < 16; ++l) parts[l] += s[j + l];
   for (int64_t j = n / 16 * 16; j < n; ++j) total += s[j];
-  for (const float lane : lanes) total += lane;
-  for (int64_t c = 0; c < d; ++c) sums[c] = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    const float p = s[j];
-    const float* v = values + j * d;
-    for (int64_t c = 0; c < d; ++c) sums[c] += p * v[c];
-  }
-  const float inverse = 1 / total;
-  for (int64_t c = 0; c < d; ++c) out[c] = store<T>(sums[c] * inverse);
+  for (const float part : parts) total += part;
+  return total;
 }
 
-/// The seen keys, turned, and their values: what is not seen has no part in anything.
+/// sums = scores times the values of the first `n` keys.
+inline void weigh_values(const Scratch& m, int64_t n) {
+  for (int64_t c = 0; c < m.wide; c += lanes) {
+    Vector sum[together] = {};
+    for (int64_t j = 0; j < n; ++j) {
+      const Vector value = load_vector(m.values + j * m.wide + c);
+      const float* p = m.scores + j;
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < together; ++r) sum[r] += p[r * m.row] * value;
+    }
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < together; ++r) store_vector(m.sums + r * m.wide + c, sum[r]);
+  }
+}
+
+/// The seen keys and their values: what is not seen has no part in anything.
 template <class T>
-void gather(const AttentionHead& h, int64_t n, float* keys_t, float* values) {
+void gather(const AttentionHead& h, const Scratch& m) {
   const T *k = static_cast<const T*>(h.k.data), *v = static_cast<const T*>(h.v.data);
+  for (int64_t i = m.n / lanes * lanes * h.width; i < m.row * h.width; ++i) m.keys[i] = 0;
   for (int64_t from = 0, j = 0; from < h.keys; ++from) {
     if (h.seen && h.seen[from] == 0) continue;
+    float *keys = m.keys + j / lanes * lanes * h.width + j % lanes, *values = m.values + j * m.wide;
     for (int64_t c = 0; c < h.width; ++c) {
-      keys_t[c * n + j] = load<T>(k[from * h.k.stride + c]);
-      values[j * h.width + c] = load<T>(v[from * h.v.stride + c]);
+      keys[c * lanes] = load<T>(k[from * h.k.stride + c]);
+      values[c] = load<T>(v[from * h.v.stride + c]);
     }
+    for (int64_t c = h.width; c < m.wide; ++c) values[c] = 0;
     ++j;
+  }
+}
+
+/// Queries [first, first + count), count <= together; of them, r sees the gathered keys before limits[r].
+template <class T>
+void attend_rows(const AttentionHead& h, const Scratch& m, int64_t first, int64_t count, const int64_t* limits, int64_t most) {
+  const T* q = static_cast<const T*>(h.q.data);
+  for (int64_t r = 0; r < together; ++r)  // those that are missing repeat the first
+    for (int64_t c = 0; c < h.width; ++c)
+      m.queries[c * together + r] = load<T>(q[(first + (r < count ? r : 0)) * h.q.stride + c]) * h.scale;
+  score_rows(m, h.width, most);
+  float totals[together] = {};
+  for (int64_t r = 0; r < count; ++r) {
+    float* s = m.scores + r * m.row;
+    if (limits[r] > 0) totals[r] = exponentials(s, limits[r]);
+    for (int64_t j = limits[r]; j < most; ++j) s[j] = 0;
+  }
+  weigh_values(m, most);
+  for (int64_t r = 0; r < count; ++r) {
+    T* out = static_cast<T*>(h.out) + (first + r) * h.out_stride;
+    const float inverse = 1 / totals[r];
+    if (limits[r] == 0)
+      mean_of_values<T>(h, out, m.sums + r * m.wide);
+    else
+      for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(m.sums[r * m.wide + c] * inverse);
   }
 }
 
 template <class T>
 void attend(const AttentionHead& h) {
-  const int64_t n = seen_among(h, h.keys), d = h.width;
-  float *keys_t = h.scratch, *values = keys_t + n * d, *scores = values + n * d, *sums = scores + together * n;
-  gather<T>(h, n, keys_t, values);
-  T* out = static_cast<T*>(h.out);
+  const Scratch m(h, seen_among(h, h.keys));
+  gather<T>(h, m);
   for (int64_t first = 0; first < h.queries; first += together) {
     const int64_t count = h.queries - first < together ? h.queries - first : together;
-    int64_t limits[together], most = 0;  // a query sees the gathered keys before its limit
+    int64_t limits[together], most = 0;
     for (int64_t r = 0; r < count; ++r) {
       const int64_t before = h.position + first + r + 1;
-      limits[r] = h.position < 0 || before >= h.keys ? n : seen_among(h, before);
+      limits[r] = h.position < 0 || before >= h.keys ? m.n : seen_among(h, before);
       most = limits[r] > most ? limits[r] : most;
     }
-    score_rows<T>(h, first, count, most, n, keys_t, scores);
-    for (int64_t r = 0; r < count; ++r) {
-      T* row = out + (first + r) * h.out_stride;
-      if (limits[r] == 0)
-        mean_of_values<T>(h, row, sums);
-      else
-        weigh_values<T>(scores + r * n, limits[r], d, values, sums, row);
-    }
+    attend_rows<T>(h, m, first, count, limits, most);
   }
 }

@@ -22,7 +22,11 @@ struct AttentionHead {
   float* scratch;     ///< attention_scratch(keys, width) floats
 };
 
-inline int64_t attention_scratch(int64_t keys, int64_t width) { return keys * width * 2 + 4 * (keys + width); }
+/// Rows of up to 16 lanes, 8 queries at a time.
+inline int64_t attention_scratch(int64_t keys, int64_t width) {
+  const int64_t row = (keys + 15) / 16 * 16, wide = (width + 15) / 16 * 16;
+  return row * width + keys * wide + 8 * (row + width + wide);
+}
 
 /// Float32 sums; the result depends on the head alone. `bf16`: the elements are bfloat16, else float.
 using AttentionKernel = void (*)(const AttentionHead& head, bool bf16);

@@ -1,0 +1,94 @@
+// The reading of diffusers' config.json: the options it comes to, the names of blocks, and what is refused.
+#include "io/import/diffusers_unet.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "config/errors.h"
+
+namespace brume::io {
+namespace {
+
+class DiffusersConfig : public testing::Test {
+ protected:
+  std::filesystem::path file = std::filesystem::temp_directory_path() / ("diffusers_unet_" + std::to_string(getpid()) + ".json");
+  ~DiffusersConfig() override { std::filesystem::remove(file); }
+  DiffusersUnet read(const std::string& json) const {
+    std::ofstream(file) << json;
+    return read_diffusers_unet(file);
+  }
+  std::string refusal(const std::string& json) const {
+    try {
+      static_cast<void>(read(json).options());
+    } catch (const ConfigError& e) {
+      const std::string said = e.what();
+      return said.starts_with(file.string() + ": ") ? said.substr(file.string().size() + 2) : said;
+    }
+    return "no error";
+  }
+};
+
+const std::string blocks =
+    R"("down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+  "block_out_channels": [64, 128], )";
+
+TEST_F(DiffusersConfig, StableDiffusion2sHeadsAreOfOneWidth) {
+  EXPECT_EQ(
+      read("{" + blocks + R"("attention_head_dim": [2, 4], "cross_attention_dim": 48, "use_linear_projection": true, "sample_size": 32,
+                 "transformer_layers_per_block": [1, 2]})")
+          .options(),
+      "{type: unet, channels: 64, multipliers: [1, 2], blocks: 2, attention_resolutions: [32], middle_attention: true, "
+      "head_channels: 32, scale_shift: false, groups: 32, dropout: 0, attention_order: new, transformer: {depth: [1, 2], projection: "
+      "linear}}");
+}
+
+TEST_F(DiffusersConfig, JoinsPlainAttention) {
+  const DiffusersUnet u = read(R"({"_class_name": "UNet2DModel", "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "block_out_channels": [32, 64], "layers_per_block": 1, "sample_size": 16})");
+  EXPECT_EQ(u.options(),
+            "{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], middle_attention: true, heads: 8, "
+            "scale_shift: false, groups: 32, dropout: 0, attention_order: new}");
+  const auto t = [](double value) { return at::full({64, 64}, value, at::kFloat); };
+  const NamedTensors got = u.tensors({{"up_blocks.0.attentions.1.to_v.weight", t(3)},
+                                      {"up_blocks.0.attentions.1.to_q.weight", t(1)},
+                                      {"up_blocks.0.attentions.1.to_k.weight", t(2)},
+                                      {"up_blocks.0.attentions.1.to_out.0.weight", t(4)},
+                                      {"up_blocks.0.upsamplers.0.conv.bias", t(5)},
+                                      {"class_embedding.weight", t(6)}});
+  ASSERT_EQ(got.size(), 4u);
+  EXPECT_EQ(got[0].name, "output_blocks.1.1.qkv.weight");
+  EXPECT_EQ(got[0].tensor.sizes(), at::IntArrayRef({192, 64, 1}));
+  for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(got[0].tensor[64 * i][0][0].item<double>(), double(i + 1));
+  EXPECT_EQ(got[1].name, "output_blocks.1.1.proj_out.weight");
+  EXPECT_EQ(got[1].tensor.sizes(), at::IntArrayRef({64, 64, 1}));
+  EXPECT_EQ(got[2].name, "output_blocks.1.2.conv.bias");
+  EXPECT_EQ(got[3].name, "label_emb.weight");
+}
+
+TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
+  EXPECT_EQ(refusal("{" + blocks + R"("act_fn": "gelu"})"), "act_fn is \"gelu\"; the unet of brume can be had with \"silu\" only");
+  EXPECT_EQ(refusal("{" + blocks + R"("addition_embed_type": "text_time"})"),
+            "addition_embed_type is \"text_time\"; the unet of brume can be had with null only");
+  EXPECT_EQ(refusal(R"({"block_out_channels": [32], "down_block_types": ["KDownBlock2D"]})"),
+            "down_block_types is [\"KDownBlock2D\"]; the unet of brume can be had with DownBlock2D and CrossAttnDownBlock2D only");
+  EXPECT_EQ(refusal("{" + blocks + R"("norm_num_groups": "many"})"),
+            "norm_num_groups is \"many\", which is not what diffusers writes there");
+  EXPECT_EQ(refusal("{" + blocks + R"("attention_head_dim": [3, 5]})"),
+            "attention_head_dim: 3, 5 heads in levels of 64, 128 channels are neither the same number nor the same width");
+  EXPECT_EQ(refusal("[1"), "is not a JSON object");
+  try {
+    read("{" + blocks + R"("sample_size": 32})").tensors({{"add_embedding.linear_1.weight", at::zeros({1})}});
+    FAIL();
+  } catch (const ConfigError& e) {
+    EXPECT_STREQ(e.what(), "no place is known for add_embedding.linear_1.weight");
+  }
+}
+
+}  // namespace
+}  // namespace brume::io
