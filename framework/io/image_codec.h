@@ -7,8 +7,9 @@
 
 namespace brume::io {
 
-/// Decodes a whole file as grey (1) or RGB (3). `has_alpha`: whether the format may hold transparency, to be composited on white.
-Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path);
+/// Decodes a whole file as grey (1) or RGB (3). `has_alpha`: whether the format may hold transparency, to be composited on the grey level
+/// `behind`.
+Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t behind = 255);
 std::string encode_png(const Image& image);
 
 }  // namespace brume::io

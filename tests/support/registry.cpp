@@ -12,6 +12,8 @@ namespace {
 const std::map<std::string, std::string> least = {
     {"conditioner text", "{type: text, tokenizer: tokenizer.model}"},
     {"autoencoder tiny", "{type: tiny, encoder: encoder.safetensors, decoder: decoder.safetensors}"},
+    {"dataset captioned_folder", "{type: captioned_folder, captions: captions.tsv}"},
+    {"dataset webdataset", "{type: webdataset, shards: 'train-{000..003}.tar'}"},
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
