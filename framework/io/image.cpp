@@ -58,12 +58,15 @@ Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value) 
   pixels.assign(static_cast<size_t>(height * width * channels), value);
 }
 
-Image read_image(const std::string& path, int64_t channels) {
+Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels, uint8_t behind) {
   if (channels != 1 && channels != 3) throw std::logic_error(fmt::format("read_image: {} channels", channels));
+  check_format(bytes, name);
+  return decode_image(bytes, channels, is_png(bytes) || is_webp(bytes) || is_tiff(bytes), name, behind);
+}
+
+Image read_image(const std::string& path, int64_t channels) {
   const auto file = MappedFile::open(path);
-  const auto bytes = file->bytes();
-  check_format(bytes, path);
-  return decode_image(bytes, channels, is_png(bytes) || is_webp(bytes) || is_tiff(bytes), path);
+  return decode_image_file(file->bytes(), path, channels);
 }
 
 void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text) {

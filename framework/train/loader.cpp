@@ -8,20 +8,44 @@
 
 namespace brume {
 
-Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step)
-    : data_(std::move(data)), shape_(data_->encoded() ? data_->encoded()->shape : shape), batch_(batch), seed_(seed), step_(first_step) {
-  ahead_ = std::async(std::launch::async, [this] { return read(step_); });
+Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
+               int64_t workers)
+    : data_(std::move(data)),
+      shape_(data_->encoded() ? data_->encoded()->shape : shape),
+      batch_(batch),
+      seed_(seed),
+      step_(first_step),
+      workers_(size_t(workers)) {
+  read_ahead();
 }
 
 Loader::~Loader() {
-  if (ahead_.valid()) ahead_.wait();
+  for (const std::future<Batch>& batch : ahead_)
+    if (batch.valid()) batch.wait();
+}
+
+/// The order is drawn here, by the thread that asks, and the pixels by the others: nothing is shared that changes.
+void Loader::read_ahead() {
+  for (; ahead_.size() < workers_; ++step_)
+    ahead_.push_back(std::async(std::launch::async, [this, step = step_, which = indices(step_)] { return read(step, which); }));
 }
 
 Batch Loader::next() {
-  Batch batch = ahead_.get();
-  ++step_;
-  ahead_ = std::async(std::launch::async, [this] { return read(step_); });
-  return batch;
+  if (workers_ == 0) {
+    const int64_t step = step_++;
+    return read(step, indices(step));
+  }
+  std::future<Batch> due = std::move(ahead_.front());
+  ahead_.pop_front();
+  due.wait();
+  read_ahead();
+  return due.get();
+}
+
+std::vector<int64_t> Loader::indices(int64_t step) {
+  std::vector<int64_t> all;
+  for (int64_t i = 0; i < batch_; ++i) all.push_back(index(step * batch_ + i));
+  return all;
 }
 
 int64_t Loader::index(int64_t draw) {
@@ -36,7 +60,7 @@ int64_t Loader::index(int64_t draw) {
   return order_[size_t(draw % size)];
 }
 
-Batch Loader::read(int64_t step) {
+Batch Loader::read(int64_t step, const std::vector<int64_t>& indices) const {
   Batch batch;
   batch.encoded = data_->encoded().has_value();
   batch.images = at::empty({batch_, shape_.channels, shape_.height, shape_.width}, at::kFloat);
@@ -44,7 +68,7 @@ Batch Loader::read(int64_t step) {
   for (int64_t i = 0; i < batch_; ++i) {
     const int64_t draw = step * batch_ + i;
     batch.annotations.push_back(
-        data_->read(index(draw), mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
+        data_->read(indices[size_t(i)], mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
   }
   return batch;
 }

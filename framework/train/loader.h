@@ -1,5 +1,6 @@
 #pragma once
-// Batches in a reproducible order, read ahead on another thread.
+// Batches in a reproducible order, read ahead on other threads.
+#include <deque>
 #include <future>
 #include <memory>
 #include <vector>
@@ -16,25 +17,32 @@ struct Batch {
 };
 
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
-/// The order follows from (seed, step) alone, so that a training resumes in place.
+/// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once
+/// as there are workers: they come out in their order, whatever the number.
 class Loader {
  public:
-  /// `shape`: of an image; sets of moments have a shape of their own.
-  Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step);
+  /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place.
+  Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
+         int64_t workers = 1);
   ~Loader();
+  /// What went wrong while reading a batch is thrown when that batch is due.
   Batch next();
 
  private:
-  Batch read(int64_t step);
+  Batch read(int64_t step, const std::vector<int64_t>& indices) const;
+  std::vector<int64_t> indices(int64_t step);
   int64_t index(int64_t draw);
+  void read_ahead();
+
   std::shared_ptr<const Dataset> data_;
   ImageShape shape_;
   int64_t batch_;
   uint64_t seed_;
-  int64_t step_;
+  int64_t step_;  ///< of the next batch to be begun
+  size_t workers_;
   int64_t epoch_ = -1;
   std::vector<int64_t> order_;
-  std::future<Batch> ahead_;
+  std::deque<std::future<Batch>> ahead_;
 };
 
 }  // namespace brume

@@ -109,6 +109,7 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("batch", batch, "images a step", within(1, 65536));
   f.field("steps", steps, "updates in all", at_least(1));
   f.field("seed", seed, "of the weights, the order of the images and the noise", at_least(0));
+  f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
   if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));

@@ -65,7 +65,7 @@ struct TrainOptions {
   ReconstructionOptions loss;                  ///< of an autoencoder
   LatentOptions latents;                       ///< of an autoencoder
   Deferred<Optimizer> optimizer;
-  int64_t batch = 64, steps = 10000, seed = 0;
+  int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
   EmaOptions ema;
   PreviewOptions preview;  ///< of all but a classifier
   int64_t log_every = 50, checkpoint_every = 1000;

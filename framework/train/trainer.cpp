@@ -85,7 +85,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   optimizer_ = t.optimizer.make({learned, t.steps});
   for (const Weight& w : learned) Tensor(w.tensor).set_requires_grad(true);
   if (!resume_from.empty()) restore(resume_from);
-  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_);
+  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
   io::write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   trim_metrics(directory_ / "metrics.jsonl", step_);
 }

@@ -1,25 +1,22 @@
 // Image files in a folder, one sub-folder per class; or directly in the folder, without labels.
 //
 // The files are listed and sorted by name when the set is opened, so indices and labels do not depend on the file system; they
-// are decoded when read. A wanted image is cut from the decoded one after an optional resize: `smallest_side` keeps the
-// proportions and makes the image just large enough, `stretch` does not keep them.
+// are decoded when read.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <utility>
 #include <vector>
 
 #include "config/errors.h"
 #include "config/fields.h"
 #include "config/registry.h"
 #include "core/dataset.h"
-#include "core/seed.h"
-#include "io/image.h"
+#include "io/fit.h"
+#include "io/mapped_file.h"
 
 namespace brume::plugins {
 namespace {
@@ -69,23 +66,14 @@ Listing list(const fs::path& folder, const std::vector<std::string>& extensions)
 
 class ImageFolder final : public Dataset {
  public:
-  enum class Resize { smallest_side, stretch, none };
-  enum class Crop { center, random, none };
-
   struct Options {
     fs::path path;
-    Resize resize = Resize::smallest_side;
-    Crop crop = Crop::center;
-    bool flip = false;
+    io::Fit fit;
     std::vector<std::string> extensions = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm"};
 
     void declare(Fields& f) {
       f.field("path", path, "a folder of images, or of one sub-folder of images per class (required)");
-      f.choice("resize", resize, "smallest_side: just large enough, in proportion; stretch: to the model's size; none",
-               {{"smallest_side", Resize::smallest_side}, {"stretch", Resize::stretch}, {"none", Resize::none}});
-      f.choice("crop", crop, "which part of what is larger than the model's images; none: that is an error",
-               {{"center", Crop::center}, {"random", Crop::random}, {"none", Crop::none}});
-      f.field("flip", flip, "mirror half of the images left to right");
+      fit.declare(f);
       f.field("extensions", extensions, "which files are images, in any case");
       f.require(!extensions.empty(), "extensions", "needs one at least");
     }
@@ -93,8 +81,7 @@ class ImageFolder final : public Dataset {
 
   static void check(const Options& o, const Context& context) {
     if (o.path.empty()) throw ConfigError("missing 'path' (the folder of the images)");
-    if (context.shape.channels != 1 && context.shape.channels != 3)
-      throw ConfigError("image files are read as 1 or 3 channels, the model wants " + context.shape.text());
+    io::Fit::check(context.shape);
   }
 
   ImageFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -120,15 +107,7 @@ class ImageFolder final : public Dataset {
     if (index < 0 || index >= size())
       throw std::out_of_range("image_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
     const auto& [file, label] = files_[static_cast<size_t>(index)];
-    const io::Image image = resized(io::read_image(file.string(), shape_.channels), file);
-    int64_t top = (image.height - shape_.height) / 2, left = (image.width - shape_.width) / 2;
-    SplitMix random(draw);
-    const bool mirror = random.coin() && o_.flip;
-    if (o_.crop == Crop::random) {
-      top = int64_t(random.below(uint64_t(image.height - shape_.height) + 1));
-      left = int64_t(random.below(uint64_t(image.width - shape_.width) + 1));
-    }
-    write(image, top, left, mirror, pixels);
+    o_.fit.read(io::MappedFile::open(file.string())->bytes(), file.string(), shape_, draw, pixels);
     return {.label = label, .caption = {}};
   }
 
@@ -152,35 +131,6 @@ class ImageFolder final : public Dataset {
     for (const fs::path& image : found.images) files_.push_back({image, static_cast<int64_t>(classes_.size())});
     for (const fs::path& below : found.folders)
       if (!fs::is_symlink(below)) add_images(below);
-  }
-
-  /// At least as large as the model's images; exactly as large where nothing may be cut off.
-  io::Image resized(io::Image image, const fs::path& file) const {
-    if (o_.resize == Resize::stretch) return io::resize(image, shape_.height, shape_.width);
-    const auto size = [](int64_t height, int64_t width) { return std::to_string(height) + "x" + std::to_string(width); };
-    std::string text = quoted(file) + " is " + size(image.height, image.width);
-    if (o_.resize == Resize::smallest_side) {
-      const double scale = std::max(static_cast<double>(shape_.height) / static_cast<double>(image.height),
-                                    static_cast<double>(shape_.width) / static_cast<double>(image.width));
-      const auto scaled = [&](int64_t n) { return static_cast<int64_t>(std::llround(scale * static_cast<double>(n))); };
-      image = io::resize(image, scaled(image.height), scaled(image.width));
-      text += ", " + size(image.height, image.width) + " resized";
-    }
-    text += ", the model wants " + size(shape_.height, shape_.width);
-    if (image.height < shape_.height || image.width < shape_.width) throw ConfigError(text + "; set resize to smallest_side or stretch");
-    if (o_.crop == Crop::none && (image.height > shape_.height || image.width > shape_.width))
-      throw ConfigError(text + "; set crop to center or random, or resize to stretch");
-    return image;
-  }
-
-  void write(const io::Image& image, int64_t top, int64_t left, bool mirror, std::span<float> pixels) const {
-    float* to = pixels.data();
-    for (int64_t c = 0; c < shape_.channels; ++c)
-      for (int64_t y = 0; y < shape_.height; ++y)
-        for (int64_t x = 0; x < shape_.width; ++x) {
-          const int64_t from = left + (mirror ? shape_.width - 1 - x : x);
-          *to++ = static_cast<float>(image.row(top + y)[from * shape_.channels + c]) / 127.5f - 1;
-        }
   }
 
   Options o_;

@@ -24,6 +24,7 @@
 #include "core/dataset.h"
 #include "core/seed.h"
 #include "io/shapes_world.h"
+#include "io/split.h"
 
 namespace brume::plugins {
 namespace {
@@ -43,13 +44,6 @@ class Random {
  private:
   SplitMix stream_;
 };
-
-/// In [0, 1000), of a caption.
-uint64_t share(const std::string& caption) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : caption) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return SplitMix(hash).below(1000);
-}
 
 // ---- A scene and its picture ---------------------------------------------------------------------------------------------
 
@@ -93,7 +87,6 @@ class Shapes final : public Dataset {
  public:
   enum class Label { form, colour, form_colour };
   enum class Wording { full, brief };
-  enum class Split { all, train, test };
 
   struct Options {
     int64_t seed = 0;
@@ -106,8 +99,7 @@ class Shapes final : public Dataset {
     double position = 0.7;
     double rotation = 12;
     Wording caption = Wording::full;
-    Split split = Split::all;
-    double held_out = 0.1;
+    io::Split split;
 
     void declare(Fields& f) {
       f.field("seed", seed, "image i is a function of (seed, i)");
@@ -125,9 +117,7 @@ class Shapes final : public Dataset {
       f.field("rotation", rotation, "the largest turn to either side, in degrees", within(0, 180));
       f.choice("caption", caption, "full: '... on a dark background'; short: the background goes without saying",
                {{"full", Wording::full}, {"short", Wording::brief}});
-      f.choice("split", split, "of the captions, by their hash, whatever the background: no caption of test is in train",
-               {{"all", Split::all}, {"train", Split::train}, {"test", Split::test}});
-      f.field("held_out", held_out, "share of the captions that the split 'test' has", within(0, 1));
+      split.declare(f, "of the captions, by their hash, whatever the background: no caption of test is in train");
     }
 
    private:
@@ -159,7 +149,7 @@ class Shapes final : public Dataset {
     for (const int64_t objects : o.objects)
       if (!any_in_split(o, objects == 2, shape.channels == 3))
         throw ConfigError("no caption of " + std::string(objects == 2 ? "two objects" : "one object") + " is in the split '" +
-                          (o.split == Split::test ? "test" : "train") + "'; change held_out, or add words");
+                          std::string(o.split.word()) + "'; change held_out, or add words");
   }
 
   Shapes(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -191,10 +181,8 @@ class Shapes final : public Dataset {
 
  private:
   static bool in_split(const Options& o, Caption caption) {
-    if (o.split == Split::all) return true;
     caption.background.clear();
-    const bool test = static_cast<double>(share(text_of(caption))) < 1000 * o.held_out;
-    return test == (o.split == Split::test);
+    return o.split.has(text_of(caption));
   }
   static std::vector<Described> every_object(const Options& o, bool coloured) {
     std::vector<Described> all;
@@ -206,7 +194,6 @@ class Shapes final : public Dataset {
     return all;
   }
   static bool any_in_split(const Options& o, bool pairs, bool coloured) {
-    if (o.split == Split::all) return true;
     const std::vector<Described> objects = every_object(o, coloured);
     for (const Described& a : objects) {
       if (!pairs && in_split(o, {{a}, "", ""})) return true;

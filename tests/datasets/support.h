@@ -25,6 +25,8 @@ namespace brume::plugins {
 void register_dataset_shapes(Registry&);
 void register_dataset_idx(Registry&);
 void register_dataset_image_folder(Registry&);
+void register_dataset_captioned_folder(Registry&);
+void register_dataset_webdataset(Registry&);
 void register_metric_caption_accuracy(Registry&);
 }  // namespace brume::plugins
 
@@ -50,6 +52,8 @@ struct Opened {
     plugins::register_dataset_shapes(registry);
     plugins::register_dataset_idx(registry);
     plugins::register_dataset_image_folder(registry);
+    plugins::register_dataset_captioned_folder(registry);
+    plugins::register_dataset_webdataset(registry);
     data = create_deferred<Dataset>(registry, parse_yaml(yaml, "x.yaml")).make({.shape = shape});
   }
   Picture read(int64_t index, uint64_t draw = 0) const {

@@ -14,6 +14,8 @@ const std::map<std::string, std::string> least = {
     {"conditioner clip_text", "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32}"},
     {"conditioner several", "{type: several, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
     {"conditioner text", "{type: text, tokenizer: tokenizer.model, width: 16, depth: 2}"},
+    {"dataset captioned_folder", "{type: captioned_folder, captions: captions.tsv}"},
+    {"dataset webdataset", "{type: webdataset, shards: 'train-{000..003}.tar'}"},
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},

@@ -1,0 +1,193 @@
+// Image files with captions: from a table (TSV, CSV or JSON lines, one row an image; several rows of one image are several captions), or
+// from a .txt beside each image (several lines are several captions). One of an image's captions is drawn each time it is read.
+//
+// A held-out split is of images, by the hash of their names as the table has them, or relative to the folder: it stays the same when
+// images are added.
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "config/errors.h"
+#include "config/fields.h"
+#include "config/registry.h"
+#include "core/dataset.h"
+#include "core/seed.h"
+#include "io/caption_table.h"
+#include "io/fit.h"
+#include "io/mapped_file.h"
+#include "io/split.h"
+
+namespace brume::plugins {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string quoted(const fs::path& file) { return "'" + file.string() + "'"; }
+
+/// Mistakes of the same kind: the first ten are told, the others counted.
+class Mistakes {
+ public:
+  void add(std::string text) {
+    if (++count_ <= 10) first_.push_back({{}, "", std::move(text)});
+  }
+  void raise() {
+    if (count_ == 0) return;
+    if (count_ > 10) first_.push_back({{}, "", "and " + std::to_string(count_ - 10) + " more"});
+    throw ConfigError(first_);
+  }
+
+ private:
+  std::vector<Problem> first_;
+  size_t count_ = 0;
+};
+
+class CaptionedFolder final : public Dataset {
+ public:
+  struct Options {
+    fs::path path, captions;
+    io::CaptionColumns columns;
+    io::Fit fit;
+    io::Split split;
+
+    void declare(Fields& f) {
+      f.field("path", path, "the folder that the table's file names start from (absent: the table's own); without a table, of the images");
+      f.field("captions", captions, "a table, .tsv, .csv or .jsonl; absent: a .txt beside each image");
+      f.field("file_column", columns.file, "of the table: the image file");
+      f.field("caption_column", columns.caption, "of the table: the caption");
+      f.field("class_column", columns.category, "of the table: a word that is the image's class; absent: no classes");
+      f.require(columns.category.empty() || !captions.empty(), "class_column", "needs 'captions', the table");
+      fit.declare(f);
+      split.declare(f, "of the images, by the hash of their names");
+    }
+  };
+
+  static void check(const Options& o, const Context& context) {
+    if (o.path.empty() && o.captions.empty())
+      throw ConfigError("missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt beside each image)");
+    io::Fit::check(context.shape);
+  }
+
+  CaptionedFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
+    o_.captions.empty() ? read_folder() : read_table();
+    if (images_.empty())
+      throw ConfigError(
+          quoted(source()) + " has no image" +
+          (all_ > 0 ? " of the split '" + std::string(o_.split.word()) + "' (there are " + std::to_string(all_) + " in all)" : ""));
+  }
+
+  int64_t size() const override { return static_cast<int64_t>(images_.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+
+  Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    if (index < 0 || index >= size())
+      throw std::out_of_range("captioned_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
+    const Image& image = images_[static_cast<size_t>(index)];
+    const std::string file = image.file.string();
+    o_.fit.read(io::MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
+    constexpr uint64_t stream_of_captions = 1;
+    const size_t chosen = SplitMix(mix_seed(draw, stream_of_captions)).below(image.captions.size());
+    return {.label = image.label, .caption = image.captions[chosen]};
+  }
+
+ private:
+  struct Image {
+    fs::path file;
+    int64_t label = -1;
+    std::vector<std::string> captions;
+  };
+
+  const fs::path& source() const { return o_.captions.empty() ? o_.path : o_.captions; }
+
+  void read_table() {
+    const std::vector<io::CaptionRow> rows = io::read_caption_table(o_.captions.string(), o_.columns);
+    const fs::path folder = o_.path.empty() ? o_.captions.parent_path() : o_.path;
+    std::set<std::string> words;
+    if (!o_.columns.category.empty())
+      for (const io::CaptionRow& row : rows) words.insert(row.category);
+    classes_.assign(words.begin(), words.end());
+    std::map<std::string, size_t> known;
+    std::set<std::string> missing;
+    Mistakes mistakes;
+    for (const io::CaptionRow& row : rows) {
+      const std::string where = o_.captions.string() + ":" + std::to_string(row.line) + ": ";
+      const auto [at, fresh] = known.try_emplace(row.file, images_.size());
+      if (fresh) {
+        ++all_;
+        if (!fs::is_regular_file(folder / row.file))
+          mistakes.add(where + "there is no image " + quoted(folder / row.file)), missing.insert(row.file);
+        if (!o_.split.has(row.file) || missing.contains(row.file)) {
+          at->second = SIZE_MAX;
+          continue;
+        }
+        images_.push_back({folder / row.file, -1, {}});
+      }
+      if (at->second == SIZE_MAX) continue;
+      Image& image = images_[at->second];
+      const auto label = std::lower_bound(classes_.begin(), classes_.end(), row.category) - classes_.begin();
+      if (!classes_.empty() && !fresh && image.label != label)
+        mistakes.add(where + "'" + row.file + "' is of '" + row.category + "', and of '" + classes_[size_t(image.label)] + "' before");
+      if (!classes_.empty()) image.label = label;
+      image.captions.push_back(row.caption);
+    }
+    mistakes.raise();
+  }
+
+  void read_folder() {
+    if (!fs::is_directory(o_.path)) throw ConfigError("there is no folder " + quoted(o_.path));
+    std::vector<fs::path> files;
+    static const std::set<std::string> extensions = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"};
+    for (const auto& entry : fs::recursive_directory_iterator(o_.path))
+      if (entry.is_regular_file() && !entry.path().filename().native().starts_with('.') &&
+          extensions.contains(entry.path().extension().string()))
+        files.push_back(entry.path());
+    std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+    Mistakes mistakes;
+    for (const fs::path& file : files) {
+      ++all_;
+      if (!o_.split.has(file.lexically_relative(o_.path).generic_string())) continue;
+      try {
+        images_.push_back({file, -1, captions_beside(file)});
+      } catch (const ConfigError& e) {
+        mistakes.add(e.what());
+      }
+    }
+    mistakes.raise();
+  }
+
+  static std::vector<std::string> captions_beside(const fs::path& image) {
+    const fs::path file = fs::path(image).replace_extension(".txt");
+    if (!fs::is_regular_file(file)) throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(file));
+    std::vector<std::string> captions;
+    std::ifstream in(file);
+    int64_t number = 1;
+    for (std::string line; std::getline(in, line); ++number) {
+      if (const auto bad = io::invalid_utf8(line))
+        throw ConfigError(file.string() + ":" + std::to_string(number) + ": byte " + std::to_string(*bad + 1) + " is not UTF-8");
+      if (line.ends_with('\r')) line.pop_back();
+      if (!line.empty()) captions.push_back(line);
+    }
+    if (captions.empty()) captions.emplace_back();  // an empty file is the empty caption
+    return captions;
+  }
+
+  Options o_;
+  ImageShape shape_;
+  std::vector<Image> images_;
+  std::vector<std::string> classes_;
+  size_t all_ = 0;  // images, of every split
+};
+
+}  // namespace
+
+void register_dataset_captioned_folder(Registry& r) {
+  r.add<Dataset, CaptionedFolder>("captioned_folder", "image files with captions, from a table or from a .txt beside each image");
+}
+
+}  // namespace brume::plugins

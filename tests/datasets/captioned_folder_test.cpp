@@ -1,0 +1,193 @@
+// Images with captions: tables, texts beside images, several captions of an image, splits; and what is said of broken ones.
+#include <map>
+#include <set>
+
+#include "io/caption_table.h"
+#include "io/image.h"
+#include "support.h"
+
+namespace brume::test {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr ImageShape shape{3, 8, 8};
+
+class CaptionedFolder : public testing::Test {
+ protected:
+  /// A grey image.
+  void image(const std::string& name, uint8_t level = 100, int64_t height = 8, int64_t width = 8) const {
+    fs::create_directories((dir.path / name).parent_path());
+    io::write_png(dir / name, io::Image(height, width, 3, level));
+  }
+  std::string table(const std::string& name, const std::string& content) const {
+    write_file(dir / name, content);
+    return dir / name;
+  }
+  Opened open(const std::string& options) const { return Opened("{type: captioned_folder, " + options + "}", shape); }
+  /// What is said of it, without the folder's name.
+  std::string error(const std::string& options) const {
+    std::string said = open_error("{type: captioned_folder, " + options + "}", shape);
+    const std::string folder = dir.path.string() + "/";
+    for (size_t at; (at = said.find(folder)) != said.npos;) said.erase(at, folder.size());
+    return said;
+  }
+  TempDir dir;
+};
+
+TEST_F(CaptionedFolder, TablesOfEveryKindSayTheSame) {
+  image("i/a.png", 10), image("i/b.png", 20);
+  const std::vector<std::string> tables = {
+      table("t.tsv", "caption\tfile\nred, \"small\"\ti/a.png\r\n\nüber\ti/b.png\n"),
+      table("t.csv",
+            "\xef\xbb\xbf"
+            "caption,file\r\n\"red, \"\"small\"\"\",i/a.png\r\nüber,\"i/b.png\"\n"),
+      table("t.jsonl",
+            "{\"file\": \"i/a.png\", \"caption\": \"red, \\\"small\\\"\"}\n{\"caption\": [\"über\"], \"file\": \"i/b.png\", \"x\": 1}\n")};
+  for (const std::string& file : tables) {
+    const Opened set = open("captions: " + file);
+    ASSERT_EQ(set.data->size(), 2) << file;
+    EXPECT_EQ(set.read(0).caption, "red, \"small\"") << file;
+    EXPECT_EQ(set.read(1).caption, "über") << file;
+    EXPECT_EQ(set.read(1).value(shape, 2, 7, 7), 20) << file;
+    EXPECT_EQ(set.read(1).label, -1);
+  }
+}
+
+TEST_F(CaptionedFolder, QuotesHoldCommasAndLines) {
+  const std::string file = table("t.csv", "file,caption\na.png,\"one,\ntwo\"\nb.png,\"\"\nc.png,x\n");
+  const std::vector<io::CaptionRow> rows = io::read_caption_table(file, {});
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].caption, "one,\ntwo");
+  EXPECT_EQ(rows[0].line, 2);
+  EXPECT_EQ(rows[1].caption, "");
+  EXPECT_EQ(rows[1].line, 4);
+  EXPECT_EQ(rows[2].line, 5);
+}
+
+TEST_F(CaptionedFolder, SeveralCaptionsAreDrawnFrom) {
+  image("a.png"), image("b.png");
+  const Opened set = open("captions: " + table("t.tsv", "file\tcaption\na.png\tone\nb.png\tother\na.png\ttwo\na.png\tthree\n"));
+  ASSERT_EQ(set.data->size(), 2);
+  std::map<std::string, int> seen;
+  for (uint64_t draw = 0; draw < 900; ++draw) ++seen[set.read(0, draw).caption];
+  EXPECT_EQ(seen.size(), 3u);
+  for (const auto& [caption, count] : seen) EXPECT_NEAR(count, 300, 71) << caption;
+  EXPECT_EQ(set.read(0, 5), set.read(0, 5));
+  EXPECT_EQ(set.read(1).caption, "other");
+}
+
+TEST_F(CaptionedFolder, TextsBesideImages) {
+  image("a.png", 1), image("deep/b.png", 2);
+  write_file(dir / "a.txt", "first\nsecond\n");
+  write_file(dir / "deep/b.txt", "");
+  const Opened set = open("path: " + dir.path.string());
+  ASSERT_EQ(set.data->size(), 2);
+  std::set<std::string> seen;
+  for (uint64_t draw = 0; draw < 40; ++draw) seen.insert(set.read(0, draw).caption);
+  EXPECT_EQ(seen, (std::set<std::string>{"first", "second"}));
+  EXPECT_EQ(set.read(1).caption, "");
+  fs::remove(dir.path / "a.txt");
+  EXPECT_EQ(error("path: " + dir.path.string()), "x.yaml:1:1: dataset: 'a.png' has no caption: there is no 'a.txt'");
+}
+
+TEST_F(CaptionedFolder, ClassesAreAColumn) {
+  for (const char* name : {"a.png", "b.png", "c.png"}) image(name);
+  const std::string file = table("t.tsv", "file\tcaption\tkind\na.png\tx\twall\nb.png\tx\tcat\nc.png\tx\twall\n");
+  const Opened set = open("class_column: kind, captions: " + file);
+  EXPECT_EQ(set.data->classes(), (std::vector<std::string>{"cat", "wall"}));
+  EXPECT_EQ(set.read(0).label, 1);
+  EXPECT_EQ(set.read(1).label, 0);
+  EXPECT_EQ(open("captions: " + file).data->classes().size(), 0u);
+}
+
+TEST_F(CaptionedFolder, SplitsAreDisjointAndStayWhenImagesAreAdded) {
+  std::string rows = "file\tcaption\n";
+  for (int i = 0; i < 60; ++i) {
+    image(std::to_string(i) + ".png");
+    rows += std::to_string(i) + ".png\tpicture " + std::to_string(i) + "\n";
+  }
+  const auto captions = [&](const std::string& content, const std::string& split) {
+    const Opened set = open("held_out: 0.3, split: " + split + ", captions: " + table("t.tsv", content));
+    std::set<std::string> all;
+    for (int64_t i = 0; i < set.data->size(); ++i) all.insert(set.read(i).caption);
+    return all;
+  };
+  const std::set<std::string> train = captions(rows, "train"), test = captions(rows, "test");
+  EXPECT_EQ(train.size() + test.size(), 60u);
+  EXPECT_EQ(captions(rows, "all").size(), 60u);
+  EXPECT_GT(test.size(), 5u);
+  EXPECT_GT(train.size(), test.size());
+  for (const std::string& c : test) EXPECT_FALSE(train.contains(c));
+  image("new.png");
+  std::set<std::string> more = captions("file\tcaption\nnew.png\tpicture new\n" + rows.substr(13), "test");
+  more.erase("picture new");
+  EXPECT_EQ(more, test);
+}
+
+TEST_F(CaptionedFolder, IsFittedAsImageFoldersAre) {
+  image("a.png", 50, 8, 16);
+  write_file(dir / "a.txt", "x");
+  EXPECT_EQ(open("path: " + dir.path.string()).read(0).value(shape, 0, 0, 0), 50);
+  const Opened none = open("crop: none, path: " + dir.path.string());
+  EXPECT_NE(error_of([&] { none.read(0); }).find("is 8x16, 8x16 resized, the model wants 8x8"), std::string::npos);
+}
+
+TEST_F(CaptionedFolder, Errors) {
+  image("a.png");
+  const auto with = [&](const std::string& name, const std::string& content, const std::string& more = "") {
+    return error(more + "captions: " + table(name, content));
+  };
+  const std::string start = "x.yaml:1:1: dataset: ";
+  EXPECT_EQ(error("split: all"),
+            start + "missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt beside each image)");
+  EXPECT_EQ(with("t.tsv", "file\tcaptoin\na.png\tx\n"),
+            start + "t.tsv:1: there is no column 'caption'; the columns are file, captoin; did you mean 'captoin'?");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "class_column: kind, "),
+            start + "t.tsv:1: there is no column 'kind'; the columns are file, caption");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\ngone.png\ty\nb.png\tz\n"),
+            start + "t.tsv:3: there is no image 'gone.png'\n" + start + "t.tsv:4: there is no image 'b.png'");
+  std::string many = "file\tcaption\n";
+  for (int i = 0; i < 14; ++i) many += "gone" + std::to_string(i) + ".png\tx\n";
+  const std::string ten = with("t.tsv", many);
+  EXPECT_EQ(std::count(ten.begin(), ten.end(), '\n'), 10);
+  EXPECT_TRUE(ten.ends_with("and 4 more")) << ten;
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\tz\n"), start + "t.tsv:2: has 3 fields, the header 2");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tgr\xfcn\n"), start + "t.tsv:2: byte 9 (0xfc) is not UTF-8");
+  EXPECT_EQ(with("t.tsv", ""), start + "t.tsv: is empty");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\n"), start + "'t.tsv' has no image");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "split: test, held_out: 0, "),
+            start + "'t.tsv' has no image of the split 'test' (there are 1 in all)");
+  EXPECT_EQ(with("t.txt", "file\tcaption\n"), start + "t.txt: is no table that brume knows by its extension (.tsv, .csv, .jsonl, .ndjson)");
+  EXPECT_EQ(with("t.csv", "file,caption\na.png,\"x\n"), start + "t.csv:2: a quote is opened and never closed");
+  EXPECT_EQ(with("t.csv", "file,caption\na.png,\"x\"y\n"), start + "t.csv:2: 'y' after a closing quote; a quote inside a field is doubled");
+  EXPECT_EQ(with("t.jsonl", "{\"file\": \"a.png\"}\n"), start + "t.jsonl:1: there is no 'caption'; there are file");
+  EXPECT_EQ(with("t.jsonl", "\n{\"file\": \"a.png\", \"caption\": 3}\n"), start + "t.jsonl:2: 'caption' is 3, not a string");
+  EXPECT_EQ(with("t.jsonl", "{]\n"), start + "t.jsonl:1: is not a JSON object");
+}
+
+TEST(InvalidUtf8, IsFound) {
+  EXPECT_FALSE(io::invalid_utf8("grün 漢 😀"));
+  EXPECT_EQ(io::invalid_utf8("a\x80"), 1u);
+  EXPECT_EQ(io::invalid_utf8("\xc0\xaf"), 0u) << "overlong";
+  EXPECT_EQ(io::invalid_utf8("ab\xed\xa0\x80"), 2u) << "surrogate";
+  EXPECT_EQ(io::invalid_utf8("\xf4\x90\x80\x80"), 0u) << "beyond U+10FFFF";
+  EXPECT_EQ(io::invalid_utf8("ok\xe6\xbc"), 2u) << "cut short";
+}
+
+TEST(CrawlTiles, HaveCaptions) {
+  const fs::path table = shared_data() / "crawl_tiles" / "captions.tsv";
+  if (!fs::exists(table)) GTEST_SKIP() << "no " << table << " (set BRUME_SHARED to where the shared data is)";
+  const auto options = [&](const std::string& split) {
+    return "{type: captioned_folder, class_column: category, split: " + split + ", captions: " + table.string() + "}";
+  };
+  const Opened set(options("all"), {3, 32, 32}), train(options("train"), {3, 32, 32}), test(options("test"), {3, 32, 32});
+  ASSERT_EQ(set.data->size(), 4168);
+  EXPECT_EQ(train.data->size() + test.data->size(), 4168);
+  EXPECT_NEAR(double(test.data->size()), 417, 100);
+  EXPECT_EQ(train.data->classes(), test.data->classes());
+  EXPECT_EQ(set.read(0).caption, "prompt no");
+  EXPECT_EQ(set.data->classes().at(size_t(set.read(2).label)), "gui skills");
+}
+
+}  // namespace
+}  // namespace brume::test
