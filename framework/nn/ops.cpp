@@ -129,18 +129,20 @@ Tensor gelu(const Tensor& x) {
 }
 
 namespace {
-/// Keeps its input alone; the gradient is written once instead of as two halves that are padded with zeros and added.
+/// The gradient is written once instead of as two halves that are padded with zeros and added; gelu is not computed twice.
 struct Geglu final : torch::autograd::Function<Geglu> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x) {
-    context->save_for_backward({x});
     const int64_t half = x.size(-1) / 2;
-    return x.narrow(-1, 0, half) * at::gelu(x.narrow(-1, half, half));
+    const Tensor open = at::gelu(x.narrow(-1, half, half));
+    context->save_for_backward({x, open});
+    return x.narrow(-1, 0, half) * open;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& grads) {
-    const Tensor x = context->get_saved_variables()[0];
-    const int64_t half = x.size(-1) / 2;
-    const Tensor a = x.narrow(-1, 0, half), gate = x.narrow(-1, half, half);
-    return {at::cat({grads[0] * at::gelu(gate), at::gelu_backward(grads[0] * a, gate)}, -1)};
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    const int64_t half = saved[0].size(-1) / 2;
+    const Tensor a = saved[0].narrow(-1, 0, half), gate = saved[0].narrow(-1, half, half);
+    const Tensor open = at::GradMode::is_enabled() ? at::gelu(gate) : saved[1];  // for a gradient of the gradient, by way of x
+    return {at::cat({grads[0] * open, at::gelu_backward(grads[0] * a, gate)}, -1)};
   }
 };
 }  // namespace
