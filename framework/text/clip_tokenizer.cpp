@@ -104,7 +104,7 @@ void ClipTokenizer::read_merges(std::string_view lines, const std::string& name)
     if (row.ends_with('\r')) row.remove_suffix(1);
     if (row.empty() || (line == 1 && row.starts_with("#version"))) continue;
     const size_t blank = row.find(' ');
-    if (blank == 0 || blank + 1 >= row.size() || row.find(' ', blank + 1) != std::string_view::npos)
+    if (blank == 0 || blank >= row.size() - 1 || row.find(' ', blank + 1) != std::string_view::npos)
       throw ConfigError(fmt::format("{}: merges.txt:{}: two tokens are expected, not {}", name, line, in_quotes(row)));
     ranks_.emplace(row, int64_t(ranks_.size()));
   }

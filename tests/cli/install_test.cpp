@@ -20,6 +20,28 @@ TEST(Install, APrefixCanMove) {
   EXPECT_NE(libraries.out.find(folder.file("moved/bin/../lib")), std::string::npos) << libraries.out;
 }
 
+// sentencepiece is reached through a library that stands beside libbrume, and its absence is said.
+TEST(Install, TextIsReadThere) {
+  const TempFolder folder;
+  const auto train = [&](const std::string& program) {
+    return run({program, "tokenizer", "train", folder.file("a.txt", "a cat\na dog\n"), "--size", "11", "-o", folder.file("t.model")});
+  };
+  fs::copy(Projects::get().prefix(), folder.path() / "moved", fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  std::vector<fs::path> shims;
+  for (const auto& entry : fs::recursive_directory_iterator(folder.path() / "moved"))
+    if (entry.path().filename() == "libbrume_sentencepiece.so") shims.push_back(entry.path());
+  if (shims.empty()) GTEST_SKIP() << "built without sentencepiece";
+  ASSERT_EQ(shims.size(), 1u);
+  const Finished done = train(folder.file("moved/bin/brume"));
+  EXPECT_EQ(done.code, 0) << done.err;
+  fs::remove(shims.front());
+  const Finished without_it = train(folder.file("moved/bin/brume"));
+  EXPECT_EQ(without_it.code, 2);
+  EXPECT_NE(without_it.err.find("libbrume_sentencepiece.so is not there, and text needs it: brume was built without sentencepiece"),
+            std::string::npos)
+      << without_it.err;
+}
+
 // The program of the build tree and the installed one take the same libraries: there is one libbrume in each process.
 TEST(Install, BothProgramsLoadAPlugin) {
   const Projects& projects = Projects::get();

@@ -4,6 +4,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 
+#include <algorithm>
+
 #include "core/conditioner.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -13,7 +15,7 @@
 namespace brume::test {
 namespace {
 
-constexpr const char* short_text = "{type: text, tokenizer: tokenizer.model, width: 16, depth: 1, length: 5}";
+constexpr const char* short_text = "{type: text, tokenizer: tokenizer.model, width: 16, depth: 1, length: 8}";
 constexpr const char* class_and_text =
     "{type: several, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}";
 
@@ -40,7 +42,7 @@ TEST_F(Captions, WhatIsTooLongIsCutAndSaidOnce) {
   short_one->encode(prompts({"a red circle left of a white ring"}));
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(said,
-            "warning: a prompt is longer than 5 tokens, and its end is left out: \"left of a white ring\" (of \"a red circle left of a "
+            "warning: a prompt is longer than 8 tokens, and its end is left out: \"left of a white ring\" (of \"a red circle left of a "
             "white ring\")\n");
   EXPECT_TRUE(at::equal(c.context[0], c.context[1])) << "what is left is the beginning";
 }
@@ -51,7 +53,7 @@ TEST_F(Captions, ManyCutPromptsDoNotFloodTheScreen) {
   for (int i = 0; i < 100; ++i) short_one->encode(prompts({"a red circle left of a white ring " + std::string(size_t(i), 'e')}));
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 11);
-  EXPECT_TRUE(said.ends_with("warning: more prompts are longer than 5 tokens; no more is said of them\n")) << said;
+  EXPECT_TRUE(said.ends_with("warning: more prompts are longer than 8 tokens; no more is said of them\n")) << said;
 }
 
 TEST_F(Captions, Mistakes) {
