@@ -141,6 +141,8 @@ int evaluate(Program& program, const Asked& a) {
   if (a.real.empty()) throw ConfigError("evaluate needs --data, the real images");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
   if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
+  if (yaml && load_yaml(a.source).find("autoencoder"))
+    throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
   if (!yaml && holds_autoencoder(a.source)) {
     if (!a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
       throw ConfigError(fmt::format("{}: is an autoencoder; --classifier, --baseline and --cfg are for models", a.source));
