@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "config/yaml.h"
 #include "diffusion/checkpoint.h"
 #include "evaluate_autoencoder.h"
 #include "evaluate_metric.h"
@@ -147,6 +148,8 @@ int evaluate(Program& program, const Asked& a) {
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
+  if (yaml && load_yaml(a.source).find("autoencoder"))
+    throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
   if (!yaml && holds_autoencoder(a.source)) {
     if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
     if (!a.real.empty() || !a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())

@@ -144,7 +144,7 @@ TEST(AutoencoderTraining, ADiffusionModelOnTopHoldsBothStages) {
 
 TEST(AutoencoderTraining, LayersOfTheDiscriminatorFitTheImage) {
   EXPECT_EQ(error_of([] { ReadConfig(tiny_autoencoder(1, "", "  loss: {adversarial: {layers: 3}}\n")); }),
-            "x.yaml:11:10: train.loss.adversarial: layers = 3 is too many for images of 1x16x16; 2 at most");
+            "x.yaml:13:23: train.loss.adversarial: layers = 3 is too many for images of 1x16x16; 2 at most");
 }
 
 TEST(AutoencoderTraining, PerceptualDistanceOfAClassifier) {

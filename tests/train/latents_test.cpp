@@ -1,6 +1,7 @@
 // Latents made once for a whole training: what is kept, what is refused, and the same losses as encoding on the fly.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
@@ -45,6 +46,7 @@ void encode(const fs::path& folder, const Autoencoder& autoencoder, const Datase
 }
 
 TEST(Latents, AreTheMomentsOfTheImages) {
+  const at::NoGradGuard no_grad;
   const TempFolder folder;
   const auto autoencoder = kl();
   const Numbered data;
