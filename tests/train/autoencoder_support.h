@@ -17,7 +17,7 @@ inline std::string tiny_autoencoder(int64_t steps, const std::string& network = 
       "  data: {}\n"
       "  optimizer: {{type: adamw, lr: 0.004, warmup: 10}}\n"
       "  batch: 8\n  steps: {}\n  ema: {{decay: 0.9}}\n  log_every: 5\n  latents: {{images: 64}}\n  preview: {{count: 4}}\n{}"
-      "compute: {{precision: fp32, threads: 2}}\n",
+      "compute: {{precision: fp32, threads: 1}}\n",
       network, grey_shapes, steps, train);
 }
 
@@ -32,7 +32,7 @@ inline std::string tiny_latent_model(const std::string& autoencoder, const std::
       "train:\n"
       "  data: {}\n  batch: 4\n  steps: {}\n  preview: {{count: 2, steps: 2}}\n  log_every: 1\n"
       "sample: {{steps: 3}}\n"
-      "compute: {{precision: fp32, threads: 2}}\n",
+      "compute: {{precision: fp32, threads: 1}}\n",
       autoencoder, data, steps);
 }
 
