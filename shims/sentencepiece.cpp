@@ -92,7 +92,7 @@ int train(const BrumeSentencePieceTraining* training, void* to, BrumePut model, 
   return guarded(to, error, [&] {
     const std::unordered_map<std::string, std::string> options = {
         {"vocab_size", std::to_string(training->size)},
-        {"model_type", "unigram"},
+        {"model_type", training->merges ? "bpe" : "unigram"},
         {"character_coverage", "1.0"},
         {"normalization_rule_name", training->fold_case ? "nmt_nfkc_cf" : "nmt_nfkc"},
         {"pad_id", "0"},

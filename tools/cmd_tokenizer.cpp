@@ -21,6 +21,7 @@ struct Asked {
   std::string source, column, out = "tokenizer.model", text;
   int64_t size = 2000, count = 20000;
   bool keep_case = false;
+  std::string type = "unigram";
 };
 
 std::vector<std::string_view> split(std::string_view text, char at) {
@@ -103,7 +104,7 @@ void train(Program& program, const Asked& a) {
   const std::vector<std::string> captions = read_captions(program, a);
   std::string model;
   try {
-    model = text::SentencePiece::train(captions, {.size = a.size, .fold_case = !a.keep_case});
+    model = text::SentencePiece::train(captions, {.size = a.size, .fold_case = !a.keep_case, .merges = a.type == "bpe"});
   } catch (const ConfigError& e) {
     throw ConfigError(fmt::format("{}: {}", a.source, e.what()));
   }
@@ -142,6 +143,9 @@ void add_tokenizer(CLI::App& app, Program& program, int&) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t(8), int64_t(1000000)));
   make->add_option("--column", a->column, "of a table; 'caption', or 'text', where not given")->type_name("NAME");
+  make->add_option("--type", a->type, "unigram, or bpe, which gives whole words where there are few")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"unigram", "bpe"}));
   make->add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
   make->add_option("-o,--out", a->out, "the model")->capture_default_str()->type_name("FILE");
   make->add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")

@@ -40,8 +40,9 @@ void UnetOptions::declare(Fields& f, bool way_up) {
               "spatial transformers (LDM, Stable Diffusion) in the place of plain attention; they attend to the condition's tokens");
   f.field("noise_embedding", noise_embedding, "how the network is told the noise level", "sinusoidal");
   f.require(!multipliers.empty(), "multipliers", "needs at least one level");
-  f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
-            "depth needs one number, or one a level");
+  if (way_up)
+    f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
+              "depth needs one number, or one a level");
   f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
   for (const double m : multipliers) {
     if (std::abs(double(width(m)) - double(channels) * m) > 1e-6)

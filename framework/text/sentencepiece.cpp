@@ -112,7 +112,7 @@ std::string SentencePiece::train(const std::vector<std::string>& captions, const
   if (training.size < 8 || training.size > 1000000)
     throw ConfigError(fmt::format("{} pieces: a tokenizer has between 8 and 1000000", training.size));
   Feed feed{captions};
-  const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, Feed::next, &feed};
+  const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
   Answer answer;
   if (!shim().train(&asked, &answer, Answer::put, Answer::fail)) throw ConfigError(about_size(training.size, answer.error));
   return answer.bytes;

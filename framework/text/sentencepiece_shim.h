@@ -11,6 +11,7 @@ typedef void (*BrumePut)(void* to, const char* bytes, size_t size);
 struct BrumeSentencePieceTraining {
   int size;       ///< pieces, with the special ones
   int fold_case;  ///< 1 = upper case is read as lower case
+  int merges;     ///< by byte-pair merges, instead of a unigram model
   /// The next caption, or null after the last; it stays where it is until the next call.
   const char* (*next)(void* from, size_t* size);
   void* from;

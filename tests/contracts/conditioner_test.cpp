@@ -2,12 +2,16 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 #include <set>
 
+#include "core/autoencoder.h"
 #include "core/conditioner.h"
 #include "support/registry.h"
 #include "support/tokenizers.h"
@@ -32,11 +36,32 @@ class ConditionerContract : public testing::TestWithParam<Specimen> {
                      .caption = i % 3 ? "a red circle left of a white ring" : "a small square"});
     return all;
   }
+  /// All of them of one image, half of it open, for those that make images out of others.
+  Condition encode(const std::vector<Annotation>& annotations, at::Generator* dropout = nullptr, at::ScalarType dtype = at::kFloat,
+                   const ConditionEncoder* encoder = nullptr) const {
+    static const std::shared_ptr<const Autoencoder> pixels = make<Autoencoder>("identity", {{3, 16, 16}});
+    const int64_t count = int64_t(annotations.size());
+    Tensor mask = at::zeros({count, 1, 16, 16});
+    mask.narrow(3, 8, 8).fill_(1);
+    const Tensor image = (at::arange(3 * 16 * 16) * 0.1).sin().view({1, 3, 16, 16}).expand({count, -1, -1, -1});
+    return (encoder ? encoder : encoder_.get())
+        ->encode(ConditionRequest{annotations, dropout, dtype, at::kCPU, {3, 16, 16}, image, mask, pixels.get()});
+  }
 };
+
+TEST_P(ConditionerContract, ImagesBesideTheInput) {
+  const int64_t channels = conditioner_->image_channels({3, 16, 16}, {3, 16, 16});
+  const Condition c = encode(annotations(5));
+  ASSERT_EQ(c.image.defined(), channels > 0);
+  if (channels == 0) return;
+  EXPECT_EQ(c.image.sizes(), at::IntArrayRef({5, channels, 16, 16}));
+  EXPECT_TRUE(at::equal(encode(annotations(1)).image[0], c.image[3]));
+  if (c.null) EXPECT_EQ(c.null->image.abs().max().item<double>(), 0);
+}
 
 TEST_P(ConditionerContract, OneRowAnAnnotation) {
   for (const int64_t count : {1, 2, 5, 16}) {
-    const Condition c = encoder_->encode(annotations(count), nullptr);
+    const Condition c = encode(annotations(count), nullptr);
     EXPECT_EQ(c.classes.defined(), conditioner_->class_rows() > 0);
     if (c.classes.defined()) {
       EXPECT_EQ(c.classes.sizes(), at::IntArrayRef({count}));
@@ -48,35 +73,35 @@ TEST_P(ConditionerContract, OneRowAnAnnotation) {
 }
 
 TEST_P(ConditionerContract, TheNullConditionIsThereWhereItSaysSo) {
-  const Condition c = encoder_->encode(annotations(4), nullptr);
+  const Condition c = encode(annotations(4), nullptr);
   ASSERT_EQ(c.null != nullptr, conditioner_->has_null());
   if (!c.null) return;
   EXPECT_EQ(c.null->classes.defined(), c.classes.defined());
   if (!c.classes.defined()) return;
   EXPECT_EQ(c.null->classes.sizes(), c.classes.sizes());
-  const Tensor every = encoder_->encode(annotations(std::max<int64_t>(1, conditioner_->classes())), nullptr).classes;
+  const Tensor every = encode(annotations(std::max<int64_t>(1, conditioner_->classes())), nullptr).classes;
   EXPECT_FALSE((every == c.null->classes.min()).any().item<bool>()) << "the null class is one of the classes";
   EXPECT_LT(c.null->classes.max().item<int64_t>(), conditioner_->class_rows());
 }
 
 TEST_P(ConditionerContract, NothingIsDroppedWithoutAGenerator) {
-  const Condition a = encoder_->encode(annotations(1000), nullptr), b = encoder_->encode(annotations(1000), nullptr);
+  const Condition a = encode(annotations(1000), nullptr), b = encode(annotations(1000), nullptr);
   if (!a.classes.defined()) return;
   EXPECT_TRUE(at::equal(a.classes, b.classes));
   EXPECT_LT(a.classes.max().item<int64_t>(), conditioner_->classes());
 }
 
 TEST_P(ConditionerContract, ARowDependsOnItsAnnotationOnly) {
-  const Condition together = encoder_->encode(annotations(5), nullptr);
+  const Condition together = encode(annotations(5), nullptr);
   if (!together.classes.defined()) return;
   for (int64_t i = 0; i < 5; ++i)
-    EXPECT_TRUE(at::equal(encoder_->encode({annotations(5)[size_t(i)]}, nullptr).classes, together.slice(i, 1).classes)) << i;
+    EXPECT_TRUE(at::equal(encode({annotations(5)[size_t(i)]}, nullptr).classes, together.slice(i, 1).classes)) << i;
 }
 
 TEST_P(ConditionerContract, DropoutIsOfTheGeneratorAlone) {
   const auto draw = [&](uint64_t seed) {
     at::Generator random = at::detail::createCPUGenerator(seed);
-    const Condition c = encoder_->encode(annotations(500), &random);
+    const Condition c = encode(annotations(500), &random);
     return c.classes.defined() ? c.classes : c.context;
   };
   if (!draw(1).defined()) return;
@@ -85,7 +110,7 @@ TEST_P(ConditionerContract, DropoutIsOfTheGeneratorAlone) {
 }
 
 TEST_P(ConditionerContract, TokensToAttendTo) {
-  const Condition c = encoder_->encode(annotations(5));
+  const Condition c = encode(annotations(5));
   ASSERT_EQ(c.context.defined(), conditioner_->context_width() > 0);
   if (!c.context.defined()) return;
   ASSERT_EQ(c.context.dim(), 3);
@@ -97,7 +122,7 @@ TEST_P(ConditionerContract, TokensToAttendTo) {
   EXPECT_EQ(c.context_mask.scalar_type(), at::kFloat);
   EXPECT_TRUE(((c.context_mask == 0) | (c.context_mask == 1)).all().item<bool>());
   EXPECT_GT(c.context_mask[1].sum().item<double>(), c.context_mask[0].sum().item<double>()) << "the longer caption has more tokens";
-  const Condition empty = encoder_->encode({Annotation{.label = 0}});
+  const Condition empty = encode({Annotation{.label = 0}});
   EXPECT_GE(empty.context_mask.sum().item<double>(), 1) << "the empty caption has a token";
 }
 
@@ -105,11 +130,11 @@ TEST_P(ConditionerContract, TokensDependOnTheirCaptionOnly) {
   if (conditioner_->context_width() == 0) return;
   const at::NoGradGuard no_grad;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const Condition together = encoder_->encode({annotations(16), nullptr, dtype});
+    const Condition together = encode(annotations(16), nullptr, dtype);
     EXPECT_EQ(together.context.scalar_type(), dtype);
     for (const int64_t i : {0, 1, 15}) {
       const std::vector<Annotation> one{annotations(16)[size_t(i)]};
-      const Condition alone = encoder_->encode({one, nullptr, dtype}), row = together.slice(i, 1);
+      const Condition alone = encode(one, nullptr, dtype), row = together.slice(i, 1);
       EXPECT_TRUE(at::equal(alone.context, row.context)) << i;
       EXPECT_EQ(alone.null != nullptr, row.null != nullptr);
       if (!alone.null) continue;
@@ -125,7 +150,7 @@ TEST_P(ConditionerContract, TheNullConditionIsThatOfTheNegativeCaption) {
   std::vector<Annotation> all = annotations(2), negatives = annotations(2);
   all[0].negative = negatives[0].caption = "a blue triangle";
   negatives[1].caption = "";
-  const Condition c = encoder_->encode(all), n = encoder_->encode(negatives);
+  const Condition c = encode(all), n = encode(negatives);
   EXPECT_TRUE(at::equal(c.null->context, n.context));
   EXPECT_FALSE(at::equal(c.null->context[0], c.null->context[1]));
 }
@@ -136,7 +161,7 @@ TEST_P(ConditionerContract, AsManyCaptionsAreDroppedAsItSays) {
   std::vector<Annotation> all(size_t(count), annotations(1).front());
   at::Generator random = at::detail::createCPUGenerator(11);
   const at::NoGradGuard no_grad;
-  const Tensor trained = encoder_->encode(all, &random).context, null = encoder_->encode(annotations(1)).null->context;
+  const Tensor trained = encode(all, &random).context, null = encode(annotations(1)).null->context;
   const double dropped = (trained == null).all(2).all(1).to(at::kDouble).mean().item<double>();
   EXPECT_NEAR(dropped, 0.1, 5 * std::sqrt(0.1 * 0.9 / double(count)));  // every specimen's
 }
@@ -150,7 +175,7 @@ TEST_P(ConditionerContract, WhatIsTrainedIsReached) {
   }
   if (std::none_of(weights.begin(), weights.end(), [](const Weight& w) { return w.trainable; })) return;
   at::Generator random = at::detail::createCPUGenerator(1);
-  encoder_->encode(annotations(4), &random).context.square().sum().backward();
+  encode(annotations(4), &random).context.square().sum().backward();
   for (const Weight& w : weights) EXPECT_EQ(w.tensor.grad().defined(), w.trainable) << w.name;
 }
 
@@ -161,7 +186,7 @@ TEST_P(ConditionerContract, ItsFilesAndWeightsMakeItAnew) {
   ASSERT_EQ(from.size(), to.size());
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < from.size(); ++i) Tensor(to[i].tensor).copy_(from[i].tensor);
-  const Condition a = encoder_->encode(annotations(3)), b = again->encode(annotations(3));
+  const Condition a = encode(annotations(3)), b = encode(annotations(3), nullptr, at::kFloat, again.get());
   EXPECT_EQ(a.context.defined(), b.context.defined());
   EXPECT_EQ(again->files(), files);
   if (!a.context.defined()) return;
@@ -171,6 +196,7 @@ TEST_P(ConditionerContract, ItsFilesAndWeightsMakeItAnew) {
 INSTANTIATE_TEST_SUITE_P(Registry, ConditionerContract,
                          testing::ValuesIn(specimens(
                              "conditioner", {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}",
+                                             "{type: concat_image, image: masked, dropout: 0.5}",
                                              "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
                                              "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
                                              "clip_skip: 1, activation: gelu, pad: 0}",
@@ -180,6 +206,45 @@ INSTANTIATE_TEST_SUITE_P(Registry, ConditionerContract,
 
 std::shared_ptr<const Conditioner> labels(double dropout) {
   return make<Conditioner>("{type: class_label, classes: 10, dropout: " + std::to_string(dropout) + "}");
+}
+
+/// What concat_image makes of images of 8 by 8 pixels.
+Tensor beside(const std::string& yaml, const Tensor& images, const Tensor& masks = {}, at::Generator* random = nullptr) {
+  const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
+  const std::vector<Annotation> annotations(size_t(images.size(0)));
+  return make<Conditioner>(yaml)
+      ->encoder({})
+      ->encode(ConditionRequest{annotations, random, at::kFloat, at::kCPU, {3, 8, 8}, images, masks, pixels.get()})
+      .image;
+}
+
+TEST(ConcatImage, LowResolutionIsTheMeanOfPixels) {
+  const Tensor image = (at::arange(2 * 3 * 64) * 0.7).sin().view({2, 3, 8, 8}), small = image.view({2, 3, 4, 2, 4, 2}).mean(5).mean(3);
+  const std::string yaml = "{type: concat_image, factor: 2}";
+  EXPECT_TRUE(at::equal(beside(yaml, image), beside(yaml, small))) << "given large or given small, it is the same";
+  EXPECT_LT((beside(yaml, image).mean({2, 3}) - image.mean({2, 3})).abs().max().item<double>(), 1e-6);
+  EXPECT_EQ(
+      error_of([&] { beside(yaml, image.narrow(3, 0, 6)); }),
+      "an image of 8 by 6 (height by width) is given; this model makes 8 by 8 out of 4 by 4, or out of a large one that it makes small "
+      "itself");
+}
+
+TEST(ConcatImage, WhatIsMaskedIsNotTold) {
+  const Tensor image = at::ones({2, 3, 8, 8});
+  Tensor mask = at::zeros({2, 1, 8, 8});
+  mask.narrow(2, 0, 4).fill_(1);
+  const Tensor told = beside("{type: concat_image, image: masked}", image, mask);
+  EXPECT_TRUE(at::equal(told.narrow(1, 0, 1), mask)) << "the mask comes first";
+  EXPECT_TRUE(at::equal(told.narrow(1, 1, 3), (image * (1 - mask))));
+  EXPECT_EQ(error_of([&] { beside("{type: concat_image, image: masked}", image); }),
+            "this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
+  at::Generator random = at::detail::createCPUGenerator(3);
+  const Tensor drawn = beside("{type: concat_image, image: masked}", at::ones({200, 3, 8, 8}), {}, &random).narrow(1, 0, 1);
+  EXPECT_TRUE(((drawn == 0) | (drawn == 1)).all().item<bool>());
+  const Tensor share = drawn.flatten(1).mean(1);
+  EXPECT_GT(share.min().item<double>(), 0);
+  EXPECT_NEAR((share == 1).to(at::kDouble).mean().item<double>(), 0.1, 0.08);
+  EXPECT_LT(share.mean().item<double>(), 0.6);
 }
 
 TEST(ClassLabel, OutOfRange) {

@@ -193,7 +193,8 @@ TEST(ClassifierConfiguration, Mistakes) {
   EXPECT_EQ(mistake("classifier: {network: {type: unet_encoder, heads: 3, middle_attention: false}}"),
             "x.yaml:1:23: classifier.network: pooling: 128 channels cannot be split into equal heads");
   const std::string first = "classifier: {network: unet_encoder}\n";
-  EXPECT_EQ(mistake(first + "sample: {steps: 3}"), "x.yaml:2:1: unknown key 'sample'; known: model, classifier, train, compute, plugins");
+  EXPECT_EQ(mistake(first + "sample: {steps: 3}"),
+            "x.yaml:2:1: unknown key 'sample'; known: model, classifier, autoencoder, train, compute, plugins");
   EXPECT_TRUE(
       mistake(first + "train: {data: shapes, objective: simple}").starts_with("x.yaml:2:23: train: unknown key 'objective'; known: "));
   EXPECT_TRUE(mistake("model: {network: unet}\ntrain: {data: shapes, label_smoothing: 0}")

@@ -107,8 +107,7 @@ TEST(Judgement, TheProgramPrintsATable) {
             "error: --metric: where do the captions come from? --data DATA, or --captions FILE: one of the two\n");
   EXPECT_EQ(said({"evaluate", model, "--metric", "caption_acuracy", "--captions", captions}),
             "error: --metric:1:1: metric: unknown metric 'caption_acuracy'; did you mean 'caption_accuracy'?\n");
-  EXPECT_EQ(said({"evaluate", model, "--captions", captions}),
-            "error: evaluate needs --real DATA, the real images; or --metric, which judges without\n");
+  EXPECT_EQ(said({"evaluate", model, "--captions", captions}), "error: --captions: is for --metric\n");
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ captions=${3:-500}
 
 [ -f runs/shapes_autoencoder/model.safetensors ] ||
   $brume train configs/experiments/shapes_autoencoder.yaml --out runs/shapes_autoencoder --set train.steps="${1:-2500}"
-[ -f runs/shapes_tokenizer.model ] || $brume tokenizer train $config --size 48 -n 20000 -o runs/shapes_tokenizer.model
+[ -f runs/shapes_tokenizer.model ] || $brume tokenizer train $config --type bpe --size 100 -o runs/shapes_tokenizer.model
 [ -f runs/shapes_text_latent/model.safetensors ] || $brume train $config --out runs/shapes_text_latent --set train.steps="${2:-12000}"
 $brume evaluate runs/shapes_text_latent/model.safetensors --metric caption_accuracy --data "$test" -n "$captions" --cfg 1 --cfg 3 --cfg 4 \
   --cfg 5 --json runs/shapes_text_latent/captions.json
