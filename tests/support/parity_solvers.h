@@ -1,11 +1,16 @@
 #pragma once
 // The solvers of huggingface/diffusers said in brume's words: everything beside DDPM and DDIM (parity_diffusers.h).
+#include <algorithm>
+
 #include "support/parity_diffusers.h"
 
 namespace brume::test {
 
 /// The noise schedule of a diffusers configuration as brume's YAML. Sets `unsupported` where there is none.
 std::string diffusers_noise_yaml(const nlohmann::json& config, double max_sigma, std::string& unsupported);
+
+/// sigma of flow matching's time, which is capped at 1e6.
+inline double flow_sigma(double s) { return std::min(s / std::max(1 - s, 1e-300), 1e6); }
 
 /// Tells the network the reference's own times, one after another, and keeps every x it was asked at.
 class RecordingDenoiser final : public Denoiser {
@@ -56,7 +61,10 @@ class DiffusersSolver {
 
  private:
   template <class T>
-  T get(const char* key, T otherwise) const;
+  T get(const char* key, T otherwise) const {
+    const auto it = request_.config.find(key);
+    return it == request_.config.end() || it->is_null() ? otherwise : it->template get<T>();
+  }
   bool is(const char* prefix) const { return request_.scheduler.starts_with(prefix); }
   bool flag(const char* key) const { return get(key, false); }
   void read();
