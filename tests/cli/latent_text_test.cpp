@@ -16,7 +16,8 @@ constexpr const char* data = "{type: shapes, objects: [1, 2], caption: short, ba
 
 std::string model_yaml(const std::string& conditioner, const std::string& more = "") {
   return "model:\n  image: {height: 16, width: 16}\n  " + more +
-         "\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, attention_resolutions: [4], transformer: "
+         "\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, attention_resolutions: [8], zero_init: false, "
+         "transformer: "
          "{depth: "
          "[1]}}\n  conditioner: " +
          conditioner + "\n  noise: cosine\n  parameterization: v\ntrain:\n  data: " + data +
