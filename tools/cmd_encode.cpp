@@ -59,6 +59,9 @@ void add_encode(CLI::App& app, Program& program, int& code) {
   command->add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--tile", a->options.tile, "pixels of the pieces that large images are encoded in; 0 = whole")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(0), int64_t(16384)));
   a->overrides.add_to(*command);
   command->callback([&program, &code, a] { code = encode(program, *a); });
 }

@@ -114,14 +114,8 @@ int evaluate_model(Program& program, const Asked& a) {
   if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
   const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
   const SampleSource source(a.source);
-  std::vector<std::pair<std::string, SampleOptions>> runs;
   Config config;
-  for (const std::string& scale : a.cfg.empty() ? std::vector<std::string>{""} : a.cfg) {
-    SampleSettings settings = a.settings;
-    settings.cfg = scale;
-    config = source.configuration(program, settings);
-    runs.emplace_back(scale.empty() ? "samples" : "cfg " + scale, config.sample);
-  }
+  const auto runs = source.runs(program, a.settings, a.cfg, config);
   const auto model = source.load(program, config);
   const ModelFiles others = source.others(program, *model);
   const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);

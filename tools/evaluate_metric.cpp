@@ -91,14 +91,8 @@ int evaluate_metric(Program& program, const MetricAsked& a) {
     throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
   const SampleSource source(a.source);
-  std::vector<std::pair<std::string, SampleOptions>> runs;
   Config config;
-  for (const std::string& scale : a.cfg.empty() ? std::vector<std::string>{""} : a.cfg) {
-    SampleSettings settings = a.settings;
-    settings.cfg = scale;
-    config = source.configuration(program, settings);
-    runs.emplace_back(scale.empty() ? "samples" : "cfg " + scale, config.sample);
-  }
+  const auto runs = source.runs(program, a.settings, a.cfg, config);
   std::vector<Row> rows;
   std::vector<Annotation> asked;
   if (a.data.empty()) {

@@ -152,6 +152,18 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   return config;
 }
 
+std::vector<std::pair<std::string, SampleOptions>> SampleSource::runs(Program& program, const SampleSettings& settings,
+                                                                      const std::vector<std::string>& scales, Config& config) const {
+  std::vector<std::pair<std::string, SampleOptions>> runs;
+  for (const std::string& scale : scales.empty() ? std::vector<std::string>{""} : scales) {
+    SampleSettings own = settings;
+    own.cfg = scale;
+    config = configuration(program, own);
+    runs.emplace_back(scale.empty() ? "samples" : "cfg " + scale, config.sample);
+  }
+  return runs;
+}
+
 std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Config& config) const {
   const Compute compute = resolve_compute(config.compute);
   const Files stored = yaml_ ? Files() : load_files(path_);

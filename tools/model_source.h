@@ -28,6 +28,9 @@ class SampleSource {
   explicit SampleSource(std::string path);
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
+  /// The same once for each of these scales of cfg, named after them; one run as configured where there are none. `config`, of the last.
+  std::vector<std::pair<std::string, SampleOptions>> runs(Program& program, const SampleSettings& settings,
+                                                          const std::vector<std::string>& scales, Config& config) const;
   /// The model with its weights, frozen.
   std::unique_ptr<Pipeline> load(const Program& program, const Config& config) const;
   /// Opens what its guidances name, as `model` was; relative paths are looked for beside the source, then in the current folder.

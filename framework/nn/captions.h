@@ -32,4 +32,22 @@ class CutPrompts {
   mutable std::set<std::string> known_;
 };
 
+/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError where one is not named; `Encoder` is
+/// made from (Options, EncoderOrigin).
+template <class O, class Encoder>
+class CaptionConditioner final : public Conditioner {
+ public:
+  using Options = O;
+  explicit CaptionConditioner(const Options& o) : o_(o) { o_.need_files(); }
+  int64_t context_width() const override { return o_.width; }
+  bool captions() const override { return true; }
+  bool has_null() const override { return o_.dropout > 0; }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
+    return std::make_shared<Encoder>(o_, origin);
+  }
+
+ private:
+  Options o_;
+};
+
 }  // namespace brume::nn

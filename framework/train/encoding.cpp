@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "config/errors.h"
+#include "diffusion/tiling.h"
 #include "io/latent_shards.h"
 
 namespace brume {
@@ -49,6 +50,9 @@ void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, 
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
   io::LatentIndex index{{autoencoder.moments(image), fingerprint}, image, data.classes(), {}};
   Written written;
+  const auto encoded = [&](const Tensor& images) {
+    return o.tile > 0 ? encode_moments_tiled(autoencoder, images, {o.tile}) : autoencoder.encode_moments(images);
+  };
   for (int64_t done = 0; done < count;) {
     const int64_t end = std::min(count, done + o.shard), first = done;
     std::vector<Tensor> moments;
@@ -59,7 +63,7 @@ void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, 
       float* pixels = images.data_ptr<float>();
       for (int64_t i = 0; i < n; ++i)
         annotations.push_back(data.read(done + i, uint64_t(done + i), {pixels + i * image.numel(), size_t(image.numel())}));
-      moments.push_back(autoencoder.encode_moments(images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
+      moments.push_back(encoded(images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
       done += n;
       if (progress && !progress(done, count)) throw Interrupted();
     }

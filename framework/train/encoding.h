@@ -11,6 +11,7 @@ struct EncodingOptions {
   int64_t count = 0;                  ///< images; 0 = all of a set that ends
   int64_t batch = 32, shard = 16384;  ///< images at once, and in a file
   bool half = false;                  ///< float16 instead of float32
+  int64_t tile = 0;                   ///< pixels of the pieces that large images are encoded in; 0 = whole
 };
 
 /// Writes shards and then their index into `folder`, which has none yet. `fingerprint`: of the first stage. `progress` is told how many

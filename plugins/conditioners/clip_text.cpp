@@ -32,6 +32,9 @@ struct ClipTextOptions {
   std::optional<int64_t> pad;
   bool quick_gelu = true, trainable = false;
   double dropout = 0.1;
+  void need_files() const {
+    if (tokenizer.empty()) throw ConfigError("tokenizer: the folder with vocab.json and merges.txt is missing");
+  }
   void declare(Fields& f) {
     f.field("tokenizer", tokenizer, "a folder with vocab.json and merges.txt");
     f.field("weights", weights, "the published weights: .safetensors or .pt; a checkpoint needs none");
@@ -150,27 +153,11 @@ class Encoder final : public ConditionEncoder {
   nn::CutPrompts cut_;
 };
 
-class ClipText final : public Conditioner {
- public:
-  using Options = ClipTextOptions;
-  explicit ClipText(const Options& o) : o_(o) {
-    if (o_.tokenizer.empty()) throw ConfigError("tokenizer: the folder with vocab.json and merges.txt is missing");
-  }
-  int64_t context_width() const override { return o_.width; }
-  bool captions() const override { return true; }
-  bool has_null() const override { return o_.dropout > 0; }
-  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
-    return std::make_shared<Encoder>(o_, origin);
-  }
-
- private:
-  Options o_;
-};
-
 }  // namespace
 
 void register_conditioner_clip_text(Registry& r) {
-  r.add<Conditioner, ClipText>("clip_text", "a prompt, by CLIP's text encoder and its published weights (Stable Diffusion)");
+  r.add<Conditioner, nn::CaptionConditioner<ClipTextOptions, Encoder>>(
+      "clip_text", "a prompt, by CLIP's text encoder and its published weights (Stable Diffusion)");
 }
 
 }  // namespace brume::plugins

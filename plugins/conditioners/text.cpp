@@ -27,6 +27,9 @@ struct TextOptions {
   std::filesystem::path tokenizer;
   int64_t length = 32, width = 256, depth = 4, heads = 4, mlp_ratio = 4;
   double dropout = 0.1;
+  void need_files() const {
+    if (tokenizer.empty()) throw ConfigError("tokenizer: the file is missing; `brume tokenizer train` makes one");
+  }
   void declare(Fields& f) {
     f.field("tokenizer", tokenizer, "a sentencepiece model, as `brume tokenizer train` makes it");
     f.field("length", length, "tokens of a caption, begin and end included; what is longer is cut, with a warning", within(3, 4096));
@@ -111,27 +114,10 @@ class Encoder final : public ConditionEncoder {
   nn::CutPrompts cut_;
 };
 
-class Text final : public Conditioner {
- public:
-  using Options = TextOptions;
-  explicit Text(const Options& o) : o_(o) {
-    if (o_.tokenizer.empty()) throw ConfigError("tokenizer: the file is missing; `brume tokenizer train` makes one");
-  }
-  int64_t context_width() const override { return o_.width; }
-  bool captions() const override { return true; }
-  bool has_null() const override { return o_.dropout > 0; }
-  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
-    return std::make_shared<Encoder>(o_, origin);
-  }
-
- private:
-  Options o_;
-};
-
 }  // namespace
 
 void register_conditioner_text(Registry& r) {
-  r.add<Conditioner, Text>("text", "a caption, by a transformer trained with the network (LDM)");
+  r.add<Conditioner, nn::CaptionConditioner<TextOptions, Encoder>>("text", "a caption, by a transformer trained with the network (LDM)");
 }
 
 }  // namespace brume::plugins
