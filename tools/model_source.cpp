@@ -170,7 +170,7 @@ std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Confi
   const ModelFiles models(program.registry, compute, std::filesystem::path(path_).parent_path());
   auto pipeline = std::make_unique<Pipeline>(config.model, compute, 0, yaml_ ? nullptr : &stored, models);
   if (!yaml_)
-    load_weights(path_, pipeline->weights());
+    load_model(path_, pipeline->weights());
   else if (!pipeline->weightless())
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path_));
   pipeline->freeze();
@@ -196,7 +196,7 @@ std::unique_ptr<ClassifierPipeline> open_classifier(Program& program, const std:
   where.apply(root);
   const Config config = read_stored_configuration(program.registry, root, path, card.plugins);
   auto classifier = std::make_unique<ClassifierPipeline>(*config.classifier, resolve_compute(config.compute));
-  load_weights(path, classifier->weights());
+  load_model(path, classifier->weights());
   classifier->freeze();
   return classifier;
 }

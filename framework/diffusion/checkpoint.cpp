@@ -7,7 +7,7 @@
 #include <charconv>
 
 #include "config/yaml.h"
-#include "io/model_file.h"
+#include "io/import/import.h"
 #include "io/safetensors.h"
 
 namespace brume {
@@ -32,8 +32,7 @@ int64_t number(const std::string& text, const std::string& key, const std::strin
 
 /// The metadata of a file that some brume wrote, of a layout that this one reads.
 Metadata read_metadata(const std::string& path) {
-  Metadata metadata;
-  io::load_tensors(path, &metadata);
+  Metadata metadata = io::open_model(path).metadata;
   const int64_t format = number(required(metadata, "brume.format", path), "brume.format", path);
   if (format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in model format {}; this is brume {}, which reads up to format {}", path,

@@ -23,9 +23,6 @@ struct ModelCard {
   Files files{};                     ///< that the model was made from; written, and read by load_files
 };
 
-/// Version of the file's layout; raised when older programs could not read it.
-inline constexpr int model_format = 1;
-
 /// Writes `weights` (float32, as they are) and the card, atomically.
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card);
 

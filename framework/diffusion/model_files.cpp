@@ -43,7 +43,7 @@ class Frozen final : public Denoiser {
  public:
   Frozen(const ModelOptions& options, const Compute& compute, const std::string& file)
       : stored_(load_files(file)), pipeline_(options, compute, 0, &stored_) {
-    load_weights(file, pipeline_.weights());
+    load_model(file, pipeline_.weights());
     pipeline_.freeze();
     denoiser_ = pipeline_.denoiser();
   }
@@ -63,7 +63,7 @@ class FrozenClassifier final : public NoisyClassifier {
  public:
   FrozenClassifier(const ClassifierOptions& options, const Compute& compute, const std::string& file)
       : pipeline_(options, compute), names_(options.class_names) {
-    load_weights(file, pipeline_.weights());
+    load_model(file, pipeline_.weights());
     pipeline_.freeze();
     for (int64_t i = int64_t(names_.size()); i < options.classes; ++i) names_.push_back(std::to_string(i));
   }
@@ -91,7 +91,7 @@ class FrozenClassifier final : public NoisyClassifier {
 class FrozenFeatures final : public Classifier {
  public:
   FrozenFeatures(const ClassifierOptions& options, const Compute& compute, const std::string& file) : pipeline_(options, compute) {
-    load_weights(file, pipeline_.weights());
+    load_model(file, pipeline_.weights());
     for (Weight& w : pipeline_.weights()) w.tensor.set_requires_grad(false);
   }
   Output forward(const Tensor& input, const Tensor& c_noise, at::Generator* dropout) const override {
@@ -112,8 +112,8 @@ ModelFiles::ModelFiles(const Registry& registry, const Compute& compute, std::fi
 std::string ModelFiles::find(const std::string& path) const {
   namespace fs = std::filesystem;
   const fs::path beside = folder_ / path;
-  if (fs::is_regular_file(beside)) return beside.lexically_normal().string();
-  if (fs::is_regular_file(path)) return fs::path(path).lexically_normal().string();
+  if (fs::exists(beside)) return beside.lexically_normal().string();
+  if (fs::exists(path)) return fs::path(path).lexically_normal().string();
   const bool two = fs::path(path).is_relative() && !folder_.empty();
   throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder_.string())
                         : fmt::format("there is no file '{}'", path));
@@ -150,7 +150,7 @@ FirstStage ModelFiles::first_stage(const std::string& path, const ImageShape& im
         fmt::format("{}: is for images of {} channels, and model.image has {}", file, options.image.channels, image.channels));
   const Files stored = load_files(file);
   const auto autoencoder = options.network.make({image, 0, &stored, this, dtype});
-  load_weights(file, prefixed("autoencoder.", autoencoder->weights()));
+  load_model(file, prefixed("autoencoder.", autoencoder->weights()));
   return {autoencoder, dump_yaml(*card.autoencoder.find("network"))};
 }
 

@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "config/errors.h"
+#include "io/import/import.h"
 #include "io/model_file.h"
 
 namespace brume {
@@ -47,9 +48,15 @@ void load_weights(const std::string& source, const io::NamedTensors& file, const
   }
 }
 
-Files load_files(const std::string& path) {
+void load_model(const std::string& path, const std::vector<Weight>& weights) {
+  load_weights(path, io::open_model(path).tensors, weights);
+}
+
+Files load_files(const std::string& path) { return files_in(io::open_model(path).tensors); }
+
+Files files_in(const io::NamedTensors& tensors) {
   Files files;
-  for (const io::NamedTensor& t : io::load_tensors(path))
+  for (const io::NamedTensor& t : tensors)
     if (t.name.starts_with(files_prefix) && t.tensor.scalar_type() == at::kByte)
       files[t.name.substr(files_prefix.size())].assign(static_cast<const char*>(t.tensor.data_ptr()), size_t(t.tensor.numel()));
   return files;

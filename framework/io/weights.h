@@ -9,6 +9,9 @@
 
 namespace brume {
 
+/// Version of the layout of a model file; raised when older programs could not read it.
+inline constexpr int model_format = 1;
+
 /// What the tensors are called that hold the files of a model (a tokenizer): this, then the path the configuration names.
 inline constexpr std::string_view files_prefix = "files/";
 
@@ -19,8 +22,12 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights);
 /// The same from tensors at hand; `source` names them in messages.
 void load_weights(const std::string& source, const io::NamedTensors& tensors, const std::vector<Weight>& weights);
 
-/// The files in a checkpoint; none where it holds none.
+/// The files among a checkpoint's tensors; none where it holds none.
+Files files_in(const io::NamedTensors& tensors);
+/// The same of a brume model file, or of one that can be imported.
 Files load_files(const std::string& path);
+/// The weights of a brume model file, or of one that can be imported, as load_weights copies them.
+void load_model(const std::string& path, const std::vector<Weight>& weights);
 /// The tensors that hold them there.
 io::NamedTensors file_tensors(const Files& files);
 

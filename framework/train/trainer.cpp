@@ -76,7 +76,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  const Files stored = resume_from.empty() ? Files() : load_files(resume_from.string());
+  const Files stored = resume_from.empty() ? Files() : files_in(io::load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored, examples(config_, *data_)});
   prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());

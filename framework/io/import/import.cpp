@@ -1,0 +1,71 @@
+#include "io/import/import.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/errors.h"
+#include "config/yaml.h"
+#include "io/import/families.h"
+#include "io/model_file.h"
+#include "io/weights.h"
+
+namespace brume::io {
+namespace {
+
+/// The first names of a file, for the message that it is not known.
+std::string first_names(const Source& source) {
+  constexpr size_t shown = 5;
+  std::string text;
+  for (size_t i = 0; i < std::min(shown, source.tensors.size()); ++i)
+    text += fmt::format("{}'{}'", i == 0 ? "" : ", ", source.tensors[i].name);
+  return text + (source.tensors.size() > shown ? ", …" : "");
+}
+
+}  // namespace
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> all{};
+  return all;
+}
+
+const Family* family_of(const Source& source) {
+  const auto at = std::find_if(families().begin(), families().end(), [&](const Family& f) { return f.knows(source); });
+  return at == families().end() ? nullptr : &*at;
+}
+
+Source open_source(const std::filesystem::path& path) {
+  Source source{path, {}, {}};
+  if (!source.directory()) source.tensors = load_tensors(path.string(), &source.metadata);
+  return source;
+}
+
+Imported import_model(const std::filesystem::path& path, const ImportOptions& options) {
+  const Source source = open_source(path);
+  if (const Family* family = family_of(source)) return family->import(source, options);
+  std::string known;
+  for (const Family& f : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
+  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}", path.string(), known,
+                                source.directory() ? "no model_index.json" : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source))));
+}
+
+Contents contents_of(const Imported& model) {
+  Contents contents{model.tensors,
+                    {{"format", "brume"},
+                     {"brume.format", std::to_string(model_format)},
+                     {"brume.version", BRUME_VERSION},
+                     {"brume.step", "0"},
+                     {"brume." + model.section, dump_yaml(model.options)}}};
+  if (!model.sample.is_null()) contents.metadata["brume.sample"] = dump_yaml(model.sample);
+  for (NamedTensor& t : file_tensors(model.files)) contents.tensors.push_back(std::move(t));
+  return contents;
+}
+
+Contents open_model(const std::filesystem::path& path) {
+  Contents contents;
+  if (!std::filesystem::is_directory(path)) contents.tensors = load_tensors(path.string(), &contents.metadata);
+  if (contents.metadata.contains("brume.format")) return contents;
+  return contents_of(import_model(path));
+}
+
+}  // namespace brume::io
