@@ -5,7 +5,8 @@
 namespace brume::nn {
 
 TextEncoder::TextEncoder(const Builder& build, const TextEncoderOptions& options) : o_(options) {
-  constexpr double std = 0.02;  // Radford et al. 2018: embeddings begin small beside the norms
+  // As large as what the layers add to them, or a token's identity drowns in the first layers' averages and is learned late.
+  constexpr double std = 0.5;
   tokens_ = {build["embeddings"]["token_embedding"].normal("weight", {o_.rows, o_.width}, std)};
   positions_ = {build["embeddings"]["position_embedding"].normal("weight", {o_.length, o_.width}, std)};
   for (int64_t i = 0; i < o_.depth; ++i) {

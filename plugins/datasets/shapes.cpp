@@ -92,6 +92,7 @@ class Shapes final : public Dataset {
     int64_t seed = 0;
     Label label = Label::form;
     std::vector<int64_t> objects = {1};
+    double pairs = 0.5;
     std::vector<std::string> forms = {"circle", "square", "triangle", "star", "cross"};
     std::vector<std::string> colours = {"red", "green", "blue", "yellow", "purple", "orange"};
     std::vector<std::string> sizes = {"small", "large"};
@@ -105,10 +106,10 @@ class Shapes final : public Dataset {
       f.field("seed", seed, "image i is a function of (seed, i)");
       f.choice("label", label, "what the classes are; of the first object, where there are two",
                {{"form", Label::form}, {"colour", Label::colour}, {"form_colour", Label::form_colour}});
-      f.field("objects", objects, "how many there are in an image, drawn uniformly from these; of two, the caption tells the relation",
-              within(1, 2));
+      f.field("objects", objects, "how many there may be in an image; of two, the caption tells the relation", within(1, 2));
       f.require(!objects.empty() && objects.size() <= 2 && (objects.size() < 2 || objects[0] != objects[1]), "objects",
                 "is [1], [2] or [1, 2]");
+      f.field("pairs", pairs, "share of the images with two objects, where `objects` allows both", within(0, 1));
       words(f, "forms", forms, names(io::world::forms));
       words(f, "colours", colours, names(io::world::colours));
       words(f, "sizes", sizes, names(io::world::sizes));
@@ -167,7 +168,7 @@ class Shapes final : public Dataset {
     const uint64_t seed = static_cast<uint64_t>(o_.seed), i = static_cast<uint64_t>(index);
     constexpr uint64_t stream_of_counts = 1, stream_of_attempts = 16;
     int64_t count = o_.objects[0];
-    if (o_.objects.size() > 1) count = o_.objects[SplitMix(mix_seed(seed, stream_of_counts, i)).below(o_.objects.size())];
+    if (o_.objects.size() > 1) count = SplitMix(mix_seed(seed, stream_of_counts, i)).uniform() < 1 - o_.pairs ? 1 : 2;
     for (uint64_t attempt = 0;; ++attempt) {
       Random random(seed, attempt == 0 ? 0 : stream_of_attempts + attempt, i);
       size_t label = 0;
