@@ -1,8 +1,8 @@
-// brume check CONFIG, brume inspect FILE.
+// brume check CONFIG, brume inspect FILE|DIR.
 #include <fmt/format.h>
 
 #include "config/yaml.h"
-#include "io/model_file.h"
+#include "io/inspect.h"
 #include "program.h"
 #include "train/options.h"
 
@@ -31,10 +31,15 @@ void add_check(CLI::App& app, Program& program, int&) {
 }
 
 void add_inspect(CLI::App& app, Program&, int&) {
-  CLI::App* command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file");
-  auto file = std::make_shared<std::string>();
-  command->add_option("file", *file, "*.safetensors, *.pt, *.pth, *.ckpt")->required()->type_name("FILE");
-  command->callback([file] { fmt::print("{}", io::inspect(*file)); });
+  CLI::App* command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file, or in a directory of a model");
+  struct Asked {
+    std::string path;
+    bool json = false;
+  };
+  auto asked = std::make_shared<Asked>();
+  command->add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them")->required()->type_name("FILE");
+  command->add_flag("--json", asked->json, "for programs: one JSON object");
+  command->callback([asked] { fmt::print("{}", asked->json ? io::inspect_json(asked->path) : io::inspect(asked->path)); });
 }
 
 }  // namespace brume::tools

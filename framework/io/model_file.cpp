@@ -65,7 +65,7 @@ Format format_of(std::string_view bytes) {
   }
   const auto known = std::find_if(magics.begin(), magics.end(), [bytes](const Magic& magic) { return bytes.starts_with(magic.bytes); });
   refuse(file.path(), fmt::format("is no weights file brume reads: it begins with {} ('{}'{}{}); readable are safetensors files and "
-                                  "PyTorch zip files (.pt, .pth, .ckpt)",
+                                  "PyTorch files (.pt, .pth, .ckpt)",
                                   hexadecimal, letters, known == magics.end() ? "" : ", ", known == magics.end() ? "" : known->meaning));
 }
 
@@ -81,68 +81,49 @@ std::map<std::string, std::string> plain_entries(const Value& value) {
   return entries;
 }
 
-/// One row of a listing; dtypes as the file calls them, so that what cannot be computed with is listed all the same.
-struct Row {
-  std::string name;
-  std::string dtype;
-  std::vector<int64_t> shape;
-  uint64_t bytes;
-};
-
-uint64_t parameters_of(const Row& row) {
-  uint64_t count = 1;
-  for (const auto size : row.shape) count *= static_cast<uint64_t>(size);
-  return count;
-}
-
-std::string listing(const std::string& path, std::string_view format, const std::map<std::string, std::string>& metadata,
-                    const std::vector<Row>& rows) {
-  constexpr size_t max_name = 100, max_text = 100;
-  std::string text = fmt::format("{}: {}\n", path, format);
-  for (const auto& [key, value] : metadata) {
-    text += fmt::format("  {} = {}\n", shortened(key, max_name), shortened(value, max_text));
-  }
-  size_t width = 0;
-  for (const auto& row : rows) width = std::max(width, std::min(row.name.size(), max_name));
-  uint64_t parameters = 0, bytes = 0;
-  for (const auto& row : rows) {
-    const auto shape = fmt::format("[{}]", fmt::join(row.shape, ", "));
-    text += fmt::format("  {:<{}}  {:<8} {:<20} {:>12} bytes\n", shortened(row.name, max_name), width, row.dtype, shape, row.bytes);
-    parameters += parameters_of(row);
-    bytes += row.bytes;
-  }
-  return text + fmt::format("{} tensors, {} parameters, {} bytes\n", rows.size(), parameters, bytes);
-}
-
 /// Both formats list dtypes by their safetensors names.
 std::string dtype_name(at::ScalarType type) {
   const auto* dtype = safetensors_dtype(type);
   return dtype != nullptr ? std::string(dtype->name) : c10::toString(type);
 }
 
-std::string inspect_safetensors(const std::shared_ptr<const MappedFile>& file) {
+Listing list_safetensors(const std::shared_ptr<const MappedFile>& file) {
   const SafetensorsFile weights(file);
-  std::vector<Row> rows;
-  for (const auto& entry : weights.entries()) rows.push_back({entry.name, entry.dtype, entry.shape, entry.bytes()});
-  return listing(file->path(), "safetensors", weights.metadata(), rows);
+  Listing listing{file->path(), "safetensors", false, weights.metadata(), {}, {}};
+  bool computable = true;
+  for (const auto& entry : weights.entries()) {
+    listing.rows.push_back({entry.name, entry.dtype, entry.shape, entry.bytes()});
+    const auto* dtype = safetensors_dtype(entry.dtype);
+    computable = computable && dtype != nullptr && dtype->type != at::ScalarType::Undefined;
+  }
+  if (computable) listing.tensors = weights.tensors();
+  return listing;
 }
 
-std::string inspect_torch(const std::shared_ptr<const MappedFile>& file) {
+/// The metadata and the state dict of what was saved.
+NamedTensors read_torch(const std::shared_ptr<const MappedFile>& file, std::map<std::string, std::string>& metadata) {
   const auto value = load_torch_file(file);
-  std::vector<Row> rows;
-  for (const auto& [name, tensor] : state_dict(value, file->path())) {
-    rows.push_back({name, dtype_name(tensor.scalar_type()), tensor.sizes().vec(), tensor.nbytes()});
-  }
-  return listing(file->path(), "PyTorch zip file", plain_entries(value), rows);
+  std::string place;
+  auto tensors = state_dict(value, file->path(), &place);
+  metadata = plain_entries(value);
+  if (!place.empty() && place != "state_dict") metadata["state_dict"] = place;
+  return tensors;
 }
 
-std::string inspect_png(const MappedFile& file) {
-  const auto [height, width] = png_size(file.bytes(), file.path());
-  std::string text = fmt::format("{}: PNG image, {}x{} (width x height)\n", file.path(), width, height);
-  for (const auto& [key, value] : png_text(file.bytes(), file.path())) {
-    text += fmt::format("  {} = {}\n", shortened(key, 79), shortened(value, 1000));
+Listing list_torch(const std::shared_ptr<const MappedFile>& file) {
+  Listing listing{file->path(), is_legacy_torch_file(file->bytes()) ? "legacy PyTorch file" : "PyTorch zip file", false, {}, {}, {}};
+  listing.tensors = read_torch(file, listing.metadata);
+  for (const auto& [name, tensor] : listing.tensors) {
+    listing.rows.push_back({name, dtype_name(tensor.scalar_type()), tensor.sizes().vec(), tensor.nbytes()});
   }
-  return text;
+  return listing;
+}
+
+Listing list_png(const MappedFile& file) {
+  const auto [height, width] = png_size(file.bytes(), file.path());
+  Listing listing{file.path(), fmt::format("PNG image, {}x{} (width x height)", width, height), true, {}, {}, {}};
+  for (const auto& [key, value] : png_text(file.bytes(), file.path())) listing.metadata[key] = value;
+  return listing;
 }
 
 }  // namespace
@@ -156,20 +137,27 @@ NamedTensors load_tensors(const std::string& path, std::map<std::string, std::st
       return weights.tensors();
     }
     case Format::torch: {
-      const auto value = load_torch_file(file);
-      if (metadata != nullptr) *metadata = plain_entries(value);
-      return state_dict(value, path);
+      std::map<std::string, std::string> beside;
+      auto tensors = read_torch(file, beside);
+      if (metadata != nullptr) *metadata = std::move(beside);
+      return tensors;
     }
     default: refuse_unknown(*file);
   }
 }
 
-std::string inspect(const std::string& path) {
+uint64_t Listing::Row::parameters() const {
+  uint64_t count = 1;
+  for (const auto size : shape) count *= static_cast<uint64_t>(size);
+  return count;
+}
+
+Listing list_file(const std::string& path) {
   const auto file = MappedFile::open(path);
   switch (format_of(file->bytes())) {
-    case Format::safetensors: return inspect_safetensors(file);
-    case Format::torch: return inspect_torch(file);
-    case Format::png: return inspect_png(*file);
+    case Format::safetensors: return list_safetensors(file);
+    case Format::torch: return list_torch(file);
+    case Format::png: return list_png(*file);
     default: refuse_unknown(*file);
   }
 }

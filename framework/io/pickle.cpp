@@ -29,6 +29,7 @@ enum Opcode : uint8_t {
   BINBYTES = 'B', SHORT_BINBYTES = 'C', BINBYTES8 = 0x8e, BYTEARRAY8 = 0x96,
   EMPTY_LIST = ']', APPEND = 'a', APPENDS = 'e', LIST = 'l',
   EMPTY_DICT = '}', DICT = 'd', SETITEM = 's', SETITEMS = 'u',
+  EMPTY_SET = 0x8f, ADDITEMS = 0x90, FROZENSET = 0x91,
   EMPTY_TUPLE = ')', TUPLE = 't', TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87,
   GET = 'g', BINGET = 'h', LONG_BINGET = 'j', PUT = 'p', BINPUT = 'q', LONG_BINPUT = 'r', MEMOIZE = 0x94,
   GLOBAL = 'c', STACK_GLOBAL = 0x93, REDUCE = 'R', NEWOBJ = 0x81, BUILD = 'b', BINPERSID = 'Q',
@@ -41,6 +42,8 @@ class Machine final {
  public:
   Machine(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file)
       : bytes_(bytes), vocabulary_(vocabulary), file_(file) {}
+
+  size_t position() const { return position_; }
 
   Value run() {
     for (;;) {
@@ -212,6 +215,7 @@ class Machine final {
 
   bool container(uint8_t opcode) {
     switch (opcode) {
+      case EMPTY_SET:  // a list, here: nobody asks what is in it
       case EMPTY_LIST: return push_new(Value::list());
       case EMPTY_DICT: return push_new(Value::dict());
       case EMPTY_TUPLE: return push_new(Value::tuple());
@@ -219,6 +223,7 @@ class Machine final {
       case TUPLE2: return push_new(Value::tuple(pop_count(2)));
       case TUPLE3: return push_new(Value::tuple(pop_count(3)));
       case TUPLE: return push_new(Value::tuple(pop_mark()));
+      case FROZENSET:
       case LIST: return push_new(Value::list(pop_mark()));
       case DICT: {
         auto items = pop_mark();
@@ -226,6 +231,7 @@ class Machine final {
         return set_items(std::move(items));
       }
       case APPEND: return append_items(pop_count(1));
+      case ADDITEMS:
       case APPENDS: return append_items(pop_mark());
       case SETITEM: return set_items(pop_count(2));
       case SETITEMS: return set_items(pop_mark());
@@ -300,7 +306,7 @@ class Machine final {
       }
       case BUILD: {  // sets attributes; an OrderedDict has some (a state dict's _metadata), which are no entries of it
         pop();
-        if (top().as_dict() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
+        if (top().as_dict() == nullptr && top().as_word() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
         return true;
       }
       case BINPERSID: return push_new(vocabulary_.persistent(pop()));
@@ -359,7 +365,14 @@ Value read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const st
   if (bytes.size() > max_pickle_bytes) {
     refuse(file, fmt::format("its pickle has {} bytes (at most {})", bytes.size(), max_pickle_bytes));
   }
-  return Machine(bytes, vocabulary, file).run();
+  return take_pickle(bytes, vocabulary, file);
+}
+
+Value take_pickle(std::string_view& bytes, PickleVocabulary& vocabulary, const std::string& file) {
+  Machine machine(bytes.substr(0, max_pickle_bytes), vocabulary, file);
+  Value value = machine.run();
+  bytes.remove_prefix(machine.position());
+  return value;
 }
 
 }  // namespace brume::io

@@ -25,5 +25,7 @@ constexpr size_t max_pickle_bytes = size_t{64} << 20;
 
 /// The value pickled in `bytes`, acyclic and of bounded depth and size. `file` names the source in errors (ConfigError).
 Value read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file);
+/// The same of a pickle that other bytes follow, which is taken off the front of `bytes`.
+Value take_pickle(std::string_view& bytes, PickleVocabulary& vocabulary, const std::string& file);
 
 }  // namespace brume::io

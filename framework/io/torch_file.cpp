@@ -1,21 +1,63 @@
 #include "io/torch_file.h"
 
+#include <c10/core/ScalarType.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <unordered_map>
 #include <unordered_set>
 
+#include "io/legacy_torch_file.h"
 #include "io/mapped_file.h"
 #include "io/pickle.h"
 #include "io/refuse.h"
+#include "io/tensor_memory.h"
 #include "io/torch_vocabulary.h"
 #include "io/zip.h"
 
 namespace brume::io {
 namespace {
 
-// torch.save without a zip archive begins with the pickled integer 0x1950a86a20f9469cfc6c (torch/serialization.py).
-constexpr std::string_view legacy_magic{"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 14};
+/// The entries "<prefix>data/<key>" of an archive.
+class ZipStorages final : public TorchStorages {
+ public:
+  ZipStorages(const ZipArchive& archive, std::string prefix) : archive_(archive), prefix_(std::move(prefix)) {}
+
+  at::Tensor load(const std::string& key, at::ScalarType type, int64_t count) override {
+    const auto known = storages_.find(key);
+    const at::Tensor storage = known != storages_.end() ? known->second : storages_.emplace(key, open(key, type)).first->second;
+    if (storage.scalar_type() != type) {
+      refuse(path(), fmt::format("storage '{}' is of type {} and of type {}", shortened(key, 40), c10::toString(storage.scalar_type()),
+                                 c10::toString(type)));
+    }
+    if (count > storage.numel()) {
+      refuse(path(), fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key, 40), count, c10::toString(type),
+                                 storage.numel()));
+    }
+    return storage;
+  }
+
+ private:
+  const std::string& path() const { return archive_.file()->path(); }
+
+  at::Tensor open(const std::string& key, at::ScalarType type) const {
+    const auto name = prefix_ + "data/" + key;
+    const auto* entry = archive_.find(name);
+    if (entry == nullptr) refuse(path(), fmt::format("storage '{}' is missing from the archive", shortened(name, 80)));
+    const std::vector<int64_t> shape{static_cast<int64_t>(entry->size / c10::elementSize(type))};
+    if (entry->stored()) {
+      archive_.check(*entry);
+      return view_file(archive_.file(), entry->data, shape, type, name);
+    }
+    auto content = std::make_shared<std::vector<uint8_t>>(archive_.inflate(*entry));
+    return view_buffer(std::move(content), shape, type, path(), name);
+  }
+
+  const ZipArchive& archive_;
+  std::string prefix_;
+  std::unordered_map<std::string, at::Tensor> storages_;  ///< by key: flat tensors over a whole storage
+};
 
 /// All entries of a torch archive lie in one folder, named after the file when it was saved. Returns it with its slash.
 std::string find_prefix(const ZipArchive& archive) {
@@ -42,12 +84,32 @@ void check_archive(const ZipArchive& archive, const std::string& prefix) {
   }
 }
 
-const Dict& entries_of(const Value& value, const std::string& file) {
-  if (const auto* dict = value.as_dict()) {
-    const auto* inner = dict->find("state_dict");
-    return inner != nullptr && inner->as_dict() != nullptr ? *inner->as_dict() : *dict;
+/// What training programs call the weights they keep beside other things, averaged ones first: those are what they sample with.
+constexpr std::array<std::string_view, 11> places{"ema",   "model_ema",        "ema_model", "ema_state_dict", "params_ema", "g_ema",
+                                                  "model", "model_state_dict", "module",    "params",         "net"};
+
+bool holds_tensors(const Dict& dict) {
+  return std::any_of(dict.entries().begin(), dict.entries().end(), [](const auto& entry) { return entry.second.as_tensor() != nullptr; });
+}
+
+/// The state dict within what was saved; `place` receives its key.
+const Dict& entries_of(const Value& value, const std::string& file, std::string& place) {
+  const auto* dict = value.as_dict();
+  if (dict == nullptr) refuse(file, fmt::format("holds {} instead of a state dict", value.summary()));
+  const auto dict_at = [dict](std::string_view key) {
+    const auto* entry = dict->find(key);
+    return entry == nullptr ? nullptr : entry->as_dict();
+  };
+  place = "state_dict";
+  if (const auto* inner = dict_at(place)) return *inner;
+  if (!holds_tensors(*dict)) {
+    for (const auto key : places) {
+      place = key;
+      if (const auto* inner = dict_at(key); inner != nullptr && holds_tensors(*inner)) return *inner;
+    }
   }
-  refuse(file, fmt::format("holds {} instead of a state dict", value.summary()));
+  place.clear();
+  return *dict;
 }
 
 /// Collects tensors under dotted names.
@@ -93,17 +155,13 @@ std::string first_keys(const Dict& dict) {
 }  // namespace
 
 bool is_torch_file(std::string_view bytes) {
-  return bytes.starts_with("PK\x03\x04") || bytes.starts_with("PK\x05\x06") || bytes.starts_with(legacy_magic);
+  return bytes.starts_with("PK\x03\x04") || bytes.starts_with("PK\x05\x06") || is_legacy_torch_file(bytes);
 }
 
 Value load_torch_file(const std::string& path) { return load_torch_file(MappedFile::open(path)); }
 
 Value load_torch_file(std::shared_ptr<const MappedFile> file) {
-  if (file->bytes().starts_with(legacy_magic)) {
-    refuse(file->path(),
-           "is a legacy PyTorch file (torch.save before 1.6, or with _use_new_zipfile_serialization=False), which brume "
-           "does not read yet: load it in Python and torch.save it again");
-  }
+  if (is_legacy_torch_file(file->bytes())) return load_legacy_torch_file(file);
   const ZipArchive archive(std::move(file));
   const auto prefix = find_prefix(archive);
   check_archive(archive, prefix);
@@ -111,12 +169,15 @@ Value load_torch_file(std::shared_ptr<const MappedFile> file) {
   if (pickle.size > max_pickle_bytes) {
     refuse(archive.file()->path(), fmt::format("its pickle has {} bytes (at most {})", pickle.size, max_pickle_bytes));
   }
-  TorchVocabulary vocabulary(archive, prefix);
+  ZipStorages storages(archive, prefix);
+  TorchVocabulary vocabulary(storages, archive.file()->path());
   return read_pickle(archive.read(pickle), vocabulary, archive.file()->path());
 }
 
-NamedTensors state_dict(const Value& value, const std::string& file) {
-  const auto& entries = entries_of(value, file);
+NamedTensors state_dict(const Value& value, const std::string& file, std::string* place) {
+  std::string found;
+  const auto& entries = entries_of(value, file, found);
+  if (place != nullptr) *place = found;
   Flattening flattening(file);
   flattening.add(entries, "");
   if (flattening.tensors.empty()) refuse(file, fmt::format("holds no tensors, but {{{}}}", first_keys(entries)));

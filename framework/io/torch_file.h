@@ -1,5 +1,6 @@
 #pragma once
-// Files written by torch.save since PyTorch 1.6 (.pt, .pth, .ckpt): a zip archive of one pickle and its storages.
+// Files written by torch.save (.pt, .pth, .ckpt): since PyTorch 1.6 a zip archive of one pickle and its storages, before that five
+// pickles and the storages one after the other.
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,16 +12,21 @@ namespace brume::io {
 
 class MappedFile;
 
-/// Whether a file beginning with `bytes` is one of torch.save, the readable kind or the legacy one (before PyTorch 1.6).
+/// Whether a file beginning with `bytes` is one of torch.save, of either kind.
 bool is_torch_file(std::string_view bytes);
+/// Whether it is of the kind before PyTorch 1.6, which is no zip archive (also: _use_new_zipfile_serialization=False).
+bool is_legacy_torch_file(std::string_view bytes);
 
 /// Everything torch.save was given, tensors as views of the mapped file (sharing storages as they did when saved), which they
-/// keep alive. Executes nothing: any global beyond those of plain tensors is refused by name. Throws ConfigError.
+/// keep alive; storages that are compressed, or lie where no number of theirs may (legacy files do not align them), are copies.
+/// Executes nothing: globals beyond those of tensors, and of what is known to stand beside them, are refused by name. Throws ConfigError.
 Value load_torch_file(const std::string& path);
 Value load_torch_file(std::shared_ptr<const MappedFile> file);
 
-/// The tensors of a state dict: of `value["state_dict"]` where there is one, else of `value` itself; keys of nested dicts are
-/// joined with '.', entries that are not tensors are left out. `file` names the source in errors (ConfigError).
-NamedTensors state_dict(const Value& value, const std::string& file = "checkpoint");
+/// The tensors of a state dict; keys of nested dicts are joined with '.', entries that are not tensors are left out. It is
+/// `value["state_dict"]` where there is one; else, where `value` itself holds no tensors, the averaged weights ("ema") or the weights
+/// ("model") that training programs keep there; else `value`. `place`, where given, receives that key, or "".
+/// `file` names the source in errors (ConfigError).
+NamedTensors state_dict(const Value& value, const std::string& file = "checkpoint", std::string* place = nullptr);
 
 }  // namespace brume::io

@@ -8,9 +8,7 @@
 #include <array>
 #include <optional>
 
-#include "io/mapped_file.h"
 #include "io/refuse.h"
-#include "io/tensor_memory.h"
 
 namespace brume::io {
 namespace {
@@ -31,16 +29,43 @@ constexpr std::array storage_names{
     StorageName{"torch.ComplexDoubleStorage", at::kComplexDouble},
 };
 
-/// dtypes, which are globals of their own, and what may be called.
-constexpr std::array<std::string_view, 18> words{
+/// dtypes, which are globals of their own, what may be called, and the classes of tensors, which are only spoken of.
+constexpr std::array<std::string_view, 23> words{
     "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64", "torch.int32", "torch.int16", "torch.int8",
     "torch.uint8", "torch.bool", "torch.complex64", "torch.complex128", "torch.device", "torch.Size", "collections.OrderedDict",
-    "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"};
+    "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state", "torch._tensor._rebuild_from_type_v2", "torch.Tensor", "torch.nn.parameter.Parameter",
+    "torch.nn.modules.container.ParameterDict"};
+
+/// What stands beside the state dicts of training programs. An object of these is an empty dict, whose entries, if it is a dict, are
+/// read, and whose attributes are not.
+constexpr std::array<std::string_view, 25> bystanders{
+    "argparse.Namespace", "collections.defaultdict", "collections.Counter", "builtins.set", "__builtin__.set", "builtins.frozenset",
+    "__builtin__.frozenset", "builtins.dict", "__builtin__.dict", "builtins.list", "__builtin__.list", "builtins.int", "__builtin__.int",
+    "builtins.complex", "__builtin__.complex", "builtins.object", "__builtin__.object", "copyreg._reconstructor",
+    "copy_reg._reconstructor", "_codecs.encode", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "pathlib.Path", "typing.Any"};
+/// The same of whole packages.
+constexpr std::array<std::string_view, 6> bystander_packages{
+    "pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.", "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict", "omegaconf."};
+/// NumPy 2 renamed its package.
+constexpr std::array<std::string_view, 4> numpy_words{"numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"};
 // clang-format on
 
 const StorageName* find_storage(std::string_view name) {
   const auto* found = std::find_if(storage_names.begin(), storage_names.end(), [name](const auto& s) { return s.name == name; });
   return found == storage_names.end() ? nullptr : found;
+}
+
+template <class List>
+bool among(const List& list, std::string_view name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+bool is_bystander(std::string_view name) {
+  return among(bystanders, name) || among(numpy_words, name) ||
+         std::any_of(bystander_packages.begin(), bystander_packages.end(), [name](auto package) { return name.starts_with(package); });
 }
 
 /// A tuple (or torch.Size) of integers.
@@ -85,10 +110,10 @@ Value ordered_dict(const Sequence& arguments) {
 
 }  // namespace
 
-void TorchVocabulary::invalid(const std::string& reason) const { refuse(archive_.file()->path(), reason); }
+void TorchVocabulary::invalid(const std::string& reason) const { refuse(file_, reason); }
 
 Value TorchVocabulary::global(const std::string& name) {
-  if (find_storage(name) != nullptr || std::find(words.begin(), words.end(), name) != words.end()) return Value(Word{name});
+  if (find_storage(name) != nullptr || among(words, name) || is_bystander(name)) return Value(Word{name});
   invalid(
       fmt::format("refuses to load '{}': only tensors and plain data are read from a PyTorch file, and nothing in it is executed; "
                   "save its state_dict() alone, or convert it to safetensors",
@@ -96,19 +121,28 @@ Value TorchVocabulary::global(const std::string& name) {
 }
 
 Value TorchVocabulary::call(const std::string& name, const Sequence& arguments) {
+  const auto is_tensor = [&arguments](size_t i) { return arguments.size() > i && arguments[i].as_tensor() != nullptr; };
   if (name == "collections.OrderedDict") return ordered_dict(arguments);
   if (name == "torch._utils._rebuild_tensor" || name == "torch._utils._rebuild_tensor_v2") return rebuild_tensor(arguments);
-  if (name == "torch._utils._rebuild_parameter" && !arguments.empty() && arguments[0].as_tensor() != nullptr) return arguments[0];
+  if ((name == "torch._utils._rebuild_parameter" || name == "torch._utils._rebuild_parameter_with_state") && is_tensor(0)) {
+    return arguments[0];
+  }
+  // (function, class, its arguments, attributes): a tensor with attributes, which are left.
+  if (name == "torch._tensor._rebuild_from_type_v2" && arguments.size() == 4 && arguments[0].as_word() != nullptr &&
+      arguments[0].as_word()->text.starts_with("torch._utils.") && arguments[2].as_tuple() != nullptr) {
+    return call(arguments[0].as_word()->text, *arguments[2].as_tuple());
+  }
   if (name == "torch.Size" && arguments.size() == 1 && integers(arguments[0])) return arguments[0];
   if (name == "torch.device" && !arguments.empty() && arguments[0].as_text() != nullptr) {
     auto device = shortened(*arguments[0].as_text(), 20);
     if (arguments.size() > 1) device += ":" + arguments[1].summary(20);
     return Value(Word{device});
   }
+  if (is_bystander(name) || name == "torch.nn.modules.container.ParameterDict") return Value::dict();
   invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
 }
 
-/// ("storage", storage class, key, device, number of elements)
+/// ("storage", storage class, key, device, number of elements), and in legacy files the part of it that is meant.
 Value TorchVocabulary::persistent(const Value& id) {
   const auto* parts = id.as_tuple();
   const bool valid = parts != nullptr && parts->size() >= 5 && (*parts)[0].as_text() != nullptr && *(*parts)[0].as_text() == "storage" &&
@@ -116,52 +150,42 @@ Value TorchVocabulary::persistent(const Value& id) {
   if (!valid) invalid("its pickle refers to something other than a storage");
   const auto* storage = find_storage((*parts)[1].as_word()->text);
   if (storage == nullptr) invalid(fmt::format("'{}' is no kind of storage", (*parts)[1].as_word()->text));
-  const auto& key = *(*parts)[2].as_text();
-  const auto tensor = load_storage(key, storage->type);
-  if (const auto count = *(*parts)[4].as_int(); count > tensor.numel()) {
-    invalid(fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key, 40), count, c10::toString(storage->type),
-                        tensor.numel()));
-  }
-  return Value(tensor);
+  const auto whole = storages_.load(*(*parts)[2].as_text(), storage->type, *(*parts)[4].as_int());
+  return Value(parts->size() > 5 && (*parts)[5].as_tuple() != nullptr ? part_of(whole, *(*parts)[5].as_tuple()) : whole);
 }
 
-at::Tensor TorchVocabulary::load_storage(const std::string& key, at::ScalarType type) {
-  if (const auto known = storages_.find(key); known != storages_.end()) {
-    if (known->second.scalar_type() == type) return known->second;
-    invalid(fmt::format("storage '{}' is of type {} and of type {}", shortened(key, 40), c10::toString(known->second.scalar_type()),
-                        c10::toString(type)));
+/// (key, offset, number of elements)
+at::Tensor TorchVocabulary::part_of(const at::Tensor& storage, const Sequence& view) const {
+  const bool valid = view.size() == 3 && view[1].as_int() != nullptr && view[2].as_int() != nullptr;
+  if (!valid) invalid("its pickle refers to a part of a storage without saying which");
+  const auto offset = *view[1].as_int(), count = *view[2].as_int();
+  if (offset < 0 || count < 0 || offset > storage.numel() || count > storage.numel() - offset) {
+    invalid(fmt::format("{} elements from {} on reach beyond a storage of {}", count, offset, storage.numel()));
   }
-  const auto name = prefix_ + "data/" + key;
-  const auto* entry = archive_.find(name);
-  if (entry == nullptr) invalid(fmt::format("storage '{}' is missing from the archive", shortened(name, 80)));
-  const std::vector<int64_t> shape{static_cast<int64_t>(entry->size / c10::elementSize(type))};
-  at::Tensor storage;
-  if (entry->stored()) {
-    storage = view_file(archive_.file(), entry->data, shape, type, name);
-  } else {
-    auto content = std::make_shared<std::vector<uint8_t>>(archive_.inflate(*entry));
-    storage = view_buffer(std::move(content), shape, type, archive_.file()->path(), name);
-  }
-  return storages_.emplace(key, storage).first->second;
+  auto part = at::empty({0}, storage.options());
+  part.set_(storage.storage(), offset, {count}, {1});
+  return part;
 }
 
 /// (storage, offset, sizes, strides, requires_grad, hooks): a view of the storage, which other tensors may share.
 Value TorchVocabulary::rebuild_tensor(const Sequence& arguments) const {
-  if (arguments.size() < 4 || arguments[0].as_tensor() == nullptr || arguments[1].as_int() == nullptr) {
+  const auto* given = arguments.size() < 4 ? nullptr : arguments[0].as_tensor();
+  const bool flat = given != nullptr && given->dim() == 1 && given->stride(0) == 1;  // a storage, not a tensor that was rebuilt of one
+  if (!flat || arguments[1].as_int() == nullptr) {
     invalid("its pickle rebuilds a tensor from something other than a storage and an offset");
   }
-  const auto& storage = *arguments[0].as_tensor();
+  const at::Tensor& storage = *given;
   const auto offset = *arguments[1].as_int();
   const auto sizes = integers(arguments[2]), strides = integers(arguments[3]);
   if (!sizes || !strides) invalid("its pickle rebuilds a tensor whose sizes or strides are no integers");
   const auto needed = extent(offset, *sizes, *strides);
-  const auto there = static_cast<int64_t>(storage.storage().nbytes() / storage.element_size());
+  const auto there = storage.numel();
   if (!needed || *needed > there) {
     invalid(fmt::format("a tensor of shape [{}], strides [{}] and offset {} reaches beyond its storage of {} elements",
                         fmt::join(*sizes, ", "), fmt::join(*strides, ", "), offset, there));
   }
-  auto tensor = at::empty({0}, storage.options());
-  tensor.set_(storage.storage(), offset, *sizes, *strides);  // not a view for autograd: a tensor of its own on shared memory
+  auto tensor = at::empty({0}, storage.options());  // not a view for autograd: a tensor of its own on shared memory
+  tensor.set_(storage.storage(), storage.storage_offset() + offset, *sizes, *strides);
   return Value(tensor);
 }
 

@@ -1,19 +1,27 @@
 #pragma once
-// What the pickle of a state dict may refer to: tensors, their storages, OrderedDict and a few words of torch.
+// What the pickle of a state dict may refer to: tensors, their storages, OrderedDict and a few words of torch. What training programs
+// put beside a state dict (the names of callbacks, hyper-parameters) is read as objects of which nothing is kept but that they are there.
 #include <ATen/core/Tensor.h>
 
 #include <string>
-#include <unordered_map>
 
 #include "io/pickle.h"
-#include "io/zip.h"
 
 namespace brume::io {
 
+/// Where the storages of a file are, while its pickle is read.
+class TorchStorages {
+ public:
+  virtual ~TorchStorages() = default;
+  /// A flat tensor over the storage `key`, the same each time; throws ConfigError where it is missing, of another type, or holds
+  /// fewer than `count` elements.
+  virtual at::Tensor load(const std::string& key, at::ScalarType type, int64_t count) = 0;
+};
+
 class TorchVocabulary final : public PickleVocabulary {
  public:
-  /// Storages are the entries "<prefix>data/<key>" of `archive`, which outlives this object.
-  TorchVocabulary(const ZipArchive& archive, std::string prefix) : archive_(archive), prefix_(std::move(prefix)) {}
+  /// `file` names the source in errors; both outlive this object.
+  TorchVocabulary(TorchStorages& storages, const std::string& file) : storages_(storages), file_(file) {}
 
   Value global(const std::string& name) override;
   Value call(const std::string& name, const Sequence& arguments) override;
@@ -21,12 +29,11 @@ class TorchVocabulary final : public PickleVocabulary {
 
  private:
   Value rebuild_tensor(const Sequence& arguments) const;
-  at::Tensor load_storage(const std::string& key, at::ScalarType type);
+  at::Tensor part_of(const at::Tensor& storage, const Sequence& view) const;
   [[noreturn]] void invalid(const std::string& reason) const;
 
-  const ZipArchive& archive_;
-  std::string prefix_;
-  std::unordered_map<std::string, at::Tensor> storages_;  ///< by key: flat tensors over a whole storage
+  TorchStorages& storages_;
+  const std::string& file_;
 };
 
 }  // namespace brume::io

@@ -150,6 +150,11 @@ const ZipEntry* ZipArchive::find(std::string_view name) const {
   return found == index_.end() ? nullptr : &entries_[found->second];
 }
 
+void ZipArchive::check(const ZipEntry& entry) const {
+  if (crc32_z(0, file_->data() + entry.data, entry.size) != entry.crc)
+    damaged(*file_, fmt::format("the checksum of '{}' is wrong", entry.name));
+}
+
 std::vector<uint8_t> ZipArchive::inflate(const ZipEntry& entry) const {
   std::vector<uint8_t> content(entry.size);
   z_stream stream{};
@@ -182,7 +187,10 @@ std::vector<uint8_t> ZipArchive::inflate(const ZipEntry& entry) const {
 }
 
 std::string ZipArchive::read(const ZipEntry& entry) const {
-  if (entry.stored()) return std::string(file_->bytes(entry.data, entry.size));
+  if (entry.stored()) {
+    check(entry);
+    return std::string(file_->bytes(entry.data, entry.size));
+  }
   const auto content = inflate(entry);
   return std::string(content.begin(), content.end());
 }

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "io/image.h"
+#include "io/inspect.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
 #include "support.h"

@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "io/inspect.h"
 #include "io/model_file.h"
 #include "io/png.h"
 #include "support.h"

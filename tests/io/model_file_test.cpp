@@ -3,6 +3,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 
+#include "io/inspect.h"
 #include "io/safetensors.h"
 #include "support.h"
 
@@ -11,7 +12,7 @@ namespace {
 
 using namespace testing;
 
-const std::string readable = "; readable are safetensors files and PyTorch zip files (.pt, .pth, .ckpt)";
+const std::string readable = "; readable are safetensors files and PyTorch files (.pt, .pth, .ckpt)";
 
 class ModelFile : public ::testing::Test {
  protected:
@@ -62,7 +63,8 @@ TEST_F(ModelFile, IsListedForPeople) {
                                "  config = a b\n"
                                "  unet.weight  F32      [2, 3]                         24 bytes\n"
                                "  f8           F8_E4M3  [4]                             4 bytes\n"
-                               "2 tensors, 10 parameters, 28 bytes\n");
+                               "2 tensors, 10 parameters, 28 bytes\n"
+                               "family: none that brume knows\n");
   const auto tensor = pickle::tensor(pickle::storage("HalfStorage", "0", 2), 0, {2}, {1});
   const auto value = pickle::dict({{"epoch", "K\x03"}, {"state_dict", pickle::dict({{"x", tensor}})}});
   const auto other = folder.file("t", torch_bytes(pickle::whole(value), {"abcd"}));
@@ -70,7 +72,8 @@ TEST_F(ModelFile, IsListedForPeople) {
                                 ": PyTorch zip file\n"
                                 "  epoch = 3\n"
                                 "  x  F16      [2]                             4 bytes\n"
-                                "1 tensors, 2 parameters, 4 bytes\n");
+                                "1 tensors, 2 parameters, 4 bytes\n"
+                                "family: none that brume knows\n");
 }
 
 }  // namespace

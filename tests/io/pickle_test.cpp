@@ -109,6 +109,19 @@ TEST(Pickle, LaterKeysReplaceEarlierOnes) {
   EXPECT_EQ(repr(read("}(U\001aK\001U\001bK\002U\001aK\003K\005K\006K\005K\007u."_p)), "{'a': 3, 'b': 2, 5: 7}");
 }
 
+TEST(Pickle, ReadsSetsAsLists) {
+  EXPECT_EQ(repr(read("\217(K\001K\002\220."_p)), "[1, 2]");
+  EXPECT_EQ(repr(read("(K\001K\002\221."_p)), "[1, 2]");
+}
+
+TEST(Pickle, LeavesWhatFollows) {
+  TestVocabulary vocabulary;
+  auto bytes = "K\001.K\002.rest"_p;
+  EXPECT_EQ(*take_pickle(bytes, vocabulary, "file").as_int(), 1);
+  EXPECT_EQ(*take_pickle(bytes, vocabulary, "file").as_int(), 2);
+  EXPECT_EQ(bytes, "rest");
+}
+
 TEST(Pickle, CallsTheVocabularyAlone) {
   EXPECT_EQ(repr(read("ca\ndict\n)R(U\001kK\001u."_p)), "{'k': 1}");
   EXPECT_EQ(repr(read("ca\ndict\n)R}(U\011_metadataK\001ub."_p)), "{}");  // attributes of a dict are no entries

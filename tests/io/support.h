@@ -186,6 +186,26 @@ inline std::string torch_bytes(const std::string& pickle, const std::vector<std:
   return zip_bytes(members);
 }
 
+/// The bytes of a file as torch.save wrote it before PyTorch 1.6: this pickle, then the storages by their keys, each with its number of
+/// elements; `little` is what it says of its bytes.
+struct LegacyStorage {
+  std::string key;
+  int64_t count = 0;
+  std::string bytes;
+};
+inline std::string legacy_torch_bytes(const std::string& pickle, const std::vector<LegacyStorage>& storages, bool little = true,
+                                      int32_t protocol = 1001) {
+  const std::string system = pickle::dict({{"protocol_version", pickle::integer(protocol)}, {"little_endian", little ? "\x88" : "\x89"}});
+  std::string all = pickle::whole("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") + pickle::whole(pickle::integer(protocol)) +
+                    pickle::whole(system) + pickle;
+  std::string keys = "](", data;
+  for (const auto& storage : storages) {
+    keys += pickle::text(storage.key);
+    data += raw(storage.count) + storage.bytes;
+  }
+  return all + pickle::whole(keys + "e") + data;
+}
+
 template <class T>
 std::string numbers(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};

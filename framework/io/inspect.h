@@ -1,0 +1,13 @@
+#pragma once
+// What `brume inspect` says of a file or a directory: its tensors, and as what brume would open it.
+#include <string>
+
+namespace brume::io {
+
+/// For people: format, metadata, one line a tensor, totals, then the family and what of it brume has no place for. Of a directory,
+/// one line a part. Also describes PNG files with their text. Throws ConfigError where nothing is to be read.
+std::string inspect(const std::string& path);
+/// The same for programs, as one JSON object.
+std::string inspect_json(const std::string& path);
+
+}  // namespace brume::io

@@ -1,0 +1,30 @@
+#pragma once
+// What the fuzz targets share: the input as a file, and the one exception that a reader may throw.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "config/errors.h"
+#include "io/tensors.h"
+
+namespace brume::fuzz {
+
+/// Where MappedFile::open finds the input, whatever the path (mapped_memory.cpp).
+extern std::string_view input;
+
+/// Runs `read` on the input: it returns or throws ConfigError; anything else ends the process, which is what the fuzzer reports.
+template <class Read>
+int try_to(const uint8_t* data, size_t size, const Read& read) {
+  input = {reinterpret_cast<const char*>(data), size};
+  try {
+    read();
+  } catch (const ConfigError&) {
+  }
+  return 0;
+}
+
+/// Reads every element of every tensor that is not made larger than the input by its strides.
+void touch(const io::NamedTensors& tensors);
+
+}  // namespace brume::fuzz

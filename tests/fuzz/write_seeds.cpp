@@ -1,0 +1,67 @@
+// write_seeds FOLDER: small good files for every fuzz target, in FOLDER/TARGET/.
+#include <filesystem>
+#include <fstream>
+
+#include "io/support.h"
+
+namespace brume::io::testing {
+namespace {
+
+void write(const std::string& folder, const std::string& name, const std::string& bytes) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/" + name, std::ios::binary) << bytes;
+}
+
+std::string legacy_storage(std::string_view kind, std::string_view key, int32_t count) {
+  const auto view = pickle::tuple({pickle::text("v"), pickle::integer(1), pickle::integer(count - 1)});
+  return pickle::tuple({pickle::text("storage"), pickle::global("torch", kind), pickle::text(key), pickle::text("cpu"),
+                        pickle::integer(count), view}) +
+         "Q";
+}
+
+/// A state dict of two tensors, with what Lightning puts beside it.
+std::string training_file(const std::string& floats, const std::string& flags) {
+  const auto callback = pickle::global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint");
+  return pickle::whole(pickle::dict(
+      {{"epoch", "K\x03"},
+       {"state_dict", pickle::dict({{"a", pickle::tensor(floats, 1, {2, 2}, {2, 1})}, {"b", pickle::tensor(flags, 0, {1}, {1})}})},
+       {"callbacks", "}(" + callback + "}u"},
+       {"list", "](G?\xf0" + std::string(6, '\0') + "\x8a\x02\x01\x02" + "q\x01h\x01" + "e"}}));
+}
+
+void write_all(const std::string& folder) {
+  const auto floats = numbers<float>({0, 1, 2, 3, 4, 5});
+  const std::string flags("\0\1", 2);
+  const auto header =
+      R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+      R"("b":{"dtype":"BOOL","shape":[2],"data_offsets":[24,26]},"h":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[26,26]}})";
+  write(folder + "/safetensors", "small", safetensors_bytes(header, floats + flags));
+  write(folder + "/safetensors", "empty", safetensors_bytes("{}", ""));
+
+  const auto pickled = training_file(pickle::storage("FloatStorage", "0", 6), pickle::storage("BoolStorage", "1", 2));
+  write(folder + "/pickle", "training_file", pickled);
+  write(folder + "/pickle", "protocol_0", "(dp0\nVa\np1\n(lp2\nI1\naL-5000000000L\naI01\naNasVb\np3\n(F1.5\n(Vx\np4\ntp5\ntp7\ns.");
+  write(folder + "/torch", "zip", torch_bytes(pickled, {floats, flags}));
+  write(folder + "/torch", "compressed", torch_bytes(pickled, {floats, flags}, true));
+  const auto legacy = training_file(legacy_storage("FloatStorage", "0", 6), legacy_storage("BoolStorage", "1", 2));
+  write(folder + "/torch", "legacy", legacy_torch_bytes(legacy, {{"0", 6, floats}, {"1", 2, flags}}));
+  write(folder + "/zip", "both", zip_bytes({{"a", "content"}, {"b", std::string(50, 'x'), true}, {"c", "wide", false, 3, true}}, true));
+  write(folder + "/zip", "empty", zip_bytes({}));
+
+  write(folder + "/json", "unet",
+        R"({"_class_name": "UNet2DConditionModel", "sample_size": 8, "block_out_channels": [32, 64], "layers_per_block": 1, )"
+        R"("cross_attention_dim": 32, "attention_head_dim": [4, 8], "norm_eps": 1e-05, "center_input_sample": false, "act_fn": "silu", )"
+        R"("down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]})");
+  write(folder + "/json", "words", R"({"a": -Infinity, "b": "\u00e9\n", "c": null})");
+  write(folder + "/clip_tokenizer", "text", "a ABBA's b! caf\xc3\xa9 <|endoftext|> 12");
+  const std::string vocabulary = R"({"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4})";
+  write(folder + "/clip_tokenizer", "files", vocabulary + '\0' + "#version: 0.2\na b</w>\n" + '\0' + "ab a b");
+}
+
+}  // namespace
+}  // namespace brume::io::testing
+
+int main(int count, char** arguments) {
+  if (count != 2) return 1;
+  brume::io::testing::write_all(arguments[1]);
+}

@@ -1,0 +1,69 @@
+#include "io/inspect.h"
+
+#include <ATen/ops/ones.h>
+
+#include <nlohmann/json.hpp>
+
+#include "io/safetensors.h"
+#include "support.h"
+
+namespace brume::io {
+namespace {
+
+using namespace testing;
+
+class Inspect : public ::testing::Test {
+ protected:
+  Inspect() {
+    std::filesystem::create_directories(folder.file("unet"));
+    std::filesystem::create_directories(folder.file("tokenizer"));
+    std::filesystem::create_directories(folder.file("empty"));
+    folder.file("unet/config.json", R"({"_class_name": "UNet2DModel"})");
+    write_safetensors(folder.file("unet/model.safetensors"), {{"a", at::ones({2, 3})}, {"b", at::ones({4}, at::kHalf)}}, {{"k", "v"}});
+    folder.file("unet/other.bin", "hello");
+    folder.file("unet/notes.txt", "hello");
+    folder.file("tokenizer/tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer"})");
+  }
+  std::string relative(std::string text) const {
+    for (size_t at; (at = text.find(folder.path())) != std::string::npos;) text.replace(at, folder.path().size(), "DIR");
+    return text;
+  }
+  TemporaryFolder folder;
+};
+
+TEST_F(Inspect, ListsThePartsOfADirectory) {
+  EXPECT_EQ(relative(inspect(folder.path())),
+            "DIR: directory\n"
+            "  tokenizer: CLIPTokenizer\n"
+            "  unet: UNet2DModel\n"
+            "    model.safetensors: safetensors, 2 tensors, 10 parameters, 32 bytes, F16 and F32\n"
+            "    DIR/unet/other.bin: is no weights file brume reads: it begins with 68 65 6c 6c 6f ('hello'); readable are safetensors "
+            "files and PyTorch files (.pt, .pth, .ckpt)\n"
+            "family: none that brume knows\n");
+  EXPECT_EQ(error_of([&] { inspect(folder.file("empty")); }, folder), "empty: is a directory without weights or configurations of models");
+}
+
+TEST_F(Inspect, TellsProgramsTheSame) {
+  const auto file = nlohmann::json::parse(inspect_json(folder.file("unet/model.safetensors")));
+  EXPECT_EQ(file.at("format"), "safetensors");
+  EXPECT_EQ(file.at("metadata"), (nlohmann::json{{"k", "v"}}));
+  EXPECT_EQ(file.at("parameters"), 10);
+  EXPECT_EQ(file.at("bytes"), 32);
+  EXPECT_EQ(file.at("tensors")[0], (nlohmann::json{{"name", "a"}, {"dtype", "F32"}, {"shape", {2, 3}}, {"bytes", 24}}));
+  EXPECT_TRUE(file.at("family").is_null());
+  const auto directory = nlohmann::json::parse(inspect_json(folder.path()));
+  ASSERT_EQ(directory.at("parts").size(), 2u);
+  EXPECT_EQ(directory.at("parts")[0].at("class"), "CLIPTokenizer");
+  EXPECT_EQ(directory.at("parts")[1].at("files")[0].at("tensors"), file.at("tensors"));
+  EXPECT_EQ(directory.at("parts")[1].at("problems").size(), 1u);
+}
+
+TEST_F(Inspect, KnowsItsOwn) {
+  const auto path = folder.file("m.safetensors");
+  write_safetensors(path, {{"a", at::ones({2})}}, {{"brume.format", "1"}, {"brume.classifier", "{}"}});
+  const auto text = inspect(path);
+  EXPECT_EQ(text.substr(text.find("family")), "family: brume classifier\n");
+}
+
+}  // namespace
+}  // namespace brume::io
