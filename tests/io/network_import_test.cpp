@@ -111,7 +111,7 @@ TEST_F(NetworkImport, SuperResolutionTakesASmallImage) {
       << said;
   EXPECT_NE(said.find("variance: learned_range"), std::string::npos) << said;
   EXPECT_EQ(refusal({{"large_size", "16"}, {"num_heads", "4"}}),
-            "net.safetensors: the size of the images that it enlarges is not to be read from the weights; say it with --set small_size=…, "
+            "net.safetensors: the size of the images that it enlarges is not to be read from the weights; say it with brume import --set small_size=…, "
             "or in a JSON or YAML file of the same name beside the weights");
   EXPECT_EQ(refusal({{"large_size", "16"}, {"small_size", "5"}, {"num_heads", "4"}}),
             "--set small_size=5: expected a part of 16, the size of the images that it makes");
@@ -136,7 +136,7 @@ noise: {schedule: {type: linear, timesteps: 1000, rescale: true}}
 
 TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
   network(adm, {.input = {3, 16, 16}, .out_channels = 6});
-  const std::string say = "; say it with --set ", beside = "=…, or in a JSON or YAML file of the same name beside the weights";
+  const std::string say = "; say it with brume import --set ", beside = "=…, or in a JSON or YAML file of the same name beside the weights";
   EXPECT_EQ(refusal({{"num_heads", "4"}}),
             "net.safetensors: the size of its images is not to be read from the weights" + say + "image_size" + beside);
   EXPECT_EQ(refusal({{"image_size", "16"}}),
@@ -240,7 +240,7 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
   ncsnpp(false);
   EXPECT_EQ(refusal({}),
             "net.safetensors: its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known; say it with "
-            "--set resample_filter=…, or in a JSON or YAML file of the same name beside the weights");
+            "brume import --set resample_filter=…, or in a JSON or YAML file of the same name beside the weights");
   EXPECT_NE(model({{"model", "NCSNpp"}}).find("resample_filter: [1, 3, 3, 1]"), std::string::npos);
   tensors = {{"map_layer0.weight", at::full({64, 16}, 1.0)},
              {"map_layer1.weight", at::full({64, 64}, 1.0)},
