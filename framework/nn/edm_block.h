@@ -1,5 +1,5 @@
 #pragma once
-// The residual block of EDM's networks (Karras et al. 2022, table 7), the union of DDPM++'s, NCSN++'s and ADM's:
+// The residual block of EDM's networks (Karras et al. 2022, app. F), the union of DDPM++'s, NCSN++'s and ADM's:
 //
 //   h = conv0(silu(norm0(x)))  at the new resolution;   e = affine(embedding)
 //   h = conv1(dropout(silu(norm1(h + e))))   or, with e = (scale, shift),   conv1(dropout(silu(norm1(h) (1 + scale) + shift)))

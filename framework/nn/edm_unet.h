@@ -1,5 +1,5 @@
 #pragma once
-// What EDM's two networks share (Karras et al. 2022, app. F.2): the options, how the noise level and the class are told, and the
+// What EDM's two networks share (Karras et al. 2022, app. F): the options, how the noise level and the class are told, and the
 // encoder's and the decoder's blocks. Weights are named as in the SongUNet and DhariwalUNet of NVlabs/edm, with the resolution in the
 // names of the blocks.
 #include <string>

@@ -1,5 +1,5 @@
 #pragma once
-// A separable low-pass filter between one resolution and half of it (Karras et al. 2022, app. F.2.3; [1, 1] is averaging and
+// A separable low-pass filter between one resolution and half of it (Karras et al. 2022, app. F; [1, 1] is averaging and
 // repeating, [1, 3, 3, 1] is what NCSN++ has).
 #include <cstdint>
 #include <vector>

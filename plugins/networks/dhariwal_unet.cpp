@@ -1,4 +1,4 @@
-// ADM's U-Net (Dhariwal & Nichol 2021) as EDM has it (Karras et al. 2022, app. F.2, table 7): AdaGN, heads of 64 channels, residual
+// ADM's U-Net (Dhariwal & Nichol 2021) as EDM has it (Karras et al. 2022, app. F): AdaGN, heads of 64 channels, residual
 // blocks that resample, and attention after every block at its resolutions. It differs from brume's `unet` in its groups, which are of
 // at least 4 channels, in its heads, of which narrow levels have none, and in the order of its projections.
 //

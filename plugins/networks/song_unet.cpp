@@ -1,5 +1,5 @@
 // DDPM++ and NCSN++ (Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations", app. H), as EDM
-// has them (Karras et al. 2022, app. F.2, table 7): two stacks of residual blocks joined by every feature map of the way down.
+// has them (Karras et al. 2022, app. F): two stacks of residual blocks joined by every feature map of the way down.
 //
 //   encoder   standard (DDPM++), skip: the image itself, made small, is added at each level,
 //             residual (NCSN++): h = r = (h + conv(r) made small) / sqrt(2)
