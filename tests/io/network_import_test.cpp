@@ -110,9 +110,10 @@ TEST_F(NetworkImport, SuperResolutionTakesASmallImage) {
             std::string::npos)
       << said;
   EXPECT_NE(said.find("variance: learned_range"), std::string::npos) << said;
-  EXPECT_EQ(refusal({{"large_size", "16"}, {"num_heads", "4"}}),
-            "net.safetensors: the size of the images that it enlarges is not to be read from the weights; say it with brume import --set small_size=…, "
-            "or in a JSON or YAML file of the same name beside the weights");
+  EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}}), said) << "both that were published enlarge four times";
+  EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "3"}}), said) << "as SuperResModel is told";
+  EXPECT_EQ(refusal({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "4"}}),
+            "--set in_channels=4 is not what the weights of net.safetensors have");
   EXPECT_EQ(refusal({{"large_size", "16"}, {"small_size", "5"}, {"num_heads", "4"}}),
             "--set small_size=5: expected a part of 16, the size of the images that it makes");
 }

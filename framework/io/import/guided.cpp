@@ -90,6 +90,7 @@ std::string heads_of(const Flags& flags, const GuidedUnet& u) {
   if (width > 0) return fmt::format("head_channels: {}", width) + order;
   if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.said("num_heads")));
   if (heads) return fmt::format("heads: {}{}", *heads, up > 0 ? fmt::format(", heads_up: {}", up) : "") + order;
+  if (flags.has("model_channels")) return "heads: 1" + order;  // arguments of the constructor: its default
   if (u.encoder) return "head_channels: 64" + order;
   flags.wanted("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
 }
@@ -121,7 +122,6 @@ void check(const Flags& flags, const GuidedUnet& u) {
   for (const std::string& name : {std::string(u.encoder ? "classifier_width" : "num_channels"), std::string("model_channels")})
     flags.agree(name, flags.integer(name), u.channels);
   flags.agree("channel_mult", flags.list("channel_mult"), u.multipliers);
-  flags.agree("in_channels", flags.integer("in_channels"), u.in);
   flags.agree("out_channels", flags.integer("out_channels"), u.out);
   for (const std::string& name : {prefix + "use_scale_shift_norm", std::string("use_scale_shift_norm")})
     flags.agree(name, flags.truth(name), u.scale_shift);
@@ -145,7 +145,10 @@ struct Channels {
 Channels channels_of(const Flags& flags, const GuidedUnet& u) {
   const auto learn_sigma = flags.truth("learn_sigma");
   Channels c;
-  if (u.in == 2 * u.out || (u.in == u.out && u.in == 6 && !(learn_sigma && !*learn_sigma))) {  // SuperResModel, of 3 or 6 channels out
+  const auto images = flags.integer("in_channels");  // of SuperResModel: without the image beside them
+  if (images && u.in != *images && u.in != 2 * *images) flags.disagree("in_channels");
+  const bool of_both = u.in == u.out && u.in == 6 && !(learn_sigma && !*learn_sigma);
+  if (images ? u.in == 2 * *images : u.in == 2 * u.out || of_both) {  // SuperResModel, of 3 or 6 channels out
     c = {u.in / 2, true, u.in == u.out};
   } else if (u.out == 2 * u.in || u.out == u.in) {
     c = {u.in, false, u.out != u.in};
@@ -160,11 +163,12 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
 std::string conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
   const std::string classes = fmt::format("{{type: class_label, classes: {}, dropout: 0}}", u.classes);
   if (!c.beside) return u.classes > 0 ? classes : "none";
-  const auto small = flags.integer("small_size");
-  if (!small) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
-  if (*small < 1 || size % *small || size == *small)
+  const auto said = flags.integer("small_size");
+  if (!said && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
+  const int64_t small = said.value_or(size / 4);  // both that were published enlarge four times
+  if (small < 1 || size % small || size == small)
     throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.said("small_size"), size));
-  const std::string image = fmt::format("{{type: concat_image, image: low_resolution, factor: {}}}", size / *small);
+  const std::string image = fmt::format("{{type: concat_image, image: low_resolution, factor: {}}}", size / small);
   return u.classes > 0 ? fmt::format("{{type: several, of: [{}, {}]}}", classes, image) : image;
 }
 
