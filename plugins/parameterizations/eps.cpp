@@ -1,6 +1,6 @@
-// The network predicts the noise (Ho et al. 2020).
+// The network predicts the noise (Ho et al. 2020), or minus the noise, which is sigma times the score (Song et al. 2021).
 //
-//   x0 = x - sigma F
+//   x0 = x - sigma F,   or   x0 = x + sigma F
 #include <cmath>
 
 #include "config/registry.h"
@@ -11,12 +11,20 @@ namespace {
 
 class Eps final : public Parameterization {
  public:
+  enum class Sign { noise, score };
   struct Options {
-    void declare(Fields&) {}
+    Sign sign = Sign::noise;
+    void declare(Fields& f) {
+      f.choice("sign", sign, "what F is: the noise, or sigma times the score, which is minus the noise (score SDE's VE networks)",
+               {{"noise", Sign::noise}, {"score", Sign::score}});
+    }
   };
-  explicit Eps(const Options&) {}
+  explicit Eps(const Options& o) : sign_(o.sign == Sign::noise ? 1 : -1) {}
   double c_skip(double) const override { return 1; }
-  double c_out(double sigma) const override { return -sigma; }
+  double c_out(double sigma) const override { return -sign_ * sigma; }
+
+ private:
+  double sign_;
 };
 
 }  // namespace

@@ -61,6 +61,7 @@ TEST_P(ParameterizationContract, TheNetworksInputIsOfUnitSize) {
 TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
   static const std::map<std::string, std::function<double(double, double, double)>> papers = {
       {"eps", [](double, double n, double) { return n; }},
+      {"{type: eps, sign: score}", [](double, double n, double) { return -n; }},
       {"x0", [](double x0, double, double) { return x0; }},
       {"v", [](double x0, double n, double s) { return (n - s * x0) / std::hypot(1, s); }},  // alpha n - alpha sigma x0
       {"flow", [](double x0, double n, double) { return n - x0; }},
@@ -76,7 +77,8 @@ TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
 
 INSTANTIATE_TEST_SUITE_P(Registry, ParameterizationContract,
                          testing::ValuesIn(specimens("parameterization",
-                                                     {"{type: edm, prediction: v, sigma_data: 1}", "{type: consistency, sigma_data: 1}"})),
+                                                     {"{type: eps, sign: score}", "{type: edm, prediction: v, sigma_data: 1}",
+                                                      "{type: consistency, sigma_data: 1}"})),
                          readable);
 
 /// Diffusers' v under EDM is EDM's F with the sign turned.

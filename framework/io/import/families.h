@@ -4,4 +4,6 @@
 
 namespace brume::io {
 
+extern const Family edm_network, guided_diffusion;
+
 }  // namespace brume::io
