@@ -78,6 +78,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
     add("--prompts", w.prompts_file);
     for (const std::string& negative : w.negatives) all.insert(all.end(), {"--negative", negative});
     add("--classes", fmt::format("{}", fmt::join(w.classes, ",")));
+    number("--images-per-prompt", w.per_prompt, w.per_prompt > 0);
     number("--first", w.first, w.first > 0);
     number("--count", w.count, w.count > 0);
   }
@@ -87,6 +88,11 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--sampler", s.sampler);
   add("--spacing", s.spacing);
   add("--noise-order", s.noise_order);
+  for (const std::string& lora : s.lora) all.insert(all.end(), {"--lora", lora});
+  for (const std::string& embedding : s.embeddings) all.insert(all.end(), {"--embedding", embedding});
+  add("--prompt-weights", s.prompt_weights);
+  add("--long-prompts", s.long_prompts);
+  add("--clip-skip", s.clip_skip);
   add("--cfg", s.cfg);
   add("--classifier", s.classifier);
   add("--classifier-scale", s.classifier_scale);
