@@ -17,10 +17,10 @@ struct Word {
 };
 
 struct PromptReading {
-  bool weights = false;         ///< (word:1.3), (word) and [word] count more or less than the rest
-  bool chunks = false;          ///< what is longer than the context becomes more context, chunk by chunk; else it is cut, with a warning
-  std::optional<int64_t> skip;  ///< last layers of the text encoder left out; absent = as the model has it
-  std::vector<Word> words;
+  bool weights = false;           ///< (word:1.3), (word) and [word] count more or less than the rest
+  bool chunks = false;            ///< what is longer than the context becomes more context, chunk by chunk; else it is cut, with a warning
+  std::optional<int64_t> skip{};  ///< last layers of the text encoder left out; absent = as the model has it
+  std::vector<Word> words{};
 };
 
 }  // namespace brume

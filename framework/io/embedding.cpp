@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "config/errors.h"
@@ -14,22 +15,16 @@ namespace brume::io {
 Word read_embedding(const std::string& asked) {
   const auto [path, rest] = file_and_rest(asked, "embeddings");
   std::map<std::string, std::string> metadata;
-  NamedTensors vectors;
-  std::vector<std::string> others;
+  const NamedTensors tensors = load_tensors(path, &metadata);
   constexpr std::string_view web = "string_to_param.";
-  for (NamedTensor& t : load_tensors(path, &metadata)) {
-    const bool is_vectors = (t.tensor.dim() == 1 || t.tensor.dim() == 2) && t.tensor.is_floating_point() && t.tensor.numel() > 0;
-    if (is_vectors)
-      vectors.push_back(std::move(t));
-    else
-      others.push_back(t.name);
+  const auto is_vectors = [](const Tensor& t) { return (t.dim() == 1 || t.dim() == 2) && t.is_floating_point() && t.numel() > 0; };
+  if (tensors.size() != 1 || !is_vectors(tensors[0].tensor)) {
+    std::vector<std::string> names;
+    for (size_t i = 0; i < std::min<size_t>(tensors.size(), 5); ++i) names.push_back(tensors[i].name);
+    throw ConfigError(fmt::format("{}: is no textual inversion of one text encoder, which is one tensor of vectors: it has {} ({}{})", path,
+                                  tensors.size(), fmt::join(names, ", "), tensors.size() > names.size() ? ", …" : ""));
   }
-  if (vectors.size() != 1) {
-    for (const NamedTensor& t : vectors) others.push_back(t.name);
-    throw ConfigError(fmt::format("{}: is no textual inversion of one text encoder: it has {} tensors of vectors ({})", path,
-                                  vectors.size(), fmt::join(others, ", ")));
-  }
-  const auto& [name, tensor] = vectors.front();
+  const auto& [name, tensor] = tensors.front();
   std::string word = rest;
   const bool nameless = name == "emb_params" || name.starts_with(web);
   if (word.empty() && !nameless) word = name;
