@@ -100,6 +100,16 @@ TEST_F(Generation, ImagesPerPrompt) {
             "error: --images-per-prompt and --count say both how many images there are; one of them does\n");
 }
 
+TEST_F(Generation, AnImageOfMoreThanEightBits) {
+  io::write_png(folder_->file("grey.png"), io::Image(8, 8, 3, 204));
+  io::write_safetensors(folder_->file("grey.safetensors"), {{"image", at::full({1, 3, 8, 8}, 0.8f)}});
+  io::write_safetensors(folder_->file("thin.safetensors"), {{"image", at::full({1, 1, 8, 8}, 0.8f)}});
+  EXPECT_EQ(made({"--prompt", "a star", "--image", "grey.safetensors", "--strength", "0.5"}),
+            made({"--prompt", "a star", "--image", "grey.png", "--strength", "0.5"}));
+  EXPECT_EQ(said({"--prompt", "a star", "--image", "thin.safetensors"}),
+            "error: --image: thin.safetensors must hold one tensor [B, 3, H, W] of values in [0, 1]\n");
+}
+
 TEST_F(Generation, Mistakes) {
   EXPECT_EQ(said({"--prompt", "a", "--lora", "other.safetensors"}),
             "error: other.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"
