@@ -31,9 +31,18 @@ struct Asked {
   std::optional<double> strength;  ///< 0.6 of an image, 1 with a mask
 };
 
+/// The one tensor of a safetensors file, [B, C, H, W] in [0, 1], where eight bits a pixel are too few; in [-1, 1].
+Tensor exact_image(const std::string& option, const std::string& file, int64_t channels) {
+  const io::NamedTensors tensors = io::load_tensors(file);
+  if (tensors.size() != 1 || tensors[0].tensor.dim() != 4 || tensors[0].tensor.size(1) != channels)
+    throw ConfigError(fmt::format("{}: {} must hold one tensor [B, {}, H, W] of values in [0, 1]", option, file, channels));
+  return tensors[0].tensor.to(at::kFloat) * 2 - 1;
+}
+
 /// [1, C, H, W] in [-1, 1], of the size that the model makes, where that is told.
 Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
+  if (fs::path(file).extension() == ".safetensors") return exact_image(option, file, channels);
   if (channels != 1 && channels != 3)
     throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
   const io::Image image = io::read_image(file, channels);
@@ -78,6 +87,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
     add("--prompts", w.prompts_file);
     for (const std::string& negative : w.negatives) all.insert(all.end(), {"--negative", negative});
     add("--classes", fmt::format("{}", fmt::join(w.classes, ",")));
+    number("--images-per-prompt", w.per_prompt, w.per_prompt > 0);
     number("--first", w.first, w.first > 0);
     number("--count", w.count, w.count > 0);
   }
@@ -87,6 +97,11 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--sampler", s.sampler);
   add("--spacing", s.spacing);
   add("--noise-order", s.noise_order);
+  for (const std::string& lora : s.lora) all.insert(all.end(), {"--lora", lora});
+  for (const std::string& embedding : s.embeddings) all.insert(all.end(), {"--embedding", embedding});
+  add("--prompt-weights", s.prompt_weights);
+  add("--long-prompts", s.long_prompts);
+  add("--clip-skip", s.clip_skip);
   add("--cfg", s.cfg);
   add("--classifier", s.classifier);
   add("--classifier-scale", s.classifier_scale);
@@ -246,7 +261,10 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   command->add_option("--classifier", a->settings.classifier, "classifier guidance by this model.safetensors of one that knows noise")
       ->type_name("FILE");
   command->add_option("--classifier-scale", a->settings.classifier_scale, "of that guidance; 1 where not given");
-  command->add_option("--image", a->image, "starts from an image, of the size that the model makes")->type_name("FILE");
+  command
+      ->add_option("--image", a->image,
+                   "starts from an image, of the size that the model makes; or from a tensor [B, C, H, W] in [0, 1] as .safetensors")
+      ->type_name("FILE");
   command->add_option("--strength", a->strength, "share of the steps that is run on the image: 0.6, or 1 with a mask")
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--mask", a->mask, "what of the image is to be made anew: white; black is kept")->type_name("FILE");

@@ -8,6 +8,7 @@
 
 #include "config/yaml.h"
 #include "diffusion/checkpoint.h"
+#include "io/lora.h"
 
 namespace brume::tools {
 namespace {
@@ -87,6 +88,17 @@ Value option_value(const std::string& text, const std::string& label, bool quote
   return value;
 }
 
+/// A list of files, as options name them, in YAML.
+std::string quoted_list(const std::vector<std::string>& files) {
+  std::string list;
+  for (const std::string& file : files) {
+    list += list.empty() ? "'" : ", '";
+    for (const char c : file) list += c == '\'' ? std::string("''") : std::string(1, c);
+    list += "'";
+  }
+  return list.empty() ? "" : "[" + list + "]";
+}
+
 void set_guidances(Value& root, const SampleSettings& s) {
   if (!s.cfg.empty()) guidance_or_new(root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
@@ -113,6 +125,15 @@ void SampleSettings::add_to(CLI::App& command) {
   command.add_option("--spacing", spacing, "a name, or {type: karras, rho: 5}");
   command.add_option("--noise-order", noise_order, "per_image; batch, as PyTorch users have it; or brownian");
   command.add_option("--tile", tile, "decode latents in pieces of so many pixels a side, blended where they overlap; 0 = whole images");
+  command.add_option("--lora", lora, "adds a LoRA to the weights, at a strength (1 where not told); several add up")
+      ->type_name("FILE[:STRENGTH]")
+      ->allow_extra_args(false);
+  command.add_option("--embedding", embeddings, "a textual inversion, and the word that stands for it in prompts where not the file's own")
+      ->type_name("FILE[:WORD]")
+      ->allow_extra_args(false);
+  command.add_flag("--prompt-weights", prompt_weights, "(word:1.3), (word) and [word] in prompts count more or less");
+  command.add_option("--long-prompts", long_prompts, "cut: what is longer than the context is left out; chunks: the context grows");
+  command.add_option("--clip-skip", clip_skip, "last layers of CLIP's text encoder left out");
   overrides.add_to(command);
 }
 
@@ -139,6 +160,11 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   set("sample.steps", "--steps", s.steps);
   set("sample.noise_order", "--noise-order", s.noise_order);
   set("sample.tile", "--tile", s.tile);
+  set("sample.prompts.weights", "--prompt-weights", s.prompt_weights);
+  set("sample.prompts.long", "--long-prompts", s.long_prompts);
+  set("sample.prompts.clip_skip", "--clip-skip", s.clip_skip);
+  set("sample.prompts.embeddings", "--embedding", quoted_list(s.embeddings));
+  set("sample.lora", "--lora", quoted_list(s.lora));
   s.overrides.apply(root);
   set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, plugins_);
@@ -173,6 +199,7 @@ std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Confi
     load_model(path_, pipeline->weights());
   else if (!pipeline->weightless())
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path_));
+  for (const std::string& lora : config.sample.lora) io::merge_lora(lora, pipeline->weights());
   pipeline->freeze();
   return pipeline;
 }

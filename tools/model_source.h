@@ -14,11 +14,13 @@ namespace brume::tools {
 /// How it is to be sampled, where that differs from the source's own `sample:` section. Empty = as it stands there.
 struct SampleSettings {
   std::string steps, sampler, spacing, noise_order, tile;
-  std::string cfg;                           ///< the scale of the guidance `cfg`, which is put in front where there is none
+  std::string cfg;                            ///< the scale of the guidance `cfg`, which is put in front where there is none
+  std::vector<std::string> lora, embeddings;  ///< in the place of those of the source
+  std::string prompt_weights, long_prompts, clip_skip;
   std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put before what clips where there is none
   bool inpaint = false;                      ///< the guidance `inpaint` is put at the end where there is none
   Overrides overrides;
-  /// --steps, --sampler, --spacing, --noise-order and the overrides; the guidances are the command's.
+  /// --steps, --sampler, --spacing, --noise-order, what prompts are read by, and the overrides; the guidances are the command's.
   void add_to(CLI::App& command);
 };
 
@@ -31,7 +33,7 @@ class SampleSource {
   /// The same once for each of these scales of cfg, named after them; one run as configured where there are none. `config`, of the last.
   std::vector<std::pair<std::string, SampleOptions>> runs(Program& program, const SampleSettings& settings,
                                                           const std::vector<std::string>& scales, Config& config) const;
-  /// The model with its weights, frozen.
+  /// The model with its weights, changed by those of `config.sample.lora`, frozen.
   std::unique_ptr<Pipeline> load(const Program& program, const Config& config) const;
   /// Opens what its guidances name, as `model` was; relative paths are looked for beside the source, then in the current folder.
   ModelFiles others(const Program& program, const Pipeline& model) const;

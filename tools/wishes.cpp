@@ -66,6 +66,8 @@ void Wishes::add_to(CLI::App& command) {
   words("--prompt", prompts, "what an image is to be, in words; given several times, they are taken in turn");
   command.add_option("--prompts", prompts_file, "a file of prompts, one a line")->type_name("FILE");
   words("--negative", negatives, "what the image is steered away from, by classifier-free guidance; one for all, or one a prompt");
+  command.add_option("--images-per-prompt", per_prompt, "so many images of each prompt, one after the other")
+      ->check(CLI::Range(int64_t(1), int64_t(1000000)));
   command.add_option("-n,--count", count, "number of images; 16, or one a class or prompt named")
       ->check(CLI::Range(int64_t(1), int64_t(100000000)));
   command.add_option("--first", first, "number of the first image: a long run can be made piece by piece")
@@ -78,13 +80,16 @@ std::vector<Annotation> Wishes::images(const Controls& controls, const std::vect
   for (const std::string& word : classes) labels.push_back(class_index(word, names));
   if (labels.empty())
     for (size_t c = 0; c < names.size(); ++c) labels.push_back(int64_t(c));
-  const size_t named = std::max(asked.size(), classes.size());
+  if (per_prompt > 0 && asked.empty()) throw ConfigError("--images-per-prompt: there is no prompt; -n is the number of images");
+  if (per_prompt > 0 && count > 0)
+    throw ConfigError("--images-per-prompt and --count say both how many images there are; one of them does");
+  const size_t repeats = size_t(std::max<int64_t>(1, per_prompt)), named = std::max(asked.size() * repeats, classes.size());
   std::vector<Annotation> all(size_t(count > 0 ? count : named > 0 ? int64_t(named) : 16));
   for (size_t i = 0; i < all.size(); ++i) {
     const size_t number = size_t(first) + i;
     if (!labels.empty()) all[i].label = labels[number % labels.size()];
-    if (!asked.empty()) all[i].caption = asked[number % asked.size()];
-    if (!negatives.empty()) all[i].negative = negatives[negatives.size() == 1 ? 0 : number % asked.size()];
+    if (!asked.empty()) all[i].caption = asked[number / repeats % asked.size()];
+    if (!negatives.empty()) all[i].negative = negatives[negatives.size() == 1 ? 0 : number / repeats % asked.size()];
   }
   return all;
 }

@@ -12,6 +12,7 @@ struct Wishes {
   std::vector<std::string> classes, prompts;  ///< taken in turn
   std::string prompts_file;                   ///< more prompts, one a line
   std::vector<std::string> negatives;         ///< one for all, or one a prompt
+  int64_t per_prompt = 0;                     ///< images of each prompt, one after the other; 0 = prompts are taken in turn
   int64_t count = 0;                          ///< of images; 0 = one a prompt or class named, or 16
   int64_t first = 0;                          ///< number of the first image
   void add_to(CLI::App& command);

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,10 +36,15 @@ class Autoencoder {
   /// What is known of the latents before one is drawn, and what is kept where latents are made once for a whole training: mean and
   /// log variance of `kl`, the latents themselves of most. images: [B, C, H, W] in [-1, 1]. Float32.
   virtual Tensor encode_moments(const Tensor& images) const = 0;
-  /// Latents of unit-like scale; drawn where there is something to draw and `random` is not null, else the mode.
-  virtual Tensor latents_of(const Tensor& moments, at::Generator* /*random*/) const { return moments; }
+  /// N(0, 1) of the shape of a tensor.
+  using Normal = std::function<Tensor(const Tensor& like)>;
+  /// Latents of unit-like scale; drawn where there is something to draw and `normal` is not empty, else the mode.
+  virtual Tensor latents_of(const Tensor& moments, const Normal& /*normal*/) const { return moments; }
+  /// The same by one draw from a generator of the host; the mode where it is null.
+  Tensor latents_of(const Tensor& moments, at::Generator* random) const { return latents_of(moments, normal_of(random)); }
+  static Normal normal_of(at::Generator* random);
   /// [B, C, H, W] in [-1, 1] to latents of unit-like scale: the mode.
-  Tensor encode(const Tensor& images) const { return latents_of(encode_moments(images), nullptr); }
+  Tensor encode(const Tensor& images) const { return latents_of(encode_moments(images), Normal()); }
   /// Latents to images in [-1, 1], float32.
   virtual Tensor decode(const Tensor& latents) const = 0;
   virtual std::vector<Weight> weights() const = 0;

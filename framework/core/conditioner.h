@@ -1,5 +1,6 @@
 #pragma once
 // What a sample can be asked to be, and how the network is told.
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@ struct Generator;
 
 namespace brume {
 class Autoencoder;
+struct PromptReading;
 
 /// What a batch is to be, as it is known.
 struct ConditionRequest {
@@ -27,6 +29,9 @@ struct ConditionRequest {
   Tensor images = {};                          ///< [B, C, H, W] in [-1, 1]: those learned from, or those given to make others of
   Tensor masks = {};                           ///< [B, 1, H, W] in [0, 1], 1 = to be made anew; undefined = not given
   const Autoencoder* first_stage = nullptr;    ///< of the model
+  /// While sampling: N(0, 1) of the shape of a tensor, for latents that are drawn. Empty = their mode.
+  std::function<Tensor(const Tensor& like)> normal = {};
+  const PromptReading* reading = nullptr;  ///< while sampling; null = as it was trained
 };
 
 /// Turns what is known of images into what the network is told. `const` use is safe from several threads.
@@ -67,6 +72,8 @@ class Conditioner {
   virtual int64_t image_channels(const ImageShape& /*image*/, const ImageShape& /*latent*/) const { return 0; }
   /// True where an image is asked for in words.
   virtual bool captions() const { return false; }
+  /// True where ConditionRequest::reading says how.
+  virtual bool reads_prompts() const { return false; }
   /// True where there is an unconditional estimate.
   virtual bool has_null() const { return false; }
   /// Makes its weights and reads its files.

@@ -1,4 +1,6 @@
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/sum.h>
 #include <fmt/format.h>
 
@@ -44,6 +46,11 @@ double sigma_at_share(const NoiseSchedule& schedule, double u) {
 
 double within_schedule(const NoiseSchedule& schedule, double sigma) {
   return std::clamp(sigma, schedule.sigma(schedule.t_min()), schedule.sigma(schedule.t_max()));
+}
+
+Autoencoder::Normal Autoencoder::normal_of(at::Generator* random) {
+  if (!random) return {};
+  return [random](const Tensor& like) { return at::randn(like.sizes(), *random, at::TensorOptions().dtype(at::kFloat)).to(like.device()); };
 }
 
 namespace {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "io/embedding.h"
+
 namespace brume {
 namespace {
 
@@ -84,6 +86,20 @@ void AutoencoderOptions::declare(Fields& f) {
 
 void ClassifierOptions::check() const { network.check(network_context(0)); }
 
+void PromptOptions::declare(Fields& f) {
+  f.field("weights", weights, "(word:1.3), (word) = 1.1 and [word] = 1 / 1.1 count more or less; \\( is a bracket");
+  f.choice("long", chunks, "what is longer than the context: cut, with a warning; or chunks, as much context as it takes (BREAK ends one)",
+           {{"cut", false}, {"chunks", true}});
+  f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
+  f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
+}
+
+PromptReading PromptOptions::reading() const {
+  PromptReading reading{weights, chunks, clip_skip, {}};
+  for (const std::string& e : embeddings) reading.words.push_back(io::read_embedding(e));
+  return reading;
+}
+
 void SampleOptions::declare(Fields& f) {
   f.field("sampler", sampler, "the solver", "ddim");
   f.field("spacing", spacing, "where its steps are", "trailing");
@@ -93,6 +109,8 @@ void SampleOptions::declare(Fields& f) {
            "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
            "which stochastic samplers converge as steps grow",
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
+  f.section("prompts", prompts, "how prompts are read, by models with CLIP's text encoder");
+  f.field("lora", lora, "files of low-rank changes to the weights (LoRA), FILE or FILE:STRENGTH");
   f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
           within(0, 65536));
 }
@@ -106,6 +124,8 @@ void SampleOptions::check(const ModelOptions& model) const {
                         fmt::format("takes the variance that the network gives ({0}), and model.variance is {1}; set the sampler's "
                                     "variance to small or large, or train a model of variance: {0}",
                                     name_of(wanted), name_of(model.variance))});
+  if (prompts.any() && !model.conditioner->reads_prompts())
+    problems.push_back({{}, "sample.prompts", "is for models with CLIP's text encoder (conditioner: clip_text), and this one has none"});
   for (size_t i = 0; i < guidance.size(); ++i) {
     if (guidance[i]->needs_direction() && !sampler->keeps_direction())
       problems.push_back({{},

@@ -12,6 +12,7 @@
 #include "core/guidance.h"
 #include "core/network.h"
 #include "core/parameterization.h"
+#include "core/prompt.h"
 #include "core/sampler.h"
 #include "core/spacing.h"
 
@@ -65,13 +66,26 @@ struct AutoencoderOptions {
 
 enum class NoiseOrder { per_image, batch, brownian };
 
+/// How prompts are read, where that is not as the model was trained.
+struct PromptOptions {
+  bool weights = false, chunks = false;
+  std::optional<int64_t> clip_skip;
+  std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
+  void declare(Fields& f);
+  bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
+  /// With the embeddings out of their files; throws ConfigError where there are none.
+  PromptReading reading() const;
+};
+
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;
   std::shared_ptr<const Spacing> spacing;
   int64_t steps = 50;
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
-  int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
+  PromptOptions prompts;
+  std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (io/lora.h)
+  int64_t tile = 0;               ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
   void check(const ModelOptions& model) const;

@@ -2,10 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/adaptive_max_pool2d.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/upsample_nearest2d.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -140,12 +140,44 @@ std::vector<std::string> Pipeline::classes(const SampleOptions& options, const M
 /// Where a run starts: the sigmas it walks, and what is known of the images, one row or one an image.
 struct Pipeline::Start {
   std::vector<double> sigmas;
-  Tensor known, mask;
-  bool whole = true;  ///< every step is run
+  Tensor known, mask;  ///< moments of the given image, and what of it is to be made anew
+  bool whole = true;   ///< every step is run
+  PromptReading reading;
   static Tensor rows(const Tensor& t, int64_t first, int64_t n) {
     if (!t.defined()) return t;
     return t.size(0) == 1 ? t.expand({n, -1, -1, -1}) : t.narrow(0, first, n);
   }
+};
+
+/// The images of a batch: their numbers, noise, and latents of what is known of them.
+struct Pipeline::Part {
+  int64_t first, count;
+  NoiseOrder order;
+  Noise& noise;
+  Tensor known{};
+  /// A row each; one for all where one is given and drawn for all at once, as PyTorch users have it.
+  Tensor rows(const Tensor& t) const {
+    return t.defined() && t.size(0) == 1 && order == NoiseOrder::batch ? t : Start::rows(t, first, count);
+  }
+  Autoencoder::Normal normal() const {
+    return [&noise = noise](const Tensor& like) { return noise.draw(like, 0, 0); };
+  }
+};
+
+/// Inpainting of all steps begins from noise alone, as published inpainting does: at the first sigma the network sees start_std noise in
+/// the place of z + sigma noise where the image is known, and from then on the latter.
+class Pipeline::FromNoise final : public Denoiser {
+ public:
+  FromNoise(std::shared_ptr<const Denoiser> inner, double sigma, double std) : inner_(std::move(inner)), sigma_(sigma), std_(std) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    if (sigma != sigma_) return inner_->denoise(x, sigma, condition);
+    const Tensor mask = condition.mask.to(x.scalar_type()), noise = (x - condition.known.to(x.scalar_type())) / sigma;
+    return inner_->denoise(x * mask + noise * (1 - mask) * std_, sigma, condition);
+  }
+
+ private:
+  std::shared_ptr<const Denoiser> inner_;
+  double sigma_, std_;
 };
 
 bool Pipeline::image_beside() const { return options_.conditioner->image_channels(options_.image, latent()) > 0; }
@@ -196,26 +228,25 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
   start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
   start.whole = left == steps;
   if (image_beside() && request.strength == 1) return start;  // what is given is told to the network, and not begun from
-  if (request.image.defined()) start.known = autoencoder_->encode(request.image.to(compute_.device));
+  if (request.image.defined()) start.known = autoencoder_->encode_moments(request.image.to(compute_.device));
   if (request.mask.defined()) {
     const ImageShape z = autoencoder_->latent(image_of(request));
     start.mask = request.mask.to(compute_.device, at::kFloat);
-    if (start.mask.size(2) != z.height || start.mask.size(3) != z.width)  // a latent that the hole touches is made anew
-      start.mask = std::get<0>(at::adaptive_max_pool2d(start.mask, {z.height, z.width}));
+    if (start.mask.size(2) != z.height || start.mask.size(3) != z.width)
+      start.mask = at::upsample_nearest2d(start.mask, {z.height, z.width});
   }
   return start;
 }
 
 /// noise: N(0, 1). Without an image, x is noise of the schedule's starting spread; from one, z + sigma noise, but for what a mask wants
 /// anew of a run of all steps.
-Tensor Pipeline::initial(const Start& start, Tensor noise, int64_t first) const {
+Tensor Pipeline::initial(const Start& start, const Tensor& noise, const Part& part) const {
   const double sigma = start.sigmas.front();
   const Tensor fresh = noise * options_.noise->start_std(sigma);
-  if (!start.known.defined()) return fresh;
-  const int64_t n = noise.size(0);
-  const Tensor noised = Start::rows(start.known, first, n) + noise * sigma;
+  if (!part.known.defined()) return fresh;
+  const Tensor noised = part.known + noise * sigma;
   if (!start.mask.defined() || !start.whole) return noised;
-  const Tensor mask = Start::rows(start.mask, first, n);
+  const Tensor mask = Start::rows(start.mask, part.first, part.count);
   return fresh * mask + noised * (1 - mask);
 }
 
@@ -230,13 +261,22 @@ std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) 
 }
 }  // namespace
 
-/// What the images from `first` on are to be, as network and guidances know it.
-Condition Pipeline::condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const {
-  const std::vector<Annotation> wanted(request.images.begin() + first, request.images.begin() + first + n);
-  const auto there = [&](const Tensor& t) { return t.defined() ? Start::rows(t, first, n).to(compute_.device) : t; };
-  Condition condition = encoder_->encode(
-      {wanted, nullptr, compute_.dtype, compute_.device, image_of(request), there(request.image), there(request.mask), autoencoder_.get()});
-  set_guides(condition, labels_of(wanted), Start::rows(start.known, first, n), Start::rows(start.mask, first, n));
+/// What the images of a batch are to be, as network and guidances know it.
+Condition Pipeline::condition_of(const SampleRequest& request, const Start& start, const Part& part) const {
+  const auto begin = request.images.begin() + part.first;
+  const std::vector<Annotation> wanted(begin, begin + part.count);
+  const auto there = [&](const Tensor& t) { return t.defined() ? part.rows(t).to(compute_.device) : t; };
+  const ConditionRequest asked{.annotations = wanted,
+                               .dtype = compute_.dtype,
+                               .device = compute_.device,
+                               .shape = image_of(request),
+                               .images = there(request.image),
+                               .masks = there(request.mask),
+                               .first_stage = autoencoder_.get(),
+                               .normal = part.normal(),
+                               .reading = &start.reading};
+  Condition condition = encoder_->encode(asked);
+  set_guides(condition, labels_of(wanted), part.known, Start::rows(start.mask, part.first, part.count));
   return condition.to(compute_.device);
 }
 
@@ -245,21 +285,28 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
   check(request, options);
   const int64_t count = int64_t(request.images.size());
   const ImageShape image = image_of(request), z = autoencoder_->latent(image);
-  const Start start = start_of(request, options.spacing->sigmas(*options_.noise, options.steps));
-  const std::shared_ptr<const Denoiser> denoiser = guided(options, *request.models, z);
+  Start start = start_of(request, options.spacing->sigmas(*options_.noise, options.steps));
+  start.reading = options.prompts.reading();
+  std::shared_ptr<const Denoiser> denoiser = guided(options, *request.models, z);
+  if (start.known.defined() && start.mask.defined() && start.whole)
+    denoiser = std::make_shared<FromNoise>(denoiser, start.sigmas.front(), options_.noise->start_std(start.sigmas.front()));
 
   std::vector<Tensor> images;
   for (int64_t first = 0; first < count; first += request.batch) {
     const int64_t n = std::min(request.batch, count - first);
-    const Condition condition = condition_of(request, start, first, n);
     const auto noise = noise_of(options.noise_order, request.seed, request.first + first);
+    Part part{first, n, options.noise_order, *noise};
+    // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
+    if (start.known.defined()) part.known = Start::rows(autoencoder_->latents_of(part.rows(start.known), part.normal()), 0, n);
     const Tensor like = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     Tensor x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(like.options())
                                                : noise->draw(like, start.sigmas[0], start.sigmas[0]);
-    x = initial(start, x, first);
+    x = initial(start, x, part);
+    const Condition condition = condition_of(request, start, part);
     Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
+    x = x * options_.noise->signal(start.sigmas.back());  // in the network's frame, where a run does not end at sigma = 0
     const Tensor decoded = options.tile > 0 ? decode_tiled(*autoencoder_, x, image, {options.tile}) : autoencoder_->decode(x);
     images.push_back(decoded.to(at::kFloat).cpu());
   }

@@ -81,10 +81,12 @@ class Pipeline {
   struct Start;
   ImageShape image_of(const SampleRequest& request) const;
   void check(const SampleRequest& request, const SampleOptions& options) const;
-  Condition condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const;
+  class FromNoise;
+  struct Part;
+  Condition condition_of(const SampleRequest& request, const Start& start, const Part& part) const;
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const;
   Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
-  Tensor initial(const Start& start, Tensor noise, int64_t first) const;
+  Tensor initial(const Start& start, const Tensor& noise, const Part& part) const;
   /// F and the variance, in the dtype `as`.
   TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
                                   at::ScalarType as) const;

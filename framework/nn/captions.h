@@ -12,14 +12,15 @@ namespace brume::nn {
 
 /// Distinct captions as the network sees them.
 struct EncodedCaptions {
-  Tensor context;  ///< [B, L, D]
-  Tensor mask{};   ///< [B, L] float32; undefined = all are tokens
+  Tensor context;   ///< [B, L, D]
+  Tensor mask{};    ///< [B, L] float32; undefined = all are tokens
+  Tensor filler{};  ///< [1, F, D]: what makes a context as long as the one it is compared with; undefined = all have one length
 };
 using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::string>& captions)>;
 
 /// The condition of a batch: its captions, each replaced by the empty one with probability `dropout` while training; otherwise, where
 /// dropout > 0, the null condition of its negative captions. Where nothing is learned each is encoded alone, so that its bits do not
-/// depend on the others.
+/// depend on the others. Of a caption and its negative the shorter is filled up; what a batch adds to that is masked.
 Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);
 
 /// Warns on stderr of prompts too long for their context: once of each, and of the first ten only.
@@ -33,7 +34,7 @@ class CutPrompts {
 };
 
 /// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError where one is not named; `Encoder` is
-/// made from (Options, EncoderOrigin).
+/// made from (Options, EncoderOrigin), and says whether it reads_prompts (ConditionRequest::reading).
 template <class O, class Encoder>
 class CaptionConditioner final : public Conditioner {
  public:
@@ -41,6 +42,7 @@ class CaptionConditioner final : public Conditioner {
   explicit CaptionConditioner(const Options& o) : o_(o) { o_.need_files(); }
   int64_t context_width() const override { return o_.width; }
   bool captions() const override { return true; }
+  bool reads_prompts() const override { return Encoder::reads_prompts; }
   bool has_null() const override { return o_.dropout > 0; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Encoder>(o_, origin);

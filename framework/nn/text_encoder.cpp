@@ -1,6 +1,7 @@
 #include "nn/text_encoder.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/where.h>
 
 namespace brume::nn {
 
@@ -31,8 +32,15 @@ Tensor TextEncoder::attend(const Layer& layer, const Tensor& h, const AttentionM
   return layer.out(a.transpose(1, 2).reshape(h.sizes()));
 }
 
-Tensor TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip) const {
-  const Tensor tokens = tokens_(ids.reshape({-1})).view({ids.size(0), ids.size(1), o_.width});
+/// [B * length] to [B * length, width].
+Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
+  if (!more.defined()) return tokens_(ids);
+  const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)), added = more.to(own.options()).index_select(0, (ids - o_.rows).clamp_min(0));
+  return at::where((ids >= o_.rows).unsqueeze(1), added, own);
+}
+
+Tensor TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip, const Tensor& more) const {
+  const Tensor tokens = embedded(ids.reshape({-1}), more).view({ids.size(0), ids.size(1), o_.width});
   Tensor h = tokens.to(dtype) + positions_.weight.to(dtype);
   for (int64_t i = 0; i < o_.depth - skip; ++i) {
     const Layer& layer = layers_[size_t(i)];

@@ -19,14 +19,16 @@ struct TextEncoderOptions {
 class TextEncoder {
  public:
   TextEncoder(const Builder& build, const TextEncoderOptions& options);
-  /// ids: [B, length] int64. Returns [B, length, width] in `dtype`, computed in it, without the last `skip` layers.
-  Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip = 0) const;
+  /// ids: [B, length] int64. Returns [B, length, width] in `dtype`, computed in it, without the last `skip` layers. `more`, where defined:
+  /// [n, width], the embeddings of tokens rows, rows + 1, ….
+  Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip = 0, const Tensor& more = {}) const;
 
  private:
   struct Layer {
     LayerNorm norm1, norm2;
     Linear q, k, v, out, up, down;
   };
+  Tensor embedded(const Tensor& ids, const Tensor& more) const;
   Tensor attend(const Layer& layer, const Tensor& h, const AttentionMask& mask) const;
 
   TextEncoderOptions o_;

@@ -8,7 +8,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/randn.h>
 
 #include "config/registry.h"
 #include "core/autoencoder.h"
@@ -41,8 +40,8 @@ class Kl final : public Autoencoder {
 
   /// Mean and log variance, each [B, latent_channels, h, w], one after the other.
   Tensor encode_moments(const Tensor& images) const override { return moments_of(images.to(dtype_), nullptr); }
-  Tensor latents_of(const Tensor& moments, at::Generator* random) const override {
-    return (drawn(moments.to(at::kFloat), random) - o_.shift) * o_.scale;
+  Tensor latents_of(const Tensor& moments, const Normal& normal) const override {
+    return (drawn(moments.to(at::kFloat), normal) - o_.shift) * o_.scale;
   }
   Tensor decode(const Tensor& latents) const override {
     const Tensor z = latents.to(at::kFloat) / o_.scale + o_.shift;
@@ -53,7 +52,7 @@ class Kl final : public Autoencoder {
     const Tensor moments = moments_of(images, &random);
     const Tensor mean = moments.narrow(1, 0, o_.latent_channels), logvar = moments.narrow(1, o_.latent_channels, o_.latent_channels);
     const Tensor kl = (mean * mean + logvar.exp() - 1 - logvar).sum() * (0.5 / double(images.size(0)));
-    const Tensor z = drawn(moments, &random);
+    const Tensor z = drawn(moments, normal_of(&random));
     return {network_.decode(z.to(images.scalar_type()), &random), kl * o_.kl_weight, z};
   }
 
@@ -63,11 +62,10 @@ class Kl final : public Autoencoder {
     const Tensor h = wide(network_.encode(images, dropout));
     return at::cat({h.narrow(1, 0, o_.latent_channels), h.narrow(1, o_.latent_channels, o_.latent_channels).clamp(-30, 20)}, 1);
   }
-  Tensor drawn(const Tensor& moments, at::Generator* random) const {
+  Tensor drawn(const Tensor& moments, const Normal& normal) const {
     const Tensor mean = moments.narrow(1, 0, o_.latent_channels);
-    if (!random) return mean;
-    const Tensor noise = at::randn(mean.sizes(), *random, at::TensorOptions().dtype(at::kFloat)).to(mean.device());
-    return mean + (moments.narrow(1, o_.latent_channels, o_.latent_channels) * 0.5).exp() * noise;
+    if (!normal) return mean;
+    return mean + (moments.narrow(1, o_.latent_channels, o_.latent_channels) * 0.5).exp() * normal(mean);
   }
   static Tensor wide(const Tensor& t) { return t.scalar_type() == at::kDouble ? t : t.to(at::kFloat); }
 

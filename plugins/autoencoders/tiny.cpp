@@ -86,7 +86,7 @@ class Tiny final : public Autoencoder {
   }
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, ratio); }
   Tensor encode_moments(const Tensor& images) const override { return encoded((images.to(at::kFloat) + 1) * 0.5, dtype_); }
-  Tensor latents_of(const Tensor& moments, at::Generator*) const override { return (moments - o_.shift) * o_.scale; }
+  Tensor latents_of(const Tensor& moments, const Normal&) const override { return (moments - o_.shift) * o_.scale; }
   Tensor decode(const Tensor& latents) const override { return decoded(latents.to(at::kFloat) / o_.scale + o_.shift, dtype_); }
 
   std::vector<Weight> weights() const override { return weights_; }

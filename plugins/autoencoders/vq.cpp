@@ -42,7 +42,7 @@ class Vq final : public Autoencoder {
 
   /// What is quantised, before scaling.
   Tensor encode_moments(const Tensor& images) const override { return network_.encode(images.to(dtype_), nullptr).to(at::kFloat); }
-  Tensor latents_of(const Tensor& moments, at::Generator*) const override { return (moments.to(at::kFloat) - o_.shift) * o_.scale; }
+  Tensor latents_of(const Tensor& moments, const Normal&) const override { return (moments.to(at::kFloat) - o_.shift) * o_.scale; }
   Tensor decode(const Tensor& latents) const override {
     const Tensor codes = codebook_.nearest(latents.to(at::kFloat) / o_.scale + o_.shift);
     return network_.decode(codebook_.vectors(codes).to(dtype_), nullptr).to(at::kFloat);

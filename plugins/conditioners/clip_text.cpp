@@ -3,24 +3,35 @@
 //
 //   context = norm(encoder(token[ids] + position)),   ids = begin, the prompt, end, padding to 77
 //
+// While sampling a prompt can be read otherwise (core/prompt.h). Weights multiply the tokens' rows of the context, whose mean is then made
+// what it was; what is longer than the context is encoded in chunks of it, each with begin and end, side by side:
+//
+//   context *= weight,  context *= mean_before / mean_after,   both means over all of the prompt
+//
 // Padding is seen by the network, as by the published ones. The weights are somebody else's, under the names of transformers'
 // CLIPTextModel, and frozen unless `trainable`; a checkpoint holds them and the tokenizer.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <map>
 #include <optional>
 
 #include "config/registry.h"
 #include "core/conditioner.h"
+#include "core/prompt.h"
 #include "io/mapped_file.h"
 #include "io/model_file.h"
 #include "nn/captions.h"
 #include "nn/text_encoder.h"
 #include "text/clip_tokenizer.h"
+#include "text/prompt.h"
 #include "text/utf8.h"
 
 namespace brume::plugins {
@@ -88,8 +99,33 @@ void load_published(const std::string& path, const std::vector<Weight>& weights)
   for (const Weight& w : weights) w.tensor.copy_(by_name.at(w.name));
 }
 
+/// A token of a prompt, and how much it counts.
+struct Token {
+  int64_t id;
+  double weight = 1;
+};
+using Tokens = std::vector<Token>;
+
+/// The first of the words that the text holds by itself, the longest where two begin together: where, and which; npos where none.
+std::pair<size_t, size_t> first_word(std::string_view text, const std::vector<Word>& words) {
+  const auto letter = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  std::pair<size_t, size_t> best{std::string_view::npos, 0};
+  for (size_t w = 0; w < words.size(); ++w) {
+    const std::string& word = words[w].text;
+    for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
+      const size_t end = at + word.size();
+      if (at > 0 && letter(text[at - 1]) && letter(word.front())) continue;
+      if (end < text.size() && letter(text[end]) && letter(word.back())) continue;
+      if (at < best.first || (at == best.first && word.size() > words[best.second].text.size())) best = {at, w};
+      break;
+    }
+  }
+  return best;
+}
+
 class Encoder final : public ConditionEncoder {
  public:
+  static constexpr bool reads_prompts = true;
   Encoder(const ClipTextOptions& o, const EncoderOrigin& origin)
       : o_(o),
         files_(read_tokenizer(o, origin.stored)),
@@ -122,27 +158,88 @@ class Encoder final : public ConditionEncoder {
   Files files() const override { return files_; }
 
  private:
-  std::vector<int64_t> tokens(const std::string& prompt) const {
-    std::vector<int64_t> ids = tokenizer_.encode(prompt);
-    const size_t room = size_t(o_.length - 2);
-    if (ids.size() > room) {
-      cut_.warn(text::in_quotes(prompt), text::in_quotes(tokenizer_.decode({ids.begin() + int64_t(room), ids.end()})), o_.length);
-      ids.resize(room);
+  size_t room() const { return size_t(o_.length - 2); }
+
+  /// What is read as one piece, in tokens; words of textual inversions are tokens of their own, counted after the tokenizer's.
+  void append(Tokens& tokens, std::string_view text, double weight, const std::vector<Word>& words) const {
+    const auto [at, which] = first_word(text, words);
+    for (const int64_t id : tokenizer_.encode(text.substr(0, at))) tokens.push_back({id, weight});
+    if (at == std::string_view::npos) return;
+    int64_t id = tokenizer_.size();
+    for (size_t w = 0; w < which; ++w) id += words[w].vectors.size(0);
+    for (int64_t i = 0; i < words[which].vectors.size(0); ++i) tokens.push_back({id + i, weight});
+    append(tokens, text.substr(at + words[which].text.size()), weight, words);
+  }
+
+  /// The tokens of each chunk, without begin and end.
+  std::vector<Tokens> chunks(const std::string& prompt, const PromptReading& reading) const {
+    const std::vector<text::PromptPart> parts = reading.weights ? text::weighted_parts(prompt) : std::vector<text::PromptPart>{{prompt}};
+    std::vector<Tokens> all;
+    for (const auto& between : reading.chunks ? text::split_at_breaks(parts) : std::vector<std::vector<text::PromptPart>>{parts}) {
+      Tokens tokens;
+      for (const text::PromptPart& p : between) append(tokens, p.text, p.weight, reading.words);
+      if (!reading.chunks && tokens.size() > room()) cut(prompt, tokens);
+      for (size_t first = 0; first == 0 || first < tokens.size(); first += room())
+        all.emplace_back(tokens.begin() + int64_t(first), tokens.begin() + int64_t(std::min(tokens.size(), first + room())));
     }
-    ids.insert(ids.begin(), tokenizer_.begin());
-    ids.push_back(tokenizer_.end());
-    ids.resize(size_t(o_.length), tokenizer_.padding());
-    return ids;
+    return all;
+  }
+  void cut(const std::string& prompt, Tokens& tokens) const {
+    std::vector<int64_t> lost;
+    for (size_t i = room(); i < tokens.size(); ++i)
+      if (tokens[i].id < tokenizer_.size()) lost.push_back(tokens[i].id);
+    cut_.warn(text::in_quotes(prompt), text::in_quotes(tokenizer_.decode(lost)), o_.length);
+    tokens.resize(room());
+  }
+
+  /// [1, chunks * length, width].
+  Tensor context(const std::vector<Tokens>& chunks, const PromptReading& reading, const ConditionRequest& request) const {
+    std::vector<int64_t> ids;
+    std::vector<float> weights;
+    for (const Tokens& tokens : chunks) {
+      ids.push_back(tokenizer_.begin());
+      weights.push_back(1);
+      for (const Token& t : tokens) ids.push_back(t.id), weights.push_back(float(t.weight));
+      ids.push_back(tokenizer_.end());
+      ids.resize(ids.size() + room() - tokens.size(), tokenizer_.padding());
+      weights.resize(ids.size(), 1);
+    }
+    const int64_t count = int64_t(chunks.size()), skip = reading.skip.value_or(o_.skip);
+    const Tensor rows = at::tensor(ids).view({count, o_.length}).to(request.device);
+    const Tensor z = encoder_(rows, {.keys = {}, .causal = true}, request.dtype, skip, vectors(reading.words));
+    const Tensor whole = z.reshape({1, count * o_.length, o_.width});
+    if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return whole;
+    const Tensor before = whole.to(at::kFloat), after = before * at::tensor(weights).view({1, -1, 1}).to(request.device);
+    return (after * (before.mean() / after.mean())).to(request.dtype);
+  }
+  Tensor vectors(const std::vector<Word>& words) const {
+    std::vector<Tensor> all;
+    for (const Word& w : words) all.push_back(w.vectors);
+    return all.empty() ? Tensor() : at::cat(all);
   }
 
   nn::EncodedCaptions encoded(const std::vector<std::string>& prompts, const ConditionRequest& request) const {
-    std::vector<int64_t> ids;
-    for (const std::string& prompt : prompts) {
-      const std::vector<int64_t> row = tokens(prompt);
-      ids.insert(ids.end(), row.begin(), row.end());
+    static const PromptReading trained;
+    const PromptReading& reading = request.reading ? *request.reading : trained;
+    check(reading);
+    if (!reading.weights && !reading.chunks) {
+      std::vector<Tokens> all;
+      for (const std::string& prompt : prompts) all.push_back(chunks(prompt, reading).front());
+      return {context(all, reading, request).view({int64_t(prompts.size()), o_.length, o_.width})};
     }
-    const Tensor rows = at::tensor(ids).view({int64_t(prompts.size()), o_.length}).to(request.device);
-    return {encoder_(rows, {.keys = {}, .causal = true}, request.dtype, o_.skip)};
+    std::vector<Tensor> contexts;
+    for (const std::string& prompt : prompts) contexts.push_back(context(chunks(prompt, reading), reading, request));
+    return {at::cat(contexts), {}, reading.chunks ? context({{}}, reading, request) : Tensor()};
+  }
+  void check(const PromptReading& reading) const {
+    if (reading.skip.value_or(0) > o_.depth)
+      throw ConfigError(
+          fmt::format("sample.prompts: clip_skip = {} is more than the {} layers of the text encoder", *reading.skip, o_.depth));
+    for (const Word& w : reading.words)
+      if (w.vectors.size(1) != o_.width)
+        throw ConfigError(
+            fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoder has {}", w.text,
+                        w.vectors.size(1), o_.width));
   }
 
   ClipTextOptions o_;

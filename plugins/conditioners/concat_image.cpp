@@ -2,16 +2,19 @@
 //
 //   low_resolution   the image in 1 / factor of its size, enlarged to the latent's: super-resolution (Saharia et al. 2021, "Image
 //                    Super-Resolution via Iterative Refinement"; Rombach et al. 2022, sec. 4.4)
-//   masked           the mask (1 = to be made anew), then the latent of the image with the masked part grey: inpainting (Rombach et al.
-//                    2022, sec. 4.5). While training, masks are drawn: boxes, and all of the image now and then.
+//   masked           the mask (1 = to be made anew) at every eighth pixel, or however large a latent is, then the latent of the image
+//                    with the masked part grey: inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
+//                    all of the image now and then.
+//
+// With null: kept, the null condition leaves out the others of `several` and not the image, as Stable Diffusion's inpainting has it.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
-#include <ATen/ops/adaptive_max_pool2d.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/upsample_bilinear2d.h>
+#include <ATen/ops/upsample_nearest2d.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
@@ -31,11 +34,15 @@ struct ConcatImageOptions {
   Given image = Given::low_resolution;
   int64_t factor = 4;
   double dropout = 0;
+  bool kept = false;  ///< in the null condition
   void declare(Fields& f) {
     f.choice("image", image, "what is known of an image: it all, small (super-resolution), or a part of it (inpainting)",
              {{"low_resolution", Given::low_resolution}, {"masked", Given::masked}});
     f.field("factor", factor, "how many times smaller low_resolution is", within(2, 64));
     f.field("dropout", dropout, "probability of a blank condition while training; 0 = no null condition, so no cfg", within(0, 1));
+    f.choice("null", kept, "the null condition: a blank one, or the image, so that cfg is of the other conditions",
+             {{"blank", false}, {"kept", true}});
+    f.require(!kept || dropout == 0, "dropout", "must be 0 where the null condition keeps the image");
   }
 };
 
@@ -73,12 +80,13 @@ class ImageBeside final : public ConditionEncoder {
           "this model makes images out of others (conditioner: concat_image), and none is given; encoded data sets have none");
     const at::NoGradGuard no_grad;
     Condition condition;
-    condition.image = (o_.image == Given::masked ? masked(request) : low_resolution(request)).to(request.device);
-    if (o_.dropout == 0) return condition;
-    Condition blank;
-    blank.image = at::zeros_like(condition.image);
-    condition.null = std::make_shared<Condition>(std::move(blank));
-    if (!request.dropout) return condition;
+    const Tensor image = (o_.image == Given::masked ? masked(request) : low_resolution(request)).to(request.device);
+    condition.image = image.size(0) == 1 ? image.expand({int64_t(request.annotations.size()), -1, -1, -1}) : image;
+    if (o_.dropout == 0 && !o_.kept) return condition;
+    Condition null;
+    null.image = o_.kept ? condition.image : at::zeros_like(condition.image);
+    condition.null = std::make_shared<Condition>(std::move(null));
+    if (!request.dropout || o_.kept) return condition;
     const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout, at::kDouble) >= o_.dropout;
     condition.image = condition.image * kept.to(condition.image.options());
     return condition;
@@ -105,8 +113,9 @@ class ImageBeside final : public ConditionEncoder {
     if (!mask.defined() && request.dropout) mask = drawn_masks(request.images.size(0), request.shape, *request.dropout);
     if (!mask.defined()) throw ConfigError("this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
     mask = mask.to(request.images.options());
-    const Tensor latent = request.first_stage->encode(request.images * (mask < 0.5));
-    return at::cat({std::get<0>(at::adaptive_max_pool2d(mask, {latent.size(2), latent.size(3)})), latent.to(mask.scalar_type())}, 1);
+    const Tensor seen = request.first_stage->encode_moments(request.images * (mask < 0.5));
+    const Tensor latent = request.first_stage->latents_of(seen, request.normal);
+    return at::cat({at::upsample_nearest2d(mask, {latent.size(2), latent.size(3)}), latent.to(mask.scalar_type())}, 1);
   }
 
   ConcatImageOptions o_;
@@ -122,7 +131,7 @@ class ConcatImage final : public Conditioner {
       throw ConfigError(fmt::format("factor: {} does not divide the image's {} by {}", o_.factor, image.height, image.width));
     return image.channels;
   }
-  bool has_null() const override { return o_.dropout > 0; }
+  bool has_null() const override { return o_.dropout > 0 || o_.kept; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ImageBeside>(o_); }
 
  private:

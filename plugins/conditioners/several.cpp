@@ -127,6 +127,9 @@ class Several final : public Conditioner {
   bool captions() const override {
     return std::any_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->captions(); });
   }
+  bool reads_prompts() const override {
+    return std::any_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->reads_prompts(); });
+  }
   bool has_null() const override { return nulls() && o_.dropout.value_or(1) > 0; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Encoders>(o_.of, o_.dropout, has_null(), origin);

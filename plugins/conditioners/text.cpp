@@ -44,6 +44,7 @@ struct TextOptions {
 
 class Encoder final : public ConditionEncoder {
  public:
+  static constexpr bool reads_prompts = false;
   Encoder(const TextOptions& o, const EncoderOrigin& origin)
       : o_(o),
         path_(o.tokenizer.string()),

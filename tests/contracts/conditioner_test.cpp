@@ -247,6 +247,24 @@ TEST(ConcatImage, WhatIsMaskedIsNotTold) {
   EXPECT_LT(share.mean().item<double>(), 0.6);
 }
 
+// Stable Diffusion's inpainting: cfg is of the words, and either estimate sees the image.
+TEST(ConcatImage, KeptInTheNullCondition) {
+  const std::string kept = "{type: concat_image, factor: 2, null: kept}";
+  const auto both = make<Conditioner>("{type: several, of: [{type: class_label, classes: 10}, " + kept + "]}");
+  EXPECT_TRUE(both->has_null());
+  const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
+  const std::vector<Annotation> annotations(2, Annotation{.label = 1});
+  const ConditionRequest request{annotations, nullptr, at::kFloat, at::kCPU, {3, 8, 8}, at::ones({1, 3, 8, 8}), {}, pixels.get()};
+  const Condition c = both->encoder({})->encode(request);
+  EXPECT_EQ(c.image.size(0), 2) << "one image is given for all";
+  EXPECT_TRUE(at::equal(c.image, c.null->image));
+  EXPECT_FALSE(at::equal(c.classes, c.null->classes));
+  EXPECT_NE(error_of([] {
+              make<Conditioner>("{type: concat_image, null: kept, dropout: 0.1}");
+            }).find("must be 0 where the null condition keeps the image"),
+            std::string::npos);
+}
+
 TEST(ClassLabel, OutOfRange) {
   const auto said = [](int64_t label) {
     return error_of([&] { labels(0.1)->encoder({})->encode({{.label = 3, .caption = ""}, {.label = label, .caption = ""}}, nullptr); });

@@ -1,0 +1,24 @@
+#pragma once
+// Prompts with weights, as the web UIs of Stable Diffusion have them.
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace brume::text {
+
+/// A piece of a prompt, and how much it counts.
+struct PromptPart {
+  std::string text;
+  double weight = 1;
+  bool operator==(const PromptPart&) const = default;
+};
+
+/// Reads (text) as 1.1 times, [text] as 1 / 1.1 times and (text:1.3) as 1.3 times the weight that is around them; \( \) \[ \] and \\ stand
+/// for the character itself. A bracket that is not closed counts to the end, one that was not opened is itself. Neighbours of one weight
+/// are joined; a prompt without brackets and backslashes is one part, as it is.
+std::vector<PromptPart> weighted_parts(std::string_view prompt);
+
+/// The same parts between the words BREAK: one list, or one more than there are such words.
+std::vector<std::vector<PromptPart>> split_at_breaks(const std::vector<PromptPart>& parts);
+
+}  // namespace brume::text

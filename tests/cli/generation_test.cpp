@@ -1,0 +1,128 @@
+// brume sample: the options of a model that is asked in words by CLIP's text encoder; each is told by the image and made again from it.
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <gtest/gtest.h>
+
+#include "io/image.h"
+#include "io/safetensors.h"
+#include "support/process.h"
+#include "support/tempdir.h"
+#include "support/tokenizers.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+class Generation : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    for (const char* name : {"clip/vocab.json", "clip/merges.txt"}) folder_->file(name, small_tokenizers().at(name));
+    folder_->file("m.yaml",
+                  "model:\n  image: {height: 8, width: 8}\n"
+                  "  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, attention_resolutions: [8], heads: 2, "
+                  "zero_init: false, transformer: {depth: [1]}}\n"
+                  "  conditioner: {type: clip_text, tokenizer: clip, trainable: true, width: 16, depth: 2, heads: 2, mlp: 32, length: 10}\n"
+                  "  parameterization: v\n"
+                  "train: {data: {type: shapes, caption: short}, batch: 4, steps: 2, preview: {count: 0}}\n"
+                  "sample: {steps: 2, guidance: [{type: cfg, scale: 6}]}\ncompute: {threads: 1}\n");
+    const Finished done = at({"train", "m.yaml", "--out", "m"});
+    ASSERT_EQ(done.code, 0) << done.err;
+    const std::string q = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
+                      t = "lora_te_text_model_encoder_layers_0_mlp_fc1";
+    io::write_safetensors(folder_->file("style.safetensors"), {{q + ".lora_down.weight", at::ones({2, 16})},
+                                                               {q + ".lora_up.weight", at::ones({16, 2})},
+                                                               {q + ".alpha", at::full({}, 1.0f)},
+                                                               {t + ".lora_down.weight", at::ones({1, 16})},
+                                                               {t + ".lora_up.weight", at::ones({32, 1})}});
+    io::write_safetensors(folder_->file("other.safetensors"),
+                          {{"lora_unet_x.lora_down.weight", at::ones({1, 16})}, {"lora_unet_x.lora_up.weight", at::ones({16, 1})}});
+    io::write_safetensors(folder_->file("word.safetensors"), {{"emb_params", at::full({2, 16}, 3.0f)}});
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
+  static Finished sample(std::vector<std::string> more) {
+    std::vector<std::string> words{"sample", "m/model.safetensors", "--precision", "fp32"};
+    words.insert(words.end(), more.begin(), more.end());
+    return at(words);
+  }
+  static io::Image image(const std::string& name) { return io::read_image((folder_->path() / name).string()); }
+  static io::Image made(std::vector<std::string> more) {
+    more.insert(more.end(), {"-o", "made.png"});
+    const Finished done = sample(std::move(more));
+    EXPECT_EQ(done.code, 0) << done.err;
+    return image("made.png");
+  }
+  static std::string said(std::vector<std::string> more) {
+    const Finished done = sample(std::move(more));
+    EXPECT_EQ(done.code, 2);
+    return done.err;
+  }
+  static TempFolder* folder_;
+};
+TempFolder* Generation::folder_ = nullptr;
+
+TEST_F(Generation, EachOptionChangesTheImageAndIsRepeated) {
+  const std::string prompt = "word (red:1.5) circle left of a blue square";
+  const io::Image plain = made({"--prompt", prompt});
+  for (const std::vector<std::string>& option : std::vector<std::vector<std::string>>{{"--lora", "style.safetensors:0.5"},
+                                                                                      {"--embedding", "word.safetensors"},
+                                                                                      {"--prompt-weights"},
+                                                                                      {"--long-prompts", "chunks"},
+                                                                                      {"--clip-skip", "1"}}) {
+    std::vector<std::string> words{"--prompt", prompt};
+    words.insert(words.end(), option.begin(), option.end());
+    const io::Image changed = made(words);
+    EXPECT_NE(changed, plain) << option[0];
+    const Finished again = at({"sample", "--from", "made.png", "-o", "again.png"});
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(image("again.png"), changed) << option[0];
+  }
+}
+
+TEST_F(Generation, LorasAddUp) {
+  const io::Image plain = made({"--prompt", "a star"}), full = made({"--prompt", "a star", "--lora", "style.safetensors"});
+  EXPECT_EQ(made({"--prompt", "a star", "--lora", "style.safetensors:0"}), plain);
+  EXPECT_EQ(made({"--prompt", "a star", "--lora", "style.safetensors:0.5", "--lora", "style.safetensors:0.5"}), full);
+  EXPECT_EQ(made({"--prompt", "a star", "--set", "sample.lora=[style.safetensors]"}), full);
+  EXPECT_NE(full, plain);
+}
+
+TEST_F(Generation, ImagesPerPrompt) {
+  ASSERT_EQ(sample({"--prompt", "a star", "--prompt", "a ring", "--images-per-prompt", "2", "-o", "four"}).code, 0);
+  EXPECT_TRUE(fs::exists(folder_->path() / "four/00003.png"));
+  const auto told = [](const std::string& name) { return io::read_png_text((folder_->path() / name).string()).at("brume"); };
+  EXPECT_NE(told("four/00001.png").find("--prompt 'a star'"), std::string::npos);
+  EXPECT_NE(told("four/00002.png").find("--prompt 'a ring'"), std::string::npos);
+  ASSERT_EQ(at({"sample", "--from", "four/00002.png", "-o", "again.png"}).code, 0);
+  EXPECT_EQ(image("again.png"), image("four/00002.png"));
+  EXPECT_EQ(said({"--prompt", "a star", "--images-per-prompt", "2", "-n", "3"}),
+            "error: --images-per-prompt and --count say both how many images there are; one of them does\n");
+}
+
+TEST_F(Generation, AnImageOfMoreThanEightBits) {
+  io::write_png(folder_->file("grey.png"), io::Image(8, 8, 3, 204));
+  io::write_safetensors(folder_->file("grey.safetensors"), {{"image", at::full({1, 3, 8, 8}, 0.8f)}});
+  io::write_safetensors(folder_->file("thin.safetensors"), {{"image", at::full({1, 1, 8, 8}, 0.8f)}});
+  EXPECT_EQ(made({"--prompt", "a star", "--image", "grey.safetensors", "--strength", "0.5"}),
+            made({"--prompt", "a star", "--image", "grey.png", "--strength", "0.5"}));
+  EXPECT_EQ(said({"--prompt", "a star", "--image", "thin.safetensors"}),
+            "error: --image: thin.safetensors must hold one tensor [B, 3, H, W] of values in [0, 1]\n");
+}
+
+TEST_F(Generation, Mistakes) {
+  EXPECT_EQ(said({"--prompt", "a", "--lora", "other.safetensors"}),
+            "error: other.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"
+            "error: other.safetensors: 'lora_unet_x' has no place in this model\n");
+  EXPECT_EQ(said({"--prompt", "a", "--lora", "none.safetensors:1"}), "error: lora: there is no file 'none.safetensors'\n");
+  EXPECT_EQ(said({"--prompt", "a", "--clip-skip", "3"}),
+            "error: sample.prompts: clip_skip = 3 is more than the 2 layers of the text encoder\n");
+  EXPECT_EQ(said({"--prompt", "a", "--long-prompts", "chunk"}),
+            "error: --long-prompts chunk: sample.prompts: long: unknown value 'chunk'; did you mean 'chunks'?\n");
+  folder_->file("plain.yaml", "model: {image: {channels: 1, height: 4, width: 4}, network: gaussian, parameterization: x0}\n");
+  EXPECT_EQ(at({"sample", "plain.yaml", "--clip-skip", "1"}).err,
+            "error: sample.prompts: is for models with CLIP's text encoder (conditioner: clip_text), and this one has none\n");
+}
+
+}  // namespace
+}  // namespace brume::test

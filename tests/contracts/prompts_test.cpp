@@ -1,0 +1,145 @@
+// How clip_text reads prompts while sampling: weights, chunks, clip skip and textual inversions, each the plain reading where it says
+// nothing.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include "core/conditioner.h"
+#include "core/prompt.h"
+#include "io/embedding.h"
+#include "io/safetensors.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+#include "support/tokenizers.h"
+
+namespace brume::test {
+namespace {
+
+/// Contexts of ten tokens, eight of them the prompt's.
+class Prompts : public testing::Test {
+ protected:
+  Prompts() : encoder(make<Conditioner>(yaml)->encoder({1, &small_tokenizers()})) {}
+  Condition encode(const std::vector<Annotation>& wanted, const PromptReading& reading) const {
+    return encoder->encode(ConditionRequest{.annotations = wanted, .reading = &reading});
+  }
+  Condition encode(const std::string& prompt, const PromptReading& reading = {}) const { return encode({{.caption = prompt}}, reading); }
+  Tensor context(const std::string& prompt, const PromptReading& reading = {}) const { return encode(prompt, reading).context; }
+
+  static constexpr const char* yaml =
+      "{type: clip_text, tokenizer: clip, trainable: true, width: 16, depth: 2, heads: 2, mlp: 32, length: 10}";
+  static constexpr const char* longer = "a red circle left of a blue square above a green star and a ring";
+  const at::NoGradGuard no_grad;
+  std::shared_ptr<const ConditionEncoder> encoder;
+};
+
+TEST_F(Prompts, ReadAsTrainedWhereNothingIsSaid) {
+  const Tensor plain = context("a red circle");
+  EXPECT_TRUE(at::equal(plain, encoder->encode({{.caption = "a red circle"}}).context));
+  for (const PromptReading& reading : {PromptReading{.weights = true}, PromptReading{.chunks = true}, PromptReading{.skip = 0},
+                                       PromptReading{.words = {{"<none>", at::ones({2, 16})}}}})
+    EXPECT_TRUE(at::equal(plain, context("a red circle", reading)));
+  EXPECT_TRUE(at::equal(plain, context("a (red:1) circle", {.weights = true}))) << "weight 1 is no weight, bit for bit";
+  EXPECT_FALSE(at::equal(context("a (red) circle"), plain)) << "brackets are words where weights are not read";
+}
+
+TEST_F(Prompts, WeightsMultiplyTheirTokensAndTheMeanStays) {
+  const PromptReading weights{.weights = true};
+  const Tensor plain = context("a red circle"), got = context("a (red circle:1.5)", weights);
+  EXPECT_NEAR(got.mean().item<double>(), plain.mean().item<double>(), 1e-6);
+  const Tensor ratio = got / plain;
+  const double rest = ratio[0][0][0].item<double>();
+  // begin, a, and the padding from the end token on; tokens two and three count more.
+  EXPECT_TRUE(ratio.narrow(1, 0, 2).allclose(at::full({1, 2, 16}, rest), 1e-4));
+  EXPECT_TRUE(ratio.narrow(1, 2, 1).allclose(at::full({1, 1, 16}, 1.5 * rest), 1e-4));
+  EXPECT_TRUE(ratio.narrow(1, 9, 1).allclose(at::full({1, 1, 16}, rest), 1e-4));
+  EXPECT_FALSE(got.allclose(context("a [red circle]", weights)));
+}
+
+TEST_F(Prompts, ChunksAreContextsSideBySide) {
+  const PromptReading chunks{.chunks = true};
+  const Tensor two = context("a red circle BREAK a blue square", chunks);
+  EXPECT_TRUE(at::equal(two.narrow(1, 0, 10), context("a red circle")));
+  EXPECT_TRUE(at::equal(two.narrow(1, 10, 10), context("a blue square")));
+  testing::internal::CaptureStderr();
+  const Tensor all = context(longer, chunks);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "") << "nothing is cut";
+  EXPECT_GT(all.size(1), 10);
+  testing::internal::CaptureStderr();
+  EXPECT_TRUE(at::equal(all.narrow(1, 0, 10), context(longer))) << "the first chunk is the cut prompt";
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("is longer than 10 tokens"), std::string::npos);
+}
+
+TEST_F(Prompts, TheNegativeIsAsLongAsThePrompt) {
+  const PromptReading chunks{.chunks = true};
+  const Condition c = encode({{.caption = "a red circle BREAK a star", .negative = "a ring"}}, chunks);
+  EXPECT_EQ(c.null->context.sizes(), c.context.sizes());
+  EXPECT_FALSE(c.context_mask.defined());
+  EXPECT_TRUE(at::equal(c.null->context, at::cat({context("a ring"), context("")}, 1))) << "filled up by the empty prompt";
+  const Condition other = encode({{.caption = "a star", .negative = "a red circle BREAK a ring"}}, chunks);
+  EXPECT_TRUE(at::equal(other.context, at::cat({context("a star"), context("")}, 1)));
+}
+
+TEST_F(Prompts, NoOtherImageOfABatchIsSeen) {
+  const Condition c = encode({{.caption = "a star"}, {.caption = "a red circle BREAK a ring"}}, {.chunks = true});
+  EXPECT_TRUE(at::equal(c.context.narrow(0, 0, 1).narrow(1, 0, 10), context("a star")));
+  EXPECT_TRUE(at::equal(c.context_mask, at::cat({at::cat({at::ones({1, 10}), at::zeros({1, 10})}, 1), at::ones({1, 20})})));
+  EXPECT_TRUE(at::equal(c.null->context_mask, c.context_mask));
+}
+
+TEST_F(Prompts, ClipSkipIsTheModelsOption) {
+  const std::string skipping = std::string(yaml).substr(0, std::string(yaml).size() - 1) + ", clip_skip: 1}";
+  const auto other = make<Conditioner>(skipping)->encoder({1, &small_tokenizers()});
+  const Tensor skipped = context("a star", {.skip = 1});
+  EXPECT_TRUE(at::equal(skipped, other->encode({{.caption = "a star"}}).context));
+  EXPECT_FALSE(at::equal(skipped, context("a star")));
+  EXPECT_EQ(error_of([&] { context("a star", {.skip = 3}); }),
+            "sample.prompts: clip_skip = 3 is more than the 2 layers of the text encoder");
+}
+
+TEST_F(Prompts, AWordStandsForItsVectors) {
+  Tensor table;
+  for (const Weight& w : encoder->weights())
+    if (w.name == "text_model.embeddings.token_embedding.weight") table = w.tensor;
+  // The vectors of a token are that token.
+  const PromptReading reading{
+      .words = {{"<x>", table.narrow(0, 300, 2).clone()}, {"<x> y", at::zeros({1, 16})}, {"cat", at::ones({1, 16})}}};
+  const Tensor once = context("a <x>", reading);
+  EXPECT_FALSE(at::equal(once, context("a <x>")));
+  EXPECT_FALSE(at::equal(once, context("a <x> y", reading))) << "the longest word";
+  EXPECT_TRUE(at::equal(context("a concat", reading), context("a concat"))) << "a word is no part of another";
+  EXPECT_FALSE(at::equal(context("a cat", reading), context("a cat")));
+  EXPECT_FALSE(at::equal(context("(cat:1.4)", {.weights = true, .words = reading.words}), context("cat", reading)));
+  EXPECT_EQ(error_of([&] {
+              context("a", {.words = {{"<x>", at::ones({1, 24})}}});
+            }),
+            "sample.prompts: the vectors of the embedding '<x>' have 24 numbers, and this model's text encoder has 16");
+}
+
+TEST_F(Prompts, EmbeddingFiles) {
+  const TempFolder folder;
+  const auto file = [&](const std::string& name, const io::NamedTensors& tensors) {
+    io::write_safetensors(folder.file(name), tensors, {});
+    return folder.file(name);
+  };
+  const Tensor two = at::ones({2, 16});
+  const Word named = io::read_embedding(file("a.safetensors", {{"<cat-toy>", at::ones({16})}}));
+  EXPECT_EQ(named.text, "<cat-toy>");
+  EXPECT_EQ(named.vectors.sizes(), at::IntArrayRef({1, 16}));
+  EXPECT_EQ(io::read_embedding(file("style.safetensors", {{"emb_params", two.to(at::kHalf)}})).text, "style");
+  const Word asked = io::read_embedding(file("style.safetensors", {{"emb_params", two}}) + ":my style");
+  EXPECT_EQ(asked.text, "my style");
+  EXPECT_TRUE(at::equal(asked.vectors, two));
+  EXPECT_EQ(without(error_of([&] {
+                      io::read_embedding(file("xl.safetensors", {{"clip_l", two}, {"clip_g", at::ones({2, 20})}}));
+                    }),
+                    folder),
+            "xl.safetensors: is no textual inversion of one text encoder, which is one tensor of vectors: it has 2 (clip_l, clip_g)");
+  EXPECT_EQ(error_of([&] { io::read_embedding("none.pt:x"); }), "embeddings: there is no file 'none.pt'");
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,196 @@
+// LoRA files merged into a small Stable Diffusion (shared/refs/pipe/tiny_sd), by the names of kohya's trainers and of diffusers.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <fmt/format.h>
+
+#include <map>
+
+#include "io/lora.h"
+#include "io/model_file.h"
+#include "io/safetensors.h"
+#include "support/refs.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+#include "support/tiny_sd.h"
+
+namespace brume::test {
+namespace {
+
+using io::NamedTensors;
+
+class Lora : public testing::Test {
+ protected:
+  void SetUp() override {
+    BRUME_NEED_REF("pipe/tiny_sd/unet/config.json");
+    pipeline = tiny_sd(tiny_sd_config());
+    for (const Weight& w : pipeline->weights()) before[w.name] = w.tensor.clone();
+  }
+  Tensor normal(std::vector<int64_t> shape) { return at::randn(shape, random, at::TensorOptions().dtype(at::kFloat)); }
+  std::string file(const NamedTensors& tensors, const std::map<std::string, std::string>& metadata = {}) {
+    io::write_safetensors(folder.file("lora.safetensors"), tensors, metadata);
+    return folder.file("lora.safetensors");
+  }
+  /// What was added to each weight that changed.
+  std::map<std::string, Tensor> merged(const std::string& asked) {
+    io::merge_lora(asked, pipeline->weights());
+    std::map<std::string, Tensor> changes;
+    for (const Weight& w : pipeline->weights())
+      if (!at::equal(w.tensor, before[w.name])) changes[w.name] = w.tensor - before[w.name];
+    return changes;
+  }
+  std::string said(const NamedTensors& tensors) {
+    const std::string text = error_of([&] { merged(file(tensors)); });
+    for (const Weight& w : pipeline->weights()) EXPECT_TRUE(at::equal(w.tensor, before[w.name])) << w.name << " was changed all the same";
+    return without(text, folder);
+  }
+
+  const at::NoGradGuard no_grad;
+  TempFolder folder;
+  at::Generator random = at::detail::createCPUGenerator(1);
+  std::unique_ptr<Pipeline> pipeline;
+  std::map<std::string, Tensor> before;
+};
+
+void expect_near(const Tensor& got, const Tensor& wanted) {
+  ASSERT_EQ(got.sizes(), wanted.sizes());
+  EXPECT_LE((got - wanted).abs().max().item<double>(), 1e-5);
+}
+
+TEST_F(Lora, KohyasNames) {
+  const Tensor q[] = {normal({4, 32}), normal({32, 4})}, text[] = {normal({2, 32}), normal({32, 2})};
+  const Tensor conv[] = {normal({4, 32, 3, 3}), normal({32, 4, 1, 1})}, into[] = {normal({4, 64, 1, 1}), normal({64, 4, 1, 1})};
+  const NamedTensors tensors{{"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", q[0]},
+                             {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight", q[1]},
+                             {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.alpha", at::full({}, 2.0f)},
+                             {"lora_te_text_model_encoder_layers_1_self_attn_v_proj.lora_down.weight", text[0].to(at::kHalf)},
+                             {"lora_te_text_model_encoder_layers_1_self_attn_v_proj.lora_up.weight", text[1].to(at::kHalf)},
+                             {"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight", conv[0]},
+                             {"lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight", conv[1]},
+                             {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", into[0]},
+                             {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", into[1]}};
+  const auto changes = merged(file(tensors) + ":0.5");
+  ASSERT_EQ(changes.size(), 4u);
+  expect_near(changes.at("network.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"), at::matmul(q[1], q[0]) * (0.5 * 2 / 4));
+  expect_near(changes.at("conditioner.text_model.encoder.layers.1.self_attn.v_proj.weight"),
+              at::matmul(text[1].to(at::kHalf).to(at::kFloat), text[0].to(at::kHalf).to(at::kFloat)) * 0.5);
+  expect_near(changes.at("network.input_blocks.1.0.in_layers.2.weight"),
+              at::matmul(conv[1].flatten(1), conv[0].flatten(1)).view({32, 32, 3, 3}) * 0.5);
+  expect_near(changes.at("network.middle_block.1.proj_in.weight"),
+              at::matmul(into[1].flatten(1), into[0].flatten(1)).view({64, 64, 1, 1}) * 0.5);
+}
+
+TEST_F(Lora, DiffusersNamesAndOldOnes) {
+  const Tensor a = normal({4, 32}), b = normal({32, 4}), product = at::matmul(b, a);
+  const std::string block = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.",
+                    ours = "network.output_blocks.2.1.transformer_blocks.0.attn2.";
+  for (const auto& [down, up] : std::vector<std::pair<std::string, std::string>>{
+           {"unet." + block + "to_q.lora_A.weight", "unet." + block + "to_q.lora_B.weight"},
+           {"unet." + block + "to_q.lora.down.weight", "unet." + block + "to_q.lora.up.weight"},
+           {block + "processor.to_q_lora.down.weight", block + "processor.to_q_lora.up.weight"}}) {
+    const auto changes = merged(file({{down, a}, {up, b}}));
+    ASSERT_EQ(changes.size(), 1u) << down;
+    expect_near(changes.at(ours + "to_q.weight"), product);
+    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+  }
+  const auto out =
+      merged(file({{"unet." + block + "processor.to_out_lora.down.weight", a}, {"unet." + block + "processor.to_out_lora.up.weight", b}}));
+  expect_near(out.at(ours + "to_out.0.weight"), product);
+  for (const auto& [down, up] :
+       std::vector<std::pair<std::string, std::string>>{{"q_proj.lora_linear_layer.down.weight", "q_proj.lora_linear_layer.up.weight"},
+                                                        {"to_q_lora.down.weight", "to_q_lora.up.weight"}}) {
+    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+    const std::string layer = "text_encoder.text_model.encoder.layers.0.self_attn.";
+    expect_near(merged(file({{layer + down, a}, {layer + up, b}})).at("conditioner.text_model.encoder.layers.0.self_attn.q_proj.weight"),
+                product);
+  }
+}
+
+TEST_F(Lora, EveryWeightOfDiffusersUnetHasItsPlace) {
+  NamedTensors tensors;
+  for (const io::NamedTensor& t : io::load_tensors(ref_path("pipe/tiny_sd/unet/diffusion_pytorch_model.safetensors").string())) {
+    if (t.tensor.dim() < 2) continue;
+    const std::string module = "unet." + t.name.substr(0, t.name.size() - 7);
+    std::vector<int64_t> down = t.tensor.sizes().vec();
+    down[0] = 1;
+    tensors.push_back({module + ".lora_A.weight", normal(down)});
+    tensors.push_back({module + ".lora_B.weight", normal(t.tensor.dim() == 4 ? std::vector<int64_t>{t.tensor.size(0), 1, 1, 1}
+                                                                             : std::vector<int64_t>{t.tensor.size(0), 1})});
+  }
+  EXPECT_EQ(merged(file(tensors)).size(), tensors.size() / 2);
+}
+
+TEST_F(Lora, StrengthNoneChangesNothing) {
+  const NamedTensors tensors{{"lora_unet_conv_in.lora_down.weight", normal({4, 4, 3, 3})},
+                             {"lora_unet_conv_in.lora_up.weight", normal({32, 4, 1, 1})}};
+  EXPECT_TRUE(merged(file(tensors) + ":0").empty());
+  EXPECT_EQ(merged(file(tensors) + ":-1").size(), 1u);
+  merged(file(tensors));
+  const Weight& w = pipeline->weights().front();
+  for (const Weight& each : pipeline->weights()) EXPECT_LE((each.tensor - before[each.name]).abs().max().item<double>(), 1e-5) << w.name;
+}
+
+TEST_F(Lora, ACoreBetween) {
+  const Tensor down = normal({2, 32, 1, 1}), up = normal({32, 3, 1, 1}), mid = normal({3, 2, 3, 3});
+  const std::string module = "lora_unet_down_blocks_0_resnets_0_conv2.";
+  const auto changes =
+      merged(file({{module + "lora_down.weight", down}, {module + "lora_up.weight", up}, {module + "lora_mid.weight", mid}}));
+  const Tensor delta = changes.at("network.input_blocks.1.0.out_layers.3.weight");
+  double wanted = 0;
+  for (int64_t n = 0; n < 3; ++n)
+    for (int64_t m = 0; m < 2; ++m)
+      wanted += mid[n][m][1][2].item<double>() * up[5][n][0][0].item<double>() * down[m][7][0][0].item<double>();
+  EXPECT_NEAR(delta[5][7][1][2].item<double>(), wanted, 1e-5);
+}
+
+TEST_F(Lora, PeftsAlphas) {
+  const Tensor a = normal({4, 32}), b = normal({32, 4}), product = at::matmul(b, a);
+  const std::string module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k";
+  const NamedTensors tensors{{"unet." + module + ".lora_A.weight", a}, {"unet." + module + ".lora_B.weight", b}};
+  const auto change = [&](const std::string& json) {
+    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+    return merged(file(tensors, {{"lora_adapter_metadata", json}})).at("network.input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight");
+  };
+  expect_near(change(R"({"unet.lora_alpha": 8, "unet.r": 4})"), product * 2);
+  expect_near(change(R"({"unet.lora_alpha": 8, "unet.use_rslora": true})"), product * 4);
+  expect_near(change(R"({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_k": 1}})"), product * 0.25);
+}
+
+TEST_F(Lora, OfAnotherArchitectureIsRefused) {
+  const Tensor a = normal({4, 320}), b = normal({320, 4});
+  EXPECT_EQ(said({{"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", a},
+                  {"lora_unet_double_blocks_0_img_attn_proj.lora_up.weight", b}}),
+            "lora.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"
+            "lora.safetensors: 'lora_unet_double_blocks_0_img_attn_proj' has no place in this model");
+  const std::string q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", fits = "lora_unet_conv_in";
+  EXPECT_EQ(said({{q + ".lora_down.weight", a},
+                  {q + ".lora_up.weight", b},
+                  {fits + ".lora_down.weight", normal({1, 4, 3, 3})},
+                  {fits + ".lora_up.weight", normal({32, 1, 1, 1})},
+                  {"lora_unet_conv_out.lora_up.weight", normal({32, 1, 1, 1})},
+                  {"lora_unet_conv_out.hada_w1_a", a}}),
+            "lora.safetensors: does not fit this model; nothing was changed:\n"
+            "lora.safetensors: 'lora_unet_conv_out' has no down matrix\n"
+            "lora.safetensors: 'lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q' changes a weight [320, 320], and "
+            "'network.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight' is [32, 32]\n"
+            "lora.safetensors: 'lora_unet_conv_out.hada_w1_a' is no part of a LoRA (LoHa, LoKr and DoRA are not read)");
+  EXPECT_EQ(said({{q + ".lora_down.weight", a}, {q + ".lora_up.weight", normal({32, 5})}}),
+            "lora.safetensors: does not fit this model; nothing was changed:\n"
+            "lora.safetensors: '" +
+                q + "': up [32, 5] and down [4, 320] cannot be multiplied");
+  EXPECT_EQ(said({{"model.weight", a}}), "lora.safetensors: is no LoRA: none of its 1 tensors is of one");
+  EXPECT_EQ(error_of([&] { merged("none.safetensors:0.5"); }), "lora: there is no file 'none.safetensors'");
+  EXPECT_EQ(without(error_of([&] {
+                      merged(file({{"a", a}}) + ":half");
+                    }),
+                    folder),
+            "lora: 'half' is no strength in 'lora.safetensors:half'; a number like 0.8 is, after the file and a colon");
+}
+
+}  // namespace
+}  // namespace brume::test
