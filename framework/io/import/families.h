@@ -4,4 +4,6 @@
 
 namespace brume::io {
 
+extern const Family compvis_ldm, compvis_first_stage;
+
 }  // namespace brume::io
