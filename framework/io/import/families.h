@@ -4,6 +4,7 @@
 
 namespace brume::io {
 
+extern const Family compvis_ldm, compvis_first_stage;
 extern const Family edm_network, guided_diffusion;
 
 }  // namespace brume::io

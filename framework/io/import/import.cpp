@@ -25,7 +25,7 @@ std::string first_names(const Source& source) {
 }  // namespace
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all{edm_network, guided_diffusion};
+  static const std::vector<Family> all{compvis_ldm, compvis_first_stage, edm_network, guided_diffusion};
   return all;
 }
 
