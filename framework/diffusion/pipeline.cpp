@@ -284,7 +284,7 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
-    x = x * options_.noise->signal(start.sigmas.back());  // in the network's frame, where a run does not end at sigma = 0
+    if (const double last = start.sigmas.back(); last > 0) x = x * options_.noise->signal(last);  // a first stage knows the network's frame
     if (request.ended) request.ended(x);
     const Tensor decoded = options.tile > 0 ? decode_tiled(*autoencoder_, x, image, {options.tile}) : autoencoder_->decode(x);
     images.push_back(decoded.to(at::kFloat).cpu());

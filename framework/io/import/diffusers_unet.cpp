@@ -133,7 +133,8 @@ struct Qkv {
     for (const at::Tensor& part : parts)
       if (part.sizes() != parts[0].sizes() || part.scalar_type() != parts[0].scalar_type() || part.dim() == 0)
         throw ConfigError(fmt::format("{}: q, k and v are of shapes [{}], [{}] and [{}]; they must agree", whole_name,
-                                      fmt::join(parts[0].sizes(), ", "), fmt::join(parts[1].sizes(), ", "), fmt::join(parts[2].sizes(), ", ")));
+                                      fmt::join(parts[0].sizes(), ", "), fmt::join(parts[1].sizes(), ", "),
+                                      fmt::join(parts[2].sizes(), ", ")));
     const at::Tensor all = at::cat({parts[0], parts[1], parts[2]}, 0);
     return all.dim() == 2 ? all.unsqueeze(-1) : all;
   }
