@@ -76,6 +76,10 @@ struct PromptOptions {
   /// With the embeddings out of their files; throws ConfigError where there are none.
   PromptReading reading() const;
 };
+/// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
+enum class StartStd { schedule, sigma };
+/// What a network is told where a step falls between two training times.
+enum class ToldTime { exact, nearest, below };
 
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;
@@ -85,7 +89,9 @@ struct SampleOptions {
   NoiseOrder noise_order = NoiseOrder::per_image;
   PromptOptions prompts;
   std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (io/lora.h)
-  int64_t tile = 0;               ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
+  StartStd start = StartStd::schedule;
+  ToldTime told = ToldTime::exact;
+  int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
   void check(const ModelOptions& model) const;
