@@ -8,7 +8,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "first_stage.h"
 #include "io/atomic_file.h"
@@ -70,7 +72,10 @@ int evaluate_autoencoder(Program& program, const AutoencoderEvaluation& a) {
   const OpenedFirstStage stage = open_first_stage(program, a.source, a.overrides);
   const auto data = open_data(program, "--data", a.data, stage.image);
   const ImageShape latent = stage.autoencoder->latent(stage.image);
-  const int64_t budget = std::max<int64_t>(1, latent.numel() * a.bits / 8);
+  const std::optional<int64_t> codes = stage.autoencoder->codes();
+  const int64_t code_bits = codes ? int64_t(std::ceil(std::log2(double(*codes)))) : 0;
+  const int64_t bits = codes ? latent.height * latent.width * code_bits : latent.numel() * a.bits;
+  const int64_t budget = std::max<int64_t>(1, (bits + 7) / 8);
   const int64_t limit = a.limit > 0 ? a.limit : of_endless, count = data->size() == 0 ? limit
                                                                     : a.limit > 0     ? std::min(limit, data->size())
                                                                                       : data->size();
@@ -97,7 +102,8 @@ int evaluate_autoencoder(Program& program, const AutoencoderEvaluation& a) {
   if (has_jpeg) {
     const double bytes = jpegs.bytes / double(own.images());
     fmt::print("{:<12} {:>14.0f} {:>10.2f} {:>8.4f}\n", "JPEG", bytes, jpegs.scores.psnr(), jpegs.scores.ssim());
-    fmt::print("bytes: {} bits a value of a latent; of JPEG the scan, without headers and tables\n", a.bits);
+    fmt::print("bytes: {} bits a {} of a latent; of JPEG the scan, without headers and tables\n", codes ? code_bits : a.bits,
+               codes ? "position" : "value");
     if (jpegs.too_large > 0)
       fmt::print("note: {} images do not fit into {} bytes even at the lowest quality of JPEG\n", jpegs.too_large, budget);
     json["jpeg"] = {{"bytes", bytes}, {"psnr", jpegs.scores.psnr()}, {"ssim", jpegs.scores.ssim()}};

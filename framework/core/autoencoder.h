@@ -64,6 +64,8 @@ class Autoencoder {
 
   /// How a checkpoint of a model names it, in YAML, where that is not as the configuration does (`checkpoint` is what it opened).
   virtual std::optional<std::string> stored_as() const { return {}; }
+  /// Entries of the codebook, one of which each position of a latent becomes; none where latents are numbers.
+  virtual std::optional<int64_t> codes() const { return {}; }
 };
 
 }  // namespace brume

@@ -29,6 +29,7 @@ class Checkpoint final : public Autoencoder {
   Tensor decode(const Tensor& latents) const override { return opened_.autoencoder->decode(latents); }
   std::vector<Weight> weights() const override { return opened_.autoencoder->weights(); }
   std::optional<std::string> stored_as() const override { return opened_.configuration; }
+  std::optional<int64_t> codes() const override { return opened_.autoencoder->codes(); }
 
  private:
   FirstStage opened_;

@@ -39,6 +39,7 @@ class Vq final : public Autoencoder {
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, o_.ratio()); }
   std::vector<Weight> weights() const override { return build_.weights(); }
   Tensor last_layer() const override { return network_.last_layer(); }
+  std::optional<int64_t> codes() const override { return o_.codebook.codes; }
 
   /// What is quantised, before scaling.
   Tensor encode_moments(const Tensor& images) const override { return network_.encode(images.to(dtype_), nullptr).to(at::kFloat); }
