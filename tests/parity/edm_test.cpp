@@ -90,9 +90,7 @@ TEST_F(Ddpmpp, GivesItsSamplesByHeun) {
 /// SongUNet and DhariwalUNet as a walk over the modules of a state dict.
 class Published {
  public:
-  explicit Published(io::NamedTensors weights) : weights_(std::move(weights)) {
-    song_ = !io::find(weights_, "out_conv.weight");
-  }
+  explicit Published(io::NamedTensors weights) : weights_(std::move(weights)) { song_ = !io::find(weights_, "out_conv.weight"); }
   Tensor taps;  ///< [1, 1, L, L]
   /// `enc` and `dec`: the modules of both ways, in the order in which the original makes them.
   Tensor operator()(const Tensor& x, const Tensor& c_noise, const Tensor& one_hot, const std::vector<std::string>& enc,
