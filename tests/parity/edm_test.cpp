@@ -80,8 +80,8 @@ TEST_F(Ddpmpp, GivesItsSamplesByHeun) {
   const auto sampler = make<Sampler>("heun");
   const std::vector<double> sigmas = make<Spacing>("karras")->sigmas(*model.schedule, 6);
   FixedNoise none(0);
-  Run run{condition, none, {}, model.schedule.get()};
-  const Tensor x = sampler->sample(*model.denoiser, wanted("heun6_latents").to(at::kDouble) * sigmas[0], sigmas, run);
+  brume::Run once{condition, none, {}, model.schedule.get()};
+  const Tensor x = sampler->sample(*model.denoiser, wanted("heun6_latents").to(at::kDouble) * sigmas[0], sigmas, once);
   const double error = share(x, wanted("heun6_samples"));
   fmt::print("EDM's DDPM++, 6 steps of Heun: {:.3f} of the tolerance\n", error);
   EXPECT_LE(error, 1);
@@ -90,9 +90,7 @@ TEST_F(Ddpmpp, GivesItsSamplesByHeun) {
 /// SongUNet and DhariwalUNet as a walk over the modules of a state dict.
 class Published {
  public:
-  explicit Published(io::NamedTensors weights) : weights_(std::move(weights)) {
-    song_ = !io::find(weights_, "out_conv.weight");
-  }
+  explicit Published(io::NamedTensors weights) : weights_(std::move(weights)) { song_ = !io::find(weights_, "out_conv.weight"); }
   Tensor taps;  ///< [1, 1, L, L]
   /// `enc` and `dec`: the modules of both ways, in the order in which the original makes them.
   Tensor operator()(const Tensor& x, const Tensor& c_noise, const Tensor& one_hot, const std::vector<std::string>& enc,
