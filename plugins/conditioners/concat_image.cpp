@@ -6,7 +6,7 @@
 //                    with the masked part grey: inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
 //                    all of the image now and then.
 //
-// With null: kept, the null condition leaves out the others of `several` and not the image, as Stable Diffusion's inpainting has it.
+// With `keep`, the null condition leaves out the others of `several` and not the image, as Stable Diffusion's inpainting has it.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -40,8 +40,7 @@ struct ConcatImageOptions {
              {{"low_resolution", Given::low_resolution}, {"masked", Given::masked}});
     f.field("factor", factor, "how many times smaller low_resolution is", within(2, 64));
     f.field("dropout", dropout, "probability of a blank condition while training; 0 = no null condition, so no cfg", within(0, 1));
-    f.choice("null", kept, "the null condition: a blank one, or the image, so that cfg is of the other conditions",
-             {{"blank", false}, {"kept", true}});
+    f.field("keep", kept, "the null condition keeps the image, so that cfg is of the other conditions");
     f.require(!kept || dropout == 0, "dropout", "must be 0 where the null condition keeps the image");
   }
 };

@@ -120,8 +120,9 @@ TEST_F(Generation, Mistakes) {
   EXPECT_EQ(said({"--prompt", "a", "--long-prompts", "chunk"}),
             "error: --long-prompts chunk: sample.prompts: long: unknown value 'chunk'; did you mean 'chunks'?\n");
   folder_->file("plain.yaml", "model: {image: {channels: 1, height: 4, width: 4}, network: gaussian, parameterization: x0}\n");
-  EXPECT_EQ(at({"sample", "plain.yaml", "--clip-skip", "1"}).err,
-            "error: sample.prompts: is for models with CLIP's text encoder (conditioner: clip_text), and this one has none\n");
+  EXPECT_EQ(
+      at({"sample", "plain.yaml", "--clip-skip", "1"}).err,
+      "error: --clip-skip 1: sample.prompts: is for models with CLIP's text encoder (conditioner: clip_text), and this one has none\n");
 }
 
 }  // namespace

@@ -249,7 +249,7 @@ TEST(ConcatImage, WhatIsMaskedIsNotTold) {
 
 // Stable Diffusion's inpainting: cfg is of the words, and either estimate sees the image.
 TEST(ConcatImage, KeptInTheNullCondition) {
-  const std::string kept = "{type: concat_image, factor: 2, null: kept}";
+  const std::string kept = "{type: concat_image, factor: 2, keep: true}";
   const auto both = make<Conditioner>("{type: several, of: [{type: class_label, classes: 10}, " + kept + "]}");
   EXPECT_TRUE(both->has_null());
   const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
@@ -260,7 +260,7 @@ TEST(ConcatImage, KeptInTheNullCondition) {
   EXPECT_TRUE(at::equal(c.image, c.null->image));
   EXPECT_FALSE(at::equal(c.classes, c.null->classes));
   EXPECT_NE(error_of([] {
-              make<Conditioner>("{type: concat_image, null: kept, dropout: 0.1}");
+              make<Conditioner>("{type: concat_image, keep: true, dropout: 0.1}");
             }).find("must be 0 where the null condition keeps the image"),
             std::string::npos);
 }
