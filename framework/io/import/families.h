@@ -4,6 +4,6 @@
 
 namespace brume::io {
 
-extern const Family compvis_ldm, compvis_first_stage;
+extern const Family exported_directory, compvis_ldm, compvis_first_stage;
 
 }  // namespace brume::io

@@ -25,7 +25,7 @@ std::string first_names(const Source& source) {
 }  // namespace
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all{compvis_ldm, compvis_first_stage};
+  static const std::vector<Family> all{exported_directory, compvis_ldm, compvis_first_stage};
   return all;
 }
 
