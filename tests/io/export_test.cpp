@@ -128,22 +128,14 @@ TEST(DiffusersExport, InvertsTheImportOfAPublishedLayout) {
 TEST(LdmExport, RoundTripGivesTheSameBits) {
   BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
   const TempFolder folder;
-  const io::Contents model = io::contents_of(io::import_model(
-      ref_path("ldm/tiny_ldm.ckpt"), {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}}));
-  io::Contents resolved = model;
+  const io::Imported imported = io::import_model(ref_path("ldm/tiny_ldm.ckpt"),
+                                                 {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
+  const io::Contents model = io::contents_of(imported);
+  Value section = Value::map();
+  section.set("model", imported.options);
   Root root;
-  const Value all = read_config(builtins(),
-                                parse_yaml(
-                                    "model:\n" +
-                                        [&] {
-                                          std::string text = "  " + model.metadata.at("brume.model");
-                                          for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos && at + 1 < text.size(); ++at)
-                                            text.insert(at + 1, "  ");
-                                          return text;
-                                        }(),
-                                    "test.yaml"),
-                                root);
-  resolved.metadata["brume.model"] = dump_yaml(*all.find("model"));
+  io::Contents resolved = model;  // as a model file has it: with every default
+  resolved.metadata["brume.model"] = dump_yaml(*read_config(builtins(), section, root).find("model"));
   io::export_ldm(resolved, "model", folder.path() / "out.safetensors");
   expect_same(io::open_model(folder.file("out.safetensors")), model, true);
 }

@@ -1,8 +1,11 @@
 // A brume model as a directory of diffusers: the configurations have the keys of published models, the tensors diffusers' names.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "config/errors.h"
@@ -112,17 +115,25 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   const std::string attn = words ? "CrossAttn" : "Attn";
   c["down_block_types"] = block_types(attends, "DownBlock2D", attn + "DownBlock2D", false);
   c["up_block_types"] = block_types(attends, "UpBlock2D", attn + "UpBlock2D", true);
-  std::vector<int64_t> heads, head_widths;
-  for (const int64_t w : widths) {
-    heads.push_back(std::max<int64_t>(1, layout.heads_of(w)));
-    head_widths.push_back(std::max<int64_t>(1, w / heads.back()));
+  std::vector<int64_t> heads, head_widths;  // the widths of those levels that attend: UNet2DModel has one number for all
+  for (size_t i = 0; i < widths.size(); ++i) {
+    heads.push_back(std::max<int64_t>(1, layout.heads_of(widths[i])));
+    if (attends[i] || (layout.middle_attention && i + 1 == widths.size())) head_widths.push_back(widths[i] / heads.back());
   }
-  const auto one_or_each = [](const auto& all) {
-    return std::all_of(all.begin(), all.end(), [&](const auto& v) { return v == all.front(); }) ? json(all.front()) : json(all);
+  if (head_widths.empty()) head_widths.push_back(widths.back());
+  const auto one_width = [&](const std::vector<int64_t>& all) {
+    return (layout.head_channels == 0 && layout.heads == 1) ||
+           std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); });
+  };
+  const auto one_or_each = [](const std::vector<int64_t>& all) {
+    return std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); }) ? json(all.front()) : json(all);
   };
   if (!words) {
     c["add_attention"] = layout.middle_attention;
-    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 ? json() : one_or_each(head_widths);
+    if (!one_width(head_widths))
+      throw ConfigError(fmt::format("network.heads: the levels' heads are {} wide; diffusers' U-Net without words has heads of one width",
+                                    fmt::join(head_widths, ", ")));
+    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 ? json() : json(head_widths.front());
     c["mid_block_type"] = "UNetMidBlock2D";
     return c;
   }

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cstdlib>
+
 #include "config/errors.h"
 #include "config/yaml.h"
 #include "io/atomic_file.h"
@@ -112,6 +114,11 @@ struct LdmExport {
   }
 };
 
+/// What only the training of a codebook needs.
+bool of_training(const std::string& name) {
+  return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
+}
+
 void refuse_what_is_there(const fs::path& path) {
   if (fs::exists(path)) throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", path.string()));
 }
@@ -148,7 +155,8 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
   NamedTensors tensors;
   for (const auto& [ours, theirs] : {std::pair("network.", "model.diffusion_model."), std::pair("autoencoder.", "first_stage_model."),
                                      std::pair("conditioner.", "cond_stage_model.transformer.")})
-    for (const NamedTensor& t : below(model.tensors, ours)) tensors.push_back({theirs + t.name, t.tensor});
+    for (const NamedTensor& t : below(model.tensors, ours))
+      if (!of_training(t.name)) tensors.push_back({theirs + t.name, t.tensor});
   for (const auto& [path, bytes] : files) {
     fs::create_directories(tokenizer);
     write_file((tokenizer / fs::path(path).filename()).string(), bytes);

@@ -45,7 +45,7 @@ void add_model(Imported& model, const fs::path& folder) {
     add(model, "conditioner.", component(text, "model.safetensors"));
 }
 
-Imported import(const Source& source, const ImportOptions& options) {
+Imported import_directory(const Source& source, const ImportOptions& options) {
   if (!options.settings.empty())
     throw ConfigError(
         fmt::format("{}: brume.yaml says all of it; '{}' cannot be set", source.path.string(), options.settings.begin()->first));
@@ -68,6 +68,6 @@ Imported import(const Source& source, const ImportOptions& options) {
 
 }  // namespace
 
-const Family exported_directory{"diffusers directory that brume wrote", knows, import};
+const Family exported_directory{"diffusers directory that brume wrote", knows, import_directory};
 
 }  // namespace brume::io
