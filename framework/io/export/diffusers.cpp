@@ -88,7 +88,7 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   };
   const std::vector<int64_t> widths = widths_of(network);
   const std::vector<bool> attends = attention_of(network, height);
-  const Value transformer = part_of(network, "transformer");
+  const Value transformer = part_of(network, "transformer"), embedding = part_of(network, "noise_embedding");
   const bool words = !transformer.entries.empty();
   const UnetLayout layout = unet_layout(network);
   json c{{"_class_name", words ? "UNet2DConditionModel" : "UNet2DModel"},
@@ -97,10 +97,10 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
          {"block_out_channels", widths},
          {"center_input_sample", false},
          {"class_embed_type", nullptr},
-         {"downsample_padding", truth_of(network, "pad_below") ? 0 : 1},
+         {"downsample_padding", text_of(network, "downsample_padding") == "below" ? 0 : 1},
          {"dropout", number_of(network, "dropout")},
-         {"flip_sin_to_cos", true},
-         {"freq_shift", 0},
+         {"flip_sin_to_cos", !truth_of(embedding, "sin_first")},
+         {"freq_shift", integer_of(embedding, "shift")},
          {"in_channels", size_of("input_blocks.0.0.weight", 1)},
          {"layers_per_block", layout.blocks},
          {"mid_block_scale_factor", 1},
@@ -211,6 +211,8 @@ struct Export {
       refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
     if (text_of(network, "resampling") != "conv")
       refuse(fmt::format("network.resampling is {}; the U-Nets of diffusers are given conv", text_of(network, "resampling")));
+    if (const std::string level = text_of(part_of(network, "noise_embedding"), "type"); level != "sinusoidal")
+      refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
     if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
       refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
     const NamedTensors tensors = below(model.tensors, "network.");
