@@ -15,9 +15,12 @@
 #include "io/import/diffusers_vae.h"
 #include "io/model_file.h"
 #include "io/weights.h"
+#include "support/process.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
+#include "support/tokenizers.h"
+#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {
@@ -84,6 +87,22 @@ INSTANTIATE_TEST_SUITE_P(
                     "{image: {height: 32, width: 32}, " + unet + "}, autoencoder: {type: kl, " + stage + "}, noise: scaled_linear}",
                     "{image: {height: 32, width: 32}, " + unet + "}, autoencoder: {type: vq, attention_resolutions: [16], codes: 16, " +
                         stage + "}, noise: angle}"));
+
+// The encoder trained with the network has no class in diffusers: text_encoder/ holds it, and the tokenizer, as brume has them.
+TEST(DiffusersExport, WordsInALatentSpace) {
+  if (!text::sentencepiece_missing().empty()) GTEST_SKIP() << text::sentencepiece_missing();
+  const TempFolder folder;
+  for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
+  const std::string words = "transformer: {depth: [1]}}, conditioner: {type: text, width: 16, depth: 1, heads: 4, length: 8, tokenizer: ";
+  const std::string source = model_file(folder, "{image: {height: 32, width: 32}, " + unet + ", " + words + folder.file("tokenizer.model") +
+                                                    "}, autoencoder: {type: kl, " + stage + "}}");
+  const io::Contents model = io::open_model(source);
+  const std::vector<std::string> notes = io::export_diffusers(model, source, folder.path() / "out");
+  expect_same(io::open_model((folder.path() / "out").string()), model, true);
+  EXPECT_EQ(read_text(folder.path() / "out/text_encoder/tokenizer.model"), small_tokenizers().at("tokenizer.model"));
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(notes[0], "the conditioner 'text', which diffusers has no class for: text_encoder/ holds it and its files as brume has them");
+}
 
 TEST(DiffusersExport, HasTheKeysOfPublishedModels) {
   const TempFolder folder;

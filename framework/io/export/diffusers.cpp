@@ -215,6 +215,9 @@ struct Export {
       refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
     if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
       refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
+    const Value told = part_of(network, "noise_embedding");
+    if (text_of(told, "input") != "timestep" || number_of(told, "scale") != 1 || number_of(told, "max_period") != 10000)
+      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it the timestep");
     const NamedTensors tensors = below(model.tensors, "network.");
     out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
     out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
