@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
   add_schema(app, program, code);
   add_plot(app, program, code);
   add_tokenizer(app, program, code);
+  add_export(app, program, code);
   try {
     std::vector<std::string> arguments = replayed({argv + 1, argv + argc});
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them

@@ -37,6 +37,7 @@ void add_bench(CLI::App& app, Program& program, int& code);
 void add_schema(CLI::App& app, Program& program, int& code);
 void add_plot(CLI::App& app, Program& program, int& code);
 void add_tokenizer(CLI::App& app, Program& program, int& code);
+void add_export(CLI::App& app, Program& program, int& code);
 
 /// --set, --precision, --device and --threads, which most commands take.
 struct Overrides {

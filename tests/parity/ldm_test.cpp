@@ -4,10 +4,10 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
 #include "io/import/import.h"
 #include "io/model_file.h"
+#include "io/weights.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -66,7 +66,9 @@ TEST_F(TinyLdm, EncodesThePrompt) {
 TEST_F(TinyLdm, GivesTheLatentsOfEveryStepAndTheImage) {
   const NoiseSchedule& noise = *opened.model.noise;
   std::vector<Tensor> latents;
-  SampleRequest request{.images = {annotation}, .seed = 42};
+  SampleRequest request;
+  request.images = {annotation};
+  request.seed = 42;
   request.observer = [&](int64_t, const Step& step) {
     latents.push_back(step.x * noise.signal(step.sigma));
     return true;

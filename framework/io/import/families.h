@@ -4,8 +4,8 @@
 
 namespace brume::io {
 
+extern const Family diffusers_directory, exported_directory, tiny_autoencoder;
 extern const Family compvis_ldm, compvis_first_stage;
 extern const Family edm_network, guided_diffusion;
-extern const Family diffusers_directory, tiny_autoencoder;
 
 }  // namespace brume::io

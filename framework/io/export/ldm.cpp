@@ -1,0 +1,171 @@
+// A brume model as one file of latent diffusion (Rombach et al. 2022; CompVis): the inverse of io/import/ldm.cpp. The U-Net and the first
+// stage keep their names below their module's; the YAML beside the file says what tensors do not.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdlib>
+
+#include "config/errors.h"
+#include "config/yaml.h"
+#include "io/atomic_file.h"
+#include "io/export/export.h"
+#include "io/export/unet_layout.h"
+#include "io/safetensors.h"
+#include "io/weights.h"
+
+namespace brume::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct LdmExport {
+  const Contents& model;
+  const std::string& source;
+  Value network, stage, conditioner, image;
+
+  [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
+  void only(const Value& part, const char* name, const char* key, const char* wanted) const {
+    if (const std::string have = text_of(part, key); have != wanted)
+      refuse(fmt::format("{}.{} is {}; latent diffusion's is {}", name, key, have, wanted));
+  }
+  bool pixels() const { return text_of(stage, "type") == "identity"; }
+  int64_t ratio() const { return pixels() ? 1 : int64_t(1) << (list_of(stage, "multipliers").size() - 1); }
+
+  void check() const {
+    only(network, "network", "type", "unet");
+    only(network, "network", "resampling", "conv");
+    only(network, "network", "groups", "32");
+    if (!part_of(network, "transformer").entries.empty()) return;
+    only(network, "network", "attention_order", "legacy");
+  }
+
+  std::string noise(const Value& options) const {
+    const Value n = part_of(options, "noise");
+    const std::string type = text_of(n, "type"), timesteps = text_of(n, "timesteps");
+    if (type == "cosine" && number_of(n, "max_beta") == 0.999)
+      return fmt::format("    beta_schedule: cosine\n    timesteps: {}\n    cosine_s: {}\n", timesteps, text_of(n, "s"));
+    if (type != "scaled_linear" && !(type == "linear" && !truth_of(n, "rescale")))
+      refuse(fmt::format("its noise schedule is '{}'; latent diffusion has linear, scaled_linear and cosine", type));
+    return fmt::format("    beta_schedule: {}\n    timesteps: {}\n    linear_start: {}\n    linear_end: {}\n",
+                       type == "linear" ? "sqrt_linear" : "linear", timesteps, text_of(n, "beta_start"), text_of(n, "beta_end"));
+  }
+
+  /// attention_resolutions there are factors of downsampling.
+  static std::string factors(const Value& part, int64_t height) {
+    std::vector<int64_t> all;
+    for (const std::string& h : list_of(part, "attention_resolutions")) all.push_back(height / std::max<int64_t>(1, std::atoll(h.c_str())));
+    return fmt::format("[{}]", fmt::join(all, ", "));
+  }
+
+  std::string unet(const NamedTensors& tensors) const {
+    const auto size = [&](const char* name, int64_t dim) { return find(tensors, name) ? find(tensors, name)->size(dim) : 0; };
+    const int64_t height = integer_of(image, "height") / ratio();
+    const UnetLayout layout = unet_layout(network);
+    const Value transformer = part_of(network, "transformer");
+    std::string yaml = fmt::format(
+        "    unet_config:\n      target: ldm.modules.diffusionmodules.openaimodel.UNetModel\n      params:\n        image_size: {}\n"
+        "        in_channels: {}\n        out_channels: {}\n        model_channels: {}\n        attention_resolutions: {}\n"
+        "        num_res_blocks: {}\n        channel_mult: [{}]\n        {}: {}\n        use_scale_shift_norm: {}\n        legacy: False\n",
+        height, size("input_blocks.0.0.weight", 1), size("out.2.weight", 0), integer_of(network, "channels"), factors(network, height),
+        layout.blocks, fmt::join(list_of(network, "multipliers"), ", "), layout.head_channels > 0 ? "num_head_channels" : "num_heads",
+        layout.head_channels > 0 ? layout.head_channels : layout.heads, truth_of(network, "scale_shift") ? "True" : "False");
+    if (const int64_t classes = size("label_emb.weight", 0); classes > 0) yaml += fmt::format("        num_classes: {}\n", classes);
+    if (transformer.entries.empty()) return yaml;
+    const std::vector<std::string> depth = list_of(transformer, "depth");
+    int64_t context = 0;
+    for (const NamedTensor& t : tensors)
+      if (t.name.ends_with("attn2.to_k.weight")) context = t.tensor.size(1);
+    return yaml + fmt::format(
+                      "        use_spatial_transformer: True\n        transformer_depth: {}\n        context_dim: {}\n"
+                      "        use_linear_in_transformer: {}\n",
+                      depth.size() == 1 ? depth[0] : fmt::format("[{}]", fmt::join(depth, ", ")), context,
+                      text_of(transformer, "projection") == "linear" ? "True" : "False");
+  }
+
+  std::string first_stage() const {
+    if (pixels()) return "    first_stage_config:\n      target: ldm.models.autoencoder.IdentityFirstStage\n";
+    const bool vq = text_of(stage, "type") == "vq";
+    if (!vq && text_of(stage, "type") != "kl")
+      refuse(fmt::format("its autoencoder is '{}'; latent diffusion has kl and vq", text_of(stage, "type")));
+    only(stage, "autoencoder", "groups", "32");
+    only(stage, "autoencoder", "quant_conv", "true");
+    if (number_of(stage, "shift") != 0) refuse("autoencoder.shift is not 0; latent diffusion scales latents only");
+    const std::string z = text_of(stage, "latent_channels"), channels = text_of(image, "channels");
+    return fmt::format(
+        "    first_stage_config:\n      target: ldm.models.autoencoder.{}\n      params:\n        embed_dim: {}\n{}        ddconfig: "
+        "{{double_z: {}, z_channels: {}, resolution: {}, in_channels: {}, out_ch: {}, ch: {}, ch_mult: [{}], num_res_blocks: {}, "
+        "attn_resolutions: [{}], dropout: 0.0}}\n",
+        vq ? "VQModelInterface" : "AutoencoderKL", z, vq ? fmt::format("        n_embed: {}\n", text_of(stage, "codes")) : "",
+        vq ? "False" : "True", z, text_of(image, "height"), channels, channels, text_of(stage, "channels"),
+        fmt::join(list_of(stage, "multipliers"), ", "), text_of(stage, "blocks"), fmt::join(list_of(stage, "attention_resolutions"), ", "));
+  }
+
+  std::string condition() const {
+    const std::string type = text_of(conditioner, "type");
+    if (type == "none" || type == "class_label") return "    cond_stage_config: __is_unconditional__\n";
+    if (type != "clip_text")
+      refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
+    only(conditioner, "conditioner", "activation", "quick_gelu");
+    only(conditioner, "conditioner", "clip_skip", "0");
+    const int64_t heads = integer_of(conditioner, "heads");
+    std::string yaml = "    cond_stage_config:\n      target: ldm.modules.encoders.modules.FrozenCLIPEmbedder\n";
+    if (heads * 64 != integer_of(conditioner, "width")) yaml += fmt::format("      params: {{heads: {}}}\n", heads);
+    return yaml;
+  }
+};
+
+/// What only the training of a codebook needs.
+bool of_training(const std::string& name) {
+  return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
+}
+
+void refuse_what_is_there(const fs::path& path) {
+  if (fs::exists(path)) throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", path.string()));
+}
+
+}  // namespace
+
+std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const fs::path& file) {
+  const fs::path yaml = fs::path(file).replace_extension(".yaml"), tokenizer = file.parent_path() / "tokenizer";
+  const Files files = files_in(model.tensors);
+  refuse_what_is_there(file);
+  refuse_what_is_there(yaml);
+  if (!files.empty()) refuse_what_is_there(tokenizer);
+  const auto card = model.metadata.find("brume.model");
+  if (card == model.metadata.end())
+    throw ConfigError(fmt::format("{}: is no diffusion model; latent diffusion's file is made of one", source));
+  const Value options = parse_yaml(card->second, source + " (model)");
+  const LdmExport e{model,
+                    source,
+                    part_of(options, "network"),
+                    part_of(options, "autoencoder"),
+                    part_of(options, "conditioner"),
+                    part_of(options, "image")};
+  e.check();
+  const std::string parameterization = text_of(part_of(options, "parameterization"), "type");
+  if (parameterization != "eps" && parameterization != "x0" && parameterization != "v")
+    e.refuse(fmt::format("its parameterization is '{}'; latent diffusion has eps, x0 and v", parameterization));
+  const std::string text = fmt::format(
+      "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n{}    parameterization: {}\n    image_size: {}\n"
+      "    channels: {}\n    conditioning_key: {}\n    scale_factor: {}\n    use_ema: False\n{}{}{}",
+      e.noise(options), parameterization, integer_of(e.image, "height") / e.ratio(),
+      text_of(e.stage, "latent_channels").empty() ? text_of(e.image, "channels") : text_of(e.stage, "latent_channels"),
+      text_of(e.conditioner, "type") == "clip_text" ? "crossattn" : "null", e.pixels() ? "1.0" : text_of(e.stage, "scale"),
+      e.unet(below(model.tensors, "network.")), e.first_stage(), e.condition());
+  NamedTensors tensors;
+  for (const auto& [ours, theirs] : {std::pair("network.", "model.diffusion_model."), std::pair("autoencoder.", "first_stage_model."),
+                                     std::pair("conditioner.", "cond_stage_model.transformer.")})
+    for (const NamedTensor& t : below(model.tensors, ours))
+      if (!of_training(t.name)) tensors.push_back({theirs + t.name, t.tensor});
+  for (const auto& [path, bytes] : files) {
+    fs::create_directories(tokenizer);
+    write_file((tokenizer / fs::path(path).filename()).string(), bytes);
+  }
+  write_file(yaml.string(), text);
+  write_safetensors(file.string(), tensors, {{"format", "pt"}});
+  if (text_of(e.conditioner, "type") == "class_label" && number_of(e.conditioner, "dropout") > 0)
+    return {"that the last class is the null one, for cfg"};
+  return {};
+}
+
+}  // namespace brume::io

@@ -1,0 +1,171 @@
+// The round trip brume -> another program's layout -> brume gives the same bits, for each kind of model; names are those of published
+// models; what cannot be exported is said.
+#include "io/export/export.h"
+
+#include <ATen/core/Tensor.h>
+#include <fmt/format.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "diffusion/checkpoint.h"
+#include "diffusion/pipeline.h"
+#include "io/export/diffusers_names.h"
+#include "io/import/diffusers_unet.h"
+#include "io/import/diffusers_vae.h"
+#include "io/model_file.h"
+#include "io/weights.h"
+#include "support/process.h"
+#include "support/refs.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+#include "support/tokenizers.h"
+#include "text/sentencepiece.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+struct Root {
+  ModelOptions model;
+  void declare(Fields& f) { f.section("model", model, "what is exported"); }
+};
+
+/// A model with the weights it begins with, in a file as `brume train` writes it.
+std::string model_file(const TempFolder& folder, const std::string& yaml) {
+  Root root;
+  const Value resolved = read_config(builtins(), parse_yaml("model: " + yaml, "test.yaml"), root);
+  const Pipeline pipeline(root.model, Compute{}, 1);
+  ModelCard card;
+  card.model = *resolved.find("model");
+  card.files = pipeline.files();
+  save_model(folder.file("model.safetensors"), pipeline.weights(), card);
+  return folder.file("model.safetensors");
+}
+
+void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration) {
+  std::map<std::string, at::Tensor> by_name;
+  for (const io::NamedTensor& t : got.tensors) by_name.emplace(t.name, t.tensor);
+  EXPECT_EQ(by_name.size(), wanted.tensors.size());
+  for (const io::NamedTensor& t : wanted.tensors) {
+    const auto at = by_name.find(t.name);
+    ASSERT_NE(at, by_name.end()) << t.name;
+    ASSERT_EQ(at->second.sizes(), t.tensor.sizes()) << t.name;
+    EXPECT_TRUE(at->second.equal(t.tensor)) << t.name;
+  }
+  if (configuration) EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
+}
+
+nlohmann::json json_of(const fs::path& file) {
+  std::ifstream stream(file);
+  return nlohmann::json::parse(stream);
+}
+
+const std::string unet =
+    "network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], heads: 4, zero_init: false";
+const std::string image = "image: {height: 16, width: 16}, ";
+const std::string stage = "channels: 32, multipliers: [1, 2], blocks: 1, latent_channels: 4, scale: 0.5";
+
+class DiffusersRoundTrip : public testing::TestWithParam<std::string> {};
+
+TEST_P(DiffusersRoundTrip, GivesTheSameBits) {
+  const TempFolder folder;
+  const std::string source = model_file(folder, GetParam());
+  const io::Contents model = io::open_model(source);
+  io::export_diffusers(model, source, folder.path() / "out");
+  expect_same(io::open_model((folder.path() / "out").string()), model, true);
+  for (const char* file :
+       {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"})
+    EXPECT_TRUE(fs::exists(folder.path() / "out" / file)) << file;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Export, DiffusersRoundTrip,
+    testing::Values("{" + image + unet + "}, conditioner: {type: class_label, classes: 10}, noise: cosine, parameterization: v}",
+                    "{" + image + unet +
+                        ", attention_order: new, head_channels: 16}, conditioner: {type: class_label, classes: 3, dropout: 0}}",
+                    "{image: {height: 32, width: 32}, " + unet + "}, autoencoder: {type: kl, " + stage + "}, noise: scaled_linear}",
+                    "{image: {height: 32, width: 32}, " + unet + "}, autoencoder: {type: vq, attention_resolutions: [16], codes: 16, " +
+                        stage + "}, noise: angle}"));
+
+// The encoder trained with the network has no class in diffusers: text_encoder/ holds it, and the tokenizer, as brume has them.
+TEST(DiffusersExport, WordsInALatentSpace) {
+  if (!text::sentencepiece_missing().empty()) GTEST_SKIP() << text::sentencepiece_missing();
+  const TempFolder folder;
+  for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
+  const std::string words = "transformer: {depth: [1]}}, conditioner: {type: text, width: 16, depth: 1, heads: 4, length: 8, tokenizer: ";
+  const std::string source = model_file(folder, "{image: {height: 32, width: 32}, " + unet + ", " + words + folder.file("tokenizer.model") +
+                                                    "}, autoencoder: {type: kl, " + stage + "}}");
+  const io::Contents model = io::open_model(source);
+  const std::vector<std::string> notes = io::export_diffusers(model, source, folder.path() / "out");
+  expect_same(io::open_model((folder.path() / "out").string()), model, true);
+  EXPECT_EQ(read_text(folder.path() / "out/text_encoder/tokenizer.model"), small_tokenizers().at("tokenizer.model"));
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(notes[0], "the conditioner 'text', which diffusers has no class for: text_encoder/ holds it and its files as brume has them");
+}
+
+TEST(DiffusersExport, HasTheKeysOfPublishedModels) {
+  const TempFolder folder;
+  const std::string source = model_file(folder, "{" + image + unet + "}, conditioner: {type: class_label, classes: 10}}");
+  io::export_diffusers(io::open_model(source), source, folder.path() / "out");
+  const nlohmann::json config = json_of(folder.path() / "out/unet/config.json"), index = json_of(folder.path() / "out/model_index.json");
+  EXPECT_EQ(index["_class_name"], "DDPMPipeline");
+  EXPECT_EQ(index["unet"], nlohmann::json({"diffusers", "UNet2DModel"}));
+  EXPECT_EQ(config["block_out_channels"], nlohmann::json({32, 64}));
+  EXPECT_EQ(config["down_block_types"], nlohmann::json({"DownBlock2D", "AttnDownBlock2D"}));
+  EXPECT_EQ(config["up_block_types"], nlohmann::json({"AttnUpBlock2D", "UpBlock2D"}));
+  EXPECT_EQ(config["num_class_embeds"], 11);
+  EXPECT_EQ(json_of(folder.path() / "out/scheduler/scheduler_config.json")["beta_schedule"], "linear");
+}
+
+TEST(DiffusersExport, OverwritesNothing) {
+  const TempFolder folder;
+  const std::string source = model_file(folder, "{" + image + unet + "}}");
+  fs::create_directory(folder.path() / "out");
+  EXPECT_EQ(without(error_of([&] { io::export_diffusers(io::open_model(source), source, folder.path() / "out"); }), folder),
+            "out: is there already; an export overwrites nothing");
+}
+
+TEST(DiffusersExport, LeavesNothingHalfWritten) {
+  const TempFolder folder;
+  const std::string source = model_file(folder, "{" + image + unet + ", resampling: residual}}");
+  EXPECT_EQ(without(error_of([&] { io::export_diffusers(io::open_model(source), source, folder.path() / "out"); }), folder),
+            "model.safetensors: network.resampling is residual; the U-Nets of diffusers are given conv");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1) << "the model alone";
+}
+
+// The names against a published layout: what the import makes of tiny_sd goes back to tiny_sd's own names.
+TEST(DiffusersExport, InvertsTheImportOfAPublishedLayout) {
+  BRUME_NEED_REF("pipe/tiny_sd");
+  const io::NamedTensors theirs = io::load_tensors(ref_path("pipe/tiny_sd/unet/diffusion_pytorch_model.safetensors").string());
+  const io::NamedTensors ours = io::read_diffusers_unet(ref_path("pipe/tiny_sd/unet/config.json")).tensors(theirs);
+  expect_same({io::to_diffusers_unet(ours, {.blocks = 1, .heads = 8}), {}}, {theirs, {}}, false);
+  const io::NamedTensors vae = io::load_tensors(ref_path("pipe/tiny_sd/vae/diffusion_pytorch_model.safetensors").string());
+  expect_same({io::to_diffusers_vae(io::from_diffusers_vae(vae), 2), {}}, {vae, {}}, false);
+}
+
+TEST(LdmExport, RoundTripGivesTheSameBits) {
+  BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
+  const TempFolder folder;
+  const io::Imported imported = io::import_model(ref_path("ldm/tiny_ldm.ckpt"),
+                                                 {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
+  const io::Contents model = io::contents_of(imported);
+  Value section = Value::map();
+  section.set("model", imported.options);
+  Root root;
+  io::Contents resolved = model;  // as a model file has it: with every default
+  resolved.metadata["brume.model"] = dump_yaml(*read_config(builtins(), section, root).find("model"));
+  io::export_ldm(resolved, "model", folder.path() / "out.safetensors");
+  expect_same(io::open_model(folder.file("out.safetensors")), model, true);
+}
+
+TEST(LdmExport, SaysWhatItCannotHold) {
+  const TempFolder folder;
+  const std::string source = model_file(folder, "{" + image + unet + "}, noise: angle}");
+  EXPECT_EQ(without(error_of([&] { io::export_ldm(io::open_model(source), source, folder.path() / "out.safetensors"); }), folder),
+            "model.safetensors: its noise schedule is 'angle'; latent diffusion has linear, scaled_linear and cosine");
+  EXPECT_FALSE(fs::exists(folder.path() / "out.yaml"));
+}
+
+}  // namespace
+}  // namespace brume::test
