@@ -25,9 +25,9 @@ namespace {
 namespace fs = std::filesystem;
 
 /// A directory, opened and run as the program does it.
-class Run {
+class Walk {
  public:
-  Run(const std::string& directory, int64_t steps, const std::string& cfg) {
+  Walk(const std::string& directory, int64_t steps, const std::string& cfg) {
     register_builtins(registry_);
     stored_ = open_stored(directory);
     Value root = Value::map();
@@ -103,7 +103,7 @@ class Pipe : public testing::Test {
     std::ofstream(folder_.path() / "model/scheduler/scheduler_config.json") << config.dump();
     return (folder_.path() / "model").string();
   }
-  void expect_image(const Run& run) const {
+  void expect_image(const Walk& run) const {
     expect_close(run.image, wanted("decoded_raw"), 1e-4, "decoded");
     expect_close(in_unit(run.image), wanted("image"), 2e-4, "image");
   }
@@ -114,7 +114,7 @@ class Pipe : public testing::Test {
 
 TEST_F(Pipe, Ddim) {
   open("tiny_sd_ddim5_cfg7.5_seed42");
-  Run run(ref_path("pipe/tiny_sd").string(), 5, "7.5");
+  Walk run(ref_path("pipe/tiny_sd").string(), 5, "7.5");
   run.sample(42, astronaut_);
   ASSERT_EQ(run.x.size(), 5u);
   for (size_t k = 0; k < 5; ++k) expect_close(run.after(k), wanted("latents_steps")[int64_t(k)], 1e-4, fmt::format("latents {}", k));
@@ -125,7 +125,7 @@ TEST_F(Pipe, Ddim) {
 // Its latents are x0 + sigma noise, and begin as noise of spread sigma.
 TEST_F(Pipe, Euler) {
   open("tiny_sd_euler7_seed7");
-  Run run(with_scheduler("tiny_sd_euler7_seed7"), 7, "7.5");
+  Walk run(with_scheduler("tiny_sd_euler7_seed7"), 7, "7.5");
   run.sample(7, astronaut_);
   for (size_t k = 0; k < 7; ++k) expect_close(run.after(k, false), wanted("latents_steps")[int64_t(k)], 1e-4, fmt::format("latents {}", k));
   expect_close(run.first_output(astronaut_), wanted("unet_out_first"), 1e-4, "first output");
@@ -135,7 +135,7 @@ TEST_F(Pipe, Euler) {
 // The first step asks twice: what comes between is Euler's step, the end of the first of seven calls.
 TEST_F(Pipe, Pndm) {
   open("tiny_sd_pndm6_seed7");
-  Run run(with_scheduler("tiny_sd_pndm6_seed7"), 6, "7.5");
+  Walk run(with_scheduler("tiny_sd_pndm6_seed7"), 6, "7.5");
   run.sample(7, astronaut_);
   const double ratio = run.sigmas[1] / run.sigmas[0];
   const Tensor between = (run.x0[0] + (run.x[0] - run.x0[0]) * ratio) * run.signal(run.sigmas[1]);
@@ -148,7 +148,7 @@ TEST_F(Pipe, Pndm) {
 
 TEST_F(Pipe, Ddpm) {
   open("tiny_ddpm_ddpm8_seed0");
-  Run run(ref_path("pipe/tiny_ddpm").string(), 8, "");
+  Walk run(ref_path("pipe/tiny_ddpm").string(), 8, "");
   const std::vector<Annotation> two(2);
   run.sample(0, two);
   for (size_t k = 0; k < 8; ++k) expect_close(run.after(k), wanted("steps")[int64_t(k)], 1e-4, fmt::format("x {}", k));
