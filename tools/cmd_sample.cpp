@@ -1,5 +1,6 @@
 // brume sample CHECKPOINT
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
@@ -104,6 +105,7 @@ struct Recorder {
   const NoiseSchedule& schedule;
   std::vector<std::vector<Tensor>> x, x0;  ///< [step][batch]
   std::vector<double> sigma, t;
+  std::vector<Tensor> end;  ///< [batch]: x at the end
   void add(int64_t first, const Step& step) {
     const size_t i = size_t(step.index);
     if (i >= x.size()) x.resize(i + 1), x0.resize(i + 1);
@@ -176,14 +178,30 @@ void write_strip(const Asked& a, const std::vector<Tensor>& frames) {
   fmt::print("{}\n", a.strip);
 }
 
-void write_record(const Asked& a, const Recorder& recorder, const Tensor& images) {
-  std::vector<Tensor> x = Recorder::joined(recorder.x);
-  x.push_back(images);
-  if (!a.frames.empty()) write_frames(a, x);
-  if (!a.strip.empty()) write_strip(a, x);
+/// What is shown of each step: x, where it is pixels; what the estimates decode to, where it is latents.
+std::vector<Tensor> frames_of(const std::vector<Tensor>& x, const std::vector<Tensor>& x0, const Tensor& images, const Pipeline& pipeline) {
+  if (x.back().sizes() == images.sizes()) return x;
+  const at::NoGradGuard no_grad;
+  std::vector<Tensor> frames;
+  for (const Tensor& latents : x0)
+    frames.push_back(pipeline.autoencoder().decode(latents.to(pipeline.compute().device)).to(at::kFloat).cpu());
+  frames.push_back(images);
+  return frames;
+}
+
+void write_record(const Asked& a, const Recorder& recorder, const Tensor& images, const Pipeline& pipeline) {
+  std::vector<Tensor> x = Recorder::joined(recorder.x), x0 = Recorder::joined(recorder.x0);
+  const bool pixels = x.front().sizes() == images.sizes();
+  x.push_back(pixels ? images : at::cat(recorder.end));
+  if (!a.frames.empty() || !a.strip.empty()) {
+    const std::vector<Tensor> frames = frames_of(x, x0, images, pipeline);
+    if (!a.frames.empty()) write_frames(a, frames);
+    if (!a.strip.empty()) write_strip(a, frames);
+  }
   if (a.trajectory.empty()) return;
   io::write_safetensors(a.trajectory, {{"x", at::stack(x)},
-                                       {"x0", at::stack(Recorder::joined(recorder.x0))},
+                                       {"x0", at::stack(x0)},
+                                       {"image", images},
                                        {"sigma", at::tensor(recorder.sigma)},
                                        {"t", at::tensor(recorder.t)}});
   fmt::print("{}\n", a.trajectory);
@@ -211,7 +229,8 @@ int sample(Program& program, const Asked& a) {
   if (record && config.sample.sampler->own_steps())
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
-  Recorder recorder{*config.model.noise, {}, {}, {}, {}};
+  Recorder recorder{*config.model.noise, {}, {}, {}, {}, {}};
+  if (record) request.ended = [&](const Tensor& x) { recorder.end.push_back(x.to(at::kFloat).cpu()); };
   std::optional<Progress> progress;
   request.observer = [&](int64_t first, const Step& step) {
     if (record) recorder.add(first, step);
@@ -224,7 +243,7 @@ int sample(Program& program, const Asked& a) {
   const Tensor images = pipeline->sample(request, config.sample);
   if (progress) progress->finish();
   write_images(a, config, images, request.images, names);
-  if (record) write_record(a, recorder, images);
+  if (record) write_record(a, recorder, images, *pipeline);
   return 0;
 }
 
@@ -258,7 +277,8 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   command->add_option("--frames", a->frames, "every step: FILE.png = one animated picture (APNG), else a directory");
   command->add_option("--strip", a->strip, "a picture of the way from noise to image")->type_name("FILE.png");
   command->add_option("--noise", a->noise, "initial noise N(0, 1) [count, C, H, W] from a safetensors file")->type_name("FILE");
-  command->add_option("--trajectory", a->trajectory, "every step's x (network's frame), x0, sigma and t as safetensors")->type_name("FILE");
+  command->add_option("--trajectory", a->trajectory, "every step's x (network's frame), x0, sigma, t and the image as safetensors")
+      ->type_name("FILE");
   a->settings.add_to(*command);
   command->callback([&program, &code, a] {
     a->settings.inpaint = !a->mask.empty();

@@ -121,11 +121,10 @@ SampleSource::SampleSource(std::string path) : path_(std::move(path)), yaml_(pat
     root_ = load_yaml(path_);
     return;
   }
-  const ModelCard card = read_card(path_);
+  stored_ = open_stored(path_);
   root_ = Value::map();
-  root_.set("model", card.model);
-  root_.set("sample", card.sample);
-  plugins_ = card.plugins;
+  root_.set("model", stored_.card.model);
+  root_.set("sample", stored_.card.sample);
 }
 
 Config SampleSource::configuration(Program& program, const SampleSettings& s) const {
@@ -141,10 +140,10 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   set("sample.tile", "--tile", s.tile);
   s.overrides.apply(root);
   set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
-  Config config = read_stored_configuration(program.registry, root, path_, plugins_);
+  Config config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
   if (s.inpaint && config.model.conditioner && !knows_masks(config.model)) {  // else the network is told what is to be made anew
     guidance_or_new(root, "inpaint");
-    config = read_stored_configuration(program.registry, root, path_, plugins_);
+    config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
   }
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
   if (config.autoencoder)
@@ -166,11 +165,10 @@ std::vector<std::pair<std::string, SampleOptions>> SampleSource::runs(Program& p
 
 std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Config& config) const {
   const Compute compute = resolve_compute(config.compute);
-  const Files stored = yaml_ ? Files() : load_files(path_);
   const ModelFiles models(program.registry, compute, std::filesystem::path(path_).parent_path());
-  auto pipeline = std::make_unique<Pipeline>(config.model, compute, 0, yaml_ ? nullptr : &stored, models);
+  auto pipeline = std::make_unique<Pipeline>(config.model, compute, 0, yaml_ ? nullptr : &stored_.card.files, models);
   if (!yaml_)
-    load_model(path_, pipeline->weights());
+    pipeline->take(path_, stored_.tensors);
   else if (!pipeline->weightless())
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path_));
   pipeline->freeze();

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "diffusion/checkpoint.h"
 #include "diffusion/classifier_pipeline.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
@@ -24,7 +25,7 @@ struct SampleSettings {
 
 class SampleSource {
  public:
-  /// `path`: model.safetensors, or a YAML file. Throws ConfigError where it is neither, and where it is a classifier.
+  /// `path`: model.safetensors, a YAML file, or a model of another program (io/import/import.h). Throws ConfigError where it is neither, and where it is a classifier.
   explicit SampleSource(std::string path);
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
@@ -40,7 +41,7 @@ class SampleSource {
   std::string path_;
   bool yaml_;
   Value root_;
-  std::vector<std::string> plugins_;
+  StoredModel stored_;  ///< of a checkpoint
 };
 
 /// How far a run has come, in image steps (images times `steps`), `step` being one of the batch of `batch` images from `first` on.

@@ -31,14 +31,15 @@ int64_t number(const std::string& text, const std::string& key, const std::strin
 }
 
 /// The metadata of a file that some brume wrote, of a layout that this one reads.
-Metadata read_metadata(const std::string& path) {
-  Metadata metadata = io::open_model(path).metadata;
+Metadata checked(Metadata metadata, const std::string& path) {
   const int64_t format = number(required(metadata, "brume.format", path), "brume.format", path);
   if (format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in model format {}; this is brume {}, which reads up to format {}", path,
                                   metadata["brume.version"], format, BRUME_VERSION, model_format));
   return metadata;
 }
+
+Metadata read_metadata(const std::string& path) { return checked(io::open_model(path).metadata, path); }
 
 /// What every model file has.
 ModelCard& read_common(ModelCard& card, const Metadata& metadata, const std::string& path) {
@@ -73,8 +74,9 @@ void save_model(const std::string& path, const std::vector<Weight>& weights, con
   io::write_safetensors(path, tensors, metadata);
 }
 
-ModelCard read_card(const std::string& path) {
-  Metadata metadata = read_metadata(path);
+namespace {
+
+ModelCard card_of(Metadata metadata, const std::string& path) {
   if (metadata.contains("brume.classifier"))
     throw ConfigError(fmt::format("{}: is a classifier, not a diffusion model; `brume evaluate` is for it", path));
   if (metadata.contains("brume.autoencoder"))
@@ -86,6 +88,17 @@ ModelCard read_card(const std::string& path) {
   card.model = parse_yaml(required(metadata, "brume.model", path), path + " (model)");
   card.sample = parse_yaml(metadata["brume.sample"], path + " (sample)");
   return read_common(card, metadata, path);
+}
+
+}  // namespace
+
+ModelCard read_card(const std::string& path) { return card_of(read_metadata(path), path); }
+
+StoredModel open_stored(const std::string& path) {
+  io::Contents contents = io::open_model(path);
+  StoredModel model{card_of(checked(std::move(contents.metadata), path), path), std::move(contents.tensors)};
+  model.card.files = files_in(model.tensors);
+  return model;
 }
 
 ModelCard read_classifier_card(const std::string& path) {

@@ -26,6 +26,14 @@ struct ModelCard {
 /// Writes `weights` (float32, as they are) and the card, atomically.
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card);
 
+/// A diffusion model as it is stored, opened once: a foreign one is imported by that.
+struct StoredModel {
+  ModelCard card;            ///< with its files
+  io::NamedTensors tensors;  ///< views of the file
+};
+/// Throws ConfigError as read_card does.
+StoredModel open_stored(const std::string& path);
+
 /// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or a classifier.
 ModelCard read_card(const std::string& path);
 /// The same for a classifier.

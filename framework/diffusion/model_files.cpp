@@ -41,10 +41,9 @@ Options read_section(const Registry& registry, const char* name, const Value& se
 /// A denoiser with the model it belongs to.
 class Frozen final : public Denoiser {
  public:
-  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file)
-      : stored_(load_files(file)), pipeline_(options, compute, 0, &stored_) {
-    load_model(file, pipeline_.weights());
-    pipeline_.freeze();
+  Frozen(const ModelOptions& options, const Compute& compute, const std::string& file, const StoredModel& stored)
+      : pipeline_(options, compute, 0, &stored.card.files) {
+    pipeline_.take(file, stored.tensors);
     denoiser_ = pipeline_.denoiser();
   }
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
@@ -53,7 +52,6 @@ class Frozen final : public Denoiser {
   const Pipeline& pipeline() const { return pipeline_; }
 
  private:
-  Files stored_;
   Pipeline pipeline_;
   std::shared_ptr<const Denoiser> denoiser_;
 };
@@ -123,9 +121,9 @@ OtherModel ModelFiles::model(const std::string& path) const {
   const std::string file = find(path);
   const std::lock_guard lock(mutex_);
   if (const auto it = models_.find(file); it != models_.end()) return it->second;
-  const ModelCard card = read_card(file);
-  const auto options = read_section<ModelOptions>(registry_, "model", card.model, file, card.plugins);
-  const auto frozen = std::make_shared<const Frozen>(options, compute_, file);
+  const StoredModel stored = open_stored(file);
+  const auto options = read_section<ModelOptions>(registry_, "model", stored.card.model, file, stored.card.plugins);
+  const auto frozen = std::make_shared<const Frozen>(options, compute_, file, stored);
   return models_[file] = {frozen, options.noise, frozen->pipeline().latent(), options.controls().classes, options.controls().has_null};
 }
 

@@ -93,6 +93,11 @@ void SampleOptions::declare(Fields& f) {
            "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
            "which stochastic samplers converge as steps grow",
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
+  f.choice("start", start,
+           "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
+           {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});
+  f.choice("told_time", told, "where a step falls between two training times: that, the nearest, or the one below (diffusers' DPM-Solvers)",
+           {{"exact", ToldTime::exact}, {"nearest", ToldTime::nearest}, {"below", ToldTime::below}});
   f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
           within(0, 65536));
 }

@@ -65,12 +65,19 @@ struct AutoencoderOptions {
 
 enum class NoiseOrder { per_image, batch, brownian };
 
+/// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
+enum class StartStd { schedule, sigma };
+/// What a network is told where a step falls between two training times.
+enum class ToldTime { exact, nearest, below };
+
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;
   std::shared_ptr<const Spacing> spacing;
   int64_t steps = 50;
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
+  StartStd start = StartStd::schedule;
+  ToldTime told = ToldTime::exact;
   int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.

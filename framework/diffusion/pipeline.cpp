@@ -10,8 +10,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "diffusion/tiling.h"
+#include "io/weights.h"
+#include "nn/layers.h"
 
 namespace brume {
 namespace {
@@ -39,9 +42,9 @@ void set_guides(Condition& condition, const Tensor& labels, const Tensor& known,
 /// D(x) = c_skip x + c_out F(c_in x, c_noise): the only place between the sigma frame and the network's own.
 class Pipeline::NetworkDenoiser final : public Denoiser {
  public:
-  explicit NetworkDenoiser(const Pipeline& p) : p_(p) {}
+  NetworkDenoiser(const Pipeline& p, ToldTime told) : p_(p), told_(told) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type());
+    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type(), told_);
     const Parameterization& q = *p_.options_.parameterization;
     const double skip = q.c_skip(sigma);
     Estimate d;
@@ -52,6 +55,7 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
 
  private:
   const Pipeline& p_;
+  ToldTime told_;
 };
 
 class Pipeline::Trainable final : public TrainableModel {
@@ -72,6 +76,7 @@ class Pipeline::Trainable final : public TrainableModel {
 Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, const Files* stored, const ModelSource& models)
     : options_(options), compute_(compute) {
   options_.check();
+  const nn::WeightsFollow follow(stored != nullptr);
   autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2), stored, &models, compute_.dtype});
   network_ = options_.network.make(options_.network_context(latent(), mix_seed(seed, 3)));
   encoder_ = options_.conditioner->encoder({mix_seed(seed, 4), stored});
@@ -94,24 +99,43 @@ void Pipeline::freeze() {
   }
 }
 
+void Pipeline::take(const std::string& source, const io::NamedTensors& tensors) {
+  const at::NoGradGuard no_grad;
+  std::vector<Weight> all = weights();
+  const std::vector<Tensor> found = fitting(source, tensors, all);
+  for (size_t i = 0; i < all.size(); ++i) {
+    Tensor& target = all[i].tensor;
+    const at::ScalarType type = all[i].trainable ? compute_.dtype : target.scalar_type();
+    target.set_requires_grad(false);
+    target.set_data(found[i].to(target.device(), type, false, true).contiguous(target.suggest_memory_format()));
+  }
+}
+
+double Pipeline::told(double sigma, ToldTime rounding) const {
+  const double c_noise = noise_quantity(network_->quantity(), sigma, *options_.noise);
+  if (rounding == ToldTime::exact || network_->quantity() != NoiseQuantity::timestep) return c_noise;
+  constexpr double slack = 1e-6;  // a training time stays itself
+  return rounding == ToldTime::nearest ? std::nearbyint(c_noise) : std::floor(c_noise + slack);
+}
+
 TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition,
-                                          at::Generator* dropout, at::ScalarType as) const {
-  std::vector<float> scale, told;
+                                          at::Generator* dropout, at::ScalarType as, ToldTime rounding) const {
+  std::vector<float> scale, c_noise;
   for (const double s : sigmas) {
     scale.push_back(float(options_.parameterization->c_in(s, *options_.noise)));
-    told.push_back(float(noise_quantity(network_->quantity(), s, *options_.noise)));
+    c_noise.push_back(float(told(s, rounding)));
   }
   std::vector<int64_t> shape(size_t(x.dim()), 1);
   shape[0] = x.size(0);
   const bool same = std::all_of(scale.begin(), scale.end(), [&](float s) { return s == scale.front(); });
   const double c_in = options_.parameterization->c_in(sigmas.front(), *options_.noise);
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
-  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(told).to(x.device()), condition, dropout).to(as);
+  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(c_noise).to(x.device()), condition, dropout).to(as);
   if (options_.variance == LearnedVariance::none) return {out, {}};
   return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
 }
 
-std::shared_ptr<const Denoiser> Pipeline::denoiser() const { return std::make_shared<NetworkDenoiser>(*this); }
+std::shared_ptr<const Denoiser> Pipeline::denoiser(ToldTime told) const { return std::make_shared<NetworkDenoiser>(*this, told); }
 
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
   return guided(options, models, latent());
@@ -120,7 +144,7 @@ std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, c
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const {
   options.check(options_);
   const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent};
-  std::shared_ptr<const Denoiser> denoiser = this->denoiser();
+  std::shared_ptr<const Denoiser> denoiser = this->denoiser(options.told);
   for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
   return denoiser;
 }
@@ -208,9 +232,9 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
 
 /// noise: N(0, 1). Without an image, x is noise of the schedule's starting spread; from one, z + sigma noise, but for what a mask wants
 /// anew of a run of all steps.
-Tensor Pipeline::initial(const Start& start, Tensor noise, int64_t first) const {
+Tensor Pipeline::initial(const Start& start, Tensor noise, int64_t first, StartStd spread) const {
   const double sigma = start.sigmas.front();
-  const Tensor fresh = noise * options_.noise->start_std(sigma);
+  const Tensor fresh = noise * (spread == StartStd::sigma ? sigma : options_.noise->start_std(sigma));
   if (!start.known.defined()) return fresh;
   const int64_t n = noise.size(0);
   const Tensor noised = Start::rows(start.known, first, n) + noise * sigma;
@@ -256,10 +280,12 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     const Tensor like = at::empty({n, z.channels, z.height, z.width}, at::TensorOptions().dtype(at::kFloat).device(compute_.device));
     Tensor x = request.initial_noise.defined() ? request.initial_noise.narrow(0, first, n).to(like.options())
                                                : noise->draw(like, start.sigmas[0], start.sigmas[0]);
-    x = initial(start, x, first);
+    x = initial(start, x, first, options.start);
     Run run{condition, *noise, {}, options_.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
+    if (const double last = start.sigmas.back(); last > 0) x = x * options_.noise->signal(last);  // a first stage knows the network's frame
+    if (request.ended) request.ended(x);
     const Tensor decoded = options.tile > 0 ? decode_tiled(*autoencoder_, x, image, {options.tile}) : autoencoder_->decode(x);
     images.push_back(decoded.to(at::kFloat).cpu());
   }

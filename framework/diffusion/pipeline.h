@@ -7,6 +7,7 @@
 #include "core/objective.h"
 #include "diffusion/compute.h"
 #include "diffusion/options.h"
+#include "io/tensors.h"
 
 namespace brume {
 
@@ -26,6 +27,8 @@ struct SampleRequest {
   Tensor mask;          ///< [1 or count, 1, H, W] in [0, 1], 1 = to be made anew: for the guidance `inpaint`; needs an image
   /// Called once a step of a batch, before x moves on: `first` is the index of the batch's first image. False cancels.
   std::function<bool(int64_t first, const Step&)> observer;
+  /// Called with what a batch has come to, [B, C, H, W] in the network's frame, before it is decoded.
+  std::function<void(const Tensor& x)> ended;
 };
 
 /// Owns the parts of a model. `const` use is safe from several threads.
@@ -39,7 +42,7 @@ class Pipeline {
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
   /// The denoiser of this model, unguided. It lives as long as the pipeline.
-  std::shared_ptr<const Denoiser> denoiser() const;
+  std::shared_ptr<const Denoiser> denoiser(ToldTime told = ToldTime::exact) const;
   /// The denoiser with its guidances, which find their own models in `models`. Throws ConfigError where one cannot be had.
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models) const;
   /// The names of the classes an image can be asked to be: the model's, or those that a guidance knows; numbers where they have
@@ -61,6 +64,9 @@ class Pipeline {
 
   /// All weights of the model, "network.…", "conditioner.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
+  /// Takes the weights of a checkpoint, for a model that is not trained any more: each is converted once, to the compute dtype, and
+  /// freeze() has nothing left to do. Throws ConfigError as load_weights does; `source` names them there.
+  void take(const std::string& source, const io::NamedTensors& tensors);
   /// The files it was made from, which a checkpoint keeps.
   Files files() const { return encoder_->files(); }
   /// Casts the weights to the compute dtype, once: for a model that is not trained any more.
@@ -84,10 +90,12 @@ class Pipeline {
   Condition condition_of(const SampleRequest& request, const Start& start, int64_t first, int64_t n) const;
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const;
   Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
-  Tensor initial(const Start& start, Tensor noise, int64_t first) const;
+  Tensor initial(const Start& start, Tensor noise, int64_t first, StartStd spread) const;
+  /// What the network is told of sigma.
+  double told(double sigma, ToldTime rounding) const;
   /// F and the variance, in the dtype `as`.
   TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
-                                  at::ScalarType as) const;
+                                  at::ScalarType as, ToldTime rounding = ToldTime::exact) const;
 
   ModelOptions options_;
   Compute compute_;

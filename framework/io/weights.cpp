@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "config/errors.h"
+#include "config/suggest.h"
 #include "io/import/import.h"
 #include "io/model_file.h"
 
@@ -17,40 +18,55 @@ namespace brume {
 
 void load_weights(const std::string& path, const std::vector<Weight>& weights) { load_weights(path, io::load_tensors(path), weights); }
 
-void load_weights(const std::string& source, const io::NamedTensors& file, const std::vector<Weight>& weights) {
-  const at::NoGradGuard no_grad;
+namespace {
+
+/// "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", where one is near.
+std::string nearest(const std::string& name, const std::vector<std::string>& others) {
+  const std::string near = others.size() > 2000 ? "" : closest(name, others);
+  return near.empty() ? "" : fmt::format("; the nearest that has no place is '{}'", near);
+}
+
+}  // namespace
+
+std::vector<at::Tensor> fitting(const std::string& source, const io::NamedTensors& file, const std::vector<Weight>& weights) {
   std::unordered_map<std::string, const Tensor*> by_name;
   for (const io::NamedTensor& t : file) by_name.emplace(t.name, &t.tensor);
-  std::vector<Problem> problems;
   std::unordered_set<std::string> wanted;
+  for (const Weight& w : weights) wanted.insert(w.name);
+  std::vector<std::string> unknown;
+  for (const io::NamedTensor& t : file)
+    if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name)) unknown.push_back(t.name);
+
+  constexpr size_t told = 10;  // with the nearest names, which cost time
+  std::vector<Problem> problems;
   const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", source, text)}); };
+  std::vector<at::Tensor> found;
   for (const Weight& w : weights) {
-    wanted.insert(w.name);
     const auto it = by_name.find(w.name);
     if (it == by_name.end())
-      problem(fmt::format("lacks the tensor '{}' [{}]", w.name, fmt::join(w.tensor.sizes(), ", ")));
+      problem(fmt::format("lacks the tensor '{}' [{}]{}", w.name, fmt::join(w.tensor.sizes(), ", "),
+                          problems.size() < told ? nearest(w.name, unknown) : ""));
     else if (it->second->sizes() != w.tensor.sizes())
       problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
                           fmt::join(w.tensor.sizes(), ", ")));
+    else
+      found.push_back(*it->second);
   }
-  for (const io::NamedTensor& t : file)
-    if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name))
-      problem(fmt::format("has a tensor '{}' that the model does not", t.name));
-  if (problems.size() > 10) {
-    const size_t more = problems.size() - 10;
-    problems.resize(10);
-    problem(fmt::format("and {} more tensors do not fit", more));
-  }
+  for (const std::string& name : unknown) problem(fmt::format("has a tensor '{}' that the model does not", name));
   if (!problems.empty()) throw ConfigError(std::move(problems));
-  for (const Weight& w : weights) {
-    Tensor target = w.tensor;
-    target.copy_(*by_name[w.name]);
+  return found;
+}
+
+void load_weights(const std::string& source, const io::NamedTensors& file, const std::vector<Weight>& weights) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> found = fitting(source, file, weights);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Tensor target = weights[i].tensor;
+    target.copy_(found[i]);
   }
 }
 
-void load_model(const std::string& path, const std::vector<Weight>& weights) {
-  load_weights(path, io::open_model(path).tensors, weights);
-}
+void load_model(const std::string& path, const std::vector<Weight>& weights) { load_weights(path, io::open_model(path).tensors, weights); }
 
 Files load_files(const std::string& path) { return files_in(io::open_model(path).tensors); }
 

@@ -6,9 +6,11 @@
 
 namespace brume::nn {
 
-AttentionBlock::AttentionBlock(const Builder& build, int64_t channels, int64_t heads, QkvOrder order, int64_t groups, bool zero_init)
+AttentionBlock::AttentionBlock(const Builder& build, int64_t channels, int64_t heads, QkvOrder order, int64_t groups, bool zero_init,
+                               double eps)
     : heads_(heads), order_(order) {
   norm_ = build.group_norm("norm", channels, groups);
+  norm_.eps = eps;
   qkv_ = build.conv1x1("qkv", channels, 3 * channels);
   out_ = build.conv1x1("proj_out", channels, channels);
   if (zero_init) out_ = zeroed(out_);

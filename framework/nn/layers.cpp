@@ -27,6 +27,14 @@ Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, weigh
 
 Tensor Embedding::operator()(const Tensor& ids) const { return weight.index_select(0, ids); }
 
+namespace {
+thread_local bool weights_follow = false;
+}
+
+WeightsFollow::WeightsFollow(bool follow) : before_(weights_follow) { weights_follow = weights_follow || follow; }
+WeightsFollow::~WeightsFollow() { weights_follow = before_; }
+bool WeightsFollow::now() { return weights_follow; }
+
 struct Builder::Store {
   at::Generator random;
   std::vector<Weight> weights;
@@ -49,14 +57,17 @@ Tensor Builder::add(const std::string& name, Tensor value, bool trainable) const
 }
 
 Tensor Builder::uniform(std::vector<int64_t> shape, double bound) const {
-  return at::empty(shape, at::kFloat).uniform_(-bound, bound, store_->random);
+  const Tensor value = at::empty(shape, at::kFloat);
+  return weights_follow ? value : value.uniform_(-bound, bound, store_->random);
 }
 
 Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride, bool bias) const {
   const double bound = 1 / std::sqrt(double(in * kernel * kernel));
   const Builder part = (*this)[name];
   // Channels last, as the images are: oneDNN would turn them at every call.
-  const Tensor weight = uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
+  const Tensor weight = weights_follow
+                            ? at::empty({out, in, kernel, kernel}, at::TensorOptions().dtype(at::kFloat), at::MemoryFormat::ChannelsLast)
+                            : uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
   Conv2d conv{part.add("weight", weight), {}, stride, kernel / 2};
   if (bias) conv.bias = part.add("bias", uniform({out}, bound));
   return conv;
@@ -88,11 +99,13 @@ GroupNorm Builder::group_norm(const std::string& name, int64_t channels, int64_t
 }
 
 Embedding Builder::embedding(const std::string& name, int64_t rows, int64_t width) const {
-  return {(*this)[name].add("weight", at::randn({rows, width}, store_->random, at::TensorOptions().dtype(at::kFloat)))};
+  return {(*this)[name].normal("weight", {rows, width}, 1)};
 }
 
 Tensor Builder::normal(const std::string& name, std::vector<int64_t> shape, double std) const {
-  return add(name, at::randn(shape, store_->random, at::TensorOptions().dtype(at::kFloat)).mul_(std));
+  if (weights_follow) return add(name, at::empty(shape, at::kFloat));
+  const Tensor value = at::randn(shape, store_->random, at::TensorOptions().dtype(at::kFloat));
+  return add(name, std == 1 ? value : value.mul_(std));
 }
 
 Tensor Builder::buffer(const std::string& name, Tensor value) const { return add(name, std::move(value), false); }

@@ -12,6 +12,7 @@ ResBlock::ResBlock(const Builder& build, const ResBlockOptions& o) : o_(o) {
   embed_ = build.linear("emb_layers.1", o.embedding, o.scale_shift ? 2 * o.out : o.out);
   out_norm_ = build.group_norm("out_layers.0", o.out, o.groups);
   out_conv_ = build.conv2d("out_layers.3", o.out, o.out, 3);
+  in_norm_.eps = out_norm_.eps = o.eps;
   if (o.zero_init) out_conv_ = zeroed(out_conv_);
   if (o.in != o.out) skip_ = build.conv2d("skip_connection", o.in, o.out, 1);
 }

@@ -14,6 +14,7 @@ struct ResBlockOptions {
   double dropout = 0;
   int64_t groups = 32;
   bool zero_init = true;
+  double eps = 1e-5;  ///< of the norms
 };
 
 /// h = conv(silu(norm(x))) at the new resolution, modulated by the embedding; out = skip(x) + conv(dropout(silu(norm(h)))).

@@ -1,5 +1,6 @@
 #include "nn/unet_stages.h"
 
+#include <ATen/ops/constant_pad_nd.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -34,6 +35,11 @@ void UnetOptions::declare(Fields& f, bool way_up) {
            {{"conv", Resampling::conv}, {"pool", Resampling::pool}, {"residual", Resampling::residual}});
   f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
   f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
+  f.field("norm_eps", norm_eps, "epsilon of the group norms (1e-6 in the models of DDPM's authors); spatial transformers have their own",
+          more_than(0));
+  f.choice("downsample_padding", pad_below,
+           "of strided convolutions: one pixel all around, or below and to the right only (the models of DDPM's authors)",
+           {{"around", false}, {"below", true}});
   f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
   if (way_up)
     f.section("transformer", transformer,
@@ -88,6 +94,7 @@ Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropo
   if (resample) h = (*resample)(h, embedding, dropout);
   if (pool == Resample::up) h = upsample(h);
   if (pool == Resample::down) h = downsample(h);
+  if (pad_below) h = at::constant_pad_nd(h, {0, 1, 0, 1});
   if (pool_conv) h = (*pool_conv)(h);
   return h;
 }
@@ -104,7 +111,7 @@ Tensor LevelEmbedding::operator()(const Tensor& c_noise, at::ScalarType dtype) c
 }
 
 ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample) {
-  return ResBlock(build, {in, out, o.embedding(), o.scale_shift, resample, o.dropout, o.groups, o.zero_init});
+  return ResBlock(build, {in, out, o.embedding(), o.scale_shift, resample, o.dropout, o.groups, o.zero_init, o.norm_eps});
 }
 
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
@@ -114,7 +121,7 @@ void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, co
     stage.transformer.emplace(build,
                               TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init});
   } else {
-    stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init);
+    stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init, o.norm_eps);
   }
 }
 
@@ -125,6 +132,8 @@ void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int
   } else if (o.resampling == Resampling::conv) {
     if (up) stage.pool = way;
     stage.pool_conv = up ? build.conv2d("conv", channels, channels, 3) : build.conv2d("op", channels, channels, 3, 2);
+    stage.pad_below = !up && o.pad_below;
+    if (stage.pad_below) stage.pool_conv->padding = 0;
   } else {
     stage.pool = way;
   }

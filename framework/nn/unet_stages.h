@@ -38,6 +38,8 @@ struct UnetOptions {
   Resampling resampling = Resampling::conv;
   double dropout = 0;
   int64_t groups = 32;
+  double norm_eps = 1e-5;
+  bool pad_below = false;                      ///< strided convolutions
   std::optional<UnetTransformer> transformer;  ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
@@ -61,6 +63,7 @@ struct Stage {
   std::optional<SpatialTransformer> transformer;
   std::optional<ResBlock> resample;
   Resample pool = Resample::none;  ///< before pool_conv
+  bool pad_below = false;          ///< one row and column, below and to the right, before pool_conv
   std::optional<Conv2d> pool_conv;
 
   bool attends() const { return attention || transformer; }

@@ -32,15 +32,25 @@ SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
   return {lo, hi};
 }
 
+void EndsOf::declare(Fields& f) { f.field("spacing", spacing, "the one whose first and last step these are", "leading"); }
+
 void SigmaGrid::declare(Fields& f) {
   range.declare(f);
+  f.section("ends_of", ends_of,
+            "where sigma_min and sigma_max do not say them, the ends of the steps of another spacing, not the schedule's");
   declare_inclusive(f, inclusive);
   declare_final(f, final_sigma);
 }
 
 std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t steps,
                                       const std::function<double(double, double, double)>& level) const {
-  const auto [lo, hi] = range.of(schedule);
+  SigmaRange within = range;
+  if (ends_of) {
+    const std::vector<double> other = ends_of->spacing->sigmas(schedule, steps);
+    within.sigma_max = range.sigma_max.value_or(other.front());
+    within.sigma_min = range.sigma_min.value_or(other[size_t(steps) - 1]);
+  }
+  const auto [lo, hi] = within.of(schedule);
   std::vector<double> sigmas;
   for (const double r : linspace(1, 0, steps + !inclusive)) sigmas.push_back(level(r, lo, hi));
   if (!inclusive) sigmas.pop_back();

@@ -1,11 +1,13 @@
 #pragma once
 // What the spacings that choose training times share.
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "config/fields.h"
 #include "core/noise_schedule.h"
+#include "core/spacing.h"
 
 namespace brume {
 
@@ -28,9 +30,16 @@ struct SigmaRange {
   Ends of(const NoiseSchedule& schedule) const;
 };
 
+/// Ends of a grid that are those of another spacing's steps.
+struct EndsOf {
+  std::shared_ptr<const Spacing> spacing;
+  void declare(Fields& f);
+};
+
 /// A grid in sigma: its ends, whether the lowest is a step, where the run ends.
 struct SigmaGrid {
   SigmaRange range;
+  std::optional<EndsOf> ends_of;
   bool inclusive = true;
   FinalSigma final_sigma = FinalSigma::zero;
   void declare(Fields& f);

@@ -44,6 +44,7 @@ class UnetEncoder final : public Classifier {
     for (nn::Stage& stage : nn::unet_middle(build_["middle_block"], o, channels)) stages_.push_back(std::move(stage));
     const nn::Builder out = build_["out"];
     norm_ = out.group_norm("0", channels, o.groups);
+    norm_.eps = o.norm_eps;
     if (o.pooling == Pooling::attention) {
       pool_.emplace(out["2"], channels, down.height * (c.input.width >> halvings), o.heads_of(channels, false));
       last_ = out["2"].conv1x1("c_proj", channels, c.classes);

@@ -1,11 +1,12 @@
 // Sinusoidal features (Vaswani et al. 2017, sec. 3.5; Ho et al. 2020), the timestep embedding of DDPM, ADM and latent diffusion.
 //
-//   features(c) = [cos(c scale f_i), sin(c scale f_i)],   f_i = max_period^(-i / half),   i = 0 ... half-1
+//   features(c) = [cos(c scale f_i), sin(c scale f_i)],   f_i = max_period^(-i / (half - shift)),   i = 0 ... half-1
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "config/registry.h"
@@ -20,6 +21,7 @@ class Sinusoidal final : public NoiseEmbedding {
   struct Options {
     NoiseQuantity input = NoiseQuantity::timestep;
     double scale = 1, max_period = 10000;
+    int64_t shift = 0;
     bool sin_first = false;
     void declare(Fields& f) {
       f.choice("input", input, "what the network is told",
@@ -29,6 +31,7 @@ class Sinusoidal final : public NoiseEmbedding {
                 {"quarter_log", NoiseQuantity::quarter_log}});
       f.field("scale", scale, "multiplies the input (1000 suits a variance or a continuous time in [0, 1])", more_than(0));
       f.field("max_period", max_period, "the longest wavelength is 2 pi times this", more_than(1));
+      f.field("shift", shift, "1: the last frequency is 1 / max_period itself (DDPM's authors, Transformers)", within(0, 1));
       f.field("sin_first", sin_first, "[sin, cos] instead of [cos, sin]");
     }
   };
@@ -38,7 +41,7 @@ class Sinusoidal final : public NoiseEmbedding {
 
   Tensor frequencies(int64_t width, at::Generator&) const override {
     const int64_t half = width / 2;
-    return (at::arange(half, at::kFloat) * (-std::log(o_.max_period) / double(half))).exp();
+    return (at::arange(half, at::kFloat) * (-std::log(o_.max_period) / double(std::max<int64_t>(1, half - o_.shift)))).exp();
   }
   Tensor features(const Tensor& c_noise, const Tensor& frequencies) const override {
     const auto [cosines, sines] = cos_sin((c_noise * o_.scale).unsqueeze(1) * frequencies.unsqueeze(0));

@@ -99,6 +99,7 @@ class Unet final : public Network {
       height *= 2;
     }
     out_norm_ = build_["out"].group_norm("0", channels, o_.groups);
+    out_norm_.eps = o_.norm_eps;
     out_conv_ = build_["out"].conv2d("2", channels, out_channels, 3);
     if (o_.zero_init) out_conv_ = nn::zeroed(out_conv_);
   }
