@@ -31,6 +31,7 @@ void add_list(CLI::App& app, Program& program, int& code);
 void add_describe(CLI::App& app, Program& program, int& code);
 void add_check(CLI::App& app, Program& program, int& code);
 void add_inspect(CLI::App& app, Program& program, int& code);
+void add_import(CLI::App& app, Program& program, int& code);
 void add_new(CLI::App& app, Program& program, int& code);
 void add_bench(CLI::App& app, Program& program, int& code);
 void add_schema(CLI::App& app, Program& program, int& code);

@@ -5,71 +5,25 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
 #include "config/errors.h"
+#include "io/import/diffusers_config.h"
 
 namespace brume::io {
 namespace {
 
-using nlohmann::json;
-
-/// The config's values, with diffusers' defaults where it is silent (null counts as silent), and what cannot be had.
-class Config {
- public:
-  Config(json values, std::string file) : values_(std::move(values)), file_(std::move(file)) {}
-
-  template <class T>
-  T get(const char* key, T fallback) const try {
-    const auto at = values_.find(key);
-    return at == values_.end() || at->is_null() ? fallback : at->template get<T>();
-  } catch (const json::exception&) {
-    throw ConfigError(fmt::format("{}: {} is {}, which is not what diffusers writes there", file_, key, values_[key].dump()));
-  }
-  /// One number for all levels, or one each.
-  std::vector<int64_t> each(const char* key, size_t levels, int64_t fallback) const {
-    const auto at = values_.find(key);
-    if (at == values_.end() || !at->is_array()) return std::vector<int64_t>(levels, get<int64_t>(key, fallback));
-    const auto list = get<std::vector<int64_t>>(key, {});
-    if (list.size() != levels) refuse(key, fmt::format("a list of {}", levels));
-    return list;
-  }
-  /// The value must be `wanted`, or absent.
-  template <class T>
-  void only(const char* key, const T& wanted) const {
-    if (get<T>(key, wanted) != wanted) refuse(key, json(wanted).dump());
-  }
-  void absent(const char* key) const {
-    const auto at = values_.find(key);
-    if (at != values_.end() && !at->is_null() && *at != json(false)) refuse(key, "null");
-  }
-  bool has(const char* key) const { return values_.contains(key) && !values_[key].is_null(); }
-  bool null(const char* key) const { return values_.contains(key) && values_[key].is_null(); }
-  [[noreturn]] void refuse(const char* key, const std::string& allowed) const {
-    throw ConfigError(fmt::format("{}: {} is {}; the unet of brume can be had with {} only", file_, key,
-                                  values_.contains(key) ? values_[key].dump() : "missing", allowed));
-  }
-
- private:
-  json values_;
-  std::string file_;
-};
-
-void refuse_the_unknown(const Config& c) {
-  c.only<std::string>("act_fn", "silu");
-  c.only<double>("norm_eps", 1e-5);
-  c.only<int64_t>("downsample_padding", 1);
+void refuse_the_unknown(const DiffusersConfig& c) {
+  if (const auto act = c.get<std::string>("act_fn", "silu"); act != "silu" && act != "swish") c.refuse("act_fn", "\"silu\"");
   c.only<double>("mid_block_scale_factor", 1);
   c.only<double>("resnet_out_scale_factor", 1);
   c.only<int64_t>("conv_in_kernel", 3);
   c.only<int64_t>("conv_out_kernel", 3);
   c.only<std::string>("time_embedding_type", "positional");
-  c.only<bool>("flip_sin_to_cos", true);
-  c.only<double>("freq_shift", 0);
+  c.only<std::string>("downsample_type", "conv");
+  c.only<std::string>("upsample_type", "conv");
   c.only<bool>("resnet_skip_time_act", false);
   for (const char* key :
        {"addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention",
@@ -79,7 +33,7 @@ void refuse_the_unknown(const Config& c) {
 }
 
 /// Whether each level attends, from the names of its blocks.
-std::vector<bool> attention_of(const Config& c, const char* key, bool tokens, size_t levels) {
+std::vector<bool> attention_of(const DiffusersConfig& c, const char* key, bool tokens, size_t levels) {
   const std::string way = std::string_view(key).starts_with("down") ? "Down" : "Up";
   const std::string plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain;
   std::vector<bool> result;
@@ -91,7 +45,7 @@ std::vector<bool> attention_of(const Config& c, const char* key, bool tokens, si
   return result;
 }
 
-void read_attention(const Config& c, DiffusersUnet& u) {
+void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   const size_t levels = u.channels.size();
   u.attention = attention_of(c, "down_block_types", u.transformer(), levels);
   std::vector<bool> up = attention_of(c, "up_block_types", u.transformer(), levels);
@@ -110,6 +64,7 @@ void read_attention(const Config& c, DiffusersUnet& u) {
   for (const int64_t heads : u.heads)
     if (heads < 1) c.refuse(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", "at least one head a level");
   const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
+  if (c.null("mid_block_type")) c.refuse("mid_block_type", "\"" + middle + "\"");
   c.only("mid_block_type", middle);
   u.middle_attention = c.get("add_attention", true);
 }
@@ -174,20 +129,35 @@ std::string inner_name(const std::string& rest) {
 struct Qkv {
   at::Tensor parts[3];
   bool whole() const { return parts[0].defined() && parts[1].defined() && parts[2].defined(); }
-  at::Tensor joined() const {
+  at::Tensor joined(const std::string& whole_name) const {
+    for (const at::Tensor& part : parts)
+      if (part.sizes() != parts[0].sizes() || part.scalar_type() != parts[0].scalar_type() || part.dim() == 0)
+        throw ConfigError(fmt::format("{}: q, k and v are of shapes [{}], [{}] and [{}]; they must agree", whole_name,
+                                      fmt::join(parts[0].sizes(), ", "), fmt::join(parts[1].sizes(), ", "),
+                                      fmt::join(parts[2].sizes(), ", ")));
     const at::Tensor all = at::cat({parts[0], parts[1], parts[2]}, 0);
     return all.dim() == 2 ? all.unsqueeze(-1) : all;
   }
 };
 
+void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> told) {
+  if (told) {
+    u.height = u.width = *told;
+  } else if (c.values().contains("sample_size") && c.values()["sample_size"].is_array()) {
+    const auto sizes = c.each("sample_size", 2, 0);
+    u.height = sizes[0], u.width = sizes[1];
+  } else {
+    u.height = u.width = c.get<int64_t>("sample_size", 64);
+  }
+  if (u.height < 1 || u.width < 1) c.refuse("sample_size", "heights and widths of at least 1");
+}
+
 }  // namespace
 
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) {
-  std::ifstream stream(config);
-  if (!stream) throw ConfigError(fmt::format("{}: cannot be opened", config.string()));
-  const json values = json::parse(stream, nullptr, false);
-  if (!values.is_object()) throw ConfigError(fmt::format("{}: is not a JSON object", config.string()));
-  const Config c(values, config.string());
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) { return read_diffusers_unet(config, {}); }
+
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size) {
+  const DiffusersConfig c(config, "the unet of brume");
   refuse_the_unknown(c);
   DiffusersUnet u;
   u.channels = c.get<std::vector<int64_t>>("block_out_channels", {320, 640, 1280, 1280});
@@ -198,7 +168,7 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) {
   u.blocks = blocks[0];
   for (const int64_t b : blocks)
     if (b != u.blocks) c.refuse("layers_per_block", "the same number for all levels");
-  u.size = c.get<int64_t>("sample_size", 64);
+  read_size(c, u, size);
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
   u.classes = c.get<int64_t>("num_class_embeds", 0);
@@ -208,6 +178,13 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) {
   const auto shift = c.get<std::string>("resnet_time_scale_shift", "default");
   if (shift != "default" && shift != "scale_shift") c.refuse("resnet_time_scale_shift", "\"default\" and \"scale_shift\"");
   u.scale_shift = shift == "scale_shift";
+  u.norm_eps = c.get<double>("norm_eps", 1e-5);
+  const auto padding = c.get<int64_t>("downsample_padding", 1);
+  if (padding != 0 && padding != 1) c.refuse("downsample_padding", "0 and 1");
+  u.pad_below = padding == 0;
+  u.sin_first = !c.get("flip_sin_to_cos", true);
+  u.frequency_shift = c.get<int64_t>("freq_shift", 0);
+  if (u.frequency_shift != 0 && u.frequency_shift != 1) c.refuse("freq_shift", "0 and 1");
   read_attention(c, u);
   return u;
 }
@@ -219,7 +196,7 @@ std::string DiffusersUnet::options() const {
   bool same_heads = true, same_width = true;
   int64_t first = -1;  // of the levels with heads
   for (size_t i = 0; i < channels.size(); ++i) {
-    if (attention[i]) heights.push_back(size >> i);
+    if (attention[i]) heights.push_back(height >> i);
     if (!attention[i] && !(middle_attention && i + 1 == channels.size())) continue;
     if (first < 0) first = int64_t(i);
     same_heads = same_heads && heads[i] == heads[size_t(first)];
@@ -234,6 +211,10 @@ std::string DiffusersUnet::options() const {
       "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, {}, scale_shift: {}, "
       "groups: {}, dropout: {}, attention_order: new",
       channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
+  if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
+  if (pad_below) yaml += ", downsample_padding: below";
+  if (sin_first || frequency_shift != 0)
+    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}}}", sin_first, frequency_shift);
   if (transformer())
     yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
   return yaml + "}";
@@ -257,7 +238,7 @@ NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
     if (part != std::string_view::npos) {
       const std::string whole = at->second + "qkv" + name.substr(1);
       joined[whole].parts[part] = t.tensor;
-      if (joined[whole].whole()) result.push_back({whole, joined[whole].joined()});
+      if (joined[whole].whole()) result.push_back({whole, joined[whole].joined(whole)});
     } else {
       const bool projection = name == "proj_out.weight" && !transformed && t.tensor.dim() == 2;
       result.push_back({at->second + name, projection ? t.tensor.unsqueeze(-1) : t.tensor});

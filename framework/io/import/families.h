@@ -4,4 +4,6 @@
 
 namespace brume::io {
 
+extern const Family diffusers_directory, tiny_autoencoder;
+
 }  // namespace brume::io

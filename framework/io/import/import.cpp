@@ -25,7 +25,7 @@ std::string first_names(const Source& source) {
 }  // namespace
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all{};
+  static const std::vector<Family> all{diffusers_directory, tiny_autoencoder};
   return all;
 }
 
@@ -40,14 +40,16 @@ Source open_source(const std::filesystem::path& path) {
   return source;
 }
 
-Imported import_model(const std::filesystem::path& path, const ImportOptions& options) {
-  const Source source = open_source(path);
+Imported import_model(const Source& source, const ImportOptions& options) {
   if (const Family* family = family_of(source)) return family->import(source, options);
   std::string known;
   for (const Family& f : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
-  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}", path.string(), known,
-                                source.directory() ? "no model_index.json" : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source))));
+  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}", source.path.string(), known,
+                                source.directory() ? "no model_index.json and no config.json of a component"
+                                                   : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source))));
 }
+
+Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }
 
 Contents contents_of(const Imported& model) {
   Contents contents{model.tensors,
@@ -62,10 +64,9 @@ Contents contents_of(const Imported& model) {
 }
 
 Contents open_model(const std::filesystem::path& path) {
-  Contents contents;
-  if (!std::filesystem::is_directory(path)) contents.tensors = load_tensors(path.string(), &contents.metadata);
-  if (contents.metadata.contains("brume.format")) return contents;
-  return contents_of(import_model(path));
+  Source source = open_source(path);
+  if (source.metadata.contains("brume.format")) return {std::move(source.tensors), std::move(source.metadata)};
+  return contents_of(import_model(source));
 }
 
 }  // namespace brume::io

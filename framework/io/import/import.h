@@ -23,7 +23,7 @@ struct ImportOptions {
 /// A file or a directory that is no brume model, open.
 struct Source {
   std::filesystem::path path;
-  NamedTensors tensors;                         ///< of a file: views of the mapped file, in the types they are stored in; none of a directory
+  NamedTensors tensors;  ///< of a file: views of the mapped file, in the types they are stored in; none of a directory
   std::map<std::string, std::string> metadata;  ///< of a file
   bool directory() const { return std::filesystem::is_directory(path); }
 };
@@ -51,7 +51,8 @@ const std::vector<Family>& families();
 const Family* family_of(const Source& source);
 /// Opens what is to be imported; throws ConfigError where it is neither a directory nor a weights file.
 Source open_source(const std::filesystem::path& path);
-/// The same, imported. Throws ConfigError that says what was found, and which families there are, where none knows it.
+/// Imports what is open. Throws ConfigError that says what was found, and which families there are, where none knows it.
+Imported import_model(const Source& source, const ImportOptions& options = {});
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options = {});
 
 /// What a brume model file holds: tensors, those of files among them, and metadata.

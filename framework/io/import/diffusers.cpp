@@ -1,0 +1,274 @@
+// A diffusers directory: model_index.json names the components, each a folder with a config.json and its weights.
+//
+//   unet + scheduler                                     images from noise (DDPMPipeline, DDIMPipeline, PNDMPipeline)
+//   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
+//   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2
+//
+// A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "config/suggest.h"
+#include "config/yaml.h"
+#include "io/import/diffusers_parts.h"
+#include "io/import/diffusers_scheduler.h"
+#include "io/import/diffusers_unet.h"
+#include "io/import/diffusers_weights.h"
+#include "io/import/families.h"
+
+namespace brume::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What can be said of a directory with --set.
+class Said {
+ public:
+  std::string variant;
+  std::optional<int64_t> sample_size;
+  bool null_class = false;
+
+  explicit Said(const ImportOptions& options) {
+    for (const auto& [key, value] : options.settings) set(key, value);
+  }
+
+ private:
+  void set(const std::string& key, const std::string& value) {
+    if (key == "variant")
+      variant = value;
+    else if (key == "sample_size")
+      sample_size = size(value);
+    else if (key == "null_class" && (value == "true" || value == "false"))
+      null_class = value == "true";
+    else if (key == "null_class")
+      throw ConfigError(fmt::format("--set null_class={}: true or false is expected", value));
+    else
+      throw ConfigError(fmt::format("--set {}={}: a diffusers directory has nothing of that name to be said{}", key, value,
+                                    hint(key, {"variant", "sample_size", "null_class"})));
+  }
+  static int64_t size(const std::string& text) {
+    int64_t size = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+    if (error != std::errc() || end != text.data() + text.size() || size < 1)
+      throw ConfigError(
+          fmt::format("--set sample_size={}: a number of pixels (of latents, where there is a first stage) is expected", text));
+    return size;
+  }
+};
+
+bool component(const Source& source) {
+  static const std::vector<std::string> known{"UNet2DModel", "UNet2DConditionModel", "AutoencoderKL", "VQModel", "AutoencoderTiny"};
+  if (!fs::is_regular_file(source.path / "config.json")) return false;
+  const nlohmann::json config = read_json(source.path / "config.json");
+  const std::string name = config.is_object() ? config.value("_class_name", "") : "";
+  return std::find(known.begin(), known.end(), name) != known.end();
+}
+
+bool knows(const Source& source) {
+  return source.directory() && (fs::is_regular_file(source.path / "model_index.json") || component(source));
+}
+
+/// model_index.json: the class of each component that is there.
+class Index {
+ public:
+  explicit Index(const fs::path& folder) : config_(folder / "model_index.json", "a pipeline") {
+    for (const auto& [name, value] : config_.values().items())
+      if (value.is_array() && value.size() == 2 && value[1].is_string()) classes_[name] = value[1].get<std::string>();
+  }
+  const std::string& file() const { return config_.file(); }
+  std::string pipeline() const { return config_.get<std::string>("_class_name", ""); }
+  /// The class of a component; empty where it is not there.
+  std::string component(const std::string& name) const {
+    const auto at = classes_.find(name);
+    return at == classes_.end() ? "" : at->second;
+  }
+  /// The class must be one of `wanted`.
+  void expect(const std::string& name, const std::vector<std::string>& wanted) const {
+    const std::string have = component(name);
+    if (std::find(wanted.begin(), wanted.end(), have) != wanted.end()) return;
+    throw ConfigError(fmt::format("{}: {} is {}; what brume imports there: {}", file(), name, have.empty() ? "missing" : "of class " + have,
+                                  fmt::join(wanted, ", ")));
+  }
+  /// Refuses components that change what is computed, and lists those that do not.
+  std::vector<std::string> losses() const {
+    static const std::vector<std::string> used{"unet", "scheduler", "vae", "vqvae", "text_encoder", "tokenizer"};
+    static const std::map<std::string, std::string> lost{{"safety_checker", "the safety checker"},
+                                                         {"feature_extractor", "the feature extractor of the safety checker"},
+                                                         {"image_encoder", "the image encoder, of adapters that are told images"}};
+    std::vector<std::string> losses;
+    for (const auto& [name, type] : classes_) {
+      if (std::find(used.begin(), used.end(), name) != used.end()) continue;
+      const auto at = lost.find(name);
+      if (at == lost.end())
+        throw ConfigError(fmt::format("{}: has a component '{}' of class {}; pipelines that are imported are made of {}", file(), name,
+                                      type, fmt::join(used, ", ")));
+      losses.push_back(fmt::format("{} ({})", at->second, type));
+    }
+    return losses;
+  }
+
+ private:
+  DiffusersConfig config_;
+  std::map<std::string, std::string> classes_;
+};
+
+void add(Imported& model, const std::string& prefix, const NamedTensors& tensors) {
+  for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
+}
+
+std::string class_label(const DiffusersUnet& unet, bool null_class) {
+  return fmt::format("{{type: class_label, classes: {}, dropout: {}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0);
+}
+
+std::string image_of(int64_t channels, int64_t height, int64_t width) {
+  return fmt::format("{{channels: {}, height: {}, width: {}}}", channels, height, width);
+}
+
+/// The U-Net's channels must be those of what it makes, the variance apart.
+void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t latent, bool learned_range) {
+  if (unet.in_channels != latent)
+    throw ConfigError(fmt::format("{}: in_channels is {}; the unet of brume can be had with {} only, the channels of what it makes",
+                                  config.string(), unet.in_channels, latent));
+  const int64_t out = latent * (learned_range ? 2 : 1);
+  if (unet.out_channels != out)
+    throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume can be had with {} only{}", config.string(), unet.out_channels,
+                                  out, learned_range ? ", as the scheduler's variance_type learned_range asks" : ""));
+}
+
+/// The sections of a model, part by part.
+struct Sections {
+  std::string image, autoencoder = "identity", conditioner = "none";
+  std::vector<std::string> guidance;
+  int64_t steps = 50;
+
+  void write(Imported& model, const DiffusersUnet& unet, const DiffusersScheduler& s, const std::string& source) const {
+    model.options = parse_yaml(
+        fmt::format("image: {}\nautoencoder: {}\nnetwork: {}\nconditioner: {}\nnoise: {}\nparameterization: {}\n{}", image, autoencoder,
+                    unet.options(), conditioner, s.noise, s.parameterization, s.learned_range ? "variance: learned_range\n" : ""),
+        source);
+    std::vector<std::string> all = guidance;
+    all.insert(all.end(), s.guidance.begin(), s.guidance.end());
+    model.sample = parse_yaml(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
+                                          s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
+                              source);
+    model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
+  }
+};
+
+/// A U-Net's tensors under their place in a model.
+void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder, const Said& said) {
+  try {
+    add(model, "network.", unet.tensors(component_tensors(folder, said.variant)));
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems;
+    for (const Problem& p : e.problems())
+      problems.push_back({p.place, p.path, p.message.starts_with(folder.string()) ? p.message : folder.string() + ": " + p.message});
+    throw ConfigError(std::move(problems));
+  }
+}
+
+DiffusersScheduler scheduler_of(const fs::path& folder, bool stable_diffusion) {
+  return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume"), stable_diffusion);
+}
+
+Imported import_pipeline(const fs::path& folder, const Said& said) {
+  const Index index(folder);
+  Imported model;
+  index.expect("unet", {"UNet2DModel", "UNet2DConditionModel"});
+  model.losses = index.losses();
+  const std::string pipeline = index.pipeline();
+  const bool stable = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
+  if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
+  const DiffusersScheduler scheduler = scheduler_of(folder / "scheduler", stable);
+  const fs::path config = folder / "unet" / "config.json";
+  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+
+  Sections s;
+  std::string stage;
+  for (const char* name : {"vae", "vqvae"})
+    if (!index.component(name).empty()) stage = name;
+  if (stage.empty()) {
+    check_channels(config, unet, unet.in_channels, scheduler.learned_range);
+    s.image = image_of(unet.in_channels, unet.height, unet.width);
+  } else {
+    index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
+    const DiffusersStage first = read_diffusers_stage(folder / stage, said.variant, unet.height);
+    check_channels(config, unet, first.latent_channels, scheduler.learned_range);
+    s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
+    s.autoencoder = first.options;
+    add(model, "autoencoder.", first.tensors);
+  }
+  if (unet.transformer()) {
+    index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
+    index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
+    if (unet.classes > 0)
+      throw ConfigError(fmt::format("{}: num_class_embeds is {}; the unet of brume can be had with null only beside a text_encoder",
+                                    config.string(), unet.classes));
+    const DiffusersText text = read_diffusers_text(folder, said.variant);
+    if (text.width != unet.context_width)
+      throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
+                                    unet.context_width, text.width));
+    s.conditioner = text.options;
+    s.guidance.push_back("{type: cfg, scale: 7.5}");
+    model.files = text.files;
+    model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
+    add(model, "conditioner.", text.tensors);
+  } else if (unet.classes > 0) {
+    s.conditioner = class_label(unet, said.null_class);
+  }
+  if (pipeline == "DDPMPipeline") s.steps = 1000;
+  s.write(model, unet, scheduler, index.file());
+  add_unet(model, unet, folder / "unet", said);
+  return model;
+}
+
+/// A U-Net by itself makes pixels; how it was trained is what DDPM's was.
+Imported import_unet(const fs::path& folder, const Said& said) {
+  const fs::path config = folder / "config.json";
+  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  if (unet.transformer())
+    throw ConfigError(
+        fmt::format("{}: is a UNet2DConditionModel by itself; its text_encoder, tokenizer and scheduler are needed, too: "
+                    "import the directory with model_index.json",
+                    folder.string()));
+  Imported model;
+  const DiffusersConfig defaults(nlohmann::json::object({{"_class_name", "DDPMScheduler"}}), config.string(), "a scheduler of brume");
+  DiffusersScheduler scheduler = read_diffusers_scheduler(defaults, false);
+  scheduler.learned_range = unet.out_channels == 2 * unet.in_channels;
+  check_channels(config, unet, unet.in_channels, scheduler.learned_range);
+  Sections s;
+  s.image = image_of(unet.in_channels, unet.height, unet.width);
+  if (unet.classes > 0) s.conditioner = class_label(unet, said.null_class);
+  s.write(model, unet, scheduler, config.string());
+  model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
+  add_unet(model, unet, folder, said);
+  return model;
+}
+
+Imported import_stage(const fs::path& folder, const Said& said) {
+  Imported model;
+  model.section = "autoencoder";
+  const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
+  const int64_t size = said.sample_size.value_or(stage.size);
+  model.options = parse_yaml(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
+                             (folder / "config.json").string());
+  add(model, "autoencoder.", stage.tensors);
+  return model;
+}
+
+Imported import_directory(const Source& source, const ImportOptions& options) {
+  const Said said(options);
+  if (fs::is_regular_file(source.path / "model_index.json")) return import_pipeline(source.path, said);
+  const DiffusersConfig config(source.path / "config.json", "a component");
+  return config.get<std::string>("_class_name", "").starts_with("UNet") ? import_unet(source.path, said) : import_stage(source.path, said);
+}
+
+}  // namespace
+
+const Family diffusers_directory{"diffusers directory", knows, import_directory};
+
+}  // namespace brume::io

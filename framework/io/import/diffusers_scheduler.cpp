@@ -1,0 +1,245 @@
+#include "io/import/diffusers_scheduler.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "config/suggest.h"
+
+namespace brume::io {
+namespace {
+
+/// What sets the classes apart: the frame that x is kept in, the defaults of their keys, and where they leave out the lowest level.
+struct Kind {
+  const char* name;
+  bool sigma_frame = false;  ///< x0 + sigma noise, started from sigma noise (k-diffusion's)
+  bool half_log = false;     ///< multistep in log-SNR: a grid of one level more, the lowest left out
+  double beta_start = 1e-4, beta_end = 0.02;
+  const char* beta_schedule = "linear";
+  bool clips = false;  ///< clip_sample where silent
+};
+
+constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
+                          {.name = "DDPMParallelScheduler", .clips = true},
+                          {.name = "DDIMScheduler", .clips = true},
+                          {.name = "DDIMParallelScheduler", .clips = true},
+                          {.name = "PNDMScheduler"},
+                          {.name = "LMSDiscreteScheduler", .sigma_frame = true},
+                          {.name = "EulerDiscreteScheduler", .sigma_frame = true},
+                          {.name = "EulerAncestralDiscreteScheduler", .sigma_frame = true},
+                          {.name = "HeunDiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "KDPM2DiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "KDPM2AncestralDiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "DPMSolverSDEScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "DPMSolverMultistepScheduler", .half_log = true},
+                          {.name = "DPMSolverSinglestepScheduler", .half_log = true},
+                          {.name = "DEISMultistepScheduler", .half_log = true},
+                          {.name = "UniPCMultistepScheduler", .half_log = true},
+                          {.name = "SASolverScheduler", .half_log = true},
+                          {.name = "LCMScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"},
+                          {.name = "TCDScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"}};
+
+const Kind& kind_of(const DiffusersConfig& c) {
+  const auto name = c.get<std::string>("_class_name", "");
+  std::vector<std::string> known;
+  for (const Kind& k : kinds) {
+    if (name == k.name) return k;
+    known.emplace_back(k.name);
+  }
+  throw ConfigError(fmt::format("{}: no scheduler of brume stands for _class_name '{}'; those that are imported: {}", c.file(), name,
+                                fmt::join(known, ", ")));
+}
+
+/// The words of one class.
+class Reader {
+ public:
+  Reader(const DiffusersConfig& c, bool stable_diffusion) : c_(c), kind_(kind_of(c)), stable_(stable_diffusion) {}
+
+  DiffusersScheduler read() const {
+    refuse_the_unknown();
+    DiffusersScheduler s;
+    s.noise = noise();
+    s.parameterization = parameterization();
+    s.sampler = sampler();
+    s.spacing = spacing();
+    s.guidance = guidance();
+    s.learned_range = is("DDPM") && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
+    const std::string spaced = spacing_name();
+    if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
+    if (kind_.half_log && c_.get<std::string>("beta_schedule", "") != "squaredcos_cap_v2") {
+      if (flag("use_karras_sigmas") || flag("use_lu_lambdas")) s.told_time = "nearest";
+      if (flag("use_exponential_sigmas") || flag("use_beta_sigmas")) s.told_time = "below";
+    }
+    if (is("DPMSolverSDE"))
+      s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
+    return s;
+  }
+
+ private:
+  bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
+  bool flag(const char* key) const { return c_.get(key, false); }
+
+  void refuse_the_unknown() const {
+    for (const char* key : {"use_flow_sigmas", "use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
+    c_.only<std::string>("interpolation_type", "linear");
+    c_.only<std::string>("timestep_type", "discrete");
+    if (c_.has("lambda_min_clipped") && c_.values()["lambda_min_clipped"] != "-inf") c_.refuse("lambda_min_clipped", "-Infinity");
+    if (is("DPMSolver") && c_.has("variance_type")) c_.refuse("variance_type", "null");
+    if (const int curves = flag("use_karras_sigmas") + flag("use_exponential_sigmas") + flag("use_beta_sigmas") + flag("use_lu_lambdas");
+        curves > 1)
+      throw ConfigError(
+          fmt::format("{}: use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most", c_.file()));
+  }
+
+  std::string noise() const {
+    const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
+    const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
+    std::string noise;
+    if (const auto trained = c_.get<std::vector<double>>("trained_betas", {}); !trained.empty())
+      noise = fmt::format("{{type: betas, betas: [{}]}}", fmt::join(trained, ", "));
+    else if (name == "squaredcos_cap_v2" || name == "exp")
+      noise = fmt::format("{{type: {}, timesteps: {}}}", name == "exp" ? "exponential" : "cosine", times);
+    else if (name == "linear" || name == "scaled_linear" || name == "sigmoid")
+      noise = fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", name, times, c_.get("beta_start", kind_.beta_start),
+                          c_.get("beta_end", kind_.beta_end));
+    else
+      c_.refuse("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2, sigmoid and exp");
+    if (!flag("rescale_betas_zero_snr")) return noise;
+    return fmt::format("{{type: zero_terminal_snr, max_sigma: {}, schedule: {}}}", kind_.sigma_frame || kind_.half_log ? 4096 : 1000000,
+                       noise);
+  }
+
+  std::string parameterization() const {
+    const auto name = c_.get<std::string>("prediction_type", "epsilon");
+    if (name == "epsilon") return "eps";
+    if (name == "sample") return "x0";
+    if (name != "v_prediction") c_.refuse("prediction_type", "epsilon, sample and v_prediction");
+    return "v";
+  }
+
+  std::string multistep(const char* data, const char* noise) const {
+    const auto algorithm = c_.get<std::string>("algorithm_type", "dpmsolver++");
+    if (algorithm != "dpmsolver" && algorithm != "dpmsolver++" && algorithm != "sde-dpmsolver" && algorithm != "sde-dpmsolver++")
+      c_.refuse("algorithm_type", "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++");
+    const bool single = is("DPMSolverSinglestep");
+    std::string text =
+        fmt::format("{{type: {}, order: {}, solver: {}, eta: {}, lower_order_final: {}", algorithm.ends_with("++") ? data : noise,
+                    c_.get<int64_t>("solver_order", 2), c_.get<std::string>("solver_type", "midpoint"), int(algorithm.starts_with("sde")),
+                    c_.get("lower_order_final", !single));
+    if (!single) text += fmt::format(", euler_at_final: {}", flag("euler_at_final"));
+    return text + "}";
+  }
+
+  std::string ddpm() const {
+    const auto variance = c_.get<std::string>("variance_type", "fixed_small");
+    if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
+    if (variance == "fixed_large") return "{type: ddpm, variance: large}";
+    if (variance != "learned_range") c_.refuse("variance_type", "fixed_small, fixed_small_log, fixed_large and learned_range");
+    return "{type: ddpm, variance: learned_range}";
+  }
+
+  std::string sampler() const {
+    const auto order = c_.get<int64_t>("solver_order", 2);
+    const bool lower = c_.get("lower_order_final", true);
+    if (is("DDPM")) return ddpm();
+    if (is("DDIM")) return "{type: ddim, eta: 0}";
+    if (is("PNDM"))
+      return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
+                         c_.get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
+    if (is("LMS")) return "{type: lms, order: 4}";
+    if (is("EulerAncestral")) return "euler_ancestral";
+    if (is("Euler")) return "euler";
+    if (is("Heun")) return "heun";
+    if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
+    if (is("KDPM2")) return "dpm_2";
+    if (is("DPMSolverSDE")) return "dpmpp_sde";
+    if (is("DPMSolverMultistep")) return multistep("dpmpp_multistep", "dpm_solver_multistep");
+    if (is("DPMSolverSinglestep")) return multistep("dpmpp_singlestep", "dpm_solver_singlestep");
+    if (is("DEIS")) return fmt::format("{{type: deis, order: {}, lower_order_final: {}}}", order, lower);
+    if (is("UniPC"))
+      return fmt::format("{{type: unipc, order: {}, solver: {}, prediction: {}, lower_order_final: {}, disable_corrector: [{}]}}", order,
+                         c_.get<std::string>("solver_type", "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
+                         fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
+    if (is("SASolver"))
+      return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
+                         c_.get<int64_t>("predictor_order", 2), c_.get<int64_t>("corrector_order", 2), lower);
+    if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", c_.get("timestep_scaling", 10.0));
+    return "{type: tcd, eta: 0}";  // what its pipelines hand it where nothing is said
+  }
+
+  std::string spacing_name() const {
+    const auto name = c_.get<std::string>("timestep_spacing", kind_.sigma_frame || kind_.half_log ? "linspace" : "leading");
+    if (name != "linspace" && name != "leading" && name != "trailing") c_.refuse("timestep_spacing", "linspace, leading and trailing");
+    return name;
+  }
+
+  std::string final_sigma() const {
+    bool zero = true;
+    if (is("PNDM"))
+      zero = flag("set_alpha_to_one");
+    else if (is("DDIM") || is("LCM"))
+      zero = c_.get("set_alpha_to_one", true);
+    else if (is("TCD") || is("DEIS") || is("SASolver"))
+      zero = false;
+    else if (const auto end = c_.get<std::string>("final_sigmas_type", "zero"); end != "zero") {
+      if (end != "sigma_min") c_.refuse("final_sigmas_type", "zero and sigma_min");
+      zero = false;
+    }
+    return zero ? "zero" : "minimum";
+  }
+
+  std::string spacing() const {
+    const std::string end = final_sigma(), name = spacing_name();
+    if (is("LCM") || is("TCD"))
+      return fmt::format("{{type: lcm, original_steps: {}, final: {}}}", c_.get<int64_t>("original_inference_steps", 50), end);
+    const auto offset = stable_ ? int64_t(1) : c_.get<int64_t>("steps_offset", 0);
+    const std::string lowest = kind_.half_log && name != "trailing" ? ", inclusive: false" : "";
+    std::string plain;
+    if (name == "leading")
+      plain = fmt::format("{{type: leading, offset: {}, final: {}{}}}", offset, end, lowest);
+    else if (name == "linspace" && kind_.sigma_frame)
+      plain = fmt::format("{{type: linspace, round: false, between: sigma, final: {}}}", end);
+    else
+      plain = fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
+    return curved(plain, name, end);
+  }
+
+  /// karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the schedule (DPM-Solver's).
+  std::string curved(const std::string& plain, const std::string& name, const std::string& end) const {
+    const std::string curve = flag("use_karras_sigmas")                                  ? "karras"
+                              : flag("use_exponential_sigmas") || flag("use_lu_lambdas") ? "exponential"
+                              : flag("use_beta_sigmas")                                  ? "beta"
+                                                                                         : "";
+    if (curve.empty()) return plain;
+    std::string text = "{type: " + curve;
+    for (const char* key : {"sigma_min", "sigma_max"})
+      if (kind_.sigma_frame && c_.has(key)) text += fmt::format(", {}: {}", key, c_.get(key, 0.0));
+    if (kind_.sigma_frame && name != "linspace" && !(c_.has("sigma_min") && c_.has("sigma_max")))
+      text += fmt::format(", ends_of: {{spacing: {}}}", plain);
+    return text + fmt::format(", final: {}}}", end);
+  }
+
+  std::vector<std::string> guidance() const {
+    const bool keep = is("DDIM");  // takes the direction of the noise from the network's own output
+    const std::string direction = keep ? ", keep_direction: true" : "";
+    if (flag("thresholding"))
+      return {fmt::format("{{type: dynamic_threshold, quantile: {}, maximum: {}{}}}", c_.get("dynamic_thresholding_ratio", 0.995),
+                          c_.get("sample_max_value", 1.0), direction)};
+    if (c_.get("clip_sample", kind_.clips) && !stable_)
+      return {fmt::format("{{type: clip, range: {}{}}}", c_.get("clip_sample_range", 1.0), direction)};
+    return {};
+  }
+
+  const DiffusersConfig& c_;
+  const Kind& kind_;
+  bool stable_;
+};
+
+}  // namespace
+
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion) {
+  return Reader(config, stable_diffusion).read();
+}
+
+}  // namespace brume::io

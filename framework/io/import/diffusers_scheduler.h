@@ -1,0 +1,24 @@
+#pragma once
+// A scheduler of diffusers in brume's words: noise schedule, parameterization, sampler, spacing, and what of the guidances belongs to it.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/import/diffusers_config.h"
+
+namespace brume::io {
+
+/// YAML of each part.
+struct DiffusersScheduler {
+  std::string noise, parameterization, sampler, spacing;
+  std::vector<std::string> guidance;  ///< clip or dynamic_threshold
+  bool learned_range = false;         ///< the network gives the variance, too
+  std::string start = "schedule", told_time = "exact";
+  std::vector<std::string> losses;
+};
+
+/// Reads a scheduler_config.json. `stable_diffusion`: its pipelines force steps_offset to 1 and clip_sample to false. Throws ConfigError
+/// naming what it says that brume cannot be.
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion);
+
+}  // namespace brume::io

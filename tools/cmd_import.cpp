@@ -1,0 +1,93 @@
+// brume import SOURCE
+#include <ATen/core/Tensor.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "diffusion/checkpoint.h"
+#include "diffusion/classifier_pipeline.h"
+#include "diffusion/pipeline.h"
+#include "io/import/import.h"
+#include "io/safetensors.h"
+#include "nn/layers.h"
+#include "program.h"
+#include "train/options.h"
+
+namespace brume::tools {
+namespace fs = std::filesystem;
+namespace {
+
+struct Asked {
+  std::string source, out, config;
+  std::vector<std::string> set;
+  bool overwrite = false;
+};
+
+io::ImportOptions options_of(const Asked& a) {
+  io::ImportOptions options;
+  options.config = a.config;
+  for (const std::string& assignment : a.set) {
+    const size_t equals = assignment.find('=');
+    if (equals == std::string::npos || equals == 0) throw ConfigError(fmt::format("--set {}: key=value is expected", assignment));
+    options.settings[assignment.substr(0, equals)] = assignment.substr(equals + 1);
+  }
+  return options;
+}
+
+/// The weights the configuration makes, without their memory: nothing is written to them.
+std::vector<Weight> weights_of(const Config& config, const Files& files) {
+  const nn::WeightsFollow follow;
+  if (config.classifier) return ClassifierPipeline(*config.classifier, {}).weights();
+  if (config.autoencoder)
+    return prefixed("autoencoder.", config.autoencoder->network.make({config.autoencoder->image, 0, &files, &no_models()})->weights());
+  return Pipeline(config.model, {}, 0, &files).weights();
+}
+
+/// Everything that sampling would find wrong: the configuration, and whether each tensor is where it should be.
+void check(Program& program, const io::Imported& model, const std::string& source) {
+  Value root = Value::map();
+  root.set(model.section, model.options);
+  if (!model.sample.is_null()) root.set("sample", model.sample);
+  const Config config = read_stored_configuration(program.registry, root, source, {});
+  if (model.section == "model") config.sample.check(config.model);
+  fitting(source, model.tensors, weights_of(config, model.files));
+}
+
+uint64_t parameters_of(const io::NamedTensors& tensors) {
+  uint64_t count = 0;
+  for (const io::NamedTensor& t : tensors) count += uint64_t(t.tensor.numel());
+  return count;
+}
+
+void import_to_file(Program& program, const Asked& a) {
+  if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
+  const io::Source source = io::open_source(a.source);
+  if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
+  const io::ImportOptions options = options_of(a);
+  const io::Imported model = io::import_model(source, options);
+  check(program, model, a.source);
+  const io::Contents contents = io::contents_of(model);
+  if (const fs::path folder = fs::path(a.out).parent_path(); !folder.empty()) fs::create_directories(folder);
+  io::write_safetensors(a.out, contents.tensors, contents.metadata);
+  fmt::print("{}: {}, {} parameters in {} tensors\n", a.source, io::family_of(source)->name, parameters_of(model.tensors),
+             model.tensors.size());
+  for (const std::string& loss : model.losses) fmt::print("  not in it: {}\n", loss);
+  fmt::print("{}\n", a.out);
+}
+
+}  // namespace
+
+void add_import(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "a diffusers directory, or a weights file")->required()->type_name("SOURCE");
+  command->add_option("-o,--out", a->out, "the brume model")->required()->type_name("FILE.safetensors");
+  command->add_option("--config", a->config, "a YAML or JSON file that says what the weights are")->type_name("FILE");
+  command->add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
+      ->type_name("KEY=VALUE")
+      ->take_all();
+  command->add_flag("--overwrite", a->overwrite, "replace the file where it is there");
+  command->callback([&program, a] { import_to_file(program, *a); });
+}
+
+}  // namespace brume::tools
