@@ -91,7 +91,7 @@ class DiffusersUnetParity : public testing::Test {
   void SetUp() override {
     BRUME_NEED_REF(folder + "config.json");
     const io::DiffusersUnet config = io::read_diffusers_unet(ref_path(folder + "config.json"));
-    network = make<Network>(config.options(), {.input = {config.in_channels, config.size, config.size},
+    network = make<Network>(config.options(), {.input = {config.in_channels, config.height, config.width},
                                                .out_channels = config.out_channels,
                                                .context_width = config.context_width});
     const io::NamedTensors tensors = config.tensors(io::load_tensors(ref_path(folder + "diffusion_pytorch_model.safetensors")));
