@@ -1,8 +1,10 @@
 // brume export MODEL --to diffusers DIR | --to ldm FILE.safetensors
 #include <fmt/format.h>
 
+#include "config/yaml.h"
 #include "io/export/export.h"
 #include "program.h"
+#include "train/options.h"
 
 namespace brume::tools {
 namespace {
@@ -11,8 +13,21 @@ struct Asked {
   std::string source, to, target;
 };
 
-void export_model(const Asked& a) {
-  const io::Contents model = io::open_model(a.source);
+/// A model with every key of its sections written out: those of a foreign one say only what its source does.
+io::Contents opened(Program& program, const std::string& path) {
+  io::Contents model = io::open_model(path);
+  Value root = Value::map(), resolved;
+  for (const char* section : {"model", "autoencoder", "sample"})
+    if (const auto at = model.metadata.find(fmt::format("brume.{}", section)); at != model.metadata.end())
+      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+  if (root.entries.empty()) return model;  // a classifier, which the exports refuse themselves
+  read_stored_configuration(program.registry, root, path, {}, &resolved);
+  for (const Value::Entry& e : root.entries) model.metadata["brume." + e.key] = dump_yaml(*resolved.find(e.key));
+  return model;
+}
+
+void export_model(Program& program, const Asked& a) {
+  const io::Contents model = opened(program, a.source);
   const auto notes = a.to == "ldm" ? io::export_ldm(model, a.source, a.target) : io::export_diffusers(model, a.source, a.target);
   for (const std::string& note : notes) fmt::print("  other programs will not find: {}\n", note);
   fmt::print("{}\n", a.target);
@@ -20,7 +35,7 @@ void export_model(const Asked& a) {
 
 }  // namespace
 
-void add_export(CLI::App& app, Program&, int&) {
+void add_export(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("export", "a brume model for other programs");
   auto a = std::make_shared<Asked>();
   command->add_option("model", a->source, "a model.safetensors, or what `brume import` takes")->required()->type_name("MODEL");
@@ -28,7 +43,7 @@ void add_export(CLI::App& app, Program&, int&) {
       ->required()
       ->check(CLI::IsMember({"diffusers", "ldm"}));
   command->add_option("target", a->target, "the directory or the file; it must not be there")->required()->type_name("TARGET");
-  command->callback([a] { export_model(*a); });
+  command->callback([&program, a] { export_model(program, *a); });
 }
 
 }  // namespace brume::tools

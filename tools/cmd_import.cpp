@@ -43,14 +43,18 @@ std::vector<Weight> weights_of(const Config& config, const Files& files) {
   return Pipeline(config.model, {}, 0, &files).weights();
 }
 
-/// Everything that sampling would find wrong: the configuration, and whether each tensor is where it should be.
-void check(Program& program, const io::Imported& model, const std::string& source) {
+/// Everything that sampling would find wrong: the configuration, and whether each tensor is where it should be. Then the sections have
+/// every key written out, as those of a training have.
+void check(Program& program, io::Imported& model, const std::string& source) {
   Value root = Value::map();
   root.set(model.section, model.options);
   if (!model.sample.is_null()) root.set("sample", model.sample);
-  const Config config = read_stored_configuration(program.registry, root, source, {});
+  Value resolved;
+  const Config config = read_stored_configuration(program.registry, root, source, {}, &resolved);
   if (model.section == "model") config.sample.check(config.model);
   fitting(source, model.tensors, weights_of(config, model.files));
+  model.options = *resolved.find(model.section);
+  if (!model.sample.is_null()) model.sample = *resolved.find("sample");
 }
 
 uint64_t parameters_of(const io::NamedTensors& tensors) {
@@ -64,7 +68,7 @@ void import_to_file(Program& program, const Asked& a) {
   const io::Source source = io::open_source(a.source);
   if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
   const io::ImportOptions options = options_of(a);
-  const io::Imported model = io::import_model(source, options);
+  io::Imported model = io::import_model(source, options);
   check(program, model, a.source);
   const io::Contents contents = io::contents_of(model);
   if (const fs::path folder = fs::path(a.out).parent_path(); !folder.empty()) fs::create_directories(folder);
