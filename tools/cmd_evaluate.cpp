@@ -113,7 +113,7 @@ FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const P
 int evaluate_model(Program& program, const Asked& a) {
   if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
   const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
-  const SampleSource source(a.source);
+  const SampleSource source(a.source, a.settings.import);
   Config config;
   const auto runs = source.runs(program, a.settings, a.cfg, config);
   const auto model = source.load(program, config);

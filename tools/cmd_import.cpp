@@ -10,6 +10,7 @@
 #include "io/import/import.h"
 #include "io/safetensors.h"
 #include "nn/layers.h"
+#include "model_source.h"
 #include "program.h"
 #include "train/options.h"
 
@@ -22,17 +23,6 @@ struct Asked {
   std::vector<std::string> set;
   bool overwrite = false;
 };
-
-io::ImportOptions options_of(const Asked& a) {
-  io::ImportOptions options;
-  options.config = a.config;
-  for (const std::string& assignment : a.set) {
-    const size_t equals = assignment.find('=');
-    if (equals == std::string::npos || equals == 0) throw ConfigError(fmt::format("--set {}: key=value is expected", assignment));
-    options.settings[assignment.substr(0, equals)] = assignment.substr(equals + 1);
-  }
-  return options;
-}
 
 /// The weights the configuration makes, without their memory: nothing is written to them.
 std::vector<Weight> weights_of(const Config& config, const Files& files) {
@@ -67,7 +57,8 @@ void import_to_file(Program& program, const Asked& a) {
   if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
   const io::Source source = io::open_source(a.source);
   if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
-  const io::ImportOptions options = options_of(a);
+  io::ImportOptions options = import_options("--set", a.set);
+  options.config = a.config;
   io::Imported model = io::import_model(source, options);
   check(program, model, a.source);
   const io::Contents contents = io::contents_of(model);

@@ -120,7 +120,7 @@ int invert_images(Program& program, const Asked& a) {
   SampleSettings settings = a.settings;
   settings.steps = "";
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
-  const SampleSource source(a.source);
+  const SampleSource source(a.source, a.settings.import);
   Config config = source.configuration(program, settings);
   config.sample.guidance.clear();
   const auto model = source.load(program, config);

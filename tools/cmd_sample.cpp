@@ -99,6 +99,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--spacing", s.spacing);
   add("--noise-order", s.noise_order);
   for (const std::string& lora : s.lora) all.insert(all.end(), {"--lora", lora});
+  for (const std::string& setting : s.import) all.insert(all.end(), {"--import", setting});
   for (const std::string& embedding : s.embeddings) all.insert(all.end(), {"--embedding", embedding});
   add("--prompt-weights", s.prompt_weights);
   add("--long-prompts", s.long_prompts);
@@ -223,7 +224,7 @@ void write_record(const Asked& a, const Recorder& recorder, const Tensor& images
 }
 
 int sample(Program& program, const Asked& a) {
-  const SampleSource source(a.source);
+  const SampleSource source(a.source, a.settings.import);
   const Config config = source.configuration(program, a.settings);
   const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
   const ModelFiles others = source.others(program, *pipeline);

@@ -90,7 +90,7 @@ int evaluate_metric(Program& program, const MetricAsked& a) {
   if (a.data.empty() == a.captions.empty())
     throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
-  const SampleSource source(a.source);
+  const SampleSource source(a.source, a.settings.import);
   Config config;
   const auto runs = source.runs(program, a.settings, a.cfg, config);
   std::vector<Row> rows;

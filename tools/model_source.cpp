@@ -128,6 +128,9 @@ void SampleSettings::add_to(CLI::App& command) {
   command.add_option("--lora", lora, "adds a LoRA to the weights, at a strength (1 where not told); several add up")
       ->type_name("FILE[:STRENGTH]")
       ->allow_extra_args(false);
+  command.add_option("--import", import, "what a model of another program does not say of itself, as `brume import --set` takes it")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   command.add_option("--embedding", embeddings, "a textual inversion, and the word that stands for it in prompts where not the file's own")
       ->type_name("FILE[:WORD]")
       ->allow_extra_args(false);
@@ -137,12 +140,25 @@ void SampleSettings::add_to(CLI::App& command) {
   overrides.add_to(command);
 }
 
-SampleSource::SampleSource(std::string path) : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
+io::ImportOptions import_options(const std::string& option, const std::vector<std::string>& assignments) {
+  io::ImportOptions options;
+  for (const std::string& assignment : assignments) {
+    const size_t equals = assignment.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw ConfigError(fmt::format("{} {}: key=value is expected", option, assignment));
+    options.settings[assignment.substr(0, equals)] = assignment.substr(equals + 1);
+  }
+  return options;
+}
+
+SampleSource::SampleSource(std::string path, const std::vector<std::string>& import)
+    : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
+    if (!import.empty()) throw ConfigError(fmt::format("--import {}: {} is a configuration, no model of another program", import[0], path_));
     root_ = load_yaml(path_);
     return;
   }
-  stored_ = open_stored(path_);
+  stored_ = open_stored(path_, import_options("--import", import));
   root_ = Value::map();
   root_.set("model", stored_.card.model);
   root_.set("sample", stored_.card.sample);

@@ -7,6 +7,7 @@
 #include "diffusion/classifier_pipeline.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
+#include "io/import/import.h"
 #include "program.h"
 #include "train/options.h"
 
@@ -19,16 +20,22 @@ struct SampleSettings {
   std::vector<std::string> lora, embeddings;  ///< in the place of those of the source
   std::string prompt_weights, long_prompts, clip_skip;
   std::string classifier, classifier_scale;  ///< the guidance `classifier`, which is put before what clips where there is none
+  std::vector<std::string> import;           ///< KEY=VALUE of a model of another program
   bool inpaint = false;                      ///< the guidance `inpaint` is put at the end where there is none
   Overrides overrides;
   /// --steps, --sampler, --spacing, --noise-order, what prompts are read by, and the overrides; the guidances are the command's.
   void add_to(CLI::App& command);
 };
 
+/// KEY=VALUE, each of them; `option` names it in messages.
+io::ImportOptions import_options(const std::string& option, const std::vector<std::string>& assignments);
+
 class SampleSource {
  public:
-  /// `path`: model.safetensors, a YAML file, or a model of another program (io/import/import.h). Throws ConfigError where it is neither, and where it is a classifier.
-  explicit SampleSource(std::string path);
+  /// `path`: model.safetensors, a YAML file, or a model of another program (io/import/import.h). Throws ConfigError where it is none of
+  /// them, and where it is a classifier.
+  /// `import`: KEY=VALUE, what a model of another program does not say of itself.
+  explicit SampleSource(std::string path, const std::vector<std::string>& import = {});
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
   /// The same once for each of these scales of cfg, named after them; one run as configured where there are none. `config`, of the last.

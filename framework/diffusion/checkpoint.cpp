@@ -94,8 +94,10 @@ ModelCard card_of(Metadata metadata, const std::string& path) {
 
 ModelCard read_card(const std::string& path) { return card_of(read_metadata(path), path); }
 
-StoredModel open_stored(const std::string& path) {
-  io::Contents contents = io::open_model(path);
+StoredModel open_stored(const std::string& path) { return open_stored(path, io::ImportOptions{}); }
+
+StoredModel open_stored(const std::string& path, const io::ImportOptions& options) {
+  io::Contents contents = io::open_model(path, options);
   StoredModel model{card_of(checked(std::move(contents.metadata), path), path), std::move(contents.tensors)};
   model.card.files = files_in(model.tensors);
   return model;

@@ -11,6 +11,9 @@
 #include "io/weights.h"
 
 namespace brume {
+namespace io {
+struct ImportOptions;
+}
 
 /// What a model file says of itself: it holds a diffusion model or a classifier.
 struct ModelCard {
@@ -33,6 +36,8 @@ struct StoredModel {
 };
 /// Throws ConfigError as read_card does.
 StoredModel open_stored(const std::string& path);
+/// The same of a foreign one with what it does not say of itself.
+StoredModel open_stored(const std::string& path, const io::ImportOptions& options);
 
 /// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or a classifier.
 ModelCard read_card(const std::string& path);

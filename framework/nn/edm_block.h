@@ -33,7 +33,7 @@ GroupNorm edm_norm(const Builder& build, const std::string& name, int64_t channe
 /// The layer with uniform first values of variance 2 gain^2 / (fan in + fan out) and no bias (Glorot & Bengio 2010), where `wanted`.
 template <class Layer>
 Layer xavier(Layer layer, bool wanted, double gain = 1) {
-  if (!wanted) return layer;
+  if (!wanted || WeightsFollow::now()) return layer;
   const double in = double(layer.weight.size(1)), out = double(layer.weight.size(0));  // given: uniform of bound 1 / sqrt(fan in)
   layer.weight.mul_(gain * std::sqrt(6 * in / (in + out)));
   if (layer.bias.defined()) layer.bias.zero_();

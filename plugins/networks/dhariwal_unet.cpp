@@ -1,6 +1,7 @@
 // ADM's U-Net (Dhariwal & Nichol 2021) as EDM has it (Karras et al. 2022, app. F): AdaGN, heads of 64 channels, residual
-// blocks that resample, and attention after every block at its resolutions. It differs from brume's `unet` in its groups, which are of
-// at least 4 channels, in its heads, of which narrow levels have none, and in the order of its projections.
+// blocks that resample, attention after the rest of the blocks at its resolutions, and between the way down and the way up whatever the
+// resolution there. It differs from brume's `unet` in its groups, which are of at least 4 channels, in its heads, of which narrow levels
+// have none, and in the order of its projections.
 //
 // Weights are named as in DhariwalUNet of NVlabs/edm, so that its state dicts load as they are.
 #include <ATen/CPUGeneratorImpl.h>

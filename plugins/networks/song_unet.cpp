@@ -6,7 +6,8 @@
 //   decoder   standard, or skip: every level gives an image, enlarged and added to the next one's
 //   embedding positional (DDPM++), or Fourier features (NCSN++), of the noise level; class labels are added before two linear layers
 //
-// Attention stands after every block of the way down at its resolutions, and after the last block of a level on the way up.
+// Attention stands, at its resolutions, after every block of the way down that does not resample and after the last block of a level on
+// the way up; and between the two ways whatever the resolution there.
 // Weights are named as in SongUNet of NVlabs/edm, so that its state dicts load as they are.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>

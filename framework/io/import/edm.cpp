@@ -167,8 +167,10 @@ void check(const Flags& flags, const Network& n) {
   flags.agree("embedding_type", flags.text("embedding_type"), n.embedding_type);
   if (n.song) {
     flags.agree("channel_mult_noise", flags.integer("channel_mult_noise"), n.noise);
-    flags.agree("encoder_type", flags.text("encoder_type"), n.encoder);
-    if (n.heights.size() > 1) flags.agree("decoder_type", flags.text("decoder_type"), n.decoder);
+    if (n.heights.size() > 1) {  // one level has neither
+      flags.agree("encoder_type", flags.text("encoder_type"), n.encoder);
+      flags.agree("decoder_type", flags.text("decoder_type"), n.decoder);
+    }
   }
   if (const auto model = flags.text("model")) {
     if (*model != "DDPMpp" && *model != "NCSNpp" && *model != "ADM")
@@ -277,7 +279,10 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
     else
       model.tensors.push_back({"network." + t.name, t.tensor});
   }
-  for (const std::string& name : weights.others()) model.losses.push_back(fmt::format("{}: is not of the network", name));
+  for (const std::string& name : weights.others()) {
+    if (precond == "iddpm" && name == "u") continue;  // its noise levels, which the cosine schedule makes anew
+    model.losses.push_back(fmt::format("{}: is not of the network", name));
+  }
   return model;
 }
 

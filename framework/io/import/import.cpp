@@ -64,10 +64,13 @@ Contents contents_of(const Imported& model) {
   return contents;
 }
 
-Contents open_model(const std::filesystem::path& path) {
+Contents open_model(const std::filesystem::path& path, const ImportOptions& options) {
   Source source = open_source(path);
-  if (source.metadata.contains("brume.format")) return {std::move(source.tensors), std::move(source.metadata)};
-  return contents_of(import_model(source));
+  if (!source.metadata.contains("brume.format")) return contents_of(import_model(source, options));
+  if (!options.settings.empty())
+    throw ConfigError(fmt::format("{}: is a brume model, which says everything of itself; '{}' cannot be set", path.string(),
+                                  options.settings.begin()->first));
+  return {std::move(source.tensors), std::move(source.metadata)};
 }
 
 }  // namespace brume::io

@@ -62,7 +62,7 @@ struct Contents {
 };
 /// What a brume file of the imported model holds.
 Contents contents_of(const Imported& model);
-/// What a brume model file holds, or would hold after the import of this one.
-Contents open_model(const std::filesystem::path& path);
+/// What a brume model file holds, or would hold after the import of this one. Options that a brume model has no use for are refused.
+Contents open_model(const std::filesystem::path& path, const ImportOptions& options = {});
 
 }  // namespace brume::io
