@@ -166,7 +166,10 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
       ->required()
       ->type_name("CHECKPOINT");
   command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
-  command->add_option("--bits", a->bits, "of an autoencoder: bits that a value of a latent counts for, beside JPEG; with a codebook a position counts for log2 of its entries")
+  command
+      ->add_option("--bits", a->bits,
+                   "of an autoencoder: bits that a value of a latent counts for, beside JPEG; with a codebook a position counts for log2 "
+                   "of its entries")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(64)));
   command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");

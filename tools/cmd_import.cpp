@@ -9,8 +9,8 @@
 #include "diffusion/pipeline.h"
 #include "io/import/import.h"
 #include "io/safetensors.h"
-#include "nn/layers.h"
 #include "model_source.h"
+#include "nn/layers.h"
 #include "program.h"
 #include "train/options.h"
 

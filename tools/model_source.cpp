@@ -144,8 +144,7 @@ io::ImportOptions import_options(const std::string& option, const std::vector<st
   io::ImportOptions options;
   for (const std::string& assignment : assignments) {
     const size_t equals = assignment.find('=');
-    if (equals == std::string::npos || equals == 0)
-      throw ConfigError(fmt::format("{} {}: key=value is expected", option, assignment));
+    if (equals == std::string::npos || equals == 0) throw ConfigError(fmt::format("{} {}: key=value is expected", option, assignment));
     options.settings[assignment.substr(0, equals)] = assignment.substr(equals + 1);
   }
   return options;
@@ -154,7 +153,8 @@ io::ImportOptions import_options(const std::string& option, const std::vector<st
 SampleSource::SampleSource(std::string path, const std::vector<std::string>& import)
     : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
-    if (!import.empty()) throw ConfigError(fmt::format("--import {}: {} is a configuration, no model of another program", import[0], path_));
+    if (!import.empty())
+      throw ConfigError(fmt::format("--import {}: {} is a configuration, no model of another program", import[0], path_));
     root_ = load_yaml(path_);
     return;
   }

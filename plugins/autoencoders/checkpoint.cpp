@@ -23,9 +23,7 @@ class Checkpoint final : public Autoencoder {
   ImageShape latent(const ImageShape& image) const override { return opened_.autoencoder->latent(image); }
   ImageShape moments(const ImageShape& image) const override { return opened_.autoencoder->moments(image); }
   Tensor encode_moments(const Tensor& images) const override { return opened_.autoencoder->encode_moments(images); }
-  Tensor latents_of(const Tensor& moments, const Normal& normal) const override {
-    return opened_.autoencoder->latents_of(moments, normal);
-  }
+  Tensor latents_of(const Tensor& moments, const Normal& normal) const override { return opened_.autoencoder->latents_of(moments, normal); }
   Tensor decode(const Tensor& latents) const override { return opened_.autoencoder->decode(latents); }
   std::vector<Weight> weights() const override { return opened_.autoencoder->weights(); }
   std::optional<std::string> stored_as() const override { return opened_.configuration; }

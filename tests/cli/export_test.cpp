@@ -1,8 +1,11 @@
 // brume export: what is written is opened by `brume sample`, and gives the same image.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include "io/image.h"
+#include "io/model_file.h"
 #include "support/process.h"
+#include "support/refs.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -29,6 +32,31 @@ TEST(Export, SamplesTheSameFromADirectory) {
   done = at({"export", "run/model.safetensors", "--to", "diffusers", "out"});
   EXPECT_EQ(done.code, 2);
   EXPECT_EQ(done.err, "error: out: is there already; an export overwrites nothing\n");
+}
+
+/// The published layout alone, read as other programs' directories are.
+TEST(Export, IsADirectoryOfDiffusersWithoutItsNote) {
+  BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
+  const std::string file = ref_path("ldm/tiny_ldm.ckpt").string();
+  const TempFolder folder;
+  const auto at = [&](std::vector<std::string> words) {
+    const Finished done = run_brume(std::move(words), {folder.path()});
+    EXPECT_EQ(done.code, 0) << done.err;
+  };
+  at({"import", file, "-o", "a.safetensors", "--set", "tokenizer=" + ref_path("pipe/tiny_sd/tokenizer").string(), "--set", "text_heads=4"});
+  at({"export", "a.safetensors", "--to", "diffusers", "out"});
+  fs::remove(folder.path() / "out/brume.yaml");
+  at({"import", "out", "-o", "b.safetensors"});
+  const io::NamedTensors a = io::load_tensors(folder.file("a.safetensors")), b = io::load_tensors(folder.file("b.safetensors"));
+  ASSERT_EQ(a.size(), b.size());
+  for (const io::NamedTensor& t : a) {
+    const at::Tensor* other = io::find(b, t.name);
+    ASSERT_NE(other, nullptr) << t.name;
+    EXPECT_TRUE(t.tensor.equal(*other)) << t.name;
+  }
+  for (const char* name : {"a", "b"})
+    at({"sample", std::string(name) + ".safetensors", "--prompt", "a cat", "-n", "1", "--steps", "2", "-o", std::string(name) + ".png"});
+  EXPECT_EQ(io::read_image((folder.path() / "a.png").string()), io::read_image((folder.path() / "b.png").string()));
 }
 
 }  // namespace

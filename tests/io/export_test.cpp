@@ -53,7 +53,9 @@ void expect_same(const io::Contents& got, const io::Contents& wanted, bool confi
     ASSERT_EQ(at->second.sizes(), t.tensor.sizes()) << t.name;
     EXPECT_TRUE(at->second.equal(t.tensor)) << t.name;
   }
-  if (configuration) EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
+  if (configuration) {
+    EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
+  }
 }
 
 nlohmann::json json_of(const fs::path& file) {

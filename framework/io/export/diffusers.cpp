@@ -135,6 +135,8 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
                                     fmt::join(head_widths, ", ")));
     c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 ? json() : json(head_widths.front());
     c["mid_block_type"] = "UNetMidBlock2D";
+    if (truth_of(network, "scale_shift"))
+      c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
     return c;
   }
   int64_t context = 0;

@@ -46,8 +46,8 @@ std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::
   }
   stage.ratio = int64_t(1) << (channels.size() - 1);
   stage.channels = c.get<int64_t>("in_channels", 3);
-  c.only<int64_t>("out_channels", stage.channels);
-  stage.latent_channels = c.get<int64_t>("latent_channels", 4);
+  if (c.get<int64_t>("out_channels", 3) != stage.channels) c.refuse("out_channels", fmt::format("{}, as in_channels", stage.channels));
+  stage.latent_channels = c.get<int64_t>("latent_channels", c.get<std::string>("_class_name", "") == "VQModel" ? 3 : 4);
   stage.size = latent_height ? *latent_height * stage.ratio : c.get<int64_t>("sample_size", 32);
   const std::vector<bool> attention = stage_attention(c, channels.size());
   for (size_t i = 0; i < attention.size(); ++i)
@@ -60,7 +60,7 @@ std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::
 
 void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   const bool quant = c.get("use_quant_conv", true);
-  c.only("use_post_quant_conv", quant);
+  if (c.get("use_post_quant_conv", true) != quant) c.refuse("use_post_quant_conv", fmt::format("{}, as use_quant_conv", quant));
   stage.options = fmt::format("{{type: kl, {}, quant_conv: {}, scale: {}, shift: {}}}", stage_options(c, stage, latent_height), quant,
                               c.get("scaling_factor", 0.18215), c.get("shift_factor", 0.0));
 }
@@ -154,6 +154,7 @@ DiffusersText read_diffusers_text(const fs::path& folder, const std::string& var
   const auto activation = c.get<std::string>("hidden_act", "quick_gelu");
   if (activation != "quick_gelu" && activation != "gelu") c.refuse("hidden_act", "quick_gelu and gelu");
   c.only<double>("layer_norm_eps", 1e-5);
+  c.absent("use_attention_mask");  // its pipelines would hide the padding
   DiffusersText text;
   text.files = tokenizer_files(folder / "tokenizer");
   text.width = c.get<int64_t>("hidden_size", 512);

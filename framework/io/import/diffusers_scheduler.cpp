@@ -67,10 +67,7 @@ class Reader {
     s.learned_range = is("DDPM") && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
     const std::string spaced = spacing_name();
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
-    if (kind_.half_log && c_.get<std::string>("beta_schedule", "") != "squaredcos_cap_v2") {
-      if (flag("use_karras_sigmas") || flag("use_lu_lambdas")) s.told_time = "nearest";
-      if (flag("use_exponential_sigmas") || flag("use_beta_sigmas")) s.told_time = "below";
-    }
+    if (kind_.half_log) s.told_time = told_time();
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
     return s;
@@ -79,14 +76,36 @@ class Reader {
  private:
   bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
   bool flag(const char* key) const { return c_.get(key, false); }
+  /// Files keep the keys of the class that they were made from: only some classes know those of curves.
+  bool curve(const char* key) const {
+    if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
+    return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
+  }
+  /// DPM-Solver's times are whole numbers, rounded or cut off; those of the plain spacings are as they are.
+  std::string told_time() const {
+    if (curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
+    if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
+    return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
+  }
+  /// solver_type: `known`, or what the class takes for `usual` as it is another's.
+  std::string solver_type(const std::vector<std::string>& known, const std::string& usual) const {
+    const auto name = c_.get<std::string>("solver_type", usual);
+    if (std::find(known.begin(), known.end(), name) != known.end()) return name;
+    for (const char* other : {"midpoint", "heun", "logrho", "bh1", "bh2"})
+      if (name == other) return usual;
+    c_.refuse("solver_type", fmt::format("{}", fmt::join(known, " and ")));
+  }
 
   void refuse_the_unknown() const {
     for (const char* key : {"use_flow_sigmas", "use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
     c_.only<std::string>("interpolation_type", "linear");
     c_.only<std::string>("timestep_type", "discrete");
     if (c_.has("lambda_min_clipped") && c_.values()["lambda_min_clipped"] != "-inf") c_.refuse("lambda_min_clipped", "-Infinity");
-    if (is("DPMSolver") && c_.has("variance_type")) c_.refuse("variance_type", "null");
-    if (const int curves = flag("use_karras_sigmas") + flag("use_exponential_sigmas") + flag("use_beta_sigmas") + flag("use_lu_lambdas");
+    const bool halves = is("DPMSolver") || is("SASolver");  // of the network's channels, with a learned variance; others mean nothing
+    if (halves && c_.get<std::string>("variance_type", "").starts_with("learned")) c_.refuse("variance_type", "null");
+    if (is("SASolver")) c_.only<std::string>("algorithm_type", "data_prediction");
+    if (const int curves =
+            curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
         curves > 1)
       throw ConfigError(
           fmt::format("{}: use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most", c_.file()));
@@ -119,13 +138,14 @@ class Reader {
   }
 
   std::string multistep(const char* data, const char* noise) const {
-    const auto algorithm = c_.get<std::string>("algorithm_type", "dpmsolver++");
+    auto algorithm = c_.get<std::string>("algorithm_type", "dpmsolver++");
+    if (algorithm == "deis") algorithm = "dpmsolver++";  // as the class takes it
     if (algorithm != "dpmsolver" && algorithm != "dpmsolver++" && algorithm != "sde-dpmsolver" && algorithm != "sde-dpmsolver++")
       c_.refuse("algorithm_type", "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++");
     const bool single = is("DPMSolverSinglestep");
     std::string text =
         fmt::format("{{type: {}, order: {}, solver: {}, eta: {}, lower_order_final: {}", algorithm.ends_with("++") ? data : noise,
-                    c_.get<int64_t>("solver_order", 2), c_.get<std::string>("solver_type", "midpoint"), int(algorithm.starts_with("sde")),
+                    c_.get<int64_t>("solver_order", 2), solver_type({"midpoint", "heun"}, "midpoint"), int(algorithm.starts_with("sde")),
                     c_.get("lower_order_final", !single));
     if (!single) text += fmt::format(", euler_at_final: {}", flag("euler_at_final"));
     return text + "}";
@@ -159,7 +179,7 @@ class Reader {
     if (is("DEIS")) return fmt::format("{{type: deis, order: {}, lower_order_final: {}}}", order, lower);
     if (is("UniPC"))
       return fmt::format("{{type: unipc, order: {}, solver: {}, prediction: {}, lower_order_final: {}, disable_corrector: [{}]}}", order,
-                         c_.get<std::string>("solver_type", "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
+                         solver_type({"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
                          fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
     if (is("SASolver"))
       return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
@@ -169,6 +189,7 @@ class Reader {
   }
 
   std::string spacing_name() const {
+    if (is("DPMSolverSinglestep")) return "linspace";  // it knows no other
     const auto name = c_.get<std::string>("timestep_spacing", kind_.sigma_frame || kind_.half_log ? "linspace" : "leading");
     if (name != "linspace" && name != "leading" && name != "trailing") c_.refuse("timestep_spacing", "linspace, leading and trailing");
     return name;
@@ -182,6 +203,8 @@ class Reader {
       zero = c_.get("set_alpha_to_one", true);
     else if (is("TCD") || is("DEIS") || is("SASolver"))
       zero = false;
+    else if (is("DDPM") || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
+      zero = true;
     else if (const auto end = c_.get<std::string>("final_sigmas_type", "zero"); end != "zero") {
       if (end != "sigma_min") c_.refuse("final_sigmas_type", "zero and sigma_min");
       zero = false;
@@ -207,12 +230,12 @@ class Reader {
 
   /// karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the schedule (DPM-Solver's).
   std::string curved(const std::string& plain, const std::string& name, const std::string& end) const {
-    const std::string curve = flag("use_karras_sigmas")                                  ? "karras"
-                              : flag("use_exponential_sigmas") || flag("use_lu_lambdas") ? "exponential"
-                              : flag("use_beta_sigmas")                                  ? "beta"
-                                                                                         : "";
-    if (curve.empty()) return plain;
-    std::string text = "{type: " + curve;
+    const std::string type = curve("use_karras_sigmas")                                   ? "karras"
+                             : curve("use_exponential_sigmas") || curve("use_lu_lambdas") ? "exponential"
+                             : curve("use_beta_sigmas")                                   ? "beta"
+                                                                                          : "";
+    if (type.empty()) return plain;
+    std::string text = "{type: " + type;
     for (const char* key : {"sigma_min", "sigma_max"})
       if (kind_.sigma_frame && c_.has(key)) text += fmt::format(", {}: {}", key, c_.get(key, 0.0));
     if (kind_.sigma_frame && name != "linspace" && !(c_.has("sigma_min") && c_.has("sigma_max")))
@@ -223,10 +246,11 @@ class Reader {
   std::vector<std::string> guidance() const {
     const bool keep = is("DDIM");  // takes the direction of the noise from the network's own output
     const std::string direction = keep ? ", keep_direction: true" : "";
-    if (flag("thresholding"))
+    const bool bounds = is("DDPM") || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
+    if ((bounds || kind_.half_log) && flag("thresholding"))
       return {fmt::format("{{type: dynamic_threshold, quantile: {}, maximum: {}{}}}", c_.get("dynamic_thresholding_ratio", 0.995),
                           c_.get("sample_max_value", 1.0), direction)};
-    if (c_.get("clip_sample", kind_.clips) && !stable_)
+    if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
       return {fmt::format("{{type: clip, range: {}{}}}", c_.get("clip_sample_range", 1.0), direction)};
     return {};
   }

@@ -28,7 +28,7 @@ void refuse_the_unknown(const DiffusersConfig& c) {
   for (const char* key :
        {"addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention",
         "mid_block_only_cross_attention", "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
-        "cross_attention_norm", "center_input_sample", "attn_norm_num_groups", "class_embeddings_concat"})
+        "cross_attention_norm", "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
 }
 
@@ -36,8 +36,10 @@ void refuse_the_unknown(const DiffusersConfig& c) {
 std::vector<bool> attention_of(const DiffusersConfig& c, const char* key, bool tokens, size_t levels) {
   const std::string way = std::string_view(key).starts_with("down") ? "Down" : "Up";
   const std::string plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain;
+  std::vector<std::string> usual(4, attends);  // all levels but the lowest resolution's, or, without tokens, the image's
+  ((way == "Down") == tokens ? usual.back() : usual.front()) = plain;
   std::vector<bool> result;
-  for (const std::string& type : c.get<std::vector<std::string>>(key, {})) {
+  for (const std::string& type : c.get(key, usual)) {
     if (type != plain && type != attends) c.refuse(key, plain + " and " + attends);
     result.push_back(type == attends);
   }
@@ -66,7 +68,8 @@ void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
   if (c.null("mid_block_type")) c.refuse("mid_block_type", "\"" + middle + "\"");
   c.only("mid_block_type", middle);
-  u.middle_attention = c.get("add_attention", true);
+  u.middle_attention = u.transformer() || c.get("add_attention", true);
+  if (!u.transformer()) c.only<int64_t>("attn_norm_num_groups", u.groups);  // of the middle's attention
 }
 
 /// Where a module of diffusers stands here: prefixes with their dot, none of which begins with another.
@@ -160,9 +163,9 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   const DiffusersConfig c(config, "the unet of brume");
   refuse_the_unknown(c);
   DiffusersUnet u;
-  u.channels = c.get<std::vector<int64_t>>("block_out_channels", {320, 640, 1280, 1280});
-  if (u.channels.empty() || u.channels[0] < 1) c.refuse("block_out_channels", "a list of at least one number");
   const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
+  u.channels = c.get("block_out_channels", tokens ? std::vector<int64_t>{320, 640, 1280, 1280} : std::vector<int64_t>{224, 448, 672, 896});
+  if (u.channels.empty() || u.channels[0] < 1) c.refuse("block_out_channels", "a list of at least one number");
   u.context_width = tokens ? c.get<int64_t>("cross_attention_dim", 1280) : 0;
   const std::vector<int64_t> blocks = c.each("layers_per_block", u.channels.size(), 2);
   u.blocks = blocks[0];

@@ -25,8 +25,8 @@ std::string first_names(const Source& source) {
 }  // namespace
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all{exported_directory, diffusers_directory, compvis_ldm,     tiny_autoencoder,
-                                       compvis_first_stage, edm_network,        guided_diffusion};
+  static const std::vector<Family> all{exported_directory,  diffusers_directory, compvis_ldm,     tiny_autoencoder,
+                                       compvis_first_stage, edm_network,         guided_diffusion};
   return all;
 }
 

@@ -8,7 +8,6 @@
 
 #include "config/errors.h"
 #include "config/yaml.h"
-#include "numerics/beta_table.h"
 
 namespace brume::io {
 namespace {
@@ -86,9 +85,11 @@ std::string linear(const char* type, double start, double end, int64_t timesteps
 }
 
 bool near(const std::vector<double>& betas, double power) {
-  const std::vector<double> wanted = linspace(std::pow(betas.front(), power), std::pow(betas.back(), power), int64_t(betas.size()));
-  for (size_t i = 0; i < betas.size(); ++i)
-    if (std::abs(std::pow(wanted[i], 1 / power) - betas[i]) > 1e-6 * betas.back()) return false;
+  const double first = std::pow(betas.front(), power), rise = std::pow(betas.back(), power) - first;
+  for (size_t i = 0; i < betas.size(); ++i) {
+    const double wanted = first + rise * double(i) / double(betas.size() - 1);
+    if (std::abs(std::pow(wanted, 1 / power) - betas[i]) > 1e-6 * betas.back()) return false;
+  }
   return true;
 }
 
