@@ -234,12 +234,15 @@ struct Export {
     const Value noise = part_of(section, "noise");
     const auto schedule = schedules.find(text_of(noise, "type"));
     const auto prediction = predictions.find(parameterization);
+    const auto sample = model.metadata.find("brume.sample");
+    const Value spacing = sample == model.metadata.end() ? Value::map() : part_of(parse_yaml(sample->second, source), "spacing");
+    const std::string type = text_of(spacing, "type");
     json c{{"_class_name", "DDIMScheduler"},
            {"_diffusers_version", version},
            {"clip_sample", false},
-           {"set_alpha_to_one", true},
-           {"steps_offset", 0},
-           {"timestep_spacing", "trailing"}};
+           {"set_alpha_to_one", text_of(spacing, "final") != "minimum"},
+           {"steps_offset", type == "leading" ? integer_of(spacing, "offset") : 0},
+           {"timestep_spacing", type == "leading" || type == "linspace" ? type : "trailing"}};
     if (schedule != schedules.end()) c["beta_schedule"] = schedule->second;
     if (noise.find("betas")) {
       json betas = json::array();
