@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <filesystem>
 
 #include "config/errors.h"
+#include "io/number.h"
 
 namespace brume::io {
 
@@ -22,11 +22,10 @@ std::pair<std::string, std::string> file_and_rest(const std::string& asked, cons
 std::pair<std::string, double> file_and_number(const std::string& asked, const char* what) {
   const auto [file, rest] = file_and_rest(asked, what);
   if (rest.empty() && !asked.ends_with(":")) return {file, 1};
-  double number = 0;
-  const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
-  if (error != std::errc() || end != rest.data() + rest.size())
+  const auto number = parse_number<double>(rest);
+  if (!number)
     throw ConfigError(fmt::format("{}: '{}' is no strength in '{}'; a number like 0.8 is, after the file and a colon", what, rest, asked));
-  return {file, number};
+  return {file, *number};
 }
 
 }  // namespace brume::io

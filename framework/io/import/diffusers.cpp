@@ -9,7 +9,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 
 #include "config/suggest.h"
@@ -19,6 +18,7 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_weights.h"
 #include "io/import/families.h"
+#include "io/number.h"
 
 namespace brume::io {
 namespace {
@@ -51,12 +51,11 @@ class Said {
                                     hint(key, {"variant", "sample_size", "null_class"})));
   }
   static int64_t size(const std::string& text) {
-    int64_t size = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
-    if (error != std::errc() || end != text.data() + text.size() || size < 1)
+    const auto size = parse_number<int64_t>(text);
+    if (!size || *size < 1)
       throw ConfigError(
           fmt::format("--set sample_size={}: a number of pixels (of latents, where there is a first stage) is expected", text));
-    return size;
+    return *size;
   }
 };
 

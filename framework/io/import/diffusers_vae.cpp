@@ -4,9 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
+
+#include "io/number.h"
 
 namespace brume::io {
 namespace {
@@ -27,11 +28,8 @@ Parts split(const std::string& name) {
 /// The number that stands at a place of the name.
 std::optional<int64_t> number(const Parts& parts, size_t at) {
   if (at >= parts.size()) return {};
-  int64_t value = 0;
-  const std::string& text = parts[at];
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 0) return {};
-  return value;
+  const auto value = parse_number<int64_t>(parts[at]);
+  return value && *value >= 0 ? value : std::nullopt;
 }
 
 /// Words that change whatever stands around them.

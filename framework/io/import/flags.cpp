@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 
 #include "config/suggest.h"
 #include "config/yaml.h"
+#include "io/number.h"
 
 namespace brume::io {
 namespace {
@@ -20,14 +20,6 @@ fs::path beside(const Source& source, const ImportOptions& options) {
   for (const char* end : {".json", ".yaml", ".yml"})
     if (fs::path file = source.path; fs::is_regular_file(file.replace_extension(end)) && file != source.path) return file;
   return {};
-}
-
-template <class T>
-std::optional<T> parsed(const std::string& text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return {};
-  return value;
 }
 
 std::string stripped(std::string text) {
@@ -90,7 +82,7 @@ std::optional<std::string> Flags::text(const std::string& name) const {
 std::optional<int64_t> Flags::integer(const std::string& name) const {
   const auto word = text(name);
   if (!word) return {};
-  const auto value = parsed<int64_t>(*word);
+  const auto value = parse_number<int64_t>(*word);
   if (!value) throw ConfigError(fmt::format("{}: expected a whole number", said(name)));
   return value;
 }
@@ -98,7 +90,7 @@ std::optional<int64_t> Flags::integer(const std::string& name) const {
 std::optional<double> Flags::number(const std::string& name) const {
   const auto word = text(name);
   if (!word) return {};
-  const auto value = parsed<double>(*word);
+  const auto value = parse_number<double>(*word);
   if (!value) throw ConfigError(fmt::format("{}: expected a number", said(name)));
   return value;
 }
@@ -132,7 +124,7 @@ std::optional<std::vector<double>> Flags::list(const std::string& name) const {
   }
   std::vector<double> values;
   for (const std::string& word : words) {
-    const auto value = parsed<double>(word);
+    const auto value = parse_number<double>(word);
     if (!value) throw ConfigError(fmt::format("{}: expected numbers", said(name)));
     values.push_back(*value);
   }

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <charconv>
 #include <cmath>
 
 #include "config/errors.h"
 #include "config/yaml.h"
+#include "io/number.h"
 
 namespace brume::io {
 namespace {
@@ -19,14 +19,6 @@ const Value* walk(const Value* v, std::string_view path) {
     path = dot == std::string_view::npos ? std::string_view() : path.substr(dot + 1);
   }
   return v && !v->is_null() ? v : nullptr;
-}
-
-template <class T>
-std::optional<T> parsed(const std::string& text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return {};
-  return value;
 }
 
 [[noreturn]] void refuse(const Value& v, std::string_view path, const char* wanted) {
@@ -44,7 +36,7 @@ const Value* LdmConfig::find(std::string_view path) const { return walk(walk(&ro
 std::optional<double> LdmConfig::number(std::string_view path) const {
   const Value* v = find(path);
   if (!v) return {};
-  const auto value = v->is_scalar() ? parsed<double>(v->scalar) : std::nullopt;
+  const auto value = v->is_scalar() ? parse_number<double>(v->scalar) : std::nullopt;
   if (!value) refuse(*v, path, "a number");
   return value;
 }
@@ -52,7 +44,7 @@ std::optional<double> LdmConfig::number(std::string_view path) const {
 std::optional<int64_t> LdmConfig::integer(std::string_view path) const {
   const Value* v = find(path);
   if (!v) return {};
-  const auto value = v->is_scalar() ? parsed<int64_t>(v->scalar) : std::nullopt;
+  const auto value = v->is_scalar() ? parse_number<int64_t>(v->scalar) : std::nullopt;
   if (!value) refuse(*v, path, "a whole number");
   return value;
 }
