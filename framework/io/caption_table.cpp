@@ -83,6 +83,12 @@ std::vector<Record> read_csv(std::string_view text, const std::string& path) {
   return records;
 }
 
+/// What a column adds to a caption.
+std::string joined(std::string caption, const std::string& words) {
+  if (!caption.empty() && !words.empty()) caption += ' ';
+  return caption + words;
+}
+
 std::vector<CaptionRow> rows_of(const std::vector<Record>& records, const std::string& path, const CaptionColumns& columns) {
   if (records.empty()) refuse(path, "is empty");
   const std::vector<std::string>& header = records[0].fields;
@@ -96,13 +102,17 @@ std::vector<CaptionRow> rows_of(const std::vector<Record>& records, const std::s
     }
     return size_t(found - header.begin());
   };
-  const size_t file = column(columns.file), caption = column(columns.caption);
+  const size_t file = column(columns.file);
+  std::vector<size_t> captions;
+  for (const std::string& name : columns.captions) captions.push_back(column(name));
   const size_t category = columns.category.empty() ? 0 : column(columns.category);
   std::vector<CaptionRow> rows;
   for (size_t i = 1; i < records.size(); ++i) {
     const auto& [fields, line] = records[i];
     if (fields.size() != header.size()) refuse_line(path, line, fmt::format("has {} fields, the header {}", fields.size(), header.size()));
-    rows.push_back({fields[file], fields[caption], columns.category.empty() ? "" : fields[category], line});
+    std::string caption;
+    for (const size_t at : captions) caption = joined(std::move(caption), fields[at]);
+    rows.push_back({fields[file], std::move(caption), columns.category.empty() ? "" : fields[category], line});
   }
   return rows;
 }
@@ -132,9 +142,17 @@ std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& pat
     };
     CaptionRow one{text_of(columns.file, value(columns.file)), "", "", line};
     if (!columns.category.empty()) one.category = text_of(columns.category, value(columns.category));
-    const nlohmann::json& captions = value(columns.caption);
-    for (const nlohmann::json& v : captions.is_array() ? captions : nlohmann::json::array({captions})) {
-      one.caption = text_of(columns.caption, v);
+    std::vector<std::string> captions = {""};
+    for (const std::string& name : columns.captions) {
+      const nlohmann::json& words = value(name);
+      std::vector<std::string> longer;
+      for (const std::string& caption : captions)
+        for (const nlohmann::json& v : words.is_array() ? words : nlohmann::json::array({words}))
+          longer.push_back(joined(caption, text_of(name, v)));
+      captions = std::move(longer);
+    }
+    for (std::string& caption : captions) {
+      one.caption = std::move(caption);
       rows.push_back(one);
     }
   }

@@ -9,8 +9,9 @@
 namespace brume::io {
 
 struct CaptionColumns {
-  std::string file = "file", caption = "caption";
-  std::string category;  ///< empty = none
+  std::string file = "file";
+  std::vector<std::string> captions = {"caption"};  ///< of several the words stand in this order, a space between; an empty field gives none
+  std::string category;                             ///< empty = none
 };
 
 struct CaptionRow {
@@ -18,7 +19,8 @@ struct CaptionRow {
   int64_t line = 0;  ///< of the table, from 1
 };
 
-/// TSV and CSV have a header that names the columns; a JSON line is an object, its caption a string or a list of strings (a row each).
+/// TSV and CSV have a header that names the columns; a JSON line is an object, its caption a string or a list of strings (a row each, of
+/// several lists a row for each combination).
 /// Throws ConfigError "path:line: …" where a column is missing, a row has another number of fields than the header, or a byte is not
 /// UTF-8.
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns);

@@ -100,6 +100,18 @@ TEST_F(CaptionedFolder, ClassesAreAColumn) {
   EXPECT_EQ(open("captions: " + file).data->classes().size(), 0u);
 }
 
+TEST_F(CaptionedFolder, CaptionsOfSeveralColumnsAreJoined) {
+  for (const char* name : {"a.png", "b.png"}) image(name);
+  const std::string columns = "caption_columns: [kind, caption], captions: ";
+  const Opened rows = open(columns + table("t.tsv", "file\tcaption\tkind\na.png\tred\tpotion\nb.png\t\tcat\n"));
+  EXPECT_EQ(rows.read(0).caption, "potion red");
+  EXPECT_EQ(rows.read(1).caption, "cat");
+  const Opened lists = open(columns + table("t.jsonl", R"({"file": "a.png", "kind": ["wall", "brick"], "caption": ["old", "grey"]})"));
+  std::set<std::string> seen;
+  for (uint64_t draw = 0; draw < 80; ++draw) seen.insert(lists.read(0, draw).caption);
+  EXPECT_EQ(seen, (std::set<std::string>{"wall old", "wall grey", "brick old", "brick grey"}));
+}
+
 TEST_F(CaptionedFolder, SplitsAreDisjointAndStayWhenImagesAreAdded) {
   std::string rows = "file\tcaption\n";
   for (int i = 0; i < 60; ++i) {
@@ -144,6 +156,9 @@ TEST_F(CaptionedFolder, Errors) {
             start + "t.tsv:1: there is no column 'caption'; the columns are file, captoin; did you mean 'captoin'?");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "class_column: kind, "),
             start + "t.tsv:1: there is no column 'kind'; the columns are file, caption");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [], "), start + "caption_columns: names no column");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [caption, kin], "),
+            start + "t.tsv:1: there is no column 'kin'; the columns are file, caption");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\ngone.png\ty\nb.png\tz\n"),
             start + "t.tsv:3: there is no image 'gone.png'\n" + start + "t.tsv:4: there is no image 'b.png'");
   std::string many = "file\tcaption\n";
