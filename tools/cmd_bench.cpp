@@ -8,12 +8,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "config/suggest.h"
 #include "config/yaml.h"
+#include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
 #include "nn/flops.h"
 #include "nn/isa.h"
@@ -116,6 +118,7 @@ struct Measured {
 struct Variant {
   Measured result;
   nn::Isa isa;
+  std::unique_ptr<ModelFiles> models;  ///< of the first stage, at this precision
   std::unique_ptr<Pipeline> pipeline, frozen;
   std::unique_ptr<Ema> ema;
   std::shared_ptr<Optimizer> optimizer;
@@ -124,15 +127,17 @@ struct Variant {
   std::vector<double> train_rates, sample_rates, call_times;
 };
 
-Variant make_variant(const Config& config, const std::string& name, bool reference) {
+Variant make_variant(const Config& config, const Registry& registry, const std::filesystem::path& folder, const std::string& name,
+                     bool reference) {
   Variant v;
   v.result.name = reference ? "LibTorch " + name : "brume " + name;
   v.isa = reference ? nn::Isa::reference : nn::isa();
   ComputeOptions compute = config.compute;
   compute.precision = name == "bf16" ? Precision::bf16 : Precision::fp32;
   const Compute c = resolve_compute(compute);
-  v.pipeline = std::make_unique<Pipeline>(config.model, c, 1);
-  v.frozen = std::make_unique<Pipeline>(config.model, c, 1);
+  v.models = std::make_unique<ModelFiles>(registry, c, folder);
+  v.pipeline = std::make_unique<Pipeline>(config.model, c, 1, nullptr, *v.models);
+  v.frozen = std::make_unique<Pipeline>(config.model, c, 1, nullptr, *v.models);
   v.frozen->freeze();
   if (reference)  // as torch::nn modules keep them; brume's are channels last
     for (const auto* p : {v.pipeline.get(), v.frozen.get()})
@@ -143,7 +148,7 @@ Variant make_variant(const Config& config, const std::string& name, bool referen
     if (w.trainable) learned.push_back(w), w.tensor.set_requires_grad(true);
   v.ema = std::make_unique<Ema>(v.pipeline->weights(), config.train->ema);
   v.optimizer = config.train->optimizer.make({learned, config.train->steps});
-  v.training = {0, config.train->steps, config.train->objective->memory(*config.model.noise)};
+  v.training = {0, config.train->steps, config.train->objective->memory(*config.model.noise), v.models.get()};
   return v;
 }
 
@@ -192,6 +197,7 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   SampleRequest request;
   request.images = some_images(config, batch);
   request.batch = batch;
+  request.models = v.models.get();
   SampleOptions options = config.sample;
   options.steps = std::min<int64_t>(options.steps, 5);
   v.frozen->sample(request, options);
@@ -236,9 +242,10 @@ int bench(Program& program, const Asked& a) {
     if (p != "fp32" && p != "bf16") throw ConfigError(fmt::format("--precisions: unknown precision '{}'{}", p, hint(p, {"fp32", "bf16"})));
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   const int64_t batch = a.batch > 0 ? a.batch : config.train ? config.train->batch : 1;
+  const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
   std::vector<Variant> variants;
-  variants.push_back(make_variant(config, "fp32", true));
-  for (const std::string& p : a.precisions) variants.push_back(make_variant(config, p, false));
+  variants.push_back(make_variant(config, program.registry, folder, "fp32", true));
+  for (const std::string& p : a.precisions) variants.push_back(make_variant(config, program.registry, folder, p, false));
   catch_interrupt();
   for (int64_t round = 0; round < a.rounds; ++round)  // in turn, so that a machine that slows down slows all
     for (Variant& v : variants) {
