@@ -17,8 +17,8 @@
 #include "config/yaml.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
-#include "nn/flops.h"
 #include "nn/isa.h"
+#include "nn/op_profile.h"
 #include "program.h"
 #include "train/ema.h"
 #include "train/options.h"
@@ -181,11 +181,11 @@ void measure_training(const Config& config, Variant& v, int64_t batch, double se
   int64_t steps = 0;
   {
     const OperatorTimer timer;
-    nn::FlopCounter flops;
+    nn::OpProfile operations;
     for (; since(start) < seconds; ++steps) train_step(config, v, images, annotations);
     const double time = since(start);
     v.train_rates.push_back(double(steps * batch) / time);
-    v.result.train_gflops = 3 * flops.flops() / time / 1e9;  // the backward pass computes twice what the forward does
+    v.result.train_gflops = 3 * operations.flops() / time / 1e9;  // the backward pass computes twice what the forward does
     v.result.train_convolution = OperatorTimer::matching("onvolution") / time;
     if (profile) print_profile(v.result.name + ": training", time);
   }
@@ -205,12 +205,12 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   const auto start = Clock::now();
   int64_t calls = 0;
   const OperatorTimer timer;
-  nn::FlopCounter flops;
+  nn::OpProfile operations;
   for (; since(start) < seconds; calls += options.steps) v.frozen->sample(request, options);
   const double time = since(start);
   v.call_times.push_back(1e3 * time / double(calls));
   v.sample_rates.push_back(double(batch) * double(calls) / time / double(config.sample.steps));
-  v.result.sample_gflops = flops.flops() / time / 1e9;
+  v.result.sample_gflops = operations.flops() / time / 1e9;
   v.result.sample_convolution = OperatorTimer::matching("onvolution") / time;
   if (profile) print_profile(v.result.name + ": sampling", time);
   v.result.memory = std::max(v.result.memory, peak_memory());

@@ -17,9 +17,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "nn/flops.h"
 #include "nn/isa.h"
 #include "nn/kernels/attention_kernel.h"
+#include "nn/op_profile.h"
 #include "nn/ops.h"
 
 namespace brume::nn {
@@ -229,7 +229,7 @@ constexpr int64_t many_scores = int64_t(1) << 22;
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
-  FlopCounter::add(2.0 * double(q.numel()) * double(k.size(2)) * 2);
+  const OpTimer timer("attention", 2.0 * double(q.numel()) * double(k.size(2)) * 2);
   if (!at::GradMode::is_enabled() && has_kernel(q)) return fused(q, k, v, mask);
   if (q.size(0) * q.size(1) * q.size(2) * k.size(2) < many_scores) return whole(q, k, v, mask);
   return BlockAttention::apply(q, k, v, mask.keys.defined() ? mask.keys : at::empty({0}, q.options()), mask.causal);

@@ -16,6 +16,7 @@
 
 #include "nn/group_norm_fused.h"
 #include "nn/isa.h"
+#include "nn/op_profile.h"
 
 namespace brume::nn {
 namespace {
@@ -157,6 +158,7 @@ void check(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const a
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, double eps, bool silu,
                            const at::Tensor& scale, const at::Tensor& shift) {
+  const OpTimer timer("group_norm");
   check(x, groups, gamma, beta, scale, shift);
   const bool in_kernel = x.device().is_cpu() && (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
   if (!in_kernel) return reference(x, groups, gamma, beta, eps, silu, scale, shift);

@@ -16,8 +16,8 @@
 
 namespace brume::nn {
 
-Tensor Conv2d::operator()(const Tensor& x) const { return conv2d(x, weight, bias, stride, padding); }
-Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight, bias); }
+Tensor Conv2d::operator()(const Tensor& x) const { return conv2d(x, weight, bias, stride, padding, packed.get()); }
+Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight, bias, packed.get()); }
 Tensor GroupNorm::operator()(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, false); }
 Tensor GroupNorm::silu(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, true); }
 Tensor GroupNorm::silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const {
@@ -68,7 +68,7 @@ Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t
   const Tensor weight = weights_follow
                             ? at::empty({out, in, kernel, kernel}, at::TensorOptions().dtype(at::kFloat), at::MemoryFormat::ChannelsLast)
                             : uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
-  Conv2d conv{part.add("weight", weight), {}, stride, kernel / 2};
+  Conv2d conv{part.add("weight", weight), {}, stride, kernel / 2, std::make_shared<PackedWeight>()};
   if (bias) conv.bias = part.add("bias", uniform({out}, bound));
   return conv;
 }
@@ -76,14 +76,14 @@ Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t
 Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
-  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0};
+  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0, std::make_shared<PackedWeight>()};
 }
 
 Linear Builder::linear(const std::string& name, int64_t in, int64_t out, bool bias) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
   const Tensor weight = part.add("weight", uniform({out, in}, bound));
-  return {weight, bias ? part.add("bias", uniform({out}, bound)) : Tensor()};
+  return {weight, bias ? part.add("bias", uniform({out}, bound)) : Tensor(), std::make_shared<PackedWeight>()};
 }
 
 LayerNorm Builder::layer_norm(const std::string& name, int64_t channels, double eps) const {

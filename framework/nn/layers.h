@@ -1,9 +1,11 @@
 #pragma once
 // Layers: weights and the operation they belong to. A network is a struct of these.
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/network.h"
+#include "nn/packed.h"
 
 namespace brume::nn {
 
@@ -11,11 +13,13 @@ struct Conv2d {
   Tensor weight, bias;  ///< [O, I, k, k], [O]
   int64_t stride = 1;
   int64_t padding = 0;
+  std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
 };
 
 struct Linear {
   Tensor weight, bias;  ///< [O, I], [O]
+  std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
 };
 

@@ -29,8 +29,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "nn/flops.h"
 #include "nn/isa.h"
+#include "nn/op_profile.h"
+#include "nn/packed.h"
 
 namespace brume::nn {
 namespace {
@@ -83,36 +84,39 @@ struct Concat final : torch::autograd::Function<Concat> {
 }  // namespace
 
 Tensor concat(const Tensor& a, const Tensor& b) {
+  const OpTimer timer("concat");
   if (!onednn(a)) return at::cat({a, b}, 1);
   const Tensor x = a.contiguous(at::MemoryFormat::ChannelsLast), y = b.contiguous(at::MemoryFormat::ChannelsLast);
   const bool learns = at::GradMode::is_enabled() && (a.requires_grad() || b.requires_grad());
   return learns ? Concat::apply(x, y) : join(x, y);
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding) {
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed) {
   Tensor w = weight.dim() == 3 ? weight.unsqueeze(-1) : weight;
-  w = w.to(x.scalar_type());
   const Tensor b = bias.defined() ? bias.to(x.scalar_type()) : bias;
   const auto out = [&](int64_t n, int64_t k) { return double((n + 2 * padding - k) / stride + 1); };
-  FlopCounter::add(2.0 * double(x.size(0)) * double(w.numel()) * out(x.size(2), w.size(2)) * out(x.size(3), w.size(3)));
+  const OpTimer timer(w.size(2) * w.size(3) == 1 ? "conv2d 1x1" : "conv2d",
+                      2.0 * double(x.size(0)) * double(w.numel()) * out(x.size(2), w.size(2)) * out(x.size(3), w.size(3)));
+  if (packed && onednn(x) && !at::GradMode::is_enabled() && !weight.requires_grad())
+    return packed->conv2d(x.contiguous(at::MemoryFormat::ChannelsLast), w, b, stride, padding);
+  w = w.to(x.scalar_type());
   const std::vector<int64_t> s{stride, stride}, p{padding, padding}, d{1, 1};
   if (onednn(x)) return at::mkldnn_convolution(x.contiguous(at::MemoryFormat::ChannelsLast), w, b, p, s, d, 1);
   return at::convolution(isa() == Isa::reference ? x.contiguous() : x, w, b, s, p, d, false, {0, 0}, 1);
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  if (!onednn(x)) {
-    FlopCounter::add(2.0 * double(x.numel()) * double(weight.size(0)));
-    return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
-  }
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed) {
+  const OpTimer timer("linear", 2.0 * double(x.numel()) * double(weight.size(0)));
+  if (!onednn(x)) return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.
   const int64_t batch = x.size(0), tokens = x.dim() == 3 ? x.size(1) : 1;
   const Tensor image = x.reshape({batch, tokens, 1, x.size(-1)}).permute({0, 3, 1, 2});
-  const Tensor y = conv2d(image, weight.view({weight.size(0), weight.size(1), 1, 1}), bias).permute({0, 2, 3, 1});
+  const Tensor y = conv2d(image, weight.view({weight.size(0), weight.size(1), 1, 1}), bias, 1, 0, packed).permute({0, 2, 3, 1});
   return x.dim() == 3 ? y.reshape({batch, tokens, weight.size(0)}) : y.reshape({batch, weight.size(0)});
 }
 
 Tensor silu(const Tensor& x) {
+  const OpTimer timer("silu");
   if (at::GradMode::is_enabled() || !onednn(x)) return at::silu(x);
   // at::silu takes another exponential at the end of an array than within it, so its bits would depend on the batch; at::exp does not.
   const Tensor wide = x.to(at::kFloat);
@@ -123,6 +127,7 @@ Tensor relu(const Tensor& x) { return at::relu(x); }
 Tensor leaky_relu(const Tensor& x, double slope) { return at::leaky_relu(x, slope); }
 
 Tensor gelu(const Tensor& x) {
+  const OpTimer timer("gelu");
   if (at::GradMode::is_enabled() || !onednn(x)) return at::gelu(x);
   const Tensor wide = x.to(at::kFloat);  // as in silu: at::erf's bits do not depend on where a value stands
   return (wide * 0.5 * ((wide * std::sqrt(0.5)).erf() + 1)).to(x.scalar_type());
@@ -148,26 +153,35 @@ struct Geglu final : torch::autograd::Function<Geglu> {
 }  // namespace
 
 Tensor geglu(const Tensor& x) {
+  const OpTimer timer("geglu");
   if (at::GradMode::is_enabled() && x.requires_grad()) return Geglu::apply(x);
   const int64_t half = x.size(-1) / 2;
   return x.narrow(-1, 0, half) * nn::gelu(x.narrow(-1, half, half));
 }
 
 Tensor quick_gelu(const Tensor& x) {
+  const OpTimer timer("quick_gelu");
   const Tensor wide = x.to(at::kFloat);
   return (wide / ((wide * -1.702).exp() + 1)).to(x.scalar_type());
 }
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  const OpTimer timer("layer_norm");
   // Its bfloat16 kernel is seven times slower than the float32 one (LibTorch 1.13.1).
   const Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(wide.scalar_type()) : t; };
   return at::layer_norm(wide, {x.size(-1)}, cast(weight), cast(bias), eps).to(x.scalar_type());
 }
 
-Tensor upsample(const Tensor& x) { return at::upsample_nearest2d(x, {x.size(2) * 2, x.size(3) * 2}); }
+Tensor upsample(const Tensor& x) {
+  const OpTimer timer("upsample");
+  return at::upsample_nearest2d(x, {x.size(2) * 2, x.size(3) * 2});
+}
 
-Tensor downsample(const Tensor& x) { return at::avg_pool2d(x, {2, 2}, {2, 2}); }
+Tensor downsample(const Tensor& x) {
+  const OpTimer timer("downsample");
+  return at::avg_pool2d(x, {2, 2}, {2, 2});
+}
 
 Tensor dropout(const Tensor& x, double p, at::Generator* random) {
   if (!random || p == 0) return x;

@@ -1,0 +1,101 @@
+#include "nn/packed.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/core/StorageImpl.h>
+
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "nn/onednn.h"
+
+namespace brume::nn {
+namespace {
+
+/// One shape of input: the primitive, and the weights as it wants them.
+struct Ready {
+  dnnl::convolution_forward::primitive_desc description;
+  dnnl::convolution_forward primitive;
+  dnnl::memory weights;
+};
+
+/// Memory that primitives work in, of this thread; it grows to the largest that was asked for.
+void* scratch(size_t bytes) {
+  thread_local Tensor memory;
+  if (!memory.defined() || size_t(memory.numel()) < bytes) memory = at::empty({int64_t(bytes)}, at::kByte);
+  return memory.data_ptr();
+}
+
+dnnl::memory::desc nhwc(const Tensor& x) {
+  return {{x.size(0), x.size(1), x.size(2), x.size(3)}, onednn::type(x), dnnl::memory::format_tag::nhwc};
+}
+
+}  // namespace
+
+struct PackedWeight::State {
+  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t>;
+
+  std::mutex mutex;
+  std::map<Shape, std::shared_ptr<const Ready>> ready;
+  // Which tensor it is. The weak reference keeps the address of the storage from being given to another one.
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};
+  int64_t offset = -1;
+  uint32_t version = 0;
+
+  void follow(const Tensor& weight) {
+    c10::StorageImpl* const now = weight.storage().unsafeGetStorageImpl();
+    if (storage._unsafe_get_target() == now && offset == weight.storage_offset() && version == weight._version()) return;
+    ready.clear();
+    storage = c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getWeakStorageImpl());
+    offset = weight.storage_offset(), version = weight._version();
+  }
+
+  /// Weights that lie as `wanted` says: those of another shape of input, where they are the same.
+  dnnl::memory packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
+    for (const auto& [_, other] : ready)
+      if (other->description.weights_desc() == wanted) return other->weights;
+    const Tensor plain = weight.to(type);
+    const dnnl::memory::desc lies({plain.sizes().begin(), plain.sizes().end()}, onednn::type(plain),
+                                  dnnl::memory::dims(plain.strides().begin(), plain.strides().end()));
+    dnnl::memory from(lies, onednn::engine(), plain.data_ptr()), to(wanted, onednn::engine());
+    dnnl::reorder(from, to).execute(onednn::stream(), from, to);
+    onednn::stream().wait();
+    return to;
+  }
+
+  std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
+                                    int64_t padding) {
+    const std::lock_guard lock(mutex);
+    follow(weight);
+    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3)};
+    if (const auto it = ready.find(shape); it != ready.end()) return it->second;
+    constexpr size_t shapes = 16;  // of batches and images, which rarely change
+    if (ready.size() >= shapes) ready.clear();
+    const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
+    auto description = onednn::convolution(nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), nhwc(out), stride, padding);
+    const dnnl::memory weights = packed(description.weights_desc(), weight, x.scalar_type());
+    return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
+  }
+};
+
+PackedWeight::PackedWeight() : state_(std::make_unique<State>()) {}
+PackedWeight::~PackedWeight() = default;
+
+Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding) const {
+  const auto out_of = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
+  const Tensor out = at::empty({x.size(0), weight.size(0), out_of(2), out_of(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+  const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding);
+  const auto memory = [](const dnnl::memory::desc& d, void* data) { return dnnl::memory(d, onednn::engine(), data); };
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(ready->description.src_desc(), x.data_ptr())},
+                                                  {DNNL_ARG_WEIGHTS, ready->weights},
+                                                  {DNNL_ARG_DST, memory(ready->description.dst_desc(), out.data_ptr())}};
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, memory(ready->description.bias_desc(), bias.data_ptr()));
+  const dnnl::memory::desc work = ready->description.scratchpad_desc();
+  if (work.get_size() > 0) arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(work, scratch(work.get_size())));
+  ready->primitive.execute(onednn::stream(), arguments);
+  onednn::stream().wait();
+  return out;
+}
+
+}  // namespace brume::nn
