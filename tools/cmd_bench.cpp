@@ -13,12 +13,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "bench_architecture.h"
 #include "config/suggest.h"
 #include "config/yaml.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
 #include "nn/isa.h"
 #include "nn/op_profile.h"
+#include "peak_memory.h"
 #include "program.h"
 #include "train/ema.h"
 #include "train/options.h"
@@ -90,17 +92,8 @@ void print_profile(const std::string& title, double total) {
     fmt::print("  {:>5.1f}%  {}\n", 100 * rows[i].first / total, rows[i].second);
 }
 
-/// High-water mark of resident memory, in MiB; `reset` starts it anew.
-double peak_memory(bool reset = false) {
-  if (reset) std::ofstream("/proc/self/clear_refs") << "5";
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
-  return 0;
-}
-
 struct Asked {
-  std::string config, json;
+  std::string config, architecture, json;
   std::vector<std::string> precisions{"fp32", "bf16"};
   double seconds = 6;
   bool profile = false;
@@ -235,6 +228,10 @@ void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sampl
 }
 
 int bench(Program& program, const Asked& a) {
+  if (a.config.empty() == a.architecture.empty()) throw ConfigError("bench needs a configuration, or --arch NAME");
+  catch_interrupt();
+  if (!a.architecture.empty())
+    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.overrides});
   Value root = load_yaml(a.config);
   a.overrides.apply(root);
   const Config config = read_configuration(program.registry, root);
@@ -246,7 +243,6 @@ int bench(Program& program, const Asked& a) {
   std::vector<Variant> variants;
   variants.push_back(make_variant(config, program.registry, folder, "fp32", true));
   for (const std::string& p : a.precisions) variants.push_back(make_variant(config, program.registry, folder, p, false));
-  catch_interrupt();
   for (int64_t round = 0; round < a.rounds; ++round)  // in turn, so that a machine that slows down slows all
     for (Variant& v : variants) {
       fmt::print(stderr, "\r\033[Kround {} of {}: {}", round + 1, a.rounds, v.result.name);
@@ -283,7 +279,9 @@ void add_bench(CLI::App& app, Program& program, int& code) {
   CLI::App* command =
       app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
   auto a = std::make_shared<Asked>();
-  command->add_option("config", a->config, "a YAML file")->required()->type_name("CONFIG");
+  command->add_option("config", a->config, "a YAML file")->type_name("CONFIG");
+  command->add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
+      ->type_name("NAME");
   command->add_option("--precisions", a->precisions, "what to measure")->delimiter(',')->capture_default_str();
   command->add_option("--seconds", a->seconds, "of training a round and variant")->capture_default_str()->check(CLI::Range(0.1, 3600.0));
   command->add_option("--rounds", a->rounds, "of which the median is shown")
@@ -294,7 +292,7 @@ void add_bench(CLI::App& app, Program& program, int& code) {
   command->add_option("--sample-batch", a->sample_batch, "images sampled at once")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_flag("--profile", a->profile, "the operators that take the most time");
+  command->add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->overrides.add_to(*command);
   command->callback([&program, &code, a] { code = bench(program, *a); });

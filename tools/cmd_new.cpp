@@ -9,7 +9,7 @@
 
 #include "config/suggest.h"
 #include "program.h"
-#include "templates.h"
+#include "embedded.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;

@@ -66,12 +66,13 @@ bool has_kernel(const Tensor& q) {
   return isa() != Isa::reference && q.device().is_cpu() && (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16);
 }
 
-kernels::AttentionKernel attention_kernel() {
+void attend(const kernels::AttentionHead& head, bool bf16) {
 #if defined(__x86_64__)
-  if (isa() == Isa::avx512) return kernels::attention_avx512;
-  if (isa() == Isa::avx2) return kernels::attention_avx2;
+  if (bf16 && isa() >= Isa::avx512_bf16) return kernels::attention_avx512bf16(head);
+  if (isa() >= Isa::avx512) return kernels::attention_avx512(head, bf16);
+  if (isa() == Isa::avx2) return kernels::attention_avx2(head, bf16);
 #endif
-  return kernels::attention_generic;
+  kernels::attention_generic(head, bf16);
 }
 
 /// Head by head without a matrix of all scores, each by one thread: no path depends on the batch.
@@ -80,9 +81,9 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
   const Tensor q_ = dense(q), k_ = dense(k), v_ = dense(v), out = empty_heads(q);
   const Tensor seen = mask.keys.defined() ? mask.keys.to(at::kFloat).contiguous() : Tensor();
   const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), keys = k.size(2), width = q.size(3);
-  const kernels::AttentionKernel kernel = attention_kernel();
   const bool bf16 = q.scalar_type() == at::kBFloat16;
-  const int64_t blocks = (queries + 255) / 256;  // of queries, for few heads and big images
+  constexpr int64_t rows = kernels::attention_queries;
+  const int64_t blocks = (queries + rows - 1) / rows;  // of queries, for few heads and big images
   const auto place = [&](const Tensor& t, int64_t b, int64_t h, int64_t row) {
     const int64_t at = t.storage_offset() + b * t.stride(0) + h * t.stride(1) + row * t.stride(2);
     return static_cast<char*>(t.storage().data_ptr().get()) + at * t.element_size();
@@ -90,13 +91,13 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
   at::parallel_for(0, batch * heads * blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(size_t(kernels::attention_scratch(keys, width)));
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t block = task % blocks, h = task / blocks % heads, b = task / blocks / heads, first = block * 256;
-      kernel({{place(q_, b, h, first), q_.stride(2)},
+      const int64_t block = task % blocks, h = task / blocks % heads, b = task / blocks / heads, first = block * rows;
+      attend({{place(q_, b, h, first), q_.stride(2)},
               {place(k_, b, h, 0), k_.stride(2)},
               {place(v_, b, h, 0), v_.stride(2)},
               place(out, b, h, first),
               out.stride(2),
-              std::min<int64_t>(256, queries - first),
+              std::min(rows, queries - first),
               keys,
               width,
               float(scale_of(q)),
@@ -231,7 +232,8 @@ constexpr int64_t many_scores = int64_t(1) << 22;
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const OpTimer timer("attention", 2.0 * double(q.numel()) * double(k.size(2)) * 2);
   if (!at::GradMode::is_enabled() && has_kernel(q)) return fused(q, k, v, mask);
-  if (q.size(0) * q.size(1) * q.size(2) * k.size(2) < many_scores) return whole(q, k, v, mask);
+  const bool baseline = isa() == Isa::reference && q.scalar_type() == at::kBFloat16 && !at::GradMode::is_enabled();
+  if (baseline || q.size(0) * q.size(1) * q.size(2) * k.size(2) < many_scores) return whole(q, k, v, mask);
   return BlockAttention::apply(q, k, v, mask.keys.defined() ? mask.keys : at::empty({0}, q.options()), mask.causal);
 }
 

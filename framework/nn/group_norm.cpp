@@ -53,7 +53,7 @@ at::Tensor library(const at::Tensor& x, int64_t groups, const at::Tensor& gamma,
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   std::vector<int64_t> per_image(static_cast<size_t>(x.dim()), 1);
   per_image[0] = x.size(0), per_image[1] = x.size(1);
-  at::Tensor z = at::group_norm(x.to(wide).contiguous(), groups, gamma.to(wide), beta.to(wide), eps);
+  at::Tensor z = at::group_norm(x.scalar_type() == wide ? x.contiguous() : x.to(wide), groups, gamma.to(wide), beta.to(wide), eps);
   if (scale.defined()) z = z * (scale.to(wide).reshape(per_image) + 1) + shift.to(wide).reshape(per_image);
   return (silu ? at::silu(z) : z).to(x.scalar_type());
 }

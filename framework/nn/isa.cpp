@@ -7,7 +7,7 @@
 namespace brume::nn {
 namespace {
 
-constexpr Isa all[] = {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512};
+constexpr Isa all[] = {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
 constexpr int undecided = -1;
 std::atomic<int> in_use{undecided};
 
@@ -49,6 +49,7 @@ const char* isa_name(Isa isa) {
     case Isa::generic: return "generic";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512_bf16: return "avx512_bf16";
   }
   return "unknown";
 }
@@ -57,7 +58,7 @@ Isa parse_isa(const std::string& name) {
   for (Isa isa : all) {
     if (name == isa_name(isa)) return isa;
   }
-  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: reference, generic, avx2, avx512");
+  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: reference, generic, avx2, avx512, avx512_bf16");
 }
 
 bool isa_supported(Isa isa) {
@@ -69,6 +70,7 @@ bool isa_supported(Isa isa) {
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512dq");
+    case Isa::avx512_bf16: return isa_supported(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
   }
   return false;
 #else

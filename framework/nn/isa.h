@@ -1,7 +1,7 @@
 #pragma once
 // The instruction set used by brume's own CPU kernels, chosen at run time.
 //
-// The best set of this processor is taken unless the environment variable BRUME_ISA (reference, generic, avx2 or avx512) names
+// The best set of this processor is taken unless the environment variable BRUME_ISA (reference, generic, avx2, avx512 or avx512_bf16) names
 // another one. Results of different sets agree to rounding, not bit for bit. `reference` is LibTorch's own operations on
 // contiguous memory: what a network written with torch::nn modules computes, the baseline of `brume bench`.
 
@@ -9,11 +9,12 @@
 
 namespace brume::nn {
 
-enum class Isa { reference, generic, avx2, avx512 };
+/// Each has what those before it have.
+enum class Isa { reference, generic, avx2, avx512, avx512_bf16 };
 
 const char* isa_name(Isa isa);
 
-/// "reference", "generic", "avx2" or "avx512"; anything else is a std::invalid_argument that names them.
+/// The name of one; anything else is a std::invalid_argument that names them.
 Isa parse_isa(const std::string& name);
 
 /// Whether this processor (and this build) can run it. `reference` and `generic` always can.

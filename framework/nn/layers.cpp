@@ -76,7 +76,8 @@ Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t
 Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
-  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0, std::make_shared<PackedWeight>()};
+  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0,
+          std::make_shared<PackedWeight>()};
 }
 
 Linear Builder::linear(const std::string& name, int64_t in, int64_t out, bool bias) const {

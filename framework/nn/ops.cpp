@@ -13,8 +13,6 @@
 #include <ATen/ops/erf.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mkldnn_convolution.h>
@@ -40,6 +38,11 @@ namespace {
 bool onednn(const Tensor& x) {
   return isa() != Isa::reference && x.device().is_cpu() && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+/// How LibTorch is fastest: its baseline in float32 is what torch::nn modules do by themselves.
+at::MemoryFormat library_format(const Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 && x.device().is_cpu() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
 /// Rows of channels: `joined` [pixels, Ca + Cb] from or to `a` [pixels, Ca] and `b` [pixels, Cb].
@@ -102,7 +105,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
   w = w.to(x.scalar_type());
   const std::vector<int64_t> s{stride, stride}, p{padding, padding}, d{1, 1};
   if (onednn(x)) return at::mkldnn_convolution(x.contiguous(at::MemoryFormat::ChannelsLast), w, b, p, s, d, 1);
-  return at::convolution(isa() == Isa::reference ? x.contiguous() : x, w, b, s, p, d, false, {0, 0}, 1);
+  return at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, w, b, s, p, d, false, {0, 0}, 1);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed) {
@@ -133,44 +136,10 @@ Tensor gelu(const Tensor& x) {
   return (wide * 0.5 * ((wide * std::sqrt(0.5)).erf() + 1)).to(x.scalar_type());
 }
 
-namespace {
-/// The gradient is written once instead of as two halves that are padded with zeros and added; gelu is not computed twice.
-struct Geglu final : torch::autograd::Function<Geglu> {
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x) {
-    const int64_t half = x.size(-1) / 2;
-    const Tensor open = at::gelu(x.narrow(-1, half, half));
-    context->save_for_backward({x, open});
-    return x.narrow(-1, 0, half) * open;
-  }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& grads) {
-    const torch::autograd::variable_list saved = context->get_saved_variables();
-    const int64_t half = saved[0].size(-1) / 2;
-    const Tensor a = saved[0].narrow(-1, 0, half), gate = saved[0].narrow(-1, half, half);
-    const Tensor open = at::GradMode::is_enabled() ? at::gelu(gate) : saved[1];  // for a gradient of the gradient, by way of x
-    return {at::cat({grads[0] * open, at::gelu_backward(grads[0] * a, gate)}, -1)};
-  }
-};
-}  // namespace
-
-Tensor geglu(const Tensor& x) {
-  const OpTimer timer("geglu");
-  if (at::GradMode::is_enabled() && x.requires_grad()) return Geglu::apply(x);
-  const int64_t half = x.size(-1) / 2;
-  return x.narrow(-1, 0, half) * nn::gelu(x.narrow(-1, half, half));
-}
-
 Tensor quick_gelu(const Tensor& x) {
   const OpTimer timer("quick_gelu");
   const Tensor wide = x.to(at::kFloat);
   return (wide / ((wide * -1.702).exp() + 1)).to(x.scalar_type());
-}
-
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
-  const OpTimer timer("layer_norm");
-  // Its bfloat16 kernel is seven times slower than the float32 one (LibTorch 1.13.1).
-  const Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
-  const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(wide.scalar_type()) : t; };
-  return at::layer_norm(wide, {x.size(-1)}, cast(weight), cast(bias), eps).to(x.scalar_type());
 }
 
 Tensor upsample(const Tensor& x) {

@@ -73,7 +73,8 @@ struct PackedWeight::State {
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
     if (ready.size() >= shapes) ready.clear();
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
-    auto description = onednn::convolution(nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), nhwc(out), stride, padding);
+    auto description =
+        onednn::convolution(nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), nhwc(out), stride, padding);
     const dnnl::memory weights = packed(description.weights_desc(), weight, x.scalar_type());
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
   }

@@ -1,0 +1,31 @@
+#pragma once
+// What a transformer does to each token by itself, over dense rows; one table of functions per instruction set. No torch: the files that
+// include this are compiled for their own.
+#include <cstdint>
+
+namespace brume::nn::kernels {
+
+/// Rows of the table's element type; each is computed in float32 and depends on nothing else.
+struct TokenKernel {
+  /// y = (x - mean) / sqrt(var + eps) * weight + bias, over the `width` values of each row.
+  void (*layer_norm)(const void* x, void* y, int64_t rows, int64_t width, const float* weight, const float* bias, float eps);
+
+  /// y = a gelu(g), x = [a, g] with `half` values each; gelu(g) = g Phi(g).
+  void (*geglu)(const void* x, void* y, int64_t rows, int64_t half);
+
+  /// dx = [dy gelu(g), dy a (Phi(g) + g phi(g))].
+  void (*geglu_gradient)(const void* x, const void* dy, void* dx, int64_t rows, int64_t half);
+};
+
+struct TokenKernels {
+  TokenKernel float32;
+  TokenKernel bfloat16;
+};
+
+const TokenKernels& tokens_generic();
+#if defined(__x86_64__)
+const TokenKernels& tokens_avx2();
+const TokenKernels& tokens_avx512();
+#endif
+
+}  // namespace brume::nn::kernels

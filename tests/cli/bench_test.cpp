@@ -1,0 +1,34 @@
+// brume bench: what it measures, and what it says of what it cannot.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "support/process.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+
+TEST(Bench, MeasuresThePartsOfAnArchitecture) {
+  const TempFolder dir;
+  const std::string json = dir.file("parts.json");
+  const Finished r =
+      run_brume({"bench", "--arch", "small", "--rounds", "1", "--seconds", "0.1", "--batch", "4", "--profile", "--json", json});
+  ASSERT_EQ(r.code, 0) << r.err;
+  for (const char* word : {"network, batch 4", "training, batch 4", "group_norm", "attention", "conv2d 1x1"})
+    EXPECT_NE(r.out.find(word), std::string::npos) << word << " in\n" << r.out;
+  const auto parts = nlohmann::json::parse(std::ifstream(json));
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_GT(parts[0]["seconds"], 0);
+  EXPECT_GT(parts[0]["operations"]["conv2d"]["flops"], 1e6);
+}
+
+TEST(Bench, SaysWhatItCannot) {
+  EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
+            "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, sd15, small; did you mean 'sd15'?\n");
+  EXPECT_EQ(run_brume({"bench"}).err, "error: bench needs a configuration, or --arch NAME\n");
+}
+
+}  // namespace
+}  // namespace brume::test

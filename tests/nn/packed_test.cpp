@@ -1,0 +1,140 @@
+// Weights packed for oneDNN: the same results as unpacked, whatever happens to the weight; images that depend on themselves alone; and
+// the profile of operations.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "nn/isa.h"
+#include "nn/layers.h"
+#include "nn/op_profile.h"
+#include "nn/ops.h"
+
+namespace brume::test {
+namespace {
+
+using at::Tensor;
+
+Tensor image(std::vector<int64_t> sizes, at::ScalarType type, uint64_t seed = 1) {
+  return at::randn(sizes, at::detail::createCPUGenerator(seed), at::kFloat).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+/// The largest difference in units of the largest value.
+double difference(const Tensor& a, const Tensor& b) {
+  return ((a.to(at::kDouble) - b.to(at::kDouble)).abs().max() / b.to(at::kDouble).abs().max()).item<double>();
+}
+
+Tensor exact(const nn::Conv2d& conv, const Tensor& x) {
+  const auto wide = [](const Tensor& t) { return t.defined() ? t.to(at::kDouble) : t; };
+  const Tensor weight = conv.weight.dim() == 3 ? conv.weight.unsqueeze(-1) : conv.weight;
+  return at::conv2d(wide(x), wide(weight), wide(conv.bias), conv.stride, conv.padding);
+}
+
+class Packed : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  double allowed() const { return GetParam() == at::kBFloat16 ? 1e-2 : 2e-6; }
+  const at::NoGradGuard no_grad_;
+};
+
+TEST_P(Packed, ConvolutionsAreTheirDefinition) {
+  const nn::Builder build(1);
+  const std::vector<nn::Conv2d> layers = {build.conv2d("a", 8, 16, 3), build.conv2d("b", 8, 5, 3, 2), build.conv2d("c", 8, 12, 1),
+                                          build.conv2d("d", 8, 16, 3, 1, false), build.conv1x1("e", 8, 24)};
+  for (const nn::Conv2d& conv : layers)
+    for (const int64_t size : {1, 8, 11}) {
+      const Tensor x = image({3, 8, size, size}, GetParam());
+      EXPECT_LT(difference(conv(x), exact(conv, x)), allowed()) << conv.weight.sizes() << " at " << size;
+    }
+}
+
+TEST_P(Packed, LinearLayersAreTheirDefinition) {
+  const nn::Linear linear = nn::Builder(1).linear("a", 24, 40);
+  for (const std::vector<int64_t>& sizes : std::vector<std::vector<int64_t>>{{5, 24}, {2, 7, 24}}) {
+    const Tensor x = at::randn(sizes, at::detail::createCPUGenerator(2), at::kFloat).to(GetParam());
+    const Tensor wanted = at::linear(x.to(at::kDouble), linear.weight.to(at::kDouble), linear.bias.to(at::kDouble));
+    EXPECT_LT(difference(linear(x), wanted), allowed());
+  }
+}
+
+TEST_P(Packed, AnImageDependsOnItselfAlone) {
+  const nn::Conv2d conv = nn::Builder(1).conv2d("a", 32, 64, 3);
+  const Tensor x = image({17, 32, 16, 16}, GetParam()), all = conv(x);
+  for (const int64_t i : {0, 8, 16}) EXPECT_TRUE(conv(x.narrow(0, i, 1)).equal(all.narrow(0, i, 1))) << i;
+}
+
+TEST_P(Packed, FollowsTheWeight) {
+  nn::Conv2d conv = nn::Builder(1).conv2d("a", 8, 16, 3);
+  const Tensor x = image({2, 8, 9, 9}, GetParam()), first = conv(x);
+  conv.weight.mul_(2);
+  EXPECT_LT(difference(conv(x), exact(conv, x)), allowed()) << "written to";
+  conv.weight.set_data(conv.weight + 1);
+  EXPECT_LT(difference(conv(x), exact(conv, x)), allowed()) << "another tensor in its place";
+  conv.weight.set_data(conv.weight.to(at::kHalf));
+  EXPECT_LT(difference(conv(x), exact(conv, x)), allowed()) << "of another type";
+  for (int64_t i = 0; i < 20; ++i) {  // freed and made again, often at the same address
+    conv.weight.set_data(image({16, 8, 3, 3}, at::kFloat, uint64_t(i)));
+    EXPECT_LT(difference(conv(x), exact(conv, x)), allowed()) << i;
+  }
+}
+
+TEST_P(Packed, ServesManyThreadsAndShapes) {
+  const nn::Conv2d conv = nn::Builder(1).conv2d("a", 8, 16, 3);
+  std::vector<Tensor> inputs, wanted, got(24);
+  for (int64_t i = 0; i < 24; ++i) {  // more shapes than are kept
+    inputs.push_back(image({1 + i % 3, 8, 4 + i, 5}, GetParam()));
+    wanted.push_back(conv(inputs.back()));
+  }
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 3; ++t)
+    threads.emplace_back([&, t] {
+      const at::NoGradGuard no_grad;
+      for (size_t i = t; i < inputs.size(); i += 3) got[i] = conv(inputs[i]);
+    });
+  for (std::thread& t : threads) t.join();
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(got[i].equal(wanted[i])) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Packed, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return at::toString(info.param); });
+
+TEST(PackedWeights, AreNotUsedForWeightsThatLearn) {
+  const nn::Conv2d conv = nn::Builder(1).conv2d("a", 4, 6, 3);
+  Tensor(conv.weight).set_requires_grad(true);
+  const Tensor x = image({2, 4, 8, 8}, at::kFloat);
+  const Tensor before = conv(x).detach();
+  {
+    const at::NoGradGuard no_grad;
+    float* value = conv.weight.data_ptr<float>();
+    for (int64_t i = 0; i < conv.weight.numel(); ++i) value[i] += 1;  // as an optimiser writes, unseen by LibTorch
+    EXPECT_LT(difference(conv(x), exact(conv, x)), 2e-6);
+  }
+  Tensor out = conv(x);
+  out.sum().backward();
+  EXPECT_TRUE(conv.weight.grad().defined());
+  EXPECT_FALSE(out.equal(before));
+}
+
+TEST(OpProfile, CountsEachOperationOnce) {
+  const at::NoGradGuard no_grad;
+  const nn::Builder build(1);
+  const nn::Conv2d conv = build.conv2d("a", 4, 6, 3);
+  const nn::Linear linear = build.linear("b", 8, 10);
+  const Tensor x = image({2, 4, 8, 8}, at::kFloat), rows = at::randn({3, 5, 8});
+  linear(rows);
+  const nn::OpProfile outer;
+  {
+    const nn::OpProfile profile;
+    conv(x), conv(x), linear(rows);
+    ASSERT_EQ(profile.rows().size(), 2u) << "a linear layer is one, although it is a convolution inside";
+    EXPECT_EQ(profile.rows().at("conv2d").calls, 2);
+    EXPECT_EQ(profile.rows().at("conv2d").flops, 2 * 2.0 * 2 * 8 * 8 * 6 * 4 * 9);
+    EXPECT_EQ(profile.rows().at("linear").flops, 2.0 * 3 * 5 * 8 * 10);
+    EXPECT_GT(profile.rows().at("linear").seconds, 0);
+  }
+  EXPECT_TRUE(outer.rows().empty());
+}
+
+}  // namespace
+}  // namespace brume::test

@@ -1,0 +1,17 @@
+#pragma once
+// Files that are embedded in the program when it is built (cmake/BrumeEmbed.cmake).
+#include <functional>
+#include <map>
+#include <string>
+
+namespace brume::tools {
+
+using Embedded = std::map<std::string, std::string, std::less<>>;
+
+/// The templates of `brume new`, tools/templates/*.in, by name: "sampler.cpp", "test.yaml", …
+const Embedded& templates();
+
+/// What `brume bench --arch` measures, tools/architectures/*.yaml, by name: "sd15", …
+const Embedded& architectures();
+
+}  // namespace brume::tools
