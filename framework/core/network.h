@@ -15,7 +15,8 @@ namespace brume {
 struct Weight {
   std::string name;
   Tensor tensor;
-  bool trainable = true;  ///< false for buffers
+  bool trainable = true;   ///< false for buffers
+  bool any_dtype = false;  ///< read by what takes weights of any dtype (nn::conv2d, nn::linear), whatever is computed in
 };
 
 /// The same tensors under names that begin with `prefix`.

@@ -15,6 +15,7 @@
 #include "diffusion/tiling.h"
 #include "io/weights.h"
 #include "nn/layers.h"
+#include "nn/packed.h"
 
 namespace brume {
 namespace {
@@ -87,15 +88,20 @@ Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t
 std::vector<Weight> Pipeline::weights() const {
   std::vector<Weight> all = prefixed("network.", network_->weights());
   for (Weight& w : prefixed("conditioner.", encoder_->weights())) all.push_back(w);
-  for (Weight& w : autoencoder_->weights()) all.push_back({"autoencoder." + w.name, w.tensor, false});
+  for (Weight& w : prefixed("autoencoder.", autoencoder_->weights())) {
+    w.trainable = false;
+    all.push_back(w);
+  }
   return all;
 }
+
+bool Pipeline::stays(const Weight& w) const { return w.any_dtype && w.tensor.device().is_cpu() && nn::packing(compute_.dtype); }
 
 void Pipeline::freeze() {
   const at::NoGradGuard no_grad;
   for (Weight& w : weights()) {
     w.tensor.set_requires_grad(false);
-    if (w.trainable) w.tensor.set_data(w.tensor.to(compute_.dtype));
+    if (w.trainable && !stays(w)) w.tensor.set_data(w.tensor.to(compute_.dtype));
   }
 }
 
@@ -107,6 +113,10 @@ void Pipeline::take(const std::string& source, const io::NamedTensors& tensors) 
     Tensor& target = all[i].tensor;
     const at::ScalarType type = all[i].trainable ? compute_.dtype : target.scalar_type();
     target.set_requires_grad(false);
+    if (stays(all[i])) {
+      target.set_data(found[i]);
+      continue;
+    }
     target.set_data(found[i].to(target.device(), type, false, true).contiguous(target.suggest_memory_format()));
   }
 }

@@ -64,12 +64,13 @@ class Pipeline {
 
   /// All weights of the model, "network.…", "conditioner.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
-  /// Takes the weights of a checkpoint, for a model that is not trained any more: each is converted once, to the compute dtype, and
-  /// freeze() has nothing left to do. Throws ConfigError as load_weights does; `source` names them there.
+  /// Takes the weights of a checkpoint, for a model that is not trained any more: those that will be packed stay as they lie in the file,
+  /// the others are converted once, to the compute dtype; freeze() has nothing left to do. Throws ConfigError as load_weights does;
+  /// `source` names them there.
   void take(const std::string& source, const io::NamedTensors& tensors);
   /// The files it was made from, which a checkpoint keeps.
   Files files() const { return encoder_->files(); }
-  /// Casts the weights to the compute dtype, once: for a model that is not trained any more.
+  /// Casts the weights to the compute dtype, once, but for those that will be packed: for a model that is not trained any more.
   void freeze();
 
   const ModelOptions& options() const { return options_; }
@@ -82,6 +83,8 @@ class Pipeline {
   bool weightless() const { return weights().empty(); }
 
  private:
+  /// Whether a weight keeps its dtype, because layers compute from a packed copy of it.
+  bool stays(const Weight& w) const;
   class NetworkDenoiser;
   class Trainable;
   struct Start;

@@ -51,8 +51,8 @@ Builder Builder::operator[](const std::string& name) const {
 at::Generator& Builder::random() const { return store_->random; }
 const std::vector<Weight>& Builder::weights() const { return store_->weights; }
 
-Tensor Builder::add(const std::string& name, Tensor value, bool trainable) const {
-  store_->weights.push_back({prefix_ + name, value, trainable});
+Tensor Builder::add(const std::string& name, Tensor value, bool trainable, bool any_dtype) const {
+  store_->weights.push_back({prefix_ + name, value, trainable, any_dtype});
   return value;
 }
 
@@ -68,7 +68,7 @@ Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t
   const Tensor weight = weights_follow
                             ? at::empty({out, in, kernel, kernel}, at::TensorOptions().dtype(at::kFloat), at::MemoryFormat::ChannelsLast)
                             : uniform({out, in, kernel, kernel}, bound).contiguous(at::MemoryFormat::ChannelsLast);
-  Conv2d conv{part.add("weight", weight), {}, stride, kernel / 2, std::make_shared<PackedWeight>()};
+  Conv2d conv{part.add("weight", weight, true, true), {}, stride, kernel / 2, std::make_shared<PackedWeight>()};
   if (bias) conv.bias = part.add("bias", uniform({out}, bound));
   return conv;
 }
@@ -76,14 +76,14 @@ Conv2d Builder::conv2d(const std::string& name, int64_t in, int64_t out, int64_t
 Conv2d Builder::conv1x1(const std::string& name, int64_t in, int64_t out) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
-  return {part.add("weight", uniform({out, in, 1}, bound)), part.add("bias", uniform({out}, bound)), 1, 0,
+  return {part.add("weight", uniform({out, in, 1}, bound), true, true), part.add("bias", uniform({out}, bound)), 1, 0,
           std::make_shared<PackedWeight>()};
 }
 
 Linear Builder::linear(const std::string& name, int64_t in, int64_t out, bool bias) const {
   const double bound = 1 / std::sqrt(double(in));
   const Builder part = (*this)[name];
-  const Tensor weight = part.add("weight", uniform({out, in}, bound));
+  const Tensor weight = part.add("weight", uniform({out, in}, bound), true, true);
   return {weight, bias ? part.add("bias", uniform({out}, bound)) : Tensor(), std::make_shared<PackedWeight>()};
 }
 

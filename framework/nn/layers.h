@@ -84,7 +84,7 @@ class Builder {
 
  private:
   struct Store;
-  Tensor add(const std::string& name, Tensor value, bool trainable = true) const;
+  Tensor add(const std::string& name, Tensor value, bool trainable = true, bool any_dtype = false) const;
   Tensor uniform(std::vector<int64_t> shape, double bound) const;
   std::shared_ptr<Store> store_;
   std::string prefix_;

@@ -1,7 +1,6 @@
 #include "nn/ops.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -35,10 +34,7 @@ namespace brume::nn {
 namespace {
 
 /// oneDNN chooses its kernel by the layer, not by the batch; ATen takes other paths for small inputs.
-bool onednn(const Tensor& x) {
-  return isa() != Isa::reference && x.device().is_cpu() && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
-         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
+bool onednn(const Tensor& x) { return x.device().is_cpu() && packing(x.scalar_type()); }
 
 /// How LibTorch is fastest: its baseline in float32 is what torch::nn modules do by themselves.
 at::MemoryFormat library_format(const Tensor& x) {

@@ -1,5 +1,6 @@
 #include "nn/packed.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/StorageImpl.h>
 
@@ -8,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "nn/isa.h"
 #include "nn/onednn.h"
 
 namespace brume::nn {
@@ -33,6 +35,11 @@ dnnl::memory::desc nhwc(const Tensor& x) {
 
 }  // namespace
 
+bool packing(at::ScalarType type) {
+  return isa() != Isa::reference && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
+         (type == at::kFloat || type == at::kBFloat16);
+}
+
 struct PackedWeight::State {
   using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t>;
 
@@ -55,7 +62,7 @@ struct PackedWeight::State {
   dnnl::memory packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
     for (const auto& [_, other] : ready)
       if (other->description.weights_desc() == wanted) return other->weights;
-    const Tensor plain = weight.to(type);
+    const Tensor cast = weight.to(type), plain = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
     const dnnl::memory::desc lies({plain.sizes().begin(), plain.sizes().end()}, onednn::type(plain),
                                   dnnl::memory::dims(plain.strides().begin(), plain.strides().end()));
     dnnl::memory from(lies, onednn::engine(), plain.data_ptr()), to(wanted, onednn::engine());

@@ -8,6 +8,9 @@
 
 namespace brume::nn {
 
+/// Whether what is computed in this type on the CPU is computed from packed weights, where nothing is recorded.
+bool packing(at::ScalarType type);
+
 /// What a layer keeps beside its weight. Safe to use from several threads; copies of a layer share it.
 class PackedWeight {
  public:
