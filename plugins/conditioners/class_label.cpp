@@ -53,7 +53,7 @@ class Labels final : public ConditionEncoder {
  private:
   Tensor ids_of(const ConditionRequest& request) const {
     const int64_t count = int64_t(request.annotations.size());
-    const Tensor ids = at::empty({count}, at::kLong);
+    Tensor ids = at::empty({count}, at::kLong);
     int64_t* id = ids.data_ptr<int64_t>();
     for (int64_t i = 0; i < count; ++i) {
       id[i] = request.annotations[size_t(i)].label;
