@@ -6,12 +6,12 @@
 
 namespace brume::io {
 
-Words words_of(const Value& conditioner) {
+Words words_of(const brume::Value& conditioner) {
   Words words{conditioner};
-  const Value* of = conditioner.find("of");
+  const brume::Value* of = conditioner.find("of");
   if (text_of(conditioner, "type") != "several" || !of || of->items.size() != 2) return words;
   for (size_t i = 0; i < 2; ++i) {
-    const Value &text = of->items[i], &image = of->items[1 - i];
+    const brume::Value &text = of->items[i], &image = of->items[1 - i];
     if (text_of(text, "type") == "clip_text" && text_of(image, "image") == "masked" && truth_of(image, "keep"))
       words = {text, fmt::format("conditioner.{}.", i), true};
   }

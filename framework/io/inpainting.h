@@ -14,11 +14,11 @@ inline int64_t inpainting_channels(int64_t latent) { return 2 * latent + 1; }
 
 /// Of a model that is told words: where they stand in its conditioner.
 struct Words {
-  Value conditioner = Value::map();     ///< clip_text, or what else there is where nothing is inpainted
-  std::string prefix = "conditioner.";  ///< of its tensors in a model
+  brume::Value conditioner = brume::Value::map();  ///< clip_text, or what else there is where nothing is inpainted
+  std::string prefix = "conditioner.";             ///< of its tensors in a model
   bool inpainting = false;
 };
-Words words_of(const Value& conditioner);
+Words words_of(const brume::Value& conditioner);
 /// The inverse: the conditioner as YAML, whose words' tensors stand below `inpainting_words`.
 std::string inpainting_conditioner(const std::string& words);
 constexpr const char* inpainting_words = "conditioner.0.";
