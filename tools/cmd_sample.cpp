@@ -53,14 +53,14 @@ Tensor given_image(const std::string& option, const std::string& file, int64_t c
   return io::to_tensor(image).unsqueeze(0);
 }
 
-/// `beside`: the model makes images out of others, and says itself of which sizes.
-void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, bool beside) {
+/// `beside`: the model makes images out of others; where those are not masked ones, it says itself of which sizes.
+void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, bool beside, bool masks) {
   if (a.image.empty()) {
     if (!a.mask.empty()) throw ConfigError("--mask: there is no image it is laid over; --image FILE names one");
     if (a.strength) throw ConfigError("--strength: there is no image to start from; --image FILE names one");
     return;
   }
-  request.image = given_image("--image", a.image, shape.channels, beside && !a.strength ? std::nullopt : std::optional(shape));
+  request.image = given_image("--image", a.image, shape.channels, beside && !masks && !a.strength ? std::nullopt : std::optional(shape));
   if (!a.mask.empty()) request.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
   request.strength = a.strength.value_or(a.mask.empty() && !beside ? 0.6 : 1);
 }
@@ -240,7 +240,8 @@ int sample(Program& program, const Asked& a) {
   request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
   if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
   const ImageShape& own = config.model.image;
-  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, pipeline->image_beside());
+  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, pipeline->image_beside(),
+            config.model.conditioner->masks());
   const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
   if (record && config.sample.sampler->own_steps())
     throw ConfigError(

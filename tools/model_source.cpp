@@ -114,9 +114,6 @@ void set_guidances(Value& root, const SampleSettings& s) {
   }
 }
 
-/// True where the network takes what is known of an image beside its input.
-bool knows_masks(const ModelOptions& model) { return model.conditioner->image_channels(model.image, model.image) > 0; }
-
 }  // namespace
 
 void SampleSettings::add_to(CLI::App& command) {
@@ -183,7 +180,7 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   s.overrides.apply(root);
   set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
-  if (s.inpaint && config.model.conditioner && !knows_masks(config.model)) {  // else the network is told what is to be made anew
+  if (s.inpaint && config.model.conditioner && !config.model.conditioner->masks()) {  // else the network is told what is to be made anew
     guidance_or_new(root, "inpaint");
     config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
   }

@@ -70,6 +70,8 @@ class Conditioner {
   virtual int64_t context_width() const { return 0; }
   /// Channels that are laid beside the network's input (Condition::image), for images of this shape and their latents.
   virtual int64_t image_channels(const ImageShape& /*image*/, const ImageShape& /*latent*/) const { return 0; }
+  /// True where a mask says what of an image is to be made anew (ConditionRequest::masks).
+  virtual bool masks() const { return false; }
   /// True where an image is asked for in words.
   virtual bool captions() const { return false; }
   /// True where ConditionRequest::reading says how.

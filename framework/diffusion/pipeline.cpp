@@ -244,9 +244,11 @@ void Pipeline::check(const SampleRequest& request, const SampleOptions& options)
       throw ConfigError(fmt::format("the {} has shape [{}], expected [{}, {}, {}, {}]", what, fmt::join(t.sizes(), ", "), rows, channels,
                                     image.height, image.width));
   };
-  const bool beside = image_beside();
+  const bool beside = image_beside(), masks = options_.conditioner->masks();
   if (beside && !request.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
-  if (!beside || request.strength < 1) expect(request.image, "image", image.channels);  // else it says itself what it takes
+  if (beside && request.mask.defined() && !masks)
+    throw ConfigError("this model makes images out of others, whole ones: it takes no mask (--mask FILE)");
+  if (!beside || masks || request.strength < 1) expect(request.image, "image", image.channels);  // else it says itself what it takes
   expect(request.mask, "mask", 1);
   if (request.mask.defined() && !request.image.defined()) throw ConfigError("a mask needs an image it is laid over");
   if (!(request.strength > 0 && request.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", request.strength));

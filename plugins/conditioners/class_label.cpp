@@ -1,6 +1,12 @@
 // A class label as condition, replaced by a null class with some probability while training (Ho & Salimans 2022), so that the
 // same network gives the unconditional estimate as well.
+//
+// The class is a row of the network's own class embedding, which every block adds (Dhariwal & Nichol 2021), or, with `context_width`, a
+// token that the network attends to (Rombach et al. 2022, sec. 3.3, as their models of ImageNet have it):
+//
+//   context = embedding[class],   [B, 1, context_width]
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/rand.h>
@@ -8,25 +14,46 @@
 
 #include "config/registry.h"
 #include "core/conditioner.h"
+#include "nn/layers.h"
 
 namespace brume::plugins {
 namespace {
 
 struct ClassLabelOptions {
-  int64_t classes = 10;
+  int64_t classes = 10, context_width = 0;
   double dropout = 0.1;
   void declare(Fields& f) {
     f.field("classes", classes, "number of classes", at_least(1));
     f.field("dropout", dropout, "probability of the null class while training; 0 = no null class, so no cfg", within(0, 1));
+    f.field("context_width", context_width,
+            "of a token that the class becomes, for networks that attend to tokens; 0 = a row of the network's class embedding",
+            within(0, 8192));
   }
+  int64_t rows() const { return classes + (dropout > 0 ? 1 : 0); }
 };
 
 class Labels final : public ConditionEncoder {
  public:
-  explicit Labels(const ClassLabelOptions& o) : o_(o) {}
+  Labels(const ClassLabelOptions& o, uint64_t seed) : o_(o), build_(seed) {
+    if (o.context_width > 0) token_ = build_.embedding("embedding", o.rows(), o.context_width);
+  }
+
   Condition encode(const ConditionRequest& request) const override {
+    const Tensor ids = ids_of(request), null = at::full_like(ids, o_.classes);
+    if (o_.dropout > 0 && request.dropout) {
+      const Tensor draws = at::rand({ids.size(0)}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
+      ids.masked_fill_(draws < o_.dropout, o_.classes);
+    }
+    Condition condition = told(ids, request);
+    if (o_.dropout > 0) condition.null = std::make_shared<Condition>(told(null, request));
+    return condition;
+  }
+  std::vector<Weight> weights() const override { return build_.weights(); }
+
+ private:
+  Tensor ids_of(const ConditionRequest& request) const {
     const int64_t count = int64_t(request.annotations.size());
-    const Tensor ids = at::empty({count}, at::kLong);
+    Tensor ids = at::empty({count}, at::kLong);
     int64_t* id = ids.data_ptr<int64_t>();
     for (int64_t i = 0; i < count; ++i) {
       id[i] = request.annotations[size_t(i)].label;
@@ -35,29 +62,33 @@ class Labels final : public ConditionEncoder {
             id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
                       : fmt::format("class {} is out of range: this model has {} classes, 0 to {}", id[i], o_.classes, o_.classes - 1));
     }
+    return ids;
+  }
+  Condition told(const Tensor& ids, const ConditionRequest& request) const {
     Condition condition;
-    condition.classes = ids;
-    if (o_.dropout == 0) return condition;
-    condition.null = std::make_shared<Condition>(Condition{.classes = at::full_like(ids, o_.classes)});
-    if (!request.dropout) return condition;
-    const Tensor draws = at::rand({count}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
-    for (int64_t i = 0; i < count; ++i)
-      if (draws.data_ptr<double>()[i] < o_.dropout) id[i] = o_.classes;
+    if (o_.context_width == 0)
+      condition.classes = ids;
+    else
+      condition.context = token_(ids.to(request.device)).to(request.dtype).unsqueeze(1);
     return condition;
   }
 
- private:
   ClassLabelOptions o_;
+  nn::Builder build_;
+  nn::Embedding token_;
 };
 
 class ClassLabel final : public Conditioner {
  public:
   using Options = ClassLabelOptions;
   explicit ClassLabel(const Options& o) : o_(o) {}
-  int64_t class_rows() const override { return o_.classes + (has_null() ? 1 : 0); }
+  int64_t class_rows() const override { return o_.context_width > 0 ? 0 : o_.rows(); }
+  int64_t context_width() const override { return o_.context_width; }
   int64_t classes() const override { return o_.classes; }
   bool has_null() const override { return o_.dropout > 0; }
-  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<Labels>(o_); }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
+    return std::make_shared<Labels>(o_, origin.seed);
+  }
 
  private:
   Options o_;

@@ -3,7 +3,7 @@
 //   low_resolution   the image in 1 / factor of its size, enlarged to the latent's: super-resolution (Saharia et al. 2021, "Image
 //                    Super-Resolution via Iterative Refinement"; Rombach et al. 2022, sec. 4.4)
 //   masked           the mask (1 = to be made anew) at every eighth pixel, or however large a latent is, then the latent of the image
-//                    with the masked part grey: inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
+//                    with the masked part grey (0): inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
 //                    all of the image now and then.
 //
 // With `keep`, the null condition leaves out the others of `several` and not the image, as Stable Diffusion's inpainting has it.
@@ -111,8 +111,8 @@ class ImageBeside final : public ConditionEncoder {
     Tensor mask = request.masks;
     if (!mask.defined() && request.dropout) mask = drawn_masks(request.images.size(0), request.shape, *request.dropout);
     if (!mask.defined()) throw ConfigError("this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
-    mask = mask.to(request.images.options());
-    const Tensor seen = request.first_stage->encode_moments(request.images * (mask < 0.5));
+    mask = (mask >= 0.5).to(request.images.options());  // a pixel is open or known: a network never saw anything between
+    const Tensor seen = request.first_stage->encode_moments(request.images * (1 - mask));
     const Tensor latent = request.first_stage->latents_of(seen, request.normal);
     return at::cat({at::upsample_nearest2d(mask, {latent.size(2), latent.size(3)}), latent.to(mask.scalar_type())}, 1);
   }
@@ -130,6 +130,7 @@ class ConcatImage final : public Conditioner {
       throw ConfigError(fmt::format("factor: {} does not divide the image's {} by {}", o_.factor, image.height, image.width));
     return image.channels;
   }
+  bool masks() const override { return o_.image == Given::masked; }
   bool has_null() const override { return o_.dropout > 0 || o_.kept; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ImageBeside>(o_); }
 

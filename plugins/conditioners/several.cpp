@@ -108,7 +108,7 @@ class Several final : public Conditioner {
   explicit Several(const Options& o) : o_(o) {
     if (o_.of.empty()) throw ConfigError("of: is empty; it takes a list of conditions");
     at_most_one("classes", [](const Conditioner& c) { return c.class_rows() > 0; });
-    at_most_one("words", [](const Conditioner& c) { return c.context_width() > 0; });
+    at_most_one("tokens", [](const Conditioner& c) { return c.context_width() > 0; });
     if (o_.dropout.value_or(0) > 0 && !nulls())
       throw ConfigError("dropout: all can only be left out where each can be: one of them has dropout 0");
   }
@@ -124,12 +124,9 @@ class Several final : public Conditioner {
     }
     return channels;
   }
-  bool captions() const override {
-    return std::any_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->captions(); });
-  }
-  bool reads_prompts() const override {
-    return std::any_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->reads_prompts(); });
-  }
+  bool masks() const override { return any(&Conditioner::masks); }
+  bool captions() const override { return any(&Conditioner::captions); }
+  bool reads_prompts() const override { return any(&Conditioner::reads_prompts); }
   bool has_null() const override { return nulls() && o_.dropout.value_or(1) > 0; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Encoders>(o_.of, o_.dropout, has_null(), origin);
@@ -138,6 +135,9 @@ class Several final : public Conditioner {
  private:
   bool nulls() const {
     return std::all_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->has_null(); });
+  }
+  bool any(bool (Conditioner::*is)() const) const {
+    return std::any_of(o_.of.begin(), o_.of.end(), [&](const auto& c) { return ((*c).*is)(); });
   }
   int64_t most(int64_t (Conditioner::*of)() const) const {
     int64_t value = 0;

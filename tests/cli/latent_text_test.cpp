@@ -127,7 +127,11 @@ TEST_F(LatentText, ImagesOutOfOthers) {
   ASSERT_EQ(made("super", {"--image", "large.png"}).code, 0);
   EXPECT_EQ(image("made.png"), small) << "a flat image, given large or small";
   ASSERT_EQ(made("fill", {"--image", "large.png", "--mask", "mask.png"}).code, 0);
+  EXPECT_EQ(made("super", {"--image", "large.png", "--mask", "mask.png"}).err,
+            "error: this model makes images out of others, whole ones: it takes no mask (--mask FILE)\n");
   EXPECT_EQ(made("super", {}).err, "error: this model makes images out of others, and none is given (--image FILE)\n");
+  EXPECT_EQ(made("fill", {"--image", "small.png", "--mask", "mask.png"}).err,
+            "error: --image: small.png is 8 pixels high and 8 wide, and the model makes 16 by 16\n");
   EXPECT_EQ(made("fill", {"--image", "large.png"}).err,
             "error: this model fills in what a mask leaves open (conditioner: concat_image), and none is given\n");
 }

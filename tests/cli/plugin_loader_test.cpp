@@ -217,7 +217,7 @@ TEST_F(Checkpoints, NameTheLibrariesTheyNeed) {
   const Finished without = run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", folder_.file("x.png")});
   EXPECT_EQ(without.code, 2);
   EXPECT_EQ(without.err,
-            "error: " + model + " (model):42:9: model.parameterization: unknown parameterization 'my_parameterization'; known: " +
+            "error: " + model + " (model):43:9: model.parameterization: unknown parameterization 'my_parameterization'; known: " +
                 fmt::format("{}", fmt::join(builtins().names("parameterization"), ", ")) + "\n" + hint(model, "parameterization"));
   EXPECT_EQ(run_brume({"sample", model, "-n", "1", "--steps", "1", "-o", folder_.file("x.png"), "--plugin", library}).code, 0);
   // Moved, it is the same library.

@@ -105,7 +105,7 @@ TEST_F(Captions, SeveralThatDoNotGoTogether) {
   };
   holds("several", "of: is empty; it takes a list of conditions");
   holds("{type: several, of: [class_label, class_label]}", "of: two conditions are made of classes, and the network takes one");
-  holds("{type: several, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of words");
+  holds("{type: several, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of tokens");
   holds("{type: several, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out where each can be");
   EXPECT_FALSE(make<Conditioner>("{type: several, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->has_null());
 }

@@ -193,16 +193,17 @@ TEST_P(ConditionerContract, ItsFilesAndWeightsMakeItAnew) {
   EXPECT_TRUE(at::equal(a.context, b.context));
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, ConditionerContract,
-                         testing::ValuesIn(specimens(
-                             "conditioner", {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}",
-                                             "{type: concat_image, image: masked, dropout: 0.5}",
-                                             "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
-                                             "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
-                                             "clip_skip: 1, activation: gelu, pad: 0}",
-                                             "{type: several, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
-                                             "tokenizer.model, width: 16, dropout: 0.4}]}"})),
-                         readable);
+INSTANTIATE_TEST_SUITE_P(
+    Registry, ConditionerContract,
+    testing::ValuesIn(specimens("conditioner",
+                                {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}",
+                                 "{type: class_label, classes: 3, context_width: 16}", "{type: concat_image, image: masked, dropout: 0.5}",
+                                 "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
+                                 "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
+                                 "clip_skip: 1, activation: gelu, pad: 0}",
+                                 "{type: several, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
+                                 "tokenizer.model, width: 16, dropout: 0.4}]}"})),
+    readable);
 
 std::shared_ptr<const Conditioner> labels(double dropout) {
   return make<Conditioner>("{type: class_label, classes: 10, dropout: " + std::to_string(dropout) + "}");
@@ -247,6 +248,14 @@ TEST(ConcatImage, WhatIsMaskedIsNotTold) {
   EXPECT_LT(share.mean().item<double>(), 0.6);
 }
 
+// As the networks saw it that were trained so: a pixel is open or known.
+TEST(ConcatImage, AMaskIsOneOrZero) {
+  const Tensor image = at::ones({1, 3, 8, 8}), soft = (at::arange(64, at::kFloat) / 63).view({1, 1, 8, 8});
+  const Tensor told = beside("{type: concat_image, image: masked}", image, soft), open = (soft >= 0.5).to(at::kFloat);
+  EXPECT_TRUE(at::equal(told.narrow(1, 0, 1), open));
+  EXPECT_TRUE(at::equal(told.narrow(1, 1, 3), image * (1 - open)));
+}
+
 // Stable Diffusion's inpainting: cfg is of the words, and either estimate sees the image.
 TEST(ConcatImage, KeptInTheNullCondition) {
   const std::string kept = "{type: concat_image, factor: 2, keep: true}";
@@ -263,6 +272,24 @@ TEST(ConcatImage, KeptInTheNullCondition) {
               make<Conditioner>("{type: concat_image, keep: true, dropout: 0.1}");
             }).find("must be 0 where the null condition keeps the image"),
             std::string::npos);
+}
+
+// LDM's ClassEmbedder: the class's row is the only token, and the last row is that of the null class.
+TEST(ClassLabel, AToken) {
+  const auto conditioner = make<Conditioner>("{type: class_label, classes: 3, context_width: 4}");
+  EXPECT_EQ(conditioner->class_rows(), 0);
+  EXPECT_EQ(conditioner->classes(), 3);
+  const auto encoder = conditioner->encoder({1});
+  ASSERT_EQ(encoder->weights().size(), 1u);
+  const Weight table = encoder->weights()[0];
+  EXPECT_EQ(table.name, "embedding.weight");
+  EXPECT_EQ(table.tensor.sizes(), at::IntArrayRef({4, 4}));
+  const Condition c = encoder->encode({{.label = 2, .caption = ""}, {.label = 0, .caption = ""}}, nullptr);
+  EXPECT_FALSE(c.classes.defined());
+  EXPECT_EQ(c.context.sizes(), at::IntArrayRef({2, 1, 4}));
+  EXPECT_TRUE(at::equal(c.context[0][0], table.tensor[2]));
+  EXPECT_TRUE(at::equal(c.context[1][0], table.tensor[0]));
+  EXPECT_TRUE(at::equal(c.null->context[1][0], table.tensor[3]));
 }
 
 TEST(ClassLabel, OutOfRange) {

@@ -15,6 +15,7 @@
 #include "io/export/export.h"
 #include "io/export/sections.h"
 #include "io/export/unet_layout.h"
+#include "io/inpainting.h"
 #include "io/safetensors.h"
 #include "io/weights.h"
 
@@ -264,8 +265,7 @@ struct Export {
     index["scheduler"] = {"diffusers", "DDIMScheduler"};
   }
 
-  void clip_text(const Value& c) {
-    const NamedTensors tensors = below(model.tensors, "conditioner.");
+  void clip_text(const Value& c, const NamedTensors& tensors) {
     const at::Tensor* tokens = find(tensors, "text_model.embeddings.token_embedding.weight");
     if (!tokens) refuse("its clip_text has no 'text_model.embeddings.token_embedding.weight'");
     const int64_t rows = tokens->size(0), pad = text_of(c, "pad").empty() || text_of(c, "pad") == "null" ? rows - 1 : integer_of(c, "pad");
@@ -300,11 +300,12 @@ struct Export {
     if (integer_of(c, "clip_skip") > 0) notes.push_back("clip_skip, which other programs are asked for when they sample");
   }
 
-  void conditioner(const Value& c) {
+  void conditioner(const Words& words) {
+    const Value& c = words.conditioner;
     const std::string type = text_of(c, "type");
-    const NamedTensors tensors = below(model.tensors, "conditioner.");
+    const NamedTensors tensors = below(model.tensors, words.prefix);
     const bool clip = type == "clip_text";
-    if (clip) clip_text(c);
+    if (clip) clip_text(c, tensors);
     for (const auto& [path, bytes] : files_in(model.tensors)) {
       const std::string name = fs::path(path).filename().string(), place = (clip ? "tokenizer/" : "text_encoder/") + name;
       out.file(place, bytes);
@@ -347,10 +348,11 @@ void export_model(Export& e) {
   }
   e.unet(network, latent);
   e.scheduler(options, text_of(part_of(options, "parameterization"), "type"));
-  const Value conditioner = part_of(options, "conditioner");
-  e.conditioner(conditioner);
-  const bool stable = text_of(conditioner, "type") == "clip_text" && e.index.contains("vae");
-  e.index["_class_name"] = stable ? "StableDiffusionPipeline" : pixels ? "DDPMPipeline" : "LDMPipeline";
+  const Words words = words_of(part_of(options, "conditioner"));
+  e.conditioner(words);
+  const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
+  const char* told = words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
+  e.index["_class_name"] = stable ? told : pixels ? "DDPMPipeline" : "LDMPipeline";
   e.index["_diffusers_version"] = version;
   if (stable) {
     for (const char* none : {"safety_checker", "feature_extractor", "image_encoder"}) e.index[none] = {nullptr, nullptr};

@@ -10,6 +10,7 @@
 #include "io/atomic_file.h"
 #include "io/export/export.h"
 #include "io/export/unet_layout.h"
+#include "io/inpainting.h"
 #include "io/safetensors.h"
 #include "io/weights.h"
 
@@ -21,7 +22,8 @@ namespace fs = std::filesystem;
 struct LdmExport {
   const Contents& model;
   const std::string& source;
-  Value network, stage, conditioner, image;
+  Value network, stage, image;
+  Words words;
 
   [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
   void only(const Value& part, const char* name, const char* key, const char* wanted) const {
@@ -101,14 +103,24 @@ struct LdmExport {
   }
 
   std::string condition() const {
+    const Value& conditioner = words.conditioner;
     const std::string type = text_of(conditioner, "type");
-    if (type == "none" || type == "class_label") return "    cond_stage_config: __is_unconditional__\n";
+    if (type == "class_label") {
+      const int64_t width = integer_of(conditioner, "context_width"), classes = integer_of(conditioner, "classes");
+      if (width == 0) return "    conditioning_key: adm\n    cond_stage_config: __is_unconditional__\n";
+      return fmt::format(
+          "    conditioning_key: crossattn\n    cond_stage_key: class_label\n    cond_stage_config:\n"
+          "      target: ldm.modules.encoders.modules.ClassEmbedder\n      params: {{embed_dim: {}, n_classes: {}, key: class_label}}\n",
+          width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
+    }
+    if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
     if (type != "clip_text")
       refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
     only(conditioner, "conditioner", "activation", "quick_gelu");
     only(conditioner, "conditioner", "clip_skip", "0");
     const int64_t heads = integer_of(conditioner, "heads");
-    std::string yaml = "    cond_stage_config:\n      target: ldm.modules.encoders.modules.FrozenCLIPEmbedder\n";
+    std::string yaml = words.inpainting ? "    conditioning_key: hybrid\n    finetune_keys: null\n" : "    conditioning_key: crossattn\n";
+    yaml += "    cond_stage_config:\n      target: ldm.modules.encoders.modules.FrozenCLIPEmbedder\n";
     if (heads * 64 != integer_of(conditioner, "width")) yaml += fmt::format("      params: {{heads: {}}}\n", heads);
     return yaml;
   }
@@ -139,22 +151,24 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
                     source,
                     part_of(options, "network"),
                     part_of(options, "autoencoder"),
-                    part_of(options, "conditioner"),
-                    part_of(options, "image")};
+                    part_of(options, "image"),
+                    words_of(part_of(options, "conditioner"))};
   e.check();
   const std::string parameterization = text_of(part_of(options, "parameterization"), "type");
   if (parameterization != "eps" && parameterization != "x0" && parameterization != "v")
     e.refuse(fmt::format("its parameterization is '{}'; latent diffusion has eps, x0 and v", parameterization));
   const std::string text = fmt::format(
-      "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n{}    parameterization: {}\n    image_size: {}\n"
-      "    channels: {}\n    conditioning_key: {}\n    scale_factor: {}\n    use_ema: False\n{}{}{}",
-      e.noise(options), parameterization, integer_of(e.image, "height") / e.ratio(),
+      "model:\n  target: ldm.models.diffusion.ddpm.{}\n  params:\n{}    parameterization: {}\n    image_size: {}\n"
+      "    channels: {}\n    scale_factor: {}\n    use_ema: False\n{}{}{}",
+      e.words.inpainting ? "LatentInpaintDiffusion" : "LatentDiffusion", e.noise(options), parameterization,
+      integer_of(e.image, "height") / e.ratio(),
       text_of(e.stage, "latent_channels").empty() ? text_of(e.image, "channels") : text_of(e.stage, "latent_channels"),
-      text_of(e.conditioner, "type") == "clip_text" ? "crossattn" : "null", e.pixels() ? "1.0" : text_of(e.stage, "scale"),
-      e.unet(below(model.tensors, "network.")), e.first_stage(), e.condition());
+      e.pixels() ? "1.0" : text_of(e.stage, "scale"), e.unet(below(model.tensors, "network.")), e.first_stage(), e.condition());
+  const std::string told = text_of(e.words.conditioner, "type");
   NamedTensors tensors;
-  for (const auto& [ours, theirs] : {std::pair("network.", "model.diffusion_model."), std::pair("autoencoder.", "first_stage_model."),
-                                     std::pair("conditioner.", "cond_stage_model.transformer.")})
+  for (const auto& [ours, theirs] :
+       {std::pair("network.", "model.diffusion_model."), std::pair("autoencoder.", "first_stage_model."),
+        std::pair(e.words.prefix.c_str(), told == "clip_text" ? "cond_stage_model.transformer." : "cond_stage_model.")})
     for (const NamedTensor& t : below(model.tensors, ours))
       if (!of_training(t.name)) tensors.push_back({theirs + t.name, t.tensor});
   for (const auto& [path, bytes] : files) {
@@ -163,8 +177,7 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
   }
   write_file(yaml.string(), text);
   write_safetensors(file.string(), tensors, {{"format", "pt"}});
-  if (text_of(e.conditioner, "type") == "class_label" && number_of(e.conditioner, "dropout") > 0)
-    return {"that the last class is the null one, for cfg"};
+  if (told == "class_label" && number_of(e.words.conditioner, "dropout") > 0) return {"that the last class is the null one, for cfg"};
   return {};
 }
 

@@ -2,7 +2,7 @@
 //
 //   unet + scheduler                                     images from noise (DDPMPipeline, DDIMPipeline, PNDMPipeline)
 //   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
-//   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2
+//   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2, and those for inpainting
 //
 // A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
 #include <fmt/format.h>
@@ -18,6 +18,7 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_weights.h"
 #include "io/import/families.h"
+#include "io/inpainting.h"
 #include "io/number.h"
 
 namespace brume::io {
@@ -127,11 +128,14 @@ std::string image_of(int64_t channels, int64_t height, int64_t width) {
   return fmt::format("{{channels: {}, height: {}, width: {}}}", channels, height, width);
 }
 
-/// The U-Net's channels must be those of what it makes, the variance apart.
+/// The U-Net's channels must be those of what it makes, the variance apart; one that is told words may be of inpainting.
 void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t latent, bool learned_range) {
-  if (unet.in_channels != latent)
-    throw ConfigError(fmt::format("{}: in_channels is {}; the unet of brume can be had with {} only, the channels of what it makes",
-                                  config.string(), unet.in_channels, latent));
+  const int64_t inpainting = unet.transformer() ? inpainting_channels(latent) : latent;
+  if (unet.in_channels != latent && unet.in_channels != inpainting)
+    throw ConfigError(fmt::format(
+        "{}: in_channels is {}; the unet of brume can be had with {}{} only", config.string(), unet.in_channels, latent,
+        inpainting == latent ? ", the channels of what it makes,"
+                             : fmt::format(", the channels of what it makes, and {}, a mask and a masked image beside them,", inpainting)));
   const int64_t out = latent * (learned_range ? 2 : 1);
   if (unet.out_channels != out)
     throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume can be had with {} only{}", config.string(), unet.out_channels,
@@ -187,6 +191,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
 
   Sections s;
+  bool inpainting = false;
   std::string stage;
   for (const char* name : {"vae", "vqvae"})
     if (!index.component(name).empty()) stage = name;
@@ -197,6 +202,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
     const DiffusersStage first = read_diffusers_stage(folder / stage, said.variant, unet.height);
     check_channels(config, unet, first.latent_channels, scheduler.learned_range);
+    inpainting = unet.in_channels != first.latent_channels;
     s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
     s.autoencoder = first.options;
     add(model, "autoencoder.", first.tensors);
@@ -211,11 +217,11 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
-    s.conditioner = text.options;
+    s.conditioner = inpainting ? inpainting_conditioner(text.options) : text.options;
     s.guidance.push_back("{type: cfg, scale: 7.5}");
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
-    add(model, "conditioner.", text.tensors);
+    add(model, inpainting ? inpainting_words : "conditioner.", text.tensors);
   } else if (unet.classes > 0) {
     s.conditioner = class_label(unet, said.null_class);
   }

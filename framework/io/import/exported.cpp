@@ -9,6 +9,7 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/import/families.h"
+#include "io/inpainting.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
 
@@ -42,7 +43,7 @@ void add_model(Imported& model, const fs::path& folder) {
     if (fs::is_directory(folder / stage)) add(model, "autoencoder.", from_diffusers_vae(component(folder / stage, weights)));
   const fs::path text = folder / "text_encoder";
   if (fs::is_regular_file(text / "model.safetensors") || fs::is_regular_file(text / "brume.safetensors"))
-    add(model, "conditioner.", component(text, "model.safetensors"));
+    add(model, words_of(part_of(model.options, "conditioner")).prefix, component(text, "model.safetensors"));
 }
 
 Imported import_directory(const Source& source, const ImportOptions& options) {

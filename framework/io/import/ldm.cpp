@@ -4,7 +4,7 @@
 //
 //   model.diffusion_model.*   the U-Net            model_ema.*          its moving average, where there is one (names without dots)
 //   first_stage_model.*       kl or vq             scale_factor         latent = scale_factor z
-//   cond_stage_model.*        CLIP's text encoder; its tokenizer is not in such files
+//   cond_stage_model.*        CLIP's text encoder, whose tokenizer is not in such files, or a table of classes
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -17,9 +17,11 @@
 #include "config/suggest.h"
 #include "config/yaml.h"
 #include "io/import/families.h"
+#include "io/import/ldm_condition.h"
 #include "io/import/ldm_config.h"
 #include "io/import/ldm_parts.h"
-#include "io/mapped_file.h"
+#include "io/import/ldm_reading.h"
+#include "io/inpainting.h"
 
 namespace brume::io {
 namespace {
@@ -29,42 +31,14 @@ constexpr std::string_view unet_prefix = "model.diffusion_model.", first_stage_p
                            text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
 
 /// What can be set, and what it says.
-const std::vector<std::string> known_settings{"tokenizer", "text_heads", "num_heads",    "num_head_channels",
-                                              "size",      "ema",        "scale_factor", "parameterization"};
+const std::vector<std::string> known_settings{"tokenizer", "text_heads",   "num_heads",        "num_head_channels", "size",
+                                              "ema",       "scale_factor", "parameterization", "null_class"};
 
 bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
 }
 
-/// Everything there is to know of a source: tensors, configuration, settings, and what has been lost so far.
-struct Reading {
-  const Source& source;
-  const ImportOptions& options;
-  LdmConfig config;
-  std::vector<std::string> losses;
-
-  const std::string* setting(const std::string& name) const {
-    const auto at = options.settings.find(name);
-    return at == options.settings.end() ? nullptr : &at->second;
-  }
-  /// A setting that is a number, or what the configuration says at `path`.
-  std::optional<double> number(const std::string& name, std::string_view path) const {
-    const std::string* text = setting(name);
-    if (!text) return config.number(path);
-    char* end = nullptr;
-    const double value = std::strtod(text->c_str(), &end);
-    if (text->empty() || *end || !(value > 0)) throw ConfigError(fmt::format("{}={}: expected a number above 0", name, *text));
-    return value;
-  }
-  std::optional<int64_t> integer(const std::string& name, std::string_view path) const {
-    const std::optional<double> value = number(name, path);
-    if (value && *value != std::floor(*value)) throw ConfigError(fmt::format("{}={}: expected a whole number", name, *value));
-    return value ? std::optional(int64_t(*value)) : std::nullopt;
-  }
-  [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source.path.string(), what)); }
-};
-
-void check_settings(const Reading& r) {
+void check_settings(const LdmReading& r) {
   for (const auto& [name, value] : r.options.settings)
     if (std::find(known_settings.begin(), known_settings.end(), name) == known_settings.end())
       r.refuse(fmt::format("unknown setting '{}'{}", name, hint(name, known_settings)));
@@ -88,12 +62,11 @@ LdmConfig config_of(const Source& source, const ImportOptions& options, std::vec
 }
 
 /// The U-Net's tensors: those of its moving average, unless ema=false.
-NamedTensors unet_tensors(Reading& r) {
-  const std::string* wish = r.setting("ema");
-  if (wish && *wish != "true" && *wish != "false") throw ConfigError(fmt::format("ema={}: expected true or false", *wish));
+NamedTensors unet_tensors(LdmReading& r) {
+  const std::optional<bool> wish = r.truth("ema");
   const bool averaged = any_begins(r.source.tensors, "model_ema.diffusion_model");
-  if (wish && *wish == "true" && !averaged) r.refuse("ema=true: holds no moving averages ('model_ema.diffusion_model…')");
-  const bool use = averaged && !(wish && *wish == "false");
+  if (wish.value_or(false) && !averaged) r.refuse("ema=true: holds no moving averages ('model_ema.diffusion_model…')");
+  const bool use = averaged && wish.value_or(true);
   std::map<std::string, at::Tensor> averages;
   for (const NamedTensor& t : r.source.tensors)
     if (use && t.name.starts_with(ema_prefix)) averages.emplace(t.name.substr(ema_prefix.size()), t.tensor);
@@ -121,8 +94,22 @@ NamedTensors unet_tensors(Reading& r) {
   return result;
 }
 
+/// Whether it is LatentInpaintDiffusion: the mask, then the latent of the masked image. Models that are told no words (conditioning_key
+/// concat) have another order, and a mask in [-1, 1].
+bool inpaints(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
+  if (u.context_width == 0 || u.in_channels != inpainting_channels(latent_channels)) return false;
+  if (r.config.word("conditioning_key").value_or("hybrid") != "hybrid") return false;
+  const Value* keys = r.config.find("concat_keys");
+  if (!keys) return true;
+  std::vector<std::string> said;
+  for (const Value& key : keys->items) said.push_back(key.scalar);
+  if (said == std::vector<std::string>{"mask", "masked_image"}) return true;
+  throw ConfigError(
+      {{keys->place, "model.params.concat_keys", fmt::format("is [{}]; brume's order is [mask, masked_image]", fmt::join(said, ", "))}});
+}
+
 /// What the configuration says of the U-Net must be what its tensors are.
-void compare(const Reading& r, const LdmUnet& u, int64_t latent_channels) {
+void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   std::vector<Problem> problems;
   const auto same = [&](const char* key, int64_t have, int64_t otherwise) {
     const std::string path = fmt::format("unet_config.params.{}", key);
@@ -145,18 +132,19 @@ void compare(const Reading& r, const LdmUnet& u, int64_t latent_channels) {
           {mult->place, "model.params.unet_config.params.channel_mult", fmt::format("is [{}], and the tensors have [{}]", found, wanted)});
   }
   if (!problems.empty()) throw ConfigError(std::move(problems));
-  if (u.in_channels != latent_channels)
+  if (u.in_channels != latent_channels && !inpaints(r, u, latent_channels))
     r.refuse(
-        fmt::format("the U-Net takes {} channels and latents have {}: models that see an image beside their input (inpainting, depth, "
-                    "upscaling) are not imported",
-                    u.in_channels, latent_channels));
+        fmt::format("the U-Net takes {} channels and latents have {}: of models that see an image beside their input, those are imported "
+                    "that inpaint as they are told in words ({} channels, conditioning_key hybrid); depth, upscaling and inpainting "
+                    "without words are not",
+                    u.in_channels, latent_channels, inpainting_channels(latent_channels)));
   if (u.out_channels != latent_channels)
     r.refuse(fmt::format("the U-Net gives {} channels and latents have {}; those of latent diffusion have as many", u.out_channels,
                          latent_channels));
 }
 
 /// Heads: as told, else those of Stable Diffusion where it is one.
-void set_heads(const Reading& r, LdmUnet& u, bool sd1, bool sd2) {
+void set_heads(const LdmReading& r, LdmUnet& u, bool sd1, bool sd2) {
   if (!u.attends()) return;
   const auto positive = [](std::optional<int64_t> n) { return n && *n > 0 ? n : std::nullopt; };  // -1 is "not given" there
   u.head_channels = positive(r.integer("num_head_channels", "unet_config.params.num_head_channels"));
@@ -170,66 +158,6 @@ void set_heads(const Reading& r, LdmUnet& u, bool sd1, bool sd2) {
     r.refuse("how many heads its attention has cannot be read from tensors: num_heads=N or num_head_channels=N says it, or its YAML");
 }
 
-/// Where vocab.json and merges.txt are: the setting, a folder beside the file, the environment.
-Files tokenizer_of(const Reading& r) {
-  const std::string* set = r.setting("tokenizer");
-  const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
-  const fs::path beside = r.source.path.parent_path() / "tokenizer";
-  fs::path folder;
-  if (set)
-    folder = *set;
-  else if (fs::is_regular_file(beside / "vocab.json"))
-    folder = beside;
-  else if (named && *named)
-    folder = named;
-  else
-    r.refuse(
-        fmt::format("CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a folder "
-                    "'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER"));
-  Files files;
-  for (const char* name : {"vocab.json", "merges.txt"}) {
-    const fs::path file = folder / name;
-    if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("tokenizer={}: there is no {} in it", folder.string(), name));
-    files[std::string("tokenizer/") + name] = std::string(MappedFile::open(file.string())->bytes());
-  }
-  return files;
-}
-
-/// The conditioner as YAML; adds its tensors and files.
-std::string conditioner_of(Reading& r, const LdmUnet& u, Imported& result) {
-  const ModuleTensors encoder(r.source.tensors, std::string(text_prefix));
-  const std::string target = r.config.target("cond_stage_config");
-  if (u.context_width == 0) {
-    if (u.classes > 0) return fmt::format("{{type: class_label, classes: {}, dropout: 0}}", u.classes);
-    return "none";
-  }
-  const bool open_clip = encoder.has("model.positional_embedding");
-  if (!open_clip && !encoder.below("transformer.text_model.embeddings.") && !encoder.below("transformer.embeddings."))
-    r.refuse(fmt::format("its condition is encoded by {}; brume has the text encoders of CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder)",
-                         !target.empty()               ? target
-                         : encoder.empty()             ? "nothing in this file (no 'cond_stage_model.')"
-                         : encoder.below("embedding.") ? "a table of classes (ClassEmbedder)"
-                                                       : "an encoder that is unknown"));
-  const std::string layer = r.config.word("cond_stage_config.params.layer").value_or(open_clip ? "penultimate" : "last");
-  if (layer != "last" && !(open_clip && layer == "penultimate"))
-    r.refuse(fmt::format("the text encoder's layer is '{}'; brume has 'last'{}", layer, open_clip ? " and 'penultimate'" : ""));
-  const LdmText text = read_ldm_text(encoder, layer == "penultimate");
-  if (text.width != u.context_width)
-    r.refuse(fmt::format("the text encoder's tokens have width {}, and the U-Net attends to tokens of {}", text.width, u.context_width));
-  const std::optional<int64_t> heads = r.integer("text_heads", "cond_stage_config.params.heads");
-  if (!heads && text.width % 64)
-    r.refuse(
-        fmt::format("how many heads a text encoder of width {} has cannot be read from tensors (CLIP's have a head per 64): text_heads=N "
-                    "says it",
-                    text.width));
-  for (const NamedTensor& t : ldm_text_tensors(encoder, text)) result.tensors.push_back({"conditioner." + t.name, t.tensor});
-  if (open_clip && layer == "penultimate") r.losses.push_back("the last layer of the text encoder, which the model does not use");
-  for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
-    if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
-  result.files = tokenizer_of(r);
-  return text.options(heads.value_or(text.width / 64));
-}
-
 std::vector<double> betas_of(const Source& source) {
   const at::Tensor* found = find(source.tensors, "betas");
   if (!found || found->dim() != 1) return {};
@@ -238,7 +166,7 @@ std::vector<double> betas_of(const Source& source) {
 }
 
 /// latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable Diffusion's.
-double scale_of(const Reading& r, bool stable_diffusion) {
+double scale_of(const LdmReading& r, bool stable_diffusion) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
   if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) return double(float(buffer->to(at::kDouble).item<double>()));
   if (const auto configured = r.config.number("scale_factor")) return *configured;
@@ -247,8 +175,9 @@ double scale_of(const Reading& r, bool stable_diffusion) {
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// "eps", "x0" or "v". Of SD 2 the one for 512 pixels is known by its number of updates only, as the published ones are.
-std::string parameterization_of(Reading& r, bool sd2) {
+/// "eps", "x0" or "v". Of SD 2 the one for 512 pixels is known by its number of updates only, as the published ones are; the one for
+/// inpainting was made of it.
+std::string parameterization_of(LdmReading& r, bool sd2, bool inpainting) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
   std::string said = r.config.word("parameterization").value_or("eps");
   if (const std::string* set = r.setting("parameterization")) {
@@ -256,9 +185,12 @@ std::string parameterization_of(Reading& r, bool sd2) {
   } else if (!r.config.there() && sd2) {
     const auto updates = r.source.metadata.find("global_step");
     const bool base = updates != r.source.metadata.end() && updates->second == "875000";
-    said = base ? "eps" : "v";
+    said = base || inpainting ? "eps" : "v";
     r.losses.push_back(fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise",
-                                   said, base ? "SD 2 base, by its 875000 updates" : "SD 2 for 768 pixels"));
+                                   said,
+                                   inpainting ? "SD 2 for inpainting"
+                                   : base     ? "SD 2 base, by its 875000 updates"
+                                              : "SD 2 for 768 pixels"));
   }
   if (std::find(known.begin(), known.end(), said) == known.end())
     r.refuse(fmt::format("parameterization '{}' is unknown; known: eps, x0, v", said));
@@ -266,7 +198,7 @@ std::string parameterization_of(Reading& r, bool sd2) {
 }
 
 /// Height of the latents.
-int64_t latent_size(const Reading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
+int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
   if (r.setting("size")) {
     const int64_t size = *r.integer("size", "");
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
@@ -282,7 +214,7 @@ int64_t latent_size(const Reading& r, const std::string& parameterization, int64
 }
 
 /// Says of the tensors that nobody asked for what they are.
-void name_the_rest(Reading& r) {
+void name_the_rest(LdmReading& r) {
   static const std::array<std::string_view, 4> ours{unet_prefix, first_stage_prefix, text_prefix, ema_prefix};
   // The noise schedule's tables, and what LatentDiffusion registers beside them.
   static const std::array<std::string_view, 8> tables{"betas",      "alphas_cumprod", "sqrt_",        "log_one_minus_",
@@ -304,7 +236,7 @@ void name_the_rest(Reading& r) {
 bool knows_ldm(const Source& source) { return any_begins(source.tensors, unet_prefix); }
 
 Imported import_ldm(const Source& source, const ImportOptions& options) {
-  Reading r{source, options, {}, {}};
+  LdmReading r{source, options};
   check_settings(r);
   r.config = config_of(source, options, r.losses);
   Imported result;
@@ -318,26 +250,31 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   const bool sd1 = sd && u.context_width == 768, sd2 = sd && u.context_width == 1024;
   set_heads(r, u, sd1, sd2);
 
-  const std::string parameterization = parameterization_of(r, sd2);
+  const bool inpainting = u.in_channels != u.out_channels;
+  const std::string parameterization = parameterization_of(r, sd2, inpainting);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
   std::string noise = ldm_schedule(r.config, betas_of(source));
   if (noise.empty() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
   if (noise.empty()) noise = "scaled_linear";
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
-  const std::string conditioner = conditioner_of(r, u, result);
+  LdmCondition condition = read_ldm_condition(r, u);
+  for (const NamedTensor& t : condition.tensors)
+    result.tensors.push_back({(inpainting ? inpainting_words : "conditioner.") + t.name, t.tensor});
+  result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
   name_the_rest(r);
   const std::string text = fmt::format(
       "{{image: {{channels: {}, height: {}, width: {}}}, autoencoder: {}, network: {}, conditioner: {}, noise: {}, parameterization: {}}}",
       first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
-      first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size), conditioner, noise,
-      parameterization);
+      first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
+      inpainting ? inpainting_conditioner(condition.conditioner) : condition.conditioner, noise, parameterization);
   result.options = parse_yaml(text, source.path.string());
-  // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there are words.
+  // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
+  // condition.
   result.sample =
       parse_yaml(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
-                             u.context_width > 0 ? "{type: cfg, scale: 7.5}" : ""),
+                             condition.guidance),
                  source.path.string());
   result.losses = std::move(r.losses);
   return result;
@@ -350,7 +287,7 @@ constexpr std::string_view own_level = "encoder.down.0.block.0.", stage_level = 
 bool knows_first_stage(const Source& source) { return any_begins(source.tensors, own_level) || any_begins(source.tensors, stage_level); }
 
 Imported import_first_stage(const Source& source, const ImportOptions& options) {
-  Reading r{source, options, {}, {}};
+  LdmReading r{source, options};
   check_settings(r);
   r.config = config_of(source, options, r.losses);
   const bool inner = !any_begins(source.tensors, own_level);

@@ -1,0 +1,40 @@
+#include "support/model_file.h"
+
+#include <ATen/core/Tensor.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "diffusion/checkpoint.h"
+#include "diffusion/pipeline.h"
+#include "support/registry.h"
+
+namespace brume::test {
+
+std::string model_file(const TempFolder& folder, const std::string& yaml) {
+  ModelSection root;
+  const Value resolved = read_config(builtins(), parse_yaml("model: " + yaml, "test.yaml"), root);
+  const Pipeline pipeline(root.model, Compute{}, 1);
+  ModelCard card;
+  card.model = *resolved.find("model");
+  card.files = pipeline.files();
+  save_model(folder.file("model.safetensors"), pipeline.weights(), card);
+  return folder.file("model.safetensors");
+}
+
+void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration) {
+  std::map<std::string, at::Tensor> by_name;
+  for (const io::NamedTensor& t : got.tensors) by_name.emplace(t.name, t.tensor);
+  EXPECT_EQ(by_name.size(), wanted.tensors.size());
+  for (const io::NamedTensor& t : wanted.tensors) {
+    const auto at = by_name.find(t.name);
+    ASSERT_NE(at, by_name.end()) << t.name;
+    ASSERT_EQ(at->second.sizes(), t.tensor.sizes()) << t.name;
+    EXPECT_TRUE(at->second.equal(t.tensor)) << t.name;
+  }
+  if (configuration) {
+    EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
+  }
+}
+
+}  // namespace brume::test

@@ -1,0 +1,21 @@
+#pragma once
+// Models with the weights they begin with, in files, and whether two files hold the same.
+#include <string>
+
+#include "diffusion/options.h"
+#include "io/import/import.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+
+struct ModelSection {
+  ModelOptions model;
+  void declare(Fields& f) { f.section("model", model, "of a test"); }
+};
+
+/// `yaml`: the section `model`. Writes model.safetensors as `brume train` does, and returns its path.
+std::string model_file(const TempFolder& folder, const std::string& yaml);
+/// Every tensor, bit by bit; the configuration, too, where asked.
+void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration);
+
+}  // namespace brume::test
