@@ -13,87 +13,24 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "config/errors.h"
-#include "config/suggest.h"
 #include "config/yaml.h"
 #include "io/import/families.h"
-#include "io/import/ldm_config.h"
-#include "io/import/ldm_parts.h"
+#include "io/import/ldm_reading.h"
 #include "io/mapped_file.h"
 
 namespace brume::io {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::string_view unet_prefix = "model.diffusion_model.", first_stage_prefix = "first_stage_model.",
-                           text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
+constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
 
-/// What can be set, and what it says.
-const std::vector<std::string> known_settings{"tokenizer", "text_heads", "num_heads",    "num_head_channels",
-                                              "size",      "ema",        "scale_factor", "parameterization"};
-
-bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
-}
-
-/// Everything there is to know of a source: tensors, configuration, settings, and what has been lost so far.
-struct Reading {
-  const Source& source;
-  const ImportOptions& options;
-  LdmConfig config;
-  std::vector<std::string> losses;
-
-  const std::string* setting(const std::string& name) const {
-    const auto at = options.settings.find(name);
-    return at == options.settings.end() ? nullptr : &at->second;
-  }
-  /// A setting that is a number, or what the configuration says at `path`.
-  std::optional<double> number(const std::string& name, std::string_view path) const {
-    const std::string* text = setting(name);
-    if (!text) return config.number(path);
-    char* end = nullptr;
-    const double value = std::strtod(text->c_str(), &end);
-    if (text->empty() || *end || !(value > 0)) throw ConfigError(fmt::format("{}={}: expected a number above 0", name, *text));
-    return value;
-  }
-  std::optional<int64_t> integer(const std::string& name, std::string_view path) const {
-    const std::optional<double> value = number(name, path);
-    if (value && *value != std::floor(*value)) throw ConfigError(fmt::format("{}={}: expected a whole number", name, *value));
-    return value ? std::optional(int64_t(*value)) : std::nullopt;
-  }
-  [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source.path.string(), what)); }
-};
-
-void check_settings(const Reading& r) {
-  for (const auto& [name, value] : r.options.settings)
-    if (std::find(known_settings.begin(), known_settings.end(), name) == known_settings.end())
-      r.refuse(fmt::format("unknown setting '{}'{}", name, hint(name, known_settings)));
-}
-
-/// The configuration that is named, or the one beside the file that has its name.
-LdmConfig config_of(const Source& source, const ImportOptions& options, std::vector<std::string>& losses) {
-  if (!options.config.empty()) {
-    LdmConfig config(options.config);
-    if (!config.is_ldm())
-      throw ConfigError(fmt::format("{}: is no configuration of latent diffusion: it has no model.target and model.params", config.file()));
-    return config;
-  }
-  for (const char* extension : {".yaml", ".yml"}) {
-    const fs::path beside = fs::path(source.path).replace_extension(extension);
-    if (!fs::is_regular_file(beside)) continue;
-    if (LdmConfig config(beside); config.is_ldm()) return config;
-    losses.push_back(fmt::format("{} beside it is no configuration of latent diffusion and was not read", beside.filename().string()));
-  }
-  return {};
-}
-
-/// The U-Net's tensors: those of its moving average, unless ema=false.
-NamedTensors unet_tensors(Reading& r) {
+/// The U-Net's tensors: those of its moving average, where there is one, unless ema=false or the YAML's use_ema say otherwise.
+NamedTensors unet_tensors(LdmReading& r) {
   const std::string* wish = r.setting("ema");
   if (wish && *wish != "true" && *wish != "false") throw ConfigError(fmt::format("ema={}: expected true or false", *wish));
   const bool averaged = any_begins(r.source.tensors, "model_ema.diffusion_model");
   if (wish && *wish == "true" && !averaged) r.refuse("ema=true: holds no moving averages ('model_ema.diffusion_model…')");
-  const bool use = averaged && !(wish && *wish == "false");
+  const bool use = averaged && (wish ? *wish == "true" : r.config.truth("use_ema", true));
   std::map<std::string, at::Tensor> averages;
   for (const NamedTensor& t : r.source.tensors)
     if (use && t.name.starts_with(ema_prefix)) averages.emplace(t.name.substr(ema_prefix.size()), t.tensor);
@@ -117,12 +54,14 @@ NamedTensors unet_tensors(Reading& r) {
     r.refuse(fmt::format("its moving averages lack {} of the U-Net's tensors, 'model_ema.{}' first; ema=false takes the weights themselves",
                          missing.size(), missing.front()));
   if (use) r.losses.push_back("the weights as trained: their moving averages were taken (ema=false takes the weights)");
-  if (averaged && !use) r.losses.push_back("the moving averages of the weights (model_ema)");
+  if (averaged && !use)
+    r.losses.push_back(
+        fmt::format("the moving averages of the weights (model_ema){}", wish ? "" : ", as use_ema of its YAML says (ema=true takes them)"));
   return result;
 }
 
 /// What the configuration says of the U-Net must be what its tensors are.
-void compare(const Reading& r, const LdmUnet& u, int64_t latent_channels) {
+void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   std::vector<Problem> problems;
   const auto same = [&](const char* key, int64_t have, int64_t otherwise) {
     const std::string path = fmt::format("unet_config.params.{}", key);
@@ -156,7 +95,7 @@ void compare(const Reading& r, const LdmUnet& u, int64_t latent_channels) {
 }
 
 /// Heads: as told, else those of Stable Diffusion where it is one.
-void set_heads(const Reading& r, LdmUnet& u, bool sd1, bool sd2) {
+void set_heads(const LdmReading& r, LdmUnet& u, bool sd1, bool sd2) {
   if (!u.attends()) return;
   const auto positive = [](std::optional<int64_t> n) { return n && *n > 0 ? n : std::nullopt; };  // -1 is "not given" there
   u.head_channels = positive(r.integer("num_head_channels", "unet_config.params.num_head_channels"));
@@ -171,7 +110,7 @@ void set_heads(const Reading& r, LdmUnet& u, bool sd1, bool sd2) {
 }
 
 /// Where vocab.json and merges.txt are: the setting, a folder beside the file, the environment.
-Files tokenizer_of(const Reading& r) {
+Files tokenizer_of(const LdmReading& r) {
   const std::string* set = r.setting("tokenizer");
   const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
   const fs::path beside = r.source.path.parent_path() / "tokenizer";
@@ -196,7 +135,7 @@ Files tokenizer_of(const Reading& r) {
 }
 
 /// The conditioner as YAML; adds its tensors and files.
-std::string conditioner_of(Reading& r, const LdmUnet& u, Imported& result) {
+std::string conditioner_of(LdmReading& r, const LdmUnet& u, Imported& result) {
   const ModuleTensors encoder(r.source.tensors, std::string(text_prefix));
   const std::string target = r.config.target("cond_stage_config");
   if (u.context_width == 0) {
@@ -213,7 +152,7 @@ std::string conditioner_of(Reading& r, const LdmUnet& u, Imported& result) {
   const std::string layer = r.config.word("cond_stage_config.params.layer").value_or(open_clip ? "penultimate" : "last");
   if (layer != "last" && !(open_clip && layer == "penultimate"))
     r.refuse(fmt::format("the text encoder's layer is '{}'; brume has 'last'{}", layer, open_clip ? " and 'penultimate'" : ""));
-  const LdmText text = read_ldm_text(encoder, layer == "penultimate");
+  const LdmText text = r.of_tensors([&] { return read_ldm_text(encoder, layer == "penultimate"); });
   if (text.width != u.context_width)
     r.refuse(fmt::format("the text encoder's tokens have width {}, and the U-Net attends to tokens of {}", text.width, u.context_width));
   const std::optional<int64_t> heads = r.integer("text_heads", "cond_stage_config.params.heads");
@@ -222,7 +161,8 @@ std::string conditioner_of(Reading& r, const LdmUnet& u, Imported& result) {
         fmt::format("how many heads a text encoder of width {} has cannot be read from tensors (CLIP's have a head per 64): text_heads=N "
                     "says it",
                     text.width));
-  for (const NamedTensor& t : ldm_text_tensors(encoder, text)) result.tensors.push_back({"conditioner." + t.name, t.tensor});
+  for (const NamedTensor& t : r.of_tensors([&] { return ldm_text_tensors(encoder, text); }))
+    result.tensors.push_back({"conditioner." + t.name, t.tensor});
   if (open_clip && layer == "penultimate") r.losses.push_back("the last layer of the text encoder, which the model does not use");
   for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
     if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
@@ -230,35 +170,55 @@ std::string conditioner_of(Reading& r, const LdmUnet& u, Imported& result) {
   return text.options(heads.value_or(text.width / 64));
 }
 
-std::vector<double> betas_of(const Source& source) {
+LdmBetas betas_of(const Source& source) {
   const at::Tensor* found = find(source.tensors, "betas");
   if (!found || found->dim() != 1) return {};
   const at::Tensor betas = found->to(at::kDouble).contiguous();
-  return {betas.data_ptr<double>(), betas.data_ptr<double>() + betas.numel()};
+  LdmBetas all{{betas.data_ptr<double>(), betas.data_ptr<double>() + betas.numel()}};
+  if (found->scalar_type() == at::kHalf) all.rounding = 0x1p-10;
+  if (found->scalar_type() == at::kBFloat16) all.rounding = 0x1p-7;
+  return all;
 }
 
 /// latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable Diffusion's.
-double scale_of(const Reading& r, bool stable_diffusion) {
+double scale_of(const LdmReading& r, bool stable_diffusion) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
-  if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) return double(float(buffer->to(at::kDouble).item<double>()));
+  if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {
+    if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {} numbers, expected 1", buffer->numel()));
+    return double(float(buffer->to(at::kDouble).item<double>()));
+  }
   if (const auto configured = r.config.number("scale_factor")) return *configured;
   if (r.config.there()) return 1;
   if (stable_diffusion) return 0.18215;
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// "eps", "x0" or "v". Of SD 2 the one for 512 pixels is known by its number of updates only, as the published ones are.
-std::string parameterization_of(Reading& r, bool sd2) {
+/// Whether SD 2 predicts v, and why it is thought so: the published base is known by its number of updates; else the last attention's norm
+/// has spread further where v was learned (ComfyUI's rule), which says nothing of weights that nobody trained.
+std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network) {
+  const auto updates = r.source.metadata.find("global_step");
+  if (updates != r.source.metadata.end() && updates->second == "875000") return {"eps", "SD 2 base, by its 875000 updates"};
+  const at::Tensor* norm = find(network, "output_blocks.11.1.transformer_blocks.0.norm1.bias");
+  const double spread = norm && norm->numel() > 1 ? norm->to(at::kDouble).std(false).item<double>() : 0;
+  if (spread > 0.09) return {"v", "by the spread of its last attention's norm"};
+  if (spread > 0) return {"eps", "by the spread of its last attention's norm"};
+  return {"v", "SD 2 for 768 pixels"};
+}
+
+/// "eps", "x0" or "v".
+std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool sd2) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
   std::string said = r.config.word("parameterization").value_or("eps");
+  const auto written = r.source.metadata.find("modelspec.prediction_type");
   if (const std::string* set = r.setting("parameterization")) {
     said = *set;
+  } else if (!r.config.there() && written != r.source.metadata.end()) {
+    said = written->second == "epsilon" ? "eps" : written->second;
   } else if (!r.config.there() && sd2) {
-    const auto updates = r.source.metadata.find("global_step");
-    const bool base = updates != r.source.metadata.end() && updates->second == "875000";
-    said = base ? "eps" : "v";
-    r.losses.push_back(fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise",
-                                   said, base ? "SD 2 base, by its 875000 updates" : "SD 2 for 768 pixels"));
+    const auto [prediction, reason] = prediction_of_sd2(r, network);
+    said = prediction;
+    r.losses.push_back(
+        fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise", said, reason));
   }
   if (std::find(known.begin(), known.end(), said) == known.end())
     r.refuse(fmt::format("parameterization '{}' is unknown; known: eps, x0, v", said));
@@ -266,23 +226,24 @@ std::string parameterization_of(Reading& r, bool sd2) {
 }
 
 /// Height of the latents.
-int64_t latent_size(const Reading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
+int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
   if (r.setting("size")) {
     const int64_t size = *r.integer("size", "");
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
+  if (sd2 && parameterization == "v") return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
   for (const char* path : {"image_size", "unet_config.params.image_size"}) {
     const Value* v = r.config.find(path);
     if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
     if (v) return *r.config.integer(path);
   }
-  if (sd1 || sd2) return (parameterization == "v" ? 768 : 512) / ratio;
+  if (sd1 || sd2) return 512 / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }
 
 /// Says of the tensors that nobody asked for what they are.
-void name_the_rest(Reading& r) {
+void name_the_rest(LdmReading& r) {
   static const std::array<std::string_view, 4> ours{unet_prefix, first_stage_prefix, text_prefix, ema_prefix};
   // The noise schedule's tables, and what LatentDiffusion registers beside them.
   static const std::array<std::string_view, 8> tables{"betas",      "alphas_cumprod", "sqrt_",        "log_one_minus_",
@@ -304,21 +265,19 @@ void name_the_rest(Reading& r) {
 bool knows_ldm(const Source& source) { return any_begins(source.tensors, unet_prefix); }
 
 Imported import_ldm(const Source& source, const ImportOptions& options) {
-  Reading r{source, options, {}, {}};
-  check_settings(r);
-  r.config = config_of(source, options, r.losses);
+  LdmReading r(source, options);
   Imported result;
   const NamedTensors network = unet_tensors(r);
-  LdmUnet u = read_ldm_unet(ModuleTensors(network, ""));
+  LdmUnet u = r.of_tensors([&] { return read_ldm_unet(ModuleTensors(network, "")); });
   const ModuleTensors stage(source.tensors, std::string(first_stage_prefix));
   std::optional<LdmFirstStage> first_stage;
-  if (!stage.empty()) first_stage = read_ldm_first_stage(stage);
+  if (!stage.empty()) first_stage = r.of_tensors([&] { return read_ldm_first_stage(stage); });
   compare(r, u, first_stage ? first_stage->latent_channels : u.out_channels);
   const bool sd = first_stage && first_stage->codes == 0 && first_stage->ratio() == 8 && u.channels == 320;
   const bool sd1 = sd && u.context_width == 768, sd2 = sd && u.context_width == 1024;
   set_heads(r, u, sd1, sd2);
 
-  const std::string parameterization = parameterization_of(r, sd2);
+  const std::string parameterization = parameterization_of(r, network, sd2);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
   std::string noise = ldm_schedule(r.config, betas_of(source));
   if (noise.empty() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
@@ -343,39 +302,8 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   return result;
 }
 
-// A first stage by itself: AutoencoderKL and VQModel of latent-diffusion and taming-transformers.
-
-constexpr std::string_view own_level = "encoder.down.0.block.0.", stage_level = "first_stage_model.encoder.down.0.block.0.";
-
-bool knows_first_stage(const Source& source) { return any_begins(source.tensors, own_level) || any_begins(source.tensors, stage_level); }
-
-Imported import_first_stage(const Source& source, const ImportOptions& options) {
-  Reading r{source, options, {}, {}};
-  check_settings(r);
-  r.config = config_of(source, options, r.losses);
-  const bool inner = !any_begins(source.tensors, own_level);
-  const ModuleTensors stage(source.tensors, inner ? std::string(first_stage_prefix) : "");
-  const LdmFirstStage first_stage = read_ldm_first_stage(stage);
-  const int64_t size = r.integer("size", "ddconfig.resolution").value_or(0);
-  if (size < 1) r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
-  Imported result;
-  result.section = "autoencoder";
-  for (const NamedTensor& t : ldm_first_stage_tensors(stage))
-    for (const char* part : {"encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize."})
-      if (t.name.starts_with(part)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
-  if (any_begins(source.tensors, "loss.") || any_begins(source.tensors, "first_stage_model.loss."))
-    r.losses.push_back("the losses the first stage was trained with (its discriminator, LPIPS)");
-  const double scale = r.setting("scale_factor") ? *r.number("scale_factor", "") : 1;
-  result.options = parse_yaml(fmt::format("{{image: {{channels: {0}, height: {1}, width: {1}}}, network: {2}}}", first_stage.image_channels,
-                                          size, first_stage.options(size, scale)),
-                              source.path.string());
-  result.losses = std::move(r.losses);
-  return result;
-}
-
 }  // namespace
 
 const Family compvis_ldm{"latent diffusion or Stable Diffusion in one file", knows_ldm, import_ldm};
-const Family compvis_first_stage{"first stage of latent diffusion", knows_first_stage, import_first_stage};
 
 }  // namespace brume::io

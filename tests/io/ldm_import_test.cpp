@@ -1,0 +1,444 @@
+// Files of CompVis' programs: Stable Diffusion 1 and 2 known by their shapes alone, moving averages and buffers beside the weights, first
+// stages by themselves, and what is said of files that cannot be imported. The weights are those of brume's own networks, which have the
+// same names; of Stable Diffusion only their shapes, so that no memory is taken.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "core/autoencoder.h"
+#include "core/network.h"
+#include "diffusion/pipeline.h"
+#include "io/import/import.h"
+#include "io/weights.h"
+#include "nn/first_stage.h"
+#include "nn/text_encoder.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+#include "support/tokenizers.h"
+#include "train/options.h"
+
+namespace brume::test {
+namespace {
+
+using Settings = std::map<std::string, std::string>;
+
+/// All its numbers are one, in one place.
+Tensor flat(at::IntArrayRef shape) { return at::zeros({}).expand(shape); }
+
+Value yaml(const std::string& text) { return parse_yaml(text, "wanted"); }
+
+class LdmImport : public testing::Test {
+ protected:
+  void add(const std::string& prefix, const std::vector<Weight>& weights, bool shapes = false) {
+    for (const Weight& w : weights) tensors.push_back({prefix + w.name, shapes ? flat(w.tensor.sizes()) : w.tensor.detach()});
+  }
+  void add(const std::string& name, const Tensor& tensor) { tensors.push_back({name, tensor}); }
+  Tensor& at(const std::string& name) {
+    for (io::NamedTensor& t : tensors)
+      if (t.name == name) return t.tensor;
+    throw std::logic_error("no tensor " + name);
+  }
+  io::Source source() const { return {folder.path() / "model.safetensors", tensors, metadata}; }
+  io::Imported import(const Settings& settings = {}) const { return io::import_model(source(), {settings, {}}); }
+  std::string refusal(const Settings& settings = {}) const {
+    return without(error_of([&] { import(settings); }), folder);
+  }
+  /// Throws where the model cannot be built, or a tensor has no place in it.
+  void fit(const io::Imported& model) const {
+    Value root = Value::map();
+    root.set(model.section, model.options);
+    if (!model.sample.is_null()) root.set("sample", model.sample);
+    Registry registry = builtins();
+    const Config config = read_stored_configuration(registry, root, "model.safetensors", {});
+    const nn::WeightsFollow follow;
+    std::vector<Weight> weights;
+    if (config.autoencoder)
+      for (const Weight& w : config.autoencoder->network.make({config.autoencoder->image, 0, &model.files, &no_models()})->weights())
+        weights.push_back({"autoencoder." + w.name, w.tensor, w.trainable});
+    else
+      weights = Pipeline(config.model, {}, 0, &model.files).weights();
+    fitting("model.safetensors", model.tensors, weights);
+  }
+  /// A folder with CLIP's tokenizer beside the file, of as many tokens as `rows` says.
+  void tokenizer() {
+    for (const char* name : {"vocab.json", "merges.txt"})
+      folder.file(std::string("tokenizer/") + name, small_tokenizers().at(std::string("clip/") + name));
+  }
+  static constexpr int64_t rows = 256 + 256 + 7 + 2;
+
+  TempFolder folder;
+  io::NamedTensors tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+// Stable Diffusion.
+
+class StableDiffusion : public LdmImport {
+ protected:
+  /// The U-Net and the first stage.
+  void modules(int64_t width, const std::string& attention) {
+    const nn::WeightsFollow follow;
+    add("model.diffusion_model.",
+        make<Network>("{type: unet, channels: 320, multipliers: [1, 2, 4, 4], attention_resolutions: [64, 32, 16], scale_shift: false, " +
+                          attention + "}",
+                      {.input = {4, 64, 64}, .out_channels = 4, .context_width = width})
+            ->weights(),
+        true);
+    nn::FirstStageOptions options;
+    options.channels = 128;
+    options.multipliers = {1, 2, 4, 4};
+    const nn::Builder build(0);
+    const nn::FirstStageNetwork network(build, options, {3, 512, 512}, 8);
+    add("first_stage_model.", build.weights(), true);
+    tokenizer();
+  }
+  void one() {
+    modules(768, "heads: 8, transformer: {depth: [1]}");
+    const nn::WeightsFollow follow;
+    const nn::Builder build(0);
+    const nn::TextEncoder encoder(build["text_model"], {rows, 77, 768, 12, 12, 3072, true});
+    add("cond_stage_model.transformer.", build.weights(), true);
+    add("cond_stage_model.transformer.text_model.embeddings.position_ids", at::arange(77).view({1, 77}));
+  }
+  void two() {
+    modules(1024, "head_channels: 64, transformer: {depth: [1], projection: linear}");
+    const std::string model = "cond_stage_model.model.";
+    add(model + "token_embedding.weight", flat({rows, 1024}));
+    add(model + "positional_embedding", flat({77, 1024}));
+    add(model + "text_projection", flat({1024, 1024}));
+    add(model + "logit_scale", flat({}));
+    add(model + "attn_mask", flat({77, 77}));
+    for (const char* part : {"ln_final.weight", "ln_final.bias"}) add(model + part, flat({1024}));
+    const std::pair<const char*, std::vector<int64_t>> parts[] = {{"attn.in_proj_weight", {3072, 1024}},
+                                                                  {"attn.in_proj_bias", {3072}},
+                                                                  {"attn.out_proj.weight", {1024, 1024}},
+                                                                  {"attn.out_proj.bias", {1024}},
+                                                                  {"ln_1.weight", {1024}},
+                                                                  {"ln_1.bias", {1024}},
+                                                                  {"ln_2.weight", {1024}},
+                                                                  {"ln_2.bias", {1024}},
+                                                                  {"mlp.c_fc.weight", {4096, 1024}},
+                                                                  {"mlp.c_fc.bias", {4096}},
+                                                                  {"mlp.c_proj.weight", {1024, 4096}},
+                                                                  {"mlp.c_proj.bias", {1024}}};
+    for (int64_t i = 0; i < 24; ++i)
+      for (const auto& [name, shape] : parts) add(model + "transformer.resblocks." + std::to_string(i) + "." + name, flat(shape));
+  }
+  std::string parameterization(const io::Imported& model) const { return model.options.find("parameterization")->scalar; }
+  std::string height(const io::Imported& model) const { return model.options.find("image")->find("height")->scalar; }
+};
+
+TEST_F(StableDiffusion, OneByItsShapes) {
+  one();
+  const io::Imported model = import();
+  EXPECT_EQ(dump_yaml(model.options), dump_yaml(yaml(R"(
+image: {channels: 3, height: 512, width: 512}
+autoencoder: {type: kl, channels: 128, multipliers: [1, 2, 4, 4], blocks: 2, attention_resolutions: [], middle_attention: true,
+  latent_channels: 4, quant_conv: true, scale: 0.18215}
+network: {type: unet, channels: 320, multipliers: [1, 2, 4, 4], blocks: 2, attention_resolutions: [64, 32, 16], middle_attention: true,
+  scale_shift: false, resampling: conv, dropout: 0, heads: 8, transformer: {depth: [1], projection: conv}}
+conditioner: {type: clip_text, tokenizer: tokenizer, length: 77, width: 768, depth: 12, heads: 12, mlp: 3072, activation: quick_gelu}
+noise: scaled_linear
+parameterization: eps
+)")));
+  EXPECT_TRUE(model.losses.empty()) << model.losses.front();
+  fit(model);
+}
+
+TEST_F(StableDiffusion, TwoByItsShapes) {
+  two();
+  at("cond_stage_model.model.transformer.resblocks.3.attn.in_proj_bias") = at::arange(3072, at::kFloat);
+  const io::Imported model = import();
+  EXPECT_EQ(dump_yaml(*model.options.find("network")), dump_yaml(yaml(R"({type: unet, channels: 320, multipliers: [1, 2, 4, 4], blocks: 2,
+  attention_resolutions: [96, 48, 24], middle_attention: true, scale_shift: false, resampling: conv, dropout: 0, head_channels: 64,
+  transformer: {depth: [1], projection: linear}})")));
+  EXPECT_EQ(dump_yaml(*model.options.find("conditioner")),
+            dump_yaml(yaml("{type: clip_text, tokenizer: tokenizer, length: 77, width: 1024, depth: 23, heads: 16, mlp: 4096, activation: "
+                           "gelu, pad: 0}")));
+  fit(model);
+  for (int64_t i = 0; i < 3; ++i) {
+    const std::string name = std::string("conditioner.text_model.encoder.layers.3.self_attn.") + "qkv"[i] + "_proj.bias";
+    ASSERT_NE(io::find(model.tensors, name), nullptr) << name;
+    EXPECT_TRUE(io::find(model.tensors, name)->equal(at::arange(1024 * i, 1024 * (i + 1), at::kFloat))) << name;
+  }
+  EXPECT_EQ(model.losses, (std::vector<std::string>{"not in the file: whether it predicts noise or v; v is taken (SD 2 for 768 pixels); "
+                                                    "parameterization=… says otherwise",
+                                                    "the last layer of the text encoder, which the model does not use",
+                                                    "the text encoder's projection into the space shared with images"}));
+}
+
+TEST_F(StableDiffusion, WhetherTwoPredictsNoiseOrV) {
+  two();
+  const auto expect = [&](const std::string& wanted, const Settings& settings = {}) {
+    const io::Imported model = import(settings);
+    EXPECT_EQ(parameterization(model), wanted);
+    EXPECT_EQ(height(model), wanted == "v" ? "768" : "512");
+  };
+  expect("v");
+  expect("eps", {{"parameterization", "eps"}});
+  Tensor& norm = at("model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias");
+  norm = at::linspace(-1, 1, 320) * 0.1;  // spread 0.058
+  expect("eps");
+  norm = norm * 2;
+  expect("v");
+  metadata["global_step"] = "875000";
+  expect("eps");
+  metadata["modelspec.prediction_type"] = "v";
+  expect("v");
+  metadata["modelspec.prediction_type"] = "epsilon";
+  expect("eps");
+  folder.file("model.yaml", "model: {target: ldm.models.diffusion.ddpm.LatentDiffusion, params: {parameterization: v, image_size: 64}}");
+  expect("v");  // image_size is 64 in both of the published files
+}
+
+// Programs halve the precision of all there is, the schedule's tables too.
+TEST_F(StableDiffusion, TheScheduleOfAHalvedFile) {
+  one();
+  const Tensor betas = at::linspace(std::sqrt(0.00085), std::sqrt(0.012), 1000, at::kDouble).pow(2);
+  add("betas", betas);
+  const std::string wanted = dump_yaml(yaml("{type: scaled_linear, timesteps: 1000, beta_start: 0.00085, beta_end: 0.012}"));
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    at("betas") = betas.to(type);
+    EXPECT_EQ(dump_yaml(*import().options.find("noise")), wanted) << c10::toString(type);
+  }
+  at("betas") = at::linspace(0.0015, 0.0195, 1000, at::kHalf);
+  EXPECT_EQ(dump_yaml(*import().options.find("noise")),
+            dump_yaml(yaml("{type: linear, timesteps: 1000, beta_start: 0.0015, beta_end: 0.0195}")));
+  at("betas") = betas.pow(3);
+  EXPECT_EQ(import().options.find("noise")->find("type")->scalar, "betas") << "no schedule that has a name";
+}
+
+TEST_F(StableDiffusion, SaysWhatIsMissing) {
+  one();
+  std::filesystem::remove_all(folder.path() / "tokenizer");
+  EXPECT_EQ(refusal(),
+            "model.safetensors: CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a "
+            "folder 'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER");
+  EXPECT_EQ(refusal({{"tokenizer", folder.file("nowhere")}}), "tokenizer=nowhere: there is no vocab.json in it");
+  tokenizer();
+  for (io::NamedTensor& t : tensors)
+    if (t.name.starts_with("cond_stage_model.")) t.name = "text_encoder." + t.name;
+  EXPECT_EQ(refusal(),
+            "model.safetensors: its condition is encoded by nothing in this file (no 'cond_stage_model.'); brume has the text encoders of "
+            "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder)");
+  at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 9, 3, 3});
+  EXPECT_EQ(refusal(),
+            "model.safetensors: the U-Net takes 9 channels and latents have 4: models that see an image beside their input (inpainting, "
+            "depth, upscaling) are not imported");
+}
+
+// A small model without words, with everything that such files hold beside the weights.
+
+class SmallLdm : public LdmImport {
+ protected:
+  SmallLdm() {
+    unet = make<Network>(
+               "{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], heads: 4, scale_shift: false, "
+               "zero_init: false}",
+               {.input = {4, 16, 16}, .out_channels = 4})
+               ->weights();
+    add("model.diffusion_model.", unet);
+    add("first_stage_model.",
+        make<Autoencoder>("{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, latent_channels: 4}", {.image = {3, 32, 32}})
+            ->weights());
+    const Tensor betas = at::linspace(std::sqrt(0.0015), std::sqrt(0.0195), 100, at::kDouble).pow(2).to(at::kFloat);
+    add("betas", betas);
+    for (const char* table : {"alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+                              "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "posterior_variance", "lvlb_weights", "logvar"})
+      add(table, betas);
+    add("scale_factor", at::zeros({}) + 0.25);
+  }
+  /// Moving averages of the U-Net, every number one more than the weights'.
+  void averages() {
+    for (const Weight& w : unet) {
+      std::string name = "diffusion_model" + w.name;
+      name.erase(std::remove(name.begin(), name.end(), '.'), name.end());
+      add("model_ema." + name, w.tensor.detach() + 1);
+    }
+    add("model_ema.decay", at::zeros({}));
+    add("model_ema.num_updates", at::zeros({}, at::kInt));
+  }
+  std::string beside(const std::string& more) {
+    return folder.file("model.yaml",
+                       "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    linear_start: 0.0015\n"
+                       "    linear_end: 0.0195\n    timesteps: 100\n    image_size: 16\n" +
+                           more + "    unet_config:\n      params: {model_channels: 32, channel_mult: [1, 2], num_heads: 4}\n");
+  }
+  std::vector<Weight> unet;
+  const Settings said{{"num_heads", "4"}, {"size", "32"}};
+};
+
+TEST_F(SmallLdm, BuffersAreNoLoss) {
+  const io::Imported model = import(said);
+  EXPECT_TRUE(model.losses.empty()) << model.losses.front();
+  EXPECT_EQ(dump_yaml(*model.options.find("noise")),
+            dump_yaml(yaml("{type: scaled_linear, timesteps: 100, beta_start: 0.0015, beta_end: 0.0195}")));
+  EXPECT_EQ(model.options.find("autoencoder")->find("scale")->scalar, "0.25") << "the buffer's";
+  fit(model);
+  add("first_stage_model.loss.logvar", at::zeros({}));
+  add("callbacks.counter", at::zeros({}));
+  add("callbacks.other", at::zeros({}));
+  EXPECT_EQ(import(said).losses, (std::vector<std::string>{"the losses the first stage was trained with (its discriminator, LPIPS)",
+                                                           "2 tensors that are no part of the model: 'callbacks.counter', …"}));
+}
+
+TEST_F(SmallLdm, MovingAverages) {
+  averages();
+  const auto expect = [&](const io::Imported& model, double more, const std::string& loss) {
+    EXPECT_EQ(model.losses, std::vector<std::string>{loss});
+    for (const Weight& w : unet) {
+      ASSERT_NE(io::find(model.tensors, "network." + w.name), nullptr) << w.name;
+      EXPECT_TRUE(io::find(model.tensors, "network." + w.name)->equal(w.tensor.detach() + more)) << w.name;
+    }
+    fit(model);
+  };
+  const std::string taken = "the weights as trained: their moving averages were taken (ema=false takes the weights)";
+  const std::string left = "the moving averages of the weights (model_ema)";
+  Settings weights = said, ema = said;
+  weights["ema"] = "false";
+  ema["ema"] = "true";
+  expect(import(said), 1, taken);
+  expect(import(weights), 0, left);
+  beside("    use_ema: False\n");
+  expect(import({}), 0, left + ", as use_ema of its YAML says (ema=true takes them)");
+  expect(import(ema), 1, taken);
+  beside("");
+  expect(import({}), 1, taken);  // that of CompVis' classes where nothing is said
+  for (io::NamedTensor& t : tensors)
+    if (t.name == "model_ema.diffusion_modelout2bias") t.name = "model_ema.gone";
+  EXPECT_EQ(refusal(),
+            "model.safetensors: its moving averages lack 1 of the U-Net's tensors, 'model_ema.diffusion_modelout2bias' first; ema=false "
+            "takes the weights themselves");
+  tensors.resize(tensors.size() - unet.size() - 2);
+  EXPECT_EQ(refusal(ema), "model.safetensors: ema=true: holds no moving averages ('model_ema.diffusion_model…')");
+}
+
+TEST_F(SmallLdm, SaysWhatItHasToBeTold) {
+  const Settings heads{{"num_heads", "4"}};
+  EXPECT_EQ(
+      refusal(),
+      "model.safetensors: how many heads its attention has cannot be read from tensors: num_heads=N or num_head_channels=N says it, or "
+      "its YAML");
+  EXPECT_EQ(refusal(heads), "model.safetensors: the size of its images is not in it: size=PIXELS says it, or its YAML");
+  EXPECT_EQ(refusal({{"num_heads", "4"}, {"size", "33"}}), "size=33: expected a multiple of 2");
+  EXPECT_EQ(refusal({{"num_heads", "two"}}), "num_heads=two: expected a number above 0");
+  EXPECT_EQ(refusal({{"num_heads", "2.5"}}), "num_heads=2.5: expected a whole number");
+  EXPECT_EQ(refusal({{"num_head", "4"}}), "model.safetensors: unknown setting 'num_head'; did you mean 'num_heads'?");
+  EXPECT_EQ(refusal({{"num_heads", "4"}, {"parameterization", "vv"}}),
+            "model.safetensors: parameterization 'vv' is unknown; known: eps, x0, v");
+  EXPECT_EQ(refusal({{"num_heads", "4"}, {"ema", "yes"}}), "ema=yes: expected true or false");
+  at("scale_factor") = at::zeros({2});
+  EXPECT_EQ(refusal(said), "model.safetensors: tensor 'scale_factor' has 2 numbers, expected 1");
+  tensors.pop_back();
+  EXPECT_EQ(refusal(said), "model.safetensors: what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
+  for (io::NamedTensor& t : tensors)
+    if (t.name == "betas") t.name = "sqrt_betas";
+  EXPECT_EQ(refusal(said), "model.safetensors: its noise schedule is not in it: a YAML beside it says it");
+}
+
+TEST_F(SmallLdm, AYamlThatIsNotOfThisFile) {
+  folder.file("model.yaml",
+              "model:\n  target: ldm.LatentDiffusion\n  params:\n    image_size: 16\n    unet_config:\n      params:\n"
+              "        model_channels: 64\n        channel_mult: [1, 2, 4]\n        num_heads: 4\n");
+  EXPECT_EQ(refusal(),
+            "model.yaml:7:25: model.params.unet_config.params.model_channels: is 64, and the tensors have 32\n"
+            "model.yaml:8:23: model.params.unet_config.params.channel_mult: is [1, 2, 4], and the tensors have [1, 2]");
+  beside("    beta_schedule: quadratic\n");
+  EXPECT_EQ(refusal(), "model.yaml:8:20: model.params.beta_schedule: is 'quadratic'; known are linear, sqrt_linear and cosine");
+  beside("    scale_factor: wide\n");
+  tensors.pop_back();  // the buffer
+  EXPECT_EQ(refusal(), "model.yaml:8:19: model.params.scale_factor: is 'wide', expected a number");
+  folder.file("model.yaml", "images: 3\n");
+  Settings scaled = said;
+  scaled["scale_factor"] = "2";
+  EXPECT_EQ(import(scaled).losses,
+            std::vector<std::string>{"model.yaml beside it is no configuration of latent diffusion and was not read"});
+}
+
+// Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
+TEST_F(SmallLdm, DamagedTensors) {
+  const io::NamedTensors whole = tensors;
+  fit(import(said));
+  size_t damaged = 0;
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (!whole[i].name.starts_with("model.") && !whole[i].name.starts_with("first_stage_model.")) continue;
+    for (const auto& shape : {std::vector<int64_t>{}, {0}, {7}, {0, 0, 0, 0}}) {
+      tensors = whole;
+      tensors[i].tensor = at::zeros(shape);
+      EXPECT_THROW(fit(import(said)), ConfigError) << whole[i].name;
+    }
+    tensors = whole;
+    tensors.erase(tensors.begin() + int64_t(i));
+    EXPECT_THROW(fit(import(said)), ConfigError) << whole[i].name;
+    ++damaged;
+  }
+  EXPECT_GT(damaged, 100u);
+  tensors = whole;
+  at("model.diffusion_model.time_embed.0.weight") = at::zeros({4});
+  EXPECT_EQ(refusal(said), "model.safetensors: tensor 'time_embed.0.weight' has shape [4], expected 2 dimensions at least");
+}
+
+// First stages by themselves.
+
+class LdmFirstStage : public LdmImport {
+ protected:
+  void stage(const std::string& options, const std::string& prefix = "") {
+    weights = make<Autoencoder>(options, {.image = {3, 16, 16}})->weights();
+    add(prefix, weights);
+  }
+  void expect(const io::Imported& model, const std::string& network) {
+    EXPECT_EQ(model.section, "autoencoder");
+    EXPECT_EQ(dump_yaml(model.options), dump_yaml(yaml("{image: {channels: 3, height: 16, width: 16}, network: " + network + "}")));
+    for (const Weight& w : weights) {
+      const Tensor* got = io::find(model.tensors, "autoencoder." + w.name);
+      ASSERT_NE(got, nullptr) << w.name;
+      EXPECT_TRUE(got->equal(w.tensor)) << w.name;
+    }
+    fit(model);
+  }
+  std::vector<Weight> weights;
+};
+
+TEST_F(LdmFirstStage, Kl) {
+  stage("{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, latent_channels: 4, attention_resolutions: [8]}");
+  const std::string same =
+      "{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], middle_attention: true, latent_channels: 4, "
+      "quant_conv: true, scale: ";
+  EXPECT_EQ(refusal(), "model.safetensors: the size of its images is not in it: size=PIXELS says it, or its YAML");
+  add("loss.logvar", at::zeros({}));
+  add("loss.discriminator.main.0.weight", at::zeros({1}));
+  add("model_ema.encoderconv_inweight", at::zeros({1}));
+  expect(import({{"size", "16"}}), same + "1}");
+  expect(import({{"size", "16"}, {"scale_factor", "0.18215"}}), same + "0.18215}");
+  EXPECT_EQ(import({{"size", "16"}}).losses,
+            (std::vector<std::string>{"the losses the first stage was trained with (its discriminator, LPIPS)",
+                                      "the moving averages of the weights (model_ema)"}));
+  folder.file("model.yaml", "model: {target: ldm.models.autoencoder.AutoencoderKL, params: {embed_dim: 4, ddconfig: {resolution: 16}}}\n");
+  expect(import(), same + "1}");
+  // Attention as linear layers, which newer programs write.
+  for (io::NamedTensor& t : tensors)
+    if (t.name.find(".attn") != std::string::npos && t.tensor.dim() == 4) t.tensor = t.tensor.squeeze(-1).squeeze(-1);
+  expect(import(), same + "1}");
+  at("post_quant_conv.weight") = at::zeros({4, 3, 1, 1});
+  EXPECT_EQ(
+      refusal(),
+      "model.safetensors: post_quant_conv: makes 4 channels of 3 (embed_dim and z_channels differ); the first stages of brume have one "
+      "number for both");
+}
+
+TEST_F(LdmFirstStage, VqWithinAFileOfItsModel) {
+  stage("{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, latent_channels: 3, codes: 24, codebook: gradient, revive: 0}",
+        "first_stage_model.");
+  expect(
+      import({{"size", "16"}}),
+      "{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], middle_attention: true, latent_channels: 3, "
+      "quant_conv: true, scale: 1, codes: 24, codebook: gradient, revive: 0}");
+  tensors.erase(std::remove_if(tensors.begin(), tensors.end(), [](const auto& t) { return t.name.find("decoder.conv_in.weight") == 18; }),
+                tensors.end());
+  EXPECT_EQ(refusal({{"size", "16"}}), "model.safetensors: lacks the tensor 'first_stage_model.decoder.conv_in.weight'");
+}
+
+}  // namespace
+}  // namespace brume::test
