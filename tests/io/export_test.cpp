@@ -8,55 +8,20 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
 #include "io/export/diffusers_names.h"
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/model_file.h"
 #include "io/weights.h"
+#include "models.h"
 #include "support/process.h"
 #include "support/refs.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
 #include "support/tokenizers.h"
 #include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {
 namespace fs = std::filesystem;
-
-struct Root {
-  ModelOptions model;
-  void declare(Fields& f) { f.section("model", model, "what is exported"); }
-};
-
-/// A model with the weights it begins with, in a file as `brume train` writes it.
-std::string model_file(const TempFolder& folder, const std::string& yaml) {
-  Root root;
-  const Value resolved = read_config(builtins(), parse_yaml("model: " + yaml, "test.yaml"), root);
-  const Pipeline pipeline(root.model, Compute{}, 1);
-  ModelCard card;
-  card.model = *resolved.find("model");
-  card.files = pipeline.files();
-  save_model(folder.file("model.safetensors"), pipeline.weights(), card);
-  return folder.file("model.safetensors");
-}
-
-void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration) {
-  std::map<std::string, at::Tensor> by_name;
-  for (const io::NamedTensor& t : got.tensors) by_name.emplace(t.name, t.tensor);
-  EXPECT_EQ(by_name.size(), wanted.tensors.size());
-  for (const io::NamedTensor& t : wanted.tensors) {
-    const auto at = by_name.find(t.name);
-    ASSERT_NE(at, by_name.end()) << t.name;
-    ASSERT_EQ(at->second.sizes(), t.tensor.sizes()) << t.name;
-    EXPECT_TRUE(at->second.equal(t.tensor)) << t.name;
-  }
-  if (configuration) {
-    EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
-  }
-}
 
 nlohmann::json json_of(const fs::path& file) {
   std::ifstream stream(file);

@@ -8,14 +8,8 @@
 
 #include "core/autoencoder.h"
 #include "core/network.h"
-#include "diffusion/pipeline.h"
-#include "io/import/import.h"
-#include "io/weights.h"
-#include "nn/layers.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
+#include "models.h"
 #include "support/tokenizers.h"
-#include "train/options.h"
 
 namespace brume::test {
 
@@ -41,22 +35,6 @@ class LdmImport : public testing::Test {
   io::Imported import(const Settings& settings = {}) const { return io::import_model(source(), {settings, {}}); }
   std::string refusal(const Settings& settings = {}) const {
     return without(error_of([&] { import(settings); }), folder);
-  }
-  /// Throws where the model cannot be built, or a tensor has no place in it.
-  void fit(const io::Imported& model) const {
-    Value root = Value::map();
-    root.set(model.section, model.options);
-    if (!model.sample.is_null()) root.set("sample", model.sample);
-    Registry registry = builtins();
-    const Config config = read_stored_configuration(registry, root, "model.safetensors", {});
-    const nn::WeightsFollow follow;
-    std::vector<Weight> weights;
-    if (config.autoencoder)
-      for (const Weight& w : config.autoencoder->network.make({config.autoencoder->image, 0, &model.files, &no_models()})->weights())
-        weights.push_back({"autoencoder." + w.name, w.tensor, w.trainable});
-    else
-      weights = Pipeline(config.model, {}, 0, &model.files).weights();
-    fitting("model.safetensors", model.tensors, weights);
   }
   /// A folder with CLIP's tokenizer beside the file, of as many tokens as `rows` says.
   void tokenizer() {

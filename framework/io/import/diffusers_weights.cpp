@@ -71,7 +71,8 @@ fs::path weights_file(const fs::path& folder, const std::string& variant) {
                   folder.string()));
 }
 
-/// All shards of an index; every tensor it lists must be in the file it says.
+/// All shards of an index; every tensor it lists must be in the file it says. What a shard holds beside them is no less a part of the
+/// weights, unless it is listed elsewhere.
 NamedTensors sharded(const fs::path& index) {
   const DiffusersConfig c(index, "an index of weights");
   const auto map = c.get<std::map<std::string, std::string>>("weight_map", {});
@@ -88,7 +89,7 @@ NamedTensors sharded(const fs::path& index) {
       continue;
     }
     for (NamedTensor& t : load_tensors(path.string()))
-      if (wanted.erase(t.name) > 0) all.push_back(std::move(t));
+      if (wanted.erase(t.name) > 0 || !map.contains(t.name)) all.push_back(std::move(t));
     for (const std::string& name : wanted)
       problems.push_back({{}, "", fmt::format("{}: says that '{}' is in '{}', and it is not", index.string(), name, file)});
   }
