@@ -1,6 +1,7 @@
 // Directories of diffusers as programs and people leave them: weights as .bin, in shards, in several variants; old names of attention; a
 // tokenizer in one file; first stages that are no KL autoencoder. A small model of brume is exported, its own note is removed, and the
 // directory is changed; what comes of its import are the tensors it was exported from.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
@@ -240,6 +241,29 @@ TEST_F(Directory, OldNamesOfAttentionInAnUnet) {
       if (const size_t at = t.name.find(now); at != std::string::npos) t.name.replace(at, std::string(now).size(), then);
   write(unet + ".safetensors", all);
   expect_all();
+}
+
+// As those of DDPM were published.
+TEST_F(Directory, WithoutFolders) {
+  make("{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, zero_init: false}}");
+  for (const auto& [component, file] :
+       {std::pair("unet", "config.json"), {"unet", "diffusion_pytorch_model.safetensors"}, {"scheduler", "scheduler_config.json"}})
+    rename(std::string(component) + "/" + file, file);
+  for (const char* component : {"unet", "scheduler"}) fs::remove(path(component));
+  expect_all();
+  fs::remove(path("scheduler_config.json"));
+  EXPECT_EQ(refusal(), "model/scheduler/scheduler_config.json: there is no such file");
+}
+
+// Words that were taught to the model stand in files of their own, and have rows behind those of the vocabulary.
+TEST_F(Directory, MoreRowsThanTokens) {
+  words();
+  io::NamedTensors all = tensors(text + ".safetensors");
+  for (io::NamedTensor& t : all)
+    if (t.name.ends_with("token_embedding.weight")) t.tensor = at::cat({t.tensor, at::ones({3, 32})});
+  write(text + ".safetensors", all);
+  expect_all();
+  EXPECT_EQ(import().losses, std::vector<std::string>{"3 rows of the token embedding, beyond the 521 tokens of vocab.json"});
 }
 
 TEST_F(Directory, ATokenizerInOneFile) {

@@ -4,6 +4,7 @@
 //   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
 //   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2
 //
+// Of the oldest (DDPM's), unet and scheduler have no folders: their files lie beside model_index.json.
 // A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -170,6 +171,11 @@ void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder
   }
 }
 
+/// The folder of a component, or the pipeline's where its `file` lies there.
+fs::path place_of(const fs::path& folder, const char* component, const char* file) {
+  return !fs::is_directory(folder / component) && fs::is_regular_file(folder / file) ? folder : folder / component;
+}
+
 DiffusersScheduler scheduler_of(const fs::path& folder, bool stable_diffusion) {
   return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume"), stable_diffusion);
 }
@@ -182,8 +188,8 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   const std::string pipeline = index.pipeline();
   const bool stable = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
-  const DiffusersScheduler scheduler = scheduler_of(folder / "scheduler", stable);
-  const fs::path config = folder / "unet" / "config.json";
+  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), stable);
+  const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
   const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
 
   Sections s;
@@ -221,7 +227,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
   s.write(model, unet, scheduler, index.file());
-  add_unet(model, unet, folder / "unet", said);
+  add_unet(model, unet, network, said);
   return model;
 }
 

@@ -16,6 +16,7 @@
 #include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_reading.h"
+#include "io/import/token_rows.h"
 #include "io/mapped_file.h"
 
 namespace brume::io {
@@ -167,6 +168,7 @@ std::string conditioner_of(LdmReading& r, const LdmUnet& u, Imported& result) {
   for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
     if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
   result.files = tokenizer_of(r);
+  cut_token_rows(result.tensors, result.files, r.losses);
   return text.options(heads.value_or(text.width / 64));
 }
 
