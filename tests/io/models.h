@@ -5,6 +5,7 @@
 #include <map>
 
 #include "diffusion/checkpoint.h"
+#include "diffusion/classifier_pipeline.h"
 #include "diffusion/pipeline.h"
 #include "io/import/import.h"
 #include "io/weights.h"
@@ -56,12 +57,20 @@ inline void fit(const io::Imported& model) {
   const Config config = read_stored_configuration(registry, root, "model.safetensors", {});
   const nn::WeightsFollow follow;
   std::vector<Weight> weights;
-  if (config.autoencoder)
+  if (config.classifier)
+    weights = ClassifierPipeline(*config.classifier, {}).weights();
+  else if (config.autoencoder)
     for (const Weight& w : config.autoencoder->network.make({config.autoencoder->image, 0, &model.files, &no_models()})->weights())
       weights.push_back({"autoencoder." + w.name, w.tensor, w.trainable});
   else
     weights = Pipeline(config.model, {}, 0, &model.files).weights();
   fitting("model.safetensors", model.tensors, weights);
+}
+
+/// Shapes that no tensor of a network has, in turn.
+inline std::vector<int64_t> damaged_shape(size_t turn) {
+  const std::vector<int64_t> shapes[] = {{}, {0}, {7}, {0, 0, 0, 0}};
+  return shapes[turn % 4];
 }
 
 }  // namespace brume::test

@@ -63,8 +63,8 @@ fs::path weights_file(const fs::path& folder, const std::string& variant) {
   const std::string there = variants.empty() ? "" : fmt::format("; variants that are there: {}", fmt::join(variants, ", "));
   if (!variant.empty()) throw ConfigError(fmt::format("{}: has no weights of variant '{}'{}", folder.string(), variant, there));
   if (!variants.empty())
-    throw ConfigError(fmt::format("{}: has several variants of its weights and none without one{}; --set variant={} takes that",
-                                  folder.string(), there, *variants.begin()));
+    throw ConfigError(fmt::format("{}: has several variants of its weights and none without one{}; variant={} takes that", folder.string(),
+                                  there, *variants.begin()));
   throw ConfigError(
       fmt::format("{}: holds no weights: neither diffusion_pytorch_model, model nor pytorch_model, as .safetensors, .bin or an index of "
                   "either",
@@ -98,6 +98,8 @@ NamedTensors sharded(const fs::path& index) {
 }
 
 }  // namespace
+
+bool has_variant(const fs::path& folder, const std::string& variant) { return file_of(folder, variant).has_value(); }
 
 NamedTensors component_tensors(const fs::path& folder, const std::string& variant) {
   const fs::path file = weights_file(folder, variant);
