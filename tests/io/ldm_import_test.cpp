@@ -185,7 +185,8 @@ TEST_F(LdmFirstStage, Kl) {
   const std::string same =
       "{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], middle_attention: true, latent_channels: 4, "
       "quant_conv: true, scale: ";
-  EXPECT_EQ(refusal(), "model.safetensors: the size of its images is not in it: size=PIXELS says it, or its YAML");
+  EXPECT_EQ(refusal(),
+            "model.safetensors: the size of its images, which decides where it attends, is not in it: size=PIXELS says it, or its YAML");
   add("loss.logvar", at::zeros({}));
   add("loss.discriminator.main.0.weight", at::zeros({1}));
   add("model_ema.encoderconv_inweight", at::zeros({1}));
@@ -214,6 +215,10 @@ TEST_F(LdmFirstStage, VqWithinAFileOfItsModel) {
       import({{"size", "16"}}),
       "{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], middle_attention: true, latent_channels: 3, "
       "quant_conv: true, scale: 1, codes: 24, codebook: gradient, revive: 0}");
+  const io::Imported unsaid = import();
+  EXPECT_EQ(unsaid.options.find("image")->find("height")->scalar, "256");
+  EXPECT_EQ(unsaid.losses,
+            std::vector<std::string>{"not in the file: the size of its images; 256 is taken, and any other will do (size=PIXELS)"});
   tensors.erase(std::remove_if(tensors.begin(), tensors.end(), [](const auto& t) { return t.name.find("decoder.conv_in.weight") == 18; }),
                 tensors.end());
   EXPECT_EQ(refusal({{"size", "16"}}), "model.safetensors: lacks the tensor 'first_stage_model.decoder.conv_in.weight'");

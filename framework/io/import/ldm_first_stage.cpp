@@ -2,6 +2,8 @@
 // rest of it.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_reading.h"
@@ -13,13 +15,22 @@ constexpr std::string_view own_level = "encoder.down.0.block.0.", stage_level = 
 
 bool knows_first_stage(const Source& source) { return any_begins(source.tensors, own_level) || any_begins(source.tensors, stage_level); }
 
+/// Of its images. Where no level attends, weights are the same for all sizes.
+int64_t size_of(LdmReading& r, const LdmFirstStage& stage) {
+  if (const auto said = r.integer("size", "ddconfig.resolution"); said && *said > 0) return *said;
+  if (std::find(stage.attention.begin(), stage.attention.end(), true) != stage.attention.end())
+    r.refuse("the size of its images, which decides where it attends, is not in it: size=PIXELS says it, or its YAML");
+  constexpr int64_t usual = 256;
+  r.losses.push_back(fmt::format("not in the file: the size of its images; {} is taken, and any other will do (size=PIXELS)", usual));
+  return usual;
+}
+
 Imported import_first_stage(const Source& source, const ImportOptions& options) {
   LdmReading r(source, options);
   const bool inner = !any_begins(source.tensors, own_level);
   const ModuleTensors stage(source.tensors, inner ? std::string(first_stage_prefix) : "");
   const LdmFirstStage first_stage = r.of_tensors([&] { return read_ldm_first_stage(stage); });
-  const int64_t size = r.integer("size", "ddconfig.resolution").value_or(0);
-  if (size < 1) r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
+  const int64_t size = size_of(r, first_stage);
   Imported result;
   result.section = "autoencoder";
   for (const NamedTensor& t : ldm_first_stage_tensors(stage))
