@@ -136,6 +136,9 @@ TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
     EXPECT_EQ(model.sample.find("sampler")->find("type")->scalar, sampler);
     EXPECT_EQ(model.sample.find("steps")->scalar, steps);
   }
+  change("scheduler/scheduler_config.json", [](json& c) { c.erase("_class_name"); });
+  change("model_index.json", [](json& index) { index["_class_name"] = "DDPMPipeline"; });
+  EXPECT_EQ(import().sample.find("sampler")->find("type")->scalar, "ddpm") << "model_index.json says the class, too";
 }
 
 TEST_F(Directory, AFileOfAPartIsNoModel) {

@@ -194,11 +194,14 @@ class Variants {
 };
 
 /// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
-DiffusersScheduler scheduler_of(const fs::path& folder, const std::string& pipeline) {
+DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
+  const std::string pipeline = index.pipeline();
   const fs::path file = folder / "scheduler_config.json";
   nlohmann::json values = read_json(file);
-  if (values.is_object() && (pipeline == "DDIMPipeline" || pipeline == "PNDMPipeline"))
-    values["_class_name"] = pipeline.substr(0, 4) + "Scheduler";
+  if (values.is_object()) {
+    values.emplace("_class_name", index.component("scheduler"));
+    if (pipeline == "DDIMPipeline" || pipeline == "PNDMPipeline") values["_class_name"] = pipeline.substr(0, 4) + "Scheduler";
+  }
   const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
   return read_diffusers_scheduler(DiffusersConfig(values, file.string(), "a scheduler of brume"), stable_diffusion);
 }
@@ -210,7 +213,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   model.losses = index.losses();
   const std::string pipeline = index.pipeline();
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
-  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), pipeline);
+  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), index);
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
   const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
   const Variants variants(folder, said.variant);
