@@ -92,7 +92,7 @@ TEST_F(Import, ShardsOfAVariant) {
 
 TEST_F(Import, WhatItCannotBeIsSaidByFileAndKey) {
   EXPECT_EQ(refusal({"sd", "--set", "varant=fp16"}),
-            "error: --set varant=fp16: a diffusers directory has nothing of that name to be said; did you mean 'variant'?\n");
+            "error: varant=fp16: a diffusers directory has nothing of that name to be said; did you mean 'variant'?\n");
   change("sd/scheduler/scheduler_config.json", "\"scaled_linear\"", "\"laplace\"");
   EXPECT_EQ(refusal({"sd"}),
             "error: sd/scheduler/scheduler_config.json: beta_schedule is \"laplace\"; a scheduler of brume can be had with linear, "

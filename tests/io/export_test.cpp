@@ -13,11 +13,9 @@
 #include "io/import/diffusers_vae.h"
 #include "io/model_file.h"
 #include "io/weights.h"
-#include "support/model_file.h"
+#include "models.h"
 #include "support/process.h"
 #include "support/refs.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
 #include "support/tokenizers.h"
 #include "text/sentencepiece.h"
 

@@ -11,8 +11,7 @@
 #include "core/network.h"
 #include "io/import/import.h"
 #include "io/safetensors.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
+#include "models.h"
 
 namespace brume::test {
 namespace {
@@ -113,9 +112,9 @@ TEST_F(NetworkImport, SuperResolutionTakesASmallImage) {
   EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}}), said) << "both that were published enlarge four times";
   EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "3"}}), said) << "as SuperResModel is told";
   EXPECT_EQ(refusal({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "4"}}),
-            "--set in_channels=4 is not what the weights of net.safetensors have");
+            "in_channels=4 is not what the weights of net.safetensors have");
   EXPECT_EQ(refusal({{"large_size", "16"}, {"small_size", "5"}, {"num_heads", "4"}}),
-            "--set small_size=5: expected a part of 16, the size of the images that it makes");
+            "small_size=5: expected a part of 16, the size of the images that it makes");
 }
 
 TEST_F(NetworkImport, AClassifierTellsItsSizeByItsPooling) {
@@ -131,8 +130,8 @@ network: {type: unet_encoder, channels: 64, multipliers: [1, 1, 2], blocks: 2, a
 classes: 9
 noise: {schedule: {type: linear, timesteps: 1000, rescale: true}}
 )"));
-  EXPECT_EQ(refusal({{"classifier_pool", "adaptive"}}), "--set classifier_pool=adaptive is not what the weights of net.safetensors have");
-  EXPECT_EQ(refusal({{"classifier_depth", "4"}}), "--set classifier_depth=4 is not what the weights of net.safetensors have");
+  EXPECT_EQ(refusal({{"classifier_pool", "adaptive"}}), "classifier_pool=adaptive is not what the weights of net.safetensors have");
+  EXPECT_EQ(refusal({{"classifier_depth", "4"}}), "classifier_depth=4 is not what the weights of net.safetensors have");
 }
 
 TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
@@ -149,12 +148,12 @@ TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
                 say + "rescale_timesteps" + beside);
   EXPECT_EQ(refusal({{"image_sise", "16"}}), "net.safetensors: unknown setting 'image_sise'; did you mean 'image_size'?");
   EXPECT_EQ(refusal({{"image_size", "18"}, {"num_heads", "4"}}),
-            "--set image_size=18: 3 levels halve the images 2 times, so it must be a multiple of 4");
-  EXPECT_EQ(refusal({{"num_channels", "64"}}), "--set num_channels=64 is not what the weights of net.safetensors have");
+            "image_size=18: 3 levels halve the images 2 times, so it must be a multiple of 4");
+  EXPECT_EQ(refusal({{"num_channels", "64"}}), "num_channels=64 is not what the weights of net.safetensors have");
   EXPECT_EQ(refusal({{"noise_schedule", "sine"}, {"image_size", "16"}, {"num_heads", "4"}}),
-            "--set noise_schedule=sine: expected linear or cosine");
-  EXPECT_EQ(refusal({{"num_heads", "many"}, {"image_size", "16"}}), "--set num_heads=many: expected a whole number");
-  EXPECT_EQ(refusal({{"learn_sigma", "maybe"}}), "--set learn_sigma=maybe: expected true or false");
+            "noise_schedule=sine: expected linear or cosine");
+  EXPECT_EQ(refusal({{"num_heads", "many"}, {"image_size", "16"}}), "num_heads=many: expected a whole number");
+  EXPECT_EQ(refusal({{"learn_sigma", "maybe"}}), "learn_sigma=maybe: expected true or false");
 }
 
 TEST_F(NetworkImport, AFileBesideSaysIt) {
@@ -233,10 +232,10 @@ TEST_F(EdmImport, OtherPreconditionings) {
 
 TEST_F(EdmImport, SaysWhatIsWrong) {
   ncsnpp();
-  EXPECT_EQ(refusal({{"precond", "vpp"}}), "--set precond=vpp: expected edm, vp, ve or iddpm");
-  EXPECT_EQ(refusal({{"model", "DDPMpp"}}), "--set model=DDPMpp is not what the weights of net.safetensors have");
-  EXPECT_EQ(refusal({{"model", "UNet"}}), "--set model=UNet: expected DDPMpp, NCSNpp or ADM");
-  EXPECT_EQ(refusal({{"resample_filter", "1,1"}}), "--set resample_filter=1,1 is not what the weights of net.safetensors have");
+  EXPECT_EQ(refusal({{"precond", "vpp"}}), "precond=vpp: expected edm, vp, ve or iddpm");
+  EXPECT_EQ(refusal({{"model", "DDPMpp"}}), "model=DDPMpp is not what the weights of net.safetensors have");
+  EXPECT_EQ(refusal({{"model", "UNet"}}), "model=UNet: expected DDPMpp, NCSNpp or ADM");
+  EXPECT_EQ(refusal({{"resample_filter", "1,1"}}), "resample_filter=1,1 is not what the weights of net.safetensors have");
   EXPECT_EQ(refusal({{"precond", "iddpm"}}), "net.safetensors: takes 3 channels and gives 3, which precond=iddpm does not");
   ncsnpp(false);
   EXPECT_EQ(refusal({}),
@@ -248,6 +247,45 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
              {"enc.8x8_conv.bias", at::full({16}, 1.0)}};
   save();
   EXPECT_EQ(refusal({}), "net.safetensors: looks like a network of EDM, but has no tensor 'enc.8x8_conv.weight'");
+}
+
+// Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
+TEST_F(NetworkImport, DamagedTensors) {
+  const auto damage = [&](const Settings& settings) {
+    const auto import = [&](const Settings& said) {
+      return io::import_model({folder.path() / "net.safetensors", tensors, {}}, {said, {}});
+    };
+    fit(import(settings));
+    const io::NamedTensors whole = tensors;
+    size_t taken = 0;  // without it: a network that has labels is one without them where their tensor is gone
+    for (size_t i = 0; i < whole.size(); ++i) {
+      tensors = whole;
+      tensors[i].tensor = at::empty(damaged_shape(i));
+      EXPECT_THROW(fit(import(settings)), ConfigError) << whole[i].name;
+      tensors = whole;
+      tensors.erase(tensors.begin() + int64_t(i));
+      try {
+        fit(import(settings));
+        ++taken;
+      } catch (const ConfigError&) {
+      }
+    }
+    EXPECT_LE(taken, 1u);
+  };
+  network("{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], resampling: residual, head_channels: 16}",
+          {.input = {3, 16, 16}, .out_channels = 6, .classes = 7});
+  damage({{"image_size", "16"}, {"num_head_channels", "16"}});
+  classifier(
+      "{type: unet_encoder, channels: 64, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], resampling: residual, "
+      "head_channels: 64}",
+      {.input = {3, 16, 16}, .classes = 9});
+  damage({});
+  network("{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], encoder: residual, decoder: skip}",
+          {.input = {3, 16, 16}, .out_channels = 3, .classes = 4}, "model.");
+  damage({{"precond", "edm"}, {"resample_filter", "1,1"}});
+  network("{type: dhariwal_unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8]}",
+          {.input = {3, 16, 16}, .out_channels = 3}, "model.");
+  damage({{"precond", "edm"}});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 //   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
 //   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2, and those for inpainting
 //
+// Of the oldest (DDPM's), unet and scheduler have no folders: their files lie beside model_index.json.
 // A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -46,16 +47,15 @@ class Said {
     else if (key == "null_class" && (value == "true" || value == "false"))
       null_class = value == "true";
     else if (key == "null_class")
-      throw ConfigError(fmt::format("--set null_class={}: true or false is expected", value));
+      throw ConfigError(fmt::format("null_class={}: true or false is expected", value));
     else
-      throw ConfigError(fmt::format("--set {}={}: a diffusers directory has nothing of that name to be said{}", key, value,
+      throw ConfigError(fmt::format("{}={}: a diffusers directory has nothing of that name to be said{}", key, value,
                                     hint(key, {"variant", "sample_size", "null_class"})));
   }
   static int64_t size(const std::string& text) {
     const auto size = parse_number<int64_t>(text);
     if (!size || *size < 1)
-      throw ConfigError(
-          fmt::format("--set sample_size={}: a number of pixels (of latents, where there is a first stage) is expected", text));
+      throw ConfigError(fmt::format("sample_size={}: a number of pixels (of latents, where there is a first stage) is expected", text));
     return *size;
   }
 };
@@ -163,9 +163,9 @@ struct Sections {
 };
 
 /// A U-Net's tensors under their place in a model.
-void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder, const Said& said) {
+void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder, const std::string& variant) {
   try {
-    add(model, "network.", unet.tensors(component_tensors(folder, said.variant)));
+    add(model, "network.", unet.tensors(component_tensors(folder, variant)));
   } catch (const ConfigError& e) {
     std::vector<Problem> problems;
     for (const Problem& p : e.problems())
@@ -174,8 +174,40 @@ void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder
   }
 }
 
-DiffusersScheduler scheduler_of(const fs::path& folder, bool stable_diffusion) {
-  return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume"), stable_diffusion);
+/// The folder of a component, or the pipeline's where its `file` lies there.
+fs::path place_of(const fs::path& folder, const char* component, const char* file) {
+  return !fs::is_directory(folder / component) && fs::is_regular_file(folder / file) ? folder : folder / component;
+}
+
+/// Of a pipeline, components without the variant that is asked for are taken without it, where others have it.
+class Variants {
+ public:
+  Variants(const fs::path& folder, const std::string& asked) : asked_(asked) {
+    for (const char* component : {"unet", "vae", "vqvae", "text_encoder"}) some_ = some_ || has_variant(folder / component, asked);
+  }
+  std::string of(const fs::path& component, std::vector<std::string>& losses) const {
+    if (asked_.empty() || !some_ || has_variant(component, asked_)) return asked_;
+    losses.push_back(
+        fmt::format("{} in the variant {}, which is not there: its weights without one are taken", component.filename().string(), asked_));
+    return "";
+  }
+
+ private:
+  std::string asked_;
+  bool some_ = false;
+};
+
+/// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
+DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
+  const std::string pipeline = index.pipeline();
+  const fs::path file = folder / "scheduler_config.json";
+  nlohmann::json values = read_json(file);
+  if (values.is_object()) {
+    values.emplace("_class_name", index.component("scheduler"));
+    if (pipeline == "DDIMPipeline" || pipeline == "PNDMPipeline") values["_class_name"] = pipeline.substr(0, 4) + "Scheduler";
+  }
+  const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
+  return read_diffusers_scheduler(DiffusersConfig(values, file.string(), "a scheduler of brume"), stable_diffusion);
 }
 
 Imported import_pipeline(const fs::path& folder, const Said& said) {
@@ -184,11 +216,11 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   index.expect("unet", {"UNet2DModel", "UNet2DConditionModel"});
   model.losses = index.losses();
   const std::string pipeline = index.pipeline();
-  const bool stable = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
-  const DiffusersScheduler scheduler = scheduler_of(folder / "scheduler", stable);
-  const fs::path config = folder / "unet" / "config.json";
+  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), index);
+  const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
   const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  const Variants variants(folder, said.variant);
 
   Sections s;
   bool inpainting = false;
@@ -200,7 +232,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.image = image_of(unet.in_channels, unet.height, unet.width);
   } else {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
-    const DiffusersStage first = read_diffusers_stage(folder / stage, said.variant, unet.height);
+    const DiffusersStage first = read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height);
     check_channels(config, unet, first.latent_channels, scheduler.learned_range);
     inpainting = unet.in_channels != first.latent_channels;
     s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
@@ -213,7 +245,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     if (unet.classes > 0)
       throw ConfigError(fmt::format("{}: num_class_embeds is {}; the unet of brume can be had with null only beside a text_encoder",
                                     config.string(), unet.classes));
-    const DiffusersText text = read_diffusers_text(folder, said.variant);
+    const DiffusersText text = read_diffusers_text(folder, variants.of(folder / "text_encoder", model.losses));
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
@@ -227,7 +259,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
   s.write(model, unet, scheduler, index.file());
-  add_unet(model, unet, folder / "unet", said);
+  add_unet(model, unet, network, variants.of(network, model.losses));
   return model;
 }
 
@@ -250,7 +282,7 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   if (unet.classes > 0) s.conditioner = class_label(unet, said.null_class);
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
-  add_unet(model, unet, folder, said);
+  add_unet(model, unet, folder, said.variant);
   return model;
 }
 

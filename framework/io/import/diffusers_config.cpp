@@ -1,5 +1,6 @@
 #include "io/import/diffusers_config.h"
 
+#include <cmath>
 #include <string_view>
 #include <utility>
 
@@ -59,6 +60,13 @@ DiffusersConfig::DiffusersConfig(const std::filesystem::path& file, std::string 
 DiffusersConfig::DiffusersConfig(json values, std::string file, std::string part)
     : values_(std::move(values)), file_(std::move(file)), part_(std::move(part)) {
   if (!values_.is_object()) throw ConfigError(fmt::format("{}: is no JSON object", file_));
+}
+
+bool DiffusersConfig::counts(const json& value) {
+  constexpr double most = 0x7fffffff;
+  if (!value.is_number()) return false;
+  const double number = value.get<double>();
+  return std::abs(number) <= most && number == std::floor(number);
 }
 
 std::vector<int64_t> DiffusersConfig::each(const char* key, size_t count, int64_t fallback) const {

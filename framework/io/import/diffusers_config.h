@@ -4,10 +4,12 @@
 // as bare words; they are read as "inf", "-inf" and "nan".
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "config/errors.h"
@@ -44,6 +46,9 @@ class DiffusersConfig {
   [[noreturn]] void refuse(const char* key, const std::string& allowed) const;
 
  private:
+  /// Whether a value is a number that a program counts with: whole, though it may be written as 8.0, and of no absurd size.
+  static bool counts(const nlohmann::json& value);
+
   nlohmann::json values_;
   std::string file_, part_;
 };
@@ -52,11 +57,14 @@ template <class T>
 T DiffusersConfig::get(const char* key, T fallback) const {
   const auto at = values_.find(key);
   if (at == values_.end() || at->is_null()) return fallback;
+  bool sound = true;
+  if constexpr (std::is_same_v<T, int64_t>) sound = counts(*at);
+  if constexpr (std::is_same_v<T, std::vector<int64_t>>) sound = at->is_array() && std::all_of(at->begin(), at->end(), counts);
   try {
-    return at->template get<T>();
+    if (sound) return at->template get<T>();
   } catch (const nlohmann::json::exception&) {
-    throw ConfigError(fmt::format("{}: {} is {}, which is not what diffusers writes there", file_, key, at->dump()));
   }
+  throw ConfigError(fmt::format("{}: {} is {}, which is not what diffusers writes there", file_, key, at->dump()));
 }
 
 }  // namespace brume::io

@@ -8,6 +8,7 @@
 #include "io/import/diffusers_vae.h"
 #include "io/import/diffusers_weights.h"
 #include "io/import/taesd.h"
+#include "io/import/token_rows.h"
 #include "io/mapped_file.h"
 
 namespace brume::io {
@@ -171,6 +172,7 @@ DiffusersText read_diffusers_text(const fs::path& folder, const std::string& var
     }
     text.tensors.push_back({t.name.starts_with("text_model.") ? t.name : "text_model." + t.name, t.tensor});
   }
+  cut_token_rows(text.tensors, text.files, text.losses);
   return text;
 }
 

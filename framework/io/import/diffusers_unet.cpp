@@ -169,8 +169,10 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   u.context_width = tokens ? c.get<int64_t>("cross_attention_dim", 1280) : 0;
   const std::vector<int64_t> blocks = c.each("layers_per_block", u.channels.size(), 2);
   u.blocks = blocks[0];
+  constexpr int64_t most_blocks = 100;
   for (const int64_t b : blocks)
-    if (b != u.blocks) c.refuse("layers_per_block", "the same number for all levels");
+    if (b != u.blocks || b < 1 || b > most_blocks)
+      c.refuse("layers_per_block", fmt::format("the same number for all levels, from 1 to {},", most_blocks));
   read_size(c, u, size);
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);

@@ -63,15 +63,16 @@ fs::path weights_file(const fs::path& folder, const std::string& variant) {
   const std::string there = variants.empty() ? "" : fmt::format("; variants that are there: {}", fmt::join(variants, ", "));
   if (!variant.empty()) throw ConfigError(fmt::format("{}: has no weights of variant '{}'{}", folder.string(), variant, there));
   if (!variants.empty())
-    throw ConfigError(fmt::format("{}: has several variants of its weights and none without one{}; --set variant={} takes that",
-                                  folder.string(), there, *variants.begin()));
+    throw ConfigError(fmt::format("{}: has several variants of its weights and none without one{}; variant={} takes that", folder.string(),
+                                  there, *variants.begin()));
   throw ConfigError(
       fmt::format("{}: holds no weights: neither diffusion_pytorch_model, model nor pytorch_model, as .safetensors, .bin or an index of "
                   "either",
                   folder.string()));
 }
 
-/// All shards of an index; every tensor it lists must be in the file it says.
+/// All shards of an index; every tensor it lists must be in the file it says. What a shard holds beside them is no less a part of the
+/// weights, unless it is listed elsewhere.
 NamedTensors sharded(const fs::path& index) {
   const DiffusersConfig c(index, "an index of weights");
   const auto map = c.get<std::map<std::string, std::string>>("weight_map", {});
@@ -88,7 +89,7 @@ NamedTensors sharded(const fs::path& index) {
       continue;
     }
     for (NamedTensor& t : load_tensors(path.string()))
-      if (wanted.erase(t.name) > 0) all.push_back(std::move(t));
+      if (wanted.erase(t.name) > 0 || !map.contains(t.name)) all.push_back(std::move(t));
     for (const std::string& name : wanted)
       problems.push_back({{}, "", fmt::format("{}: says that '{}' is in '{}', and it is not", index.string(), name, file)});
   }
@@ -97,6 +98,8 @@ NamedTensors sharded(const fs::path& index) {
 }
 
 }  // namespace
+
+bool has_variant(const fs::path& folder, const std::string& variant) { return file_of(folder, variant).has_value(); }
 
 NamedTensors component_tensors(const fs::path& folder, const std::string& variant) {
   const fs::path file = weights_file(folder, variant);

@@ -60,7 +60,7 @@ std::string Flags::said(const std::string& name) const {
     for (const brume::Value& item : value.items) text += fmt::format("{}{}", text.empty() ? "" : ", ", item.scalar);
     text = "[" + text + "]";
   }
-  return settings_.contains(name) ? fmt::format("--set {}={}", name, text) : fmt::format("{}: {} = {}", file_, name, text);
+  return settings_.contains(name) ? fmt::format("{}={}", name, text) : fmt::format("{}: {} = {}", file_, name, text);
 }
 
 void Flags::disagree(const std::string& name) const {

@@ -25,7 +25,7 @@ class Flags {
   std::optional<bool> truth(const std::string& name) const;                ///< True, true, 1, …
   std::optional<std::vector<double>> list(const std::string& name) const;  ///< "1,2,4", or a list; an empty text is silence
 
-  /// "--set num_heads=3", or "model.json: num_heads = 3", for messages.
+  /// "num_heads=3", or "model.json: num_heads = 3", for messages.
   std::string said(const std::string& name) const;
   /// Throws ConfigError where what is said is not what the weights have.
   template <class T>

@@ -13,6 +13,14 @@
 namespace brume::io {
 namespace {
 
+/// "; ..." where the names of a file are those of a part of a diffusers directory, which says in its config.json what names do not.
+std::string part_of_directory(const Source& source) {
+  const bool part = std::any_of(source.tensors.begin(), source.tensors.end(), [](const NamedTensor& t) {
+    return t.name.find("down_blocks.0.") != std::string::npos || t.name.starts_with("text_model.encoder.layers.0.");
+  });
+  return part ? "; its names are those of a diffusers directory: import the folder that has its configuration" : "";
+}
+
 /// The first names of a file, for the message that it is not known.
 std::string first_names(const Source& source) {
   constexpr size_t shown = 5;
@@ -45,9 +53,10 @@ Imported import_model(const Source& source, const ImportOptions& options) {
   if (const Family* family = family_of(source)) return family->import(source, options);
   std::string known;
   for (const Family& f : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
-  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}", source.path.string(), known,
+  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}{}", source.path.string(), known,
                                 source.directory() ? "no model_index.json and no config.json of a component"
-                                                   : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source))));
+                                                   : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source)),
+                                part_of_directory(source)));
 }
 
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }

@@ -13,13 +13,9 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "config/errors.h"
-#include "config/suggest.h"
 #include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_condition.h"
-#include "io/import/ldm_config.h"
-#include "io/import/ldm_parts.h"
 #include "io/import/ldm_reading.h"
 #include "io/inpainting.h"
 
@@ -27,46 +23,14 @@ namespace brume::io {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::string_view unet_prefix = "model.diffusion_model.", first_stage_prefix = "first_stage_model.",
-                           text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
+constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
 
-/// What can be set, and what it says.
-const std::vector<std::string> known_settings{"tokenizer", "text_heads",   "num_heads",        "num_head_channels", "size",
-                                              "ema",       "scale_factor", "parameterization", "null_class"};
-
-bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
-}
-
-void check_settings(const LdmReading& r) {
-  for (const auto& [name, value] : r.options.settings)
-    if (std::find(known_settings.begin(), known_settings.end(), name) == known_settings.end())
-      r.refuse(fmt::format("unknown setting '{}'{}", name, hint(name, known_settings)));
-}
-
-/// The configuration that is named, or the one beside the file that has its name.
-LdmConfig config_of(const Source& source, const ImportOptions& options, std::vector<std::string>& losses) {
-  if (!options.config.empty()) {
-    LdmConfig config(options.config);
-    if (!config.is_ldm())
-      throw ConfigError(fmt::format("{}: is no configuration of latent diffusion: it has no model.target and model.params", config.file()));
-    return config;
-  }
-  for (const char* extension : {".yaml", ".yml"}) {
-    const fs::path beside = fs::path(source.path).replace_extension(extension);
-    if (!fs::is_regular_file(beside)) continue;
-    if (LdmConfig config(beside); config.is_ldm()) return config;
-    losses.push_back(fmt::format("{} beside it is no configuration of latent diffusion and was not read", beside.filename().string()));
-  }
-  return {};
-}
-
-/// The U-Net's tensors: those of its moving average, unless ema=false.
+/// The U-Net's tensors: those of its moving average, where there is one, unless ema=false or the YAML's use_ema say otherwise.
 NamedTensors unet_tensors(LdmReading& r) {
   const std::optional<bool> wish = r.truth("ema");
   const bool averaged = any_begins(r.source.tensors, "model_ema.diffusion_model");
   if (wish.value_or(false) && !averaged) r.refuse("ema=true: holds no moving averages ('model_ema.diffusion_model…')");
-  const bool use = averaged && wish.value_or(true);
+  const bool use = averaged && (wish ? *wish : r.config.truth("use_ema", true));
   std::map<std::string, at::Tensor> averages;
   for (const NamedTensor& t : r.source.tensors)
     if (use && t.name.starts_with(ema_prefix)) averages.emplace(t.name.substr(ema_prefix.size()), t.tensor);
@@ -90,7 +54,9 @@ NamedTensors unet_tensors(LdmReading& r) {
     r.refuse(fmt::format("its moving averages lack {} of the U-Net's tensors, 'model_ema.{}' first; ema=false takes the weights themselves",
                          missing.size(), missing.front()));
   if (use) r.losses.push_back("the weights as trained: their moving averages were taken (ema=false takes the weights)");
-  if (averaged && !use) r.losses.push_back("the moving averages of the weights (model_ema)");
+  if (averaged && !use)
+    r.losses.push_back(
+        fmt::format("the moving averages of the weights (model_ema){}", wish ? "" : ", as use_ema of its YAML says (ema=true takes them)"));
   return result;
 }
 
@@ -158,39 +124,57 @@ void set_heads(const LdmReading& r, LdmUnet& u, bool sd1, bool sd2) {
     r.refuse("how many heads its attention has cannot be read from tensors: num_heads=N or num_head_channels=N says it, or its YAML");
 }
 
-std::vector<double> betas_of(const Source& source) {
+LdmBetas betas_of(const Source& source) {
   const at::Tensor* found = find(source.tensors, "betas");
   if (!found || found->dim() != 1) return {};
   const at::Tensor betas = found->to(at::kDouble).contiguous();
-  return {betas.data_ptr<double>(), betas.data_ptr<double>() + betas.numel()};
+  LdmBetas all{{betas.data_ptr<double>(), betas.data_ptr<double>() + betas.numel()}};
+  if (found->scalar_type() == at::kHalf) all.rounding = 0x1p-10;
+  if (found->scalar_type() == at::kBFloat16) all.rounding = 0x1p-7;
+  return all;
 }
 
 /// latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable Diffusion's.
 double scale_of(const LdmReading& r, bool stable_diffusion) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
-  if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) return double(float(buffer->to(at::kDouble).item<double>()));
+  if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {
+    if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {} numbers, expected 1", buffer->numel()));
+    return double(float(buffer->to(at::kDouble).item<double>()));
+  }
   if (const auto configured = r.config.number("scale_factor")) return *configured;
   if (r.config.there()) return 1;
   if (stable_diffusion) return 0.18215;
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// "eps", "x0" or "v". Of SD 2 the one for 512 pixels is known by its number of updates only, as the published ones are; the one for
-/// inpainting was made of it.
-std::string parameterization_of(LdmReading& r, bool sd2, bool inpainting) {
+/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its number
+/// of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights that
+/// nobody trained.
+std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network, bool inpainting) {
+  if (inpainting) return {"eps", "SD 2 for inpainting"};
+  const auto updates = r.source.metadata.find("global_step");
+  if (updates != r.source.metadata.end() && updates->second == "875000") return {"eps", "SD 2 base, by its 875000 updates"};
+  const at::Tensor* norm = find(network, "output_blocks.11.1.transformer_blocks.0.norm1.bias");
+  const double spread = norm && norm->numel() > 1 ? norm->to(at::kDouble).std(false).item<double>() : 0;
+  if (spread > 0.09) return {"v", "by the spread of its last attention's norm"};
+  if (spread > 0) return {"eps", "by the spread of its last attention's norm"};
+  return {"v", "SD 2 for 768 pixels"};
+}
+
+/// "eps", "x0" or "v".
+std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool sd2, bool inpainting) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
   std::string said = r.config.word("parameterization").value_or("eps");
+  const auto written = r.source.metadata.find("modelspec.prediction_type");
   if (const std::string* set = r.setting("parameterization")) {
     said = *set;
+  } else if (!r.config.there() && written != r.source.metadata.end()) {
+    said = written->second == "epsilon" ? "eps" : written->second;
   } else if (!r.config.there() && sd2) {
-    const auto updates = r.source.metadata.find("global_step");
-    const bool base = updates != r.source.metadata.end() && updates->second == "875000";
-    said = base || inpainting ? "eps" : "v";
-    r.losses.push_back(fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise",
-                                   said,
-                                   inpainting ? "SD 2 for inpainting"
-                                   : base     ? "SD 2 base, by its 875000 updates"
-                                              : "SD 2 for 768 pixels"));
+    const auto [prediction, reason] = prediction_of_sd2(r, network, inpainting);
+    said = prediction;
+    r.losses.push_back(
+        fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise", said, reason));
   }
   if (std::find(known.begin(), known.end(), said) == known.end())
     r.refuse(fmt::format("parameterization '{}' is unknown; known: eps, x0, v", said));
@@ -204,12 +188,13 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
+  if (sd2 && parameterization == "v") return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
   for (const char* path : {"image_size", "unet_config.params.image_size"}) {
     const Value* v = r.config.find(path);
     if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
     if (v) return *r.config.integer(path);
   }
-  if (sd1 || sd2) return (parameterization == "v" ? 768 : 512) / ratio;
+  if (sd1 || sd2) return 512 / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }
 
@@ -236,22 +221,20 @@ void name_the_rest(LdmReading& r) {
 bool knows_ldm(const Source& source) { return any_begins(source.tensors, unet_prefix); }
 
 Imported import_ldm(const Source& source, const ImportOptions& options) {
-  LdmReading r{source, options};
-  check_settings(r);
-  r.config = config_of(source, options, r.losses);
+  LdmReading r(source, options);
   Imported result;
   const NamedTensors network = unet_tensors(r);
-  LdmUnet u = read_ldm_unet(ModuleTensors(network, ""));
+  LdmUnet u = r.of_tensors([&] { return read_ldm_unet(ModuleTensors(network, "")); });
   const ModuleTensors stage(source.tensors, std::string(first_stage_prefix));
   std::optional<LdmFirstStage> first_stage;
-  if (!stage.empty()) first_stage = read_ldm_first_stage(stage);
+  if (!stage.empty()) first_stage = r.of_tensors([&] { return read_ldm_first_stage(stage); });
   compare(r, u, first_stage ? first_stage->latent_channels : u.out_channels);
   const bool sd = first_stage && first_stage->codes == 0 && first_stage->ratio() == 8 && u.channels == 320;
   const bool sd1 = sd && u.context_width == 768, sd2 = sd && u.context_width == 1024;
   set_heads(r, u, sd1, sd2);
 
   const bool inpainting = u.in_channels != u.out_channels;
-  const std::string parameterization = parameterization_of(r, sd2, inpainting);
+  const std::string parameterization = parameterization_of(r, network, sd2, inpainting);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
   std::string noise = ldm_schedule(r.config, betas_of(source));
   if (noise.empty() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
@@ -280,39 +263,8 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   return result;
 }
 
-// A first stage by itself: AutoencoderKL and VQModel of latent-diffusion and taming-transformers.
-
-constexpr std::string_view own_level = "encoder.down.0.block.0.", stage_level = "first_stage_model.encoder.down.0.block.0.";
-
-bool knows_first_stage(const Source& source) { return any_begins(source.tensors, own_level) || any_begins(source.tensors, stage_level); }
-
-Imported import_first_stage(const Source& source, const ImportOptions& options) {
-  LdmReading r{source, options};
-  check_settings(r);
-  r.config = config_of(source, options, r.losses);
-  const bool inner = !any_begins(source.tensors, own_level);
-  const ModuleTensors stage(source.tensors, inner ? std::string(first_stage_prefix) : "");
-  const LdmFirstStage first_stage = read_ldm_first_stage(stage);
-  const int64_t size = r.integer("size", "ddconfig.resolution").value_or(0);
-  if (size < 1) r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
-  Imported result;
-  result.section = "autoencoder";
-  for (const NamedTensor& t : ldm_first_stage_tensors(stage))
-    for (const char* part : {"encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize."})
-      if (t.name.starts_with(part)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
-  if (any_begins(source.tensors, "loss.") || any_begins(source.tensors, "first_stage_model.loss."))
-    r.losses.push_back("the losses the first stage was trained with (its discriminator, LPIPS)");
-  const double scale = r.setting("scale_factor") ? *r.number("scale_factor", "") : 1;
-  result.options = parse_yaml(fmt::format("{{image: {{channels: {0}, height: {1}, width: {1}}}, network: {2}}}", first_stage.image_channels,
-                                          size, first_stage.options(size, scale)),
-                              source.path.string());
-  result.losses = std::move(r.losses);
-  return result;
-}
-
 }  // namespace
 
 const Family compvis_ldm{"latent diffusion or Stable Diffusion in one file", knows_ldm, import_ldm};
-const Family compvis_first_stage{"first stage of latent diffusion", knows_first_stage, import_first_stage};
 
 }  // namespace brume::io

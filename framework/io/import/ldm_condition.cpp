@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "config/errors.h"
+#include "io/import/token_rows.h"
 #include "io/mapped_file.h"
 
 namespace brume::io {
@@ -55,7 +56,7 @@ void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
 
 /// LDM's ClassEmbedder: a class is a context of one token.
 void read_class_token(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, LdmCondition& c) {
-  const int64_t width = encoder.size("embedding.weight", 1);
+  const int64_t width = r.of_tensors([&] { return encoder.size("embedding.weight", 1); });
   if (width != u.context_width)
     r.refuse(fmt::format("the class's token has width {}, and the U-Net attends to tokens of {}", width, u.context_width));
   c.tensors.push_back({"embedding.weight", encoder.by_name().at("embedding.weight")});
@@ -67,7 +68,7 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
   const std::string layer = r.config.word("cond_stage_config.params.layer").value_or(open_clip ? "penultimate" : "last");
   if (layer != "last" && !(open_clip && layer == "penultimate"))
     r.refuse(fmt::format("the text encoder's layer is '{}'; brume has 'last'{}", layer, open_clip ? " and 'penultimate'" : ""));
-  const LdmText text = read_ldm_text(encoder, layer == "penultimate");
+  const LdmText text = r.of_tensors([&] { return read_ldm_text(encoder, layer == "penultimate"); });
   if (text.width != u.context_width)
     r.refuse(fmt::format("the text encoder's tokens have width {}, and the U-Net attends to tokens of {}", text.width, u.context_width));
   const std::optional<int64_t> heads = r.integer("text_heads", "cond_stage_config.params.heads");
@@ -76,11 +77,12 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
         fmt::format("how many heads a text encoder of width {} has cannot be read from tensors (CLIP's have a head per 64): text_heads=N "
                     "says it",
                     text.width));
-  c.tensors = ldm_text_tensors(encoder, text);
+  c.tensors = r.of_tensors([&] { return ldm_text_tensors(encoder, text); });
   if (open_clip && layer == "penultimate") r.losses.push_back("the last layer of the text encoder, which the model does not use");
   for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
     if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
   c.files = tokenizer_of(r);
+  cut_token_rows(c.tensors, c.files, r.losses);
   c.conditioner = text.options(heads.value_or(text.width / 64));
   c.guidance = "{type: cfg, scale: 7.5}";
 }

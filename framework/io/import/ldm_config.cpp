@@ -72,29 +72,31 @@ std::string LdmConfig::target(std::string_view path) const {
 namespace {
 
 /// CompVis' "linear" is linear in the square roots of beta, and its "sqrt_linear" in beta itself.
-std::string linear(const char* type, double start, double end, int64_t timesteps) {
-  return fmt::format("{{type: {}, timesteps: {}, beta_start: {:.7g}, beta_end: {:.7g}}}", type, timesteps, start, end);
+std::string linear(const char* type, double start, double end, int64_t timesteps, int digits = 7) {
+  return fmt::format("{{type: {}, timesteps: {}, beta_start: {:.{}g}, beta_end: {:.{}g}}}", type, timesteps, start, digits, end, digits);
 }
 
-bool near(const std::vector<double>& betas, double power) {
-  const double first = std::pow(betas.front(), power), rise = std::pow(betas.back(), power) - first;
-  for (size_t i = 0; i < betas.size(); ++i) {
-    const double wanted = first + rise * double(i) / double(betas.size() - 1);
-    if (std::abs(std::pow(wanted, 1 / power) - betas[i]) > 1e-6 * betas.back()) return false;
+bool near(const LdmBetas& betas, double power) {
+  const std::vector<double>& values = betas.values;
+  const double first = std::pow(values.front(), power), rise = std::pow(values.back(), power) - first;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double wanted = first + rise * double(i) / double(values.size() - 1);
+    if (!(std::abs(std::pow(wanted, 1 / power) - values[i]) <= betas.rounding * values.back())) return false;
   }
   return true;
 }
 
-std::string of_betas(const std::vector<double>& betas) {
+std::string of_betas(const LdmBetas& betas) {
+  const int digits = betas.rounding > 2e-3 ? 2 : betas.rounding > 1e-5 ? 3 : 7;  // as few as the stored ends have right
   for (const auto& [type, power] : {std::pair("scaled_linear", 0.5), std::pair("linear", 1.0)})
-    if (near(betas, power)) return linear(type, betas.front(), betas.back(), int64_t(betas.size()));
-  return fmt::format("{{type: betas, betas: [{:.9g}]}}", fmt::join(betas, ", "));
+    if (near(betas, power)) return linear(type, betas.values.front(), betas.values.back(), int64_t(betas.values.size()), digits);
+  return fmt::format("{{type: betas, betas: [{:.9g}]}}", fmt::join(betas.values, ", "));
 }
 
 }  // namespace
 
-std::string ldm_schedule(const LdmConfig& config, const std::vector<double>& betas) {
-  if (!config.there()) return betas.size() > 1 ? of_betas(betas) : "";
+std::string ldm_schedule(const LdmConfig& config, const LdmBetas& betas) {
+  if (!config.there()) return betas.values.size() > 1 ? of_betas(betas) : "";
   const std::string kind = config.word("beta_schedule").value_or("linear");
   const int64_t timesteps = config.integer("timesteps").value_or(1000);
   const double start = config.number("linear_start").value_or(1e-4), end = config.number("linear_end").value_or(2e-2);

@@ -37,7 +37,12 @@ class LdmConfig {
   Value root_;
 };
 
+/// A file's table of betas; none in it: there is none.
+struct LdmBetas {
+  std::vector<double> values;
+  double rounding = 1e-6;  ///< of the type they are stored in, as a share of a number: programs halve the precision of all there is
+};
 /// The noise schedule of `make_beta_schedule`, as YAML; where there is no configuration the betas of the file say it (empty: none).
-std::string ldm_schedule(const LdmConfig& config, const std::vector<double>& betas);
+std::string ldm_schedule(const LdmConfig& config, const LdmBetas& betas);
 
 }  // namespace brume::io

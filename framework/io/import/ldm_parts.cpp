@@ -129,7 +129,7 @@ LdmUnet read_ldm_unet(const ModuleTensors& t) {
   u.scale_shift = t.size("middle_block.0.emb_layers.1.weight", 0) == 2 * t.size("middle_block.0.out_layers.3.weight", 0);
   for (const auto& [name, tensor] : t.by_name()) {
     u.transformer = u.transformer || name.find(".transformer_blocks.") != std::string::npos;
-    if (name.ends_with(".attn2.to_k.weight") && u.context_width == 0) u.context_width = tensor.size(1);
+    if (name.ends_with(".attn2.to_k.weight") && u.context_width == 0) u.context_width = t.size(name, 1);
     if (name.ends_with(".1.proj_in.weight")) u.linear_projection = tensor.dim() == 2;
   }
   if (u.transformer && u.middle_attention) {
@@ -217,6 +217,8 @@ constexpr std::pair<std::string_view, std::string_view> open_clip_whole[] = {
 void add_open_clip_block(NamedTensors& result, int64_t layer, std::string_view rest, const at::Tensor& tensor) {
   const std::string to = fmt::format("text_model.encoder.layers.{}.", layer);
   if (rest == "attn.in_proj_weight" || rest == "attn.in_proj_bias") {
+    if (tensor.dim() == 0)
+      throw ConfigError(fmt::format("tensor 'cond_stage_model.model.transformer.resblocks.{}.{}' is one number", layer, rest));
     const int64_t width = tensor.size(0) / 3;
     const char* part = rest.ends_with("weight") ? "weight" : "bias";
     for (int64_t i = 0; i < 3; ++i)

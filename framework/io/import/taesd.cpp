@@ -55,7 +55,7 @@ bool knows(const Source& source) { return !source.directory() && (tiny_half(sour
 
 Imported import_tiny(const Source& source, const ImportOptions& options) {
   if (!options.settings.empty())
-    throw ConfigError(fmt::format("--set {}: nothing can be said of tiny autoencoders", options.settings.begin()->first));
+    throw ConfigError(fmt::format("{}: nothing can be said of tiny autoencoders", options.settings.begin()->first));
   const std::string file = source.path.filename().string();
   std::string encoder = file, decoder = file;
   TinyAutoencoder tiny;

@@ -1,0 +1,186 @@
+// The parts of diffusers' directories beside their weights: a tokenizer in one file, first stages that are no KL autoencoder, what is lost,
+// and configurations of no sense.
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include "directory.h"
+#include "io/inspect.h"
+
+namespace brume::test {
+namespace {
+
+TEST_F(Directory, ATokenizerInOneFile) {
+  words();
+  const json vocabulary = json::parse(read_text(path("tokenizer/vocab.json")));
+  const std::string lines = read_text(path("tokenizer/merges.txt"));
+  json words = json::array(), pairs = json::array();
+  for (size_t at = lines.find('\n') + 1; at < lines.size();) {
+    const size_t end = lines.find('\n', at), space = lines.find(' ', at);
+    words.push_back(lines.substr(at, end - at));
+    pairs.push_back({lines.substr(at, space - at), lines.substr(space + 1, end - space - 1)});
+    at = end + 1;
+  }
+  for (const char* name : {"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"})
+    fs::remove(path(std::string("tokenizer/") + name));
+  for (const json& merges : {words, pairs}) {
+    folder.file("model/tokenizer/tokenizer.json", json{{"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}}}.dump());
+    const io::Imported model = import();
+    EXPECT_EQ(json::parse(model.files.at("tokenizer/vocab.json")), vocabulary);
+    EXPECT_EQ(model.files.at("tokenizer/merges.txt"), lines);
+    expect_all();
+  }
+  folder.file("model/tokenizer/tokenizer.json", R"({"model": {"vocab": {}, "merges": [["a", "b", "c"]]}})");
+  EXPECT_EQ(refusal(), "model/tokenizer/tokenizer.json: model.merges holds [\"a\",\"b\",\"c\"], which is no pair of tokens");
+  folder.file("model/tokenizer/tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {}}})");
+  EXPECT_EQ(refusal(), "model/tokenizer/tokenizer.json: has no byte-pair merges (model.vocab, model.merges)");
+  fs::remove(path("tokenizer/tokenizer.json"));
+  EXPECT_EQ(refusal(), "model/tokenizer: holds neither vocab.json and merges.txt nor tokenizer.json");
+}
+
+TEST_F(Directory, ACodebookForItsFirstStage) {
+  make(
+      "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, heads: 4, attention_order: "
+      "new, "
+      "zero_init: false}, autoencoder: {type: vq, channels: 32, multipliers: [1, 2], blocks: 1, latent_channels: 3, codes: 24, codebook: "
+      "gradient, revive: 0, attention_resolutions: [16]}}");
+  const std::string folder_of = fs::exists(path("vqvae")) ? "vqvae" : "vae";
+  EXPECT_EQ(json::parse(read_text(path(folder_of + "/config.json")))["_class_name"], "VQModel");
+  expect_all();
+  const io::Imported stage = io::import_model(path(folder_of));
+  EXPECT_EQ(stage.section, "autoencoder");
+  EXPECT_EQ(stage.options.find("network")->find("type")->scalar, "vq");
+  change(folder_of + "/config.json", [](json& c) { c["vq_embed_dim"] = 8; });
+  EXPECT_EQ(refusal(), "model/" + folder_of + "/config.json: vq_embed_dim is 8; an autoencoder of brume can be had with 3 only");
+}
+
+TEST_F(Directory, ATinyAutoencoderForItsFirstStage) {
+  words();
+  fs::remove(path(vae + ".safetensors"));
+  io::NamedTensors all;
+  const auto convolution = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
+    all.push_back({name + ".weight", at::full({out, in, 3, 3}, double(all.size() + 1), at::kFloat)});
+    if (bias) all.push_back({name + ".bias", at::full({out}, double(all.size() + 1), at::kFloat)});
+  };
+  const auto block = [&](const std::string& name) {
+    for (const char* layer : {"0", "2", "4"}) convolution(name + ".conv." + layer, 8, 8, true);
+  };
+  const auto half = [&](const std::string& prefix, const std::string& plan, int64_t in, int64_t out) {
+    for (size_t i = 0; i < plan.size(); ++i) {
+      const std::string name = prefix + std::to_string(i);
+      if (plan[i] == 'i') convolution(name, 8, in, true);
+      if (plan[i] == 'b') block(name);
+      if (plan[i] == 's') convolution(name, 8, 8, false);
+      if (plan[i] == 'o') convolution(name, out, 8, true);
+    }
+  };
+  half("encoder.layers.", "ibsbbbsbbbsbbbo", 3, 4);
+  half("decoder.layers.", "i.bbb.sbbb.sbbb.sbo", 4, 3);
+  write(vae + ".safetensors", all);
+  folder.file("model/vae/config.json",
+              R"({"_class_name": "AutoencoderTiny", "latent_channels": 4, "block_out_channels": [8, 8, 8, 8], "scaling_factor": 0.5,
+                  "latent_magnitude": 3, "latent_shift": 0.5, "force_upcast": false, "num_decoder_blocks": [3, 3, 3, 1]})");
+  const io::Imported model = import();
+  EXPECT_EQ(dump_yaml(*model.options.find("autoencoder")),
+            "type: tiny\nencoder: vae\ndecoder: vae\nlatent_channels: 4\nwidth: 8\nmiddle_norm: false\nscale: 0.5\nshift: 0\n");
+  EXPECT_EQ(model.options.find("image")->find("height")->scalar, "128") << "latents of 16 are images of 128 there";
+  for (const auto& [theirs, ours] : {std::pair("encoder.layers.0.weight", "encoder.0.weight"),
+                                     {"encoder.layers.14.bias", "encoder.14.bias"},
+                                     {"decoder.layers.0.weight", "decoder.1.weight"},
+                                     {"decoder.layers.6.weight", "decoder.7.weight"},
+                                     {"decoder.layers.17.conv.4.bias", "decoder.18.conv.4.bias"},
+                                     {"decoder.layers.18.weight", "decoder.19.weight"}}) {
+    ASSERT_NE(io::find(model.tensors, std::string("autoencoder.") + ours), nullptr) << ours;
+    EXPECT_TRUE(io::find(model.tensors, std::string("autoencoder.") + ours)->equal(*io::find(all, theirs))) << ours;
+  }
+  all.pop_back();
+  write(vae + ".safetensors", {all.begin(), all.begin() + 20});
+  EXPECT_EQ(refusal(), "model/vae: its weights are not those of an AutoencoderTiny");
+  change("vae/config.json", [](json& c) { c["num_encoder_blocks"] = {1, 1, 1, 1}; });
+  EXPECT_EQ(refusal(), "model/vae/config.json: num_encoder_blocks is [1,1,1,1]; an autoencoder of brume can be had with [1,3,3,3] only");
+}
+
+TEST_F(Directory, WhatAnImportLosesIsToldByInspect) {
+  words();
+  change("model_index.json", [](json& index) {
+    index["safety_checker"] = {"stable_diffusion", "StableDiffusionSafetyChecker"};
+    index["feature_extractor"] = {"transformers", "CLIPImageProcessor"};
+    index["image_encoder"] = {nullptr, nullptr};
+    index["requires_safety_checker"] = true;
+  });
+  io::NamedTensors all = tensors(text + ".safetensors");
+  all.push_back({"text_projection.weight", at::zeros({4, 32})});
+  write(text + ".safetensors", all);
+  const std::string told = io::inspect(path(""));
+  EXPECT_EQ(told.substr(told.find("family: ")),
+            "family: diffusers directory\n"
+            "lost by an import: the feature extractor of the safety checker (CLIPImageProcessor)\n"
+            "lost by an import: the safety checker (StableDiffusionSafetyChecker)\n"
+            "lost by an import: the text encoder's projection of a whole prompt, which its network does not see\n");
+  EXPECT_EQ(json::parse(io::inspect_json(path("")))["losses"].size(), 3u);
+  change("model_index.json", [](json& index) { index["controlnet"] = {"diffusers", "ControlNetModel"}; });
+  const std::string refused = without(io::inspect(path("")), folder);
+  EXPECT_NE(refused.find("cannot be imported: model/model_index.json: has a component 'controlnet' of class ControlNetModel"),
+            std::string::npos)
+      << refused;
+}
+
+// Its files say which scheduler a model was trained with, and these pipelines sample otherwise.
+TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
+  make("{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, zero_init: false}}");
+  change("scheduler/scheduler_config.json", [](json& c) { c["_class_name"] = "DDPMScheduler"; });
+  change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "DDPMScheduler"}; });
+  for (const auto& [pipeline, sampler, steps] :
+       {std::tuple("DDPMPipeline", "ddpm", "1000"), {"DDIMPipeline", "ddim", "50"}, {"PNDMPipeline", "pndm", "50"}}) {
+    change("model_index.json", [&](json& index) { index["_class_name"] = pipeline; });
+    const io::Imported model = import();
+    EXPECT_EQ(model.sample.find("sampler")->find("type")->scalar, sampler);
+    EXPECT_EQ(model.sample.find("steps")->scalar, steps);
+  }
+  change("scheduler/scheduler_config.json", [](json& c) { c.erase("_class_name"); });
+  change("model_index.json", [](json& index) { index["_class_name"] = "DDPMPipeline"; });
+  EXPECT_EQ(import().sample.find("sampler")->find("type")->scalar, "ddpm") << "model_index.json says the class, too";
+}
+
+TEST_F(Directory, AFileOfAPartIsNoModel) {
+  words();
+  for (const std::string& stem : {unet, vae, text}) {
+    const std::string refused = error_of([&] { io::import_model(path(stem + ".safetensors")); });
+    EXPECT_TRUE(refused.ends_with("…; its names are those of a diffusers directory: import the folder that has its configuration"))
+        << refused;
+  }
+}
+
+// Whatever stands in a configuration, the file and the key are told, and nothing else goes wrong.
+TEST_F(Directory, ConfigurationsOfNoSense) {
+  words();
+  const std::vector<json> values{"x", -1, 0, 1e30, true, nullptr, json::array(), json::object(), json::array({-1, 0}), 1ull << 62};
+  size_t refused = 0, taken = 0;
+  for (const char* file : {"model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
+                           "scheduler/scheduler_config.json", "tokenizer/special_tokens_map.json"}) {
+    const std::string whole = read_text(path(file));
+    const json parsed = json::parse(whole);
+    for (const auto& [key, before] : parsed.items())
+      for (const json& value : values) {
+        change(file, [&](json& c) { c[key] = value; });
+        try {
+          fit(import());
+          ++taken;
+        } catch (const ConfigError&) {
+          ++refused;
+        } catch (const std::exception& e) {
+          ADD_FAILURE() << file << ": " << key << " = " << value << ": " << e.what();
+        }
+        folder.file(std::string("model/") + file, whole);
+      }
+    for (const char* broken : {"", "{", "[]", "null", "{\"_class_name\": }"}) {
+      folder.file(std::string("model/") + file, broken);
+      EXPECT_THROW(import(), ConfigError) << file << ": " << broken;
+    }
+    folder.file(std::string("model/") + file, whole);
+  }
+  EXPECT_GT(refused, 200u);
+  EXPECT_GT(taken, 100u) << "keys that nothing is read from, and values that are usual";
+}
+
+}  // namespace
+}  // namespace brume::test

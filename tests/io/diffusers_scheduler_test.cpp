@@ -1,0 +1,130 @@
+// The reading of scheduler_config.json beyond the runs that are recorded (parity/scheduler_import_test.cpp): every class builds with what
+// it knows, what Stable Diffusion's pipelines force, and what is refused.
+#include "io/import/diffusers_scheduler.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "support/parity.h"
+
+namespace brume::test {
+namespace {
+
+using nlohmann::json;
+
+io::DiffusersScheduler read(const json& values, bool stable_diffusion = false) {
+  return io::read_diffusers_scheduler(io::DiffusersConfig(values, "scheduler_config.json", "a scheduler of brume"), stable_diffusion);
+}
+
+SchedulerConfig built(const json& values) {
+  const io::DiffusersScheduler s = read(values);
+  return read_scheduler(fmt::format(
+      "noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: 10, guidance: [{}], start: {}, told_time: {}}}\n",
+      s.noise, s.parameterization, s.sampler, s.spacing, fmt::join(s.guidance, ", "), s.start, s.told_time));
+}
+
+std::string refusal(const json& values) {
+  return error_of([&] { read(values); });
+}
+
+const std::vector<std::string> classes{"DDPM",
+                                       "DDPMParallel",
+                                       "DDIM",
+                                       "DDIMParallel",
+                                       "PNDM",
+                                       "LMSDiscrete",
+                                       "EulerDiscrete",
+                                       "EulerAncestralDiscrete",
+                                       "HeunDiscrete",
+                                       "KDPM2Discrete",
+                                       "KDPM2AncestralDiscrete",
+                                       "DPMSolverSDE",
+                                       "DPMSolverMultistep",
+                                       "DPMSolverSinglestep",
+                                       "DEISMultistep",
+                                       "UniPCMultistep",
+                                       "SASolver",
+                                       "LCM",
+                                       "TCD"};
+
+// A file keeps the keys of the class that it was made from: whatever they say, each class builds, and its sigmas fall.
+TEST(DiffusersSchedulers, EveryClassWithTheKeysOfOthers) {
+  const std::vector<json> keys{{{"timestep_spacing", "leading"}, {"steps_offset", 1}},
+                               {{"timestep_spacing", "trailing"}, {"prediction_type", "v_prediction"}},
+                               {{"timestep_spacing", "linspace"}, {"prediction_type", "sample"}, {"beta_schedule", "squaredcos_cap_v2"}},
+                               {{"use_karras_sigmas", true}, {"beta_schedule", "scaled_linear"}, {"final_sigmas_type", "sigma_min"}},
+                               {{"use_exponential_sigmas", true}, {"beta_schedule", "sigmoid"}},
+                               {{"use_beta_sigmas", true}, {"timestep_spacing", "trailing"}},
+                               {{"use_lu_lambdas", true}, {"beta_schedule", "exp"}},
+                               {{"thresholding", true}, {"sample_max_value", 2.5}, {"clip_sample", true}, {"clip_sample_range", 3.0}},
+                               {{"solver_order", 3}, {"algorithm_type", "deis"}, {"solver_type", "logrho"}, {"lower_order_final", false}},
+                               {{"solver_order", 1}, {"algorithm_type", "dpmsolver"}, {"solver_type", "bh1"}, {"euler_at_final", true}},
+                               {{"rescale_betas_zero_snr", true}, {"timestep_spacing", "trailing"}, {"prediction_type", "v_prediction"}},
+                               {{"skip_prk_steps", true}, {"set_alpha_to_one", false}, {"lambda_min_clipped", "-inf"}},
+                               {{"trained_betas", {0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12, 0.13}},
+                                {"num_train_timesteps", 13},
+                                {"original_inference_steps", 13}},
+                               json::object()};
+  for (const std::string& name : classes)
+    for (json values : keys) {
+      values["_class_name"] = name + "Scheduler";
+      if (name == "SASolver") values.erase("algorithm_type");
+      SCOPED_TRACE(values.dump());
+      const SchedulerConfig config = built(values);
+      const std::vector<double> sigmas = config.sigmas();
+      ASSERT_EQ(sigmas.size(), 11u);
+      for (size_t i = 1; i < 10; ++i) EXPECT_LT(sigmas[i], sigmas[i - 1]);
+      EXPECT_LE(sigmas[10], sigmas[9]) << "some end where the last step begins";
+    }
+}
+
+TEST(DiffusersSchedulers, WhatStableDiffusionForces) {
+  const json pndm{{"_class_name", "PNDMScheduler"}, {"skip_prk_steps", true}};
+  EXPECT_EQ(read(pndm).spacing, "{type: leading, offset: 0, final: minimum}");
+  EXPECT_EQ(read(pndm, true).spacing, "{type: leading, offset: 1, final: minimum}");
+  const json ddim{{"_class_name", "DDIMScheduler"}};
+  EXPECT_EQ(read(ddim).guidance, std::vector<std::string>{"{type: clip, range: 1, keep_direction: true}"});
+  EXPECT_TRUE(read(ddim, true).guidance.empty());
+}
+
+TEST(DiffusersSchedulers, WhatIsRefused) {
+  const auto with = [](const char* name, const json& more) {
+    json values{{"_class_name", std::string(name) + "Scheduler"}};
+    values.update(more);
+    return values;
+  };
+  const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume can be had with ";
+  EXPECT_EQ(refusal(with("UniPCMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"lambda_min_clipped", -5.1}})),
+            begin + "lambda_min_clipped is -5.1" + part + "-Infinity only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"variance_type", "learned_range"}})),
+            begin + "variance_type is \"learned_range\"" + part + "null only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"algorithm_type", "dpm"}})),
+            begin + "algorithm_type is \"dpm\"" + part + "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++ only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"solver_type", "rk4"}})),
+            begin + "solver_type is \"rk4\"" + part + "midpoint and heun only");
+  EXPECT_EQ(refusal(with("EulerDiscrete", {{"timestep_spacing", "even"}})),
+            begin + "timestep_spacing is \"even\"" + part + "linspace, leading and trailing only");
+  EXPECT_EQ(refusal(with("EulerDiscrete", {{"interpolation_type", "log_linear"}})),
+            begin + "interpolation_type is \"log_linear\"" + part + "\"linear\" only");
+  EXPECT_EQ(refusal(with("EulerDiscrete", {{"use_karras_sigmas", true}, {"use_beta_sigmas", true}})),
+            begin + "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most");
+  EXPECT_EQ(refusal(with("EulerDiscrete", {{"final_sigmas_type", "zeros"}})),
+            begin + "final_sigmas_type is \"zeros\"" + part + "zero and sigma_min only");
+  EXPECT_EQ(refusal(with("SASolver", {{"algorithm_type", "noise_prediction"}})),
+            begin + "algorithm_type is \"noise_prediction\"" + part + "\"data_prediction\" only");
+  EXPECT_EQ(refusal(with("DDPM", {{"prediction_type", "flow"}})),
+            begin + "prediction_type is \"flow\"" + part + "epsilon, sample and v_prediction only");
+  EXPECT_EQ(refusal(with("DDPM", {{"variance_type", "learned"}})),
+            begin + "variance_type is \"learned\"" + part + "fixed_small, fixed_small_log, fixed_large and learned_range only");
+  EXPECT_EQ(refusal(with("DDPM", {{"beta_start", "small"}})), begin + "beta_start is \"small\", which is not what diffusers writes there");
+  EXPECT_EQ(refusal(with("DDPM", {{"num_train_timesteps", 1000.5}})),
+            begin + "num_train_timesteps is 1000.5, which is not what diffusers writes there");
+  EXPECT_TRUE(refusal(with("FlowMatchEulerDiscrete", json::object()))
+                  .starts_with(begin + "no scheduler of brume stands for _class_name "
+                                       "'FlowMatchEulerDiscreteScheduler'; those that are imported: "
+                                       "DDPMScheduler, "));
+}
+
+}  // namespace
+}  // namespace brume::test

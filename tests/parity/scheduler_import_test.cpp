@@ -1,0 +1,122 @@
+// The import of diffusers' schedulers (io/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json): from
+// what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
+// diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network is told.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "io/import/diffusers_scheduler.h"
+#include "support/parity_solvers.h"
+#include "support/refs.h"
+
+namespace brume::test {
+namespace {
+
+using nlohmann::json;
+
+const std::string file = "sched_traj.json";
+
+/// What the import has no class for, or no words.
+bool imported(const json& c) {
+  const std::string scheduler = c["scheduler"];
+  for (const char* other : {"FlowMatch", "CMStochastic", "EDM", "ScoreSdeVe", "DDIMInverse"})
+    if (scheduler.starts_with(other)) return false;
+  const json& config = c["config"];
+  return c["set_timesteps_kwargs"].empty() && !c["num_inference_steps"].is_null() && !config.value("use_flow_sigmas", false) &&
+         config.value("timestep_type", "discrete") == "discrete" && config.value("variance_type", "") != "learned";
+}
+
+std::vector<size_t> cases() {
+  std::vector<size_t> found;
+  if (!has_ref(file)) return found;
+  const json& all = ref_json(file)["cases"];
+  for (size_t i = 0; i < all.size(); ++i)
+    if (imported(all[i])) found.push_back(i);
+  return found;
+}
+
+/// The parts of a run, resolved: with every key of every plugin.
+struct Said {
+  std::string sampler, guidance, parameterization;
+  SchedulerConfig config;
+  explicit Said(const std::string& yaml) {
+    const Value all = read_config(builtins(), parse_yaml(yaml, "scheduler"), config), *sample = all.find("sample");
+    sampler = dump_yaml(*sample->find("sampler"));
+    guidance = dump_yaml(*sample->find("guidance"));
+    parameterization = dump_yaml(*all.find("parameterization"));
+  }
+};
+
+/// As `brume sample` of an imported directory runs it.
+Said said_by(const std::string& scheduler, json config, int64_t steps) {
+  config["_class_name"] = scheduler;
+  const io::DiffusersScheduler s = io::read_diffusers_scheduler(io::DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
+  return Said(
+      fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
+                  "told_time: {}\n",
+                  s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start, s.told_time));
+}
+
+/// The same, as the parity tests say it.
+Said shown(const json& c, int64_t steps) {
+  const std::string scheduler = c["scheduler"];
+  if (scheduler.starts_with("DDPM") || scheduler.starts_with("DDIM")) {
+    const DiffusersScheduler s({.scheduler = scheduler, .config = c["config_full"], .steps = steps});
+    EXPECT_EQ(s.unsupported(), "");
+    return Said(s.yaml());
+  }
+  SolverRequest request{.scheduler = scheduler, .config = c["config_full"], .steps = steps};
+  if (scheduler.starts_with("TCD")) request.step = {{"eta", 0}};
+  request.told = c["timesteps"].get<std::vector<double>>();
+  const DiffusersSolver s(request);
+  EXPECT_EQ(s.unsupported(), "");
+  return Said(s.yaml());
+}
+
+double told_time(const SampleOptions& sample, double t) {
+  return sample.told == ToldTime::nearest ? std::nearbyint(t) : sample.told == ToldTime::below ? std::floor(t + 1e-6) : t;
+}
+
+class SchedulerImport : public testing::TestWithParam<size_t> {};
+
+TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
+  const json& c = ref_json(file)["cases"][GetParam()];
+  const std::string scheduler = c["scheduler"];
+  const int64_t steps = c["num_inference_steps"];
+  const Said wanted = shown(c, steps);
+  for (const char* keys : {"config_full", "config"}) {
+    SCOPED_TRACE(c["id"].get<std::string>() + ", " + keys);
+    const Said got = said_by(scheduler, c[keys], steps);
+    EXPECT_EQ(got.sampler, wanted.sampler);
+    EXPECT_EQ(got.guidance, wanted.guidance);
+    EXPECT_EQ(got.parameterization, wanted.parameterization);
+    const std::vector<double> sigmas = got.config.sigmas(), others = wanted.config.sigmas();
+    ASSERT_EQ(sigmas.size(), others.size());
+    for (size_t i = 0; i < sigmas.size(); ++i) EXPECT_NEAR(sigmas[i], others[i], 1e-9 * others[i]) << "sigma " << i;
+
+    const NoiseSchedule& noise = *got.config.noise;
+    const auto times = c["timesteps"].get<std::vector<double>>();
+    // KDPM2 rounds the times of its curves, but not of the calls between them: brume's told_time knows one rule for all.
+    const double rounding = scheduler.starts_with("KDPM2") && c["config"].value("use_karras_sigmas", false) ? 0.5 : 0.02;
+    for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
+      const double t = told_time(got.config.sample, noise.time(sigmas[i]));
+      const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < rounding; });
+      EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();
+    }
+    bool sigma_frame = false;
+    for (const char* family : {"Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE"}) sigma_frame |= scheduler.starts_with(family);
+    const double from = sigmas.front();
+    const double spread =
+        (got.config.sample.start == StartStd::sigma ? from : noise.start_std(from)) * (sigma_frame ? 1 : noise.signal(from));
+    EXPECT_NEAR(spread, c["init_noise_sigma"].get<double>(), 1e-3 * spread);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, SchedulerImport, testing::ValuesIn(cases()),
+                         [](const auto& info) { return test_name(ref_json(file)["cases"][info.param]["id"]); });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SchedulerImport);
+
+}  // namespace
+}  // namespace brume::test
