@@ -156,7 +156,8 @@ TEST_F(CaptionedFolder, Errors) {
             start + "t.tsv:1: there is no column 'caption'; the columns are file, captoin; did you mean 'captoin'?");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "class_column: kind, "),
             start + "t.tsv:1: there is no column 'kind'; the columns are file, caption");
-  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [], "), start + "caption_columns: names no column");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [], "),
+            "x.yaml:1:43: dataset: caption_columns: names no column");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [caption, kin], "),
             start + "t.tsv:1: there is no column 'kin'; the columns are file, caption");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\ngone.png\ty\nb.png\tz\n"),

@@ -153,11 +153,12 @@ TEST_F(StableDiffusion, SaysWhatIsMissing) {
     if (t.name.starts_with("cond_stage_model.")) t.name = "text_encoder." + t.name;
   EXPECT_EQ(refusal(),
             "model.safetensors: its condition is encoded by nothing in this file (no 'cond_stage_model.'); brume has the text encoders of "
-            "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder)");
-  at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 9, 3, 3});
+            "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder) and classes (ClassEmbedder)");
+  at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 5, 3, 3});
   EXPECT_EQ(refusal(),
-            "model.safetensors: the U-Net takes 9 channels and latents have 4: models that see an image beside their input (inpainting, "
-            "depth, upscaling) are not imported");
+            "model.safetensors: the U-Net takes 5 channels and latents have 4: of models that see an image beside their input, those are "
+            "imported that inpaint as they are told in words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
+            "words are not");
 }
 
 }  // namespace
