@@ -12,6 +12,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "bench_architecture.h"
 #include "config/suggest.h"
@@ -197,14 +198,17 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   peak_memory(true);
   const auto start = Clock::now();
   int64_t calls = 0;
-  const OperatorTimer timer;
+  std::optional<OperatorTimer> timer;
+  if (profile) timer.emplace();
   nn::OpProfile operations;
   for (; since(start) < seconds; calls += options.steps) v.frozen->sample(request, options);
   const double time = since(start);
   v.call_times.push_back(1e3 * time / double(calls));
   v.sample_rates.push_back(double(batch) * double(calls) / time / double(config.sample.steps));
   v.result.sample_gflops = operations.flops() / time / 1e9;
-  v.result.sample_convolution = OperatorTimer::matching("onvolution") / time;
+  v.result.sample_convolution = 0;
+  for (const auto& [name, row] : operations.rows())
+    if (name.starts_with("conv2d")) v.result.sample_convolution += row.seconds / time;
   if (profile) print_profile(v.result.name + ": sampling", time);
   v.result.memory = std::max(v.result.memory, peak_memory());
 }
