@@ -12,6 +12,7 @@
 #include "diffusion/pipeline.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
+#include "nn/isa.h"
 #include "support/parity.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
@@ -98,7 +99,11 @@ TEST(TinyAutoencoderRules, ACheckpointHoldsBothStages) {
   read_config(builtins(), parse_yaml("{steps: 2}", "test.yaml"), sample);
   const Tensor images = opened.sample(request, options);
   EXPECT_EQ(images.sizes(), at::IntArrayRef({2, 3, 64, 64}));
-  EXPECT_TRUE(at::equal(images, trained.sample(request, options)));
+  const Tensor wanted = trained.sample(request, options);
+  if (nn::isa() == nn::Isa::reference)  // LibTorch goes by how weights lie in memory
+    EXPECT_LT((images - wanted).abs().max().item<float>(), 1e-5);
+  else
+    EXPECT_TRUE(at::equal(images, wanted));
 }
 
 }  // namespace
