@@ -8,6 +8,7 @@ function(brume_kernel_flags sources)
       set_source_files_properties("${source}" PROPERTIES
         COMPILE_OPTIONS "${common};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
     elseif(source MATCHES "_avx512bf16\\.cpp$")
+      # GCC 12 warns of its own headers.
       set_source_files_properties("${source}" PROPERTIES
         COMPILE_OPTIONS "${common};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mfma;-Wno-maybe-uninitialized;-mprefer-vector-width=512")
     elseif(source MATCHES "_generic\\.cpp$|numerics/adam\\.cpp$")

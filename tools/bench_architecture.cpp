@@ -20,11 +20,11 @@
 #include "core/autoencoder.h"
 #include "diffusion/compute.h"
 #include "embedded.h"
+#include "measuring.h"
 #include "nn/isa.h"
 #include "nn/op_profile.h"
 #include "nn/text_encoder.h"
 #include "numerics/adam.h"
-#include "peak_memory.h"
 
 namespace brume::tools {
 namespace {
@@ -89,17 +89,13 @@ struct Part {
   double per_call;                 ///< units a call
   std::function<void()> run;       ///< on the path that is in use
   std::function<void()> baseline;  ///< the same as LibTorch has it; set to nn::Isa::reference
+  bool trains = false;
 };
 
 struct Measured {
   std::vector<double> seconds;
   double peak_mib = 0;
   std::map<std::string, nn::OpProfile::Row> operations;
-  double median() const {
-    std::vector<double> sorted = seconds;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted.empty() ? 0 : sorted[sorted.size() / 2];
-  }
   double flops() const {
     double sum = 0;
     for (const auto& [_, row] : operations) sum += row.flops;
@@ -160,7 +156,10 @@ class Bench {
     Value root = parse_yaml(found->second, asked.name + ".yaml");
     asked.overrides.apply(root);
     read_config(registry, root, a_);
-    type_ = resolve_compute(a_.compute).dtype;
+    const Compute compute = resolve_compute(a_.compute);
+    if (!compute.device.is_cpu())
+      throw ConfigError(fmt::format("--device {}: architectures are measured on the CPU; bench a configuration", compute.device.str()));
+    type_ = compute.dtype;
     if (asked.batch > 0) a_.batch = asked.batch;
     add_network();
     if (a_.text) add_text_encoder();
@@ -188,9 +187,10 @@ class Bench {
                "ratio");
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Part& p = parts_[i];
-      const double own = brume_[i].median(), other = library_[i].median(), times = p.unit == "images/s" ? 3 : 1;
+      const double own = median(brume_[i].seconds), other = median(library_[i].seconds),
+                   passes = p.trains ? 3 : 1;  // the gradient computes twice what the forward pass does
       fmt::print("{:<28} {:>10.4f} {:>12} {:>9.0f} {:>9.0f}   {:>12.4f} {:>9.0f} {:>6.2f}x\n", p.name, own,
-                 fmt::format("{:.2f} {}", p.per_call / own, p.unit), times * brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
+                 fmt::format("{:.2f} {}", p.per_call / own, p.unit), passes * brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
                  library_[i].peak_mib, other / own);
     }
     for (size_t i = 0; asked_.profile && i < parts_.size(); ++i) print_operations(i);
@@ -203,9 +203,9 @@ class Bench {
       for (const auto& [name, row] : brume_[i].operations)
         operations[name] = {{"seconds", row.seconds}, {"flops", row.flops}, {"calls", row.calls}};
       out.push_back({{"part", parts_[i].name},
-                     {"seconds", brume_[i].median()},
+                     {"seconds", median(brume_[i].seconds)},
                      {"peak_mib", brume_[i].peak_mib},
-                     {"libtorch_seconds", library_[i].median()},
+                     {"libtorch_seconds", median(library_[i].seconds)},
                      {"operations", operations}});
     }
     std::ofstream(asked_.json) << out.dump(1) << "\n";
@@ -230,7 +230,7 @@ class Bench {
     for (const Weight& w : network->weights()) parameters_ += w.tensor.numel();
     freeze(network->weights(), type_);
     const auto inputs = std::make_shared<Inputs>(a_, a_.batch, type_);
-    add(fmt::format("network, batch {}", a_.batch), "images/s ", double(a_.batch), [network, inputs] {
+    add(fmt::format("network, batch {}", a_.batch), "images/s", double(a_.batch), [network, inputs] {
       const at::NoGradGuard no_grad;
       network->forward(inputs->x, inputs->c_noise, inputs->condition, nullptr);
     });
@@ -257,7 +257,7 @@ class Bench {
     const ImageShape z = autoencoder->latent(image);
     at::Generator random = at::detail::createCPUGenerator(3);
     const Tensor latent = at::randn({1, z.channels, z.height, z.width}, random, at::TensorOptions().dtype(at::kFloat));
-    add(fmt::format("decoder, {}x{}", image.height, image.width), "images/s ", 1, [autoencoder, latent] {
+    add(fmt::format("decoder, {}x{}", image.height, image.width), "images/s", 1, [autoencoder, latent] {
       const at::NoGradGuard no_grad;
       autoencoder->decode(latent);
     });
@@ -281,8 +281,8 @@ class Bench {
         adam->update(0, 1e-4, 0);
       };
     };
-    parts_.push_back(
-        {fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false), learner(at::kFloat, true)});
+    parts_.push_back({fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false),
+                      learner(at::kFloat, true), true});
   }
 
   void print_operations(size_t i) const {
@@ -293,7 +293,7 @@ class Bench {
     nn::OpProfile::Row rest;
     rest.seconds = total;
     for (const auto& [_, row] : rows) rest.seconds -= row.seconds;
-    rows.emplace_back(parts_[i].unit == "images/s" ? "(gradients, update, the rest)" : "(the rest)", rest);
+    rows.emplace_back(parts_[i].trains ? "(gradients, update, the rest)" : "(the rest)", rest);
     for (const auto& [name, row] : rows)
       fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s\n", name, row.seconds, 100 * row.seconds / total, row.calls,
                  row.flops / std::max(row.seconds, 1e-12) / 1e9);

@@ -19,9 +19,9 @@
 #include "config/yaml.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
+#include "measuring.h"
 #include "nn/isa.h"
 #include "nn/op_profile.h"
-#include "peak_memory.h"
 #include "program.h"
 #include "train/ema.h"
 #include "train/options.h"
@@ -213,12 +213,6 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   v.result.memory = std::max(v.result.memory, peak_memory());
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sample_batch, int64_t steps) {
   fmt::print("{:<14} {:>34}   {:>44} {:>10}\n", "", fmt::format("training, batch {}", batch),
              fmt::format("sampling, batch {}, {} steps", sample_batch, steps), "");
@@ -284,9 +278,13 @@ void add_bench(CLI::App& app, Program& program, int& code) {
       app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
   auto a = std::make_shared<Asked>();
   command->add_option("config", a->config, "a YAML file")->type_name("CONFIG");
-  command->add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
-      ->type_name("NAME");
-  command->add_option("--precisions", a->precisions, "what to measure")->delimiter(',')->capture_default_str();
+  CLI::Option* arch =
+      command->add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
+          ->type_name("NAME");
+  command->add_option("--precisions", a->precisions, "what to measure of a configuration")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->excludes(arch);
   command->add_option("--seconds", a->seconds, "of training a round and variant")->capture_default_str()->check(CLI::Range(0.1, 3600.0));
   command->add_option("--rounds", a->rounds, "of which the median is shown")
       ->capture_default_str()
@@ -295,7 +293,8 @@ void add_bench(CLI::App& app, Program& program, int& code) {
       ->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_option("--sample-batch", a->sample_batch, "images sampled at once")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(65536)));
+      ->check(CLI::Range(int64_t(1), int64_t(65536)))
+      ->excludes(arch);
   command->add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->overrides.add_to(*command);

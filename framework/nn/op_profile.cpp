@@ -8,7 +8,6 @@ thread_local bool timing = false;  // an operation that calls others is one
 
 OpProfile::OpProfile() : outer_(profile) { profile = this; }
 OpProfile::~OpProfile() { profile = outer_; }
-OpProfile* OpProfile::current() { return profile; }
 
 double OpProfile::flops() const {
   double sum = 0;

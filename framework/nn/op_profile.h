@@ -23,7 +23,6 @@ class OpProfile {
 
   const std::map<std::string, Row>& rows() const { return rows_; }
   double flops() const;
-  static OpProfile* current();
 
  private:
   friend class OpTimer;

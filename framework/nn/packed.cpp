@@ -78,11 +78,11 @@ struct PackedWeight::State {
     const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3)};
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
-    if (ready.size() >= shapes) ready.clear();
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
     auto description =
         onednn::convolution(nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), nhwc(out), stride, padding);
     const dnnl::memory weights = packed(description.weights_desc(), weight, x.scalar_type());
+    if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
   }
 };

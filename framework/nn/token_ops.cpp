@@ -34,13 +34,14 @@ const kernels::TokenKernel* token_kernel(const Tensor& x) {
   return x.scalar_type() == at::kFloat ? &all->float32 : x.scalar_type() == at::kBFloat16 ? &all->bfloat16 : nullptr;
 }
 
-/// call(first, count, place) for rows shared among threads; place(t, row) is where a row of a dense tensor is.
+/// call(first, count) for rows shared among threads.
 template <class F>
 void for_rows(const Tensor& x, const F& call) {
   const int64_t width = x.size(-1), rows = width > 0 ? x.numel() / width : 0;
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) { call(begin, end - begin); });
 }
+/// Where a row of a dense tensor is.
 char* row(const Tensor& t, int64_t index) { return static_cast<char*>(t.data_ptr()) + index * t.size(-1) * t.element_size(); }
 
 Tensor gated(const Tensor& x, const kernels::TokenKernel& kernel) {

@@ -189,13 +189,16 @@ void attention_avx512bf16(const AttentionHead& h) {
   for (int64_t i = 0; i < h.queries * m.wide; ++i) m.out[i] = 0;
   for (int64_t i = 0; i < h.queries; ++i) m.largest[i] = -INFINITY, m.total[i] = 0;
   const float scale = h.scale * 1.44269504f;
-  /// Of the seen keys, those that a query sees.
+  // Of the seen keys, those that a query sees; not by <algorithm>, whose templates would be compiled for this processor and shared.
   const auto limit_of = [&](int64_t query) {
     if (h.position < 0) return m.n;
     int64_t low = 0, high = m.n;  // the first that comes after it
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      (m.index[middle] <= h.position + query ? low : high) = m.index[middle] <= h.position + query ? middle + 1 : middle;
+      if (m.index[middle] <= h.position + query)
+        low = middle + 1;
+      else
+        high = middle;
     }
     return low;
   };

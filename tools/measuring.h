@@ -1,6 +1,9 @@
 #pragma once
+// What the benchmarks share.
+#include <algorithm>
 #include <fstream>
 #include <string>
+#include <vector>
 
 namespace brume::tools {
 
@@ -11,6 +14,13 @@ inline double peak_memory(bool reset = false) {
   for (std::string line; std::getline(status, line);)
     if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
   return 0;
+}
+
+/// 0 of nothing.
+inline double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 }  // namespace brume::tools
