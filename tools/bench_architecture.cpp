@@ -89,7 +89,6 @@ struct Part {
   double per_call;                 ///< units a call
   std::function<void()> run;       ///< on the path that is in use
   std::function<void()> baseline;  ///< the same as LibTorch has it; set to nn::Isa::reference
-  bool trains = false;
 };
 
 struct Measured {
@@ -187,10 +186,9 @@ class Bench {
                "ratio");
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Part& p = parts_[i];
-      const double own = median(brume_[i].seconds), other = median(library_[i].seconds),
-                   passes = p.trains ? 3 : 1;  // the gradient computes twice what the forward pass does
+      const double own = median(brume_[i].seconds), other = median(library_[i].seconds);
       fmt::print("{:<28} {:>10.4f} {:>12} {:>9.0f} {:>9.0f}   {:>12.4f} {:>9.0f} {:>6.2f}x\n", p.name, own,
-                 fmt::format("{:.2f} {}", p.per_call / own, p.unit), passes * brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
+                 fmt::format("{:.2f} {}", p.per_call / own, p.unit), brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
                  library_[i].peak_mib, other / own);
     }
     for (size_t i = 0; asked_.profile && i < parts_.size(); ++i) print_operations(i);
@@ -281,8 +279,8 @@ class Bench {
         adam->update(0, 1e-4, 0);
       };
     };
-    parts_.push_back({fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false),
-                      learner(at::kFloat, true), true});
+    parts_.push_back(
+        {fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false), learner(at::kFloat, true)});
   }
 
   void print_operations(size_t i) const {
@@ -293,7 +291,7 @@ class Bench {
     nn::OpProfile::Row rest;
     rest.seconds = total;
     for (const auto& [_, row] : rows) rest.seconds -= row.seconds;
-    rows.emplace_back(parts_[i].trains ? "(gradients, update, the rest)" : "(the rest)", rest);
+    rows.emplace_back("(the rest)", rest);
     for (const auto& [name, row] : rows)
       fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s\n", name, row.seconds, 100 * row.seconds / total, row.calls,
                  row.flops / std::max(row.seconds, 1e-12) / 1e9);

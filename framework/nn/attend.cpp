@@ -5,12 +5,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/_softmax_backward_data.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -21,6 +22,8 @@
 #include "nn/kernels/attention_kernel.h"
 #include "nn/op_profile.h"
 #include "nn/ops.h"
+#include "nn/products.h"
+#include "nn/softmax.h"
 
 namespace brume::nn {
 namespace {
@@ -40,21 +43,26 @@ Tensor empty_heads(const Tensor& like) {
 
 // ---- whole products: differentiable, any device
 
-/// True where a key is not seen: [B, 1, 1 or count, M] for queries [first, first + count); undefined where all are seen.
-Tensor unseen(const AttentionMask& mask, int64_t first, int64_t count, const Tensor& k) {
+/// [1, count, M], true where a key comes after a query of [first, first + count).
+Tensor not_yet(int64_t first, int64_t count, int64_t keys, const Tensor& like) {
+  const auto options = like.options().dtype(at::kLong);
+  return (at::arange(keys, options).unsqueeze(0) > at::arange(first, first + count, options).unsqueeze(1)).unsqueeze(0);
+}
+
+/// True where a key is not seen: [B or 1, 1, 1 or N, M]; undefined where all are seen.
+Tensor unseen(const AttentionMask& mask, const Tensor& q, const Tensor& k) {
   Tensor result;
   if (mask.keys.defined()) result = (mask.keys == 0).unsqueeze(1).unsqueeze(1);
   if (!mask.causal) return result;
-  const auto options = k.options().dtype(at::kLong);
-  const Tensor later = at::arange(k.size(2), options).unsqueeze(0) > at::arange(first, first + count, options).unsqueeze(1);
-  return result.defined() ? result.logical_or(later) : later.unsqueeze(0).unsqueeze(0);
+  const Tensor later = not_yet(0, q.size(2), k.size(2), k);
+  return result.defined() ? result.logical_or(later) : later.unsqueeze(0);
 }
 
 Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const auto flat = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}); };
   const int64_t b = q.size(0), heads = q.size(1), n = q.size(2), m = k.size(2);
   Tensor scores = at::bmm(flat(q * scale_of(q)), flat(k).transpose(1, 2));
-  if (const Tensor hidden = unseen(mask, 0, n, k); hidden.defined())
+  if (const Tensor hidden = unseen(mask, q, k); hidden.defined())
     scores = scores.to(wide_type(q)).view({b, heads, n, m}).masked_fill(hidden, never).view({b * heads, n, m});
   const Tensor weights = at::softmax(scores, -1, wide_type(q)).to(q.scalar_type());
   return at::bmm(weights, flat(v)).view({b, heads, n, v.size(3)});
@@ -112,51 +120,48 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
 
 // ---- blocks of queries
 
-/// Some queries of some heads of one image, with the keys that are not seen.
+/// [B, heads, N, d] as [B heads, N, d], dense.
+Tensor flat(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}).contiguous(); }
+
+/// Some queries of some heads, with the keys that are not seen.
 struct Block {
-  int64_t image, head, heads, first, count;
-  Tensor hidden;  ///< [1, 1 or count, M] or undefined
-  /// Those heads of t, [heads, M, d], in the type that is computed in.
-  Tensor all(const Tensor& t) const { return t[image].narrow(0, head, heads).to(wide_type(t)); }
-  Tensor rows(const Tensor& t) const { return t[image].narrow(0, head, heads).narrow(1, first, count); }
-  Tensor wide_rows(const Tensor& t) const { return rows(t).to(wide_type(t)); }
-  /// softmax(scale q k^T), [heads, count, M].
+  int64_t head, heads, first, count;
+  Tensor hidden;  ///< [1 or heads, 1 or count, M] or undefined
+  Tensor all(const Tensor& t) const { return t.narrow(0, head, heads); }
+  Tensor rows(const Tensor& t) const { return all(t).narrow(1, first, count); }
+  /// softmax(scale q k^T), [heads, count, M], in the type of q.
   Tensor weights(const Tensor& q, const Tensor& k, double scale) const {
-    Tensor scores = at::bmm(q * scale, k.transpose(1, 2));
+    const Tensor scores = products(rows(q), all(k).transpose(1, 2), wide_type(q), scale);
     if (hidden.defined()) scores.masked_fill_(hidden, never);
-    return at::softmax(scores, -1);
+    return softmax(scores, q.scalar_type());
   }
 };
 
-/// Calls begin(block) for each group of heads, step(block) for each block of queries of it, and end(block).
-template <class Begin, class Step, class End>
-void for_blocks(const Tensor& q, const Tensor& k, const AttentionMask& mask, const Begin& begin, const Step& step, const End& end) {
-  constexpr int64_t rows = 256, scores = int64_t(1) << 21;  // 8 MB of float32 at a time
-  const int64_t heads = q.size(1), queries = q.size(2), count = std::min(rows, queries);
-  const int64_t group = std::clamp<int64_t>(scores / std::max<int64_t>(1, count * k.size(2)), 1, heads);
-  for (int64_t image = 0; image < q.size(0); ++image) {
-    const AttentionMask own{mask.keys.defined() ? mask.keys.narrow(0, image, 1) : Tensor(), mask.causal};
-    for (int64_t head = 0; head < heads; head += group) {
-      Block block{image, head, std::min(group, heads - head), 0, 0, {}};
-      begin(block);
-      for (block.first = 0; block.first < queries; block.first += rows) {
-        block.count = std::min(rows, queries - block.first);
-        block.hidden = unseen(own, block.first, block.count, k);
-        if (block.hidden.defined()) block.hidden = block.hidden[0];
-        step(block);
+/// Calls step(block) for each block of queries of each group of heads, of which there are `heads` an image. q, k: flat.
+template <class Step>
+void for_blocks(const Tensor& q, const Tensor& k, int64_t heads, const AttentionMask& mask, const Step& step) {
+  constexpr int64_t scores = int64_t(1) << 20;  // 4 MB of float32 at a time
+  const int64_t queries = q.size(1), keys = k.size(1);
+  const int64_t count = std::clamp<int64_t>(scores / std::max<int64_t>(1, keys), 1, queries);
+  const int64_t group = std::clamp<int64_t>(scores / std::max<int64_t>(1, count * keys), 1, q.size(0));
+  const Tensor padding = mask.keys.defined() ? (mask.keys == 0).repeat_interleave(heads, 0).unsqueeze(1) : Tensor();
+  for (int64_t head = 0; head < q.size(0); head += group)
+    for (int64_t first = 0; first < queries; first += count) {
+      Block block{head, std::min(group, q.size(0) - head), first, std::min(count, queries - first), {}};
+      if (padding.defined()) block.hidden = block.all(padding);
+      if (mask.causal) {
+        const Tensor later = not_yet(block.first, block.count, keys, k);
+        block.hidden = block.hidden.defined() ? block.hidden.logical_or(later) : later;
       }
-      end(block);
+      step(block);
     }
-  }
 }
 
 Tensor by_blocks(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
-  const Tensor out = empty_heads(q);
-  Tensor keys, values;
-  for_blocks(
-      q, k, mask, [&](const Block& b) { keys = b.all(k), values = b.all(v); },
-      [&](const Block& b) { b.rows(out).copy_(at::bmm(b.weights(b.wide_rows(q), keys, scale_of(q)), values)); }, [](const Block&) {});
-  return out;
+  const Tensor q_ = flat(q), k_ = flat(k), v_ = flat(v), out = at::empty_like(q_);
+  for_blocks(q_, k_, q.size(1), mask,
+             [&](const Block& b) { b.rows(out).copy_(products(b.weights(q_, k_, scale_of(q)), b.all(v_), q.scalar_type())); });
+  return out.view(q.sizes());
 }
 
 struct BlockAttention final : torch::autograd::Function<BlockAttention> {
@@ -182,28 +187,20 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
  private:
   static void gradients(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask, const Tensor& d_out,
                         variable_list& result) {
+    const OpTimer timer("attention gradient", 5 * 2.0 * double(q.numel()) * double(k.size(2)));
     const double scale = scale_of(q);
-    const Tensor dq = empty_heads(q), dk = empty_heads(k), dv = empty_heads(v);
-    Tensor keys, values, d_keys, d_values;
-    for_blocks(
-        q, k, mask,
-        [&](const Block& b) {
-          keys = b.all(k), values = b.all(v);
-          d_keys = at::zeros(keys.sizes(), keys.options()), d_values = at::zeros(values.sizes(), values.options());
-        },
-        [&](const Block& b) {
-          const Tensor queries = b.wide_rows(q), d_rows = b.wide_rows(d_out), p = b.weights(queries, keys, scale);
-          d_values.baddbmm_(p.transpose(1, 2), d_rows);
-          Tensor ds = at::_softmax_backward_data(at::bmm(d_rows, values.transpose(1, 2)), p, -1, p.scalar_type());
-          if (b.hidden.defined()) ds.masked_fill_(b.hidden, 0);  // of queries that see no key
-          b.rows(dq).copy_(at::bmm(ds, keys) * scale);
-          d_keys.baddbmm_(ds.transpose(1, 2), queries, 1, scale);
-        },
-        [&](const Block& b) {
-          dk[b.image].narrow(0, b.head, b.heads).copy_(d_keys);
-          dv[b.image].narrow(0, b.head, b.heads).copy_(d_values);
-        });
-    result[0] = dq, result[1] = dk, result[2] = dv;
+    const at::ScalarType type = q.scalar_type(), wide = wide_type(q);
+    const Tensor q_ = flat(q), k_ = flat(k), v_ = flat(v), d = flat(d_out), dq = at::empty_like(q_);
+    const Tensor dk = at::zeros(k_.sizes(), k_.options().dtype(wide)), dv = at::zeros_like(dk);
+    for_blocks(q_, k_, q.size(1), mask, [&](const Block& b) {
+      const Tensor p = b.weights(q_, k_, scale);
+      b.all(dv).add_(products(p.transpose(1, 2), b.rows(d), wide));
+      const Tensor ds = softmax_gradient(p, products(b.rows(d), b.all(v_).transpose(1, 2), wide), scale);
+      if (b.hidden.defined()) ds.masked_fill_(b.hidden, 0);  // of queries that see no key
+      b.rows(dq).copy_(products(ds, b.all(k_), type));
+      b.all(dk).add_(products(ds.transpose(1, 2), b.rows(q_), wide));
+    });
+    result[0] = dq.view(q.sizes()), result[1] = dk.to(type).view(k.sizes()), result[2] = dv.to(type).view(v.sizes());
   }
 
   /// A gradient of the gradient is wanted: differentiates the definition instead.
@@ -221,10 +218,7 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
   }
 };
 
-/// Scores of a call from which blocks are taken: 16 MB of float32. Measured on two cores of an AMD EPYC with AVX-512, forward and
-/// backward in ms, whole / blocks. float32: 64 images of 4 heads, 64 x 64: 14 / 19; 16 of 4, 256 x 256: 87 / 80; 2 of 8,
-/// 512 x 512: 98 / 55; 64 of 4, 256 x 256: 433 / 192; 2 of 8, 1024 x 1024: 491 / 310. bfloat16: 4 / 17; 72 / 83; 70 / 52;
-/// 416 / 196; 639 / 290.
+/// Scores of a call from which blocks are taken where there are no kernels: 16 MB of float32.
 constexpr int64_t many_scores = int64_t(1) << 22;
 
 }  // namespace
@@ -232,8 +226,9 @@ constexpr int64_t many_scores = int64_t(1) << 22;
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const OpTimer timer("attention", 2.0 * double(q.numel()) * double(k.size(2)) * 2);
   if (!at::GradMode::is_enabled() && has_kernel(q)) return fused(q, k, v, mask);
+  const int64_t scores = q.size(0) * q.size(1) * q.size(2) * k.size(2);
   const bool baseline = isa() == Isa::reference && q.scalar_type() == at::kBFloat16 && !at::GradMode::is_enabled();
-  if (baseline || q.size(0) * q.size(1) * q.size(2) * k.size(2) < many_scores) return whole(q, k, v, mask);
+  if (baseline || (!has_kernel(q) && scores < many_scores)) return whole(q, k, v, mask);
   return BlockAttention::apply(q, k, v, mask.keys.defined() ? mask.keys : at::empty({0}, q.options()), mask.causal);
 }
 

@@ -104,6 +104,7 @@ class GroupNormSilu : public torch::autograd::Function<GroupNormSilu> {
       return result;
     }
     const fused::Call call(x, groups, gamma, beta, eps, silu, scale, shift);
+    const OpTimer timer("group_norm gradient");
     const fused::Gradients d = fused::backward(call, x, stats, channels_last(dy[0].to(x.scalar_type())), context->needs_input_grad(0));
     result[0] = d.x;
     result[1] = d.gamma.to(gamma.scalar_type());

@@ -1,6 +1,13 @@
 #pragma once
 // oneDNN's engine, and what differs between its versions 2 (Debian 12) and 3 (Debian 13).
+#include <ATen/ops/empty.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+#include <vector>
 
 #include "core/tensor.h"
 
@@ -24,6 +31,53 @@ inline dnnl::memory::data_type type(const Tensor& x) {
 
 inline dnnl::memory::desc line(const Tensor& x) { return {{x.numel()}, type(x), dnnl::memory::format_tag::x}; }
 
+/// Of images [B, C, H, W], channels last.
+inline dnnl::memory::desc nhwc(const Tensor& x) {
+  return {{x.size(0), x.size(1), x.size(2), x.size(3)}, type(x), dnnl::memory::format_tag::nhwc};
+}
+
+/// As it lies; dense.
+inline dnnl::memory::desc plain(const Tensor& x) {
+  return {{x.sizes().begin(), x.sizes().end()}, type(x), dnnl::memory::dims(x.strides().begin(), x.strides().end())};
+}
+
+inline dnnl::memory memory(const dnnl::memory::desc& d, const Tensor& of) { return {d, engine(), of.data_ptr()}; }
+
+/// What is worked out once for each shape that turns up.
+template <class T>
+class ByShape {
+ public:
+  template <class Make>
+  std::shared_ptr<const T> find(const std::vector<int64_t>& shape, const Make& make) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = known_.find(shape); found != known_.end()) return found->second;
+    auto made = std::make_shared<const T>(make());
+    constexpr size_t shapes = 512;
+    if (known_.size() >= shapes) known_.clear();
+    return known_[shape] = std::move(made);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::vector<int64_t>, std::shared_ptr<const T>> known_;
+};
+
+/// Memory that is freed with the tensor.
+inline Tensor bytes(const dnnl::memory::desc& d) { return at::empty({int64_t(d.get_size())}, at::kByte); }
+
+/// Runs a primitive of that description to its end, with memory to work in of this thread.
+template <class Description>
+void execute(const Description& description, const dnnl::primitive& primitive, std::unordered_map<int, dnnl::memory> arguments) {
+  thread_local Tensor work;  // grows to the largest that was asked for
+  const dnnl::memory::desc wanted = description.scratchpad_desc();
+  if (const size_t size = wanted.get_size(); size > 0) {
+    if (!work.defined() || size_t(work.numel()) < size) work = bytes(wanted);
+    arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(wanted, work));
+  }
+  primitive.execute(stream(), arguments);
+  stream().wait();
+}
+
 /// For inference, with memory to work in given by the caller. An empty `bias`: none.
 inline dnnl::convolution_forward::primitive_desc convolution(const dnnl::memory::desc& x, const dnnl::memory::desc& weight,
                                                              const dnnl::memory::desc& bias, const dnnl::memory::desc& out, int64_t stride,
@@ -37,6 +91,54 @@ inline dnnl::convolution_forward::primitive_desc convolution(const dnnl::memory:
   return {engine(), inference, direct, x, weight, bias, out, strides, pads, pads, attributes};
 #else
   return {{inference, direct, x, weight, bias, out, strides, pads, pads}, attributes, engine()};
+#endif
+}
+
+/// out = scale a b for each of G matrices; any order in memory.
+inline dnnl::matmul::primitive_desc products(const dnnl::memory::desc& a, const dnnl::memory::desc& b, const dnnl::memory::desc& out,
+                                             float scale) {
+  dnnl::post_ops after;
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+#if DNNL_VERSION_MAJOR >= 3
+  if (scale != 1) after.append_eltwise(dnnl::algorithm::eltwise_linear, scale, 0);
+  attributes.set_post_ops(after);
+  return {engine(), a, b, out, attributes};
+#else
+  if (scale != 1) after.append_eltwise(1, dnnl::algorithm::eltwise_linear, scale, 0);
+  attributes.set_post_ops(after);
+  return {{a, b, out}, attributes, engine()};
+#endif
+}
+
+/// A convolution that learns, and its gradients: by x, and by weight and bias. Channels last; `weight` in the order that each likes best.
+struct LearningConvolution {
+  dnnl::convolution_forward::primitive_desc forward;
+  dnnl::convolution_backward_data::primitive_desc by_x;
+  dnnl::convolution_backward_weights::primitive_desc by_weight;
+};
+
+/// `gradient`, `bias`: of the weight and of the bias, in float32. An empty `bias`: none.
+inline LearningConvolution learning_convolution(const dnnl::memory::desc& x, const dnnl::memory::desc& weight,
+                                                const dnnl::memory::desc& gradient, const dnnl::memory::desc& bias,
+                                                const dnnl::memory::desc& out, int64_t stride, int64_t padding) {
+  const dnnl::memory::dims strides{stride, stride}, pads{padding, padding};
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  constexpr auto training = dnnl::prop_kind::forward_training;
+  constexpr auto direct = dnnl::algorithm::convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::convolution_forward::primitive_desc forward(engine(), training, direct, x, weight, bias, out, strides, pads, pads,
+                                                          attributes);
+  return {forward,
+          {engine(), direct, x, weight, out, strides, pads, pads, forward, attributes},
+          {engine(), direct, x, gradient, bias, out, strides, pads, pads, forward, attributes}};
+#else
+  const dnnl::convolution_forward::primitive_desc forward({training, direct, x, weight, bias, out, strides, pads, pads}, attributes,
+                                                          engine());
+  return {forward,
+          {{direct, x, weight, out, strides, pads, pads}, attributes, engine(), forward},
+          {{direct, x, gradient, bias, out, strides, pads, pads}, attributes, engine(), forward}};
 #endif
 }
 

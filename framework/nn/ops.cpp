@@ -1,6 +1,5 @@
 #include "nn/ops.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -14,7 +13,6 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mkldnn_convolution.h>
 #include <ATen/ops/neg.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
@@ -27,6 +25,7 @@
 #include <cstring>
 
 #include "nn/isa.h"
+#include "nn/learning_conv.h"
 #include "nn/op_profile.h"
 #include "nn/packed.h"
 
@@ -91,17 +90,18 @@ Tensor concat(const Tensor& a, const Tensor& b) {
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed) {
-  Tensor w = weight.dim() == 3 ? weight.unsqueeze(-1) : weight;
-  const Tensor b = bias.defined() ? bias.to(x.scalar_type()) : bias;
+  const Tensor w = weight.dim() == 3 ? weight.unsqueeze(-1) : weight;
   const auto out = [&](int64_t n, int64_t k) { return double((n + 2 * padding - k) / stride + 1); };
   const OpTimer timer(w.size(2) * w.size(3) == 1 ? "conv2d 1x1" : "conv2d",
                       2.0 * double(x.size(0)) * double(w.numel()) * out(x.size(2), w.size(2)) * out(x.size(3), w.size(3)));
-  if (packed && onednn(x) && !at::GradMode::is_enabled() && !weight.requires_grad())
-    return packed->conv2d(x.contiguous(at::MemoryFormat::ChannelsLast), w, b, stride, padding);
-  w = w.to(x.scalar_type());
-  const std::vector<int64_t> s{stride, stride}, p{padding, padding}, d{1, 1};
-  if (onednn(x)) return at::mkldnn_convolution(x.contiguous(at::MemoryFormat::ChannelsLast), w, b, p, s, d, 1);
-  return at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, w, b, s, p, d, false, {0, 0}, 1);
+  const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
+  if (onednn(x)) {
+    const Tensor image = x.contiguous(at::MemoryFormat::ChannelsLast);
+    if (packed && !at::GradMode::is_enabled() && !weight.requires_grad()) return packed->conv2d(image, w, cast(bias), stride, padding);
+    return learning_conv2d(image, w, bias, stride, padding);
+  }
+  return at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(w), cast(bias), {stride, stride},
+                         {padding, padding}, {1, 1}, false, {0, 0}, 1);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed) {
@@ -146,12 +146,6 @@ Tensor upsample(const Tensor& x) {
 Tensor downsample(const Tensor& x) {
   const OpTimer timer("downsample");
   return at::avg_pool2d(x, {2, 2}, {2, 2});
-}
-
-Tensor dropout(const Tensor& x, double p, at::Generator* random) {
-  if (!random || p == 0) return x;
-  const Tensor keep = at::empty_like(x).bernoulli_(1 - p, *random);
-  return x * keep * (1 / (1 - p));
 }
 
 }  // namespace brume::nn

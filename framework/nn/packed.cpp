@@ -22,17 +22,6 @@ struct Ready {
   dnnl::memory weights;
 };
 
-/// Memory that primitives work in, of this thread; it grows to the largest that was asked for.
-void* scratch(size_t bytes) {
-  thread_local Tensor memory;
-  if (!memory.defined() || size_t(memory.numel()) < bytes) memory = at::empty({int64_t(bytes)}, at::kByte);
-  return memory.data_ptr();
-}
-
-dnnl::memory::desc nhwc(const Tensor& x) {
-  return {{x.size(0), x.size(1), x.size(2), x.size(3)}, onednn::type(x), dnnl::memory::format_tag::nhwc};
-}
-
 }  // namespace
 
 bool packing(at::ScalarType type) {
@@ -62,10 +51,8 @@ struct PackedWeight::State {
   dnnl::memory packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
     for (const auto& [_, other] : ready)
       if (other->description.weights_desc() == wanted) return other->weights;
-    const Tensor cast = weight.to(type), plain = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
-    const dnnl::memory::desc lies({plain.sizes().begin(), plain.sizes().end()}, onednn::type(plain),
-                                  dnnl::memory::dims(plain.strides().begin(), plain.strides().end()));
-    dnnl::memory from(lies, onednn::engine(), plain.data_ptr()), to(wanted, onednn::engine());
+    const Tensor cast = weight.to(type), dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
+    dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to(wanted, onednn::engine());
     dnnl::reorder(from, to).execute(onednn::stream(), from, to);
     onednn::stream().wait();
     return to;
@@ -79,8 +66,8 @@ struct PackedWeight::State {
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
-    auto description =
-        onednn::convolution(nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), nhwc(out), stride, padding);
+    auto description = onednn::convolution(onednn::nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(),
+                                           onednn::nhwc(out), stride, padding);
     const dnnl::memory weights = packed(description.weights_desc(), weight, x.scalar_type());
     if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
@@ -94,15 +81,12 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
   const auto out_of = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
   const Tensor out = at::empty({x.size(0), weight.size(0), out_of(2), out_of(3)}, x.options(), at::MemoryFormat::ChannelsLast);
   const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding);
-  const auto memory = [](const dnnl::memory::desc& d, void* data) { return dnnl::memory(d, onednn::engine(), data); };
-  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(ready->description.src_desc(), x.data_ptr())},
+  const auto& d = ready->description;
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, onednn::memory(d.src_desc(), x)},
                                                   {DNNL_ARG_WEIGHTS, ready->weights},
-                                                  {DNNL_ARG_DST, memory(ready->description.dst_desc(), out.data_ptr())}};
-  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, memory(ready->description.bias_desc(), bias.data_ptr()));
-  const dnnl::memory::desc work = ready->description.scratchpad_desc();
-  if (work.get_size() > 0) arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(work, scratch(work.get_size())));
-  ready->primitive.execute(onednn::stream(), arguments);
-  onednn::stream().wait();
+                                                  {DNNL_ARG_DST, onednn::memory(d.dst_desc(), out)}};
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), bias));
+  onednn::execute(d, ready->primitive, std::move(arguments));
   return out;
 }
 

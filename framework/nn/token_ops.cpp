@@ -1,13 +1,18 @@
-// nn::layer_norm and nn::geglu: kernels on the CPU, LibTorch's operations elsewhere and for gradients of gradients.
+// nn::layer_norm, geglu, softmax and dropout: kernels on the CPU, LibTorch's operations elsewhere and for gradients of gradients.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_softmax_backward_data.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -16,6 +21,7 @@
 #include "nn/kernels/token_kernel.h"
 #include "nn/op_profile.h"
 #include "nn/ops.h"
+#include "nn/softmax.h"
 
 namespace brume::nn {
 namespace {
@@ -23,16 +29,17 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// The kernels for x; null where there are none.
-const kernels::TokenKernel* token_kernel(const Tensor& x) {
-  if (isa() == Isa::reference || !x.device().is_cpu()) return nullptr;
+/// The kernels for a type on a device; null where there are none.
+const kernels::TokenKernel* token_kernel(at::ScalarType type, const at::Device& device) {
+  if (isa() == Isa::reference || !device.is_cpu()) return nullptr;
   const kernels::TokenKernels* all = &kernels::tokens_generic();
 #if defined(__x86_64__)
   if (isa() == Isa::avx2) all = &kernels::tokens_avx2();
   if (isa() >= Isa::avx512) all = &kernels::tokens_avx512();
 #endif
-  return x.scalar_type() == at::kFloat ? &all->float32 : x.scalar_type() == at::kBFloat16 ? &all->bfloat16 : nullptr;
+  return type == at::kFloat ? &all->float32 : type == at::kBFloat16 ? &all->bfloat16 : nullptr;
 }
+const kernels::TokenKernel* token_kernel(const Tensor& x) { return token_kernel(x.scalar_type(), x.device()); }
 
 /// call(first, count) for rows shared among threads.
 template <class F>
@@ -64,6 +71,7 @@ struct Geglu final : torch::autograd::Function<Geglu> {
     return gated(x, *token_kernel(x));
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const OpTimer timer("geglu gradient");
     const Tensor x = context->get_saved_variables()[0], dy = grads[0].contiguous();
     const kernels::TokenKernel* kernel = token_kernel(x);
     if (at::GradMode::is_enabled() || !kernel) {  // a gradient of the gradient is wanted: by way of x
@@ -104,6 +112,71 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
                        static_cast<const float*>(b_.data_ptr()), float(eps));
   });
   return y;
+}
+
+Tensor softmax(const Tensor& scores, at::ScalarType type) {
+  const kernels::TokenKernel* kernel = token_kernel(type, scores.device());
+  if (!kernel || scores.scalar_type() != at::kFloat) return at::softmax(scores, -1).to(type);
+  const Tensor p = at::empty(scores.sizes(), scores.options().dtype(type));
+  for_rows(scores, [&](int64_t first, int64_t count) {
+    kernel->softmax(reinterpret_cast<const float*>(row(scores, first)), row(p, first), count, scores.size(-1));
+  });
+  return p;
+}
+
+Tensor softmax_gradient(const Tensor& p, const Tensor& dp, double scale) {
+  const kernels::TokenKernel* kernel = token_kernel(p);
+  if (!kernel || dp.scalar_type() != at::kFloat)
+    return at::_softmax_backward_data(dp, p.to(dp.scalar_type()), -1, dp.scalar_type()).mul_(scale).to(p.scalar_type());
+  const Tensor ds = at::empty_like(p);
+  for_rows(p, [&](int64_t first, int64_t count) {
+    kernel->softmax_gradient(row(p, first), reinterpret_cast<const float*>(row(dp, first)), row(ds, first), count, p.size(-1),
+                             float(scale));
+  });
+  return ds;
+}
+
+namespace {
+
+/// Of x, which is dense; by the places in its memory.
+Tensor dropped(const Tensor& x, double p, int64_t seed, const kernels::TokenKernel& kernel) {
+  const Tensor y = at::empty_like(x);
+  at::parallel_for(0, x.numel(), 16384, [&](int64_t begin, int64_t end) {
+    kernel.dropout(x.data_ptr(), y.data_ptr(), begin, end - begin, float(p), uint64_t(seed));
+  });
+  return y;
+}
+
+/// What is kept is told again by the seed in the backward pass.
+struct Dropout final : torch::autograd::Function<Dropout> {
+  static Tensor forward(AutogradContext* context, const Tensor& x, double p, int64_t seed) {
+    context->saved_data["p"] = p;
+    context->saved_data["seed"] = seed;
+    context->saved_data["strides"] = x.strides();
+    return dropped(x, p, seed, *token_kernel(x));
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const OpTimer timer("dropout");
+    Tensor d = grads[0];
+    const std::vector<int64_t> strides = context->saved_data["strides"].toIntVector();
+    if (d.strides() != at::IntArrayRef(strides)) d = at::empty_strided(d.sizes(), strides, d.options()).copy_(d);
+    return {Dropout::apply(d, context->saved_data["p"].toDouble(), context->saved_data["seed"].toInt()), {}, {}};
+  }
+};
+
+}  // namespace
+
+Tensor dropout(const Tensor& x, double p, at::Generator* random) {
+  if (!random || p == 0) return x;
+  const OpTimer timer("dropout");
+  if (isa() == Isa::reference) return x * at::empty_like(x).bernoulli_(1 - p, *random) * (1 / (1 - p));
+  const auto seed = int64_t(at::check_generator<at::CPUGeneratorImpl>(*random)->random64());
+  const Tensor dense = x.is_non_overlapping_and_dense() ? x : x.contiguous();
+  if (token_kernel(x)) return Dropout::apply(dense, p, seed);
+  const Tensor ones = at::ones({}, at::kFloat).expand(x.sizes());  // on other devices, and in float64: the same places
+  const Tensor kept =
+      dropped(at::empty_strided(x.sizes(), dense.strides(), at::kFloat).copy_(ones), p, seed, kernels::tokens_generic().float32);
+  return x * kept.to(x.options());
 }
 
 }  // namespace brume::nn

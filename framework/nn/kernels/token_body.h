@@ -62,5 +62,57 @@ void geglu_gradient(const void* from, const void* gradient, void* to, int64_t ro
   }
 }
 
-inline constexpr TokenKernels all{{layer_norm<float>, geglu<float>, geglu_gradient<float>},
-                                  {layer_norm<uint16_t>, geglu<uint16_t>, geglu_gradient<uint16_t>}};
+template <class T>
+void softmax(const float* from, void* to, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* s = from + r * width;
+    T* p = static_cast<T*>(to) + r * width;
+    float parts[16], most = s[0];
+    for (float& part : parts) part = most;
+    for (int64_t i = 0; i + 16 <= width; i += 16)
+      for (int64_t l = 0; l < 16; ++l) parts[l] = s[i + l] > parts[l] ? s[i + l] : parts[l];
+    for (int64_t i = width / 16 * 16; i < width; ++i) most = s[i] > most ? s[i] : most;
+    for (const float part : parts) most = part > most ? part : most;
+    const auto weight = [=](float x) { return x - most < -87.0f ? 0.0f : exp_nonpositive(x - most); };
+    const float inverse = 1 / sum(s, width, weight);
+    for (int64_t i = 0; i < width; ++i) p[i] = store<T>(weight(s[i]) * inverse);
+  }
+}
+
+template <class T>
+void softmax_gradient(const void* weights, const float* gradient, void* to, int64_t rows, int64_t width, float scale) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* p = static_cast<const T*>(weights) + r * width;
+    const float* dp = gradient + r * width;
+    T* ds = static_cast<T*>(to) + r * width;
+    float parts[16] = {}, mean = 0;
+    for (int64_t i = 0; i + 16 <= width; i += 16)
+      for (int64_t l = 0; l < 16; ++l) parts[l] += load<T>(p[i + l]) * dp[i + l];
+    for (int64_t i = width / 16 * 16; i < width; ++i) mean += load<T>(p[i]) * dp[i];
+    for (const float part : parts) mean += part;
+    for (int64_t i = 0; i < width; ++i) ds[i] = store<T>(scale * load<T>(p[i]) * (dp[i] - mean));
+  }
+}
+
+/// 32 bits that look random, of a place (Murmur3's last step, Appleby 2008).
+inline uint32_t mixed(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+
+template <class T>
+void dropout(const void* from, void* to, int64_t first, int64_t count, float p, uint64_t seed) {
+  const T* x = static_cast<const T*>(from) + first;
+  T* y = static_cast<T*>(to) + first;
+  const auto drops = int32_t(p * float(1 << 24));
+  const float gain = 1 / (1 - p);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = mixed(mixed(uint32_t(first + i) ^ uint32_t(seed)) + uint32_t(seed >> 32));
+    y[i] = store<T>(int32_t(bits >> 8) < drops ? 0.0f : load<T>(x[i]) * gain);
+  }
+}
+
+template <class T>
+constexpr TokenKernel of_type{layer_norm<T>, geglu<T>, geglu_gradient<T>, softmax<T>, softmax_gradient<T>, dropout<T>};
+inline constexpr TokenKernels all{of_type<float>, of_type<uint16_t>};

@@ -1,5 +1,5 @@
 #pragma once
-// What a transformer does to each token by itself, over dense rows; one table of functions per instruction set. No torch: the files that
+// What is done to each row, or each value, by itself, over dense rows; one table of functions per instruction set. No torch: the files that
 // include this are compiled for their own.
 #include <cstdint>
 
@@ -15,6 +15,15 @@ struct TokenKernel {
 
   /// dx = [dy gelu(g), dy a (Phi(g) + g phi(g))].
   void (*geglu_gradient)(const void* x, const void* dy, void* dx, int64_t rows, int64_t half);
+
+  /// p = softmax(s) over the `width` float32 scores of each row.
+  void (*softmax)(const float* s, void* p, int64_t rows, int64_t width);
+
+  /// ds = scale p (dp - sum p dp), dp in float32.
+  void (*softmax_gradient)(const void* p, const float* dp, void* ds, int64_t rows, int64_t width, float scale);
+
+  /// y = x / (1 - p) for the share 1 - p of `count` values from place `first` on, else 0: places and seed alone decide which.
+  void (*dropout)(const void* x, void* y, int64_t first, int64_t count, float p, uint64_t seed);
 };
 
 struct TokenKernels {

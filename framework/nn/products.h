@@ -1,0 +1,10 @@
+#pragma once
+#include "core/tensor.h"
+
+namespace brume::nn {
+
+/// scale a b for each of G matrices, summed in float32 (float64: in that). a: [G, M, K], b: [G, K, N], of one type, in any order in
+/// memory. Returns [G, M, N] in `type`.
+Tensor products(const Tensor& a, const Tensor& b, at::ScalarType type, double scale = 1);
+
+}  // namespace brume::nn
