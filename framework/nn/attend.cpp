@@ -76,7 +76,8 @@ bool has_kernel(const Tensor& q) {
 
 void attend(const kernels::AttentionHead& head, bool bf16) {
 #if defined(__x86_64__)
-  if (bf16 && isa() >= Isa::avx512_bf16) return kernels::attention_avx512bf16(head);
+  if (bf16 && isa() == Isa::amx) return kernels::attention_amx(head);
+  if (bf16 && isa() == Isa::avx512_bf16) return kernels::attention_avx512bf16(head);
   if (isa() >= Isa::avx512) return kernels::attention_avx512(head, bf16);
   if (isa() == Isa::avx2) return kernels::attention_avx2(head, bf16);
 #endif

@@ -45,6 +45,7 @@ inline const GroupNormKernel& kernel_for(at::ScalarType dtype) {
 #if defined(__x86_64__)
   switch (isa()) {
     case Isa::avx512_bf16:
+    case Isa::amx:
     case Isa::avx512: return pick(kernels::group_norm_avx512());
     case Isa::avx2: return pick(kernels::group_norm_avx2());
     case Isa::generic:

@@ -1,5 +1,13 @@
 #include "nn/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -7,9 +15,27 @@
 namespace brume::nn {
 namespace {
 
-constexpr Isa all[] = {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+constexpr Isa all[] = {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 constexpr int undecided = -1;
 std::atomic<int> in_use{undecided};
+
+#if defined(__x86_64__)
+/// Whether the processor has AMX-BF16 and the kernel lets this process use it, which it wants to be asked, once (Linux, x86/xstate).
+bool tiles_allowed() {
+  static const bool allowed = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned bf16 = 1u << 22, tiles = 1u << 24;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bf16) || !(d & tiles)) return false;
+#if defined(__linux__)
+    constexpr long request = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+    return false;
+#endif
+  }();
+  return allowed;
+}
+#endif
 
 Isa best() {
   Isa result = Isa::generic;
@@ -50,6 +76,7 @@ const char* isa_name(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512_bf16: return "avx512_bf16";
+    case Isa::amx: return "amx";
   }
   return "unknown";
 }
@@ -58,7 +85,7 @@ Isa parse_isa(const std::string& name) {
   for (Isa isa : all) {
     if (name == isa_name(isa)) return isa;
   }
-  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: reference, generic, avx2, avx512, avx512_bf16");
+  throw std::invalid_argument("unknown instruction set '" + name + "'; allowed: reference, generic, avx2, avx512, avx512_bf16, amx");
 }
 
 bool isa_supported(Isa isa) {
@@ -71,6 +98,7 @@ bool isa_supported(Isa isa) {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512dq");
     case Isa::avx512_bf16: return isa_supported(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
+    case Isa::amx: return isa_supported(Isa::avx512_bf16) && tiles_allowed();
   }
   return false;
 #else

@@ -1,16 +1,16 @@
 #pragma once
 // The instruction set used by brume's own CPU kernels, chosen at run time.
 //
-// The best set of this processor is taken unless the environment variable BRUME_ISA (reference, generic, avx2, avx512 or avx512_bf16) names
-// another one. Results of different sets agree to rounding, not bit for bit. `reference` is LibTorch's own operations on
-// contiguous memory: what a network written with torch::nn modules computes, the baseline of `brume bench`.
+// The best set of this processor is taken unless the environment variable BRUME_ISA (reference, generic, avx2, avx512,
+// avx512_bf16 or amx) names another one. Results of different sets agree to rounding, not bit for bit. `reference` is LibTorch's own
+// operations on contiguous memory: what a network written with torch::nn modules computes, the baseline of `brume bench`.
 
 #include <string>
 
 namespace brume::nn {
 
 /// Each has what those before it have.
-enum class Isa { reference, generic, avx2, avx512, avx512_bf16 };
+enum class Isa { reference, generic, avx2, avx512, avx512_bf16, amx };
 
 const char* isa_name(Isa isa);
 

@@ -86,7 +86,7 @@ std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& leaves
 
 std::vector<Isa> available() {
   std::vector<Isa> result;
-  for (const Isa isa : {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+  for (const Isa isa : {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx})
     if (nn::isa_supported(isa)) result.push_back(isa);
   return result;
 }

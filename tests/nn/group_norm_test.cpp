@@ -103,7 +103,7 @@ double error(const at::Tensor& value, const at::Tensor& exact, double floor = 0)
 
 std::vector<Isa> available() {
   std::vector<Isa> result;
-  for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+  for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
     if (brume::nn::isa_supported(isa)) result.push_back(isa);
   }
   return result;
@@ -466,12 +466,12 @@ TEST_F(GroupNorm, NamesBothShapesOfAMismatch) {
 }
 
 TEST_F(GroupNorm, InstructionSetsAreNamed) {
-  for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) EXPECT_EQ(brume::nn::parse_isa(isa_name(isa)), isa);
+  for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) EXPECT_EQ(brume::nn::parse_isa(isa_name(isa)), isa);
   try {
     brume::nn::parse_isa("avx1024");
     FAIL();
   } catch (const std::invalid_argument& mistake) {
-    EXPECT_STREQ(mistake.what(), "unknown instruction set 'avx1024'; allowed: reference, generic, avx2, avx512, avx512_bf16");
+    EXPECT_STREQ(mistake.what(), "unknown instruction set 'avx1024'; allowed: reference, generic, avx2, avx512, avx512_bf16, amx");
   }
   EXPECT_TRUE(brume::nn::isa_supported(Isa::generic));
 }

@@ -104,7 +104,7 @@ TEST_P(TokenOps, ARowDependsOnItselfAlone) {
 
 INSTANTIATE_TEST_SUITE_P(
     EveryIsa, TokenOps,
-    testing::Combine(testing::Values(nn::Isa::reference, nn::Isa::generic, nn::Isa::avx2, nn::Isa::avx512, nn::Isa::avx512_bf16),
+    testing::Combine(testing::Values(nn::Isa::reference, nn::Isa::generic, nn::Isa::avx2, nn::Isa::avx512, nn::Isa::avx512_bf16, nn::Isa::amx),
                      testing::Values(at::kFloat, at::kBFloat16)),
     [](const auto& info) { return std::string(nn::isa_name(std::get<0>(info.param))) + "_" + at::toString(std::get<1>(info.param)); });
 

@@ -28,9 +28,9 @@ inline constexpr int64_t attention_queries = 256;
 /// Enough for each of the kernels.
 inline int64_t attention_scratch(int64_t keys, int64_t width) {
   const int64_t row = (keys + 15) / 16 * 16, wide = (width + 31) / 32 * 32;
-  const int64_t whole = row * width + keys * wide + 8 * (row + width + wide);            // of plain loops, all keys at once
-  const int64_t chunks = attention_queries * (2 * wide + 10) + 256 * (2 * wide) + keys;  // of pairs, 256 keys at a time
-  return (whole > chunks ? whole : chunks) + 64;
+  const int64_t whole = row * width + keys * wide + 8 * (row + width + wide);             // of plain loops, all keys at once
+  const int64_t chunks = attention_queries * (2 * wide + 32) + 512 * (wide + 32) + keys;  // of pairs and tiles, 256 keys at a time
+  return (whole > chunks ? whole : chunks) + 256;
 }
 
 /// Float32 sums; the result depends on the head alone. `bf16`: the elements are bfloat16, else float.
@@ -39,5 +39,6 @@ void attention_avx2(const AttentionHead& head, bool bf16);
 void attention_avx512(const AttentionHead& head, bool bf16);
 /// Of bfloat16 alone; weights are rounded to it before they are multiplied with values.
 void attention_avx512bf16(const AttentionHead& head);
+void attention_amx(const AttentionHead& head);
 
 }  // namespace brume::nn::kernels

@@ -1,0 +1,9 @@
+#pragma once
+#include "nn/kernels/attention_kernel.h"
+
+namespace brume::test {
+
+/// attention_tiles.h on tiles that are arrays, for processors that have no AMX but AVX512-BF16. False where it refuses.
+bool attention_on_emulated_tiles(const nn::kernels::AttentionHead& head);
+
+}  // namespace brume::test
