@@ -22,6 +22,7 @@
 #include "embedded.h"
 #include "measuring.h"
 #include "nn/isa.h"
+#include "nn/memory.h"
 #include "nn/op_profile.h"
 #include "nn/text_encoder.h"
 #include "numerics/adam.h"
@@ -105,7 +106,8 @@ struct Measured {
 /// Adds to `m` what calls take for so long, after one that makes what is made once.
 void measure(const std::function<void()>& call, nn::Isa isa, double seconds, Measured& m) {
   nn::set_isa(isa);
-  if (m.seconds.empty()) call();
+  const nn::KeepMemory keep;
+  call();
   peak_memory(true);
   const auto start = Clock::now();
   do {

@@ -21,6 +21,7 @@
 #include "diffusion/pipeline.h"
 #include "measuring.h"
 #include "nn/isa.h"
+#include "nn/memory.h"
 #include "nn/op_profile.h"
 #include "program.h"
 #include "train/ema.h"
@@ -162,9 +163,17 @@ void train_step(const Config& config, Variant& v, const Tensor& images, const st
   v.ema->update(v.step++);
 }
 
+double convolutions(const nn::OpProfile& operations) {
+  double seconds = 0;
+  for (const auto& [name, row] : operations.rows())
+    if (name.starts_with("conv2d")) seconds += row.seconds;
+  return seconds;
+}
+
 void measure_training(const Config& config, Variant& v, int64_t batch, double seconds, bool profile) {
   if (!v.optimizer) return;
   nn::set_isa(v.isa);
+  const nn::KeepMemory keep;
   at::Generator random = at::detail::createCPUGenerator(7);
   const ImageShape s = config.model.image;
   const Tensor images = at::rand({batch, s.channels, s.height, s.width}, random, at::TensorOptions().dtype(at::kFloat)) * 2 - 1;
@@ -179,8 +188,10 @@ void measure_training(const Config& config, Variant& v, int64_t batch, double se
     for (; since(start) < seconds; ++steps) train_step(config, v, images, annotations);
     const double time = since(start);
     v.train_rates.push_back(double(steps * batch) / time);
-    v.result.train_gflops = 3 * operations.flops() / time / 1e9;  // the backward pass computes twice what the forward does
-    v.result.train_convolution = OperatorTimer::matching("onvolution") / time;
+    // LibTorch's own backward pass computes twice what the forward does; brume's gradients count themselves.
+    const bool library = v.isa == nn::Isa::reference;
+    v.result.train_gflops = (library ? 3 : 1) * operations.flops() / time / 1e9;
+    v.result.train_convolution = (library ? OperatorTimer::matching("onvolution") : convolutions(operations)) / time;
     if (profile) print_profile(v.result.name + ": training", time);
   }
   v.result.memory = std::max(v.result.memory, peak_memory());
@@ -188,6 +199,7 @@ void measure_training(const Config& config, Variant& v, int64_t batch, double se
 
 void measure_sampling(const Config& config, Variant& v, int64_t batch, double seconds, bool profile) {
   nn::set_isa(v.isa);
+  const nn::KeepMemory keep;
   SampleRequest request;
   request.images = some_images(config, batch);
   request.batch = batch;
@@ -206,9 +218,7 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   v.call_times.push_back(1e3 * time / double(calls));
   v.sample_rates.push_back(double(batch) * double(calls) / time / double(config.sample.steps));
   v.result.sample_gflops = operations.flops() / time / 1e9;
-  v.result.sample_convolution = 0;
-  for (const auto& [name, row] : operations.rows())
-    if (name.starts_with("conv2d")) v.result.sample_convolution += row.seconds / time;
+  v.result.sample_convolution = convolutions(operations) / time;
   if (profile) print_profile(v.result.name + ": sampling", time);
   v.result.memory = std::max(v.result.memory, peak_memory());
 }

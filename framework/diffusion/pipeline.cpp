@@ -15,6 +15,7 @@
 #include "diffusion/tiling.h"
 #include "io/weights.h"
 #include "nn/layers.h"
+#include "nn/memory.h"
 #include "nn/packed.h"
 
 namespace brume {
@@ -322,6 +323,7 @@ Condition Pipeline::condition_of(const SampleRequest& request, const Start& star
 }
 
 Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& options) const {
+  const nn::KeepMemory keep;
   const at::NoGradGuard no_grad;
   check(request, options);
   const int64_t count = int64_t(request.images.size());

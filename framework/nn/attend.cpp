@@ -23,7 +23,7 @@
 #include "nn/op_profile.h"
 #include "nn/ops.h"
 #include "nn/products.h"
-#include "nn/softmax.h"
+#include "nn/rows.h"
 
 namespace brume::nn {
 namespace {

@@ -58,7 +58,11 @@ FirstStageBlock::FirstStageBlock(const Builder& build, const FirstStageOptions& 
 }
 
 Tensor FirstStageBlock::operator()(const Tensor& x, at::Generator* random) const {
-  const Tensor h = conv2_(dropout(norm2_.silu(conv1_(norm1_.silu(x))), dropout_, random));
+  // One by one: what stands in one expression is kept to its end, and at the size of an image each is 64 MB or more.
+  Tensor h = norm1_.silu(x);
+  h = conv1_(h);
+  h = norm2_.silu(h);
+  h = conv2_(dropout(h, dropout_, random));
   return (shortcut_.weight.defined() ? shortcut_(x) : x) + h;
 }
 

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "nn/isa.h"
+#include "nn/memory.h"
 #include "nn/onednn.h"
+#include "nn/rows.h"
 
 namespace brume::nn {
 namespace {
@@ -19,7 +21,7 @@ namespace {
 struct Ready {
   dnnl::convolution_forward::primitive_desc description;
   dnnl::convolution_forward primitive;
-  dnnl::memory weights;
+  Tensor weights;
 };
 
 }  // namespace
@@ -48,14 +50,17 @@ struct PackedWeight::State {
   }
 
   /// Weights that lie as `wanted` says: those of another shape of input, where they are the same.
-  dnnl::memory packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
+  Tensor packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
     for (const auto& [_, other] : ready)
       if (other->description.weights_desc() == wanted) return other->weights;
-    const Tensor cast = weight.to(type), dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
-    dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to(wanted, onednn::engine());
+    const Tensor cast = weight.scalar_type() == at::kHalf ? from_half(weight, type) : weight.to(type),
+                 dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
+    const Tensor result = lasting_memory(wanted.get_size());
+    dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
     dnnl::reorder(from, to).execute(onednn::stream(), from, to);
     onednn::stream().wait();
-    return to;
+    let_go_of_file(weight.data_ptr(), weight.nbytes());
+    return result;
   }
 
   std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
@@ -68,7 +73,7 @@ struct PackedWeight::State {
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
     auto description = onednn::convolution(onednn::nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(),
                                            onednn::nhwc(out), stride, padding);
-    const dnnl::memory weights = packed(description.weights_desc(), weight, x.scalar_type());
+    const Tensor weights = packed(description.weights_desc(), weight, x.scalar_type());
     if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
   }
@@ -83,7 +88,7 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
   const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding);
   const auto& d = ready->description;
   std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, onednn::memory(d.src_desc(), x)},
-                                                  {DNNL_ARG_WEIGHTS, ready->weights},
+                                                  {DNNL_ARG_WEIGHTS, onednn::memory(d.weights_desc(), ready->weights)},
                                                   {DNNL_ARG_DST, onednn::memory(d.dst_desc(), out)}};
   if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), bias));
   onednn::execute(d, ready->primitive, std::move(arguments));

@@ -21,7 +21,7 @@
 #include "nn/kernels/token_kernel.h"
 #include "nn/op_profile.h"
 #include "nn/ops.h"
-#include "nn/softmax.h"
+#include "nn/rows.h"
 
 namespace brume::nn {
 namespace {
@@ -110,6 +110,17 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   for_rows(dense, [&](int64_t first, int64_t count) {
     kernel->layer_norm(row(dense, first), row(y, first), count, x.size(-1), static_cast<const float*>(w_.data_ptr()),
                        static_cast<const float*>(b_.data_ptr()), float(eps));
+  });
+  return y;
+}
+
+Tensor from_half(const Tensor& x, at::ScalarType type) {
+  const kernels::TokenKernel* kernel = token_kernel(type, x.device());
+  if (!kernel || !x.is_non_overlapping_and_dense()) return x.to(type);
+  const Tensor y = at::empty_like(x, x.options().dtype(type));
+  at::parallel_for(0, x.numel(), 65536, [&](int64_t begin, int64_t end) {
+    char* const to = static_cast<char*>(y.data_ptr()) + begin * y.element_size();
+    kernel->from_half(static_cast<const uint16_t*>(x.data_ptr()) + begin, to, end - begin);
   });
   return y;
 }

@@ -14,6 +14,8 @@
 #include "io/atomic_file.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
+#include "io/safetensors.h"
+#include "nn/memory.h"
 #include "train/progress.h"
 
 namespace brume {
@@ -122,6 +124,7 @@ double Trainer::train_step(Metrics& sums) {
 }
 
 bool Trainer::run(const std::function<bool()>& stop) {
+  const nn::KeepMemory keep;
   const TrainOptions& t = *config_.train;
   Progress progress("train", t.steps, "images", step_);
   Metrics sums;

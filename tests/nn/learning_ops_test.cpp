@@ -11,7 +11,7 @@
 #include "nn/isa.h"
 #include "nn/ops.h"
 #include "nn/products.h"
-#include "nn/softmax.h"
+#include "nn/rows.h"
 
 namespace brume::test {
 namespace {
@@ -64,6 +64,20 @@ TEST(Dropout, TheGradientKeepsWhatTheValueKept) {
       }
       EXPECT_TRUE(y.detach().to(at::kFloat).equal(dropped(at::ones({2, 3, 40, 5}).contiguous(format), 0.5, 3))) << toString(type);
     }
+}
+
+TEST(FromHalf, IsExactForEveryValue) {
+  const Tensor bits = at::arange(-32768, 32768, at::kShort), x = bits.view(at::kHalf), wanted = x.to(at::kFloat);
+  const nn::Isa before = nn::isa();
+  for (const nn::Isa isa : {nn::Isa::generic, nn::Isa::avx2, nn::Isa::avx512}) {
+    if (!nn::isa_supported(isa)) continue;
+    nn::set_isa(isa);
+    const Tensor y = nn::from_half(x, at::kFloat), number = wanted.isnan().logical_not();
+    EXPECT_TRUE(y.masked_select(number).view(at::kInt).equal(wanted.masked_select(number).view(at::kInt))) << isa_name(isa);
+    EXPECT_TRUE(y.isnan().equal(wanted.isnan())) << isa_name(isa);
+    EXPECT_TRUE(at::nan_to_num(nn::from_half(x, at::kBFloat16)).equal(at::nan_to_num(wanted.to(at::kBFloat16)))) << isa_name(isa);
+  }
+  nn::set_isa(before);
 }
 
 TEST(Softmax, IsItsDefinitionAndSoIsItsGradient) {

@@ -23,7 +23,7 @@ struct AttentionHead {
 };
 
 /// Queries that a call may have.
-inline constexpr int64_t attention_queries = 256;
+inline constexpr int64_t attention_queries = 512;
 
 /// Enough for each of the kernels.
 inline int64_t attention_scratch(int64_t keys, int64_t width) {

@@ -20,7 +20,8 @@ inline float store<float>(float value) {
 template <>
 inline uint16_t store<uint16_t>(float value) {  // round to nearest even
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
-  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;  // what is none stays none: rounding could carry it to zero
+  return number ? uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : uint16_t(bits >> 16 | 0x40u);
 }
 
 /// exp(x) for x <= 0, relative error below 3e-7: 2^n times a polynomial in the rest (Cody & Waite).

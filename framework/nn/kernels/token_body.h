@@ -94,6 +94,19 @@ void softmax_gradient(const void* weights, const float* gradient, void* to, int6
   }
 }
 
+template <class T>
+void from_half(const uint16_t* x, void* to, int64_t count) {
+  T* y = static_cast<T*>(to);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t h = x[i], rest = h & 0x7fffu;
+    // Exponent and mantissa in their new places, and 2^112 for the difference of the biases; subnormals come out right. Infinities and
+    // what is no number have the greatest exponent in both types.
+    const uint32_t finite = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, rest << 13) * 0x1p112f);
+    const uint32_t bits = rest >= 0x7c00u ? rest << 13 | 0x7f800000u : finite;
+    y[i] = store<T>(__builtin_bit_cast(float, bits | (h & 0x8000u) << 16));
+  }
+}
+
 /// 32 bits that look random, of a place (Murmur3's last step, Appleby 2008).
 inline uint32_t mixed(uint32_t x) {
   x = (x ^ (x >> 16)) * 0x85ebca6bu;
@@ -114,5 +127,5 @@ void dropout(const void* from, void* to, int64_t first, int64_t count, float p, 
 }
 
 template <class T>
-constexpr TokenKernel of_type{layer_norm<T>, geglu<T>, geglu_gradient<T>, softmax<T>, softmax_gradient<T>, dropout<T>};
+constexpr TokenKernel of_type{layer_norm<T>, geglu<T>, geglu_gradient<T>, softmax<T>, softmax_gradient<T>, from_half<T>, dropout<T>};
 inline constexpr TokenKernels all{of_type<float>, of_type<uint16_t>};

@@ -22,6 +22,9 @@ struct TokenKernel {
   /// ds = scale p (dp - sum p dp), dp in float32.
   void (*softmax_gradient)(const void* p, const float* dp, void* ds, int64_t rows, int64_t width, float scale);
 
+  /// y = x, from float16.
+  void (*from_half)(const uint16_t* x, void* y, int64_t count);
+
   /// y = x / (1 - p) for the share 1 - p of `count` values from place `first` on, else 0: places and seed alone decide which.
   void (*dropout)(const void* x, void* y, int64_t first, int64_t count, float p, uint64_t seed);
 };
