@@ -87,9 +87,10 @@ struct Architecture {
 /// Something that is measured on two paths.
 struct Part {
   std::string name, unit;
-  double per_call;                 ///< units a call
-  std::function<void()> run;       ///< on the path that is in use
-  std::function<void()> baseline;  ///< the same as LibTorch has it; set to nn::Isa::reference
+  double per_call;                   ///< units a call
+  std::function<Tensor()> run;       ///< on the path that is in use
+  std::function<Tensor()> baseline;  ///< the same as LibTorch has it; set to nn::Isa::reference
+  std::function<Tensor()> exact;     ///< the same in float32, of weights that are not rounded; none where nothing is to be compared
 };
 
 struct Measured {
@@ -104,7 +105,7 @@ struct Measured {
 };
 
 /// Adds to `m` what calls take for so long, after one that makes what is made once.
-void measure(const std::function<void()>& call, nn::Isa isa, double seconds, Measured& m) {
+void measure(const std::function<Tensor()>& call, nn::Isa isa, double seconds, Measured& m) {
   nn::set_isa(isa);
   const nn::KeepMemory keep;
   call();
@@ -177,6 +178,7 @@ class Bench {
         measure(parts_[i].run, own, asked_.seconds, brume_[i]);
         measure(parts_[i].baseline, nn::Isa::reference, asked_.seconds, library_[i]);
       }
+    if (asked_.errors) measure_errors(own);
     nn::set_isa(own);
     fmt::print(stderr, "\r\033[K");
   }
@@ -193,6 +195,10 @@ class Bench {
                  fmt::format("{:.2f} {}", p.per_call / own, p.unit), brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
                  library_[i].peak_mib, other / own);
     }
+    for (size_t i = 0; i < errors_.size(); ++i)
+      if (parts_[i].exact)
+        fmt::print("{}{:<28} {:>9.3f} % beside LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
+                   100 * errors_[i]);
     for (size_t i = 0; asked_.profile && i < parts_.size(); ++i) print_operations(i);
   }
 
@@ -207,11 +213,25 @@ class Bench {
                      {"peak_mib", brume_[i].peak_mib},
                      {"libtorch_seconds", median(library_[i].seconds)},
                      {"operations", operations}});
+      if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
     std::ofstream(asked_.json) << out.dump(1) << "\n";
   }
 
  private:
+  void measure_errors(nn::Isa own) {
+    for (const Part& p : parts_) {
+      if (!p.exact) continue;
+      fmt::print(stderr, "\r\033[Kin float32: {}", p.name);
+      nn::set_isa(own);
+      const Tensor rounded = p.run().to(at::kFloat);
+      nn::set_isa(nn::Isa::reference);
+      const Tensor exact = p.exact();
+      errors_.push_back(((rounded - exact).norm() / exact.norm()).item<double>());
+      if (interrupted.load()) throw Interrupted();
+    }
+  }
+
   std::shared_ptr<Network> make_network() const {
     const int64_t out = a_.out_channels > 0 ? a_.out_channels : a_.input.shape.channels;
     return a_.network.make({.input = a_.input.shape,
@@ -221,51 +241,62 @@ class Bench {
                             .context_width = a_.tokens ? a_.tokens->width : 0});
   }
 
-  void add(const std::string& name, const std::string& unit, double per_call, const std::function<void()>& call) {
-    parts_.push_back({name, unit, per_call, call, call});
+  /// `make` gives the evaluation in a type, always of the same weights.
+  void add(const std::string& name, const std::string& unit, double per_call,
+           const std::function<std::function<Tensor()>(at::ScalarType)>& make) {
+    const auto call = make(type_);
+    parts_.push_back({name, unit, per_call, call, call, [make] { return make(at::kFloat)(); }});
   }
 
   void add_network() {
-    const auto network = make_network();
-    for (const Weight& w : network->weights()) parameters_ += w.tensor.numel();
-    freeze(network->weights(), type_);
-    const auto inputs = std::make_shared<Inputs>(a_, a_.batch, type_);
-    add(fmt::format("network, batch {}", a_.batch), "images/s", double(a_.batch), [network, inputs] {
-      const at::NoGradGuard no_grad;
-      network->forward(inputs->x, inputs->c_noise, inputs->condition, nullptr);
+    add(fmt::format("network, batch {}", a_.batch), "images/s", double(a_.batch), [this](at::ScalarType type) -> std::function<Tensor()> {
+      const auto network = make_network();
+      parameters_ = 0;
+      for (const Weight& w : network->weights()) parameters_ += w.tensor.numel();
+      freeze(network->weights(), type);
+      const auto inputs = std::make_shared<Inputs>(a_, a_.batch, type);
+      return [network, inputs] {
+        const at::NoGradGuard no_grad;
+        return network->forward(inputs->x, inputs->c_noise, inputs->condition, nullptr);
+      };
     });
   }
 
   void add_text_encoder() {
-    nn::TextEncoderOptions o = a_.text->o;
-    o.length = a_.tokens->length, o.width = a_.tokens->width;
-    const nn::Builder build(2);
-    const auto encoder = std::make_shared<nn::TextEncoder>(build, o);
-    freeze(build.weights(), type_);
-    at::Generator random = at::detail::createCPUGenerator(2);
-    const Tensor ids = at::randint(o.rows, {1, o.length}, random, at::kLong);
-    add("text encoder, 1 prompt", "prompts/s", 1, [encoder, ids, type = type_] {
-      const at::NoGradGuard no_grad;
-      (*encoder)(ids, {.causal = true}, type);
+    add("text encoder, 1 prompt", "prompts/s", 1, [this](at::ScalarType type) -> std::function<Tensor()> {
+      nn::TextEncoderOptions o = a_.text->o;
+      o.length = a_.tokens->length, o.width = a_.tokens->width;
+      const nn::Builder build(2);
+      const auto encoder = std::make_shared<nn::TextEncoder>(build, o);
+      freeze(build.weights(), type);
+      at::Generator random = at::detail::createCPUGenerator(2);
+      const Tensor ids = at::randint(o.rows, {1, o.length}, random, at::kLong);
+      return [encoder, ids, type] {
+        const at::NoGradGuard no_grad;
+        return (*encoder)(ids, {.causal = true}, type);
+      };
     });
   }
 
   void add_decoder() {
     const ImageShape image = a_.image.shape;
-    const auto autoencoder = a_.autoencoder.make({.image = image, .seed = 3, .dtype = type_});
-    freeze(autoencoder->weights(), type_);
-    const ImageShape z = autoencoder->latent(image);
-    at::Generator random = at::detail::createCPUGenerator(3);
-    const Tensor latent = at::randn({1, z.channels, z.height, z.width}, random, at::TensorOptions().dtype(at::kFloat));
-    add(fmt::format("decoder, {}x{}", image.height, image.width), "images/s", 1, [autoencoder, latent] {
-      const at::NoGradGuard no_grad;
-      autoencoder->decode(latent);
-    });
+    add(fmt::format("decoder, {}x{}", image.height, image.width), "images/s", 1,
+        [this, image](at::ScalarType type) -> std::function<Tensor()> {
+          const auto autoencoder = a_.autoencoder.make({.image = image, .seed = 3, .dtype = type});
+          freeze(autoencoder->weights(), type);
+          const ImageShape z = autoencoder->latent(image);
+          at::Generator random = at::detail::createCPUGenerator(3);
+          const Tensor latent = at::randn({1, z.channels, z.height, z.width}, random, at::TensorOptions().dtype(at::kFloat));
+          return [autoencoder, latent] {
+            const at::NoGradGuard no_grad;
+            return autoencoder->decode(latent);
+          };
+        });
   }
 
   /// Loss, gradients and Adam's update; LibTorch's in float32 and on weights as its own modules keep them.
   void add_training() {
-    const auto learner = [&](at::ScalarType type, bool contiguous) -> std::function<void()> {
+    const auto learner = [&](at::ScalarType type, bool contiguous) -> std::function<Tensor()> {
       const auto network = make_network();
       for (const Weight& w : network->weights()) {
         if (contiguous) Tensor(w.tensor).set_data(w.tensor.contiguous());
@@ -279,10 +310,11 @@ class Bench {
         const Tensor out = network->forward(inputs->x, inputs->c_noise, inputs->condition, random.get()).to(at::kFloat);
         (out * out).mean().backward();
         adam->update(0, 1e-4, 0);
+        return out.detach();
       };
     };
-    parts_.push_back(
-        {fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false), learner(at::kFloat, true)});
+    parts_.push_back({fmt::format("training, batch {}", a_.batch), "images/s", double(a_.batch), learner(type_, false),
+                      learner(at::kFloat, true), nullptr});
   }
 
   void print_operations(size_t i) const {
@@ -303,6 +335,7 @@ class Bench {
   Architecture a_;
   at::ScalarType type_ = at::kFloat;
   int64_t parameters_ = 0;
+  std::vector<double> errors_;  ///< of the first parts, which are those that can be compared
   std::vector<Part> parts_;
   std::vector<Measured> brume_, library_;
 };

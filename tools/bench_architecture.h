@@ -11,7 +11,7 @@ struct ArchitectureBench {
   std::string name, json;         ///< `name`: of tools/architectures
   int64_t rounds = 3, batch = 0;  ///< 0 = as the architecture has it
   double seconds = 6;             ///< of a part, a round and a path
-  bool profile = false;
+  bool profile = false, errors = false;
   Overrides overrides;
 };
 

@@ -98,7 +98,7 @@ struct Asked {
   std::string config, architecture, json;
   std::vector<std::string> precisions{"fp32", "bf16"};
   double seconds = 6;
-  bool profile = false;
+  bool profile = false, errors = false;
   int64_t rounds = 3, batch = 0, sample_batch = 16;
   Overrides overrides;
 };
@@ -239,7 +239,7 @@ int bench(Program& program, const Asked& a) {
   if (a.config.empty() == a.architecture.empty()) throw ConfigError("bench needs a configuration, or --arch NAME");
   catch_interrupt();
   if (!a.architecture.empty())
-    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.overrides});
+    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, a.overrides});
   Value root = load_yaml(a.config);
   a.overrides.apply(root);
   const Config config = read_configuration(program.registry, root);
@@ -306,6 +306,7 @@ void add_bench(CLI::App& app, Program& program, int& code) {
       ->check(CLI::Range(int64_t(1), int64_t(65536)))
       ->excludes(arch);
   command->add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
+  command->add_flag("--errors", a->errors, "how far each part of an architecture is from LibTorch's operations in float32")->needs(arch);
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->overrides.add_to(*command);
   command->callback([&program, &code, a] { code = bench(program, *a); });
