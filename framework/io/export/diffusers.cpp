@@ -15,9 +15,9 @@
 #include "io/export/export.h"
 #include "io/export/sections.h"
 #include "io/export/unet_layout.h"
-#include "io/inpainting.h"
 #include "io/safetensors.h"
 #include "io/weights.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -311,14 +311,14 @@ struct Export {
       out.file(place, bytes);
       files.set(path, brume::Value::text(place, true));
     }
+    const bool labels = type == "class_label";
+    if (number_of(labels ? c : words.classes, "dropout") > 0) notes.emplace_back("that the last class is the null one, for cfg");
     if (clip || type == "none" || type.empty()) return;
     if (!tensors.empty()) {
       out.tensors("text_encoder/brume.safetensors", tensors);
       notes.push_back(fmt::format(
           "the conditioner '{}', which diffusers has no class for: text_encoder/ holds it and its files as brume has them", type));
-    } else if (type == "class_label") {
-      if (number_of(c, "dropout") > 0) notes.push_back("that the last class is the null one, for cfg");
-    } else {
+    } else if (!labels) {
       notes.push_back(fmt::format("the conditioner '{}', which diffusers has no class for", type));
     }
   }

@@ -10,9 +10,9 @@
 #include "io/atomic_file.h"
 #include "io/export/export.h"
 #include "io/export/unet_layout.h"
-#include "io/inpainting.h"
 #include "io/safetensors.h"
 #include "io/weights.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -114,6 +114,7 @@ struct LdmExport {
           width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
     }
     if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
+    if (!words.classes.entries.empty()) refuse("its conditioner is 'several', of words and a class; latent diffusion is given one of them");
     if (type != "clip_text")
       refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
     only(conditioner, "conditioner", "activation", "quick_gelu");

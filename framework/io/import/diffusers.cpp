@@ -19,8 +19,8 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_weights.h"
 #include "io/import/families.h"
-#include "io/inpainting.h"
 #include "io/number.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -120,8 +120,15 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
 }
 
-std::string class_label(const DiffusersUnet& unet, bool null_class) {
-  return fmt::format("{{type: class_label, classes: {}, dropout: {}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0);
+/// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
+/// null condition keeps it, unless the last class is the null one.
+std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, bool null_class) {
+  if (null_class && unet.classes < 2)
+    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
+                                  config.string(), unet.classes));
+  if (unet.classes == 0) return {};
+  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0,
+                      unet.transformer() && !null_class ? ", keep: true" : "")};
 }
 
 std::string image_of(int64_t channels, int64_t height, int64_t width) {
@@ -239,23 +246,22 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.autoencoder = first.options;
     add(model, "autoencoder.", first.tensors);
   }
+  std::vector<std::string> beside = class_labels(config, unet, said.null_class);
   if (unet.transformer()) {
     index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
     index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
-    if (unet.classes > 0)
-      throw ConfigError(fmt::format("{}: num_class_embeds is {}; the unet of brume can be had with null only beside a text_encoder",
-                                    config.string(), unet.classes));
     const DiffusersText text = read_diffusers_text(folder, variants.of(folder / "text_encoder", model.losses));
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
-    s.conditioner = inpainting ? inpainting_conditioner(text.options) : text.options;
+    if (inpainting) beside.insert(beside.begin(), masked_image);
+    s.conditioner = words_beside(text.options, beside);
     s.guidance.push_back("{type: cfg, scale: 7.5}");
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
-    add(model, inpainting ? inpainting_words : "conditioner.", text.tensors);
-  } else if (unet.classes > 0) {
-    s.conditioner = class_label(unet, said.null_class);
+    add(model, words_prefix(beside), text.tensors);
+  } else if (!beside.empty()) {
+    s.conditioner = beside[0];
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
   s.write(model, unet, scheduler, index.file());
@@ -279,7 +285,7 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   check_channels(config, unet, unet.in_channels, scheduler.learned_range);
   Sections s;
   s.image = image_of(unet.in_channels, unet.height, unet.width);
-  if (unet.classes > 0) s.conditioner = class_label(unet, said.null_class);
+  for (const std::string& told : class_labels(config, unet, said.null_class)) s.conditioner = told;
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
   add_unet(model, unet, folder, said.variant);

@@ -26,10 +26,12 @@ void refuse_the_unknown(const DiffusersConfig& c) {
   c.only<std::string>("upsample_type", "conv");
   c.only<bool>("resnet_skip_time_act", false);
   for (const char* key :
-       {"addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention",
-        "mid_block_only_cross_attention", "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
-        "cross_attention_norm", "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+       {"addition_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
+        "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
+        "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
+  // The others embed a number or a vector, which no conditioner of brume tells a network.
+  if (c.has("class_embed_type")) c.refuse("class_embed_type", "null, a table of num_class_embeds classes,");
 }
 
 /// Whether each level attends, from the names of its blocks.

@@ -9,9 +9,9 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/import/families.h"
-#include "io/inpainting.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {

@@ -17,7 +17,7 @@
 #include "io/import/families.h"
 #include "io/import/ldm_condition.h"
 #include "io/import/ldm_reading.h"
-#include "io/inpainting.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -147,9 +147,9 @@ double scale_of(const LdmReading& r, bool stable_diffusion) {
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its number
-/// of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights that
-/// nobody trained.
+/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its
+/// number of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights
+/// that nobody trained.
 std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network, bool inpainting) {
   if (inpainting) return {"eps", "SD 2 for inpainting"};
   const auto updates = r.source.metadata.find("global_step");
@@ -241,8 +241,8 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   if (noise.empty()) noise = "scaled_linear";
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
-  for (const NamedTensor& t : condition.tensors)
-    result.tensors.push_back({(inpainting ? inpainting_words : "conditioner.") + t.name, t.tensor});
+  const std::vector<std::string> beside(inpainting ? 1 : 0, masked_image);
+  for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(beside) + t.name, t.tensor});
   result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
@@ -251,7 +251,7 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
       "{{image: {{channels: {}, height: {}, width: {}}}, autoencoder: {}, network: {}, conditioner: {}, noise: {}, parameterization: {}}}",
       first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
       first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
-      inpainting ? inpainting_conditioner(condition.conditioner) : condition.conditioner, noise, parameterization);
+      words_beside(condition.conditioner, beside), noise, parameterization);
   result.options = parse_yaml(text, source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.
