@@ -111,28 +111,5 @@ TEST(DiffusersExport, InvertsTheImportOfAPublishedLayout) {
   expect_same({io::to_diffusers_vae(io::from_diffusers_vae(vae), 2), {}}, {vae, {}}, false);
 }
 
-TEST(LdmExport, RoundTripGivesTheSameBits) {
-  BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
-  const TempFolder folder;
-  const io::Imported imported = io::import_model(ref_path("ldm/tiny_ldm.ckpt"),
-                                                 {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
-  const io::Contents model = io::contents_of(imported);
-  Value section = Value::map();
-  section.set("model", imported.options);
-  ModelSection root;
-  io::Contents resolved = model;  // as a model file has it: with every default
-  resolved.metadata["brume.model"] = dump_yaml(*read_config(builtins(), section, root).find("model"));
-  io::export_ldm(resolved, "model", folder.path() / "out.safetensors");
-  expect_same(io::open_model(folder.file("out.safetensors")), model, true);
-}
-
-TEST(LdmExport, SaysWhatItCannotHold) {
-  const TempFolder folder;
-  const std::string source = model_file(folder, "{" + image + unet + "}, noise: angle}");
-  EXPECT_EQ(without(error_of([&] { io::export_ldm(io::open_model(source), source, folder.path() / "out.safetensors"); }), folder),
-            "model.safetensors: its noise schedule is 'angle'; latent diffusion has linear, scaled_linear and cosine");
-  EXPECT_FALSE(fs::exists(folder.path() / "out.yaml"));
-}
-
 }  // namespace
 }  // namespace brume::test

@@ -1,7 +1,6 @@
 // A brume model as a directory of diffusers: the configurations have the keys of published models, the tensors diffusers' names.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,12 +9,11 @@
 
 #include "config/errors.h"
 #include "config/yaml.h"
-#include "io/atomic_file.h"
 #include "io/export/diffusers_names.h"
 #include "io/export/export.h"
+#include "io/export/partial.h"
 #include "io/export/sections.h"
 #include "io/export/unet_layout.h"
-#include "io/safetensors.h"
 #include "io/weights.h"
 #include "io/words.h"
 
@@ -24,37 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// The folder while it is written, beside its target; removed where something fails.
-class Partial {
- public:
-  explicit Partial(const fs::path& target) : target_(target), path_(target.string() + fmt::format(".partial{}", getpid())) {
-    if (fs::exists(target)) throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", target.string()));
-    fs::create_directories(path_);
-  }
-  ~Partial() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  Partial(const Partial&) = delete;
-  Partial& operator=(const Partial&) = delete;
-  void file(const std::string& name, const std::string& content) const {
-    fs::create_directories((path_ / name).parent_path());
-    write_file((path_ / name).string(), content);
-  }
-  void config(const std::string& name, const json& values) const { file(name, values.dump(2) + "\n"); }
-  void tensors(const std::string& name, const NamedTensors& all) const {
-    fs::create_directories((path_ / name).parent_path());
-    write_safetensors((path_ / name).string(), all, {{"format", "pt"}});
-  }
-  void commit() {
-    fs::rename(path_, target_);
-    path_.clear();
-  }
-
- private:
-  fs::path target_, path_;
-};
 
 constexpr const char* version = "0.31.0";  ///< of diffusers, whose keys these are
 
@@ -228,13 +195,15 @@ struct Export {
     index["unet"] = {"diffusers", words ? "UNet2DConditionModel" : "UNet2DModel"};
   }
 
-  void scheduler(const Value& section, const std::string& parameterization) {
+  void scheduler(const Value& section) {
     static const std::map<std::string, std::string> schedules{
         {"linear", "linear"}, {"scaled_linear", "scaled_linear"}, {"sigmoid", "sigmoid"}, {"cosine", "squaredcos_cap_v2"}};
     static const std::map<std::string, std::string> predictions{{"eps", "epsilon"}, {"x0", "sample"}, {"v", "v_prediction"}};
     const Value noise = part_of(section, "noise");
     const auto schedule = schedules.find(text_of(noise, "type"));
-    const auto prediction = predictions.find(parameterization);
+    const Value parameterization = part_of(section, "parameterization");
+    const std::string predicted = text_of(parameterization, "sign") == "score" ? "minus eps" : text_of(parameterization, "type");
+    const auto prediction = predictions.find(predicted);
     const auto sample = model.metadata.find("brume.sample");
     const Value spacing = sample == model.metadata.end() ? Value::map() : part_of(parse_yaml(sample->second, source), "spacing");
     const std::string type = text_of(spacing, "type");
@@ -255,7 +224,7 @@ struct Export {
       notes.push_back(
           fmt::format("the noise schedule '{}', which diffusers has not: scheduler_config.json does not say it", text_of(noise, "type")));
     if (prediction == predictions.end())
-      notes.push_back(fmt::format("what the network predicts ('{}'): scheduler_config.json does not say it", parameterization));
+      notes.push_back(fmt::format("what the network predicts ('{}'): scheduler_config.json does not say it", predicted));
     else
       c["prediction_type"] = prediction->second;
     c["num_train_timesteps"] = noise.find("timesteps") ? integer_of(noise, "timesteps") : 1000;
@@ -347,7 +316,7 @@ void export_model(Export& e) {
     e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};
   }
   e.unet(network, latent);
-  e.scheduler(options, text_of(part_of(options, "parameterization"), "type"));
+  e.scheduler(options);
   const Words words = words_of(part_of(options, "conditioner"));
   e.conditioner(words);
   const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
@@ -365,7 +334,7 @@ void export_model(Export& e) {
 }  // namespace
 
 std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const fs::path& folder) {
-  Partial out(folder);
+  Partial out({{"", folder}});
   Export e{model, source, out, {}};
   if (model.metadata.contains("brume.classifier")) e.refuse("is a classifier; diffusers has no class for it");
   if (model.metadata.contains("brume.autoencoder")) {

@@ -181,6 +181,16 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool
   return said;
 }
 
+/// Height of the latents as the YAML has it.
+std::optional<int64_t> configured_size(const LdmConfig& config) {
+  for (const char* path : {"image_size", "unet_config.params.image_size"}) {
+    const Value* v = config.find(path);
+    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
+    if (v) return config.integer(path);
+  }
+  return {};
+}
+
 /// Height of the latents.
 int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
   if (r.setting("size")) {
@@ -188,12 +198,9 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
-  if (sd2 && parameterization == "v") return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
-  for (const char* path : {"image_size", "unet_config.params.image_size"}) {
-    const Value* v = r.config.find(path);
-    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
-    if (v) return *r.config.integer(path);
-  }
+  const std::optional<int64_t> said = configured_size(r.config);
+  if (sd2 && parameterization == "v" && said.value_or(64) == 64) return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
+  if (said) return *said;
   if (sd1 || sd2) return 512 / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }
