@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "directory.h"
+#include "io/export/sections.h"
 #include "io/inspect.h"
 
 namespace brume::test {
@@ -139,6 +140,22 @@ TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
   change("scheduler/scheduler_config.json", [](json& c) { c.erase("_class_name"); });
   change("model_index.json", [](json& index) { index["_class_name"] = "DDPMPipeline"; });
   EXPECT_EQ(import().sample.find("sampler")->find("type")->scalar, "ddpm") << "model_index.json says the class, too";
+}
+
+// The scheduler decides what the network is told: EDM's log(sigma) / 4, that of consistency models a thousand times as much.
+TEST_F(Directory, WhatTheSchedulerTellsTheNetwork) {
+  words();
+  for (const auto& [scheduler, input, scale] : {std::tuple("EDMEulerScheduler", "quarter_log", ""),
+                                                {"CMStochasticIterativeScheduler", "quarter_log", "1000"},
+                                                {"FlowMatchEulerDiscreteScheduler", "", ""}}) {
+    folder.file("model/scheduler/scheduler_config.json", json{{"_class_name", scheduler}}.dump());
+    change("model_index.json", [&](json& index) { index["scheduler"] = {"diffusers", scheduler}; });
+    const io::Imported model = import();
+    const Value told = io::part_of(*model.options.find("network"), "noise_embedding");
+    EXPECT_EQ(io::text_of(told, "input"), input) << scheduler;
+    EXPECT_EQ(io::text_of(told, "scale"), scale) << scheduler;
+    fit(model);
+  }
 }
 
 TEST_F(Directory, AFileOfAPartIsNoModel) {

@@ -226,7 +226,8 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
   const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), index);
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
-  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  unet.told = scheduler.told;
   const Variants variants(folder, said.variant);
 
   Sections s;

@@ -220,8 +220,9 @@ std::string DiffusersUnet::options() const {
       channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
   if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
   if (pad_below) yaml += ", downsample_padding: below";
-  if (sin_first || frequency_shift != 0)
-    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}}}", sin_first, frequency_shift);
+  if (sin_first || frequency_shift != 0 || !told.empty())
+    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}{}{}}}", sin_first, frequency_shift,
+                        told.empty() ? "" : ", ", told);
   if (transformer())
     yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
   return yaml + "}";

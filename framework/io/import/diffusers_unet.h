@@ -27,6 +27,7 @@ struct DiffusersUnet {
   double dropout = 0, norm_eps = 1e-5;
   bool pad_below = false, sin_first = false;
   int64_t frequency_shift = 0;
+  std::string told;  ///< options of the noise embedding that the scheduler decides; empty: the timestep
 
   bool transformer() const { return context_width > 0; }
   /// The network's options, as YAML: "{type: unet, channels: 320, …}".
