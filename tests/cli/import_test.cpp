@@ -97,7 +97,7 @@ TEST_F(Import, WhatItCannotBeIsSaidByFileAndKey) {
   EXPECT_EQ(refusal({"sd"}),
             "error: sd/scheduler/scheduler_config.json: beta_schedule is \"laplace\"; a scheduler of brume can be had with linear, "
             "scaled_linear, squaredcos_cap_v2, sigmoid and exp only\n");
-  change("sd/scheduler/scheduler_config.json", "DDIMScheduler", "KarrasVeScheduler");
+  change("sd/model_index.json", "DDIMScheduler", "KarrasVeScheduler");
   EXPECT_NE(refusal({"sd"}).find("sd/scheduler/scheduler_config.json: no scheduler of brume stands for _class_name 'KarrasVeScheduler'; "
                                  "those that are imported: DDPMScheduler, "),
             std::string::npos);
@@ -142,6 +142,7 @@ TEST_F(Import, PartsOfADirectory) {
 // Nine channels: a mask and a masked image beside the latent. Where their weights are zero it makes what the four channels make of the
 // same noise; so it is told what is to be made anew, and nothing is blended. PNDM, as the published ones have it.
 TEST_F(Import, AnInpaintingModel) {
+  change("sd/model_index.json", "DDIMScheduler", "PNDMScheduler");
   change("sd/scheduler/scheduler_config.json", "\"DDIMScheduler\"", "\"PNDMScheduler\", \"skip_prk_steps\": true");
   fs::copy(path("sd"), path("inpaint"), fs::copy_options::recursive);
   change("inpaint/unet/config.json", "\"in_channels\": 4", "\"in_channels\": 9");

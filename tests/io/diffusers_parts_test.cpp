@@ -80,6 +80,7 @@ TEST_F(Directory, ATinyAutoencoderForItsFirstStage) {
   folder.file("model/vae/config.json",
               R"({"_class_name": "AutoencoderTiny", "latent_channels": 4, "block_out_channels": [8, 8, 8, 8], "scaling_factor": 0.5,
                   "latent_magnitude": 3, "latent_shift": 0.5, "force_upcast": false, "num_decoder_blocks": [3, 3, 3, 1]})");
+  change("model_index.json", [](json& index) { index["vae"] = {"diffusers", "AutoencoderTiny"}; });
   const io::Imported model = import();
   EXPECT_EQ(dump_yaml(*model.options.find("autoencoder")),
             "type: tiny\nencoder: vae\ndecoder: vae\nlatent_channels: 4\nwidth: 8\nmiddle_norm: false\nscale: 0.5\nshift: 0\n");
@@ -129,6 +130,11 @@ TEST_F(Directory, WhatAnImportLosesIsToldByInspect) {
 TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
   make("{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, zero_init: false}}");
   change("scheduler/scheduler_config.json", [](json& c) { c["_class_name"] = "DDPMScheduler"; });
+  change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "EulerDiscreteScheduler"}; });
+  for (const char* pipeline : {"DDIMPipeline", "PNDMPipeline"}) {
+    change("model_index.json", [&](json& index) { index["_class_name"] = pipeline; });
+    EXPECT_EQ(import().losses, std::vector<std::string>()) << "neither class is taken";
+  }
   change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "DDPMScheduler"}; });
   for (const auto& [pipeline, sampler, steps] :
        {std::tuple("DDPMPipeline", "ddpm", "1000"), {"DDIMPipeline", "ddim", "50"}, {"PNDMPipeline", "pndm", "50"}}) {
@@ -140,6 +146,28 @@ TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
   change("scheduler/scheduler_config.json", [](json& c) { c.erase("_class_name"); });
   change("model_index.json", [](json& index) { index["_class_name"] = "DDPMPipeline"; });
   EXPECT_EQ(import().sample.find("sampler")->find("type")->scalar, "ddpm") << "model_index.json says the class, too";
+}
+
+// As its pipelines have it: the class of model_index.json, with the keys of the component's file.
+TEST_F(Directory, TheClassIsThatOfTheIndex) {
+  words();
+  change("scheduler/scheduler_config.json", [](json& c) { c["_class_name"] = "PNDMScheduler"; });
+  change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "DPMSolverMultistepScheduler"}; });
+  const io::Imported model = import();
+  EXPECT_EQ(model.sample.find("sampler")->find("type")->scalar, "dpmpp_multistep");
+  EXPECT_EQ(model.losses.size(), 1u);
+  EXPECT_EQ(without(model.losses[0], folder),
+            "the class PNDMScheduler of model/scheduler/scheduler_config.json: DPMSolverMultistepScheduler is taken, as model_index.json "
+            "says");
+  for (const char* component : {"unet", "vae"}) {
+    const std::string file = std::string(component) + "/config.json";
+    const json whole = json::parse(read_text(path(file)));
+    for (const json& other : {json("UNet2DModel"), json("VQModel"), json()}) {
+      change(file, [&](json& c) { c["_class_name"] = other; });
+      expect_all();
+    }
+    folder.file("model/" + file, whole.dump());
+  }
 }
 
 // The scheduler decides what the network is told: EDM's log(sigma) / 4, that of consistency models a thousand times as much.

@@ -64,7 +64,8 @@ bool component(const Source& source) {
   static const std::vector<std::string> known{"UNet2DModel", "UNet2DConditionModel", "AutoencoderKL", "VQModel", "AutoencoderTiny"};
   if (!fs::is_regular_file(source.path / "config.json")) return false;
   const nlohmann::json config = read_json(source.path / "config.json");
-  const std::string name = config.is_object() ? config.value("_class_name", "") : "";
+  if (!config.is_object()) return false;
+  const auto name = DiffusersConfig(config, (source.path / "config.json").string(), "a component").get<std::string>("_class_name", "");
   return std::find(known.begin(), known.end(), name) != known.end();
 }
 
@@ -205,16 +206,20 @@ class Variants {
 };
 
 /// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
+bool own_scheduler(const Index& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
+
+/// Else the class is that of model_index.json.
 DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
   const std::string pipeline = index.pipeline();
-  const fs::path file = folder / "scheduler_config.json";
-  nlohmann::json values = read_json(file);
-  if (values.is_object()) {
-    values.emplace("_class_name", index.component("scheduler"));
-    if (pipeline == "DDIMPipeline" || pipeline == "PNDMPipeline") values["_class_name"] = pipeline.substr(0, 4) + "Scheduler";
-  }
+  const std::string type = own_scheduler(index) ? pipeline.substr(0, 4) + "Scheduler" : index.component("scheduler");
   const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
-  return read_diffusers_scheduler(DiffusersConfig(values, file.string(), "a scheduler of brume"), stable_diffusion);
+  return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume", type), stable_diffusion);
+}
+
+/// A line where a component's file is of another class than model_index.json says, which is the one that is taken.
+void note_class(const fs::path& file, const Index& index, const char* component, std::vector<std::string>& losses) {
+  const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
+  if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
 }
 
 Imported import_pipeline(const fs::path& folder, const Said& said) {
@@ -224,9 +229,12 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   model.losses = index.losses();
   const std::string pipeline = index.pipeline();
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
-  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), index);
+  const fs::path levels = place_of(folder, "scheduler", "scheduler_config.json");
+  const DiffusersScheduler scheduler = scheduler_of(levels, index);
+  if (!own_scheduler(index)) note_class(levels / "scheduler_config.json", index, "scheduler", model.losses);
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
-  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
+  note_class(config, index, "unet", model.losses);
   unet.told = scheduler.told;
   const Variants variants(folder, said.variant);
 
@@ -240,7 +248,9 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.image = image_of(unet.in_channels, unet.height, unet.width);
   } else {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
-    const DiffusersStage first = read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height);
+    const DiffusersStage first =
+        read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height, index.component(stage));
+    note_class(folder / stage / "config.json", index, stage.c_str(), model.losses);
     check_channels(config, unet, first.latent_channels, scheduler.learned_range);
     inpainting = unet.in_channels != first.latent_channels;
     s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);

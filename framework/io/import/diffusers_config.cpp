@@ -54,8 +54,10 @@ json read_json(const std::filesystem::path& file) {
   return parse_json(std::string(MappedFile::open(file.string())->bytes()), file.string());
 }
 
-DiffusersConfig::DiffusersConfig(const std::filesystem::path& file, std::string part)
-    : DiffusersConfig(read_json(file), file.string(), std::move(part)) {}
+DiffusersConfig::DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type)
+    : DiffusersConfig(read_json(file), file.string(), std::move(part)) {
+  if (!type.empty()) values_["_class_name"] = type;
+}
 
 DiffusersConfig::DiffusersConfig(json values, std::string file, std::string part)
     : values_(std::move(values)), file_(std::move(file)), part_(std::move(part)) {

@@ -25,7 +25,8 @@ nlohmann::json parse_json(const std::string& text, const std::string& name);
 class DiffusersConfig {
  public:
   /// `part` is what the file describes, in messages: "the unet of brume".
-  DiffusersConfig(const std::filesystem::path& file, std::string part);
+  /// `type`, where not empty, is the class that model_index.json names: it counts whatever the file says (_class_name).
+  DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type = "");
   DiffusersConfig(nlohmann::json values, std::string file, std::string part);
 
   template <class T>

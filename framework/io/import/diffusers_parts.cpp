@@ -126,8 +126,9 @@ std::string padding_option(const Files& files, const fs::path& folder) {
 
 }  // namespace
 
-DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height) {
-  const DiffusersConfig c(folder / "config.json", "an autoencoder of brume");
+DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
+                                    const std::string& type_said) {
+  const DiffusersConfig c(folder / "config.json", "an autoencoder of brume", type_said);
   const auto type = c.get<std::string>("_class_name", "AutoencoderKL");
   DiffusersStage stage;
   if (type == "AutoencoderTiny") {

@@ -159,10 +159,8 @@ void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t
 
 }  // namespace
 
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) { return read_diffusers_unet(config, {}); }
-
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size) {
-  const DiffusersConfig c(config, "the unet of brume");
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
+  const DiffusersConfig c(config, "the unet of brume", type);
   refuse_the_unknown(c);
   DiffusersUnet u;
   const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
