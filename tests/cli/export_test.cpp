@@ -1,5 +1,6 @@
 // brume export: what is written is opened by `brume sample`, and gives the same image.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/div.h>
 #include <gtest/gtest.h>
 
 #include "io/export/export.h"
@@ -84,6 +85,25 @@ TEST(Export, SamplesByWordsAndAClass) {
   }
   EXPECT_NE(images[0], images[1]) << "the class";
   EXPECT_NE(images[1], images[2]) << "the words";
+}
+
+// Values beyond the range of half precision are what first stages are known for: such an image would be black.
+TEST(Export, ANumberThatIsNoneIsNoPicture) {
+  const TempFolder folder;
+  const std::string source = model_file(folder,
+                                        "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: "
+                                        "1, zero_init: false}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}}");
+  io::Contents model = io::open_model(source);
+  for (io::NamedTensor& t : model.tensors)
+    if (t.name == "autoencoder.decoder.conv_out.bias") t.tensor = t.tensor / 0;
+  io::export_diffusers(model, source, folder.path() / "out");
+  const Finished done = run_brume({"sample", "out", "-n", "1", "--steps", "2", "--threads", "1", "-o", "a.png"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_TRUE(
+      done.err.ends_with("error: the autoencoder gave NaN or Inf; nothing was written. Weights that need a wider range are computed "
+                         "with --precision fp32\n"))
+      << done.err;
+  EXPECT_FALSE(fs::exists(folder.path() / "a.png"));
 }
 
 }  // namespace

@@ -191,5 +191,22 @@ TEST_F(Import, ATinyAutoencoder) {
             "there\n");
 }
 
+// What a disk or the memory cannot do is no bug of the program.
+TEST(ImportLimits, DisksAndMemoryHaveTheirs) {
+  const TempFolder folder;
+  fs::create_directory(folder.path() / "loop");
+  fs::create_symlink("config.json", folder.path() / "loop/config.json");
+  Finished done = run_brume({"import", "loop", "-o", "a.safetensors"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_EQ(done.err, "error: loop/config.json: Too many levels of symbolic links\n");
+  folder.file("m.yaml",
+              "model: {image: {height: 16, width: 16}, network: {type: unet, channels: 40000000}}\n"
+              "train: {data: {type: shapes}, batch: 2, steps: 1}\n");
+  done = run_brume({"train", "m.yaml", "--out", "run"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_NE(done.err.find("error: there is not enough memory for "), std::string::npos) << done.err;
+  EXPECT_NE(done.err.find(" bytes: a smaller model, image or batch needs less\n"), std::string::npos) << done.err;
+}
+
 }  // namespace
 }  // namespace brume::test

@@ -195,6 +195,80 @@ TEST_F(Directory, AFileOfAPartIsNoModel) {
   }
 }
 
+TEST_F(Directory, WhatIsAddedToModelsIsNoModel) {
+  const auto refused = [&](const std::string& name) {
+    io::write_safetensors(folder.file("part.safetensors"), {{name, at::zeros({4, 32})}});
+    const std::string said = error_of([&] { io::import_model(folder.path() / "part.safetensors"); });
+    fs::remove(folder.path() / "part.safetensors");
+    return said;
+  };
+  for (const char* lora :
+       {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "unet.mid_block.attentions.0.proj_in.lora_A.weight"})
+    EXPECT_TRUE(refused(lora).ends_with("; its names are those of a LoRA: `brume sample MODEL --lora` adds it to a model")) << lora;
+  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model"));
+}
+
+// An importer's own sections have no lines that could be looked up.
+TEST_F(Directory, ErrorsOfOptionsNameTheFileAlone) {
+  words();
+  change("unet/config.json", [](json& c) { c["norm_num_groups"] = 5; });
+  EXPECT_EQ(without(error_of([&] { fit(import()); }), folder),
+            "model/model_index.json: model.network: groups: 5 groups do not divide 32 x 1 channels");
+}
+
+TEST_F(Directory, LatentsWithoutAFirstStage) {
+  words();
+  change("model_index.json", [](json& index) { index["vae"] = nullptr; });
+  EXPECT_EQ(refusal(),
+            "model/model_index.json: vae is missing, and model/unet/config.json says in_channels 4: images have 1 or 3 channels, and what "
+            "has others needs one");
+}
+
+// A quantised file without what its numbers are multiplied by.
+TEST_F(Directory, WholeNumbersAreNoWeights) {
+  words();
+  io::NamedTensors all = tensors(unet + ".safetensors");
+  for (io::NamedTensor& t : all)
+    if (t.name == "conv_in.weight") t.tensor = t.tensor.to(at::kChar);
+  write(unet + ".safetensors", all);
+  EXPECT_EQ(error_of([&] { fit(import()); }),
+            "model.safetensors: tensor 'network.input_blocks.0.0.weight' is of type Char; weights are of floating type, and quantised ones "
+            "are not read");
+}
+
+// Sizes that no network has are refused before memory is asked for.
+TEST_F(Directory, SizesThatNoNetworkHas) {
+  words();
+  const auto refused = [&](const std::string& file, const char* key, const json& value) {
+    const std::string whole = read_text(path(file));
+    change(file, [&](json& c) { c[key] = value; });
+    const std::string said = refusal();
+    folder.file("model/" + file, whole);
+    return said;
+  };
+  const std::string unet_only = "; the unet of brume can be had with ";
+  EXPECT_EQ(refused("unet/config.json", "block_out_channels", {32, 100000}),
+            "model/unet/config.json: block_out_channels is [32,100000]" + unet_only + "a list of numbers from 1 to 65536 only");
+  EXPECT_EQ(
+      refused("vae/config.json", "block_out_channels", {1 << 30, 1 << 30}),
+      "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume can be had with a list of numbers "
+      "from 1 to 65536 only");
+  EXPECT_EQ(refused("unet/config.json", "num_class_embeds", 2000000000),
+            "model/unet/config.json: num_class_embeds is 2000000000" + unet_only + "null and up to 10000000 classes only");
+  EXPECT_EQ(refused("unet/config.json", "transformer_layers_per_block", 100000),
+            "model/unet/config.json: transformer_layers_per_block is 100000" + unet_only + "1 to 100 a level only");
+  EXPECT_EQ(refused("tokenizer/special_tokens_map.json", "pad_token", {{"content", 7}}),
+            "model/tokenizer/special_tokens_map.json: content is 7, which is not what diffusers writes there");
+}
+
+TEST_F(Directory, ANoteReadsNothingElsewhere) {
+  words();
+  for (const std::string other : {"/etc/passwd", "tokenizer/../../model.safetensors", ""}) {
+    folder.file("model/brume.yaml", "model: {network: unet}\nfiles: {vocabulary: '" + other + "'}\n");
+    EXPECT_EQ(refusal(), "model/brume.yaml: files: '" + other + "' is not within the directory");
+  }
+}
+
 // Whatever stands in a configuration, the file and the key are told, and nothing else goes wrong.
 TEST_F(Directory, ConfigurationsOfNoSense) {
   words();

@@ -140,7 +140,7 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
             begin + "use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most");
   EXPECT_EQ(refusal(with("FlowMatchLCM", {{"scale_factors", {0.5}}})), begin + "scale_factors is [0.5]" + part + "null only");
   EXPECT_EQ(refusal(with("FlowMatchEulerDiscrete", {{"num_train_timesteps", 1}})),
-            begin + "num_train_timesteps is 1" + part + "at least 2 only");
+            begin + "num_train_timesteps is 1" + part + "2 to 1000000 only");
 }
 
 // UnCLIP's is DDPM's on the cosine schedule, at times from end to end.

@@ -13,7 +13,6 @@
 #include <optional>
 
 #include "config/suggest.h"
-#include "config/yaml.h"
 #include "io/import/diffusers_parts.h"
 #include "io/import/diffusers_scheduler.h"
 #include "io/import/diffusers_unet.h"
@@ -157,15 +156,15 @@ struct Sections {
   int64_t steps = 50;
 
   void write(Imported& model, const DiffusersUnet& unet, const DiffusersScheduler& s, const std::string& source) const {
-    model.options = parse_yaml(
+    model.options = sections_of(
         fmt::format("image: {}\nautoencoder: {}\nnetwork: {}\nconditioner: {}\nnoise: {}\nparameterization: {}\n{}", image, autoencoder,
                     unet.options(), conditioner, s.noise, s.parameterization, s.learned_range ? "variance: learned_range\n" : ""),
         source);
     std::vector<std::string> all = guidance;
     all.insert(all.end(), s.guidance.begin(), s.guidance.end());
-    model.sample = parse_yaml(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
-                                          s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
-                              source);
+    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
+                                           s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
+                               source);
     model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   }
 };
@@ -244,6 +243,10 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   for (const char* name : {"vae", "vqvae"})
     if (!index.component(name).empty()) stage = name;
   if (stage.empty()) {
+    if (unet.in_channels != 1 && unet.in_channels != 3)
+      throw ConfigError(
+          fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
+                      index.file(), config.string(), unet.in_channels));
     check_channels(config, unet, unet.in_channels, scheduler.learned_range);
     s.image = image_of(unet.in_channels, unet.height, unet.width);
   } else {
@@ -308,8 +311,8 @@ Imported import_stage(const fs::path& folder, const Said& said) {
   model.section = "autoencoder";
   const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
   const int64_t size = said.sample_size.value_or(stage.size);
-  model.options = parse_yaml(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
-                             (folder / "config.json").string());
+  model.options = sections_of(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
+                              (folder / "config.json").string());
   add(model, "autoencoder.", stage.tensors);
   return model;
 }

@@ -79,6 +79,14 @@ std::vector<int64_t> DiffusersConfig::each(const char* key, size_t count, int64_
   return list;
 }
 
+std::vector<int64_t> DiffusersConfig::widths(const char* key, const std::vector<int64_t>& fallback) const {
+  constexpr int64_t most = 65536;
+  auto list = get(key, fallback);
+  const auto sound = [](int64_t width) { return width >= 1 && width <= most; };
+  if (list.empty() || !std::all_of(list.begin(), list.end(), sound)) refuse(key, fmt::format("a list of numbers from 1 to {}", most));
+  return list;
+}
+
 void DiffusersConfig::absent(const char* key) const {
   const auto at = values_.find(key);
   if (at != values_.end() && !at->is_null() && *at != json(false)) refuse(key, "null");

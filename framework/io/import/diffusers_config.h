@@ -33,6 +33,8 @@ class DiffusersConfig {
   T get(const char* key, T fallback) const;
   /// One number for all, or a list of `count`.
   std::vector<int64_t> each(const char* key, size_t count, int64_t fallback) const;
+  /// A list of channels, each from 1 to a number that no network has: what would be made of more is nothing but memory.
+  std::vector<int64_t> widths(const char* key, const std::vector<int64_t>& fallback) const;
   /// The value must be `wanted`, or absent.
   template <class T>
   void only(const char* key, const T& wanted) const {

@@ -64,7 +64,7 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
   for (const char* key : {"use_dynamic_shifting", "invert_sigmas"}) c.absent(key);  // the shift is its pipelines' to say
   if (c.has("scale_factors") && !c.values()["scale_factors"].empty()) c.refuse("scale_factors", "null");
   const auto times = c.get<int64_t>("num_train_timesteps", 1000);
-  if (times < 2) c.refuse("num_train_timesteps", "at least 2");
+  if (times < 2 || times > 1000000) c.refuse("num_train_timesteps", "2 to 1000000");
   const double shift = c.get("shift", 1.0), t = 1 / double(times);
   std::vector<std::string> curves;
   for (const char* curve : {"karras", "exponential", "beta"})

@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_condition.h"
 #include "io/import/ldm_reading.h"
@@ -259,13 +258,13 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
       first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
       first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
       words_beside(condition.conditioner, beside), noise, parameterization);
-  result.options = parse_yaml(text, source.path.string());
+  result.options = sections_of(text, source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.
   result.sample =
-      parse_yaml(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
-                             condition.guidance),
-                 source.path.string());
+      sections_of(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
+                              condition.guidance),
+                  source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }
