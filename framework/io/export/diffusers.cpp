@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "config/errors.h"
 #include "config/yaml.h"
 #include "io/export/diffusers_names.h"
+#include "io/export/diffusers_scheduler.h"
 #include "io/export/export.h"
 #include "io/export/partial.h"
 #include "io/export/sections.h"
@@ -176,7 +176,8 @@ struct Export {
     if (!own.empty()) out.tensors(folder + "brume.safetensors", own);  // what only the training of a codebook needs
   }
 
-  void unet(const Value& network, const Value& image) {
+  /// `s`: whose pipelines tell the network the noise level.
+  void unet(const Value& network, const Value& image, const DiffusersSchedulerFile& s) {
     if (text_of(network, "type") != "unet")
       refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
     if (text_of(network, "resampling") != "conv")
@@ -186,8 +187,8 @@ struct Export {
     if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
       refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
     const Value told = part_of(network, "noise_embedding");
-    if (text_of(told, "input") != "timestep" || number_of(told, "scale") != 1 || number_of(told, "max_period") != 10000)
-      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it the timestep");
+    if (text_of(told, "input") != s.told || number_of(told, "scale") != s.told_scale || number_of(told, "max_period") != 10000)
+      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise");
     const NamedTensors tensors = below(model.tensors, "network.");
     out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
     out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
@@ -195,43 +196,12 @@ struct Export {
     index["unet"] = {"diffusers", words ? "UNet2DConditionModel" : "UNet2DModel"};
   }
 
-  void scheduler(const Value& section) {
-    static const std::map<std::string, std::string> schedules{
-        {"linear", "linear"}, {"scaled_linear", "scaled_linear"}, {"sigmoid", "sigmoid"}, {"cosine", "squaredcos_cap_v2"}};
-    static const std::map<std::string, std::string> predictions{{"eps", "epsilon"}, {"x0", "sample"}, {"v", "v_prediction"}};
-    const Value noise = part_of(section, "noise");
-    const auto schedule = schedules.find(text_of(noise, "type"));
-    const Value parameterization = part_of(section, "parameterization");
-    const std::string predicted = text_of(parameterization, "sign") == "score" ? "minus eps" : text_of(parameterization, "type");
-    const auto prediction = predictions.find(predicted);
-    const auto sample = model.metadata.find("brume.sample");
-    const Value spacing = sample == model.metadata.end() ? Value::map() : part_of(parse_yaml(sample->second, source), "spacing");
-    const std::string type = text_of(spacing, "type");
-    json c{{"_class_name", "DDIMScheduler"},
-           {"_diffusers_version", version},
-           {"clip_sample", false},
-           {"set_alpha_to_one", text_of(spacing, "final") != "minimum"},
-           {"steps_offset", type == "leading" ? integer_of(spacing, "offset") : 0},
-           {"timestep_spacing", type == "leading" || type == "linspace" ? type : "trailing"}};
-    if (schedule != schedules.end()) c["beta_schedule"] = schedule->second;
-    if (noise.find("betas")) {
-      json betas = json::array();
-      for (const std::string& b : list_of(noise, "betas")) betas.push_back(std::strtod(b.c_str(), nullptr));
-      c["trained_betas"] = betas;
-    }
-    if ((schedule == schedules.end() && !noise.find("betas")) || truth_of(noise, "rescale") ||
-        (noise.find("s") && (number_of(noise, "s") != 0.008 || number_of(noise, "max_beta") != 0.999)))
-      notes.push_back(
-          fmt::format("the noise schedule '{}', which diffusers has not: scheduler_config.json does not say it", text_of(noise, "type")));
-    if (prediction == predictions.end())
-      notes.push_back(fmt::format("what the network predicts ('{}'): scheduler_config.json does not say it", predicted));
-    else
-      c["prediction_type"] = prediction->second;
-    c["num_train_timesteps"] = noise.find("timesteps") ? integer_of(noise, "timesteps") : 1000;
-    if (noise.find("beta_start")) c["beta_start"] = number_of(noise, "beta_start");
-    if (noise.find("beta_end")) c["beta_end"] = number_of(noise, "beta_end");
-    out.config("scheduler/scheduler_config.json", c);
-    index["scheduler"] = {"diffusers", "DDIMScheduler"};
+  void scheduler(const DiffusersSchedulerFile& s) {
+    json config = s.config;
+    config["_diffusers_version"] = version;
+    out.config("scheduler/scheduler_config.json", config);
+    index["scheduler"] = {"diffusers", s.type};
+    notes.insert(notes.end(), s.notes.begin(), s.notes.end());
   }
 
   void clip_text(const Value& c, const NamedTensors& tensors) {
@@ -315,8 +285,11 @@ void export_model(Export& e) {
     e.stage(stage, image, vq ? "vqvae/" : "vae/");
     e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};
   }
-  e.unet(network, latent);
-  e.scheduler(options);
+  const auto sample = e.model.metadata.find("brume.sample");
+  const DiffusersSchedulerFile scheduler =
+      to_diffusers_scheduler(options, sample == e.model.metadata.end() ? Value::map() : parse_yaml(sample->second, e.source));
+  e.unet(network, latent, scheduler);
+  e.scheduler(scheduler);
   const Words words = words_of(part_of(options, "conditioner"));
   e.conditioner(words);
   const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
