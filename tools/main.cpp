@@ -2,6 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <new>
+#include <optional>
+#include <string_view>
 
 #include "config/plugin_loader.h"
 #include "diffusion/compute.h"
@@ -61,6 +65,16 @@ int run(int argc, char** argv) {
   return code;
 }
 
+/// " for 1024 bytes" where an allocation failed, as LibTorch says it; nothing where it is another error.
+std::optional<std::string> memory_asked(const std::exception& e) {
+  if (dynamic_cast<const std::bad_alloc*>(&e)) return "";
+  const std::string_view what = e.what(), asked = "you tried to allocate ";
+  if (what.find("can't allocate memory") == std::string_view::npos && what.find("out of memory") == std::string_view::npos) return {};
+  const size_t from = what.find(asked), to = from == std::string_view::npos ? from : what.find(" bytes", from);
+  if (to == std::string_view::npos) return "";
+  return fmt::format(" for {} bytes", what.substr(from + asked.size(), to - from - asked.size()));
+}
+
 }  // namespace
 }  // namespace brume::tools
 
@@ -73,7 +87,14 @@ int main(int argc, char** argv) {
   } catch (const brume::Interrupted&) {
     fmt::print(stderr, "interrupted\n");
     return 130;
+  } catch (const std::filesystem::filesystem_error& e) {
+    fmt::print(stderr, "error: {}: {}\n", e.path1().string(), e.code().message());
+    return 2;
   } catch (const std::exception& e) {
+    if (const auto asked = brume::tools::memory_asked(e)) {
+      fmt::print(stderr, "error: there is not enough memory{}: a smaller model, image or batch needs less\n", *asked);
+      return 2;
+    }
     fmt::print(stderr, "brume has a bug, please report it: {}\n", e.what());
     return 1;
   }

@@ -54,6 +54,7 @@ struct Part {
 std::string class_in(const fs::path& folder) {
   for (const char* name :
        {"model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"}) {
+    if (!fs::is_regular_file(folder / name)) continue;
     std::ifstream stream(folder / name);
     const auto config = stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
     if (!config.is_object()) continue;

@@ -37,6 +37,7 @@ constexpr std::array magics{
     Magic{"\x1f\x8b"sv, "gzip-compressed data: unpack it first"},
     Magic{"\x80\x04"sv, "a bare Python pickle"},
     Magic{"\x80\x02"sv, "a bare Python pickle"},
+    Magic{"sys_info\0"sv, "a tar archive of PyTorch 0.1: load it with a newer PyTorch and save it again"},
     Magic{"<!DOCTYPE"sv, "a web page: the download failed, or needs a login"},
     Magic{"<html"sv, "a web page: the download failed, or needs a login"},
     Magic{"version https://git-lfs"sv, "a Git LFS pointer instead of the file: run 'git lfs pull'"},

@@ -49,6 +49,9 @@ std::vector<at::Tensor> fitting(const std::string& source, const io::NamedTensor
     else if (it->second->sizes() != w.tensor.sizes())
       problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
                           fmt::join(w.tensor.sizes(), ", ")));
+    else if (w.tensor.is_floating_point() && !it->second->is_floating_point())
+      problem(fmt::format("tensor '{}' is of type {}; weights are of floating type, and quantised ones are not read", w.name,
+                          at::toString(it->second->scalar_type())));
     else
       found.push_back(*it->second);
   }

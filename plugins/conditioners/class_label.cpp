@@ -5,6 +5,9 @@
 // token that the network attends to (Rombach et al. 2022, sec. 3.3, as their models of ImageNet have it):
 //
 //   context = embedding[class],   [B, 1, context_width]
+//
+// With `keep`, the null condition leaves out the others of `several` and not the class, as networks expect that were never trained
+// without one.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -22,13 +25,17 @@ namespace {
 struct ClassLabelOptions {
   int64_t classes = 10, context_width = 0;
   double dropout = 0.1;
+  bool kept = false;  ///< in the null condition
   void declare(Fields& f) {
     f.field("classes", classes, "number of classes", at_least(1));
     f.field("dropout", dropout, "probability of the null class while training; 0 = no null class, so no cfg", within(0, 1));
     f.field("context_width", context_width,
             "of a token that the class becomes, for networks that attend to tokens; 0 = a row of the network's class embedding",
             within(0, 8192));
+    f.field("keep", kept, "the null condition keeps the class, so that cfg is of the other conditions");
+    f.require(!kept || dropout == 0, "dropout", "must be 0 where the null condition keeps the class");
   }
+  bool has_null() const { return kept || dropout > 0; }
   int64_t rows() const { return classes + (dropout > 0 ? 1 : 0); }
 };
 
@@ -39,13 +46,13 @@ class Labels final : public ConditionEncoder {
   }
 
   Condition encode(const ConditionRequest& request) const override {
-    const Tensor ids = ids_of(request), null = at::full_like(ids, o_.classes);
+    const Tensor ids = ids_of(request), null = o_.kept ? ids : at::full_like(ids, o_.classes);
     if (o_.dropout > 0 && request.dropout) {
       const Tensor draws = at::rand({ids.size(0)}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
       ids.masked_fill_(draws < o_.dropout, o_.classes);
     }
     Condition condition = told(ids, request);
-    if (o_.dropout > 0) condition.null = std::make_shared<Condition>(told(null, request));
+    if (o_.has_null()) condition.null = std::make_shared<Condition>(told(null, request));
     return condition;
   }
   std::vector<Weight> weights() const override { return build_.weights(); }
@@ -85,7 +92,7 @@ class ClassLabel final : public Conditioner {
   int64_t class_rows() const override { return o_.context_width > 0 ? 0 : o_.rows(); }
   int64_t context_width() const override { return o_.context_width; }
   int64_t classes() const override { return o_.classes; }
-  bool has_null() const override { return o_.dropout > 0; }
+  bool has_null() const override { return o_.has_null(); }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Labels>(o_, origin.seed);
   }

@@ -1,12 +1,16 @@
 // brume export: what is written is opened by `brume sample`, and gives the same image.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/div.h>
 #include <gtest/gtest.h>
 
+#include "io/export/export.h"
 #include "io/image.h"
 #include "io/model_file.h"
+#include "support/model_file.h"
 #include "support/process.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
+#include "support/tokenizers.h"
 
 namespace brume::test {
 namespace {
@@ -57,6 +61,49 @@ TEST(Export, IsADirectoryOfDiffusersWithoutItsNote) {
   for (const char* name : {"a", "b"})
     at({"sample", std::string(name) + ".safetensors", "--prompt", "a cat", "-n", "1", "--steps", "2", "-o", std::string(name) + ".png"});
   EXPECT_EQ(io::read_image((folder.path() / "a.png").string()), io::read_image((folder.path() / "b.png").string()));
+}
+
+// A class beside words (UNet2DConditionModel with num_class_embeds): both are asked for, and either changes the image.
+TEST(Export, SamplesByWordsAndAClass) {
+  const TempFolder folder;
+  for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
+  const std::string source = model_file(
+      folder,
+      "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, heads: 4, zero_init: false, "
+      "attention_resolutions: [8], transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}, "
+      "conditioner: {type: several, of: [{type: clip_text, width: 16, depth: 1, heads: 4, mlp: 32, trainable: true, tokenizer: " +
+          folder.file("clip") + "}, {type: class_label, classes: 3, dropout: 0, keep: true}]}}");
+  io::export_diffusers(io::open_model(source), source, folder.path() / "out");
+  fs::remove(folder.path() / "out/brume.yaml");
+  std::vector<std::vector<uint8_t>> images;
+  for (const auto& [prompt, label] : {std::pair("a cat", "0"), {"a cat", "1"}, {"a dog", "1"}}) {
+    const Finished done = run_brume({"sample", "out", "--prompt", prompt, "--classes", label, "-n", "1", "--steps", "2", "--cfg", "3",
+                                     "--precision", "fp32", "--threads", "1", "-o", "a.png"},
+                                    {folder.path()});
+    ASSERT_EQ(done.code, 0) << done.err;
+    images.push_back(io::read_image((folder.path() / "a.png").string()).pixels);
+  }
+  EXPECT_NE(images[0], images[1]) << "the class";
+  EXPECT_NE(images[1], images[2]) << "the words";
+}
+
+// Values beyond the range of half precision are what first stages are known for: such an image would be black.
+TEST(Export, ANumberThatIsNoneIsNoPicture) {
+  const TempFolder folder;
+  const std::string source = model_file(folder,
+                                        "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: "
+                                        "1, zero_init: false}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}}");
+  io::Contents model = io::open_model(source);
+  for (io::NamedTensor& t : model.tensors)
+    if (t.name == "autoencoder.decoder.conv_out.bias") t.tensor = t.tensor / 0;
+  io::export_diffusers(model, source, folder.path() / "out");
+  const Finished done = run_brume({"sample", "out", "-n", "1", "--steps", "2", "--threads", "1", "-o", "a.png"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_TRUE(
+      done.err.ends_with("error: the autoencoder gave NaN or Inf; nothing was written. Weights that need a wider range are computed "
+                         "with --precision fp32\n"))
+      << done.err;
+  EXPECT_FALSE(fs::exists(folder.path() / "a.png"));
 }
 
 }  // namespace

@@ -97,7 +97,7 @@ TEST_F(Import, WhatItCannotBeIsSaidByFileAndKey) {
   EXPECT_EQ(refusal({"sd"}),
             "error: sd/scheduler/scheduler_config.json: beta_schedule is \"laplace\"; a scheduler of brume can be had with linear, "
             "scaled_linear, squaredcos_cap_v2, sigmoid and exp only\n");
-  change("sd/scheduler/scheduler_config.json", "DDIMScheduler", "KarrasVeScheduler");
+  change("sd/model_index.json", "DDIMScheduler", "KarrasVeScheduler");
   EXPECT_NE(refusal({"sd"}).find("sd/scheduler/scheduler_config.json: no scheduler of brume stands for _class_name 'KarrasVeScheduler'; "
                                  "those that are imported: DDPMScheduler, "),
             std::string::npos);
@@ -142,6 +142,7 @@ TEST_F(Import, PartsOfADirectory) {
 // Nine channels: a mask and a masked image beside the latent. Where their weights are zero it makes what the four channels make of the
 // same noise; so it is told what is to be made anew, and nothing is blended. PNDM, as the published ones have it.
 TEST_F(Import, AnInpaintingModel) {
+  change("sd/model_index.json", "DDIMScheduler", "PNDMScheduler");
   change("sd/scheduler/scheduler_config.json", "\"DDIMScheduler\"", "\"PNDMScheduler\", \"skip_prk_steps\": true");
   fs::copy(path("sd"), path("inpaint"), fs::copy_options::recursive);
   change("inpaint/unet/config.json", "\"in_channels\": 4", "\"in_channels\": 9");
@@ -188,6 +189,23 @@ TEST_F(Import, ATinyAutoencoder) {
   EXPECT_EQ(refusal({"alone_encoder.pth"}),
             "error: alone_encoder.pth: is the encoder of a tiny autoencoder; its decoder is looked for in alone_decoder.pth, which is not "
             "there\n");
+}
+
+// What a disk or the memory cannot do is no bug of the program.
+TEST(ImportLimits, DisksAndMemoryHaveTheirs) {
+  const TempFolder folder;
+  fs::create_directory(folder.path() / "loop");
+  fs::create_symlink("config.json", folder.path() / "loop/config.json");
+  Finished done = run_brume({"import", "loop", "-o", "a.safetensors"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_EQ(done.err, "error: loop/config.json: Too many levels of symbolic links\n");
+  folder.file("m.yaml",
+              "model: {image: {height: 16, width: 16}, network: {type: unet, channels: 40000000}}\n"
+              "train: {data: {type: shapes}, batch: 2, steps: 1}\n");
+  done = run_brume({"train", "m.yaml", "--out", "run"}, {folder.path()});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_NE(done.err.find("error: there is not enough memory for "), std::string::npos) << done.err;
+  EXPECT_NE(done.err.find(" bytes: a smaller model, image or batch needs less\n"), std::string::npos) << done.err;
 }
 
 }  // namespace

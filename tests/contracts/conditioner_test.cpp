@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -290,6 +291,21 @@ TEST(ClassLabel, AToken) {
   EXPECT_TRUE(at::equal(c.context[0][0], table.tensor[2]));
   EXPECT_TRUE(at::equal(c.context[1][0], table.tensor[0]));
   EXPECT_TRUE(at::equal(c.null->context[1][0], table.tensor[3]));
+}
+
+// Stable Diffusion with a class embedding: cfg is of the words, and either estimate is told the class.
+TEST(ClassLabel, KeptInTheNullCondition) {
+  const auto kept = make<Conditioner>("{type: class_label, classes: 3, dropout: 0, keep: true}");
+  EXPECT_TRUE(kept->has_null());
+  EXPECT_EQ(kept->class_rows(), 3);
+  const Condition c = kept->encoder({})->encode({{.label = 2, .caption = ""}, {.label = 0, .caption = ""}}, nullptr);
+  EXPECT_TRUE(at::equal(c.classes, at::tensor({2, 0}, at::kLong)));
+  ASSERT_NE(c.null, nullptr);
+  EXPECT_TRUE(at::equal(c.classes, c.null->classes));
+  EXPECT_NE(error_of([] {
+              make<Conditioner>("{type: class_label, keep: true, dropout: 0.1}");
+            }).find("must be 0 where the null condition keeps the class"),
+            std::string::npos);
 }
 
 TEST(ClassLabel, OutOfRange) {

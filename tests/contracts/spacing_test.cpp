@@ -25,8 +25,8 @@ std::vector<Case> cases() {
                              "{type: linspace, round: false}", "{type: karras, rho: 3, sigma_min: 0.1, sigma_max: 7}",
                              "{type: linspace, inclusive: false}", "{type: leading, inclusive: false}",
                              "{type: linspace, round: false, between: sigma}", "{type: karras, inclusive: false, final: minimum}",
-                             "{type: exponential, rho: 0.7}", "{type: flow, shift: 5}", "{type: flow, mu: 0.8, curve: beta}",
-                             "{type: flow, curve: karras}"}))
+                             "{type: karras, levels: 120, final: minimum}", "{type: exponential, rho: 0.7}", "{type: flow, shift: 5}",
+                             "{type: flow, mu: 0.8, curve: beta}", "{type: flow, curve: karras}"}))
     for (const char* schedule : schedules) all.push_back({s, schedule});
   return all;
 }

@@ -2,7 +2,6 @@
 
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -87,22 +86,6 @@ TEST(AtomicFile, RespectsReadOnlyFiles) {
   EXPECT_EQ(error_of([&] { write_file(path, "after"); }, folder),
             "model: opening it for writing failed: Permission denied; the previous file is unchanged");
 }
-
-/// ulimit -f for as long as it lives.
-class FileSizeLimit final {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 TEST(AtomicFile, StopsAtTheLimitOnFileSizes) {
   const TemporaryFolder folder;

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "directory.h"
+#include "io/export/sections.h"
 #include "io/inspect.h"
 
 namespace brume::test {
@@ -79,6 +80,7 @@ TEST_F(Directory, ATinyAutoencoderForItsFirstStage) {
   folder.file("model/vae/config.json",
               R"({"_class_name": "AutoencoderTiny", "latent_channels": 4, "block_out_channels": [8, 8, 8, 8], "scaling_factor": 0.5,
                   "latent_magnitude": 3, "latent_shift": 0.5, "force_upcast": false, "num_decoder_blocks": [3, 3, 3, 1]})");
+  change("model_index.json", [](json& index) { index["vae"] = {"diffusers", "AutoencoderTiny"}; });
   const io::Imported model = import();
   EXPECT_EQ(dump_yaml(*model.options.find("autoencoder")),
             "type: tiny\nencoder: vae\ndecoder: vae\nlatent_channels: 4\nwidth: 8\nmiddle_norm: false\nscale: 0.5\nshift: 0\n");
@@ -128,6 +130,11 @@ TEST_F(Directory, WhatAnImportLosesIsToldByInspect) {
 TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
   make("{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, zero_init: false}}");
   change("scheduler/scheduler_config.json", [](json& c) { c["_class_name"] = "DDPMScheduler"; });
+  change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "EulerDiscreteScheduler"}; });
+  for (const char* pipeline : {"DDIMPipeline", "PNDMPipeline"}) {
+    change("model_index.json", [&](json& index) { index["_class_name"] = pipeline; });
+    EXPECT_EQ(import().losses, std::vector<std::string>()) << "neither class is taken";
+  }
   change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "DDPMScheduler"}; });
   for (const auto& [pipeline, sampler, steps] :
        {std::tuple("DDPMPipeline", "ddpm", "1000"), {"DDIMPipeline", "ddim", "50"}, {"PNDMPipeline", "pndm", "50"}}) {
@@ -141,12 +148,124 @@ TEST_F(Directory, PipelinesWithASchedulerOfTheirOwn) {
   EXPECT_EQ(import().sample.find("sampler")->find("type")->scalar, "ddpm") << "model_index.json says the class, too";
 }
 
+// As its pipelines have it: the class of model_index.json, with the keys of the component's file.
+TEST_F(Directory, TheClassIsThatOfTheIndex) {
+  words();
+  change("scheduler/scheduler_config.json", [](json& c) { c["_class_name"] = "PNDMScheduler"; });
+  change("model_index.json", [](json& index) { index["scheduler"] = {"diffusers", "DPMSolverMultistepScheduler"}; });
+  const io::Imported model = import();
+  EXPECT_EQ(model.sample.find("sampler")->find("type")->scalar, "dpmpp_multistep");
+  EXPECT_EQ(model.losses.size(), 1u);
+  EXPECT_EQ(without(model.losses[0], folder),
+            "the class PNDMScheduler of model/scheduler/scheduler_config.json: DPMSolverMultistepScheduler is taken, as model_index.json "
+            "says");
+  for (const char* component : {"unet", "vae"}) {
+    const std::string file = std::string(component) + "/config.json";
+    const json whole = json::parse(read_text(path(file)));
+    for (const json& other : {json("UNet2DModel"), json("VQModel"), json()}) {
+      change(file, [&](json& c) { c["_class_name"] = other; });
+      expect_all();
+    }
+    folder.file("model/" + file, whole.dump());
+  }
+}
+
+// The scheduler decides what the network is told: EDM's log(sigma) / 4, that of consistency models a thousand times as much.
+TEST_F(Directory, WhatTheSchedulerTellsTheNetwork) {
+  words();
+  for (const auto& [scheduler, input, scale] : {std::tuple("EDMEulerScheduler", "quarter_log", ""),
+                                                {"CMStochasticIterativeScheduler", "quarter_log", "1000"},
+                                                {"FlowMatchEulerDiscreteScheduler", "", ""}}) {
+    folder.file("model/scheduler/scheduler_config.json", json{{"_class_name", scheduler}}.dump());
+    change("model_index.json", [&](json& index) { index["scheduler"] = {"diffusers", scheduler}; });
+    const io::Imported model = import();
+    const Value told = io::part_of(*model.options.find("network"), "noise_embedding");
+    EXPECT_EQ(io::text_of(told, "input"), input) << scheduler;
+    EXPECT_EQ(io::text_of(told, "scale"), scale) << scheduler;
+    fit(model);
+  }
+}
+
 TEST_F(Directory, AFileOfAPartIsNoModel) {
   words();
   for (const std::string& stem : {unet, vae, text}) {
     const std::string refused = error_of([&] { io::import_model(path(stem + ".safetensors")); });
     EXPECT_TRUE(refused.ends_with("…; its names are those of a diffusers directory: import the folder that has its configuration"))
         << refused;
+  }
+}
+
+TEST_F(Directory, WhatIsAddedToModelsIsNoModel) {
+  const auto refused = [&](const std::string& name) {
+    io::write_safetensors(folder.file("part.safetensors"), {{name, at::zeros({4, 32})}});
+    const std::string said = error_of([&] { io::import_model(folder.path() / "part.safetensors"); });
+    fs::remove(folder.path() / "part.safetensors");
+    return said;
+  };
+  for (const char* lora :
+       {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "unet.mid_block.attentions.0.proj_in.lora_A.weight"})
+    EXPECT_TRUE(refused(lora).ends_with("; its names are those of a LoRA: `brume sample MODEL --lora` adds it to a model")) << lora;
+  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model"));
+}
+
+// An importer's own sections have no lines that could be looked up.
+TEST_F(Directory, ErrorsOfOptionsNameTheFileAlone) {
+  words();
+  change("unet/config.json", [](json& c) { c["norm_num_groups"] = 5; });
+  EXPECT_EQ(without(error_of([&] { fit(import()); }), folder),
+            "model/model_index.json: model.network: groups: 5 groups do not divide 32 x 1 channels");
+}
+
+TEST_F(Directory, LatentsWithoutAFirstStage) {
+  words();
+  change("model_index.json", [](json& index) { index["vae"] = nullptr; });
+  EXPECT_EQ(refusal(),
+            "model/model_index.json: vae is missing, and model/unet/config.json says in_channels 4: images have 1 or 3 channels, and what "
+            "has others needs one");
+}
+
+// A quantised file without what its numbers are multiplied by.
+TEST_F(Directory, WholeNumbersAreNoWeights) {
+  words();
+  io::NamedTensors all = tensors(unet + ".safetensors");
+  for (io::NamedTensor& t : all)
+    if (t.name == "conv_in.weight") t.tensor = t.tensor.to(at::kChar);
+  write(unet + ".safetensors", all);
+  EXPECT_EQ(error_of([&] { fit(import()); }),
+            "model.safetensors: tensor 'network.input_blocks.0.0.weight' is of type Char; weights are of floating type, and quantised ones "
+            "are not read");
+}
+
+// Sizes that no network has are refused before memory is asked for.
+TEST_F(Directory, SizesThatNoNetworkHas) {
+  words();
+  const auto refused = [&](const std::string& file, const char* key, const json& value) {
+    const std::string whole = read_text(path(file));
+    change(file, [&](json& c) { c[key] = value; });
+    const std::string said = refusal();
+    folder.file("model/" + file, whole);
+    return said;
+  };
+  const std::string unet_only = "; the unet of brume can be had with ";
+  EXPECT_EQ(refused("unet/config.json", "block_out_channels", {32, 100000}),
+            "model/unet/config.json: block_out_channels is [32,100000]" + unet_only + "a list of numbers from 1 to 65536 only");
+  EXPECT_EQ(
+      refused("vae/config.json", "block_out_channels", {1 << 30, 1 << 30}),
+      "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume can be had with a list of numbers "
+      "from 1 to 65536 only");
+  EXPECT_EQ(refused("unet/config.json", "num_class_embeds", 2000000000),
+            "model/unet/config.json: num_class_embeds is 2000000000" + unet_only + "null and up to 10000000 classes only");
+  EXPECT_EQ(refused("unet/config.json", "transformer_layers_per_block", 100000),
+            "model/unet/config.json: transformer_layers_per_block is 100000" + unet_only + "1 to 100 a level only");
+  EXPECT_EQ(refused("tokenizer/special_tokens_map.json", "pad_token", {{"content", 7}}),
+            "model/tokenizer/special_tokens_map.json: content is 7, which is not what diffusers writes there");
+}
+
+TEST_F(Directory, ANoteReadsNothingElsewhere) {
+  words();
+  for (const std::string other : {"/etc/passwd", "tokenizer/../../model.safetensors", ""}) {
+    folder.file("model/brume.yaml", "model: {network: unet}\nfiles: {vocabulary: '" + other + "'}\n");
+    EXPECT_EQ(refusal(), "model/brume.yaml: files: '" + other + "' is not within the directory");
   }
 }
 

@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "support/parity.h"
 
 namespace brume::test {
@@ -120,10 +122,55 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
   EXPECT_EQ(refusal(with("DDPM", {{"beta_start", "small"}})), begin + "beta_start is \"small\", which is not what diffusers writes there");
   EXPECT_EQ(refusal(with("DDPM", {{"num_train_timesteps", 1000.5}})),
             begin + "num_train_timesteps is 1000.5, which is not what diffusers writes there");
-  EXPECT_TRUE(refusal(with("FlowMatchEulerDiscrete", json::object()))
-                  .starts_with(begin + "no scheduler of brume stands for _class_name "
-                                       "'FlowMatchEulerDiscreteScheduler'; those that are imported: "
-                                       "DDPMScheduler, "));
+  EXPECT_TRUE(refusal(with("VQDiffusion", json::object()))
+                  .starts_with(begin + "no scheduler of brume stands for _class_name 'VQDiffusionScheduler', which is of discrete codes; "
+                                       "those that are imported: DDPMScheduler, "));
+  EXPECT_TRUE(refusal(with("EDMEulr", json::object())).ends_with("FlowMatchLCMScheduler; did you mean 'EDMEulerScheduler'?"));
+  EXPECT_EQ(refusal(with("UnCLIP", {{"beta_schedule", "linear"}})),
+            begin + "beta_schedule is \"linear\"" + part + "\"squaredcos_cap_v2\" only");
+  EXPECT_EQ(refusal(with("EDMEuler", {{"prediction_type", "sample"}})),
+            begin + "prediction_type is \"sample\"" + part + "epsilon and v_prediction only");
+  EXPECT_EQ(refusal(with("EDMEuler", {{"sigma_schedule", "beta"}})),
+            begin + "sigma_schedule is \"beta\"" + part + "karras and exponential only");
+  EXPECT_EQ(refusal(with("EDMDPMSolverMultistep", {{"algorithm_type", "dpmsolver"}})),
+            begin + "algorithm_type is \"dpmsolver\"" + part + "dpmsolver++ and sde-dpmsolver++ only");
+  for (const char* key : {"use_dynamic_shifting", "invert_sigmas"})
+    EXPECT_EQ(refusal(with("FlowMatchEulerDiscrete", {{key, true}})), begin + key + " is true" + part + "null only");
+  EXPECT_EQ(refusal(with("FlowMatchEulerDiscrete", {{"use_karras_sigmas", true}, {"use_beta_sigmas", true}})),
+            begin + "use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most");
+  EXPECT_EQ(refusal(with("FlowMatchLCM", {{"scale_factors", {0.5}}})), begin + "scale_factors is [0.5]" + part + "null only");
+  EXPECT_EQ(refusal(with("FlowMatchEulerDiscrete", {{"num_train_timesteps", 1}})),
+            begin + "num_train_timesteps is 1" + part + "2 to 1000000 only");
+}
+
+// UnCLIP's is DDPM's on the cosine schedule, at times from end to end.
+TEST(DiffusersSchedulers, UnClipIsDdpm) {
+  for (const char* variance : {"fixed_small_log", "learned_range"}) {
+    const json own{{"_class_name", "UnCLIPScheduler"}, {"variance_type", variance}, {"clip_sample_range", 5}};
+    json ddpm = own;
+    ddpm.update({{"_class_name", "DDPMScheduler"}, {"beta_schedule", "squaredcos_cap_v2"}, {"timestep_spacing", "linspace"}});
+    const io::DiffusersScheduler a = read(own), b = read(ddpm);
+    EXPECT_EQ(a.noise, b.noise);
+    EXPECT_EQ(a.sampler, b.sampler);
+    EXPECT_EQ(a.spacing, b.spacing);
+    EXPECT_EQ(a.guidance, b.guidance);
+    EXPECT_EQ(a.learned_range, b.learned_range);
+  }
+}
+
+// How wide the noise is that a run starts from, in the network's frame or, of EDM's, in that of sigma.
+TEST(DiffusersSchedulers, WhereContinuousOnesStart) {
+  const auto starts = [](const char* name, const json& more = json::object()) {
+    json values{{"_class_name", name}};
+    values.update(more);
+    const SchedulerConfig config = built(values);
+    const double sigma = config.sigmas().front();
+    return config.noise->start_std(sigma) * config.noise->signal(sigma);
+  };
+  EXPECT_DOUBLE_EQ(starts("EDMEulerScheduler"), std::sqrt(80.0 * 80 + 1));
+  EXPECT_DOUBLE_EQ(starts("EDMDPMSolverMultistepScheduler", {{"sigma_max", 10}}), std::sqrt(101.0));
+  EXPECT_DOUBLE_EQ(starts("CMStochasticIterativeScheduler"), 80);
+  EXPECT_DOUBLE_EQ(starts("FlowMatchHeunDiscreteScheduler", {{"shift", 3}}), 1);
 }
 
 }  // namespace

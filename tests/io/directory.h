@@ -45,15 +45,16 @@ class Directory : public testing::Test {
     io::export_diffusers(brume, file, folder.path() / "model");
     fs::remove(folder.path() / "model/brume.yaml");
   }
-  /// Stable Diffusion, but small.
-  void words() {
+  /// Stable Diffusion, but small. `beside`: what it is told beside words, as YAML.
+  void words(const std::string& beside = "") {
     for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
+    const std::string clip =
+        "{type: clip_text, tokenizer: " + folder.file("clip") + ", width: 32, depth: 2, heads: 4, mlp: 64, trainable: true}";
     make(
         "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], "
         "heads: 4, attention_order: new, zero_init: false, transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: "
-        "[1, 2], blocks: 1, attention_resolutions: [16], latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: {type: "
-        "clip_text, tokenizer: " +
-        folder.file("clip") + ", width: 32, depth: 2, heads: 4, mlp: 64, trainable: true}}");
+        "[1, 2], blocks: 1, attention_resolutions: [16], latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: " +
+        (beside.empty() ? clip : "{type: several, of: [" + clip + ", " + beside + "]}") + "}");
   }
   std::string path(const std::string& name) const { return folder.file("model/" + name); }
   void rename(const std::string& from, const std::string& to) const { fs::rename(path(from), path(to)); }

@@ -8,7 +8,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "config/yaml.h"
 #include "io/export/diffusers_names.h"
+#include "io/export/sections.h"
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/model_file.h"
@@ -85,6 +87,56 @@ TEST(DiffusersExport, HasTheKeysOfPublishedModels) {
   EXPECT_EQ(json_of(folder.path() / "out/scheduler/scheduler_config.json")["beta_schedule"], "linear");
 }
 
+/// The published layout alone: what an importer reads of it is what the model had.
+void expect_scheduler(const std::string& network, const std::string& more, const std::string& scheduler) {
+  SCOPED_TRACE(more);
+  const TempFolder folder;
+  const std::string source = model_file(folder, "{" + image + unet + network + "}, " + more + "}");
+  const io::Contents model = io::open_model(source);
+  EXPECT_EQ(io::export_diffusers(model, source, folder.path() / "out"), std::vector<std::string>());
+  EXPECT_EQ(json_of(folder.path() / "out/scheduler/scheduler_config.json")["_class_name"], scheduler);
+  EXPECT_EQ(json_of(folder.path() / "out/model_index.json")["scheduler"], nlohmann::json({"diffusers", scheduler}));
+  fs::remove(folder.path() / "out/brume.yaml");
+  const io::Imported imported = io::import_model(folder.path() / "out");
+  const Value had = parse_yaml(model.metadata.at("brume.model"), "model");
+  for (const char* part : {"noise", "parameterization"}) {
+    const Value got = io::part_of(imported.options, part), wanted = io::part_of(had, part);
+    for (const Value::Entry& e : got.entries)
+      if (e.value.is_scalar() && e.key != "max_sigma") {
+        EXPECT_EQ(e.value.scalar, io::text_of(wanted, e.key)) << part << "." << e.key;
+      }
+  }
+  const Value told = io::part_of(*imported.options.find("network"), "noise_embedding");
+  const std::string input = io::text_of(told, "input");
+  EXPECT_EQ(input.empty() ? "timestep" : input, io::text_of(io::part_of(*had.find("network"), "noise_embedding"), "input"));
+}
+
+TEST(DiffusersExport, SchedulersOfTheirOwn) {
+  const std::string quarter = ", noise_embedding: {type: sinusoidal, input: quarter_log";
+  expect_scheduler("", "noise: {type: flow, shift: 3}, parameterization: flow", "FlowMatchEulerDiscreteScheduler");
+  expect_scheduler(quarter + "}", "noise: {type: edm, rho: 5, start_image_std: 1}, parameterization: {type: edm, prediction: v}",
+                   "EDMEulerScheduler");
+  expect_scheduler(quarter + ", scale: 1000}", "noise: {type: edm, sigma_max: 40}, parameterization: {type: consistency, sigma_data: 0.6}",
+                   "CMStochasticIterativeScheduler");
+  expect_scheduler("", "noise: {type: exponential, timesteps: 500}, parameterization: x0", "DDIMScheduler");
+  expect_scheduler("", "noise: {type: zero_terminal_snr, schedule: scaled_linear}, parameterization: v", "DDIMScheduler");
+}
+
+TEST(DiffusersExport, WhatSchedulersDoNotSay) {
+  const TempFolder folder;
+  const auto notes = [&](const std::string& more) {
+    fs::remove_all(folder.path() / "out");
+    const std::string source = model_file(folder, "{" + image + unet + "}, " + more + "}");
+    return io::export_diffusers(io::open_model(source), source, folder.path() / "out");
+  };
+  EXPECT_EQ(notes("noise: edm, parameterization: edm"),
+            (std::vector<std::string>{"how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise",
+                                      "the spread of the noise that a run starts from: diffusers has sqrt(1 + sigma^2)"}));
+  EXPECT_EQ(notes("noise: angle, parameterization: {type: eps, sign: score}"),
+            (std::vector<std::string>{"the noise schedule 'angle', which diffusers has not: scheduler_config.json does not say it",
+                                      "what the network predicts ('minus eps'): scheduler_config.json does not say it"}));
+}
+
 TEST(DiffusersExport, OverwritesNothing) {
   const TempFolder folder;
   const std::string source = model_file(folder, "{" + image + unet + "}}");
@@ -109,29 +161,6 @@ TEST(DiffusersExport, InvertsTheImportOfAPublishedLayout) {
   expect_same({io::to_diffusers_unet(ours, {.blocks = 1, .heads = 8}), {}}, {theirs, {}}, false);
   const io::NamedTensors vae = io::load_tensors(ref_path("pipe/tiny_sd/vae/diffusion_pytorch_model.safetensors").string());
   expect_same({io::to_diffusers_vae(io::from_diffusers_vae(vae), 2), {}}, {vae, {}}, false);
-}
-
-TEST(LdmExport, RoundTripGivesTheSameBits) {
-  BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
-  const TempFolder folder;
-  const io::Imported imported = io::import_model(ref_path("ldm/tiny_ldm.ckpt"),
-                                                 {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
-  const io::Contents model = io::contents_of(imported);
-  Value section = Value::map();
-  section.set("model", imported.options);
-  ModelSection root;
-  io::Contents resolved = model;  // as a model file has it: with every default
-  resolved.metadata["brume.model"] = dump_yaml(*read_config(builtins(), section, root).find("model"));
-  io::export_ldm(resolved, "model", folder.path() / "out.safetensors");
-  expect_same(io::open_model(folder.file("out.safetensors")), model, true);
-}
-
-TEST(LdmExport, SaysWhatItCannotHold) {
-  const TempFolder folder;
-  const std::string source = model_file(folder, "{" + image + unet + "}, noise: angle}");
-  EXPECT_EQ(without(error_of([&] { io::export_ldm(io::open_model(source), source, folder.path() / "out.safetensors"); }), folder),
-            "model.safetensors: its noise schedule is 'angle'; latent diffusion has linear, scaled_linear and cosine");
-  EXPECT_FALSE(fs::exists(folder.path() / "out.yaml"));
 }
 
 }  // namespace

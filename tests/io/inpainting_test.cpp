@@ -1,5 +1,5 @@
 // Inpainting models of other programs: 2 C + 1 channels and words, from diffusers' directories and in one file, and back.
-#include "io/inpainting.h"
+#include "io/words.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
@@ -122,7 +122,7 @@ TEST_F(Inpainting, TheWordsInItsConditioner) {
     EXPECT_FALSE(told(other).inpainting) << other;
     EXPECT_EQ(told(other).prefix, "conditioner.") << other;
   }
-  EXPECT_TRUE(io::words_of(parse_yaml(io::inpainting_conditioner("{type: clip_text}"), "test.yaml")).inpainting);
+  EXPECT_TRUE(io::words_of(parse_yaml(io::words_beside("{type: clip_text}", {io::masked_image}), "test.yaml")).inpainting);
 }
 
 /// Tensors of these shapes and one number each: what a file of Stable Diffusion is known by.

@@ -31,6 +31,12 @@ class Inspect : public ::testing::Test {
   TemporaryFolder folder;
 };
 
+// What bears the name of a configuration need not be a file.
+TEST_F(Inspect, AFolderWhereAConfigurationIsExpected) {
+  std::filesystem::create_directories(folder.file("tokenizer/config.json"));
+  EXPECT_NE(relative(inspect(folder.path())).find("  tokenizer: CLIPTokenizer\n"), std::string::npos);
+}
+
 TEST_F(Inspect, ListsThePartsOfADirectory) {
   EXPECT_EQ(relative(inspect(folder.path())),
             "DIR: directory\n"

@@ -40,6 +40,10 @@ TEST_F(ModelFile, IsToldByItsContent) {
 TEST_F(ModelFile, SaysWhatAnUnknownFileBeginsWith) {
   EXPECT_EQ(error("GGUF\x03\x01\x02\x04more"),
             "weights: is no weights file brume reads: it begins with 47 47 55 46 03 01 02 04 ('GGUF....', a GGUF model)" + readable);
+  EXPECT_EQ(error(std::string("sys_info\0\0\0", 11)),
+            "weights: is no weights file brume reads: it begins with 73 79 73 5f 69 6e 66 6f ('sys_info', a tar archive of PyTorch 0.1: "
+            "load it with a newer PyTorch and save it again)" +
+                readable);
   EXPECT_EQ(error("version https://git-lfs.github.com/spec/v1\n"),
             "weights: is no weights file brume reads: it begins with 76 65 72 73 69 6f 6e 20 ('version ', a Git LFS pointer instead of "
             "the file: run 'git lfs pull')" +

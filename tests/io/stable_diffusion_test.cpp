@@ -122,6 +122,8 @@ TEST_F(StableDiffusion, WhetherTwoPredictsNoiseOrV) {
   expect("eps");
   folder.file("model.yaml", "model: {target: ldm.models.diffusion.ddpm.LatentDiffusion, params: {parameterization: v, image_size: 64}}");
   expect("v");  // image_size is 64 in both of the published files
+  folder.file("model.yaml", "model: {target: ldm.models.diffusion.ddpm.LatentDiffusion, params: {parameterization: v, image_size: 128}}");
+  EXPECT_EQ(height(import()), "1024") << "another size is meant";
 }
 
 // Programs halve the precision of all there is, the schedule's tables too.
@@ -155,10 +157,11 @@ TEST_F(StableDiffusion, SaysWhatIsMissing) {
             "model.safetensors: its condition is encoded by nothing in this file (no 'cond_stage_model.'); brume has the text encoders of "
             "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder) and classes (ClassEmbedder)");
   at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 5, 3, 3});
-  EXPECT_EQ(refusal(),
-            "model.safetensors: the U-Net takes 5 channels and latents have 4: of models that see an image beside their input, those are "
-            "imported that inpaint as they are told in words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
-            "words are not");
+  EXPECT_EQ(
+      refusal(),
+      "model.safetensors: the U-Net takes 5 channels and latents have 4: of models that see an image beside their input, those are "
+      "imported that inpaint as they are told in words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
+      "words are not");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 // What the tests of framework/io share: temporary files, the text of errors, references, and files built byte by byte.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -47,6 +48,22 @@ class TemporaryFolder final {
 
  private:
   std::string path_;
+};
+
+/// ulimit -f for as long as it lives.
+class FileSizeLimit final {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  rlimit before_{};
 };
 
 inline std::string content_of(const std::string& path) {

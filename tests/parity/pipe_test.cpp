@@ -98,9 +98,11 @@ class Pipe : public testing::Test {
   /// tiny_sd with the scheduler of a result.
   std::string with_scheduler(const std::string& result) {
     fs::copy(ref_path("pipe/tiny_sd"), folder_.path() / "model", fs::copy_options::recursive);
-    nlohmann::json config = ref_json("pipe/" + result + ".json").at("scheduler_config");
-    config["_class_name"] = ref_json("pipe/" + result + ".json").at("scheduler");
-    std::ofstream(folder_.path() / "model/scheduler/scheduler_config.json") << config.dump();
+    const nlohmann::json& said = ref_json("pipe/" + result + ".json");
+    nlohmann::json index = ref_json("pipe/tiny_sd/model_index.json");
+    index["scheduler"] = {"diffusers", said.at("scheduler")};
+    std::ofstream(folder_.path() / "model/model_index.json") << index.dump();
+    std::ofstream(folder_.path() / "model/scheduler/scheduler_config.json") << said.at("scheduler_config").dump();
     return (folder_.path() / "model").string();
   }
   void expect_image(const Walk& run) const {

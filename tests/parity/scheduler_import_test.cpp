@@ -21,8 +21,7 @@ const std::string file = "sched_traj.json";
 /// What the import has no class for, or no words.
 bool imported(const json& c) {
   const std::string scheduler = c["scheduler"];
-  for (const char* other : {"FlowMatch", "CMStochastic", "EDM", "ScoreSdeVe", "DDIMInverse"})
-    if (scheduler.starts_with(other)) return false;
+  if (scheduler == "ScoreSdeVeScheduler" || scheduler == "DDIMInverseScheduler") return false;
   const json& config = c["config"];
   return c["set_timesteps_kwargs"].empty() && !c["num_inference_steps"].is_null() && !config.value("use_flow_sigmas", false) &&
          config.value("timestep_type", "discrete") == "discrete" && config.value("variance_type", "") != "learned";
@@ -37,9 +36,9 @@ std::vector<size_t> cases() {
   return found;
 }
 
-/// The parts of a run, resolved: with every key of every plugin.
+/// The parts of a run, resolved: with every key of every plugin. `told`: what the noise embedding is told, where not the timestep.
 struct Said {
-  std::string sampler, guidance, parameterization;
+  std::string sampler, guidance, parameterization, told;
   SchedulerConfig config;
   explicit Said(const std::string& yaml) {
     const Value all = read_config(builtins(), parse_yaml(yaml, "scheduler"), config), *sample = all.find("sample");
@@ -53,10 +52,12 @@ struct Said {
 Said said_by(const std::string& scheduler, json config, int64_t steps) {
   config["_class_name"] = scheduler;
   const io::DiffusersScheduler s = io::read_diffusers_scheduler(io::DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
-  return Said(
+  Said said(
       fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
                   "told_time: {}\n",
                   s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start, s.told_time));
+  said.told = s.told;
+  return said;
 }
 
 /// The same, as the parity tests say it.
@@ -75,7 +76,13 @@ Said shown(const json& c, int64_t steps) {
   return Said(s.yaml());
 }
 
-double told_time(const SampleOptions& sample, double t) {
+/// What the network is told at a noise level.
+double told_time(const Said& said, double sigma) {
+  if (said.told == "input: quarter_log") return std::log(sigma) / 4;
+  if (said.told == "input: quarter_log, scale: 1000") return 250 * std::log(sigma);
+  EXPECT_EQ(said.told, "");
+  const double t = said.config.noise->timestep(sigma);
+  const SampleOptions& sample = said.config.sample;
   return sample.told == ToldTime::nearest ? std::nearbyint(t) : sample.told == ToldTime::below ? std::floor(t + 1e-6) : t;
 }
 
@@ -101,12 +108,13 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
     // KDPM2 rounds the times of its curves, but not of the calls between them: brume's told_time knows one rule for all.
     const double rounding = scheduler.starts_with("KDPM2") && c["config"].value("use_karras_sigmas", false) ? 0.5 : 0.02;
     for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
-      const double t = told_time(got.config.sample, noise.time(sigmas[i]));
+      const double t = told_time(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < rounding; });
       EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();
     }
     bool sigma_frame = false;
-    for (const char* family : {"Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE"}) sigma_frame |= scheduler.starts_with(family);
+    for (const char* family : {"Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE", "EDM", "CMStochastic"})
+      sigma_frame |= scheduler.starts_with(family);
     const double from = sigmas.front();
     const double spread =
         (got.config.sample.start == StartStd::sigma ? from : noise.start_std(from)) * (sigma_frame ? 1 : noise.signal(from));

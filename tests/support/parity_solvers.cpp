@@ -185,7 +185,7 @@ std::string DiffusersSolver::final_yaml() const {
 /// The spacing in training time, before any curve.
 std::string DiffusersSolver::spacing_yaml() {
   const std::string end = final_yaml();
-  if (is("FlowMatchEuler")) return flow_spacing_yaml();
+  if (is("FlowMatchEuler") || is("FlowMatchLCM")) return flow_spacing_yaml();
   if (is("FlowMatch") || is("IPNDM")) return told_spacing_yaml();
   if (is("CMStochastic")) return consistency_spacing_yaml();
   if (is("ScoreSdeVe")) return "{type: exponential, final: zero}";

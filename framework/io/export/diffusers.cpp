@@ -1,60 +1,27 @@
 // A brume model as a directory of diffusers: the configurations have the keys of published models, the tensors diffusers' names.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "config/errors.h"
 #include "config/yaml.h"
-#include "io/atomic_file.h"
 #include "io/export/diffusers_names.h"
+#include "io/export/diffusers_scheduler.h"
 #include "io/export/export.h"
+#include "io/export/partial.h"
 #include "io/export/sections.h"
 #include "io/export/unet_layout.h"
-#include "io/inpainting.h"
-#include "io/safetensors.h"
 #include "io/weights.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// The folder while it is written, beside its target; removed where something fails.
-class Partial {
- public:
-  explicit Partial(const fs::path& target) : target_(target), path_(target.string() + fmt::format(".partial{}", getpid())) {
-    if (fs::exists(target)) throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", target.string()));
-    fs::create_directories(path_);
-  }
-  ~Partial() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  Partial(const Partial&) = delete;
-  Partial& operator=(const Partial&) = delete;
-  void file(const std::string& name, const std::string& content) const {
-    fs::create_directories((path_ / name).parent_path());
-    write_file((path_ / name).string(), content);
-  }
-  void config(const std::string& name, const json& values) const { file(name, values.dump(2) + "\n"); }
-  void tensors(const std::string& name, const NamedTensors& all) const {
-    fs::create_directories((path_ / name).parent_path());
-    write_safetensors((path_ / name).string(), all, {{"format", "pt"}});
-  }
-  void commit() {
-    fs::rename(path_, target_);
-    path_.clear();
-  }
-
- private:
-  fs::path target_, path_;
-};
 
 constexpr const char* version = "0.31.0";  ///< of diffusers, whose keys these are
 
@@ -209,7 +176,8 @@ struct Export {
     if (!own.empty()) out.tensors(folder + "brume.safetensors", own);  // what only the training of a codebook needs
   }
 
-  void unet(const Value& network, const Value& image) {
+  /// `s`: whose pipelines tell the network the noise level.
+  void unet(const Value& network, const Value& image, const DiffusersSchedulerFile& s) {
     if (text_of(network, "type") != "unet")
       refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
     if (text_of(network, "resampling") != "conv")
@@ -219,8 +187,8 @@ struct Export {
     if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
       refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
     const Value told = part_of(network, "noise_embedding");
-    if (text_of(told, "input") != "timestep" || number_of(told, "scale") != 1 || number_of(told, "max_period") != 10000)
-      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it the timestep");
+    if (text_of(told, "input") != s.told || number_of(told, "scale") != s.told_scale || number_of(told, "max_period") != 10000)
+      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise");
     const NamedTensors tensors = below(model.tensors, "network.");
     out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
     out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
@@ -228,41 +196,12 @@ struct Export {
     index["unet"] = {"diffusers", words ? "UNet2DConditionModel" : "UNet2DModel"};
   }
 
-  void scheduler(const Value& section, const std::string& parameterization) {
-    static const std::map<std::string, std::string> schedules{
-        {"linear", "linear"}, {"scaled_linear", "scaled_linear"}, {"sigmoid", "sigmoid"}, {"cosine", "squaredcos_cap_v2"}};
-    static const std::map<std::string, std::string> predictions{{"eps", "epsilon"}, {"x0", "sample"}, {"v", "v_prediction"}};
-    const Value noise = part_of(section, "noise");
-    const auto schedule = schedules.find(text_of(noise, "type"));
-    const auto prediction = predictions.find(parameterization);
-    const auto sample = model.metadata.find("brume.sample");
-    const Value spacing = sample == model.metadata.end() ? Value::map() : part_of(parse_yaml(sample->second, source), "spacing");
-    const std::string type = text_of(spacing, "type");
-    json c{{"_class_name", "DDIMScheduler"},
-           {"_diffusers_version", version},
-           {"clip_sample", false},
-           {"set_alpha_to_one", text_of(spacing, "final") != "minimum"},
-           {"steps_offset", type == "leading" ? integer_of(spacing, "offset") : 0},
-           {"timestep_spacing", type == "leading" || type == "linspace" ? type : "trailing"}};
-    if (schedule != schedules.end()) c["beta_schedule"] = schedule->second;
-    if (noise.find("betas")) {
-      json betas = json::array();
-      for (const std::string& b : list_of(noise, "betas")) betas.push_back(std::strtod(b.c_str(), nullptr));
-      c["trained_betas"] = betas;
-    }
-    if ((schedule == schedules.end() && !noise.find("betas")) || truth_of(noise, "rescale") ||
-        (noise.find("s") && (number_of(noise, "s") != 0.008 || number_of(noise, "max_beta") != 0.999)))
-      notes.push_back(
-          fmt::format("the noise schedule '{}', which diffusers has not: scheduler_config.json does not say it", text_of(noise, "type")));
-    if (prediction == predictions.end())
-      notes.push_back(fmt::format("what the network predicts ('{}'): scheduler_config.json does not say it", parameterization));
-    else
-      c["prediction_type"] = prediction->second;
-    c["num_train_timesteps"] = noise.find("timesteps") ? integer_of(noise, "timesteps") : 1000;
-    if (noise.find("beta_start")) c["beta_start"] = number_of(noise, "beta_start");
-    if (noise.find("beta_end")) c["beta_end"] = number_of(noise, "beta_end");
-    out.config("scheduler/scheduler_config.json", c);
-    index["scheduler"] = {"diffusers", "DDIMScheduler"};
+  void scheduler(const DiffusersSchedulerFile& s) {
+    json config = s.config;
+    config["_diffusers_version"] = version;
+    out.config("scheduler/scheduler_config.json", config);
+    index["scheduler"] = {"diffusers", s.type};
+    notes.insert(notes.end(), s.notes.begin(), s.notes.end());
   }
 
   void clip_text(const Value& c, const NamedTensors& tensors) {
@@ -311,14 +250,14 @@ struct Export {
       out.file(place, bytes);
       files.set(path, brume::Value::text(place, true));
     }
+    const bool labels = type == "class_label";
+    if (number_of(labels ? c : words.classes, "dropout") > 0) notes.emplace_back("that the last class is the null one, for cfg");
     if (clip || type == "none" || type.empty()) return;
     if (!tensors.empty()) {
       out.tensors("text_encoder/brume.safetensors", tensors);
       notes.push_back(fmt::format(
           "the conditioner '{}', which diffusers has no class for: text_encoder/ holds it and its files as brume has them", type));
-    } else if (type == "class_label") {
-      if (number_of(c, "dropout") > 0) notes.push_back("that the last class is the null one, for cfg");
-    } else {
+    } else if (!labels) {
       notes.push_back(fmt::format("the conditioner '{}', which diffusers has no class for", type));
     }
   }
@@ -346,8 +285,11 @@ void export_model(Export& e) {
     e.stage(stage, image, vq ? "vqvae/" : "vae/");
     e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};
   }
-  e.unet(network, latent);
-  e.scheduler(options, text_of(part_of(options, "parameterization"), "type"));
+  const auto sample = e.model.metadata.find("brume.sample");
+  const DiffusersSchedulerFile scheduler =
+      to_diffusers_scheduler(options, sample == e.model.metadata.end() ? Value::map() : parse_yaml(sample->second, e.source));
+  e.unet(network, latent, scheduler);
+  e.scheduler(scheduler);
   const Words words = words_of(part_of(options, "conditioner"));
   e.conditioner(words);
   const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
@@ -365,7 +307,7 @@ void export_model(Export& e) {
 }  // namespace
 
 std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const fs::path& folder) {
-  Partial out(folder);
+  Partial out({{"", folder}});
   Export e{model, source, out, {}};
   if (model.metadata.contains("brume.classifier")) e.refuse("is a classifier; diffusers has no class for it");
   if (model.metadata.contains("brume.autoencoder")) {

@@ -7,12 +7,12 @@
 
 #include "config/errors.h"
 #include "config/yaml.h"
-#include "io/atomic_file.h"
 #include "io/export/export.h"
+#include "io/export/partial.h"
 #include "io/export/unet_layout.h"
-#include "io/inpainting.h"
-#include "io/safetensors.h"
+#include "io/open_clip.h"
 #include "io/weights.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -27,8 +27,9 @@ struct LdmExport {
 
   [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
   void only(const Value& part, const char* name, const char* key, const char* wanted) const {
+    const auto named = [](const std::string& value) { return value.empty() ? std::string("null") : value; };
     if (const std::string have = text_of(part, key); have != wanted)
-      refuse(fmt::format("{}.{} is {}; latent diffusion's is {}", name, key, have, wanted));
+      refuse(fmt::format("{}.{} is {}; latent diffusion's is {}", name, key, named(have), named(wanted)));
   }
   bool pixels() const { return text_of(stage, "type") == "identity"; }
   int64_t ratio() const { return pixels() ? 1 : int64_t(1) << (list_of(stage, "multipliers").size() - 1); }
@@ -37,9 +38,26 @@ struct LdmExport {
     only(network, "network", "type", "unet");
     only(network, "network", "resampling", "conv");
     only(network, "network", "groups", "32");
+    only(network, "network", "downsample_padding", "around");
+    if (number_of(network, "norm_eps") != 1e-5)
+      refuse(fmt::format("network.norm_eps is {}; latent diffusion's is 1e-05", text_of(network, "norm_eps")));
+    if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads"))
+      refuse(fmt::format("network.heads_up is {}; latent diffusion has as many on both ways, {}", up, text_of(network, "heads")));
+    const Value told = part_of(network, "noise_embedding");
+    for (const auto& [key, wanted] : {std::pair("type", "sinusoidal"),
+                                      {"input", "timestep"},
+                                      {"scale", "1"},
+                                      {"max_period", "10000"},
+                                      {"sin_first", "false"},
+                                      {"shift", "0"}})
+      only(told, "network.noise_embedding", key, wanted);
     if (!part_of(network, "transformer").entries.empty()) return;
     only(network, "network", "attention_order", "legacy");
   }
+
+  bool told_words() const { return text_of(words.conditioner, "type") == "clip_text"; }
+  /// OpenCLIP's text encoder (SD 2), else OpenAI's (SD 1).
+  bool open_clip() const { return text_of(words.conditioner, "activation") == "gelu"; }
 
   std::string noise(const Value& options) const {
     const Value n = part_of(options, "noise");
@@ -114,14 +132,19 @@ struct LdmExport {
           width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
     }
     if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
+    if (!words.classes.entries.empty()) refuse("its conditioner is 'several', of words and a class; latent diffusion is given one of them");
     if (type != "clip_text")
       refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
-    only(conditioner, "conditioner", "activation", "quick_gelu");
     only(conditioner, "conditioner", "clip_skip", "0");
-    const int64_t heads = integer_of(conditioner, "heads");
+    only(conditioner, "conditioner", "pad", open_clip() ? "0" : "");
     std::string yaml = words.inpainting ? "    conditioning_key: hybrid\n    finetune_keys: null\n" : "    conditioning_key: crossattn\n";
-    yaml += "    cond_stage_config:\n      target: ldm.modules.encoders.modules.FrozenCLIPEmbedder\n";
-    if (heads * 64 != integer_of(conditioner, "width")) yaml += fmt::format("      params: {{heads: {}}}\n", heads);
+    yaml += fmt::format("    cond_stage_config:\n      target: ldm.modules.encoders.modules.{}\n",
+                        open_clip() ? "FrozenOpenCLIPEmbedder" : "FrozenCLIPEmbedder");
+    std::vector<std::string> params;
+    if (open_clip()) params = {"freeze: True", "layer: penultimate"};
+    const int64_t heads = integer_of(conditioner, "heads");
+    if (heads * 64 != integer_of(conditioner, "width")) params.push_back(fmt::format("heads: {}", heads));
+    if (!params.empty()) yaml += fmt::format("      params: {{{}}}\n", fmt::join(params, ", "));
     return yaml;
   }
 };
@@ -131,18 +154,52 @@ bool of_training(const std::string& name) {
   return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
 }
 
-void refuse_what_is_there(const fs::path& path) {
-  if (fs::exists(path)) throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", path.string()));
+/// The model's tensors under the names of their modules.
+NamedTensors ldm_tensors(const LdmExport& e) {
+  NamedTensors tensors;
+  const auto add = [&](const char* prefix, const NamedTensors& module) {
+    for (const NamedTensor& t : module)
+      if (!of_training(t.name)) tensors.push_back({prefix + t.name, t.tensor});
+  };
+  add("model.diffusion_model.", below(e.model.tensors, "network."));
+  add("first_stage_model.", below(e.model.tensors, "autoencoder."));
+  const NamedTensors words = below(e.model.tensors, e.words.prefix);
+  if (!e.told_words())
+    add("cond_stage_model.", words);
+  else if (!e.open_clip())
+    add("cond_stage_model.transformer.", words);
+  else
+    add("cond_stage_model.model.", to_open_clip(words, integer_of(e.words.conditioner, "depth")));
+  return tensors;
+}
+
+std::string ldm_yaml(const LdmExport& e, const Value& options) {
+  const Value predicted = part_of(options, "parameterization");
+  const std::string parameterization = text_of(predicted, "type");
+  if (parameterization != "eps" && parameterization != "x0" && parameterization != "v")
+    e.refuse(fmt::format("its parameterization is '{}'; latent diffusion has eps, x0 and v", parameterization));
+  if (parameterization == "eps") e.only(predicted, "parameterization", "sign", "noise");
+  e.only(options, "model", "variance", "none");
+  return fmt::format(
+      "model:\n  target: ldm.models.diffusion.ddpm.{}\n  params:\n{}    parameterization: {}\n    image_size: {}\n"
+      "    channels: {}\n    scale_factor: {}\n    use_ema: False\n{}{}{}",
+      e.words.inpainting ? "LatentInpaintDiffusion" : "LatentDiffusion", e.noise(options), parameterization,
+      integer_of(e.image, "height") / e.ratio(),
+      text_of(e.stage, "latent_channels").empty() ? text_of(e.image, "channels") : text_of(e.stage, "latent_channels"),
+      e.pixels() ? "1.0" : text_of(e.stage, "scale"), e.unet(below(e.model.tensors, "network.")), e.first_stage(), e.condition());
 }
 
 }  // namespace
 
 std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const fs::path& file) {
-  const fs::path yaml = fs::path(file).replace_extension(".yaml"), tokenizer = file.parent_path() / "tokenizer";
+  const fs::path yaml = fs::path(file).replace_extension(".yaml");
+  if (!file.has_filename() || yaml == file)
+    throw ConfigError(fmt::format("{}: is no name of a weights file beside which a YAML can stand; one like model.safetensors is expected",
+                                  file.string()));
   const Files files = files_in(model.tensors);
-  refuse_what_is_there(file);
-  refuse_what_is_there(yaml);
-  if (!files.empty()) refuse_what_is_there(tokenizer);
+  Partial::Moves moves{{file.filename().string(), file}, {yaml.filename().string(), yaml}};
+  if (!files.empty()) moves.emplace_back("tokenizer", file.parent_path() / "tokenizer");
+  Partial out(moves);
   const auto card = model.metadata.find("brume.model");
   if (card == model.metadata.end())
     throw ConfigError(fmt::format("{}: is no diffusion model; latent diffusion's file is made of one", source));
@@ -154,31 +211,16 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
                     part_of(options, "image"),
                     words_of(part_of(options, "conditioner"))};
   e.check();
-  const std::string parameterization = text_of(part_of(options, "parameterization"), "type");
-  if (parameterization != "eps" && parameterization != "x0" && parameterization != "v")
-    e.refuse(fmt::format("its parameterization is '{}'; latent diffusion has eps, x0 and v", parameterization));
-  const std::string text = fmt::format(
-      "model:\n  target: ldm.models.diffusion.ddpm.{}\n  params:\n{}    parameterization: {}\n    image_size: {}\n"
-      "    channels: {}\n    scale_factor: {}\n    use_ema: False\n{}{}{}",
-      e.words.inpainting ? "LatentInpaintDiffusion" : "LatentDiffusion", e.noise(options), parameterization,
-      integer_of(e.image, "height") / e.ratio(),
-      text_of(e.stage, "latent_channels").empty() ? text_of(e.image, "channels") : text_of(e.stage, "latent_channels"),
-      e.pixels() ? "1.0" : text_of(e.stage, "scale"), e.unet(below(model.tensors, "network.")), e.first_stage(), e.condition());
-  const std::string told = text_of(e.words.conditioner, "type");
-  NamedTensors tensors;
-  for (const auto& [ours, theirs] :
-       {std::pair("network.", "model.diffusion_model."), std::pair("autoencoder.", "first_stage_model."),
-        std::pair(e.words.prefix.c_str(), told == "clip_text" ? "cond_stage_model.transformer." : "cond_stage_model.")})
-    for (const NamedTensor& t : below(model.tensors, ours))
-      if (!of_training(t.name)) tensors.push_back({theirs + t.name, t.tensor});
-  for (const auto& [path, bytes] : files) {
-    fs::create_directories(tokenizer);
-    write_file((tokenizer / fs::path(path).filename()).string(), bytes);
-  }
-  write_file(yaml.string(), text);
-  write_safetensors(file.string(), tensors, {{"format", "pt"}});
-  if (told == "class_label" && number_of(e.words.conditioner, "dropout") > 0) return {"that the last class is the null one, for cfg"};
-  return {};
+  out.file(yaml.filename().string(), ldm_yaml(e, options));
+  for (const auto& [path, bytes] : files) out.file("tokenizer/" + fs::path(path).filename().string(), bytes);
+  out.tensors(file.filename().string(), ldm_tensors(e));
+  out.commit();
+  std::vector<std::string> notes;
+  if (text_of(e.words.conditioner, "type") == "class_label" && number_of(e.words.conditioner, "dropout") > 0)
+    notes.emplace_back("that the last class is the null one, for cfg");
+  if (const std::string height = text_of(e.image, "height"), width = text_of(e.image, "width"); height != width)
+    notes.push_back(fmt::format("that its images are {} pixels wide: the YAML has one size for both sides, {}", width, height));
+  return notes;
 }
 
 }  // namespace brume::io

@@ -13,14 +13,13 @@
 #include <optional>
 
 #include "config/suggest.h"
-#include "config/yaml.h"
 #include "io/import/diffusers_parts.h"
 #include "io/import/diffusers_scheduler.h"
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_weights.h"
 #include "io/import/families.h"
-#include "io/inpainting.h"
 #include "io/number.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -64,7 +63,8 @@ bool component(const Source& source) {
   static const std::vector<std::string> known{"UNet2DModel", "UNet2DConditionModel", "AutoencoderKL", "VQModel", "AutoencoderTiny"};
   if (!fs::is_regular_file(source.path / "config.json")) return false;
   const nlohmann::json config = read_json(source.path / "config.json");
-  const std::string name = config.is_object() ? config.value("_class_name", "") : "";
+  if (!config.is_object()) return false;
+  const auto name = DiffusersConfig(config, (source.path / "config.json").string(), "a component").get<std::string>("_class_name", "");
   return std::find(known.begin(), known.end(), name) != known.end();
 }
 
@@ -120,8 +120,15 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
 }
 
-std::string class_label(const DiffusersUnet& unet, bool null_class) {
-  return fmt::format("{{type: class_label, classes: {}, dropout: {}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0);
+/// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
+/// null condition keeps it, unless the last class is the null one.
+std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, bool null_class) {
+  if (null_class && unet.classes < 2)
+    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
+                                  config.string(), unet.classes));
+  if (unet.classes == 0) return {};
+  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0,
+                      unet.transformer() && !null_class ? ", keep: true" : "")};
 }
 
 std::string image_of(int64_t channels, int64_t height, int64_t width) {
@@ -149,15 +156,15 @@ struct Sections {
   int64_t steps = 50;
 
   void write(Imported& model, const DiffusersUnet& unet, const DiffusersScheduler& s, const std::string& source) const {
-    model.options = parse_yaml(
+    model.options = sections_of(
         fmt::format("image: {}\nautoencoder: {}\nnetwork: {}\nconditioner: {}\nnoise: {}\nparameterization: {}\n{}", image, autoencoder,
                     unet.options(), conditioner, s.noise, s.parameterization, s.learned_range ? "variance: learned_range\n" : ""),
         source);
     std::vector<std::string> all = guidance;
     all.insert(all.end(), s.guidance.begin(), s.guidance.end());
-    model.sample = parse_yaml(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
-                                          s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
-                              source);
+    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
+                                           s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
+                               source);
     model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   }
 };
@@ -198,16 +205,20 @@ class Variants {
 };
 
 /// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
+bool own_scheduler(const Index& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
+
+/// Else the class is that of model_index.json.
 DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
   const std::string pipeline = index.pipeline();
-  const fs::path file = folder / "scheduler_config.json";
-  nlohmann::json values = read_json(file);
-  if (values.is_object()) {
-    values.emplace("_class_name", index.component("scheduler"));
-    if (pipeline == "DDIMPipeline" || pipeline == "PNDMPipeline") values["_class_name"] = pipeline.substr(0, 4) + "Scheduler";
-  }
+  const std::string type = own_scheduler(index) ? pipeline.substr(0, 4) + "Scheduler" : index.component("scheduler");
   const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
-  return read_diffusers_scheduler(DiffusersConfig(values, file.string(), "a scheduler of brume"), stable_diffusion);
+  return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume", type), stable_diffusion);
+}
+
+/// A line where a component's file is of another class than model_index.json says, which is the one that is taken.
+void note_class(const fs::path& file, const Index& index, const char* component, std::vector<std::string>& losses) {
+  const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
+  if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
 }
 
 Imported import_pipeline(const fs::path& folder, const Said& said) {
@@ -217,9 +228,13 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   model.losses = index.losses();
   const std::string pipeline = index.pipeline();
   if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
-  const DiffusersScheduler scheduler = scheduler_of(place_of(folder, "scheduler", "scheduler_config.json"), index);
+  const fs::path levels = place_of(folder, "scheduler", "scheduler_config.json");
+  const DiffusersScheduler scheduler = scheduler_of(levels, index);
+  if (!own_scheduler(index)) note_class(levels / "scheduler_config.json", index, "scheduler", model.losses);
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
-  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
+  note_class(config, index, "unet", model.losses);
+  unet.told = scheduler.told;
   const Variants variants(folder, said.variant);
 
   Sections s;
@@ -228,34 +243,39 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   for (const char* name : {"vae", "vqvae"})
     if (!index.component(name).empty()) stage = name;
   if (stage.empty()) {
+    if (unet.in_channels != 1 && unet.in_channels != 3)
+      throw ConfigError(
+          fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
+                      index.file(), config.string(), unet.in_channels));
     check_channels(config, unet, unet.in_channels, scheduler.learned_range);
     s.image = image_of(unet.in_channels, unet.height, unet.width);
   } else {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
-    const DiffusersStage first = read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height);
+    const DiffusersStage first =
+        read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height, index.component(stage));
+    note_class(folder / stage / "config.json", index, stage.c_str(), model.losses);
     check_channels(config, unet, first.latent_channels, scheduler.learned_range);
     inpainting = unet.in_channels != first.latent_channels;
     s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
     s.autoencoder = first.options;
     add(model, "autoencoder.", first.tensors);
   }
+  std::vector<std::string> beside = class_labels(config, unet, said.null_class);
   if (unet.transformer()) {
     index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
     index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
-    if (unet.classes > 0)
-      throw ConfigError(fmt::format("{}: num_class_embeds is {}; the unet of brume can be had with null only beside a text_encoder",
-                                    config.string(), unet.classes));
     const DiffusersText text = read_diffusers_text(folder, variants.of(folder / "text_encoder", model.losses));
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
-    s.conditioner = inpainting ? inpainting_conditioner(text.options) : text.options;
+    if (inpainting) beside.insert(beside.begin(), masked_image);
+    s.conditioner = words_beside(text.options, beside);
     s.guidance.push_back("{type: cfg, scale: 7.5}");
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
-    add(model, inpainting ? inpainting_words : "conditioner.", text.tensors);
-  } else if (unet.classes > 0) {
-    s.conditioner = class_label(unet, said.null_class);
+    add(model, words_prefix(beside), text.tensors);
+  } else if (!beside.empty()) {
+    s.conditioner = beside[0];
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
   s.write(model, unet, scheduler, index.file());
@@ -279,7 +299,7 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   check_channels(config, unet, unet.in_channels, scheduler.learned_range);
   Sections s;
   s.image = image_of(unet.in_channels, unet.height, unet.width);
-  if (unet.classes > 0) s.conditioner = class_label(unet, said.null_class);
+  for (const std::string& told : class_labels(config, unet, said.null_class)) s.conditioner = told;
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
   add_unet(model, unet, folder, said.variant);
@@ -291,8 +311,8 @@ Imported import_stage(const fs::path& folder, const Said& said) {
   model.section = "autoencoder";
   const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
   const int64_t size = said.sample_size.value_or(stage.size);
-  model.options = parse_yaml(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
-                             (folder / "config.json").string());
+  model.options = sections_of(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
+                              (folder / "config.json").string());
   add(model, "autoencoder.", stage.tensors);
   return model;
 }

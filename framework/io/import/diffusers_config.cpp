@@ -54,8 +54,10 @@ json read_json(const std::filesystem::path& file) {
   return parse_json(std::string(MappedFile::open(file.string())->bytes()), file.string());
 }
 
-DiffusersConfig::DiffusersConfig(const std::filesystem::path& file, std::string part)
-    : DiffusersConfig(read_json(file), file.string(), std::move(part)) {}
+DiffusersConfig::DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type)
+    : DiffusersConfig(read_json(file), file.string(), std::move(part)) {
+  if (!type.empty()) values_["_class_name"] = type;
+}
 
 DiffusersConfig::DiffusersConfig(json values, std::string file, std::string part)
     : values_(std::move(values)), file_(std::move(file)), part_(std::move(part)) {
@@ -74,6 +76,14 @@ std::vector<int64_t> DiffusersConfig::each(const char* key, size_t count, int64_
   if (at == values_.end() || !at->is_array()) return std::vector<int64_t>(count, get<int64_t>(key, fallback));
   const auto list = get<std::vector<int64_t>>(key, {});
   if (list.size() != count) refuse(key, fmt::format("a list of {}", count));
+  return list;
+}
+
+std::vector<int64_t> DiffusersConfig::widths(const char* key, const std::vector<int64_t>& fallback) const {
+  constexpr int64_t most = 65536;
+  auto list = get(key, fallback);
+  const auto sound = [](int64_t width) { return width >= 1 && width <= most; };
+  if (list.empty() || !std::all_of(list.begin(), list.end(), sound)) refuse(key, fmt::format("a list of numbers from 1 to {}", most));
   return list;
 }
 

@@ -25,13 +25,16 @@ nlohmann::json parse_json(const std::string& text, const std::string& name);
 class DiffusersConfig {
  public:
   /// `part` is what the file describes, in messages: "the unet of brume".
-  DiffusersConfig(const std::filesystem::path& file, std::string part);
+  /// `type`, where not empty, is the class that model_index.json names: it counts whatever the file says (_class_name).
+  DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type = "");
   DiffusersConfig(nlohmann::json values, std::string file, std::string part);
 
   template <class T>
   T get(const char* key, T fallback) const;
   /// One number for all, or a list of `count`.
   std::vector<int64_t> each(const char* key, size_t count, int64_t fallback) const;
+  /// A list of channels, each from 1 to a number that no network has: what would be made of more is nothing but memory.
+  std::vector<int64_t> widths(const char* key, const std::vector<int64_t>& fallback) const;
   /// The value must be `wanted`, or absent.
   template <class T>
   void only(const char* key, const T& wanted) const {

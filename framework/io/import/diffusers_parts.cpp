@@ -38,8 +38,7 @@ std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
 std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   c.only<std::string>("act_fn", "silu");
   for (const char* key : {"latents_mean", "latents_std"}) c.absent(key);
-  const auto channels = c.get<std::vector<int64_t>>("block_out_channels", {64});
-  if (channels.empty() || channels[0] < 1) c.refuse("block_out_channels", "a list of at least one number");
+  const auto channels = c.widths("block_out_channels", {64});
   std::vector<int64_t> multipliers, heights;
   for (const int64_t width : channels) {
     if (width % channels[0] != 0) c.refuse("block_out_channels", "multiples of the first");
@@ -79,8 +78,7 @@ void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int6
 std::string token_of(const DiffusersConfig& c, const char* key) {
   if (!c.has(key)) return "";
   const nlohmann::json& value = c.values()[key];
-  if (value.is_string()) return value.get<std::string>();
-  return value.is_object() ? value.value("content", "") : "";
+  return value.is_object() ? DiffusersConfig(value, c.file(), "a tokenizer").get<std::string>("content", "") : c.get<std::string>(key, "");
 }
 
 /// The token prompts are filled up with.
@@ -126,8 +124,9 @@ std::string padding_option(const Files& files, const fs::path& folder) {
 
 }  // namespace
 
-DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height) {
-  const DiffusersConfig c(folder / "config.json", "an autoencoder of brume");
+DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
+                                    const std::string& type_said) {
+  const DiffusersConfig c(folder / "config.json", "an autoencoder of brume", type_said);
   const auto type = c.get<std::string>("_class_name", "AutoencoderKL");
   DiffusersStage stage;
   if (type == "AutoencoderTiny") {

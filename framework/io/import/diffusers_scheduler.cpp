@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "config/suggest.h"
+#include "io/import/diffusers_continuous.h"
 
 namespace brume::io {
 namespace {
@@ -22,6 +23,7 @@ struct Kind {
 
 constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
                           {.name = "DDPMParallelScheduler", .clips = true},
+                          {.name = "UnCLIPScheduler", .beta_schedule = "squaredcos_cap_v2", .clips = true},
                           {.name = "DDIMScheduler", .clips = true},
                           {.name = "DDIMParallelScheduler", .clips = true},
                           {.name = "PNDMScheduler"},
@@ -40,6 +42,15 @@ constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
                           {.name = "LCMScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"},
                           {.name = "TCDScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"}};
 
+/// What brume is not, and why.
+constexpr std::pair<const char*, const char*> others[] = {
+    {"IPNDMScheduler", "whose steps, at the angles arcsin(sin(k pi / 2 n)^2), no spacing has"},
+    {"ScoreSdeVeScheduler", "whose networks give the score itself and whose last step adds noise"},
+    {"DDPMWuerstchenScheduler", "whose cosine is continuous and cut off at both ends"},
+    {"VQDiffusionScheduler", "which is of discrete codes"},
+    {"DDIMInverseScheduler", "which goes from an image to noise: `brume invert` does"},
+    {"DPMSolverMultistepInverseScheduler", "which goes from an image to noise: `brume invert` does"}};
+
 const Kind& kind_of(const DiffusersConfig& c) {
   const auto name = c.get<std::string>("_class_name", "");
   std::vector<std::string> known;
@@ -47,8 +58,11 @@ const Kind& kind_of(const DiffusersConfig& c) {
     if (name == k.name) return k;
     known.emplace_back(k.name);
   }
-  throw ConfigError(fmt::format("{}: no scheduler of brume stands for _class_name '{}'; those that are imported: {}", c.file(), name,
-                                fmt::join(known, ", ")));
+  known.insert(known.end(), continuous_schedulers().begin(), continuous_schedulers().end());
+  const auto why = std::find_if(std::begin(others), std::end(others), [&](const auto& other) { return name == other.first; });
+  const bool other = why != std::end(others);
+  throw ConfigError(fmt::format("{}: no scheduler of brume stands for _class_name '{}'{}; those that are imported: {}{}", c.file(), name,
+                                other ? fmt::format(", {}", why->second) : "", fmt::join(known, ", "), other ? "" : hint(name, known)));
 }
 
 /// The words of one class.
@@ -64,7 +78,7 @@ class Reader {
     s.sampler = sampler();
     s.spacing = spacing();
     s.guidance = guidance();
-    s.learned_range = is("DDPM") && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
+    s.learned_range = ddpm() && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
     const std::string spaced = spacing_name();
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
     if (kind_.half_log) s.told_time = told_time();
@@ -74,6 +88,8 @@ class Reader {
   }
 
  private:
+  /// Of unCLIP, too, whose times are those of linspace.
+  bool ddpm() const { return is("DDPM") || is("UnCLIP"); }
   bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
   bool flag(const char* key) const { return c_.get(key, false); }
   /// Files keep the keys of the class that they were made from: only some classes know those of curves.
@@ -87,14 +103,6 @@ class Reader {
     if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
     return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
   }
-  /// solver_type: `known`, or what the class takes for `usual` as it is another's.
-  std::string solver_type(const std::vector<std::string>& known, const std::string& usual) const {
-    const auto name = c_.get<std::string>("solver_type", usual);
-    if (std::find(known.begin(), known.end(), name) != known.end()) return name;
-    for (const char* other : {"midpoint", "heun", "logrho", "bh1", "bh2"})
-      if (name == other) return usual;
-    c_.refuse("solver_type", fmt::format("{}", fmt::join(known, " and ")));
-  }
 
   void refuse_the_unknown() const {
     for (const char* key : {"use_flow_sigmas", "use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
@@ -104,6 +112,7 @@ class Reader {
     const bool halves = is("DPMSolver") || is("SASolver");  // of the network's channels, with a learned variance; others mean nothing
     if (halves && c_.get<std::string>("variance_type", "").starts_with("learned")) c_.refuse("variance_type", "null");
     if (is("SASolver")) c_.only<std::string>("algorithm_type", "data_prediction");
+    if (is("UnCLIP")) c_.only<std::string>("beta_schedule", "squaredcos_cap_v2");
     if (const int curves =
             curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
         curves > 1)
@@ -137,21 +146,7 @@ class Reader {
     return "v";
   }
 
-  std::string multistep(const char* data, const char* noise) const {
-    auto algorithm = c_.get<std::string>("algorithm_type", "dpmsolver++");
-    if (algorithm == "deis") algorithm = "dpmsolver++";  // as the class takes it
-    if (algorithm != "dpmsolver" && algorithm != "dpmsolver++" && algorithm != "sde-dpmsolver" && algorithm != "sde-dpmsolver++")
-      c_.refuse("algorithm_type", "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++");
-    const bool single = is("DPMSolverSinglestep");
-    std::string text =
-        fmt::format("{{type: {}, order: {}, solver: {}, eta: {}, lower_order_final: {}", algorithm.ends_with("++") ? data : noise,
-                    c_.get<int64_t>("solver_order", 2), solver_type({"midpoint", "heun"}, "midpoint"), int(algorithm.starts_with("sde")),
-                    c_.get("lower_order_final", !single));
-    if (!single) text += fmt::format(", euler_at_final: {}", flag("euler_at_final"));
-    return text + "}";
-  }
-
-  std::string ddpm() const {
+  std::string ddpm_sampler() const {
     const auto variance = c_.get<std::string>("variance_type", "fixed_small");
     if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
     if (variance == "fixed_large") return "{type: ddpm, variance: large}";
@@ -162,7 +157,7 @@ class Reader {
   std::string sampler() const {
     const auto order = c_.get<int64_t>("solver_order", 2);
     const bool lower = c_.get("lower_order_final", true);
-    if (is("DDPM")) return ddpm();
+    if (ddpm()) return ddpm_sampler();
     if (is("DDIM")) return "{type: ddim, eta: 0}";
     if (is("PNDM"))
       return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
@@ -174,12 +169,12 @@ class Reader {
     if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
     if (is("KDPM2")) return "dpm_2";
     if (is("DPMSolverSDE")) return "dpmpp_sde";
-    if (is("DPMSolverMultistep")) return multistep("dpmpp_multistep", "dpm_solver_multistep");
-    if (is("DPMSolverSinglestep")) return multistep("dpmpp_singlestep", "dpm_solver_singlestep");
+    if (is("DPMSolverMultistep")) return dpm_solver(c_, "dpmpp_multistep", "dpm_solver_multistep", false);
+    if (is("DPMSolverSinglestep")) return dpm_solver(c_, "dpmpp_singlestep", "dpm_solver_singlestep", true);
     if (is("DEIS")) return fmt::format("{{type: deis, order: {}, lower_order_final: {}}}", order, lower);
     if (is("UniPC"))
       return fmt::format("{{type: unipc, order: {}, solver: {}, prediction: {}, lower_order_final: {}, disable_corrector: [{}]}}", order,
-                         solver_type({"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
+                         solver_type(c_, {"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
                          fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
     if (is("SASolver"))
       return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
@@ -189,7 +184,7 @@ class Reader {
   }
 
   std::string spacing_name() const {
-    if (is("DPMSolverSinglestep")) return "linspace";  // it knows no other
+    if (is("DPMSolverSinglestep") || is("UnCLIP")) return "linspace";  // they know no other
     const auto name = c_.get<std::string>("timestep_spacing", kind_.sigma_frame || kind_.half_log ? "linspace" : "leading");
     if (name != "linspace" && name != "leading" && name != "trailing") c_.refuse("timestep_spacing", "linspace, leading and trailing");
     return name;
@@ -203,7 +198,7 @@ class Reader {
       zero = c_.get("set_alpha_to_one", true);
     else if (is("TCD") || is("DEIS") || is("SASolver"))
       zero = false;
-    else if (is("DDPM") || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
+    else if (ddpm() || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
       zero = true;
     else if (const auto end = c_.get<std::string>("final_sigmas_type", "zero"); end != "zero") {
       if (end != "sigma_min") c_.refuse("final_sigmas_type", "zero and sigma_min");
@@ -246,10 +241,8 @@ class Reader {
   std::vector<std::string> guidance() const {
     const bool keep = is("DDIM");  // takes the direction of the noise from the network's own output
     const std::string direction = keep ? ", keep_direction: true" : "";
-    const bool bounds = is("DDPM") || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
-    if ((bounds || kind_.half_log) && flag("thresholding"))
-      return {fmt::format("{{type: dynamic_threshold, quantile: {}, maximum: {}{}}}", c_.get("dynamic_thresholding_ratio", 0.995),
-                          c_.get("sample_max_value", 1.0), direction)};
+    const bool bounds = ddpm() || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
+    if ((bounds || kind_.half_log) && flag("thresholding")) return {dynamic_threshold(c_, direction)};
     if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
       return {fmt::format("{{type: clip, range: {}{}}}", c_.get("clip_sample_range", 1.0), direction)};
     return {};
@@ -263,6 +256,7 @@ class Reader {
 }  // namespace
 
 DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion) {
+  if (const auto continuous = read_continuous_scheduler(config)) return *continuous;
   return Reader(config, stable_diffusion).read();
 }
 

@@ -14,6 +14,7 @@ struct DiffusersScheduler {
   std::vector<std::string> guidance;  ///< clip or dynamic_threshold
   bool learned_range = false;         ///< the network gives the variance, too
   std::string start = "schedule", told_time = "exact";
+  std::string told;  ///< options of the network's noise embedding: "input: quarter_log"; empty: the timestep
   std::vector<std::string> losses;
 };
 

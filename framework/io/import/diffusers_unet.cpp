@@ -15,6 +15,8 @@
 namespace brume::io {
 namespace {
 
+constexpr int64_t most_blocks = 100;  ///< a level, of either kind
+
 void refuse_the_unknown(const DiffusersConfig& c) {
   if (const auto act = c.get<std::string>("act_fn", "silu"); act != "silu" && act != "swish") c.refuse("act_fn", "\"silu\"");
   c.only<double>("mid_block_scale_factor", 1);
@@ -26,10 +28,12 @@ void refuse_the_unknown(const DiffusersConfig& c) {
   c.only<std::string>("upsample_type", "conv");
   c.only<bool>("resnet_skip_time_act", false);
   for (const char* key :
-       {"addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention",
-        "mid_block_only_cross_attention", "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
-        "cross_attention_norm", "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+       {"addition_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
+        "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
+        "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
+  // The others embed a number or a vector, which no conditioner of brume tells a network.
+  if (c.has("class_embed_type")) c.refuse("class_embed_type", "null, a table of num_class_embeds classes,");
 }
 
 /// Whether each level attends, from the names of its blocks.
@@ -57,6 +61,8 @@ void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   if (u.transformer()) {
     u.heads = c.each(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", levels, 8);
     u.depth = c.each("transformer_layers_per_block", levels, 1);
+    for (const int64_t d : u.depth)
+      if (d < 1 || d > most_blocks) c.refuse("transformer_layers_per_block", fmt::format("1 to {} a level", most_blocks));
   } else {
     const std::vector<int64_t> widths = c.each("attention_head_dim", levels, 8);
     for (size_t i = 0; i < levels; ++i)  // null: one head; the others have this width
@@ -157,19 +163,16 @@ void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t
 
 }  // namespace
 
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config) { return read_diffusers_unet(config, {}); }
-
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size) {
-  const DiffusersConfig c(config, "the unet of brume");
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
+  const DiffusersConfig c(config, "the unet of brume", type);
   refuse_the_unknown(c);
   DiffusersUnet u;
   const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
-  u.channels = c.get("block_out_channels", tokens ? std::vector<int64_t>{320, 640, 1280, 1280} : std::vector<int64_t>{224, 448, 672, 896});
-  if (u.channels.empty() || u.channels[0] < 1) c.refuse("block_out_channels", "a list of at least one number");
+  u.channels =
+      c.widths("block_out_channels", tokens ? std::vector<int64_t>{320, 640, 1280, 1280} : std::vector<int64_t>{224, 448, 672, 896});
   u.context_width = tokens ? c.get<int64_t>("cross_attention_dim", 1280) : 0;
   const std::vector<int64_t> blocks = c.each("layers_per_block", u.channels.size(), 2);
   u.blocks = blocks[0];
-  constexpr int64_t most_blocks = 100;
   for (const int64_t b : blocks)
     if (b != u.blocks || b < 1 || b > most_blocks)
       c.refuse("layers_per_block", fmt::format("the same number for all levels, from 1 to {},", most_blocks));
@@ -177,6 +180,8 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
   u.classes = c.get<int64_t>("num_class_embeds", 0);
+  constexpr int64_t most_classes = 10000000;
+  if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
   u.groups = c.get<int64_t>("norm_num_groups", 32);
   u.dropout = c.get<double>("dropout", 0);
   u.linear_projection = c.get("use_linear_projection", false);
@@ -218,8 +223,9 @@ std::string DiffusersUnet::options() const {
       channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
   if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
   if (pad_below) yaml += ", downsample_padding: below";
-  if (sin_first || frequency_shift != 0)
-    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}}}", sin_first, frequency_shift);
+  if (sin_first || frequency_shift != 0 || !told.empty())
+    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}{}{}}}", sin_first, frequency_shift,
+                        told.empty() ? "" : ", ", told);
   if (transformer())
     yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
   return yaml + "}";

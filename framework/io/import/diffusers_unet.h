@@ -27,6 +27,7 @@ struct DiffusersUnet {
   double dropout = 0, norm_eps = 1e-5;
   bool pad_below = false, sin_first = false;
   int64_t frequency_shift = 0;
+  std::string told;  ///< options of the noise embedding that the scheduler decides; empty: the timestep
 
   bool transformer() const { return context_width > 0; }
   /// The network's options, as YAML: "{type: unet, channels: 320, …}".
@@ -35,9 +36,8 @@ struct DiffusersUnet {
   NamedTensors tensors(const NamedTensors& diffusers) const;
 };
 
-/// Reads a config.json; throws ConfigError naming what it holds that `unet` cannot be.
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config);
-/// The same, where `size` says what sample_size is to be.
-DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size);
+/// Reads a config.json; throws ConfigError naming what it holds that `unet` cannot be. `size`: says what sample_size is to be. `type`: the
+/// class, where config.json does not decide it.
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size = {}, const std::string& type = "");
 
 }  // namespace brume::io

@@ -16,7 +16,6 @@
 #include <functional>
 #include <set>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/flags.h"
 
@@ -265,13 +264,13 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
   Imported model;
   const std::string conditioner =
       n.classes > 0 ? fmt::format("{{type: class_label, classes: {}, dropout: {}}}", n.classes, label_dropout) : "none";
-  model.options = parse_yaml(
+  model.options = sections_of(
       fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}\nconditioner: {3}\nnoise: {4}\nparameterization: {5}\n"
                   "variance: {6}\n",
                   n.in, n.heights.front(), network_options(flags, n, meaning, null), conditioner, meaning.noise, meaning.parameterization,
                   meaning.variance),
       source.path.string());
-  model.sample = parse_yaml(fmt::format("sampler: heun\nspacing: {}\nsteps: 18\n", meaning.grid), source.path.string());
+  model.sample = sections_of(fmt::format("sampler: heun\nspacing: {}\nsteps: 18\n", meaning.grid), source.path.string());
   for (const NamedTensor& t : weights.tensors()) {
     if (t.name.ends_with(".resample_filter")) continue;  // an option here
     if (t.name == "map_augment.weight")

@@ -9,9 +9,9 @@
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/import/families.h"
-#include "io/inpainting.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -32,6 +32,14 @@ NamedTensors component(const fs::path& folder, const char* weights) {
 
 void add(Imported& model, const std::string& prefix, const NamedTensors& tensors) {
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
+}
+
+/// A file of the directory; what lies elsewhere is not read, whatever the note says.
+fs::path within(const fs::path& folder, const std::string& name) {
+  const fs::path path = fs::path(name).lexically_normal();
+  if (path.empty() || path.is_absolute() || *path.begin() == "..")
+    throw ConfigError(fmt::format("{}: files: '{}' is not within the directory", (folder / "brume.yaml").string(), name));
+  return folder / path;
 }
 
 void add_model(Imported& model, const fs::path& folder) {
@@ -59,7 +67,7 @@ Imported import_directory(const Source& source, const ImportOptions& options) {
   if (const Value* sample = root.find("sample")) model.sample = *sample;
   if (const Value* files = root.find("files"))
     for (const Value::Entry& f : files->entries)
-      model.files[f.key] = std::string(MappedFile::open((source.path / f.value.scalar).string())->bytes());
+      model.files[f.key] = std::string(MappedFile::open(within(source.path, f.value.scalar).string())->bytes());
   if (model.section == "model")
     add_model(model, source.path);
   else

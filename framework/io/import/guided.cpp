@@ -8,7 +8,6 @@
 #include <cctype>
 #include <cmath>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/guided_unet.h"
 
@@ -197,11 +196,11 @@ Imported import_classifier(const Source& source, const Flags& flags, const Guide
   Imported model;
   model.section = "classifier";
   model.options =
-      parse_yaml(fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nclasses: {4}\n"
-                             "noise: {{schedule: {5}}}\n",
-                             u.in, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
-                             u.out, noise_of(flags)),
-                 source.path.string());
+      sections_of(fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nclasses: {4}\n"
+                              "noise: {{schedule: {5}}}\n",
+                              u.in, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
+                              u.out, noise_of(flags)),
+                  source.path.string());
   return model;
 }
 
@@ -209,14 +208,14 @@ Imported import_model_section(const Source& source, const Flags& flags, const Gu
   const Channels c = channels_of(flags, u);
   const int64_t size = image_size(flags, u, c.beside);
   Imported model;
-  model.options = parse_yaml(
+  model.options = sections_of(
       fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nconditioner: {4}\nnoise: {5}\n"
                   "parameterization: {6}\nvariance: {7}\n",
                   c.image, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
                   conditioner_of(flags, u, c, size), noise_of(flags), flags.truth("predict_xstart").value_or(false) ? "x0" : "eps",
                   c.variance ? "learned_range" : "none"),
       source.path.string());
-  model.sample = parse_yaml(sample_of(flags, c.variance), source.path.string());
+  model.sample = sections_of(sample_of(flags, c.variance), source.path.string());
   return model;
 }
 

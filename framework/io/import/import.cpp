@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "config/errors.h"
 #include "config/yaml.h"
@@ -13,10 +14,19 @@
 namespace brume::io {
 namespace {
 
-/// "; ..." where the names of a file are those of a part of a diffusers directory, which says in its config.json what names do not.
-std::string part_of_directory(const Source& source) {
-  const bool part = std::any_of(source.tensors.begin(), source.tensors.end(), [](const NamedTensor& t) {
-    return t.name.find("down_blocks.0.") != std::string::npos || t.name.starts_with("text_model.encoder.layers.0.");
+/// "; ..." where the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what names do
+/// not, or of what is added to a model.
+std::string part_of_model(const Source& source) {
+  const auto any = [&](const std::function<bool(const std::string&)>& is) {
+    return std::any_of(source.tensors.begin(), source.tensors.end(), [&](const NamedTensor& t) { return is(t.name); });
+  };
+  const auto has = [](const char* text) { return [=](const std::string& name) { return name.find(text) != std::string::npos; }; };
+  if (any(has("lora_down.")) || any(has("lora_A.")) || any(has("lora.down.")))
+    return "; its names are those of a LoRA: `brume sample MODEL --lora` adds it to a model";
+  if (any([](const std::string& name) { return name == "emb_params" || name.starts_with("string_to_param."); }))
+    return "; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model";
+  const bool part = any([](const std::string& name) {
+    return name.find("down_blocks.0.") != std::string::npos || name.starts_with("text_model.encoder.layers.0.");
   });
   return part ? "; its names are those of a diffusers directory: import the folder that has its configuration" : "";
 }
@@ -31,6 +41,20 @@ std::string first_names(const Source& source) {
 }
 
 }  // namespace
+
+Value sections_of(const std::string& yaml, const std::string& source) {
+  const std::function<void(Value&)> forget_lines = [&](Value& v) {
+    v.place.line = 0;
+    for (Value& item : v.items) forget_lines(item);
+    for (Value::Entry& e : v.entries) {
+      e.place.line = 0;
+      forget_lines(e.value);
+    }
+  };
+  Value sections = parse_yaml(yaml, source);
+  forget_lines(sections);
+  return sections;
+}
 
 const std::vector<Family>& families() {
   static const std::vector<Family> all{exported_directory,  diffusers_directory, compvis_ldm,     tiny_autoencoder,
@@ -56,7 +80,7 @@ Imported import_model(const Source& source, const ImportOptions& options) {
   throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}{}", source.path.string(), known,
                                 source.directory() ? "no model_index.json and no config.json of a component"
                                                    : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source)),
-                                part_of_directory(source)));
+                                part_of_model(source)));
 }
 
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }

@@ -45,6 +45,9 @@ struct Family {
   Imported (*import)(const Source& source, const ImportOptions& options);  ///< throws ConfigError
 };
 
+/// Sections that an importer wrote, parsed. Their places name `source` and no line: there is none to be looked up.
+Value sections_of(const std::string& yaml, const std::string& source);
+
 /// All families, in the order in which they are asked.
 const std::vector<Family>& families();
 /// The first family that knows the source, or null.

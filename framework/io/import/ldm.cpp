@@ -13,11 +13,10 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_condition.h"
 #include "io/import/ldm_reading.h"
-#include "io/inpainting.h"
+#include "io/words.h"
 
 namespace brume::io {
 namespace {
@@ -147,9 +146,9 @@ double scale_of(const LdmReading& r, bool stable_diffusion) {
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its number
-/// of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights that
-/// nobody trained.
+/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its
+/// number of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights
+/// that nobody trained.
 std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network, bool inpainting) {
   if (inpainting) return {"eps", "SD 2 for inpainting"};
   const auto updates = r.source.metadata.find("global_step");
@@ -181,6 +180,16 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool
   return said;
 }
 
+/// Height of the latents as the YAML has it.
+std::optional<int64_t> configured_size(const LdmConfig& config) {
+  for (const char* path : {"image_size", "unet_config.params.image_size"}) {
+    const Value* v = config.find(path);
+    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
+    if (v) return config.integer(path);
+  }
+  return {};
+}
+
 /// Height of the latents.
 int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
   if (r.setting("size")) {
@@ -188,12 +197,9 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
-  if (sd2 && parameterization == "v") return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
-  for (const char* path : {"image_size", "unet_config.params.image_size"}) {
-    const Value* v = r.config.find(path);
-    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
-    if (v) return *r.config.integer(path);
-  }
+  const std::optional<int64_t> said = configured_size(r.config);
+  if (sd2 && parameterization == "v" && said.value_or(64) == 64) return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
+  if (said) return *said;
   if (sd1 || sd2) return 512 / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }
@@ -241,8 +247,8 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   if (noise.empty()) noise = "scaled_linear";
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
-  for (const NamedTensor& t : condition.tensors)
-    result.tensors.push_back({(inpainting ? inpainting_words : "conditioner.") + t.name, t.tensor});
+  const std::vector<std::string> beside(inpainting ? 1 : 0, masked_image);
+  for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(beside) + t.name, t.tensor});
   result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
@@ -251,14 +257,14 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
       "{{image: {{channels: {}, height: {}, width: {}}}, autoencoder: {}, network: {}, conditioner: {}, noise: {}, parameterization: {}}}",
       first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
       first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
-      inpainting ? inpainting_conditioner(condition.conditioner) : condition.conditioner, noise, parameterization);
-  result.options = parse_yaml(text, source.path.string());
+      words_beside(condition.conditioner, beside), noise, parameterization);
+  result.options = sections_of(text, source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.
   result.sample =
-      parse_yaml(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
-                             condition.guidance),
-                 source.path.string());
+      sections_of(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
+                              condition.guidance),
+                  source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/import/ldm_reading.h"
 
@@ -40,9 +39,9 @@ Imported import_first_stage(const Source& source, const ImportOptions& options) 
     r.losses.push_back("the losses the first stage was trained with (its discriminator, LPIPS)");
   if (any_begins(source.tensors, "model_ema.")) r.losses.emplace_back("the moving averages of the weights (model_ema)");
   const double scale = r.setting("scale_factor") ? *r.number("scale_factor", "") : 1;
-  result.options = parse_yaml(fmt::format("{{image: {{channels: {0}, height: {1}, width: {1}}}, network: {2}}}", first_stage.image_channels,
-                                          size, first_stage.options(size, scale)),
-                              source.path.string());
+  result.options = sections_of(fmt::format("{{image: {{channels: {0}, height: {1}, width: {1}}}, network: {2}}}",
+                                           first_stage.image_channels, size, first_stage.options(size, scale)),
+                               source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "config/errors.h"
+#include "io/open_clip.h"
 
 namespace brume::io {
 namespace {
@@ -201,49 +202,6 @@ namespace {
 /// OpenCLIP's module within "cond_stage_model.", transformers' with and without its own level.
 constexpr std::string_view open_clip = "model.", clip = "transformer.text_model.", bare_clip = "transformer.";
 
-/// OpenCLIP's names within a residual block, in transformers' words; q, k and v apart are in_proj.
-constexpr std::pair<std::string_view, std::string_view> open_clip_block[] = {{"ln_1.", "layer_norm1."},
-                                                                             {"ln_2.", "layer_norm2."},
-                                                                             {"attn.out_proj.", "self_attn.out_proj."},
-                                                                             {"mlp.c_fc.", "mlp.fc1."},
-                                                                             {"mlp.c_proj.", "mlp.fc2."}};
-constexpr std::pair<std::string_view, std::string_view> open_clip_whole[] = {
-    {"token_embedding.weight", "embeddings.token_embedding.weight"},
-    {"positional_embedding", "embeddings.position_embedding.weight"},
-    {"ln_final.weight", "final_layer_norm.weight"},
-    {"ln_final.bias", "final_layer_norm.bias"}};
-
-/// A tensor of block `layer`, its name within it, as one of transformers' or, of in_proj, three.
-void add_open_clip_block(NamedTensors& result, int64_t layer, std::string_view rest, const at::Tensor& tensor) {
-  const std::string to = fmt::format("text_model.encoder.layers.{}.", layer);
-  if (rest == "attn.in_proj_weight" || rest == "attn.in_proj_bias") {
-    if (tensor.dim() == 0)
-      throw ConfigError(fmt::format("tensor 'cond_stage_model.model.transformer.resblocks.{}.{}' is one number", layer, rest));
-    const int64_t width = tensor.size(0) / 3;
-    const char* part = rest.ends_with("weight") ? "weight" : "bias";
-    for (int64_t i = 0; i < 3; ++i)
-      result.push_back({fmt::format("{}self_attn.{}_proj.{}", to, "qkv"[i], part), tensor.narrow(0, i * width, width)});
-    return;
-  }
-  for (const auto& [from, name] : open_clip_block)
-    if (rest.starts_with(from)) result.push_back({fmt::format("{}{}{}", to, name, rest.substr(from.size())), tensor});
-}
-
-NamedTensors open_clip_tensors(const ModuleTensors& tensors, int64_t depth) {
-  constexpr std::string_view blocks = "model.transformer.resblocks.";
-  NamedTensors result;
-  for (const auto& [name, tensor] : tensors.by_name()) {
-    const std::string_view inner = std::string_view(name).substr(open_clip.size());
-    for (const auto& [from, to] : open_clip_whole)
-      if (inner == from) result.push_back({fmt::format("text_model.{}", to), tensor});
-    if (!name.starts_with(blocks)) continue;
-    const int64_t layer = std::atoi(name.c_str() + blocks.size());
-    const size_t dot = name.find('.', blocks.size());
-    if (layer < depth && dot != std::string::npos) add_open_clip_block(result, layer, std::string_view(name).substr(dot + 1), tensor);
-  }
-  return result;
-}
-
 }  // namespace
 
 LdmText read_ldm_text(const ModuleTensors& t, bool penultimate) {
@@ -265,9 +223,13 @@ LdmText read_ldm_text(const ModuleTensors& t, bool penultimate) {
 }
 
 NamedTensors ldm_text_tensors(const ModuleTensors& tensors, const LdmText& text) {
-  if (text.open_clip) return open_clip_tensors(tensors, text.depth);
-  const std::string_view from = tensors.below(std::string(clip)) ? clip : bare_clip;
   NamedTensors result;
+  if (text.open_clip) {
+    for (const auto& [name, tensor] : tensors.by_name())
+      if (name.starts_with(open_clip)) result.push_back({name.substr(open_clip.size()), tensor});
+    return from_open_clip(result, text.depth);
+  }
+  const std::string_view from = tensors.below(std::string(clip)) ? clip : bare_clip;
   for (const auto& [name, tensor] : tensors.by_name()) {
     if (!name.starts_with(from) || name.ends_with("embeddings.position_ids")) continue;
     result.push_back({fmt::format("text_model.{}", std::string_view(name).substr(from.size())), tensor});

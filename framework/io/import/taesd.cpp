@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 
-#include "config/yaml.h"
 #include "io/import/families.h"
 #include "io/model_file.h"
 
@@ -71,8 +70,8 @@ Imported import_tiny(const Source& source, const ImportOptions& options) {
   Imported model;
   model.section = "autoencoder";
   model.options =
-      parse_yaml(fmt::format("image: {{channels: 3, height: 256, width: 256}}\nnetwork: {}\n", tiny.options(encoder, decoder, 1, 0)),
-                 source.path.string());
+      sections_of(fmt::format("image: {{channels: 3, height: 256, width: 256}}\nnetwork: {}\n", tiny.options(encoder, decoder, 1, 0)),
+                  source.path.string());
   for (const NamedTensor& t : tiny.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});
   return model;
 }
