@@ -3,11 +3,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <new>
-#include <optional>
-#include <string_view>
 
 #include "config/plugin_loader.h"
+#include "core/out_of_memory.h"
 #include "diffusion/compute.h"
 #include "program.h"
 #include "replay.h"
@@ -65,16 +63,6 @@ int run(int argc, char** argv) {
   return code;
 }
 
-/// " for 1024 bytes" where an allocation failed, as LibTorch says it; nothing where it is another error.
-std::optional<std::string> memory_asked(const std::exception& e) {
-  if (dynamic_cast<const std::bad_alloc*>(&e)) return "";
-  const std::string_view what = e.what(), asked = "you tried to allocate ";
-  if (what.find("can't allocate memory") == std::string_view::npos && what.find("out of memory") == std::string_view::npos) return {};
-  const size_t from = what.find(asked), to = from == std::string_view::npos ? from : what.find(" bytes", from);
-  if (to == std::string_view::npos) return "";
-  return fmt::format(" for {} bytes", what.substr(from + asked.size(), to - from - asked.size()));
-}
-
 }  // namespace
 }  // namespace brume::tools
 
@@ -91,7 +79,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: {}: {}\n", e.path1().string(), e.code().message());
     return 2;
   } catch (const std::exception& e) {
-    if (const auto asked = brume::tools::memory_asked(e)) {
+    if (const auto asked = brume::out_of_memory(e)) {
       fmt::print(stderr, "error: there is not enough memory{}: a smaller model, image or batch needs less\n", *asked);
       return 2;
     }

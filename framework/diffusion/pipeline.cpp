@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "diffusion/tiling.h"
+#include "diffusion/decoding.h"
 #include "io/weights.h"
 #include "nn/layers.h"
 #include "nn/memory.h"
@@ -351,8 +351,7 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     x = options.sampler->sample(*denoiser, x, start.sigmas, run);
     if (const double last = start.sigmas.back(); last > 0) x = x * options_.noise->signal(last);  // a first stage knows the network's frame
     if (request.ended) request.ended(x);
-    const Tensor decoded = options.tile > 0 ? decode_tiled(*autoencoder_, x, image, {options.tile}) : autoencoder_->decode(x);
-    images.push_back(decoded.to(at::kFloat).cpu());
+    images.push_back(decode_sampled(*autoencoder_, x, image, options.tile).to(at::kFloat).cpu());
   }
   if (images.empty()) return at::empty({0, image.channels, image.height, image.width});
   return at::cat(images);

@@ -100,7 +100,7 @@ TEST(Export, ANumberThatIsNoneIsNoPicture) {
   const Finished done = run_brume({"sample", "out", "-n", "1", "--steps", "2", "--threads", "1", "-o", "a.png"}, {folder.path()});
   EXPECT_EQ(done.code, 2);
   EXPECT_TRUE(
-      done.err.ends_with("error: the autoencoder gave NaN or Inf; nothing was written. Weights that need a wider range are computed "
+      done.err.ends_with("error: the autoencoder gave NaN or infinity. Weights that need a wider range are computed "
                          "with --precision fp32\n"))
       << done.err;
   EXPECT_FALSE(fs::exists(folder.path() / "a.png"));
