@@ -1,6 +1,9 @@
 #include "nn/attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/unbind.h>
+
+#include <vector>
 
 #include "nn/ops.h"
 
@@ -21,7 +24,8 @@ Tensor AttentionBlock::operator()(const Tensor& x) const {
   const Tensor rows = qkv_(norm_(x)).permute({0, 2, 3, 1});  // channels last already: no copy
   const Tensor qkv = order_ == QkvOrder::heads_first ? rows.reshape({b, h * w, heads_, 3, d}).permute({3, 0, 2, 1, 4})
                                                      : rows.reshape({b, h * w, 3, heads_, d}).permute({2, 0, 3, 1, 4});
-  const Tensor a = attention(qkv[0], qkv[1], qkv[2]);  // [B, heads, N, d]
+  const std::vector<Tensor> part = at::unbind(qkv);       // whose gradients become one without sums of mostly zeros
+  const Tensor a = attention(part[0], part[1], part[2]);  // [B, heads, N, d]
   return x + out_(a.permute({0, 2, 1, 3}).reshape({b, h, w, c}).permute({0, 3, 1, 2}));
 }
 
