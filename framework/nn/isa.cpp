@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "config/errors.h"
+
 namespace brume::nn {
 namespace {
 
@@ -45,13 +47,14 @@ Isa best() {
   return result;
 }
 
-void require_supported(Isa isa, const std::string& asked_by) {
-  if (isa_supported(isa)) return;
-  std::string message = asked_by + isa_name(isa) + ": this processor supports only";
+/// "this processor supports only …" where it lacks one; nothing where it has it.
+std::string lack(Isa isa) {
+  if (isa_supported(isa)) return {};
+  std::string message = std::string(isa_name(isa)) + ": this processor supports only";
   for (Isa other : all) {
     if (isa_supported(other)) message += std::string(" ") + isa_name(other);
   }
-  throw std::invalid_argument(message);
+  return message;
 }
 
 Isa from_environment() {
@@ -61,9 +64,9 @@ Isa from_environment() {
   try {
     isa = parse_isa(name);
   } catch (const std::invalid_argument& error) {
-    throw std::invalid_argument(std::string("environment variable BRUME_ISA: ") + error.what());
+    throw ConfigError(std::string("environment variable BRUME_ISA: ") + error.what());
   }
-  require_supported(isa, "environment variable BRUME_ISA=");
+  if (const std::string message = lack(isa); !message.empty()) throw ConfigError("environment variable BRUME_ISA=" + message);
   return isa;
 }
 
@@ -117,7 +120,7 @@ Isa isa() {
 }
 
 void set_isa(Isa isa) {
-  require_supported(isa, "instruction set ");
+  if (const std::string message = lack(isa); !message.empty()) throw std::invalid_argument("instruction set " + message);
   in_use.store(static_cast<int>(isa));
 }
 

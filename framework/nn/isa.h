@@ -20,7 +20,7 @@ Isa parse_isa(const std::string& name);
 /// Whether this processor (and this build) can run it. `reference` and `generic` always can.
 bool isa_supported(Isa isa);
 
-/// The set in use. The first call reads BRUME_ISA; throws std::invalid_argument if that is unknown or more than the processor has.
+/// The set in use. The first call reads BRUME_ISA; throws ConfigError if that is unknown or more than the processor has.
 Isa isa();
 
 /// Overrides the choice, for tests and measurements. Throws std::invalid_argument if the processor lacks it.

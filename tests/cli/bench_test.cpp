@@ -14,7 +14,7 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
   const TempFolder dir;
   const std::string json = dir.file("parts.json");
   const Finished r =
-      run_brume({"bench", "--arch", "small", "--rounds", "1", "--seconds", "0.1", "--batch", "4", "--profile", "--json", json});
+      run_brume({"bench", "--arch", "small", "--rounds", "1", "--seconds", "0.1", "--batch", "4", "--profile", "--errors", "--json", json});
   ASSERT_EQ(r.code, 0) << r.err;
   for (const char* word : {"network, batch 4", "training, batch 4", "group_norm", "attention", "conv2d 1x1"})
     EXPECT_NE(r.out.find(word), std::string::npos) << word << " in\n" << r.out;
@@ -22,12 +22,20 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
   ASSERT_EQ(parts.size(), 2u);
   EXPECT_GT(parts[0]["seconds"], 0);
   EXPECT_GT(parts[0]["operations"]["conv2d"]["flops"], 1e6);
+  EXPECT_LT(parts[0]["error"], 0.05);
+  EXPECT_FALSE(parts[1].contains("error")) << "of training";
+  EXPECT_GT(parts[1]["operations"]["conv2d gradient by weight"]["flops"], 1e6);
 }
 
 TEST(Bench, SaysWhatItCannot) {
   EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
             "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, sd15, small; did you mean 'sd15'?\n");
   EXPECT_EQ(run_brume({"bench"}).err, "error: bench needs a configuration, or --arch NAME\n");
+  const Finished isa = run_brume({"bench", "--arch", "small"}, {{}, {{"BRUME_ISA", "amx2"}}});
+  EXPECT_EQ(isa.err,
+            "error: environment variable BRUME_ISA: unknown instruction set 'amx2'; allowed: reference, generic, avx2, avx512, "
+            "avx512_bf16, amx\n");
+  EXPECT_EQ(isa.code, 2);
 }
 
 }  // namespace
