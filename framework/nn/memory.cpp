@@ -34,7 +34,7 @@ void* from_system(size_t size) {
   auto* const begin = static_cast<char*>(whole);
   char* const block = begin + (large_page - reinterpret_cast<uintptr_t>(begin) % large_page) % large_page;
   if (block > begin) munmap(begin, size_t(block - begin));
-  if (block < begin + large_page) munmap(block + size, size_t(begin + large_page - block));
+  munmap(block + size, size_t(begin + large_page - block));
 #if defined(MADV_HUGEPAGE)
   madvise(block, size, MADV_HUGEPAGE);
 #endif
@@ -67,7 +67,7 @@ class Keeper final : public at::Allocator {
   }
   void end() {
     const std::lock_guard lock(mutex_);
-    if (--alive_ == 0) empty();
+    if (--alive_ == 0) empty(), most_used_ = 0;
   }
   KeepMemory::Account account() {
     const std::lock_guard lock(mutex_);
@@ -80,21 +80,24 @@ class Keeper final : public at::Allocator {
     if (alive_ == 0) return nullptr;
     const size_t size = rounded(bytes);
     // A block of up to twice the size, as what was freed is mostly larger where an image grows and channels become fewer.
-    const auto found = free_.lower_bound(size);
-    if (found != free_.end() && found->first <= 2 * size) {
-      const auto [own, block] = *found;
-      free_.erase(found);
-      free_bytes_ -= own;
-      used_[block] = own;
-      return block;
+    auto found = free_.lower_bound(size);
+    if (found == free_.end() || found->first > 2 * size) {
+      // What is repeated finds all it needs, once there is a little more than it uses at most. More than that is of something else.
+      constexpr size_t slack = size_t(64) << 20;
+      const size_t most = most_used_ = std::max(most_used_, used_bytes_ + size);
+      while (!free_.empty() && used_bytes_ + free_bytes_ + size > most + most / 8 + slack) drop_oldest();
+      void* block = from_system(size);
+      if (!block) empty(), block = from_system(size);
+      if (!block) return nullptr;  // the one before says how it failed
+      taken_ += size;
+      free_bytes_ += size;
+      found = free_.emplace(size, Free{block, 0});
     }
-    constexpr size_t plenty = size_t(256) << 20;  // an evaluation that is repeated finds all it needs; this is another one
-    if (free_bytes_ > plenty) empty();
-    void* block = from_system(size);
-    if (!block) empty(), block = from_system(size);
-    if (!block) return nullptr;  // the one before says how it failed
-    taken_ += size;
-    used_[block] = size;
+    void* const block = found->second.block;
+    used_[block] = found->first;
+    free_bytes_ -= found->first, used_bytes_ += found->first;
+    most_used_ = std::max(most_used_, used_bytes_);
+    free_.erase(found);
     return block;
   }
 
@@ -103,8 +106,8 @@ class Keeper final : public at::Allocator {
     const std::lock_guard lock(mutex_);
     const auto found = used_.find(block);
     if (found == used_.end()) return false;
-    free_.emplace(found->second, block);
-    free_bytes_ += found->second;
+    free_.emplace(found->second, Free{block, ++clock_});
+    free_bytes_ += found->second, used_bytes_ -= found->second;
     used_.erase(found);
     if (alive_ == 0) empty();
     return true;
@@ -131,18 +134,28 @@ class Keeper final : public at::Allocator {
     return (bytes + step - 1) / step * step;
   }
 
+  void drop_oldest() const {
+    const auto oldest =
+        std::min_element(free_.begin(), free_.end(), [](const auto& a, const auto& b) { return a.second.since < b.second.since; });
+    to_system(oldest->second.block, oldest->first);
+    free_bytes_ -= oldest->first;
+    free_.erase(oldest);
+  }
   void empty() const {
-    for (const auto& [size, block] : free_) to_system(block, size);
-    free_.clear();
-    free_bytes_ = 0;
+    while (!free_.empty()) drop_oldest();
   }
 
+  struct Free {
+    void* block;
+    uint64_t since;
+  };
   at::Allocator* const before_;
   mutable std::mutex mutex_;
   int64_t alive_ = 0;
-  mutable std::multimap<size_t, void*> free_;
+  uint64_t clock_ = 0;
+  mutable std::multimap<size_t, Free> free_;
   mutable std::unordered_map<void*, size_t> used_;
-  mutable size_t taken_ = 0, free_bytes_ = 0;
+  mutable size_t taken_ = 0, used_bytes_ = 0, free_bytes_ = 0, most_used_ = 0;
 };
 
 }  // namespace
