@@ -17,12 +17,11 @@ namespace brume::nn {
 namespace {
 
 using onednn::memory;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 /// Whether there is a bias; without one it is an empty tensor.
 bool has(const Tensor& bias) { return bias.numel() > 0; }
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 /// All that is known of a convolution before its numbers are.
 struct Plan {
@@ -66,12 +65,11 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
     context->save_for_backward({x, weight, bias});
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
-    const auto out_of = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
-    const Tensor out = at::empty({x.size(0), weight.size(0), out_of(2), out_of(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+    const Tensor out = onednn::convolved(x, weight, stride, padding);
     const auto own = plan(x, weight, bias, out, stride, padding);
     const auto& d = own->to.forward;
     const Tensor ordered = onednn::bytes(d.weights_desc());
-    turn(own->weight_forward, onednn::plain(weight), weight, d.weights_desc(), ordered);
+    onednn::turn(own->weight_forward, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
     std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(d.src_desc(), x)},
                                                     {DNNL_ARG_WEIGHTS, memory(d.weights_desc(), ordered)},
                                                     {DNNL_ARG_DST, memory(d.dst_desc(), out)}};
@@ -109,17 +107,10 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
   }
 
  private:
-  static void turn(const dnnl::reorder& how, const dnnl::memory::desc& from, const Tensor& x, const dnnl::memory::desc& to,
-                   const Tensor& out) {
-    dnnl::memory a = memory(from, x), b = memory(to, out);
-    how.execute(onednn::stream(), a, b);
-    onednn::stream().wait();
-  }
-
   static Tensor by_x(const Plan& own, const Tensor& x, const Tensor& weight, const Tensor& d_out) {
     const auto& d = own.to.by_x;
     const Tensor dx = at::empty_like(x), ordered = onednn::bytes(d.weights_desc());
-    turn(own.weight_by_x, onednn::plain(weight), weight, d.weights_desc(), ordered);
+    onednn::turn(own.weight_by_x, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
     onednn::execute(d, own.by_x,
                     {{DNNL_ARG_DIFF_DST, memory(d.diff_dst_desc(), d_out)},
                      {DNNL_ARG_WEIGHTS, memory(d.weights_desc(), ordered)},
@@ -135,7 +126,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
                                                     {DNNL_ARG_DIFF_WEIGHTS, memory(d.diff_weights_desc(), ordered)}};
     if (db.defined()) arguments.emplace(DNNL_ARG_DIFF_BIAS, memory(d.diff_bias_desc(), db));
     onednn::execute(d, own.by_weight, std::move(arguments));
-    turn(own.gradient, d.diff_weights_desc(), ordered, onednn::plain(dw), dw);
+    onednn::turn(own.gradient, memory(d.diff_weights_desc(), ordered), memory(onednn::plain(dw), dw));
   }
 };
 

@@ -65,32 +65,52 @@ class ByShape {
 /// Memory that is freed with the tensor.
 inline Tensor bytes(const dnnl::memory::desc& d) { return at::empty({int64_t(d.get_size())}, at::kByte); }
 
-/// Runs a primitive of that description to its end, with memory to work in of this thread.
+/// Memory to work in of this thread, which grows to the largest that was asked for.
+inline const Tensor& work(const dnnl::memory::desc& wanted) {
+  thread_local Tensor own;
+  if (!own.defined() || own.nbytes() < wanted.get_size()) own = bytes(wanted);
+  return own;
+}
+
+/// Runs a primitive of that description to its end.
 template <class Description>
 void execute(const Description& description, const dnnl::primitive& primitive, std::unordered_map<int, dnnl::memory> arguments) {
-  thread_local Tensor work;  // grows to the largest that was asked for
   const dnnl::memory::desc wanted = description.scratchpad_desc();
-  if (const size_t size = wanted.get_size(); size > 0) {
-    if (!work.defined() || size_t(work.numel()) < size) work = bytes(wanted);
-    arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(wanted, work));
-  }
+  if (wanted.get_size() > 0) arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(wanted, work(wanted)));
   primitive.execute(stream(), arguments);
   stream().wait();
 }
 
-/// For inference, with memory to work in given by the caller. An empty `bias`: none.
-inline dnnl::convolution_forward::primitive_desc convolution(const dnnl::memory::desc& x, const dnnl::memory::desc& weight,
-                                                             const dnnl::memory::desc& bias, const dnnl::memory::desc& out, int64_t stride,
-                                                             int64_t padding) {
+/// The same numbers in another order, or type.
+inline void turn(const dnnl::reorder& how, dnnl::memory from, dnnl::memory to) {
+  how.execute(stream(), from, to);
+  stream().wait();
+}
+
+/// What a convolution of x with weight [O, C, k, k] writes to: [B, O, H', W'], channels last.
+inline Tensor convolved(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
+  const auto out = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
+  return at::empty({x.size(0), weight.size(0), out(2), out(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+}
+
+/// Primitives are given memory to work in.
+inline dnnl::primitive_attr attributes() {
+  dnnl::primitive_attr result;
+  result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return result;
+}
+
+constexpr auto direct = dnnl::algorithm::convolution_direct;
+
+/// `kind`: forward_inference or forward_training. An empty `bias`: none.
+inline dnnl::convolution_forward::primitive_desc convolution(dnnl::prop_kind kind, const dnnl::memory::desc& x,
+                                                             const dnnl::memory::desc& weight, const dnnl::memory::desc& bias,
+                                                             const dnnl::memory::desc& out, int64_t stride, int64_t padding) {
   const dnnl::memory::dims strides{stride, stride}, pads{padding, padding};
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  constexpr auto inference = dnnl::prop_kind::forward_inference;
-  constexpr auto direct = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
-  return {engine(), inference, direct, x, weight, bias, out, strides, pads, pads, attributes};
+  return {engine(), kind, direct, x, weight, bias, out, strides, pads, pads, attributes()};
 #else
-  return {{inference, direct, x, weight, bias, out, strides, pads, pads}, attributes, engine()};
+  return {{kind, direct, x, weight, bias, out, strides, pads, pads}, attributes(), engine()};
 #endif
 }
 
@@ -98,16 +118,15 @@ inline dnnl::convolution_forward::primitive_desc convolution(const dnnl::memory:
 inline dnnl::matmul::primitive_desc products(const dnnl::memory::desc& a, const dnnl::memory::desc& b, const dnnl::memory::desc& out,
                                              float scale) {
   dnnl::post_ops after;
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  dnnl::primitive_attr scaled = attributes();
 #if DNNL_VERSION_MAJOR >= 3
   if (scale != 1) after.append_eltwise(dnnl::algorithm::eltwise_linear, scale, 0);
-  attributes.set_post_ops(after);
-  return {engine(), a, b, out, attributes};
+  scaled.set_post_ops(after);
+  return {engine(), a, b, out, scaled};
 #else
   if (scale != 1) after.append_eltwise(1, dnnl::algorithm::eltwise_linear, scale, 0);
-  attributes.set_post_ops(after);
-  return {{a, b, out}, attributes, engine()};
+  scaled.set_post_ops(after);
+  return {{a, b, out}, scaled, engine()};
 #endif
 }
 
@@ -123,22 +142,15 @@ inline LearningConvolution learning_convolution(const dnnl::memory::desc& x, con
                                                 const dnnl::memory::desc& gradient, const dnnl::memory::desc& bias,
                                                 const dnnl::memory::desc& out, int64_t stride, int64_t padding) {
   const dnnl::memory::dims strides{stride, stride}, pads{padding, padding};
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  constexpr auto training = dnnl::prop_kind::forward_training;
-  constexpr auto direct = dnnl::algorithm::convolution_direct;
+  const auto forward = convolution(dnnl::prop_kind::forward_training, x, weight, bias, out, stride, padding);
 #if DNNL_VERSION_MAJOR >= 3
-  const dnnl::convolution_forward::primitive_desc forward(engine(), training, direct, x, weight, bias, out, strides, pads, pads,
-                                                          attributes);
   return {forward,
-          {engine(), direct, x, weight, out, strides, pads, pads, forward, attributes},
-          {engine(), direct, x, gradient, bias, out, strides, pads, pads, forward, attributes}};
+          {engine(), direct, x, weight, out, strides, pads, pads, forward, attributes()},
+          {engine(), direct, x, gradient, bias, out, strides, pads, pads, forward, attributes()}};
 #else
-  const dnnl::convolution_forward::primitive_desc forward({training, direct, x, weight, bias, out, strides, pads, pads}, attributes,
-                                                          engine());
   return {forward,
-          {{direct, x, weight, out, strides, pads, pads}, attributes, engine(), forward},
-          {{direct, x, gradient, bias, out, strides, pads, pads}, attributes, engine(), forward}};
+          {{direct, x, weight, out, strides, pads, pads}, attributes(), engine(), forward},
+          {{direct, x, gradient, bias, out, strides, pads, pads}, attributes(), engine(), forward}};
 #endif
 }
 

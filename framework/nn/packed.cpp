@@ -56,9 +56,8 @@ struct PackedWeight::State {
     const Tensor cast = weight.scalar_type() == at::kHalf ? from_half(weight, type) : weight.to(type),
                  dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
     const Tensor result = lasting_memory(wanted.get_size());
-    dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
-    dnnl::reorder(from, to).execute(onednn::stream(), from, to);
-    onednn::stream().wait();
+    const dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
+    onednn::turn(dnnl::reorder(from, to), from, to);
     let_go_of_file(weight.data_ptr(), weight.nbytes());
     return result;
   }
@@ -71,8 +70,8 @@ struct PackedWeight::State {
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
-    auto description = onednn::convolution(onednn::nhwc(x), any, bias.defined() ? onednn::line(bias) : dnnl::memory::desc(),
-                                           onednn::nhwc(out), stride, padding);
+    auto description = onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
+                                           bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding);
     const Tensor weights = packed(description.weights_desc(), weight, x.scalar_type());
     if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
@@ -83,8 +82,7 @@ PackedWeight::PackedWeight() : state_(std::make_unique<State>()) {}
 PackedWeight::~PackedWeight() = default;
 
 Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding) const {
-  const auto out_of = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
-  const Tensor out = at::empty({x.size(0), weight.size(0), out_of(2), out_of(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+  const Tensor out = onednn::convolved(x, weight, stride, padding);
   const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding);
   const auto& d = ready->description;
   std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, onednn::memory(d.src_desc(), x)},
