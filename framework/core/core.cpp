@@ -17,12 +17,22 @@
 
 namespace brume {
 
+void declare_quantity(Fields& f, NoiseQuantity& value) {
+  f.choice("input", value, "what the network is told",
+           {{"timestep", NoiseQuantity::timestep},
+            {"variance", NoiseQuantity::variance},
+            {"log_snr", NoiseQuantity::log_snr},
+            {"quarter_log", NoiseQuantity::quarter_log},
+            {"sigma", NoiseQuantity::sigma}});
+}
+
 double noise_quantity(NoiseQuantity quantity, double sigma, const NoiseSchedule& schedule) {
   switch (quantity) {
     case NoiseQuantity::timestep: return schedule.timestep(sigma);
     case NoiseQuantity::variance: return 1 / (1 + 1 / (sigma * sigma));
     case NoiseQuantity::log_snr: return -2 * std::log(sigma);
     case NoiseQuantity::quarter_log: return std::log(sigma) / 4;
+    case NoiseQuantity::sigma: return sigma;
   }
   throw std::logic_error("unknown noise quantity");
 }

@@ -2,6 +2,7 @@
 // How a network is told the noise level.
 #include <string_view>
 
+#include "config/fields.h"
 #include "core/noise_schedule.h"
 #include "core/tensor.h"
 
@@ -13,12 +14,15 @@ namespace brume {
 
 /// The quantity a network is told (c_noise).
 enum class NoiseQuantity {
-  timestep,    ///< the schedule's training time
-  variance,    ///< sigma^2 / (1 + sigma^2), the noise power of a variance-preserving process
-  log_snr,     ///< -2 log sigma
-  quarter_log  ///< log(sigma) / 4 (EDM)
+  timestep,     ///< the schedule's training time
+  variance,     ///< sigma^2 / (1 + sigma^2), the noise power of a variance-preserving process
+  log_snr,      ///< -2 log sigma
+  quarter_log,  ///< log(sigma) / 4 (EDM)
+  sigma         ///< sigma itself
 };
 
+/// The option `input` of a noise embedding.
+void declare_quantity(Fields& f, NoiseQuantity& value);
 /// c_noise at sigma.
 double noise_quantity(NoiseQuantity quantity, double sigma, const NoiseSchedule& schedule);
 

@@ -114,8 +114,11 @@ void SampleOptions::declare(Fields& f) {
   f.choice("start", start,
            "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
            {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});
-  f.choice("told_time", told, "where a step falls between two training times: that, the nearest, or the one below (diffusers' DPM-Solvers)",
-           {{"exact", ToldTime::exact}, {"nearest", ToldTime::nearest}, {"below", ToldTime::below}});
+  f.choice(
+      "told_time", told,
+      "where a level falls between two training times: that, the nearest, or the one below (diffusers' DPM-Solvers); nearest_step: the "
+      "nearest for the levels of the spacing, and not for those that a sampler asks at between them (diffusers' KDPM2)",
+      {{"exact", ToldTime::exact}, {"nearest", ToldTime::nearest}, {"below", ToldTime::below}, {"nearest_step", ToldTime::nearest_step}});
   f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
           within(0, 65536));
 }

@@ -78,8 +78,9 @@ struct PromptOptions {
 };
 /// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
 enum class StartStd { schedule, sigma };
-/// What a network is told where a step falls between two training times.
-enum class ToldTime { exact, nearest, below };
+/// What a network is told where a level falls between two training times. nearest_step rounds those of the spacing, and not those that a
+/// sampler asks at between them.
+enum class ToldTime { exact, nearest, below, nearest_step };
 
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;

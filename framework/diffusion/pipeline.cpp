@@ -44,9 +44,9 @@ void set_guides(Condition& condition, const Tensor& labels, const Tensor& known,
 /// D(x) = c_skip x + c_out F(c_in x, c_noise): the only place between the sigma frame and the network's own.
 class Pipeline::NetworkDenoiser final : public Denoiser {
  public:
-  NetworkDenoiser(const Pipeline& p, ToldTime told) : p_(p), told_(told) {}
+  NetworkDenoiser(const Pipeline& p, ToldTime told, std::vector<double> steps) : p_(p), told_(told), steps_(std::move(steps)) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type(), told_);
+    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type(), told(sigma));
     const Parameterization& q = *p_.options_.parameterization;
     const double skip = q.c_skip(sigma);
     Estimate d;
@@ -56,8 +56,13 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
   }
 
  private:
+  ToldTime told(double sigma) const {
+    if (told_ != ToldTime::nearest_step) return told_;
+    return std::find(steps_.begin(), steps_.end(), sigma) != steps_.end() ? ToldTime::nearest : ToldTime::exact;
+  }
   const Pipeline& p_;
   ToldTime told_;
+  std::vector<double> steps_;
 };
 
 class Pipeline::Trainable final : public TrainableModel {
@@ -146,7 +151,9 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
 }
 
-std::shared_ptr<const Denoiser> Pipeline::denoiser(ToldTime told) const { return std::make_shared<NetworkDenoiser>(*this, told); }
+std::shared_ptr<const Denoiser> Pipeline::denoiser(ToldTime told, std::vector<double> steps) const {
+  return std::make_shared<NetworkDenoiser>(*this, told, std::move(steps));
+}
 
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
   return guided(options, models, latent());
@@ -155,7 +162,9 @@ std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, c
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models, const ImageShape& latent) const {
   options.check(options_);
   const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent};
-  std::shared_ptr<const Denoiser> denoiser = this->denoiser(options.told);
+  std::vector<double> steps;
+  if (options.told == ToldTime::nearest_step) steps = options.spacing->sigmas(*options_.noise, options.steps);
+  std::shared_ptr<const Denoiser> denoiser = this->denoiser(options.told, std::move(steps));
   for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
   return denoiser;
 }

@@ -41,8 +41,8 @@ class Pipeline {
 
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
-  /// The denoiser of this model, unguided. It lives as long as the pipeline.
-  std::shared_ptr<const Denoiser> denoiser(ToldTime told = ToldTime::exact) const;
+  /// The denoiser of this model, unguided. It lives as long as the pipeline. `steps`: the levels that nearest_step is about.
+  std::shared_ptr<const Denoiser> denoiser(ToldTime told = ToldTime::exact, std::vector<double> steps = {}) const;
   /// The denoiser with its guidances, which find their own models in `models`. Throws ConfigError where one cannot be had.
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models) const;
   /// The names of the classes an image can be asked to be: the model's, or those that a guidance knows; numbers where they have

@@ -45,6 +45,13 @@ void UnetOptions::declare(Fields& f, bool way_up) {
     f.section("transformer", transformer,
               "spatial transformers (LDM, Stable Diffusion) in the place of plain attention; they attend to the condition's tokens");
   f.field("noise_embedding", noise_embedding, "how the network is told the noise level", "sinusoidal");
+  if (way_up) {
+    f.choice("class_embedding", class_embedding,
+             "of a class-conditional network: a row for each class, or the class as a number, told as the noise level is",
+             {{"table", ClassEmbedding::table}, {"sinusoidal", ClassEmbedding::sinusoidal}});
+    f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
+              "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
+  }
   f.require(!multipliers.empty(), "multipliers", "needs at least one level");
   if (way_up)
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
@@ -99,15 +106,15 @@ Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropo
   return h;
 }
 
-LevelEmbedding::LevelEmbedding(const Builder& build, const UnetOptions& o) : noise_(o.noise_embedding) {
+LevelEmbedding::LevelEmbedding(const Builder& build, const UnetOptions& o, const char* name) : noise_(o.noise_embedding) {
   frequencies_ = noise_->frequencies(o.channels, build.random());
   if (noise_->random()) frequencies_ = build.buffer("noise_frequencies", frequencies_);
-  layers_[0] = build["time_embed"].linear("0", o.channels, o.embedding());
-  layers_[1] = build["time_embed"].linear("2", o.embedding(), o.embedding());
+  layers_[0] = build[name].linear("0", o.channels, o.embedding());
+  layers_[1] = build[name].linear("2", o.embedding(), o.embedding());
 }
 
-Tensor LevelEmbedding::operator()(const Tensor& c_noise, at::ScalarType dtype) const {
-  return layers_[1](silu(layers_[0](noise_->features(c_noise, frequencies_.to(at::kFloat)).to(dtype))));
+Tensor LevelEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype) const {
+  return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(at::kFloat)).to(dtype))));
 }
 
 ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample) {

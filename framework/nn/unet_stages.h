@@ -14,6 +14,8 @@
 namespace brume::nn {
 
 enum class Resampling { conv, pool, residual };
+/// How a class is told: by a row of its own, or as the number it is, in the way of the noise level.
+enum class ClassEmbedding { table, sinusoidal };
 
 /// The spatial transformers of a U-Net, in the place of plain attention.
 struct UnetTransformer {
@@ -39,8 +41,9 @@ struct UnetOptions {
   double dropout = 0;
   int64_t groups = 32;
   double norm_eps = 1e-5;
-  bool pad_below = false;                      ///< strided convolutions
-  std::optional<UnetTransformer> transformer;  ///< declared by the whole U-Net only
+  bool pad_below = false;                                  ///< strided convolutions
+  std::optional<UnetTransformer> transformer;              ///< declared by the whole U-Net only
+  ClassEmbedding class_embedding = ClassEmbedding::table;  ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
   /// The parameters and their rules; `way_up` where there is one.
@@ -71,12 +74,12 @@ struct Stage {
   Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}) const;
 };
 
-/// "time_embed": the noise level as an embedding (Ho et al. 2020, app. B).
+/// A number as an embedding: the noise level, "time_embed" (Ho et al. 2020, app. B), or a class, "label_emb".
 class LevelEmbedding {
  public:
-  LevelEmbedding(const Builder& build, const UnetOptions& options);
+  LevelEmbedding(const Builder& build, const UnetOptions& options, const char* name = "time_embed");
   /// [B] to [B, 4 channels], before the SiLU every block begins with.
-  Tensor operator()(const Tensor& c_noise, at::ScalarType dtype) const;
+  Tensor operator()(const Tensor& numbers, at::ScalarType dtype) const;
   NoiseQuantity quantity() const { return noise_->quantity(); }
 
  private:

@@ -21,11 +21,7 @@ class Fourier final : public NoiseEmbedding {
     NoiseQuantity input = NoiseQuantity::log_snr;
     double scale = 16;
     void declare(Fields& f) {
-      f.choice("input", input, "what the network is told",
-               {{"timestep", NoiseQuantity::timestep},
-                {"variance", NoiseQuantity::variance},
-                {"log_snr", NoiseQuantity::log_snr},
-                {"quarter_log", NoiseQuantity::quarter_log}});
+      declare_quantity(f, input);
       f.field("scale", scale, "standard deviation of the frequencies", more_than(0));
     }
   };

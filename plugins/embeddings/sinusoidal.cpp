@@ -24,11 +24,7 @@ class Sinusoidal final : public NoiseEmbedding {
     int64_t shift = 0;
     bool sin_first = false;
     void declare(Fields& f) {
-      f.choice("input", input, "what the network is told",
-               {{"timestep", NoiseQuantity::timestep},
-                {"variance", NoiseQuantity::variance},
-                {"log_snr", NoiseQuantity::log_snr},
-                {"quarter_log", NoiseQuantity::quarter_log}});
+      declare_quantity(f, input);
       f.field("scale", scale, "multiplies the input (1000 suits a variance or a continuous time in [0, 1])", more_than(0));
       f.field("max_period", max_period, "the longest wavelength is 2 pi times this", more_than(1));
       f.field("shift", shift, "1: the last frequency is 1 / max_period itself (DDPM's authors, Transformers)", within(0, 1));

@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
+#include <optional>
 #include <stdexcept>
 
 #include "config/registry.h"
@@ -35,7 +36,10 @@ class Unet final : public Network {
   }
 
   Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), level_(build_, o) {
-    if (c.classes > 0) label_ = build_.embedding("label_emb", c.classes, o.embedding());
+    if (c.classes > 0 && o.class_embedding == nn::ClassEmbedding::sinusoidal)
+      number_.emplace(build_, o, "label_emb");
+    else if (c.classes > 0)
+      label_ = build_.embedding("label_emb", c.classes, o.embedding());
     image_channels_ = c.image_channels;
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
@@ -51,10 +55,7 @@ class Unet final : public Network {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
     Tensor embedding = level_(c_noise, input.scalar_type());
-    if (label_.weight.defined()) {
-      if (!condition.classes.defined()) throw std::logic_error("a class-conditional U-Net was given no classes");
-      embedding = embedding + label_(condition.classes).to(input.scalar_type());
-    }
+    if (number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
     std::vector<Tensor> skips;
@@ -69,6 +70,11 @@ class Unet final : public Network {
   }
 
  private:
+  Tensor of_class(const Condition& condition, at::ScalarType dtype) const {
+    if (!condition.classes.defined()) throw std::logic_error("a class-conditional U-Net was given no classes");
+    return number_ ? (*number_)(condition.classes.to(at::kFloat), dtype) : label_(condition.classes).to(dtype);
+  }
+
   nn::Tokens tokens_of(const Condition& condition, at::ScalarType dtype) const {
     if (context_ == 0) return {};
     if (!condition.context.defined()) throw std::logic_error("a U-Net that attends to tokens was given none");
@@ -109,6 +115,7 @@ class Unet final : public Network {
   nn::Builder build_;
   nn::LevelEmbedding level_;
   nn::Embedding label_;
+  std::optional<nn::LevelEmbedding> number_;  ///< in its place: the class as a number
   std::vector<nn::Stage> down_, middle_, up_;
   nn::GroupNorm out_norm_;
   nn::Conv2d out_conv_;

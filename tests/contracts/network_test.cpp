@@ -226,6 +226,7 @@ INSTANTIATE_TEST_SUITE_P(
          "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: "
          "false}",
          "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}",
+         "{type: unet, channels: 16, groups: 8, multipliers: [1, 2], blocks: 1, class_embedding: sinusoidal}",
          "{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], encoder: residual, embedding_type: "
          "fourier, noise_multiplier: 2, resample_filter: [1, 3, 3, 1], null_is_zero: true}",
          "{type: song_unet, channels: 16, multipliers: [1, 1, 2], blocks: 1, encoder: skip, decoder: skip, resample_filter: [1, 3, 3, 1], "

@@ -55,11 +55,35 @@ TEST_F(ClassBesideWords, ThreeConditions) {
 
 TEST_F(ClassBesideWords, WhatIsNoTableOfClassesIsRefused) {
   words("{type: class_label, classes: 5, dropout: 0, keep: true}");
-  for (const char* other : {"timestep", "identity", "projection", "simple_projection"}) {
+  for (const char* other : {"identity", "projection", "simple_projection"}) {
     change("unet/config.json", [&](json& c) { c["class_embed_type"] = other; });
     EXPECT_EQ(refusal(), std::string("model/unet/config.json: class_embed_type is \"") + other +
-                             "\"; the unet of brume can be had with null, a table of num_class_embeds classes, only");
+                             "\"; the unet of brume can be had with null, a table of num_class_embeds classes, and \"timestep\" only");
   }
+}
+
+// class_embed_type "timestep": whoever imports it says how many classes there are.
+TEST_F(ClassBesideWords, ClassesAsNumbers) {
+  make(
+      "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], "
+      "attention_order: new, zero_init: false, class_embedding: sinusoidal}, conditioner: {type: class_label, classes: 40, dropout: 0}}");
+  EXPECT_EQ(config()["class_embed_type"], "timestep");
+  EXPECT_EQ(config()["num_class_embeds"], nullptr);
+  expect_all({{"classes", "40"}});
+  fit(import({{"classes", "40"}}));
+  const auto told = [&](const std::map<std::string, std::string>& settings) {
+    return dump_yaml(*import(settings).options.find("conditioner"));
+  };
+  EXPECT_EQ(told({{"classes", "40"}}), dump_yaml(parse_yaml("{type: class_label, classes: 40, dropout: 0}", "wanted")));
+  EXPECT_EQ(told({{"classes", "40"}, {"null_class", "true"}}),
+            dump_yaml(parse_yaml("{type: class_label, classes: 39, dropout: 0.1}", "wanted")));
+  EXPECT_EQ(
+      refusal(),
+      "model/unet/config.json: class_embed_type is \"timestep\": classes are told as numbers, and the file does not say how many there "
+      "are; classes=N says it");
+  EXPECT_EQ(refusal({{"classes", "none"}}), "classes=none: a number of classes is expected");
+  change("unet/config.json", [&](json& c) { c["class_embed_type"] = nullptr; });
+  EXPECT_EQ(refusal({{"classes", "4"}}), "classes=4: model/unet/config.json says itself how many classes there are: 0 (num_class_embeds)");
 }
 
 TEST_F(ClassBesideWords, ThereMustBeAClassToBeTheNullClass) {

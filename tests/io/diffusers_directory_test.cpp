@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "directory.h"
+#include "io/export/sections.h"
 
 namespace brume::test {
 namespace {
@@ -178,6 +179,36 @@ TEST_F(Directory, DamagedTensors) {
     write(stem + ".safetensors", whole);
   }
   fit(import());
+}
+
+// The layout of published consistency models.
+TEST_F(Directory, ResidualResampling) {
+  make(
+      "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2, 2], blocks: 1, attention_resolutions: [8], "
+      "head_channels: 16, attention_order: new, scale_shift: true, resampling: residual, zero_init: false}}");
+  const json config = json::parse(read_text(path("unet/config.json")));
+  EXPECT_EQ(config["down_block_types"], json({"ResnetDownsampleBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"}));
+  EXPECT_EQ(config["up_block_types"], json({"ResnetUpsampleBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"}));
+  EXPECT_EQ(config["downsample_type"], "resnet");
+  expect_all();
+  fit(import());
+}
+
+// Score SDE: the network is told sigma, and images of [0, 1].
+TEST_F(Directory, ScoreSde) {
+  make(
+      "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], "
+      "attention_order: new, zero_init: false}}");
+  folder.file("model/scheduler/scheduler_config.json", R"({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50})");
+  change("model_index.json", [](json& index) {
+    index["_class_name"] = "ScoreSdeVePipeline";
+    index["scheduler"] = {"diffusers", "ScoreSdeVeScheduler"};
+  });
+  const io::Imported model = import();
+  fit(model);
+  EXPECT_EQ(dump_yaml(*model.options.find("autoencoder")), dump_yaml(parse_yaml("{type: rescaled, scale: 0.5, shift: -1}", "wanted")));
+  EXPECT_EQ(io::text_of(io::part_of(*model.options.find("network"), "noise_embedding"), "input"), "sigma");
+  EXPECT_EQ(io::text_of(model.sample, "steps"), "2000");
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
   EXPECT_TRUE(refusal(with("VQDiffusion", json::object()))
                   .starts_with(begin + "no scheduler of brume stands for _class_name 'VQDiffusionScheduler', which is of discrete codes; "
                                        "those that are imported: DDPMScheduler, "));
-  EXPECT_TRUE(refusal(with("EDMEulr", json::object())).ends_with("FlowMatchLCMScheduler; did you mean 'EDMEulerScheduler'?"));
+  EXPECT_TRUE(refusal(with("EDMEulr", json::object())).ends_with("ScoreSdeVeScheduler; did you mean 'EDMEulerScheduler'?"));
   EXPECT_EQ(refusal(with("UnCLIP", {{"beta_schedule", "linear"}})),
             begin + "beta_schedule is \"linear\"" + part + "\"squaredcos_cap_v2\" only");
   EXPECT_EQ(refusal(with("EDMEuler", {{"prediction_type", "sample"}})),
@@ -155,6 +155,35 @@ TEST(DiffusersSchedulers, UnClipIsDdpm) {
     EXPECT_EQ(a.spacing, b.spacing);
     EXPECT_EQ(a.guidance, b.guidance);
     EXPECT_EQ(a.learned_range, b.learned_range);
+  }
+}
+
+// Of diffusers' schedulers without a table: networks that are told an angle or sigma.
+TEST(DiffusersSchedulers, AnglesAndScores) {
+  const io::DiffusersScheduler ipndm = read({{"_class_name", "IPNDMScheduler"}}),
+                               score = read({{"_class_name", "ScoreSdeVeScheduler"}, {"sigma_max", 50}, {"correct_steps", 2}});
+  EXPECT_EQ(ipndm.losses,
+            std::vector<std::string>{"the first step of IPNDMScheduler, which drops what the network gives there: brume counts it in"});
+  const SchedulerConfig angles = built({{"_class_name", "IPNDMScheduler"}});
+  const std::vector<double> sigmas = angles.sigmas();
+  for (size_t i = 1; i < 10; ++i) {  // set_timesteps of that class: sin^2 of even angles is the noise, and 2 / pi of its angle is told
+    const double noise = std::pow(std::sin(M_PI / 2 * (1 - double(i) / 10)), 2), angle = std::asin(noise);
+    EXPECT_NEAR(std::atan(sigmas[i]), angle, 1e-4);
+    EXPECT_NEAR(angles.noise->timestep(sigmas[i]), 2 / M_PI * angle, 1e-4);
+  }
+  EXPECT_TRUE(score.unit_range);
+  EXPECT_EQ(score.told, "input: sigma");
+  EXPECT_EQ(score.sampler, "{type: predictor_corrector, norms: batch, snr: 0.15, corrections: 2}");
+  EXPECT_EQ(refusal({{"_class_name", "ScoreSdeVeScheduler"}, {"sampling_eps", 0.001}}),
+            "scheduler_config.json: sampling_eps is 0.001; a scheduler of brume can be had with 1e-05 only");
+}
+
+// KDPM2 rounds the times of its steps on Karras' curve, and nothing else.
+TEST(DiffusersSchedulers, WhatIsRounded) {
+  for (const char* name : {"KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}) {
+    EXPECT_EQ(read({{"_class_name", name}, {"use_karras_sigmas", true}}).told_time, "nearest_step");
+    EXPECT_EQ(read({{"_class_name", name}, {"use_exponential_sigmas", true}}).told_time, "exact");
+    EXPECT_EQ(read({{"_class_name", name}}).told_time, "exact");
   }
 }
 

@@ -71,12 +71,42 @@ TEST_F(DiffusersConfig, JoinsPlainAttention) {
   EXPECT_EQ(got[3].name, "label_emb.weight");
 }
 
+// The blocks of published consistency models: the resolution changes by residual blocks, with attention at some levels.
+const std::string residual_blocks = R"("_class_name": "UNet2DModel", "block_out_channels": [32, 64, 64], "layers_per_block": 1,
+  "sample_size": 16, "attention_head_dim": 16, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 32,
+  "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+  "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"])";
+
+TEST_F(DiffusersConfig, ResidualResampling) {
+  const DiffusersUnet u = read("{" + residual_blocks + R"(, "downsample_type": "resnet", "upsample_type": "resnet"})");
+  EXPECT_EQ(u.options(),
+            "{type: unet, channels: 32, multipliers: [1, 2, 2], blocks: 1, attention_resolutions: [8, 4], middle_attention: true, "
+            "heads: 4, scale_shift: true, groups: 32, dropout: 0, attention_order: new, resampling: residual}");
+  const auto name = [&](const std::string& theirs) { return u.tensors({{theirs, at::zeros({1})}})[0].name; };
+  EXPECT_EQ(name("down_blocks.0.downsamplers.0.norm1.weight"), "input_blocks.2.0.in_layers.0.weight");
+  EXPECT_EQ(name("down_blocks.1.downsamplers.0.conv2.bias"), "input_blocks.4.0.out_layers.3.bias");
+  EXPECT_EQ(name("down_blocks.1.downsamplers.0.time_emb_proj.weight"), "input_blocks.4.0.emb_layers.1.weight");
+  EXPECT_EQ(name("up_blocks.0.upsamplers.0.conv1.weight"), "output_blocks.1.2.in_layers.2.weight");
+  EXPECT_EQ(
+      refusal("{" + residual_blocks + R"(, "upsample_type": "resnet"})"),
+      "up_block_types is [\"AttnUpBlock2D\",\"AttnUpBlock2D\",\"ResnetUpsampleBlock2D\"]; the unet of brume can be had with the mirror "
+      "image of down_block_types only");
+  EXPECT_EQ(refusal("{" + residual_blocks + "}"),
+            "down_block_types is [\"ResnetDownsampleBlock2D\",\"AttnDownBlock2D\",\"AttnDownBlock2D\"]; the unet of brume can be had with "
+            "the same way of changing the resolution (a convolution, or residual blocks) for all levels only");
+  EXPECT_EQ(refusal("{" + residual_blocks + R"(, "downsample_type": "average"})"),
+            "downsample_type is \"average\"; the unet of brume can be had with \"conv\" and \"resnet\" only");
+  EXPECT_EQ(refusal("{" + blocks + R"("downsample_type": "resnet"})"),
+            "downsample_type is \"resnet\"; the unet of brume can be had with \"conv\" only");
+}
+
 TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
   EXPECT_EQ(refusal("{" + blocks + R"("act_fn": "gelu"})"), "act_fn is \"gelu\"; the unet of brume can be had with \"silu\" only");
   EXPECT_EQ(refusal("{" + blocks + R"("addition_embed_type": "text_time"})"),
             "addition_embed_type is \"text_time\"; the unet of brume can be had with null only");
   EXPECT_EQ(refusal(R"({"block_out_channels": [32], "down_block_types": ["KDownBlock2D"]})"),
-            "down_block_types is [\"KDownBlock2D\"]; the unet of brume can be had with DownBlock2D and CrossAttnDownBlock2D only");
+            "down_block_types is [\"KDownBlock2D\"]; the unet of brume can be had with DownBlock2D, CrossAttnDownBlock2D and "
+            "ResnetDownsampleBlock2D only");
   EXPECT_EQ(refusal("{" + blocks + R"("norm_num_groups": "many"})"),
             "norm_num_groups is \"many\", which is not what diffusers writes there");
   EXPECT_EQ(refusal("{" + blocks + R"("attention_head_dim": [3, 5]})"),

@@ -147,9 +147,9 @@ TEST(DiffusersExport, OverwritesNothing) {
 
 TEST(DiffusersExport, LeavesNothingHalfWritten) {
   const TempFolder folder;
-  const std::string source = model_file(folder, "{" + image + unet + ", resampling: residual}}");
+  const std::string source = model_file(folder, "{" + image + unet + ", resampling: pool}}");
   EXPECT_EQ(without(error_of([&] { io::export_diffusers(io::open_model(source), source, folder.path() / "out"); }), folder),
-            "model.safetensors: network.resampling is residual; the U-Nets of diffusers are given conv");
+            "model.safetensors: network.resampling is pool; the U-Nets of diffusers are given conv and residual");
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 1) << "the model alone";
 }
 

@@ -86,7 +86,7 @@ std::string DiffusersSolver::noise_yaml() {
 }
 
 std::string DiffusersSolver::parameterization_yaml() const {
-  if (is("ScoreSdeVe")) return "eps";
+  if (is("ScoreSdeVe")) return "score";
   if (is("CMStochastic"))
     return fmt::format("{{type: consistency, sigma_min: {}, sigma_data: {}}}", get("sigma_min", 0.002), get("sigma_data", 0.5));
   const std::string name = get<std::string>("prediction_type", is("FlowMatch") ? "flow_prediction"

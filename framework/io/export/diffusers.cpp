@@ -64,7 +64,6 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
          {"act_fn", "silu"},
          {"block_out_channels", widths},
          {"center_input_sample", false},
-         {"class_embed_type", nullptr},
          {"downsample_padding", text_of(network, "downsample_padding") == "below" ? 0 : 1},
          {"dropout", number_of(network, "dropout")},
          {"flip_sin_to_cos", !truth_of(embedding, "sin_first")},
@@ -80,9 +79,12 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
          {"time_embedding_type", "positional"}};
   c["sample_size"] = height == width ? json(height) : json({height, width});
   if (const int64_t classes = size_of("label_emb.weight", 0); classes > 0) c["num_class_embeds"] = classes;
+  c["class_embed_type"] = text_of(network, "class_embedding") == "sinusoidal" ? json("timestep") : json();
   const std::string attn = words ? "CrossAttn" : "Attn";
-  c["down_block_types"] = block_types(attends, "DownBlock2D", attn + "DownBlock2D", false);
-  c["up_block_types"] = block_types(attends, "UpBlock2D", attn + "UpBlock2D", true);
+  const bool residual = text_of(network, "resampling") == "residual";
+  c["down_block_types"] = block_types(attends, residual ? "ResnetDownsampleBlock2D" : "DownBlock2D", attn + "DownBlock2D", false);
+  c["up_block_types"] = block_types(attends, residual ? "ResnetUpsampleBlock2D" : "UpBlock2D", attn + "UpBlock2D", true);
+  if (residual) c["downsample_type"] = c["upsample_type"] = "resnet";
   std::vector<int64_t> heads, head_widths;  // the widths of those levels that attend: UNet2DModel has one number for all
   for (size_t i = 0; i < widths.size(); ++i) {
     heads.push_back(std::max<int64_t>(1, layout.heads_of(widths[i])));
@@ -180,8 +182,10 @@ struct Export {
   void unet(const Value& network, const Value& image, const DiffusersSchedulerFile& s) {
     if (text_of(network, "type") != "unet")
       refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
-    if (text_of(network, "resampling") != "conv")
-      refuse(fmt::format("network.resampling is {}; the U-Nets of diffusers are given conv", text_of(network, "resampling")));
+    const bool words = network.find("transformer") && network.find("transformer")->is_map();
+    if (const std::string way = text_of(network, "resampling"); way != "conv" && (words || way != "residual"))
+      refuse(fmt::format("network.resampling is {}; the U-Nets of diffusers are given {}", way,
+                         words ? "conv, where they are told words" : "conv and residual"));
     if (const std::string level = text_of(part_of(network, "noise_embedding"), "type"); level != "sinusoidal")
       refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
     if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
@@ -192,7 +196,6 @@ struct Export {
     const NamedTensors tensors = below(model.tensors, "network.");
     out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
     out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
-    const bool words = network.find("transformer") && network.find("transformer")->is_map();
     index["unet"] = {"diffusers", words ? "UNet2DConditionModel" : "UNet2DModel"};
   }
 

@@ -31,7 +31,9 @@ int64_t take_number(std::string_view& name) {
 const Renaming whole{{"input_blocks.0.0.", "conv_in."},
                      {"out.0.", "conv_norm_out."},
                      {"out.2.", "conv_out."},
-                     {"label_emb.", "class_embedding."},
+                     {"label_emb.0.", "class_embedding.linear_1."},
+                     {"label_emb.2.", "class_embedding.linear_2."},
+                     {"label_emb.weight", "class_embedding.weight"},
                      {"time_embed.0.", "time_embedding.linear_1."},
                      {"time_embed.2.", "time_embedding.linear_2."}};
 const Renaming in_block{{"in_layers.0.", "norm1."},  {"in_layers.2.", "conv1."},  {"emb_layers.1.", "time_emb_proj."},
@@ -60,8 +62,11 @@ Place place_of(std::string_view name, const UnetLayout& layout) {
   const bool down = name.starts_with("input_blocks.");
   rest.remove_prefix(down ? 13 : 14);
   const int64_t n = take_number(rest) - (down ? 1 : 0), each = layout.blocks + 1, part = take_number(rest);
-  if (down && n % each == layout.blocks) return {fmt::format("down_blocks.{}.downsamplers.0.conv.", n / each), rest.substr(3)};  // "op."
-  if (!down && part > 0 && rest.starts_with("conv.")) return {fmt::format("up_blocks.{}.upsamplers.0.", n / each), rest};
+  const bool residual = rest.starts_with("in_layers.") || rest.starts_with("emb_layers.") || rest.starts_with("out_layers.");
+  if (down && n % each == layout.blocks)
+    return residual ? Place{fmt::format("down_blocks.{}.downsamplers.0.", n / each), rest}
+                    : Place{fmt::format("down_blocks.{}.downsamplers.0.conv.", n / each), rest.substr(3)};  // "op."
+  if (!down && part > 0 && (residual || rest.starts_with("conv."))) return {fmt::format("up_blocks.{}.upsamplers.0.", n / each), rest};
   return place(down ? "down" : "up", n / each, n % each, part == 1, rest);
 }
 

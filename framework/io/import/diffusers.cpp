@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 class Said {
  public:
   std::string variant;
-  std::optional<int64_t> sample_size;
+  std::optional<int64_t> sample_size, classes;
   bool null_class = false;
 
   explicit Said(const ImportOptions& options) {
@@ -42,20 +42,21 @@ class Said {
     if (key == "variant")
       variant = value;
     else if (key == "sample_size")
-      sample_size = size(value);
+      sample_size = count(key, value, "pixels (of latents, where there is a first stage)");
+    else if (key == "classes")
+      classes = count(key, value, "classes");
     else if (key == "null_class" && (value == "true" || value == "false"))
       null_class = value == "true";
     else if (key == "null_class")
       throw ConfigError(fmt::format("null_class={}: true or false is expected", value));
     else
       throw ConfigError(fmt::format("{}={}: a diffusers directory has nothing of that name to be said{}", key, value,
-                                    hint(key, {"variant", "sample_size", "null_class"})));
+                                    hint(key, {"variant", "sample_size", "classes", "null_class"})));
   }
-  static int64_t size(const std::string& text) {
-    const auto size = parse_number<int64_t>(text);
-    if (!size || *size < 1)
-      throw ConfigError(fmt::format("sample_size={}: a number of pixels (of latents, where there is a first stage) is expected", text));
-    return *size;
+  static int64_t count(const std::string& key, const std::string& text, const char* what) {
+    const auto number = parse_number<int64_t>(text);
+    if (!number || *number < 1) throw ConfigError(fmt::format("{}={}: a number of {} is expected", key, text, what));
+    return *number;
   }
 };
 
@@ -122,13 +123,22 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
 
 /// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
 /// null condition keeps it, unless the last class is the null one.
-std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, bool null_class) {
-  if (null_class && unet.classes < 2)
-    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
+std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
+  if (said.classes && !unet.number)
+    throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *said.classes,
                                   config.string(), unet.classes));
-  if (unet.classes == 0) return {};
-  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", unet.classes - (null_class ? 1 : 0), null_class ? 0.1 : 0,
-                      unet.transformer() && !null_class ? ", keep: true" : "")};
+  if (unet.number && !said.classes)
+    throw ConfigError(
+        fmt::format("{}: class_embed_type is \"timestep\": classes are told as numbers, and the file does not say how many "
+                    "there are; classes=N says it",
+                    config.string()));
+  const int64_t classes = unet.number ? *said.classes : unet.classes;
+  if (said.null_class && classes < 2)
+    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
+                                  config.string(), classes));
+  if (classes == 0) return {};
+  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", classes - (said.null_class ? 1 : 0), said.null_class ? 0.1 : 0,
+                      unet.transformer() && !said.null_class ? ", keep: true" : "")};
 }
 
 std::string image_of(int64_t channels, int64_t height, int64_t width) {
@@ -249,6 +259,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
                       index.file(), config.string(), unet.in_channels));
     check_channels(config, unet, unet.in_channels, scheduler.learned_range);
     s.image = image_of(unet.in_channels, unet.height, unet.width);
+    if (scheduler.unit_range) s.autoencoder = "{type: rescaled, scale: 0.5, shift: -1}";
   } else {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
     const DiffusersStage first =
@@ -260,7 +271,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.autoencoder = first.options;
     add(model, "autoencoder.", first.tensors);
   }
-  std::vector<std::string> beside = class_labels(config, unet, said.null_class);
+  std::vector<std::string> beside = class_labels(config, unet, said);
   if (unet.transformer()) {
     index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
     index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
@@ -278,6 +289,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.conditioner = beside[0];
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
+  if (pipeline == "ScoreSdeVePipeline") s.steps = 2000;
   s.write(model, unet, scheduler, index.file());
   add_unet(model, unet, network, variants.of(network, model.losses));
   return model;
@@ -299,7 +311,7 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   check_channels(config, unet, unet.in_channels, scheduler.learned_range);
   Sections s;
   s.image = image_of(unet.in_channels, unet.height, unet.width);
-  for (const std::string& told : class_labels(config, unet, said.null_class)) s.conditioner = told;
+  for (const std::string& told : class_labels(config, unet, said)) s.conditioner = told;
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
   add_unet(model, unet, folder, said.variant);

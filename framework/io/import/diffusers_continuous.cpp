@@ -82,6 +82,32 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
   return s;
 }
 
+/// F-PNDM of v-diffusion, for networks that predict v and are told the angle.
+DiffusersScheduler ipndm(const DiffusersConfig& c) {
+  c.absent("trained_betas");
+  DiffusersScheduler s;
+  s.noise = "{type: angle, min_signal: 1.0e-04, max_signal: 0.999999999999}";
+  s.parameterization = "v";
+  s.sampler = "ipndm";
+  s.spacing = "crash";
+  s.losses.emplace_back("the first step of IPNDMScheduler, which drops what the network gives there: brume counts it in");
+  return s;
+}
+
+/// The variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and are told sigma.
+DiffusersScheduler score_sde(const DiffusersConfig& c) {
+  c.only<double>("sampling_eps", 1e-5);
+  DiffusersScheduler s;
+  s.noise = fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", c.get("sigma_min", 0.01), c.get("sigma_max", 1348.0));
+  s.parameterization = "score";
+  s.sampler = fmt::format("{{type: predictor_corrector, norms: batch, snr: {}, corrections: {}}}", c.get("snr", 0.15),
+                          c.get<int64_t>("correct_steps", 1));
+  s.spacing = "exponential";
+  s.told = "input: sigma";
+  s.unit_range = true;
+  return s;
+}
+
 const std::string fresh_noise = "{type: consistency, s_noise: 1}";
 
 }  // namespace
@@ -92,7 +118,9 @@ const std::vector<std::string>& continuous_schedulers() {
                                               "CMStochasticIterativeScheduler",
                                               "FlowMatchEulerDiscreteScheduler",
                                               "FlowMatchHeunDiscreteScheduler",
-                                              "FlowMatchLCMScheduler"};
+                                              "FlowMatchLCMScheduler",
+                                              "IPNDMScheduler",
+                                              "ScoreSdeVeScheduler"};
   return names;
 }
 
@@ -104,6 +132,8 @@ std::optional<DiffusersScheduler> read_continuous_scheduler(const DiffusersConfi
   if (name == "FlowMatchEulerDiscreteScheduler") return flow(c, c.get("stochastic_sampling", false) ? fresh_noise : "euler");
   if (name == "FlowMatchHeunDiscreteScheduler") return flow(c, "{type: heun, time: flow, scale: flow}");
   if (name == "FlowMatchLCMScheduler") return flow(c, fresh_noise);
+  if (name == "IPNDMScheduler") return ipndm(c);
+  if (name == "ScoreSdeVeScheduler") return score_sde(c);
   return {};
 }
 

@@ -44,8 +44,6 @@ constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
 
 /// What brume is not, and why.
 constexpr std::pair<const char*, const char*> others[] = {
-    {"IPNDMScheduler", "whose steps, at the angles arcsin(sin(k pi / 2 n)^2), no spacing has"},
-    {"ScoreSdeVeScheduler", "whose networks give the score itself and whose last step adds noise"},
     {"DDPMWuerstchenScheduler", "whose cosine is continuous and cut off at both ends"},
     {"VQDiffusionScheduler", "which is of discrete codes"},
     {"DDIMInverseScheduler", "which goes from an image to noise: `brume invert` does"},
@@ -82,6 +80,7 @@ class Reader {
     const std::string spaced = spacing_name();
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
     if (kind_.half_log) s.told_time = told_time();
+    if (is("KDPM2") && curve("use_karras_sigmas")) s.told_time = "nearest_step";
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
     return s;

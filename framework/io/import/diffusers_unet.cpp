@@ -24,39 +24,67 @@ void refuse_the_unknown(const DiffusersConfig& c) {
   c.only<int64_t>("conv_in_kernel", 3);
   c.only<int64_t>("conv_out_kernel", 3);
   c.only<std::string>("time_embedding_type", "positional");
-  c.only<std::string>("downsample_type", "conv");
-  c.only<std::string>("upsample_type", "conv");
   c.only<bool>("resnet_skip_time_act", false);
   for (const char* key :
        {"addition_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
         "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
         "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
-  // The others embed a number or a vector, which no conditioner of brume tells a network.
-  if (c.has("class_embed_type")) c.refuse("class_embed_type", "null, a table of num_class_embeds classes,");
 }
 
-/// Whether each level attends, from the names of its blocks.
-std::vector<bool> attention_of(const DiffusersConfig& c, const char* key, bool tokens, size_t levels) {
-  const std::string way = std::string_view(key).starts_with("down") ? "Down" : "Up";
-  const std::string plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain;
+/// A table of classes, or the class as a number. The other types embed a vector, which no conditioner of brume tells a network.
+void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
+  const auto type = c.get<std::string>("class_embed_type", "");
+  if (!type.empty() && type != "timestep") c.refuse("class_embed_type", "null, a table of num_class_embeds classes, and \"timestep\"");
+  u.number = type == "timestep";
+  u.classes = c.get<int64_t>("num_class_embeds", 0);
+  constexpr int64_t most_classes = 10000000;
+  if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
+}
+
+/// What the names of the blocks say of one way, from the image to the lowest resolution.
+struct Levels {
+  std::vector<bool> attention;
+  std::vector<bool> residual;  ///< whether the resolution changes by residual blocks; of all levels but the last
+};
+
+Levels levels_of(const DiffusersConfig& c, const char* key, bool tokens, size_t count) {
+  const bool down = std::string_view(key).starts_with("down");
+  const std::string way = down ? "Down" : "Up", plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain,
+                    residual = "Resnet" + way + "sampleBlock2D";
   std::vector<std::string> usual(4, attends);  // all levels but the lowest resolution's, or, without tokens, the image's
-  ((way == "Down") == tokens ? usual.back() : usual.front()) = plain;
-  std::vector<bool> result;
-  for (const std::string& type : c.get(key, usual)) {
-    if (type != plain && type != attends) c.refuse(key, plain + " and " + attends);
-    result.push_back(type == attends);
+  (down == tokens ? usual.back() : usual.front()) = plain;
+  // Of the blocks that attend without tokens, a key of its own says how they change the resolution.
+  const char* resampling = down ? "downsample_type" : "upsample_type";
+  const auto type_of_attending = c.get<std::string>(resampling, "conv");
+  if (type_of_attending != "conv" && (tokens || type_of_attending != "resnet"))
+    c.refuse(resampling, tokens ? "\"conv\"" : "\"conv\" and \"resnet\"");
+  std::vector<std::string> types = c.get(key, usual);
+  if (types.size() != count) c.refuse(key, fmt::format("a list of {}", count));
+  if (!down) std::reverse(types.begin(), types.end());
+  Levels levels;
+  for (const std::string& type : types) {
+    if (type != plain && type != attends && type != residual) c.refuse(key, fmt::format("{}, {} and {}", plain, attends, residual));
+    levels.attention.push_back(type == attends);
+    levels.residual.push_back(type == residual || (type == attends && type_of_attending == "resnet"));
   }
-  if (result.size() != levels) c.refuse(key, fmt::format("a list of {}", levels));
-  return result;
+  levels.residual.pop_back();
+  return levels;
+}
+
+void read_levels(const DiffusersConfig& c, DiffusersUnet& u) {
+  const Levels down = levels_of(c, "down_block_types", u.transformer(), u.channels.size()),
+               up = levels_of(c, "up_block_types", u.transformer(), u.channels.size());
+  if (up.attention != down.attention || up.residual != down.residual) c.refuse("up_block_types", "the mirror image of down_block_types");
+  const auto residual = std::count(down.residual.begin(), down.residual.end(), true);
+  if (residual != 0 && residual != std::ssize(down.residual))
+    c.refuse("down_block_types", "the same way of changing the resolution (a convolution, or residual blocks) for all levels");
+  u.attention = down.attention;
+  u.residual_resampling = residual != 0;
 }
 
 void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   const size_t levels = u.channels.size();
-  u.attention = attention_of(c, "down_block_types", u.transformer(), levels);
-  std::vector<bool> up = attention_of(c, "up_block_types", u.transformer(), levels);
-  std::reverse(up.begin(), up.end());
-  if (up != u.attention) c.refuse("up_block_types", "the mirror image of down_block_types");
   // Its models with tokens call the number of heads attention_head_dim (huggingface/diffusers#2011).
   if (u.transformer()) {
     u.heads = c.each(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", levels, 8);
@@ -83,7 +111,9 @@ std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) 
   std::vector<std::pair<std::string, std::string>> all{{"conv_in.", "input_blocks.0.0."},
                                                        {"conv_norm_out.", "out.0."},
                                                        {"conv_out.", "out.2."},
-                                                       {"class_embedding.", "label_emb."},
+                                                       {"class_embedding.linear_1.", "label_emb.0."},
+                                                       {"class_embedding.linear_2.", "label_emb.2."},
+                                                       {"class_embedding.weight", "label_emb.weight"},
                                                        {"time_embedding.linear_1.", "time_embed.0."},
                                                        {"time_embedding.linear_2.", "time_embed.2."}};
   const auto add = [&](const std::string& from, const std::string& to) { all.emplace_back(from + ".", to + "."); };
@@ -94,7 +124,10 @@ std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) 
       add(fmt::format("down_blocks.{}.resnets.{}", i, j), fmt::format("input_blocks.{}.0", stage));
       add(fmt::format("down_blocks.{}.attentions.{}", i, j), fmt::format("input_blocks.{}.1", stage));
     }
-    add(fmt::format("down_blocks.{}.downsamplers.0.conv", i), fmt::format("input_blocks.{}.0.op", stage));
+    if (u.residual_resampling)
+      add(fmt::format("down_blocks.{}.downsamplers.0", i), fmt::format("input_blocks.{}.0", stage));
+    else
+      add(fmt::format("down_blocks.{}.downsamplers.0.conv", i), fmt::format("input_blocks.{}.0.op", stage));
     ++stage;
   }
   add("mid_block.resnets.0", "middle_block.0");
@@ -106,8 +139,9 @@ std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) 
       add(fmt::format("up_blocks.{}.resnets.{}", i, j), fmt::format("output_blocks.{}.0", stage));
       add(fmt::format("up_blocks.{}.attentions.{}", i, j), fmt::format("output_blocks.{}.1", stage));
     }
-    add(fmt::format("up_blocks.{}.upsamplers.0.conv", i),
-        fmt::format("output_blocks.{}.{}.conv", stage - 1, u.attention[size_t(levels - 1 - i)] ? 2 : 1));
+    const char* module = u.residual_resampling ? "" : ".conv";
+    add(fmt::format("up_blocks.{}.upsamplers.0{}", i, module),
+        fmt::format("output_blocks.{}.{}{}", stage - 1, u.attention[size_t(levels - 1 - i)] ? 2 : 1, module));
   }
   return all;
 }
@@ -179,9 +213,7 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   read_size(c, u, size);
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
-  u.classes = c.get<int64_t>("num_class_embeds", 0);
-  constexpr int64_t most_classes = 10000000;
-  if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
+  read_classes(c, u);
   u.groups = c.get<int64_t>("norm_num_groups", 32);
   u.dropout = c.get<double>("dropout", 0);
   u.linear_projection = c.get("use_linear_projection", false);
@@ -195,6 +227,7 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   u.sin_first = !c.get("flip_sin_to_cos", true);
   u.frequency_shift = c.get<int64_t>("freq_shift", 0);
   if (u.frequency_shift != 0 && u.frequency_shift != 1) c.refuse("freq_shift", "0 and 1");
+  read_levels(c, u);
   read_attention(c, u);
   return u;
 }
@@ -222,7 +255,11 @@ std::string DiffusersUnet::options() const {
       "groups: {}, dropout: {}, attention_order: new",
       channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
   if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
-  if (pad_below) yaml += ", downsample_padding: below";
+  if (residual_resampling)
+    yaml += ", resampling: residual";
+  else if (pad_below)
+    yaml += ", downsample_padding: below";
+  if (number) yaml += ", class_embedding: sinusoidal";
   if (sin_first || frequency_shift != 0 || !told.empty())
     yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}{}{}}}", sin_first, frequency_shift,
                         told.empty() ? "" : ", ", told);
@@ -242,7 +279,8 @@ NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
       unknown.push_back(t.name);
       continue;
     }
-    const bool block = t.name.find("attentions.") != std::string::npos || t.name.find("resnets.") != std::string::npos;
+    const bool block = t.name.find("attentions.") != std::string::npos || t.name.find("resnets.") != std::string::npos ||
+                       (residual_resampling && t.name.find("samplers.") != std::string::npos);
     const bool transformed = transformer() && t.name.find("attentions.") != std::string::npos;
     const std::string rest = t.name.substr(at->first.size()), name = block && !transformed ? inner_name(rest) : rest;
     const size_t part = name.size() > 2 && name[1] == '.' ? std::string_view("qkv").find(name[0]) : std::string_view::npos;

@@ -22,8 +22,9 @@ struct DiffusersUnet {
   int64_t in_channels = 4, out_channels = 4;
   int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens
   int64_t classes = 0;        ///< rows of the class embedding; 0 = none
+  bool number = false;        ///< the class is told as a number; how many there are is not said
   int64_t groups = 32;
-  bool middle_attention = true, scale_shift = false, linear_projection = false;
+  bool middle_attention = true, scale_shift = false, linear_projection = false, residual_resampling = false;
   double dropout = 0, norm_eps = 1e-5;
   bool pad_below = false, sin_first = false;
   int64_t frequency_shift = 0;

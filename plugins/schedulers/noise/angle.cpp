@@ -17,7 +17,7 @@ class Angle final : public NoiseSchedule {
     double min_signal = 0.02, max_signal = 0.95;
     void declare(Fields& f) {
       f.field("min_signal", min_signal, "signal rate at t = 1", within(1e-6, 1));
-      f.field("max_signal", max_signal, "signal rate at t = 0", within(1e-6, 1 - 1e-9));
+      f.field("max_signal", max_signal, "signal rate at t = 0", within(1e-6, 1 - 1e-12));
       f.require(min_signal < max_signal, "min_signal", "must be less than max_signal");
     }
   };
