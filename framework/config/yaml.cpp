@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <sstream>
+#include <unordered_map>
 
 namespace brume {
 namespace {
@@ -41,9 +42,13 @@ class Builder final : public YAML::EventHandler {
     add(std::move(v), a);
   }
   void OnAlias(const YAML::Mark& m, YAML::anchor_t a) override {
-    Value v = anchors_[a];
+    constexpr size_t most = 1000000;  // what a few lines of aliases of aliases could become has no bound
+    const Anchor& anchor = anchors_[a];
+    copied_ += anchor.values;
+    if (copied_ > most) fail(at(m), fmt::format("this alias makes more than {} values of the file", most));
+    Value v = anchor.value;
     v.place = at(m);
-    add(std::move(v), 0);
+    add(std::move(v), 0, anchor.values);
   }
   void OnScalar(const YAML::Mark& m, const std::string& tag, YAML::anchor_t a, const std::string& text) override {
     Value v = Value::text(text, tag == "!");
@@ -64,27 +69,34 @@ class Builder final : public YAML::EventHandler {
   struct Frame {
     Value value;
     YAML::anchor_t anchor;
+    size_t values = 1;  ///< within it, itself counted
     bool have_key = false;
     std::string key;
     Place key_place;
+    std::unordered_map<std::string, int> lines{};  ///< of its keys
+  };
+  struct Anchor {
+    Value value;
+    size_t values = 0;
   };
   Place at(const YAML::Mark& m) const { return {file_, m.line + 1, m.column + 1}; }
   void begin(Value v, const YAML::Mark& m, YAML::anchor_t a) {
     v.place = at(m);
-    stack_.push_back({std::move(v), a, false, "", {}});
+    stack_.push_back({std::move(v), a});
   }
   void end() {
     Frame done = std::move(stack_.back());
     stack_.pop_back();
-    add(std::move(done.value), done.anchor);
+    add(std::move(done.value), done.anchor, done.values);
   }
-  void add(Value v, YAML::anchor_t a) {
-    if (a) anchors_[a] = v;
+  void add(Value v, YAML::anchor_t a, size_t values = 1) {
+    if (a) anchors_[a] = {v, values};
     if (stack_.empty()) {
       root = std::move(v);
       return;
     }
     Frame& top = stack_.back();
+    top.values += values;
     if (top.value.is_list()) {
       top.value.items.push_back(std::move(v));
     } else if (!top.have_key) {
@@ -94,20 +106,17 @@ class Builder final : public YAML::EventHandler {
       top.key_place = v.place;
     } else {
       top.have_key = false;
-      if (const auto first = first_use(top.value, top.key))
-        problems.push_back({top.key_place, "", fmt::format("key '{}' is given twice; the first is at line {}", top.key, *first)});
-      else
+      const auto [first, fresh] = top.lines.emplace(top.key, top.key_place.line);
+      if (fresh)
         top.value.entries.push_back({top.key, top.key_place, std::move(v)});
+      else
+        problems.push_back({top.key_place, "", fmt::format("key '{}' is given twice; the first is at line {}", top.key, first->second)});
     }
-  }
-  static std::optional<int> first_use(const Value& map, const std::string& key) {
-    for (const Value::Entry& e : map.entries)
-      if (e.key == key) return e.place.line;
-    return std::nullopt;
   }
   File file_;
   std::vector<Frame> stack_;
-  std::map<YAML::anchor_t, Value> anchors_;
+  std::map<YAML::anchor_t, Anchor> anchors_;
+  size_t copied_ = 0;  ///< values, by aliases
 };
 
 /// yaml-cpp calls a tab an "illegal map value", or takes it for part of a word.

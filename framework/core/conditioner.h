@@ -22,7 +22,7 @@ struct PromptReading;
 /// What a batch is to be, as it is known.
 struct ConditionRequest {
   const std::vector<Annotation>& annotations;  ///< one an image
-  at::Generator* dropout = nullptr;            ///< while training: each may be replaced by the null condition. Null = never
+  at::Generator* random = nullptr;             ///< while training: the source of all that is drawn. Null = sampling
   at::ScalarType dtype = at::kFloat;           ///< what networks compute in
   at::Device device = at::kCPU;                ///< where they do
   ImageShape shape = {};                       ///< of the images that are to be made
@@ -32,6 +32,10 @@ struct ConditionRequest {
   /// While sampling: N(0, 1) of the shape of a tensor, for latents that are drawn. Empty = their mode.
   std::function<Tensor(const Tensor& like)> normal = {};
   const PromptReading* reading = nullptr;  ///< while sampling; null = as it was trained
+  bool whole = false;                      ///< while training: not to be replaced by the null condition, which is given beside
+
+  /// What decides whether an image's condition is replaced by the null condition; null where none is.
+  at::Generator* dropout() const { return whole ? nullptr : random; }
 };
 
 /// Turns what is known of images into what the network is told. `const` use is safe from several threads.
@@ -46,8 +50,8 @@ class ConditionEncoder {
   /// The files it was made from and cannot do without: a checkpoint keeps them.
   virtual Files files() const { return {}; }
 
-  Condition encode(const std::vector<Annotation>& annotations, at::Generator* dropout = nullptr) const {
-    return encode(ConditionRequest{annotations, dropout});
+  Condition encode(const std::vector<Annotation>& annotations, at::Generator* random = nullptr) const {
+    return encode(ConditionRequest{annotations, random});
   }
 };
 

@@ -39,6 +39,8 @@ class Guidance {
   virtual std::vector<std::string> classes(const ModelSource&) const { return {}; }
   /// True where it is of no effect with samplers that do not keep the unconditional direction (Sampler::keeps_direction).
   virtual bool needs_direction() const { return false; }
+  /// True where it asks for the estimate without the condition; one guidance of a run can.
+  virtual bool uses_null() const { return false; }
   virtual std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const = 0;
 };
 

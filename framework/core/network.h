@@ -1,6 +1,7 @@
 #pragma once
 // The backbone: F(input, c_noise, condition).
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "core/noise_embedding.h"
 
 namespace brume {
+class NoiseSchedule;
+class Parameterization;
 
 /// One tensor of a model. Copies share storage: loading a checkpoint copies into these, training optimises them.
 struct Weight {
@@ -35,6 +38,9 @@ class Network {
     uint64_t seed = 0;           ///< of the initial weights
     int64_t context_width = 0;   ///< of the tokens of Condition::context; 0 = there are none
     int64_t image_channels = 0;  ///< of Condition::image, which the network lays beside x; 0 = there is none
+    /// Those of the model, for networks whose output is known in closed form. What learns has no use for them.
+    std::shared_ptr<const NoiseSchedule> noise = nullptr;
+    std::shared_ptr<const Parameterization> parameterization = nullptr;
   };
 
   virtual ~Network() = default;

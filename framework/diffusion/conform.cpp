@@ -241,9 +241,9 @@ std::vector<Finding> conform(const Spacing& spacing, const NoiseSchedule& schedu
       f.wanted = fmt::format("{} falling sigmas within the schedule's, or a refusal", steps + 1);
       try {
         const std::vector<double> s = spacing.sigmas(schedule, steps);
-        const bool within = s.front() <= hi && s[s.size() - 2] >= lo;
-        f.holds = s.size() == size_t(steps) + 1 && falls(s) && within;
-        f.measured = fmt::format("{}, from {:.4g} to {:.4g}", s.size(), s.front(), s.back());
+        const auto within = [&] { return s.front() <= hi && s[s.size() - 2] >= lo; };
+        f.holds = s.size() == size_t(steps) + 1 && falls(s) && within();
+        f.measured = s.empty() ? "none" : fmt::format("{}, from {:.4g} to {:.4g}", s.size(), s.front(), s.back());
       } catch (const ConfigError& e) {
         f.measured = fmt::format("refused: {}", e.problems().front().message);
       }

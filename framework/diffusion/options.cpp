@@ -53,7 +53,9 @@ Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_
           .classes = conditioner->class_rows(),
           .seed = seed,
           .context_width = conditioner->context_width(),
-          .image_channels = conditioner->image_channels(image, latent)};
+          .image_channels = conditioner->image_channels(image, latent),
+          .noise = noise,
+          .parameterization = parameterization};
 }
 
 void ModelOptions::check() const {
@@ -134,7 +136,14 @@ void SampleOptions::check(const ModelOptions& model) const {
                                     name_of(wanted), name_of(model.variance))});
   if (prompts.any() && !model.conditioner->reads_prompts())
     problems.push_back({{}, "sample.prompts", "is for models with CLIP's text encoder (conditioner: clip_text), and this one has none"});
+  std::optional<size_t> with_null;
   for (size_t i = 0; i < guidance.size(); ++i) {
+    if (guidance[i]->uses_null() && with_null)
+      problems.push_back(
+          {{},
+           fmt::format("sample.guidance.{}", i),
+           fmt::format("asks for the estimate without the condition, as sample.guidance.{} does: one of them can", *with_null)});
+    if (guidance[i]->uses_null()) with_null = i;
     if (guidance[i]->needs_direction() && !sampler->keeps_direction())
       problems.push_back({{},
                           fmt::format("sample.guidance.{}", i),

@@ -274,7 +274,11 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
   start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
   start.whole = left == steps;
   if (image_beside() && request.strength == 1) return start;  // what is given is told to the network, and not begun from
-  if (request.image.defined()) start.known = autoencoder_->encode_moments(request.image.to(compute_.device));
+  if (request.image.defined()) {
+    std::vector<Tensor> moments;
+    for (const Tensor& part : request.image.split(request.batch)) moments.push_back(autoencoder_->encode_moments(part.to(compute_.device)));
+    start.known = at::cat(moments);
+  }
   if (request.mask.defined()) {
     const ImageShape z = autoencoder_->latent(image_of(request));
     start.mask = request.mask.to(compute_.device, at::kFloat);

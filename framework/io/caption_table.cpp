@@ -8,6 +8,7 @@
 
 #include "config/errors.h"
 #include "config/suggest.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/refuse.h"
 
@@ -123,7 +124,7 @@ std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& pat
     const std::string_view row = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(row.size() + 1, text.size()));
     if (row.find_first_not_of(" \t\r") == row.npos) continue;
-    const auto object = nlohmann::json::parse(row, nullptr, false);
+    const auto object = json_or_discarded(row);
     if (!object.is_object()) refuse_line(path, line, "is not a JSON object");
     std::vector<std::string> keys;
     for (const auto& [key, _] : object.items()) keys.push_back(key);

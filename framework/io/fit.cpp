@@ -1,5 +1,7 @@
 #include "io/fit.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -29,8 +31,12 @@ Image Fit::resized(Image image, const ImageShape& shape, const std::string& name
   const auto size = [](int64_t height, int64_t width) { return std::to_string(height) + "x" + std::to_string(width); };
   std::string text = "'" + name + "' is " + size(image.height, image.width);
   if (resize == Resize::smallest_side) {
+    constexpr double longest = 65536;  // pixels: a line of them may become a strip that no memory holds
     const double scale = std::max(static_cast<double>(shape.height) / static_cast<double>(image.height),
                                   static_cast<double>(shape.width) / static_cast<double>(image.width));
+    if (scale * double(std::max(image.height, image.width)) > longest)
+      throw ConfigError(fmt::format("{}; so narrow an image would be more than {} pixels long when it is {} by {} at least", text, longest,
+                                    shape.height, shape.width));
     const auto scaled = [&](int64_t n) { return static_cast<int64_t>(std::llround(scale * static_cast<double>(n))); };
     image = io::resize(image, scaled(image.height), scaled(image.width));
     text += ", " + size(image.height, image.width) + " resized";

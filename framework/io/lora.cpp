@@ -25,6 +25,7 @@
 
 #include "config/errors.h"
 #include "io/diffusers_names.h"
+#include "io/json.h"
 #include "io/model_file.h"
 #include "io/named_file.h"
 
@@ -117,7 +118,7 @@ LoraFile read(const std::string& path, std::map<std::string, std::string>& metad
 void read_alphas(const std::map<std::string, std::string>& metadata, std::map<std::string, Change>& changes, const std::string& path) {
   const auto at = metadata.find("lora_adapter_metadata");
   if (at == metadata.end()) return;
-  const auto json = nlohmann::json::parse(at->second, nullptr, false);
+  const auto json = json_or_discarded(at->second);
   if (!json.is_object()) throw ConfigError(fmt::format("{}: its metadata 'lora_adapter_metadata' is no JSON object", path));
   for (auto& [module, change] : changes) {
     const std::string part = module.substr(0, module.find('.') + 1);  // "unet."
@@ -143,6 +144,8 @@ std::string problem_of(const std::string& module, const Change& c, const Weight*
       (core ? c.mid.size(1) : c.up.size(1)) != c.down.size(0) || c.up.numel() != c.up.size(0) * c.up.size(1))
     return fmt::format("'{}': up {} and down {}{} cannot be multiplied", module, sizes(c.up), sizes(c.down),
                        core ? " with a core " + sizes(c.mid) : "");
+  if (c.down.size(0) < 1 || !std::isfinite(c.scale()))
+    return fmt::format("'{}' has rank {} and alpha {}; its scale, alpha / rank, must be a number", module, c.down.size(0), c.alpha);
   if (!place) return fmt::format("'{}' has no place in this model", module);
   if (!c.fits(place->tensor))
     return fmt::format("'{}' changes a weight [{}], and '{}' is {}", module, fmt::join(c.shape(), ", "), place->name, sizes(place->tensor));
@@ -151,7 +154,7 @@ std::string problem_of(const std::string& module, const Change& c, const Weight*
 
 void add(const Change& change, double strength, const Weight& weight) {
   Tensor target = weight.tensor;  // shares the storage; its own may be a view of a file
-  const Tensor delta = change.product().view(target.sizes()) * (strength * change.scale());
+  const Tensor delta = (change.product().view(target.sizes()) * (strength * change.scale())).to(target.device());
   target.set_data(target.to(at::kFloat, false, true).add_(delta).to(target.scalar_type()));
 }
 

@@ -175,7 +175,7 @@ class Machine final {
     if (bytes.size() > 8) {  // kept for a listing only: nothing here computes with it
       std::string hexadecimal = "0x";
       for (size_t i = bytes.size(); i-- > 0;) hexadecimal += fmt::format("{:02x}", static_cast<uint8_t>(bytes[i]));
-      return Value(Word{hexadecimal});
+      return Value(PickleName(hexadecimal));
     }
     int64_t value = negative ? -1 : 0;
     if (!bytes.empty()) std::memcpy(&value, bytes.data(), bytes.size());
@@ -300,13 +300,13 @@ class Machine final {
       case NEWOBJ: {
         const auto arguments = pop();
         const auto callee = pop();
-        if (callee.as_word() == nullptr) damaged(fmt::format("a {} is called", callee.kind()));
+        if (callee.as_name() == nullptr) damaged(fmt::format("a {} is called", callee.kind()));
         if (arguments.as_tuple() == nullptr) damaged(fmt::format("a call with a {} instead of arguments", arguments.kind()));
-        return push_new(vocabulary_.call(callee.as_word()->text, *arguments.as_tuple()));
+        return push_new(vocabulary_.call(callee.as_name()->text(), *arguments.as_tuple()));
       }
       case BUILD: {  // sets attributes; an OrderedDict has some (a state dict's _metadata), which are no entries of it
         pop();
-        if (top().as_dict() == nullptr && top().as_word() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
+        if (top().as_dict() == nullptr && top().as_name() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
         return true;
       }
       case BINPERSID: return push_new(vocabulary_.persistent(pop()));

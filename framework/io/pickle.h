@@ -13,7 +13,7 @@ namespace brume::io {
 class PickleVocabulary {
  public:
   virtual ~PickleVocabulary() = default;
-  /// The value of a global such as "torch.float32" or "collections.OrderedDict", or throws through `refuse`: a Word is a name
+  /// The value of a global such as "torch.float32" or "collections.OrderedDict", or throws through `refuse`: a PickleName is a name
   /// that the pickle may then call.
   virtual Value global(const std::string& name) = 0;
   virtual Value call(const std::string& name, const Sequence& arguments) = 0;

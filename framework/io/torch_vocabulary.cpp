@@ -113,7 +113,7 @@ Value ordered_dict(const Sequence& arguments) {
 void TorchVocabulary::invalid(const std::string& reason) const { refuse(file_, reason); }
 
 Value TorchVocabulary::global(const std::string& name) {
-  if (find_storage(name) != nullptr || among(words, name) || is_bystander(name)) return Value(Word{name});
+  if (find_storage(name) != nullptr || among(words, name) || is_bystander(name)) return Value(PickleName(name));
   invalid(
       fmt::format("refuses to load '{}': only tensors and plain data are read from a PyTorch file, and nothing in it is executed; "
                   "save its state_dict() alone, or convert it to safetensors",
@@ -128,15 +128,15 @@ Value TorchVocabulary::call(const std::string& name, const Sequence& arguments) 
     return arguments[0];
   }
   // (function, class, its arguments, attributes): a tensor with attributes, which are left.
-  if (name == "torch._tensor._rebuild_from_type_v2" && arguments.size() == 4 && arguments[0].as_word() != nullptr &&
-      arguments[0].as_word()->text.starts_with("torch._utils.") && arguments[2].as_tuple() != nullptr) {
-    return call(arguments[0].as_word()->text, *arguments[2].as_tuple());
+  if (name == "torch._tensor._rebuild_from_type_v2" && arguments.size() == 4 && arguments[0].as_name() != nullptr &&
+      arguments[0].as_name()->text().starts_with("torch._utils.") && arguments[2].as_tuple() != nullptr) {
+    return call(arguments[0].as_name()->text(), *arguments[2].as_tuple());
   }
   if (name == "torch.Size" && arguments.size() == 1 && integers(arguments[0])) return arguments[0];
   if (name == "torch.device" && !arguments.empty() && arguments[0].as_text() != nullptr) {
     auto device = shortened(*arguments[0].as_text(), 20);
     if (arguments.size() > 1) device += ":" + arguments[1].summary(20);
-    return Value(Word{device});
+    return Value(PickleName(device));
   }
   if (is_bystander(name) || name == "torch.nn.modules.container.ParameterDict") return Value::dict();
   invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
@@ -146,10 +146,10 @@ Value TorchVocabulary::call(const std::string& name, const Sequence& arguments) 
 Value TorchVocabulary::persistent(const Value& id) {
   const auto* parts = id.as_tuple();
   const bool valid = parts != nullptr && parts->size() >= 5 && (*parts)[0].as_text() != nullptr && *(*parts)[0].as_text() == "storage" &&
-                     (*parts)[1].as_word() != nullptr && (*parts)[2].as_text() != nullptr && (*parts)[4].as_int() != nullptr;
+                     (*parts)[1].as_name() != nullptr && (*parts)[2].as_text() != nullptr && (*parts)[4].as_int() != nullptr;
   if (!valid) invalid("its pickle refers to something other than a storage");
-  const auto* storage = find_storage((*parts)[1].as_word()->text);
-  if (storage == nullptr) invalid(fmt::format("'{}' is no kind of storage", (*parts)[1].as_word()->text));
+  const auto* storage = find_storage((*parts)[1].as_name()->text());
+  if (storage == nullptr) invalid(fmt::format("'{}' is no kind of storage", (*parts)[1].as_name()->text()));
   const auto whole = storages_.load(*(*parts)[2].as_text(), storage->type, *(*parts)[4].as_int());
   return Value(parts->size() > 5 && (*parts)[5].as_tuple() != nullptr ? part_of(whole, *(*parts)[5].as_tuple()) : whole);
 }

@@ -47,7 +47,7 @@ std::string Value::summary(size_t max_length) const {
   if (const auto* value = as_int()) return fmt::format("{}", *value);
   if (const auto* value = as_double()) return fmt::format("{}", *value);
   if (const auto* value = as_text()) return shortened(*value, max_length);
-  if (const auto* value = as_word()) return shortened(value->text, max_length);
+  if (const auto* value = as_name()) return shortened(value->text(), max_length);
   if (const auto* value = as_bytes()) return fmt::format("{} bytes", value->size());
   if (const auto* value = as_tensor()) return fmt::format("a tensor of [{}]", fmt::join(value->sizes(), ", "));
   const size_t count = as_list() ? as_list()->size() : as_tuple() ? as_tuple()->size() : as_dict()->size();

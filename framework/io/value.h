@@ -20,8 +20,13 @@ class Dict;
 using Sequence = std::vector<Value>;
 
 /// A name that stands for something that is not data here: "torch.float32", "cuda:0", an integer too wide for int64.
-struct Word {
-  std::string text;
+class PickleName {
+ public:
+  explicit PickleName(std::string text) : text_(std::make_shared<const std::string>(std::move(text))) {}
+  const std::string& text() const { return *text_; }
+
+ private:
+  std::shared_ptr<const std::string> text_;  ///< a file copies one many times
 };
 
 /// One value. Copies are cheap: lists, tuples, dicts and text are shared between copies, as they are in the file.
@@ -39,7 +44,8 @@ class Value final {
   struct Tuple {
     std::shared_ptr<Sequence> items;
   };
-  using Content = std::variant<std::monostate, bool, int64_t, double, Text, Bytes, Word, List, Tuple, std::shared_ptr<Dict>, at::Tensor>;
+  using Content =
+      std::variant<std::monostate, bool, int64_t, double, Text, Bytes, PickleName, List, Tuple, std::shared_ptr<Dict>, at::Tensor>;
 
   Value() = default;  ///< None
   template <class T>
@@ -57,7 +63,7 @@ class Value final {
   const double* as_double() const { return std::get_if<double>(&content_); }
   const std::string* as_text() const;
   const std::string* as_bytes() const;
-  const Word* as_word() const { return std::get_if<Word>(&content_); }
+  const PickleName* as_name() const { return std::get_if<PickleName>(&content_); }
   const Sequence* as_list() const;
   const Sequence* as_tuple() const;
   const Dict* as_dict() const;

@@ -87,13 +87,12 @@ Condition encode_captions(const ConditionRequest& request, double dropout, const
   if (wanted.empty()) return {};
   Distinct distinct;
   std::vector<int64_t> rows, null_rows;
-  const auto [kept, dropped] = [&]() -> std::pair<Tensor, bool> {
-    if (!request.dropout || dropout == 0) return {{}, false};
-    return {at::rand({int64_t(wanted.size())}, *request.dropout, at::TensorOptions().dtype(at::kDouble)), true};
-  }();
-  for (size_t i = 0; i < wanted.size(); ++i)
-    rows.push_back(distinct(dropped && kept.data_ptr<double>()[i] < dropout ? std::string() : wanted[i].caption));
-  const bool with_null = dropout > 0 && !request.dropout;
+  Tensor draws;
+  if (request.dropout() && dropout > 0)
+    draws = at::rand({int64_t(wanted.size())}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
+  const auto dropped = [&](size_t i) { return draws.defined() && draws.data_ptr<double>()[i] < dropout; };
+  for (size_t i = 0; i < wanted.size(); ++i) rows.push_back(distinct(dropped(i) ? std::string() : wanted[i].caption));
+  const bool with_null = dropout > 0 && !request.dropout();
   if (with_null)
     for (const Annotation& a : wanted) null_rows.push_back(distinct(a.negative));
 

@@ -52,7 +52,7 @@ void UnetOptions::declare(Fields& f, bool way_up) {
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
-  f.require(!multipliers.empty(), "multipliers", "needs at least one level");
+  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs one level at least and 16 at most");
   if (way_up)
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
               "depth needs one number, or one a level");
@@ -114,7 +114,7 @@ LevelEmbedding::LevelEmbedding(const Builder& build, const UnetOptions& o, const
 }
 
 Tensor LevelEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype) const {
-  return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(at::kFloat)).to(dtype))));
+  return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype))));
 }
 
 ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample) {

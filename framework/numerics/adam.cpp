@@ -67,6 +67,7 @@ std::vector<Weight> Adam::state() const {
 
 double Adam::gradient_norm() const {
   double sum = 0;
+  Tensor elsewhere;  // on the device, which is waited for once
   for (const Weight& w : weights_) {
     const Tensor& g = w.tensor.grad();
     if (!g.defined()) continue;
@@ -74,10 +75,11 @@ double Adam::gradient_norm() const {
       const Tensor flat = laid_out_as(w.tensor, g);
       sum += square_sum(flat.data_ptr<float>(), flat.numel());
     } else {
-      sum += (g * g).sum().item<double>();
+      const Tensor squares = (g * g).sum().to(at::kDouble);
+      elsewhere = elsewhere.defined() ? elsewhere + squares : squares;
     }
   }
-  return std::sqrt(sum);
+  return std::sqrt(elsewhere.defined() ? sum + elsewhere.item<double>() : sum);
 }
 
 double Adam::update(int64_t step, double lr, double clip) {

@@ -27,6 +27,10 @@ void SigmaRange::declare(Fields& f) {
 }
 
 SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
+  // Beyond its ends a schedule knows no time, and the network would be told that of the end.
+  const std::pair<const char*, std::optional<double>> said[] = {{"sigma_max", sigma_max}, {"sigma_min", sigma_min}};
+  for (const auto& [key, sigma] : said)
+    if (sigma) require_within(schedule, {*sigma}, key);
   const double hi = sigma_max.value_or(schedule.sigma(schedule.t_max())), lo = sigma_min.value_or(schedule.sigma(schedule.t_min()));
   if (lo >= hi) throw ConfigError(fmt::format("sigma_min {} is not less than sigma_max {}", lo, hi));
   return {lo, hi};
@@ -57,10 +61,11 @@ std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t ste
   return with_final(std::move(sigmas), schedule, final_sigma);
 }
 
-void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas) {
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas, const char* name) {
   const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1.001;
   for (const double s : sigmas)
-    if (s > hi * slack || s < lo / slack) throw ConfigError(fmt::format("sigma {} is outside the schedule's [{:.6g}, {:.6g}]", s, lo, hi));
+    if (s > hi * slack || s < lo / slack)
+      throw ConfigError(fmt::format("{} {} is outside the schedule's [{:.6g}, {:.6g}]", name, s, lo, hi));
 }
 
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count) {

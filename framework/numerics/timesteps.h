@@ -48,8 +48,8 @@ struct SigmaGrid {
                              const std::function<double(double r, double lo, double hi)>& level) const;
 };
 
-/// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding.
-void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas);
+/// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding; `name` is what it is called.
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas, const char* name = "sigma");
 
 /// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);

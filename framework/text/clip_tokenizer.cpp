@@ -146,6 +146,9 @@ void ClipTokenizer::encode_plain(std::string_view text, std::vector<int64_t>& id
 
 /// While there is one: joins the pair of the lowest rank wherever it stands.
 void ClipTokenizer::encode_word(const std::string& bytes, std::vector<int64_t>& ids) const {
+  constexpr size_t longest = 10000;  // the time grows with the square, and a context holds 77 tokens
+  if (bytes.size() > longest)
+    throw ConfigError(fmt::format("a prompt has a word of {} bytes; {} is the most: {}", bytes.size(), longest, in_quotes(bytes)));
   std::vector<std::string> parts;
   for (const char b : bytes) parts.push_back(letters_[static_cast<unsigned char>(b)]);
   parts.back() += word_end;

@@ -47,8 +47,8 @@ class Labels final : public ConditionEncoder {
 
   Condition encode(const ConditionRequest& request) const override {
     const Tensor ids = ids_of(request), null = o_.kept ? ids : at::full_like(ids, o_.classes);
-    if (o_.dropout > 0 && request.dropout) {
-      const Tensor draws = at::rand({ids.size(0)}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
+    if (o_.dropout > 0 && request.dropout()) {
+      const Tensor draws = at::rand({ids.size(0)}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
       ids.masked_fill_(draws < o_.dropout, o_.classes);
     }
     Condition condition = told(ids, request);

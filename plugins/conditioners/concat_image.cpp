@@ -85,8 +85,8 @@ class ImageBeside final : public ConditionEncoder {
     Condition null;
     null.image = o_.kept ? condition.image : at::zeros_like(condition.image);
     condition.null = std::make_shared<Condition>(std::move(null));
-    if (!request.dropout || o_.kept) return condition;
-    const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout, at::kDouble) >= o_.dropout;
+    if (!request.dropout() || o_.kept) return condition;
+    const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout(), at::kDouble) >= o_.dropout;
     condition.image = condition.image * kept.to(condition.image.options());
     return condition;
   }
@@ -109,7 +109,7 @@ class ImageBeside final : public ConditionEncoder {
 
   static Tensor masked(const ConditionRequest& request) {
     Tensor mask = request.masks;
-    if (!mask.defined() && request.dropout) mask = drawn_masks(request.images.size(0), request.shape, *request.dropout);
+    if (!mask.defined() && request.random) mask = drawn_masks(request.images.size(0), request.shape, *request.random);
     if (!mask.defined()) throw ConfigError("this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
     mask = (mask >= 0.5).to(request.images.options());  // a pixel is open or known: a network never saw anything between
     const Tensor seen = request.first_stage->encode_moments(request.images * (1 - mask));

@@ -56,12 +56,12 @@ class Encoders final : public ConditionEncoder {
   }
 
   Condition encode(const ConditionRequest& request) const override {
-    if (!together_ || !request.dropout) return merged(request);
+    if (!together_ || !request.dropout()) return merged(request);
     ConditionRequest whole = request;
-    whole.dropout = nullptr;
+    whole.whole = true;
     const Condition kept = merged(whole);
     const int64_t count = int64_t(request.annotations.size());
-    const Tensor draws = at::rand({count}, *request.dropout, at::TensorOptions().dtype(at::kDouble));
+    const Tensor draws = at::rand({count}, *request.random, at::TensorOptions().dtype(at::kDouble));
     return kept.null ? replaced(kept, *kept.null, draws < *together_) : kept;
   }
   std::vector<Weight> weights() const override {

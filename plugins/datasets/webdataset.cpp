@@ -19,6 +19,7 @@
 #include "core/dataset.h"
 #include "io/caption_table.h"
 #include "io/fit.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/split.h"
 #include "io/tar.h"
@@ -167,7 +168,7 @@ class WebDataset final : public Dataset {
       text = bytes(s, s.text);
       while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
     } else if (s.json.known) {
-      const auto object = nlohmann::json::parse(bytes(s, s.json), nullptr, false);
+      const auto object = io::json_or_discarded(bytes(s, s.json));
       if (!object.is_object()) throw ConfigError(name(s, s.json) + ": is not a JSON object");
       if (!object.contains(o_.caption_key)) throw ConfigError(name(s, s.json) + ": there is no '" + o_.caption_key + "'");
       if (!object[o_.caption_key].is_string()) throw ConfigError(name(s, s.json) + ": '" + o_.caption_key + "' is not a string");

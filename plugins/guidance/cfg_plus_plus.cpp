@@ -38,6 +38,7 @@ class CfgPlusPlus final : public Guidance {
   explicit CfgPlusPlus(const Options& o) : o_(o) {}
   void check(const Controls& controls) const override { need_null(controls, "cfg_plus_plus"); }
   bool needs_direction() const override { return true; }
+  bool uses_null() const override { return true; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<CfgPlusPlusDenoiser>(std::move(inner), o_.scale);
   }

@@ -14,7 +14,8 @@ namespace {
 
 /// A library with a record made by hand, as a program of another time or place would have made it.
 struct Record {
-  std::string magic = "0x42524d45", size = "176", api = "4", abi = "1", torch = TORCH_VERSION, compiler = __VERSION__;
+  std::string magic = "0x42524d45", size = "176", api = std::to_string(plugin_api), abi = "1", torch = TORCH_VERSION,
+              compiler = __VERSION__;
 };
 
 class PluginLibraries : public testing::Test {
@@ -57,9 +58,10 @@ TEST_F(PluginLibraries, TheRecordIsWhereTheTestsThinkItIs) {
 
 TEST_F(PluginLibraries, BuiltForSomethingElse) {
   const std::string torch = TORCH_VERSION, compiler = __VERSION__;
-  EXPECT_EQ(said(library("api", record({.api = "77"}))), "LIB: built for plugin API 77, this brume has 4; rebuild the plugin");
+  EXPECT_EQ(said(library("api", record({.api = "77"}))),
+            "LIB: built for plugin API 77, this brume has " + std::to_string(plugin_api) + "; rebuild the plugin");
   EXPECT_EQ(said(library("longer", record({.size = "180", .api = "78"}))),
-            "LIB: built for plugin API 78, this brume has 4; rebuild the plugin");
+            "LIB: built for plugin API 78, this brume has " + std::to_string(plugin_api) + "; rebuild the plugin");
   EXPECT_EQ(said(library("torch", record({.torch = "1.4.0"}))),
             "LIB: built for LibTorch 1.4.0, this brume has " + torch + "; rebuild the plugin");
   EXPECT_EQ(said(library("abi", record({.abi = "0"}))), "LIB: built for C++11 ABI 0, this brume has 1; rebuild the plugin");

@@ -1,4 +1,6 @@
 // YAML in and out.
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "support/tempdir.h"
@@ -69,6 +71,17 @@ TEST(Yaml, Unicode) {
 TEST(Yaml, AnchorsAndAliases) {
   const Read r = read("motor: {gear: &g {type: cog, teeth: 33}}\ngears: [*g, *g]");
   EXPECT_EQ(cog(r.machine.gears.at(1)).o.teeth, 33);
+}
+
+// Nine lines of ten aliases each stand for a billion values.
+TEST(Yaml, AliasesOfAliasesHaveAnEnd) {
+  std::string text = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n";
+  for (int i = 1; i < 9; ++i) {
+    text += fmt::format("a{0}: &a{0} [", i);
+    for (int k = 0; k < 10; ++k) text += fmt::format("{}*a{}", k ? ", " : "", i - 1);
+    text += "]\n";
+  }
+  EXPECT_EQ(error_of([&] { parse_yaml(text, "many.yaml"); }), "many.yaml:6:45: this alias makes more than 1000000 values of the file");
 }
 
 TEST(Yaml, PlacesCountFromOne) {

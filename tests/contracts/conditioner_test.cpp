@@ -275,6 +275,21 @@ TEST(ConcatImage, KeptInTheNullCondition) {
             std::string::npos);
 }
 
+// Inpainting with words: while training masks are drawn, whether both are left out together or not.
+TEST(ConcatImage, MasksAreDrawnWhateverIsLeftOut) {
+  const auto both = make<Conditioner>(
+      "{type: several, dropout: 0.5, of: [{type: class_label, classes: 10}, {type: concat_image, image: masked, keep: true}]}");
+  const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
+  const std::vector<Annotation> annotations(64, Annotation{.label = 1});
+  at::Generator random = at::detail::createCPUGenerator(3);
+  const ConditionRequest request{annotations, &random, at::kFloat, at::kCPU, {3, 8, 8}, at::ones({64, 3, 8, 8}), {}, pixels.get()};
+  const Condition c = both->encoder({})->encode(request);
+  EXPECT_GT(c.image.narrow(1, 0, 1).sum().item<double>(), 0);
+  const double left_out = (c.classes == 10).to(at::kDouble).mean().item<double>();
+  EXPECT_GT(left_out, 0.25);
+  EXPECT_LT(left_out, 0.75);
+}
+
 // LDM's ClassEmbedder: the class's row is the only token, and the last row is that of the null class.
 TEST(ClassLabel, AToken) {
   const auto conditioner = make<Conditioner>("{type: class_label, classes: 3, context_width: 4}");

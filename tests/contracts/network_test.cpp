@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "core/network.h"
+#include "core/parameterization.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -35,6 +36,8 @@ class NetworkContract : public testing::TestWithParam<Specimen> {
     Network::Context c = context;
     c.seed = seed;
     if (conditioned()) c.context_width = 10, c.image_channels = 2;
+    if (GetParam().name == "mixture") c.classes = 0;  // what is beyond its own is of any of them
+    c.noise = make<NoiseSchedule>("cosine"), c.parameterization = make<Parameterization>("x0");
     return make<Network>(GetParam().yaml, c, more);
   }
   /// A closed form, like the exact denoiser of Gaussian data.
@@ -225,7 +228,7 @@ INSTANTIATE_TEST_SUITE_P(
          "noise_embedding: {type: fourier, scale: 0.1}}",
          "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: "
          "false}",
-         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}",
+         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}", "{type: mixture, means: [-1, -0.5, 0, 0.5, 1]}",
          "{type: unet, channels: 16, groups: 8, multipliers: [1, 2], blocks: 1, class_embedding: sinusoidal}",
          "{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], encoder: residual, embedding_type: "
          "fourier, noise_multiplier: 2, resample_filter: [1, 3, 3, 1], null_is_zero: true}",

@@ -22,7 +22,7 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const Specimen& s :
        specimens("spacing", {"{type: leading, offset: 1}", "{type: leading, final: minimum}", "{type: trailing, final: minimum}",
-                             "{type: linspace, round: false}", "{type: karras, rho: 3, sigma_min: 0.1, sigma_max: 7}",
+                             "{type: linspace, round: false}", "{type: karras, rho: 3, sigma_min: 0.5, sigma_max: 7}",
                              "{type: linspace, inclusive: false}", "{type: leading, inclusive: false}",
                              "{type: linspace, round: false, between: sigma}", "{type: karras, inclusive: false, final: minimum}",
                              "{type: karras, levels: 120, final: minimum}", "{type: exponential, rho: 0.7}", "{type: flow, shift: 5}",
@@ -115,7 +115,9 @@ TEST(Spacings, OutsideTheSchedule) {
   EXPECT_EQ(spacing_error("{type: explicit, times: [1000, 5]}", "linear", 2), "time 1000 is outside the schedule's [0, 999]");
   EXPECT_EQ(spacing_error("{type: explicit, times: [999, 5]}", "linear", 3),
             "the list has 2 entries and steps is 3; they must agree, or interpolate be true");
-  EXPECT_EQ(spacing_error("{type: karras, sigma_min: 1000}", "linear", 3).substr(0, 22), "sigma_min 1000 is not ");
+  EXPECT_EQ(spacing_error("{type: karras, sigma_min: 1000}", "linear", 3), "sigma_min 1000 is outside the schedule's [0.0100005, 157.407]");
+  EXPECT_EQ(spacing_error("{type: exponential, sigma_max: 500}", "linear", 3),
+            "sigma_max 500 is outside the schedule's [0.0100005, 157.407]");
   EXPECT_EQ(spacing_error("{type: karras, sigma_min: 3, sigma_max: 2}", "linear", 3),
             "test.yaml:1:27: spacing: sigma_min: must be less than sigma_max");
   EXPECT_EQ(spacing_error("{type: explicit, times: [1, 5]}", "linear", 2), "test.yaml:1:25: spacing: times: must descend");

@@ -247,12 +247,17 @@ TEST_F(Directory, SizesThatNoNetworkHas) {
     return said;
   };
   const std::string unet_only = "; the unet of brume can be had with ";
-  EXPECT_EQ(refused("unet/config.json", "block_out_channels", {32, 100000}),
-            "model/unet/config.json: block_out_channels is [32,100000]" + unet_only + "a list of numbers from 1 to 65536 only");
+  json nested = 1;
+  for (int i = 0; i < 200; ++i) nested = json::array({nested});
+  EXPECT_EQ(refused("unet/config.json", "act_fn", nested),
+            "model/unet/config.json: is no JSON that is read: its lists and objects nest too deep");
+  EXPECT_EQ(
+      refused("unet/config.json", "block_out_channels", {32, 100000}),
+      "model/unet/config.json: block_out_channels is [32,100000]" + unet_only + "a list of 1 to 16 numbers, each from 1 to 65536, only");
   EXPECT_EQ(
       refused("vae/config.json", "block_out_channels", {1 << 30, 1 << 30}),
-      "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume can be had with a list of numbers "
-      "from 1 to 65536 only");
+      "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume can be had with a list of 1 to 16 "
+      "numbers, each from 1 to 65536, only");
   EXPECT_EQ(refused("unet/config.json", "num_class_embeds", 2000000000),
             "model/unet/config.json: num_class_embeds is 2000000000" + unet_only + "null and up to 10000000 classes only");
   EXPECT_EQ(refused("unet/config.json", "transformer_layers_per_block", 100000),

@@ -96,7 +96,9 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
     return values;
   };
   const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume can be had with ";
-  EXPECT_EQ(refusal(with("UniPCMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
+  EXPECT_EQ(refusal(with("DEISMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
+  EXPECT_EQ(refusal(with("UniPCMultistep", {{"use_flow_sigmas", true}, {"final_sigmas_type", "sigma_min"}})),
+            begin + "final_sigmas_type is \"sigma_min\"" + part + "zero, with use_flow_sigmas, only");
   EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"lambda_min_clipped", -5.1}})),
             begin + "lambda_min_clipped is -5.1" + part + "-Infinity only");
   EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"variance_type", "learned_range"}})),

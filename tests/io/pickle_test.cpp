@@ -12,7 +12,7 @@ class TestVocabulary final : public PickleVocabulary {
  public:
   Value global(const std::string& name) override {
     if (name != "a.dict" && name != "a.word") throw ConfigError("refuses '" + name + "'");
-    return Value(Word{name});
+    return Value(PickleName(name));
   }
   Value call(const std::string& name, const Sequence&) override {
     if (name != "a.dict") throw ConfigError("cannot call '" + name + "'");
@@ -89,8 +89,8 @@ TEST(Pickle, ReadsIntegersOfAnyWidth) {
   EXPECT_EQ(*read("\212\001\377."_p).as_int(), -1);
   EXPECT_EQ(*read("\212\010\000\000\000\000\000\000\000\200."_p).as_int(), INT64_MIN);
   EXPECT_EQ(*read("\212\011\377\377\377\377\377\377\377\177\000."_p).as_int(), INT64_MAX);
-  EXPECT_EQ(read("\212\011\377\377\377\377\377\377\377\377\000."_p).as_word()->text, "0x00ffffffffffffffff");  // 2^64 - 1
-  EXPECT_EQ(read("\212\011\000\000\000\000\000\000\000\000\377."_p).as_word()->text, "0xff0000000000000000");  // -2^64
+  EXPECT_EQ(read("\212\011\377\377\377\377\377\377\377\377\000."_p).as_name()->text(), "0x00ffffffffffffffff");  // 2^64 - 1
+  EXPECT_EQ(read("\212\011\000\000\000\000\000\000\000\000\377."_p).as_name()->text(), "0xff0000000000000000");  // -2^64
 }
 
 TEST(Pickle, SummariesAreShortAndHarmless) {

@@ -86,8 +86,8 @@ TEST_F(TorchFile, ReadsWhatSurroundsTheTensors) {
   const auto value = load(torch_bytes(pickle::whole(pickle), {numbers<float>({0, 1, 2, 3, 4, 5})}));
   const auto& dict = *value.as_dict();
   EXPECT_EQ(*dict.find("epoch")->as_int(), 3);
-  EXPECT_EQ(dict.find("dtype")->as_word()->text, "torch.float16");
-  EXPECT_EQ(dict.find("device")->as_word()->text, "cuda:1");
+  EXPECT_EQ(dict.find("dtype")->as_name()->text(), "torch.float16");
+  EXPECT_EQ(dict.find("device")->as_name()->text(), "cuda:1");
   EXPECT_EQ(dict.find("size")->summary(), "a tuple of 2");
   EXPECT_EQ(dict.find("parameter")->as_tensor()->numel(), 6);
   EXPECT_EQ(values_of(*dict.find("old")->as_tensor()), (std::vector<float>{1, 3}));

@@ -161,6 +161,15 @@ TEST_F(Lora, PeftsAlphas) {
   expect_near(change(R"({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_k": 1}})"), product * 0.25);
 }
 
+TEST_F(Lora, OfRankNoneIsRefused) {
+  const std::string q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+  EXPECT_EQ(
+      said({{q + ".lora_down.weight", normal({0, 32})}, {q + ".lora_up.weight", normal({32, 0})}, {q + ".alpha", normal({1}) * 0 + 1}}),
+      "lora.safetensors: does not fit this model; nothing was changed:\n"
+      "lora.safetensors: '" +
+          q + "' has rank 0 and alpha 1; its scale, alpha / rank, must be a number");
+}
+
 TEST_F(Lora, OfAnotherArchitectureIsRefused) {
   const Tensor a = normal({4, 320}), b = normal({320, 4});
   EXPECT_EQ(said({{"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", a},

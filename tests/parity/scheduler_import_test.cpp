@@ -23,8 +23,8 @@ bool imported(const json& c) {
   const std::string scheduler = c["scheduler"];
   if (scheduler == "DDIMInverseScheduler") return false;
   const json& config = c["config"];
-  return c["set_timesteps_kwargs"].empty() && !c["num_inference_steps"].is_null() && !config.value("use_flow_sigmas", false) &&
-         config.value("timestep_type", "discrete") == "discrete" && config.value("variance_type", "") != "learned";
+  return c["set_timesteps_kwargs"].empty() && !c["num_inference_steps"].is_null() &&
+         !(config.value("use_flow_sigmas", false) && scheduler.starts_with("DEIS")) && config.value("variance_type", "") != "learned";
 }
 
 std::vector<size_t> cases() {
@@ -108,6 +108,7 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
     const NoiseSchedule& noise = *got.config.noise;
     const auto times = c["timesteps"].get<std::vector<double>>();
     for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
+      if (sigmas[i] >= 1e6) continue;  // s = 1, where a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
       const double t = told_time(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < 0.02; });
       EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();

@@ -82,6 +82,8 @@ std::string DiffusersSolver::noise_yaml() {
   if (is("ScoreSdeVe")) return fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", get("sigma_min", 0.01), get("sigma_max", 1348.0));
   if (is("FlowMatch") || flag("use_flow_sigmas")) return "{type: flow, t_min: 1.0e-06}";
   if (is("IPNDM")) return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999}";
+  if (get<std::string>("timestep_type", "discrete") == "continuous")  // any levels of a variance-preserving frame
+    return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
   return diffusers_noise_yaml(request_.config, 4096, unsupported_);
 }
 

@@ -14,6 +14,7 @@
 #include "io/export/partial.h"
 #include "io/export/sections.h"
 #include "io/export/unet_layout.h"
+#include "io/json.h"
 #include "io/weights.h"
 #include "io/words.h"
 
@@ -207,14 +208,39 @@ struct Export {
     notes.insert(notes.end(), s.notes.begin(), s.notes.end());
   }
 
+  /// Tokens of CLIP's tokenizer: their numbers, and the word of one.
+  struct Vocabulary {
+    json numbers;
+    int64_t of(const std::string& token, int64_t otherwise) const {
+      return numbers.is_object() && numbers.contains(token) && numbers[token].is_number_integer() ? numbers[token].get<int64_t>()
+                                                                                                  : otherwise;
+    }
+    std::string word(int64_t number) const {
+      for (const auto& [token, n] : numbers.items())
+        if (n == number) return token;
+      return "";
+    }
+  };
+  Vocabulary vocabulary() const {
+    for (const auto& [path, bytes] : files_in(model.tensors))
+      if (fs::path(path).filename() == "vocab.json") return {json_or_discarded(bytes)};
+    return {json::object()};
+  }
+
   void clip_text(const Value& c, const NamedTensors& tensors) {
     const at::Tensor* tokens = find(tensors, "text_model.embeddings.token_embedding.weight");
     if (!tokens) refuse("its clip_text has no 'text_model.embeddings.token_embedding.weight'");
-    const int64_t rows = tokens->size(0), pad = text_of(c, "pad").empty() || text_of(c, "pad") == "null" ? rows - 1 : integer_of(c, "pad");
+    const std::string begin = "<|startoftext|>", end = "<|endoftext|>";
+    const int64_t rows = tokens->size(0);
+    const Vocabulary known = vocabulary();
+    const int64_t bos = known.of(begin, rows - 2), eos = known.of(end, rows - 1),
+                  pad = text_of(c, "pad").empty() || text_of(c, "pad") == "null" ? eos : integer_of(c, "pad");
+    const std::string padding = pad == eos ? end : known.word(pad);
+    if (padding.empty()) refuse(fmt::format("its clip_text fills prompts up with token {}, which its vocabulary has no word for", pad));
     out.config("text_encoder/config.json", {{"architectures", {"CLIPTextModel"}},
                                             {"attention_dropout", 0.0},
-                                            {"bos_token_id", rows - 2},
-                                            {"eos_token_id", rows - 1},
+                                            {"bos_token_id", bos},
+                                            {"eos_token_id", eos},
                                             {"hidden_act", text_of(c, "activation")},
                                             {"hidden_size", integer_of(c, "width")},
                                             {"intermediate_size", integer_of(c, "mlp")},
@@ -226,7 +252,6 @@ struct Export {
                                             {"pad_token_id", pad},
                                             {"vocab_size", rows}});
     out.tensors("text_encoder/model.safetensors", tensors);
-    const std::string end = "<|endoftext|>", begin = "<|startoftext|>", padding = pad == 0 ? "!" : end;
     out.config("tokenizer/special_tokens_map.json", {{"bos_token", begin}, {"eos_token", end}, {"pad_token", padding}, {"unk_token", end}});
     out.config("tokenizer/tokenizer_config.json", {{"add_prefix_space", false},
                                                    {"bos_token", begin},

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "io/json.h"
 #include "io/mapped_file.h"
 
 namespace brume::io {
@@ -42,6 +43,7 @@ std::string in_strict_json(std::string_view text) {
 }  // namespace
 
 json parse_json(const std::string& text, const std::string& name) {
+  if (nests_too_deep(text)) throw ConfigError(fmt::format("{}: is no JSON that is read: its lists and objects nest too deep", name));
   try {
     return json::parse(in_strict_json(text));
   } catch (const json::exception& e) {
@@ -81,9 +83,11 @@ std::vector<int64_t> DiffusersConfig::each(const char* key, size_t count, int64_
 
 std::vector<int64_t> DiffusersConfig::widths(const char* key, const std::vector<int64_t>& fallback) const {
   constexpr int64_t most = 65536;
+  constexpr size_t levels = 16;
   auto list = get(key, fallback);
   const auto sound = [](int64_t width) { return width >= 1 && width <= most; };
-  if (list.empty() || !std::all_of(list.begin(), list.end(), sound)) refuse(key, fmt::format("a list of numbers from 1 to {}", most));
+  if (list.empty() || list.size() > levels || !std::all_of(list.begin(), list.end(), sound))
+    refuse(key, fmt::format("a list of 1 to {} numbers, each from 1 to {},", levels, most));
   return list;
 }
 

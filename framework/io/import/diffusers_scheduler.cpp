@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 
 #include "config/suggest.h"
@@ -81,6 +82,7 @@ class Reader {
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
     if (kind_.half_log) s.told_time = told_time();
     if (is("KDPM2") && curve("use_karras_sigmas")) s.told_time = "nearest_step";
+    if (log_sigma()) s.told = "input: quarter_log";
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
     return s;
@@ -96,17 +98,33 @@ class Reader {
     if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
     return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
   }
+  /// Flow matching's levels and frame, where no curve takes the place of the levels.
+  bool flow() const {
+    if (!kind_.half_log || !flag("use_flow_sigmas")) return false;
+    return !curve("use_karras_sigmas") && !curve("use_exponential_sigmas") && !curve("use_beta_sigmas") && !curve("use_lu_lambdas");
+  }
+  /// Euler's class for networks that are told log(sigma) / 4, on levels beyond those of any table.
+  bool log_sigma() const {
+    return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
+  }
   /// DPM-Solver's times are whole numbers, rounded or cut off; those of the plain spacings are as they are.
   std::string told_time() const {
-    if (curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
+    if (flow() || curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
     if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
     return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
   }
 
   void refuse_the_unknown() const {
-    for (const char* key : {"use_flow_sigmas", "use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
+    for (const char* key : {"use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
+    // Of DEIS the last of them is there twice, so that its last step goes nowhere.
+    if (!is("DPMSolverMultistep") && !is("DPMSolverSinglestep") && !is("UniPC")) c_.absent("use_flow_sigmas");
+    if (flow() && final_sigma() != "zero") c_.refuse("final_sigmas_type", "zero, with use_flow_sigmas,");
     c_.only<std::string>("interpolation_type", "linear");
-    c_.only<std::string>("timestep_type", "discrete");
+    if (const auto told = c_.get<std::string>("timestep_type", "discrete"); told != "discrete" && told != "continuous")
+      c_.refuse("timestep_type", "discrete and continuous");
+    if (log_sigma())
+      for (const char* key : {"sigma_min", "sigma_max"})
+        if (!c_.has(key)) c_.refuse(key, "a number, where timestep_type is continuous,");
     if (c_.has("lambda_min_clipped") && c_.values()["lambda_min_clipped"] != "-inf") c_.refuse("lambda_min_clipped", "-Infinity");
     const bool halves = is("DPMSolver") || is("SASolver");  // of the network's channels, with a learned variance; others mean nothing
     if (halves && c_.get<std::string>("variance_type", "").starts_with("learned")) c_.refuse("variance_type", "null");
@@ -123,6 +141,11 @@ class Reader {
     const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
     const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
     std::string noise;
+    if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, told_scale: {}}}", times);
+    if (log_sigma()) {
+      const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
+      return fmt::format("{{type: angle, min_signal: {}, max_signal: {}}}", signal("sigma_max"), signal("sigma_min"));
+    }
     if (const auto trained = c_.get<std::vector<double>>("trained_betas", {}); !trained.empty())
       noise = fmt::format("{{type: betas, betas: [{}]}}", fmt::join(trained, ", "));
     else if (name == "squaredcos_cap_v2" || name == "exp")
@@ -141,6 +164,7 @@ class Reader {
     const auto name = c_.get<std::string>("prediction_type", "epsilon");
     if (name == "epsilon") return "eps";
     if (name == "sample") return "x0";
+    if (name == "flow_prediction" && flow()) return "flow";
     if (name != "v_prediction") c_.refuse("prediction_type", "epsilon, sample and v_prediction");
     return "v";
   }
@@ -208,6 +232,11 @@ class Reader {
 
   std::string spacing() const {
     const std::string end = final_sigma(), name = spacing_name();
+    if (flow()) {  // UniPC's run from s = 1 to 1 / T, the others' from 1 - 1 / T to 0; the lowest is left out
+      const double t = 1 / double(c_.get<int64_t>("num_train_timesteps", 1000));
+      return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false}}", c_.get("flow_shift", 1.0),
+                         is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0);
+    }
     if (is("LCM") || is("TCD"))
       return fmt::format("{{type: lcm, original_steps: {}, final: {}}}", c_.get<int64_t>("original_inference_steps", 50), end);
     const auto offset = stable_ ? int64_t(1) : c_.get<int64_t>("steps_offset", 0);

@@ -129,6 +129,9 @@ GuidedUnet read_guided_unet(const Source& source, const Flags& flags, const std:
     u.multipliers.push_back(double(stages[i].out) / double(u.channels));
     u.attention.push_back(stages[i].attention);
   }
+  if (u.levels() > 16)
+    throw ConfigError(
+        fmt::format("{}: has {} levels of resolution; networks of brume have 16 at most", source.path.filename().string(), u.levels()));
   if (stages.size() > period) u.resampling = stages[period].resampling();
   u.scale_shift = w.size("input_blocks.1.0.emb_layers.1.weight", 0) == 2 * stages[1].out;
   if (w.has("label_emb.weight")) u.classes = w.size("label_emb.weight", 0);

@@ -27,7 +27,7 @@ bool all_equal(const std::vector<T>& values) {
 std::vector<int64_t> heights(const std::vector<bool>& attention, int64_t size) {
   std::vector<int64_t> all;
   for (size_t i = 0; i < attention.size(); ++i)
-    if (attention[i]) all.push_back(size >> i);
+    if (attention[i]) all.push_back(i < 63 ? size >> i : 0);  // the network refuses so many levels
   return all;
 }
 
