@@ -25,38 +25,43 @@ namespace {
 
 using Sizes = std::vector<int64_t>;
 
-Tensor normal(const Sizes& sizes) {
-  const Tensor x = at::randn(sizes, at::detail::createCPUGenerator(1), at::TensorOptions().dtype(at::kFloat)).to(at::kBFloat16);
+Tensor normal(const Sizes& sizes, at::ScalarType type) {
+  const Tensor x = at::randn(sizes, at::detail::createCPUGenerator(1), at::TensorOptions().dtype(at::kFloat)).to(type);
   return sizes.size() == 4 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
 }
+
+constexpr at::ScalarType types[] = {at::kBFloat16, at::kFloat};
 
 /// An operation of x on both paths; with `gradient` that of all that learns as well.
 void add(const std::string& name, const std::function<Tensor(const Tensor&)>& operation, const Sizes& sizes, bool gradient = false,
          const std::vector<Tensor>& learn = {}) {
   const nn::Isa best = nn::isa();
-  for (const nn::Isa isa : {best, nn::Isa::reference}) {
-    const std::string path = isa == nn::Isa::reference ? "libtorch" : nn::isa_name(isa);
-    benchmark::RegisterBenchmark(fmt::format("{}/{}{}/{}", name, fmt::join(sizes, "x"), gradient ? "/gradient" : "", path).c_str(),
-                                 [=](benchmark::State& state) {
-                                   nn::set_isa(isa);
-                                   const nn::KeepMemory keep;
-                                   const at::AutoGradMode mode(gradient);
-                                   const Tensor x = normal(sizes).set_requires_grad(gradient);
-                                   for (Tensor t : learn) t.set_requires_grad(gradient);
-                                   double flops = 0;
-                                   for (auto _ : state) {
-                                     const nn::OpProfile profile;
-                                     Tensor y = operation(x);
-                                     if (gradient) y.sum().backward();
-                                     benchmark::DoNotOptimize(y.data_ptr());
-                                     flops += profile.flops();
-                                   }
-                                   for (Tensor t : learn) t.set_requires_grad(false);
-                                   if (flops > 0) state.counters["FLOP"] = benchmark::Counter(flops, benchmark::Counter::kIsRate);
-                                 })
-        ->UseRealTime()
-        ->Unit(benchmark::kMillisecond);
-  }
+  for (const at::ScalarType type : types)
+    for (const nn::Isa isa : {best, nn::Isa::reference}) {
+      const std::string path =
+          fmt::format("{}/{}", type == at::kFloat ? "float32" : "bfloat16", isa == nn::Isa::reference ? "libtorch" : nn::isa_name(isa));
+      benchmark::RegisterBenchmark(fmt::format("{}/{}{}/{}", name, fmt::join(sizes, "x"), gradient ? "/gradient" : "", path).c_str(),
+                                   [=](benchmark::State& state) {
+                                     nn::set_isa(isa);
+                                     const nn::KeepMemory keep;
+                                     const at::AutoGradMode mode(gradient);
+                                     const Tensor x = normal(sizes, type).set_requires_grad(gradient);
+                                     for (Tensor t : learn) t.set_requires_grad(gradient);
+                                     operation(x);  // packs what is packed once
+                                     double flops = 0;
+                                     for (auto _ : state) {
+                                       const nn::OpProfile profile;
+                                       Tensor y = operation(x);
+                                       if (gradient) y.sum().backward();
+                                       benchmark::DoNotOptimize(y.data_ptr());
+                                       flops += profile.flops();
+                                     }
+                                     for (Tensor t : learn) t.set_requires_grad(false);
+                                     if (flops > 0) state.counters["FLOP"] = benchmark::Counter(flops, benchmark::Counter::kIsRate);
+                                   })
+          ->UseRealTime()
+          ->Unit(benchmark::kMillisecond);
+    }
 }
 
 void add_convolutions() {
@@ -117,9 +122,13 @@ void add_attention() {
                                            {1, 1, 4096, 4096, 512},
                                            {32, 4, 256, 256, 64, true},
                                            {64, 4, 49, 49, 24, true}}) {
-    const Tensor k = normal({s.batch, s.keys, s.heads, s.width}).contiguous().transpose(1, 2);
-    const auto operation = [k](const Tensor& x) { return nn::attention(x.contiguous().transpose(1, 2), k, k); };
-    add(fmt::format("attention_{}_keys", s.keys), operation, {s.batch, s.queries, s.heads, s.width}, s.gradient, {k});
+    std::vector<Tensor> keys;
+    for (const at::ScalarType type : types) keys.push_back(normal({s.batch, s.keys, s.heads, s.width}, type).contiguous().transpose(1, 2));
+    const auto operation = [keys](const Tensor& x) {
+      const Tensor& k = keys[x.scalar_type() == types[0] ? 0 : 1];
+      return nn::attention(x.contiguous().transpose(1, 2), k, k);
+    };
+    add(fmt::format("attention_{}_keys", s.keys), operation, {s.batch, s.queries, s.heads, s.width}, s.gradient, keys);
   }
 }
 

@@ -23,17 +23,22 @@ inline Vector load_vector(const float* from) {
 inline void store_vector(float* to, const Vector& v) { __builtin_memcpy(to, &v, sizeof v); }
 constexpr int64_t whole_vectors(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
 
-/// Where things lie in the scratch memory. `keys`: of the seen, in tiles of `lanes` keys, [tiles, width, lanes]; `values`: [n, wide];
-/// `scores`: [together, row]; `queries`: [width, together], scaled; `sums`: [together, wide].
+constexpr int64_t chunk = 256;  // keys at a time: with their values they stay in the second cache
+
+/// Where things lie in the scratch memory. Of a chunk, `keys`: in tiles of `lanes` keys, [tiles, width, lanes]; `values`: in tiles of
+/// `lanes` channels, [tiles, chunk, lanes]; `scores`: [together, chunk]. Of all queries, `queries`: in groups, [groups, width, together],
+/// scaled; `sums`: [queries, wide], of `totals` weights relative to that of the `largest` score so far.
 struct Scratch {
-  int64_t n, row, wide;
-  float *keys, *values, *scores, *queries, *sums;
-  Scratch(const AttentionHead& h, int64_t seen) : n(seen), row(whole_vectors(seen)), wide(whole_vectors(h.width)) {
+  int64_t wide;
+  float *keys, *values, *scores, *queries, *sums, *largest, *totals;
+  explicit Scratch(const AttentionHead& h) : wide(whole_vectors(h.width)) {
     keys = h.scratch;
-    values = keys + row * h.width;
-    scores = values + n * wide;
-    queries = scores + together * row;
-    sums = queries + together * h.width;
+    values = keys + chunk * h.width;
+    scores = values + chunk * wide;
+    queries = scores + together * chunk;
+    sums = queries + attention_queries * h.width;
+    largest = sums + attention_queries * wide;
+    totals = largest + attention_queries;
   }
 };
 
@@ -55,26 +60,24 @@ void mean_of_values(const AttentionHead& h, T* out, float* sums) {
   for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(sums[c] / float(h.keys));
 }
 
-/// scores = scale q . k for `together` queries and the first `n` keys. Each sum stays in a register.
-inline void score_rows(const Scratch& m, int64_t width, int64_t n) {
+/// scores = scale q . k for a group of queries and the first `n` keys of the chunk. Each sum stays in a register.
+inline void score_rows(const Scratch& m, const float* queries, int64_t width, int64_t n) {
   for (int64_t j = 0; j < n; j += lanes) {
     const float* k = m.keys + j * width;
     Vector sum[together] = {};
     for (int64_t c = 0; c < width; ++c) {
       const Vector key = load_vector(k + c * lanes);
-      const float* x = m.queries + c * together;
+      const float* x = queries + c * together;
 #pragma GCC unroll 8
       for (int64_t r = 0; r < together; ++r) sum[r] += x[r] * key;
     }
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < together; ++r) store_vector(m.scores + r * m.row + j, sum[r]);
+    for (int64_t r = 0; r < together; ++r) store_vector(m.scores + r * chunk + j, sum[r]);
   }
 }
 
-/// s becomes exp(s - max s) over its first n >= 1 values; returns their sum.
-inline float exponentials(float* s, int64_t n) {
-  float largest = s[0];
-  for (int64_t j = 1; j < n; ++j) largest = s[j] > largest ? s[j] : largest;
+/// s becomes exp(s - largest) over its first n >= 1 values; returns their sum.
+inline float exponentials(float* s, int64_t n, float largest) {
   for (int64_t j = 0; j < n; ++j) s[j] = exp_nonpositive(s[j] - largest);
   float parts[16] = {}, total = 0;
   for (int64_t j = 0; j + 16 <= n; j += 16)
@@ -84,75 +87,104 @@ inline float exponentials(float* s, int64_t n) {
   return total;
 }
 
-/// sums = scores times the values of the first `n` keys.
-inline void weigh_values(const Scratch& m, int64_t n) {
+/// The weights of query `i` of the first n keys of the chunk, relative to its largest score, which may have grown: what it has is scaled.
+inline void weigh(const Scratch& m, float* s, int64_t i, int64_t n) {
+  float largest = m.totals[i] > 0 ? m.largest[i] : s[0];
+  for (int64_t j = 0; j < n; ++j) largest = s[j] > largest ? s[j] : largest;
+  if (m.totals[i] > 0 && largest > m.largest[i]) {
+    const float less = exp_nonpositive(m.largest[i] - largest);
+    float* sums = m.sums + i * m.wide;
+    for (int64_t c = 0; c < m.wide; ++c) sums[c] *= less;
+    m.totals[i] *= less;
+  }
+  m.largest[i] = largest;
+  m.totals[i] += exponentials(s, n, largest);
+}
+
+/// sums += scores times the values of the first `n` keys of the chunk.
+inline void add_values(const Scratch& m, float* sums, int64_t n) {
   for (int64_t c = 0; c < m.wide; c += lanes) {
-    Vector sum[together] = {};
+    const float* v = m.values + c * chunk;
+    Vector sum[together];
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < together; ++r) sum[r] = load_vector(sums + r * m.wide + c);
     for (int64_t j = 0; j < n; ++j) {
-      const Vector value = load_vector(m.values + j * m.wide + c);
+      const Vector value = load_vector(v + j * lanes);
       const float* p = m.scores + j;
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < together; ++r) sum[r] += p[r * m.row] * value;
+      for (int64_t r = 0; r < together; ++r) sum[r] += p[r * chunk] * value;
     }
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < together; ++r) store_vector(m.sums + r * m.wide + c, sum[r]);
+    for (int64_t r = 0; r < together; ++r) store_vector(sums + r * m.wide + c, sum[r]);
   }
 }
 
-/// The seen keys and their values: what is not seen has no part in anything.
+/// The next chunk of seen keys, from key `from` on, and their values: what is not seen has no part in anything. Returns how many.
 template <class T>
-void gather(const AttentionHead& h, const Scratch& m) {
+int64_t gather(const AttentionHead& h, const Scratch& m, int64_t& from) {
   const T *k = static_cast<const T*>(h.k.data), *v = static_cast<const T*>(h.v.data);
-  for (int64_t i = m.n / lanes * lanes * h.width; i < m.row * h.width; ++i) m.keys[i] = 0;
-  for (int64_t from = 0, j = 0; from < h.keys; ++from) {
+  int64_t j = 0;
+  for (; from < h.keys && j < chunk; ++from) {
     if (h.seen && h.seen[from] == 0) continue;
-    float *keys = m.keys + j / lanes * lanes * h.width + j % lanes, *values = m.values + j * m.wide;
-    for (int64_t c = 0; c < h.width; ++c) {
-      keys[c * lanes] = load<T>(k[from * h.k.stride + c]);
-      values[c] = load<T>(v[from * h.v.stride + c]);
-    }
-    for (int64_t c = h.width; c < m.wide; ++c) values[c] = 0;
+    float *keys = m.keys + j / lanes * lanes * h.width + j % lanes, *values = m.values + j * lanes;
+    for (int64_t c = 0; c < h.width; ++c) keys[c * lanes] = load<T>(k[from * h.k.stride + c]);
+    for (int64_t c = 0; c < m.wide; ++c)
+      values[c / lanes * lanes * chunk + c % lanes] = c < h.width ? load<T>(v[from * h.v.stride + c]) : 0;
     ++j;
   }
+  for (int64_t hole = j; hole % lanes != 0; ++hole)  // of the last tile of keys
+    for (int64_t c = 0; c < h.width; ++c) m.keys[hole / lanes * lanes * h.width + c * lanes + hole % lanes] = 0;
+  return j;
 }
 
-/// Queries [first, first + count), count <= together; of them, r sees the gathered keys before limits[r].
+/// All queries, scaled, and nothing seen yet. The last group is filled up with its first query.
 template <class T>
-void attend_rows(const AttentionHead& h, const Scratch& m, int64_t first, int64_t count, const int64_t* limits, int64_t most) {
+void begin(const AttentionHead& h, const Scratch& m) {
   const T* q = static_cast<const T*>(h.q.data);
-  for (int64_t r = 0; r < together; ++r)  // those that are missing repeat the first
-    for (int64_t c = 0; c < h.width; ++c)
-      m.queries[c * together + r] = load<T>(q[(first + (r < count ? r : 0)) * h.q.stride + c]) * h.scale;
-  score_rows(m, h.width, most);
-  float totals[together] = {};
-  for (int64_t r = 0; r < count; ++r) {
-    float* s = m.scores + r * m.row;
-    if (limits[r] > 0) totals[r] = exponentials(s, limits[r]);
+  for (int64_t i = 0; i < (h.queries + together - 1) / together * together; ++i) {
+    const int64_t first = i / together * together;
+    const T* row = q + (i < h.queries ? i : first) * h.q.stride;
+    float* to = m.queries + first * h.width + i % together;
+    for (int64_t c = 0; c < h.width; ++c) to[c * together] = load<T>(row[c]) * h.scale;
+    for (int64_t c = 0; c < m.wide; ++c) m.sums[i * m.wide + c] = 0;
+    m.totals[i] = 0;
+  }
+}
+
+/// A group of queries and the chunk whose `n` keys are the seen ones from `done` on.
+inline void attend_group(const AttentionHead& h, const Scratch& m, int64_t first, int64_t done, int64_t n) {
+  int64_t limits[together], most = 0;
+  for (int64_t r = 0; r < together; ++r) {
+    const int64_t i = first + r < h.queries ? first + r : first, before = h.position + i + 1;
+    const int64_t limit = h.position < 0 || before >= h.keys ? n : seen_among(h, before) - done;
+    limits[r] = limit < 0 ? 0 : limit > n ? n : limit;
+    most = limits[r] > most ? limits[r] : most;
+  }
+  if (most == 0) return;
+  score_rows(m, m.queries + first * h.width, h.width, most);
+  for (int64_t r = 0; r < together; ++r) {
+    float* s = m.scores + r * chunk;
+    if (limits[r] > 0) weigh(m, s, first + r, limits[r]);
     for (int64_t j = limits[r]; j < most; ++j) s[j] = 0;
   }
-  weigh_values(m, most);
-  for (int64_t r = 0; r < count; ++r) {
-    T* out = static_cast<T*>(h.out) + (first + r) * h.out_stride;
-    const float inverse = 1 / totals[r];
-    if (limits[r] == 0)
-      mean_of_values<T>(h, out, m.sums + r * m.wide);
-    else
-      for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(m.sums[r * m.wide + c] * inverse);
-  }
+  add_values(m, m.sums + first * m.wide, most);
 }
 
 template <class T>
 void attend(const AttentionHead& h) {
-  const Scratch m(h, seen_among(h, h.keys));
-  gather<T>(h, m);
-  for (int64_t first = 0; first < h.queries; first += together) {
-    const int64_t count = h.queries - first < together ? h.queries - first : together;
-    int64_t limits[together], most = 0;
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t before = h.position + first + r + 1;
-      limits[r] = h.position < 0 || before >= h.keys ? m.n : seen_among(h, before);
-      most = limits[r] > most ? limits[r] : most;
-    }
-    attend_rows<T>(h, m, first, count, limits, most);
+  const Scratch m(h);
+  begin<T>(h, m);
+  for (int64_t from = 0, done = 0; from < h.keys;) {
+    const int64_t n = gather<T>(h, m, from);
+    for (int64_t first = 0; n > 0 && first < h.queries; first += together) attend_group(h, m, first, done, n);
+    done += n;
+  }
+  for (int64_t i = 0; i < h.queries; ++i) {
+    T* out = static_cast<T*>(h.out) + i * h.out_stride;
+    const float inverse = 1 / m.totals[i];
+    if (m.totals[i] == 0)
+      mean_of_values<T>(h, out, m.sums + i * m.wide);
+    else
+      for (int64_t c = 0; c < h.width; ++c) out[c] = store<T>(m.sums[i * m.wide + c] * inverse);
   }
 }

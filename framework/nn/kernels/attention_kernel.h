@@ -22,15 +22,13 @@ struct AttentionHead {
   float* scratch;     ///< attention_scratch(keys, width) floats
 };
 
-/// Queries that a call may have.
+/// Queries that a call may have, a multiple of 8.
 inline constexpr int64_t attention_queries = 512;
 
 /// Enough for each of the kernels.
 inline int64_t attention_scratch(int64_t keys, int64_t width) {
-  const int64_t row = (keys + 15) / 16 * 16, wide = (width + 31) / 32 * 32;
-  const int64_t whole = row * width + keys * wide + 8 * (row + width + wide);             // of plain loops, all keys at once
-  const int64_t chunks = attention_queries * (2 * wide + 32) + 512 * (wide + 32) + keys;  // of pairs and tiles, 256 keys at a time
-  return (whole > chunks ? whole : chunks) + 256;
+  const int64_t wide = (width + 31) / 32 * 32;  // all kernels take 256 keys at a time
+  return attention_queries * (2 * wide + 32) + 512 * (wide + 32) + keys + 256;
 }
 
 /// Float32 sums; the result depends on the head alone. `bf16`: the elements are bfloat16, else float.
