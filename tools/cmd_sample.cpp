@@ -74,7 +74,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
     if (!value.empty()) all.insert(all.end(), {option, value});
   };
   const auto number = [&](const char* option, int64_t value, bool wanted) { add(option, wanted ? std::to_string(value) : ""); };
-  number("--seed", int64_t(a.seed), true);
+  add("--seed", std::to_string(a.seed));
   number("--steps", config.sample.steps, true);
   const Wishes& w = a.wishes;
   if (one) {
@@ -99,6 +99,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--sampler", s.sampler);
   add("--spacing", s.spacing);
   add("--noise-order", s.noise_order);
+  add("--tile", s.tile);
   for (const std::string& lora : s.lora) all.insert(all.end(), {"--lora", lora});
   for (const std::string& setting : s.import) all.insert(all.end(), {"--import", setting});
   for (const std::string& embedding : s.embeddings) all.insert(all.end(), {"--embedding", embedding});
@@ -112,7 +113,8 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--mask", a.mask);
   if (a.strength) add("--strength", fmt::format("{}", *a.strength));
   add("--noise", a.noise);
-  for (const std::string& set : s.overrides.set) add("--set", set);
+  for (const std::string& set : s.overrides.set)
+    if (may_be_told("--set", set)) add("--set", set);  // plugins are named again by whoever makes it again
   add("--precision", s.overrides.precision);
   return all;
 }
