@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "config/errors.h"
+#include "config/yaml.h"
 #include "io/image.h"
 
 namespace brume::tools {
@@ -60,6 +60,14 @@ void refuse_untold(const std::string& file, const std::vector<std::string>& argu
                                     arguments[i], arguments[i + 1], fmt::join(told, ", ")));
 }
 
+/// A configuration that loads code does so only where the user names it.
+void refuse_plugins(const std::string& file, const std::string& source) {
+  const bool yaml = source.ends_with(".yaml") || source.ends_with(".yml");
+  if (yaml && std::filesystem::is_regular_file(source) && load_yaml(source).find("plugins"))
+    throw ConfigError(
+        fmt::format("--from: {0}: was made from {1}, which loads plugins; name it, to say that it may: --from {0} {1}", file, source));
+}
+
 /// The long name of the option that an argument gives, "--count" of "-n4".
 std::string option_of(const std::string& argument) {
   if (argument.starts_with("-n")) return "--count";
@@ -94,7 +102,10 @@ std::vector<std::string> replayed(std::vector<std::string> arguments) {
     file = *after++;
   std::vector<std::string> stored = arguments_in(file);
   refuse_untold(file, stored);
-  if (after != arguments.end() && !after->starts_with("-")) stored[0] = *after++;  // another checkpoint
+  if (after != arguments.end() && !after->starts_with("-"))
+    stored[0] = *after++;  // another checkpoint
+  else
+    refuse_plugins(file, stored[0]);
   std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
   const auto given = [&](const std::string& option) {
     return std::any_of(arguments.begin(), arguments.end(),

@@ -84,6 +84,10 @@ TEST_F(Replay, WhatAnImageMayNotTell) {
     EXPECT_TRUE(told(std::string(R"(["m/model.safetensors", "--set", ")") + set + R"("])").starts_with("error: --from: from.png: tells of"))
         << set;
   EXPECT_EQ(told(R"(["--plugin=evil.so"])"), "error: --from: from.png: names '--plugin=evil.so' where its model should be\n");
+  folder_->file("loads.yaml", "model: {network: gaussian, parameterization: x0}\nplugins: [evil.so]\n");
+  EXPECT_EQ(
+      told(R"(["loads.yaml"])"),
+      "error: --from: from.png: was made from loads.yaml, which loads plugins; name it, to say that it may: --from from.png loads.yaml\n");
   EXPECT_FALSE(fs::exists(folder_->path() / "made.png"));
 }
 
