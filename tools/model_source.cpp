@@ -147,8 +147,18 @@ io::ImportOptions import_options(const std::string& option, const std::vector<st
   return options;
 }
 
+std::string model_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path folder(path);
+  if (!fs::is_directory(folder) || fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) return path;
+  if (fs::is_regular_file(folder / "model.safetensors")) return (folder / "model.safetensors").string();
+  if (fs::is_regular_file(folder / "config.yaml"))
+    throw ConfigError(fmt::format("{}: is the directory of a training that has written no model.safetensors yet", path));
+  return path;
+}
+
 SampleSource::SampleSource(std::string path, const std::vector<std::string>& import)
-    : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
+    : path_(model_file(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
     if (!import.empty())
       throw ConfigError(fmt::format("--import {}: {} is a configuration, no model of another program", import[0], path_));
@@ -217,6 +227,19 @@ std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Confi
 
 ModelFiles SampleSource::others(const Program& program, const Pipeline& model) const {
   return {program.registry, model.compute(), std::filesystem::path(path_).parent_path()};
+}
+
+bool steers_from_null(const Config& config) {
+  Controls controls = config.model.controls();
+  controls.has_null = false;  // what cannot do without it uses it
+  return std::any_of(config.sample.guidance.begin(), config.sample.guidance.end(), [&](const auto& guidance) {
+    try {
+      guidance->check(controls);
+      return false;
+    } catch (const ConfigError&) {
+      return true;
+    }
+  });
 }
 
 int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step) {
