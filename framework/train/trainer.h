@@ -45,7 +45,7 @@ class Trainer {
   struct Window {
     Metrics sums;         ///< the loss, and the learner's metrics
     int64_t steps = 0;    ///< that they are of
-    int64_t skipped = 0;  ///< steps whose loss or gradient was not finite: they change no weight and count in no figure
+    int64_t skipped = 0;  ///< steps whose loss or gradient was not finite, which count in no figure
   };
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
