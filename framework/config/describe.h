@@ -23,4 +23,7 @@ std::string describe(const Entry::Declare& root, const Section& section);
 /// The same in Markdown.
 std::string describe_markdown(const Entry::Declare& root, const Section& section);
 
+/// docs/reference.md: every section at the top of a configuration, then every plugin.
+std::string reference_markdown(const Registry& registry, const Entry::Declare& root);
+
 }  // namespace brume
