@@ -116,9 +116,9 @@ TEST_F(Run, GivenNoiseIsUsed) {
 }
 
 TEST_F(Run, InterruptAndResume) {
-  const std::vector<std::string> long_run{"timeout", "--preserve-status",       "-s",    "INT",
-                                          "4",       BRUME_BINARY_DIR "/brume", "train", "tiny.yaml",
-                                          "--set",   "train.steps=1000000",     "--out", "long"};
+  const std::vector<std::string> long_run{
+      "timeout",   "--foreground", "--preserve-status",   "-s",    "INT", "4", BRUME_BINARY_DIR "/brume", "train",
+      "tiny.yaml", "--set",        "train.steps=1000000", "--out", "long"};
   const Finished stopped = run(long_run, {folder_->path()});
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_NE(stopped.err.find("continue with: brume train --resume long/training.safetensors"), std::string::npos) << stopped.err;

@@ -74,8 +74,8 @@ TEST_F(SampleOptions, ContradictionsAndSeeds) {
 }
 
 TEST_F(SampleOptions, AStoppedRunLeavesWhatItMade) {
-  const Finished stopped = run({"timeout", "--preserve-status", "-s", "INT", "4", BRUME_BINARY_DIR "/brume", "sample", "m", "-n", "1000000",
-                                "--batch", "4", "-o", "many"},
+  const Finished stopped = run({"timeout", "--foreground", "--preserve-status", "-s", "INT", "6", BRUME_BINARY_DIR "/brume", "sample", "m",
+                                "-n", "1000000", "--batch", "4", "-o", "many"},
                                {folder_->path()});
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_NE(stopped.err.find(" of 1000000 images\n"), std::string::npos) << stopped.err;
