@@ -13,6 +13,7 @@
 #include "io/atomic_file.h"
 #include "model_source.h"
 #include "open_data.h"
+#include "outputs.h"
 #include "train/evaluation.h"
 #include "train/progress.h"
 
@@ -133,6 +134,7 @@ int evaluate_model(Program& program, const Asked& a) {
 
 int evaluate(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
   catch_interrupt();
   if (!a.metric.empty()) {
     for (const auto& [option, given] :

@@ -12,6 +12,7 @@
 #include "io/atomic_file.h"
 #include "model_source.h"
 #include "open_data.h"
+#include "outputs.h"
 #include "train/class_scores.h"
 #include "train/progress.h"
 
@@ -145,6 +146,7 @@ void write_json(const Asked& a, const Found& f) {
 
 int likelihood(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
   SampleSettings settings;
   settings.overrides = a.overrides;
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor

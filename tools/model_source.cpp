@@ -102,10 +102,10 @@ std::string quoted_list(const std::vector<std::string>& files) {
 void set_guidances(Value& root, const SampleSettings& s) {
   if (!s.cfg.empty()) guidance_or_new(root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
-    if (!std::filesystem::is_regular_file(s.classifier))
-      throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
+    const std::string file = model_file(s.classifier);
+    if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
     guidance_or_new(root, "classifier")
-        .set("model", option_value(std::filesystem::absolute(s.classifier).string(), "--classifier " + s.classifier, true));
+        .set("model", option_value(std::filesystem::absolute(file).string(), "--classifier " + s.classifier, true));
   }
   if (!s.classifier_scale.empty()) {
     Value* have = guidance(root, "classifier");

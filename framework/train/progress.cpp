@@ -40,7 +40,7 @@ void Progress::update(int64_t done, double units, const std::string& note) {
     line += fmt::format(" [{}{}]", std::string(size_t(full), '#'), std::string(size_t(width - full), '.'));
   }
   if (!note.empty()) line += "  " + note;
-  if (rate_ > 0) line += fmt::format("  {:.3g} {}/s", rate_, unit_);
+  if (rate_ > 0) line += fmt::format("  {} {}/s", rate_ < 999.5 ? fmt::format("{:.3g}", rate_) : fmt::format("{:.0f}", rate_), unit_);
   if (last || rate_ > 0) line += last ? "  in " + duration(seconds) : "  ETA " + duration(left);
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   std::fflush(stderr);

@@ -88,6 +88,8 @@ TEST_F(Measures, OutputsAreCheckedBeforeTheRun) {
   folder_.file("file", "x");
   EXPECT_EQ(at({"invert", "model.yaml", "z.png", "-o", "file/n.safetensors"}).err, "error: -o file/n.safetensors: file is no directory\n");
   EXPECT_EQ(at({"invert", "model.yaml", "z.png", "--json", "file/n.json"}).err, "error: --json file/n.json: file is no directory\n");
+  EXPECT_EQ(at({"likelihood", "model.yaml", "--data", "data.yaml", "--json", "file/n.json"}).err,
+            "error: --json file/n.json: file is no directory\n");
 }
 
 TEST_F(Measures, Refusals) {
