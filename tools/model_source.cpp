@@ -157,7 +157,7 @@ std::string model_file(const std::string& path) {
   return path;
 }
 
-SampleSource::SampleSource(std::string path, const std::vector<std::string>& import)
+SampleSource::SampleSource(const std::string& path, const std::vector<std::string>& import)
     : path_(model_file(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
     if (!import.empty())

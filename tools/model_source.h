@@ -38,7 +38,7 @@ class SampleSource {
   /// `path`: model.safetensors, the directory of a training, a YAML file, or a model of another program (io/import/import.h). Throws
   /// ConfigError where it is none of them, and where it is a classifier. `import`: KEY=VALUE, what a model of another program does not say
   /// of itself.
-  explicit SampleSource(std::string path, const std::vector<std::string>& import = {});
+  explicit SampleSource(const std::string& path, const std::vector<std::string>& import = {});
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
   /// The same once for each of these scales of cfg, named after them; one run as configured where there are none. `config`, of the last.

@@ -25,6 +25,7 @@ const std::vector<std::string> animated{".png", ".apng"};
 
 Tensor joined(const std::vector<std::vector<Tensor>>& parts, const std::vector<Tensor>& last = {}) {
   std::vector<Tensor> all;
+  all.reserve(parts.size() + 1);
   for (const auto& p : parts) all.push_back(at::cat(p));
   if (!last.empty()) all.push_back(at::cat(last));
   return at::stack(all);

@@ -169,6 +169,7 @@ Section section_named(const Entry::Declare& root, const std::string& name) {
   if (ending.size() == 1) return ending[0];
   if (ending.empty()) throw ConfigError(fmt::format("unknown section '{}'{}", name, hint(name, names)));
   std::vector<std::string> several;
+  several.reserve(ending.size());
   for (const Section& section : ending) several.push_back(section.path);
   throw ConfigError(fmt::format("'{}' is the name of several sections; which of {}?", name, fmt::join(several, ", ")));
 }
