@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -20,6 +19,7 @@
 #include "core/autoencoder.h"
 #include "diffusion/compute.h"
 #include "embedded.h"
+#include "io/atomic_file.h"
 #include "measuring.h"
 #include "nn/isa.h"
 #include "nn/memory.h"
@@ -174,13 +174,13 @@ class Bench {
     brume_.resize(parts_.size()), library_.resize(parts_.size());
     for (int64_t round = 0; round < asked_.rounds; ++round)  // in turn, so that a machine that slows down slows all
       for (size_t i = 0; i < parts_.size(); ++i) {
-        fmt::print(stderr, "\r\033[Kround {} of {}: {}", round + 1, asked_.rounds, parts_[i].name);
+        show_stage(fmt::format("round {} of {}: {}", round + 1, asked_.rounds, parts_[i].name));
         measure(parts_[i].run, own, asked_.seconds, brume_[i]);
         measure(parts_[i].baseline, nn::Isa::reference, asked_.seconds, library_[i]);
       }
     if (asked_.errors) measure_errors(own);
     nn::set_isa(own);
-    fmt::print(stderr, "\r\033[K");
+    show_stage("");
   }
 
   void print() const {
@@ -215,14 +215,14 @@ class Bench {
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
-    std::ofstream(asked_.json) << out.dump(1) << "\n";
+    io::write_file(asked_.json, out.dump(1) + "\n");
   }
 
  private:
   void measure_errors(nn::Isa own) {
     for (const Part& p : parts_) {
       if (!p.exact) continue;
-      fmt::print(stderr, "\r\033[Kin float32: {}", p.name);
+      show_stage("in float32: " + p.name);
       nn::set_isa(own);
       const Tensor rounded = p.run().to(at::kFloat);
       nn::set_isa(nn::Isa::reference);

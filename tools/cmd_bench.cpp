@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -19,10 +18,12 @@
 #include "config/yaml.h"
 #include "diffusion/model_files.h"
 #include "diffusion/pipeline.h"
+#include "io/atomic_file.h"
 #include "measuring.h"
 #include "nn/isa.h"
 #include "nn/memory.h"
 #include "nn/op_profile.h"
+#include "outputs.h"
 #include "program.h"
 #include "train/ema.h"
 #include "train/options.h"
@@ -237,6 +238,7 @@ void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sampl
 
 int bench(Program& program, const Asked& a) {
   if (a.config.empty() == a.architecture.empty()) throw ConfigError("bench needs a configuration, or --arch NAME");
+  check_file("--json", a.json);
   catch_interrupt();
   if (!a.architecture.empty())
     return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, a.overrides});
@@ -253,12 +255,12 @@ int bench(Program& program, const Asked& a) {
   for (const std::string& p : a.precisions) variants.push_back(make_variant(config, program.registry, folder, p, false));
   for (int64_t round = 0; round < a.rounds; ++round)  // in turn, so that a machine that slows down slows all
     for (Variant& v : variants) {
-      fmt::print(stderr, "\r\033[Kround {} of {}: {}", round + 1, a.rounds, v.result.name);
+      show_stage(fmt::format("round {} of {}: {}", round + 1, a.rounds, v.result.name));
       measure_training(config, v, batch, a.seconds, a.profile && round == 0);
       measure_sampling(config, v, a.sample_batch, a.seconds / 2, a.profile && round == 0);
       if (interrupted.load()) throw Interrupted();
     }
-  fmt::print(stderr, "\r\033[K");
+  show_stage("");
   std::vector<Measured> rows;
   for (Variant& v : variants) {
     v.result.train_rate = median(v.train_rates), v.result.sample_rate = median(v.sample_rates), v.result.call_ms = median(v.call_times);
@@ -277,7 +279,7 @@ int bench(Program& program, const Asked& a) {
                    {"sample_gflops", m.sample_gflops},
                    {"sample_convolution_share", m.sample_convolution},
                    {"peak_mib", m.memory}});
-  std::ofstream(a.json) << out.dump(1) << "\n";
+  io::write_file(a.json, out.dump(1) + "\n");
   return 0;
 }
 

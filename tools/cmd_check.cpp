@@ -2,11 +2,32 @@
 #include <fmt/format.h>
 
 #include "config/yaml.h"
+#include "io/import/import.h"
 #include "io/inspect.h"
 #include "program.h"
 #include "train/options.h"
 
 namespace brume::tools {
+namespace {
+
+/// By the ending: what begins a file would have to be read to tell more.
+bool is_weights_file(const std::string& path) {
+  for (const char* ending : {".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
+    if (path.ends_with(ending)) return true;
+  return false;
+}
+
+/// The configuration that a model holds, or would hold once it were imported.
+Value stored_configuration(const std::string& path) {
+  Value root = Value::map();
+  const io::Contents contents = io::open_model(path);
+  for (const char* section : {"model", "classifier", "autoencoder", "sample"})
+    if (const auto at = contents.metadata.find(fmt::format("brume.{}", section)); at != contents.metadata.end())
+      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+  return root;
+}
+
+}  // namespace
 
 void add_check(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
@@ -17,10 +38,16 @@ void add_check(CLI::App& app, Program& program, int&) {
   };
   auto asked = std::make_shared<Asked>();
   command->add_option("config", asked->config, "a YAML file")->required()->type_name("CONFIG");
-  command->add_flag("--show", asked->show, "print the resolved configuration");
+  command->add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
   asked->overrides.add_to(*command);
   command->callback([&program, asked] {
-    Value root = load_yaml(asked->config), resolved;
+    const bool weights = is_weights_file(asked->config);
+    if (weights && !asked->show)
+      throw ConfigError(fmt::format(
+          "{0}: is a weights file, no configuration; `brume check --show {0}` prints the one it holds, `brume inspect {0}` what "
+          "else is in it",
+          asked->config));
+    Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
     asked->overrides.apply(root);
     read_configuration(program.registry, root, &resolved);
     if (asked->show)

@@ -52,7 +52,7 @@ void add_encode(CLI::App& app, Program& program, int& code) {
   command->add_option("-o,--out", a->out, "the folder, for {type: latents, path: FOLDER}")->required()->type_name("FOLDER");
   command->add_option("-n,--count", a->options.count, "images at most; an endless set needs it")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
-  command->add_option("--dtype", a->dtype, "float32 or float16")->capture_default_str()->check(CLI::IsMember({"float32", "float16"}));
+  command->add_option("--dtype", a->dtype, "float32 or float16")->capture_default_str()->check(one_of({"float32", "float16"}));
   command->add_option("--shard", a->options.shard, "images in a file")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(100000000)));

@@ -13,6 +13,7 @@
 #include "io/atomic_file.h"
 #include "model_source.h"
 #include "open_data.h"
+#include "outputs.h"
 #include "train/evaluation.h"
 #include "train/progress.h"
 
@@ -133,6 +134,7 @@ int evaluate_model(Program& program, const Asked& a) {
 
 int evaluate(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
   catch_interrupt();
   if (!a.metric.empty()) {
     for (const auto& [option, given] :
@@ -187,7 +189,7 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
       ->check(CLI::Range(int64_t(2), int64_t(100000000)));
   command->add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
       ->delimiter(',');
-  command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
+  add_seed(*command, a->seed);
   command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(65536)));
@@ -195,7 +197,11 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
       ->check(CLI::Range(int64_t(0), int64_t(100000000)));
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->settings.add_to(*command);
-  command->callback([&program, &code, a] { code = evaluate(program, *a); });
+  command->callback([&program, &code, a] {
+    a->source = model_file(a->source);
+    if (!a->classifier.empty()) a->classifier = model_file(a->classifier);
+    code = evaluate(program, *a);
+  });
 }
 
 }  // namespace brume::tools

@@ -3,6 +3,7 @@
 
 #include "config/yaml.h"
 #include "io/export/export.h"
+#include "model_source.h"
 #include "program.h"
 #include "train/options.h"
 
@@ -26,7 +27,8 @@ io::Contents opened(Program& program, const std::string& path) {
   return model;
 }
 
-void export_model(Program& program, const Asked& a) {
+void export_model(Program& program, Asked a) {
+  a.source = model_file(a.source);
   const io::Contents model = opened(program, a.source);
   const auto notes = a.to == "ldm" ? io::export_ldm(model, a.source, a.target) : io::export_diffusers(model, a.source, a.target);
   for (const std::string& note : notes) fmt::print("  other programs will not find: {}\n", note);
@@ -41,7 +43,7 @@ void add_export(CLI::App& app, Program& program, int&) {
   command->add_option("model", a->source, "a model.safetensors, or what `brume import` takes")->required()->type_name("MODEL");
   command->add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion, its YAML beside it")
       ->required()
-      ->check(CLI::IsMember({"diffusers", "ldm"}));
+      ->check(one_of({"diffusers", "ldm"}));
   command->add_option("target", a->target, "the directory or the file; it must not be there")->required()->type_name("TARGET");
   command->callback([&program, a] { export_model(program, *a); });
 }

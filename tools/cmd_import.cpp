@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "model_source.h"
 #include "nn/layers.h"
+#include "outputs.h"
 #include "program.h"
 #include "train/options.h"
 
@@ -54,7 +55,10 @@ uint64_t parameters_of(const io::NamedTensors& tensors) {
 }
 
 void import_to_file(Program& program, const Asked& a) {
+  if (fs::exists(a.source) && fs::exists(a.out) && fs::equivalent(a.source, a.out))
+    throw ConfigError(fmt::format("-o {}: is the source itself, which would be lost; name another file", a.out));
   if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
+  check_file("-o", a.out);
   const io::Source source = io::open_source(a.source);
   if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
   io::ImportOptions options = import_options("--set", a.set);
@@ -62,7 +66,7 @@ void import_to_file(Program& program, const Asked& a) {
   io::Imported model = io::import_model(source, options);
   check(program, model, a.source);
   const io::Contents contents = io::contents_of(model);
-  if (const fs::path folder = fs::path(a.out).parent_path(); !folder.empty()) fs::create_directories(folder);
+  make_parent(a.out);
   io::write_safetensors(a.out, contents.tensors, contents.metadata);
   fmt::print("{}: {}, {} parameters in {} tensors\n", a.source, io::family_of(source)->name, parameters_of(model.tensors),
              model.tensors.size());

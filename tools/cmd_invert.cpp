@@ -13,6 +13,7 @@
 #include "io/safetensors.h"
 #include "model_source.h"
 #include "open_data.h"
+#include "outputs.h"
 #include "train/class_scores.h"
 #include "train/progress.h"
 
@@ -117,6 +118,8 @@ void write_json(const Asked& a, const std::vector<Row>& rows) {
 
 int invert_images(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("-o", a.out);
+  check_file("--json", a.json);
   SampleSettings settings = a.settings;
   settings.steps = "";
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
@@ -131,8 +134,9 @@ int invert_images(Program& program, const Asked& a) {
   fmt::print("{:>8} {:>20}\n", "steps", "error (MSE, [0, 1])");
   for (const Row& r : rows) fmt::print("{:>8} {:>20.6f}\n", r.steps, r.mean());
   if (!a.out.empty()) {
-    io::NamedTensors tensors;  // the last number of steps first: `brume sample --noise` takes the first tensor
-    for (size_t i = rows.size(); i-- > 0;) tensors.push_back({fmt::format("noise_{}_steps", rows[i].steps), rows[i].noise});
+    io::NamedTensors tensors;
+    for (const Row& r : rows) tensors.push_back({fmt::format("noise_{}_steps", r.steps), r.noise});
+    make_parent(a.out);
     io::write_safetensors(a.out, tensors, {{"format", "brume-noise"}});
     fmt::print("{}\n", a.out);
   }
@@ -154,7 +158,7 @@ void add_invert(CLI::App& app, Program& program, int& code) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(1000000)));
   command->add_option("--classes", a->classes, "what the images show, by number, in turn")->delimiter(',');
-  command->add_option("-o,--out", a->out, "the noise, one tensor a number of steps, as safetensors")->type_name("FILE");
+  command->add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors")->type_name("FILE");
   command->add_option("--sampler", a->settings.sampler, "a deterministic one: a name, or {type: ddim}");
   command->add_option("--spacing", a->settings.spacing, "a name, or {type: karras, rho: 5}");
   command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));

@@ -12,6 +12,7 @@
 #include "io/atomic_file.h"
 #include "model_source.h"
 #include "open_data.h"
+#include "outputs.h"
 #include "train/class_scores.h"
 #include "train/progress.h"
 
@@ -114,7 +115,9 @@ Found by_ode(const Asked& a, const Pipeline& model, const Dataset& data) {
 }
 
 void print(const Asked& a, const Found& f) {
-  fmt::print("{}: {:.4f} ± {:.4f} bits/dim on {} images ({})\n", a.source, mean(f.bits), standard_error(f.bits), f.bits.size(),
+  const size_t count = f.bits.size();
+  fmt::print("{}: {:.4f}{} bits/dim on {} image{} ({})\n", a.source, mean(f.bits),
+             count > 1 ? fmt::format(" ± {:.4f}", standard_error(f.bits)) : "", count, count > 1 ? "s" : "",
              a.method == "vlb" ? "variational bound" : "probability-flow ODE");
   if (a.method == "ode") return fmt::print("  {} network calls an image, rtol {}, atol {}\n", f.evaluations, a.rtol, a.atol);
   const Tensor terms = f.terms.mean(0);
@@ -143,6 +146,7 @@ void write_json(const Asked& a, const Found& f) {
 
 int likelihood(Program& program, const Asked& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
   SampleSettings settings;
   settings.overrides = a.overrides;
   if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
@@ -171,23 +175,21 @@ void add_likelihood(CLI::App& app, Program& program, int& code) {
       ->type_name("DATA");
   command->add_option("--method", a->method, "vlb = the variational bound, ode = the probability-flow ODE")
       ->capture_default_str()
-      ->check(CLI::IsMember({"vlb", "ode"}));
+      ->check(one_of({"vlb", "ode"}));
   const auto positive = CLI::Range(int64_t(1), int64_t(100000000));
   command->add_option("-n,--count", a->count, "images, the first of the data")->capture_default_str()->check(positive);
   command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(positive);
-  command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
+  add_seed(*command, a->seed);
   command->add_option("--steps", a->steps, "vlb: steps of the bound; 0 = every training time")
       ->check(CLI::Range(int64_t(0), int64_t(1000000)));
   command->add_option("--variance", a->variance, "vlb: small or large, where the model learned none")
       ->capture_default_str()
-      ->check(CLI::IsMember({"small", "large"}));
+      ->check(one_of({"small", "large"}));
   command->add_flag("--no-clip", a->no_clip, "vlb: leave the estimates of x0 outside [-1, 1] as they are");
   command->add_option("--rtol", a->rtol, "ode: relative tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
   command->add_option("--atol", a->atol, "ode: absolute tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
   command->add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace")->capture_default_str()->check(positive);
-  command->add_option("--probe", a->probe, "ode: rademacher or gaussian")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"rademacher", "gaussian"}));
+  command->add_option("--probe", a->probe, "ode: rademacher or gaussian")->capture_default_str()->check(one_of({"rademacher", "gaussian"}));
   command->add_flag("--no-dequantise", a->no_dequantise, "ode: the images are no 8-bit ones; add no noise to them");
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
   a->overrides.add_to(*command);

@@ -1,22 +1,21 @@
 // brume sample CHECKPOINT
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/all.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cmath>
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <optional>
 
+#include "config/suggest.h"
 #include "io/image.h"
 #include "io/model_file.h"
-#include "io/safetensors.h"
+#include "io/named_file.h"
 #include "model_source.h"
+#include "outputs.h"
 #include "replay.h"
+#include "sample_record.h"
 #include "train/progress.h"
 #include "wishes.h"
 
@@ -25,7 +24,8 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Asked {
-  std::string source, from, out = "sample.png", frames, strip, noise, trajectory, image, mask;
+  std::string source, from, out = "sample.png", noise, image, mask;
+  RecordAsked record;
   Wishes wishes;
   SampleSettings settings;
   int64_t batch = 16, columns = 0, height = 0, width = 0;  ///< 0 = the model's own
@@ -74,7 +74,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
     if (!value.empty()) all.insert(all.end(), {option, value});
   };
   const auto number = [&](const char* option, int64_t value, bool wanted) { add(option, wanted ? std::to_string(value) : ""); };
-  number("--seed", int64_t(a.seed), true);
+  add("--seed", std::to_string(a.seed));
   number("--steps", config.sample.steps, true);
   const Wishes& w = a.wishes;
   if (one) {
@@ -99,6 +99,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--sampler", s.sampler);
   add("--spacing", s.spacing);
   add("--noise-order", s.noise_order);
+  add("--tile", s.tile);
   for (const std::string& lora : s.lora) all.insert(all.end(), {"--lora", lora});
   for (const std::string& setting : s.import) all.insert(all.end(), {"--import", setting});
   for (const std::string& embedding : s.embeddings) all.insert(all.end(), {"--embedding", embedding});
@@ -112,156 +113,160 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   add("--mask", a.mask);
   if (a.strength) add("--strength", fmt::format("{}", *a.strength));
   add("--noise", a.noise);
-  for (const std::string& set : s.overrides.set) add("--set", set);
+  for (const std::string& set : s.overrides.set)
+    if (may_be_told("--set", set)) add("--set", set);  // plugins are named again by whoever makes it again
   add("--precision", s.overrides.precision);
   return all;
 }
 
-/// What an observer keeps of a run, where asked: x in the network's frame and x0, step by step, batch by batch.
-struct Recorder {
-  const NoiseSchedule& schedule;
-  std::vector<std::vector<Tensor>> x, x0;  ///< [step][batch]
-  std::vector<double> sigma, t;
-  std::vector<Tensor> end;  ///< [batch]: x at the end
-  void add(int64_t first, const Step& step) {
-    const size_t i = size_t(step.index);
-    if (i >= x.size()) x.resize(i + 1), x0.resize(i + 1);
-    x[i].push_back((step.x * schedule.signal(step.sigma)).cpu());
-    x0[i].push_back(step.x0.cpu());
-    if (first == 0) sigma.push_back(step.sigma), t.push_back(schedule.time(step.sigma));
+/// The pictures of a run: one file when all are there, or one an image, as they come.
+class Pictures {
+ public:
+  Pictures(const Asked& a, const Config& config, const std::vector<Annotation>& wanted, const std::vector<std::string>& names)
+      : a_(a),
+        config_(config),
+        wanted_(wanted),
+        names_(names),
+        one_file_(is_file("-o", a.out, {".png"})),
+        apart_(config.sample.noise_order != NoiseOrder::batch && a.noise.empty()) {}
+  bool one_file() const { return one_file_; }
+
+  /// Images of a batch, from number `first` on of those asked for, into the directory.
+  void add(int64_t first, const Tensor& images) {
+    fs::create_directories(a_.out);
+    for (int64_t i = 0; i < images.size(0); ++i, ++written_) {
+      const size_t number = size_t(first + i);
+      const auto arguments = apart_ ? arguments_of(a_, config_, wanted_, number) : arguments_of(a_, config_, wanted_);
+      const std::string name = fmt::format("{:05}.png", a_.wishes.first + int64_t(number));
+      io::write_png((fs::path(a_.out) / name).string(), io::to_image(images[i]), origin_text(arguments));
+    }
   }
-  static std::vector<Tensor> joined(const std::vector<std::vector<Tensor>>& parts) {
-    std::vector<Tensor> all;
-    for (const auto& p : parts) all.push_back(at::cat(p));
-    return all;
+
+  /// One picture of all.
+  void write(const Tensor& images) const {
+    std::vector<io::Image> all;
+    for (int64_t i = 0; i < images.size(0); ++i) all.push_back(io::to_image(images[i]));
+    const std::vector<std::string> labels = labels_of(wanted_, names_);
+    const int64_t columns = columns_of(a_.columns, all.size());
+    make_parent(a_.out);
+    io::write_png(a_.out,
+                  all.size() == 1  ? all[0]
+                  : labels.empty() ? io::grid(all, columns)
+                                   : io::labelled_grid(all, columns, labels),
+                  origin_text(arguments_of(a_, config_, wanted_)));
+    fmt::print("{}\n", a_.out);
   }
+
+  /// What is there of a run that ends here, whole or not.
+  void report(std::FILE* to, bool whole) const {
+    if (written_ > 0) fmt::print(to, "{}: {}{} images\n", a_.out, written_, whole ? "" : fmt::format(" of {}", wanted_.size()));
+  }
+
+ private:
+  const Asked& a_;
+  const Config& config_;
+  const std::vector<Annotation>& wanted_;
+  const std::vector<std::string>& names_;
+  bool one_file_;
+  bool apart_;  ///< each can be made by itself
+  int64_t written_ = 0;
 };
 
-std::vector<io::Image> tiles(const Tensor& images) {
-  std::vector<io::Image> all;
-  for (int64_t i = 0; i < images.size(0); ++i) all.push_back(io::to_image(images[i]));
-  return all;
+/// The initial noise, of FILE:NAME, or of a FILE that holds one tensor.
+Tensor given_noise(const std::string& asked) {
+  const auto [file, name] = io::file_and_rest(asked, "--noise");
+  const io::NamedTensors tensors = io::load_tensors(file);
+  if (tensors.empty()) throw ConfigError(fmt::format("--noise: {} holds no tensor", file));
+  if (name.empty() && tensors.size() == 1) return tensors[0].tensor;
+  std::vector<std::string> names;
+  for (const io::NamedTensor& t : tensors) names.push_back(t.name);
+  if (name.empty())
+    throw ConfigError(
+        fmt::format("--noise: {0} holds {1} tensors; --noise {0}:NAME says which: {2}", file, names.size(), fmt::join(names, ", ")));
+  const Tensor* found = io::find(tensors, name);
+  if (!found) throw ConfigError(fmt::format("--noise: {} has no tensor '{}'{}", file, name, hint(name, names)));
+  return *found;
 }
 
-int64_t columns(const Asked& a, size_t count) { return a.columns > 0 ? a.columns : int64_t(std::ceil(std::sqrt(double(count)))); }
-
-void write_images(const Asked& a, const Config& config, const Tensor& images, const std::vector<Annotation>& wanted,
-                  const std::vector<std::string>& names) {
-  const std::vector<io::Image> all = tiles(images);
-  const std::vector<std::string> labels = labels_of(wanted, names);
-  const auto text = origin_text(arguments_of(a, config, wanted));
-  const fs::path out = a.out;
-  if (out.extension() == ".png") {
-    if (out.has_parent_path()) fs::create_directories(out.parent_path());
-    if (all.size() == 1)
-      io::write_png(out.string(), all[0], text);
-    else
-      io::write_png(out.string(),
-                    labels.empty() ? io::grid(all, columns(a, all.size())) : io::labelled_grid(all, columns(a, all.size()), labels), text);
-    fmt::print("{}\n", out.string());
-    return;
-  }
-  fs::create_directories(out);
-  const bool apart = config.sample.noise_order != NoiseOrder::batch && a.noise.empty();  // each can be made by itself
-  for (size_t i = 0; i < all.size(); ++i)
-    io::write_png((out / fmt::format("{:05}.png", a.wishes.first + int64_t(i))).string(), all[i],
-                  apart ? origin_text(arguments_of(a, config, wanted, i)) : text);
-  fmt::print("{}: {} images\n", out.string(), all.size());
+/// What contradicts itself whatever the weights are.
+void check_settings(const Asked& a, const Config& config) {
+  const NoiseOrder order = config.sample.noise_order;
+  if (a.wishes.first > 0 && order == NoiseOrder::batch)
+    throw ConfigError(fmt::format(
+        "--first {}: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
+        "--noise-order per_image makes a run in pieces",
+        a.wishes.first));
+  if (a.record.any() && config.sample.sampler->own_steps())
+    throw ConfigError(
+        "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
 }
 
-void write_frames(const Asked& a, const std::vector<Tensor>& frames) {
-  std::vector<io::Image> pictures;
-  for (const Tensor& f : frames) {
-    const std::vector<io::Image> all = tiles(f);
-    pictures.push_back(all.size() == 1 ? all[0] : io::grid(all, columns(a, all.size())));
-  }
-  const fs::path out = a.frames;
-  if (out.extension() == ".png" || out.extension() == ".apng") {
-    io::write_apng(out.string(), pictures, 100);
-  } else {
-    fs::create_directories(out);
-    for (size_t i = 0; i < pictures.size(); ++i) io::write_png((out / fmt::format("step_{:04}.png", i)).string(), pictures[i]);
-  }
-  fmt::print("{}\n", out.string());
+void warn_of_negatives(const SampleRequest& request, const Config& config) {
+  const auto asked = [](const Annotation& image) { return !image.negative.empty(); };
+  if (std::any_of(request.images.begin(), request.images.end(), asked) && !steers_from_null(config))
+    fmt::print(stderr, "warning: --negative: is of no effect, as no guidance steers away from it; --cfg 5 does\n");
 }
 
-/// One row an image, from noise to clean, in at most ten columns.
-void write_strip(const Asked& a, const std::vector<Tensor>& frames) {
-  const size_t shown = std::min<size_t>(10, frames.size());
-  std::vector<io::Image> all;
-  for (int64_t image = 0; image < std::min<int64_t>(frames[0].size(0), 16); ++image)
-    for (size_t k = 0; k < shown; ++k) all.push_back(io::to_image(frames[k * (frames.size() - 1) / std::max<size_t>(1, shown - 1)][image]));
-  io::write_png(a.strip, io::grid(all, int64_t(shown)));
-  fmt::print("{}\n", a.strip);
-}
-
-/// What is shown of each step: x, where it is pixels; what the estimates decode to, where it is latents.
-std::vector<Tensor> frames_of(const std::vector<Tensor>& x, const std::vector<Tensor>& x0, const Tensor& images, const Pipeline& pipeline) {
-  if (x.back().sizes() == images.sizes()) return x;
-  const at::NoGradGuard no_grad;
-  std::vector<Tensor> frames;
-  for (const Tensor& latents : x0)
-    frames.push_back(pipeline.autoencoder().decode(latents.to(pipeline.compute().device)).to(at::kFloat).cpu());
-  frames.push_back(images);
-  return frames;
-}
-
-void write_record(const Asked& a, const Recorder& recorder, const Tensor& images, const Pipeline& pipeline) {
-  std::vector<Tensor> x = Recorder::joined(recorder.x), x0 = Recorder::joined(recorder.x0);
-  const bool pixels = x.front().sizes() == images.sizes();
-  x.push_back(pixels ? images : at::cat(recorder.end));
-  if (!a.frames.empty() || !a.strip.empty()) {
-    const std::vector<Tensor> frames = frames_of(x, x0, images, pipeline);
-    if (!a.frames.empty()) write_frames(a, frames);
-    if (!a.strip.empty()) write_strip(a, frames);
-  }
-  if (a.trajectory.empty()) return;
-  io::write_safetensors(a.trajectory, {{"x", at::stack(x)},
-                                       {"x0", at::stack(x0)},
-                                       {"image", images},
-                                       {"sigma", at::tensor(recorder.sigma)},
-                                       {"t", at::tensor(recorder.t)}});
-  fmt::print("{}\n", a.trajectory);
-}
-
-int sample(Program& program, const Asked& a) {
-  const SampleSource source(a.source, a.settings.import);
-  const Config config = source.configuration(program, a.settings);
-  const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
-  const ModelFiles others = source.others(program, *pipeline);
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
-  const std::vector<std::string> names = pipeline->classes(config.sample, others);
+SampleRequest request_of(const Asked& a, const Config& config, const Pipeline& model, const std::vector<std::string>& names) {
   SampleRequest request;
-  request.images = a.wishes.images({int64_t(names.size()), config.model.controls().has_null, config.model.controls().captions}, names);
+  const Controls controls = config.model.controls();
+  request.images = a.wishes.images({int64_t(names.size()), controls.has_null, controls.captions}, names);
   request.first = a.wishes.first;
   request.seed = a.seed;
   request.height = a.height;
   request.width = a.width;
-  request.models = &others;
   request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
-  if (!a.noise.empty()) request.initial_noise = io::load_tensors(a.noise).at(0).tensor;
+  if (!a.noise.empty()) request.initial_noise = given_noise(a.noise);
   const ImageShape& own = config.model.image;
-  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, pipeline->image_beside(),
+  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, model.image_beside(),
             config.model.conditioner->masks());
-  const bool record = !a.frames.empty() || !a.strip.empty() || !a.trajectory.empty();
-  if (record && config.sample.sampler->own_steps())
-    throw ConfigError(
-        "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
-  Recorder recorder{*config.model.noise, {}, {}, {}, {}, {}};
-  if (record) request.ended = [&](const Tensor& x) { recorder.end.push_back(x.to(at::kFloat).cpu()); };
-  std::optional<Progress> progress;
+  return request;
+}
+
+/// Runs it; what `pictures` and `record` are told of is theirs to write.
+Tensor run(SampleRequest& request, const Config& config, const Pipeline& model, Pictures& pictures, Record* record) {
+  const int64_t count = int64_t(request.images.size()), steps = config.sample.steps;
+  if (record) request.ended = [&](const Tensor& x) { record->end(x); };
+  if (!pictures.one_file()) request.made = [&](int64_t first, const Tensor& images) { pictures.add(first, images); };
+  Progress progress("sample", count * steps, "image steps");
   request.observer = [&](int64_t first, const Step& step) {
-    if (record) recorder.add(first, step);
-    const int64_t count = int64_t(request.images.size()), steps = config.sample.steps;
-    if (!progress) progress.emplace("sample", count * steps, "image steps");
-    progress->update(image_steps(first, std::min(request.batch, count - first), steps, step), double(step.x.size(0)));
+    if (record) record->add(first, step);
+    progress.update(image_steps(first, std::min(request.batch, count - first), steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
   catch_interrupt();
-  const Tensor images = pipeline->sample(request, config.sample);
-  if (progress) progress->finish();
-  write_images(a, config, images, request.images, names);
-  if (record) write_record(a, recorder, images, *pipeline);
+  return model.sample(request, config.sample);
+}
+
+int sample(Program& program, const Asked& asked) {
+  check_record(asked.record);
+  is_file("-o", asked.out, {".png"});
+  const SampleSource source(asked.source, asked.settings.import);
+  const Config config = source.configuration(program, asked.settings);
+  Asked a = asked;
+  a.record.columns = a.columns, a.record.tile = config.sample.tile;
+  check_settings(a, config);
+  const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
+  const ModelFiles others = source.others(program, *pipeline);
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  const std::vector<std::string> names = pipeline->classes(config.sample, others);
+  SampleRequest request = request_of(a, config, *pipeline, names);
+  request.models = &others;
+  warn_of_negatives(request, config);
+  Pictures pictures(a, config, request.images, names);
+  Record record(a.record, *pipeline);
+  Tensor images;
+  try {
+    images = run(request, config, *pipeline, pictures, a.record.any() ? &record : nullptr);
+  } catch (...) {
+    pictures.report(stderr, false);
+    throw;
+  }
+  if (pictures.one_file())
+    pictures.write(images);
+  else
+    pictures.report(stdout, true);
+  if (a.record.any()) record.write(images);
   return 0;
 }
 
@@ -290,15 +295,16 @@ void add_sample(CLI::App& app, Program& program, int& code) {
   command->add_option("--strength", a->strength, "share of the steps that is run on the image: 0.6, or 1 with a mask")
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--mask", a->mask, "what of the image is to be made anew: white; black is kept")->type_name("FILE");
-  command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
+  add_seed(*command, a->seed);
   command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_option("--grid", a->columns, "columns of the picture")->check(CLI::Range(int64_t(1), int64_t(1000)));
-  command->add_option("--frames", a->frames, "every step: FILE.png = one animated picture (APNG), else a directory");
-  command->add_option("--strip", a->strip, "a picture of the way from noise to image")->type_name("FILE.png");
-  command->add_option("--noise", a->noise, "initial noise N(0, 1) [count, C, H, W] from a safetensors file")->type_name("FILE");
-  command->add_option("--trajectory", a->trajectory, "every step's x (network's frame), x0, sigma, t and the image as safetensors")
+  command->add_option("--frames", a->record.frames, "every step: FILE.png = one animated picture (APNG), else a directory");
+  command->add_option("--strip", a->record.strip, "a picture of the way from noise to image")->type_name("FILE.png");
+  command->add_option("--noise", a->noise, "initial noise N(0, 1) [count, C, H, W] from a safetensors file, by name where it holds several")
+      ->type_name("FILE[:NAME]");
+  command->add_option("--trajectory", a->record.trajectory, "every step's x (network's frame), x0, sigma, t and the image as safetensors")
       ->type_name("FILE");
   a->settings.add_to(*command);
   command->callback([&program, &code, a] {

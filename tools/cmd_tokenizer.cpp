@@ -145,7 +145,7 @@ void add_tokenizer(CLI::App& app, Program& program, int&) {
   make->add_option("--column", a->column, "of a table; 'caption', or 'text', where not given")->type_name("NAME");
   make->add_option("--type", a->type, "unigram, or bpe, which gives whole words where there are few")
       ->capture_default_str()
-      ->check(CLI::IsMember({"unigram", "bpe"}));
+      ->check(one_of({"unigram", "bpe"}));
   make->add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
   make->add_option("-o,--out", a->out, "the model")->capture_default_str()->type_name("FILE");
   make->add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")

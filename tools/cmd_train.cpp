@@ -6,6 +6,7 @@
 #include "config/yaml.h"
 #include "diffusion/model_files.h"
 #include "program.h"
+#include "train/resuming.h"
 #include "train/trainer.h"
 
 namespace brume::tools {
@@ -38,6 +39,22 @@ std::vector<std::string> take_plugins(Value& root) {
   return libraries;
 }
 
+/// Refuses to take the weights of a training for another model's, and says what else is not as it was.
+void compare_with(Program& program, const fs::path& file, const Value& resolved, const Value& given) {
+  Value root = training_configuration(file), stored;
+  const std::vector<std::string> libraries = take_plugins(root);
+  read_stored_configuration(program.registry, root, file.string(), libraries, &stored);
+  if (const std::string changes = changes_since(stored, resolved, given); !changes.empty())
+    fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), changes);
+}
+
+/// Whether a training has no step left; says so.
+bool finished(const fs::path& file, int64_t steps) {
+  const int64_t step = training_step(file);
+  if (step >= steps) fmt::print(stderr, "{}: at step {} of {}: nothing to do\n", file.string(), step, steps);
+  return step >= steps;
+}
+
 int train(Program& program, const Asked& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
@@ -47,12 +64,12 @@ int train(Program& program, const Asked& a, bool resume) {
   const Config config = read_stored_configuration(program.registry, root, file.string(), libraries, &resolved);
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
   const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
-  if (a.overwrite && !resume)
-    for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  if (resume) compare_with(program, file, resolved, root);
+  if (resume && finished(file, config.train->steps)) return 0;
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
 
   const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
-  Trainer trainer(config, std::move(resolved), directory, file, models);
+  Trainer trainer(config, std::move(resolved), directory, file, models, a.overwrite && !resume);
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
   fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,

@@ -93,6 +93,10 @@ int evaluate_metric(Program& program, const MetricAsked& a) {
   const SampleSource source(a.source, a.settings.import);
   Config config;
   const auto runs = source.runs(program, a.settings, a.cfg, config);
+  const Controls controls = config.model.controls();
+  if (controls.classes > 0 && !controls.captions)
+    throw ConfigError(fmt::format("--metric {}: judges images against captions, and {} is asked for classes; --classifier judges those",
+                                  a.metric, a.source));
   std::vector<Row> rows;
   std::vector<Annotation> asked;
   if (a.data.empty()) {
@@ -106,7 +110,7 @@ int evaluate_metric(Program& program, const MetricAsked& a) {
   const ModelFiles others = source.others(program, *model);
   if (model->classes(config.sample, others).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
-  if (!config.model.controls().captions) fmt::print("note: this model is not asked in words\n");
+  if (!controls.captions) fmt::print("note: this model is not asked in words\n");
   for (const auto& [name, options] : runs) {
     SampleRequest request;
     request.seed = a.seed;

@@ -57,6 +57,8 @@ int run(int argc, char** argv) {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
     app.parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {
+    const bool mistake = e.get_exit_code() != 0;  // else it is --help or --version
+    if (const std::string unknown = mistake ? unknown_words(app) : ""; !unknown.empty()) throw ConfigError(unknown);
     const int shown = app.exit(e);
     return shown == 0 ? 0 : 2;
   }

@@ -102,10 +102,10 @@ std::string quoted_list(const std::vector<std::string>& files) {
 void set_guidances(Value& root, const SampleSettings& s) {
   if (!s.cfg.empty()) guidance_or_new(root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
-    if (!std::filesystem::is_regular_file(s.classifier))
-      throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
+    const std::string file = model_file(s.classifier);
+    if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
     guidance_or_new(root, "classifier")
-        .set("model", option_value(std::filesystem::absolute(s.classifier).string(), "--classifier " + s.classifier, true));
+        .set("model", option_value(std::filesystem::absolute(file).string(), "--classifier " + s.classifier, true));
   }
   if (!s.classifier_scale.empty()) {
     Value* have = guidance(root, "classifier");
@@ -147,8 +147,18 @@ io::ImportOptions import_options(const std::string& option, const std::vector<st
   return options;
 }
 
-SampleSource::SampleSource(std::string path, const std::vector<std::string>& import)
-    : path_(std::move(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
+std::string model_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path folder(path);
+  if (!fs::is_directory(folder) || fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) return path;
+  if (fs::is_regular_file(folder / "model.safetensors")) return (folder / "model.safetensors").string();
+  if (fs::is_regular_file(folder / "config.yaml"))
+    throw ConfigError(fmt::format("{}: is the directory of a training that has written no model.safetensors yet", path));
+  return path;
+}
+
+SampleSource::SampleSource(const std::string& path, const std::vector<std::string>& import)
+    : path_(model_file(path)), yaml_(path_.ends_with(".yaml") || path_.ends_with(".yml")) {
   if (yaml_) {
     if (!import.empty())
       throw ConfigError(fmt::format("--import {}: {} is a configuration, no model of another program", import[0], path_));
@@ -217,6 +227,19 @@ std::unique_ptr<Pipeline> SampleSource::load(const Program& program, const Confi
 
 ModelFiles SampleSource::others(const Program& program, const Pipeline& model) const {
   return {program.registry, model.compute(), std::filesystem::path(path_).parent_path()};
+}
+
+bool steers_from_null(const Config& config) {
+  Controls controls = config.model.controls();
+  controls.has_null = false;  // what cannot do without it uses it
+  return std::any_of(config.sample.guidance.begin(), config.sample.guidance.end(), [&](const auto& guidance) {
+    try {
+      guidance->check(controls);
+      return false;
+    } catch (const ConfigError&) {
+      return true;
+    }
+  });
 }
 
 int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step) {

@@ -30,12 +30,15 @@ struct SampleSettings {
 /// KEY=VALUE, each of them; `option` names it in messages.
 io::ImportOptions import_options(const std::string& option, const std::vector<std::string>& assignments);
 
+/// The model.safetensors of a training where `path` is its directory; else `path`. Throws ConfigError where a training has written none.
+std::string model_file(const std::string& path);
+
 class SampleSource {
  public:
-  /// `path`: model.safetensors, a YAML file, or a model of another program (io/import/import.h). Throws ConfigError where it is none of
-  /// them, and where it is a classifier.
-  /// `import`: KEY=VALUE, what a model of another program does not say of itself.
-  explicit SampleSource(std::string path, const std::vector<std::string>& import = {});
+  /// `path`: model.safetensors, the directory of a training, a YAML file, or a model of another program (io/import/import.h). Throws
+  /// ConfigError where it is none of them, and where it is a classifier. `import`: KEY=VALUE, what a model of another program does not say
+  /// of itself.
+  explicit SampleSource(const std::string& path, const std::vector<std::string>& import = {});
   /// The configuration with these settings laid over it; an override that contradicts a checkpoint's model is refused.
   Config configuration(Program& program, const SampleSettings& settings) const;
   /// The same once for each of these scales of cfg, named after them; one run as configured where there are none. `config`, of the last.
@@ -52,6 +55,9 @@ class SampleSource {
   Value root_;
   StoredModel stored_;  ///< of a checkpoint
 };
+
+/// Whether a guidance of this run uses the unconditional estimate, in whose place a negative prompt stands.
+bool steers_from_null(const Config& config);
 
 /// How far a run has come, in image steps (images times `steps`), `step` being one of the batch of `batch` images from `first` on.
 /// Samplers with steps of their own move by the share of them that is known.

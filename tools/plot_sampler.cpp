@@ -289,7 +289,7 @@ void add_plot_sampler(CLI::App& plot, Program& program, int& code) {
   command->add_option("--steps", a->steps, "steps of the paths")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));
   command->add_option("--noise", a->noise, "the noise schedule")->capture_default_str()->type_name("NAME");
   command->add_option("--spacing", a->spacing, "where the steps are")->capture_default_str()->type_name("NAME");
-  command->add_option("--seed", a->seed, "of the noise")->capture_default_str();
+  add_seed(*command, a->seed);
   command->add_option("--paths", a->paths, "the paths as a table (--csv has the errors)")->type_name("FILE.csv");
   a->files.add_to(*command);
   command->callback([&program, &code, a] { code = plot_samplers(program, *a); });

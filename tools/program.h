@@ -2,6 +2,7 @@
 // What the commands of the program share.
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,14 @@ void add_schema(CLI::App& app, Program& program, int& code);
 void add_plot(CLI::App& app, Program& program, int& code);
 void add_tokenizer(CLI::App& app, Program& program, int& code);
 void add_export(CLI::App& app, Program& program, int& code);
+
+/// Lets an option be one of these words, and names the nearest to any other.
+CLI::Validator one_of(const std::vector<std::string>& words);
+/// What a line says that no command or option is, with the nearest that is; "" where it says no such thing. After app.parse() threw.
+std::string unknown_words(const CLI::App& app);
+
+/// --seed, which is counted from 0.
+void add_seed(CLI::App& command, uint64_t& seed);
 
 /// --set, --precision, --device and --threads, which most commands take.
 struct Overrides {

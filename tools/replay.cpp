@@ -1,18 +1,28 @@
 #include "replay.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "config/errors.h"
+#include "config/yaml.h"
 #include "io/image.h"
 
 namespace brume::tools {
 namespace {
 
 constexpr const char* key = "brume.arguments";
+
+/// All that an image can tell of.
+constexpr std::array<std::string_view, 30> told{
+    "--seed",  "--steps",          "--prompt",       "--prompts",    "--negative",  "--classes",  "--images-per-prompt",
+    "--first", "--count",          "--height",       "--width",      "--sampler",   "--spacing",  "--noise-order",
+    "--tile",  "--lora",           "--import",       "--embedding",  "--clip-skip", "--cfg",      "--classifier-scale",
+    "--image", "--prompt-weights", "--long-prompts", "--classifier", "--mask",      "--strength", "--noise",
+    "--set",   "--precision"};
 
 /// As a shell takes it.
 std::string quoted(const std::string& argument) {
@@ -40,14 +50,41 @@ std::vector<std::string> arguments_in(const std::string& file) {
   return arguments;
 }
 
+/// Images come from anywhere: what loads code, or says where to write, is the user's to give.
+void refuse_untold(const std::string& file, const std::vector<std::string>& arguments) {
+  if (arguments[0].empty() || arguments[0].starts_with("-"))
+    throw ConfigError(fmt::format("--from: {}: names '{}' where its model should be", file, arguments[0]));
+  for (size_t i = 1; i + 1 < arguments.size(); i += 2)
+    if (!may_be_told(arguments[i], arguments[i + 1]))
+      throw ConfigError(fmt::format("--from: {}: tells of {} '{}', which no image may; the options that may be told are {}", file,
+                                    arguments[i], arguments[i + 1], fmt::join(told, ", ")));
+}
+
+/// A configuration that loads code does so only where the user names it.
+void refuse_plugins(const std::string& file, const std::string& source) {
+  const bool yaml = source.ends_with(".yaml") || source.ends_with(".yml");
+  if (yaml && std::filesystem::is_regular_file(source) && load_yaml(source).find("plugins"))
+    throw ConfigError(
+        fmt::format("--from: {0}: was made from {1}, which loads plugins; name it, to say that it may: --from {0} {1}", file, source));
+}
+
+/// The long name of the option that an argument gives, "--count" of "-n4".
 std::string option_of(const std::string& argument) {
   if (argument.starts_with("-n")) return "--count";
+  if (argument.starts_with("-o")) return "--out";
   return argument.substr(0, argument.find('='));
 }
 
 }  // namespace
 
+bool may_be_told(const std::string& option, const std::string& value) {
+  if (std::find(told.begin(), told.end(), option) == told.end()) return false;
+  return option != "--set" || value.substr(0, value.find_first_of(".=")) != "plugins";
+}
+
 std::map<std::string, std::string> origin_text(const std::vector<std::string>& arguments) {
+  for (size_t i = 1; i + 1 < arguments.size(); i += 2)
+    if (!may_be_told(arguments[i], arguments[i + 1])) throw std::logic_error("an image cannot tell of " + arguments[i]);
   std::string command;
   for (const std::string& a : arguments) command += (command.empty() ? "" : " ") + quoted(a);
   return {{"brume", command}, {key, nlohmann::json(arguments).dump()}};
@@ -64,7 +101,11 @@ std::vector<std::string> replayed(std::vector<std::string> arguments) {
   else if (after != arguments.end())
     file = *after++;
   std::vector<std::string> stored = arguments_in(file);
-  if (after != arguments.end() && !after->starts_with("-")) stored[0] = *after++;  // another checkpoint
+  refuse_untold(file, stored);
+  if (after != arguments.end() && !after->starts_with("-"))
+    stored[0] = *after++;  // another checkpoint
+  else
+    refuse_plugins(file, stored[0]);
   std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
   const auto given = [&](const std::string& option) {
     return std::any_of(arguments.begin(), arguments.end(),

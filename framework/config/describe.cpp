@@ -1,11 +1,13 @@
-// A plugin's parameters as a table, from the same declaration that reads them.
+// The parameters of a plugin, and the keys of a section, as a table, from the same declaration that reads them.
+#include "config/describe.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
+#include "config/suggest.h"
 
 namespace brume {
 namespace {
@@ -25,6 +27,7 @@ class Describer final : public Fields {
  public:
   std::vector<Row> rows;
   std::vector<std::string> rules;
+  std::vector<Section> sections;
 
   void field(std::string_view n, bool& v, std::string_view d) override { add(n, "bool", v ? "true" : "false", "", d); }
   void field(std::string_view n, int64_t& v, std::string_view d, Range r) override { add(n, "int", fmt::to_string(v), interval(r), d); }
@@ -60,6 +63,7 @@ class Describer final : public Fields {
   }
   bool open(std::string_view n, std::string_view d, bool required) override {
     add(n, "section", required ? "" : "absent", "", d);
+    sections.push_back({path(n), std::string(d)});
     prefix_.push_back(std::string(n));
     return true;
   }
@@ -89,34 +93,36 @@ std::string indented(const std::string& text) {
   return result + '\n';
 }
 
-}  // namespace
+/// What stands below a section, by names that count from there.
+Describer within_section(const Entry::Declare& root, const std::string& section) {
+  Describer all, some;
+  root(all);
+  const std::string prefix = section + ".";
+  for (Row& row : all.rows)
+    if (row.name.starts_with(prefix)) row.name.erase(0, prefix.size()), some.rows.push_back(std::move(row));
+  for (const std::string& rule : all.rules)
+    if (rule.starts_with(prefix)) some.rules.push_back(rule.substr(prefix.size()));
+  return some;
+}
 
-std::string describe(const Registry& registry, std::string_view kind, std::string_view name) {
-  const Entry& entry = registry.entry(kind, name);
-  Describer d;
-  entry.declare(d);
-  d.rows.insert(d.rows.begin(), {"name", "type", "default", "allowed", "meaning"});
+std::string table(const Describer& d) {
+  std::vector<Row> rows = d.rows;
+  rows.insert(rows.begin(), {"name", "type", "default", "allowed", "meaning"});
   size_t w[4] = {0, 0, 0, 0};
-  for (const Row& r : d.rows) {
+  for (const Row& r : rows) {
     w[0] = std::max(w[0], r.name.size()), w[1] = std::max(w[1], r.type.size());
     w[2] = std::max(w[2], r.fallback.size()), w[3] = std::max(w[3], r.allowed.size());
   }
-  std::string text = fmt::format("{} {} ({})\n  {}\n\n{}", kind, name, entry.origin, entry.doc, indented(entry.notes));
-  if (d.rows.size() == 1) return text + "  no parameters\n";
-  for (const Row& r : d.rows)
+  if (rows.size() == 1) return "  no parameters\n";
+  std::string text;
+  for (const Row& r : rows)
     text += fmt::format("  {:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", r.name, w[0], r.type, w[1], r.fallback, w[2], r.allowed, w[3], r.doc);
   for (const std::string& rule : d.rules) text += fmt::format("  rule: {}\n", rule);
   return text;
 }
 
-std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name) {
-  const Entry& entry = registry.entry(kind, name);
-  Describer d;
-  entry.declare(d);
-  std::string text = fmt::format("### {}\n\n{}\n\n", name, entry.doc);
-  if (!entry.notes.empty()) text += fmt::format("```text\n{}```\n\n", entry.notes);
-  if (d.rows.empty()) return text + "No parameters.\n\n";
-  text += "| parameter | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
+std::string markdown_table(const Describer& d, const char* what) {
+  std::string text = fmt::format("| {} | type | default | allowed | meaning |\n|---|---|---|---|---|\n", what);
   const auto cell = [](std::string s) {
     for (size_t i = 0; (i = s.find('|', i)) != std::string::npos; i += 2) s.insert(i, 1, '\\');
     return s;
@@ -126,6 +132,69 @@ std::string describe_markdown(const Registry& registry, std::string_view kind, s
                         cell(r.doc));
   for (const std::string& rule : d.rules) text += fmt::format("\nRule: {}\n", rule);
   return text + "\n";
+}
+
+}  // namespace
+
+std::string describe(const Registry& registry, std::string_view kind, std::string_view name) {
+  const Entry& entry = registry.entry(kind, name);
+  Describer d;
+  entry.declare(d);
+  return fmt::format("{} {} ({})\n  {}\n\n{}{}", kind, name, entry.origin, entry.doc, indented(entry.notes), table(d));
+}
+
+std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name) {
+  const Entry& entry = registry.entry(kind, name);
+  Describer d;
+  entry.declare(d);
+  std::string text = fmt::format("### {}\n\n{}\n\n", name, entry.doc);
+  if (!entry.notes.empty()) text += fmt::format("```text\n{}```\n\n", entry.notes);
+  return text + (d.rows.empty() ? "No parameters.\n\n" : markdown_table(d, "parameter"));
+}
+
+std::vector<Section> sections(const Entry::Declare& root) {
+  Describer all;
+  root(all);
+  return all.sections;
+}
+
+Section section_named(const Entry::Declare& root, const std::string& name) {
+  std::vector<Section> ending;
+  std::vector<std::string> names;
+  for (Section& section : sections(root)) {
+    if (section.path == name) return section;
+    names.push_back(section.path);
+    if (section.path.ends_with("." + name)) ending.push_back(std::move(section));
+  }
+  if (ending.size() == 1) return ending[0];
+  if (ending.empty()) throw ConfigError(fmt::format("unknown section '{}'{}", name, hint(name, names)));
+  std::vector<std::string> several;
+  several.reserve(ending.size());
+  for (const Section& section : ending) several.push_back(section.path);
+  throw ConfigError(fmt::format("'{}' is the name of several sections; which of {}?", name, fmt::join(several, ", ")));
+}
+
+std::string describe(const Entry::Declare& root, const Section& section) {
+  return fmt::format("section {}\n  {}\n\n{}", section.path, section.doc, table(within_section(root, section.path)));
+}
+
+std::string describe_markdown(const Entry::Declare& root, const Section& section) {
+  return fmt::format("### {}\n\n{}\n\n{}", section.path, section.doc, markdown_table(within_section(root, section.path), "key"));
+}
+
+std::string reference_markdown(const Registry& registry, const Entry::Declare& root) {
+  std::string text =
+      "# Reference\n\nGenerated by `brume describe --markdown`.\n\n## Sections of a configuration\n\n"
+      "A configuration has one of `model`, `classifier` and `autoencoder`, and the other sections beside it. `plugins` is a list of "
+      "libraries\n"
+      "to load. `include: FILE` (or a list), in any map, lays what stands in a file under the keys beside it.\n\n";
+  for (const Section& section : sections(root))
+    if (section.path.find('.') == std::string::npos) text += describe_markdown(root, section);
+  for (const std::string& kind : registry.kinds()) {
+    text += fmt::format("## {}\n\n", kind);
+    for (const std::string& name : registry.names(kind)) text += describe_markdown(registry, kind, name);
+  }
+  return text;
 }
 
 }  // namespace brume

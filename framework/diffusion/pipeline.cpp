@@ -365,6 +365,7 @@ Tensor Pipeline::sample(const SampleRequest& request, const SampleOptions& optio
     if (const double last = start.sigmas.back(); last > 0) x = x * options_.noise->signal(last);  // a first stage knows the network's frame
     if (request.ended) request.ended(x);
     images.push_back(decode_sampled(*autoencoder_, x, image, options.tile).to(at::kFloat).cpu());
+    if (request.made) request.made(first, images.back());
   }
   if (images.empty()) return at::empty({0, image.channels, image.height, image.width});
   return at::cat(images);

@@ -29,6 +29,8 @@ struct SampleRequest {
   std::function<bool(int64_t first, const Step&)> observer;
   /// Called with what a batch has come to, [B, C, H, W] in the network's frame, before it is decoded.
   std::function<void(const Tensor& x)> ended;
+  /// Called with the images of a batch, [B, C, H, W] in [-1, 1] on the host, as soon as they are there: `first` as above.
+  std::function<void(int64_t first, const Tensor& images)> made;
 };
 
 /// Owns the parts of a model. `const` use is safe from several threads.

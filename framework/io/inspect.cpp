@@ -117,19 +117,62 @@ std::string text_of(const Reception& reception) {
   return text;
 }
 
-std::string text_of(const Listing& listing) {
+/// The sections of a configuration that brume keeps in its files, which are YAML of many lines.
+const std::vector<std::string> sections{"brume.model", "brume.classifier", "brume.autoencoder", "brume.sample", "brume.config"};
+
+/// Each line of YAML two further to the right for each level; what a file says is not to steer a terminal.
+std::string indented(const std::string& yaml, size_t levels) {
+  std::string text;
+  for (size_t begin = 0, end; begin < yaml.size(); begin = end + 1) {
+    end = std::min(yaml.find('\n', begin), yaml.size());
+    const std::string_view line = std::string_view(yaml).substr(begin, end - begin);
+    text += std::string(2 * levels, ' ') + shortened(line, line.size() + 1) + "\n";
+  }
+  return text;
+}
+
+std::string configuration_of(const Listing& listing) {
+  std::string text;
+  for (const std::string& key : sections) {
+    const auto at = listing.metadata.find(key);
+    if (at == listing.metadata.end()) continue;
+    const bool whole = key == "brume.config";
+    if (!whole) text += fmt::format("  {}:\n", key.substr(key.find('.') + 1));
+    text += indented(at->second, whole ? 1 : 2);
+  }
+  return text.empty() ? text : "configuration:\n" + text;
+}
+
+std::string metadata_of(const Listing& listing) {
   constexpr size_t max_name = 100;
   const size_t max_text = listing.image ? 1000 : 100;
-  std::string text = fmt::format("{}: {}\n", listing.path, listing.format);
+  std::string text;
   for (const auto& [key, value] : listing.metadata)
-    text += fmt::format("  {} = {}\n", shortened(key, max_name), shortened(value, max_text));
+    if (std::find(sections.begin(), sections.end(), key) == sections.end())
+      text += fmt::format("  {} = {}\n", shortened(key, max_name), shortened(value, max_text));
+  return text;
+}
+
+std::string tensors_of(const Listing& listing) {
+  constexpr size_t max_name = 100;
   size_t width = 0;
   for (const auto& row : listing.rows) width = std::max(width, std::min(row.name.size(), max_name));
+  std::string text;
   for (const auto& row : listing.rows) {
     const auto shape = fmt::format("[{}]", fmt::join(row.shape, ", "));
     text += fmt::format("  {:<{}}  {:<8} {:<20} {:>12} bytes\n", shortened(row.name, max_name), width, row.dtype, shape, row.bytes);
   }
-  return text;
+  return text.empty() ? text : "tensors:\n" + text;
+}
+
+std::string text_of(const Listing& listing) {
+  const std::string head = fmt::format("{}: {}\n", listing.path, listing.format), metadata = metadata_of(listing);
+  if (listing.image) return head + metadata;
+  const std::string family = listing.metadata.contains("brume.config")
+                                 ? "family: a training of brume, which `brume train --resume` continues\n"
+                                 : text_of(reception_of({listing.path, listing.tensors, listing.metadata}));
+  return head + family + Totals(listing.rows).text() + "\n" + (metadata.empty() ? "" : "metadata:\n" + metadata) +
+         configuration_of(listing) + tensors_of(listing);
 }
 
 std::string text_of(const Part& part) {
@@ -171,16 +214,10 @@ std::string written(const ordered_json& json) { return json.dump(1, ' ', false, 
 }  // namespace
 
 std::string inspect(const std::string& path) {
-  std::string text;
-  if (fs::is_directory(path)) {
-    text = fmt::format("{}: directory\n", path);
-    for (const Part& part : parts_of(path)) text += text_of(part);
-    return text + text_of(reception_of({path, {}, {}}));
-  }
-  const Listing listing = list_file(path);
-  text = text_of(listing);
-  if (listing.image) return text;
-  return text + Totals(listing.rows).text() + "\n" + text_of(reception_of({path, listing.tensors, listing.metadata}));
+  if (!fs::is_directory(path)) return text_of(list_file(path));
+  std::string parts;
+  for (const Part& part : parts_of(path)) parts += text_of(part);
+  return fmt::format("{}: directory\n", path) + text_of(reception_of({path, {}, {}})) + "parts:\n" + parts;
 }
 
 std::string inspect_json(const std::string& path) {

@@ -23,10 +23,11 @@ Progress::Progress(std::string what, int64_t total, std::string unit, int64_t st
 Progress::~Progress() { finish(); }
 
 void Progress::update(int64_t done, double units, const std::string& note) {
+  constexpr double measurable = 0.01;  // seconds, less than which say nothing of a rate
   const auto now = Clock::now();
   const double seconds = std::chrono::duration<double>(now - begin_).count();
   units_ += units;
-  rate_ = seconds > 0 ? units_ / seconds : 0;
+  rate_ = seconds >= measurable ? units_ / seconds : 0;
   const double pause = terminal_ ? 0.1 : 15;
   const bool last = done >= total_;
   if (!last && std::chrono::duration<double>(now - shown_).count() < pause) return;
@@ -39,7 +40,8 @@ void Progress::update(int64_t done, double units, const std::string& note) {
     line += fmt::format(" [{}{}]", std::string(size_t(full), '#'), std::string(size_t(width - full), '.'));
   }
   if (!note.empty()) line += "  " + note;
-  line += fmt::format("  {:.3g} {}/s  {}", rate_, unit_, last ? "in " + duration(seconds) : "ETA " + duration(left));
+  if (rate_ > 0) line += fmt::format("  {} {}/s", rate_ < 999.5 ? fmt::format("{:.3g}", rate_) : fmt::format("{:.0f}", rate_), unit_);
+  if (last || rate_ > 0) line += last ? "  in " + duration(seconds) : "  ETA " + duration(left);
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   std::fflush(stderr);
   open_ = terminal_;

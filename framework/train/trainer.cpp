@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,6 @@
 #include "config/yaml.h"
 #include "io/atomic_file.h"
 #include "io/model_file.h"
-#include "io/safetensors.h"
 #include "io/safetensors.h"
 #include "nn/memory.h"
 #include "train/progress.h"
@@ -35,14 +35,27 @@ std::vector<Weight> trainable(const Learner& learner) {
   return some;
 }
 
-/// `inner`: a folder in it that is needed, or nothing.
-void prepare_directory(const fs::path& directory, const fs::path& inner, bool resuming) {
-  if (!resuming && fs::exists(directory / "training.safetensors"))
+void refuse_held(const fs::path& directory) {
+  if (fs::exists(directory / "training.safetensors"))
     throw ConfigError(
         fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out", directory.string()));
+}
+
+/// `inner`: a folder in it that is needed, or nothing.
+void prepare_directory(const fs::path& directory, const fs::path& inner) {
   std::error_code error;
   fs::create_directories(inner.empty() ? directory : directory / inner, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
+}
+
+/// Removes what an earlier training left, and nothing else.
+void remove_training(const fs::path& directory) {
+  for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  if (!fs::is_directory(directory / "samples")) return;
+  std::vector<fs::path> pictures;
+  for (const auto& entry : fs::directory_iterator(directory / "samples"))
+    if (entry.path().filename().string().starts_with("step_") && entry.path().extension() == ".png") pictures.push_back(entry.path());
+  for (const fs::path& picture : pictures) fs::remove(picture);
 }
 
 /// What sample grids are made after, where a model needs more than noise for them.
@@ -70,31 +83,58 @@ void trim_metrics(const fs::path& file, int64_t step) {
   io::write_file(file.string(), kept);
 }
 
+using Metadata = std::map<std::string, std::string>;
+
+/// Of a training file. Throws ConfigError where it is none.
+Metadata training_metadata(const fs::path& file) {
+  Metadata metadata;
+  io::load_tensors(file.string(), &metadata);
+  if (!metadata.contains("brume.config"))
+    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
+  return metadata;
+}
+
+/// A count in the metadata of a training file.
+int64_t count_in(const Metadata& metadata, const std::string& key, const fs::path& file) {
+  const auto it = metadata.find(key);
+  if (it == metadata.end()) throw ConfigError(fmt::format("{}: is damaged: its metadata has no '{}'", file.string(), key));
+  const std::string& text = it->second;
+  int64_t count = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size() || count < 0)
+    throw ConfigError(fmt::format("{}: is damaged: its metadata '{}' is '{}', expected a count from 0 on", file.string(), key, text));
+  return count;
+}
+
 }  // namespace
 
-Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models)
+Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
+                 bool overwrite)
     : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
+  const bool fresh = resume_from.empty();
+  if (fresh && !overwrite) refuse_held(directory_);
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  const Files stored = resume_from.empty() ? Files() : files_in(io::load_tensors(resume_from.string()));
+  const Files stored = fresh ? Files() : files_in(io::load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
-                          {mix_seed(seed, Stream::weights), models, resume_from.empty() ? nullptr : &stored, examples(config_, *data_)});
-  prepare_directory(directory_, config_.classifier ? "" : "samples", !resume_from.empty());
+                          {mix_seed(seed, Stream::weights), models, fresh ? nullptr : &stored, examples(config_, *data_)});
   ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
   const std::vector<Weight> learned = trainable(*learner_);
   optimizer_ = t.optimizer.make({learned, t.steps});
   for (const Weight& w : learned) Tensor(w.tensor).set_requires_grad(true);
-  if (!resume_from.empty()) restore(resume_from);
+  if (!fresh) restore(resume_from);
   loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
+  if (fresh && overwrite) remove_training(directory_);
+  prepare_directory(directory_, config_.classifier ? "" : "samples");
   io::write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   trim_metrics(directory_ / "metrics.jsonl", step_);
 }
 
 Trainer::~Trainer() = default;
 
-double Trainer::train_step(Metrics& sums) {
+std::optional<double> Trainer::train_step(Window& window) {
   const Batch batch = loader_->next();
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
@@ -114,12 +154,18 @@ double Trainer::train_step(Metrics& sums) {
   }
   ++step_;
   const double loss = l.loss.item<double>();
+  if (!std::isfinite(loss) || !std::isfinite(norm_)) {
+    ++window.skipped;
+    return {};
+  }
+  Metrics& sums = window.sums;
   if (sums.empty()) sums.emplace_back("loss", 0);
   sums[0].second += loss;
   for (size_t i = 0; i < l.metrics.size(); ++i) {
     if (sums.size() == i + 1) sums.emplace_back(l.metrics[i].first, 0);
     sums[i + 1].second += l.metrics[i].second;
   }
+  ++window.steps;
   return loss;
 }
 
@@ -127,23 +173,24 @@ bool Trainer::run(const std::function<bool()>& stop) {
   const nn::KeepMemory keep;
   const TrainOptions& t = *config_.train;
   Progress progress("train", t.steps, "images", step_);
-  Metrics sums;
-  double shown = 0;
-  int64_t summed = 0;
+  Window window;
+  std::optional<double> shown;
+  int64_t skipped = 0;
   while (step_ < t.steps) {
     if (stop && stop()) {
       progress.finish();
       save();
       return false;
     }
-    const double loss = train_step(sums);
-    ++summed;
-    shown = shown == 0 ? loss : 0.98 * shown + 0.02 * loss;
-    progress.update(step_, double(t.batch), fmt::format("loss {:.4f}", shown));
+    const std::optional<double> loss = train_step(window);
+    skipped += !loss;
+    if (loss) shown = shown ? 0.98 * *shown + 0.02 * *loss : *loss;
+    progress.update(step_, double(t.batch),
+                    (shown ? fmt::format("loss {:.4f}", *shown) : "") + (skipped ? fmt::format("  {} not finite", skipped) : ""));
     const bool last = step_ == t.steps;
     if (step_ % t.log_every == 0 || last) {
-      log(sums, summed, progress.rate());
-      sums.clear(), summed = 0;
+      log(window, progress.rate());
+      window = {};
     }
     if (step_ % t.checkpoint_every == 0 || last) {
       save();
@@ -162,9 +209,10 @@ void Trainer::append_metrics(const Metrics& metrics) {
   if (!out.flush()) throw ConfigError(fmt::format("{}: cannot be written", (directory_ / "metrics.jsonl").string()));
 }
 
-void Trainer::log(const Metrics& sums, int64_t steps, double rate) {
+void Trainer::log(const Window& window, double rate) {
   Metrics line;
-  for (const auto& [name, sum] : sums) line.emplace_back(name, sum / double(steps));
+  for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
+  if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
   line.insert(line.end(), {{"grad_norm", norm_},
                            {"lr", optimizer_->learning_rate(step_ - 1)},
                            {"ema_decay", ema_->decay(step_ - 1)},
@@ -214,22 +262,18 @@ void Trainer::save() {
 }
 
 void Trainer::restore(const fs::path& file) {
+  step_ = training_step(file);
   load_weights(file.string(), training_state());
-  std::map<std::string, std::string> metadata;
-  io::load_tensors(file.string(), &metadata);
-  step_ = std::stoll(metadata.at("brume.step"));
 }
 
 Value training_configuration(const fs::path& file) {
-  std::map<std::string, std::string> metadata;
-  io::load_tensors(file.string(), &metadata);
-  const auto it = metadata.find("brume.config");
-  if (it == metadata.end())
-    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
-  if (std::stoll(metadata["brume.format"]) > model_format)
+  Metadata metadata = training_metadata(file);
+  if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
-                                  metadata["brume.version"], metadata["brume.format"], BRUME_VERSION, model_format));
-  return parse_yaml(it->second, file.string());
+                                  metadata["brume.version"], format, BRUME_VERSION, model_format));
+  return parse_yaml(metadata["brume.config"], file.string());
 }
+
+int64_t training_step(const fs::path& file) { return count_in(training_metadata(file), "brume.step", file); }
 
 }  // namespace brume

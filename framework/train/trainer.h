@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "train/ema.h"
@@ -19,11 +20,12 @@ class Progress;
 ///   training.safetensors  everything that resuming needs, and the configuration
 class Trainer {
  public:
-  /// `resolved` is the configuration as read_configuration gave it. The directory must be empty or absent, unless
-  /// `resume_from` names a training file, whose state is taken over bit for bit.
+  /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
+  /// `resume_from` names a training file, whose state is taken over bit for bit; or `overwrite` says that what it holds goes, which it does
+  /// once everything that the new training needs is there.
   /// `models`: where teachers, and the guidances of the sample grids, find their own; lives as long as the trainer.
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
-          const ModelSource& models = no_models());
+          const ModelSource& models = no_models(), bool overwrite = false);
   ~Trainer();
 
   /// Trains to the last step; `stop` is asked after every step. Returns false where it was stopped: then a checkpoint is
@@ -39,9 +41,15 @@ class Trainer {
   void save();
 
  private:
-  /// One update; `sums` gathers the loss and the learner's metrics.
-  double train_step(Metrics& sums);
-  void log(const Metrics& sums, int64_t steps, double rate);
+  /// What is gathered between two lines of metrics.jsonl.
+  struct Window {
+    Metrics sums;         ///< the loss, and the learner's metrics
+    int64_t steps = 0;    ///< that they are of
+    int64_t skipped = 0;  ///< steps whose loss or gradient was not finite, which count in no figure
+  };
+  /// One update; returns its loss, or nothing of a step that was skipped.
+  std::optional<double> train_step(Window& window);
+  void log(const Window& window, double rate);
   void test(Progress& progress, const std::function<bool()>& stop);
   void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
@@ -61,7 +69,10 @@ class Trainer {
   double norm_ = 0;
 };
 
-/// The configuration stored in a training file, for `--resume`.
+/// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or
+/// damaged.
 Value training_configuration(const std::filesystem::path& training_file);
+/// The number of updates it was written after; throws as above.
+int64_t training_step(const std::filesystem::path& training_file);
 
 }  // namespace brume

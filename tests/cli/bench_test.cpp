@@ -18,6 +18,8 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
   ASSERT_EQ(r.code, 0) << r.err;
   for (const char* word : {"network, batch 4", "training, batch 4", "group_norm", "attention", "conv2d 1x1"})
     EXPECT_NE(r.out.find(word), std::string::npos) << word << " in\n" << r.out;
+  EXPECT_EQ(r.err.find('\033'), std::string::npos) << "no escape codes where there is no terminal: " << r.err;
+  EXPECT_NE(r.err.find("round 1 of 1: network, batch 4\n"), std::string::npos) << r.err;
   const auto parts = nlohmann::json::parse(std::ifstream(json));
   ASSERT_EQ(parts.size(), 2u);
   EXPECT_GT(parts[0]["seconds"], 0);
@@ -30,6 +32,10 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
 TEST(Bench, SaysWhatItCannot) {
   EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
             "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, sd15, small; did you mean 'sd15'?\n");
+  const TempFolder dir;
+  dir.file("file", "x");
+  EXPECT_EQ(run_brume({"bench", "--arch", "small", "--json", "file/x.json"}, {dir.path()}).err,
+            "error: --json file/x.json: file is no directory\n");
   EXPECT_EQ(run_brume({"bench"}).err, "error: bench needs a configuration, or --arch NAME\n");
   const Finished isa = run_brume({"bench", "--arch", "small"}, {{}, {{"BRUME_ISA", "amx2"}}});
   EXPECT_EQ(isa.err,

@@ -110,6 +110,19 @@ TEST_F(Generation, AnImageOfMoreThanEightBits) {
             "error: --image: thin.safetensors must hold one tensor [B, 3, H, W] of values in [0, 1]\n");
 }
 
+TEST_F(Generation, ANegativePromptOfNoEffectIsTold) {
+  const std::string warning = "warning: --negative: is of no effect, as no guidance steers away from it; --cfg 5 does\n";
+  const auto err = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--prompt", "a star", "--negative", "a ring", "-o", "negative.png"});
+    const Finished done = sample(std::move(more));
+    EXPECT_EQ(done.code, 0) << done.err;
+    return done.err;
+  };
+  EXPECT_EQ(err({}).find(warning), std::string::npos);
+  EXPECT_NE(err({"--cfg", "1"}).find(warning), std::string::npos);
+  EXPECT_NE(err({"--set", "sample.guidance=[clip]"}).find(warning), std::string::npos);
+}
+
 TEST_F(Generation, Mistakes) {
   EXPECT_EQ(said({"--prompt", "a", "--lora", "other.safetensors"}),
             "error: other.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"

@@ -99,6 +99,7 @@ TEST_F(Guided, ByAClassifier) {
   EXPECT_EQ(plain, weak);
   EXPECT_NE(plain, strong);
   EXPECT_NE(sampled({"--classifier", "judge/model.safetensors"}), plain);
+  EXPECT_EQ(sampled({"--classifier", "judge", "--classifier-scale", "50"}), strong) << "the directory of its training";
   EXPECT_EQ(sampled({"--classifier", "judge/model.safetensors", "--classifier-scale", "50", "--set", "sample.guidance=[clip]"}), strong);
   EXPECT_EQ(sampled({"--set", "sample.guidance=[{type: classifier, model: judge/model.safetensors, scale: 50}, clip]"}), strong);
   EXPECT_NE(sampled({"--sampler", "ddpm", "--set", "sample.guidance=[{type: classifier, model: judge/model.safetensors, form: mean}]"}),

@@ -100,6 +100,17 @@ TEST_F(LatentText, OtherSizesAndTiles) {
   ASSERT_EQ(sample({"--prompt", "a star", "--height", "32", "--width", "32", "--tile", "16", "-o", "tiled.png"}).code, 0);
 }
 
+TEST_F(LatentText, FramesAreDecodedBatchByBatch) {
+  for (const char* batch : {"1", "3"})
+    ASSERT_EQ(sample({"--prompt", "a star", "-n", "3", "--batch", batch, "--frames", std::string("frames") + batch, "--strip",
+                      std::string("strip") + batch + ".png", "-o", "framed.png"})
+                  .code,
+              0);
+  EXPECT_EQ(image("strip1.png"), image("strip3.png"));
+  EXPECT_EQ(image("frames1/step_0000.png"), image("frames3/step_0000.png"));
+  EXPECT_NE(image("frames1/step_0000.png"), image("frames1/step_0001.png"));
+}
+
 TEST_F(LatentText, Mistakes) {
   EXPECT_EQ(said({}), "error: this model is asked in words: --prompt TEXT, or --prompt '' for the empty caption\n");
   EXPECT_EQ(said({"--prompt", "a", "--prompt", "b", "--prompt", "c", "--negative", "x", "--negative", "y"}),

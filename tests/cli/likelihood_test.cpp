@@ -5,7 +5,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "io/image.h"
 #include "io/model_file.h"
+#include "io/safetensors.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -59,7 +61,35 @@ TEST_F(Measures, TheNoiseOfAnImage) {
   const io::NamedTensors noise = io::load_tensors((folder_.path() / "n.safetensors").string());
   ASSERT_EQ(noise.size(), 2u);
   EXPECT_EQ(noise[0].tensor.sizes(), (std::vector<int64_t>{1, 1, 8, 8}));
-  EXPECT_EQ(at({"sample", "model.yaml", "-n", "1", "--noise", "n.safetensors", "--steps", "100", "-o", "y.png"}).code, 0);
+  const auto sampled = [&](const std::string& given) {
+    return at({"sample", "model.yaml", "-n", "1", "--noise", given, "--steps", "100", "-o", "y.png"});
+  };
+  EXPECT_EQ(sampled("n.safetensors:noise_100_steps").code, 0);
+  const io::Image x = io::read_image((folder_.path() / "x.png").string(), 1), y = io::read_image((folder_.path() / "y.png").string(), 1);
+  for (size_t i = 0; i < x.pixels.size(); ++i) EXPECT_NEAR(x.pixels[i], y.pixels[i], 6) << i;
+  EXPECT_EQ(sampled("n.safetensors").err,
+            "error: --noise: n.safetensors holds 2 tensors; --noise n.safetensors:NAME says which: noise_10_steps, noise_100_steps\n");
+  EXPECT_EQ(sampled("n.safetensors:noise_100_step").err,
+            "error: --noise: n.safetensors has no tensor 'noise_100_step'; did you mean 'noise_100_steps'?\n");
+  io::write_safetensors((folder_.path() / "empty.safetensors").string(), {});
+  EXPECT_EQ(sampled("empty.safetensors").err, "error: --noise: empty.safetensors holds no tensor\n");
+  EXPECT_EQ(sampled("none.safetensors").err, "error: --noise: there is no file 'none.safetensors'\n");
+}
+
+TEST_F(Measures, OneImageHasNoSpread) {
+  const Finished done = at({"likelihood", "model.yaml", "--data", "{type: shapes}", "-n", "1", "--steps", "10"});
+  EXPECT_EQ(done.code, 0) << done.err;
+  EXPECT_NE(done.out.find(" bits/dim on 1 image (variational bound)"), std::string::npos) << done.out;
+  EXPECT_EQ(done.out.find("±"), std::string::npos) << done.out;
+}
+
+TEST_F(Measures, OutputsAreCheckedBeforeTheRun) {
+  ASSERT_EQ(at({"sample", "model.yaml", "-n", "1", "-o", "z.png"}).code, 0);
+  folder_.file("file", "x");
+  EXPECT_EQ(at({"invert", "model.yaml", "z.png", "-o", "file/n.safetensors"}).err, "error: -o file/n.safetensors: file is no directory\n");
+  EXPECT_EQ(at({"invert", "model.yaml", "z.png", "--json", "file/n.json"}).err, "error: --json file/n.json: file is no directory\n");
+  EXPECT_EQ(at({"likelihood", "model.yaml", "--data", "data.yaml", "--json", "file/n.json"}).err,
+            "error: --json file/n.json: file is no directory\n");
 }
 
 TEST_F(Measures, Refusals) {

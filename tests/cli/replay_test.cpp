@@ -69,6 +69,41 @@ TEST_F(Replay, OtherSizes) {
   EXPECT_EQ(image("size.png"), image("size2.png"));
 }
 
+// An image may come from anywhere: it does not load code, nor say where to write.
+TEST_F(Replay, WhatAnImageMayNotTell) {
+  const auto told = [](const std::string& arguments) {
+    io::write_png((folder_->path() / "from.png").string(), io::Image(4, 4, 3), {{"brume.arguments", arguments}});
+    return said({"sample", "--from", "from.png", "-o", "made.png"});
+  };
+  for (const char* option : {"--plugin", "--out", "-o", "--trajectory", "--frames", "--strip", "--from", "--device", "--grid"}) {
+    const std::string text = told(std::string(R"(["m/model.safetensors", ")") + option + R"(", "x"])");
+    EXPECT_TRUE(text.starts_with(std::string("error: --from: from.png: tells of ") + option + " 'x', which no image may; the options"))
+        << text;
+  }
+  for (const char* set : {"plugins=[evil.so]", "plugins.0=evil.so", "plugins"})
+    EXPECT_TRUE(told(std::string(R"(["m/model.safetensors", "--set", ")") + set + R"("])").starts_with("error: --from: from.png: tells of"))
+        << set;
+  EXPECT_EQ(told(R"(["--plugin=evil.so"])"), "error: --from: from.png: names '--plugin=evil.so' where its model should be\n");
+  folder_->file("loads.yaml", "model: {network: gaussian, parameterization: x0}\nplugins: [evil.so]\n");
+  EXPECT_EQ(
+      told(R"(["loads.yaml"])"),
+      "error: --from: from.png: was made from loads.yaml, which loads plugins; name it, to say that it may: --from from.png loads.yaml\n");
+  EXPECT_FALSE(fs::exists(folder_->path() / "made.png"));
+}
+
+TEST_F(Replay, AShortOptionReplacesTheImagesOwn) {
+  ASSERT_EQ(sample({"-n", "3", "-o", "three.png"}).code, 0);
+  ASSERT_EQ(at({"sample", "--from", "three.png", "-n2", "-o", "two"}).code, 0);
+  EXPECT_TRUE(fs::exists(folder_->path() / "two/00001.png"));
+  EXPECT_FALSE(fs::exists(folder_->path() / "two/00002.png"));
+}
+
+TEST_F(Replay, SeedsOfAllSizes) {
+  ASSERT_EQ(sample({"-n", "1", "--seed", "18446744073709551615", "-o", "seed.png"}).code, 0);
+  ASSERT_EQ(at({"sample", "--from", "seed.png", "-o", "seed2.png"}).code, 0);
+  EXPECT_EQ(image("seed.png"), image("seed2.png"));
+}
+
 TEST_F(Replay, Mistakes) {
   EXPECT_EQ(said({"sample", "--from", "no.png"}), "error: --from: there is no file 'no.png'\n");
   io::write_png((folder_->path() / "plain.png").string(), io::Image(4, 4, 3));

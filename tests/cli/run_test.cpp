@@ -116,9 +116,9 @@ TEST_F(Run, GivenNoiseIsUsed) {
 }
 
 TEST_F(Run, InterruptAndResume) {
-  const std::vector<std::string> long_run{"timeout", "--preserve-status",       "-s",    "INT",
-                                          "4",       BRUME_BINARY_DIR "/brume", "train", "tiny.yaml",
-                                          "--set",   "train.steps=1000000",     "--out", "long"};
+  const std::vector<std::string> long_run{
+      "timeout",   "--foreground", "--preserve-status",   "-s",    "INT", "4", BRUME_BINARY_DIR "/brume", "train",
+      "tiny.yaml", "--set",        "train.steps=1000000", "--out", "long"};
   const Finished stopped = run(long_run, {folder_->path()});
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_NE(stopped.err.find("continue with: brume train --resume long/training.safetensors"), std::string::npos) << stopped.err;
@@ -130,6 +130,60 @@ TEST_F(Run, InterruptAndResume) {
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   io::load_tensors(path("long/training.safetensors").string(), &metadata);
   EXPECT_EQ(std::stoll(metadata.at("brume.step")), step + 3);
+}
+
+TEST_F(Run, ResumeRefusesAnotherModel) {
+  const std::string before = read_text(path("run/training.safetensors"));
+  const auto said = [](std::vector<std::string> settings) {
+    std::vector<std::string> words{"train", "--resume", "run", "--out", "refused"};
+    for (const std::string& s : settings) words.insert(words.end(), {"--set", s});
+    const Finished done = at(words);
+    EXPECT_EQ(done.code, 2);
+    return done.err;
+  };
+  EXPECT_EQ(said({"model.noise=linear", "train.steps=25"}),
+            "error: --set model.noise=linear: a training's model cannot be changed: model.noise.type is cosine and would be linear\n");
+  EXPECT_EQ(said({"model.parameterization=eps", "model.network.channels=16"}),
+            "error: --set model.network.channels=16: a training's model cannot be changed: model.network.channels is 8 and would be 16\n"
+            "error: --set model.parameterization=eps: a training's model cannot be changed: model.parameterization.type is v and would be "
+            "eps\n");
+  EXPECT_FALSE(fs::exists(path("refused")));
+  EXPECT_EQ(read_text(path("run/training.safetensors")), before);
+}
+
+TEST_F(Run, ResumeSaysWhatElseChanged) {
+  const Finished done =
+      at({"train", "--resume", "run", "--out", "on", "--set", "train.steps=22", "--set", "train.batch=2", "--set", "model.noise=cosine"});
+  EXPECT_EQ(done.code, 0);
+  EXPECT_TRUE(done.err.starts_with("run/training.safetensors: goes on with other settings: train.batch 4 -> 2, train.steps 20 -> 22\n"))
+      << done.err;
+  const Finished decaying =
+      at({"train", "--resume", "run", "--out", "on2", "--set", "train.steps=21", "--set", "train.optimizer.decay=cosine"});
+  EXPECT_TRUE(
+      decaying.err.starts_with("run/training.safetensors: goes on with other settings: train.optimizer.decay constant -> cosine, "
+                               "train.steps 20 -> 21 (the learning rate decays towards the new number)\n"))
+      << decaying.err;
+  folder_->file("again.yaml", tiny);  // names of classes come from the data
+  const Finished same = at({"train", "again.yaml", "--resume", "run", "--out", "on3", "--set", "train.steps=21"});
+  EXPECT_EQ(same.code, 0) << same.err;
+  EXPECT_TRUE(same.err.starts_with("run/training.safetensors: goes on with other settings: train.steps 20 -> 21\n")) << same.err;
+}
+
+TEST_F(Run, NothingIsLeftOfAFinishedTraining) {
+  const Finished done = at({"train", "--resume", "run", "--out", "elsewhere_run"});
+  EXPECT_EQ(done.code, 0);
+  EXPECT_EQ(done.err, "run/training.safetensors: at step 20 of 20: nothing to do\n");
+  EXPECT_FALSE(fs::exists(path("elsewhere_run")));
+}
+
+TEST_F(Run, OverwritingNeedsDataFirst) {
+  ASSERT_EQ(at({"train", "tiny.yaml", "--out", "kept", "--set", "train.steps=1"}).code, 0);
+  const std::string before = read_text(path("kept/model.safetensors"));
+  EXPECT_EQ(at({"train", "tiny.yaml", "--out", "kept", "--overwrite", "--set", "train.data={type: idx, images: absent.gz}"}).code, 2);
+  EXPECT_EQ(read_text(path("kept/model.safetensors")), before);
+  EXPECT_EQ(at({"train", "tiny.yaml", "--out", "kept", "--overwrite", "--set", "train.steps=2"}).code, 0);
+  EXPECT_FALSE(fs::exists(path("kept/samples/step_000001.png")));
+  EXPECT_TRUE(fs::exists(path("kept/samples/step_000002.png")));
 }
 
 TEST_F(Run, NoRoomForACheckpointLeavesThePreviousOne) {

@@ -40,12 +40,13 @@ TEST_F(Inspect, AFolderWhereAConfigurationIsExpected) {
 TEST_F(Inspect, ListsThePartsOfADirectory) {
   EXPECT_EQ(relative(inspect(folder.path())),
             "DIR: directory\n"
+            "family: none that brume knows\n"
+            "parts:\n"
             "  tokenizer: CLIPTokenizer\n"
             "  unet: UNet2DModel\n"
             "    model.safetensors: safetensors, 2 tensors, 10 parameters, 32 bytes, F16 and F32\n"
             "    DIR/unet/other.bin: is no weights file brume reads: it begins with 68 65 6c 6c 6f ('hello'); readable are safetensors "
-            "files and PyTorch files (.pt, .pth, .ckpt)\n"
-            "family: none that brume knows\n");
+            "files and PyTorch files (.pt, .pth, .ckpt)\n");
   EXPECT_EQ(error_of([&] { inspect(folder.file("empty")); }, folder), "empty: is a directory without weights or configurations of models");
 }
 
@@ -64,11 +65,32 @@ TEST_F(Inspect, TellsProgramsTheSame) {
   EXPECT_EQ(directory.at("parts")[1].at("problems").size(), 1u);
 }
 
-TEST_F(Inspect, KnowsItsOwn) {
+TEST_F(Inspect, SaysWhatAFileIsBeforeItsTensors) {
   const auto path = folder.file("m.safetensors");
-  write_safetensors(path, {{"a", at::ones({2})}}, {{"brume.format", "1"}, {"brume.classifier", "{}"}});
+  write_safetensors(path, {{"a", at::ones({2})}},
+                    {{"brume.format", "1"}, {"brume.classifier", "classes: 3\nnetwork:\n  type: resnet\x1b[2J\n"}, {"k", "v"}});
+  EXPECT_EQ(relative(inspect(path)),
+            "DIR/m.safetensors: safetensors\n"
+            "family: brume classifier\n"
+            "1 tensors, 2 parameters, 8 bytes\n"
+            "metadata:\n"
+            "  brume.format = 1\n"
+            "  k = v\n"
+            "configuration:\n"
+            "  classifier:\n"
+            "    classes: 3\n"
+            "    network:\n"
+            "      type: resnet [2J\n"
+            "tensors:\n"
+            "  a  F32      [2]                             8 bytes\n");
+}
+
+TEST_F(Inspect, KnowsATraining) {
+  const auto path = folder.file("training.safetensors");
+  write_safetensors(path, {{"a", at::ones({2})}}, {{"brume.config", "train:\n  steps: 3\n"}, {"brume.step", "2"}});
   const auto text = inspect(path);
-  EXPECT_EQ(text.substr(text.find("family")), "family: brume classifier\n");
+  EXPECT_NE(text.find("family: a training of brume, which `brume train --resume` continues\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("configuration:\n  train:\n    steps: 3\n"), std::string::npos) << text;
 }
 
 }  // namespace

@@ -117,9 +117,10 @@ TEST_F(LegacyTorchFile, IsListed) {
   const auto path = folder.file("x.pt", one({{"7", 6, floats}}));
   EXPECT_EQ(inspect(path), path +
                                ": legacy PyTorch file\n"
-                               "  a  F32      [2, 3]                         24 bytes\n"
+                               "family: none that brume knows\n"
                                "1 tensors, 6 parameters, 24 bytes\n"
-                               "family: none that brume knows\n");
+                               "tensors:\n"
+                               "  a  F32      [2, 3]                         24 bytes\n");
 }
 
 TEST_F(LegacyTorchFile, HoldsTheValuesOfTheReference) {

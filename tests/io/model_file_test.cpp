@@ -64,20 +64,24 @@ TEST_F(ModelFile, IsListedForPeople) {
   const auto path = folder.file("m", safetensors_bytes(header, std::string(28, '\0')));
   EXPECT_EQ(inspect(path), path +
                                ": safetensors\n"
-                               "  config = a b\n"
-                               "  unet.weight  F32      [2, 3]                         24 bytes\n"
-                               "  f8           F8_E4M3  [4]                             4 bytes\n"
+                               "family: none that brume knows\n"
                                "2 tensors, 10 parameters, 28 bytes\n"
-                               "family: none that brume knows\n");
+                               "metadata:\n"
+                               "  config = a b\n"
+                               "tensors:\n"
+                               "  unet.weight  F32      [2, 3]                         24 bytes\n"
+                               "  f8           F8_E4M3  [4]                             4 bytes\n");
   const auto tensor = pickle::tensor(pickle::storage("HalfStorage", "0", 2), 0, {2}, {1});
   const auto value = pickle::dict({{"epoch", "K\x03"}, {"state_dict", pickle::dict({{"x", tensor}})}});
   const auto other = folder.file("t", torch_bytes(pickle::whole(value), {"abcd"}));
   EXPECT_EQ(inspect(other), other +
                                 ": PyTorch zip file\n"
-                                "  epoch = 3\n"
-                                "  x  F16      [2]                             4 bytes\n"
+                                "family: none that brume knows\n"
                                 "1 tensors, 2 parameters, 4 bytes\n"
-                                "family: none that brume knows\n");
+                                "metadata:\n"
+                                "  epoch = 3\n"
+                                "tensors:\n"
+                                "  x  F16      [2]                             4 bytes\n");
 }
 
 }  // namespace

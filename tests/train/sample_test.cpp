@@ -57,6 +57,15 @@ TEST_F(Start, FromNoise) {
   EXPECT_EQ(steps_, 10);
 }
 
+TEST_F(Start, ImagesAreToldAsTheyCome) {
+  std::vector<Tensor> made;
+  std::vector<int64_t> firsts;
+  request_.made = [&](int64_t first, const Tensor& images) { firsts.push_back(first), made.push_back(images); };
+  started();
+  EXPECT_EQ(firsts, (std::vector<int64_t>{0, 2}));
+  EXPECT_TRUE(at::cat(made).equal(made_));
+}
+
 TEST_F(Start, FromAnImageAtItsStrength) {
   const std::vector<double> sigmas = read_.config.sample.spacing->sigmas(*read_.config.model.noise, 10);
   request_.image = image_;

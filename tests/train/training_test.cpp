@@ -2,12 +2,15 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <optional>
 #include <thread>
 
 #include "config/plugin_loader.h"
 #include "diffusion/checkpoint.h"
 #include "diffusion/pipeline.h"
 #include "io/model_file.h"
+#include "io/safetensors.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 #include "train/trainer.h"
@@ -155,6 +158,91 @@ TEST(Training, RefusesADirectoryThatHoldsOne) {
   const Loaded l = load("fp32");
   EXPECT_EQ(without(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }), folder),
             "run: holds a training already; continue it with --resume, or name another directory with --out");
+}
+
+TEST(Training, OverwritingLosesNothingBeforeTheNewRunIsThere) {
+  const TempFolder folder;
+  folder.file("run/training.safetensors", "x");
+  folder.file("run/model.safetensors", "precious");
+  folder.file("run/samples/step_000100.png", "old");
+  folder.file("run/samples/mine.png", "mine");
+  Loaded l = load("fp32");
+  const auto start = [&] { Trainer(l.config, l.resolved, folder.path() / "run", {}, no_models(), true); };
+  const Deferred<Dataset> good = l.config.train->data;
+  l.config.train->data = create_deferred<Dataset>(builtins(), parse_yaml("{type: idx, images: absent.gz}", "test"));
+  EXPECT_NE(error_of(start).find("absent.gz"), std::string::npos);
+  for (const char* name : {"run/training.safetensors", "run/model.safetensors", "run/samples/step_000100.png"})
+    EXPECT_TRUE(std::filesystem::exists(folder.path() / name)) << name;
+  l.config.train->data = good;
+  EXPECT_EQ(error_of(start), "no error");
+  for (const char* name : {"run/training.safetensors", "run/model.safetensors", "run/samples/step_000100.png"})
+    EXPECT_FALSE(std::filesystem::exists(folder.path() / name)) << name;
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "run/samples/mine.png"));
+}
+
+/// An objective whose loss is not finite at one step.
+class OnceInfinite final : public Objective {
+ public:
+  OnceInfinite(std::shared_ptr<const Objective> inner, int64_t step) : inner_(std::move(inner)), step_(step) {}
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, brume::Training& training,
+              at::Generator& random) const override {
+    const Tensor loss = inner_->loss(model, x0, condition, training, random);
+    return training.step == step_ ? loss / 0.0 : loss;
+  }
+  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return inner_->memory(schedule); }
+
+ private:
+  std::shared_ptr<const Objective> inner_;
+  int64_t step_;
+};
+
+TEST(Training, AStepThatIsNotFiniteCountsInNoFigure) {
+  const TempFolder folder;
+  Loaded l = load("fp32");
+  l.config.train->objective = std::make_shared<OnceInfinite>(l.config.train->objective, 3);
+  l.config.train->steps = 20;
+  l.config.train->log_every = 10;
+  Trainer trainer(l.config, l.resolved, folder.path() / "run");
+  testing::internal::CaptureStderr();
+  EXPECT_TRUE(trainer.run(nullptr));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("  1 not finite  "), std::string::npos) << said;
+  EXPECT_EQ(said.find("nan"), std::string::npos) << said;
+  EXPECT_EQ(said.find("inf"), std::string::npos) << said;
+  std::ifstream in(folder.path() / "run/metrics.jsonl");
+  std::string first, second;
+  std::getline(in, first), std::getline(in, second);
+  EXPECT_NE(first.find("\"skipped_steps\":1.0"), std::string::npos) << first;
+  EXPECT_EQ(first.find("\"loss\":null"), std::string::npos) << first;
+  EXPECT_EQ(second.find("skipped_steps"), std::string::npos) << second;
+}
+
+TEST(Training, DamagedTrainingFiles) {
+  const TempFolder folder;
+  Loaded l = load("fp32");
+  l.config.train->steps = 1;
+  { Trainer(l.config, l.resolved, folder.path() / "run").run(nullptr); }
+  const std::string whole = (folder.path() / "run/training.safetensors").string(), bad = folder.file("bad.safetensors");
+  std::map<std::string, std::string> metadata;
+  const io::NamedTensors tensors = io::load_tensors(whole, &metadata);
+  const auto said = [&](const std::string& key, const std::optional<std::string>& value, const auto& read) {
+    std::map<std::string, std::string> changed = metadata;
+    changed.erase(key);
+    if (value) changed[key] = *value;
+    io::write_safetensors(bad, tensors, changed);
+    return without(error_of(read), folder);
+  };
+  const auto resume = [&] { Trainer(l.config, l.resolved, folder.path() / "run", bad); };
+  EXPECT_EQ(said("brume.step", "-7", resume), "bad.safetensors: is damaged: its metadata 'brume.step' is '-7', expected a count from 0 on");
+  EXPECT_EQ(said("brume.step", "many", resume),
+            "bad.safetensors: is damaged: its metadata 'brume.step' is 'many', expected a count from 0 on");
+  EXPECT_EQ(said("brume.step", {}, resume), "bad.safetensors: is damaged: its metadata has no 'brume.step'");
+  const auto configuration = [&] { training_configuration(bad); };
+  EXPECT_EQ(said("brume.format", "one", configuration),
+            "bad.safetensors: is damaged: its metadata 'brume.format' is 'one', expected a count from 0 on");
+  EXPECT_EQ(said("brume.format", {}, configuration), "bad.safetensors: is damaged: its metadata has no 'brume.format'");
+  EXPECT_EQ(said("brume.config", {}, configuration),
+            "bad.safetensors: not a training file (resuming needs training.safetensors, not the model)");
 }
 
 TEST(Training, ClassesOfModelAndDataMustAgree) {

@@ -1,0 +1,161 @@
+// brume sample: options that would be of no effect, or found wrong only after the run; what a stopped run leaves; and directories as
+// models.
+#include <gtest/gtest.h>
+
+#include "io/image.h"
+#include "support/process.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+class SampleOptions : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    folder_->file(
+        "m.yaml",
+        "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
+        "  conditioner: {type: class_label, classes: 5, dropout: 0.2}\n  parameterization: v\n"
+        "train: {data: shapes, batch: 4, steps: 2, preview: {count: 0}}\nsample: {steps: 2}\ncompute: {threads: 1, precision: fp32}\n");
+    const Finished done = at({"train", "m.yaml", "--out", "m"});
+    ASSERT_EQ(done.code, 0) << done.err;
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
+  static fs::path path(const std::string& name) { return folder_->path() / name; }
+  static std::string said(std::vector<std::string> more) {
+    std::vector<std::string> words{"sample", "m/model.safetensors", "-n", "2"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Finished done = at(words);
+    EXPECT_EQ(done.code, 2) << done.err;
+    return done.err;
+  }
+  static TempFolder* folder_;
+};
+TempFolder* SampleOptions::folder_ = nullptr;
+
+TEST_F(SampleOptions, EndingsThatAreNotWritten) {
+  EXPECT_EQ(said({"-o", "out.jpg"}), "error: -o out.jpg: no .jpg is written there, but .png; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"-o", "out.JPEG"}), "error: -o out.JPEG: no .jpeg is written there, but .png; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"--frames", "s.gif"}),
+            "error: --frames s.gif: no .gif is written there, but .png or .apng; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"--strip", "s.jpg"}),
+            "error: --strip s.jpg: no .jpg is written there, but .png; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"--strip", "strip"}), "error: --strip strip: is one picture, a file that ends in .png\n");
+  for (const char* name : {"out.jpg", "out.JPEG", "s.gif", "s.jpg", "strip", "sample.png"}) EXPECT_FALSE(fs::exists(path(name))) << name;
+  EXPECT_EQ(at({"sample", "m", "-n", "1", "-o", "run.v2"}).code, 0);
+  EXPECT_TRUE(fs::is_regular_file(path("run.v2/00000.png"))) << "no ending of a file";
+  EXPECT_EQ(at({"sample", "m", "-n", "1", "-o", "LARGE.PNG"}).code, 0);
+  EXPECT_TRUE(fs::is_regular_file(path("LARGE.PNG")));
+}
+
+TEST_F(SampleOptions, OutputsAreCheckedBeforeTheRun) {
+  folder_->file("file", "x");
+  fs::create_directories(path("folder"));
+  EXPECT_EQ(said({"-o", "file/out.png"}), "error: -o file/out.png: file is no directory\n");
+  EXPECT_EQ(said({"-o", "file"}), "error: -o file: is a file, and a directory is written there\n");
+  EXPECT_EQ(said({"--trajectory", "folder"}), "error: --trajectory folder: is a directory, and a file is written there\n");
+  EXPECT_EQ(said({"--frames", "file/frames"}), "error: --frames file/frames: file is no directory\n");
+  const Finished made = at({"sample", "m", "-n", "1", "-o", "new/a.png", "--strip", "new/b/s.png", "--trajectory", "new/c/t.safetensors"});
+  EXPECT_EQ(made.code, 0) << made.err;
+  for (const char* name : {"new/a.png", "new/b/s.png", "new/c/t.safetensors"}) EXPECT_TRUE(fs::is_regular_file(path(name))) << name;
+}
+
+TEST_F(SampleOptions, ContradictionsAndSeeds) {
+  EXPECT_EQ(
+      said({"--first", "3", "--noise-order", "batch"}),
+      "error: --first 3: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
+      "--noise-order per_image makes a run in pieces\n");
+  for (const char* seed : {"-1", "1.5", "x", "18446744073709551616"})
+    EXPECT_EQ(said({"--seed", seed}), std::string("--seed: ") + seed +
+                                          " is no whole number from 0 to 18446744073709551615\nRun with --help for more information.\n");
+}
+
+TEST_F(SampleOptions, AStoppedRunLeavesWhatItMade) {
+  const Finished stopped = run({"timeout", "--foreground", "--preserve-status", "-s", "INT", "6", BRUME_BINARY_DIR "/brume", "sample", "m",
+                                "-n", "1000000", "--batch", "4", "-o", "many"},
+                               {folder_->path()});
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_NE(stopped.err.find(" of 1000000 images\n"), std::string::npos) << stopped.err;
+  ASSERT_TRUE(fs::is_regular_file(path("many/00003.png")));
+  ASSERT_EQ(at({"sample", "m", "-n", "4", "-o", "few"}).code, 0);
+  EXPECT_EQ(io::read_image(path("many/00003.png").string()), io::read_image(path("few/00003.png").string()));
+}
+
+TEST_F(SampleOptions, TheDirectoryOfATraining) {
+  EXPECT_EQ(at({"sample", "m", "-n", "1", "-o", "d.png"}).code, 0);
+  EXPECT_EQ(at({"sample", "m/", "-n", "1", "-o", "d2.png"}).code, 0);
+  EXPECT_EQ(io::read_image(path("d.png").string()), io::read_image(path("d2.png").string()));
+  folder_->file("begun/config.yaml", "model: {}\n");
+  EXPECT_EQ(at({"sample", "begun"}).err, "error: begun: is the directory of a training that has written no model.safetensors yet\n");
+}
+
+TEST_F(SampleOptions, NoRateBeforeThereIsTime) {
+  const Finished done = at({"sample", "m", "-n", "1", "-o", "rate.png"});
+  EXPECT_EQ(done.err.find("e+0"), std::string::npos) << done.err;
+}
+
+TEST_F(SampleOptions, WeightsAreNoConfiguration) {
+  EXPECT_EQ(at({"check", "m/model.safetensors"}).err,
+            "error: m/model.safetensors: is a weights file, no configuration; `brume check --show m/model.safetensors` prints the one it "
+            "holds, `brume inspect m/model.safetensors` what else is in it\n");
+  const Finished shown = at({"check", "--show", "m/model.safetensors"});
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_NE(shown.out.find("    type: class_label\n"), std::string::npos) << shown.out;
+  folder_->file("shown.yaml", shown.out);
+  EXPECT_EQ(at({"check", "shown.yaml"}).code, 0);
+}
+
+TEST_F(SampleOptions, AnImportKeepsItsSource) {
+  const std::string before = read_text(path("m/model.safetensors"));
+  fs::create_symlink(path("m/model.safetensors"), path("link.safetensors"));
+  for (const char* target : {"m/model.safetensors", "m/../m/model.safetensors", "link.safetensors"})
+    EXPECT_EQ(at({"import", "m/model.safetensors", "-o", target, "--overwrite"}).err,
+              std::string("error: -o ") + target + ": is the source itself, which would be lost; name another file\n");
+  EXPECT_EQ(read_text(path("m/model.safetensors")), before);
+}
+
+TEST_F(SampleOptions, CaptionsAreNotForClasses) {
+  EXPECT_EQ(at({"evaluate", "m", "--metric", "caption_accuracy", "--data", "{type: shapes}"}).err,
+            "error: --metric caption_accuracy: judges images against captions, and m/model.safetensors is asked for classes; --classifier "
+            "judges those\n");
+}
+
+TEST(UnknownWords, HaveTheNearest) {
+  const auto said = [](std::vector<std::string> words) {
+    const Finished done = run_brume(std::move(words));
+    EXPECT_EQ(done.code, 2);
+    return done.err;
+  };
+  EXPECT_EQ(said({"smaple", "m"}), "error: unknown command 'smaple'; did you mean 'sample'?\n");
+  EXPECT_EQ(said({"plot", "spacign"}), "error: unknown chart 'spacign'; did you mean 'spacing'?\n");
+  EXPECT_EQ(said({"sample", "m", "--stepss", "4"}), "error: brume sample: unknown option '--stepss'; did you mean '--steps'?\n");
+  EXPECT_EQ(said({"sample", "m", "--stepss=4"}), "error: brume sample: unknown option '--stepss'; did you mean '--steps'?\n");
+  EXPECT_EQ(said({"import", "m", "--ouput", "x"}), "error: brume import: unknown option '--ouput'; did you mean '--out'?\n");
+  EXPECT_EQ(said({"check", "m", "--abcdefgh"}),
+            "error: brume check: unknown option '--abcdefgh'; brume check --help lists those there are\n");
+  EXPECT_EQ(said({"export", "m", "--to", "difusers", "x"}),
+            "--to: unknown value 'difusers'; did you mean 'diffusers'?\nRun with --help for more information.\n");
+  EXPECT_EQ(run_brume({"--help"}).code, 0);
+  EXPECT_EQ(run_brume({"sample", "--help"}).code, 0);
+}
+
+TEST(Describe, Sections) {
+  const auto out = [](std::vector<std::string> words) { return run_brume(std::move(words)).out; };
+  EXPECT_TRUE(out({"describe", "sample"}).starts_with("section sample\n  how it is sampled\n\n  name ")) << out({"describe", "sample"});
+  EXPECT_NE(out({"describe", "sample"}).find("\n  prompts.clip_skip "), std::string::npos);
+  EXPECT_TRUE(out({"describe", "preview"}).starts_with("section train.preview\n"));
+  EXPECT_NE(out({"describe", "train"}).find("\n  checkpoint_every "), std::string::npos);
+  EXPECT_TRUE(out({"describe", "compute", "--markdown"}).starts_with("### compute\n\nwhere it runs\n\n| key |"));
+  const auto err = [](std::vector<std::string> words) { return run_brume(std::move(words)).err; };
+  EXPECT_EQ(err({"describe", "image"}),
+            "error: 'image' is the name of several sections; which of model.image, classifier.image, autoencoder.image?\n");
+  EXPECT_EQ(err({"describe", "trian"}), "error: unknown kind or section 'trian'; did you mean 'train'?\n");
+  EXPECT_EQ(err({"describe", "smapler"}), "error: unknown kind or section 'smapler'; did you mean 'sampler'?\n");
+  EXPECT_EQ(err({"describe", "spacing"}), "error: describe needs the name of a spacing as well, like: brume describe spacing ays\n");
+}
+
+}  // namespace
+}  // namespace brume::test
