@@ -12,7 +12,9 @@ constexpr int64_t lanes = 8;
 #else
 constexpr int64_t lanes = 4;
 #endif
-constexpr int64_t together = 8;  // queries
+constexpr int64_t pair = 2 * lanes;                   // two vectors of keys, or of values, at a time
+constexpr int64_t together = 8;                       // queries
+constexpr int64_t rows = lanes == 16 ? together : 4;  // of them, as many as there are registers for the sums of a pair
 typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
 
 inline Vector load_vector(const float* from) {
@@ -21,7 +23,7 @@ inline Vector load_vector(const float* from) {
   return v;
 }
 inline void store_vector(float* to, const Vector& v) { __builtin_memcpy(to, &v, sizeof v); }
-constexpr int64_t whole_vectors(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+constexpr int64_t whole_pairs(int64_t n) { return (n + pair - 1) / pair * pair; }
 
 constexpr int64_t chunk = 256;  // keys at a time: with their values they stay in the second cache
 
@@ -31,7 +33,7 @@ constexpr int64_t chunk = 256;  // keys at a time: with their values they stay i
 struct Scratch {
   int64_t wide;
   float *keys, *values, *scores, *queries, *sums, *largest, *totals;
-  explicit Scratch(const AttentionHead& h) : wide(whole_vectors(h.width)) {
+  explicit Scratch(const AttentionHead& h) : wide(whole_pairs(h.width)) {
     keys = h.scratch;
     values = keys + chunk * h.width;
     scores = values + chunk * wide;
@@ -62,18 +64,20 @@ void mean_of_values(const AttentionHead& h, T* out, float* sums) {
 
 /// scores = scale q . k for a group of queries and the first `n` keys of the chunk. Each sum stays in a register.
 inline void score_rows(const Scratch& m, const float* queries, int64_t width, int64_t n) {
-  for (int64_t j = 0; j < n; j += lanes) {
-    const float* k = m.keys + j * width;
-    Vector sum[together] = {};
-    for (int64_t c = 0; c < width; ++c) {
-      const Vector key = load_vector(k + c * lanes);
-      const float* x = queries + c * together;
+  for (int64_t j = 0; j < n; j += pair)
+    for (int64_t first = 0; first < together; first += rows) {
+      const float* k = m.keys + j * width;
+      Vector left[rows] = {}, right[rows] = {};
+      for (int64_t c = 0; c < width; ++c) {
+        const Vector a = load_vector(k + c * lanes), b = load_vector(k + (width + c) * lanes);
+        const float* x = queries + c * together + first;
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < together; ++r) sum[r] += x[r] * key;
+        for (int64_t r = 0; r < rows; ++r) left[r] += x[r] * a, right[r] += x[r] * b;
+      }
+      float* to = m.scores + first * chunk + j;
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < rows; ++r) store_vector(to + r * chunk, left[r]), store_vector(to + r * chunk + lanes, right[r]);
     }
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < together; ++r) store_vector(m.scores + r * chunk + j, sum[r]);
-  }
 }
 
 /// s becomes exp(s - largest) over its first n >= 1 values; returns their sum.
@@ -103,20 +107,21 @@ inline void weigh(const Scratch& m, float* s, int64_t i, int64_t n) {
 
 /// sums += scores times the values of the first `n` keys of the chunk.
 inline void add_values(const Scratch& m, float* sums, int64_t n) {
-  for (int64_t c = 0; c < m.wide; c += lanes) {
-    const float* v = m.values + c * chunk;
-    Vector sum[together];
+  for (int64_t c = 0; c < m.wide; c += pair)
+    for (int64_t first = 0; first < together; first += rows) {
+      const float *v = m.values + c * chunk, *p = m.scores + first * chunk;
+      float* to = sums + first * m.wide + c;
+      Vector left[rows], right[rows];
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < together; ++r) sum[r] = load_vector(sums + r * m.wide + c);
-    for (int64_t j = 0; j < n; ++j) {
-      const Vector value = load_vector(v + j * lanes);
-      const float* p = m.scores + j;
+      for (int64_t r = 0; r < rows; ++r) left[r] = load_vector(to + r * m.wide), right[r] = load_vector(to + r * m.wide + lanes);
+      for (int64_t j = 0; j < n; ++j) {
+        const Vector a = load_vector(v + j * lanes), b = load_vector(v + (chunk + j) * lanes);
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < together; ++r) sum[r] += p[r * chunk] * value;
+        for (int64_t r = 0; r < rows; ++r) left[r] += p[r * chunk + j] * a, right[r] += p[r * chunk + j] * b;
+      }
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < rows; ++r) store_vector(to + r * m.wide, left[r]), store_vector(to + r * m.wide + lanes, right[r]);
     }
-#pragma GCC unroll 8
-    for (int64_t r = 0; r < together; ++r) store_vector(sums + r * m.wide + c, sum[r]);
-  }
 }
 
 /// The next chunk of seen keys, from key `from` on, and their values: what is not seen has no part in anything. Returns how many.
@@ -132,7 +137,7 @@ int64_t gather(const AttentionHead& h, const Scratch& m, int64_t& from) {
       values[c / lanes * lanes * chunk + c % lanes] = c < h.width ? load<T>(v[from * h.v.stride + c]) : 0;
     ++j;
   }
-  for (int64_t hole = j; hole % lanes != 0; ++hole)  // of the last tile of keys
+  for (int64_t hole = j; hole % pair != 0; ++hole)  // of the last tiles of keys
     for (int64_t c = 0; c < h.width; ++c) m.keys[hole / lanes * lanes * h.width + c * lanes + hole % lanes] = 0;
   return j;
 }
