@@ -71,8 +71,8 @@ class Builder final : public YAML::EventHandler {
     YAML::anchor_t anchor;
     size_t values = 1;  ///< within it, itself counted
     bool have_key = false;
-    std::string key;
-    Place key_place;
+    std::string key{};
+    Place key_place{};
     std::unordered_map<std::string, int> lines{};  ///< of its keys
   };
   struct Anchor {

@@ -29,7 +29,7 @@ namespace brume::plugins {
 namespace {
 
 /// The grounds that an image may be of.
-class Exact final : public Network {
+class Exact : public Network {
  public:
   Exact(std::vector<double> means, double std, const Context& c) : means_(std::move(means)), std_(std), c_(c) {}
 
@@ -89,7 +89,7 @@ class Exact final : public Network {
   Context c_;
 };
 
-class Gaussian final : public Network {
+class Gaussian final : public Exact {
  public:
   struct Options {
     double mean = 0, std = 0.5;
@@ -99,18 +99,10 @@ class Gaussian final : public Network {
     }
   };
   static void check(const Options&, const Context& c) { Exact::check(c); }
-  Gaussian(const Options& o, const Context& c) : exact_({o.mean}, o.std, c) {}
-  NoiseQuantity quantity() const override { return exact_.quantity(); }
-  std::vector<Weight> weights() const override { return {}; }
-  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
-    return exact_.forward(input, c_noise, condition, dropout);
-  }
-
- private:
-  Exact exact_;
+  Gaussian(const Options& o, const Context& c) : Exact({o.mean}, o.std, c) {}
 };
 
-class Mixture final : public Network {
+class Mixture final : public Exact {
  public:
   struct Options {
     std::vector<double> means{-0.5, 0, 0.5};
@@ -128,15 +120,7 @@ class Mixture final : public Network {
       throw ConfigError(fmt::format("means: has {} grounds, and the conditioner tells {} classes (with the null class, if it has one)",
                                     grounds, c.classes));
   }
-  Mixture(const Options& o, const Context& c) : exact_(o.means, o.std, c) {}
-  NoiseQuantity quantity() const override { return exact_.quantity(); }
-  std::vector<Weight> weights() const override { return {}; }
-  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
-    return exact_.forward(input, c_noise, condition, dropout);
-  }
-
- private:
-  Exact exact_;
+  Mixture(const Options& o, const Context& c) : Exact(o.means, o.std, c) {}
 };
 
 }  // namespace

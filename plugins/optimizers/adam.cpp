@@ -1,4 +1,4 @@
-// Adam (Kingma & Ba 2015); a weight decay acts through the gradient.
+// Adam (Kingma & Ba 2015), whose weight decay acts through the gradient; and AdamW (Loshchilov & Hutter 2019), which takes it out of there.
 #include "numerics/adam.h"
 #include "config/registry.h"
 #include "numerics/learning_rate.h"
@@ -6,19 +6,23 @@
 namespace brume::plugins {
 namespace {
 
+template <bool decoupled>
+struct AdamSettings {
+  LearningRate rate;
+  AdamOptions adam{.weight_decay = decoupled ? 0.01 : 0, .decoupled = decoupled};
+  void declare(Fields& f) {
+    rate.declare(f);
+    f.field("beta1", adam.beta1, "decay of the mean of the gradient", within(0, 0.9999999));
+    f.field("beta2", adam.beta2, "decay of the mean of its square", within(0, 0.9999999));
+    f.field("eps", adam.eps, "keeps the division finite", more_than(0));
+    f.field("weight_decay", adam.weight_decay, "pull towards 0", at_least(0));
+  }
+};
+
+template <bool decoupled>
 class AdamOptimizer final : public Optimizer {
  public:
-  struct Options {
-    LearningRate rate;
-    AdamOptions adam{.weight_decay = 0, .decoupled = false};
-    void declare(Fields& f) {
-      rate.declare(f);
-      f.field("beta1", adam.beta1, "decay of the mean of the gradient", within(0, 0.9999999));
-      f.field("beta2", adam.beta2, "decay of the mean of its square", within(0, 0.9999999));
-      f.field("eps", adam.eps, "keeps the division finite", more_than(0));
-      f.field("weight_decay", adam.weight_decay, "pull towards 0", at_least(0));
-    }
-  };
+  using Options = AdamSettings<decoupled>;
   AdamOptimizer(const Options& o, const Context& c) : o_(o), steps_(c.steps), adam_(c.weights, o.adam) {}
   double update(int64_t step) override { return adam_.update(step, learning_rate(step), o_.rate.clip); }
   double learning_rate(int64_t step) const override { return o_.rate.at(step, steps_); }
@@ -32,6 +36,9 @@ class AdamOptimizer final : public Optimizer {
 
 }  // namespace
 
-void register_optimizer_adam(Registry& r) { r.add<Optimizer, AdamOptimizer>("adam", "Adam"); }
+void register_optimizer_adam(Registry& r) {
+  r.add<Optimizer, AdamOptimizer<false>>("adam", "Adam");
+  r.add<Optimizer, AdamOptimizer<true>>("adamw", "Adam with decoupled weight decay");
+}
 
 }  // namespace brume::plugins
