@@ -18,6 +18,15 @@ AttentionPool::AttentionPool(const Builder& build, int64_t channels, int64_t pos
   qkv_ = build.conv1x1("qkv_proj", channels, 3 * channels);
 }
 
+SpatialPool::SpatialPool(const Builder& build, int64_t channels, bool normed) : linear_(build.linear("0", channels, features)) {
+  if (normed) norm_ = build.group_norm("1", features);
+}
+
+Tensor SpatialPool::operator()(const Tensor& means) const {
+  const Tensor y = linear_(means);
+  return norm_ ? norm_->silu(y.unsqueeze(-1).unsqueeze(-1)).flatten(1) : y.relu();
+}
+
 Tensor AttentionPool::operator()(const Tensor& x) const {
   const int64_t b = x.size(0), c = x.size(1), n = x.size(2) * x.size(3) + 1;
   const Tensor tokens = at::cat({mean_pool(x).unsqueeze(1), x.permute({0, 2, 3, 1}).reshape({b, n - 1, c})}, 1) +

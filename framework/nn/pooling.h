@@ -1,5 +1,7 @@
 #pragma once
 // From a feature map to one vector an image.
+#include <optional>
+
 #include "nn/layers.h"
 
 namespace brume::nn {
@@ -20,6 +22,21 @@ class AttentionPool {
   int64_t heads_;
   Tensor places_;  ///< [C, H W + 1]
   Conv2d qkv_;
+};
+
+/// Spatial pooling of ADM's classifiers: the means of every feature map on the way down and of the middle's, and a layer that makes 2048
+/// features of them all, relu(W m) or, `normed`, silu(norm(W m)). Weights are those of guided-diffusion's "spatial" and "spatial_v2".
+class SpatialPool {
+ public:
+  /// `channels`: of all maps together.
+  SpatialPool(const Builder& build, int64_t channels, bool normed);
+  static constexpr int64_t features = 2048;
+  /// means: [B, channels]; returns [B, features].
+  Tensor operator()(const Tensor& means) const;
+
+ private:
+  Linear linear_;
+  std::optional<GroupNorm> norm_;
 };
 
 }  // namespace brume::nn

@@ -3,9 +3,13 @@
 //
 //   features = pool(silu(norm(h))),   logits = W features + b
 //
+// Or all maps on the way are averaged, and a layer makes the features of them (spatial, spatial_v2).
+//
 // Blocks and weights are named as in guided-diffusion's EncoderUNetModel, so that its state dicts load as they are.
+#include <ATen/ops/cat.h>
 #include <fmt/format.h>
 
+#include <numeric>
 #include <optional>
 
 #include "config/registry.h"
@@ -17,7 +21,7 @@
 namespace brume::plugins {
 namespace {
 
-enum class Pooling { attention, adaptive };
+enum class Pooling { attention, adaptive, spatial, spatial_v2 };
 
 class UnetEncoder final : public Classifier {
  public:
@@ -25,9 +29,15 @@ class UnetEncoder final : public Classifier {
     Pooling pooling = Pooling::attention;
     void declare(Fields& f) {
       nn::UnetOptions::declare(f, false);
-      f.choice("pooling", pooling, "of the last feature map: attention (as in CLIP), or adaptive = the mean",
-               {{"attention", Pooling::attention}, {"adaptive", Pooling::adaptive}});
+      f.choice(
+          "pooling", pooling,
+          "of the last feature map: attention (as in CLIP), or adaptive = the mean; of all of them: spatial, or spatial_v2 with a norm",
+          {{"attention", Pooling::attention},
+           {"adaptive", Pooling::adaptive},
+           {"spatial", Pooling::spatial},
+           {"spatial_v2", Pooling::spatial_v2}});
     }
+    bool of_all_maps() const { return pooling == Pooling::spatial || pooling == Pooling::spatial_v2; }
   };
 
   static void check(const Options& o, const Context& c) {
@@ -41,8 +51,15 @@ class UnetEncoder final : public Classifier {
     nn::WayDown down = nn::unet_way_down(build_["input_blocks"], o, c.input);
     const int64_t channels = down.channels.back(), halvings = int64_t(o.multipliers.size()) - 1;
     stages_ = std::move(down.stages);
+    down_ = stages_.size();
     for (nn::Stage& stage : nn::unet_middle(build_["middle_block"], o, channels)) stages_.push_back(std::move(stage));
     const nn::Builder out = build_["out"];
+    if (o.of_all_maps()) {
+      const bool normed = o.pooling == Pooling::spatial_v2;
+      spatial_.emplace(out, std::accumulate(down.channels.begin(), down.channels.end(), channels), normed);
+      last_of_all_ = out.linear(normed ? "3" : "2", nn::SpatialPool::features, c.classes);
+      return;
+    }
     norm_ = out.group_norm("0", channels, o.groups);
     norm_.eps = o.norm_eps;
     if (o.pooling == Pooling::attention) {
@@ -59,10 +76,19 @@ class UnetEncoder final : public Classifier {
 
   Output forward(const Tensor& input, const Tensor& c_noise, at::Generator* dropout) const override {
     const Tensor embedding = nn::silu(level_(c_noise, input.scalar_type()));
-    Tensor h = input;
-    for (const nn::Stage& stage : stages_) h = stage(h, embedding, dropout);
-    h = norm_.silu(h);
     Output y;
+    Tensor h = input;
+    std::vector<Tensor> means;  // of the way down stage by stage, and of the middle
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      h = stages_[i](h, embedding, dropout);
+      if (spatial_ && (i < down_ || i + 1 == stages_.size())) means.push_back(nn::mean_pool(h));
+    }
+    if (spatial_) {
+      y.features = (*spatial_)(at::cat(means, 1));
+      y.logits = last_of_all_(y.features);
+      return y;
+    }
+    h = norm_.silu(h);
     y.features = pool_ ? (*pool_)(h) : nn::mean_pool(h);
     y.logits = last_(y.features.unsqueeze(-1).unsqueeze(-1)).flatten(1);
     return y;
@@ -73,14 +99,17 @@ class UnetEncoder final : public Classifier {
   nn::LevelEmbedding level_;
   std::vector<nn::Stage> stages_;
   nn::GroupNorm norm_;
+  size_t down_ = 0;  ///< stages of the way down
   std::optional<nn::AttentionPool> pool_;
+  std::optional<nn::SpatialPool> spatial_;
   nn::Conv2d last_;
+  nn::Linear last_of_all_;
 };
 
 }  // namespace
 
 void register_classifier_unet_encoder(Registry& r) {
-  r.add<Classifier, UnetEncoder>("unet_encoder", "the encoder of ADM's U-Net with attention pooling");
+  r.add<Classifier, UnetEncoder>("unet_encoder", "the encoder of ADM's U-Net and a pooling");
 }
 
 }  // namespace brume::plugins

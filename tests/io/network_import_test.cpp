@@ -134,6 +134,19 @@ noise: {schedule: {type: linear, timesteps: 1000, rescale: true}}
   EXPECT_EQ(refusal({{"classifier_depth", "4"}}), "classifier_depth=4 is not what the weights of net.safetensors have");
 }
 
+TEST_F(NetworkImport, AClassifierWithSpatialPooling) {
+  for (const std::string pooling : {"spatial", "spatial_v2"}) {
+    classifier("{type: unet_encoder, channels: 64, multipliers: [1, 2], blocks: 1, heads: 4, pooling: " + pooling + "}",
+               {.input = {3, 16, 16}, .classes = 9});
+    const Settings flags{{"image_size", "16"}, {"num_heads", "4"}};
+    const std::string said = model(flags);
+    EXPECT_NE(said.find("pooling: " + pooling + "\n"), std::string::npos) << said;
+    EXPECT_NE(said.find("classes: 9"), std::string::npos) << said;
+    EXPECT_EQ(refusal({{"image_size", "16"}, {"num_heads", "4"}, {"classifier_pool", "attention"}}),
+              "classifier_pool=attention is not what the weights of net.safetensors have");
+  }
+}
+
 TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
   network(adm, {.input = {3, 16, 16}, .out_channels = 6});
   const std::string say = "; say it with brume import --set ", beside = "=…, or in a JSON or YAML file of the same name beside the weights";

@@ -31,7 +31,9 @@ const std::vector<std::string> encoders = {
     "{type: unet_encoder, channels: 16, multipliers: [1, 2], groups: 4, heads: 2, attention_resolutions: [8]}",
     "{type: unet_encoder, channels: 16, multipliers: [1, 2], groups: 4, pooling: adaptive, zero_init: false, resampling: pool}",
     "{type: unet_encoder, channels: 16, multipliers: [0.5, 2, 1], groups: 4, head_channels: 8, resampling: residual, scale_shift: false, "
-    "noise_embedding: fourier, attention_order: new}"};
+    "noise_embedding: fourier, attention_order: new}",
+    "{type: unet_encoder, channels: 16, multipliers: [1, 2], groups: 4, heads: 2, pooling: spatial}",
+    "{type: unet_encoder, channels: 16, multipliers: [1, 2], groups: 4, heads: 2, pooling: spatial_v2, resampling: residual}"};
 
 std::shared_ptr<Classifier> encoder(const std::string& yaml, uint64_t seed = 1) {
   const auto c = make<Classifier>(yaml, {.input = {3, 16, 24}, .classes = 7, .seed = seed});
@@ -46,7 +48,8 @@ TEST(UnetEncoder, GivesFeaturesAndLogits) {
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const auto y = encoder(yaml)->forward(normal({4, 3, 16, 24}, 2).to(dtype), at::ones({4}), nullptr);
       EXPECT_EQ(y.logits.sizes(), at::IntArrayRef({4, 7})) << yaml;
-      EXPECT_EQ(y.features.sizes(), at::IntArrayRef({4, yaml.find("0.5") == yaml.npos ? 32 : 16})) << yaml;
+      const int64_t width = yaml.find("spatial") != yaml.npos ? 2048 : yaml.find("0.5") == yaml.npos ? 32 : 16;
+      EXPECT_EQ(y.features.sizes(), at::IntArrayRef({4, width})) << yaml;
       EXPECT_EQ(y.logits.scalar_type(), dtype);
       EXPECT_GT(y.logits.to(at::kFloat).std().item<double>(), 0.01) << yaml;
     }
@@ -86,6 +89,11 @@ TEST(UnetEncoder, IsNamedAsInGuidedDiffusion) {
   EXPECT_EQ(shape(encoders[0], "out.2.qkv_proj.weight"), (std::vector<int64_t>{96, 32, 1}));
   EXPECT_EQ(shape(encoders[0], "out.2.c_proj.weight"), (std::vector<int64_t>{7, 32, 1}));
   EXPECT_EQ(shape(encoders[1], "out.3.weight"), (std::vector<int64_t>{7, 32, 1, 1}));
+  // Spatial pooling sees every map on the way down, here 16 (the first convolution), 16, 16, 16 (halved), 32, 32, and 32 of the middle.
+  EXPECT_EQ(shape(encoders[3], "out.0.weight"), (std::vector<int64_t>{2048, 160}));
+  EXPECT_EQ(shape(encoders[3], "out.2.weight"), (std::vector<int64_t>{7, 2048}));
+  EXPECT_EQ(shape(encoders[4], "out.1.bias"), (std::vector<int64_t>{2048}));
+  EXPECT_EQ(shape(encoders[4], "out.3.weight"), (std::vector<int64_t>{7, 2048}));
 }
 
 // Attention pooling as CLIP writes it: every token asks, and the first one's answer is taken.

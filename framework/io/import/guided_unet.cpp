@@ -19,6 +19,7 @@ class Weights {
     for (const NamedTensor& t : source.tensors) shapes_[t.name] = t.tensor.sizes().vec();
   }
   bool has(const std::string& name) const { return shapes_.contains(name); }
+  bool is_matrix(const std::string& name) const { return has(name) && shapes_.at(name).size() == 2; }
   int64_t size(const std::string& name, size_t dim) const {
     const auto at = shapes_.find(name);
     if (at == shapes_.end() || at->second.size() <= dim)
@@ -97,11 +98,13 @@ void read_classifier(const Weights& w, GuidedUnet& u) {
     u.pooling = "attention";
     u.positions = w.size("out.2.positional_embedding", 1) - 1;
     u.out = w.size("out.2.c_proj.weight", 0);
-  } else if (w.has("out.3.weight")) {
+  } else if (w.is_matrix("out.0.weight")) {
+    const bool normed = w.has("out.1.weight");
+    u.pooling = normed ? "spatial_v2" : "spatial";
+    u.out = w.size(normed ? "out.3.weight" : "out.2.weight", 0);
+  } else {
     u.pooling = "adaptive";
     u.out = w.size("out.3.weight", 0);
-  } else {
-    throw ConfigError("classifier_pool: the weights are of spatial pooling; brume has attention and adaptive");
   }
 }
 

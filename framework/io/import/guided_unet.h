@@ -16,7 +16,7 @@ struct GuidedUnet {
   std::vector<bool> attention;  ///< of each level
   std::string resampling = "pool";
   bool scale_shift = false;
-  std::string pooling;    ///< of a classifier: attention or adaptive
+  std::string pooling;    ///< of a classifier: attention, adaptive, spatial or spatial_v2
   int64_t positions = 0;  ///< of attention pooling: height times width of the last feature map
 
   size_t levels() const { return multipliers.size(); }
