@@ -174,7 +174,7 @@ void check_use(std::vector<Finding>& findings, const Sampler& sampler) {
   });
 }
 
-/// The largest violation of "falling from first to last".
+/// Whether they fall from first to last; the final one may equal the last step.
 bool falls(const std::vector<double>& sigmas) {
   for (size_t i = 1; i + 1 < sigmas.size(); ++i)
     if (!(sigmas[i] < sigmas[i - 1])) return false;
