@@ -1,28 +1,13 @@
 // brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts where there are none.
-#include <gtest/gtest.h>
-
 #include "io/image.h"
-#include "support/process.h"
-#include "support/tempdir.h"
+#include "small_model.h"
 
 namespace brume::test {
 namespace {
 namespace fs = std::filesystem;
 
-class Replay : public testing::Test {
+class Replay : public SmallModel {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    folder_->file(
-        "m.yaml",
-        "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
-        "  conditioner: {type: class_label, classes: 5, dropout: 0.2}\n  parameterization: v\n"
-        "train: {data: shapes, batch: 4, steps: 4, preview: {count: 0}}\nsample: {steps: 4}\n");
-    const Finished done = at({"train", "m.yaml", "--out", "m"});
-    ASSERT_EQ(done.code, 0) << done.err;
-  }
-  static void TearDownTestSuite() { delete folder_; }
-  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
   static Finished sample(std::vector<std::string> more) {
     std::vector<std::string> words{"sample", "m/model.safetensors", "--precision", "fp32"};
     words.insert(words.end(), more.begin(), more.end());
@@ -34,9 +19,7 @@ class Replay : public testing::Test {
     EXPECT_EQ(done.code, 2);
     return without(done.err, *folder_);
   }
-  static TempFolder* folder_;
 };
-TempFolder* Replay::folder_ = nullptr;
 
 TEST_F(Replay, OneImageOfMany) {
   ASSERT_EQ(sample({"-n", "6", "--cfg", "3", "--seed", "7", "--steps", "3", "--set", "sample.guidance=[clip]", "-o", "all"}).code, 0);

@@ -1,29 +1,14 @@
 // brume sample: options that would be of no effect, or found wrong only after the run; what a stopped run leaves; and directories as
 // models.
-#include <gtest/gtest.h>
-
 #include "io/image.h"
-#include "support/process.h"
-#include "support/tempdir.h"
+#include "small_model.h"
 
 namespace brume::test {
 namespace {
 namespace fs = std::filesystem;
 
-class SampleOptions : public testing::Test {
+class SampleOptions : public SmallModel {
  protected:
-  static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    folder_->file(
-        "m.yaml",
-        "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
-        "  conditioner: {type: class_label, classes: 5, dropout: 0.2}\n  parameterization: v\n"
-        "train: {data: shapes, batch: 4, steps: 2, preview: {count: 0}}\nsample: {steps: 2}\ncompute: {threads: 1, precision: fp32}\n");
-    const Finished done = at({"train", "m.yaml", "--out", "m"});
-    ASSERT_EQ(done.code, 0) << done.err;
-  }
-  static void TearDownTestSuite() { delete folder_; }
-  static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
   static fs::path path(const std::string& name) { return folder_->path() / name; }
   static std::string said(std::vector<std::string> more) {
     std::vector<std::string> words{"sample", "m/model.safetensors", "-n", "2"};
@@ -32,9 +17,7 @@ class SampleOptions : public testing::Test {
     EXPECT_EQ(done.code, 2) << done.err;
     return done.err;
   }
-  static TempFolder* folder_;
 };
-TempFolder* SampleOptions::folder_ = nullptr;
 
 TEST_F(SampleOptions, EndingsThatAreNotWritten) {
   EXPECT_EQ(said({"-o", "out.jpg"}), "error: -o out.jpg: no .jpg is written there, but .png; a name without an ending is a directory\n");
