@@ -64,7 +64,8 @@ void ModelOptions::check() const {
     throw ConfigError(
         fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
   autoencoder.check({image});
-  if (autoencoder.type() == "identity") network.check(network_context(image, 0));
+  const bool pixels = autoencoder.type() == "identity" || autoencoder.type() == "rescaled";  // what others make is known with their weights
+  if (pixels) network.check(network_context(image, 0));
 }
 
 void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "how noisy an image is at time t, drawn evenly", "linear"); }

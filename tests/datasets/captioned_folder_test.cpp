@@ -156,8 +156,7 @@ TEST_F(CaptionedFolder, Errors) {
             start + "t.tsv:1: there is no column 'caption'; the columns are file, captoin; did you mean 'captoin'?");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "class_column: kind, "),
             start + "t.tsv:1: there is no column 'kind'; the columns are file, caption");
-  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [], "),
-            "x.yaml:1:43: dataset: caption_columns: names no column");
+  EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [], "), "x.yaml:1:43: dataset: caption_columns: names no column");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "caption_columns: [caption, kin], "),
             start + "t.tsv:1: there is no column 'kin'; the columns are file, caption");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\ngone.png\ty\nb.png\tz\n"),
@@ -176,6 +175,8 @@ TEST_F(CaptionedFolder, Errors) {
   EXPECT_EQ(with("t.txt", "file\tcaption\n"), start + "t.txt: is no table that brume knows by its extension (.tsv, .csv, .jsonl, .ndjson)");
   EXPECT_EQ(with("t.csv", "file,caption\na.png,\"x\n"), start + "t.csv:2: a quote is opened and never closed");
   EXPECT_EQ(with("t.csv", "file,caption\na.png,\"x\"y\n"), start + "t.csv:2: 'y' after a closing quote; a quote inside a field is doubled");
+  EXPECT_EQ(with("t.jsonl", "{\"file\": " + std::string(5000, '[') + std::string(5000, ']') + "}\n"),
+            start + "t.jsonl:1: is not a JSON object");
   EXPECT_EQ(with("t.jsonl", "{\"file\": \"a.png\"}\n"), start + "t.jsonl:1: there is no 'caption'; there are file");
   EXPECT_EQ(with("t.jsonl", "\n{\"file\": \"a.png\", \"caption\": 3}\n"), start + "t.jsonl:2: 'caption' is 3, not a string");
   EXPECT_EQ(with("t.jsonl", "{]\n"), start + "t.jsonl:1: is not a JSON object");

@@ -222,6 +222,9 @@ TEST_F(ImageFolder, ImagesOfTheWrongSize) {
             name("a.png") + " is 8x9, the model wants 8x8; set crop to center or random, or resize to stretch");
   add("a.png", 8, 8);
   EXPECT_EQ(read_error("crop: none, resize: none"), "no error");
+  add("a.png", 1, 9000);
+  EXPECT_EQ(read_error("crop: center"),
+            name("a.png") + " is 1x9000; so narrow an image would be more than 65536 pixels long when it is 8 by 8 at least");
 }
 
 TEST(CrawlTiles, AreRead) {

@@ -181,6 +181,16 @@ TEST_F(Directory, DamagedTensors) {
   fit(import());
 }
 
+// Prompts may be filled up with any token: both files of the directory say which, and so does what is imported.
+TEST_F(Directory, ThePaddingIsAWord) {
+  words("", ", pad: 5");
+  const json vocabulary = json::parse(read_text(path("tokenizer/vocab.json"))),
+             tokens = json::parse(read_text(path("tokenizer/special_tokens_map.json")));
+  EXPECT_EQ(vocabulary[tokens["pad_token"].get<std::string>()], 5);
+  EXPECT_EQ(json::parse(read_text(path("text_encoder/config.json")))["pad_token_id"], 5);
+  EXPECT_EQ(io::text_of(*import().options.find("conditioner"), "pad"), "5");
+}
+
 // The layout of published consistency models.
 TEST_F(Directory, ResidualResampling) {
   make(

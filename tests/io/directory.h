@@ -45,11 +45,11 @@ class Directory : public testing::Test {
     io::export_diffusers(brume, file, folder.path() / "model");
     fs::remove(folder.path() / "model/brume.yaml");
   }
-  /// Stable Diffusion, but small. `beside`: what it is told beside words, as YAML.
-  void words(const std::string& beside = "") {
+  /// Stable Diffusion, but small. `beside`: what it is told beside words, as YAML; `more`: options of clip_text.
+  void words(const std::string& beside = "", const std::string& more = "") {
     for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
     const std::string clip =
-        "{type: clip_text, tokenizer: " + folder.file("clip") + ", width: 32, depth: 2, heads: 4, mlp: 64, trainable: true}";
+        "{type: clip_text, tokenizer: " + folder.file("clip") + ", width: 32, depth: 2, heads: 4, mlp: 64, trainable: true" + more + "}";
     make(
         "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], "
         "heads: 4, attention_order: new, zero_init: false, transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: "

@@ -99,6 +99,14 @@ TEST(ClipTokenizer, AnyBytes) {
   EXPECT_GT(read, 1400);
 }
 
+// Merging takes the square of a word's length.
+TEST(ClipTokenizer, AWordHasAnEnd) {
+  const text::ClipTokenizer tokenizer = small();
+  EXPECT_NO_THROW(tokenizer.encode(std::string(10000, 'a')));
+  const std::string said = error_of([&] { tokenizer.encode("a " + std::string(10001, 'a')); });
+  EXPECT_TRUE(said.starts_with("a prompt has a word of 10001 bytes; 10000 is the most: ")) << said;
+}
+
 TEST(Utf8, WhatItIs) {
   for (const char* good :
        {"", "a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})

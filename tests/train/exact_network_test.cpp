@@ -1,5 +1,7 @@
 // The networks that are known in closed form give the data back that they stand for, in whatever frame and parameterization a model has.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
 #include <fmt/format.h>
 
 #include "config/yaml.h"
@@ -51,6 +53,21 @@ INSTANTIATE_TEST_SUITE_P(Frames, ExactNetwork,
                                          std::pair("ve", "score"), std::pair("flow", "flow"), std::pair("sub_vp", "v"),
                                          std::pair("edm", "consistency")),
                          [](const auto& info) { return info.param.first + "_" + info.param.second; });
+
+// What a network is told between two training times, where the levels of the steps are rounded and those between them are not.
+TEST(ToldTimes, OfStepsAlone) {
+  const Model model("network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, zero_init: false}, noise: linear",
+                    "steps: 4");
+  const Pipeline& p = *model.pipeline;
+  const at::NoGradGuard no_grad;
+  const NoiseSchedule& noise = *model.config.model.noise;
+  const double step = noise.sigma(300.4), between = noise.sigma(200.4);
+  const Tensor x = at::full({1, 1, 4, 4}, 0.3, at::kFloat);
+  const auto told = [&](ToldTime rule, double sigma) { return p.denoiser(rule, {step})->denoise(x, sigma, {}).x0; };
+  for (const double sigma : {step, between}) EXPECT_FALSE(told(ToldTime::nearest, sigma).equal(told(ToldTime::exact, sigma)));
+  EXPECT_TRUE(told(ToldTime::nearest_step, step).equal(told(ToldTime::nearest, step)));
+  EXPECT_TRUE(told(ToldTime::nearest_step, between).equal(told(ToldTime::exact, between)));
+}
 
 // The classes of a mixture: asked for one, each image is of its ground; asked for none, of any, as often of each.
 TEST(Mixture, ClassesAreItsGrounds) {
