@@ -19,14 +19,14 @@ AttentionBlock::AttentionBlock(const Builder& build, int64_t channels, int64_t h
   if (zero_init) out_ = zeroed(out_);
 }
 
-Tensor AttentionBlock::operator()(const Tensor& x) const {
+Tensor AttentionBlock::operator()(Tensor x) const {
   const int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), d = c / heads_;
   const Tensor rows = qkv_(norm_(x)).permute({0, 2, 3, 1});  // channels last already: no copy
   const Tensor qkv = order_ == QkvOrder::heads_first ? rows.reshape({b, h * w, heads_, 3, d}).permute({3, 0, 2, 1, 4})
                                                      : rows.reshape({b, h * w, 3, heads_, d}).permute({2, 0, 3, 1, 4});
   const std::vector<Tensor> part = at::unbind(qkv);       // whose gradients become one without sums of mostly zeros
   const Tensor a = attention(part[0], part[1], part[2]);  // [B, heads, N, d]
-  return x + out_(a.permute({0, 2, 1, 3}).reshape({b, h, w, c}).permute({0, 3, 1, 2}));
+  return out_.onto(std::move(x), a.permute({0, 2, 1, 3}).reshape({b, h, w, c}).permute({0, 3, 1, 2}));
 }
 
 }  // namespace brume::nn

@@ -11,7 +11,7 @@ class AttentionBlock {
  public:
   AttentionBlock(const Builder& build, int64_t channels, int64_t heads, QkvOrder order, int64_t groups, bool zero_init, double eps = 1e-5);
   /// x: [B, C, H, W]. Returns x + projection(attention(norm(x))).
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(Tensor x) const;
 
  private:
   int64_t heads_;

@@ -39,21 +39,24 @@ Tensor EdmBlock::operator()(const Tensor& x, const Tensor& embedding, at::Genera
   if (style_.scale_shift) {
     h = norm1_.silu(h, e.narrow(1, 0, shape_.out), e.narrow(1, shape_.out, shape_.out));
   } else {
-    h = norm1_.silu(h + e.unsqueeze(-1).unsqueeze(-1));
+    h = norm1_.silu_of_sum(h, e);
   }
-  h = conv1_(dropout(h, style_.dropout, random));
-  const Tensor skip = resampled(x);
-  h = ((skip_ ? (*skip_)(skip) : skip) + h) * style_.skip_scale;
-  return shape_.heads > 0 ? attended(h) : h;
+  h = dropout(h, style_.dropout, random);
+  Tensor skip = resampled(x);
+  if (skip_) skip = (*skip_)(skip);
+  h = scaled(conv1_.onto(std::move(skip), h));
+  return shape_.heads > 0 ? attended(std::move(h)) : h;
 }
 
-Tensor EdmBlock::attended(const Tensor& h) const {
+Tensor EdmBlock::scaled(const Tensor& sum) const { return style_.skip_scale == 1 ? sum : sum * style_.skip_scale; }
+
+Tensor EdmBlock::attended(Tensor h) const {
   const int64_t b = h.size(0), c = h.size(1), height = h.size(2), width = h.size(3), heads = shape_.heads;
   // The 3C channels are heads, then the width of a head, then q, k and v.
   const Tensor rows = qkv_(norm2_(h)).permute({0, 2, 3, 1}).reshape({b, height * width, heads, c / heads, 3});
   const Tensor qkv = rows.permute({4, 0, 2, 1, 3});
   const Tensor a = attention(qkv[0], qkv[1], qkv[2]);  // [B, heads, N, d]
-  return (h + proj_(a.permute({0, 2, 1, 3}).reshape({b, height, width, c}).permute({0, 3, 1, 2}))) * style_.skip_scale;
+  return scaled(proj_.onto(std::move(h), a.permute({0, 2, 1, 3}).reshape({b, height, width, c}).permute({0, 3, 1, 2})));
 }
 
 }  // namespace brume::nn

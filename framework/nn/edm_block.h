@@ -54,7 +54,8 @@ class EdmBlock {
 
  private:
   Tensor resampled(const Tensor& x) const;
-  Tensor attended(const Tensor& h) const;
+  Tensor attended(Tensor h) const;
+  Tensor scaled(const Tensor& sum) const;
 
   EdmBlockStyle style_;
   EdmBlockShape shape_;

@@ -57,13 +57,14 @@ FirstStageBlock::FirstStageBlock(const Builder& build, const FirstStageOptions& 
   if (in != out) shortcut_ = build.conv2d("nin_shortcut", in, out, 1);
 }
 
-Tensor FirstStageBlock::operator()(const Tensor& x, at::Generator* random) const {
+Tensor FirstStageBlock::operator()(Tensor x, at::Generator* random) const {
   // One by one: what stands in one expression is kept to its end, and at the size of an image each is 64 MB or more.
   Tensor h = norm1_.silu(x);
   h = conv1_(h);
   h = norm2_.silu(h);
-  h = conv2_(dropout(h, dropout_, random));
-  return (shortcut_.weight.defined() ? shortcut_(x) : x) + h;
+  h = dropout(h, dropout_, random);
+  if (shortcut_.weight.defined()) x = shortcut_(x);
+  return conv2_.onto(std::move(x), h);
 }
 
 FirstStageAttention::FirstStageAttention(const Builder& build, const FirstStageOptions& o, int64_t channels) {
@@ -74,19 +75,19 @@ FirstStageAttention::FirstStageAttention(const Builder& build, const FirstStageO
   out_ = build.conv2d("proj_out", channels, channels, 1);
 }
 
-Tensor FirstStageAttention::operator()(const Tensor& x) const {
+Tensor FirstStageAttention::operator()(Tensor x) const {
   const int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   const Tensor n = norm_(x);
   const auto positions = [&](const Conv2d& projection) {  // [B, 1, H W, C]; channels last already: no copy
     return projection(n).permute({0, 2, 3, 1}).reshape({b, 1, h * w, c});
   };
   const Tensor a = attention(positions(q_), positions(k_), positions(v_));
-  return x + out_(a.reshape({b, h, w, c}).permute({0, 3, 1, 2}));
+  return out_.onto(std::move(x), a.reshape({b, h, w, c}).permute({0, 3, 1, 2}));
 }
 
-Tensor FirstStageNetwork::Step::operator()(const Tensor& x, at::Generator* dropout) const {
-  const Tensor h = block(x, dropout);
-  return attention ? (*attention)(h) : h;
+Tensor FirstStageNetwork::Step::operator()(Tensor x, at::Generator* dropout) const {
+  x = block(std::move(x), dropout);
+  return attention ? (*attention)(std::move(x)) : x;
 }
 
 FirstStageNetwork::FirstStageNetwork(const Builder& build, const FirstStageOptions& o, const ImageShape& image, int64_t moments) : o_(o) {
@@ -153,19 +154,19 @@ void FirstStageNetwork::make_decoder(const Builder& build, const ImageShape& ima
 Tensor FirstStageNetwork::encode(const Tensor& images, at::Generator* dropout) const {
   Tensor h = encoder_.in(images);
   for (const Level& level : encoder_.levels) {
-    for (const Step& step : level.steps) h = step(h, dropout);
+    for (const Step& step : level.steps) h = step(std::move(h), dropout);
     if (level.resample.weight.defined()) h = halve(h, level.resample);
   }
-  for (const Step& step : encoder_.middle) h = step(h, dropout);
+  for (const Step& step : encoder_.middle) h = step(std::move(h), dropout);
   h = encoder_.out(encoder_.norm.silu(h));
   return o_.quant_conv ? encoder_.quant(h) : h;
 }
 
 Tensor FirstStageNetwork::decode(const Tensor& z, at::Generator* dropout) const {
   Tensor h = decoder_.in(o_.quant_conv ? decoder_.quant(z) : z);
-  for (const Step& step : decoder_.middle) h = step(h, dropout);
+  for (const Step& step : decoder_.middle) h = step(std::move(h), dropout);
   for (const Level& level : decoder_.levels) {
-    for (const Step& step : level.steps) h = step(h, dropout);
+    for (const Step& step : level.steps) h = step(std::move(h), dropout);
     if (level.resample.weight.defined()) h = level.resample(upsample(h));
   }
   return decoder_.out(decoder_.norm.silu(h));

@@ -33,7 +33,7 @@ class FirstStageBlock {
  public:
   FirstStageBlock(const Builder& build, const FirstStageOptions& options, int64_t in, int64_t out);
   /// x: [B, in, H, W]. Returns [B, out, H, W].
-  Tensor operator()(const Tensor& x, at::Generator* dropout) const;
+  Tensor operator()(Tensor x, at::Generator* dropout) const;
 
  private:
   double dropout_;
@@ -46,7 +46,7 @@ class FirstStageAttention {
  public:
   FirstStageAttention(const Builder& build, const FirstStageOptions& options, int64_t channels);
   /// x: [B, C, H, W]. Returns x + projection(attention(norm(x))).
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(Tensor x) const;
 
  private:
   GroupNorm norm_;
@@ -69,7 +69,7 @@ class FirstStageNetwork {
   struct Step {
     FirstStageBlock block;
     std::optional<FirstStageAttention> attention;
-    Tensor operator()(const Tensor& x, at::Generator* dropout) const;
+    Tensor operator()(Tensor x, at::Generator* dropout) const;
   };
   struct Level {
     std::vector<Step> steps;

@@ -140,7 +140,7 @@ void require_shape(const char* name, const at::Tensor& parameter, at::IntArrayRe
 }
 
 void check(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, const at::Tensor& scale,
-           const at::Tensor& shift) {
+           const at::Tensor& shift, const at::Tensor& added) {
   require(x.defined(), "x is missing");
   require(x.dim() == 3 || x.dim() == 4, "x is " + shape(x) + " where [B, C, H, W] or [B, C, N] is needed");
   require(at::isFloatingType(x.scalar_type()), "x is not floating point");
@@ -149,6 +149,7 @@ void check(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const a
           std::to_string(groups) + " groups do not divide the " + std::to_string(x.size(1)) + " channels of x, " + shape(x));
   require_shape("gamma", gamma, {x.size(1)}, x);
   require_shape("beta", beta, {x.size(1)}, x);
+  if (added.defined()) require_shape("added", added, {x.size(0), x.size(1)}, x);
   require(scale.defined() == shift.defined(), "scale and shift go together, but only one is given");
   if (!scale.defined()) return;
   require_shape("scale", scale, {x.size(0), x.size(1)}, x);
@@ -158,19 +159,24 @@ void check(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const a
 }  // namespace
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, double eps, bool silu,
-                           const at::Tensor& scale, const at::Tensor& shift) {
+                           const at::Tensor& scale, const at::Tensor& shift, const at::Tensor& added) {
   const OpTimer timer("group_norm");
-  check(x, groups, gamma, beta, scale, shift);
+  check(x, groups, gamma, beta, scale, shift, added);
+  const auto sum = [&] {
+    std::vector<int64_t> per_image(static_cast<size_t>(x.dim()), 1);
+    per_image[0] = x.size(0), per_image[1] = x.size(1);
+    return added.defined() ? x + added.to(x.scalar_type()).reshape(per_image) : x;
+  };
   const bool in_kernel = x.device().is_cpu() && (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
-  if (!in_kernel) return reference(x, groups, gamma, beta, eps, silu, scale, shift);
-  if (isa() == Isa::reference) return library(x, groups, gamma, beta, eps, silu, scale, shift);
-  const at::Tensor dense = channels_last(x);
+  if (!in_kernel) return reference(sum(), groups, gamma, beta, eps, silu, scale, shift);
+  if (isa() == Isa::reference) return library(sum(), groups, gamma, beta, eps, silu, scale, shift);
   const auto learns = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-  if (at::GradMode::is_enabled() && (learns(x) || learns(gamma) || learns(beta) || learns(scale) || learns(shift))) {
-    return GroupNormSilu::apply(dense, gamma, beta, optional(scale), optional(shift), groups, eps, silu);
+  if (at::GradMode::is_enabled() && (learns(x) || learns(gamma) || learns(beta) || learns(scale) || learns(shift) || learns(added))) {
+    return GroupNormSilu::apply(channels_last(sum()), gamma, beta, optional(scale), optional(shift), groups, eps, silu);
   }
+  const at::Tensor dense = channels_last(x);
   at::Tensor stats;
-  return fused::forward(fused::Call(dense, groups, gamma, beta, eps, silu, scale, shift), dense, stats);
+  return fused::forward(fused::Call(dense, groups, gamma, beta, eps, silu, scale, shift, added), dense, stats);
 }
 
 }  // namespace brume::nn

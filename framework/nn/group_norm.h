@@ -1,7 +1,7 @@
 #pragma once
 // Group normalisation, scale and shift, and SiLU as one operation, forward and backward.
 //
-//   xhat = (x - mean) / sqrt(variance + eps)      over the channels of one group and all positions, for each image
+//   xhat = (x + added - mean) / sqrt(variance + eps)      over the channels of one group and all positions, for each image
 //   z    = (xhat * gamma + beta) * (1 + scale) + shift
 //   y    = z * sigmoid(z)  or  z
 //
@@ -17,15 +17,16 @@ namespace brume::nn {
 /// x:            [B, C, H, W] or [B, C, N], floating point, groups dividing C.
 /// gamma, beta:  [C], any floating dtype.
 /// scale, shift: [B, C], any floating dtype; both or neither.
+/// added:        [B, C], any floating dtype, or undefined: an embedding, added to x at every position.
 /// Returns x's shape and dtype: [B, C, H, W] in channels-last memory, [B, C, N] strided as [B, N, C].
 ///
 /// On the CPU, bfloat16 and float32 run in one kernel over channels-last memory (anything else is first copied into it); the bits of an
 /// image's result and of its gradient depend neither on the rest of the batch nor on threads. Statistics are float32 partial sums
 /// gathered in double. Other dtypes and devices take plain ATen operations, with statistics in float64 for float64 and float32 otherwise.
-/// Differentiable in x, gamma, beta, scale and shift, gradients being of the dtype of their input; any number of times.
+/// Differentiable in x, gamma, beta, scale, shift and added, gradients being of the dtype of their input; any number of times.
 ///
 /// Throws std::invalid_argument, with both shapes, where they do not fit.
 at::Tensor group_norm_silu(const at::Tensor& x, std::int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, double eps, bool silu,
-                           const at::Tensor& scale = {}, const at::Tensor& shift = {});
+                           const at::Tensor& scale = {}, const at::Tensor& shift = {}, const at::Tensor& added = {});
 
 }  // namespace brume::nn

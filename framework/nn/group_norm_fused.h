@@ -64,9 +64,10 @@ struct Call {
   bool silu;
   const GroupNormKernel& kernel;
   at::Tensor gamma, beta, scale, shift;  // float32, dense; the last two may be undefined
+  at::Tensor added;                      // likewise; to x, before all else, without gradients
 
   Call(const at::Tensor& x, int64_t groups_, const at::Tensor& gamma_, const at::Tensor& beta_, double eps_, bool silu_,
-       const at::Tensor& scale_, const at::Tensor& shift_)
+       const at::Tensor& scale_, const at::Tensor& shift_, const at::Tensor& added_ = {})
       : images(x.size(0)),
         rows(x.numel() / (x.size(0) * x.size(1))),
         channels(x.size(1)),
@@ -77,7 +78,8 @@ struct Call {
         gamma(dense(gamma_)),
         beta(dense(beta_)),
         scale(dense(scale_)),
-        shift(dense(shift_)) {
+        shift(dense(shift_)),
+        added(dense(added_)) {
     padded = round_up(channels, kernels::channel_padding);
     const int64_t wanted = std::max(block_elements / channels, (rows + max_blocks - 1) / max_blocks);
     block_rows = round_up(std::max<int64_t>(wanted, 1), kernels::strip_rows);
@@ -93,6 +95,9 @@ struct Call {
   }
   double shift_at(int64_t image, int64_t channel) const {
     return shift.defined() ? static_cast<double>(data(shift)[image * channels + channel]) : 0.0;
+  }
+  double added_at(int64_t image, int64_t channel) const {
+    return added.defined() ? static_cast<double>(data(added)[image * channels + channel]) : 0.0;
   }
   static const float* data(const at::Tensor& parameter) { return static_cast<const float*>(parameter.data_ptr()); }
 
@@ -142,7 +147,8 @@ class ChannelSums {
   std::vector<double> values_;
 };
 
-/// z = (x - centre) * gain + bias for each channel of an image. The centre is near the mean, so nothing cancels in `bias`.
+/// z = (x - centre) * gain + bias for each channel of an image. The centre is near the mean (less what is added to x), so nothing cancels
+/// in `bias`.
 class ImageAffine {
  public:
   ImageAffine(const Call& call, int64_t image, const double* mean, const double* rstd)
@@ -153,10 +159,11 @@ class ImageAffine {
       const int64_t g = call.group_of(c);
       const double factor = call.one_plus_scale(image, c);
       const double exact_gain = rstd[g] * static_cast<double>(gamma[c]) * factor;
-      centre[c] = static_cast<float>(mean[g]);
+      const double added = call.added_at(image, c);
+      centre[c] = static_cast<float>(mean[g] - added);
       gain[c] = static_cast<float>(exact_gain);
       bias[c] = static_cast<float>(static_cast<double>(beta[c]) * factor + call.shift_at(image, c) +
-                                   (static_cast<double>(centre[c]) - mean[g]) * exact_gain);
+                                   (static_cast<double>(centre[c]) + added - mean[g]) * exact_gain);
     }
   }
   kernels::ChannelAffine get() const {
@@ -184,11 +191,11 @@ inline void first_row(const Call& call, const char* x, std::vector<float>& value
   for (int64_t c = 0; c < call.channels; ++c) values[c] = static_cast<float>(sums[c]);
 }
 
-/// Mean and 1 / sqrt(variance + eps) of each group of one image.
+/// Mean and 1 / sqrt(variance + eps) of each group of one image, whose rows begin at x.
 ///
 /// Sums are taken of x - centre, which keeps squares from cancelling: the centre is the first position, and where that turns out to be an
 /// outlier (more than 4 standard deviations off) the sums are taken once more around the mean just found.
-inline void statistics(const Call& call, const char* x, double* mean, double* rstd) {
+inline void statistics(const Call& call, int64_t image, const char* x, double* mean, double* rstd) {
   const int64_t group_channels = call.channels / call.groups;
   const double rows = static_cast<double>(call.rows), per_row = 1.0 / rows;
   std::vector<float> centre(static_cast<size_t>(call.padded));
@@ -204,10 +211,10 @@ inline void statistics(const Call& call, const char* x, double* mean, double* rs
     for (int64_t g = 0; g < call.groups; ++g) {
       const int64_t begin = g * group_channels, end = begin + group_channels;
       double total = 0, squares = 0, distance = 0;
-      for (int64_t c = begin; c < end; ++c) total += static_cast<double>(centre[c]) + sum[c] * per_row;
+      for (int64_t c = begin; c < end; ++c) total += static_cast<double>(centre[c]) + call.added_at(image, c) + sum[c] * per_row;
       mean[g] = total / static_cast<double>(group_channels);
       for (int64_t c = begin; c < end; ++c) {
-        const double off = sum[c] * per_row, apart = static_cast<double>(centre[c]) + off - mean[g];
+        const double off = sum[c] * per_row, apart = static_cast<double>(centre[c]) + call.added_at(image, c) + off - mean[g];
         squares += square[c] - rows * off * off + rows * apart * apart;
         distance += rows * off * off;
       }
@@ -230,7 +237,7 @@ inline at::Tensor forward(const Call& call, const at::Tensor& x, at::Tensor& sta
   call.for_images([&](int64_t image) {
     const int64_t start = image * call.image_bytes();
     double *const mean = all_stats + 2 * call.groups * image, *const rstd = mean + call.groups;
-    statistics(call, from + start, mean, rstd);
+    statistics(call, image, from + start, mean, rstd);
     const ImageAffine affine(call, image, mean, rstd);
     call.for_blocks([&](int64_t, int64_t row, int64_t count) {
       const int64_t offset = start + row * call.row_bytes;

@@ -17,11 +17,16 @@
 namespace brume::nn {
 
 Tensor Conv2d::operator()(const Tensor& x) const { return conv2d(x, weight, bias, stride, padding, packed.get()); }
+Tensor Conv2d::onto(Tensor sum, const Tensor& x) const { return conv2d(x, weight, bias, stride, padding, packed.get(), std::move(sum)); }
 Tensor Linear::operator()(const Tensor& x) const { return linear(x, weight, bias, packed.get()); }
+Tensor Linear::onto(Tensor sum, const Tensor& x) const { return linear(x, weight, bias, packed.get(), std::move(sum)); }
 Tensor GroupNorm::operator()(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, false); }
 Tensor GroupNorm::silu(const Tensor& x) const { return group_norm_silu(x, groups, weight, bias, eps, true); }
 Tensor GroupNorm::silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const {
   return group_norm_silu(x, groups, weight, bias, eps, true, scale, shift);
+}
+Tensor GroupNorm::silu_of_sum(const Tensor& x, const Tensor& added) const {
+  return group_norm_silu(x, groups, weight, bias, eps, true, {}, {}, added);
 }
 Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
 

@@ -15,12 +15,16 @@ struct Conv2d {
   int64_t padding = 0;
   std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
+  /// sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
+  Tensor onto(Tensor sum, const Tensor& x) const;
 };
 
 struct Linear {
   Tensor weight, bias;  ///< [O, I], [O]
   std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
+  /// sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
+  Tensor onto(Tensor sum, const Tensor& x) const;
 };
 
 /// Group norm with an optional SiLU and an optional scale and shift of its result (AdaGN), fused.
@@ -31,6 +35,8 @@ struct GroupNorm {
   Tensor operator()(const Tensor& x) const;
   Tensor silu(const Tensor& x) const;
   Tensor silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const;
+  /// silu(norm(x + added)); added: [B, C].
+  Tensor silu_of_sum(const Tensor& x, const Tensor& added) const;
 };
 
 struct LayerNorm {

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/cat.h>
@@ -23,6 +24,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "nn/isa.h"
 #include "nn/learning_conv.h"
@@ -53,6 +55,13 @@ void for_rows(const Tensor& joined, const Tensor& a, const Tensor& b, const F& c
     }
   });
 }
+
+/// Whether a layer computes from what is kept beside its weight.
+bool evaluates(const PackedWeight* packed, const Tensor& weight) {
+  return packed && !at::GradMode::is_enabled() && !weight.requires_grad();
+}
+
+Tensor plus(const Tensor& sum, const Tensor& x) { return sum.defined() ? sum + x : x; }
 
 Tensor channels_last(const Tensor& like, int64_t channels) {
   return at::empty({like.size(0), channels, like.size(2), like.size(3)}, like.options(), at::MemoryFormat::ChannelsLast);
@@ -89,7 +98,8 @@ Tensor concat(const Tensor& a, const Tensor& b) {
   return learns ? Concat::apply(x, y) : join(x, y);
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed) {
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed,
+              Tensor sum) {
   const Tensor w = weight.dim() == 3 ? weight.unsqueeze(-1) : weight;
   const auto out = [&](int64_t n, int64_t k) { return double((n + 2 * padding - k) / stride + 1); };
   const OpTimer timer(w.size(2) * w.size(3) == 1 ? "conv2d 1x1" : "conv2d",
@@ -97,20 +107,24 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
   const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
   if (onednn(x)) {
     const Tensor image = x.contiguous(at::MemoryFormat::ChannelsLast);
-    if (packed && !at::GradMode::is_enabled() && !weight.requires_grad()) return packed->conv2d(image, w, cast(bias), stride, padding);
-    return learning_conv2d(image, w, bias, stride, padding);
+    if (evaluates(packed, weight)) return packed->conv2d(image, w, cast(bias), stride, padding, std::move(sum));
+    return plus(sum, learning_conv2d(image, w, bias, stride, padding));
   }
-  return at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(w), cast(bias), {stride, stride},
-                         {padding, padding}, {1, 1}, false, {0, 0}, 1);
+  return plus(sum, at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(w), cast(bias), {stride, stride},
+                                   {padding, padding}, {1, 1}, false, {0, 0}, 1));
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed) {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed, Tensor sum) {
   const OpTimer timer("linear", 2.0 * double(x.numel()) * double(weight.size(0)));
-  if (!onednn(x)) return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
+  if (!onednn(x)) return plus(sum, at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.
   const int64_t batch = x.size(0), tokens = x.dim() == 3 ? x.size(1) : 1;
-  const Tensor image = x.reshape({batch, tokens, 1, x.size(-1)}).permute({0, 3, 1, 2});
-  const Tensor y = conv2d(image, weight.view({weight.size(0), weight.size(1), 1, 1}), bias, 1, 0, packed).permute({0, 2, 3, 1});
+  const Tensor w = weight.view({weight.size(0), weight.size(1), 1, 1});
+  std::optional<at::AutoDispatchBelowADInplaceOrView> loose;  // views that do not hold what they are of: the memory of `sum` can be given
+  if (evaluates(packed, weight)) loose.emplace();
+  const auto image = [&](const Tensor& t) { return t.reshape({batch, tokens, 1, t.size(-1)}).permute({0, 3, 1, 2}); };
+  if (sum.defined()) sum = image(sum);
+  const Tensor y = conv2d(image(x), w, bias, 1, 0, packed, std::move(sum)).permute({0, 2, 3, 1});
   return x.dim() == 3 ? y.reshape({batch, tokens, weight.size(0)}) : y.reshape({batch, weight.size(0)});
 }
 

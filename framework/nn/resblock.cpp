@@ -26,11 +26,12 @@ Tensor ResBlock::operator()(const Tensor& x, const Tensor& embedding, at::Genera
   if (o_.scale_shift) {
     h = out_norm_.silu(h, e.narrow(1, 0, o_.out), e.narrow(1, o_.out, o_.out));
   } else {
-    h = out_norm_.silu(h + e.unsqueeze(-1).unsqueeze(-1));
+    h = out_norm_.silu_of_sum(h, e);
   }
-  h = out_conv_(dropout(h, o_.dropout, random));
-  const Tensor skip = resample(x);
-  return (skip_.weight.defined() ? skip_(skip) : skip) + h;
+  h = dropout(h, o_.dropout, random);
+  Tensor skip = resample(x);
+  if (skip_.weight.defined()) skip = skip_(skip);
+  return out_conv_.onto(std::move(skip), h);
 }
 
 }  // namespace brume::nn

@@ -26,10 +26,11 @@ TextEncoder::TextEncoder(const Builder& build, const TextEncoderOptions& options
   norm_ = build.layer_norm("final_layer_norm", o_.width);
 }
 
-Tensor TextEncoder::attend(const Layer& layer, const Tensor& h, const AttentionMask& mask) const {
+Tensor TextEncoder::attend(const Layer& layer, Tensor sum, const AttentionMask& mask) const {
+  const Tensor h = layer.norm1(sum);
   const auto heads = [&](const Tensor& t) { return t.view({t.size(0), t.size(1), o_.heads, -1}).transpose(1, 2); };
   const Tensor a = attention(heads(layer.q(h)), heads(layer.k(h)), heads(layer.v(h)), mask);
-  return layer.out(a.transpose(1, 2).reshape(h.sizes()));
+  return layer.out.onto(std::move(sum), a.transpose(1, 2).reshape(h.sizes()));
 }
 
 /// [B * length] to [B * length, width].
@@ -44,9 +45,9 @@ Tensor TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at:
   Tensor h = tokens.to(dtype) + positions_.weight.to(dtype);
   for (int64_t i = 0; i < o_.depth - skip; ++i) {
     const Layer& layer = layers_[size_t(i)];
-    h = h + attend(layer, layer.norm1(h), mask);
+    h = attend(layer, std::move(h), mask);
     const Tensor up = layer.up(layer.norm2(h));
-    h = h + layer.down(o_.quick_gelu ? quick_gelu(up) : gelu(up));
+    h = layer.down.onto(std::move(h), o_.quick_gelu ? quick_gelu(up) : gelu(up));
   }
   return norm_(h);
 }

@@ -29,7 +29,8 @@ class TextEncoder {
     Linear q, k, v, out, up, down;
   };
   Tensor embedded(const Tensor& ids, const Tensor& more) const;
-  Tensor attend(const Layer& layer, const Tensor& h, const AttentionMask& mask) const;
+  /// sum + attention(norm(sum)).
+  Tensor attend(const Layer& layer, Tensor sum, const AttentionMask& mask) const;
 
   TextEncoderOptions o_;
   Embedding tokens_, positions_;

@@ -7,6 +7,14 @@
 #include "nn/ops.h"
 
 namespace brume::nn {
+namespace {
+
+/// sum + dropout(layer(x)).
+Tensor add(Tensor sum, const Linear& layer, const Tensor& x, double p, at::Generator* random) {
+  return random && p > 0 ? sum + dropout(layer(x), p, random) : layer.onto(std::move(sum), x);
+}
+
+}  // namespace
 
 CrossAttention::CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads) : heads_(heads) {
   q_ = build.linear("to_q", channels, channels, false);
@@ -15,13 +23,13 @@ CrossAttention::CrossAttention(const Builder& build, int64_t channels, int64_t c
   out_ = build.linear("to_out.0", channels, channels);
 }
 
-Tensor CrossAttention::operator()(const Tensor& x, const Tokens& tokens) const {
+Tensor CrossAttention::onto(Tensor sum, const Tensor& x, const Tokens& tokens, double p, at::Generator* random) const {
   const Tensor& context = tokens.values.defined() ? tokens.values : x;
   const auto split = [&](const Tensor& t) {  // [B, N, C] to [B, heads, N, C / heads], a view
     return t.view({t.size(0), t.size(1), heads_, t.size(2) / heads_}).transpose(1, 2);
   };
   const Tensor a = attention(split(q_(x)), split(k_(context)), split(v_(context)), {tokens.mask});
-  return out_(a.transpose(1, 2).reshape(x.sizes()));
+  return add(std::move(sum), out_, a.transpose(1, 2).reshape(x.sizes()), p, random);
 }
 
 TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout)
@@ -35,9 +43,13 @@ TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64
 }
 
 Tensor TransformerBlock::operator()(Tensor x, const Tokens& tokens, at::Generator* random) const {
-  x = x + dropout(self_(norms_[0](x), {}), dropout_, random);
-  x = x + dropout(cross_(norms_[1](x), tokens), dropout_, random);
-  return x + narrow_(dropout(geglu(wide_(norms_[2](x))), dropout_, random));
+  Tensor h = norms_[0](x);
+  x = self_.onto(std::move(x), h, {}, dropout_, random);
+  h = norms_[1](x);
+  x = cross_.onto(std::move(x), h, tokens, dropout_, random);
+  h = norms_[2](x);
+  h = dropout(geglu(wide_(h)), dropout_, random);
+  return narrow_.onto(std::move(x), h);
 }
 
 SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOptions& o) : attends_(o.context > 0) {
@@ -53,7 +65,7 @@ SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOp
   if (o.zero_init && !conv) linear_out_ = zeroed(linear_out_);
 }
 
-Tensor SpatialTransformer::operator()(const Tensor& x, const Tokens& tokens, at::Generator* random) const {
+Tensor SpatialTransformer::operator()(Tensor x, const Tokens& tokens, at::Generator* random) const {
   if (attends_ && !tokens.values.defined()) throw std::logic_error("a network that attends to tokens was given none");
   const int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   // Channels last already: neither way copies.
@@ -62,8 +74,10 @@ Tensor SpatialTransformer::operator()(const Tensor& x, const Tokens& tokens, at:
   const bool conv = conv_in_.weight.defined();
   Tensor z = norm_(x);
   z = conv ? sequence(conv_in_(z)) : linear_in_(sequence(z));
-  for (const TransformerBlock& block : blocks_) z = block(z, attends_ ? tokens : Tokens{}, random);
-  return x + (conv ? conv_out_(image(z)) : image(linear_out_(z)));
+  for (const TransformerBlock& block : blocks_) z = block(std::move(z), attends_ ? tokens : Tokens{}, random);
+  if (conv) return conv_out_.onto(std::move(x), image(z));
+  x = sequence(x);
+  return image(linear_out_.onto(std::move(x), z));
 }
 
 }  // namespace brume::nn

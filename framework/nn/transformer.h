@@ -21,8 +21,8 @@ class CrossAttention {
  public:
   /// Queries of width `channels`, keys and values of width `context`.
   CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads);
-  /// x: [B, N, C]. Attends to `tokens`, to x itself where there are none. Returns [B, N, C].
-  Tensor operator()(const Tensor& x, const Tokens& tokens) const;
+  /// x: [B, N, C]. Attends to `tokens`, to x itself where there are none. Returns sum + dropout(what it found), [B, N, C].
+  Tensor onto(Tensor sum, const Tensor& x, const Tokens& tokens, double dropout, at::Generator* random) const;
 
  private:
   int64_t heads_;
@@ -57,7 +57,7 @@ class SpatialTransformer {
  public:
   SpatialTransformer(const Builder& build, const TransformerOptions& options);
   /// x: [B, C, H, W]. Returns the same shape. Without a context width, `tokens` are not looked at.
-  Tensor operator()(const Tensor& x, const Tokens& tokens, at::Generator* dropout) const;
+  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout) const;
 
  private:
   bool attends_;  ///< to tokens

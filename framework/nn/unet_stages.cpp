@@ -96,8 +96,8 @@ int64_t UnetOptions::heads_of(int64_t width, bool up) const {
 Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens) const {
   if (conv) h = (*conv)(h);
   if (block) h = (*block)(h, embedding, dropout);
-  if (attention) h = (*attention)(h);
-  if (transformer) h = (*transformer)(h, tokens, dropout);
+  if (attention) h = (*attention)(std::move(h));
+  if (transformer) h = (*transformer)(std::move(h), tokens, dropout);
   if (resample) h = (*resample)(h, embedding, dropout);
   if (pool == Resample::up) h = upsample(h);
   if (pool == Resample::down) h = downsample(h);

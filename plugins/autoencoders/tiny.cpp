@@ -34,8 +34,12 @@ class Block {
     narrow_ = build["pool"].conv2d("3", 4 * width, width, 1, 1, false);
   }
   Tensor operator()(Tensor x) const {
-    if (widen_.weight.defined()) x = x + narrow_(nn::relu(norm_(widen_(x))));
-    return nn::relu(convs_[2](nn::relu(convs_[1](nn::relu(convs_[0](x))))) + x);
+    if (widen_.weight.defined()) {
+      const Tensor wide = nn::relu(norm_(widen_(x)));
+      x = narrow_.onto(std::move(x), wide);
+    }
+    const Tensor h = nn::relu(convs_[1](nn::relu(convs_[0](x))));
+    return nn::relu(convs_[2].onto(std::move(x), h));
   }
 
  private:

@@ -222,6 +222,42 @@ TEST_F(GroupNorm, KernelsAgreeWithTheDefinition) {
   }
 }
 
+TEST_F(GroupNorm, AddsAnEmbeddingFirst) {
+  for (Isa isa : available()) {
+    brume::nn::set_isa(isa);
+    for (const Shape& shape : shapes) {
+      for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const std::string what = describe(shape, std::string(isa_name(isa)) + " " + at::toString(dtype));
+        for (const double far : {0.0, 30.0}) {  // the embedding moves the mean, and each channel's apart
+          Inputs in = Inputs(shape.sizes, 0, false).as(dtype, at::kFloat);
+          at::Tensor added = far + 0.7 * normal({shape.sizes[0], shape.sizes[1]}, 3, at::kFloat);
+          std::vector<int64_t> per_image(shape.sizes.size(), 1);
+          per_image[0] = shape.sizes[0], per_image[1] = shape.sizes[1];
+          Inputs exact = in.as(at::kDouble, at::kDouble);
+          exact.x = (exact.x + added.to(at::kDouble).reshape(per_image)).set_requires_grad(true);
+          const at::Tensor wanted = exact.run(shape.groups, true);
+          const auto run = [&](int64_t first, int64_t count) {
+            return group_norm_silu(in.x.narrow(0, first, count), shape.groups, in.gamma, in.beta, eps, true, {}, {},
+                                   added.narrow(0, first, count));
+          };
+          const double store = error(wanted.to(dtype), wanted), beyond = dtype == at::kBFloat16 ? 2e-4 : far > 0 ? 2e-5 : 1e-6;
+          const at::Tensor y = run(0, shape.sizes[0]);
+          EXPECT_LT(error(y, wanted), store + beyond) << what << " far " << far;
+          const int64_t last = shape.sizes[0] - 1;
+          EXPECT_TRUE(at::equal(run(last, 1), y.narrow(0, last, 1))) << what << ": the image alone";
+          if (far > 0) continue;  // recorded, the sum is rounded to x's type
+          added.set_requires_grad(true);
+          const at::Tensor recorded = run(0, shape.sizes[0]), dy = normal(shape.sizes, 7, dtype);
+          EXPECT_LT(error(recorded, wanted), 5 * store + beyond) << what << " recorded";
+          const at::Tensor expected = gradients(wanted, {exact.x}, dy.to(at::kDouble))[0].flatten(2).sum(2);
+          EXPECT_LT(error(gradients(recorded, {added}, dy)[0], expected, dy.norm().item<double>()), dtype == at::kBFloat16 ? 1e-2 : 1e-6)
+              << what << " gradient";
+        }
+      }
+    }
+  }
+}
+
 TEST_F(GroupNorm, SiluIsAccurateOverTheWholeRange) {
   const at::Tensor z = at::linspace(-85, 85, 40001, at::TensorOptions().dtype(at::kFloat)), zero = at::zeros_like(z);
   const at::Tensor x = normal({1, 40001, 1, 1}, 3, at::kFloat);
@@ -456,6 +492,7 @@ TEST_F(GroupNorm, NamesBothShapesOfAMismatch) {
   bad = good;
   bad.scale = bad.shift = at::ones({2, 32}, at::kLong);
   EXPECT_EQ(message_of(bad, 8), "group_norm_silu: scale is not floating point");
+  EXPECT_THROW(group_norm_silu(good.x, 8, good.gamma, good.beta, eps, true, {}, {}, at::zeros({1, 32})), std::invalid_argument);
   EXPECT_EQ(message_of(good, 5), "group_norm_silu: 5 groups do not divide the 32 channels of x, [2, 32, 4, 4]");
   EXPECT_EQ(message_of(good, 0), "group_norm_silu: 0 groups do not divide the 32 channels of x, [2, 32, 4, 4]");
   bad = good;

@@ -64,6 +64,39 @@ TEST_P(Packed, AnImageDependsOnItselfAlone) {
   for (const int64_t i : {0, 8, 16}) EXPECT_TRUE(conv(x.narrow(0, i, 1)).equal(all.narrow(0, i, 1))) << i;
 }
 
+TEST_P(Packed, AddToASum) {
+  const nn::Builder build(1);
+  const double allowed = 2 * this->allowed();  // of many channels
+  const std::vector<nn::Conv2d> layers = {build.conv2d("a", 8, 16, 3), build.conv2d("b", 8, 16, 1), build.conv2d("c", 8, 16, 3, 1, false),
+                                          build.conv2d("d", 960, 16, 3), build.conv2d("e", 960, 16, 3, 1, false)};
+  for (const nn::Conv2d& conv : layers) {
+    const Tensor x = image({3, conv.weight.size(1), 6, 6}, GetParam());
+    const Tensor sum = image({3, 16, 6, 6}, GetParam(), 2), before = sum.clone();
+    const Tensor wanted = exact(conv, x) + sum.to(at::kDouble), y = conv.onto(sum, x);
+    EXPECT_LT(difference(y, wanted), allowed) << conv.weight.sizes();
+    EXPECT_TRUE(sum.equal(before)) << "somebody else's";
+    EXPECT_TRUE(conv.onto(sum.clone(), x).equal(y)) << "the same, whoever holds it";
+    EXPECT_TRUE(conv.onto(sum.contiguous(), x).equal(y)) << "in another order";
+    EXPECT_TRUE(conv.onto(sum.narrow(0, 1, 1), x.narrow(0, 1, 1)).equal(y.narrow(0, 1, 1))) << "an image alone";
+    EXPECT_LT(difference(conv(x), exact(conv, x)), allowed) << "without, after with";
+  }
+  const nn::Linear linear = build.linear("f", 24, 40);
+  const Tensor x = at::randn({2, 7, 24}).to(GetParam()), sum = at::randn({2, 7, 40}).to(GetParam());
+  const Tensor wanted = at::linear(x.to(at::kDouble), linear.weight.to(at::kDouble), linear.bias.to(at::kDouble)) + sum.to(at::kDouble);
+  EXPECT_LT(difference(linear.onto(sum, x), wanted), allowed);
+  Tensor given = sum.clone();
+  const void* const memory = given.data_ptr();
+  const bool in_place = nn::isa() == nn::Isa::amx;  // elsewhere a pass of its own is faster
+  EXPECT_EQ(linear.onto(std::move(given), x).data_ptr() == memory, in_place);
+}
+
+TEST(AddToASum, IsRecorded) {
+  const nn::Conv2d conv = nn::Builder(1).conv2d("a", 4, 6, 3);
+  const Tensor x = image({2, 4, 8, 8}, at::kFloat), sum = image({2, 6, 8, 8}, at::kFloat, 2).set_requires_grad(true);
+  conv.onto(sum, x).sum().backward();
+  EXPECT_TRUE(sum.grad().equal(at::ones_like(sum)));
+}
+
 TEST_P(Packed, FollowsTheWeight) {
   nn::Conv2d conv = nn::Builder(1).conv2d("a", 8, 16, 3);
   const Tensor x = image({2, 8, 9, 9}, GetParam()), first = conv(x);
