@@ -95,7 +95,7 @@ struct Part {
 
 struct Measured {
   std::vector<double> seconds;
-  double peak_mib = 0;
+  double peak_mib = 0, taken_mib = 0;  ///< resident at most; taken from the system by a call, after the first one of each round
   std::map<std::string, nn::OpProfile::Row> operations;
   double flops() const {
     double sum = 0;
@@ -110,16 +110,20 @@ void measure(const std::function<Tensor()>& call, nn::Isa isa, double seconds, M
   const nn::KeepMemory keep;
   call();
   peak_memory(true);
+  const size_t taken = nn::KeepMemory::account().taken;
   const auto start = Clock::now();
+  int64_t calls = 0;
   do {
     const nn::OpProfile operations;
     const auto begin = Clock::now();
     call();
     m.seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
     m.operations = operations.rows();
+    ++calls;
     if (interrupted.load()) throw Interrupted();
   } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
   m.peak_mib = std::max(m.peak_mib, peak_memory());
+  m.taken_mib = std::max(m.taken_mib, double(nn::KeepMemory::account().taken - taken) / double(calls) / (1 << 20));
 }
 
 void freeze(const std::vector<Weight>& weights, at::ScalarType type) {
@@ -211,6 +215,7 @@ class Bench {
       out.push_back({{"part", parts_[i].name},
                      {"seconds", median(brume_[i].seconds)},
                      {"peak_mib", brume_[i].peak_mib},
+                     {"taken_mib_a_call", brume_[i].taken_mib},
                      {"libtorch_seconds", median(library_[i].seconds)},
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
@@ -329,6 +334,7 @@ class Bench {
     for (const auto& [name, row] : rows)
       fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s\n", name, row.seconds, 100 * row.seconds / total, row.calls,
                  row.flops / std::max(row.seconds, 1e-12) / 1e9);
+    fmt::print("  memory taken from the system by a call, after the first: {:.1f} MiB\n", brume_[i].taken_mib);
   }
 
   ArchitectureBench asked_;

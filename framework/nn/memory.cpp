@@ -13,8 +13,8 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
-#include <unordered_map>
-#include <vector>
+#include <set>
+#include <utility>
 
 #include "core/libtorch.h"
 #include "nn/isa.h"
@@ -22,12 +22,13 @@
 namespace brume::nn {
 namespace {
 
-constexpr size_t small = size_t(1) << 16;       // bytes that malloc keeps well by itself
+constexpr size_t small = size_t(1) << 16;       // bytes that malloc keeps well by itself; a multiple of every processor's page
 constexpr size_t large_page = size_t(1) << 21;  // x86-64 and aarch64
 
-/// Of whole pages, large ones where it has room for them; null where there is no memory.
+size_t rounded(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
+
+/// In large pages, where the system has them; null where there is no memory. `size`: a multiple of `small`.
 void* from_system(size_t size) {
-  if (size < large_page) return std::aligned_alloc(4096, size);
   // Begins where a large page does; what lies around it goes back.
   void* const whole = mmap(nullptr, size + large_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (whole == MAP_FAILED) return nullptr;
@@ -41,14 +42,9 @@ void* from_system(size_t size) {
   return block;
 }
 
-void to_system(void* block, size_t size) {
-  if (size < large_page)
-    std::free(block);
-  else
-    munmap(block, size);
-}
-
-/// Larger blocks of memory while a KeepMemory lives; all else by the allocator that was there before.
+/// Memory while a KeepMemory lives, from regions that are cut into blocks; all else by the allocator that was there before. A block that is
+/// freed joins its free neighbours, and the next one is cut from the smallest that has room (best fit), so that what is repeated comes to
+/// find all it needs.
 class Keeper final : public at::Allocator {
  public:
   explicit Keeper(at::Allocator* before) : before_(before) {}
@@ -67,49 +63,72 @@ class Keeper final : public at::Allocator {
   }
   void end() {
     const std::lock_guard lock(mutex_);
-    if (--alive_ == 0) empty(), most_used_ = 0;
+    if (--alive_ == 0) give_back_regions(), give_back_pages();
   }
   KeepMemory::Account account() {
     const std::lock_guard lock(mutex_);
-    return {taken_, free_bytes_};
+    size_t free = 0;
+    for (const auto& [size, _] : free_) free += size;
+    return {taken_, alive_ > 0 ? free : 0};  // where none lives, only addresses are left
   }
 
  private:
+  struct Block {
+    size_t size;
+    bool free, begins;  ///< a region
+  };
+  using Blocks = std::map<char*, Block>;  // by address, each region's one after the other
+
   void* take(size_t bytes) const {
     const std::lock_guard lock(mutex_);
     if (alive_ == 0) return nullptr;
-    const size_t size = rounded(bytes);
-    // A block of up to twice the size, as what was freed is mostly larger where an image grows and channels become fewer.
-    auto found = free_.lower_bound(size);
-    if (found == free_.end() || found->first > 2 * size) {
-      // What is repeated finds all it needs, once there is a little more than it uses at most. More than that is of something else.
-      constexpr size_t slack = size_t(64) << 20;
-      const size_t most = most_used_ = std::max(most_used_, used_bytes_ + size);
-      while (!free_.empty() && used_bytes_ + free_bytes_ + size > most + most / 8 + slack) drop_oldest();
-      void* block = from_system(size);
-      if (!block) empty(), block = from_system(size);
-      if (!block) return nullptr;  // the one before says how it failed
-      taken_ += size;
-      free_bytes_ += size;
-      found = free_.emplace(size, Free{block, 0});
+    const size_t size = rounded(bytes, small);
+    auto found = free_.lower_bound({size, nullptr});
+    if (found == free_.end()) {
+      give_back_regions();              // of other sizes than are wanted now
+      if (!grow(size)) return nullptr;  // the allocator before says how it failed
+      found = free_.lower_bound({size, nullptr});
     }
-    void* const block = found->second.block;
-    used_[block] = found->first;
-    free_bytes_ -= found->first, used_bytes_ += found->first;
-    most_used_ = std::max(most_used_, used_bytes_);
+    const auto at = blocks_.find(found->second);
     free_.erase(found);
-    return block;
+    if (const size_t rest = at->second.size - size; rest > 0) {
+      blocks_[at->first + size] = {rest, true, false};
+      free_.insert({rest, at->first + size});
+    }
+    at->second = {size, false, at->second.begins};
+    return at->first;
+  }
+
+  bool grow(size_t size) const {
+    const size_t region = rounded(std::max(size, least), large_page);
+    auto* const begin = static_cast<char*>(from_system(region));
+    if (!begin) return false;
+    taken_ += region;
+    blocks_[begin] = {region, true, true};
+    free_.insert({region, begin});
+    return true;
   }
 
   /// False where it is not ours.
   bool put(void* block) {
     const std::lock_guard lock(mutex_);
-    const auto found = used_.find(block);
-    if (found == used_.end()) return false;
-    free_.emplace(found->second, Free{block, ++clock_});
-    free_bytes_ += found->second, used_bytes_ -= found->second;
-    used_.erase(found);
-    if (alive_ == 0) empty();
+    auto at = blocks_.find(static_cast<char*>(block));
+    if (at == blocks_.end()) return false;
+    at->second.free = true;
+    if (const auto next = std::next(at); next != blocks_.end() && next->second.free && !next->second.begins) {
+      free_.erase({next->second.size, next->first});
+      at->second.size += next->second.size;
+      blocks_.erase(next);
+    }
+    if (!at->second.begins && std::prev(at)->second.free) {
+      const auto before = std::prev(at);
+      free_.erase({before->second.size, before->first});
+      before->second.size += at->second.size;
+      blocks_.erase(at);
+      at = before;
+    }
+    free_.insert({at->second.size, at->first});
+    if (alive_ == 0) give_back_regions(), give_back_pages();
     return true;
   }
 
@@ -128,34 +147,30 @@ class Keeper final : public at::Allocator {
   }
 
  private:
-  /// Up to an eighth more, so that sizes that differ a little share blocks.
-  static size_t rounded(size_t bytes) {
-    const size_t step = std::max<size_t>(4096, (size_t(1) << (63 - __builtin_clzll(bytes))) / 8);
-    return (bytes + step - 1) / step * step;
+  /// Of which nothing is used.
+  void give_back_regions() const {
+    for (auto at = blocks_.begin(); at != blocks_.end();) {
+      const auto next = std::next(at);
+      if (at->second.free && at->second.begins && (next == blocks_.end() || next->second.begins)) {
+        free_.erase({at->second.size, at->first});
+        munmap(at->first, at->second.size);
+        blocks_.erase(at);
+      }
+      at = next;
+    }
+  }
+  /// Of what is free in regions that something outlives.
+  void give_back_pages() const {
+    for (const auto& [size, begin] : free_) madvise(begin, size, MADV_DONTNEED);
   }
 
-  void drop_oldest() const {
-    const auto oldest =
-        std::min_element(free_.begin(), free_.end(), [](const auto& a, const auto& b) { return a.second.since < b.second.since; });
-    to_system(oldest->second.block, oldest->first);
-    free_bytes_ -= oldest->first;
-    free_.erase(oldest);
-  }
-  void empty() const {
-    while (!free_.empty()) drop_oldest();
-  }
-
-  struct Free {
-    void* block;
-    uint64_t since;
-  };
+  static constexpr size_t least = size_t(32) << 20;  // bytes of a region
   at::Allocator* const before_;
   mutable std::mutex mutex_;
   int64_t alive_ = 0;
-  uint64_t clock_ = 0;
-  mutable std::multimap<size_t, Free> free_;
-  mutable std::unordered_map<void*, size_t> used_;
-  mutable size_t taken_ = 0, used_bytes_ = 0, free_bytes_ = 0, most_used_ = 0;
+  mutable Blocks blocks_;
+  mutable std::set<std::pair<size_t, char*>> free_;
+  mutable size_t taken_ = 0;
 };
 
 }  // namespace
@@ -169,11 +184,12 @@ KeepMemory::~KeepMemory() {
 KeepMemory::Account KeepMemory::account() { return Keeper::keeper()->account(); }
 
 Tensor lasting_memory(size_t bytes) {
-  const size_t size = (bytes + 4095) / 4096 * 4096;
-  void* const block = from_system(size);
+  const size_t size = rounded(bytes, small);
+  const bool large = size >= large_page;
+  void* const block = large ? from_system(size) : std::aligned_alloc(4096, size);
   if (!block) return at::empty({int64_t(bytes)}, at::kByte);  // which says how it failed
   return at::from_blob(
-      block, {int64_t(bytes)}, [size](void* p) { to_system(p, size); }, at::kByte);
+      block, {int64_t(bytes)}, [size, large](void* p) { large ? void(munmap(p, size)) : std::free(p); }, at::kByte);
 }
 
 void let_go_of_file(const void* data, size_t bytes) {

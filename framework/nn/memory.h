@@ -7,9 +7,9 @@
 namespace brume::nn {
 
 /// While one lives, memory of the CPU's tensors that is freed is kept and given to those that come after, in large pages where the
-/// system has them: a network evaluated again and again takes nothing from the system after the first time, which would clear it page by
-/// page. What is left goes back at the end of the last one. For all threads; costs nothing
-/// where none lives, and does nothing with Isa::reference.
+/// system has them: a network evaluated again and again takes nothing from the system after the first times, which would clear it page by
+/// page. What is left goes back at the end of the last one. For all threads; costs nothing where none lives, and does nothing with
+/// Isa::reference.
 class KeepMemory {
  public:
   KeepMemory();
