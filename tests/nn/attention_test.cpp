@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -84,7 +85,9 @@ std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& leaves
   return torch::autograd::grad({y}, leaves, {dy}, create, create, true);
 }
 
+/// Every one of this processor; where BRUME_ISA names one, that one.
 std::vector<Isa> available() {
+  if (std::getenv("BRUME_ISA") != nullptr) return {nn::isa()};
   std::vector<Isa> result;
   for (const Isa isa : {Isa::reference, Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx})
     if (nn::isa_supported(isa)) result.push_back(isa);

@@ -59,9 +59,18 @@ TEST_P(Packed, LinearLayersAreTheirDefinition) {
 }
 
 TEST_P(Packed, AnImageDependsOnItselfAlone) {
-  const nn::Conv2d conv = nn::Builder(1).conv2d("a", 32, 64, 3);
-  const Tensor x = image({17, 32, 16, 16}, GetParam()), all = conv(x);
-  for (const int64_t i : {0, 8, 16}) EXPECT_TRUE(conv(x.narrow(0, i, 1)).equal(all.narrow(0, i, 1))) << i;
+  struct Shape {
+    int64_t in, out, kernel, stride, size;
+  };
+  for (const Shape& s : {Shape{32, 64, 3, 1, 16}, Shape{3, 32, 3, 1, 16}, Shape{64, 96, 3, 2, 9}, Shape{128, 128, 3, 1, 4},
+                         Shape{160, 48, 1, 1, 5}, Shape{40, 3, 3, 1, 8}}) {
+    const nn::Conv2d conv = nn::Builder(1).conv2d("a", s.in, s.out, s.kernel, s.stride);
+    const Tensor x = image({17, s.in, s.size, s.size}, GetParam()), all = conv(x);
+    for (const int64_t count : {1, 2, 3, 5, 8})
+      for (const int64_t first : {int64_t(0), 17 - count})
+        EXPECT_TRUE(conv(x.narrow(0, first, count)).equal(all.narrow(0, first, count)))
+            << conv.weight.sizes() << " at " << s.size << ", " << count << " from " << first;
+  }
 }
 
 TEST_P(Packed, AddToASum) {
