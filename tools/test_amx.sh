@@ -16,6 +16,9 @@ if ! dpkg-query -W "${needed[@]}" >/dev/null 2>&1; then
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "${needed[@]}" >/dev/null
 fi
 mkdir -p "$place"
+exec 9>"$place/lock"  # Bochs inherits it
+flock -n 9 || { echo "tools/test_amx.sh: another run uses $place" >&2; exit 1; }
+rm -f "$place"/*.img.lock
 
 if [ ! -x "$place/bochs/bochs" ] || [ tests/amx/bochs.patch -nt "$place/bochs/bochs" ]; then
   echo "== building Bochs in $place"

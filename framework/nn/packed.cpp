@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/StorageImpl.h>
 
 #include <map>
@@ -24,22 +25,15 @@ struct Ready {
   Tensor weights;
 };
 
-/// What is added to the products.
-struct Added {
-  Tensor bias;            ///< [O], by the convolution itself
-  bool in_place = false;  ///< then what the memory of the result held
-  Tensor beside{};        ///< or else this: of the shape of the result, or [1, O, 1, 1]
-};
-
 /// How a layer adds: a property of the layer alone, so that an image's bits depend neither on the batch nor on who holds what is added.
 enum class Adding {
   apart,     ///< in a pass of its own: without AMX, oneDNN's kernels lose more by adding than the pass costs (measured)
   in_place,  ///< to what the memory of the result holds, before rounding
-  beside,    ///< what lies beside the result, before rounding; or the bias, where nothing is added
+  beside,    ///< what lies beside the result, before rounding; zeros, where nothing is to be added
 };
-Adding adding(const Tensor& weight) {
+Adding adding(const Tensor& weight, at::ScalarType type) {
   constexpr int64_t many = 960;
-  if (isa() != Isa::amx) return Adding::apart;
+  if (isa() != Isa::amx || type != at::kBFloat16) return Adding::apart;
   return onednn::adding_beside_helps && weight.size(1) >= many && weight.size(2) == 3 ? Adding::beside : Adding::in_place;
 }
 
@@ -50,6 +44,13 @@ Tensor owned(Tensor x) {
   return at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast).copy_(x);
 }
 
+/// As many zeros as x has numbers, of this thread.
+const Tensor& zeros_for(const Tensor& x) {
+  thread_local Tensor own;
+  if (!own.defined() || own.nbytes() < x.nbytes()) own = at::zeros({int64_t(x.nbytes())}, at::kByte);
+  return own;
+}
+
 }  // namespace
 
 bool packing(at::ScalarType type) {
@@ -58,7 +59,7 @@ bool packing(at::ScalarType type) {
 }
 
 struct PackedWeight::State {
-  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t, bool>;
+  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t, Adding, bool>;
 
   std::mutex mutex;
   std::map<Shape, std::shared_ptr<const Ready>> ready;
@@ -88,20 +89,20 @@ struct PackedWeight::State {
     return result;
   }
 
-  std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Added& added, const Tensor& out, int64_t stride,
-                                    int64_t padding, bool adds) {
+  std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
+                                    int64_t padding, Adding how, bool adds) {
     const std::lock_guard lock(mutex);
     follow(weight);
-    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), adds};
+    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), how, adds};
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
     dnnl::post_ops after;
-    if (added.in_place) after.append_sum();
-    if (added.beside.defined()) after.append_binary(dnnl::algorithm::binary_add, onednn::nhwc(added.beside));
-    auto description = onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
-                                           added.bias.defined() ? onednn::line(added.bias) : dnnl::memory::desc(), onednn::nhwc(out),
-                                           stride, padding, after);
+    if (how == Adding::in_place && adds) after.append_sum();
+    if (how == Adding::beside) after.append_binary(dnnl::algorithm::binary_add, onednn::nhwc(out));
+    auto description =
+        onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
+                            bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding, after);
     const Tensor weights = packed(description.weights_desc(), weight, x.scalar_type());
     if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
@@ -113,20 +114,16 @@ PackedWeight::~PackedWeight() = default;
 
 Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, Tensor sum) const {
   const bool adds = sum.defined();
-  const Adding how = adding(weight);
-  Added added{bias};
-  if (how == Adding::beside && adds) added.beside = sum.contiguous(at::MemoryFormat::ChannelsLast);
-  if (how == Adding::beside && !adds && bias.defined()) added = {{}, false, bias.view({1, -1, 1, 1})};
-  added.in_place = how == Adding::in_place && adds;
-  Tensor out = added.in_place ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);
-  const std::shared_ptr<const Ready> ready = state_->find(x, weight, added, out, stride, padding, adds);
+  const Adding how = adding(weight, x.scalar_type());
+  Tensor out = how == Adding::in_place && adds ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);
+  const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding, how, adds);
   const auto& d = ready->description;
   std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, onednn::memory(d.src_desc(), x)},
                                                   {DNNL_ARG_WEIGHTS, onednn::memory(d.weights_desc(), ready->weights)},
                                                   {DNNL_ARG_DST, onednn::memory(d.dst_desc(), out)}};
-  if (added.bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), added.bias));
-  if (added.beside.defined())
-    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, onednn::memory(onednn::nhwc(added.beside), added.beside));
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), bias));
+  const Tensor beside = how != Adding::beside ? Tensor() : adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : zeros_for(out);
+  if (beside.defined()) arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, onednn::memory(onednn::nhwc(out), beside));
   onednn::execute(d, ready->primitive, std::move(arguments));
   return how == Adding::apart && adds ? out.add_(sum) : out;
 }
