@@ -19,7 +19,7 @@ struct Weight {
   std::string name;
   Tensor tensor;
   bool trainable = true;   ///< false for buffers
-  bool any_dtype = false;  ///< read by what takes weights of any dtype (nn::conv2d, nn::linear), whatever is computed in
+  bool any_dtype = false;  ///< read by what takes weights of any dtype (nn::conv2d, nn::linear, rows of a table), whatever is computed in
 };
 
 /// The same tensors under names that begin with `prefix`.

@@ -108,10 +108,10 @@ Embedding Builder::embedding(const std::string& name, int64_t rows, int64_t widt
   return {(*this)[name].normal("weight", {rows, width}, 1)};
 }
 
-Tensor Builder::normal(const std::string& name, std::vector<int64_t> shape, double std) const {
-  if (weights_follow) return add(name, at::empty(shape, at::kFloat));
+Tensor Builder::normal(const std::string& name, std::vector<int64_t> shape, double std, bool any_dtype) const {
+  if (weights_follow) return add(name, at::empty(shape, at::kFloat), true, any_dtype);
   const Tensor value = at::randn(shape, store_->random, at::TensorOptions().dtype(at::kFloat));
-  return add(name, std == 1 ? value : value.mul_(std));
+  return add(name, std == 1 ? value : value.mul_(std), true, any_dtype);
 }
 
 Tensor Builder::buffer(const std::string& name, Tensor value) const { return add(name, std::move(value), false); }

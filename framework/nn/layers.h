@@ -80,8 +80,8 @@ class Builder {
   LayerNorm layer_norm(const std::string& name, int64_t channels, double eps = 1e-5) const;
   GroupNorm group_norm(const std::string& name, int64_t channels, int64_t groups = 32) const;
   Embedding embedding(const std::string& name, int64_t rows, int64_t width) const;
-  /// A trainable tensor of its own, N(0, std^2).
-  Tensor normal(const std::string& name, std::vector<int64_t> shape, double std) const;
+  /// A trainable tensor of its own, N(0, std^2). `any_dtype`: see Weight.
+  Tensor normal(const std::string& name, std::vector<int64_t> shape, double std, bool any_dtype = false) const;
   Tensor buffer(const std::string& name, Tensor value) const;
   at::Generator& random() const;
 

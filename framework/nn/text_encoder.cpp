@@ -8,8 +8,8 @@ namespace brume::nn {
 TextEncoder::TextEncoder(const Builder& build, const TextEncoderOptions& options) : o_(options) {
   // As large as what the layers add to them, or a token's identity drowns in the first layers' averages and is learned late.
   constexpr double std = 0.5;
-  tokens_ = {build["embeddings"]["token_embedding"].normal("weight", {o_.rows, o_.width}, std)};
-  positions_ = {build["embeddings"]["position_embedding"].normal("weight", {o_.length, o_.width}, std)};
+  tokens_ = {build["embeddings"]["token_embedding"].normal("weight", {o_.rows, o_.width}, std, true)};
+  positions_ = {build["embeddings"]["position_embedding"].normal("weight", {o_.length, o_.width}, std, true)};
   for (int64_t i = 0; i < o_.depth; ++i) {
     const Builder part = build["encoder"]["layers"][i], attention = part["self_attn"];
     Layer layer;
@@ -36,7 +36,7 @@ Tensor TextEncoder::attend(const Layer& layer, Tensor sum, const AttentionMask& 
 /// [B * length] to [B * length, width].
 Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
   if (!more.defined()) return tokens_(ids);
-  const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)), added = more.to(own.options()).index_select(0, (ids - o_.rows).clamp_min(0));
+  const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)).to(at::kFloat), added = more.to(own.options()).index_select(0, (ids - o_.rows).clamp_min(0));
   return at::where((ids >= o_.rows).unsqueeze(1), added, own);
 }
 
