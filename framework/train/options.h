@@ -22,7 +22,6 @@ struct EmaOptions {
 struct PreviewOptions {
   int64_t every = 1000, count = 16, columns = 0, steps = 20;
   std::vector<std::string> prompts;
-  uint64_t seed = 0;
   void declare(Fields& f);
 };
 
