@@ -68,7 +68,7 @@ struct TrainOptions {
   EmaOptions ema;
   PreviewOptions preview;  ///< of all but a classifier
   int64_t log_every = 50, checkpoint_every = 1000;
-  /// The parameters of one task; those of both for `any` (the schema).
+  /// The parameters of one task; those of all for `any` (the schema).
   void declare(Fields& f, Task task);
 };
 
