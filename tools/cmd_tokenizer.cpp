@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/utf8.h"
 #include "config/yaml.h"
 #include "csv.h"
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
 #include "program.h"
 #include "text/sentencepiece.h"
-#include "text/utf8.h"
 #include "train/options.h"
 
 namespace brume::tools {
@@ -88,7 +88,7 @@ std::vector<std::string> data_captions(Program& program, const Asked& a) {
 std::vector<std::string> read_captions(Program& program, const Asked& a) {
   if (a.source.ends_with(".yaml") || a.source.ends_with(".yml")) return data_captions(program, a);
   const auto file = io::MappedFile::open(a.source);
-  if (const auto at = text::invalid_utf8(file->bytes()))
+  if (const auto at = invalid_utf8(file->bytes()))
     throw ConfigError(fmt::format("{}:{}: is not UTF-8 there", a.source,
                                   1 + std::count(file->bytes().begin(), file->bytes().begin() + int64_t(*at), '\n')));
   const std::string extension = std::filesystem::path(a.source).extension().string();

@@ -15,13 +15,13 @@ namespace io {
 struct ImportOptions;
 }
 
-/// What a model file says of itself: it holds a diffusion model or a classifier.
+/// What a model file says of itself: it holds a diffusion model, a classifier or a first stage by itself.
 struct ModelCard {
-  Value model;                       ///< the resolved `model:` section; null in the file of a classifier
-  Value sample;                      ///< the `sample:` section it was configured with
+  Value model;                       ///< the resolved `model:` section; null in other files
+  Value sample;                      ///< the `sample:` section it was configured with; null in other files
   int64_t step = 0;                  ///< updates it was trained for
   std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
-  Value classifier{};                ///< the resolved `classifier:` section; null in the file of a diffusion model
+  Value classifier{};                ///< the resolved `classifier:` section, in the file of a classifier
   Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage by itself
   Files files{};                     ///< that the model was made from; written, and read by load_files
 };
@@ -39,7 +39,8 @@ StoredModel open_stored(const std::string& path);
 /// The same of a foreign one with what it does not say of itself.
 StoredModel open_stored(const std::string& path, const io::ImportOptions& options);
 
-/// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or a classifier.
+/// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or holds
+/// another kind.
 ModelCard read_card(const std::string& path);
 /// The same for a classifier.
 ModelCard read_classifier_card(const std::string& path);

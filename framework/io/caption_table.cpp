@@ -8,6 +8,7 @@
 
 #include "config/errors.h"
 #include "config/suggest.h"
+#include "config/utf8.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/refuse.h"
@@ -161,27 +162,6 @@ std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& pat
 }
 
 }  // namespace
-
-std::optional<size_t> invalid_utf8(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
-  for (size_t i = 0; i < text.size();) {
-    const uint8_t first = byte(i);
-    const size_t length = first < 0x80                    ? 1
-                          : first >= 0xc2 && first < 0xe0 ? 2
-                          : first >= 0xe0 && first < 0xf0 ? 3
-                          : first >= 0xf0 && first < 0xf5 ? 4
-                                                          : 0;
-    if (length == 0) return i;
-    for (size_t k = 1; k < length; ++k)
-      if ((byte(i + k) & 0xc0) != 0x80) return i;
-    const uint8_t second = byte(i + 1);
-    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) || (first == 0xf0 && second < 0x90) ||
-        (first == 0xf4 && second > 0x8f))
-      return i;
-    i += length;
-  }
-  return {};
-}
 
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns) {
   const auto file = MappedFile::open(path);

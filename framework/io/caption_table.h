@@ -1,17 +1,16 @@
 #pragma once
 // Tables of images and their captions: TSV, CSV (RFC 4180) and JSON lines, told apart by their extension.
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace brume::io {
 
 struct CaptionColumns {
   std::string file = "file";
-  std::vector<std::string> captions = {"caption"};  ///< of several the words stand in this order, a space between; an empty field gives none
-  std::string category;                             ///< empty = none
+  std::vector<std::string> captions = {
+      "caption"};        ///< of several the words stand in this order, a space between; an empty field gives none
+  std::string category;  ///< empty = none
 };
 
 struct CaptionRow {
@@ -24,8 +23,5 @@ struct CaptionRow {
 /// Throws ConfigError "path:line: …" where a column is missing, a row has another number of fields than the header, or a byte is not
 /// UTF-8.
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns);
-
-/// Where the first byte is that is not UTF-8 (RFC 3629: no overlong forms, no surrogates).
-std::optional<size_t> invalid_utf8(std::string_view text);
 
 }  // namespace brume::io

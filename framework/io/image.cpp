@@ -97,18 +97,6 @@ Image enlarge(const Image& image, int64_t factor) {
   return large;
 }
 
-Image center_crop(const Image& image, int64_t height, int64_t width) {
-  if (height < 0 || width < 0 || height > image.height || width > image.width) {
-    throw std::logic_error(fmt::format("a crop of {}x{} from an image of {}x{}", height, width, image.height, image.width));
-  }
-  Image crop(height, width, image.channels);
-  const int64_t top = (image.height - height) / 2, left = (image.width - width) / 2;
-  for (int64_t y = 0; y < height; ++y) {
-    std::copy_n(image.row(top + y) + left * image.channels, width * image.channels, crop.row(y));
-  }
-  return crop;
-}
-
 Image flip_horizontal(const Image& image) {
   Image flipped(image.height, image.width, image.channels);
   for (int64_t y = 0; y < image.height; ++y) {

@@ -44,7 +44,6 @@ void write_apng(const std::string& path, const std::vector<Image>& frames, int64
 Image resize(const Image& image, int64_t height, int64_t width);
 /// Every pixel repeated factor x factor times.
 Image enlarge(const Image& image, int64_t factor);
-Image center_crop(const Image& image, int64_t height, int64_t width);
 Image flip_horizontal(const Image& image);
 
 /// float32 [C, H, W] in [-1, 1].

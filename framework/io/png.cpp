@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "config/utf8.h"
 #include "io/refuse.h"
 
 namespace brume::io {
@@ -67,15 +68,7 @@ std::vector<Chunk> chunks_of(std::string_view png, const std::string& path) {
 /// tEXt and zTXt are Latin-1, everything else here is UTF-8.
 std::string utf8_of_latin1(std::string_view text) {
   std::string utf8;
-  for (const char c : text) {
-    const auto byte = static_cast<uint8_t>(c);
-    if (byte < 0x80) {
-      utf8 += c;
-    } else {
-      utf8 += static_cast<char>(0xC0 | byte >> 6);
-      utf8 += static_cast<char>(0x80 | (byte & 0x3F));
-    }
-  }
+  for (const char c : text) append_utf8(utf8, static_cast<uint8_t>(c));
   return utf8;
 }
 

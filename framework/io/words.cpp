@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "io/export/sections.h"
+#include "io/sections.h"
 
 namespace brume::io {
 

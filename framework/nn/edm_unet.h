@@ -56,7 +56,7 @@ class LabelMap {
 /// The channels that the network sees: x, and the condition's image beside it.
 Tensor beside_image(const Tensor& x, const Condition& condition, int64_t image_channels);
 
-/// "64x48_down".
+/// "64x64_down": the height twice, as EDM has it.
 std::string place_name(int64_t height, const std::string& what);
 
 }  // namespace brume::nn

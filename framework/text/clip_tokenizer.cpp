@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "config/errors.h"
+#include "config/utf8.h"
 #include "text/unicode.h"
-#include "text/utf8.h"
 
 namespace brume::text {
 namespace {

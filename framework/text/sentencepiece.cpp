@@ -10,8 +10,8 @@
 #include <optional>
 
 #include "config/errors.h"
+#include "config/utf8.h"
 #include "text/sentencepiece_shim.h"
-#include "text/utf8.h"
 
 namespace brume::text {
 namespace {

@@ -2,9 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
+
+#include "train/loader.h"
 
 namespace brume {
 
@@ -20,12 +21,8 @@ void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch,
   const int64_t count = limit <= 0 ? data.size() : data.size() == 0 ? limit : std::min(limit, data.size());
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t n = std::min(batch, count - first);
-    const Tensor images = at::empty({n, shape.channels, shape.height, shape.width}, at::kFloat);
-    float* pixels = images.data_ptr<float>();
-    std::vector<Annotation> annotations;
-    for (int64_t i = 0; i < n; ++i)
-      annotations.push_back(data.read(first + i, uint64_t(first + i), {pixels + i * shape.numel(), size_t(shape.numel())}));
-    if (!take(images, annotations)) return;
+    const Batch read = read_batch(data, shape, n, [&](int64_t i) { return Pick{first + i}; });
+    if (!take(read.images, read.annotations)) return;
   }
 }
 

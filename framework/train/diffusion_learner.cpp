@@ -53,7 +53,6 @@ class DiffusionLearner final : public Learner {
     if (p.count == 0) return false;
     take(averaged);
     SampleRequest request;
-    request.seed = p.seed;
     std::vector<std::string> labels;
     const int64_t classes = int64_t(classes_.size());
     for (int64_t i = 0; i < p.count; ++i) {

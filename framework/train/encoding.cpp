@@ -3,14 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "config/errors.h"
 #include "diffusion/tiling.h"
 #include "io/latent_shards.h"
+#include "train/loader.h"
 
 namespace brume {
 namespace fs = std::filesystem;
@@ -59,11 +60,9 @@ void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, 
     std::vector<Annotation> annotations;
     while (done < end) {
       const int64_t n = std::min(o.batch, end - done);
-      const Tensor images = at::empty({n, image.channels, image.height, image.width}, at::kFloat);
-      float* pixels = images.data_ptr<float>();
-      for (int64_t i = 0; i < n; ++i)
-        annotations.push_back(data.read(done + i, uint64_t(done + i), {pixels + i * image.numel(), size_t(image.numel())}));
-      moments.push_back(encoded(images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
+      Batch read = read_batch(data, image, n, [&](int64_t i) { return Pick{done + i}; });
+      std::move(read.annotations.begin(), read.annotations.end(), std::back_inserter(annotations));
+      moments.push_back(encoded(read.images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
       done += n;
       if (progress && !progress(done, count)) throw Interrupted();
     }

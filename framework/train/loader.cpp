@@ -8,6 +8,16 @@
 
 namespace brume {
 
+Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick) {
+  Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat), {}, data.encoded().has_value()};
+  float* pixels = batch.images.data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    const Pick p = pick(i);
+    batch.annotations.push_back(data.read(p.index, p.draw, {pixels + i * shape.numel(), size_t(shape.numel())}));
+  }
+  return batch;
+}
+
 Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
                int64_t workers)
     : data_(std::move(data)),
@@ -61,16 +71,9 @@ int64_t Loader::index(int64_t draw) {
 }
 
 Batch Loader::read(int64_t step, const std::vector<int64_t>& indices) const {
-  Batch batch;
-  batch.encoded = data_->encoded().has_value();
-  batch.images = at::empty({batch_, shape_.channels, shape_.height, shape_.width}, at::kFloat);
-  float* pixels = batch.images.data_ptr<float>();
-  for (int64_t i = 0; i < batch_; ++i) {
-    const int64_t draw = step * batch_ + i;
-    batch.annotations.push_back(
-        data_->read(indices[size_t(i)], mix_seed(seed_, 5, uint64_t(draw)), {pixels + i * shape_.numel(), size_t(shape_.numel())}));
-  }
-  return batch;
+  return read_batch(*data_, shape_, batch_, [&](int64_t i) {
+    return Pick{indices[size_t(i)], mix_seed(seed_, 5, uint64_t(step * batch_ + i))};
+  });
 }
 
 }  // namespace brume

@@ -1,6 +1,7 @@
 #pragma once
 // Batches in a reproducible order, read ahead on other threads.
 #include <deque>
+#include <functional>
 #include <future>
 #include <memory>
 #include <vector>
@@ -15,6 +16,14 @@ struct Batch {
   std::vector<Annotation> annotations;
   bool encoded = false;  ///< moments
 };
+
+/// An image of a set, and the draw it is read for (Dataset::read).
+struct Pick {
+  int64_t index;
+  uint64_t draw = uint64_t(index);
+};
+/// Reads `count` images, `pick` of 0, 1, ... `shape`: of what the set holds, images or moments.
+Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick);
 
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
 /// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once

@@ -22,7 +22,6 @@ struct EmaOptions {
 struct PreviewOptions {
   int64_t every = 1000, count = 16, columns = 0, steps = 20;
   std::vector<std::string> prompts;
-  uint64_t seed = 0;
   void declare(Fields& f);
 };
 
@@ -69,7 +68,7 @@ struct TrainOptions {
   EmaOptions ema;
   PreviewOptions preview;  ///< of all but a classifier
   int64_t log_every = 50, checkpoint_every = 1000;
-  /// The parameters of one task; those of both for `any` (the schema).
+  /// The parameters of one task; those of all for `any` (the schema).
   void declare(Fields& f, Task task);
 };
 

@@ -3,12 +3,12 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "numerics/image_quality.h"
+#include "train/loader.h"
 
 namespace brume {
 
@@ -29,13 +29,8 @@ void for_spread(const Dataset& data, const ImageShape& shape, int64_t count, int
   const int64_t size = data.size(), all = size == 0 ? count : std::min(count, size);
   for (int64_t first = 0; first < all; first += batch) {
     const int64_t n = std::min(batch, all - first);
-    const Tensor images = at::empty({n, shape.channels, shape.height, shape.width}, at::kFloat);
-    float* pixels = images.data_ptr<float>();
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t index = size == 0 ? first + i : (first + i) * size / all;
-      data.read(index, uint64_t(index), {pixels + i * shape.numel(), size_t(shape.numel())});
-    }
-    if (!take(images)) return;
+    const auto spread = [&](int64_t i) { return Pick{size == 0 ? first + i : (first + i) * size / all}; };
+    if (!take(read_batch(data, shape, n, spread).images)) return;
   }
 }
 

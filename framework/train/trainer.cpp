@@ -3,7 +3,6 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <charconv>
@@ -60,15 +59,10 @@ void remove_training(const fs::path& directory) {
 
 /// What sample grids are made after, where a model needs more than noise for them.
 Batch examples(const Config& config, const Dataset& data) {
-  Batch batch;
-  if (config.classifier || config.autoencoder) return batch;
+  if (config.classifier || config.autoencoder) return {};
   const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
   const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
-  batch.encoded = data.encoded().has_value();
-  batch.images = at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat);
-  for (int64_t i = 0; i < count; ++i)
-    batch.annotations.push_back(data.read(i, 0, {batch.images.data_ptr<float>() + i * shape.numel(), size_t(shape.numel())}));
-  return batch;
+  return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
 /// Lines of metrics after the step a training is resumed from belong to a future that is not taken.

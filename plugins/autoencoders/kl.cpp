@@ -24,7 +24,7 @@ class Kl final : public Autoencoder {
     void declare(Fields& f) {
       nn::FirstStageOptions::declare(f);
       f.field("kl_weight", kl_weight, "weight of the KL term, a sum over a latent", at_least(0));
-      f.field("scale", scale, "factor that gives the latents unit variance; measured at the end of training", more_than(0));
+      f.field("scale", scale, "factor that gives the latents unit variance; measured at every checkpoint of its training", more_than(0));
       f.field("shift", shift, "mean of the latents before scaling");
     }
   };

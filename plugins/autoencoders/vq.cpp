@@ -23,7 +23,7 @@ class Vq final : public Autoencoder {
     void declare(Fields& f) {
       nn::FirstStageOptions::declare(f);
       codebook.declare(f);
-      f.field("scale", scale, "factor that gives the latents unit variance; measured at the end of training", more_than(0));
+      f.field("scale", scale, "factor that gives the latents unit variance; measured at every checkpoint of its training", more_than(0));
       f.field("shift", shift, "mean of the latents before scaling");
     }
   };

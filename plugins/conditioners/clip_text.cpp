@@ -24,6 +24,7 @@
 #include <optional>
 
 #include "config/registry.h"
+#include "config/utf8.h"
 #include "core/conditioner.h"
 #include "core/prompt.h"
 #include "io/mapped_file.h"
@@ -32,7 +33,6 @@
 #include "nn/text_encoder.h"
 #include "text/clip_tokenizer.h"
 #include "text/prompt.h"
-#include "text/utf8.h"
 
 namespace brume::plugins {
 namespace {
@@ -188,7 +188,7 @@ class Encoder final : public ConditionEncoder {
     std::vector<int64_t> lost;
     for (size_t i = room(); i < tokens.size(); ++i)
       if (tokens[i].id < tokenizer_.size()) lost.push_back(tokens[i].id);
-    cut_.warn(text::in_quotes(prompt), text::in_quotes(tokenizer_.decode(lost)), o_.length);
+    cut_.warn(in_quotes(prompt), in_quotes(tokenizer_.decode(lost)), o_.length);
     tokens.resize(room());
   }
 

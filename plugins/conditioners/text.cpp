@@ -13,12 +13,12 @@
 #include <filesystem>
 
 #include "config/registry.h"
+#include "config/utf8.h"
 #include "core/conditioner.h"
 #include "io/mapped_file.h"
 #include "nn/captions.h"
 #include "nn/text_encoder.h"
 #include "text/sentencepiece.h"
-#include "text/utf8.h"
 
 namespace brume::plugins {
 namespace {
@@ -83,7 +83,7 @@ class Encoder final : public ConditionEncoder {
     const int64_t begin = tokenizer_.begin(), end = tokenizer_.end();
     const size_t room = size_t(o_.length - (begin >= 0) - (end >= 0));
     if (ids.size() > room) {
-      cut_.warn(text::in_quotes(caption), text::in_quotes(tokenizer_.decode({ids.begin() + int64_t(room), ids.end()})), o_.length);
+      cut_.warn(in_quotes(caption), in_quotes(tokenizer_.decode({ids.begin() + int64_t(room), ids.end()})), o_.length);
       ids.resize(room);
     }
     if (begin >= 0) ids.insert(ids.begin(), begin);

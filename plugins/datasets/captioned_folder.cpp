@@ -17,6 +17,7 @@
 #include "config/errors.h"
 #include "config/fields.h"
 #include "config/registry.h"
+#include "config/utf8.h"
 #include "core/dataset.h"
 #include "core/seed.h"
 #include "io/caption_table.h"
@@ -169,7 +170,7 @@ class CaptionedFolder final : public Dataset {
     std::ifstream in(file);
     int64_t number = 1;
     for (std::string line; std::getline(in, line); ++number) {
-      if (const auto bad = io::invalid_utf8(line))
+      if (const auto bad = invalid_utf8(line))
         throw ConfigError(file.string() + ":" + std::to_string(number) + ": byte " + std::to_string(*bad + 1) + " is not UTF-8");
       if (line.ends_with('\r')) line.pop_back();
       if (!line.empty()) captions.push_back(line);

@@ -16,8 +16,8 @@
 #include "config/errors.h"
 #include "config/fields.h"
 #include "config/registry.h"
+#include "config/utf8.h"
 #include "core/dataset.h"
-#include "io/caption_table.h"
 #include "io/fit.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -174,7 +174,7 @@ class WebDataset final : public Dataset {
       if (!object[o_.caption_key].is_string()) throw ConfigError(name(s, s.json) + ": '" + o_.caption_key + "' is not a string");
       text = object[o_.caption_key].get<std::string>();
     }
-    if (const auto bad = io::invalid_utf8(text))
+    if (const auto bad = invalid_utf8(text))
       throw ConfigError(name(s, s.text.known ? s.text : s.json) + ": byte " + std::to_string(*bad + 1) + " is not UTF-8");
     return text;
   }

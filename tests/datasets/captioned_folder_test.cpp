@@ -182,15 +182,6 @@ TEST_F(CaptionedFolder, Errors) {
   EXPECT_EQ(with("t.jsonl", "{]\n"), start + "t.jsonl:1: is not a JSON object");
 }
 
-TEST(InvalidUtf8, IsFound) {
-  EXPECT_FALSE(io::invalid_utf8("grün 漢 😀"));
-  EXPECT_EQ(io::invalid_utf8("a\x80"), 1u);
-  EXPECT_EQ(io::invalid_utf8("\xc0\xaf"), 0u) << "overlong";
-  EXPECT_EQ(io::invalid_utf8("ab\xed\xa0\x80"), 2u) << "surrogate";
-  EXPECT_EQ(io::invalid_utf8("\xf4\x90\x80\x80"), 0u) << "beyond U+10FFFF";
-  EXPECT_EQ(io::invalid_utf8("ok\xe6\xbc"), 2u) << "cut short";
-}
-
 TEST(CrawlTiles, HaveCaptions) {
   const fs::path table = shared_data() / "crawl_tiles" / "captions.tsv";
   if (!fs::exists(table)) GTEST_SKIP() << "no " << table << " (set BRUME_SHARED to where the shared data is)";

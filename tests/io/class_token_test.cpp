@@ -5,8 +5,8 @@
 
 #include "config/yaml.h"
 #include "io/export/export.h"
-#include "io/export/sections.h"
 #include "io/safetensors.h"
+#include "io/sections.h"
 #include "support/model_file.h"
 #include "support/process.h"
 #include "support/registry.h"

@@ -5,7 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "directory.h"
-#include "io/export/sections.h"
+#include "io/sections.h"
 
 namespace brume::test {
 namespace {

@@ -4,8 +4,8 @@
 #include <ATen/ops/zeros.h>
 
 #include "directory.h"
-#include "io/export/sections.h"
 #include "io/inspect.h"
+#include "io/sections.h"
 
 namespace brume::test {
 namespace {

@@ -10,10 +10,10 @@
 
 #include "config/yaml.h"
 #include "io/export/diffusers_names.h"
-#include "io/export/sections.h"
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/model_file.h"
+#include "io/sections.h"
 #include "io/weights.h"
 #include "models.h"
 #include "support/process.h"

@@ -247,7 +247,6 @@ TEST(Image, ResizingToTheSameSizeIsTheIdentity) {
   const auto image = noise(9, 11, 3);
   EXPECT_EQ(resize(image, 9, 11), image);
   EXPECT_EQ(enlarge(image, 1), image);
-  EXPECT_EQ(center_crop(image, 9, 11), image);
 }
 
 TEST(Image, ShrinkingAveragesAndGrowingInterpolates) {
@@ -265,18 +264,15 @@ TEST(Image, ShrinkingAveragesAndGrowingInterpolates) {
   EXPECT_THROW(resize(flat, 0, 3), std::logic_error);
 }
 
-TEST(Image, CropsAndFlips) {
+TEST(Image, Flips) {
   Image image(3, 4, 1);
   image.pixels = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
-  EXPECT_EQ(center_crop(image, 1, 2).pixels, (Pixels{5, 6}));
-  EXPECT_EQ(center_crop(image, 3, 1).pixels, (Pixels{1, 5, 9}));
   EXPECT_EQ(flip_horizontal(image).row(0)[0], 3);
   EXPECT_EQ(flip_horizontal(image).row(2)[3], 8);
   const auto colour = noise(5, 6, 3);
   EXPECT_EQ(flip_horizontal(flip_horizontal(colour)), colour);
   EXPECT_NE(flip_horizontal(colour), colour);
   EXPECT_EQ(flip_horizontal(colour).row(1)[2], colour.row(1)[17]);  // channels stay in order
-  EXPECT_THROW(center_crop(image, 4, 4), std::logic_error);
 }
 
 TEST(Image, TensorsRoundTripExactly) {

@@ -11,8 +11,8 @@
 
 #include "config/yaml.h"
 #include "io/export/export.h"
-#include "io/export/sections.h"
 #include "io/safetensors.h"
+#include "io/sections.h"
 #include "nn/first_stage.h"
 #include "nn/text_encoder.h"
 #include "support/model_file.h"

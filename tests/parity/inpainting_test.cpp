@@ -13,10 +13,10 @@
 
 #include <cmath>
 
-#include "io/export/sections.h"
 #include "io/import/import.h"
 #include "io/model_file.h"
 #include "io/safetensors.h"
+#include "io/sections.h"
 #include "io/weights.h"
 #include "support/process.h"
 #include "support/refs.h"

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "config/utf8.h"
 #include "text/sentencepiece.h"
-#include "text/utf8.h"
 
 namespace brume::test {
 
@@ -30,7 +30,7 @@ void add_clip(Files& files) {
   for (int b = 0, next = 256; b < 256; ++b) {
     const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
     letters.emplace_back();
-    text::append_utf8(letters.back(), char32_t(printable ? b : next++));
+    append_utf8(letters.back(), char32_t(printable ? b : next++));
   }
   const auto add = [&](const std::string& token) { vocabulary.emplace(token, vocabulary.size()); };
   for (const std::string& letter : letters) add(letter);

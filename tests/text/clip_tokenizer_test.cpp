@@ -1,9 +1,9 @@
 // CLIP's tokenizer on a vocabulary of bytes and seven pairs, and what UTF-8 is. tests/parity/clip_text_test.cpp has the published one.
 #include "text/clip_tokenizer.h"
+#include "config/utf8.h"
 #include "support/registry.h"
 #include "support/tokenizers.h"
 #include "text/unicode.h"
-#include "text/utf8.h"
 
 namespace brume::test {
 namespace {
@@ -87,9 +87,9 @@ TEST(ClipTokenizer, AnyBytes) {
       if (i % 2)
         text += char(next());
       else
-        text::append_utf8(text, char32_t(next() % 3 ? next() % 0x3000 : 0x1F000 + next() % 0x1000));
+        append_utf8(text, char32_t(next() % 3 ? next() % 0x3000 : 0x1F000 + next() % 0x1000));
     }
-    if (text::invalid_utf8(text)) {
+    if (invalid_utf8(text)) {
       EXPECT_THROW(small().encode(text), ConfigError);
       continue;
     }
@@ -105,25 +105,6 @@ TEST(ClipTokenizer, AWordHasAnEnd) {
   EXPECT_NO_THROW(tokenizer.encode(std::string(10000, 'a')));
   const std::string said = error_of([&] { tokenizer.encode("a " + std::string(10001, 'a')); });
   EXPECT_TRUE(said.starts_with("a prompt has a word of 10001 bytes; 10000 is the most: ")) << said;
-}
-
-TEST(Utf8, WhatItIs) {
-  for (const char* good :
-       {"", "a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"})
-    EXPECT_FALSE(text::invalid_utf8(good)) << good;
-  for (const char* bad : {"\x80", "\xC0\xAF", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
-                          "\xF5\x80\x80\x80", "\xC2", "\xE2\x82", "\xF0\x9F\x98", "\xC2\x20", "\xFF"})
-    EXPECT_EQ(text::invalid_utf8("ab" + std::string(bad)), std::optional<size_t>(2));
-}
-
-TEST(Utf8, CharactersThereAndBack) {
-  for (char32_t c = 1; c < 0x110000; c += c < 0x3000 ? 1 : 97) {
-    if (c >= 0xD800 && c < 0xE000) continue;
-    std::string text;
-    text::append_utf8(text, c);
-    ASSERT_FALSE(text::invalid_utf8(text)) << uint32_t(c);
-    ASSERT_EQ(text::characters(text), std::vector<char32_t>{c});
-  }
 }
 
 TEST(Unicode, LowerCase) {

@@ -12,9 +12,9 @@
 #include "io/export/diffusers_scheduler.h"
 #include "io/export/export.h"
 #include "io/export/partial.h"
-#include "io/export/sections.h"
 #include "io/export/unet_layout.h"
 #include "io/json.h"
+#include "io/sections.h"
 #include "io/weights.h"
 #include "io/words.h"
 

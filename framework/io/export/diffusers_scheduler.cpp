@@ -7,7 +7,7 @@
 #include <map>
 #include <utility>
 
-#include "io/export/sections.h"
+#include "io/sections.h"
 
 namespace brume::io {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 // Where the blocks of a U-Net stand, by its options.
 #include "io/export/diffusers_names.h"
-#include "io/export/sections.h"
+#include "io/sections.h"
 
 namespace brume::io {
 

@@ -4,13 +4,13 @@
 
 #include "config/errors.h"
 #include "config/yaml.h"
-#include "io/export/sections.h"
 #include "io/export/unet_layout.h"
 #include "io/import/diffusers_unet.h"
 #include "io/import/diffusers_vae.h"
 #include "io/import/families.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "io/sections.h"
 #include "io/words.h"
 
 namespace brume::io {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace brume::text {
+namespace brume {
 
 /// The first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing where all is well.
 std::optional<size_t> invalid_utf8(std::string_view text);
@@ -16,4 +16,4 @@ void append_utf8(std::string& to, char32_t character);
 /// In quotes for a message: short, and printable whatever it holds.
 std::string in_quotes(std::string_view text);
 
-}  // namespace brume::text
+}  // namespace brume

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "config/value.h"
-#include "io/import/import.h"
+#include "io/tensors.h"
 
 namespace brume::io {
 

@@ -1,8 +1,8 @@
-#include "text/utf8.h"
+#include "config/utf8.h"
 
 #include <fmt/format.h>
 
-namespace brume::text {
+namespace brume {
 namespace {
 
 struct Character {
@@ -77,4 +77,4 @@ std::string in_quotes(std::string_view text) {
   return out + "\"";
 }
 
-}  // namespace brume::text
+}  // namespace brume
