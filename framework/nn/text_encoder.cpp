@@ -36,7 +36,8 @@ Tensor TextEncoder::attend(const Layer& layer, Tensor sum, const AttentionMask& 
 /// [B * length] to [B * length, width].
 Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
   if (!more.defined()) return tokens_(ids);
-  const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)).to(at::kFloat), added = more.to(own.options()).index_select(0, (ids - o_.rows).clamp_min(0));
+  const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)).to(at::kFloat),
+               added = more.to(own.options()).index_select(0, (ids - o_.rows).clamp_min(0));
   return at::where((ids >= o_.rows).unsqueeze(1), added, own);
 }
 
