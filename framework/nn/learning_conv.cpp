@@ -133,6 +133,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
 }  // namespace
 
 Tensor learning_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding) {
+  if (onednn::widens(x)) return learning_conv2d(x.to(at::kFloat), weight, bias, stride, padding).to(x.scalar_type());
   const auto wide = [](const Tensor& t) { return t.scalar_type() == at::kFloat ? t : t.to(at::kFloat); };
   const Tensor w = wide(weight);
   return LearningConv::apply(x, w.is_non_overlapping_and_dense() ? w : w.contiguous(),

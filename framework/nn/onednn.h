@@ -121,6 +121,22 @@ inline dnnl::convolution_forward::primitive_desc convolution(dnnl::prop_kind kin
 /// oneDNN 2 has two kernels there, and takes the faster one for it (measured: 2560 to 1280 channels at 16x16 in 14.3 ms, else 21.6).
 constexpr bool adding_beside_helps = DNNL_VERSION_MAJOR == 2;
 
+/// Whether it computes in bfloat16 here, for which it wants AVX512. Where it does not, what is given in bfloat16 is computed in float32.
+inline bool has_bf16() {
+  static const bool has = [] {
+    const auto any = dnnl::memory::format_tag::any;
+    const auto of = [&](dnnl::memory::dims sizes) { return dnnl::memory::desc(std::move(sizes), dnnl::memory::data_type::bf16, any); };
+    try {
+      convolution(dnnl::prop_kind::forward_inference, of({1, 16, 8, 8}), of({16, 16, 1, 1}), {}, of({1, 16, 8, 8}), 1, 0);
+    } catch (const dnnl::error&) {
+      return false;
+    }
+    return true;
+  }();
+  return has;
+}
+inline bool widens(const Tensor& x) { return x.scalar_type() == at::kBFloat16 && !has_bf16(); }
+
 /// out = scale a b for each of G matrices; any order in memory.
 inline dnnl::matmul::primitive_desc products(const dnnl::memory::desc& a, const dnnl::memory::desc& b, const dnnl::memory::desc& out,
                                              float scale) {

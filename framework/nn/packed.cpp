@@ -114,6 +114,10 @@ PackedWeight::~PackedWeight() = default;
 
 Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, Tensor sum) const {
   const bool adds = sum.defined();
+  if (onednn::widens(x)) {
+    const auto wide = [](const Tensor& t) { return t.defined() ? t.to(at::kFloat) : t; };
+    return conv2d(wide(x), weight, wide(bias), stride, padding, wide(sum)).to(x.scalar_type());
+  }
   const Adding how = adding(weight, x.scalar_type());
   Tensor out = how == Adding::in_place && adds ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);
   const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding, how, adds);

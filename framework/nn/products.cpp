@@ -15,12 +15,15 @@ struct Plan {
 
 }  // namespace
 
+bool has_products(at::ScalarType type) { return packing(type) && (type != at::kBFloat16 || onednn::has_bf16()); }
+
 Tensor products(const Tensor& a, const Tensor& b, at::ScalarType type, double scale) {
   if (!a.device().is_cpu() || !packing(a.scalar_type())) {
     const at::ScalarType wide = a.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const Tensor out = at::bmm(a.to(wide), b.to(wide));
     return (scale == 1 ? out : out.mul_(scale)).to(type);
   }
+  if (onednn::widens(a)) return products(a.to(at::kFloat), b.to(at::kFloat), type, scale);
   static onednn::ByShape<Plan> plans;
   const Tensor out = at::empty({a.size(0), a.size(1), b.size(2)}, a.options().dtype(type == a.scalar_type() ? type : at::kFloat));
   if (out.numel() == 0) return out.to(type);

@@ -7,4 +7,7 @@ namespace brume::nn {
 /// memory. Returns [G, M, N] in `type`.
 Tensor products(const Tensor& a, const Tensor& b, at::ScalarType type, double scale = 1);
 
+/// Whether numbers of that type are multiplied as they are on the CPU.
+bool has_products(at::ScalarType type);
+
 }  // namespace brume::nn

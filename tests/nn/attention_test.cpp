@@ -127,20 +127,20 @@ TEST_F(Attention, IsTheDefinitionOnEveryInstructionSet) {
 
 TEST_F(Attention, WhatIsNoNumberIsNeverAQuietZero) {
   const at::NoGradGuard no_grad;
-  const Shape s{1, 2, 40, 70, 24};
-  for (const Isa isa : available())
-    for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
-      for (const double value : {double(NAN), double(INFINITY)}) {
-        nn::set_isa(isa);
-        const Inputs in(s, type);
-        in.q[0][1][33][5] = value;
-        const Tensor bad = in.run({}).isfinite().logical_not();
-        EXPECT_TRUE(bad[0][1][33].all().item<bool>()) << isa_name(isa) << ", " << toString(type) << ", a query of " << value;
-        EXPECT_EQ(bad.sum().item<int64_t>(), s.width) << isa_name(isa) << ", " << toString(type) << ", no other query";
-        const Inputs keys(s, type);
-        keys.k[0][0][66] = NAN;
-        EXPECT_TRUE(keys.run({})[0][0].isnan().all().item<bool>()) << isa_name(isa) << ", " << toString(type) << ", a key";
-      }
+  for (const Shape& s : {Shape{1, 2, 40, 70, 24}, Shape{1, 2, 260, 280, 24}})
+    for (const Isa isa : available())
+      for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+        for (const double value : {double(NAN), double(INFINITY)}) {
+          nn::set_isa(isa);
+          const Inputs in(s, type);
+          in.q[0][1][33][5] = value;
+          const Tensor bad = in.run({}).isfinite().logical_not();
+          EXPECT_TRUE(bad[0][1][33].all().item<bool>()) << isa_name(isa) << ", " << toString(type) << ", a query of " << value;
+          EXPECT_EQ(bad.sum().item<int64_t>(), s.width) << isa_name(isa) << ", " << toString(type) << ", no other query";
+          const Inputs keys(s, type);
+          keys.k[0][0][66] = NAN;
+          EXPECT_TRUE(keys.run({})[0][0].isnan().all().item<bool>()) << isa_name(isa) << ", " << toString(type) << ", a key";
+        }
 }
 
 TEST_F(Attention, GradientsAreThoseOfTheDefinition) {
