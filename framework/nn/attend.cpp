@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/libtorch.h"
 #include "nn/isa.h"
 #include "nn/kernels/attention_kernel.h"
 #include "nn/op_profile.h"
@@ -66,6 +67,14 @@ Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
     scores = scores.to(wide_type(q)).view({b, heads, n, m}).masked_fill(hidden, never).view({b * heads, n, m});
   const Tensor weights = at::softmax(scores, -1, wide_type(q)).to(q.scalar_type());
   return at::bmm(weights, flat(v)).view({b, heads, n, v.size(3)});
+}
+
+/// LibTorch's own, where it has one and nothing is recorded: on other devices, and as the reference. Undefined elsewhere.
+Tensor by_library(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+  if (q.device().is_cpu() && isa() != Isa::reference) return {};
+  Tensor bias;
+  if (const Tensor hidden = unseen(mask, q, k); hidden.defined()) bias = at::zeros(hidden.sizes(), q.options()).masked_fill_(hidden, never);
+  return library_attention(q, k, v, bias);
 }
 
 // ---- fused kernels: CPU, nothing recorded
@@ -174,7 +183,9 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
     context->save_for_backward({q, k, v, keys});
     context->saved_data["causal"] = causal;
     const AttentionMask mask{keys.numel() ? keys : Tensor(), causal};
-    return has_kernel(q) ? fused(q, k, v, mask) : by_blocks(q, k, v, mask);
+    if (has_kernel(q)) return fused(q, k, v, mask);
+    const Tensor out = by_library(q, k, v, mask);
+    return out.defined() ? out : by_blocks(q, k, v, mask);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -239,6 +250,8 @@ bool better_by_products(const Tensor& q, const Tensor& k, const AttentionMask& m
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const OpTimer timer("attention", 2.0 * double(q.numel()) * double(k.size(2)) * 2);
   if (!at::GradMode::is_enabled() && has_kernel(q)) return better_by_products(q, k, mask) ? by_blocks(q, k, v, mask) : fused(q, k, v, mask);
+  if (!at::GradMode::is_enabled())
+    if (const Tensor out = by_library(q, k, v, mask); out.defined()) return out;
   const int64_t scores = q.size(0) * q.size(1) * q.size(2) * k.size(2);
   const bool baseline = isa() == Isa::reference && q.scalar_type() == at::kBFloat16 && !at::GradMode::is_enabled();
   if (baseline || (!has_kernel(q) && scores < many_scores)) return whole(q, k, v, mask);
