@@ -1,5 +1,5 @@
 #pragma once
-// Looking things up in a resolved section of a model.
+// Looking things up in a resolved section of a model (a brume::Value: io::Value is what a pickle holds).
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -13,24 +13,24 @@
 namespace brume::io {
 
 /// What stands under a key, as text; "" where nothing does.
-inline std::string text_of(const Value& map, std::string_view key) {
-  const Value* v = map.find(key);
+inline std::string text_of(const brume::Value& map, std::string_view key) {
+  const brume::Value* v = map.find(key);
   return v && v->is_scalar() ? v->scalar : "";
 }
-inline int64_t integer_of(const Value& map, std::string_view key) { return std::atoll(text_of(map, key).c_str()); }
-inline double number_of(const Value& map, std::string_view key) { return std::strtod(text_of(map, key).c_str(), nullptr); }
-inline bool truth_of(const Value& map, std::string_view key) { return text_of(map, key) == "true"; }
-inline std::vector<std::string> list_of(const Value& map, std::string_view key) {
+inline int64_t integer_of(const brume::Value& map, std::string_view key) { return std::atoll(text_of(map, key).c_str()); }
+inline double number_of(const brume::Value& map, std::string_view key) { return std::strtod(text_of(map, key).c_str(), nullptr); }
+inline bool truth_of(const brume::Value& map, std::string_view key) { return text_of(map, key) == "true"; }
+inline std::vector<std::string> list_of(const brume::Value& map, std::string_view key) {
   std::vector<std::string> all;
-  if (const Value* v = map.find(key); v && v->is_list())
-    for (const Value& item : v->items) all.push_back(item.scalar);
+  if (const brume::Value* v = map.find(key); v && v->is_list())
+    for (const brume::Value& item : v->items) all.push_back(item.scalar);
   return all;
 }
 /// The part of a model under a key; nothing where there is none. A plugin's name alone is a map of its type.
-inline Value part_of(const Value& map, std::string_view key) {
-  const Value* v = map.find(key);
+inline brume::Value part_of(const brume::Value& map, std::string_view key) {
+  const brume::Value* v = map.find(key);
   if (v && v->is_map()) return *v;
-  Value part = Value::map();
+  brume::Value part = brume::Value::map();
   if (v && v->is_scalar()) part.set("type", *v);
   return part;
 }
