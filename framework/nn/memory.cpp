@@ -184,9 +184,10 @@ KeepMemory::~KeepMemory() {
 KeepMemory::Account KeepMemory::account() { return Keeper::keeper()->account(); }
 
 Tensor lasting_memory(size_t bytes) {
-  const size_t size = rounded(bytes, small);
-  const bool large = size >= large_page;
-  void* const block = large ? from_system(size) : std::aligned_alloc(4096, size);
+  constexpr size_t line = 64;  // of the cache
+  const bool large = bytes >= large_page;
+  const size_t size = rounded(bytes, large ? small : line);
+  void* const block = large ? from_system(size) : std::aligned_alloc(line, size);
   if (!block) return at::empty({int64_t(bytes)}, at::kByte);  // which says how it failed
   return at::from_blob(
       block, {int64_t(bytes)}, [size, large](void* p) { large ? void(munmap(p, size)) : std::free(p); }, at::kByte);
