@@ -6,6 +6,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
+if [ ! -x "${1:-build/tests/test_nn}" ]; then
+  echo "tools/test_amx.sh: there is no program ${1:-build/tests/test_nn}; tools/test.sh builds the tests" >&2
+  exit 1
+fi
 place=${BRUME_AMX:-/var/tmp/brume-amx}
 needed=(g++ make patch xz-utils cpio e2fsprogs dosfstools mtools syslinux)
 if ! dpkg-query -W "${needed[@]}" >/dev/null 2>&1; then
