@@ -2,6 +2,9 @@
 function(brume_kernel_flags sources)
   set(common "-O3;-fno-math-errno;-fno-trapping-math")  # square roots and comparisons may become vectors
   foreach(source IN LISTS ${sources})
+    if(source MATCHES "_(avx2|avx512|avx512bf16|generic)\\.cpp$|numerics/adam\\.cpp$")
+      set_source_files_properties("${source}" PROPERTIES SKIP_PRECOMPILE_HEADERS ON)  # made with other flags
+    endif()
     if(source MATCHES "_avx2\\.cpp$")
       set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${common};-mavx2;-mfma;-mf16c")
     elseif(source MATCHES "_avx512\\.cpp$")

@@ -1,6 +1,6 @@
 // libbrume_sentencepiece.so: the only thing that links libsentencepiece (framework/text/sentencepiece_shim.h says why). Loaded when
 // first used, by framework/text/sentencepiece.cpp.
-#include "text/sentencepiece_shim.h"
+#include "brume/text/sentencepiece_shim.h"
 
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>

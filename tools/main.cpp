@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "config/plugin_loader.h"
-#include "core/out_of_memory.h"
-#include "diffusion/compute.h"
-#include "program.h"
-#include "replay.h"
+#include "brume/config/plugin_loader.h"
+#include "brume/core/out_of_memory.h"
+#include "brume/diffusion/compute.h"
+#include "commands/program.h"
+#include "sampling/replay.h"
 
 namespace brume::tools {
 namespace {

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 echo "== building (some minutes the first time)"
-tools/build.sh build -DBRUME_TESTS=OFF
+tools/scripts/build.sh build -DBRUME_TESTS=OFF
 run=runs/quickstart
 echo "== training configs/experiments/quickstart.yaml (about two minutes on two cores)"
 build/brume train configs/experiments/quickstart.yaml --out "$run" --overwrite

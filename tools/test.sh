@@ -3,6 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # For the fuzz targets, which are skipped where it cannot be had.
-[ "$(id -u)" -ne 0 ] || tools/setup.sh clang libclang-rt-dev || true
-tools/build.sh build -DBRUME_TESTS=ON ${CI:+-DBRUME_WERROR=ON}
+[ "$(id -u)" -ne 0 ] || tools/scripts/setup.sh clang libclang-rt-dev || true
+tools/scripts/build.sh build -DBRUME_TESTS=ON ${CI:+-DBRUME_WERROR=ON}
 ctest --test-dir build --output-on-failure "$@"

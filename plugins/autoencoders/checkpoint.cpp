@@ -2,8 +2,8 @@
 // holds it whole: its own checkpoint names the first stage as that one did.
 #include <filesystem>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
 
 namespace brume::plugins {
 namespace {

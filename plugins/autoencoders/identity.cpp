@@ -1,6 +1,6 @@
 // Pixel space: the latent is the image.
-#include "config/registry.h"
-#include "core/autoencoder.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
 
 namespace brume::plugins {
 namespace {

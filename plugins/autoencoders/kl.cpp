@@ -9,10 +9,10 @@
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/exp.h>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
-#include "nn/first_stage.h"
-#include "nn/latents.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
+#include "brume/nn/blocks/first_stage.h"
+#include "brume/nn/blocks/latent_shape.h"
 
 namespace brume::plugins {
 namespace {

@@ -3,8 +3,8 @@
 //   latent = scale (image - shift)
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
 
 namespace brume::plugins {
 namespace {

@@ -11,13 +11,13 @@
 
 #include <filesystem>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
-#include "core/seed.h"
-#include "io/weights.h"
-#include "nn/latents.h"
-#include "nn/layers.h"
-#include "nn/ops.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
+#include "brume/core/seed.h"
+#include "brume/nn/blocks/latent_shape.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/ops.h"
+#include "brume/weights/model_weights.h"
 
 namespace brume::plugins {
 namespace {

@@ -6,11 +6,11 @@
 // Latents for diffusion are taken before quantisation, which counts as the decoder's first layer.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
-#include "nn/codebook.h"
-#include "nn/first_stage.h"
-#include "nn/latents.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
+#include "brume/nn/blocks/codebook.h"
+#include "brume/nn/blocks/first_stage.h"
+#include "brume/nn/blocks/latent_shape.h"
 
 namespace brume::plugins {
 namespace {

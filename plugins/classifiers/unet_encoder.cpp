@@ -12,11 +12,11 @@
 #include <numeric>
 #include <optional>
 
-#include "config/registry.h"
-#include "core/classifier.h"
-#include "nn/ops.h"
-#include "nn/pooling.h"
-#include "nn/unet_stages.h"
+#include "brume/config/registry.h"
+#include "brume/core/classifier.h"
+#include "brume/nn/blocks/pooling.h"
+#include "brume/nn/blocks/unet_stages.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
 namespace {
@@ -48,7 +48,7 @@ class UnetEncoder final : public Classifier {
   }
 
   UnetEncoder(const Options& o, const Context& c) : build_(c.seed), level_(build_, o) {
-    nn::WayDown down = nn::unet_way_down(build_["input_blocks"], o, c.input);
+    nn::UnetEncoder down = nn::make_unet_encoder(build_["input_blocks"], o, c.input);
     const int64_t channels = down.channels.back(), halvings = int64_t(o.multipliers.size()) - 1;
     stages_ = std::move(down.stages);
     down_ = stages_.size();
@@ -96,7 +96,7 @@ class UnetEncoder final : public Classifier {
 
  private:
   nn::Builder build_;
-  nn::LevelEmbedding level_;
+  nn::TimestepEmbedding level_;
   std::vector<nn::Stage> stages_;
   nn::GroupNorm norm_;
   size_t down_ = 0;  ///< stages of the way down

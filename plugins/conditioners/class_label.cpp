@@ -15,9 +15,9 @@
 #include <ATen/ops/rand.h>
 #include <fmt/format.h>
 
-#include "config/registry.h"
-#include "core/conditioner.h"
-#include "nn/layers.h"
+#include "brume/config/registry.h"
+#include "brume/core/conditioner.h"
+#include "brume/nn/blocks/layers.h"
 
 namespace brume::plugins {
 namespace {

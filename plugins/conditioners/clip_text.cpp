@@ -23,16 +23,16 @@
 #include <map>
 #include <optional>
 
-#include "config/registry.h"
-#include "config/utf8.h"
-#include "core/conditioner.h"
-#include "core/prompt.h"
-#include "io/mapped_file.h"
-#include "io/model_file.h"
-#include "nn/captions.h"
-#include "nn/text_encoder.h"
-#include "text/clip_tokenizer.h"
-#include "text/prompt.h"
+#include "brume/config/registry.h"
+#include "brume/config/utf8.h"
+#include "brume/core/conditioner.h"
+#include "brume/core/prompt.h"
+#include "brume/files/mapped_file.h"
+#include "brume/nn/blocks/caption_conditioner.h"
+#include "brume/nn/blocks/text_encoder.h"
+#include "brume/text/clip_tokenizer.h"
+#include "brume/text/prompt.h"
+#include "brume/weights/weights_file.h"
 
 namespace brume::plugins {
 namespace {
@@ -73,7 +73,7 @@ Files read_tokenizer(const ClipTextOptions& o, const Files* stored) {
     const bool kept = stored && stored->contains(path);
     if (stored && !stored->empty() && !kept)
       throw ConfigError(fmt::format("tokenizer: {} is not among the files this model was trained with", path));
-    files[path] = kept ? stored->at(path) : std::string(io::MappedFile::open(path)->bytes());
+    files[path] = kept ? stored->at(path) : std::string(MappedFile::open(path)->bytes());
   }
   return files;
 }
@@ -82,7 +82,7 @@ Files read_tokenizer(const ClipTextOptions& o, const Files* stored) {
 void load_published(const std::string& path, const std::vector<Weight>& weights) {
   const at::NoGradGuard no_grad;
   std::map<std::string, Tensor> by_name;
-  for (const io::NamedTensor& t : io::load_tensors(path)) by_name.emplace(t.name, t.tensor);
+  for (const NamedTensor& t : load_tensors(path)) by_name.emplace(t.name, t.tensor);
   std::vector<Problem> problems;
   for (const Weight& w : weights) {
     const auto found = by_name.find(w.name);

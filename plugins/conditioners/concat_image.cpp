@@ -21,9 +21,9 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/autoencoder.h"
-#include "core/conditioner.h"
+#include "brume/config/registry.h"
+#include "brume/core/autoencoder.h"
+#include "brume/core/conditioner.h"
 
 namespace brume::plugins {
 namespace {

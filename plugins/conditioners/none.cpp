@@ -1,6 +1,6 @@
 // An unconditional model.
-#include "config/registry.h"
-#include "core/conditioner.h"
+#include "brume/config/registry.h"
+#include "brume/core/conditioner.h"
 
 namespace brume::plugins {
 namespace {

@@ -12,9 +12,9 @@
 #include <functional>
 #include <optional>
 
-#include "config/registry.h"
-#include "core/conditioner.h"
-#include "core/seed.h"
+#include "brume/config/registry.h"
+#include "brume/core/conditioner.h"
+#include "brume/core/seed.h"
 
 namespace brume::plugins {
 namespace {

@@ -12,13 +12,13 @@
 
 #include <filesystem>
 
-#include "config/registry.h"
-#include "config/utf8.h"
-#include "core/conditioner.h"
-#include "io/mapped_file.h"
-#include "nn/captions.h"
-#include "nn/text_encoder.h"
-#include "text/sentencepiece.h"
+#include "brume/config/registry.h"
+#include "brume/config/utf8.h"
+#include "brume/core/conditioner.h"
+#include "brume/files/mapped_file.h"
+#include "brume/nn/blocks/caption_conditioner.h"
+#include "brume/nn/blocks/text_encoder.h"
+#include "brume/text/sentencepiece.h"
 
 namespace brume::plugins {
 namespace {
@@ -74,7 +74,7 @@ class Encoder final : public ConditionEncoder {
       throw ConfigError(
           fmt::format("tokenizer: {} is not the one this model was trained with, which it holds: {}", path_, fmt::join(names, ", ")));
     }
-    return std::string(io::MappedFile::open(path_)->bytes());
+    return std::string(MappedFile::open(path_)->bytes());
   }
 
   /// begin, the caption, end: as far as the tokenizer has those.

@@ -14,16 +14,16 @@
 #include <string>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "config/utf8.h"
-#include "core/dataset.h"
-#include "core/seed.h"
-#include "io/caption_table.h"
-#include "io/fit.h"
-#include "io/mapped_file.h"
-#include "io/split.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/config/utf8.h"
+#include "brume/core/dataset.h"
+#include "brume/core/seed.h"
+#include "brume/data/caption_table.h"
+#include "brume/data/split.h"
+#include "brume/files/mapped_file.h"
+#include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
 namespace {
@@ -53,9 +53,9 @@ class CaptionedFolder final : public Dataset {
  public:
   struct Options {
     fs::path path, captions;
-    io::CaptionColumns columns;
-    io::Fit fit;
-    io::Split split;
+    CaptionColumns columns;
+    ResizeCrop fit;
+    Split split;
 
     void declare(Fields& f) {
       f.field("path", path, "the folder that the table's file names start from (absent: the table's own); without a table, of the images");
@@ -73,7 +73,7 @@ class CaptionedFolder final : public Dataset {
   static void check(const Options& o, const Context& context) {
     if (o.path.empty() && o.captions.empty())
       throw ConfigError("missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt beside each image)");
-    io::Fit::check(context.shape);
+    ResizeCrop::check(context.shape);
   }
 
   CaptionedFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -92,7 +92,7 @@ class CaptionedFolder final : public Dataset {
       throw std::out_of_range("captioned_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
     const Image& image = images_[static_cast<size_t>(index)];
     const std::string file = image.file.string();
-    o_.fit.read(io::MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
+    o_.fit.read(MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
     constexpr uint64_t stream_of_captions = 1;
     const size_t chosen = SplitMix(mix_seed(draw, stream_of_captions)).below(image.captions.size());
     return {.label = image.label, .caption = image.captions[chosen]};
@@ -108,16 +108,16 @@ class CaptionedFolder final : public Dataset {
   const fs::path& source() const { return o_.captions.empty() ? o_.path : o_.captions; }
 
   void read_table() {
-    const std::vector<io::CaptionRow> rows = io::read_caption_table(o_.captions.string(), o_.columns);
+    const std::vector<CaptionRow> rows = read_caption_table(o_.captions.string(), o_.columns);
     const fs::path folder = o_.path.empty() ? o_.captions.parent_path() : o_.path;
     std::set<std::string> words;
     if (!o_.columns.category.empty())
-      for (const io::CaptionRow& row : rows) words.insert(row.category);
+      for (const CaptionRow& row : rows) words.insert(row.category);
     classes_.assign(words.begin(), words.end());
     std::map<std::string, size_t> known;
     std::set<std::string> missing;
     Mistakes mistakes;
-    for (const io::CaptionRow& row : rows) {
+    for (const CaptionRow& row : rows) {
       const std::string where = o_.captions.string() + ":" + std::to_string(row.line) + ": ";
       const auto [at, fresh] = known.try_emplace(row.file, images_.size());
       if (fresh) {

@@ -18,12 +18,12 @@
 #include <system_error>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "core/dataset.h"
-#include "core/seed.h"
-#include "io/image.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/core/dataset.h"
+#include "brume/core/seed.h"
+#include "brume/image/image.h"
 
 namespace brume::plugins {
 namespace {
@@ -146,10 +146,10 @@ class IdxImages final : public Dataset {
 
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
     if (index < 0 || index >= size_) throw std::out_of_range("idx: image " + std::to_string(index) + " of " + std::to_string(size_));
-    io::Image image(height_, width_, 1);
+    Image image(height_, width_, 1);
     std::copy_n(images_.data() + index * height_ * width_, height_ * width_, image.pixels.begin());
-    if (o_.fit == Fit::resize) image = io::resize(image, shape_.height, shape_.width);
-    if (o_.flip && SplitMix(draw).coin()) image = io::flip_horizontal(image);
+    if (o_.fit == Fit::resize) image = resize(image, shape_.height, shape_.width);
+    if (o_.flip && SplitMix(draw).coin()) image = flip_horizontal(image);
     write(image, pixels);
     return {.label = labels_.bytes.empty() ? -1 : labels_.data()[index], .caption = {}};
   }
@@ -178,7 +178,7 @@ class IdxImages final : public Dataset {
   }
 
   /// The image in the middle, black around it, the same in every channel.
-  void write(const io::Image& image, std::span<float> pixels) const {
+  void write(const Image& image, std::span<float> pixels) const {
     const int64_t top = (shape_.height - image.height) / 2, left = (shape_.width - image.width) / 2;
     std::fill(pixels.begin(), pixels.end(), -1.0f);
     const uint8_t* from = image.pixels.data();

@@ -11,12 +11,12 @@
 #include <system_error>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "core/dataset.h"
-#include "io/fit.h"
-#include "io/mapped_file.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/core/dataset.h"
+#include "brume/files/mapped_file.h"
+#include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
 namespace {
@@ -68,7 +68,7 @@ class ImageFolder final : public Dataset {
  public:
   struct Options {
     fs::path path;
-    io::Fit fit;
+    ResizeCrop fit;
     std::vector<std::string> extensions = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm"};
 
     void declare(Fields& f) {
@@ -81,7 +81,7 @@ class ImageFolder final : public Dataset {
 
   static void check(const Options& o, const Context& context) {
     if (o.path.empty()) throw ConfigError("missing 'path' (the folder of the images)");
-    io::Fit::check(context.shape);
+    ResizeCrop::check(context.shape);
   }
 
   ImageFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -107,7 +107,7 @@ class ImageFolder final : public Dataset {
     if (index < 0 || index >= size())
       throw std::out_of_range("image_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
     const auto& [file, label] = files_[static_cast<size_t>(index)];
-    o_.fit.read(io::MappedFile::open(file.string())->bytes(), file.string(), shape_, draw, pixels);
+    o_.fit.read(MappedFile::open(file.string())->bytes(), file.string(), shape_, draw, pixels);
     return {.label = label, .caption = {}};
   }
 

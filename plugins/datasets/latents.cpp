@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "config/registry.h"
-#include "core/dataset.h"
-#include "io/latent_shards.h"
+#include "brume/config/registry.h"
+#include "brume/core/dataset.h"
+#include "brume/data/latent_shards.h"
 
 namespace brume::plugins {
 namespace {
@@ -19,7 +19,7 @@ class Latents final : public Dataset {
   static void check(const Options& o, const Context&) {
     if (o.path.empty()) throw ConfigError("path: the folder of the latents is missing");
   }
-  Latents(const Options& o, const Context& context) : index_(io::read_latent_index(o.path.string())) {
+  Latents(const Options& o, const Context& context) : index_(read_latent_index(o.path.string())) {
     if (index_.image != context.shape)
       throw ConfigError("the images of '" + o.path.string() + "' were " + index_.image.text() + ", the model wants " +
                         context.shape.text());
@@ -40,8 +40,8 @@ class Latents final : public Dataset {
   }
 
  private:
-  io::LatentIndex index_;
-  std::vector<io::LatentShard> shards_;
+  LatentIndex index_;
+  std::vector<LatentShard> shards_;
   std::vector<int64_t> ends_;  ///< of the shards, in images
 };
 

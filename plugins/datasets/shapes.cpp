@@ -17,19 +17,19 @@
 #include <string_view>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "config/suggest.h"
-#include "core/dataset.h"
-#include "core/seed.h"
-#include "io/shapes_world.h"
-#include "io/split.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/config/suggest.h"
+#include "brume/core/dataset.h"
+#include "brume/core/seed.h"
+#include "brume/data/shapes/world.h"
+#include "brume/data/split.h"
 
 namespace brume::plugins {
 namespace {
 
-using namespace io::world;
+using namespace shapes;
 
 constexpr double pi = std::numbers::pi;
 
@@ -100,7 +100,7 @@ class Shapes final : public Dataset {
     double position = 0.7;
     double rotation = 12;
     Wording caption = Wording::full;
-    io::Split split;
+    Split split;
 
     void declare(Fields& f) {
       f.field("seed", seed, "image i is a function of (seed, i)");
@@ -110,10 +110,10 @@ class Shapes final : public Dataset {
       f.require(!objects.empty() && objects.size() <= 2 && (objects.size() < 2 || objects[0] != objects[1]), "objects",
                 "is [1], [2] or [1, 2]");
       f.field("pairs", pairs, "share of the images with two objects, where `objects` allows both", within(0, 1));
-      words(f, "forms", forms, names(io::world::forms));
-      words(f, "colours", colours, names(io::world::colours));
-      words(f, "sizes", sizes, names(io::world::sizes));
-      words(f, "backgrounds", backgrounds, names(io::world::backgrounds));
+      words(f, "forms", forms, names(shapes::forms));
+      words(f, "colours", colours, names(shapes::colours));
+      words(f, "sizes", sizes, names(shapes::sizes));
+      words(f, "backgrounds", backgrounds, names(shapes::backgrounds));
       f.field("position", position, "0 = centred, 1 = anywhere in the image", within(0, 1));
       f.field("rotation", rotation, "the largest turn to either side, in degrees", within(0, 180));
       f.choice("caption", caption, "full: '... on a dark background'; short: the background goes without saying",

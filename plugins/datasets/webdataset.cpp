@@ -13,16 +13,16 @@
 #include <string_view>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "config/utf8.h"
-#include "core/dataset.h"
-#include "io/fit.h"
-#include "io/json.h"
-#include "io/mapped_file.h"
-#include "io/split.h"
-#include "io/tar.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/config/utf8.h"
+#include "brume/core/dataset.h"
+#include "brume/data/split.h"
+#include "brume/files/json.h"
+#include "brume/files/mapped_file.h"
+#include "brume/files/tar.h"
+#include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
 namespace {
@@ -92,8 +92,8 @@ class WebDataset final : public Dataset {
  public:
   struct Options {
     std::string shards, caption_key = "caption";
-    io::Fit fit;
-    io::Split split;
+    ResizeCrop fit;
+    Split split;
 
     void declare(Fields& f) {
       f.field("shards", shards, "tar files: a path with {000..010}, {a,b} or, in its last part, * and ? (required)");
@@ -105,11 +105,11 @@ class WebDataset final : public Dataset {
 
   static void check(const Options& o, const Context& context) {
     if (o.shards.empty()) throw ConfigError("missing 'shards' (tar files, such as 'train-{000..010}.tar')");
-    io::Fit::check(context.shape);
+    ResizeCrop::check(context.shape);
   }
 
   WebDataset(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
-    for (const std::string& file : files_of(o_.shards)) add_shard(io::MappedFile::open(file));
+    for (const std::string& file : files_of(o_.shards)) add_shard(MappedFile::open(file));
     if (samples_.empty()) throw ConfigError("'" + o_.shards + "' has no image (looked for .jpg, .jpeg, .png and .webp)");
   }
 
@@ -140,13 +140,13 @@ class WebDataset final : public Dataset {
     return shards_[s.shard]->path() + ":" + s.key + (p.offset == s.image.offset ? "" : p.offset == s.text.offset ? ".txt" : ".json");
   }
 
-  void add_shard(std::shared_ptr<const io::MappedFile> file) {
+  void add_shard(std::shared_ptr<const MappedFile> file) {
     shards_.push_back(file);
     Sample sample{shards_.size() - 1, "", {}, {}, {}};
     const auto finish = [&] {
       if (sample.image.known && o_.split.has(sample.key)) samples_.push_back(sample);
     };
-    for (const io::TarEntry& entry : io::read_tar(file->bytes(), file->path())) {
+    for (const TarEntry& entry : read_tar(file->bytes(), file->path())) {
       const size_t slash = entry.name.rfind('/'), dot = entry.name.find('.', slash == entry.name.npos ? 0 : slash + 1);
       if (dot == entry.name.npos || entry.name[slash == entry.name.npos ? 0 : slash + 1] == '.') continue;
       if (const std::string key = entry.name.substr(0, dot); key != sample.key) {
@@ -168,7 +168,7 @@ class WebDataset final : public Dataset {
       text = bytes(s, s.text);
       while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
     } else if (s.json.known) {
-      const auto object = io::json_or_discarded(bytes(s, s.json));
+      const auto object = json_or_discarded(bytes(s, s.json));
       if (!object.is_object()) throw ConfigError(name(s, s.json) + ": is not a JSON object");
       if (!object.contains(o_.caption_key)) throw ConfigError(name(s, s.json) + ": there is no '" + o_.caption_key + "'");
       if (!object[o_.caption_key].is_string()) throw ConfigError(name(s, s.json) + ": '" + o_.caption_key + "' is not a string");
@@ -181,7 +181,7 @@ class WebDataset final : public Dataset {
 
   Options o_;
   ImageShape shape_;
-  std::vector<std::shared_ptr<const io::MappedFile>> shards_;
+  std::vector<std::shared_ptr<const MappedFile>> shards_;
   std::vector<Sample> samples_;
   std::vector<std::string> classes_;
 };

@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/noise_embedding.h"
-#include "numerics/waves.h"
+#include "brume/config/registry.h"
+#include "brume/core/noise_embedding.h"
+#include "brume/numerics/waves.h"
 
 namespace brume::plugins {
 namespace {

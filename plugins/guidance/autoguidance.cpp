@@ -7,8 +7,8 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

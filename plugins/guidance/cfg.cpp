@@ -20,8 +20,8 @@
 #include <numbers>
 #include <optional>
 
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

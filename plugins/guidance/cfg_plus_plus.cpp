@@ -5,8 +5,8 @@
 //   x' = D + (to / from) (x - D_uncond)          the sampler's, from `x0_uncond`
 //
 // Samplers that do not take the direction from `x0_uncond` are refused.
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

@@ -13,8 +13,8 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

@@ -1,8 +1,8 @@
 // Keeps the estimate of x0 within the range of images (Ho et al. 2020's code; "clip_denoised", "clip_sample").
 #include <ATen/ops/clamp.h>
 
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

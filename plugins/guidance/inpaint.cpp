@@ -11,8 +11,8 @@
 // Image and mask come with the run (brume sample --image FILE --mask FILE), which also starts the known region at z + sigma noise.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "core/guidance.h"
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
 
 namespace brume::plugins {
 namespace {

@@ -10,17 +10,17 @@
 #include <string>
 #include <vector>
 
-#include "config/errors.h"
-#include "config/fields.h"
-#include "config/registry.h"
-#include "config/suggest.h"
-#include "core/metric.h"
-#include "io/shapes_reading.h"
+#include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/config/registry.h"
+#include "brume/config/suggest.h"
+#include "brume/core/metric.h"
+#include "brume/data/shapes/reading.h"
 
 namespace brume::plugins {
 namespace {
 
-using namespace io::world;
+using namespace shapes;
 
 class CaptionAccuracy final : public Metric {
  public:
@@ -29,7 +29,7 @@ class CaptionAccuracy final : public Metric {
       f.field("sizes", sizes, "the words an object's size can be told by, as the data set has them");
       f.require(!sizes.empty(), "sizes", "needs one word at least");
       for (const std::string& word : sizes)
-        if (const auto known = names(io::world::sizes); std::find(known.begin(), known.end(), word) == known.end())
+        if (const auto known = names(shapes::sizes); std::find(known.begin(), known.end(), word) == known.end())
           f.require(false, "sizes", "unknown word '" + word + "'" + hint(word, known));
       f.field("rotation", rotation, "the largest turn of a form to either side that is looked for, in degrees", within(0, 180));
       f.field("overlap", overlap, "with the rendering of a form, from which on a thing is of that form (Dice)", within(0, 1));

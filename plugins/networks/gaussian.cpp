@@ -21,9 +21,9 @@
 #include <cmath>
 #include <limits>
 
-#include "config/registry.h"
-#include "core/network.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/network.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

@@ -17,11 +17,11 @@
 #include <cmath>
 #include <optional>
 
-#include "config/registry.h"
-#include "core/network.h"
-#include "nn/edm_unet.h"
-#include "nn/ops.h"
-#include "numerics/waves.h"
+#include "brume/config/registry.h"
+#include "brume/core/network.h"
+#include "brume/nn/blocks/edm_unet.h"
+#include "brume/nn/ops/ops.h"
+#include "brume/numerics/waves.h"
 
 namespace brume::plugins {
 namespace {

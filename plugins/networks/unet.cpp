@@ -9,10 +9,10 @@
 #include <optional>
 #include <stdexcept>
 
-#include "config/registry.h"
-#include "core/network.h"
-#include "nn/ops.h"
-#include "nn/unet_stages.h"
+#include "brume/config/registry.h"
+#include "brume/core/network.h"
+#include "brume/nn/blocks/unet_stages.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
 namespace {
@@ -43,7 +43,7 @@ class Unet final : public Network {
     image_channels_ = c.image_channels;
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
-    nn::WayDown down = nn::unet_way_down(build_["input_blocks"], o, input, context_);
+    nn::UnetEncoder down = nn::make_unet_encoder(build_["input_blocks"], o, input, context_);
     down_ = std::move(down.stages);
     middle_ = nn::unet_middle(build_["middle_block"], o, down.channels.back(), context_);
     make_way_up(down.channels, down.height, c.out_channels);
@@ -113,9 +113,9 @@ class Unet final : public Network {
   Options o_;
   int64_t image_channels_ = 0, context_ = 0;
   nn::Builder build_;
-  nn::LevelEmbedding level_;
+  nn::TimestepEmbedding level_;
   nn::Embedding label_;
-  std::optional<nn::LevelEmbedding> number_;  ///< in its place: the class as a number
+  std::optional<nn::TimestepEmbedding> number_;  ///< in its place: the class as a number
   std::vector<nn::Stage> down_, middle_, up_;
   nn::GroupNorm out_norm_;
   nn::Conv2d out_conv_;

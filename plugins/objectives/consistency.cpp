@@ -12,8 +12,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/consistency.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/consistency.h"
 
 namespace brume::plugins {
 namespace {

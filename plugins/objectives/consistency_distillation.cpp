@@ -13,8 +13,8 @@
 
 #include <map>
 
-#include "config/registry.h"
-#include "numerics/consistency.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/consistency.h"
 
 namespace brume::plugins {
 namespace {

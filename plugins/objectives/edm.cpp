@@ -2,8 +2,8 @@
 // preconditioning every level begins with the same loss.
 //
 //   log sigma ~ N(-1.2, 1.2^2),   loss = mean (sigma^2 + sd^2) / (sigma sd)^2 (D - x0)^2
-#include "config/registry.h"
-#include "numerics/noising.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/noising.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,8 +4,8 @@
 //   x_t = (1 - t) x0 + t n,   sigma = t / (1 - t),   v = n - x0,   loss = mean |v_theta - v|^2
 //
 // `time: logit_normal` is Stable Diffusion 3's choice of t.
-#include "config/registry.h"
-#include "numerics/noising.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/noising.h"
 
 namespace brume::plugins {
 namespace {

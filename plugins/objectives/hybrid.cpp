@@ -6,8 +6,8 @@
 // With L_vlb the sum of its terms this is guided-diffusion's RESCALED_MSE at lambda 0.001; its MSE is `lambda: 1, terms: mean`.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "numerics/bound.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/bound.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,8 +4,8 @@
 //   x = x0 + sigma n,   D = c_skip x + c_out F,   loss = mean w(sigma) rho(k (D - x0))
 //
 // where k turns an error of x0 into one of the target: -1 / sigma for the noise, -sqrt(1 + sigma^2) / sigma for v.
-#include "config/registry.h"
-#include "numerics/noising.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/noising.h"
 
 namespace brume::plugins {
 namespace {

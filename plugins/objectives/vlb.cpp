@@ -7,8 +7,8 @@
 // guided-diffusion's RESCALED_KL, `terms: mean` its KL.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "numerics/bound.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/bound.h"
 
 namespace brume::plugins {
 namespace {

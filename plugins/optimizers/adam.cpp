@@ -1,7 +1,7 @@
 // Adam (Kingma & Ba 2015), whose weight decay acts through the gradient; and AdamW (Loshchilov & Hutter 2019), which takes it out of there.
-#include "numerics/adam.h"
-#include "config/registry.h"
-#include "numerics/learning_rate.h"
+#include "brume/numerics/adam.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/learning_rate.h"
 
 namespace brume::plugins {
 namespace {

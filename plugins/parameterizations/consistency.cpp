@@ -3,8 +3,8 @@
 //   x0 = sd^2 / ((sigma - sigma_min)^2 + sd^2) x + sd (sigma - sigma_min) / sqrt(sigma^2 + sd^2) F(x / sqrt(sigma^2 + sd^2))
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

@@ -7,8 +7,8 @@
 // embedding's input quarter_log.
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,8 +4,8 @@
 //   x0 = x / (1 + sigma) - sigma / (1 + sigma) F
 //
 // with sigma = t / (1 - t) of x_t = (1 - t) x0 + t eps. The network's frame is the schedule's: `flow` has 1 / (1 + sigma).
-#include "config/registry.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

@@ -1,8 +1,8 @@
 // The network gives the score itself, the gradient of the log density of x (Song & Ermon 2019; Karras et al. 2022, eq. 3).
 //
 //   x0 = x + sigma^2 F
-#include "config/registry.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

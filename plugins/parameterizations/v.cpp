@@ -3,8 +3,8 @@
 //   x0 = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) F
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/parameterization.h"
+#include "brume/config/registry.h"
+#include "brume/core/parameterization.h"
 
 namespace brume::plugins {
 namespace {

@@ -10,9 +10,9 @@
 
 #include <filesystem>
 
-#include "config/registry.h"
-#include "core/classifier.h"
-#include "core/perceptual.h"
+#include "brume/config/registry.h"
+#include "brume/core/classifier.h"
+#include "brume/core/perceptual.h"
 
 namespace brume::plugins {
 namespace {

@@ -13,11 +13,11 @@
 #include <array>
 #include <filesystem>
 
-#include "config/registry.h"
-#include "core/perceptual.h"
-#include "io/model_file.h"
-#include "nn/layers.h"
-#include "nn/ops.h"
+#include "brume/config/registry.h"
+#include "brume/core/perceptual.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/ops.h"
+#include "brume/weights/weights_file.h"
 
 namespace brume::plugins {
 namespace {
@@ -41,9 +41,9 @@ class Lpips final : public Perceptual {
     if (s.height < 16 || s.width < 16) throw ConfigError(fmt::format("sees images of 16x16 pixels and more, and these are {}", s.text()));
   }
   Lpips(const Options& o, const Context& context) : dtype_(context.dtype) {
-    const io::NamedTensors vgg = io::load_tensors(o.vgg.string());
+    const NamedTensors vgg = load_tensors(o.vgg.string());
     const std::filesystem::path& of_heads = o.heads.empty() ? o.vgg : o.heads;
-    const io::NamedTensors heads = o.heads.empty() ? vgg : io::load_tensors(of_heads.string());
+    const NamedTensors heads = o.heads.empty() ? vgg : load_tensors(of_heads.string());
     for (size_t s = 0; s < stages.size(); ++s) {
       for (const int n : stages[s]) {
         const std::string plain = fmt::format("features.{}", n), packed = fmt::format("net.slice{}.{}", s + 1, n);
@@ -74,10 +74,9 @@ class Lpips final : public Perceptual {
 
  private:
   /// A float32 copy; the first of these names that the file has.
-  static Tensor wanted(const io::NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path,
-                       int64_t dim) {
+  static Tensor wanted(const NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path, int64_t dim) {
     for (const std::string& name : names)
-      if (const Tensor* t = io::find(file, name)) {
+      if (const Tensor* t = find(file, name)) {
         if (t->dim() != dim) throw ConfigError(fmt::format("{}: {} has {} dimensions, expected {}", path.string(), name, t->dim(), dim));
         return t->to(at::kFloat).clone();
       }

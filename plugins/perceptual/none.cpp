@@ -1,8 +1,8 @@
 // No distance of what is seen: pixels alone count.
 #include <ATen/ops/zeros.h>
 
-#include "config/registry.h"
-#include "core/perceptual.h"
+#include "brume/config/registry.h"
+#include "brume/core/perceptual.h"
 
 namespace brume::plugins {
 namespace {

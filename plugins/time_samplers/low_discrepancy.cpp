@@ -7,8 +7,8 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/time_sampler.h"
+#include "brume/config/registry.h"
+#include "brume/core/time_sampler.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,8 +4,8 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 
-#include "config/registry.h"
-#include "core/time_sampler.h"
+#include "brume/config/registry.h"
+#include "brume/core/time_sampler.h"
 
 namespace brume::plugins {
 namespace {

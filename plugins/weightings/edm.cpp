@@ -1,8 +1,8 @@
 // The weighting of EDM (Karras et al. 2022, table 1): 1 on the error of F under EDM's preconditioning.
 //
 //   w = (sigma^2 + sd^2) / (sigma sd)^2 on the error of x0
-#include "config/registry.h"
-#include "core/objective.h"
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
 
 namespace brume::plugins {
 namespace {

@@ -2,8 +2,8 @@
 // min(SNR, gamma) / (SNR + 1) on v.
 #include <algorithm>
 
-#include "config/registry.h"
-#include "core/objective.h"
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
 
 namespace brume::plugins {
 namespace {

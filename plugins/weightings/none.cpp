@@ -1,6 +1,6 @@
 // L_simple (Ho et al. 2020, eq. 14): every noise level counts the same in the units of its target.
-#include "config/registry.h"
-#include "core/objective.h"
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
 
 namespace brume::plugins {
 namespace {

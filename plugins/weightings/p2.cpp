@@ -1,8 +1,8 @@
 // P2 weighting (Choi et al. 2022, eq. 8): 1 / (k + SNR)^gamma on the error of the noise.
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/objective.h"
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
 
 namespace brume::plugins {
 namespace {

@@ -2,8 +2,8 @@
 // the corner.
 //
 //   w = 1 / (sigma^2 + sigma_data^2) on the error of x0: SNR where there is much noise, 1 / sigma_data^2 where there is little
-#include "config/registry.h"
-#include "core/objective.h"
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
 
 namespace brume::plugins {
 namespace {

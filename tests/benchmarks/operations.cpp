@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "nn/group_norm.h"
-#include "nn/isa.h"
-#include "nn/layers.h"
-#include "nn/memory.h"
-#include "nn/op_profile.h"
-#include "nn/ops.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/group_norm.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/memory_pool.h"
+#include "brume/nn/ops/op_profile.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume {
 namespace {
@@ -43,7 +43,7 @@ void add(const std::string& name, const std::function<Tensor(const Tensor&)>& op
       benchmark::RegisterBenchmark(fmt::format("{}/{}{}/{}", name, fmt::join(sizes, "x"), gradient ? "/gradient" : "", path).c_str(),
                                    [=](benchmark::State& state) {
                                      nn::set_isa(isa);
-                                     const nn::KeepMemory keep;
+                                     const nn::MemoryPoolScope keep;
                                      const at::AutoGradMode mode(gradient);
                                      const Tensor x = normal(sizes, type).set_requires_grad(gradient);
                                      for (Tensor t : learn) t.set_requires_grad(gradient);

@@ -3,9 +3,9 @@
 #include <ATen/ops/div.h>
 #include <gtest/gtest.h>
 
-#include "io/export/export.h"
-#include "io/image.h"
-#include "io/model_file.h"
+#include "brume/image/image.h"
+#include "brume/interop/export/export.h"
+#include "brume/weights/weights_file.h"
 #include "support/model_file.h"
 #include "support/process.h"
 #include "support/refs.h"
@@ -32,7 +32,7 @@ TEST(Export, SamplesTheSameFromADirectory) {
     done = at({"sample", source, "-n", "1", "--precision", "fp32", "-o", std::string(source == std::string("out") ? "b" : "a") + ".png"});
     ASSERT_EQ(done.code, 0) << done.err;
   }
-  EXPECT_EQ(io::read_image((folder.path() / "a.png").string()), io::read_image((folder.path() / "b.png").string()));
+  EXPECT_EQ(read_image((folder.path() / "a.png").string()), read_image((folder.path() / "b.png").string()));
   done = at({"export", "run/model.safetensors", "--to", "diffusers", "out"});
   EXPECT_EQ(done.code, 2);
   EXPECT_EQ(done.err, "error: out: is there already; an export overwrites nothing\n");
@@ -51,16 +51,16 @@ TEST(Export, IsADirectoryOfDiffusersWithoutItsNote) {
   at({"export", "a.safetensors", "--to", "diffusers", "out"});
   fs::remove(folder.path() / "out/brume.yaml");
   at({"import", "out", "-o", "b.safetensors"});
-  const io::NamedTensors a = io::load_tensors(folder.file("a.safetensors")), b = io::load_tensors(folder.file("b.safetensors"));
+  const NamedTensors a = load_tensors(folder.file("a.safetensors")), b = load_tensors(folder.file("b.safetensors"));
   ASSERT_EQ(a.size(), b.size());
-  for (const io::NamedTensor& t : a) {
-    const at::Tensor* other = io::find(b, t.name);
+  for (const NamedTensor& t : a) {
+    const at::Tensor* other = find(b, t.name);
     ASSERT_NE(other, nullptr) << t.name;
     EXPECT_TRUE(t.tensor.equal(*other)) << t.name;
   }
   for (const char* name : {"a", "b"})
     at({"sample", std::string(name) + ".safetensors", "--prompt", "a cat", "-n", "1", "--steps", "2", "-o", std::string(name) + ".png"});
-  EXPECT_EQ(io::read_image((folder.path() / "a.png").string()), io::read_image((folder.path() / "b.png").string()));
+  EXPECT_EQ(read_image((folder.path() / "a.png").string()), read_image((folder.path() / "b.png").string()));
 }
 
 // A class beside words (UNet2DConditionModel with num_class_embeds): both are asked for, and either changes the image.
@@ -73,7 +73,7 @@ TEST(Export, SamplesByWordsAndAClass) {
       "attention_resolutions: [8], transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}, "
       "conditioner: {type: several, of: [{type: clip_text, width: 16, depth: 1, heads: 4, mlp: 32, trainable: true, tokenizer: " +
           folder.file("clip") + "}, {type: class_label, classes: 3, dropout: 0, keep: true}]}}");
-  io::export_diffusers(io::open_model(source), source, folder.path() / "out");
+  export_diffusers(open_model(source), source, folder.path() / "out");
   fs::remove(folder.path() / "out/brume.yaml");
   std::vector<std::vector<uint8_t>> images;
   for (const auto& [prompt, label] : {std::pair("a cat", "0"), {"a cat", "1"}, {"a dog", "1"}}) {
@@ -81,7 +81,7 @@ TEST(Export, SamplesByWordsAndAClass) {
                                      "--precision", "fp32", "--threads", "1", "-o", "a.png"},
                                     {folder.path()});
     ASSERT_EQ(done.code, 0) << done.err;
-    images.push_back(io::read_image((folder.path() / "a.png").string()).pixels);
+    images.push_back(read_image((folder.path() / "a.png").string()).pixels);
   }
   EXPECT_NE(images[0], images[1]) << "the class";
   EXPECT_NE(images[1], images[2]) << "the words";
@@ -93,10 +93,10 @@ TEST(Export, ANumberThatIsNoneIsNoPicture) {
   const std::string source = model_file(folder,
                                         "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: "
                                         "1, zero_init: false}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}}");
-  io::Contents model = io::open_model(source);
-  for (io::NamedTensor& t : model.tensors)
+  Contents model = open_model(source);
+  for (NamedTensor& t : model.tensors)
     if (t.name == "autoencoder.decoder.conv_out.bias") t.tensor = t.tensor / 0;
-  io::export_diffusers(model, source, folder.path() / "out");
+  export_diffusers(model, source, folder.path() / "out");
   const Finished done = run_brume({"sample", "out", "-n", "1", "--steps", "2", "--threads", "1", "-o", "a.png"}, {folder.path()});
   EXPECT_EQ(done.code, 2);
   EXPECT_TRUE(

@@ -3,8 +3,8 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
-#include "io/image.h"
-#include "io/safetensors.h"
+#include "brume/image/image.h"
+#include "brume/weights/safetensors.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
@@ -30,14 +30,14 @@ class Generation : public testing::Test {
     ASSERT_EQ(done.code, 0) << done.err;
     const std::string q = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
                       t = "lora_te_text_model_encoder_layers_0_mlp_fc1";
-    io::write_safetensors(folder_->file("style.safetensors"), {{q + ".lora_down.weight", at::ones({2, 16})},
-                                                               {q + ".lora_up.weight", at::ones({16, 2})},
-                                                               {q + ".alpha", at::full({}, 1.0f)},
-                                                               {t + ".lora_down.weight", at::ones({1, 16})},
-                                                               {t + ".lora_up.weight", at::ones({32, 1})}});
-    io::write_safetensors(folder_->file("other.safetensors"),
-                          {{"lora_unet_x.lora_down.weight", at::ones({1, 16})}, {"lora_unet_x.lora_up.weight", at::ones({16, 1})}});
-    io::write_safetensors(folder_->file("word.safetensors"), {{"emb_params", at::full({2, 16}, 3.0f)}});
+    write_safetensors(folder_->file("style.safetensors"), {{q + ".lora_down.weight", at::ones({2, 16})},
+                                                           {q + ".lora_up.weight", at::ones({16, 2})},
+                                                           {q + ".alpha", at::full({}, 1.0f)},
+                                                           {t + ".lora_down.weight", at::ones({1, 16})},
+                                                           {t + ".lora_up.weight", at::ones({32, 1})}});
+    write_safetensors(folder_->file("other.safetensors"),
+                      {{"lora_unet_x.lora_down.weight", at::ones({1, 16})}, {"lora_unet_x.lora_up.weight", at::ones({16, 1})}});
+    write_safetensors(folder_->file("word.safetensors"), {{"emb_params", at::full({2, 16}, 3.0f)}});
   }
   static void TearDownTestSuite() { delete folder_; }
   static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
@@ -46,8 +46,8 @@ class Generation : public testing::Test {
     words.insert(words.end(), more.begin(), more.end());
     return at(words);
   }
-  static io::Image image(const std::string& name) { return io::read_image((folder_->path() / name).string()); }
-  static io::Image made(std::vector<std::string> more) {
+  static Image image(const std::string& name) { return read_image((folder_->path() / name).string()); }
+  static Image made(std::vector<std::string> more) {
     more.insert(more.end(), {"-o", "made.png"});
     const Finished done = sample(std::move(more));
     EXPECT_EQ(done.code, 0) << done.err;
@@ -64,7 +64,7 @@ TempFolder* Generation::folder_ = nullptr;
 
 TEST_F(Generation, EachOptionChangesTheImageAndIsRepeated) {
   const std::string prompt = "word (red:1.5) circle left of a blue square";
-  const io::Image plain = made({"--prompt", prompt});
+  const Image plain = made({"--prompt", prompt});
   for (const std::vector<std::string>& option : std::vector<std::vector<std::string>>{{"--lora", "style.safetensors:0.5"},
                                                                                       {"--embedding", "word.safetensors"},
                                                                                       {"--prompt-weights"},
@@ -72,7 +72,7 @@ TEST_F(Generation, EachOptionChangesTheImageAndIsRepeated) {
                                                                                       {"--clip-skip", "1"}}) {
     std::vector<std::string> words{"--prompt", prompt};
     words.insert(words.end(), option.begin(), option.end());
-    const io::Image changed = made(words);
+    const Image changed = made(words);
     EXPECT_NE(changed, plain) << option[0];
     const Finished again = at({"sample", "--from", "made.png", "-o", "again.png"});
     EXPECT_EQ(again.code, 0) << again.err;
@@ -81,7 +81,7 @@ TEST_F(Generation, EachOptionChangesTheImageAndIsRepeated) {
 }
 
 TEST_F(Generation, LorasAddUp) {
-  const io::Image plain = made({"--prompt", "a star"}), full = made({"--prompt", "a star", "--lora", "style.safetensors"});
+  const Image plain = made({"--prompt", "a star"}), full = made({"--prompt", "a star", "--lora", "style.safetensors"});
   EXPECT_EQ(made({"--prompt", "a star", "--lora", "style.safetensors:0"}), plain);
   EXPECT_EQ(made({"--prompt", "a star", "--lora", "style.safetensors:0.5", "--lora", "style.safetensors:0.5"}), full);
   EXPECT_EQ(made({"--prompt", "a star", "--set", "sample.lora=[style.safetensors]"}), full);
@@ -91,7 +91,7 @@ TEST_F(Generation, LorasAddUp) {
 TEST_F(Generation, ImagesPerPrompt) {
   ASSERT_EQ(sample({"--prompt", "a star", "--prompt", "a ring", "--images-per-prompt", "2", "-o", "four"}).code, 0);
   EXPECT_TRUE(fs::exists(folder_->path() / "four/00003.png"));
-  const auto told = [](const std::string& name) { return io::read_png_text((folder_->path() / name).string()).at("brume"); };
+  const auto told = [](const std::string& name) { return read_png_text((folder_->path() / name).string()).at("brume"); };
   EXPECT_NE(told("four/00001.png").find("--prompt 'a star'"), std::string::npos);
   EXPECT_NE(told("four/00002.png").find("--prompt 'a ring'"), std::string::npos);
   ASSERT_EQ(at({"sample", "--from", "four/00002.png", "-o", "again.png"}).code, 0);
@@ -101,9 +101,9 @@ TEST_F(Generation, ImagesPerPrompt) {
 }
 
 TEST_F(Generation, AnImageOfMoreThanEightBits) {
-  io::write_png(folder_->file("grey.png"), io::Image(8, 8, 3, 204));
-  io::write_safetensors(folder_->file("grey.safetensors"), {{"image", at::full({1, 3, 8, 8}, 0.8f)}});
-  io::write_safetensors(folder_->file("thin.safetensors"), {{"image", at::full({1, 1, 8, 8}, 0.8f)}});
+  write_png(folder_->file("grey.png"), Image(8, 8, 3, 204));
+  write_safetensors(folder_->file("grey.safetensors"), {{"image", at::full({1, 3, 8, 8}, 0.8f)}});
+  write_safetensors(folder_->file("thin.safetensors"), {{"image", at::full({1, 1, 8, 8}, 0.8f)}});
   EXPECT_EQ(made({"--prompt", "a star", "--image", "grey.safetensors", "--strength", "0.5"}),
             made({"--prompt", "a star", "--image", "grey.png", "--strength", "0.5"}));
   EXPECT_EQ(said({"--prompt", "a star", "--image", "thin.safetensors"}),

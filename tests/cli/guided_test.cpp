@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "io/image.h"
-#include "io/model_file.h"
+#include "brume/image/image.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -43,15 +43,15 @@ class Guided : public testing::Test {
     train("clean", classifier_yaml(""));
     train("large", classifier_yaml(noise, "16"));
     for (const auto& [name, height, width] : {std::tuple{"image.png", 8, 8}, {"wide.png", 8, 16}}) {
-      io::Image image(height, width, 3);
+      Image image(height, width, 3);
       for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = uint8_t(i * 37 % 251);
-      io::write_png(path(name).string(), image);
+      write_png(path(name).string(), image);
     }
-    io::Image mask(8, 8, 1);
+    Image mask(8, 8, 1);
     for (int64_t y = 0; y < 8; ++y)
       for (int64_t x = 4; x < 8; ++x) mask.row(y)[x] = 255;
-    io::write_png(path("mask.png").string(), mask);
-    io::write_png(path("small.png").string(), io::Image(4, 4, 1, 255));
+    write_png(path("mask.png").string(), mask);
+    write_png(path("small.png").string(), Image(4, 4, 1, 255));
   }
   static void TearDownTestSuite() { delete folder_; }
 
@@ -63,15 +63,15 @@ class Guided : public testing::Test {
   static Finished at(std::vector<std::string> words) { return run_brume(std::move(words), {folder_->path()}); }
   static fs::path path(const std::string& name) { return folder_->path() / name; }
   /// Four images into the folder `out`, in float32.
-  static std::vector<io::Image> sampled(std::vector<std::string> more, const std::string& model = "model", const std::string& out = "out") {
+  static std::vector<Image> sampled(std::vector<std::string> more, const std::string& model = "model", const std::string& out = "out") {
     std::vector<std::string> words{"sample", model + "/model.safetensors", "-n", "4", "-o", out};
     words.insert(words.end(), more.begin(), more.end());
     if (std::find(more.begin(), more.end(), "--precision") == more.end()) words.insert(words.end(), {"--precision", "fp32"});
     const Finished done = at(words);
     EXPECT_EQ(done.code, 0) << done.err;
-    std::vector<io::Image> images;
+    std::vector<Image> images;
     for (int i = 0; i < 4 && done.code == 0; ++i)
-      images.push_back(io::read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
+      images.push_back(read_image((path(out) / ("0000" + std::to_string(i) + ".png")).string()));
     return images;
   }
   static std::string said(std::vector<std::string> more, const std::string& model = "model") {
@@ -82,9 +82,9 @@ class Guided : public testing::Test {
     return without(done.err, *folder_);
   }
   /// How far the columns from `from` to `to` are from the wanted ones.
-  static int worst(const std::vector<io::Image>& images, const io::Image& wanted, int64_t from, int64_t to) {
+  static int worst(const std::vector<Image>& images, const Image& wanted, int64_t from, int64_t to) {
     int worst = 0;
-    for (const io::Image& i : images)
+    for (const Image& i : images)
       for (int64_t y = 0; y < 8; ++y)
         for (int64_t x = 3 * from; x < 3 * to; ++x) worst = std::max(worst, std::abs(int(i.row(y)[x]) - int(wanted.row(y)[x])));
     return worst;
@@ -104,7 +104,7 @@ TEST_F(Guided, ByAClassifier) {
   EXPECT_EQ(sampled({"--set", "sample.guidance=[{type: classifier, model: judge/model.safetensors, scale: 50}, clip]"}), strong);
   EXPECT_NE(sampled({"--sampler", "ddpm", "--set", "sample.guidance=[{type: classifier, model: judge/model.safetensors, form: mean}]"}),
             plain);
-  EXPECT_EQ(io::read_png_text((path("out") / "00000.png").string()).count("brume"), 1u);
+  EXPECT_EQ(read_png_text((path("out") / "00000.png").string()).count("brume"), 1u);
 }
 
 TEST_F(Guided, TheBatchChangesNothing) {
@@ -113,7 +113,7 @@ TEST_F(Guided, TheBatchChangesNothing) {
     for (const char* batch : {"1", "3", "4"}) {
       sampled({"--classifier", "judge/model.safetensors", "--classifier-scale", "20", "--precision", precision, "--batch", batch,
                "--trajectory", "b.safetensors"});
-      all.push_back(*io::find(io::load_tensors(path("b.safetensors").string()), "x"));
+      all.push_back(*find(load_tensors(path("b.safetensors").string()), "x"));
     }
     EXPECT_TRUE(all[0].equal(all[2])) << precision;
     EXPECT_TRUE(all[1].equal(all[2])) << precision;
@@ -147,7 +147,7 @@ TEST_F(Guided, PlainCfgPlusPlusAndRePaint) {
 }
 
 TEST_F(Guided, FromAnImage) {
-  const io::Image image = io::read_image(path("image.png").string());
+  const Image image = read_image(path("image.png").string());
   const auto weak = sampled({"--image", "image.png", "--strength", "0.2", "--steps", "50", "--sampler", "ddim"}),
              whole = sampled({"--image", "image.png", "--strength", "1"});
   EXPECT_GT(worst(whole, image, 0, 8), worst(weak, image, 0, 8) / 2);
@@ -156,14 +156,14 @@ TEST_F(Guided, FromAnImage) {
                 "--trajectory", "t.safetensors"})
                 .code,
             0);
-  const io::NamedTensors t = io::load_tensors(path("t.safetensors").string());
-  EXPECT_EQ(io::find(t, "sigma")->numel(), 6) << "the last 6 of 10 steps";
-  const auto text = io::read_png_text(path("i.png").string());
+  const NamedTensors t = load_tensors(path("t.safetensors").string());
+  EXPECT_EQ(find(t, "sigma")->numel(), 6) << "the last 6 of 10 steps";
+  const auto text = read_png_text(path("i.png").string());
   EXPECT_EQ(text.at("brume"), "model/model.safetensors --seed 0 --steps 10 --count 1 --image image.png --strength 0.6");
 }
 
 TEST_F(Guided, UnderAMask) {
-  const io::Image image = io::read_image(path("image.png").string());
+  const Image image = read_image(path("image.png").string());
   for (const char* sampler : {"ddim", "ddpm", "{type: repaint, jump_length: 2, resamples: 2}"}) {
     const auto made = sampled({"--image", "image.png", "--mask", "mask.png", "--sampler", sampler});
     EXPECT_LE(worst(made, image, 0, 4), 0) << sampler;

@@ -6,9 +6,9 @@
 
 #include <fstream>
 
-#include "io/image.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
+#include "brume/image/image.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
@@ -41,10 +41,10 @@ class Import : public testing::Test {
     ASSERT_NE(place, std::string::npos) << file << " holds no " << from;
     folder_.file(file, text.replace(place, from.size(), to));
   }
-  io::Image sampled(const std::string& source) const {
+  Image sampled(const std::string& source) const {
     const Finished done = at({"sample", source, "--prompt", "a horse", "--steps", "3", "--precision", "fp32", "-o", "out.png"});
     EXPECT_EQ(done.code, 0) << done.err;
-    return io::read_image(path("out.png").string());
+    return read_image(path("out.png").string());
   }
   TempFolder folder_;
 };
@@ -54,7 +54,7 @@ TEST_F(Import, ADirectoryBecomesOneFileThatSamplesTheSame) {
   ASSERT_EQ(done.code, 0) << done.err;
   EXPECT_TRUE(done.out.starts_with("sd: diffusers directory, ")) << done.out;
   EXPECT_TRUE(done.out.ends_with("\nmodel.safetensors\n")) << done.out;
-  const io::Image there = sampled("sd"), here = sampled("model.safetensors");
+  const Image there = sampled("sd"), here = sampled("model.safetensors");
   EXPECT_EQ(there.pixels, here.pixels);
   EXPECT_EQ(there.height, 32);
   fs::remove_all(path("sd"));
@@ -68,19 +68,19 @@ TEST_F(Import, ADirectoryBecomesOneFileThatSamplesTheSame) {
 
 // Sixteen bits, in two files with an index, under another name: the same image.
 TEST_F(Import, ShardsOfAVariant) {
-  io::NamedTensors all = io::load_tensors(path("sd/unet/diffusion_pytorch_model.safetensors").string());
-  for (io::NamedTensor& t : all) t.tensor = t.tensor.to(at::kHalf).to(at::kFloat);
+  NamedTensors all = load_tensors(path("sd/unet/diffusion_pytorch_model.safetensors").string());
+  for (NamedTensor& t : all) t.tensor = t.tensor.to(at::kHalf).to(at::kFloat);
   fs::remove(path("sd/unet/diffusion_pytorch_model.safetensors"));
-  io::write_safetensors(path("sd/unet/diffusion_pytorch_model.safetensors").string(), all);
-  const io::Image whole = sampled("sd");
+  write_safetensors(path("sd/unet/diffusion_pytorch_model.safetensors").string(), all);
+  const Image whole = sampled("sd");
   fs::remove(path("sd/unet/diffusion_pytorch_model.safetensors"));
   std::string map;
-  io::NamedTensors shards[2];
+  NamedTensors shards[2];
   for (size_t i = 0; i < all.size(); ++i) {
     shards[i % 2].push_back({all[i].name, all[i].tensor.to(at::kHalf)});
     map += (map.empty() ? "\"" : ", \"") + all[i].name + "\": \"part." + std::to_string(i % 2) + ".safetensors\"";
   }
-  for (size_t i = 0; i < 2; ++i) io::write_safetensors(path("sd/unet/part." + std::to_string(i) + ".safetensors").string(), shards[i]);
+  for (size_t i = 0; i < 2; ++i) write_safetensors(path("sd/unet/part." + std::to_string(i) + ".safetensors").string(), shards[i]);
   folder_.file("sd/unet/diffusion_pytorch_model.safetensors.index.fp16.json", "{\"weight_map\": {" + map + "}}");
   EXPECT_EQ(sampled("sd").pixels, whole.pixels);
   fs::remove(path("sd/unet/part.1.safetensors"));
@@ -116,11 +116,11 @@ TEST_F(Import, TensorsThatDoNotFit) {
   EXPECT_NE(missing.find("error: ddpm: lacks the tensor 'network.input_blocks.2.0.in_layers.0.weight' [32]"), std::string::npos) << missing;
   fs::remove_all(path("ddpm"));
   fs::copy(ref_path("pipe/tiny_ddpm"), path("ddpm"), fs::copy_options::recursive);
-  io::NamedTensors all = io::load_tensors(path("ddpm/unet/diffusion_pytorch_model.safetensors").string());
-  for (io::NamedTensor& t : all)
+  NamedTensors all = load_tensors(path("ddpm/unet/diffusion_pytorch_model.safetensors").string());
+  for (NamedTensor& t : all)
     if (t.name == "conv_in.bias") t.tensor = t.tensor.narrow(0, 0, 16);
   fs::remove(path("ddpm/unet/diffusion_pytorch_model.safetensors"));
-  io::write_safetensors(path("ddpm/unet/diffusion_pytorch_model.safetensors").string(), all);
+  write_safetensors(path("ddpm/unet/diffusion_pytorch_model.safetensors").string(), all);
   EXPECT_EQ(refusal({"ddpm"}), "error: ddpm: tensor 'network.input_blocks.0.0.bias' has shape [16], the model's has [32]\n");
   EXPECT_EQ(at({"sample", "ddpm", "-n", "1", "--steps", "2", "-o", "o.png"}).err,
             "error: ddpm: tensor 'network.input_blocks.0.0.bias' has shape [16], the model's has [32]\n");
@@ -148,26 +148,26 @@ TEST_F(Import, AnInpaintingModel) {
   change("inpaint/unet/config.json", "\"in_channels\": 4", "\"in_channels\": 9");
   const std::string weights = path("inpaint/unet/diffusion_pytorch_model.safetensors").string();
   const auto write = [&](double extra) {
-    io::NamedTensors all = io::load_tensors(path("sd/unet/diffusion_pytorch_model.safetensors").string());
-    for (io::NamedTensor& t : all)
+    NamedTensors all = load_tensors(path("sd/unet/diffusion_pytorch_model.safetensors").string());
+    for (NamedTensor& t : all)
       if (t.name == "conv_in.weight") t.tensor = at::cat({t.tensor, at::ones({t.tensor.size(0), 5, 3, 3}) * extra}, 1);
     fs::remove(weights);
-    io::write_safetensors(weights, all);
+    write_safetensors(weights, all);
   };
-  io::write_png(path("image.png").string(), io::Image(32, 32, 3, 200));
-  io::write_png(path("mask.png").string(), io::Image(32, 32, 1, 255));
+  write_png(path("image.png").string(), Image(32, 32, 3, 200));
+  write_png(path("mask.png").string(), Image(32, 32, 1, 255));
   const auto made = [&](const std::string& source, std::vector<std::string> more) {
     std::vector<std::string> words{"sample", source, "--prompt", "a horse", "--steps", "4", "--precision", "fp32", "-o", "out.png"};
     words.insert(words.end(), more.begin(), more.end());
     const Finished done = at(words);
     EXPECT_EQ(done.code, 0) << done.err;
-    return io::read_image(path("out.png").string());
+    return read_image(path("out.png").string());
   };
   write(0);
-  const io::Image plain = made("sd", {});
+  const Image plain = made("sd", {});
   EXPECT_EQ(made("inpaint", {"--image", "image.png", "--mask", "mask.png"}), plain);
   write(0.3);
-  const io::Image filled = made("inpaint", {"--image", "image.png", "--mask", "mask.png"});
+  const Image filled = made("inpaint", {"--image", "image.png", "--mask", "mask.png"});
   EXPECT_NE(filled, plain);
   EXPECT_EQ(at({"import", "inpaint", "-o", "model.safetensors"}).code, 0);
   EXPECT_EQ(made("model.safetensors", {"--image", "image.png", "--mask", "mask.png"}), filled);

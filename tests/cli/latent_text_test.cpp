@@ -2,11 +2,11 @@
 // out of others.
 #include <gtest/gtest.h>
 
-#include "io/image.h"
-#include "io/model_file.h"
+#include "brume/image/image.h"
+#include "brume/text/sentencepiece.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/tempdir.h"
-#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {
@@ -60,7 +60,7 @@ class LatentText : public testing::Test {
     EXPECT_EQ(done.code, 2);
     return done.err;
   }
-  static io::Image image(const std::string& name) { return io::read_image((folder_->path() / name).string()); }
+  static Image image(const std::string& name) { return read_image((folder_->path() / name).string()); }
   static TempFolder* folder_;
 };
 TempFolder* LatentText::folder_ = nullptr;
@@ -72,7 +72,7 @@ TEST_F(LatentText, SamplingNeedsOneFile) {
   EXPECT_NE(image("four/00000.png"), image("four/00001.png"));
   ASSERT_EQ(at({"sample", "--from", "four/00002.png", "-o", "again.png"}).code, 0);
   EXPECT_EQ(image("again.png"), image("four/00002.png"));
-  EXPECT_NE(io::read_png_text((folder_->path() / "four/00002.png").string()).at("brume").find("--prompt 'a small red circle'"),
+  EXPECT_NE(read_png_text((folder_->path() / "four/00002.png").string()).at("brume").find("--prompt 'a small red circle'"),
             std::string::npos);
 }
 
@@ -125,16 +125,16 @@ TEST_F(LatentText, ImagesOutOfOthers) {
   folder_->file("super.yaml", model_yaml("{type: concat_image, factor: 2}"));
   folder_->file("fill.yaml", model_yaml("{type: concat_image, image: masked}"));
   for (const char* name : {"super", "fill"}) run({"train", std::string(name) + ".yaml", "--out", name, "--set", "train.preview.count=2"});
-  io::write_png((folder_->path() / "small.png").string(), io::Image(8, 8, 3, 200));
-  io::write_png((folder_->path() / "large.png").string(), io::Image(16, 16, 3, 200));
-  io::write_png((folder_->path() / "mask.png").string(), io::Image(16, 16, 1, 255));
+  write_png((folder_->path() / "small.png").string(), Image(8, 8, 3, 200));
+  write_png((folder_->path() / "large.png").string(), Image(16, 16, 3, 200));
+  write_png((folder_->path() / "mask.png").string(), Image(16, 16, 1, 255));
   const auto made = [](const std::string& model, std::vector<std::string> more) {
     std::vector<std::string> words{"sample", model + "/model.safetensors", "-n", "1", "-o", "made.png", "--precision", "fp32"};
     words.insert(words.end(), more.begin(), more.end());
     return at(words);
   };
   ASSERT_EQ(made("super", {"--image", "small.png"}).code, 0);
-  const io::Image small = image("made.png");
+  const Image small = image("made.png");
   ASSERT_EQ(made("super", {"--image", "large.png"}).code, 0);
   EXPECT_EQ(image("made.png"), small) << "a flat image, given large or small";
   ASSERT_EQ(made("fill", {"--image", "large.png", "--mask", "mask.png"}).code, 0);

@@ -5,9 +5,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "io/image.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
+#include "brume/image/image.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -58,20 +58,20 @@ TEST_F(Measures, TheNoiseOfAnImage) {
   const auto runs = json("a.json")["runs"];
   ASSERT_EQ(runs.size(), 2u);
   EXPECT_LT(runs[1]["mse"].get<double>(), 0.3 * runs[0]["mse"].get<double>());
-  const io::NamedTensors noise = io::load_tensors((folder_.path() / "n.safetensors").string());
+  const NamedTensors noise = load_tensors((folder_.path() / "n.safetensors").string());
   ASSERT_EQ(noise.size(), 2u);
   EXPECT_EQ(noise[0].tensor.sizes(), (std::vector<int64_t>{1, 1, 8, 8}));
   const auto sampled = [&](const std::string& given) {
     return at({"sample", "model.yaml", "-n", "1", "--noise", given, "--steps", "100", "-o", "y.png"});
   };
   EXPECT_EQ(sampled("n.safetensors:noise_100_steps").code, 0);
-  const io::Image x = io::read_image((folder_.path() / "x.png").string(), 1), y = io::read_image((folder_.path() / "y.png").string(), 1);
+  const Image x = read_image((folder_.path() / "x.png").string(), 1), y = read_image((folder_.path() / "y.png").string(), 1);
   for (size_t i = 0; i < x.pixels.size(); ++i) EXPECT_NEAR(x.pixels[i], y.pixels[i], 6) << i;
   EXPECT_EQ(sampled("n.safetensors").err,
             "error: --noise: n.safetensors holds 2 tensors; --noise n.safetensors:NAME says which: noise_10_steps, noise_100_steps\n");
   EXPECT_EQ(sampled("n.safetensors:noise_100_step").err,
             "error: --noise: n.safetensors has no tensor 'noise_100_step'; did you mean 'noise_100_steps'?\n");
-  io::write_safetensors((folder_.path() / "empty.safetensors").string(), {});
+  write_safetensors((folder_.path() / "empty.safetensors").string(), {});
   EXPECT_EQ(sampled("empty.safetensors").err, "error: --noise: empty.safetensors holds no tensor\n");
   EXPECT_EQ(sampled("none.safetensors").err, "error: --noise: there is no file 'none.safetensors'\n");
 }

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/plugin_loader.h"
+#include "brume/core/sampler.h"
 #include "cli/new_projects.h"
-#include "config/plugin_loader.h"
-#include "core/sampler.h"
 #include "support/gaussian.h"
 
 namespace brume::test {

@@ -1,8 +1,8 @@
 // `brume new`: for every kind of plugin, a project that builds against an installed brume and runs as it is.
 #include <algorithm>
 
+#include "brume/config/plugin_loader.h"
 #include "cli/new_projects.h"
-#include "config/plugin_loader.h"
 
 namespace brume::test {
 namespace {

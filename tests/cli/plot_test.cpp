@@ -8,7 +8,7 @@
 #include <set>
 #include <sstream>
 
-#include "io/image.h"
+#include "brume/image/image.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -39,7 +39,7 @@ class Plot : public testing::Test {
   /// The chart is there, not blank, as large as was said, and a small file.
   void expect_chart(const Finished& done, const std::string& name) {
     EXPECT_EQ(done.code, 0) << done.err;
-    const io::Image image = io::read_image(folder_.file(name));
+    const Image image = read_image(folder_.file(name));
     EXPECT_NE(done.out.find(fmt::format("{}: {} x {} pixels\n", name, image.width, image.height)), std::string::npos) << done.out;
     EXPECT_LT(fs::file_size(folder_.path() / name), 300000u);
     EXPECT_GT(std::set<uint8_t>(image.pixels.begin(), image.pixels.end()).size(), 15u);
@@ -179,8 +179,7 @@ TEST_F(Plot, ThePicturesOfTheDocuments) {
     std::vector<std::string> words;
     for (std::string word; command >> word;) words.push_back(word);
     expect_chart(at(words), name);
-    const io::Image fresh = io::read_image(folder_.file(name)),
-                    kept = io::read_image((fs::path(BRUME_SOURCE_DIR) / folder / name).string());
+    const Image fresh = read_image(folder_.file(name)), kept = read_image((fs::path(BRUME_SOURCE_DIR) / folder / name).string());
     EXPECT_EQ(fresh.width, kept.width) << name;
     EXPECT_EQ(fresh.height, kept.height) << name;
     ++pictures;

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <regex>
 
+#include "brume/config/plugin_loader.h"
 #include "cli/new_projects.h"
-#include "config/plugin_loader.h"
 
 namespace brume::test {
 namespace {

@@ -1,5 +1,5 @@
 // brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts where there are none.
-#include "io/image.h"
+#include "brume/image/image.h"
 #include "small_model.h"
 
 namespace brume::test {
@@ -13,7 +13,7 @@ class Replay : public SmallModel {
     words.insert(words.end(), more.begin(), more.end());
     return at(words);
   }
-  static io::Image image(const std::string& name) { return io::read_image((folder_->path() / name).string()); }
+  static Image image(const std::string& name) { return read_image((folder_->path() / name).string()); }
   static std::string said(std::vector<std::string> words) {
     const Finished done = at(std::move(words));
     EXPECT_EQ(done.code, 2);
@@ -55,7 +55,7 @@ TEST_F(Replay, OtherSizes) {
 // An image may come from anywhere: it does not load code, nor say where to write.
 TEST_F(Replay, WhatAnImageMayNotTell) {
   const auto told = [](const std::string& arguments) {
-    io::write_png((folder_->path() / "from.png").string(), io::Image(4, 4, 3), {{"brume.arguments", arguments}});
+    write_png((folder_->path() / "from.png").string(), Image(4, 4, 3), {{"brume.arguments", arguments}});
     return said({"sample", "--from", "from.png", "-o", "made.png"});
   };
   for (const char* option : {"--plugin", "--out", "-o", "--trajectory", "--frames", "--strip", "--from", "--device", "--grid"}) {
@@ -89,10 +89,10 @@ TEST_F(Replay, SeedsOfAllSizes) {
 
 TEST_F(Replay, Mistakes) {
   EXPECT_EQ(said({"sample", "--from", "no.png"}), "error: --from: there is no file 'no.png'\n");
-  io::write_png((folder_->path() / "plain.png").string(), io::Image(4, 4, 3));
+  write_png((folder_->path() / "plain.png").string(), Image(4, 4, 3));
   EXPECT_EQ(said({"sample", "--from", "plain.png"}),
             "error: --from: plain.png does not tell how it was made (it has no text 'brume.arguments')\n");
-  io::write_png((folder_->path() / "bad.png").string(), io::Image(4, 4, 3), {{"brume.arguments", "[\"a\", 1]"}});
+  write_png((folder_->path() / "bad.png").string(), Image(4, 4, 3), {{"brume.arguments", "[\"a\", 1]"}});
   EXPECT_EQ(said({"sample", "--from", "bad.png"}), "error: --from: bad.png: its text 'brume.arguments' is damaged\n");
   const std::string model = "m/model.safetensors";
   EXPECT_EQ(said({"sample", model, "--prompt", "a star"}),

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <fstream>
 
-#include "io/image.h"
-#include "io/import/import.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
+#include "brume/image/image.h"
+#include "brume/interop/import/import.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -53,9 +53,9 @@ class Run : public testing::Test {
   template <class F>
   static std::string changed(const std::string& name, const F& change) {
     std::map<std::string, std::string> metadata;
-    io::NamedTensors tensors = io::load_tensors(path(model()).string(), &metadata);
+    NamedTensors tensors = load_tensors(path(model()).string(), &metadata);
     change(tensors, metadata);
-    io::write_safetensors(path(name).string(), tensors, metadata);
+    write_safetensors(path(name).string(), tensors, metadata);
     return name;
   }
   static TempFolder* folder_;
@@ -87,10 +87,10 @@ TEST_F(Run, SamplesNeedTheCheckpointOnly) {
   ASSERT_EQ(done.code, 0) << done.err;
   for (const char* name : {"out.png", "frames/step_0003.png", "strip.png", "t.safetensors"})
     EXPECT_TRUE(fs::exists(path("elsewhere") / name)) << name;
-  const io::NamedTensors t = io::load_tensors(path("elsewhere/t.safetensors").string());
-  EXPECT_EQ(io::find(t, "x")->sizes(), (std::vector<int64_t>{4, 6, 3, 8, 8}));
-  EXPECT_EQ(io::find(t, "x0")->sizes(), (std::vector<int64_t>{3, 6, 3, 8, 8}));
-  EXPECT_EQ(io::find(t, "sigma")->numel(), 3);
+  const NamedTensors t = load_tensors(path("elsewhere/t.safetensors").string());
+  EXPECT_EQ(find(t, "x")->sizes(), (std::vector<int64_t>{4, 6, 3, 8, 8}));
+  EXPECT_EQ(find(t, "x0")->sizes(), (std::vector<int64_t>{3, 6, 3, 8, 8}));
+  EXPECT_EQ(find(t, "sigma")->numel(), 3);
 }
 
 TEST_F(Run, TheBatchChangesNothing) {
@@ -98,16 +98,16 @@ TEST_F(Run, TheBatchChangesNothing) {
     ASSERT_EQ(at({"sample", model(), "-n", "5", "--batch", batch, "-o", std::string("b") + batch}).code, 0);
   for (int i = 0; i < 5; ++i) {
     const std::string name = "0000" + std::to_string(i) + ".png";
-    EXPECT_EQ(io::read_image(path("b1/" + name).string()), io::read_image(path("b4/" + name).string())) << i;
+    EXPECT_EQ(read_image(path("b1/" + name).string()), read_image(path("b4/" + name).string())) << i;
   }
 }
 
 TEST_F(Run, GivenNoiseIsUsed) {
   ASSERT_EQ(at({"sample", model(), "-n", "2", "-o", "given", "--trajectory", "a.safetensors", "--seed", "9"}).code, 0);
-  const io::NamedTensors a = io::load_tensors(path("a.safetensors").string());
-  io::write_safetensors(path("noise.safetensors").string(), {{"noise", (*io::find(a, "x"))[0].contiguous()}});
+  const NamedTensors a = load_tensors(path("a.safetensors").string());
+  write_safetensors(path("noise.safetensors").string(), {{"noise", (*find(a, "x"))[0].contiguous()}});
   ASSERT_EQ(at({"sample", model(), "-n", "2", "-o", "given", "--trajectory", "b.safetensors", "--noise", "noise.safetensors"}).code, 0);
-  const at::Tensor x = (*io::find(a, "x"))[4], y = (*io::find(io::load_tensors(path("b.safetensors").string()), "x"))[4];
+  const at::Tensor x = (*find(a, "x"))[4], y = (*find(load_tensors(path("b.safetensors").string()), "x"))[4];
   EXPECT_LT((x - y).abs().max().item<double>(), 0.1);
   EXPECT_EQ(at({"sample", model(), "-n", "3", "-o", "given", "--noise", "noise.safetensors"})
                 .err.find("error: the initial noise has shape [2, 3, 8, 8], "
@@ -123,12 +123,12 @@ TEST_F(Run, InterruptAndResume) {
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_NE(stopped.err.find("continue with: brume train --resume long/training.safetensors"), std::string::npos) << stopped.err;
   std::map<std::string, std::string> metadata;
-  io::load_tensors(path("long/training.safetensors").string(), &metadata);
+  load_tensors(path("long/training.safetensors").string(), &metadata);
   const int64_t step = std::stoll(metadata.at("brume.step"));
   EXPECT_GT(step, 0);
   const Finished resumed = at({"train", "--resume", "long/training.safetensors", "--set", "train.steps=" + std::to_string(step + 3)});
   EXPECT_EQ(resumed.code, 0) << resumed.err;
-  io::load_tensors(path("long/training.safetensors").string(), &metadata);
+  load_tensors(path("long/training.safetensors").string(), &metadata);
   EXPECT_EQ(std::stoll(metadata.at("brume.step")), step + 3);
 }
 
@@ -234,7 +234,7 @@ TEST_F(Run, CheckpointsOfAnotherVersionOrModel) {
   EXPECT_EQ(at({"sample", lacking}).err, "error: lacking.safetensors: lacks the tensor 'network.time_embed.0.weight' [32, 8]\n");
   const std::string foreign = changed("foreign.safetensors", [](auto&, auto& m) { m.clear(); });
   std::string families;
-  for (const io::Family& f : io::families()) families += (families.empty() ? "" : ", ") + std::string(f.name);
+  for (const Family& f : families()) families += (families.empty() ? "" : ", ") + std::string(f.name);
   const std::string said = at({"sample", foreign}).err,
                     begin = "error: foreign.safetensors: is of no family that brume imports (" + families + "); it holds ";
   EXPECT_TRUE(said.starts_with(begin)) << said;
@@ -261,7 +261,7 @@ TEST_F(Run, ANetworkWithoutWeightsNeedsNoCheckpoint) {
                 "model:\n  image: {channels: 1, height: 8, width: 8}\n  network: {type: gaussian, mean: 0.5, std: 0.001}\n"
                 "  parameterization: x0\nsample: {steps: 4}\n");
   ASSERT_EQ(at({"sample", "gaussian.yaml", "-n", "1", "-o", "gaussian.png"}).code, 0);
-  for (const uint8_t v : io::read_image(path("gaussian.png").string(), 1).pixels) EXPECT_NEAR(v, 191, 2);
+  for (const uint8_t v : read_image(path("gaussian.png").string(), 1).pixels) EXPECT_NEAR(v, 191, 2);
   EXPECT_EQ(at({"sample", "tiny.yaml"}).err,
             "error: tiny.yaml: its network has weights; train it, then sample the run's model.safetensors\n");
 }

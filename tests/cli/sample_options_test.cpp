@@ -1,6 +1,6 @@
 // brume sample: options that would be of no effect, or found wrong only after the run; what a stopped run leaves; and directories as
 // models.
-#include "io/image.h"
+#include "brume/image/image.h"
 #include "small_model.h"
 
 namespace brume::test {
@@ -64,13 +64,13 @@ TEST_F(SampleOptions, AStoppedRunLeavesWhatItMade) {
   EXPECT_NE(stopped.err.find(" of 1000000 images\n"), std::string::npos) << stopped.err;
   ASSERT_TRUE(fs::is_regular_file(path("many/00003.png")));
   ASSERT_EQ(at({"sample", "m", "-n", "4", "-o", "few"}).code, 0);
-  EXPECT_EQ(io::read_image(path("many/00003.png").string()), io::read_image(path("few/00003.png").string()));
+  EXPECT_EQ(read_image(path("many/00003.png").string()), read_image(path("few/00003.png").string()));
 }
 
 TEST_F(SampleOptions, TheDirectoryOfATraining) {
   EXPECT_EQ(at({"sample", "m", "-n", "1", "-o", "d.png"}).code, 0);
   EXPECT_EQ(at({"sample", "m/", "-n", "1", "-o", "d2.png"}).code, 0);
-  EXPECT_EQ(io::read_image(path("d.png").string()), io::read_image(path("d2.png").string()));
+  EXPECT_EQ(read_image(path("d.png").string()), read_image(path("d2.png").string()));
   folder_->file("begun/config.yaml", "model: {}\n");
   EXPECT_EQ(at({"sample", "begun"}).err, "error: begun: is the directory of a training that has written no model.safetensors yet\n");
 }

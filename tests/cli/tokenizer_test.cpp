@@ -3,10 +3,10 @@
 
 #include <filesystem>
 
+#include "brume/text/sentencepiece.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
-#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {

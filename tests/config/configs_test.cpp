@@ -6,10 +6,10 @@
 #include <fstream>
 #include <sstream>
 
-#include "config/describe.h"
+#include "brume/config/describe.h"
+#include "brume/train/options.h"
 #include "json_schema.h"
 #include "support/registry.h"
-#include "train/options.h"
 
 namespace brume::test {
 namespace {

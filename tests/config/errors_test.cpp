@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "config/plugin_loader.h"
+#include "brume/config/plugin_loader.h"
+#include "brume/train/options.h"
 #include "toys.h"
-#include "train/options.h"
 
 namespace brume::test {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "config/value.h"
+#include "brume/config/value.h"
 
 namespace brume::test {
 

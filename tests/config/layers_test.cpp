@@ -1,6 +1,7 @@
-// config <- core <- nn, numerics, io, text <- diffusion, train <- tools: who may include whom (design.md, 3).
+// Which room may include which (docs/design.md, 3), and that no two rooms include each other.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -43,26 +44,55 @@ const std::vector<Include>& includes() {
   return all;
 }
 
-/// "core" of framework/core/…; "plugins", "tools".
-std::string layer_of(const std::string& file) {
-  const fs::path path(file);
-  auto part = path.begin();
-  if (*part == "framework") ++part;
-  return *part;
+/// "interop/import" of framework/brume/interop/import/flags.cpp; "plugins" of all plugins.
+std::string room_of(const std::string& file) {
+  if (file.starts_with("plugins/")) return "plugins";
+  std::string room = fs::path(file).parent_path().string();
+  const std::string framework = "framework/brume/";
+  if (room.starts_with(framework)) room.erase(0, framework.size());
+  return room;
 }
 
-const std::map<std::string, std::set<std::string>> allowed = {
-    {"config", {"config"}},
-    {"core", {"config", "core"}},
-    {"nn", {"config", "core", "nn"}},
-    {"numerics", {"config", "core", "numerics"}},
-    {"io", {"config", "core", "io"}},
-    {"text", {"config", "text"}},
-    {"diffusion", {"config", "core", "nn", "numerics", "io", "text", "diffusion"}},
-    {"train", {"config", "core", "nn", "numerics", "io", "text", "diffusion", "train"}},
-    {"plugins", {"config", "core", "nn", "numerics", "io", "text"}},
-    {"tools", {"config", "core", "nn", "numerics", "io", "text", "diffusion", "train"}},
-};
+/// The rooms that each room includes, besides itself.
+const std::map<std::string, std::set<std::string>>& allowed() {
+  static const std::map<std::string, std::set<std::string>> rooms = [] {
+    std::map<std::string, std::set<std::string>> all;
+    const auto room = [&](const char* name, std::set<std::string> below) { all[name] = std::move(below); };
+    room("config", {});
+    room("core", {"config"});
+    room("text", {"config"});
+    room("numerics", {"config", "core"});
+    room("nn/ops/kernels", {});
+    room("nn/ops", {"config", "core", "nn/ops/kernels"});
+    room("nn/blocks", {"config", "core", "nn/ops"});
+    room("files", {"config"});
+    room("image", {"config", "core", "files"});
+    room("weights", {"config", "core", "files", "image"});
+    room("data/shapes", {"config", "core"});
+    room("data", {"config", "core", "files", "weights"});
+    room("interop/layouts", {"config", "core", "weights"});
+    room("interop/import", {"config", "core", "files", "weights", "interop/layouts"});
+    room("interop/export", {"config", "core", "files", "weights", "interop/layouts", "interop/import"});
+    room("interop", {"config", "core", "files", "weights", "interop/layouts", "interop/import"});
+    const std::set<std::string> libraries{"config", "core",    "text", "numerics",        "nn/ops",         "nn/blocks",   "files",
+                                          "image",  "weights", "data", "interop/layouts", "interop/import", "data/shapes", "interop"};
+    room("plugins", libraries);
+    std::set<std::string> below = libraries;
+    room("diffusion", below);
+    below.insert("diffusion");
+    room("train", below);
+    below.merge(std::set<std::string>{"train", "interop/export"});
+    room("tools/plot", below);
+    room("tools/sampling", below);
+    room("tools/bench", below);
+    below.merge(std::set<std::string>{"tools/sampling", "tools/plot", "tools/bench"});
+    room("tools/commands", below);
+    below.insert("tools/commands");
+    room("tools", below);
+    return all;
+  }();
+  return rooms;
+}
 
 bool of_torch(const std::string& header) {
   return header.starts_with("torch/") || header.starts_with("ATen/") || header.starts_with("c10/") || header.starts_with("caffe2/");
@@ -70,21 +100,63 @@ bool of_torch(const std::string& header) {
 
 TEST(Layers, TheSourcesAreFound) {
   EXPECT_GT(includes().size(), 300u);
-  std::set<std::string> layers;
-  for (const Include& i : includes()) layers.insert(layer_of(i.file));
-  for (const auto& [layer, _] : allowed) EXPECT_TRUE(layers.contains(layer)) << layer;
+  std::set<std::string> rooms;
+  for (const Include& i : includes()) rooms.insert(room_of(i.file));
+  for (const auto& [room, _] : allowed()) EXPECT_TRUE(rooms.contains(room)) << room;
 }
 
-TEST(Layers, EveryFolderIsInALayer) {
-  for (const Include& i : includes()) EXPECT_TRUE(allowed.contains(layer_of(i.file))) << i.file << ": which layer is this?";
+TEST(Layers, EveryFolderIsARoom) {
+  for (const Include& i : includes()) EXPECT_TRUE(allowed().contains(room_of(i.file))) << i.file << ": which room is this?";
+}
+
+/// The file that an include names, as a path from the root; empty for headers of other libraries.
+std::string included(const Include& i) {
+  for (const char* root : {"framework/", "tools/"})
+    if (fs::exists(fs::path(BRUME_SOURCE_DIR) / root / i.header)) return root + i.header;
+  return "";
 }
 
 TEST(Layers, IncludeOnlyWhatIsBelow) {
   for (const Include& i : includes()) {
-    const std::string target = i.header.substr(0, i.header.find('/'));
-    if (!allowed.contains(target) || i.header.find('/') == std::string::npos) continue;  // system headers, neighbours
-    const auto here = allowed.find(layer_of(i.file));
-    EXPECT_TRUE(here != allowed.end() && here->second.contains(target)) << i.text();
+    const std::string target = included(i), here = room_of(i.file);
+    if (target.empty() || room_of(target) == here || !allowed().contains(here)) continue;
+    EXPECT_TRUE(allowed().at(here).contains(room_of(target))) << i.text();
+  }
+}
+
+TEST(Layers, NoTwoRoomsIncludeEachOther) {
+  // Rooms that are below themselves, by the closure of what is allowed.
+  std::map<std::string, std::set<std::string>> below = allowed();
+  for (size_t round = 0; round < below.size(); ++round)
+    for (auto& [room, reached] : below)
+      for (const std::string& next : std::set<std::string>(reached)) reached.insert(below[next].begin(), below[next].end());
+  for (const auto& [room, reached] : below) EXPECT_FALSE(reached.contains(room)) << room;
+}
+
+/// Follows the includes of one file; fills `way` with a circle where there is one.
+bool circle_from(const std::string& file, const std::map<std::string, std::set<std::string>>& arrows, std::set<std::string>& done,
+                 std::vector<std::string>& way) {
+  if (std::find(way.begin(), way.end(), file) != way.end()) return way.push_back(file), true;
+  if (done.contains(file)) return false;
+  way.push_back(file);
+  if (const auto at = arrows.find(file); at != arrows.end())
+    for (const std::string& next : at->second)
+      if (circle_from(next, arrows, done, way)) return true;
+  way.pop_back();
+  done.insert(file);
+  return false;
+}
+
+/// A header and its source are one file here: `a.cpp` includes `b.h` and `b.cpp` includes `a.h` is a circle.
+TEST(Layers, NoCircleOfFilesWithinARoom) {
+  std::map<std::string, std::set<std::string>> arrows;
+  const auto stem = [](const std::string& file) { return fs::path(file).replace_extension().string(); };
+  for (const Include& i : includes())
+    if (const std::string target = included(i); !target.empty() && stem(target) != stem(i.file)) arrows[stem(i.file)].insert(stem(target));
+  std::set<std::string> done;
+  for (const auto& [file, _] : arrows) {
+    std::vector<std::string> way;
+    EXPECT_FALSE(circle_from(file, arrows, done, way)) << testing::PrintToString(way);
   }
 }
 
@@ -94,9 +166,9 @@ TEST(Layers, NoPathsAroundTheLayers) {
 
 TEST(Layers, ConfigKnowsNoTorch) {
   for (const Include& i : includes()) {
-    if (layer_of(i.file) != "config" || !of_torch(i.header)) continue;
-    const bool version =
-        i.header == "torch/version.h" && (i.file == "framework/config/plugin.h" || i.file == "framework/config/plugin_loader.cpp");
+    if (room_of(i.file) != "config" || !of_torch(i.header)) continue;
+    const bool version = i.header == "torch/version.h" &&
+                         (i.file == "framework/brume/config/plugin.h" || i.file == "framework/brume/config/plugin_loader.cpp");
     EXPECT_TRUE(version) << i.text();
   }
 }
@@ -104,7 +176,7 @@ TEST(Layers, ConfigKnowsNoTorch) {
 TEST(Layers, OnlyOneFileKnowsYamlCpp) {
   for (const Include& i : includes())
     if (i.header.starts_with("yaml-cpp/")) {
-      EXPECT_EQ(i.file, "framework/config/yaml.cpp") << i.text();
+      EXPECT_EQ(i.file, "framework/brume/config/yaml.cpp") << i.text();
     }
 }
 
@@ -116,7 +188,7 @@ TEST(Layers, WholeTorchOnlyWhereNetworksAreMade) {
   for (const Include& i : includes()) {
     if (i.header != "torch/torch.h" && i.header != "torch/all.h" && i.header != "ATen/ATen.h") continue;
     bool may = false;
-    for (const char* folder : {"framework/nn/", "framework/train/", "plugins/networks/", "plugins/autoencoders/"})
+    for (const char* folder : {"framework/brume/nn/", "framework/brume/train/", "plugins/networks/", "plugins/autoencoders/"})
       may = may || i.file.starts_with(folder);
     EXPECT_TRUE(may) << i.text();
   }

@@ -1,5 +1,5 @@
 // The registry, its suggestions, and what describe prints.
-#include "config/suggest.h"
+#include "brume/config/suggest.h"
 #include "toys.h"
 
 namespace brume::test {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "config/registry.h"
-#include "config/yaml.h"
+#include "brume/config/registry.h"
+#include "brume/config/yaml.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -8,7 +8,7 @@
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
-#include "core/autoencoder.h"
+#include "brume/core/autoencoder.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -6,11 +6,11 @@
 
 #include <algorithm>
 
-#include "core/conditioner.h"
+#include "brume/core/conditioner.h"
+#include "brume/text/sentencepiece.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
-#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {

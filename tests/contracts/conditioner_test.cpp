@@ -12,11 +12,11 @@
 #include <cmath>
 #include <set>
 
-#include "core/autoencoder.h"
-#include "core/conditioner.h"
+#include "brume/core/autoencoder.h"
+#include "brume/core/conditioner.h"
+#include "brume/text/sentencepiece.h"
 #include "support/registry.h"
 #include "support/tokenizers.h"
-#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {

@@ -5,9 +5,9 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
+#include "brume/train/ema.h"
 #include "support/refs.h"
 #include "support/registry.h"
-#include "train/ema.h"
 
 namespace brume::test {
 namespace {

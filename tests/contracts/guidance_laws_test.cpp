@@ -18,8 +18,8 @@
 #include <cmath>
 #include <numbers>
 
-#include "core/guidance.h"
-#include "core/sampler.h"
+#include "brume/core/guidance.h"
+#include "brume/core/sampler.h"
 #include "support/models.h"
 #include "support/registry.h"
 

@@ -15,7 +15,7 @@
 #include <map>
 #include <thread>
 
-#include "core/guidance.h"
+#include "brume/core/guidance.h"
 #include "support/models.h"
 #include "support/registry.h"
 

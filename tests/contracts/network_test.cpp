@@ -13,8 +13,8 @@
 #include <set>
 #include <thread>
 
-#include "core/network.h"
-#include "core/parameterization.h"
+#include "brume/core/network.h"
+#include "brume/core/parameterization.h"
 #include "support/registry.h"
 
 namespace brume::test {

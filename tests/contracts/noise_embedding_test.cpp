@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "core/noise_embedding.h"
+#include "brume/core/noise_embedding.h"
 #include "support/registry.h"
 
 namespace brume::test {

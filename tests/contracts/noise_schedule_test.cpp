@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/noise_schedule.h"
+#include "brume/core/noise_schedule.h"
 #include "support/registry.h"
 
 namespace brume::test {

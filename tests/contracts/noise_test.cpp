@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "core/sampler.h"
+#include "brume/core/sampler.h"
 #include "support/gaussian.h"
 #include "support/registry.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/optimizer.h"
+#include "brume/core/optimizer.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -4,7 +4,7 @@
 #include <functional>
 #include <map>
 
-#include "core/parameterization.h"
+#include "brume/core/parameterization.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -8,10 +8,10 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
-#include "core/conditioner.h"
-#include "core/prompt.h"
-#include "io/embedding.h"
-#include "io/safetensors.h"
+#include "brume/core/conditioner.h"
+#include "brume/core/prompt.h"
+#include "brume/interop/textual_inversion.h"
+#include "brume/weights/safetensors.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
@@ -121,24 +121,24 @@ TEST_F(Prompts, AWordStandsForItsVectors) {
 
 TEST_F(Prompts, EmbeddingFiles) {
   const TempFolder folder;
-  const auto file = [&](const std::string& name, const io::NamedTensors& tensors) {
-    io::write_safetensors(folder.file(name), tensors, {});
+  const auto file = [&](const std::string& name, const NamedTensors& tensors) {
+    write_safetensors(folder.file(name), tensors, {});
     return folder.file(name);
   };
   const Tensor two = at::ones({2, 16});
-  const Word named = io::read_embedding(file("a.safetensors", {{"<cat-toy>", at::ones({16})}}));
+  const Word named = read_embedding(file("a.safetensors", {{"<cat-toy>", at::ones({16})}}));
   EXPECT_EQ(named.text, "<cat-toy>");
   EXPECT_EQ(named.vectors.sizes(), at::IntArrayRef({1, 16}));
-  EXPECT_EQ(io::read_embedding(file("style.safetensors", {{"emb_params", two.to(at::kHalf)}})).text, "style");
-  const Word asked = io::read_embedding(file("style.safetensors", {{"emb_params", two}}) + ":my style");
+  EXPECT_EQ(read_embedding(file("style.safetensors", {{"emb_params", two.to(at::kHalf)}})).text, "style");
+  const Word asked = read_embedding(file("style.safetensors", {{"emb_params", two}}) + ":my style");
   EXPECT_EQ(asked.text, "my style");
   EXPECT_TRUE(at::equal(asked.vectors, two));
   EXPECT_EQ(without(error_of([&] {
-                      io::read_embedding(file("xl.safetensors", {{"clip_l", two}, {"clip_g", at::ones({2, 20})}}));
+                      read_embedding(file("xl.safetensors", {{"clip_l", two}, {"clip_g", at::ones({2, 20})}}));
                     }),
                     folder),
             "xl.safetensors: is no textual inversion of one text encoder, which is one tensor of vectors: it has 2 (clip_l, clip_g)");
-  EXPECT_EQ(error_of([&] { io::read_embedding("none.pt:x"); }), "embeddings: there is no file 'none.pt'");
+  EXPECT_EQ(error_of([&] { read_embedding("none.pt:x"); }), "embeddings: there is no file 'none.pt'");
 }
 
 }  // namespace

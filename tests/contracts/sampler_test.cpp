@@ -10,7 +10,7 @@
 #include <cmath>
 #include <thread>
 
-#include "core/sampler.h"
+#include "brume/core/sampler.h"
 #include "support/gaussian.h"
 #include "support/registry.h"
 

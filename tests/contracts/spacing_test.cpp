@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "core/spacing.h"
+#include "brume/core/spacing.h"
 #include "support/registry.h"
 
 namespace brume::test {

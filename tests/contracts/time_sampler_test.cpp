@@ -9,7 +9,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "core/time_sampler.h"
+#include "brume/core/time_sampler.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <set>
 
-#include "core/objective.h"
+#include "brume/core/objective.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -1,15 +1,15 @@
 // The judge of captions: it agrees with pictures whose captions are true, and with none whose captions are false in one word.
 #include <map>
 
-#include "core/metric.h"
-#include "core/seed.h"
-#include "io/shapes_world.h"
+#include "brume/core/metric.h"
+#include "brume/core/seed.h"
+#include "brume/data/shapes/world.h"
 #include "support.h"
 
 namespace brume::test {
 namespace {
 
-namespace world = io::world;
+namespace world = shapes;
 
 std::shared_ptr<const Metric> judge(const std::string& yaml = "caption_accuracy") {
   Registry registry;
@@ -24,8 +24,8 @@ std::string other_word(SplitMix& random, const std::vector<std::string>& words, 
 }
 
 /// Wrong in one attribute of one object, or in the relation.
-world::Caption falsified(world::Caption c, SplitMix& random) {
-  world::Described& object = c.objects[random.below(c.objects.size())];
+shapes::Caption falsified(shapes::Caption c, SplitMix& random) {
+  shapes::Described& object = c.objects[random.below(c.objects.size())];
   const uint64_t what = random.below(c.relation.empty() ? 3 : 4);
   if (what == 0) object.colour = other_word(random, {"red", "green", "blue", "yellow", "purple", "orange"}, object.colour);
   if (what == 1) object.form = other_word(random, {"circle", "square", "triangle", "star", "cross"}, object.form);
@@ -71,7 +71,7 @@ Rates rates(const std::string& options, int64_t side, int count, double sigma, b
     if (blur) p.pixels = blurred(p.pixels, set.shape);
     for (float& v : p.pixels) v += float(sigma * normal(random));
     const Verdict yes = metric->judge(p.pixels, set.shape, {.label = -1, .caption = p.caption});
-    const std::string lie = world::text_of(falsified(world::read_caption(p.caption), random));
+    const std::string lie = shapes::text_of(falsified(shapes::read_caption(p.caption), random));
     r.right += yes.right;
     r.wrong += !metric->judge(p.pixels, set.shape, {.label = -1, .caption = lie}).right;
   }
@@ -104,9 +104,9 @@ TEST(CaptionAccuracy, SaysWhatIsWrong) {
   const Opened set("{type: shapes, objects: [2], caption: short}", {3, 32, 32});
   const auto metric = judge();
   const Picture p = set.read(0);
-  const world::Caption truth = world::read_caption(p.caption);
-  const auto wrong_parts = [&](const world::Caption& c) {
-    const Verdict v = metric->judge(p.pixels, set.shape, {.label = -1, .caption = world::text_of(c)});
+  const shapes::Caption truth = shapes::read_caption(p.caption);
+  const auto wrong_parts = [&](const shapes::Caption& c) {
+    const Verdict v = metric->judge(p.pixels, set.shape, {.label = -1, .caption = shapes::text_of(c)});
     EXPECT_EQ(v.group, "two objects");
     std::string wrong;
     for (const auto& [part, right] : v.parts)
@@ -115,7 +115,7 @@ TEST(CaptionAccuracy, SaysWhatIsWrong) {
     return wrong;
   };
   EXPECT_EQ(wrong_parts(truth), "");
-  world::Caption c = truth;
+  shapes::Caption c = truth;
   c.objects[1].colour = c.objects[1].colour == "pink" ? "cyan" : "pink";
   EXPECT_EQ(wrong_parts(c), "colour ");
   c = truth;

@@ -2,8 +2,8 @@
 #include <map>
 #include <set>
 
-#include "io/caption_table.h"
-#include "io/image.h"
+#include "brume/data/caption_table.h"
+#include "brume/image/image.h"
 #include "support.h"
 
 namespace brume::test {
@@ -17,7 +17,7 @@ class CaptionedFolder : public testing::Test {
   /// A grey image.
   void image(const std::string& name, uint8_t level = 100, int64_t height = 8, int64_t width = 8) const {
     fs::create_directories((dir.path / name).parent_path());
-    io::write_png(dir / name, io::Image(height, width, 3, level));
+    write_png(dir / name, Image(height, width, 3, level));
   }
   std::string table(const std::string& name, const std::string& content) const {
     write_file(dir / name, content);
@@ -55,7 +55,7 @@ TEST_F(CaptionedFolder, TablesOfEveryKindSayTheSame) {
 
 TEST_F(CaptionedFolder, QuotesHoldCommasAndLines) {
   const std::string file = table("t.csv", "file,caption\na.png,\"one,\ntwo\"\nb.png,\"\"\nc.png,x\n");
-  const std::vector<io::CaptionRow> rows = io::read_caption_table(file, {});
+  const std::vector<CaptionRow> rows = read_caption_table(file, {});
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0].caption, "one,\ntwo");
   EXPECT_EQ(rows[0].line, 2);

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <set>
 
-#include "io/image.h"
+#include "brume/image/image.h"
 #include "support.h"
 
 namespace brume::test {
@@ -11,8 +11,8 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Red is the column, green the row, blue as given.
-io::Image coordinates(int64_t height, int64_t width, uint8_t blue = 0) {
-  io::Image image(height, width, 3);
+Image coordinates(int64_t height, int64_t width, uint8_t blue = 0) {
+  Image image(height, width, 3);
   for (int64_t y = 0; y < height; ++y)
     for (int64_t x = 0; x < width; ++x) {
       uint8_t* p = image.row(y) + 3 * x;
@@ -29,7 +29,7 @@ struct ImageFolder : testing::Test {
   TempDir dir;
   void add(const std::string& name, int64_t height = 8, int64_t width = 8, uint8_t blue = 0) const {
     fs::create_directories((dir.path / name).parent_path());
-    io::write_png(dir / "_.png", coordinates(height, width, blue));
+    write_png(dir / "_.png", coordinates(height, width, blue));
     fs::rename(dir.path / "_.png", dir.path / name);
   }
   std::string yaml(const std::string& options = "") const {

@@ -4,7 +4,7 @@
 #include <numbers>
 #include <set>
 
-#include "io/shapes_world.h"
+#include "brume/data/shapes/world.h"
 #include "support.h"
 
 namespace brume::test {
@@ -186,8 +186,8 @@ TEST(Shapes, CaptionsOfTwoObjects) {
   std::map<std::string, int> relations, sizes;
   for (int i = 0; i < 2000; ++i) {
     const Picture p = set.read(i);
-    const io::world::Caption c = io::world::read_caption(p.caption);
-    ASSERT_EQ(io::world::text_of(c), p.caption);
+    const shapes::Caption c = shapes::read_caption(p.caption);
+    ASSERT_EQ(shapes::text_of(c), p.caption);
     ASSERT_EQ(c.objects.size(), 2u) << p.caption;
     EXPECT_TRUE(c.background.empty());
     EXPECT_TRUE(c.objects[0].form != c.objects[1].form || c.objects[0].colour != c.objects[1].colour) << p.caption;
@@ -207,13 +207,13 @@ TEST(Shapes, TwoObjectsStandApartAsTheirCaptionSays) {
     const Opened set(yaml, shape);
     for (int i = 0; i < 200; ++i) {
       const Picture p = set.read(i);
-      const io::world::Caption c = io::world::read_caption(p.caption);
+      const shapes::Caption c = shapes::read_caption(p.caption);
       if (c.objects[0].colour == c.objects[1].colour) continue;
       double top[2] = {1e9, 1e9}, left[2] = {1e9, 1e9}, bottom[2] = {-1, -1}, right[2] = {-1, -1};
       for (int64_t y = 0; y < shape.height; ++y)
         for (int64_t x = 0; x < shape.width; ++x)
           for (size_t k = 0; k < 2; ++k) {
-            const io::world::Rgb rgb_of = io::world::find(io::world::colours, c.objects[k].colour).rgb;
+            const shapes::Rgb rgb_of = shapes::find(shapes::colours, c.objects[k].colour).rgb;
             const double wanted[3] = {rgb_of.r, rgb_of.g, rgb_of.b};
             bool here = true;
             for (int64_t ch = 0; ch < 3; ++ch) here = here && std::abs(double(p.value(shape, ch, y, x)) - 255 * wanted[ch]) < 1;
@@ -234,7 +234,7 @@ TEST(Shapes, TwoObjectsStandApartAsTheirCaptionSays) {
 TEST(Shapes, CountsAreDrawnUniformly) {
   const Opened set("{type: shapes, objects: [1, 2], caption: short, split: train}", rgb);
   int pairs = 0;
-  for (int i = 0; i < 2000; ++i) pairs += io::world::read_caption(set.read(i).caption).objects.size() == 2;
+  for (int i = 0; i < 2000; ++i) pairs += shapes::read_caption(set.read(i).caption).objects.size() == 2;
   EXPECT_NEAR(pairs, 1000, 112);
   EXPECT_EQ(set.read(77), set.read(77));
 }
@@ -251,7 +251,7 @@ TEST(Shapes, SplitsShareNoCaption) {
   const std::set<std::string> train = captions("train", 0), test = captions("test", 1), all = captions("all", 2);
   for (const std::string& c : test) EXPECT_FALSE(train.contains(c)) << c;
   const auto of_one = [](const std::set<std::string>& set) {
-    return std::count_if(set.begin(), set.end(), [](const std::string& c) { return io::world::read_caption(c).objects.size() == 1; });
+    return std::count_if(set.begin(), set.end(), [](const std::string& c) { return shapes::read_caption(c).objects.size() == 1; });
   };
   EXPECT_EQ(of_one(train) + of_one(test), 60);
   EXPECT_EQ(of_one(all), 60);
@@ -270,7 +270,7 @@ TEST(Shapes, ABackgroundDoesNotChangeTheSplit) {
 }
 
 TEST(Shapes, CaptionsOfTheWorldOnly) {
-  const auto error = [](const std::string& text) { return error_of([&] { io::world::read_caption(text); }); };
+  const auto error = [](const std::string& text) { return error_of([&] { shapes::read_caption(text); }); };
   EXPECT_EQ(error("a small red circel"), "caption 'a small red circel': 'circel' is not a form; did you mean 'circle'?");
   EXPECT_EQ(error("a small rad circle"), "caption 'a small rad circle': 'rad' is not a colour or a form; did you mean 'red'?");
   EXPECT_EQ(error("a small red circle left of"), "caption 'a small red circle left of': ends where the article should stand (a)");

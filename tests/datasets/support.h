@@ -16,9 +16,9 @@
 #include <thread>
 #include <vector>
 
-#include "config/registry.h"
-#include "config/yaml.h"
-#include "core/dataset.h"
+#include "brume/config/registry.h"
+#include "brume/config/yaml.h"
+#include "brume/core/dataset.h"
 #include "support/registry.h"
 
 namespace brume::plugins {

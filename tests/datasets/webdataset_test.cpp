@@ -1,8 +1,8 @@
 // Tar shards: every way in which names are written, any index, and archives that are broken.
 #include <set>
 
-#include "io/image.h"
-#include "io/tar.h"
+#include "brume/files/tar.h"
+#include "brume/image/image.h"
 #include "support.h"
 
 namespace brume::test {
@@ -33,7 +33,7 @@ const std::string tail(1024, '\0');
 class WebDataset : public testing::Test {
  protected:
   std::string png(uint8_t level) const {
-    io::write_png(dir / "one.png", io::Image(8, 8, 3, level));
+    write_png(dir / "one.png", Image(8, 8, 3, level));
     return read_file(dir / "one.png");
   }
   std::string sample(const std::string& key, uint8_t level, const std::string& caption) const {
@@ -93,7 +93,7 @@ TEST_F(WebDataset, LongNames) {
     ASSERT_EQ(set.data->size(), 1) << format;
     EXPECT_EQ(set.read(0).caption, "long") << format;
     const std::string bytes = read_file(dir / (format + ".tar"));
-    const auto entries = io::read_tar(bytes, "x");
+    const auto entries = read_tar(bytes, "x");
     ASSERT_EQ(entries.size(), 2u) << format;
     EXPECT_TRUE(entries[0].name == key + ".png" || entries[1].name == key + ".png") << format << " " << entries[0].name;
   }
@@ -126,10 +126,10 @@ TEST_F(WebDataset, Errors) {
 TEST_F(WebDataset, BrokenArchivesAreReadOrRefused) {
   const std::string whole = sample("1", 1, "one") + member("././@LongLink", std::string(120, 'n') + ".png", 'L') + member("short", png(2)) +
                             member("p", "30 path=" + std::string(21, 'z') + "\n", 'x') + member("q.txt", "t") + tail;
-  ASSERT_EQ(io::read_tar(whole, "x").size(), 4u);
+  ASSERT_EQ(read_tar(whole, "x").size(), 4u);
   const auto read = [](const std::string& bytes) {
     try {
-      for (const io::TarEntry& e : io::read_tar(bytes, "x")) ASSERT_LE(e.offset + e.size, bytes.size());
+      for (const TarEntry& e : read_tar(bytes, "x")) ASSERT_LE(e.offset + e.size, bytes.size());
     } catch (const ConfigError&) {
     }
   };

@@ -1,8 +1,8 @@
 // CLIP's tokenizer: vocab.json, merges.txt and a text, with a zero byte between them; without such bytes, a text for a small vocabulary.
 #include <string_view>
 
+#include "brume/text/clip_tokenizer.h"
 #include "input.h"
-#include "text/clip_tokenizer.h"
 
 namespace {
 

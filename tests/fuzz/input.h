@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "config/errors.h"
-#include "io/tensors.h"
+#include "brume/config/errors.h"
+#include "brume/weights/tensors.h"
 
 namespace brume::fuzz {
 
@@ -25,6 +25,6 @@ int try_to(const uint8_t* data, size_t size, const Read& read) {
 }
 
 /// Reads every element of every tensor that is not made larger than the input by its strides.
-void touch(const io::NamedTensors& tensors);
+void touch(const NamedTensors& tensors);
 
 }  // namespace brume::fuzz

@@ -1,5 +1,5 @@
-// io::MappedFile over the input of the fuzzer: memory of exactly its size, as AddressSanitizer can guard it.
-#include "io/mapped_file.h"
+// MappedFile over the input of the fuzzer: memory of exactly its size, as AddressSanitizer can guard it.
+#include "brume/files/mapped_file.h"
 
 #include <ATen/ops/sum.h>
 
@@ -12,12 +12,10 @@ namespace brume {
 
 std::string_view fuzz::input;
 
-void fuzz::touch(const io::NamedTensors& tensors) {
+void fuzz::touch(const NamedTensors& tensors) {
   for (const auto& [name, tensor] : tensors)
     if (size_t(tensor.numel()) <= input.size() + 1) at::sum(tensor);
 }
-
-namespace io {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   const size_t size = fuzz::input.size();
@@ -29,5 +27,4 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
 
 MappedFile::~MappedFile() { std::free(data_); }
 
-}  // namespace io
 }  // namespace brume

@@ -2,9 +2,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "io/support.h"
+#include "support/file_builders.h"
 
-namespace brume::io::testing {
+namespace brume::testing {
 namespace {
 
 void write(const std::string& folder, const std::string& name, const std::string& bytes) {
@@ -59,9 +59,9 @@ void write_all(const std::string& folder) {
 }
 
 }  // namespace
-}  // namespace brume::io::testing
+}  // namespace brume::testing
 
 int main(int count, char** arguments) {
   if (count != 2) return 1;
-  brume::io::testing::write_all(arguments[1]);
+  brume::testing::write_all(arguments[1]);
 }

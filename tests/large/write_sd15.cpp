@@ -13,11 +13,11 @@
 #include <iostream>
 #include <string>
 
-#include "config/errors.h"
-#include "io/refuse.h"
-#include "io/safetensors_header.h"
-#include "nn/first_stage.h"
-#include "nn/text_encoder.h"
+#include "brume/config/errors.h"
+#include "brume/files/refuse.h"
+#include "brume/nn/blocks/first_stage.h"
+#include "brume/nn/blocks/text_encoder.h"
+#include "brume/weights/safetensors_header.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -43,14 +43,14 @@ class GrowingFile {
   }
 
   void finish() {
-    std::string text = io::format_safetensors_header(header_, path_);
+    std::string text = format_safetensors_header(header_, path_);
     if (text.size() > header_room) throw std::logic_error("the header has outgrown its room");
     text.resize(header_room, ' ');
     stream_.seekp(0);
     stream_.write(reinterpret_cast<const char*>(&header_room), sizeof(header_room));
     stream_.write(text.data(), std::streamsize(text.size()));
     stream_.close();
-    if (!stream_) io::refuse(path_, "cannot be written");
+    if (!stream_) refuse(path_, "cannot be written");
     fmt::print("{}: {} tensors, {} bytes\n", path_, header_.entries.size(), end_ + sizeof(header_room) + header_room);
   }
 
@@ -58,7 +58,7 @@ class GrowingFile {
   static constexpr uint64_t header_room = uint64_t{1} << 18;
   std::string path_;
   std::ofstream stream_;
-  io::SafetensorsHeader header_{{}, {{"format", "pt"}}};
+  SafetensorsHeader header_{{}, {{"format", "pt"}}};
   uint64_t end_ = 0;
 };
 

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "nn/isa.h"
-#include "nn/ops.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume::test {
 namespace {

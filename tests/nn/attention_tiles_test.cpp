@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "brume/nn/ops/isa.h"
 #include "nn/emulated_tiles.h"
-#include "nn/isa.h"
 
 namespace brume::test {
 namespace {

@@ -1,5 +1,5 @@
 #pragma once
-#include "nn/kernels/attention_kernel.h"
+#include "brume/nn/ops/kernels/attention_kernel.h"
 
 namespace brume::test {
 

@@ -1,7 +1,7 @@
 #include <cstring>
 
+#include "brume/nn/ops/kernels/attention_tiles.h"
 #include "nn/emulated_tiles.h"
-#include "nn/kernels/attention_tiles.h"
 
 namespace brume::test {
 namespace {

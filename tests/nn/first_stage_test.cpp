@@ -9,8 +9,8 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 
-#include "core/autoencoder.h"
-#include "nn/codebook.h"
+#include "brume/core/autoencoder.h"
+#include "brume/nn/blocks/codebook.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -1,7 +1,7 @@
 // group_norm_silu: the definition against plain loops and finite differences, the fused kernel of every instruction set against the
 // definition in float64, and the promise that an image's bits depend on that image alone.
 
-#include "nn/group_norm.h"
+#include "brume/nn/ops/group_norm.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "nn/isa.h"
+#include "brume/nn/ops/isa.h"
 
 namespace {
 

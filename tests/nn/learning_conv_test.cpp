@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "nn/layers.h"
-#include "nn/learning_conv.h"
-#include "nn/ops.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/ops.h"
+#include "brume/nn/ops/training_conv.h"
 
 namespace brume::test {
 namespace {
@@ -48,7 +48,7 @@ std::vector<Tensor> wide(const std::vector<Tensor>& leaves) {
 
 Tensor bias_of(const std::vector<Tensor>& leaves) { return leaves.size() > 2 ? leaves[2] : Tensor(); }
 Tensor ours(const Layer& l, const std::vector<Tensor>& leaves) {
-  return nn::learning_conv2d(leaves[0], leaves[1], bias_of(leaves), l.stride, l.padding);
+  return nn::training_conv2d(leaves[0], leaves[1], bias_of(leaves), l.stride, l.padding);
 }
 Tensor exact(const Layer& l, const std::vector<Tensor>& leaves) {
   return at::conv2d(leaves[0], leaves[1], bias_of(leaves), l.stride, l.padding);

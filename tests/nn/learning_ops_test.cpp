@@ -8,10 +8,10 @@
 #include <cmath>
 #include <vector>
 
-#include "nn/isa.h"
-#include "nn/ops.h"
-#include "nn/products.h"
-#include "nn/rows.h"
+#include "brume/nn/ops/batched_matmul.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/ops.h"
+#include "brume/nn/ops/softmax.h"
 
 namespace brume::test {
 namespace {
@@ -111,9 +111,9 @@ TEST(Products, AreTheirDefinitionInAnyOrderInMemory) {
     for (const bool turned : {false, true}) {
       const Tensor a = turned ? normal({3, 9, 5}, 1).transpose(1, 2) : normal({3, 5, 9}, 1), b = normal({3, 9, 11}, 2);
       const Tensor x = a.to(type), y = b.to(type), wanted = 0.25 * at::bmm(x.to(at::kDouble), y.to(at::kDouble));
-      const Tensor out = nn::products(x, y, type == at::kDouble ? at::kDouble : at::kFloat, 0.25);
+      const Tensor out = nn::batched_matmul(x, y, type == at::kDouble ? at::kDouble : at::kFloat, 0.25);
       EXPECT_LE((out.to(at::kDouble) - wanted).abs().max().item<double>(), 1e-6) << toString(type);
-      EXPECT_EQ(nn::products(x, y, at::kBFloat16).scalar_type(), at::kBFloat16);
+      EXPECT_EQ(nn::batched_matmul(x, y, at::kBFloat16).scalar_type(), at::kBFloat16);
     }
 }
 

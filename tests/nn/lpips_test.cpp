@@ -13,8 +13,8 @@
 #include <cmath>
 #include <map>
 
-#include "core/perceptual.h"
-#include "io/safetensors.h"
+#include "brume/core/perceptual.h"
+#include "brume/weights/safetensors.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
@@ -41,10 +41,10 @@ struct Drawn {
     }
   }
   static void write(const std::string& path, const std::map<std::string, Tensor>& tensors, const std::map<std::string, Tensor>& more = {}) {
-    io::NamedTensors all;
+    NamedTensors all;
     for (const auto* part : {&tensors, &more})
       for (const auto& [name, tensor] : *part) all.push_back({name, tensor});
-    io::write_safetensors(path, all);
+    write_safetensors(path, all);
   }
   std::vector<Tensor> features(const Tensor& x) {
     Tensor h = (x.expand({-1, 3, -1, -1}) - at::tensor({-0.030f, -0.088f, -0.188f}).view({1, 3, 1, 1})) /

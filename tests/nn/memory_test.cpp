@@ -1,5 +1,5 @@
 // Memory that is kept for what comes next, and pages of files that are let go.
-#include "nn/memory.h"
+#include "brume/nn/ops/memory_pool.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -11,15 +11,15 @@
 #include <thread>
 #include <vector>
 
-#include "nn/isa.h"
-#include "nn/layers.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/isa.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
 namespace {
 
 using at::Tensor;
-using nn::KeepMemory;
+using nn::MemoryPoolScope;
 
 struct Step {
   nn::Builder build{1};
@@ -31,47 +31,47 @@ struct Step {
   }
 };
 
-TEST(KeepMemory, AnEvaluationThatIsRepeatedTakesNothing) {
+TEST(MemoryPoolScope, AnEvaluationThatIsRepeatedTakesNothing) {
   const Step step;
   const Tensor wanted = step();
-  const KeepMemory keep;
+  const MemoryPoolScope keep;
   step();
-  const size_t taken = KeepMemory::account().taken;
+  const size_t taken = MemoryPoolScope::account().taken;
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(step().equal(wanted));
-  EXPECT_EQ(KeepMemory::account().taken, taken);
-  EXPECT_GT(KeepMemory::account().free, 0u);
+  EXPECT_EQ(MemoryPoolScope::account().taken, taken);
+  EXPECT_GT(MemoryPoolScope::account().free, 0u);
 }
 
-TEST(KeepMemory, GivesBackWhatIsLeftAtTheEnd) {
+TEST(MemoryPoolScope, GivesBackWhatIsLeftAtTheEnd) {
   Tensor outlives;
   {
-    const KeepMemory outer;
+    const MemoryPoolScope outer;
     {
-      const KeepMemory keep;
+      const MemoryPoolScope keep;
       outlives = at::ones({1 << 20});
       at::ones({1 << 20});
     }
-    EXPECT_GT(KeepMemory::account().free, 0u) << "the outer one still lives";
+    EXPECT_GT(MemoryPoolScope::account().free, 0u) << "the outer one still lives";
   }
-  EXPECT_EQ(KeepMemory::account().free, 0u);
+  EXPECT_EQ(MemoryPoolScope::account().free, 0u);
   EXPECT_EQ(outlives.sum().item<float>(), float(1 << 20));
   outlives.reset();
-  EXPECT_EQ(KeepMemory::account().free, 0u);
+  EXPECT_EQ(MemoryPoolScope::account().free, 0u);
 }
 
-TEST(KeepMemory, IsNotForTheReferencePath) {
+TEST(MemoryPoolScope, IsNotForTheReferencePath) {
   const nn::Isa before = nn::isa();
   nn::set_isa(nn::Isa::reference);
   {
-    const KeepMemory keep;
+    const MemoryPoolScope keep;
     at::ones({1 << 20});
-    EXPECT_EQ(KeepMemory::account().free, 0u);
+    EXPECT_EQ(MemoryPoolScope::account().free, 0u);
   }
   nn::set_isa(before);
 }
 
-TEST(KeepMemory, ServesManyThreads) {
-  const KeepMemory keep;
+TEST(MemoryPoolScope, ServesManyThreads) {
+  const MemoryPoolScope keep;
   std::vector<std::thread> threads;
   std::vector<double> sums(4);
   for (size_t t = 0; t < sums.size(); ++t)

@@ -7,10 +7,10 @@
 #include <thread>
 #include <vector>
 
-#include "nn/isa.h"
-#include "nn/layers.h"
-#include "nn/op_profile.h"
-#include "nn/ops.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/op_profile.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume::test {
 namespace {

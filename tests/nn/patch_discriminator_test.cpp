@@ -1,12 +1,12 @@
 // The patch discriminator: shapes, what a verdict sees, and where gradients go.
-#include "nn/patch_discriminator.h"
+#include "brume/nn/blocks/patch_discriminator.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
-#include "nn/ops.h"
+#include "brume/nn/ops/ops.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -13,8 +13,8 @@
 #include <string>
 #include <tuple>
 
-#include "nn/isa.h"
-#include "nn/ops.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/ops.h"
 
 namespace brume::test {
 namespace {
@@ -102,11 +102,13 @@ TEST_P(TokenOps, ARowDependsOnItselfAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    EveryIsa, TokenOps,
-    testing::Combine(testing::Values(nn::Isa::reference, nn::Isa::generic, nn::Isa::avx2, nn::Isa::avx512, nn::Isa::avx512_bf16, nn::Isa::amx),
-                     testing::Values(at::kFloat, at::kBFloat16)),
-    [](const auto& info) { return std::string(nn::isa_name(std::get<0>(info.param))) + "_" + at::toString(std::get<1>(info.param)); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, TokenOps,
+                         testing::Combine(testing::Values(nn::Isa::reference, nn::Isa::generic, nn::Isa::avx2, nn::Isa::avx512,
+                                                          nn::Isa::avx512_bf16, nn::Isa::amx),
+                                          testing::Values(at::kFloat, at::kBFloat16)),
+                         [](const auto& info) {
+                           return std::string(nn::isa_name(std::get<0>(info.param))) + "_" + at::toString(std::get<1>(info.param));
+                         });
 
 TEST(LayerNorm, HasGradientsWhereItLearns) {
   const Tensor x = normal({2, 3, 8}, 1).set_requires_grad(true), weight = normal({8}, 2).set_requires_grad(true), dy = normal({2, 3, 8}, 3);

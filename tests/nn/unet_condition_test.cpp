@@ -8,7 +8,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 
-#include "core/network.h"
+#include "brume/core/network.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -1,5 +1,5 @@
 // PSNR and SSIM: what they must be, and SSIM as the paper writes it, position by position.
-#include "numerics/image_quality.h"
+#include "brume/numerics/image_quality.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>

@@ -1,5 +1,5 @@
 // The adaptive Runge-Kutta pair: order five, errors that follow the tolerance, both directions, and what it says when it cannot go on.
-#include "numerics/rk45.h"
+#include "brume/numerics/rk45.h"
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>

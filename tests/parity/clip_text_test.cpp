@@ -5,19 +5,19 @@
 
 #include <filesystem>
 
-#include "core/conditioner.h"
-#include "io/mapped_file.h"
-#include "io/safetensors.h"
-#include "nn/layers.h"
+#include "brume/core/conditioner.h"
+#include "brume/files/mapped_file.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/text/clip_tokenizer.h"
+#include "brume/weights/safetensors.h"
 #include "support/refs.h"
 #include "support/registry.h"
-#include "text/clip_tokenizer.h"
 
 namespace brume::test {
 namespace {
 
 text::ClipTokenizer tokenizer(const std::string& folder, std::optional<int64_t> pad = {}) {
-  const auto read = [&](const char* file) { return std::string(io::MappedFile::open((ref_path(folder) / file).string())->bytes()); };
+  const auto read = [&](const char* file) { return std::string(MappedFile::open((ref_path(folder) / file).string())->bytes()); };
   return {read("vocab.json"), read("merges.txt"), folder, pad};
 }
 
@@ -63,7 +63,7 @@ class ClipEncoder : public testing::Test {
  protected:
   void SetUp() override { BRUME_NEED_REF("pipe/tiny_sd_components.safetensors"); }
   Tensor stored(const std::string& name) const {
-    return io::SafetensorsFile(ref_path("pipe/tiny_sd_components.safetensors").string()).tensor(name);
+    return SafetensorsFile(ref_path("pipe/tiny_sd_components.safetensors").string()).tensor(name);
   }
 };
 

@@ -9,8 +9,8 @@
 
 #include <cmath>
 
-#include "core/noise.h"
-#include "io/import/diffusers_scheduler.h"
+#include "brume/core/noise.h"
+#include "brume/interop/import/diffusers_scheduler.h"
 #include "support/parity.h"
 
 namespace brume::test {
@@ -22,8 +22,7 @@ using nlohmann::json;
 class Imported {
  public:
   Imported(const json& values, int64_t steps) {
-    const io::DiffusersScheduler s =
-        io::read_diffusers_scheduler(io::DiffusersConfig(values, "scheduler_config.json", "a scheduler of brume"), false);
+    const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(values, "scheduler_config.json", "a scheduler of brume"), false);
     config_ = read_scheduler(
         fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: [{}], start: {}}}\n",
                     s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start));

@@ -11,11 +11,11 @@
 
 #include <algorithm>
 
-#include "core/network.h"
-#include "diffusion/checkpoint.h"
-#include "io/import/diffusers_unet.h"
-#include "io/model_file.h"
-#include "nn/transformer.h"
+#include "brume/core/network.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/interop/import/diffusers_unet.h"
+#include "brume/nn/blocks/transformer.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -43,8 +43,8 @@ TEST(CrossAttentionParity, TransformerBlock) {
   const nn::Builder build(1);
   const nn::TransformerBlock block(build, 32, 24, 4, 0);
   load_weights(ref_path(name + ".safetensors"), build.weights());
-  const io::NamedTensors io = io::load_tensors(ref_path(name + "_io.safetensors"));
-  expect_close(block(*io::find(io, "x"), {*io::find(io, "context")}, nullptr), *io::find(io, "out.y"), "transformer block");
+  const NamedTensors io = load_tensors(ref_path(name + "_io.safetensors"));
+  expect_close(block(*find(io, "x"), {*find(io, "context")}, nullptr), *find(io, "out.y"), "transformer block");
 }
 
 class LdmUnet : public testing::Test {
@@ -57,21 +57,21 @@ class LdmUnet : public testing::Test {
         "transformer: {depth: [1]}}",
         {.input = {4, 16, 16}, .out_channels = 4, .context_width = 24});
     load_weights(ref_path(name + ".safetensors"), network->weights());
-    io = io::load_tensors(ref_path(name + "_io.safetensors"));
+    io = load_tensors(ref_path(name + "_io.safetensors"));
   }
   Tensor output(const Condition& condition) const {
-    return network->forward(*io::find(io, "x"), io::find(io, "t")->to(at::kFloat), condition, nullptr);
+    return network->forward(*find(io, "x"), find(io, "t")->to(at::kFloat), condition, nullptr);
   }
-  Tensor context() const { return *io::find(io, "context"); }
+  Tensor context() const { return *find(io, "context"); }
 
   std::shared_ptr<Network> network;
-  io::NamedTensors io;
+  NamedTensors io;
 };
 
 TEST_F(LdmUnet, GivesItsOutput) {
-  expect_close(output(with_tokens(context())), *io::find(io, "out.y"), "LDM U-Net, recorded for gradients");
+  expect_close(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net, recorded for gradients");
   const at::NoGradGuard no_grad;
-  expect_close(output(with_tokens(context())), *io::find(io, "out.y"), "LDM U-Net");
+  expect_close(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net");
 }
 
 TEST_F(LdmUnet, PaddingChangesNothing) {
@@ -79,9 +79,9 @@ TEST_F(LdmUnet, PaddingChangesNothing) {
   Condition padded = with_tokens(at::cat({context(), at::full({2, 5, 24}, 3.0f)}, 1));
   padded.context_mask = at::ones({2, 12});
   padded.context_mask.narrow(1, 7, 5).zero_();
-  expect_close(output(padded), *io::find(io, "out.y"), "LDM U-Net, padded");
+  expect_close(output(padded), *find(io, "out.y"), "LDM U-Net, padded");
   padded.context_mask = Tensor();
-  EXPECT_GT((output(padded) - *io::find(io, "out.y")).abs().max().item<double>(), 0.01) << "the tokens are not looked at";
+  EXPECT_GT((output(padded) - *find(io, "out.y")).abs().max().item<double>(), 0.01) << "the tokens are not looked at";
 }
 
 /// tiny_sd's U-Net, by its config.json and the mapping of names.
@@ -90,14 +90,14 @@ class DiffusersUnetParity : public testing::Test {
   const std::string folder = "pipe/tiny_sd/unet/";
   void SetUp() override {
     BRUME_NEED_REF(folder + "config.json");
-    const io::DiffusersUnet config = io::read_diffusers_unet(ref_path(folder + "config.json"));
+    const DiffusersUnet config = read_diffusers_unet(ref_path(folder + "config.json"));
     network = make<Network>(config.options(), {.input = {config.in_channels, config.height, config.width},
                                                .out_channels = config.out_channels,
                                                .context_width = config.context_width});
-    const io::NamedTensors tensors = config.tensors(io::load_tensors(ref_path(folder + "diffusion_pytorch_model.safetensors")));
+    const NamedTensors tensors = config.tensors(load_tensors(ref_path(folder + "diffusion_pytorch_model.safetensors")));
     ASSERT_EQ(tensors.size(), network->weights().size());
     for (const Weight& w : network->weights()) {
-      const Tensor* found = io::find(tensors, w.name);
+      const Tensor* found = find(tensors, w.name);
       ASSERT_TRUE(found) << w.name;
       ASSERT_EQ(found->sizes(), w.tensor.sizes()) << w.name;
       Tensor(w.tensor).copy_(*found);
@@ -108,21 +108,20 @@ class DiffusersUnetParity : public testing::Test {
 
 TEST_F(DiffusersUnetParity, GivesItsOutput) {
   const at::NoGradGuard no_grad;
-  const io::NamedTensors io = io::load_tensors(ref_path("pipe/tiny_sd_components.safetensors"));
-  const Tensor out =
-      network->forward(*io::find(io, "unet_x"), io::find(io, "unet_t")->to(at::kFloat), with_tokens(*io::find(io, "unet_ctx")), nullptr);
-  expect_close(out, *io::find(io, "unet_y"), "tiny_sd's U-Net");
+  const NamedTensors io = load_tensors(ref_path("pipe/tiny_sd_components.safetensors"));
+  const Tensor out = network->forward(*find(io, "unet_x"), find(io, "unet_t")->to(at::kFloat), with_tokens(*find(io, "unet_ctx")), nullptr);
+  expect_close(out, *find(io, "unet_y"), "tiny_sd's U-Net");
 }
 
 // The first evaluation of the pipeline: [unconditional; conditional] of the initial latents.
 TEST_F(DiffusersUnetParity, BeginsThePipelineAsTheReference) {
   const at::NoGradGuard no_grad;
-  const io::NamedTensors io = io::load_tensors(ref_path("pipe/tiny_sd_ddim5_cfg7.5_seed42.safetensors"));
+  const NamedTensors io = load_tensors(ref_path("pipe/tiny_sd_ddim5_cfg7.5_seed42.safetensors"));
   at::Generator random = at::detail::createCPUGenerator(42);
-  const Tensor x = at::randn({1, 4, 16, 16}, random, at::TensorOptions().dtype(at::kFloat)), t = *io::find(io, "timesteps");
-  const Tensor context = at::cat({*io::find(io, "negative_prompt_embeds"), *io::find(io, "prompt_embeds")});
+  const Tensor x = at::randn({1, 4, 16, 16}, random, at::TensorOptions().dtype(at::kFloat)), t = *find(io, "timesteps");
+  const Tensor context = at::cat({*find(io, "negative_prompt_embeds"), *find(io, "prompt_embeds")});
   const Tensor out = network->forward(x.repeat({2, 1, 1, 1}), t.narrow(0, 0, 1).to(at::kFloat).repeat({2}), with_tokens(context), nullptr);
-  expect_close(out, *io::find(io, "unet_out_first"), "tiny_sd's U-Net in the pipeline");
+  expect_close(out, *find(io, "unet_out_first"), "tiny_sd's U-Net in the pipeline");
 }
 
 }  // namespace

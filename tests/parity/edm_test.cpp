@@ -23,11 +23,11 @@
 #include <map>
 #include <set>
 
-#include "diffusion/model_files.h"
-#include "io/import/import.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
-#include "nn/filter.h"
+#include "brume/diffusion/model_files.h"
+#include "brume/interop/import/import.h"
+#include "brume/nn/ops/fir_filter.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
@@ -53,14 +53,14 @@ class Ddpmpp : public testing::Test {
  protected:
   void SetUp() override {
     BRUME_NEED_REF(ddpmpp + ".json");
-    io = io::load_tensors(ref_path(ddpmpp + "_io.safetensors"));
+    io = load_tensors(ref_path(ddpmpp + "_io.safetensors"));
     model = files.model(ref_path(ddpmpp + ".safetensors"));
     condition.classes = wanted("labels").argmax(1);
   }
-  Tensor wanted(const std::string& name) const { return *io::find(io, name); }
+  Tensor wanted(const std::string& name) const { return *find(io, name); }
 
   const ModelFiles files{builtins(), Compute{}, ""};
-  io::NamedTensors io;
+  NamedTensors io;
   OtherModel model;
   Condition condition;
 };
@@ -90,7 +90,7 @@ TEST_F(Ddpmpp, GivesItsSamplesByHeun) {
 /// SongUNet and DhariwalUNet as a walk over the modules of a state dict.
 class Published {
  public:
-  explicit Published(io::NamedTensors weights) : weights_(std::move(weights)) { song_ = !io::find(weights_, "out_conv.weight"); }
+  explicit Published(NamedTensors weights) : weights_(std::move(weights)) { song_ = !find(weights_, "out_conv.weight"); }
   Tensor taps;  ///< [1, 1, L, L]
   /// `enc` and `dec`: the modules of both ways, in the order in which the original makes them.
   Tensor operator()(const Tensor& x, const Tensor& c_noise, const Tensor& one_hot, const std::vector<std::string>& enc,
@@ -128,11 +128,11 @@ class Published {
 
  private:
   const Tensor& w(const std::string& name) const {
-    const Tensor* t = io::find(weights_, name);
+    const Tensor* t = find(weights_, name);
     if (!t) throw std::runtime_error("no " + name);
     return *t;
   }
-  bool has(const std::string& name) const { return io::find(weights_, name) != nullptr; }
+  bool has(const std::string& name) const { return find(weights_, name) != nullptr; }
   Tensor conv(const std::string& m, const Tensor& x) const {
     return at::conv2d(x, w(m + ".weight"), w(m + ".bias"), 1, w(m + ".weight").size(3) / 2);
   }
@@ -184,7 +184,7 @@ class Published {
     return at::silu(e);
   }
 
-  io::NamedTensors weights_;
+  NamedTensors weights_;
   bool song_ = true;
 };
 
@@ -259,11 +259,11 @@ class EdmVariants : public testing::TestWithParam<Variant> {
     return network;
   }
   /// The state dict of the whole preconditioned network, as the original writes it.
-  io::NamedTensors state_dict(const Network& network) const {
-    io::NamedTensors all;
+  NamedTensors state_dict(const Network& network) const {
+    NamedTensors all;
     for (const Weight& w : network.weights()) all.push_back({"model." + w.name, w.tensor.detach().contiguous()});
     std::set<std::string> parts;
-    for (const io::NamedTensor& t : all)
+    for (const NamedTensor& t : all)
       if (t.name.find("_down.conv0.weight") != std::string::npos || t.name.find("_up.conv0.weight") != std::string::npos)
         parts.insert(t.name.substr(0, t.name.size() - 6));
     for (const std::string& part : parts) all.push_back({part + "resample_filter", taps()});
@@ -278,7 +278,7 @@ class EdmVariants : public testing::TestWithParam<Variant> {
 TEST_P(EdmVariants, ComputesWhatASecondReadingComputes) {
   const at::NoGradGuard no_grad;
   const auto network = awake(context);
-  io::NamedTensors weights;
+  NamedTensors weights;
   for (const Weight& w : network->weights()) weights.push_back({w.name, w.tensor.contiguous()});
   Published published(weights);
   published.taps = taps();
@@ -298,7 +298,7 @@ TEST_P(EdmVariants, IsReadFromItsStateDict) {
   const at::NoGradGuard no_grad;
   const auto network = awake(context);
   const TempFolder folder;
-  io::write_safetensors(folder.file("net.safetensors"), state_dict(*network));
+  write_safetensors(folder.file("net.safetensors"), state_dict(*network));
   const ModelFiles files(builtins(), Compute{}, folder.path());
   const OtherModel model = files.model("net.safetensors");
   const Tensor x = normal({2, 3, 16, 16}, 2);
@@ -318,10 +318,10 @@ TEST(EdmPreconditioning, VpAndVe) {
   const auto bare = make<Network>("{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, zero_init: false}",
                                   {.input = {3, 8, 8}, .out_channels = 3, .seed = 4});
   const TempFolder folder;
-  io::NamedTensors weights;
+  NamedTensors weights;
   for (const Weight& w : bare->weights()) weights.push_back({w.name, w.tensor.contiguous()});
   weights.push_back({"enc.4x4_down.conv0.resample_filter", at::tensor({0.25f, 0.25f, 0.25f, 0.25f}).view({1, 1, 2, 2})});
-  io::write_safetensors(folder.file("net.safetensors"), weights);
+  write_safetensors(folder.file("net.safetensors"), weights);
   const Tensor x = normal({1, 3, 8, 8}, 2) * 3;
   const auto denoised = [&](const std::string& precond, double sigma) {
     folder.file("net.json", "{\"precond\": \"" + precond + "\"}");

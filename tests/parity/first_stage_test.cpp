@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <set>
 
-#include "core/autoencoder.h"
-#include "io/import/diffusers_vae.h"
-#include "io/model_file.h"
-#include "io/weights.h"
+#include "brume/core/autoencoder.h"
+#include "brume/interop/import/diffusers_vae.h"
+#include "brume/weights/model_weights.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -41,13 +41,13 @@ class LdmAutoencoder : public testing::Test {
                     config["z_channels"].get<int64_t>(), scale),
         {.image = {3, 32, 32}});
     load_weights(ref_path(ldm + ".pt"), kl->weights());
-    io = io::load_tensors(ref_path(ldm + "_io.safetensors"));
+    io = load_tensors(ref_path(ldm + "_io.safetensors"));
   }
-  Tensor wanted(const std::string& name) const { return *io::find(io, name); }
+  Tensor wanted(const std::string& name) const { return *find(io, name); }
 
   static constexpr double scale = 0.18215;
   std::shared_ptr<Autoencoder> kl;
-  io::NamedTensors io;
+  NamedTensors io;
 };
 
 TEST_F(LdmAutoencoder, HasTheWeightsOfTheReference) {
@@ -55,7 +55,7 @@ TEST_F(LdmAutoencoder, HasTheWeightsOfTheReference) {
   int64_t count = 0;
   const auto line = [](const std::string& name, const Tensor& t) { return fmt::format("{} [{}]", name, fmt::join(t.sizes(), ", ")); };
   for (const Weight& w : kl->weights()) ours.insert(line(w.name, w.tensor)), count += w.tensor.numel();
-  for (const io::NamedTensor& t : io::load_tensors(ref_path(ldm + ".pt"))) theirs.insert(line(t.name, t.tensor));
+  for (const NamedTensor& t : load_tensors(ref_path(ldm + ".pt"))) theirs.insert(line(t.name, t.tensor));
   EXPECT_EQ(ours, theirs);
   EXPECT_EQ(count, ref_json(ldm + ".json")["n_params"].get<int64_t>());
 }
@@ -101,10 +101,10 @@ TEST_F(LdmAutoencoder, InBf16) {
 }
 
 /// As diffusers named attention before version 0.17.
-io::NamedTensors old_names(io::NamedTensors tensors) {
+NamedTensors old_names(NamedTensors tensors) {
   const std::pair<std::string, std::string> changes[] = {
       {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
-  for (io::NamedTensor& t : tensors)
+  for (NamedTensor& t : tensors)
     for (const auto& [now, then] : changes)
       if (const size_t at = t.name.find(now); at != std::string::npos) t.name.replace(at, now.size(), then);
   return tensors;
@@ -113,14 +113,14 @@ io::NamedTensors old_names(io::NamedTensors tensors) {
 TEST(DiffusersVae, ItsWeightsGiveItsOutput) {
   BRUME_NEED_REF(vae);
   const at::NoGradGuard no_grad;
-  const io::NamedTensors stored = io::load_tensors(ref_path(vae)), io = io::load_tensors(ref_path("pipe/tiny_sd_components.safetensors"));
-  const Tensor moments = *io::find(io, "vae_moments"), decoded = *io::find(io, "vae_decode_of_z");
+  const NamedTensors stored = load_tensors(ref_path(vae)), io = load_tensors(ref_path("pipe/tiny_sd_components.safetensors"));
+  const Tensor moments = *find(io, "vae_moments"), decoded = *find(io, "vae_decode_of_z");
   for (const bool old : {false, true}) {
     const auto kl = make<Autoencoder>("{type: kl, channels: 32, multipliers: [1, 2], blocks: 1}", {.image = {3, 32, 32}});
-    load_weights(vae, io::from_diffusers_vae(old ? old_names(stored) : stored), kl->weights());
-    const Tensor got = kl->encode_moments(*io::find(io, "vae_x"));
+    load_weights(vae, from_diffusers_vae(old ? old_names(stored) : stored), kl->weights());
+    const Tensor got = kl->encode_moments(*find(io, "vae_x"));
     // What it decodes there is the input of the U-Net's test.
-    const double shares[] = {share(got, moments), share(kl->decode(*io::find(io, "unet_x")), decoded)};
+    const double shares[] = {share(got, moments), share(kl->decode(*find(io, "unet_x")), decoded)};
     fmt::print("diffusers' VAE, errors as shares of what is allowed: {:.3f}\n", fmt::join(shares, " "));
     for (const double s : shares) EXPECT_LE(s, 1);
   }

@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "diffusion/likelihood.h"
-#include "numerics/bound.h"
+#include "brume/diffusion/likelihood.h"
+#include "brume/numerics/bound.h"
 #include "support/parity_guided.h"
 #include "support/refs.h"
 

@@ -10,7 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
-#include "io/model_file.h"
+#include "brume/weights/weights_file.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tiny_sd.h"
@@ -55,14 +55,14 @@ class ImageToImage : public testing::Test {
 };
 
 TEST_F(ImageToImage, IsDiffusersStepByStep) {
-  const io::NamedTensors wanted = io::load_tensors(ref_path(name + ".safetensors").string());
-  const Tensor latents = *io::find(wanted, "latents_steps");
+  const NamedTensors wanted = load_tensors(ref_path(name + ".safetensors").string());
+  const Tensor latents = *find(wanted, "latents_steps");
   const std::vector<Tensor> steps = run();
   ASSERT_EQ(steps.size(), 10u);
   const double allowed = 1e-4 * latents.abs().max().item<double>();
   double error = 0;
   for (size_t i = 1; i < steps.size(); ++i) error = std::max(error, worst(steps[i], latents[int64_t(i) - 1]));
-  const double image = worst((made / 2 + 0.5).clamp(0, 1), *io::find(wanted, "image"));
+  const double image = worst((made / 2 + 0.5).clamp(0, 1), *find(wanted, "image"));
   fmt::print("image to image: largest error of a latent {:.2e} of {:.2e} allowed, of the image {:.2e} of 2e-4\n", error, allowed, image);
   EXPECT_LE(error, allowed);
   EXPECT_LE(image, 2e-4);

@@ -13,11 +13,11 @@
 
 #include <cmath>
 
-#include "io/import/import.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
-#include "io/sections.h"
-#include "io/weights.h"
+#include "brume/interop/import/import.h"
+#include "brume/interop/layouts/sections.h"
+#include "brume/weights/model_weights.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/process.h"
 #include "support/refs.h"
 #include "support/registry.h"
@@ -32,15 +32,15 @@ namespace fs = std::filesystem;
 void write_directory(const TempFolder& folder) {
   fs::copy(ref_path("pipe/tiny_sd"), folder.path() / "sd", fs::copy_options::recursive);
   const std::string weights = folder.file("sd/unet/diffusion_pytorch_model.safetensors");
-  io::NamedTensors all = io::load_tensors(weights);
+  NamedTensors all = load_tensors(weights);
   at::Generator random = at::detail::createCPUGenerator(9);
-  for (io::NamedTensor& t : all)
+  for (NamedTensor& t : all)
     if (t.name == "conv_in.weight")
       t.tensor = at::cat({t.tensor, at::randn({t.tensor.size(0), 5, 3, 3}, random, at::TensorOptions().dtype(at::kFloat)) * 0.2}, 1);
     else
       t.tensor = t.tensor.clone();
   fs::remove(weights);
-  io::write_safetensors(weights, all);
+  write_safetensors(weights, all);
   std::string config = read_text(folder.path() / "sd/unet/config.json");
   folder.file("sd/unet/config.json", config.replace(config.find("\"in_channels\": 4"), 16, "\"in_channels\": 9"));
 }
@@ -60,7 +60,7 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
   const at::NoGradGuard no_grad;
   const TempFolder folder;
   write_directory(folder);
-  const io::Imported imported = io::import_model(folder.path() / "sd");
+  const Imported imported = import_model(folder.path() / "sd");
   Value root = Value::map();
   root.set("model", imported.options);
   root.set("sample", imported.sample);
@@ -93,7 +93,7 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
   const auto parts = tiny_sd(plain);  // its first stage and its words
   const auto network =
       make<Network>(dump_yaml(*imported.options.find("network")), {.input = {9, 16, 16}, .out_channels = 4, .context_width = 32});
-  load_weights("sd", io::below(imported.tensors, "network."), network->weights());
+  load_weights("sd", below(imported.tensors, "network."), network->weights());
   const Condition words = parts->condition(request.images);
   const Tensor open = (drawn >= 0.5).to(at::kFloat), mask = open.slice(2, 0, 32, 2).slice(3, 0, 32, 2);
   at::Generator random = at::detail::createCPUGenerator(3);

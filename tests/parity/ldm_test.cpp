@@ -4,10 +4,10 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "diffusion/pipeline.h"
-#include "io/import/import.h"
-#include "io/model_file.h"
-#include "io/weights.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/interop/import/import.h"
+#include "brume/weights/model_weights.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -30,8 +30,8 @@ class TinyLdm : public testing::Test {
  protected:
   void SetUp() override {
     BRUME_NEED_REF(run_of_it + ".safetensors");
-    imported = io::import_model(ref_path("ldm/tiny_ldm.ckpt"),
-                                {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
+    imported = import_model(ref_path("ldm/tiny_ldm.ckpt"),
+                            {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
     Value root = Value::map();
     root.set("model", imported.options);
     root.set("sample", imported.sample);
@@ -39,19 +39,19 @@ class TinyLdm : public testing::Test {
     apply_override(root, "sample.noise_order=batch");
     read_config(builtins(), root, opened);
     pipeline = std::make_unique<Pipeline>(opened.model, Compute{}, 0, &imported.files);
-    load_weights("tiny_ldm.ckpt", io::contents_of(imported).tensors, pipeline->weights());
+    load_weights("tiny_ldm.ckpt", contents_of(imported).tensors, pipeline->weights());
     pipeline->freeze();
-    wanted = io::load_tensors(ref_path(run_of_it + ".safetensors").string());
+    wanted = load_tensors(ref_path(run_of_it + ".safetensors").string());
     annotation.caption = ref_json(run_of_it + ".json")["prompt"];
   }
-  Tensor reference(const char* name) const { return *io::find(wanted, name); }
+  Tensor reference(const char* name) const { return *find(wanted, name); }
   /// The largest error as a share of the largest number.
   static double worst(const Tensor& got, const Tensor& wanted) { return ((got - wanted).abs().max() / wanted.abs().max()).item<double>(); }
 
-  io::Imported imported;
+  Imported imported;
   Opened opened;
   std::unique_ptr<Pipeline> pipeline;
-  io::NamedTensors wanted;
+  NamedTensors wanted;
   Annotation annotation;
 };
 

@@ -11,9 +11,9 @@
 
 #include <map>
 
-#include "io/lora.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
+#include "brume/interop/lora.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -22,7 +22,7 @@
 namespace brume::test {
 namespace {
 
-using io::NamedTensors;
+using NamedTensors;
 
 class Lora : public testing::Test {
  protected:
@@ -33,12 +33,12 @@ class Lora : public testing::Test {
   }
   Tensor normal(std::vector<int64_t> shape) { return at::randn(shape, random, at::TensorOptions().dtype(at::kFloat)); }
   std::string file(const NamedTensors& tensors, const std::map<std::string, std::string>& metadata = {}) {
-    io::write_safetensors(folder.file("lora.safetensors"), tensors, metadata);
+    write_safetensors(folder.file("lora.safetensors"), tensors, metadata);
     return folder.file("lora.safetensors");
   }
   /// What was added to each weight that changed.
   std::map<std::string, Tensor> merged(const std::string& asked) {
-    io::merge_lora(asked, pipeline->weights());
+    merge_lora(asked, pipeline->weights());
     std::map<std::string, Tensor> changes;
     for (const Weight& w : pipeline->weights())
       if (!at::equal(w.tensor, before[w.name])) changes[w.name] = w.tensor - before[w.name];
@@ -113,7 +113,7 @@ TEST_F(Lora, DiffusersNamesAndOldOnes) {
 
 TEST_F(Lora, EveryWeightOfDiffusersUnetHasItsPlace) {
   NamedTensors tensors;
-  for (const io::NamedTensor& t : io::load_tensors(ref_path("pipe/tiny_sd/unet/diffusion_pytorch_model.safetensors").string())) {
+  for (const NamedTensor& t : load_tensors(ref_path("pipe/tiny_sd/unet/diffusion_pytorch_model.safetensors").string())) {
     if (t.tensor.dim() < 2) continue;
     const std::string module = "unet." + t.name.substr(0, t.name.size() - 7);
     std::vector<int64_t> down = t.tensor.sizes().vec();

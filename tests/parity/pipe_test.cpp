@@ -10,14 +10,14 @@
 
 #include <fstream>
 
-#include "config/plugin_loader.h"
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
-#include "io/model_file.h"
+#include "brume/config/plugin_loader.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/options.h"
+#include "brume/weights/weights_file.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
-#include "train/options.h"
 
 namespace brume::test {
 namespace {
@@ -93,8 +93,8 @@ Tensor in_unit(const Tensor& image) { return (image / 2 + 0.5).clamp(0, 1); }
 class Pipe : public testing::Test {
  protected:
   void SetUp() override { BRUME_NEED_REF("pipe/tiny_sd/model_index.json"); }
-  void open(const std::string& name) { wanted_ = io::load_tensors(ref_path("pipe/" + name + ".safetensors").string()); }
-  Tensor wanted(const std::string& name) const { return *io::find(wanted_, name); }
+  void open(const std::string& name) { wanted_ = load_tensors(ref_path("pipe/" + name + ".safetensors").string()); }
+  Tensor wanted(const std::string& name) const { return *find(wanted_, name); }
   /// tiny_sd with the scheduler of a result.
   std::string with_scheduler(const std::string& result) {
     fs::copy(ref_path("pipe/tiny_sd"), folder_.path() / "model", fs::copy_options::recursive);
@@ -110,7 +110,7 @@ class Pipe : public testing::Test {
     expect_close(in_unit(run.image), wanted("image"), 2e-4, "image");
   }
   const std::vector<Annotation> astronaut_{{.caption = "a photograph of an astronaut riding a horse"}};
-  io::NamedTensors wanted_;
+  NamedTensors wanted_;
   TempFolder folder_;
 };
 

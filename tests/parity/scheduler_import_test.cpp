@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "io/import/diffusers_scheduler.h"
+#include "brume/interop/import/diffusers_scheduler.h"
 #include "support/parity_solvers.h"
 #include "support/refs.h"
 
@@ -51,7 +51,7 @@ struct Said {
 /// As `brume sample` of an imported directory runs it.
 Said said_by(const std::string& scheduler, json config, int64_t steps) {
   config["_class_name"] = scheduler;
-  const io::DiffusersScheduler s = io::read_diffusers_scheduler(io::DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
+  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
   Said said(
       fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
                   "told_time: {}\n",

@@ -7,12 +7,12 @@
 
 #include <filesystem>
 
-#include "core/autoencoder.h"
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
-#include "nn/isa.h"
+#include "brume/core/autoencoder.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/nn/ops/isa.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
@@ -35,7 +35,7 @@ std::shared_ptr<Autoencoder> open(const std::string& text, const ImageShape& ima
   return Deferred<Autoencoder>(recipe).make({image});
 }
 
-Tensor golden(const std::string& name) { return io::SafetensorsFile(weights("taef2.golden.safetensors")).tensor(name); }
+Tensor golden(const std::string& name) { return SafetensorsFile(weights("taef2.golden.safetensors")).tensor(name); }
 
 class TinyAutoencoder : public testing::TestWithParam<const char*> {};
 

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "core/noise_embedding.h"
-#include "core/objective.h"
+#include "brume/core/noise_embedding.h"
+#include "brume/core/objective.h"
 #include "support/parity.h"
 #include "support/refs.h"
 

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <map>
 
-#include "core/network.h"
-#include "diffusion/checkpoint.h"
-#include "io/model_file.h"
+#include "brume/core/network.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/weights/weights_file.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -54,29 +54,29 @@ class AdagnUnet : public testing::Test {
     BRUME_NEED_REF(adagn + ".json");
     network = unet(ref_json(adagn + ".json")["arch"]);
     load_weights(ref_path(adagn + ".pt"), network->weights());
-    io = io::load_tensors(ref_path(adagn + "_io.safetensors"));
+    io = load_tensors(ref_path(adagn + "_io.safetensors"));
   }
   void cast(at::ScalarType dtype) {
     for (Weight& w : network->weights()) w.tensor.set_data(w.tensor.to(dtype));
   }
   Tensor output(at::ScalarType dtype) const {
     Condition condition;
-    condition.classes = *io::find(io, "y");
-    return network->forward(io::find(io, "x")->to(dtype), io::find(io, "t")->to(at::kFloat), condition, nullptr);
+    condition.classes = *find(io, "y");
+    return network->forward(find(io, "x")->to(dtype), find(io, "t")->to(at::kFloat), condition, nullptr);
   }
-  Tensor wanted() const { return io::find(io, "out.y")->to(at::kDouble); }
+  Tensor wanted() const { return find(io, "out.y")->to(at::kDouble); }
   double largest_error(const Tensor& out) const { return (out.to(at::kDouble) - wanted()).abs().max().item<double>(); }
   double relative_error(const Tensor& out) const { return ((out.to(at::kDouble) - wanted()).norm() / wanted().norm()).item<double>(); }
 
   std::shared_ptr<Network> network;
-  io::NamedTensors io;
+  NamedTensors io;
 };
 
 TEST_F(AdagnUnet, HasTheWeightsOfTheReference) {
   std::map<std::string, std::string> ours, theirs;
   int64_t count = 0;
   for (const Weight& w : network->weights()) ours[w.name] = shape_of(w.tensor), count += w.tensor.numel();
-  for (const io::NamedTensor& t : io::load_tensors(ref_path(adagn + ".pt"))) theirs[t.name] = shape_of(t.tensor);
+  for (const NamedTensor& t : load_tensors(ref_path(adagn + ".pt"))) theirs[t.name] = shape_of(t.tensor);
   EXPECT_EQ(ours, theirs);
   EXPECT_EQ(count, ref_json(adagn + ".json")["n_params"].get<int64_t>());
 }
@@ -113,13 +113,13 @@ TEST_F(AdagnUnet, GivesItsOutputInBf16) {
 
 TEST_F(AdagnUnet, MindsTheClassAndTheTime) {
   const Tensor out = output(at::kFloat);
-  io::NamedTensors changed = io;
-  for (io::NamedTensor& t : changed)
+  NamedTensors changed = io;
+  for (NamedTensor& t : changed)
     if (t.name == "y") t.tensor = (t.tensor + 1) % 10;
   std::swap(io, changed);
   EXPECT_GT(relative_error(output(at::kFloat)), 0.01);
   std::swap(io, changed);
-  for (io::NamedTensor& t : io)
+  for (NamedTensor& t : io)
     if (t.name == "t") t.tensor = t.tensor + 100;
   EXPECT_GT(relative_error(output(at::kFloat)), 0.01);
   EXPECT_LE(relative_error(out), 1e-4);

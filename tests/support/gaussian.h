@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/denoiser.h"
+#include "brume/core/denoiser.h"
 
 namespace brume::test {
 

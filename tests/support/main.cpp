@@ -1,7 +1,7 @@
 // Every test program starts like the program itself.
 #include <gtest/gtest.h>
 
-#include "diffusion/compute.h"
+#include "brume/diffusion/compute.h"
 
 int main(int argc, char** argv) {
   brume::prepare_process();

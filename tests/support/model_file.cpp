@@ -5,8 +5,8 @@
 
 #include <map>
 
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/pipeline.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -22,11 +22,11 @@ std::string model_file(const TempFolder& folder, const std::string& yaml) {
   return folder.file("model.safetensors");
 }
 
-void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration) {
+void expect_same(const Contents& got, const Contents& wanted, bool configuration) {
   std::map<std::string, at::Tensor> by_name;
-  for (const io::NamedTensor& t : got.tensors) by_name.emplace(t.name, t.tensor);
+  for (const NamedTensor& t : got.tensors) by_name.emplace(t.name, t.tensor);
   EXPECT_EQ(by_name.size(), wanted.tensors.size());
-  for (const io::NamedTensor& t : wanted.tensors) {
+  for (const NamedTensor& t : wanted.tensors) {
     const auto at = by_name.find(t.name);
     ASSERT_NE(at, by_name.end()) << t.name;
     ASSERT_EQ(at->second.sizes(), t.tensor.sizes()) << t.name;

@@ -2,8 +2,8 @@
 // Models with the weights they begin with, in files, and whether two files hold the same.
 #include <string>
 
-#include "diffusion/options.h"
-#include "io/import/import.h"
+#include "brume/diffusion/options.h"
+#include "brume/interop/import/import.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -16,6 +16,6 @@ struct ModelSection {
 /// `yaml`: the section `model`. Writes model.safetensors as `brume train` does, and returns its path.
 std::string model_file(const TempFolder& folder, const std::string& yaml);
 /// Every tensor, bit by bit; the configuration, too, where asked.
-void expect_same(const io::Contents& got, const io::Contents& wanted, bool configuration);
+void expect_same(const Contents& got, const Contents& wanted, bool configuration);
 
 }  // namespace brume::test

@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "core/model_source.h"
+#include "brume/core/model_source.h"
 
 namespace brume::test {
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "core/denoiser.h"
-#include "core/parameterization.h"
-#include "diffusion/options.h"
+#include "brume/core/denoiser.h"
+#include "brume/core/parameterization.h"
+#include "brume/diffusion/options.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -3,7 +3,7 @@
 #include <cctype>
 #include <map>
 
-#include "config/plugin_loader.h"
+#include "brume/config/plugin_loader.h"
 
 namespace brume::test {
 namespace {

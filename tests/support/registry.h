@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "config/registry.h"
-#include "config/yaml.h"
+#include "brume/config/registry.h"
+#include "brume/config/yaml.h"
 
 namespace brume::test {
 

@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include "config/yaml.h"
-#include "io/import/diffusers_unet.h"
-#include "io/import/diffusers_vae.h"
-#include "io/model_file.h"
-#include "io/weights.h"
+#include "brume/config/yaml.h"
+#include "brume/interop/import/diffusers_unet.h"
+#include "brume/interop/import/diffusers_vae.h"
+#include "brume/weights/model_weights.h"
+#include "brume/weights/weights_file.h"
 #include "support/refs.h"
 #include "support/registry.h"
 
@@ -26,7 +26,7 @@ std::vector<Weight> of(const std::string& prefix, const std::vector<Weight>& wei
 }  // namespace
 
 Config tiny_sd_config(const std::string& sample) {
-  const io::DiffusersUnet unet = io::read_diffusers_unet(part("unet/config.json"));
+  const DiffusersUnet unet = read_diffusers_unet(part("unet/config.json"));
   const std::string yaml = fmt::format(
       "model:\n"
       "  image: {{channels: 3, height: 32, width: 32}}\n"
@@ -48,9 +48,9 @@ Config tiny_sd_config(const std::string& sample) {
 std::unique_ptr<Pipeline> tiny_sd(const Config& config) {
   auto pipeline = std::make_unique<Pipeline>(config.model, Compute{});
   const std::vector<Weight> weights = pipeline->weights();
-  const auto file = [](const std::string& name) { return io::load_tensors(part(name + "/diffusion_pytorch_model.safetensors")); };
-  load_weights("unet", io::read_diffusers_unet(part("unet/config.json")).tensors(file("unet")), of("network.", weights));
-  load_weights("vae", io::from_diffusers_vae(file("vae")), of("autoencoder.", weights));
+  const auto file = [](const std::string& name) { return load_tensors(part(name + "/diffusion_pytorch_model.safetensors")); };
+  load_weights("unet", read_diffusers_unet(part("unet/config.json")).tensors(file("unet")), of("network.", weights));
+  load_weights("vae", from_diffusers_vae(file("vae")), of("autoencoder.", weights));
   return pipeline;
 }
 

@@ -3,8 +3,8 @@
 #include <memory>
 #include <string>
 
-#include "diffusion/pipeline.h"
-#include "train/options.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/options.h"
 
 namespace brume::test {
 

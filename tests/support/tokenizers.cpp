@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "config/utf8.h"
-#include "text/sentencepiece.h"
+#include "brume/config/utf8.h"
+#include "brume/text/sentencepiece.h"
 
 namespace brume::test {
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "core/files.h"
+#include "brume/core/files.h"
 
 namespace brume::test {
 

@@ -1,9 +1,9 @@
 // CLIP's tokenizer on a vocabulary of bytes and seven pairs, and what UTF-8 is. tests/parity/clip_text_test.cpp has the published one.
-#include "text/clip_tokenizer.h"
-#include "config/utf8.h"
+#include "brume/text/clip_tokenizer.h"
+#include "brume/config/utf8.h"
+#include "brume/text/unicode.h"
 #include "support/registry.h"
 #include "support/tokenizers.h"
-#include "text/unicode.h"
 
 namespace brume::test {
 namespace {

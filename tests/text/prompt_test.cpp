@@ -1,5 +1,5 @@
 // Prompts with weights: what counts how much, and where a prompt is broken.
-#include "text/prompt.h"
+#include "brume/text/prompt.h"
 
 #include <gtest/gtest.h>
 

@@ -5,12 +5,12 @@
 #include <filesystem>
 #include <thread>
 
-#include "config/errors.h"
-#include "io/mapped_file.h"
+#include "brume/config/errors.h"
+#include "brume/files/mapped_file.h"
+#include "brume/text/sentencepiece.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tokenizers.h"
-#include "text/sentencepiece.h"
 
 namespace brume::test {
 namespace {
@@ -118,7 +118,7 @@ TEST(SentencePiece, PublishedModels) {
   for (const char* name : {"en_small.model", "t5_style_30k.model"}) {
     const std::string path = ref_path(std::string("../data/sentencepiece/") + name).string();
     if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there";
-    const SentencePiece tokenizer(io::MappedFile::open(path)->bytes(), name);
+    const SentencePiece tokenizer(MappedFile::open(path)->bytes(), name);
     EXPECT_GT(tokenizer.size(), 500);
     for (const char* text : {"a small test of the world", "they were seen, and then they were gone."})
       EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text) << name;

@@ -1,6 +1,6 @@
 #pragma once
 // What the tests of first stages share: a tiny one on grey shapes, and a diffusion model on top of it.
-#include "diffusion/model_files.h"
+#include "brume/diffusion/model_files.h"
 #include "train/classifier_support.h"
 
 namespace brume::test {

@@ -6,11 +6,12 @@
 #include <cmath>
 #include <filesystem>
 
-#include "config/yaml.h"
-#include "diffusion/pipeline.h"
-#include "io/model_file.h"
+#include "brume/config/yaml.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/interop/import/import.h"
+#include "brume/train/reconstruction.h"
+#include "brume/weights/weights_file.h"
 #include "train/autoencoder_support.h"
-#include "train/reconstruction.h"
 
 namespace brume::test {
 namespace fs = std::filesystem;
@@ -19,7 +20,7 @@ namespace {
 constexpr const char* adversarial = "  loss: {pixel: l1, adversarial: {start: 10, weight: 0.5, channels: 8, layers: 2}}\n";
 
 bool same_tensors(const std::string& a, const std::string& b) {
-  const io::NamedTensors x = io::load_tensors(a), y = io::load_tensors(b);
+  const NamedTensors x = load_tensors(a), y = load_tensors(b);
   if (x.size() != y.size()) return false;
   for (size_t i = 0; i < x.size(); ++i)
     if (x[i].name != y[i].name || !x[i].tensor.equal(y[i].tensor)) return false;
@@ -50,12 +51,12 @@ TEST(AutoencoderTraining, TheDiscriminatorIsKeptForResumingAndNowhereElse) {
   train_into(tiny_autoencoder(2, "", adversarial), folder.file("run"));
   const auto count = [&](const std::string& file, const std::string& prefix) {
     int64_t n = 0;
-    for (const io::NamedTensor& t : io::load_tensors(folder.file(file))) n += t.name.starts_with(prefix);
+    for (const NamedTensor& t : load_tensors(folder.file(file))) n += t.name.starts_with(prefix);
     return n;
   };
   EXPECT_GT(count("run/training.safetensors", "helpers.discriminator."), 0);
   EXPECT_EQ(count("run/training.safetensors", "ema.discriminator"), 0);
-  EXPECT_EQ(count("run/model.safetensors", "autoencoder."), int64_t(io::load_tensors(folder.file("run/model.safetensors")).size()));
+  EXPECT_EQ(count("run/model.safetensors", "autoencoder."), int64_t(load_tensors(folder.file("run/model.safetensors")).size()));
 }
 
 TEST(AutoencoderTraining, LearnsAndWritesWhatItMeasures) {

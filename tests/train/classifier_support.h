@@ -5,11 +5,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "diffusion/checkpoint.h"
-#include "diffusion/classifier_pipeline.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/classifier_pipeline.h"
+#include "brume/train/trainer.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
-#include "train/trainer.h"
 
 namespace brume::test {
 

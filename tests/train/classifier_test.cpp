@@ -11,10 +11,10 @@
 
 #include <algorithm>
 
+#include "brume/core/classifier.h"
+#include "brume/nn/blocks/pooling.h"
+#include "brume/weights/weights_file.h"
 #include "classifier_support.h"
-#include "core/classifier.h"
-#include "io/model_file.h"
-#include "nn/pooling.h"
 
 namespace brume::test {
 namespace {
@@ -160,8 +160,8 @@ TEST(Classifier, ResumesBitForBit) {
   EXPECT_EQ(rest.step(), 6);
   EXPECT_TRUE(rest.run({}));
   for (const char* name : {"model.safetensors", "training.safetensors"}) {
-    const io::NamedTensors a = io::load_tensors((folder.path() / "whole" / name).string());
-    const io::NamedTensors b = io::load_tensors((folder.path() / "parts" / name).string());
+    const NamedTensors a = load_tensors((folder.path() / "whole" / name).string());
+    const NamedTensors b = load_tensors((folder.path() / "parts" / name).string());
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(a[i].name == b[i].name && a[i].tensor.equal(b[i].tensor)) << name << " " << a[i].name;
   }

@@ -1,5 +1,5 @@
 // What sampling ends in becomes images, or an error that tells what to do.
-#include "diffusion/decoding.h"
+#include "brume/diffusion/decoding.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <cmath>
 #include <new>
 
-#include "config/errors.h"
+#include "brume/config/errors.h"
 
 namespace brume::test {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <cmath>
 
+#include "brume/train/evaluation.h"
 #include "classifier_support.h"
 #include "support/process.h"
-#include "train/evaluation.h"
 
 #define BRUME_NEED_PROGRAM \
   if (!std::filesystem::exists(std::filesystem::path(BRUME_BINARY_DIR) / "brume")) GTEST_SKIP() << "the program is not built"

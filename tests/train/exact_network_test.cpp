@@ -4,10 +4,10 @@
 #include <ATen/ops/full.h>
 #include <fmt/format.h>
 
-#include "config/yaml.h"
-#include "diffusion/pipeline.h"
+#include "brume/config/yaml.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/options.h"
 #include "support/registry.h"
-#include "train/options.h"
 
 namespace brume::test {
 namespace {

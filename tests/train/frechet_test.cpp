@@ -1,5 +1,5 @@
 // The Fréchet distance: laws, closed forms, and the reference numbers.
-#include "numerics/frechet.h"
+#include "brume/numerics/frechet.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>

@@ -1,5 +1,5 @@
 // brume evaluate --metric: samples judged one by one against what was asked for.
-#include "train/judgement.h"
+#include "brume/train/judgement.h"
 
 #include <ATen/ops/full.h>
 

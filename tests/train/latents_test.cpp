@@ -8,13 +8,13 @@
 #include <cmath>
 #include <filesystem>
 
-#include "config/yaml.h"
-#include "diffusion/fingerprint.h"
-#include "diffusion/pipeline.h"
-#include "io/latent_shards.h"
-#include "io/safetensors.h"
+#include "brume/config/yaml.h"
+#include "brume/data/latent_shards.h"
+#include "brume/diffusion/fingerprint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/encoding.h"
+#include "brume/weights/safetensors.h"
 #include "train/autoencoder_support.h"
-#include "train/encoding.h"
 
 namespace brume::test {
 namespace fs = std::filesystem;
@@ -87,7 +87,7 @@ TEST(Latents, OfAnEndlessSetNeedACount) {
             "the data set is endless; --count says how many of its images are encoded");
   EXPECT_FALSE(fs::exists(folder.path() / "x"));
   encode(folder.path() / "x", *kl(), Numbered(0), {.count = 5});
-  EXPECT_EQ(io::read_latent_index((folder.path() / "x").string()).count(), 5);
+  EXPECT_EQ(read_latent_index((folder.path() / "x").string()).count(), 5);
 }
 
 TEST(Latents, AreTakenAwayWhereEncodingIsInterrupted) {
@@ -110,9 +110,9 @@ TEST(Latents, DamagedFilesAreRefused) {
   const TempFolder folder;
   encode(folder.path() / "x", *kl(), Numbered(4), {});
   const auto open = [&] { make<Dataset>("{type: latents}", Dataset::Context{{1, 8, 8}}, "path: " + folder.file("x")); };
-  io::LatentIndex index = io::read_latent_index(folder.file("x"));
+  LatentIndex index = read_latent_index(folder.file("x"));
   index.shards[0].count = 5;
-  io::write_latent_index(folder.file("x"), index);
+  write_latent_index(folder.file("x"), index);
   EXPECT_NE(error_of(open).find("does not hold the 5 moments of 8x4x4 that the index tells of"), std::string::npos) << error_of(open);
   folder.file("x/index.json", "{\"format\": 1}");
   EXPECT_NE(error_of(open).find("not an index of latents"), std::string::npos) << error_of(open);

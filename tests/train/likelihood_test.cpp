@@ -1,5 +1,5 @@
 // The likelihood and the inversion of models whose likelihood is known: Gaussian data, and its exact denoiser.
-#include "diffusion/likelihood.h"
+#include "brume/diffusion/likelihood.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-#include "diffusion/inversion.h"
+#include "brume/diffusion/inversion.h"
 #include "support/registry.h"
 
 namespace brume::test {

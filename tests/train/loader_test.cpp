@@ -1,10 +1,10 @@
 // Batches in order: the same for any number of workers, and from any step on.
-#include "train/loader.h"
+#include "brume/train/loader.h"
 
 #include <chrono>
 #include <thread>
 
-#include "core/seed.h"
+#include "brume/core/seed.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -9,13 +9,13 @@
 #include <cmath>
 #include <fstream>
 
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
-#include "io/model_file.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/trainer.h"
+#include "brume/weights/weights_file.h"
 #include "support/gaussian.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
-#include "train/trainer.h"
 
 namespace brume::test {
 namespace {
@@ -140,8 +140,8 @@ TEST(LossSecondMoment, ResumesBitForBit) {
   }
   Trainer second(l.config, l.resolved, folder.path() / "halves", folder.path() / "halves/training.safetensors");
   EXPECT_TRUE(second.run(nullptr));
-  const io::NamedTensors a = io::load_tensors(folder.file("whole/training.safetensors")),
-                         b = io::load_tensors(folder.file("halves/training.safetensors"));
+  const NamedTensors a = load_tensors(folder.file("whole/training.safetensors")),
+                     b = load_tensors(folder.file("halves/training.safetensors"));
   ASSERT_EQ(a.size(), b.size());
   bool history = false;
   for (size_t i = 0; i < a.size(); ++i) {

@@ -7,10 +7,10 @@
 
 #include <cmath>
 
+#include "brume/core/noise.h"
+#include "brume/diffusion/model_files.h"
+#include "brume/diffusion/pipeline.h"
 #include "classifier_support.h"
-#include "core/noise.h"
-#include "diffusion/model_files.h"
-#include "diffusion/pipeline.h"
 
 namespace brume::test {
 namespace {

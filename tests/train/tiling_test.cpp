@@ -1,14 +1,14 @@
 // Decoding and encoding in pieces gives what the whole gives, for a first stage that sees near.
-#include "diffusion/tiling.h"
+#include "brume/diffusion/tiling.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
-#include "nn/latents.h"
-#include "nn/layers.h"
-#include "nn/ops.h"
+#include "brume/nn/blocks/latent_shape.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/ops.h"
 #include "support/registry.h"
 
 namespace brume::test {

@@ -6,14 +6,14 @@
 #include <optional>
 #include <thread>
 
-#include "config/plugin_loader.h"
-#include "diffusion/checkpoint.h"
-#include "diffusion/pipeline.h"
-#include "io/model_file.h"
-#include "io/safetensors.h"
+#include "brume/config/plugin_loader.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/train/trainer.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
-#include "train/trainer.h"
 
 namespace brume::test {
 namespace {
@@ -68,7 +68,7 @@ std::string trained(const TempFolder& folder, const std::string& precision) {
 }
 
 bool same_file_tensors(const std::string& a, const std::string& b) {
-  const io::NamedTensors x = io::load_tensors(a), y = io::load_tensors(b);
+  const NamedTensors x = load_tensors(a), y = load_tensors(b);
   if (x.size() != y.size()) return false;
   for (size_t i = 0; i < x.size(); ++i)
     if (x[i].name != y[i].name || !x[i].tensor.equal(y[i].tensor)) return false;
@@ -224,12 +224,12 @@ TEST(Training, DamagedTrainingFiles) {
   { Trainer(l.config, l.resolved, folder.path() / "run").run(nullptr); }
   const std::string whole = (folder.path() / "run/training.safetensors").string(), bad = folder.file("bad.safetensors");
   std::map<std::string, std::string> metadata;
-  const io::NamedTensors tensors = io::load_tensors(whole, &metadata);
+  const NamedTensors tensors = load_tensors(whole, &metadata);
   const auto said = [&](const std::string& key, const std::optional<std::string>& value, const auto& read) {
     std::map<std::string, std::string> changed = metadata;
     changed.erase(key);
     if (value) changed[key] = *value;
-    io::write_safetensors(bad, tensors, changed);
+    write_safetensors(bad, tensors, changed);
     return without(error_of(read), folder);
   };
   const auto resume = [&] { Trainer(l.config, l.resolved, folder.path() / "run", bad); };

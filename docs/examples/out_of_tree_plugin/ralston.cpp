@@ -5,8 +5,8 @@
 //   y = x + alpha h d(x, sigma),  x' = x + h ((1 - w) d(x, sigma) + w d(y, sigma + alpha h)),  w = 1 / (2 alpha)
 #include <ATen/TensorOperators.h>
 
-#include "config/plugin.h"
-#include "core/sampler.h"
+#include "brume/config/plugin.h"
+#include "brume/core/sampler.h"
 
 namespace {
 using namespace brume;

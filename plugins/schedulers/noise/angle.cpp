@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/noise_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/core/noise_schedule.h"
 
 namespace brume::plugins {
 namespace {

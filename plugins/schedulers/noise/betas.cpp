@@ -1,6 +1,6 @@
 // A discrete schedule by its betas (Ho et al. 2020, eq. 2; "trained_betas" of diffusers).
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/noise_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/core/noise_schedule.h"
 
 namespace brume::plugins {
 namespace {
@@ -20,8 +20,7 @@ class Edm final : public NoiseSchedule {
       f.field("sigma_max", sigma_max, "sigma at t = 1", more_than(0));
       f.field("rho", rho, "curvature", at_least(1));
       f.field("start_image_std", start_image_std,
-              "a run starts from noise of variance sigma^2 + start_image_std^2: 0 = EDM, 1 = its schedulers in diffusers",
-              at_least(0));
+              "a run starts from noise of variance sigma^2 + start_image_std^2: 0 = EDM, 1 = its schedulers in diffusers", at_least(0));
       f.require(sigma_min < sigma_max, "sigma_min", "must be less than sigma_max");
     }
   };

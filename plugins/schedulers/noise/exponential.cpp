@@ -3,8 +3,8 @@
 //   alpha_bar(u) = e^(-rate u),  beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta)
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

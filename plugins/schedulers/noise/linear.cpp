@@ -3,8 +3,8 @@
 //   beta_t from beta_start to beta_end in equal steps
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

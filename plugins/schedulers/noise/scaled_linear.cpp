@@ -3,8 +3,8 @@
 //   sqrt(beta_t) from sqrt(beta_start) to sqrt(beta_end) in equal steps
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

@@ -3,8 +3,8 @@
 //   beta_t = beta_start + (beta_end - beta_start) sigmoid(u), u from -6 to 6 in equal steps
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <memory>
 
-#include "config/registry.h"
-#include "numerics/discrete_schedule.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/discrete_schedule.h"
 
 namespace brume::plugins {
 namespace {

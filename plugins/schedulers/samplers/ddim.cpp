@@ -5,8 +5,8 @@
 // k-diffusion's "Euler ancestral" is the same at eta = 1.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

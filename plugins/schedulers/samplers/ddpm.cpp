@@ -15,10 +15,10 @@
 
 #include <cmath>
 
-#include "config/errors.h"
-#include "config/registry.h"
-#include "core/sampler.h"
-#include "numerics/ancestral.h"
+#include "brume/config/errors.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
+#include "brume/numerics/ancestral.h"
 
 namespace brume::plugins {
 namespace {

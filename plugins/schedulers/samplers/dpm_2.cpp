@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

@@ -10,10 +10,10 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/dpm_solver.h"
-#include "numerics/step_size.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/dpm_solver.h"
+#include "brume/numerics/step_size.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {
@@ -45,7 +45,7 @@ class DpmAdaptive final : public Sampler {
     const bool to_zero = sigmas.back() == 0;
     const double last = to_zero ? sigmas[sigmas.size() - 2] : sigmas.back();
     return image_by_image(x, o_.shared_steps, run,
-                      [&](const Tensor& image, Run& one) { return solve(denoiser, image, sigmas.front(), last, to_zero, one); });
+                          [&](const Tensor& image, Run& one) { return solve(denoiser, image, sigmas.front(), last, to_zero, one); });
   }
 
  private:

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/dpm_solver.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/dpm_solver.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

@@ -5,9 +5,9 @@
 // In sigma it is DDIM (Song, Meng & Ermon 2021), and for flow matching it is the same in every frame.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "numerics/ode_frame.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/ode_frame.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

@@ -2,8 +2,8 @@
 // discretisation, eq. 46): the score of x is (x0 - x) / sigma^2.
 //
 //   g^2 = from^2 - to^2,  x' = x + g^2 (x0 - x) / from^2 + g noise;  the last step adds no noise ("denoising", app. G)
-#include "config/registry.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

@@ -5,9 +5,9 @@
 // The last step, to sigma = 0, is Euler's. In other frames than sigma: the general form, alg. 3 and eq. 81 of the same paper.
 #include <ATen/TensorOperators.h>
 
-#include "config/registry.h"
-#include "numerics/ode_frame.h"
-#include "numerics/stochastic.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/ode_frame.h"
+#include "brume/numerics/stochastic.h"
 
 namespace brume::plugins {
 namespace {

@@ -7,8 +7,8 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/sampler.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
 
 namespace brume::plugins {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "config/registry.h"
-#include "core/sampler.h"
-#include "numerics/exponential.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
+#include "brume/numerics/exponential.h"
 
 namespace brume::plugins {
 namespace {

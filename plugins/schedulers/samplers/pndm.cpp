@@ -8,9 +8,9 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/sampler.h"
-#include "numerics/exponential.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
+#include "brume/numerics/exponential.h"
 
 namespace brume::plugins {
 namespace {

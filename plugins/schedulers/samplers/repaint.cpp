@@ -11,8 +11,8 @@
 #include <cmath>
 #include <map>
 
-#include "config/registry.h"
-#include "core/sampler.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
 
 namespace brume::plugins {
 namespace {

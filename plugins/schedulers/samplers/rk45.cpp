@@ -9,9 +9,9 @@
 
 #include <cmath>
 
-#include "config/registry.h"
-#include "numerics/rk45.h"
-#include "numerics/step_size.h"
+#include "brume/config/registry.h"
+#include "brume/numerics/rk45.h"
+#include "brume/numerics/step_size.h"
 
 namespace brume::plugins {
 namespace {

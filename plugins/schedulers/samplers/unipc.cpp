@@ -12,9 +12,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/sampler.h"
-#include "numerics/multistep.h"
+#include "brume/config/registry.h"
+#include "brume/core/sampler.h"
+#include "brume/numerics/multistep.h"
 
 namespace brume::plugins {
 namespace {

@@ -2,9 +2,9 @@
 // interpolation of them for other numbers of steps (as in their quick start).
 #include <algorithm>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

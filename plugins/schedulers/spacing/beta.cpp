@@ -3,10 +3,10 @@
 //   sigma_i = sigma_min + Q(1 - i/(n-1)) (sigma_max - sigma_min),  Q: the quantile function of Beta(alpha, beta)
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/beta_distribution.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/beta_distribution.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

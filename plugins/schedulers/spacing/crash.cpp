@@ -6,9 +6,9 @@
 // between the angles of the schedule's ends; v-diffusion's own, which end at 0 and pi/2, leave share(u) pi/2.
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

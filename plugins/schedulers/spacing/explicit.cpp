@@ -1,9 +1,9 @@
 // The steps as a list: training times (as in diffusers' `timesteps`, or the space_timesteps of improved-diffusion) or sigmas.
 #include <fmt/format.h>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,9 +4,9 @@
 //   log sigma_i = log sigma_min + (1 - i/(n-1))^rho (log sigma_max - log sigma_min),  i = 0 ... n-1
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -9,9 +9,9 @@
 #include <cmath>
 #include <optional>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -3,9 +3,9 @@
 //   original: t_j = j (T div k) - 1, j = k ... 1;   those at the places floor(i k / steps), i = 0 ... steps-1
 #include <fmt/format.h>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -2,9 +2,9 @@
 // Stable Diffusion).
 //
 //   t_i = i (T div steps) + offset,  i = steps-1 ... 0
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

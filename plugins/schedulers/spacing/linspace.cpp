@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/beta_table.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/beta_table.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -4,9 +4,9 @@
 //   t_i = round(T - i T / steps) - 1,  i = 0 ... steps-1
 #include <cmath>
 
-#include "config/registry.h"
-#include "core/spacing.h"
-#include "numerics/timesteps.h"
+#include "brume/config/registry.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
 namespace {

@@ -1,0 +1,111 @@
+#pragma once
+// A parameter is declared once: parsing, defaults, ranges, `describe`, the resolved dump and the editor's schema are visitors
+// over the same `declare(Fields&)`. Cheap header: no torch, no YAML library.
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "brume/config/recipe.h"
+
+namespace brume {
+
+/// The allowed values of a number, ends included unless `open_lo`.
+struct Range {
+  double lo = -std::numeric_limits<double>::infinity();
+  double hi = std::numeric_limits<double>::infinity();
+  bool open_lo = false;
+};
+inline Range at_least(double lo) { return {.lo = lo}; }
+inline Range more_than(double lo) { return {.lo = lo, .open_lo = true}; }
+inline Range within(double lo, double hi) { return {.lo = lo, .hi = hi}; }
+
+/// Visitor over the parameters of one object.
+///
+/// A field that is absent from the configuration keeps the value its member initialiser gave it. A nested plugin without a
+/// `fallback` is required; with one, an absent key stands for that plugin with its own defaults.
+class Fields {
+ public:
+  virtual ~Fields() = default;
+
+  virtual void field(std::string_view name, bool& value, std::string_view doc) = 0;
+  virtual void field(std::string_view name, int64_t& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, double& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, std::string& value, std::string_view doc) = 0;
+  virtual void field(std::string_view name, std::filesystem::path& value, std::string_view doc) = 0;
+  virtual void field(std::string_view name, std::optional<int64_t>& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, std::optional<double>& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, std::vector<int64_t>& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, std::vector<double>& value, std::string_view doc, Range range = {}) = 0;
+  virtual void field(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
+
+  /// One of a few words.
+  virtual void choice(std::string_view name, std::string& value, std::string_view doc, std::vector<std::string> words) = 0;
+
+  /// One of a few words, each standing for a value of an enumeration.
+  template <class E>
+  void choice(std::string_view name, E& value, std::string_view doc, const std::vector<std::pair<std::string, E>>& words) {
+    std::vector<std::string> names;
+    std::string word;
+    for (const auto& [n, v] : words) {
+      names.push_back(n);
+      if (v == value) word = n;
+    }
+    choice(name, word, doc, names);
+    for (const auto& [n, v] : words)
+      if (n == word) value = v;
+  }
+
+  /// A nested plugin of interface `I`, made while the configuration is read (plugins that are cheap values).
+  template <class I>
+  void field(std::string_view name, std::shared_ptr<const I>& value, std::string_view doc, std::string_view fallback = {}) {
+    plugin(name, I::kind, doc, fallback, [&value](const Recipe& r) { value = std::static_pointer_cast<const I>(r.make(nullptr)); });
+  }
+  /// A nested plugin of interface `I` made later, with the context it needs (plugins that hold weights or data).
+  template <class I>
+  void field(std::string_view name, Deferred<I>& value, std::string_view doc, std::string_view fallback = {}) {
+    plugin(name, I::kind, doc, fallback, [&value](const Recipe& r) { value = Deferred<I>(r); });
+  }
+  /// A list of nested plugins.
+  template <class I>
+  void field(std::string_view name, std::vector<std::shared_ptr<const I>>& value, std::string_view doc) {
+    plugins(
+        name, I::kind, doc, [&value] { value.clear(); },
+        [&value](const Recipe& r) { value.push_back(std::static_pointer_cast<const I>(r.make(nullptr))); });
+  }
+
+  /// A group of fields under one key; `S` has `void declare(Fields&)`.
+  template <class S>
+  void section(std::string_view name, S& value, std::string_view doc) {
+    if (!open(name, doc, true)) return;
+    value.declare(*this);
+    close();
+  }
+  /// The same where the whole group may be absent.
+  template <class S>
+  void section(std::string_view name, std::optional<S>& value, std::string_view doc) {
+    if (!open(name, doc, false)) return;
+    value.emplace();
+    value->declare(*this);
+    close();
+  }
+
+  /// A rule between fields; an error points at `key` where it is given.
+  virtual void require(bool ok, std::string_view key, std::string_view rule) = 0;
+
+ protected:
+  using Set = std::function<void(const Recipe&)>;
+  virtual void plugin(std::string_view name, std::string_view kind, std::string_view doc, std::string_view fallback, Set set) = 0;
+  virtual void plugins(std::string_view name, std::string_view kind, std::string_view doc, std::function<void()> clear, Set add) = 0;
+  /// Enters a group; false where it is to be left alone (optional and absent).
+  virtual bool open(std::string_view name, std::string_view doc, bool required) = 0;
+  virtual void close() = 0;
+};
+
+}  // namespace brume

@@ -1,0 +1,60 @@
+#pragma once
+// Plugins: those built in, and shared libraries built out of tree against an installed brume.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "brume/config/registry.h"
+
+namespace brume {
+
+/// What a plugin library was built with: plain data in a section of its own (".brume_abi"), read from the file before
+/// anything of the library is loaded. The first three numbers never change their place.
+struct PluginAbi {
+  uint32_t magic;
+  uint32_t size;  ///< of this record
+  uint32_t api;
+  uint32_t cxx11_abi;
+  char torch[32];     ///< LibTorch's version
+  char compiler[64];  ///< __VERSION__
+  char name[64];
+};
+
+inline constexpr uint32_t plugin_magic = 0x42524d45;  // "BRME"
+/// Raised with every change of an interface header that a plugin sees.
+inline constexpr uint32_t plugin_api = 6;
+
+constexpr PluginAbi make_plugin_abi(std::string_view torch, std::string_view compiler, uint32_t cxx11_abi, std::string_view name) {
+  PluginAbi abi{plugin_magic, sizeof(PluginAbi), plugin_api, cxx11_abi, {}, {}, {}};
+  const auto put = [](std::string_view text, auto& into) {
+    for (size_t i = 0; i < text.size() && i + 1 < sizeof(into); ++i) into[i] = text[i];
+  };
+  put(torch, abi.torch);
+  put(compiler, abi.compiler);
+  put(name, abi.name);
+  return abi;
+}
+
+/// The record of a library, or nothing where it has none; a record of another layout comes with its numbers only. Throws
+/// ConfigError where the file is not a shared library.
+std::optional<PluginAbi> read_plugin_abi(const std::filesystem::path& library);
+
+/// Adds every built-in plugin (generated from the files under plugins/).
+void register_builtins(Registry& registry);
+
+/// Loads a plugin library and registers what it holds. Throws ConfigError saying both sides where it was built for another
+/// API, LibTorch, compiler or C++ ABI; then, and where it claims a name that is taken, nothing is registered. Libraries are
+/// never unloaded; one loaded before is left alone. Returns the library's full path.
+std::filesystem::path load_plugin(Registry& registry, const std::filesystem::path& library);
+
+/// The libraries of the folders in the environment variable BRUME_PLUGIN_PATH (separated by ':').
+std::vector<std::filesystem::path> plugin_path_libraries();
+
+/// What to tell the user who opens `file`, which was made with these libraries, about those that are not loaded. A library is
+/// known again by its file name: it may have moved since.
+std::vector<Problem> missing_plugins(const Registry& registry, const std::string& file, const std::vector<std::string>& libraries);
+
+}  // namespace brume

@@ -1,0 +1,343 @@
+// Reading a configuration: the visitor that fills options from a tree of values, collecting every mistake on the way.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <tuple>
+
+#include "brume/config/registry.h"
+#include "brume/config/suggest.h"
+
+namespace brume {
+namespace {
+
+std::string join_path(const std::string& path, std::string_view name) {
+  return path.empty() ? std::string(name) : fmt::format("{}.{}", path, name);
+}
+
+bool parse(const Value& v, bool& out) {
+  if (v.quoted || (v.scalar != "true" && v.scalar != "false")) return false;
+  out = v.scalar == "true";
+  return true;
+}
+
+/// std::from_chars, which takes a leading '-' but no '+'.
+template <class T>
+bool parse_number(const std::string& text, T& out) {
+  const char *begin = text.data(), *end = begin + text.size();
+  if (text.starts_with("+-")) return false;
+  const auto [stop, error] = std::from_chars(begin + text.starts_with('+'), end, out);
+  return error == std::errc() && stop == end;
+}
+
+bool parse(const Value& v, int64_t& out) { return !v.quoted && parse_number(v.scalar, out); }
+
+bool parse(const Value& v, double& out) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  if (v.scalar == ".inf" || v.scalar == "-.inf") return out = v.scalar[0] == '-' ? -infinity : infinity, !v.quoted;
+  return !v.quoted && parse_number(v.scalar, out) && !std::isnan(out);
+}
+
+bool parse(const Value& v, std::string& out) {
+  out = v.scalar;
+  return true;
+}
+
+template <class T>
+constexpr std::string_view type_name = "";
+template <>
+constexpr std::string_view type_name<bool> = "true or false";
+template <>
+constexpr std::string_view type_name<int64_t> = "an integer";
+template <>
+constexpr std::string_view type_name<double> = "a number";
+template <>
+constexpr std::string_view type_name<std::string> = "a string";
+template <class T>
+constexpr std::string_view list_name = "";
+template <>
+constexpr std::string_view list_name<int64_t> = "a list of integers";
+template <>
+constexpr std::string_view list_name<double> = "a list of numbers";
+template <>
+constexpr std::string_view list_name<std::string> = "a list of strings";
+
+Value resolved(bool v) { return Value::text(v ? "true" : "false"); }
+Value resolved(int64_t v) { return Value::text(fmt::format("{}", v)); }
+Value resolved(double v) { return Value::text(std::isinf(v) ? (v > 0 ? ".inf" : "-.inf") : fmt::format("{}", v)); }
+Value resolved(const std::string& v) { return Value::text(v, true); }
+
+class Reader final : public Fields {
+ public:
+  Reader(const Registry& registry, const Value& root, std::string path, std::vector<Problem>& problems, std::vector<PluginUse>* uses)
+      : registry_(registry), problems_(problems), uses_(uses), first_problem_(problems.size()) {
+    push(&root, std::move(path));
+  }
+
+  /// Reports unknown keys and returns the resolved map.
+  Value finish() {
+    Frame frame = pop();
+    return std::move(frame.resolved);
+  }
+  void allow(std::string key) { top().known.push_back(std::move(key)); }
+
+  void field(std::string_view n, bool& v, std::string_view) override { scalar(n, v, Range{}); }
+  void field(std::string_view n, int64_t& v, std::string_view, Range r) override { scalar(n, v, r); }
+  void field(std::string_view n, double& v, std::string_view, Range r) override { scalar(n, v, r); }
+  void field(std::string_view n, std::string& v, std::string_view) override { scalar(n, v, Range{}); }
+  void field(std::string_view n, std::filesystem::path& v, std::string_view) override {
+    std::string text = v.string();
+    scalar(n, text, Range{});
+    v = text;
+  }
+  void field(std::string_view n, std::optional<int64_t>& v, std::string_view, Range r) override { optional(n, v, r); }
+  void field(std::string_view n, std::optional<double>& v, std::string_view, Range r) override { optional(n, v, r); }
+  void field(std::string_view n, std::vector<int64_t>& v, std::string_view, Range r) override { list(n, v, r); }
+  void field(std::string_view n, std::vector<double>& v, std::string_view, Range r) override { list(n, v, r); }
+  void field(std::string_view n, std::vector<std::string>& v, std::string_view) override { list(n, v, Range{}); }
+
+  void choice(std::string_view n, std::string& v, std::string_view, std::vector<std::string> words) override {
+    const std::string before = v;
+    scalar(n, v, Range{});
+    if (std::find(words.begin(), words.end(), v) != words.end()) return;
+    const Value* at = top().node->find(n);
+    if (!at) throw std::logic_error(fmt::format("{}: the default '{}' is none of its words", n, v));
+    problem(at->place, fmt::format("{}: unknown value '{}'{}", n, v, hint(v, words)));
+    v = before;
+  }
+
+  void require(bool ok, std::string_view key, std::string_view rule) override {
+    if (ok || problems_.size() > first_problem_) return;  // a rule says nothing while its fields are wrong
+    const Value* at = top().node->find(key);
+    problem(at ? at->place : top().place, fmt::format("{}: {}", key, rule));
+  }
+
+ protected:
+  void plugin(std::string_view n, std::string_view kind, std::string_view, std::string_view fallback, Set set) override {
+    const Value* v = look(n);
+    Value standin = Value::text(std::string(fallback));
+    if (!v || v->is_null()) {
+      if (fallback.empty()) return problem(top().place, fmt::format("missing '{}' ({} {}: {})", n, article(kind), kind, known(kind)));
+      standin.place = top().place;
+      v = &standin;
+    }
+    Value full;
+    if (const auto recipe = read_one(kind, *v, join_path(top().path, n), full)) attempt(*recipe, set);
+    top().resolved.set(std::string(n), std::move(full));
+  }
+
+  void plugins(std::string_view n, std::string_view kind, std::string_view, std::function<void()> clear, Set add) override {
+    const Value* v = look(n);
+    Value full = Value::list();
+    if (v && !v->is_null()) {
+      clear();
+      const std::vector<Value> items = v->is_list() ? v->items : std::vector<Value>{*v};
+      for (size_t i = 0; i < items.size(); ++i) {
+        full.items.emplace_back();
+        if (const auto recipe = read_one(kind, items[i], fmt::format("{}.{}", join_path(top().path, n), i), full.items.back()))
+          attempt(*recipe, add);
+      }
+    }
+    top().resolved.set(std::string(n), std::move(full));
+  }
+
+  bool open(std::string_view n, std::string_view, bool required) override {
+    const Value* v = look(n);
+    if (!required && (!v || v->is_null())) return false;
+    static const Value empty = Value::map();
+    if (v && !v->is_map() && !v->is_null()) {
+      problem(v->place, fmt::format("{}: expected a map of settings, got {}", n, v->kind_text()));
+      return false;
+    }
+    if (v && v->is_null()) v = nullptr;
+    push(v ? v : &empty, join_path(top().path, n));
+    if (!v) top().place = stack_[stack_.size() - 2].place;
+    return true;
+  }
+  void close() override {
+    Frame frame = pop();
+    const std::string name = frame.path.substr(frame.path.rfind('.') == std::string::npos ? 0 : frame.path.rfind('.') + 1);
+    top().resolved.set(name, std::move(frame.resolved));
+  }
+
+ private:
+  struct Frame {
+    const Value* node;
+    std::string path;
+    Place place;
+    std::vector<std::string> known;
+    Value resolved = Value::map();
+  };
+  Frame& top() { return stack_.back(); }
+  void push(const Value* node, std::string path) { stack_.push_back({node, std::move(path), node->place, {}, Value::map()}); }
+
+  Frame pop() {
+    Frame frame = std::move(stack_.back());
+    for (const Value::Entry& e : frame.node->entries)
+      if (std::find(frame.known.begin(), frame.known.end(), e.key) == frame.known.end())
+        problems_.push_back({e.place, frame.path, fmt::format("unknown key '{}'{}", e.key, hint(e.key, frame.known))});
+    stack_.pop_back();
+    return frame;
+  }
+
+  void problem(const Place& place, std::string message) { problems_.push_back({place, top().path, std::move(message)}); }
+
+  const Value* look(std::string_view n) {
+    top().known.emplace_back(n);
+    return top().node->find(n);
+  }
+  static std::string_view article(std::string_view word) { return std::string_view("aeiou").find(word.front()) == word.npos ? "a" : "an"; }
+  std::string known(std::string_view kind) const {
+    std::string text;
+    for (const std::string& name : registry_.names(kind)) text += (text.empty() ? "" : ", ") + name;
+    return text.empty() ? "none is registered" : text;
+  }
+
+  template <class T>
+  bool convert(std::string_view n, const Value& v, T& out, const Range& range, std::string_view wanted) {
+    const bool blank = v.scalar.empty() && !std::is_same_v<T, std::string>;
+    if (!v.is_scalar() || blank || !parse(v, out)) {
+      problem(v.place, fmt::format("{}: expected {}, got {}", n, wanted, v.kind_text()));
+      return false;
+    }
+    if constexpr (std::is_arithmetic_v<T>) {
+      const double x = double(out);
+      if (!(x >= range.lo && x <= range.hi) || (range.open_lo && x == range.lo)) {
+        problem(v.place, fmt::format("{} = {} is outside {}{}, {}]", n, v.scalar, range.open_lo ? "(" : "[", range.lo, range.hi));
+        return false;
+      }
+    }
+    return true;
+  }
+
+  template <class T>
+  void scalar(std::string_view n, T& value, const Range& range) {
+    if (const Value* v = look(n)) {
+      T read{};
+      if (convert(n, *v, read, range, type_name<T>)) value = read;
+    }
+    top().resolved.set(std::string(n), resolved(value));
+  }
+  template <class T>
+  void optional(std::string_view n, std::optional<T>& value, const Range& range) {
+    if (const Value* v = look(n)) {
+      T read{};
+      if (v->is_null())
+        value.reset();
+      else if (convert(n, *v, read, range, type_name<T>))
+        value = read;
+    }
+    top().resolved.set(std::string(n), value ? resolved(*value) : Value{});
+  }
+  template <class T>
+  void list(std::string_view n, std::vector<T>& value, const Range& range) {
+    if (const Value* v = look(n)) {
+      std::vector<T> read;
+      bool good = v->is_list();
+      if (!good) problem(v->place, fmt::format("{}: expected {}, got {}", n, list_name<T>, v->kind_text()));
+      for (const Value& item : v->items) {
+        T one{};
+        good = convert(n, item, one, range, type_name<T>) && good;
+        read.push_back(one);
+      }
+      if (good) value = std::move(read);
+    }
+    Value all = Value::list();
+    for (const T& x : value) all.items.push_back(resolved(x));
+    top().resolved.set(std::string(n), std::move(all));
+  }
+
+  void attempt(const Recipe& recipe, const Set& set) {
+    try {
+      set(recipe);
+    } catch (const ConfigError& e) {
+      const ConfigError placed = e.located(recipe.place, recipe.path);
+      problems_.insert(problems_.end(), placed.problems().begin(), placed.problems().end());
+    }
+  }
+
+  /// The recipe of a nested plugin, or nothing where a mistake was found in it.
+  std::optional<Recipe> read_one(std::string_view kind, const Value& v, const std::string& path, Value& full) {
+    const size_t before = problems_.size();
+    const Value* type = v.is_map() ? v.find("type") : &v;
+    const auto fail = [&](const Place& place, std::string message) {
+      problems_.push_back({place, path, std::move(message)});
+      return std::nullopt;
+    };
+    if (!type) return fail(v.place, fmt::format("missing 'type' (one of: {})", known(kind)));
+    if (!type->is_scalar())
+      return fail(type->place, fmt::format("expected the name of {} {}, got {}", article(kind), kind, type->kind_text()));
+    const std::vector<std::string> names = registry_.names(kind);
+    if (std::find(names.begin(), names.end(), type->scalar) == names.end())
+      return fail(type->place, fmt::format("unknown {} '{}'{}", kind, type->scalar, hint(type->scalar, names)));
+    static const Value empty = Value::map();
+    Value holder = v.is_map() ? v : empty;
+    holder.place = v.place;
+    const Entry& entry = registry_.entry(kind, type->scalar);
+    if (uses_ && entry.origin != "built-in") uses_->push_back({path, entry.origin});
+    Recipe recipe = entry.read([&](const Entry::Declare& declare) {
+      Reader reader(registry_, holder, path, problems_, uses_);
+      reader.allow("type");
+      reader.top().resolved.set("type", Value::text(type->scalar));
+      declare(reader);
+      full = reader.finish();
+    });
+    if (problems_.size() > before) return std::nullopt;
+    recipe.type = type->scalar;
+    recipe.place = v.place;
+    recipe.path = path;
+    return recipe;
+  }
+  friend Recipe brume::read_plugin(const Registry&, std::string_view, const Value&, const std::string&, Value*);
+
+  const Registry& registry_;
+  std::vector<Problem>& problems_;
+  std::vector<PluginUse>* uses_;
+  size_t first_problem_;
+  std::vector<Frame> stack_;
+};
+
+/// File by file, in the order in which they are first at fault; in the order of its lines within each.
+void sort_by_place(std::vector<Problem>& problems) {
+  std::vector<std::shared_ptr<const std::string>> files;
+  for (const Problem& p : problems)
+    if (std::find(files.begin(), files.end(), p.place.file) == files.end()) files.push_back(p.place.file);
+  const auto key = [&](const Problem& p) {
+    return std::tuple(std::find(files.begin(), files.end(), p.place.file) - files.begin(), p.place.line, p.place.column);
+  };
+  std::stable_sort(problems.begin(), problems.end(), [&](const Problem& a, const Problem& b) { return key(a) < key(b); });
+}
+
+}  // namespace
+
+Recipe read_plugin(const Registry& registry, std::string_view kind, const Value& value, const std::string& path, Value* full) {
+  std::vector<Problem> problems;
+  const Value none = Value::map();
+  Reader reader(registry, none, "", problems, nullptr);
+  Value resolved;
+  const auto recipe = reader.read_one(kind, value, path, resolved);
+  if (!recipe) {
+    sort_by_place(problems);
+    throw ConfigError(std::move(problems));
+  }
+  if (full) *full = std::move(resolved);
+  return *recipe;
+}
+
+Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path,
+                  std::vector<PluginUse>* uses) {
+  std::vector<Problem> problems;
+  if (!root.is_map() && !root.is_null())
+    throw ConfigError(std::vector<Problem>{{root.place, path, "expected a map of settings, got " + root.kind_text()}});
+  Reader reader(registry, root, path, problems, uses);
+  declare(reader);
+  Value resolved = reader.finish();
+  if (!problems.empty()) {
+    sort_by_place(problems);
+    throw ConfigError(std::move(problems));
+  }
+  return resolved;
+}
+
+}  // namespace brume

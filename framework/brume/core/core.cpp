@@ -1,0 +1,113 @@
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/sum.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "brume/config/errors.h"
+#include "brume/core/autoencoder.h"
+#include "brume/core/model_source.h"
+#include "brume/core/noise_embedding.h"
+#include "brume/core/objective.h"
+#include "brume/core/sampler.h"
+#include "brume/core/time_sampler.h"
+
+namespace brume {
+
+void declare_quantity(Fields& f, NoiseQuantity& value) {
+  f.choice("input", value, "what the network is told",
+           {{"timestep", NoiseQuantity::timestep},
+            {"variance", NoiseQuantity::variance},
+            {"log_snr", NoiseQuantity::log_snr},
+            {"quarter_log", NoiseQuantity::quarter_log},
+            {"sigma", NoiseQuantity::sigma}});
+}
+
+double noise_quantity(NoiseQuantity quantity, double sigma, const NoiseSchedule& schedule) {
+  switch (quantity) {
+    case NoiseQuantity::timestep: return schedule.timestep(sigma);
+    case NoiseQuantity::variance: return 1 / (1 + 1 / (sigma * sigma));
+    case NoiseQuantity::log_snr: return -2 * std::log(sigma);
+    case NoiseQuantity::quarter_log: return std::log(sigma) / 4;
+    case NoiseQuantity::sigma: return sigma;
+  }
+  throw std::logic_error("unknown noise quantity");
+}
+
+double noise_units(double sigma, Target target) {
+  const double snr = 1 / (sigma * sigma);
+  switch (target) {
+    case Target::noise: return 1;
+    case Target::image: return snr;
+    case Target::v: return snr / (1 + snr);
+    case Target::flow: return 1 / ((1 + sigma) * (1 + sigma));
+  }
+  throw std::logic_error("unknown target");
+}
+
+double sigma_at_share(const NoiseSchedule& schedule, double u) {
+  const double times = double(schedule.timesteps());
+  if (times > 0) return schedule.sigma(std::clamp(std::floor(u * times), 0.0, times - 1));
+  return schedule.sigma(schedule.t_min() + u * (schedule.t_max() - schedule.t_min()));
+}
+
+double within_schedule(const NoiseSchedule& schedule, double sigma) {
+  return std::clamp(sigma, schedule.sigma(schedule.t_min()), schedule.sigma(schedule.t_max()));
+}
+
+Autoencoder::Normal Autoencoder::normal_of(at::Generator* random) {
+  if (!random) return {};
+  return [random](const Tensor& like) { return at::randn(like.sizes(), *random, at::TensorOptions().dtype(at::kFloat)).to(like.device()); };
+}
+
+namespace {
+template <class T>
+T refuse(const std::string& path) {
+  throw ConfigError(fmt::format("no other model can be opened here, and '{}' is asked for", path));
+}
+
+class NoModels final : public ModelSource {
+ public:
+  OtherModel model(const std::string& path) const override { return refuse<OtherModel>(path); }
+  std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override {
+    return refuse<std::shared_ptr<const NoisyClassifier>>(path);
+  }
+};
+}  // namespace
+
+FirstStage ModelSource::first_stage(const std::string& path, const ImageShape&, at::ScalarType) const { return refuse<FirstStage>(path); }
+std::shared_ptr<const Classifier> ModelSource::features(const std::string& path) const {
+  return refuse<std::shared_ptr<const Classifier>>(path);
+}
+
+const ModelSource& no_models() {
+  static const NoModels none;
+  return none;
+}
+
+std::vector<Weight> prefixed(const std::string& prefix, const std::vector<Weight>& weights) {
+  std::vector<Weight> named = weights;
+  for (Weight& w : named) w.name = prefix + w.name;
+  return named;
+}
+
+Autoencoder::Reconstruction Autoencoder::reconstruct(const Tensor&, at::Generator&) const {
+  throw ConfigError("there is nothing to train in this autoencoder");
+}
+
+const NoiseSchedule& Run::training_times() const {
+  if (!schedule) throw std::logic_error("a sampler that needs the training times was run without a noise schedule");
+  return *schedule;
+}
+
+void Run::report(const Step& step) const {
+  if (!std::isfinite(step.x0.detach().sum().item<double>()))
+    throw ConfigError(fmt::format("step {} of {} (sigma = {:.6g}): the network gave NaN or Inf; nothing was written", step.index + 1,
+                                  step.count, step.sigma));
+  if (observer && !observer(step)) throw Interrupted();
+}
+
+}  // namespace brume

@@ -1,0 +1,178 @@
+#include "brume/data/caption_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/errors.h"
+#include "brume/config/suggest.h"
+#include "brume/config/utf8.h"
+#include "brume/files/json.h"
+#include "brume/files/mapped_file.h"
+#include "brume/files/refuse.h"
+
+namespace brume {
+namespace {
+
+/// Fields of a row, and the line it begins in.
+struct Record {
+  std::vector<std::string> fields;
+  int64_t line;
+};
+
+[[noreturn]] void refuse_line(const std::string& path, int64_t line, const std::string& reason) {
+  throw ConfigError(fmt::format("{}:{}: {}", path, line, reason));
+}
+
+void check_utf8(std::string_view text, const std::string& path) {
+  const std::optional<size_t> at = invalid_utf8(text);
+  if (!at) return;
+  const size_t newline = text.rfind('\n', *at), start = *at > 0 && newline != text.npos && newline < *at ? newline + 1 : 0;
+  const int64_t line = 1 + std::count(text.begin(), text.begin() + std::ptrdiff_t(*at), '\n');
+  refuse_line(path, line, fmt::format("byte {} (0x{:02x}) is not UTF-8", *at - start + 1, static_cast<uint8_t>(text[*at])));
+}
+
+std::vector<Record> read_tsv(std::string_view text) {
+  std::vector<Record> records;
+  for (int64_t line = 1; !text.empty(); ++line) {
+    std::string_view row = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(row.size() + 1, text.size()));
+    if (row.ends_with('\r')) row.remove_suffix(1);
+    if (row.empty()) continue;
+    Record record{{}, line};
+    for (size_t at = 0; at != row.npos;) {
+      const size_t tab = row.find('\t', at);
+      record.fields.emplace_back(row.substr(at, tab == row.npos ? tab : tab - at));
+      at = tab == row.npos ? tab : tab + 1;
+    }
+    records.push_back(std::move(record));
+  }
+  return records;
+}
+
+/// RFC 4180: a field in quotes may hold commas, line breaks and doubled quotes.
+std::vector<Record> read_csv(std::string_view text, const std::string& path) {
+  std::vector<Record> records;
+  int64_t line = 1;
+  for (size_t at = 0; at < text.size();) {
+    Record record{{""}, line};
+    for (bool more = true; more;) {
+      std::string& field = record.fields.back();
+      if (at < text.size() && text[at] == '"' && field.empty()) {
+        const int64_t opened = line;
+        for (++at;; ++at) {
+          if (at >= text.size()) refuse_line(path, opened, "a quote is opened and never closed");
+          if (text[at] == '\n') ++line;
+          if (text[at] == '"' && (at + 1 >= text.size() || text[at + 1] != '"')) break;
+          if (text[at] == '"') ++at;
+          field += text[at];
+        }
+        ++at;
+        if (at < text.size() && text[at] != ',' && text[at] != '\n' && text[at] != '\r')
+          refuse_line(path, line, fmt::format("'{}' after a closing quote; a quote inside a field is doubled", text[at]));
+      }
+      while (at < text.size() && text[at] != ',' && text[at] != '\n') field += text[at++];
+      more = at < text.size() && text[at] == ',';
+      if (more) record.fields.emplace_back();
+      ++at;
+    }
+    ++line;
+    if (record.fields.back().ends_with('\r')) record.fields.back().pop_back();
+    if (record.fields.size() > 1 || !record.fields[0].empty()) records.push_back(std::move(record));
+  }
+  return records;
+}
+
+/// What a column adds to a caption.
+std::string joined(std::string caption, const std::string& words) {
+  if (!caption.empty() && !words.empty()) caption += ' ';
+  return caption + words;
+}
+
+std::vector<CaptionRow> rows_of(const std::vector<Record>& records, const std::string& path, const CaptionColumns& columns) {
+  if (records.empty()) refuse(path, "is empty");
+  const std::vector<std::string>& header = records[0].fields;
+  const auto column = [&](const std::string& name) {
+    const auto found = std::find(header.begin(), header.end(), name);
+    if (found == header.end()) {
+      const std::string near = closest(name, header);
+      refuse_line(path, records[0].line,
+                  fmt::format("there is no column '{}'; the columns are {}{}", name, fmt::join(header, ", "),
+                              near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+    }
+    return size_t(found - header.begin());
+  };
+  const size_t file = column(columns.file);
+  std::vector<size_t> captions;
+  for (const std::string& name : columns.captions) captions.push_back(column(name));
+  const size_t category = columns.category.empty() ? 0 : column(columns.category);
+  std::vector<CaptionRow> rows;
+  for (size_t i = 1; i < records.size(); ++i) {
+    const auto& [fields, line] = records[i];
+    if (fields.size() != header.size()) refuse_line(path, line, fmt::format("has {} fields, the header {}", fields.size(), header.size()));
+    std::string caption;
+    for (const size_t at : captions) caption = joined(std::move(caption), fields[at]);
+    rows.push_back({fields[file], std::move(caption), columns.category.empty() ? "" : fields[category], line});
+  }
+  return rows;
+}
+
+std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& path, const CaptionColumns& columns) {
+  std::vector<CaptionRow> rows;
+  for (int64_t line = 1; !text.empty(); ++line) {
+    const std::string_view row = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(row.size() + 1, text.size()));
+    if (row.find_first_not_of(" \t\r") == row.npos) continue;
+    const auto object = json_or_discarded(row);
+    if (!object.is_object()) refuse_line(path, line, "is not a JSON object");
+    std::vector<std::string> keys;
+    for (const auto& [key, _] : object.items()) keys.push_back(key);
+    const auto value = [&](const std::string& name) -> const nlohmann::json& {
+      if (!object.contains(name)) {
+        const std::string near = closest(name, keys);
+        refuse_line(path, line,
+                    fmt::format("there is no '{}'; there are {}{}", name, fmt::join(keys, ", "),
+                                near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+      }
+      return object[name];
+    };
+    const auto text_of = [&](const std::string& name, const nlohmann::json& v) {
+      if (!v.is_string()) refuse_line(path, line, fmt::format("'{}' is {}, not a string", name, shortened(v.dump())));
+      return v.get<std::string>();
+    };
+    CaptionRow one{text_of(columns.file, value(columns.file)), "", "", line};
+    if (!columns.category.empty()) one.category = text_of(columns.category, value(columns.category));
+    std::vector<std::string> captions = {""};
+    for (const std::string& name : columns.captions) {
+      const nlohmann::json& words = value(name);
+      std::vector<std::string> longer;
+      for (const std::string& caption : captions)
+        for (const nlohmann::json& v : words.is_array() ? words : nlohmann::json::array({words}))
+          longer.push_back(joined(caption, text_of(name, v)));
+      captions = std::move(longer);
+    }
+    for (std::string& caption : captions) {
+      one.caption = std::move(caption);
+      rows.push_back(one);
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns) {
+  const auto file = MappedFile::open(path);
+  std::string_view text = file->bytes();
+  check_utf8(text, path);
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // byte order mark
+  const std::string extension = std::filesystem::path(path).extension().string();
+  if (extension == ".tsv") return rows_of(read_tsv(text), path, columns);
+  if (extension == ".csv") return rows_of(read_csv(text, path), path, columns);
+  if (extension == ".jsonl" || extension == ".ndjson") return read_jsonl(text, path, columns);
+  refuse(path, "is no table that brume knows by its extension (.tsv, .csv, .jsonl, .ndjson)");
+}
+
+}  // namespace brume

@@ -1,0 +1,53 @@
+#pragma once
+// One file that explains itself: weights, and in its metadata the whole configuration they belong to.
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "brume/config/registry.h"
+#include "brume/core/files.h"
+#include "brume/core/network.h"
+#include "brume/weights/model_weights.h"
+
+namespace brume {
+
+struct ImportOptions;
+
+/// What a model file says of itself: it holds a diffusion model, a classifier or a first stage by itself.
+struct ModelCard {
+  Value model;                       ///< the resolved `model:` section; null in other files
+  Value sample;                      ///< the `sample:` section it was configured with; null in other files
+  int64_t step = 0;                  ///< updates it was trained for
+  std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
+  Value classifier{};                ///< the resolved `classifier:` section, in the file of a classifier
+  Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage by itself
+  Files files{};                     ///< that the model was made from; written, and read by load_files
+};
+
+/// Writes `weights` (float32, as they are) and the card, atomically.
+void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card);
+
+/// A diffusion model as it is stored, opened once: a foreign one is imported by that.
+struct StoredModel {
+  ModelCard card;        ///< with its files
+  NamedTensors tensors;  ///< views of the file
+};
+/// Throws ConfigError as read_card does.
+StoredModel open_stored(const std::string& path);
+/// The same of a foreign one with what it does not say of itself.
+StoredModel open_stored(const std::string& path, const ImportOptions& options);
+
+/// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or holds
+/// another kind.
+ModelCard read_card(const std::string& path);
+/// The same for a classifier.
+ModelCard read_classifier_card(const std::string& path);
+/// The same for a first stage by itself.
+ModelCard read_autoencoder_card(const std::string& path);
+/// Whether the file is a classifier; throws where it is no brume model at all.
+bool holds_classifier(const std::string& path);
+/// The same of a first stage by itself.
+bool holds_autoencoder(const std::string& path);
+
+}  // namespace brume

@@ -1,0 +1,48 @@
+#pragma once
+// A classifier and what can be done with it.
+#include <vector>
+
+#include "brume/core/condition.h"
+#include "brume/diffusion/compute.h"
+#include "brume/diffusion/options.h"
+
+namespace brume {
+
+/// Owns a classifier. `const` use is safe from several threads.
+class ClassifierPipeline {
+ public:
+  /// `seed` is of the initial weights.
+  ClassifierPipeline(const ClassifierOptions& options, const Compute& compute, uint64_t seed = 0);
+
+  /// Features [B, F] and logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W], one sigma an image; differentiable
+  /// in x and in the weights. A classifier of clean images takes sigma 0 only; the others take the schedule's least for less.
+  Classifier::Output classify(const Tensor& x, const std::vector<double>& sigmas, at::Generator* dropout = nullptr) const;
+  /// The same of clean images, without gradients.
+  Classifier::Output classify(const Tensor& images) const;
+
+  struct Loss {
+    Tensor loss;      ///< scalar float32, differentiable: the cross-entropy, the mean over the batch
+    double accuracy;  ///< of this batch, as it was shown (with its noise)
+  };
+  /// images: [B, C, H, W] in [-1, 1]. `random` is the only randomness. Label smoothing: Szegedy et al. 2016, sec. 7.
+  Loss loss(const Tensor& images, const std::vector<Annotation>& annotations, double label_smoothing, at::Generator& random) const;
+
+  /// [B] int64. Throws ConfigError where an image has no class or one that is out of range.
+  Tensor labels(const std::vector<Annotation>& annotations) const;
+
+  /// All weights, "network.…".
+  const Classifier& network() const { return *network_; }
+  std::vector<Weight> weights() const;
+  /// Casts the weights to the compute dtype, once: for a classifier that is not trained any more.
+  void freeze();
+
+  const ClassifierOptions& options() const { return options_; }
+  const Compute& compute() const { return compute_; }
+
+ private:
+  ClassifierOptions options_;
+  Compute compute_;
+  std::shared_ptr<Classifier> network_;
+};
+
+}  // namespace brume

@@ -1,0 +1,72 @@
+#include "brume/diffusion/compute.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "brume/config/fields.h"
+
+namespace brume {
+
+void ComputeOptions::declare(Fields& f) {
+  f.choice("precision", precision, "of the network: auto = bf16 where the processor has it, else fp32",
+           {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}});
+  f.field("device", device, "cpu, cuda or cuda:1");
+  f.field("threads", threads, "processor threads; 0 = all cores", Range{.lo = 0, .hi = 4096});
+}
+
+bool has_fast_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;  // every processor with AMX-BF16 has it
+#else
+  return false;
+#endif
+}
+
+Compute resolve_compute(const ComputeOptions& o) {
+  at::set_num_threads(o.threads > 0 ? int(o.threads) : int(std::max(1u, std::thread::hardware_concurrency())));
+  Compute c;
+  try {
+    c.device = at::Device(o.device);
+  } catch (const std::exception&) {
+    throw ConfigError(fmt::format("device: '{}' is not a device; cpu, cuda or cuda:0 are", o.device));
+  }
+  if (c.device.is_cuda() && !at::hasCUDA())
+    throw ConfigError(fmt::format("device: '{}' asked for, and this LibTorch has no CUDA", o.device));
+  if (!c.device.is_cpu() && !c.device.is_cuda())
+    throw ConfigError(fmt::format("device: '{}' is not supported; cpu and cuda are", o.device));
+  const bool fast = c.device.is_cuda() || has_fast_bf16();
+  if (o.precision == Precision::bf16 || (o.precision == Precision::automatic && fast)) c.dtype = at::kBFloat16;
+  return c;
+}
+
+void prepare_process() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    setenv("ATEN_CPU_CAPABILITY", "avx512", 0);
+#endif
+  // Big tensors come and go every step: keep their pages instead of returning them to the system each time.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+std::string blas_warning() {
+  void* sgemm = dlsym(RTLD_DEFAULT, "sgemm_");
+  Dl_info info;
+  if (!sgemm || !dladdr(sgemm, &info) || !info.dli_fname) return "";
+  std::error_code error;
+  const std::string file = std::filesystem::canonical(info.dli_fname, error).string();
+  if (error || file.find("/blas/libblas.so") == std::string::npos) return "";
+  return fmt::format("LibTorch runs on the slow reference BLAS ({}); install libopenblas0-openmp for products some 50 times faster", file);
+}
+
+}  // namespace brume

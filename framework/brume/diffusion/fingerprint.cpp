@@ -1,0 +1,55 @@
+#include "brume/diffusion/fingerprint.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "brume/config/yaml.h"
+
+namespace brume {
+namespace {
+
+/// Fowler, Noll & Vo: 64 bits, variant 1a, eight bytes at a time where there are as many.
+class Hash {
+ public:
+  void add(const void* data, size_t bytes) {
+    const char* p = static_cast<const char*>(data);
+    for (; bytes >= 8; bytes -= 8, p += 8) {
+      uint64_t word;
+      std::memcpy(&word, p, 8);
+      mix(word);
+    }
+    for (; bytes > 0; --bytes, ++p) mix(uint8_t(*p));
+  }
+  void add(const std::string& text) { add(text.data(), text.size()), mix(text.size()); }
+  uint64_t value() const { return value_; }
+
+ private:
+  void mix(uint64_t word) {
+    value_ = (value_ ^ word) * 0x100000001b3;
+    value_ ^= value_ >> 32;  // high bits of a word reach the low ones
+  }
+  uint64_t value_ = 0xcbf29ce484222325;
+};
+
+}  // namespace
+
+std::string fingerprint(const Autoencoder& autoencoder, const std::string& type) {
+  std::string name = type;
+  if (const auto stored = autoencoder.stored_as()) {
+    const Value root = parse_yaml(*stored, "autoencoder");
+    const Value* of = root.is_map() ? root.find("type") : &root;
+    if (of) name = of->scalar;
+  }
+  Hash hash;
+  hash.add(name);
+  for (const Weight& w : autoencoder.weights()) {
+    const Tensor values = w.tensor.detach().to(at::kCPU, at::kFloat).contiguous();
+    hash.add(w.name);
+    for (const int64_t n : values.sizes()) hash.add(&n, sizeof n);
+    hash.add(values.data_ptr(), size_t(values.numel()) * sizeof(float));
+  }
+  return fmt::format("{}-{:016x}", name, hash.value());
+}
+
+}  // namespace brume

@@ -1,0 +1,161 @@
+#include "brume/diffusion/options.h"
+
+#include <fmt/format.h>
+
+#include "brume/interop/textual_inversion.h"
+
+namespace brume {
+namespace {
+
+struct ImageFields {
+  ImageShape& shape;
+  void declare(Fields& f) {
+    f.field("channels", shape.channels, "1 = grey, 3 = RGB", within(1, 64));
+    f.field("height", shape.height, "pixels", within(1, 16384));
+    f.field("width", shape.width, "pixels", within(1, 16384));
+  }
+};
+
+const std::vector<std::pair<std::string, LearnedVariance>> variances{
+    {"none", LearnedVariance::none}, {"learned", LearnedVariance::learned}, {"learned_range", LearnedVariance::learned_range}};
+
+void declare_variance(Fields& f, LearnedVariance& variance) {
+  f.choice("variance", variance,
+           "what the network predicts beside that, in as many channels again: the log variance of DDPM's steps, or its place between "
+           "DDPM's bounds",
+           variances);
+}
+
+std::string name_of(LearnedVariance variance) {
+  for (const auto& [name, v] : variances)
+    if (v == variance) return name;
+  throw std::logic_error("unknown variance");
+}
+
+}  // namespace
+
+void ModelOptions::declare(Fields& f) {
+  ImageFields image_fields{image};
+  f.section("image", image_fields, "what the model makes");
+  f.field("autoencoder", autoencoder, "the first stage", "identity");
+  f.field("network", network, "the backbone");
+  f.field("conditioner", conditioner, "what a sample can be asked to be", "none");
+  f.field("noise", noise, "how noisy an image is at time t", "linear");
+  f.field("parameterization", parameterization, "what the network predicts", "eps");
+  declare_variance(f, variance);
+  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+}
+
+Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_t seed) const {
+  const int64_t outputs = variance == LearnedVariance::none ? 1 : 2;
+  return {.input = latent,
+          .out_channels = outputs * latent.channels,
+          .classes = conditioner->class_rows(),
+          .seed = seed,
+          .context_width = conditioner->context_width(),
+          .image_channels = conditioner->image_channels(image, latent),
+          .noise = noise,
+          .parameterization = parameterization};
+}
+
+void ModelOptions::check() const {
+  if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier, or of an autoencoder");
+  if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
+    throw ConfigError(
+        fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
+  autoencoder.check({image});
+  const bool pixels = autoencoder.type() == "identity" || autoencoder.type() == "rescaled";  // what others make is known with their weights
+  if (pixels) network.check(network_context(image, 0));
+}
+
+void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "how noisy an image is at time t, drawn evenly", "linear"); }
+
+void ClassifierOptions::declare(Fields& f) {
+  ImageFields image_fields{image};
+  f.section("image", image_fields, "what is told apart");
+  f.field("network", network, "what tells it apart");
+  f.field("classes", classes, "number of classes", within(2, 1000000));
+  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+  f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
+  f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names",
+            fmt::format("{} names for {} classes", class_names.size(), classes));
+}
+
+void AutoencoderOptions::declare(Fields& f) {
+  ImageFields image_fields{image};
+  f.section("image", image_fields, "what is encoded");
+  f.field("network", network, "what encodes and decodes it");
+}
+
+void ClassifierOptions::check() const { network.check(network_context(0)); }
+
+void PromptOptions::declare(Fields& f) {
+  f.field("weights", weights, "(word:1.3), (word) = 1.1 and [word] = 1 / 1.1 count more or less; \\( is a bracket");
+  f.choice("long", chunks, "what is longer than the context: cut, with a warning; or chunks, as much context as it takes (BREAK ends one)",
+           {{"cut", false}, {"chunks", true}});
+  f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
+  f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
+}
+
+PromptReading PromptOptions::reading() const {
+  PromptReading reading{weights, chunks, clip_skip, {}};
+  for (const std::string& e : embeddings) reading.words.push_back(read_embedding(e));
+  return reading;
+}
+
+void SampleOptions::declare(Fields& f) {
+  f.field("sampler", sampler, "the solver", "ddim");
+  f.field("spacing", spacing, "where its steps are", "trailing");
+  f.field("steps", steps, "number of steps", within(1, 1000000));
+  f.field("guidance", guidance, "decorators of the denoiser, the first innermost");
+  f.choice("noise_order", noise_order,
+           "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
+           "which stochastic samplers converge as steps grow",
+           {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
+  f.section("prompts", prompts, "how prompts are read, by models with CLIP's text encoder");
+  f.field("lora", lora, "files of low-rank changes to the weights (LoRA), FILE or FILE:STRENGTH");
+  f.choice("start", start,
+           "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
+           {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});
+  f.choice(
+      "told_time", told,
+      "where a level falls between two training times: that, the nearest, or the one below (diffusers' DPM-Solvers); nearest_step: the "
+      "nearest for the levels of the spacing, and not for those that a sampler asks at between them (diffusers' KDPM2)",
+      {{"exact", ToldTime::exact}, {"nearest", ToldTime::nearest}, {"below", ToldTime::below}, {"nearest_step", ToldTime::nearest_step}});
+  f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
+          within(0, 65536));
+}
+
+void SampleOptions::check(const ModelOptions& model) const {
+  std::vector<Problem> problems;
+  const LearnedVariance wanted = sampler->variance();
+  if (wanted != LearnedVariance::none && wanted != model.variance)
+    problems.push_back({{},
+                        "sample.sampler",
+                        fmt::format("takes the variance that the network gives ({0}), and model.variance is {1}; set the sampler's "
+                                    "variance to small or large, or train a model of variance: {0}",
+                                    name_of(wanted), name_of(model.variance))});
+  if (prompts.any() && !model.conditioner->reads_prompts())
+    problems.push_back({{}, "sample.prompts", "is for models with CLIP's text encoder (conditioner: clip_text), and this one has none"});
+  std::optional<size_t> with_null;
+  for (size_t i = 0; i < guidance.size(); ++i) {
+    if (guidance[i]->uses_null() && with_null)
+      problems.push_back(
+          {{},
+           fmt::format("sample.guidance.{}", i),
+           fmt::format("asks for the estimate without the condition, as sample.guidance.{} does: one of them can", *with_null)});
+    if (guidance[i]->uses_null()) with_null = i;
+    if (guidance[i]->needs_direction() && !sampler->keeps_direction())
+      problems.push_back({{},
+                          fmt::format("sample.guidance.{}", i),
+                          "works with samplers that keep the unconditional direction only: ddim, euler, euler_ancestral"});
+    try {
+      guidance[i]->check(model.controls());
+    } catch (const ConfigError& e) {
+      for (const Problem& p : e.problems()) problems.push_back({p.place, fmt::format("sample.guidance.{}", i), p.message});
+    }
+  }
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+}
+
+}  // namespace brume

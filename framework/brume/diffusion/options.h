@@ -1,0 +1,101 @@
+#pragma once
+// The sections `model:`, `classifier:`, `autoencoder:` and `sample:` of a configuration.
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brume/config/fields.h"
+#include "brume/core/autoencoder.h"
+#include "brume/core/classifier.h"
+#include "brume/core/conditioner.h"
+#include "brume/core/guidance.h"
+#include "brume/core/network.h"
+#include "brume/core/parameterization.h"
+#include "brume/core/prompt.h"
+#include "brume/core/sampler.h"
+#include "brume/core/spacing.h"
+
+namespace brume {
+
+struct ModelOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Autoencoder> autoencoder;
+  Deferred<Network> network;
+  std::shared_ptr<const Conditioner> conditioner;
+  std::shared_ptr<const NoiseSchedule> noise;
+  std::shared_ptr<const Parameterization> parameterization;
+  LearnedVariance variance = LearnedVariance::none;
+  std::vector<std::string> class_names;
+  void declare(Fields& f);
+
+  Controls controls() const { return {conditioner->classes(), conditioner->has_null(), conditioner->captions()}; }
+  /// What the network is made for.
+  Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
+  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  void check() const;
+};
+
+/// The noise a classifier knows.
+struct ClassifierNoise {
+  std::shared_ptr<const NoiseSchedule> schedule;
+  void declare(Fields& f);
+};
+
+struct ClassifierOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Classifier> network;
+  int64_t classes = 10;
+  std::vector<std::string> class_names;
+  std::optional<ClassifierNoise> noise;  ///< absent: clean images only
+  void declare(Fields& f);
+
+  Classifier::Context network_context(uint64_t seed) const { return {.input = image, .classes = classes, .seed = seed}; }
+  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  void check() const;
+};
+
+/// A first stage by itself.
+struct AutoencoderOptions {
+  ImageShape image{3, 32, 32};
+  Deferred<Autoencoder> network;
+  void declare(Fields& f);
+  /// Mistakes found without making weights; throws ConfigError.
+  void check() const { network.check({image}); }
+};
+
+enum class NoiseOrder { per_image, batch, brownian };
+
+/// How prompts are read, where that is not as the model was trained.
+struct PromptOptions {
+  bool weights = false, chunks = false;
+  std::optional<int64_t> clip_skip;
+  std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
+  void declare(Fields& f);
+  bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
+  /// With the embeddings out of their files; throws ConfigError where there are none.
+  PromptReading reading() const;
+};
+/// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
+enum class StartStd { schedule, sigma };
+/// What a network is told where a level falls between two training times. nearest_step rounds those of the spacing, and not those that a
+/// sampler asks at between them.
+enum class ToldTime { exact, nearest, below, nearest_step };
+
+struct SampleOptions {
+  std::shared_ptr<const Sampler> sampler;
+  std::shared_ptr<const Spacing> spacing;
+  int64_t steps = 50;
+  std::vector<std::shared_ptr<const Guidance>> guidance;
+  NoiseOrder noise_order = NoiseOrder::per_image;
+  PromptOptions prompts;
+  std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (io/lora.h)
+  StartStd start = StartStd::schedule;
+  ToldTime told = ToldTime::exact;
+  int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
+  void declare(Fields& f);
+  /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
+  void check(const ModelOptions& model) const;
+};
+
+}  // namespace brume

@@ -1,0 +1,14 @@
+#pragma once
+// FILE:SOMETHING, as options and configurations name a file with what it is used for.
+#include <string>
+#include <utility>
+
+namespace brume {
+
+/// FILE, and what follows the last ':' that is not within its folder's name; empty where there is none. Throws ConfigError, naming `what`
+/// the file is, where there is no such file.
+std::pair<std::string, std::string> file_and_rest(const std::string& asked, const char* what);
+/// The same where that is a number; 1 where there is none.
+std::pair<std::string, double> file_and_number(const std::string& asked, const char* what);
+
+}  // namespace brume

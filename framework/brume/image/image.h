@@ -1,0 +1,65 @@
+#pragma once
+// Images in memory and on disk. Rows of pixels, channels interleaved, RGB or grey, 8 bits.
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace at {
+class Tensor;
+}
+
+namespace brume {
+
+struct Image {
+  int64_t height = 0;
+  int64_t width = 0;
+  int64_t channels = 3;         ///< 1 (grey) or 3 (RGB)
+  std::vector<uint8_t> pixels;  ///< [height, width, channels]
+
+  Image() = default;
+  Image(int64_t height, int64_t width, int64_t channels, uint8_t value = 0);
+  uint8_t* row(int64_t y) { return pixels.data() + y * width * channels; }
+  const uint8_t* row(int64_t y) const { return pixels.data() + y * width * channels; }
+  bool operator==(const Image&) const = default;
+};
+
+/// Reads PNG, JPEG, WebP, BMP, TIFF or PNM as `channels` = 1 (grey) or 3 (RGB). Alpha is composited on white, 16 bits are scaled to
+/// 8, and the EXIF orientation of a JPEG is honoured (the image comes out upright). A file that is damaged, cut short or of
+/// another format is a ConfigError: a truncated PNG, JPEG or WebP is never half an image.
+Image read_image(const std::string& path, int64_t channels = 3);
+/// The same of the bytes of a file, called `name` in errors; alpha is composited on the grey level `behind`.
+Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t behind = 255);
+
+/// Writes a PNG, with `text` as its text chunks (keys of 1 to 79 Latin characters, values UTF-8). Atomic.
+void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text = {});
+/// The text chunks of a PNG.
+std::map<std::string, std::string> read_png_text(const std::string& path);
+/// Writes an animated PNG (lossless, shown by browsers; other programs show its first frame), repeating for ever. Atomic.
+void write_apng(const std::string& path, const std::vector<Image>& frames, int64_t delay_ms,
+                const std::map<std::string, std::string>& text = {});
+
+/// Averages areas where it shrinks, interpolates cubically where it grows.
+Image resize(const Image& image, int64_t height, int64_t width);
+/// Every pixel repeated factor x factor times.
+Image enlarge(const Image& image, int64_t factor);
+Image flip_horizontal(const Image& image);
+
+/// float32 [C, H, W] in [-1, 1].
+at::Tensor to_tensor(const Image& image);
+/// From [C, H, W], any floating dtype and device, clamped to [-1, 1] and rounded to the nearest; NaN becomes black.
+Image to_image(const at::Tensor& tensor);
+
+/// One line of small black text on white, `width` pixels wide, cut short with "..." where too long. ASCII; anything else is '?'.
+Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
+/// The text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
+std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most);
+
+/// Images of one size, row by row, `padding` white pixels around each.
+Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
+/// The same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than 64
+/// pixels, or than 128 where a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
+Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding = 2);
+
+}  // namespace brume

@@ -1,0 +1,178 @@
+#include "brume/image/image_codec.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <stdexcept>
+
+#include "brume/files/refuse.h"
+
+namespace brume {
+namespace {
+
+/// The pixels of an image as OpenCV sees them, without a copy. OpenCV only reads through it.
+cv::Mat view(const Image& image) {
+  if (image.height < 1 || image.width < 1 || image.height > INT_MAX || image.width > INT_MAX ||
+      (image.channels != 1 && image.channels != 3)) {
+    throw std::logic_error(fmt::format("no image: {}x{} with {} channels", image.height, image.width, image.channels));
+  }
+  return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC(static_cast<int>(image.channels)),
+          const_cast<uint8_t*>(image.pixels.data())};
+}
+
+Image copy_of(const cv::Mat& mat) {
+  Image image(mat.rows, mat.cols, mat.channels());
+  for (int64_t y = 0; y < image.height; ++y) {
+    std::memcpy(image.row(y), mat.ptr(static_cast<int>(y)), static_cast<size_t>(image.width * image.channels));
+  }
+  return image;
+}
+
+/// 16 bits to 8: 65535 becomes 255.
+cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
+  if (mat.depth() == CV_8U) return mat;
+  if (mat.depth() != CV_16U) refuse(path, "is an image of neither 8 nor 16 bits per channel");
+  cv::Mat converted;
+  mat.convertTo(converted, CV_8U, 1.0 / 257);
+  return converted;
+}
+
+cv::Mat composited(const cv::Mat& bgra, uint8_t behind) {
+  cv::Mat bgr(bgra.rows, bgra.cols, CV_8UC3);
+  for (int y = 0; y < bgra.rows; ++y) {
+    const uint8_t* from = bgra.ptr(y);
+    uint8_t* to = bgr.ptr(y);
+    for (int x = 0; x < bgra.cols; ++x, from += 4, to += 3) {
+      const int alpha = from[3];
+      for (int c = 0; c < 3; ++c) to[c] = static_cast<uint8_t>((from[c] * alpha + behind * (255 - alpha) + 127) / 255);
+    }
+  }
+  return bgr;
+}
+
+cv::Mat converted(const cv::Mat& mat, int64_t channels, const std::string& path, uint8_t behind) {
+  const auto bits8 = as_8_bits(mat, path);
+  auto opaque = bits8.channels() == 4 ? composited(bits8, behind) : bits8;
+  if (opaque.channels() != 1 && opaque.channels() != 3) {
+    refuse(path, fmt::format("is an image of {} channels", opaque.channels()));
+  }
+  if (opaque.channels() == 1 && channels == 1) return opaque;
+  cv::Mat result;
+  const int conversion = opaque.channels() == 1 ? cv::COLOR_GRAY2RGB : channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB;
+  cv::cvtColor(opaque, result, conversion);
+  return result;
+}
+
+/// Text of this size is legible and leaves room for a dozen characters above a tile.
+struct Lettering {
+  int font = cv::FONT_HERSHEY_SIMPLEX;
+  double scale;
+  int height, baseline;
+
+  explicit Lettering(int64_t width) : scale(std::clamp(static_cast<double>(width) / 300, 0.35, 0.5)) {
+    height = cv::getTextSize("Ag", font, scale, 1, &baseline).height;
+  }
+  int width_of(const std::string& text) const {
+    int ignored = 0;
+    return cv::getTextSize(text, font, scale, 1, &ignored).width;
+  }
+};
+
+/// The font has ASCII alone: every other character becomes one '?'.
+std::string ascii_of(const std::string& text) {
+  std::string ascii;
+  for (const char c : text) {
+    const auto byte = static_cast<uint8_t>(c);
+    if ((byte & 0xC0) == 0x80) continue;
+    ascii += byte >= 0x20 && byte < 0x7F ? c : byte < 0x80 ? ' ' : '?';
+  }
+  return ascii;
+}
+
+}  // namespace
+
+Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t behind) {
+  if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
+  // IMREAD_COLOR turns an image upright as its EXIF orientation says, but drops alpha; IMREAD_UNCHANGED does neither.
+  const int flags = has_alpha ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH;
+  try {
+    const cv::Mat file(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
+    const cv::Mat decoded = cv::imdecode(file, flags);
+    if (decoded.empty()) refuse(path, "is a damaged image: it cannot be decoded");
+    return copy_of(converted(decoded, channels, path, behind));
+  } catch (const cv::Exception& error) {
+    refuse(path, fmt::format("is a damaged image: {}", shortened(error.err, 200)));
+  }
+}
+
+namespace {
+std::string encoded(const Image& image, const char* extension, const std::vector<int>& settings) {
+  const cv::Mat rgb = view(image);
+  cv::Mat bgr;  // of its own: writing into a view would change the image
+  image.channels == 3 ? cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR) : rgb.copyTo(bgr);
+  std::vector<uint8_t> bytes;
+  if (!cv::imencode(extension, bgr, bytes, settings)) throw std::runtime_error(fmt::format("OpenCV cannot encode {}", extension));
+  return {bytes.begin(), bytes.end()};
+}
+}  // namespace
+
+std::string encode_png(const Image& image) {
+  constexpr int level = 6;  // OpenCV's own choice favours speed: files a third larger
+  return encoded(image, ".png", {cv::IMWRITE_PNG_COMPRESSION, level});
+}
+
+std::string encode_jpeg(const Image& image, int quality) {
+  return encoded(image, ".jpg", {cv::IMWRITE_JPEG_QUALITY, quality, cv::IMWRITE_JPEG_OPTIMIZE, 1});
+}
+
+Image resize(const Image& image, int64_t height, int64_t width) {
+  if (height < 1 || width < 1) throw std::logic_error(fmt::format("resize to {}x{}", height, width));
+  const auto scaled = [](const cv::Mat& from, int64_t to_height, int64_t to_width, int interpolation) {
+    cv::Mat to;
+    cv::resize(from, to, cv::Size(static_cast<int>(to_width), static_cast<int>(to_height)), 0, 0, interpolation);
+    return to;
+  };
+  // Each direction has its own rule: averaging areas is no interpolation, and interpolating while shrinking aliases.
+  cv::Mat result = view(image);
+  const auto shrunk_height = std::min(height, image.height), shrunk_width = std::min(width, image.width);
+  if (shrunk_height < image.height || shrunk_width < image.width) result = scaled(result, shrunk_height, shrunk_width, cv::INTER_AREA);
+  if (height > shrunk_height || width > shrunk_width) result = scaled(result, height, width, cv::INTER_CUBIC);
+  return copy_of(result);
+}
+
+Image text_line(const std::string& text, int64_t width, int64_t channels) {
+  const Lettering lettering(width);
+  constexpr int margin = 2;
+  Image line(lettering.height + lettering.baseline + margin, width, channels, 255);
+  auto shown = ascii_of(text);
+  const auto room = static_cast<int>(width) - 2 * margin;
+  if (lettering.width_of(shown) > room) {
+    while (!shown.empty() && lettering.width_of(shown + "...") > room) shown.pop_back();
+    shown += "...";
+  }
+  cv::Mat canvas = view(line);
+  cv::putText(canvas, shown, {margin, lettering.height + margin / 2}, lettering.font, lettering.scale, cv::Scalar::all(0), 1, cv::LINE_AA);
+  return line;
+}
+
+std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most) {
+  const Lettering lettering(width);
+  const auto room = static_cast<int>(width) - 4;
+  std::vector<std::string> lines{""};
+  for (size_t start = 0; start <= text.size();) {
+    const size_t end = std::min(text.find(' ', start), text.size());
+    const std::string word = text.substr(start, end - start), longer = lines.back().empty() ? word : lines.back() + " " + word;
+    if (lines.back().empty() || lines.size() == most || lettering.width_of(ascii_of(longer)) <= room)
+      lines.back() = longer;
+    else
+      lines.push_back(word);
+    start = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace brume

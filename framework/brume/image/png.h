@@ -1,0 +1,29 @@
+#pragma once
+// PNG as a sequence of chunks (https://www.w3.org/TR/png-3/): checking that a file is whole, text, animation. Pixels are
+// compressed and decompressed elsewhere (image.cpp).
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace brume {
+
+using PngText = std::map<std::string, std::string>;
+
+bool is_png(std::string_view bytes);
+/// Throws ConfigError where a chunk is cut short or its checksum is wrong, or where the end (IEND) is missing.
+void check_png(std::string_view png, const std::string& path);
+/// {height, width} as the header says.
+std::pair<int64_t, int64_t> png_size(std::string_view png, const std::string& path);
+PngText png_text(std::string_view png, const std::string& path);
+
+/// The same image with text chunks before its pixels, where programs that do not read to the end find them.
+std::string with_text(std::string_view png, const PngText& text, const std::string& path);
+/// A PNG of RGB rows as they are, without the filters that photographs want: drawings repeat, and come out a third smaller.
+std::string plain_png(int64_t height, int64_t width, std::string_view rgb);
+/// One animation of PNGs of equal size and format, each shown for `delay_ms`.
+std::string animation(const std::vector<std::string>& pngs, int64_t delay_ms);
+
+}  // namespace brume

@@ -1,0 +1,71 @@
+#include "brume/image/resize_crop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "brume/config/errors.h"
+#include "brume/core/seed.h"
+
+namespace brume {
+
+void ResizeCrop::declare(Fields& f) {
+  f.choice("resize", resize, "smallest_side: just large enough, in proportion; stretch: to the model's size; none",
+           {{"smallest_side", Resize::smallest_side}, {"stretch", Resize::stretch}, {"none", Resize::none}});
+  f.choice("crop", crop, "which part of what is larger than the model's images; none: that is an error",
+           {{"center", Crop::center}, {"random", Crop::random}, {"none", Crop::none}});
+  f.field("flip", flip, "mirror half of the images left to right; captions that tell left from right would lie");
+  f.choice("behind", behind, "what transparent images lie on",
+           {{"white", Behind::white}, {"grey", Behind::grey}, {"black", Behind::black}});
+}
+
+void ResizeCrop::check(const ImageShape& shape) {
+  if (shape.channels != 1 && shape.channels != 3)
+    throw ConfigError("image files are read as 1 or 3 channels, the model wants " + shape.text());
+}
+
+/// At least as large as the model's images; exactly as large where nothing may be cut off.
+Image ResizeCrop::resized(Image image, const ImageShape& shape, const std::string& name) const {
+  if (resize == Resize::stretch) return brume::resize(image, shape.height, shape.width);
+  const auto size = [](int64_t height, int64_t width) { return std::to_string(height) + "x" + std::to_string(width); };
+  std::string text = "'" + name + "' is " + size(image.height, image.width);
+  if (resize == Resize::smallest_side) {
+    constexpr double longest = 65536;  // pixels: a line of them may become a strip that no memory holds
+    const double scale = std::max(static_cast<double>(shape.height) / static_cast<double>(image.height),
+                                  static_cast<double>(shape.width) / static_cast<double>(image.width));
+    if (scale * double(std::max(image.height, image.width)) > longest)
+      throw ConfigError(fmt::format("{}; so narrow an image would be more than {} pixels long when it is {} by {} at least", text, longest,
+                                    shape.height, shape.width));
+    const auto scaled = [&](int64_t n) { return static_cast<int64_t>(std::llround(scale * static_cast<double>(n))); };
+    image = brume::resize(image, scaled(image.height), scaled(image.width));
+    text += ", " + size(image.height, image.width) + " resized";
+  }
+  text += ", the model wants " + size(shape.height, shape.width);
+  if (image.height < shape.height || image.width < shape.width) throw ConfigError(text + "; set resize to smallest_side or stretch");
+  if (crop == Crop::none && (image.height > shape.height || image.width > shape.width))
+    throw ConfigError(text + "; set crop to center or random, or resize to stretch");
+  return image;
+}
+
+void ResizeCrop::read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw,
+                      std::span<float> pixels) const {
+  const uint8_t level = behind == Behind::white ? 255 : behind == Behind::grey ? 128 : 0;
+  const Image image = resized(decode_image_file(bytes, name, shape.channels, level), shape, name);
+  int64_t top = (image.height - shape.height) / 2, left = (image.width - shape.width) / 2;
+  SplitMix random(draw);
+  const bool mirror = random.coin() && flip;
+  if (crop == Crop::random) {
+    top = int64_t(random.below(uint64_t(image.height - shape.height) + 1));
+    left = int64_t(random.below(uint64_t(image.width - shape.width) + 1));
+  }
+  float* to = pixels.data();
+  for (int64_t c = 0; c < shape.channels; ++c)
+    for (int64_t y = 0; y < shape.height; ++y)
+      for (int64_t x = 0; x < shape.width; ++x) {
+        const int64_t from = left + (mirror ? shape.width - 1 - x : x);
+        *to++ = static_cast<float>(image.row(top + y)[from * shape.channels + c]) / 127.5f - 1;
+      }
+}
+
+}  // namespace brume

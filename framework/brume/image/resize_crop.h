@@ -1,0 +1,34 @@
+#pragma once
+// How a picture of any size becomes a training image: what the data sets of image files share.
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "brume/config/fields.h"
+#include "brume/core/dataset.h"
+#include "brume/image/image.h"
+
+namespace brume {
+
+/// A wanted image is cut from the decoded one after an optional resize: `smallest_side` keeps the proportions and makes the image just
+/// large enough, `stretch` does not keep them.
+struct ResizeCrop {
+  enum class Resize { smallest_side, stretch, none };
+  enum class Crop { center, random, none };
+  enum class Behind { white, grey, black };
+  Resize resize = Resize::smallest_side;
+  Crop crop = Crop::center;
+  bool flip = false;
+  Behind behind = Behind::white;
+
+  void declare(Fields& f);
+  /// Throws ConfigError where images of this shape cannot be read from files.
+  static void check(const ImageShape& shape);
+  /// `bytes` of an image file, called `name` in errors, as pixels of `shape` in [-1, 1]. `draw` decides on crop and mirror.
+  void read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw, std::span<float> pixels) const;
+
+ private:
+  Image resized(Image image, const ImageShape& shape, const std::string& name) const;
+};
+
+}  // namespace brume

@@ -1,0 +1,352 @@
+// A brume model as a directory of diffusers: the configurations have the keys of published models, the tensors diffusers' names.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/errors.h"
+#include "brume/config/yaml.h"
+#include "brume/files/json.h"
+#include "brume/interop/export/diffusers_names.h"
+#include "brume/interop/export/diffusers_scheduler.h"
+#include "brume/interop/export/export.h"
+#include "brume/interop/export/partial.h"
+#include "brume/interop/layouts/conditioning.h"
+#include "brume/interop/layouts/sections.h"
+#include "brume/interop/layouts/unet_layout.h"
+#include "brume/weights/model_weights.h"
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* version = "0.31.0";  ///< of diffusers, whose keys these are
+
+std::vector<int64_t> widths_of(const Value& part) {
+  std::vector<int64_t> widths;
+  for (const std::string& m : list_of(part, "multipliers"))
+    widths.push_back(std::llround(double(integer_of(part, "channels")) * std::strtod(m.c_str(), nullptr)));
+  return widths;
+}
+
+/// Whether each level attends.
+std::vector<bool> attention_of(const Value& part, int64_t height) {
+  const std::vector<std::string> heights = list_of(part, "attention_resolutions");
+  std::vector<bool> attends;
+  for (size_t i = 0; i < list_of(part, "multipliers").size(); ++i)
+    attends.push_back(std::find(heights.begin(), heights.end(), std::to_string(height >> i)) != heights.end());
+  return attends;
+}
+
+/// "DownBlock2D" and its like for each level; the way up is the mirror image.
+json block_types(const std::vector<bool>& attends, const std::string& plain, const std::string& with, bool up) {
+  json types = json::array();
+  for (const bool a : attends) types.push_back(a ? with : plain);
+  if (up) std::reverse(types.begin(), types.end());
+  return types;
+}
+
+json unet_config(const Value& network, const NamedTensors& tensors, int64_t height, int64_t width) {
+  const auto size_of = [&](const char* name, int64_t dim) {
+    const at::Tensor* t = find(tensors, name);
+    return t ? t->size(dim) : 0;
+  };
+  const std::vector<int64_t> widths = widths_of(network);
+  const std::vector<bool> attends = attention_of(network, height);
+  const Value transformer = part_of(network, "transformer"), embedding = part_of(network, "noise_embedding");
+  const bool words = !transformer.entries.empty();
+  const UnetLayout layout = unet_layout(network);
+  json c{{"_class_name", words ? "UNet2DConditionModel" : "UNet2DModel"},
+         {"_diffusers_version", version},
+         {"act_fn", "silu"},
+         {"block_out_channels", widths},
+         {"center_input_sample", false},
+         {"downsample_padding", text_of(network, "downsample_padding") == "below" ? 0 : 1},
+         {"dropout", number_of(network, "dropout")},
+         {"flip_sin_to_cos", !truth_of(embedding, "sin_first")},
+         {"freq_shift", integer_of(embedding, "shift")},
+         {"in_channels", size_of("input_blocks.0.0.weight", 1)},
+         {"layers_per_block", layout.blocks},
+         {"mid_block_scale_factor", 1},
+         {"norm_eps", network.find("norm_eps") ? number_of(network, "norm_eps") : 1e-5},
+         {"norm_num_groups", integer_of(network, "groups")},
+         {"num_class_embeds", nullptr},
+         {"out_channels", size_of("out.2.weight", 0)},
+         {"resnet_time_scale_shift", truth_of(network, "scale_shift") ? "scale_shift" : "default"},
+         {"time_embedding_type", "positional"}};
+  c["sample_size"] = height == width ? json(height) : json({height, width});
+  if (const int64_t classes = size_of("label_emb.weight", 0); classes > 0) c["num_class_embeds"] = classes;
+  c["class_embed_type"] = text_of(network, "class_embedding") == "sinusoidal" ? json("timestep") : json();
+  const std::string attn = words ? "CrossAttn" : "Attn";
+  const bool residual = text_of(network, "resampling") == "residual";
+  c["down_block_types"] = block_types(attends, residual ? "ResnetDownsampleBlock2D" : "DownBlock2D", attn + "DownBlock2D", false);
+  c["up_block_types"] = block_types(attends, residual ? "ResnetUpsampleBlock2D" : "UpBlock2D", attn + "UpBlock2D", true);
+  if (residual) c["downsample_type"] = c["upsample_type"] = "resnet";
+  std::vector<int64_t> heads, head_widths;  // the widths of those levels that attend: UNet2DModel has one number for all
+  for (size_t i = 0; i < widths.size(); ++i) {
+    heads.push_back(std::max<int64_t>(1, layout.heads_of(widths[i])));
+    if (attends[i] || (layout.middle_attention && i + 1 == widths.size())) head_widths.push_back(widths[i] / heads.back());
+  }
+  if (head_widths.empty()) head_widths.push_back(widths.back());
+  const auto one_width = [&](const std::vector<int64_t>& all) {
+    return (layout.head_channels == 0 && layout.heads == 1) ||
+           std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); });
+  };
+  const auto one_or_each = [](const std::vector<int64_t>& all) {
+    return std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); }) ? json(all.front()) : json(all);
+  };
+  if (!words) {
+    c["add_attention"] = layout.middle_attention;
+    if (!one_width(head_widths))
+      throw ConfigError(fmt::format("network.heads: the levels' heads are {} wide; diffusers' U-Net without words has heads of one width",
+                                    fmt::join(head_widths, ", ")));
+    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 ? json() : json(head_widths.front());
+    c["mid_block_type"] = "UNetMidBlock2D";
+    if (truth_of(network, "scale_shift"))
+      c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
+    return c;
+  }
+  int64_t context = 0;
+  for (const NamedTensor& t : tensors)
+    if (t.name.ends_with("attn2.to_k.weight")) context = t.tensor.size(1);
+  std::vector<int64_t> depth;
+  for (const std::string& d : list_of(transformer, "depth")) depth.push_back(std::atoll(d.c_str()));
+  c["attention_head_dim"] = one_or_each(heads);  // the number of heads, by diffusers' own account a misnomer
+  c["num_attention_heads"] = nullptr;
+  c["cross_attention_dim"] = context;
+  c["mid_block_type"] = "UNetMidBlock2DCrossAttn";
+  c["transformer_layers_per_block"] = one_or_each(depth);
+  c["use_linear_projection"] = text_of(transformer, "projection") == "linear";
+  return c;
+}
+
+json stage_config(const Value& stage, const Value& image) {
+  const std::vector<bool> attends = attention_of(stage, integer_of(image, "height"));
+  const bool vq = text_of(stage, "type") == "vq";
+  json c{{"_class_name", vq ? "VQModel" : "AutoencoderKL"},
+         {"_diffusers_version", version},
+         {"act_fn", "silu"},
+         {"block_out_channels", widths_of(stage)},
+         {"down_block_types", block_types(attends, "DownEncoderBlock2D", "AttnDownEncoderBlock2D", false)},
+         {"in_channels", integer_of(image, "channels")},
+         {"latent_channels", integer_of(stage, "latent_channels")},
+         {"layers_per_block", integer_of(stage, "blocks")},
+         {"mid_block_add_attention", truth_of(stage, "middle_attention")},
+         {"norm_num_groups", integer_of(stage, "groups")},
+         {"out_channels", integer_of(image, "channels")},
+         {"sample_size", integer_of(image, "height")},
+         {"scaling_factor", number_of(stage, "scale")},
+         {"up_block_types", block_types(attends, "UpDecoderBlock2D", "AttnUpDecoderBlock2D", true)}};
+  if (vq) {
+    c["num_vq_embeddings"] = integer_of(stage, "codes");
+    c["vq_embed_dim"] = nullptr;
+  } else {
+    c["force_upcast"] = true;
+    c["shift_factor"] = number_of(stage, "shift") == 0 ? json() : json(number_of(stage, "shift"));
+    c["use_quant_conv"] = truth_of(stage, "quant_conv");
+    c["use_post_quant_conv"] = truth_of(stage, "quant_conv");
+  }
+  return c;
+}
+
+/// Writes what is exported part by part, and keeps what other programs will not find.
+struct Export {
+  const Contents& model;
+  const std::string& source;
+  Partial& out;
+  std::vector<std::string> notes;
+  json index = json::object();
+  Value files = Value::map();  ///< where the model's files are, by the path that its configuration names
+
+  [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
+
+  void stage(const Value& section, const Value& image, const std::string& folder) {
+    const std::string type = text_of(section, "type");
+    if (type != "kl" && type != "vq") refuse(fmt::format("its autoencoder is '{}'; diffusers is given kl and vq", type));
+    const NamedTensors tensors = below(model.tensors, "autoencoder.");
+    NamedTensors known, own;
+    for (const NamedTensor& t : to_diffusers_vae(tensors, int64_t(list_of(section, "multipliers").size()))) {
+      const bool training =
+          t.name == "quantize.unused" || t.name.starts_with("quantize.embedding.cluster") || t.name == "quantize.embedding.embed_avg";
+      (training ? own : known).push_back(t);
+    }
+    out.config(folder + "config.json", stage_config(section, image));
+    out.tensors(folder + "diffusion_pytorch_model.safetensors", known);
+    if (!own.empty()) out.tensors(folder + "brume.safetensors", own);  // what only the training of a codebook needs
+  }
+
+  /// `s`: whose pipelines tell the network the noise level.
+  void unet(const Value& network, const Value& image, const DiffusersSchedulerFile& s) {
+    if (text_of(network, "type") != "unet")
+      refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
+    const bool words = network.find("transformer") && network.find("transformer")->is_map();
+    if (const std::string way = text_of(network, "resampling"); way != "conv" && (words || way != "residual"))
+      refuse(fmt::format("network.resampling is {}; the U-Nets of diffusers are given {}", way,
+                         words ? "conv, where they are told words" : "conv and residual"));
+    if (const std::string level = text_of(part_of(network, "noise_embedding"), "type"); level != "sinusoidal")
+      refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
+    if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
+      refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
+    const Value told = part_of(network, "noise_embedding");
+    if (text_of(told, "input") != s.told || number_of(told, "scale") != s.told_scale || number_of(told, "max_period") != 10000)
+      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise");
+    const NamedTensors tensors = below(model.tensors, "network.");
+    out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
+    out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
+    index["unet"] = {"diffusers", words ? "UNet2DConditionModel" : "UNet2DModel"};
+  }
+
+  void scheduler(const DiffusersSchedulerFile& s) {
+    json config = s.config;
+    config["_diffusers_version"] = version;
+    out.config("scheduler/scheduler_config.json", config);
+    index["scheduler"] = {"diffusers", s.type};
+    notes.insert(notes.end(), s.notes.begin(), s.notes.end());
+  }
+
+  /// Tokens of CLIP's tokenizer: their numbers, and the word of one.
+  struct Vocabulary {
+    json numbers;
+    int64_t of(const std::string& token, int64_t otherwise) const {
+      return numbers.is_object() && numbers.contains(token) && numbers[token].is_number_integer() ? numbers[token].get<int64_t>()
+                                                                                                  : otherwise;
+    }
+    std::string word(int64_t number) const {
+      for (const auto& [token, n] : numbers.items())
+        if (n == number) return token;
+      return "";
+    }
+  };
+  Vocabulary vocabulary() const {
+    for (const auto& [path, bytes] : files_in(model.tensors))
+      if (fs::path(path).filename() == "vocab.json") return {json_or_discarded(bytes)};
+    return {json::object()};
+  }
+
+  void clip_text(const Value& c, const NamedTensors& tensors) {
+    const at::Tensor* tokens = find(tensors, "text_model.embeddings.token_embedding.weight");
+    if (!tokens) refuse("its clip_text has no 'text_model.embeddings.token_embedding.weight'");
+    const std::string begin = "<|startoftext|>", end = "<|endoftext|>";
+    const int64_t rows = tokens->size(0);
+    const Vocabulary known = vocabulary();
+    const int64_t bos = known.of(begin, rows - 2), eos = known.of(end, rows - 1),
+                  pad = text_of(c, "pad").empty() || text_of(c, "pad") == "null" ? eos : integer_of(c, "pad");
+    const std::string padding = pad == eos ? end : known.word(pad);
+    if (padding.empty()) refuse(fmt::format("its clip_text fills prompts up with token {}, which its vocabulary has no word for", pad));
+    out.config("text_encoder/config.json", {{"architectures", {"CLIPTextModel"}},
+                                            {"attention_dropout", 0.0},
+                                            {"bos_token_id", bos},
+                                            {"eos_token_id", eos},
+                                            {"hidden_act", text_of(c, "activation")},
+                                            {"hidden_size", integer_of(c, "width")},
+                                            {"intermediate_size", integer_of(c, "mlp")},
+                                            {"layer_norm_eps", 1e-5},
+                                            {"max_position_embeddings", integer_of(c, "length")},
+                                            {"model_type", "clip_text_model"},
+                                            {"num_attention_heads", integer_of(c, "heads")},
+                                            {"num_hidden_layers", integer_of(c, "depth")},
+                                            {"pad_token_id", pad},
+                                            {"vocab_size", rows}});
+    out.tensors("text_encoder/model.safetensors", tensors);
+    out.config("tokenizer/special_tokens_map.json", {{"bos_token", begin}, {"eos_token", end}, {"pad_token", padding}, {"unk_token", end}});
+    out.config("tokenizer/tokenizer_config.json", {{"add_prefix_space", false},
+                                                   {"bos_token", begin},
+                                                   {"do_lower_case", true},
+                                                   {"eos_token", end},
+                                                   {"errors", "replace"},
+                                                   {"model_max_length", integer_of(c, "length")},
+                                                   {"pad_token", padding},
+                                                   {"tokenizer_class", "CLIPTokenizer"},
+                                                   {"unk_token", end}});
+    index["text_encoder"] = {"transformers", "CLIPTextModel"};
+    index["tokenizer"] = {"transformers", "CLIPTokenizer"};
+    if (integer_of(c, "clip_skip") > 0) notes.push_back("clip_skip, which other programs are asked for when they sample");
+  }
+
+  void conditioner(const Words& words) {
+    const Value& c = words.conditioner;
+    const std::string type = text_of(c, "type");
+    const NamedTensors tensors = below(model.tensors, words.prefix);
+    const bool clip = type == "clip_text";
+    if (clip) clip_text(c, tensors);
+    for (const auto& [path, bytes] : files_in(model.tensors)) {
+      const std::string name = fs::path(path).filename().string(), place = (clip ? "tokenizer/" : "text_encoder/") + name;
+      out.file(place, bytes);
+      files.set(path, brume::Value::text(place, true));
+    }
+    const bool labels = type == "class_label";
+    if (number_of(labels ? c : words.classes, "dropout") > 0) notes.emplace_back("that the last class is the null one, for cfg");
+    if (clip || type == "none" || type.empty()) return;
+    if (!tensors.empty()) {
+      out.tensors("text_encoder/brume.safetensors", tensors);
+      notes.push_back(fmt::format(
+          "the conditioner '{}', which diffusers has no class for: text_encoder/ holds it and its files as brume has them", type));
+    } else if (!labels) {
+      notes.push_back(fmt::format("the conditioner '{}', which diffusers has no class for", type));
+    }
+  }
+
+  void brume_yaml(const std::string& section, const Value& options) const {
+    Value root = Value::map();
+    root.set(section, options);
+    if (const auto at = model.metadata.find("brume.sample"); at != model.metadata.end()) root.set("sample", parse_yaml(at->second, source));
+    if (!files.entries.empty()) root.set("files", files);
+    out.file(
+        "brume.yaml",
+        "# The model as brume has it: `brume import` and `brume sample` read it. Other programs go by the JSON files.\n" + dump_yaml(root));
+  }
+};
+
+void export_model(Export& e) {
+  const Value options = parse_yaml(e.model.metadata.at("brume.model"), e.source + " (model)");
+  const Value image = part_of(options, "image"), stage = part_of(options, "autoencoder"), network = part_of(options, "network");
+  const bool pixels = text_of(stage, "type") == "identity" || text_of(stage, "type").empty();
+  Value latent = image;
+  if (!pixels) {
+    const int64_t halvings = int64_t(list_of(stage, "multipliers").size()) - 1;
+    for (const char* side : {"height", "width"}) latent.set(side, Value::text(std::to_string(integer_of(image, side) >> halvings)));
+    const bool vq = text_of(stage, "type") == "vq";
+    e.stage(stage, image, vq ? "vqvae/" : "vae/");
+    e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};
+  }
+  const auto sample = e.model.metadata.find("brume.sample");
+  const DiffusersSchedulerFile scheduler =
+      to_diffusers_scheduler(options, sample == e.model.metadata.end() ? Value::map() : parse_yaml(sample->second, e.source));
+  e.unet(network, latent, scheduler);
+  e.scheduler(scheduler);
+  const Words words = words_of(part_of(options, "conditioner"));
+  e.conditioner(words);
+  const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
+  const char* told = words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
+  e.index["_class_name"] = stable ? told : pixels ? "DDPMPipeline" : "LDMPipeline";
+  e.index["_diffusers_version"] = version;
+  if (stable) {
+    for (const char* none : {"safety_checker", "feature_extractor", "image_encoder"}) e.index[none] = {nullptr, nullptr};
+    e.index["requires_safety_checker"] = false;
+  }
+  e.out.config("model_index.json", e.index);
+  e.brume_yaml("model", options);
+}
+
+}  // namespace
+
+std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const fs::path& folder) {
+  Partial out({{"", folder}});
+  Export e{model, source, out, {}};
+  if (model.metadata.contains("brume.classifier")) e.refuse("is a classifier; diffusers has no class for it");
+  if (model.metadata.contains("brume.autoencoder")) {
+    const Value options = parse_yaml(model.metadata.at("brume.autoencoder"), source + " (autoencoder)");
+    e.stage(part_of(options, "network"), part_of(options, "image"), "");
+    e.brume_yaml("autoencoder", options);
+  } else {
+    export_model(e);
+  }
+  out.commit();
+  return e.notes;
+}
+
+}  // namespace brume

@@ -1,0 +1,22 @@
+#pragma once
+// brume's noise schedule and parameterization as a scheduler of diffusers: the inverse of io/import/diffusers_scheduler.h, as far as it
+// goes.
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "brume/config/value.h"
+
+namespace brume {
+
+struct DiffusersSchedulerFile {
+  std::string type = "DDIMScheduler";
+  nlohmann::json config;          ///< of scheduler_config.json
+  std::string told = "timestep";  ///< what its pipelines tell the network, as a noise embedding has it (input, scale)
+  double told_scale = 1;
+  std::vector<std::string> notes;  ///< what it does not say
+};
+/// `model` and `sample`: resolved sections; `sample` may be empty.
+DiffusersSchedulerFile to_diffusers_scheduler(const brume::Value& model, const brume::Value& sample);
+
+}  // namespace brume

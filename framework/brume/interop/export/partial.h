@@ -1,0 +1,36 @@
+#pragma once
+// What an export writes, in a folder beside its target until all of it is there: there is all of it or nothing.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+class Partial final {
+ public:
+  /// What will appear: its name within the folder ("" is the folder itself), and where.
+  using Moves = std::vector<std::pair<std::string, std::filesystem::path>>;
+  /// The folder stands beside the first. Throws ConfigError where one of them is there already, or no folder can be made.
+  explicit Partial(Moves moves);
+  ~Partial();  ///< removes what did not appear
+  Partial(const Partial&) = delete;
+  Partial& operator=(const Partial&) = delete;
+
+  void file(const std::string& name, const std::string& content) const;
+  void config(const std::string& name, const nlohmann::json& values) const { file(name, values.dump(2) + "\n"); }
+  void tensors(const std::string& name, const NamedTensors& all) const;
+  /// Throws ConfigError where one cannot be given its name; then none has it.
+  void commit();
+
+ private:
+  std::string made(const std::string& name) const;
+
+  Moves moves_;
+  std::filesystem::path path_;
+};
+
+}  // namespace brume

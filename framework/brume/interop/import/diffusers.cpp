@@ -1,0 +1,343 @@
+// A diffusers directory: model_index.json names the components, each a folder with a config.json and its weights.
+//
+//   unet + scheduler                                     images from noise (DDPMPipeline, DDIMPipeline, PNDMPipeline)
+//   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
+//   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2, and those for inpainting
+//
+// Of the oldest (DDPM's), unet and scheduler have no folders: their files lie beside model_index.json.
+// A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "brume/config/number.h"
+#include "brume/config/suggest.h"
+#include "brume/interop/import/diffusers_parts.h"
+#include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/interop/import/diffusers_unet.h"
+#include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/import/families.h"
+#include "brume/interop/layouts/conditioning.h"
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What can be said of a directory with --set.
+class Said {
+ public:
+  std::string variant;
+  std::optional<int64_t> sample_size, classes;
+  bool null_class = false;
+
+  explicit Said(const ImportOptions& options) {
+    for (const auto& [key, value] : options.settings) set(key, value);
+  }
+
+ private:
+  void set(const std::string& key, const std::string& value) {
+    if (key == "variant")
+      variant = value;
+    else if (key == "sample_size")
+      sample_size = count(key, value, "pixels (of latents, where there is a first stage)");
+    else if (key == "classes")
+      classes = count(key, value, "classes");
+    else if (key == "null_class" && (value == "true" || value == "false"))
+      null_class = value == "true";
+    else if (key == "null_class")
+      throw ConfigError(fmt::format("null_class={}: true or false is expected", value));
+    else
+      throw ConfigError(fmt::format("{}={}: a diffusers directory has nothing of that name to be said{}", key, value,
+                                    hint(key, {"variant", "sample_size", "classes", "null_class"})));
+  }
+  static int64_t count(const std::string& key, const std::string& text, const char* what) {
+    const auto number = parse_number<int64_t>(text);
+    if (!number || *number < 1) throw ConfigError(fmt::format("{}={}: a number of {} is expected", key, text, what));
+    return *number;
+  }
+};
+
+bool component(const Source& source) {
+  static const std::vector<std::string> known{"UNet2DModel", "UNet2DConditionModel", "AutoencoderKL", "VQModel", "AutoencoderTiny"};
+  if (!fs::is_regular_file(source.path / "config.json")) return false;
+  const nlohmann::json config = read_json(source.path / "config.json");
+  if (!config.is_object()) return false;
+  const auto name = DiffusersConfig(config, (source.path / "config.json").string(), "a component").get<std::string>("_class_name", "");
+  return std::find(known.begin(), known.end(), name) != known.end();
+}
+
+bool knows(const Source& source) {
+  return source.directory() && (fs::is_regular_file(source.path / "model_index.json") || component(source));
+}
+
+/// model_index.json: the class of each component that is there.
+class Index {
+ public:
+  explicit Index(const fs::path& folder) : config_(folder / "model_index.json", "a pipeline") {
+    for (const auto& [name, value] : config_.values().items())
+      if (value.is_array() && value.size() == 2 && value[1].is_string()) classes_[name] = value[1].get<std::string>();
+  }
+  const std::string& file() const { return config_.file(); }
+  std::string pipeline() const { return config_.get<std::string>("_class_name", ""); }
+  /// The class of a component; empty where it is not there.
+  std::string component(const std::string& name) const {
+    const auto at = classes_.find(name);
+    return at == classes_.end() ? "" : at->second;
+  }
+  /// The class must be one of `wanted`.
+  void expect(const std::string& name, const std::vector<std::string>& wanted) const {
+    const std::string have = component(name);
+    if (std::find(wanted.begin(), wanted.end(), have) != wanted.end()) return;
+    throw ConfigError(fmt::format("{}: {} is {}; what brume imports there: {}", file(), name, have.empty() ? "missing" : "of class " + have,
+                                  fmt::join(wanted, ", ")));
+  }
+  /// Refuses components that change what is computed, and lists those that do not.
+  std::vector<std::string> losses() const {
+    static const std::vector<std::string> used{"unet", "scheduler", "vae", "vqvae", "text_encoder", "tokenizer"};
+    static const std::map<std::string, std::string> lost{{"safety_checker", "the safety checker"},
+                                                         {"feature_extractor", "the feature extractor of the safety checker"},
+                                                         {"image_encoder", "the image encoder, of adapters that are told images"}};
+    std::vector<std::string> losses;
+    for (const auto& [name, type] : classes_) {
+      if (std::find(used.begin(), used.end(), name) != used.end()) continue;
+      const auto at = lost.find(name);
+      if (at == lost.end())
+        throw ConfigError(fmt::format("{}: has a component '{}' of class {}; pipelines that are imported are made of {}", file(), name,
+                                      type, fmt::join(used, ", ")));
+      losses.push_back(fmt::format("{} ({})", at->second, type));
+    }
+    return losses;
+  }
+
+ private:
+  DiffusersConfig config_;
+  std::map<std::string, std::string> classes_;
+};
+
+void add(Imported& model, const std::string& prefix, const NamedTensors& tensors) {
+  for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
+}
+
+/// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
+/// null condition keeps it, unless the last class is the null one.
+std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
+  if (said.classes && !unet.number)
+    throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *said.classes,
+                                  config.string(), unet.classes));
+  if (unet.number && !said.classes)
+    throw ConfigError(
+        fmt::format("{}: class_embed_type is \"timestep\": classes are told as numbers, and the file does not say how many "
+                    "there are; classes=N says it",
+                    config.string()));
+  const int64_t classes = unet.number ? *said.classes : unet.classes;
+  if (said.null_class && classes < 2)
+    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
+                                  config.string(), classes));
+  if (classes == 0) return {};
+  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", classes - (said.null_class ? 1 : 0), said.null_class ? 0.1 : 0,
+                      unet.transformer() && !said.null_class ? ", keep: true" : "")};
+}
+
+std::string image_of(int64_t channels, int64_t height, int64_t width) {
+  return fmt::format("{{channels: {}, height: {}, width: {}}}", channels, height, width);
+}
+
+/// The U-Net's channels must be those of what it makes, the variance apart; one that is told words may be of inpainting.
+void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t latent, bool learned_range) {
+  const int64_t inpainting = unet.transformer() ? inpainting_channels(latent) : latent;
+  if (unet.in_channels != latent && unet.in_channels != inpainting)
+    throw ConfigError(fmt::format(
+        "{}: in_channels is {}; the unet of brume can be had with {}{} only", config.string(), unet.in_channels, latent,
+        inpainting == latent ? ", the channels of what it makes,"
+                             : fmt::format(", the channels of what it makes, and {}, a mask and a masked image beside them,", inpainting)));
+  const int64_t out = latent * (learned_range ? 2 : 1);
+  if (unet.out_channels != out)
+    throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume can be had with {} only{}", config.string(), unet.out_channels,
+                                  out, learned_range ? ", as the scheduler's variance_type learned_range asks" : ""));
+}
+
+/// The sections of a model, part by part.
+struct Sections {
+  std::string image, autoencoder = "identity", conditioner = "none";
+  std::vector<std::string> guidance;
+  int64_t steps = 50;
+
+  void write(Imported& model, const DiffusersUnet& unet, const DiffusersScheduler& s, const std::string& source) const {
+    model.options = sections_of(
+        fmt::format("image: {}\nautoencoder: {}\nnetwork: {}\nconditioner: {}\nnoise: {}\nparameterization: {}\n{}", image, autoencoder,
+                    unet.options(), conditioner, s.noise, s.parameterization, s.learned_range ? "variance: learned_range\n" : ""),
+        source);
+    std::vector<std::string> all = guidance;
+    all.insert(all.end(), s.guidance.begin(), s.guidance.end());
+    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
+                                           s.spacing, steps, fmt::join(all, ", "), s.start, s.told_time),
+                               source);
+    model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
+  }
+};
+
+/// A U-Net's tensors under their place in a model.
+void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder, const std::string& variant) {
+  try {
+    add(model, "network.", unet.tensors(component_tensors(folder, variant)));
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems;
+    for (const Problem& p : e.problems())
+      problems.push_back({p.place, p.path, p.message.starts_with(folder.string()) ? p.message : folder.string() + ": " + p.message});
+    throw ConfigError(std::move(problems));
+  }
+}
+
+/// The folder of a component, or the pipeline's where its `file` lies there.
+fs::path place_of(const fs::path& folder, const char* component, const char* file) {
+  return !fs::is_directory(folder / component) && fs::is_regular_file(folder / file) ? folder : folder / component;
+}
+
+/// Of a pipeline, components without the variant that is asked for are taken without it, where others have it.
+class Variants {
+ public:
+  Variants(const fs::path& folder, const std::string& asked) : asked_(asked) {
+    for (const char* component : {"unet", "vae", "vqvae", "text_encoder"}) some_ = some_ || has_variant(folder / component, asked);
+  }
+  std::string of(const fs::path& component, std::vector<std::string>& losses) const {
+    if (asked_.empty() || !some_ || has_variant(component, asked_)) return asked_;
+    losses.push_back(
+        fmt::format("{} in the variant {}, which is not there: its weights without one are taken", component.filename().string(), asked_));
+    return "";
+  }
+
+ private:
+  std::string asked_;
+  bool some_ = false;
+};
+
+/// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
+bool own_scheduler(const Index& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
+
+/// Else the class is that of model_index.json.
+DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
+  const std::string pipeline = index.pipeline();
+  const std::string type = own_scheduler(index) ? pipeline.substr(0, 4) + "Scheduler" : index.component("scheduler");
+  const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
+  return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume", type), stable_diffusion);
+}
+
+/// A line where a component's file is of another class than model_index.json says, which is the one that is taken.
+void note_class(const fs::path& file, const Index& index, const char* component, std::vector<std::string>& losses) {
+  const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
+  if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
+}
+
+Imported import_pipeline(const fs::path& folder, const Said& said) {
+  const Index index(folder);
+  Imported model;
+  index.expect("unet", {"UNet2DModel", "UNet2DConditionModel"});
+  model.losses = index.losses();
+  const std::string pipeline = index.pipeline();
+  if (index.component("scheduler").empty()) index.expect("scheduler", {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"});
+  const fs::path levels = place_of(folder, "scheduler", "scheduler_config.json");
+  const DiffusersScheduler scheduler = scheduler_of(levels, index);
+  if (!own_scheduler(index)) note_class(levels / "scheduler_config.json", index, "scheduler", model.losses);
+  const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
+  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
+  note_class(config, index, "unet", model.losses);
+  unet.told = scheduler.told;
+  const Variants variants(folder, said.variant);
+
+  Sections s;
+  bool inpainting = false;
+  std::string stage;
+  for (const char* name : {"vae", "vqvae"})
+    if (!index.component(name).empty()) stage = name;
+  if (stage.empty()) {
+    if (unet.in_channels != 1 && unet.in_channels != 3)
+      throw ConfigError(
+          fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
+                      index.file(), config.string(), unet.in_channels));
+    check_channels(config, unet, unet.in_channels, scheduler.learned_range);
+    s.image = image_of(unet.in_channels, unet.height, unet.width);
+    if (scheduler.unit_range) s.autoencoder = "{type: rescaled, scale: 0.5, shift: -1}";
+  } else {
+    index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
+    const DiffusersStage first =
+        read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height, index.component(stage));
+    note_class(folder / stage / "config.json", index, stage.c_str(), model.losses);
+    check_channels(config, unet, first.latent_channels, scheduler.learned_range);
+    inpainting = unet.in_channels != first.latent_channels;
+    s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
+    s.autoencoder = first.options;
+    add(model, "autoencoder.", first.tensors);
+  }
+  std::vector<std::string> beside = class_labels(config, unet, said);
+  if (unet.transformer()) {
+    index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
+    index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
+    const DiffusersText text = read_diffusers_text(folder, variants.of(folder / "text_encoder", model.losses));
+    if (text.width != unet.context_width)
+      throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
+                                    unet.context_width, text.width));
+    if (inpainting) beside.insert(beside.begin(), masked_image);
+    s.conditioner = words_beside(text.options, beside);
+    s.guidance.push_back("{type: cfg, scale: 7.5}");
+    model.files = text.files;
+    model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
+    add(model, words_prefix(beside), text.tensors);
+  } else if (!beside.empty()) {
+    s.conditioner = beside[0];
+  }
+  if (pipeline == "DDPMPipeline") s.steps = 1000;
+  if (pipeline == "ScoreSdeVePipeline") s.steps = 2000;
+  s.write(model, unet, scheduler, index.file());
+  add_unet(model, unet, network, variants.of(network, model.losses));
+  return model;
+}
+
+/// A U-Net by itself makes pixels; how it was trained is what DDPM's was.
+Imported import_unet(const fs::path& folder, const Said& said) {
+  const fs::path config = folder / "config.json";
+  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  if (unet.transformer())
+    throw ConfigError(
+        fmt::format("{}: is a UNet2DConditionModel by itself; its text_encoder, tokenizer and scheduler are needed, too: "
+                    "import the directory with model_index.json",
+                    folder.string()));
+  Imported model;
+  const DiffusersConfig defaults(nlohmann::json::object({{"_class_name", "DDPMScheduler"}}), config.string(), "a scheduler of brume");
+  DiffusersScheduler scheduler = read_diffusers_scheduler(defaults, false);
+  scheduler.learned_range = unet.out_channels == 2 * unet.in_channels;
+  check_channels(config, unet, unet.in_channels, scheduler.learned_range);
+  Sections s;
+  s.image = image_of(unet.in_channels, unet.height, unet.width);
+  for (const std::string& told : class_labels(config, unet, said)) s.conditioner = told;
+  s.write(model, unet, scheduler, config.string());
+  model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
+  add_unet(model, unet, folder, said.variant);
+  return model;
+}
+
+Imported import_stage(const fs::path& folder, const Said& said) {
+  Imported model;
+  model.section = "autoencoder";
+  const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
+  const int64_t size = said.sample_size.value_or(stage.size);
+  model.options = sections_of(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
+                              (folder / "config.json").string());
+  add(model, "autoencoder.", stage.tensors);
+  return model;
+}
+
+Imported import_directory(const Source& source, const ImportOptions& options) {
+  const Said said(options);
+  if (fs::is_regular_file(source.path / "model_index.json")) return import_pipeline(source.path, said);
+  const DiffusersConfig config(source.path / "config.json", "a component");
+  return config.get<std::string>("_class_name", "").starts_with("UNet") ? import_unet(source.path, said) : import_stage(source.path, said);
+}
+
+}  // namespace
+
+const Family diffusers_directory{"diffusers directory", knows, import_directory};
+
+}  // namespace brume

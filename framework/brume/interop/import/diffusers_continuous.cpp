@@ -1,0 +1,166 @@
+#include "brume/interop/import/diffusers_continuous.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+namespace brume {
+namespace {
+
+constexpr double sigma_min = 0.002, sigma_max = 80, sigma_data = 0.5, rho = 7;  ///< where a file is silent (Karras et al. 2022, table 1)
+
+std::string edm_levels(const DiffusersConfig& c, const std::string& more = "") {
+  return fmt::format("{{type: edm, sigma_min: {}, sigma_max: {}, rho: {}{}}}", c.get("sigma_min", sigma_min), c.get("sigma_max", sigma_max),
+                     c.get("rho", rho), more);
+}
+
+std::string final_of(const DiffusersConfig& c) {
+  const auto end = c.get<std::string>("final_sigmas_type", "zero");
+  if (end != "zero" && end != "sigma_min") c.refuse("final_sigmas_type", "zero and sigma_min");
+  return end == "zero" ? "zero" : "minimum";
+}
+
+/// Preconditioned networks, which are told log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
+DiffusersScheduler edm(const DiffusersConfig& c, const std::string& sampler) {
+  const auto prediction = c.get<std::string>("prediction_type", "epsilon");
+  if (prediction != "epsilon" && prediction != "v_prediction") c.refuse("prediction_type", "epsilon and v_prediction");
+  const auto curve = c.get<std::string>("sigma_schedule", "karras");
+  if (curve != "karras" && curve != "exponential") c.refuse("sigma_schedule", "karras and exponential");
+  DiffusersScheduler s;
+  s.noise = edm_levels(c, ", start_image_std: 1");
+  s.parameterization =
+      fmt::format("{{type: edm, sigma_data: {}, prediction: {}}}", c.get("sigma_data", sigma_data), prediction == "epsilon" ? "eps" : "v");
+  s.sampler = sampler;
+  s.spacing = curve == "karras" ? fmt::format("{{type: karras, rho: {}, final: {}}}", c.get("rho", rho), final_of(c))
+                                : fmt::format("{{type: exponential, final: {}}}", final_of(c));
+  s.told = "input: quarter_log";
+  return s;
+}
+
+DiffusersScheduler edm_dpm_solver(const DiffusersConfig& c) {
+  const auto algorithm = c.get<std::string>("algorithm_type", "dpmsolver++");
+  if (!algorithm.ends_with("++") && algorithm != "deis") c.refuse("algorithm_type", "dpmsolver++ and sde-dpmsolver++");
+  DiffusersScheduler s = edm(c, dpm_solver(c, "dpmpp_multistep", "dpm_solver_multistep", false));
+  if (c.get("thresholding", false)) s.guidance = {dynamic_threshold(c)};
+  return s;
+}
+
+/// Consistency models (Song et al. 2023): sampled at some of the levels they were trained at, and told 250 log(sigma).
+DiffusersScheduler consistency(const DiffusersConfig& c) {
+  DiffusersScheduler s;
+  s.noise = edm_levels(c);
+  s.parameterization =
+      fmt::format("{{type: consistency, sigma_min: {}, sigma_data: {}}}", c.get("sigma_min", sigma_min), c.get("sigma_data", sigma_data));
+  s.sampler = fmt::format("{{type: consistency, s_noise: {}}}", c.get("s_noise", 1.0));
+  s.spacing =
+      fmt::format("{{type: karras, rho: {}, levels: {}, final: minimum}}", c.get("rho", rho), c.get<int64_t>("num_train_timesteps", 40));
+  if (c.get("clip_denoised", true)) s.guidance = {"{type: clip, range: 1}"};
+  s.told = "input: quarter_log, scale: 1000";
+  return s;
+}
+
+/// Flow matching: the smallest level is shifted once for the table of training, and again with the others of a run.
+DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
+  for (const char* key : {"use_dynamic_shifting", "invert_sigmas"}) c.absent(key);  // the shift is its pipelines' to say
+  if (c.has("scale_factors") && !c.values()["scale_factors"].empty()) c.refuse("scale_factors", "null");
+  const auto times = c.get<int64_t>("num_train_timesteps", 1000);
+  if (times < 2 || times > 1000000) c.refuse("num_train_timesteps", "2 to 1000000");
+  const double shift = c.get("shift", 1.0), t = 1 / double(times);
+  std::vector<std::string> curves;
+  for (const char* curve : {"karras", "exponential", "beta"})
+    if (c.get(fmt::format("use_{}_sigmas", curve).c_str(), false)) curves.emplace_back(curve);
+  if (curves.size() > 1)
+    throw ConfigError(fmt::format("{}: use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most", c.file()));
+  DiffusersScheduler s;
+  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, told_scale: {}}}", shift, t, times);
+  s.parameterization = "flow";
+  s.sampler = sampler;
+  s.spacing = fmt::format("{{type: flow, shift: {}, s_max: 1, s_min: {}, curve: {}", shift, shift * t / (1 + (shift - 1) * t),
+                          curves.empty() ? "linear" : curves[0]);
+  if (const double end = c.get("shift_terminal", 0.0); end != 0) s.spacing += fmt::format(", terminal: {}", end);
+  s.spacing += "}";
+  return s;
+}
+
+/// F-PNDM of v-diffusion, for networks that predict v and are told the angle.
+DiffusersScheduler ipndm(const DiffusersConfig& c) {
+  c.absent("trained_betas");
+  DiffusersScheduler s;
+  s.noise = "{type: angle, min_signal: 1.0e-04, max_signal: 0.999999999999}";
+  s.parameterization = "v";
+  s.sampler = "ipndm";
+  s.spacing = "crash";
+  s.losses.emplace_back("the first step of IPNDMScheduler, which drops what the network gives there: brume counts it in");
+  return s;
+}
+
+/// The variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and are told sigma.
+DiffusersScheduler score_sde(const DiffusersConfig& c) {
+  c.only<double>("sampling_eps", 1e-5);
+  DiffusersScheduler s;
+  s.noise = fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", c.get("sigma_min", 0.01), c.get("sigma_max", 1348.0));
+  s.parameterization = "score";
+  s.sampler = fmt::format("{{type: predictor_corrector, norms: batch, snr: {}, corrections: {}}}", c.get("snr", 0.15),
+                          c.get<int64_t>("correct_steps", 1));
+  s.spacing = "exponential";
+  s.told = "input: sigma";
+  s.unit_range = true;
+  return s;
+}
+
+const std::string fresh_noise = "{type: consistency, s_noise: 1}";
+
+}  // namespace
+
+const std::vector<std::string>& continuous_schedulers() {
+  static const std::vector<std::string> names{"EDMEulerScheduler",
+                                              "EDMDPMSolverMultistepScheduler",
+                                              "CMStochasticIterativeScheduler",
+                                              "FlowMatchEulerDiscreteScheduler",
+                                              "FlowMatchHeunDiscreteScheduler",
+                                              "FlowMatchLCMScheduler",
+                                              "IPNDMScheduler",
+                                              "ScoreSdeVeScheduler"};
+  return names;
+}
+
+std::optional<DiffusersScheduler> read_continuous_scheduler(const DiffusersConfig& c) {
+  const auto name = c.get<std::string>("_class_name", "");
+  if (name == "EDMEulerScheduler") return edm(c, "euler");
+  if (name == "EDMDPMSolverMultistepScheduler") return edm_dpm_solver(c);
+  if (name == "CMStochasticIterativeScheduler") return consistency(c);
+  if (name == "FlowMatchEulerDiscreteScheduler") return flow(c, c.get("stochastic_sampling", false) ? fresh_noise : "euler");
+  if (name == "FlowMatchHeunDiscreteScheduler") return flow(c, "{type: heun, time: flow, scale: flow}");
+  if (name == "FlowMatchLCMScheduler") return flow(c, fresh_noise);
+  if (name == "IPNDMScheduler") return ipndm(c);
+  if (name == "ScoreSdeVeScheduler") return score_sde(c);
+  return {};
+}
+
+std::string solver_type(const DiffusersConfig& c, const std::vector<std::string>& known, const std::string& usual) {
+  const auto name = c.get<std::string>("solver_type", usual);
+  if (std::find(known.begin(), known.end(), name) != known.end()) return name;
+  for (const char* other : {"midpoint", "heun", "logrho", "bh1", "bh2"})
+    if (name == other) return usual;
+  c.refuse("solver_type", fmt::format("{}", fmt::join(known, " and ")));
+}
+
+std::string dpm_solver(const DiffusersConfig& c, const char* data, const char* noise, bool singlestep) {
+  auto algorithm = c.get<std::string>("algorithm_type", "dpmsolver++");
+  if (algorithm == "deis") algorithm = "dpmsolver++";  // as the class takes it
+  if (algorithm != "dpmsolver" && algorithm != "dpmsolver++" && algorithm != "sde-dpmsolver" && algorithm != "sde-dpmsolver++")
+    c.refuse("algorithm_type", "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++");
+  std::string text =
+      fmt::format("{{type: {}, order: {}, solver: {}, eta: {}, lower_order_final: {}", algorithm.ends_with("++") ? data : noise,
+                  c.get<int64_t>("solver_order", 2), solver_type(c, {"midpoint", "heun"}, "midpoint"), int(algorithm.starts_with("sde")),
+                  c.get("lower_order_final", !singlestep));
+  if (!singlestep) text += fmt::format(", euler_at_final: {}", c.get("euler_at_final", false));
+  return text + "}";
+}
+
+std::string dynamic_threshold(const DiffusersConfig& c, const std::string& more) {
+  return fmt::format("{{type: dynamic_threshold, quantile: {}, maximum: {}{}}}", c.get("dynamic_thresholding_ratio", 0.995),
+                     c.get("sample_max_value", 1.0), more);
+}
+
+}  // namespace brume

@@ -1,0 +1,178 @@
+#include "brume/interop/import/diffusers_parts.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "brume/files/mapped_file.h"
+#include "brume/interop/import/diffusers_config.h"
+#include "brume/interop/import/diffusers_vae.h"
+#include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/import/taesd.h"
+#include "brume/interop/import/token_rows.h"
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Levels with attention, from the image to the lowest resolution; the decoder must be the mirror image of the encoder.
+std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
+  const auto read = [&](const char* key, const std::string& plain, const std::string& attends) {
+    std::vector<bool> found;
+    for (const std::string& type : c.get<std::vector<std::string>>(key, std::vector<std::string>(levels, plain))) {
+      if (type != plain && type != attends) c.refuse(key, plain + " and " + attends);
+      found.push_back(type == attends);
+    }
+    if (found.size() != levels) c.refuse(key, fmt::format("a list of {}", levels));
+    return found;
+  };
+  const std::vector<bool> down = read("down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D");
+  std::vector<bool> up = read("up_block_types", "UpDecoderBlock2D", "AttnUpDecoderBlock2D");
+  std::reverse(up.begin(), up.end());
+  if (up != down) c.refuse("up_block_types", "the mirror image of down_block_types");
+  return down;
+}
+
+/// The options `kl` and `vq` share, without the brace that closes them.
+std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
+  c.only<std::string>("act_fn", "silu");
+  for (const char* key : {"latents_mean", "latents_std"}) c.absent(key);
+  const auto channels = c.widths("block_out_channels", {64});
+  std::vector<int64_t> multipliers, heights;
+  for (const int64_t width : channels) {
+    if (width % channels[0] != 0) c.refuse("block_out_channels", "multiples of the first");
+    multipliers.push_back(width / channels[0]);
+  }
+  stage.ratio = int64_t(1) << (channels.size() - 1);
+  stage.channels = c.get<int64_t>("in_channels", 3);
+  if (c.get<int64_t>("out_channels", 3) != stage.channels) c.refuse("out_channels", fmt::format("{}, as in_channels", stage.channels));
+  stage.latent_channels = c.get<int64_t>("latent_channels", c.get<std::string>("_class_name", "") == "VQModel" ? 3 : 4);
+  stage.size = latent_height ? *latent_height * stage.ratio : c.get<int64_t>("sample_size", 32);
+  const std::vector<bool> attention = stage_attention(c, channels.size());
+  for (size_t i = 0; i < attention.size(); ++i)
+    if (attention[i]) heights.push_back(stage.size >> i);
+  return fmt::format(
+      "channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, latent_channels: {}, groups: {}",
+      channels[0], fmt::join(multipliers, ", "), c.get<int64_t>("layers_per_block", 1), fmt::join(heights, ", "),
+      c.get("mid_block_add_attention", true), stage.latent_channels, c.get<int64_t>("norm_num_groups", 32));
+}
+
+void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
+  const bool quant = c.get("use_quant_conv", true);
+  if (c.get("use_post_quant_conv", true) != quant) c.refuse("use_post_quant_conv", fmt::format("{}, as use_quant_conv", quant));
+  stage.options = fmt::format("{{type: kl, {}, quant_conv: {}, scale: {}, shift: {}}}", stage_options(c, stage, latent_height), quant,
+                              c.get("scaling_factor", 0.18215), c.get("shift_factor", 0.0));
+}
+
+void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
+  c.only<std::string>("norm_type", "group");
+  c.absent("lookup_from_codebook");
+  const std::string shared = stage_options(c, stage, latent_height);
+  if (c.has("vq_embed_dim")) c.only<int64_t>("vq_embed_dim", stage.latent_channels);
+  stage.options = fmt::format("{{type: vq, {}, quant_conv: true, codes: {}, codebook: gradient, scale: {}}}", shared,
+                              c.get<int64_t>("num_vq_embeddings", 256), c.get("scaling_factor", 0.18215));
+}
+
+/// "!" of special_tokens_map.json or tokenizer_config.json: text, or an object with its content.
+std::string token_of(const DiffusersConfig& c, const char* key) {
+  if (!c.has(key)) return "";
+  const nlohmann::json& value = c.values()[key];
+  return value.is_object() ? DiffusersConfig(value, c.file(), "a tokenizer").get<std::string>("content", "") : c.get<std::string>(key, "");
+}
+
+/// The token prompts are filled up with.
+std::string padding_of(const fs::path& folder) {
+  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
+    if (!fs::is_regular_file(folder / name)) continue;
+    if (const std::string token = token_of(DiffusersConfig(folder / name, "a tokenizer"), "pad_token"); !token.empty()) return token;
+  }
+  return "<|endoftext|>";
+}
+
+/// vocab.json and merges.txt; out of tokenizer.json where they are not there.
+Files tokenizer_files(const fs::path& folder) {
+  const auto read = [&](const char* name) { return std::string(MappedFile::open((folder / name).string())->bytes()); };
+  if (fs::is_regular_file(folder / "vocab.json") && fs::is_regular_file(folder / "merges.txt"))
+    return {{"tokenizer/vocab.json", read("vocab.json")}, {"tokenizer/merges.txt", read("merges.txt")}};
+  if (!fs::is_regular_file(folder / "tokenizer.json"))
+    throw ConfigError(fmt::format("{}: holds neither vocab.json and merges.txt nor tokenizer.json", folder.string()));
+  const DiffusersConfig fast(folder / "tokenizer.json", "a tokenizer");
+  const auto model = fast.get<nlohmann::json>("model", {});
+  if (!model.is_object() || !model.contains("vocab") || !model.contains("merges") || !model["merges"].is_array())
+    throw ConfigError(fmt::format("{}: has no byte-pair merges (model.vocab, model.merges)", fast.file()));
+  std::string merges = "#version: 0.2\n";
+  for (const nlohmann::json& pair : model["merges"]) {
+    if (pair.is_string())
+      merges += pair.get<std::string>() + "\n";
+    else if (pair.is_array() && pair.size() == 2 && pair[0].is_string() && pair[1].is_string())
+      merges += pair[0].get<std::string>() + " " + pair[1].get<std::string>() + "\n";
+    else
+      throw ConfigError(fmt::format("{}: model.merges holds {}, which is no pair of tokens", fast.file(), pair.dump()));
+  }
+  return {{"tokenizer/vocab.json", model["vocab"].dump()}, {"tokenizer/merges.txt", merges}};
+}
+
+/// ", pad: 0" where prompts are not filled up with the end token.
+std::string padding_option(const Files& files, const fs::path& folder) {
+  const std::string token = padding_of(folder);
+  const nlohmann::json vocabulary = parse_json(files.at("tokenizer/vocab.json"), (folder / "vocab.json").string());
+  if (!vocabulary.is_object() || !vocabulary.contains(token) || !vocabulary[token].is_number_integer())
+    throw ConfigError(fmt::format("{}: the pad_token '{}' is not in its vocabulary", folder.string(), token));
+  return token == "<|endoftext|>" ? "" : fmt::format(", pad: {}", vocabulary[token].get<int64_t>());
+}
+
+}  // namespace
+
+DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
+                                    const std::string& type_said) {
+  const DiffusersConfig c(folder / "config.json", "an autoencoder of brume", type_said);
+  const auto type = c.get<std::string>("_class_name", "AutoencoderKL");
+  DiffusersStage stage;
+  if (type == "AutoencoderTiny") {
+    check_diffusers_tiny(c);
+    const NamedTensors tensors = component_tensors(folder, variant);
+    if (!is_tiny_pair(tensors)) throw ConfigError(fmt::format("{}: its weights are not those of an AutoencoderTiny", folder.string()));
+    const TinyAutoencoder tiny = tiny_of_pair(tensors);
+    stage.options = tiny.options("vae", "vae", c.get("scaling_factor", 1.0), c.get("shift_factor", 0.0));
+    stage.tensors = tiny.tensors;
+    stage.latent_channels = tiny.latent_channels;
+    return stage;
+  }
+  if (type == "AutoencoderKL")
+    read_kl(c, stage, latent_height);
+  else if (type == "VQModel")
+    read_vq(c, stage, latent_height);
+  else
+    c.refuse("_class_name", "AutoencoderKL, VQModel and AutoencoderTiny");
+  stage.tensors = from_diffusers_vae(component_tensors(folder, variant));
+  return stage;
+}
+
+DiffusersText read_diffusers_text(const fs::path& folder, const std::string& variant) {
+  const DiffusersConfig c(folder / "text_encoder" / "config.json", "the text encoder of brume");
+  const auto activation = c.get<std::string>("hidden_act", "quick_gelu");
+  if (activation != "quick_gelu" && activation != "gelu") c.refuse("hidden_act", "quick_gelu and gelu");
+  c.only<double>("layer_norm_eps", 1e-5);
+  c.absent("use_attention_mask");  // its pipelines would hide the padding
+  DiffusersText text;
+  text.files = tokenizer_files(folder / "tokenizer");
+  text.width = c.get<int64_t>("hidden_size", 512);
+  text.options =
+      fmt::format("{{type: clip_text, tokenizer: tokenizer, length: {}, width: {}, depth: {}, heads: {}, mlp: {}, activation: {}{}}}",
+                  c.get<int64_t>("max_position_embeddings", 77), text.width, c.get<int64_t>("num_hidden_layers", 12),
+                  c.get<int64_t>("num_attention_heads", 8), c.get<int64_t>("intermediate_size", 2048), activation,
+                  padding_option(text.files, folder / "tokenizer"));
+  for (NamedTensor& t : component_tensors(folder / "text_encoder", variant)) {
+    if (t.name.ends_with("position_ids")) continue;  // 0, 1, 2, ...
+    if (t.name == "text_projection.weight") {
+      text.losses.emplace_back("the text encoder's projection of a whole prompt, which its network does not see");
+      continue;
+    }
+    text.tensors.push_back({t.name.starts_with("text_model.") ? t.name : "text_model." + t.name, t.tensor});
+  }
+  cut_token_rows(text.tensors, text.files, text.losses);
+  return text;
+}
+
+}  // namespace brume

@@ -1,0 +1,39 @@
+#pragma once
+// What stands beside the U-Net in a diffusers directory: the first stage and the text encoder with its tokenizer.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brume/core/files.h"
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+/// AutoencoderKL, VQModel or AutoencoderTiny.
+struct DiffusersStage {
+  std::string options;   ///< of brume's autoencoder, as YAML
+  NamedTensors tensors;  ///< under brume's names
+  int64_t channels = 3;  ///< of images
+  int64_t latent_channels = 4;
+  int64_t ratio = 8;   ///< pixels to a latent, along a side
+  int64_t size = 256;  ///< height and width it was trained for
+};
+/// `latent_height`: of the model's latents, which say at which heights there is attention; absent: sample_size does. Throws ConfigError
+/// naming what of config.json cannot be had. `type`: the class, where config.json does not decide it.
+DiffusersStage read_diffusers_stage(const std::filesystem::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
+                                    const std::string& type = "");
+
+/// CLIPTextModel and CLIPTokenizer.
+struct DiffusersText {
+  std::string options;  ///< of brume's conditioner, as YAML
+  NamedTensors tensors;
+  Files files;  ///< the tokenizer
+  int64_t width = 768;
+  std::vector<std::string> losses;
+};
+/// From "text_encoder" and "tokenizer" in the folder of a pipeline.
+DiffusersText read_diffusers_text(const std::filesystem::path& folder, const std::string& variant);
+
+}  // namespace brume

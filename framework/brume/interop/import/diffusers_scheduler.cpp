@@ -1,0 +1,291 @@
+#include "brume/interop/import/diffusers_scheduler.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "brume/config/suggest.h"
+#include "brume/interop/import/diffusers_continuous.h"
+
+namespace brume {
+namespace {
+
+/// What sets the classes apart: the frame that x is kept in, the defaults of their keys, and where they leave out the lowest level.
+struct Kind {
+  const char* name;
+  bool sigma_frame = false;  ///< x0 + sigma noise, started from sigma noise (k-diffusion's)
+  bool half_log = false;     ///< multistep in log-SNR: a grid of one level more, the lowest left out
+  double beta_start = 1e-4, beta_end = 0.02;
+  const char* beta_schedule = "linear";
+  bool clips = false;  ///< clip_sample where silent
+};
+
+constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
+                          {.name = "DDPMParallelScheduler", .clips = true},
+                          {.name = "UnCLIPScheduler", .beta_schedule = "squaredcos_cap_v2", .clips = true},
+                          {.name = "DDIMScheduler", .clips = true},
+                          {.name = "DDIMParallelScheduler", .clips = true},
+                          {.name = "PNDMScheduler"},
+                          {.name = "LMSDiscreteScheduler", .sigma_frame = true},
+                          {.name = "EulerDiscreteScheduler", .sigma_frame = true},
+                          {.name = "EulerAncestralDiscreteScheduler", .sigma_frame = true},
+                          {.name = "HeunDiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "KDPM2DiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "KDPM2AncestralDiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "DPMSolverSDEScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
+                          {.name = "DPMSolverMultistepScheduler", .half_log = true},
+                          {.name = "DPMSolverSinglestepScheduler", .half_log = true},
+                          {.name = "DEISMultistepScheduler", .half_log = true},
+                          {.name = "UniPCMultistepScheduler", .half_log = true},
+                          {.name = "SASolverScheduler", .half_log = true},
+                          {.name = "LCMScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"},
+                          {.name = "TCDScheduler", .beta_start = 0.00085, .beta_end = 0.012, .beta_schedule = "scaled_linear"}};
+
+/// What brume is not, and why.
+constexpr std::pair<const char*, const char*> others[] = {
+    {"DDPMWuerstchenScheduler", "whose cosine is continuous and cut off at both ends"},
+    {"VQDiffusionScheduler", "which is of discrete codes"},
+    {"DDIMInverseScheduler", "which goes from an image to noise: `brume invert` does"},
+    {"DPMSolverMultistepInverseScheduler", "which goes from an image to noise: `brume invert` does"}};
+
+const Kind& kind_of(const DiffusersConfig& c) {
+  const auto name = c.get<std::string>("_class_name", "");
+  std::vector<std::string> known;
+  for (const Kind& k : kinds) {
+    if (name == k.name) return k;
+    known.emplace_back(k.name);
+  }
+  known.insert(known.end(), continuous_schedulers().begin(), continuous_schedulers().end());
+  const auto why = std::find_if(std::begin(others), std::end(others), [&](const auto& other) { return name == other.first; });
+  const bool other = why != std::end(others);
+  throw ConfigError(fmt::format("{}: no scheduler of brume stands for _class_name '{}'{}; those that are imported: {}{}", c.file(), name,
+                                other ? fmt::format(", {}", why->second) : "", fmt::join(known, ", "), other ? "" : hint(name, known)));
+}
+
+/// The words of one class.
+class Reader {
+ public:
+  Reader(const DiffusersConfig& c, bool stable_diffusion) : c_(c), kind_(kind_of(c)), stable_(stable_diffusion) {}
+
+  DiffusersScheduler read() const {
+    refuse_the_unknown();
+    DiffusersScheduler s;
+    s.noise = noise();
+    s.parameterization = parameterization();
+    s.sampler = sampler();
+    s.spacing = spacing();
+    s.guidance = guidance();
+    s.learned_range = ddpm() && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
+    const std::string spaced = spacing_name();
+    if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
+    if (kind_.half_log) s.told_time = told_time();
+    if (is("KDPM2") && curve("use_karras_sigmas")) s.told_time = "nearest_step";
+    if (log_sigma()) s.told = "input: quarter_log";
+    if (is("DPMSolverSDE"))
+      s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
+    return s;
+  }
+
+ private:
+  /// Of unCLIP, too, whose times are those of linspace.
+  bool ddpm() const { return is("DDPM") || is("UnCLIP"); }
+  bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
+  bool flag(const char* key) const { return c_.get(key, false); }
+  /// Files keep the keys of the class that they were made from: only some classes know those of curves.
+  bool curve(const char* key) const {
+    if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
+    return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
+  }
+  /// Flow matching's levels and frame, where no curve takes the place of the levels.
+  bool flow() const {
+    if (!kind_.half_log || !flag("use_flow_sigmas")) return false;
+    return !curve("use_karras_sigmas") && !curve("use_exponential_sigmas") && !curve("use_beta_sigmas") && !curve("use_lu_lambdas");
+  }
+  /// Euler's class for networks that are told log(sigma) / 4, on levels beyond those of any table.
+  bool log_sigma() const {
+    return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
+  }
+  /// DPM-Solver's times are whole numbers, rounded or cut off; those of the plain spacings are as they are.
+  std::string told_time() const {
+    if (flow() || curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
+    if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
+    return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
+  }
+
+  void refuse_the_unknown() const {
+    for (const char* key : {"use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
+    // Of DEIS the last of them is there twice, so that its last step goes nowhere.
+    if (!is("DPMSolverMultistep") && !is("DPMSolverSinglestep") && !is("UniPC")) c_.absent("use_flow_sigmas");
+    if (flow() && final_sigma() != "zero") c_.refuse("final_sigmas_type", "zero, with use_flow_sigmas,");
+    c_.only<std::string>("interpolation_type", "linear");
+    if (const auto told = c_.get<std::string>("timestep_type", "discrete"); told != "discrete" && told != "continuous")
+      c_.refuse("timestep_type", "discrete and continuous");
+    if (log_sigma())
+      for (const char* key : {"sigma_min", "sigma_max"})
+        if (!c_.has(key)) c_.refuse(key, "a number, where timestep_type is continuous,");
+    if (c_.has("lambda_min_clipped") && c_.values()["lambda_min_clipped"] != "-inf") c_.refuse("lambda_min_clipped", "-Infinity");
+    const bool halves = is("DPMSolver") || is("SASolver");  // of the network's channels, with a learned variance; others mean nothing
+    if (halves && c_.get<std::string>("variance_type", "").starts_with("learned")) c_.refuse("variance_type", "null");
+    if (is("SASolver")) c_.only<std::string>("algorithm_type", "data_prediction");
+    if (is("UnCLIP")) c_.only<std::string>("beta_schedule", "squaredcos_cap_v2");
+    if (const int curves =
+            curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
+        curves > 1)
+      throw ConfigError(
+          fmt::format("{}: use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most", c_.file()));
+  }
+
+  std::string noise() const {
+    const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
+    const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
+    std::string noise;
+    if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, told_scale: {}}}", times);
+    if (log_sigma()) {
+      const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
+      return fmt::format("{{type: angle, min_signal: {}, max_signal: {}}}", signal("sigma_max"), signal("sigma_min"));
+    }
+    if (const auto trained = c_.get<std::vector<double>>("trained_betas", {}); !trained.empty())
+      noise = fmt::format("{{type: betas, betas: [{}]}}", fmt::join(trained, ", "));
+    else if (name == "squaredcos_cap_v2" || name == "exp")
+      noise = fmt::format("{{type: {}, timesteps: {}}}", name == "exp" ? "exponential" : "cosine", times);
+    else if (name == "linear" || name == "scaled_linear" || name == "sigmoid")
+      noise = fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", name, times, c_.get("beta_start", kind_.beta_start),
+                          c_.get("beta_end", kind_.beta_end));
+    else
+      c_.refuse("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2, sigmoid and exp");
+    if (!flag("rescale_betas_zero_snr")) return noise;
+    return fmt::format("{{type: zero_terminal_snr, max_sigma: {}, schedule: {}}}", kind_.sigma_frame || kind_.half_log ? 4096 : 1000000,
+                       noise);
+  }
+
+  std::string parameterization() const {
+    const auto name = c_.get<std::string>("prediction_type", "epsilon");
+    if (name == "epsilon") return "eps";
+    if (name == "sample") return "x0";
+    if (name == "flow_prediction" && flow()) return "flow";
+    if (name != "v_prediction") c_.refuse("prediction_type", "epsilon, sample and v_prediction");
+    return "v";
+  }
+
+  std::string ddpm_sampler() const {
+    const auto variance = c_.get<std::string>("variance_type", "fixed_small");
+    if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
+    if (variance == "fixed_large") return "{type: ddpm, variance: large}";
+    if (variance != "learned_range") c_.refuse("variance_type", "fixed_small, fixed_small_log, fixed_large and learned_range");
+    return "{type: ddpm, variance: learned_range}";
+  }
+
+  std::string sampler() const {
+    const auto order = c_.get<int64_t>("solver_order", 2);
+    const bool lower = c_.get("lower_order_final", true);
+    if (ddpm()) return ddpm_sampler();
+    if (is("DDIM")) return "{type: ddim, eta: 0}";
+    if (is("PNDM"))
+      return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
+                         c_.get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
+    if (is("LMS")) return "{type: lms, order: 4}";
+    if (is("EulerAncestral")) return "euler_ancestral";
+    if (is("Euler")) return "euler";
+    if (is("Heun")) return "heun";
+    if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
+    if (is("KDPM2")) return "dpm_2";
+    if (is("DPMSolverSDE")) return "dpmpp_sde";
+    if (is("DPMSolverMultistep")) return dpm_solver(c_, "dpmpp_multistep", "dpm_solver_multistep", false);
+    if (is("DPMSolverSinglestep")) return dpm_solver(c_, "dpmpp_singlestep", "dpm_solver_singlestep", true);
+    if (is("DEIS")) return fmt::format("{{type: deis, order: {}, lower_order_final: {}}}", order, lower);
+    if (is("UniPC"))
+      return fmt::format("{{type: unipc, order: {}, solver: {}, prediction: {}, lower_order_final: {}, disable_corrector: [{}]}}", order,
+                         solver_type(c_, {"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
+                         fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
+    if (is("SASolver"))
+      return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
+                         c_.get<int64_t>("predictor_order", 2), c_.get<int64_t>("corrector_order", 2), lower);
+    if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", c_.get("timestep_scaling", 10.0));
+    return "{type: tcd, eta: 0}";  // what its pipelines hand it where nothing is said
+  }
+
+  std::string spacing_name() const {
+    if (is("DPMSolverSinglestep") || is("UnCLIP")) return "linspace";  // they know no other
+    const auto name = c_.get<std::string>("timestep_spacing", kind_.sigma_frame || kind_.half_log ? "linspace" : "leading");
+    if (name != "linspace" && name != "leading" && name != "trailing") c_.refuse("timestep_spacing", "linspace, leading and trailing");
+    return name;
+  }
+
+  std::string final_sigma() const {
+    bool zero = true;
+    if (is("PNDM"))
+      zero = flag("set_alpha_to_one");
+    else if (is("DDIM") || is("LCM"))
+      zero = c_.get("set_alpha_to_one", true);
+    else if (is("TCD") || is("DEIS") || is("SASolver"))
+      zero = false;
+    else if (ddpm() || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
+      zero = true;
+    else if (const auto end = c_.get<std::string>("final_sigmas_type", "zero"); end != "zero") {
+      if (end != "sigma_min") c_.refuse("final_sigmas_type", "zero and sigma_min");
+      zero = false;
+    }
+    return zero ? "zero" : "minimum";
+  }
+
+  std::string spacing() const {
+    const std::string end = final_sigma(), name = spacing_name();
+    if (flow()) {  // UniPC's run from s = 1 to 1 / T, the others' from 1 - 1 / T to 0; the lowest is left out
+      const double t = 1 / double(c_.get<int64_t>("num_train_timesteps", 1000));
+      return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false}}", c_.get("flow_shift", 1.0),
+                         is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0);
+    }
+    if (is("LCM") || is("TCD"))
+      return fmt::format("{{type: lcm, original_steps: {}, final: {}}}", c_.get<int64_t>("original_inference_steps", 50), end);
+    const auto offset = stable_ ? int64_t(1) : c_.get<int64_t>("steps_offset", 0);
+    const std::string lowest = kind_.half_log && name != "trailing" ? ", inclusive: false" : "";
+    std::string plain;
+    if (name == "leading")
+      plain = fmt::format("{{type: leading, offset: {}, final: {}{}}}", offset, end, lowest);
+    else if (name == "linspace" && kind_.sigma_frame)
+      plain = fmt::format("{{type: linspace, round: false, between: sigma, final: {}}}", end);
+    else
+      plain = fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
+    return curved(plain, name, end);
+  }
+
+  /// karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the schedule (DPM-Solver's).
+  std::string curved(const std::string& plain, const std::string& name, const std::string& end) const {
+    const std::string type = curve("use_karras_sigmas")                                   ? "karras"
+                             : curve("use_exponential_sigmas") || curve("use_lu_lambdas") ? "exponential"
+                             : curve("use_beta_sigmas")                                   ? "beta"
+                                                                                          : "";
+    if (type.empty()) return plain;
+    std::string text = "{type: " + type;
+    for (const char* key : {"sigma_min", "sigma_max"})
+      if (kind_.sigma_frame && c_.has(key)) text += fmt::format(", {}: {}", key, c_.get(key, 0.0));
+    if (kind_.sigma_frame && name != "linspace" && !(c_.has("sigma_min") && c_.has("sigma_max")))
+      text += fmt::format(", ends_of: {{spacing: {}}}", plain);
+    return text + fmt::format(", final: {}}}", end);
+  }
+
+  std::vector<std::string> guidance() const {
+    const bool keep = is("DDIM");  // takes the direction of the noise from the network's own output
+    const std::string direction = keep ? ", keep_direction: true" : "";
+    const bool bounds = ddpm() || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
+    if ((bounds || kind_.half_log) && flag("thresholding")) return {dynamic_threshold(c_, direction)};
+    if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
+      return {fmt::format("{{type: clip, range: {}{}}}", c_.get("clip_sample_range", 1.0), direction)};
+    return {};
+  }
+
+  const DiffusersConfig& c_;
+  const Kind& kind_;
+  bool stable_;
+};
+
+}  // namespace
+
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion) {
+  if (const auto continuous = read_continuous_scheduler(config)) return *continuous;
+  return Reader(config, stable_diffusion).read();
+}
+
+}  // namespace brume

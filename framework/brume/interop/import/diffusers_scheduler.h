@@ -1,0 +1,26 @@
+#pragma once
+// A scheduler of diffusers in brume's words: noise schedule, parameterization, sampler, spacing, and what of the guidances belongs to it.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "brume/interop/import/diffusers_config.h"
+
+namespace brume {
+
+/// YAML of each part.
+struct DiffusersScheduler {
+  std::string noise, parameterization, sampler, spacing;
+  std::vector<std::string> guidance;  ///< clip or dynamic_threshold
+  bool learned_range = false;         ///< the network gives the variance, too
+  std::string start = "schedule", told_time = "exact";
+  std::string told;         ///< options of the network's noise embedding: "input: quarter_log"; empty: the timestep
+  bool unit_range = false;  ///< of images in [0, 1]
+  std::vector<std::string> losses;
+};
+
+/// Reads a scheduler_config.json. `stable_diffusion`: its pipelines force steps_offset to 1 and clip_sample to false. Throws ConfigError
+/// naming what it says that brume cannot be.
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion);
+
+}  // namespace brume

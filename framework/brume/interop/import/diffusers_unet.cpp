@@ -1,0 +1,300 @@
+#include "brume/interop/import/diffusers_unet.h"
+
+#include <ATen/ops/cat.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <utility>
+
+#include "brume/config/errors.h"
+#include "brume/interop/import/diffusers_config.h"
+
+namespace brume {
+namespace {
+
+constexpr int64_t most_blocks = 100;  ///< a level, of either kind
+
+void refuse_the_unknown(const DiffusersConfig& c) {
+  if (const auto act = c.get<std::string>("act_fn", "silu"); act != "silu" && act != "swish") c.refuse("act_fn", "\"silu\"");
+  c.only<double>("mid_block_scale_factor", 1);
+  c.only<double>("resnet_out_scale_factor", 1);
+  c.only<int64_t>("conv_in_kernel", 3);
+  c.only<int64_t>("conv_out_kernel", 3);
+  c.only<std::string>("time_embedding_type", "positional");
+  c.only<bool>("resnet_skip_time_act", false);
+  for (const char* key :
+       {"addition_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
+        "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
+        "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+    c.absent(key);
+}
+
+/// A table of classes, or the class as a number. The other types embed a vector, which no conditioner of brume tells a network.
+void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
+  const auto type = c.get<std::string>("class_embed_type", "");
+  if (!type.empty() && type != "timestep") c.refuse("class_embed_type", "null, a table of num_class_embeds classes, and \"timestep\"");
+  u.number = type == "timestep";
+  u.classes = c.get<int64_t>("num_class_embeds", 0);
+  constexpr int64_t most_classes = 10000000;
+  if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
+}
+
+/// What the names of the blocks say of one way, from the image to the lowest resolution.
+struct Levels {
+  std::vector<bool> attention;
+  std::vector<bool> residual;  ///< whether the resolution changes by residual blocks; of all levels but the last
+};
+
+Levels levels_of(const DiffusersConfig& c, const char* key, bool tokens, size_t count) {
+  const bool down = std::string_view(key).starts_with("down");
+  const std::string way = down ? "Down" : "Up", plain = way + "Block2D", attends = (tokens ? "CrossAttn" : "Attn") + plain,
+                    residual = "Resnet" + way + "sampleBlock2D";
+  std::vector<std::string> usual(4, attends);  // all levels but the lowest resolution's, or, without tokens, the image's
+  (down == tokens ? usual.back() : usual.front()) = plain;
+  // Of the blocks that attend without tokens, a key of its own says how they change the resolution.
+  const char* resampling = down ? "downsample_type" : "upsample_type";
+  const auto type_of_attending = c.get<std::string>(resampling, "conv");
+  if (type_of_attending != "conv" && (tokens || type_of_attending != "resnet"))
+    c.refuse(resampling, tokens ? "\"conv\"" : "\"conv\" and \"resnet\"");
+  std::vector<std::string> types = c.get(key, usual);
+  if (types.size() != count) c.refuse(key, fmt::format("a list of {}", count));
+  if (!down) std::reverse(types.begin(), types.end());
+  Levels levels;
+  for (const std::string& type : types) {
+    if (type != plain && type != attends && type != residual) c.refuse(key, fmt::format("{}, {} and {}", plain, attends, residual));
+    levels.attention.push_back(type == attends);
+    levels.residual.push_back(type == residual || (type == attends && type_of_attending == "resnet"));
+  }
+  levels.residual.pop_back();
+  return levels;
+}
+
+void read_levels(const DiffusersConfig& c, DiffusersUnet& u) {
+  const Levels down = levels_of(c, "down_block_types", u.transformer(), u.channels.size()),
+               up = levels_of(c, "up_block_types", u.transformer(), u.channels.size());
+  if (up.attention != down.attention || up.residual != down.residual) c.refuse("up_block_types", "the mirror image of down_block_types");
+  const auto residual = std::count(down.residual.begin(), down.residual.end(), true);
+  if (residual != 0 && residual != std::ssize(down.residual))
+    c.refuse("down_block_types", "the same way of changing the resolution (a convolution, or residual blocks) for all levels");
+  u.attention = down.attention;
+  u.residual_resampling = residual != 0;
+}
+
+void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
+  const size_t levels = u.channels.size();
+  // Its models with tokens call the number of heads attention_head_dim (huggingface/diffusers#2011).
+  if (u.transformer()) {
+    u.heads = c.each(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", levels, 8);
+    u.depth = c.each("transformer_layers_per_block", levels, 1);
+    for (const int64_t d : u.depth)
+      if (d < 1 || d > most_blocks) c.refuse("transformer_layers_per_block", fmt::format("1 to {} a level", most_blocks));
+  } else {
+    const std::vector<int64_t> widths = c.each("attention_head_dim", levels, 8);
+    for (size_t i = 0; i < levels; ++i)  // null: one head; the others have this width
+      u.heads.push_back(c.null("attention_head_dim") ? 1 : u.channels[i] / std::max<int64_t>(1, widths[i]));
+    u.depth.assign(levels, 1);
+  }
+  for (const int64_t heads : u.heads)
+    if (heads < 1) c.refuse(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", "at least one head a level");
+  const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
+  if (c.null("mid_block_type")) c.refuse("mid_block_type", "\"" + middle + "\"");
+  c.only("mid_block_type", middle);
+  u.middle_attention = u.transformer() || c.get("add_attention", true);
+  if (!u.transformer()) c.only<int64_t>("attn_norm_num_groups", u.groups);  // of the middle's attention
+}
+
+/// Where a module of diffusers stands here: prefixes with their dot, none of which begins with another.
+std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) {
+  std::vector<std::pair<std::string, std::string>> all{{"conv_in.", "input_blocks.0.0."},
+                                                       {"conv_norm_out.", "out.0."},
+                                                       {"conv_out.", "out.2."},
+                                                       {"class_embedding.linear_1.", "label_emb.0."},
+                                                       {"class_embedding.linear_2.", "label_emb.2."},
+                                                       {"class_embedding.weight", "label_emb.weight"},
+                                                       {"time_embedding.linear_1.", "time_embed.0."},
+                                                       {"time_embedding.linear_2.", "time_embed.2."}};
+  const auto add = [&](const std::string& from, const std::string& to) { all.emplace_back(from + ".", to + "."); };
+  const int64_t levels = int64_t(u.channels.size());
+  int64_t stage = 1;
+  for (int64_t i = 0; i < levels; ++i) {
+    for (int64_t j = 0; j < u.blocks; ++j, ++stage) {
+      add(fmt::format("down_blocks.{}.resnets.{}", i, j), fmt::format("input_blocks.{}.0", stage));
+      add(fmt::format("down_blocks.{}.attentions.{}", i, j), fmt::format("input_blocks.{}.1", stage));
+    }
+    if (u.residual_resampling)
+      add(fmt::format("down_blocks.{}.downsamplers.0", i), fmt::format("input_blocks.{}.0", stage));
+    else
+      add(fmt::format("down_blocks.{}.downsamplers.0.conv", i), fmt::format("input_blocks.{}.0.op", stage));
+    ++stage;
+  }
+  add("mid_block.resnets.0", "middle_block.0");
+  add("mid_block.attentions.0", "middle_block.1");
+  add("mid_block.resnets.1", u.middle_attention ? "middle_block.2" : "middle_block.1");
+  stage = 0;
+  for (int64_t i = 0; i < levels; ++i) {
+    for (int64_t j = 0; j <= u.blocks; ++j, ++stage) {
+      add(fmt::format("up_blocks.{}.resnets.{}", i, j), fmt::format("output_blocks.{}.0", stage));
+      add(fmt::format("up_blocks.{}.attentions.{}", i, j), fmt::format("output_blocks.{}.1", stage));
+    }
+    const char* module = u.residual_resampling ? "" : ".conv";
+    add(fmt::format("up_blocks.{}.upsamplers.0{}", i, module),
+        fmt::format("output_blocks.{}.{}{}", stage - 1, u.attention[size_t(levels - 1 - i)] ? 2 : 1, module));
+  }
+  return all;
+}
+
+/// The rest of a name, within a residual block or a plain attention block.
+std::string inner_name(const std::string& rest) {
+  static const std::vector<std::pair<std::string, std::string>> parts{{"norm1.", "in_layers.0."},
+                                                                      {"conv1.", "in_layers.2."},
+                                                                      {"time_emb_proj.", "emb_layers.1."},
+                                                                      {"norm2.", "out_layers.0."},
+                                                                      {"conv2.", "out_layers.3."},
+                                                                      {"conv_shortcut.", "skip_connection."},
+                                                                      {"group_norm.", "norm."},
+                                                                      {"to_q.", "q."},
+                                                                      {"to_k.", "k."},
+                                                                      {"to_v.", "v."},
+                                                                      {"query.", "q."},
+                                                                      {"key.", "k."},
+                                                                      {"value.", "v."},
+                                                                      {"to_out.0.", "proj_out."},
+                                                                      {"proj_attn.", "proj_out."}};
+  for (const auto& [from, to] : parts)
+    if (rest.starts_with(from)) return to + rest.substr(from.size());
+  return rest;
+}
+
+/// q, k and v of a plain attention block as one projection, a 1x1 convolution as CompVis has it.
+struct Qkv {
+  at::Tensor parts[3];
+  bool whole() const { return parts[0].defined() && parts[1].defined() && parts[2].defined(); }
+  at::Tensor joined(const std::string& whole_name) const {
+    for (const at::Tensor& part : parts)
+      if (part.sizes() != parts[0].sizes() || part.scalar_type() != parts[0].scalar_type() || part.dim() == 0)
+        throw ConfigError(fmt::format("{}: q, k and v are of shapes [{}], [{}] and [{}]; they must agree", whole_name,
+                                      fmt::join(parts[0].sizes(), ", "), fmt::join(parts[1].sizes(), ", "),
+                                      fmt::join(parts[2].sizes(), ", ")));
+    const at::Tensor all = at::cat({parts[0], parts[1], parts[2]}, 0);
+    return all.dim() == 2 ? all.unsqueeze(-1) : all;
+  }
+};
+
+void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> told) {
+  if (told) {
+    u.height = u.width = *told;
+  } else if (c.values().contains("sample_size") && c.values()["sample_size"].is_array()) {
+    const auto sizes = c.each("sample_size", 2, 0);
+    u.height = sizes[0], u.width = sizes[1];
+  } else {
+    u.height = u.width = c.get<int64_t>("sample_size", 64);
+  }
+  if (u.height < 1 || u.width < 1) c.refuse("sample_size", "heights and widths of at least 1");
+}
+
+}  // namespace
+
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
+  const DiffusersConfig c(config, "the unet of brume", type);
+  refuse_the_unknown(c);
+  DiffusersUnet u;
+  const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
+  u.channels =
+      c.widths("block_out_channels", tokens ? std::vector<int64_t>{320, 640, 1280, 1280} : std::vector<int64_t>{224, 448, 672, 896});
+  u.context_width = tokens ? c.get<int64_t>("cross_attention_dim", 1280) : 0;
+  const std::vector<int64_t> blocks = c.each("layers_per_block", u.channels.size(), 2);
+  u.blocks = blocks[0];
+  for (const int64_t b : blocks)
+    if (b != u.blocks || b < 1 || b > most_blocks)
+      c.refuse("layers_per_block", fmt::format("the same number for all levels, from 1 to {},", most_blocks));
+  read_size(c, u, size);
+  u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
+  u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
+  read_classes(c, u);
+  u.groups = c.get<int64_t>("norm_num_groups", 32);
+  u.dropout = c.get<double>("dropout", 0);
+  u.linear_projection = c.get("use_linear_projection", false);
+  const auto shift = c.get<std::string>("resnet_time_scale_shift", "default");
+  if (shift != "default" && shift != "scale_shift") c.refuse("resnet_time_scale_shift", "\"default\" and \"scale_shift\"");
+  u.scale_shift = shift == "scale_shift";
+  u.norm_eps = c.get<double>("norm_eps", 1e-5);
+  const auto padding = c.get<int64_t>("downsample_padding", 1);
+  if (padding != 0 && padding != 1) c.refuse("downsample_padding", "0 and 1");
+  u.pad_below = padding == 0;
+  u.sin_first = !c.get("flip_sin_to_cos", true);
+  u.frequency_shift = c.get<int64_t>("freq_shift", 0);
+  if (u.frequency_shift != 0 && u.frequency_shift != 1) c.refuse("freq_shift", "0 and 1");
+  read_levels(c, u);
+  read_attention(c, u);
+  return u;
+}
+
+std::string DiffusersUnet::options() const {
+  std::vector<double> multipliers;
+  std::vector<int64_t> heights;
+  for (const int64_t c : channels) multipliers.push_back(double(c) / double(channels[0]));
+  bool same_heads = true, same_width = true;
+  int64_t first = -1;  // of the levels with heads
+  for (size_t i = 0; i < channels.size(); ++i) {
+    if (attention[i]) heights.push_back(height >> i);
+    if (!attention[i] && !(middle_attention && i + 1 == channels.size())) continue;
+    if (first < 0) first = int64_t(i);
+    same_heads = same_heads && heads[i] == heads[size_t(first)];
+    same_width = same_width && channels[i] * heads[size_t(first)] == channels[size_t(first)] * heads[i];
+  }
+  const size_t f = size_t(std::max<int64_t>(0, first));
+  if (!same_heads && !same_width)
+    throw ConfigError(fmt::format("attention_head_dim: {} heads in levels of {} channels are neither the same number nor the same width",
+                                  fmt::join(heads, ", "), fmt::join(channels, ", ")));
+  const std::string split = same_heads ? fmt::format("heads: {}", heads[f]) : fmt::format("head_channels: {}", channels[f] / heads[f]);
+  std::string yaml = fmt::format(
+      "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, {}, scale_shift: {}, "
+      "groups: {}, dropout: {}, attention_order: new",
+      channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
+  if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
+  if (residual_resampling)
+    yaml += ", resampling: residual";
+  else if (pad_below)
+    yaml += ", downsample_padding: below";
+  if (number) yaml += ", class_embedding: sinusoidal";
+  if (sin_first || frequency_shift != 0 || !told.empty())
+    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}{}{}}}", sin_first, frequency_shift,
+                        told.empty() ? "" : ", ", told);
+  if (transformer())
+    yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
+  return yaml + "}";
+}
+
+NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
+  const auto prefixes = places(*this);
+  NamedTensors result;
+  std::map<std::string, Qkv> joined;
+  std::vector<std::string> unknown;
+  for (const NamedTensor& t : diffusers) {
+    const auto at = std::find_if(prefixes.begin(), prefixes.end(), [&](const auto& p) { return t.name.starts_with(p.first); });
+    if (at == prefixes.end()) {
+      unknown.push_back(t.name);
+      continue;
+    }
+    const bool block = t.name.find("attentions.") != std::string::npos || t.name.find("resnets.") != std::string::npos ||
+                       (residual_resampling && t.name.find("samplers.") != std::string::npos);
+    const bool transformed = transformer() && t.name.find("attentions.") != std::string::npos;
+    const std::string rest = t.name.substr(at->first.size()), name = block && !transformed ? inner_name(rest) : rest;
+    const size_t part = name.size() > 2 && name[1] == '.' ? std::string_view("qkv").find(name[0]) : std::string_view::npos;
+    if (part != std::string_view::npos) {
+      const std::string whole = at->second + "qkv" + name.substr(1);
+      joined[whole].parts[part] = t.tensor;
+      if (joined[whole].whole()) result.push_back({whole, joined[whole].joined(whole)});
+    } else {
+      const bool projection = name == "proj_out.weight" && !transformed && t.tensor.dim() == 2;
+      result.push_back({at->second + name, projection ? t.tensor.unsqueeze(-1) : t.tensor});
+    }
+  }
+  if (!unknown.empty()) throw ConfigError(fmt::format("no place is known for {}", fmt::join(unknown, ", ")));
+  return result;
+}
+
+}  // namespace brume

@@ -1,0 +1,44 @@
+#pragma once
+// The U-Nets of diffusers (UNet2DConditionModel, UNet2DModel) in brume's words: the options of `unet` that build the same network, and
+// the tensors under CompVis' names. No code of diffusers is needed, only its config.json and weights.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+/// What a config.json says. The lists go from the image to the lowest resolution.
+struct DiffusersUnet {
+  std::vector<int64_t> channels;    ///< of each level
+  std::vector<bool> attention;      ///< of each level
+  std::vector<int64_t> depth;       ///< transformer blocks of each level
+  std::vector<int64_t> heads;       ///< of each level
+  int64_t blocks = 2;               ///< residual blocks a level on the way down
+  int64_t height = 64, width = 64;  ///< of the images (or latents) it was trained for
+  int64_t in_channels = 4, out_channels = 4;
+  int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens
+  int64_t classes = 0;        ///< rows of the class embedding; 0 = none
+  bool number = false;        ///< the class is told as a number; how many there are is not said
+  int64_t groups = 32;
+  bool middle_attention = true, scale_shift = false, linear_projection = false, residual_resampling = false;
+  double dropout = 0, norm_eps = 1e-5;
+  bool pad_below = false, sin_first = false;
+  int64_t frequency_shift = 0;
+  std::string told;  ///< options of the noise embedding that the scheduler decides; empty: the timestep
+
+  bool transformer() const { return context_width > 0; }
+  /// The network's options, as YAML: "{type: unet, channels: 320, …}".
+  std::string options() const;
+  /// The network's tensors, from those of the weights file. Throws ConfigError naming those that it knows no place for.
+  NamedTensors tensors(const NamedTensors& diffusers) const;
+};
+
+/// Reads a config.json; throws ConfigError naming what it holds that `unet` cannot be. `size`: says what sample_size is to be. `type`: the
+/// class, where config.json does not decide it.
+DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size = {}, const std::string& type = "");
+
+}  // namespace brume

@@ -1,0 +1,18 @@
+#pragma once
+// The weights of one component of a diffusers directory: NAME.safetensors or NAME.bin, whole or in shards with an index
+// {"weight_map": {tensor: file}}, where a variant ("fp16") stands in the names: NAME.fp16.safetensors, NAME.safetensors.index.fp16.json.
+#include <filesystem>
+#include <string>
+
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+/// The tensors in `folder`, views of the mapped files. `variant`, where not empty, is what is opened; else the weights without one, or
+/// the only variant there is. Throws ConfigError naming what was looked for, or what is missing of an index.
+NamedTensors component_tensors(const std::filesystem::path& folder, const std::string& variant = "");
+
+/// Whether there are weights of the variant.
+bool has_variant(const std::filesystem::path& folder, const std::string& variant);
+
+}  // namespace brume

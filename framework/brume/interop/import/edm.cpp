@@ -1,0 +1,292 @@
+// The networks of NVlabs/edm (Karras et al. 2022): SongUNet (DDPM++, NCSN++) and DhariwalUNet (ADM), bare or within a preconditioning
+// ("model."). The names hold the resolutions and the shapes nearly all else; what the network's input and output mean they do not:
+//
+//   precond   c_skip               c_out                     c_in                 c_noise
+//   edm       sd^2 / (s^2 + sd^2)  s sd / sqrt(s^2 + sd^2)   1 / sqrt(s^2 + sd^2) log(s) / 4
+//   vp        1                    -s                        1 / sqrt(s^2 + 1)    (M - 1) t(s)
+//   ve        1                    s                         1                    log(s / 2)
+//   iddpm     1                    -s                        1 / sqrt(s^2 + 1)    the timestep, and twice the channels
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <functional>
+#include <set>
+
+#include "brume/interop/import/families.h"
+#include "brume/interop/import/flags.h"
+
+namespace brume {
+namespace {
+
+const std::vector<std::string> flag_names{"model",
+                                          "precond",
+                                          "class",
+                                          "class_name",
+                                          "model_type",
+                                          "img_resolution",
+                                          "img_channels",
+                                          "label_dim",
+                                          "augment_dim",
+                                          "model_channels",
+                                          "channel_mult",
+                                          "channel_mult_emb",
+                                          "num_blocks",
+                                          "attn_resolutions",
+                                          "dropout",
+                                          "label_dropout",
+                                          "embedding_type",
+                                          "channel_mult_noise",
+                                          "encoder_type",
+                                          "decoder_type",
+                                          "resample_filter",
+                                          "sigma_data",
+                                          "sigma_min",
+                                          "sigma_max",
+                                          "beta_d",
+                                          "beta_min",
+                                          "epsilon_t",
+                                          "M",
+                                          "C_1",
+                                          "C_2",
+                                          "use_fp16"};
+
+/// The network, as far as names and shapes tell.
+struct Network {
+  bool song = true;
+  std::vector<int64_t> heights;  ///< of the levels
+  int64_t channels = 0, embedding = 0, noise = 0, blocks = 0, in = 0, out = 0, classes = 0;
+  std::vector<int64_t> multipliers, attention;
+  std::string encoder = "standard", decoder = "standard", embedding_type = "positional";
+  std::vector<double> filter;  ///< empty: no buffer tells
+};
+
+/// The tensors of the network by their names within it.
+class Weights {
+ public:
+  explicit Weights(const Source& source) : file_(source.path.filename().string()) {
+    const std::string prefix = find(source.tensors, "model.map_layer0.weight") ? "model." : "";
+    for (const NamedTensor& t : source.tensors)
+      if (t.name.starts_with(prefix))
+        tensors_.push_back({t.name.substr(prefix.size()), t.tensor});
+      else
+        others_.push_back(t.name);
+  }
+  const NamedTensors& tensors() const { return tensors_; }
+  const std::vector<std::string>& others() const { return others_; }
+  bool has(const std::string& name) const { return find(tensors_, name) != nullptr; }
+  int64_t size(const std::string& name, int64_t dim) const {
+    const at::Tensor* t = find(tensors_, name);
+    if (!t || t->dim() <= dim) throw ConfigError(fmt::format("{}: looks like a network of EDM, but has no tensor '{}'", file_, name));
+    return t->size(dim);
+  }
+  int64_t multiple(const std::string& name, int64_t dim, int64_t of) const {
+    const int64_t n = size(name, dim);
+    if (of < 1 || n < of || n % of)
+      throw ConfigError(fmt::format("{}: '{}' has {} channels, no multiple of the model's {}", file_, name, n, of));
+    return n / of;
+  }
+
+ private:
+  std::string file_;
+  NamedTensors tensors_;
+  std::vector<std::string> others_;
+};
+
+std::string at_height(const char* half, int64_t height, const std::string& what) {
+  return fmt::format("{0}.{1}x{1}_{2}", half, height, what);
+}
+
+/// The heights in the names "enc.32x32_…", falling.
+std::vector<int64_t> heights_of(const Weights& w) {
+  std::set<int64_t, std::greater<>> heights;
+  for (const NamedTensor& t : w.tensors()) {
+    int64_t height = 0;
+    if (t.name.starts_with("enc.") && std::from_chars(t.name.data() + 4, t.name.data() + t.name.size(), height).ec == std::errc())
+      heights.insert(height);
+  }
+  return {heights.begin(), heights.end()};
+}
+
+/// The taps of a filter that is kept as their outer product, the smallest being 1.
+std::vector<double> taps_of(const Weights& w) {
+  for (const NamedTensor& t : w.tensors()) {
+    if (!t.name.ends_with(".resample_filter") || t.tensor.dim() != 4) continue;
+    const at::Tensor sums = t.tensor.to(at::kDouble).sum(at::IntArrayRef{0, 1, 2}).contiguous();
+    std::vector<double> taps(sums.data_ptr<double>(), sums.data_ptr<double>() + sums.numel());
+    const double least = *std::min_element(taps.begin(), taps.end());
+    for (double& tap : taps) tap = least > 0 ? std::round(tap / least * 1e4) / 1e4 : tap;
+    return taps;
+  }
+  return {};
+}
+
+Network read_network(const Weights& w) {
+  Network n;
+  n.song = !w.has("out_conv.weight");
+  n.heights = heights_of(w);
+  if (n.heights.empty()) w.size("enc.…", 0);
+  const int64_t whole = n.heights.front(), lowest = n.heights.back();
+  const std::string first = at_height("enc", whole, "conv.weight");
+  n.in = w.size(first, 1);
+  n.channels = n.song ? w.size(first, 0) : w.size("map_layer0.weight", 1);
+  n.out = w.size(n.song ? at_height("dec", whole, "aux_conv.weight") : "out_conv.weight", 0);
+  n.embedding = w.multiple("map_layer0.weight", 0, n.channels);
+  n.noise = w.multiple("map_layer0.weight", 1, n.channels);
+  while (w.has(at_height("enc", whole, fmt::format("block{}.conv0.weight", n.blocks)))) ++n.blocks;
+  for (const int64_t height : n.heights) {
+    n.multipliers.push_back(w.multiple(at_height("enc", height, "block0.conv0.weight"), 0, n.channels));
+    if (w.has(at_height("enc", height, "block0.qkv.weight"))) n.attention.push_back(height);
+  }
+  if (w.has("map_label.weight")) n.classes = w.size("map_label.weight", 1);
+  if (w.has("map_noise.freqs")) n.embedding_type = "fourier";
+  if (n.heights.size() > 1) {
+    if (w.has(at_height("enc", lowest, "aux_skip.weight"))) n.encoder = "skip";
+    if (w.has(at_height("enc", lowest, "aux_residual.weight"))) n.encoder = "residual";
+    if (n.song && w.has(at_height("dec", lowest, "aux_conv.weight"))) n.decoder = "skip";
+  }
+  n.filter = taps_of(w);
+  return n;
+}
+
+std::vector<double> doubles(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
+
+/// What is said must be what is there.
+void check(const Flags& flags, const Network& n) {
+  using std::optional;
+  flags.agree("img_resolution", flags.integer("img_resolution"), n.heights.front());
+  flags.agree("model_channels", flags.integer("model_channels"), n.channels);
+  flags.agree("num_blocks", flags.integer("num_blocks"), n.blocks);
+  flags.agree("label_dim", flags.integer("label_dim"), n.classes);
+  flags.agree("channel_mult", flags.list("channel_mult"), doubles(n.multipliers));
+  flags.agree("channel_mult_emb", flags.integer("channel_mult_emb"), n.embedding);
+  flags.agree("embedding_type", flags.text("embedding_type"), n.embedding_type);
+  if (n.song) {
+    flags.agree("channel_mult_noise", flags.integer("channel_mult_noise"), n.noise);
+    if (n.heights.size() > 1) {  // one level has neither
+      flags.agree("encoder_type", flags.text("encoder_type"), n.encoder);
+      flags.agree("decoder_type", flags.text("decoder_type"), n.decoder);
+    }
+  }
+  if (const auto model = flags.text("model")) {
+    if (*model != "DDPMpp" && *model != "NCSNpp" && *model != "ADM")
+      throw ConfigError(fmt::format("{}: expected DDPMpp, NCSNpp or ADM", flags.said("model")));
+    flags.agree("model", model, std::string(!n.song ? "ADM" : n.embedding_type == "fourier" ? "NCSNpp" : "DDPMpp"));
+  }
+  if (const auto type = flags.text("model_type")) flags.agree("model_type", type, std::string(n.song ? "SongUNet" : "DhariwalUNet"));
+}
+
+std::vector<double> filter_of(const Flags& flags, const Network& n) {
+  const auto said = flags.list("resample_filter");
+  if (!n.filter.empty()) {
+    if (n.song) flags.agree("resample_filter", said, n.filter);
+    return n.filter;
+  }
+  if (said) return *said;
+  if (n.heights.size() == 1 || !n.song || flags.text("model") == "DDPMpp") return {1, 1};
+  if (flags.text("model") == "NCSNpp") return {1, 3, 3, 1};
+  flags.wanted("resample_filter", "its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
+}
+
+std::string precond_of(const Flags& flags, const Network& n) {
+  const std::vector<std::string> all{"edm", "vp", "ve", "iddpm"};
+  for (const char* name : {"precond", "class", "class_name"}) {
+    auto said = flags.text(name);
+    if (!said) continue;
+    std::transform(said->begin(), said->end(), said->begin(), [](unsigned char c) { return char(std::tolower(c)); });
+    std::string word = said->substr(said->rfind('.') + 1);  // "training.networks.EDMPrecond"
+    if (word.ends_with("precond")) word.erase(word.size() - 7);
+    if (std::find(all.begin(), all.end(), word) != all.end()) return word;
+    if (std::string_view(name) == "precond") throw ConfigError(fmt::format("{}: expected edm, vp, ve or iddpm", flags.said(name)));
+  }
+  return n.out == 2 * n.in ? "iddpm" : "edm";
+}
+
+/// The parts of the model and the way it samples that a preconditioning comes to.
+struct Meaning {
+  std::string noise, parameterization, label, grid, variance = "none";
+};
+
+Meaning meaning_of(const Flags& flags, const std::string& precond) {
+  if (precond == "edm")
+    return {"edm", fmt::format("{{type: edm, sigma_data: {}}}", flags.number("sigma_data").value_or(0.5)), "edm", "karras"};
+  const std::string grid = "{type: karras, sigma_min: 0.002, sigma_max: 80}";
+  if (precond == "vp") {
+    const double least = flags.number("beta_min").value_or(0.1), most = least + flags.number("beta_d").value_or(19.9);
+    const double epsilon = flags.number("epsilon_t").value_or(1e-5), told = flags.number("M").value_or(1000) - 1;
+    return {fmt::format("{{type: vp, beta_min: {}, beta_max: {}, epsilon: {}, told_scale: {}}}", least, most, epsilon, told), "eps", "vp",
+            grid};
+  }
+  if (precond == "ve") {
+    const double lo = flags.number("sigma_min").value_or(0.02), hi = flags.number("sigma_max").value_or(100);
+    return {fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", lo, hi), "{type: eps, sign: score}", "ve",
+            fmt::format("{{type: karras, sigma_min: {}, sigma_max: {}}}", std::max(lo, 0.002), std::min(hi, 80.0))};
+  }
+  return {fmt::format("{{type: cosine, timesteps: {}, s: {}, max_beta: {}}}", flags.integer("M").value_or(1000),
+                      flags.number("C_2").value_or(0.008), 1 - flags.number("C_1").value_or(0.001)),
+          "eps", "vp", "{type: karras, sigma_max: 80}", "learned_range"};
+}
+
+std::string network_options(const Flags& flags, const Network& n, const Meaning& meaning, bool null) {
+  std::string yaml = fmt::format(
+      "{{type: {}, channels: {}, multipliers: [{}], embedding_multiplier: {}, blocks: {}, attention_resolutions: [{}], dropout: {}, "
+      "noise_label: {}, null_is_zero: {}",
+      n.song ? "song_unet" : "dhariwal_unet", n.channels, fmt::join(n.multipliers, ", "), n.embedding, n.blocks,
+      fmt::join(n.attention, ", "), flags.number("dropout").value_or(0.1), meaning.label, null);
+  if (n.song)
+    yaml += fmt::format(", encoder: {}, decoder: {}, embedding_type: {}, noise_multiplier: {}, resample_filter: [{}]", n.encoder, n.decoder,
+                        n.embedding_type, n.noise, fmt::join(filter_of(flags, n), ", "));
+  return yaml + "}";
+}
+
+bool knows(const Source& source) {
+  const auto has = [&](const std::string& name) {
+    return find(source.tensors, name + "map_layer0.weight") && find(source.tensors, name + "map_layer1.weight");
+  };
+  return has("model.") || has("");
+}
+
+Imported import_edm(const Source& source, const ImportOptions& options) {
+  const Flags flags(source, options, flag_names);
+  const Weights weights(source);
+  const Network n = read_network(weights);
+  check(flags, n);
+  const std::string precond = precond_of(flags, n);
+  const Meaning meaning = meaning_of(flags, precond);
+  const double label_dropout = flags.number("label_dropout").value_or(0);
+  const bool null = n.classes > 0 && label_dropout > 0;
+  if (n.in * (meaning.variance == "none" ? 1 : 2) != n.out)
+    throw ConfigError(fmt::format("{}: takes {} channels and gives {}, which precond={} does not", source.path.filename().string(), n.in,
+                                  n.out, precond));
+  Imported model;
+  const std::string conditioner =
+      n.classes > 0 ? fmt::format("{{type: class_label, classes: {}, dropout: {}}}", n.classes, label_dropout) : "none";
+  model.options = sections_of(
+      fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}\nconditioner: {3}\nnoise: {4}\nparameterization: {5}\n"
+                  "variance: {6}\n",
+                  n.in, n.heights.front(), network_options(flags, n, meaning, null), conditioner, meaning.noise, meaning.parameterization,
+                  meaning.variance),
+      source.path.string());
+  model.sample = sections_of(fmt::format("sampler: heun\nspacing: {}\nsteps: 18\n", meaning.grid), source.path.string());
+  for (const NamedTensor& t : weights.tensors()) {
+    if (t.name.ends_with(".resample_filter")) continue;  // an option here
+    if (t.name == "map_augment.weight")
+      model.losses.push_back("map_augment.weight: only training with EDM's augmentation uses it");
+    else
+      model.tensors.push_back({"network." + t.name, t.tensor});
+  }
+  for (const std::string& name : weights.others()) {
+    if (precond == "iddpm" && name == "u") continue;  // its noise levels, which the cosine schedule makes anew
+    model.losses.push_back(fmt::format("{}: is not of the network", name));
+  }
+  return model;
+}
+
+}  // namespace
+
+const Family edm_network{"EDM network", knows, import_edm};
+
+}  // namespace brume

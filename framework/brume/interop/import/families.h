@@ -1,0 +1,11 @@
+#pragma once
+// The families, each in a file of its own.
+#include "brume/interop/import/import.h"
+
+namespace brume {
+
+extern const Family diffusers_directory, exported_directory, tiny_autoencoder;
+extern const Family compvis_ldm, compvis_first_stage;
+extern const Family edm_network, guided_diffusion;
+
+}  // namespace brume

@@ -1,0 +1,45 @@
+#pragma once
+// What weights do not tell of themselves, by the names that the program they come from has for it on its command line or in its
+// constructors: said as key=value, or in a JSON or YAML file beside the weights.
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brume/interop/import/import.h"
+
+namespace brume {
+
+class Flags {
+ public:
+  /// `known`: every name there is. Reads the configuration that the options name, else the file called as the source is with
+  /// .json, .yaml or .yml at its end; of a file, what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is
+  /// taken. Throws ConfigError where another key is set.
+  Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
+
+  bool has(const std::string& name) const { return values_.contains(name); }
+  /// The value, where it is said; throws ConfigError where it is no such thing.
+  std::optional<std::string> text(const std::string& name) const;
+  std::optional<int64_t> integer(const std::string& name) const;
+  std::optional<double> number(const std::string& name) const;
+  std::optional<bool> truth(const std::string& name) const;                ///< True, true, 1, …
+  std::optional<std::vector<double>> list(const std::string& name) const;  ///< "1,2,4", or a list; an empty text is silence
+
+  /// "num_heads=3", or "model.json: num_heads = 3", for messages.
+  std::string said(const std::string& name) const;
+  /// Throws ConfigError where what is said is not what the weights have.
+  template <class T>
+  void agree(const std::string& name, const std::optional<T>& said, const T& found) const {
+    if (said && *said != found) disagree(name);
+  }
+  [[noreturn]] void disagree(const std::string& name) const;
+  /// Throws ConfigError: `name` is not to be read from the weights.
+  [[noreturn]] void wanted(const std::string& name, const std::string& why) const;
+
+ private:
+  std::string file_, source_;
+  std::map<std::string, std::string> settings_;
+  std::map<std::string, brume::Value> values_;
+};
+
+}  // namespace brume

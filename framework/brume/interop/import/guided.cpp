@@ -1,0 +1,238 @@
+// guided-diffusion (Dhariwal & Nichol 2021) and improved-diffusion (Nichol & Dhariwal 2021): U-Nets, super-resolution U-Nets and noisy
+// classifiers, whose names brume's `unet` and `unet_encoder` have. Names and shapes tell the architecture, flags by the names of their
+// command lines (or of UNetModel's arguments) the rest; where a flag is not said it has the default of those programs, and where that
+// is a guess the error asks for it: the heads of the attention, the size of the images.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include "brume/interop/import/families.h"
+#include "brume/interop/import/guided_unet.h"
+
+namespace brume {
+namespace {
+
+const std::vector<std::string> flag_names{"image_size",
+                                          "large_size",
+                                          "small_size",
+                                          "num_channels",
+                                          "num_res_blocks",
+                                          "num_heads",
+                                          "num_heads_upsample",
+                                          "num_head_channels",
+                                          "attention_resolutions",
+                                          "channel_mult",
+                                          "dropout",
+                                          "class_cond",
+                                          "use_checkpoint",
+                                          "use_scale_shift_norm",
+                                          "resblock_updown",
+                                          "use_fp16",
+                                          "use_new_attention_order",
+                                          "learn_sigma",
+                                          "sigma_small",
+                                          "diffusion_steps",
+                                          "noise_schedule",
+                                          "timestep_respacing",
+                                          "use_kl",
+                                          "predict_xstart",
+                                          "rescale_timesteps",
+                                          "rescale_learned_sigmas",
+                                          "in_channels",
+                                          "out_channels",
+                                          "model_channels",
+                                          "num_classes",
+                                          "conv_resample",
+                                          "classifier_use_fp16",
+                                          "classifier_width",
+                                          "classifier_depth",
+                                          "classifier_attention_resolutions",
+                                          "classifier_use_scale_shift_norm",
+                                          "classifier_resblock_updown",
+                                          "classifier_pool",
+                                          "pool"};
+
+/// The sizes of images that the programs' default multipliers belong to.
+std::optional<int64_t> published_size(const std::vector<double>& multipliers) {
+  const std::vector<std::pair<std::vector<double>, int64_t>> table{
+      {{0.5, 1, 1, 2, 2, 4, 4}, 512}, {{1, 1, 2, 2, 4, 4}, 256}, {{1, 1, 2, 3, 4}, 128}, {{1, 2, 3, 4}, 64}, {{1, 2, 2, 2}, 32}};
+  for (const auto& [m, size] : table)
+    if (m == multipliers) return size;
+  return {};
+}
+
+int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
+  const char* name = enlarges ? "large_size" : "image_size";
+  std::optional<int64_t> size = flags.integer(name);
+  if (!size && enlarges) size = flags.integer("image_size");
+  const int64_t divisor = int64_t(1) << (u.levels() - 1);
+  if (u.positions > 0) {
+    const int64_t found = std::llround(std::sqrt(double(u.positions))) * divisor;
+    flags.agree(name, size, found);
+    return found;
+  }
+  if (size && (*size < divisor || *size % divisor))
+    throw ConfigError(fmt::format("{}: {} levels halve the images {} times, so it must be a multiple of {}", flags.said(name), u.levels(),
+                                  u.levels() - 1, divisor));
+  if (size) return *size;
+  if (const auto published = published_size(u.multipliers); published && !enlarges) return *published;
+  flags.wanted(name, "the size of its images is not to be read from the weights");
+}
+
+/// A classifier of guided-diffusion has heads of 64 channels always; a U-Net has what its flags say.
+std::string heads_of(const Flags& flags, const GuidedUnet& u) {
+  const std::string order = fmt::format(", attention_order: {}", flags.truth("use_new_attention_order").value_or(false) ? "new" : "legacy");
+  const int64_t width = flags.integer("num_head_channels").value_or(-1), up = flags.integer("num_heads_upsample").value_or(-1);
+  const auto heads = flags.integer("num_heads");
+  if (width > 0) return fmt::format("head_channels: {}", width) + order;
+  if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.said("num_heads")));
+  if (heads) return fmt::format("heads: {}{}", *heads, up > 0 ? fmt::format(", heads_up: {}", up) : "") + order;
+  if (flags.has("model_channels")) return "heads: 1" + order;  // arguments of the constructor: its default
+  if (u.encoder) return "head_channels: 64" + order;
+  flags.wanted("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
+}
+
+std::string noise_of(const Flags& flags) {
+  const std::string schedule = flags.text("noise_schedule").value_or("linear");
+  const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
+  if (schedule != "linear" && schedule != "cosine")
+    throw ConfigError(fmt::format("{}: expected linear or cosine", flags.said("noise_schedule")));
+  if (steps < 2) throw ConfigError(fmt::format("{}: expected at least 2", flags.said("diffusion_steps")));
+  return schedule == "linear" ? fmt::format("{{type: linear, timesteps: {}, rescale: true}}", steps)
+                              : fmt::format("{{type: cosine, timesteps: {}}}", steps);
+}
+
+/// What the network is told: the timestep, or that as if there were 1000 of them.
+std::string noise_embedding(const Flags& flags) {
+  const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
+  if (steps == 1000) return "sinusoidal";
+  const auto rescales = flags.truth("rescale_timesteps");
+  if (!rescales)
+    flags.wanted("rescale_timesteps", fmt::format("with {} diffusion_steps the network is told the timestep or that rescaled to 1000 of "
+                                                  "them (the defaults of guided-diffusion and improved-diffusion differ)",
+                                                  steps));
+  return *rescales ? fmt::format("{{type: sinusoidal, scale: {}}}", 1000.0 / double(steps)) : "sinusoidal";
+}
+
+void check(const Flags& flags, const GuidedUnet& u) {
+  const std::string prefix = u.encoder ? "classifier_" : "";
+  for (const std::string& name : {std::string(u.encoder ? "classifier_width" : "num_channels"), std::string("model_channels")})
+    flags.agree(name, flags.integer(name), u.channels);
+  flags.agree("channel_mult", flags.list("channel_mult"), u.multipliers);
+  flags.agree("out_channels", flags.integer("out_channels"), u.out);
+  for (const std::string& name : {prefix + "use_scale_shift_norm", std::string("use_scale_shift_norm")})
+    flags.agree(name, flags.truth(name), u.scale_shift);
+  if (u.levels() > 1)
+    for (const std::string& name : {prefix + "resblock_updown", std::string("resblock_updown")})
+      flags.agree(name, flags.truth(name), u.resampling == "residual");
+  if (u.encoder) {
+    for (const char* name : {"classifier_pool", "pool"}) flags.agree(name, flags.text(name), u.pooling);
+  } else {
+    flags.agree("class_cond", flags.truth("class_cond"), u.classes > 0);
+    flags.agree("num_classes", flags.integer("num_classes"), u.classes);
+  }
+}
+
+/// What goes in and out of a U-Net: images, an image beside them, a variance.
+struct Channels {
+  int64_t image = 3;
+  bool beside = false, variance = false;
+};
+
+Channels channels_of(const Flags& flags, const GuidedUnet& u) {
+  const auto learn_sigma = flags.truth("learn_sigma");
+  Channels c;
+  const auto images = flags.integer("in_channels");  // of SuperResModel: without the image beside them
+  if (images && u.in != *images && u.in != 2 * *images) flags.disagree("in_channels");
+  const bool of_both = u.in == u.out && u.in == 6 && !(learn_sigma && !*learn_sigma);
+  if (images ? u.in == 2 * *images : u.in == 2 * u.out || of_both) {  // SuperResModel, of 3 or 6 channels out
+    c = {u.in / 2, true, u.in == u.out};
+  } else if (u.out == 2 * u.in || u.out == u.in) {
+    c = {u.in, false, u.out != u.in};
+  } else {
+    throw ConfigError(
+        fmt::format("takes {} channels and gives {}; guided-diffusion gives as many, or twice as many with learn_sigma", u.in, u.out));
+  }
+  flags.agree("learn_sigma", learn_sigma, c.variance);
+  return c;
+}
+
+std::string conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
+  const std::string classes = fmt::format("{{type: class_label, classes: {}, dropout: 0}}", u.classes);
+  if (!c.beside) return u.classes > 0 ? classes : "none";
+  const auto said = flags.integer("small_size");
+  if (!said && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
+  const int64_t small = said.value_or(size / 4);  // both that were published enlarge four times
+  if (small < 1 || size % small || size == small)
+    throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.said("small_size"), size));
+  const std::string image = fmt::format("{{type: concat_image, image: low_resolution, factor: {}}}", size / small);
+  return u.classes > 0 ? fmt::format("{{type: several, of: [{}, {}]}}", classes, image) : image;
+}
+
+/// As its scripts sample: every step, or those that timestep_respacing leaves ("250", "ddim25").
+std::string sample_of(const Flags& flags, bool variance) {
+  const int64_t times = flags.integer("diffusion_steps").value_or(1000);
+  std::string respacing = flags.text("timestep_respacing").value_or("");
+  const bool ddim = respacing.starts_with("ddim");
+  if (ddim) respacing.erase(0, 4);
+  int64_t steps = std::min<int64_t>(250, times);
+  if (!respacing.empty()) {
+    if (respacing.size() > 6 || !std::all_of(respacing.begin(), respacing.end(), [](unsigned char ch) { return std::isdigit(ch); }))
+      throw ConfigError(fmt::format("{}: expected a number of steps, or ddim and one", flags.said("timestep_respacing")));
+    steps = std::stoll(respacing);
+    if (steps < 1 || steps > times || (ddim && times % steps))
+      throw ConfigError(
+          fmt::format("{}: expected {} {}", flags.said("timestep_respacing"), ddim ? "a divisor of" : "a number up to", times));
+  }
+  const std::string kind = variance ? "learned_range" : flags.truth("sigma_small").value_or(false) ? "small" : "large";
+  const std::string sampler = ddim ? "ddim" : fmt::format("{{type: ddpm, variance: {}}}", kind);
+  return fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [clip]\n", sampler, ddim ? "leading" : "linspace", steps);
+}
+
+Imported import_classifier(const Source& source, const Flags& flags, const GuidedUnet& u) {
+  const int64_t size = image_size(flags, u, false);
+  Imported model;
+  model.section = "classifier";
+  model.options =
+      sections_of(fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nclasses: {4}\n"
+                              "noise: {{schedule: {5}}}\n",
+                              u.in, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
+                              u.out, noise_of(flags)),
+                  source.path.string());
+  return model;
+}
+
+Imported import_model_section(const Source& source, const Flags& flags, const GuidedUnet& u) {
+  const Channels c = channels_of(flags, u);
+  const int64_t size = image_size(flags, u, c.beside);
+  Imported model;
+  model.options = sections_of(
+      fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nconditioner: {4}\nnoise: {5}\n"
+                  "parameterization: {6}\nvariance: {7}\n",
+                  c.image, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
+                  conditioner_of(flags, u, c, size), noise_of(flags), flags.truth("predict_xstart").value_or(false) ? "x0" : "eps",
+                  c.variance ? "learned_range" : "none"),
+      source.path.string());
+  model.sample = sections_of(sample_of(flags, c.variance), source.path.string());
+  return model;
+}
+
+bool knows(const Source& source) { return is_guided_unet(source.tensors); }
+
+Imported import_guided(const Source& source, const ImportOptions& options) {
+  const Flags flags(source, options, flag_names);
+  const bool depth = flags.has("classifier_depth");
+  const GuidedUnet u = read_guided_unet(source, flags, depth ? "classifier_depth" : "num_res_blocks");
+  check(flags, u);
+  Imported model = u.encoder ? import_classifier(source, flags, u) : import_model_section(source, flags, u);
+  for (const NamedTensor& t : source.tensors) model.tensors.push_back({"network." + t.name, t.tensor});
+  return model;
+}
+
+}  // namespace
+
+const Family guided_diffusion{"guided-diffusion or improved-diffusion network", knows, import_guided};
+
+}  // namespace brume

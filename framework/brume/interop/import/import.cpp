@@ -1,0 +1,113 @@
+#include "brume/interop/import/import.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "brume/config/errors.h"
+#include "brume/config/yaml.h"
+#include "brume/interop/import/families.h"
+#include "brume/weights/model_weights.h"
+#include "brume/weights/weights_file.h"
+
+namespace brume {
+namespace {
+
+/// "; ..." where the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what names do
+/// not, or of what is added to a model.
+std::string part_of_model(const Source& source) {
+  const auto any = [&](const std::function<bool(const std::string&)>& is) {
+    return std::any_of(source.tensors.begin(), source.tensors.end(), [&](const NamedTensor& t) { return is(t.name); });
+  };
+  const auto has = [](const char* text) { return [=](const std::string& name) { return name.find(text) != std::string::npos; }; };
+  if (any(has("lora_down.")) || any(has("lora_A.")) || any(has("lora.down.")))
+    return "; its names are those of a LoRA: `brume sample MODEL --lora` adds it to a model";
+  if (any([](const std::string& name) { return name == "emb_params" || name.starts_with("string_to_param."); }))
+    return "; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model";
+  const bool part = any([](const std::string& name) {
+    return name.find("down_blocks.0.") != std::string::npos || name.starts_with("text_model.encoder.layers.0.");
+  });
+  return part ? "; its names are those of a diffusers directory: import the folder that has its configuration" : "";
+}
+
+/// The first names of a file, for the message that it is not known.
+std::string first_names(const Source& source) {
+  constexpr size_t shown = 5;
+  std::string text;
+  for (size_t i = 0; i < std::min(shown, source.tensors.size()); ++i)
+    text += fmt::format("{}'{}'", i == 0 ? "" : ", ", source.tensors[i].name);
+  return text + (source.tensors.size() > shown ? ", …" : "");
+}
+
+}  // namespace
+
+Value sections_of(const std::string& yaml, const std::string& source) {
+  const std::function<void(Value&)> forget_lines = [&](Value& v) {
+    v.place.line = 0;
+    for (Value& item : v.items) forget_lines(item);
+    for (Value::Entry& e : v.entries) {
+      e.place.line = 0;
+      forget_lines(e.value);
+    }
+  };
+  Value sections = parse_yaml(yaml, source);
+  forget_lines(sections);
+  return sections;
+}
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> all{exported_directory,  diffusers_directory, compvis_ldm,     tiny_autoencoder,
+                                       compvis_first_stage, edm_network,         guided_diffusion};
+  return all;
+}
+
+const Family* family_of(const Source& source) {
+  const auto at = std::find_if(families().begin(), families().end(), [&](const Family& f) { return f.knows(source); });
+  return at == families().end() ? nullptr : &*at;
+}
+
+Source open_source(const std::filesystem::path& path) {
+  Source source{path, {}, {}};
+  if (!source.directory()) source.tensors = load_tensors(path.string(), &source.metadata);
+  return source;
+}
+
+Imported import_model(const Source& source, const ImportOptions& options) {
+  if (const Family* family = family_of(source)) return family->import(source, options);
+  std::string known;
+  for (const Family& f : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
+  throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}{}", source.path.string(), known,
+                                source.directory() ? "no model_index.json and no config.json of a component"
+                                                   : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source)),
+                                part_of_model(source)));
+}
+
+Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }
+
+Contents contents_of(const Imported& model) {
+  Contents contents{model.tensors,
+                    {{"format", "brume"},
+                     {"brume.format", std::to_string(model_format)},
+                     {"brume.version", BRUME_VERSION},
+                     {"brume.step", "0"},
+                     {"brume." + model.section, dump_yaml(model.options)}}};
+  if (!model.sample.is_null()) contents.metadata["brume.sample"] = dump_yaml(model.sample);
+  for (NamedTensor& t : file_tensors(model.files)) contents.tensors.push_back(std::move(t));
+  return contents;
+}
+
+Contents open_model(const std::filesystem::path& path, const ImportOptions& options) {
+  Source source = open_source(path);
+  if (!source.metadata.contains("brume.format")) return contents_of(import_model(source, options));
+  if (!options.settings.empty())
+    throw ConfigError(fmt::format("{}: is a brume model, which says everything of itself; '{}' cannot be set", path.string(),
+                                  options.settings.begin()->first));
+  return {std::move(source.tensors), std::move(source.metadata)};
+}
+
+Files load_files(const std::string& path) { return files_in(open_model(path).tensors); }
+
+void load_model(const std::string& path, const std::vector<Weight>& weights) { load_weights(path, open_model(path).tensors, weights); }
+
+}  // namespace brume

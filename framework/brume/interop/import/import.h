@@ -1,0 +1,76 @@
+#pragma once
+// Models of other programs as brume's own: what `brume import` writes to a file, and what every command that takes a model reads from
+// the foreign file directly. A family says which sources it knows and turns one into the contents of a brume model file; nothing behind
+// this header learns where a model came from.
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "brume/config/value.h"
+#include "brume/core/files.h"
+#include "brume/core/network.h"
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+/// What cannot be read from a source and must be said: as `key=value`, or a configuration beside the weights.
+struct ImportOptions {
+  std::map<std::string, std::string> settings;  ///< of the family, by its own names ("num_heads" = "4")
+  std::filesystem::path config;                 ///< a YAML or JSON file beside the weights; empty: the family looks for its own
+};
+
+/// A file or a directory that is no brume model, open.
+struct Source {
+  std::filesystem::path path;
+  NamedTensors tensors;  ///< of a file: views of the mapped file, in the types they are stored in; none of a directory
+  std::map<std::string, std::string> metadata;  ///< of a file
+  bool directory() const { return std::filesystem::is_directory(path); }
+};
+
+/// A source in brume's words. Tensors keep the type they are stored in and are views of the source wherever a name is all that changes.
+struct Imported {
+  std::string section = "model";    ///< which section `options` is: model, classifier or autoencoder
+  Value options;                    ///< that section, as a configuration has it; what is silent has brume's defaults
+  Value sample;                     ///< the section `sample`; null where the source says nothing of sampling
+  NamedTensors tensors;             ///< under brume's names
+  Files files;                      ///< tokenizers and the like, by the path that `options` names
+  std::vector<std::string> losses;  ///< for people: what of the source has no place in brume ("the safety checker"), one line each
+};
+
+/// One kind of source.
+struct Family {
+  std::string_view name;  ///< for people: "diffusers pipeline"
+  bool (*knows)(const Source& source);
+  Imported (*import)(const Source& source, const ImportOptions& options);  ///< throws ConfigError
+};
+
+/// Sections that an importer wrote, parsed. Their places name `source` and no line: there is none to be looked up.
+Value sections_of(const std::string& yaml, const std::string& source);
+
+/// All families, in the order in which they are asked.
+const std::vector<Family>& families();
+/// The first family that knows the source, or null.
+const Family* family_of(const Source& source);
+/// Opens what is to be imported; throws ConfigError where it is neither a directory nor a weights file.
+Source open_source(const std::filesystem::path& path);
+/// Imports what is open. Throws ConfigError that says what was found, and which families there are, where none knows it.
+Imported import_model(const Source& source, const ImportOptions& options = {});
+Imported import_model(const std::filesystem::path& path, const ImportOptions& options = {});
+
+/// What a brume model file holds: tensors, those of files among them, and metadata.
+struct Contents {
+  NamedTensors tensors;
+  std::map<std::string, std::string> metadata;
+};
+/// What a brume file of the imported model holds.
+Contents contents_of(const Imported& model);
+/// What a brume model file holds, or would hold after the import of this one. Options that a brume model has no use for are refused.
+Contents open_model(const std::filesystem::path& path, const ImportOptions& options = {});
+/// The files of a brume model file, or of one that can be imported.
+Files load_files(const std::string& path);
+/// Copies the weights of a brume model file, or of one that can be imported, as load_weights does.
+void load_model(const std::string& path, const std::vector<Weight>& weights);
+
+}  // namespace brume

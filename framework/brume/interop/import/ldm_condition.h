@@ -1,0 +1,21 @@
+#pragma once
+// The encoder of the condition in a latent diffusion model ("cond_stage_model."): CLIP's, OpenCLIP's, or a table of classes.
+#include <cstdint>
+#include <string>
+
+#include "brume/interop/import/ldm_parts.h"
+#include "brume/interop/import/ldm_reading.h"
+
+namespace brume {
+
+/// What a model is told, in brume's words.
+struct LdmCondition {
+  std::string conditioner;  ///< as YAML
+  std::string guidance;     ///< cfg as its program samples, as YAML; empty where there is no null condition
+  NamedTensors tensors;     ///< under the conditioner's names
+  Files files;              ///< the tokenizer
+};
+/// Throws ConfigError where brume has no such encoder.
+LdmCondition read_ldm_condition(LdmReading& reading, const LdmUnet& unet);
+
+}  // namespace brume

@@ -1,0 +1,14 @@
+#pragma once
+// What `brume inspect` says of a file or a directory: its tensors, and as what brume would open it.
+#include <string>
+
+namespace brume {
+
+/// For people: format, the family and what of it brume has no place for, totals, metadata, the whole configuration of brume's own files,
+/// then one line a tensor; of a directory, one line a part. Also describes PNG files with their text. Throws ConfigError where nothing is
+/// to be read.
+std::string inspect(const std::string& path);
+/// The same for programs, as one JSON object.
+std::string inspect_json(const std::string& path);
+
+}  // namespace brume

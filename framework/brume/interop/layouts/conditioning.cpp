@@ -1,0 +1,38 @@
+#include "brume/interop/layouts/conditioning.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "brume/interop/layouts/sections.h"
+
+namespace brume {
+
+Words words_of(const brume::Value& conditioner) {
+  Words whole{conditioner};
+  const brume::Value* of = conditioner.find("of");
+  if (text_of(conditioner, "type") != "several" || !of || of->items.size() < 2) return whole;
+  Words words;
+  for (size_t i = 0; i < of->items.size(); ++i) {
+    const brume::Value& part = of->items[i];
+    const std::string type = text_of(part, "type");
+    if (type == "clip_text" && words.conditioner.entries.empty()) {
+      words.conditioner = part;
+      words.prefix = fmt::format("conditioner.{}.", i);
+    } else if (text_of(part, "image") == "masked" && truth_of(part, "keep") && !words.inpainting) {
+      words.inpainting = true;
+    } else if (type == "class_label" && integer_of(part, "context_width") == 0 && words.classes.entries.empty()) {
+      words.classes = part;
+    } else {
+      return whole;
+    }
+  }
+  return words.conditioner.entries.empty() ? whole : words;
+}
+
+std::string words_beside(const std::string& words, const std::vector<std::string>& beside) {
+  return beside.empty() ? words : fmt::format("{{type: several, of: [{}, {}]}}", words, fmt::join(beside, ", "));
+}
+
+std::string words_prefix(const std::vector<std::string>& beside) { return beside.empty() ? "conditioner." : "conditioner.0."; }
+
+}  // namespace brume

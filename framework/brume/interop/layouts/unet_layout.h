@@ -1,0 +1,24 @@
+#pragma once
+// Where the blocks of a U-Net stand, by its options.
+#include <algorithm>
+#include <cstdint>
+
+#include "brume/interop/layouts/sections.h"
+
+namespace brume {
+
+/// What decides where a block of a U-Net stands, and how its projections are cut.
+struct UnetLayout {
+  int64_t blocks = 2;  ///< residual blocks a level on the way down
+  bool middle_attention = true;
+  int64_t heads = 1, head_channels = 0;  ///< head_channels, where not 0, counts
+  bool heads_first = true;               ///< attention_order legacy: q, k and v of a head stand together; else all q, all k, all v
+  int64_t heads_of(int64_t channels) const { return head_channels > 0 ? channels / head_channels : heads; }
+};
+
+inline UnetLayout unet_layout(const Value& network) {
+  return {integer_of(network, "blocks"), truth_of(network, "middle_attention"), std::max<int64_t>(1, integer_of(network, "heads")),
+          integer_of(network, "head_channels"), text_of(network, "attention_order") != "new"};
+}
+
+}  // namespace brume

@@ -1,0 +1,55 @@
+#pragma once
+// What conditioners of words share: which captions of a batch are replaced by the empty one, and each distinct one encoded once.
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "brume/core/conditioner.h"
+
+namespace brume::nn {
+
+/// Distinct captions as the network sees them.
+struct EncodedCaptions {
+  Tensor context;   ///< [B, L, D]
+  Tensor mask{};    ///< [B, L] float32; undefined = all are tokens
+  Tensor filler{};  ///< [1, F, D]: what makes a context as long as the one it is compared with; undefined = all have one length
+};
+using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::string>& captions)>;
+
+/// The condition of a batch: its captions, each replaced by the empty one with probability `dropout` while training; otherwise, where
+/// dropout > 0, the null condition of its negative captions. Where nothing is learned each is encoded alone, so that its bits do not
+/// depend on the others. Of a caption and its negative the shorter is filled up; what a batch adds to that is masked.
+Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);
+
+/// Warns on stderr of prompts too long for their context: once of each, and of the first ten only.
+class CutPrompts {
+ public:
+  void warn(const std::string& prompt, const std::string& cut, int64_t length) const;
+
+ private:
+  mutable std::mutex lock_;
+  mutable std::set<std::string> known_;
+};
+
+/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError where one is not named; `Encoder` is
+/// made from (Options, EncoderOrigin), and says whether it reads_prompts (ConditionRequest::reading).
+template <class O, class Encoder>
+class CaptionConditioner final : public Conditioner {
+ public:
+  using Options = O;
+  explicit CaptionConditioner(const Options& o) : o_(o) { o_.need_files(); }
+  int64_t context_width() const override { return o_.width; }
+  bool captions() const override { return true; }
+  bool reads_prompts() const override { return Encoder::reads_prompts; }
+  bool has_null() const override { return o_.dropout > 0; }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
+    return std::make_shared<Encoder>(o_, origin);
+  }
+
+ private:
+  Options o_;
+};
+
+}  // namespace brume::nn

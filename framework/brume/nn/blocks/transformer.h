@@ -1,0 +1,70 @@
+#pragma once
+// The spatial transformer of latent diffusion (Rombach et al. 2022, sec. 3.3 and app. E.2.1): the pixels of a feature map are tokens
+// that attend to each other and to the tokens of the condition. Weights are named as in CompVis' SpatialTransformer.
+//
+//   z = proj_in(norm(x));  depth times:  z += attn1(norm1(z));  z += attn2(norm2(z), context);  z += ff(norm3(z));
+//   out = x + proj_out(z)
+#include <vector>
+
+#include "brume/nn/blocks/layers.h"
+
+namespace brume::nn {
+
+/// What the network attends to.
+struct Tokens {
+  Tensor values{};  ///< [B, L, D]; undefined = none
+  Tensor mask{};    ///< [B, L], 1 = a token, 0 = padding; undefined = all are tokens
+};
+
+/// Attention of several heads between two sequences (Vaswani et al. 2017, sec. 3.2.2).
+class CrossAttention {
+ public:
+  /// Queries of width `channels`, keys and values of width `context`.
+  CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads);
+  /// x: [B, N, C]. Attends to `tokens`, to x itself where there are none. Returns sum + dropout(what it found), [B, N, C].
+  Tensor onto(Tensor sum, const Tensor& x, const Tokens& tokens, double dropout, at::Generator* random) const;
+
+ private:
+  int64_t heads_;
+  Linear q_, k_, v_, out_;
+};
+
+class TransformerBlock {
+ public:
+  /// `context`: width of the tokens; 0 = none, both attentions are of x to itself.
+  TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout);
+  /// x: [B, N, C]. Returns the same shape.
+  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout) const;
+
+ private:
+  double dropout_;
+  CrossAttention self_, cross_;
+  Linear wide_, narrow_;  ///< feed-forward with GEGLU (Shazeer 2020)
+  LayerNorm norms_[3];
+};
+
+/// How the channels are projected on the way in and out: a 1x1 convolution (SD 1), or a linear layer (SD 2).
+enum class Projection { conv, linear };
+
+struct TransformerOptions {
+  int64_t channels = 0, context = 0, heads = 1, depth = 1, groups = 32;
+  Projection projection = Projection::conv;
+  double dropout = 0;
+  bool zero_init = true;
+};
+
+class SpatialTransformer {
+ public:
+  SpatialTransformer(const Builder& build, const TransformerOptions& options);
+  /// x: [B, C, H, W]. Returns the same shape. Without a context width, `tokens` are not looked at.
+  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout) const;
+
+ private:
+  bool attends_;  ///< to tokens
+  GroupNorm norm_;
+  Conv2d conv_in_, conv_out_;
+  Linear linear_in_, linear_out_;
+  std::vector<TransformerBlock> blocks_;
+};
+
+}  // namespace brume::nn

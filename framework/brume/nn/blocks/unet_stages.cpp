@@ -1,0 +1,182 @@
+#include "brume/nn/blocks/unet_stages.h"
+
+#include <ATen/ops/constant_pad_nd.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "brume/nn/ops/ops.h"
+
+namespace brume::nn {
+
+void UnetTransformer::declare(Fields& f) {
+  f.field("depth", depth, "transformer blocks in each, for all levels or one number a level", at_least(1));
+  f.choice("projection", projection, "into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
+           {{"conv", Projection::conv}, {"linear", Projection::linear}});
+  f.field("dropout", dropout, "of what attention and feed-forward add", within(0, 0.999));
+}
+
+void UnetOptions::declare(Fields& f, bool decoder) {
+  f.field("channels", channels, "channels of the first level", at_least(1));
+  f.field("multipliers", multipliers, "channels of each level, as multiples (ADM at 512: 0.5 first); one halving fewer than levels",
+          more_than(0));
+  f.field("blocks", blocks, "residual blocks a level", at_least(1));
+  f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
+  f.field("middle_attention", middle_attention, "self-attention between the two middle blocks");
+  f.field("heads", heads, "attention heads", at_least(1));
+  if (decoder) f.field("heads_up", heads_up, "attention heads on the way up; null = heads", at_least(1));
+  f.field("head_channels", head_channels,
+          fmt::format("width of a head; sets the number of heads instead of {}", decoder ? "the two above" : "heads"), at_least(1));
+  f.choice("attention_order", attention_order, "order of the projected channels: legacy = heads first, new = q, k, v first",
+           {{"legacy", QkvOrder::heads_first}, {"new", QkvOrder::qkv_first}});
+  f.field("scale_shift", scale_shift, "AdaGN: the embedding scales and shifts the norm; else it is added");
+  f.choice("resampling", resampling, "between levels: a strided convolution, plain pooling and nearest, or residual blocks (BigGAN)",
+           {{"conv", Resampling::conv}, {"pool", Resampling::pool}, {"residual", Resampling::residual}});
+  f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
+  f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
+  f.field("norm_eps", norm_eps, "epsilon of the group norms (1e-6 in the models of DDPM's authors); spatial transformers have their own",
+          more_than(0));
+  f.choice("downsample_padding", pad_below,
+           "of strided convolutions: one pixel all around, or below and to the right only (the models of DDPM's authors)",
+           {{"around", false}, {"below", true}});
+  f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
+  if (decoder)
+    f.section("transformer", transformer,
+              "spatial transformers (LDM, Stable Diffusion) in the place of plain attention; they attend to the condition's tokens");
+  f.field("noise_embedding", noise_embedding, "how the network is told the noise level", "sinusoidal");
+  if (decoder) {
+    f.choice("class_embedding", class_embedding,
+             "of a class-conditional network: a row for each class, or the class as a number, told as the noise level is",
+             {{"table", ClassEmbedding::table}, {"sinusoidal", ClassEmbedding::sinusoidal}});
+    f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
+              "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
+  }
+  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs one level at least and 16 at most");
+  if (decoder)
+    f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
+              "depth needs one number, or one a level");
+  f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
+  for (const double m : multipliers) {
+    if (std::abs(double(width(m)) - double(channels) * m) > 1e-6)
+      f.require(false, "multipliers", fmt::format("{} x {} is not a whole number of channels", channels, m));
+    if (width(m) % groups) f.require(false, "groups", fmt::format("{} groups do not divide {} x {} channels", groups, channels, m));
+  }
+}
+
+void UnetOptions::check(const ImageShape& input) const {
+  const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
+  if (input.height % divisor || input.width % divisor)
+    throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}", multipliers.size(),
+                                  halvings, input.height, input.width, divisor));
+  std::vector<int64_t> heights;
+  for (int64_t i = 0; i <= halvings; ++i) heights.push_back(input.height >> i);
+  for (const int64_t r : attention_resolutions)
+    if (std::find(heights.begin(), heights.end(), r) == heights.end())
+      throw ConfigError(fmt::format("attention_resolutions: no level has height {}; the levels have {}", r, fmt::join(heights, ", ")));
+  for (size_t i = 0; i < heights.size(); ++i) {
+    const bool middle = middle_attention && i + 1 == heights.size();
+    if ((middle || attends(heights[i])) && !heads_fit(width(multipliers[i])))
+      throw ConfigError(fmt::format("heads: {} channels cannot be split into equal heads", width(multipliers[i])));
+  }
+}
+
+bool UnetOptions::attends(int64_t height) const {
+  return std::find(attention_resolutions.begin(), attention_resolutions.end(), height) != attention_resolutions.end();
+}
+
+bool UnetOptions::heads_fit(int64_t width) const {
+  return head_channels ? width % *head_channels == 0 : width % heads == 0 && width % heads_up.value_or(heads) == 0;
+}
+
+int64_t UnetOptions::heads_of(int64_t width, bool up) const {
+  return head_channels ? width / *head_channels : up ? heads_up.value_or(heads) : heads;
+}
+
+Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens) const {
+  if (conv) h = (*conv)(h);
+  if (block) h = (*block)(h, embedding, dropout);
+  if (attention) h = (*attention)(std::move(h));
+  if (transformer) h = (*transformer)(std::move(h), tokens, dropout);
+  if (resample) h = (*resample)(h, embedding, dropout);
+  if (pool == Resample::up) h = upsample(h);
+  if (pool == Resample::down) h = downsample(h);
+  if (pad_below) h = at::constant_pad_nd(h, {0, 1, 0, 1});
+  if (pool_conv) h = (*pool_conv)(h);
+  return h;
+}
+
+TimestepEmbedding::TimestepEmbedding(const Builder& build, const UnetOptions& o, const char* name) : noise_(o.noise_embedding) {
+  frequencies_ = noise_->frequencies(o.channels, build.random());
+  if (noise_->random()) frequencies_ = build.buffer("noise_frequencies", frequencies_);
+  layers_[0] = build[name].linear("0", o.channels, o.embedding());
+  layers_[1] = build[name].linear("2", o.embedding(), o.embedding());
+}
+
+Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype) const {
+  return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype))));
+}
+
+ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample) {
+  return ResBlock(build, {in, out, o.embedding(), o.scale_shift, resample, o.dropout, o.groups, o.zero_init, o.norm_eps});
+}
+
+void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
+  const int64_t heads = o.heads_of(p.channels, p.up);
+  if (const auto& t = o.transformer) {
+    const int64_t depth = t->depth_at(p.level);
+    stage.transformer.emplace(build,
+                              TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init});
+  } else {
+    stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init, o.norm_eps);
+  }
+}
+
+void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way) {
+  const bool up = way == Resample::up;
+  if (o.resampling == Resampling::residual) {
+    stage.resample = unet_block(build, o, channels, channels, way);
+  } else if (o.resampling == Resampling::conv) {
+    if (up) stage.pool = way;
+    stage.pool_conv = up ? build.conv2d("conv", channels, channels, 3) : build.conv2d("op", channels, channels, 3, 2);
+    stage.pad_below = !up && o.pad_below;
+    if (stage.pad_below) stage.pool_conv->padding = 0;
+  } else {
+    stage.pool = way;
+  }
+}
+
+UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context) {
+  UnetEncoder down;
+  down.height = input.height;
+  int64_t channels = o.width(o.multipliers.front());
+  const auto next = [&](const auto& fill) {
+    const Builder here = build[int64_t(down.stages.size())];
+    fill(down.stages.emplace_back(), here);
+    down.channels.push_back(channels);
+  };
+  next([&](Stage& stage, const Builder& here) { stage.conv = here.conv2d("0", input.channels, channels, 3); });
+  for (size_t level = 0; level < o.multipliers.size(); ++level) {
+    for (int64_t i = 0; i < o.blocks; ++i)
+      next([&](Stage& stage, const Builder& here) {
+        const int64_t out = o.width(o.multipliers[level]);
+        stage.block = unet_block(here[0], o, channels, out);
+        channels = out;
+        if (o.attends(down.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
+      });
+    if (level + 1 == o.multipliers.size()) break;
+    next([&](Stage& stage, const Builder& here) { unet_resample(stage, here[0], o, channels, Resample::down); });
+    down.height /= 2;
+  }
+  return down;
+}
+
+std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context) {
+  std::vector<Stage> middle(2);
+  middle[0].block = unet_block(build[0], o, channels, channels);
+  if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context});
+  middle[1].block = unet_block(build[o.middle_attention ? 2 : 1], o, channels, channels);
+  return middle;
+}
+
+}  // namespace brume::nn

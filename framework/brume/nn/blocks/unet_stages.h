@@ -1,0 +1,116 @@
+#pragma once
+// What U-Nets of the ADM family are made of, shared by the whole U-Net and by its encoder (the classifier): the options, the
+// embedding of the noise level, and the stages of the way down and of the middle. Weights are named as in guided-diffusion.
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "brume/config/fields.h"
+#include "brume/nn/blocks/attention_block.h"
+#include "brume/nn/blocks/resblock.h"
+#include "brume/nn/blocks/transformer.h"
+
+namespace brume::nn {
+
+enum class Resampling { conv, pool, residual };
+/// How a class is told: by a row of its own, or as the number it is, in the way of the noise level.
+enum class ClassEmbedding { table, sinusoidal };
+
+/// The spatial transformers of a U-Net, in the place of plain attention.
+struct UnetTransformer {
+  std::vector<int64_t> depth{1};
+  Projection projection = Projection::conv;
+  double dropout = 0;
+  void declare(Fields& f);
+  int64_t depth_at(size_t level) const { return depth.size() == 1 ? depth[0] : depth[level]; }
+};
+
+struct UnetOptions {
+  int64_t channels = 64;
+  std::vector<double> multipliers{1, 2, 2};
+  int64_t blocks = 2;
+  std::vector<int64_t> attention_resolutions{};
+  bool middle_attention = true;
+  int64_t heads = 1;
+  std::optional<int64_t> heads_up;  ///< declared by the whole U-Net only
+  std::optional<int64_t> head_channels;
+  QkvOrder attention_order = QkvOrder::heads_first;
+  bool scale_shift = true, zero_init = true;
+  Resampling resampling = Resampling::conv;
+  double dropout = 0;
+  int64_t groups = 32;
+  double norm_eps = 1e-5;
+  bool pad_below = false;                                  ///< strided convolutions
+  std::optional<UnetTransformer> transformer;              ///< declared by the whole U-Net only
+  ClassEmbedding class_embedding = ClassEmbedding::table;  ///< declared by the whole U-Net only
+  std::shared_ptr<const NoiseEmbedding> noise_embedding;
+
+  /// The parameters and their rules; `decoder` where there is one.
+  void declare(Fields& f, bool decoder);
+  /// What is wrong with these options for inputs of this shape; throws ConfigError.
+  void check(const ImageShape& input) const;
+
+  int64_t width(double multiplier) const { return std::llround(double(channels) * multiplier); }  ///< channels of a level
+  int64_t embedding() const { return 4 * channels; }  ///< width of the embedding of the noise level
+  bool attends(int64_t height) const;
+  int64_t heads_of(int64_t width, bool up) const;
+  bool heads_fit(int64_t width) const;
+};
+
+/// One entry of input_blocks or output_blocks: what is there is applied in this order.
+struct Stage {
+  std::optional<Conv2d> conv;
+  std::optional<ResBlock> block;
+  std::optional<AttentionBlock> attention;
+  std::optional<SpatialTransformer> transformer;
+  std::optional<ResBlock> resample;
+  Resample pool = Resample::none;  ///< before pool_conv
+  bool pad_below = false;          ///< one row and column, below and to the right, before pool_conv
+  std::optional<Conv2d> pool_conv;
+
+  bool attends() const { return attention || transformer; }
+  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU.
+  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}) const;
+};
+
+/// A number as an embedding: the noise level, "time_embed" (Ho et al. 2020, app. B), or a class, "label_emb".
+class TimestepEmbedding {
+ public:
+  TimestepEmbedding(const Builder& build, const UnetOptions& options, const char* name = "time_embed");
+  /// [B] to [B, 4 channels], before the SiLU every block begins with.
+  Tensor operator()(const Tensor& numbers, at::ScalarType dtype) const;
+  NoiseQuantity quantity() const { return noise_->quantity(); }
+
+ private:
+  std::shared_ptr<const NoiseEmbedding> noise_;
+  Tensor frequencies_;
+  Linear layers_[2];
+};
+
+ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample = Resample::none);
+
+/// Where attention goes.
+struct AttentionPlace {
+  int64_t channels = 0;
+  size_t level = 0;
+  bool up = false;
+  int64_t context = 0;  ///< width of the tokens attended to; 0 = none
+};
+/// Gives `stage` its attention: a block, or a spatial transformer where the options ask for one.
+void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& place);
+/// Makes `stage` change the resolution; `build` names the place in the list of the stage's modules.
+void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way);
+
+/// "input_blocks": from the image to the lowest resolution.
+struct UnetEncoder {
+  std::vector<Stage> stages;
+  std::vector<int64_t> channels;  ///< of each stage's output
+  int64_t height = 0;             ///< at the end
+};
+UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context = 0);
+
+/// "middle_block": block, attention where asked for, block.
+std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context = 0);
+
+}  // namespace brume::nn

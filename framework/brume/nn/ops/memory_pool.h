@@ -1,0 +1,38 @@
+#pragma once
+// Where the memory of tensors comes from and goes to.
+#include <cstddef>
+
+#include "brume/core/tensor.h"
+
+namespace brume::nn {
+
+/// While one lives, memory of the CPU's tensors that is freed is kept and given to those that come after, in large pages where the
+/// system has them: a network evaluated again and again takes nothing from the system after the first times, which would clear it page by
+/// page. What is left goes back at the end of the last one. For all threads; costs nothing where none lives, and does nothing with
+/// Isa::reference.
+class MemoryPoolScope {
+ public:
+  MemoryPoolScope();
+  ~MemoryPoolScope();
+  MemoryPoolScope(const MemoryPoolScope&) = delete;
+  MemoryPoolScope& operator=(const MemoryPoolScope&) = delete;
+
+  /// Bytes that were taken from the system so far, and those that lie free.
+  struct Account {
+    size_t taken, free;
+  };
+  static Account account();
+
+ private:
+  bool keeps_;
+};
+
+/// Bytes in pages of their own, large ones where there are, for what stays as long as a model does: MemoryPoolScope's blocks, which may be
+/// larger than was asked for, are for what comes and goes.
+Tensor lasting_memory(size_t bytes);
+
+/// Lets go of the pages of a mapped file that lie wholly within, unless they were written to: they are read again when touched, mostly
+/// from the system's cache. Other memory stays as it is.
+void let_go_of_file(const void* data, size_t bytes);
+
+}  // namespace brume::nn

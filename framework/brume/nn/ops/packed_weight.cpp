@@ -1,0 +1,135 @@
+#include "brume/nn/ops/packed_weight.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/StorageImpl.h>
+
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/memory_pool.h"
+#include "brume/nn/ops/onednn.h"
+#include "brume/nn/ops/softmax.h"
+
+namespace brume::nn {
+namespace {
+
+/// One shape of input: the primitive, and the weights as it wants them.
+struct Ready {
+  dnnl::convolution_forward::primitive_desc description;
+  dnnl::convolution_forward primitive;
+  Tensor weights;
+};
+
+/// How a layer adds: a property of the layer alone, so that an image's bits depend neither on the batch nor on who holds what is added.
+enum class Adding {
+  apart,     ///< in a pass of its own: without AMX, oneDNN's kernels lose more by adding than the pass costs (measured)
+  in_place,  ///< to what the memory of the result holds, before rounding
+  beside,    ///< what lies beside the result, before rounding; zeros, where nothing is to be added
+};
+Adding adding(const Tensor& weight, at::ScalarType type) {
+  constexpr int64_t many = 960;
+  if (isa() != Isa::amx || type != at::kBFloat16) return Adding::apart;
+  return onednn::adding_beside_helps && weight.size(1) >= many && weight.size(2) == 3 ? Adding::beside : Adding::in_place;
+}
+
+/// The same numbers, channels last, in memory that nothing else sees.
+Tensor owned(Tensor x) {
+  const bool alone = x.use_count() == 1 && x.storage().use_count() == 1 && !x.requires_grad();
+  if (alone && x.is_contiguous(at::MemoryFormat::ChannelsLast)) return x;
+  return at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast).copy_(x);
+}
+
+/// As many zeros as x has numbers, of this thread.
+const Tensor& zeros_for(const Tensor& x) {
+  thread_local Tensor own;
+  if (!own.defined() || own.nbytes() < x.nbytes()) own = at::zeros({int64_t(x.nbytes())}, at::kByte);
+  return own;
+}
+
+}  // namespace
+
+bool packing(at::ScalarType type) {
+  return isa() != Isa::reference && at::globalContext().userEnabledMkldnn() && at::hasMKLDNN() &&
+         (type == at::kFloat || type == at::kBFloat16);
+}
+
+struct PackedWeight::State {
+  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t, Adding, bool>;
+
+  std::mutex mutex;
+  std::map<Shape, std::shared_ptr<const Ready>> ready;
+  // Which tensor it is. The weak reference keeps the address of the storage from being given to another one.
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};
+  int64_t offset = -1;
+  uint32_t version = 0;
+
+  void follow(const Tensor& weight) {
+    c10::StorageImpl* const now = weight.storage().unsafeGetStorageImpl();
+    if (storage._unsafe_get_target() == now && offset == weight.storage_offset() && version == weight._version()) return;
+    ready.clear();
+    storage = c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getWeakStorageImpl());
+    offset = weight.storage_offset(), version = weight._version();
+  }
+
+  /// Weights that lie as `wanted` says: those of another shape of input, where they are the same.
+  Tensor packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
+    for (const auto& [_, other] : ready)
+      if (other->description.weights_desc() == wanted) return other->weights;
+    const Tensor cast = weight.scalar_type() == at::kHalf ? from_half(weight, type) : weight.to(type),
+                 dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
+    const Tensor result = lasting_memory(wanted.get_size());
+    const dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
+    onednn::turn(dnnl::reorder(from, to), from, to);
+    let_go_of_file(weight.data_ptr(), weight.nbytes());
+    return result;
+  }
+
+  std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
+                                    int64_t padding, Adding how, bool adds) {
+    const std::lock_guard lock(mutex);
+    follow(weight);
+    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), how, adds};
+    if (const auto it = ready.find(shape); it != ready.end()) return it->second;
+    constexpr size_t shapes = 16;  // of batches and images, which rarely change
+    const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
+    dnnl::post_ops after;
+    if (how == Adding::in_place && adds) after.append_sum();
+    if (how == Adding::beside) after.append_binary(dnnl::algorithm::binary_add, onednn::nhwc(out));
+    auto description =
+        onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
+                            bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding, after);
+    const Tensor weights = packed(description.weights_desc(), weight, x.scalar_type());
+    if (ready.size() >= shapes) ready.clear();  // the weights stay
+    return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
+  }
+};
+
+PackedWeight::PackedWeight() : state_(std::make_unique<State>()) {}
+PackedWeight::~PackedWeight() = default;
+
+Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, Tensor sum) const {
+  const bool adds = sum.defined();
+  if (onednn::widens(x)) {
+    const auto wide = [](const Tensor& t) { return t.defined() ? t.to(at::kFloat) : t; };
+    return conv2d(wide(x), weight, wide(bias), stride, padding, wide(sum)).to(x.scalar_type());
+  }
+  const Adding how = adding(weight, x.scalar_type());
+  Tensor out = how == Adding::in_place && adds ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);
+  const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding, how, adds);
+  const auto& d = ready->description;
+  std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, onednn::memory(d.src_desc(), x)},
+                                                  {DNNL_ARG_WEIGHTS, onednn::memory(d.weights_desc(), ready->weights)},
+                                                  {DNNL_ARG_DST, onednn::memory(d.dst_desc(), out)}};
+  if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), bias));
+  const Tensor beside = how != Adding::beside ? Tensor() : adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : zeros_for(out);
+  if (beside.defined()) arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, onednn::memory(onednn::nhwc(out), beside));
+  onednn::execute(d, ready->primitive, std::move(arguments));
+  return how == Adding::apart && adds ? out.add_(sum) : out;
+}
+
+}  // namespace brume::nn

@@ -1,0 +1,68 @@
+#include "brume/numerics/noising.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Generator.h>
+#include <ATen/ops/huber_loss.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace brume {
+namespace {
+
+/// An error of x0 times this is an error of the target.
+double target_scale(Target target, double sigma) {
+  switch (target) {
+    case Target::noise: return -1 / sigma;
+    case Target::image: return 1;
+    case Target::v: return -std::sqrt(1 + sigma * sigma) / sigma;
+    case Target::flow: return -(1 + sigma) / sigma;
+  }
+  throw std::logic_error("unknown target");
+}
+
+}  // namespace
+
+NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random) {
+  const Tensor noise = at::randn(x0.sizes(), random, at::TensorOptions().dtype(x0.scalar_type())).to(x0.device());
+  const Tensor x = x0 + noise * each_image(sigmas, x0, [](double s) { return s; });
+  return {x0, noise, x, std::move(sigmas)};
+}
+
+void TargetError::declare(Fields& f, std::string_view usual_weighting) {
+  f.choice("loss", loss, "of the error", {{"mse", Penalty::mse}, {"mae", Penalty::mae}, {"huber", Penalty::huber}});
+  f.field("delta", delta, "where the huber loss turns from square to linear", more_than(0));
+  f.field("weighting", weighting, "how much each noise level counts", usual_weighting);
+}
+
+void TargetError::declare_target(Fields& f) {
+  f.choice("target", target, "whose error is measured: v is the v-loss, flow the velocity of flow matching",
+           {{"noise", Target::noise}, {"image", Target::image}, {"v", Target::v}, {"flow", Target::flow}});
+}
+
+Tensor TargetError::per_image(const NoisyBatch& b, const Tensor& f, const Parameterization& p) const {
+  const Tensor e = scaled_error(b, f, p, [&](double s) { return target_scale(target, s); });
+  const Tensor penalty = loss == Penalty::mse   ? e * e
+                         : loss == Penalty::mae ? e.abs()
+                                                : at::huber_loss(e, at::zeros_like(e), at::Reduction::None, delta);
+  return (penalty * each_image(b.sigmas, e, [&](double s) { return weighting->weight(s, target); })).flatten(1).mean(1);
+}
+
+Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
+                 const std::vector<Weight>& memory) {
+  time.learn(schedule, draw, losses.detach(), memory);
+  if (std::all_of(draw.weights.begin(), draw.weights.end(), [](double w) { return w == 1; })) return losses.mean();
+  return (losses * at::tensor(draw.weights, at::TensorOptions().dtype(at::kDouble)).to(losses.options())).mean();
+}
+
+Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
+                      const Condition& condition, Training& training, at::Generator& random) {
+  const TimeSampler::Draw drawn = time.draw(model.schedule(), x0.size(0), training.memory, random);
+  const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
+  const Tensor losses = error.per_image(b, model.network(b.x, b.sigmas, condition), model.parameterization());
+  return mean_loss(time, model.schedule(), drawn, losses, training.memory);
+}
+
+}  // namespace brume

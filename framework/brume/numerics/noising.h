@@ -1,0 +1,81 @@
+#pragma once
+// What the objectives share: noise on a batch, one level an image, and the error of what a network makes of it.
+#include <ATen/ops/tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "brume/config/fields.h"
+#include "brume/core/objective.h"
+#include "brume/core/time_sampler.h"
+
+namespace brume {
+
+/// f(sigma) for each image, [B, 1, ...] of the type of `like`, to be multiplied with it.
+template <class F>
+Tensor each_image(const std::vector<double>& sigmas, const Tensor& like, const F& f) {
+  std::vector<double> values;
+  values.reserve(sigmas.size());
+  for (const double s : sigmas) values.push_back(f(s));
+  std::vector<int64_t> shape(size_t(like.dim()), 1);
+  shape[0] = like.size(0);
+  return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(like.scalar_type()).view(shape).to(like.device());
+}
+
+/// x = x0 + sigma noise.
+struct NoisyBatch {
+  Tensor x0, noise, x;
+  std::vector<double> sigmas;  ///< one an image
+};
+NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random);
+
+/// (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x where it would cancel.
+template <class U>
+Tensor scaled_error(const NoisyBatch& b, const Tensor& f, const Parameterization& p, const U& unit) {
+  return f * each_image(b.sigmas, b.x0, [&](double s) { return p.c_out(s) * unit(s); }) -
+         b.x0 * each_image(b.sigmas, b.x0, [&](double s) { return (1 - p.c_skip(s)) * unit(s); }) +
+         b.noise * each_image(b.sigmas, b.x0, [&](double s) { return p.c_skip(s) * s * unit(s); });
+}
+
+/// The weighted error of a target, as `simple` and what builds on it have it.
+struct TargetError {
+  enum class Penalty { mse, mae, huber };
+  Penalty loss = Penalty::mse;
+  Target target = Target::noise;
+  double delta = 1;
+  std::shared_ptr<const Weighting> weighting{};
+
+  /// loss, delta and weighting; the target is another parameter's.
+  void declare(Fields& f, std::string_view usual_weighting = "none");
+  void declare_target(Fields& f);
+  /// The mean over each image, [B].
+  Tensor per_image(const NoisyBatch& batch, const Tensor& f, const Parameterization& p) const;
+};
+
+/// The mean of the losses [B] with the weights of their draw, which the sampler learns from.
+Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
+                 const std::vector<Weight>& memory);
+
+/// The whole of such a loss: a time, noise, the network, its error.
+Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
+                      const Condition& condition, Training& training, at::Generator& random);
+
+/// An objective that is no more than that: what tells `simple`, `edm` and `flow` apart are their targets and defaults. `O` has
+/// `error`, `time` and `declare`.
+template <class O>
+class DenoisingObjective final : public Objective {
+ public:
+  using Options = O;
+  explicit DenoisingObjective(const Options& o) : o_(o) {}
+
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
+              at::Generator& random) const override {
+    return denoising_loss(o_.error, *o_.time, model, x0, condition, training, random);
+  }
+  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
+
+ private:
+  Options o_;
+};
+
+}  // namespace brume

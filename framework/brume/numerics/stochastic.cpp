@@ -1,0 +1,36 @@
+#include "brume/numerics/stochastic.h"
+
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace brume {
+
+NoiseSplit ancestral_step(double from, double to, double eta) {
+  if (to >= from || eta == 0) return {to, 0};
+  const double up = std::min(to, eta * to * std::sqrt((1 - to / from) * (1 + to / from)));
+  return {std::sqrt((to - up) * (to + up)), up};
+}
+
+Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double to, Noise* noise, double s_noise) {
+  const double g2 = (from - to) * (from + to);
+  const Tensor mean = x0 + (x - x0) * (1 - g2 / (from * from));
+  return noise && g2 > 0 ? mean + noise->draw(x, from, to) * (s_noise * std::sqrt(g2)) : mean;
+}
+
+void Churn::declare(Fields& f) {
+  f.field("s_churn", s_churn, "noise added before the steps, over the whole run; 0 = none", at_least(0));
+  f.field("s_tmin", s_tmin, "least sigma at which noise is added", at_least(0));
+  f.field("s_tmax", s_tmax, "largest sigma at which noise is added", at_least(0));
+  f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+}
+
+double Churn::raise(Tensor& x, double sigma, int64_t steps, Noise& noise) const {
+  if (s_churn == 0 || sigma < s_tmin || sigma > s_tmax) return sigma;
+  const double raised = sigma * (1 + std::min(s_churn / double(steps), std::sqrt(2.0) - 1));
+  x = x + noise.draw(x, sigma, raised) * (s_noise * std::sqrt((raised - sigma) * (raised + sigma)));
+  return raised;
+}
+
+}  // namespace brume

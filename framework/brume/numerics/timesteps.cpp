@@ -1,0 +1,100 @@
+#include "brume/numerics/timesteps.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "brume/config/errors.h"
+#include "brume/numerics/beta_table.h"
+
+namespace brume {
+
+void declare_final(Fields& f, FinalSigma& value) {
+  f.choice("final", value, "where the run ends: sigma = 0, or the schedule's smallest sigma",
+           {{"zero", FinalSigma::zero}, {"minimum", FinalSigma::minimum}});
+}
+
+void declare_inclusive(Fields& f, bool& value) {
+  f.field("inclusive", value,
+          "the lowest level of the grid is a step; false: it is left out, and the grid has one level more (DPM-Solver)");
+}
+
+void SigmaRange::declare(Fields& f) {
+  f.field("sigma_min", sigma_min, "last sigma before the final one; null = the schedule's smallest", more_than(0));
+  f.field("sigma_max", sigma_max, "first sigma; null = the schedule's largest", more_than(0));
+  f.require(!sigma_min || !sigma_max || *sigma_min < *sigma_max, "sigma_min", "must be less than sigma_max");
+}
+
+SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
+  // Beyond its ends a schedule knows no time, and the network would be told that of the end.
+  const std::pair<const char*, std::optional<double>> said[] = {{"sigma_max", sigma_max}, {"sigma_min", sigma_min}};
+  for (const auto& [key, sigma] : said)
+    if (sigma) require_within(schedule, {*sigma}, key);
+  const double hi = sigma_max.value_or(schedule.sigma(schedule.t_max())), lo = sigma_min.value_or(schedule.sigma(schedule.t_min()));
+  if (lo >= hi) throw ConfigError(fmt::format("sigma_min {} is not less than sigma_max {}", lo, hi));
+  return {lo, hi};
+}
+
+void EndsOf::declare(Fields& f) { f.field("spacing", spacing, "the one whose first and last step these are", "leading"); }
+
+void SigmaGrid::declare(Fields& f) {
+  range.declare(f);
+  f.section("ends_of", ends_of,
+            "where sigma_min and sigma_max do not say them, the ends of the steps of another spacing, not the schedule's");
+  declare_inclusive(f, inclusive);
+  declare_final(f, final_sigma);
+}
+
+std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t steps,
+                                      const std::function<double(double, double, double)>& level) const {
+  SigmaRange within = range;
+  if (ends_of) {
+    const std::vector<double> other = ends_of->spacing->sigmas(schedule, steps);
+    within.sigma_max = range.sigma_max.value_or(other.front());
+    within.sigma_min = range.sigma_min.value_or(other[size_t(steps) - 1]);
+  }
+  const auto [lo, hi] = within.of(schedule);
+  std::vector<double> sigmas;
+  for (const double r : linspace(1, 0, steps + !inclusive)) sigmas.push_back(level(r, lo, hi));
+  if (!inclusive) sigmas.pop_back();
+  return with_final(std::move(sigmas), schedule, final_sigma);
+}
+
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas, const char* name) {
+  const double hi = schedule.sigma(schedule.t_max()), lo = schedule.sigma(schedule.t_min()), slack = 1.001;
+  for (const double s : sigmas)
+    if (s > hi * slack || s < lo / slack)
+      throw ConfigError(fmt::format("{} {} is outside the schedule's [{:.6g}, {:.6g}]", name, s, lo, hi));
+}
+
+std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count) {
+  std::vector<double> sampled;
+  for (const double place : linspace(0, double(levels.size() - 1), count)) {
+    const size_t i = std::min(size_t(place), levels.size() - 2);
+    const double fraction = place - double(i);
+    sampled.push_back(std::exp(std::log(levels[i]) * (1 - fraction) + std::log(levels[i + 1]) * fraction));
+  }
+  return sampled;
+}
+
+std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma) {
+  sigmas.push_back(final_sigma == FinalSigma::zero ? 0 : schedule.sigma(schedule.t_min()));
+  return sigmas;
+}
+
+std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma) {
+  std::vector<double> sigmas;
+  for (size_t i = 0; i < times.size(); ++i) {
+    if (times[i] < schedule.t_min() || times[i] > schedule.t_max())
+      throw ConfigError(fmt::format("time {} is outside the schedule's [{}, {}]", times[i], schedule.t_min(), schedule.t_max()));
+    if (i > 0 && times[i] >= times[i - 1])
+      throw ConfigError(schedule.timesteps() > 0 ? fmt::format("{} steps are more than this spacing can take from {} training times",
+                                                               times.size(), schedule.timesteps())
+                                                 : fmt::format("time {} does not come before {}", times[i], times[i - 1]));
+    sigmas.push_back(schedule.sigma(times[i]));
+  }
+  return with_final(std::move(sigmas), schedule, final_sigma);
+}
+
+}  // namespace brume

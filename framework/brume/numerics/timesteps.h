@@ -1,0 +1,64 @@
+#pragma once
+// What the spacings that choose training times share.
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "brume/config/fields.h"
+#include "brume/core/noise_schedule.h"
+#include "brume/core/spacing.h"
+
+namespace brume {
+
+/// Where a run ends: at sigma = 0 (a clean image), or at the schedule's smallest sigma (diffusers' set_alpha_to_one: false).
+enum class FinalSigma { zero, minimum };
+
+void declare_final(Fields& f, FinalSigma& value);
+/// Whether the lowest level of the grid is a step of its own; where not, the grid has one more level and the lowest is left out,
+/// so that the run goes from the last but one to the final sigma (DPM-Solver's way).
+void declare_inclusive(Fields& f, bool& value);
+
+/// The ends of a grid in sigma; those of the schedule where they are not given.
+struct SigmaRange {
+  std::optional<double> sigma_min, sigma_max;
+  void declare(Fields& f);
+  struct Ends {
+    double lo, hi;
+  };
+  /// Throws ConfigError where lo is not less than hi.
+  Ends of(const NoiseSchedule& schedule) const;
+};
+
+/// Ends of a grid that are those of another spacing's steps.
+struct EndsOf {
+  std::shared_ptr<const Spacing> spacing;
+  void declare(Fields& f);
+};
+
+/// A grid in sigma: its ends, whether the lowest is a step, where the run ends.
+struct SigmaGrid {
+  SigmaRange range;
+  std::optional<EndsOf> ends_of;
+  bool inclusive = true;
+  FinalSigma final_sigma = FinalSigma::zero;
+  void declare(Fields& f);
+  /// The sigmas of a run, `level(r, lo, hi)` being that at the share r of the way up, 1 = hi.
+  std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps,
+                             const std::function<double(double r, double lo, double hi)>& level) const;
+};
+
+/// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding; `name` is what it is called.
+void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas, const char* name = "sigma");
+
+/// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
+std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
+
+/// The sigmas at descending `times`, then the final one. Throws ConfigError where two times coincide: there are more steps
+/// than training times.
+std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma);
+
+/// `sigmas` (descending), then the final one.
+std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma);
+
+}  // namespace brume

@@ -1,0 +1,163 @@
+#include "brume/text/sentencepiece.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "brume/config/errors.h"
+#include "brume/config/utf8.h"
+#include "brume/text/sentencepiece_shim.h"
+
+namespace brume::text {
+namespace {
+
+struct Loaded {
+  const BrumeSentencePiece* functions = nullptr;
+  std::string missing;
+};
+
+/// Beside this library, wherever it was put.
+std::filesystem::path shim_path() {
+  Dl_info self = {};
+  const char* const name = "libbrume_sentencepiece.so";
+  if (!dladdr(reinterpret_cast<const void*>(&sentencepiece_missing), &self) || !self.dli_fname) return name;
+  return std::filesystem::absolute(self.dli_fname).parent_path() / name;
+}
+
+Loaded load() {
+#if defined(__SANITIZE_ADDRESS__)
+  return {nullptr, "sentencepiece cannot be loaded in a build with the address sanitizer, which refuses RTLD_DEEPBIND"};
+#else
+  const std::filesystem::path path = shim_path();
+  if (!std::filesystem::exists(path))
+    return {nullptr, fmt::format("{} is not there, and text needs it: brume was built without sentencepiece (Debian: "
+                                 "libsentencepiece-dev; tools/scripts/setup.sh installs it)",
+                                 path.string())};
+  // Its own libraries first (DEEPBIND) and nobody else's business (LOCAL): their protobuf is not LibTorch's.
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+  if (!library) return {nullptr, fmt::format("{}: cannot be loaded: {}", path.string(), dlerror())};
+  const auto entry = reinterpret_cast<BrumeSentencePieceEntry>(dlsym(library, "brume_sentencepiece"));
+  if (!entry) return {nullptr, fmt::format("{}: is not brume's: {}", path.string(), dlerror())};
+  return {entry(), {}};
+#endif
+}
+
+const Loaded& loaded() {
+  static const Loaded once = load();
+  return once;
+}
+
+const BrumeSentencePiece& shim() {
+  if (!loaded().functions) throw ConfigError(loaded().missing);
+  return *loaded().functions;
+}
+
+/// What the shim puts out, and why it failed.
+struct Answer {
+  std::string bytes, error;
+  std::vector<int64_t> ids;
+  static void put(void* to, const char* bytes, size_t size) { static_cast<Answer*>(to)->bytes.append(bytes, size); }
+  static void fail(void* to, const char* bytes, size_t size) { static_cast<Answer*>(to)->error.append(bytes, size); }
+  static void id(void* to, int value) { static_cast<Answer*>(to)->ids.push_back(value); }
+};
+
+/// The captions one by one, without the line ends and tabs that sentencepiece takes for its own.
+struct Feed {
+  const std::vector<std::string>& captions;
+  size_t at = 0;
+  std::string caption{};
+  static const char* next(void* from, size_t* size) {
+    Feed& feed = *static_cast<Feed*>(from);
+    if (feed.at == feed.captions.size()) return nullptr;
+    feed.caption = feed.captions[feed.at++];
+    std::replace_if(
+        feed.caption.begin(), feed.caption.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r' || c == '\0'; }, ' ');
+    *size = feed.caption.size();
+    return feed.caption.data();
+  }
+};
+
+/// The number that follows `words` in a message.
+std::optional<int64_t> number_after(std::string_view message, std::string_view words) {
+  const size_t found = message.find(words);
+  if (found == std::string_view::npos) return {};
+  const std::string_view rest = message.substr(found + words.size());
+  int64_t value = 0;
+  return std::from_chars(rest.data(), rest.data() + rest.size(), value).ec == std::errc() ? std::optional(value) : std::nullopt;
+}
+
+/// sentencepiece's words about a size, in ours.
+std::string about_size(int64_t size, const std::string& said) {
+  if (const auto most = number_after(said, "value <= "))
+    return fmt::format("{} pieces are more than these captions give; at most {} can be had of them", size, *most);
+  if (const auto chars = number_after(said, " vs "); chars && said.find("required_chars") != std::string::npos)
+    return fmt::format("{} pieces are too few for these captions; their characters alone need more than {}", size, *chars);
+  return "sentencepiece could not be trained: " + said;
+}
+
+}  // namespace
+
+const std::string& sentencepiece_missing() { return loaded().missing; }
+
+std::string SentencePiece::train(const std::vector<std::string>& captions, const Training& training) {
+  for (size_t i = 0; i < captions.size(); ++i)
+    if (const auto at = invalid_utf8(captions[i])) throw ConfigError(fmt::format("caption {} is not UTF-8 at byte {}", i + 1, *at));
+  const auto blank = [](const std::string& c) { return c.find_first_not_of(" \t\r\n") == std::string::npos; };
+  if (std::all_of(captions.begin(), captions.end(), blank)) throw ConfigError("there are no captions to train a tokenizer on");
+  if (training.size < 8 || training.size > 1000000)
+    throw ConfigError(fmt::format("{} pieces: a tokenizer has between 8 and 1000000", training.size));
+  Feed feed{captions};
+  const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
+  Answer answer;
+  if (!shim().train(&asked, &answer, Answer::put, Answer::fail)) throw ConfigError(about_size(training.size, answer.error));
+  return answer.bytes;
+}
+
+SentencePiece::SentencePiece(std::string_view model, const std::string& name) {
+  Answer answer;
+  if (!model.empty()) model_ = shim().open(model.data(), model.size(), &answer, Answer::fail);
+  if (!model_) throw ConfigError(fmt::format("{}: is no sentencepiece model{}", name, model.empty() ? ": it is empty" : ""));
+  shim().special(model_, special_);
+}
+
+SentencePiece::~SentencePiece() {
+  if (model_) shim().close(model_);
+}
+
+std::vector<int64_t> SentencePiece::encode(std::string_view text) const {
+  if (const auto at = invalid_utf8(text)) throw ConfigError(fmt::format("a prompt is not UTF-8 at byte {}: {}", *at, in_quotes(text)));
+  Answer answer;
+  if (!shim().encode(model_, text.data(), text.size(), &answer, Answer::id, Answer::fail))
+    throw std::logic_error("sentencepiece: " + answer.error);
+  return answer.ids;
+}
+
+std::string SentencePiece::decode(const std::vector<int64_t>& ids) const {
+  std::vector<int> narrow;
+  for (const int64_t id : ids) {
+    if (id < 0 || id >= size())
+      throw ConfigError(fmt::format("piece {} is out of range: the tokenizer has {}, 0 to {}", id, size(), size() - 1));
+    narrow.push_back(int(id));
+  }
+  Answer answer;
+  if (!shim().decode(model_, narrow.data(), narrow.size(), &answer, Answer::put, Answer::fail))
+    throw std::logic_error("sentencepiece: " + answer.error);
+  return answer.bytes;
+}
+
+std::string SentencePiece::piece(int64_t id) const {
+  if (id < 0 || id >= size())
+    throw ConfigError(fmt::format("piece {} is out of range: the tokenizer has {}, 0 to {}", id, size(), size() - 1));
+  Answer answer;
+  shim().piece(model_, int(id), &answer, Answer::put);
+  return answer.bytes;
+}
+
+int64_t SentencePiece::size() const { return shim().size(model_); }
+
+}  // namespace brume::text

@@ -1,0 +1,229 @@
+// A first stage that learns (Esser et al. 2021, "Taming transformers for high-resolution image synthesis"; Rombach et al. 2022, section
+// 3.1): what it gives back is to be near in pixels and in looks, and, from a step on, real in the eyes of a patch discriminator.
+//
+//   nll  = mean |y - x|  (or squares)  +  w_p d(y, x),          L = nll + penalty - lambda w mean D(y) + L_D
+//   L_D  = (mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))) / 2
+//   lambda = |grad nll| / (|grad of -mean D(y)| + 1e-4), in [0, 1e4], gradients by the weight of the last layer (eq. 7)
+//
+// One backward pass serves both: D's weights enter the generator's term detached, and y enters L_D detached.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+
+#include "brume/core/noise.h"
+#include "brume/core/perceptual.h"
+#include "brume/image/image.h"
+#include "brume/nn/blocks/patch_discriminator.h"
+#include "brume/train/learner.h"
+#include "brume/train/reconstruction.h"
+
+namespace brume {
+namespace {
+
+constexpr int64_t tested_images = 256;  ///< at most, at a checkpoint; `brume evaluate` takes them all
+
+void move_to(at::Device device, const std::vector<Weight>& weights) {
+  for (const Weight& w : weights)
+    if (!device.is_cpu()) Tensor(w.tensor).set_data(w.tensor.to(device));
+}
+
+double norm_of_gradient(const Tensor& loss, const Tensor& weight) {
+  const auto gradient = torch::autograd::grad({loss}, {weight}, {}, /*retain_graph=*/true, /*create_graph=*/false, /*allow_unused=*/true);
+  return gradient[0].defined() ? gradient[0].to(at::kFloat).norm().item<double>() : 0;
+}
+
+/// The number called `name` in a section, where it has one.
+std::optional<double> number_in(const Value& section, const char* name) {
+  const Value* v = section.is_map() ? section.find(name) : nullptr;
+  double number = 0;
+  if (!v || !v->is_scalar()) return {};
+  const std::string& s = v->scalar;
+  return std::from_chars(s.data(), s.data() + s.size(), number).ec == std::errc() ? std::optional(number) : std::nullopt;
+}
+
+class AutoencoderLearner final : public Learner {
+ public:
+  AutoencoderLearner(const Config& config, const Value& resolved, const Compute& compute, std::shared_ptr<const Dataset> data,
+                     const LearnerOrigin& origin)
+      : config_(config),
+        resolved_(resolved),
+        compute_(compute),
+        models_(origin.models),
+        data_(std::move(data)),
+        shape_(config.autoencoder->image),
+        network_(made(mix_seed(origin.seed, 2), origin.stored)) {
+    if (network_->weights().empty()) throw ConfigError("autoencoder.network has no weights: there is nothing to train");
+    const ReconstructionOptions& loss = config_.train->loss;
+    if (loss.perceptual.type() != "none" && loss.perceptual_weight > 0) {
+      perceptual_ = loss.perceptual.make({shape_, &models_, compute_.dtype});
+      move_to(compute_.device, perceptual_->weights());
+    }
+    if (loss.adversarial) {
+      const nn::Builder build(mix_seed(origin.seed, 5));
+      discriminator_.emplace(build["discriminator"], shape_.channels,
+                             nn::PatchDiscriminatorOptions{loss.adversarial->channels, loss.adversarial->layers});
+      helpers_ = build.weights();
+      move_to(compute_.device, helpers_);
+    }
+    if (config_.train->test) test_ = config_.train->test->data.make({shape_});
+  }
+
+  std::vector<Weight> weights() const override { return prefixed("autoencoder.", network_->weights()); }
+  std::vector<Weight> helpers() const override { return helpers_; }
+
+  Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
+    const ReconstructionOptions& o = config_.train->loss;
+    const Tensor x = batch.images.to(compute_.device);
+    const Autoencoder::Reconstruction r = network_->reconstruct(x.to(compute_.dtype), random);
+    const Tensor y = r.images.to(at::kFloat);
+    const Tensor error = o.pixel == ReconstructionOptions::Pixel::l1 ? (y - x).abs().mean() : (y - x).pow(2).mean();
+    Metrics metrics{{"reconstruction", error.item<double>()}};
+    Tensor nll = error;
+    if (perceptual_) {
+      const Tensor seen = perceptual_->distance(y, x).mean();
+      nll = nll + seen * o.perceptual_weight;
+      metrics.emplace_back("perceptual", seen.item<double>());
+    }
+    Tensor total = nll;
+    if (r.penalty.defined()) total = total + r.penalty.to(at::kFloat);
+    metrics.emplace_back("penalty", r.penalty.defined() ? r.penalty.item<double>() : 0);
+    metrics.emplace_back("latent_std", r.latents.detach().to(at::kFloat).std().item<double>());
+    if (discriminator_) total = total + adversarial(x, y, nll, step, metrics);
+    return {total, metrics};
+  }
+
+  bool updated(int64_t step, at::Generator& random) override {
+    network_->updated(step, random);
+    return true;
+  }
+
+  Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
+    const at::NoGradGuard no_grad;
+    take(averaged);
+    ReconstructionScores scores;
+    bool whole = true;
+    for_spread(test_ ? *test_ : *data_, shape_, tested_images, config_.train->batch, [&](const Tensor& images) {
+      const Tensor latents = averaged_->encode(images.to(compute_.device));
+      scores.add(images, averaged_->decode(latents), latents);
+      return whole = !(stop && stop());
+    });
+    if (!whole) return {};
+    const std::string of = test_ ? "test_" : "train_";
+    return {{of + "psnr", scores.psnr()},
+            {of + "ssim", scores.ssim()},
+            {of + "latent_mean", scores.latent_mean()},
+            {of + "latent_std", scores.latent_std()}};
+  }
+
+  /// Originals above what became of them.
+  bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
+    const PreviewOptions& p = config_.train->preview;
+    if (p.count == 0) return false;
+    const at::NoGradGuard no_grad;
+    take(averaged);
+    const int64_t columns = p.columns > 0 ? p.columns : std::min<int64_t>(p.count, 8);
+    std::vector<Image> tiles;
+    for_spread(test_ ? *test_ : *data_, shape_, p.count, columns, [&](const Tensor& images) {
+      const Tensor made = averaged_->decode(averaged_->encode(images.to(compute_.device))).cpu();
+      for (const Tensor& row : {images, made}) {
+        for (int64_t i = 0; i < row.size(0); ++i) tiles.push_back(to_image(row[i]));
+        for (int64_t i = row.size(0); i < columns; ++i) tiles.emplace_back(shape_.height, shape_.width, tiles.front().channels, 255);
+      }
+      return true;
+    });
+    write_png(file.string(), grid(tiles, columns));
+    return true;
+  }
+
+  /// The section with the scale of the averaged weights' latents, where the network has one.
+  ModelCard card(const std::vector<Weight>& averaged) override {
+    ModelCard card;
+    card.autoencoder = *resolved_.find("autoencoder");
+    card.plugins = config_.model_plugins;
+    Value& network = *card.autoencoder.find("network");
+    const std::optional<double> scale = number_in(network, "scale"), shift = number_in(network, "shift");
+    if (!scale) return card;
+    take(averaged);
+    const LatentOptions& o = config_.train->latents;
+    const LatentSpread s = latent_spread(*averaged_, compute_.device, *data_, shape_, o.images, config_.train->batch);
+    if (s.std > 0 && std::isfinite(s.std)) network.set("scale", Value::text(fmt::format("{}", *scale / s.std)));
+    if (o.center && shift) network.set("shift", Value::text(fmt::format("{}", *shift + s.mean / *scale)));
+    return card;
+  }
+
+ private:
+  std::shared_ptr<Autoencoder> made(uint64_t seed, const Files* stored) const {
+    auto network = config_.autoencoder->network.make({shape_, seed, stored, &models_, compute_.dtype});
+    move_to(compute_.device, network->weights());
+    return network;
+  }
+
+  /// What the discriminator adds to the loss, its own learning included; nothing before its time.
+  Tensor adversarial(const Tensor& x, const Tensor& y, const Tensor& nll, int64_t step, Metrics& metrics) const {
+    const AdversarialOptions& o = *config_.train->loss.adversarial;
+    Tensor sum = at::zeros({}, y.options());
+    double generator = 0, learned = 0, balance = 0, real = 0, fake = 0;
+    if (step >= o.start) {
+      const Tensor g = -judged(y, false).mean();
+      balance = o.weight * adaptive(nll, g);
+      const Tensor verdicts = judged(at::cat({x, y.detach()}), true);
+      const Tensor of_real = verdicts.narrow(0, 0, x.size(0)), of_fake = verdicts.narrow(0, x.size(0), x.size(0));
+      const Tensor d = (at::relu(1 - of_real).mean() + at::relu(1 + of_fake).mean()) * 0.5;
+      sum = g * balance + d;
+      generator = g.item<double>(), learned = d.item<double>();
+      real = of_real.mean().item<double>(), fake = of_fake.mean().item<double>();
+    }
+    metrics.insert(metrics.end(), {{"adversarial", generator},
+                                   {"adversarial_weight", balance},
+                                   {"discriminator", learned},
+                                   {"verdict_real", real},
+                                   {"verdict_fake", fake}});
+    return sum;
+  }
+
+  Tensor judged(const Tensor& images, bool learns) const { return (*discriminator_)(images.to(compute_.dtype), learns).to(at::kFloat); }
+
+  /// Esser et al. 2021, eq. 7; 1 where the network does not tell its last layer.
+  double adaptive(const Tensor& nll, const Tensor& g) const {
+    const Tensor last = network_->last_layer();
+    if (!last.defined()) return 1;
+    return std::clamp(norm_of_gradient(nll, last) / (norm_of_gradient(g, last) + 1e-4), 0.0, 1e4);
+  }
+
+  void take(const std::vector<Weight>& averaged) {
+    const at::NoGradGuard no_grad;
+    if (!averaged_) averaged_ = made(0, &no_files_);
+    const std::vector<Weight> into = averaged_->weights();
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(averaged[i].tensor);
+  }
+
+  Config config_;
+  Value resolved_;
+  Compute compute_;
+  const ModelSource& models_;
+  std::shared_ptr<const Dataset> data_, test_;
+  ImageShape shape_;
+  Files no_files_;
+  std::shared_ptr<Autoencoder> network_, averaged_;
+  std::shared_ptr<const Perceptual> perceptual_;
+  std::optional<nn::PatchDiscriminator> discriminator_;
+  std::vector<Weight> helpers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Learner> make_autoencoder_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                  std::shared_ptr<const Dataset> data, const LearnerOrigin& origin) {
+  return std::make_unique<AutoencoderLearner>(config, resolved, compute, std::move(data), origin);
+}
+
+}  // namespace brume

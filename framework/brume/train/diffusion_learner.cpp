@@ -1,0 +1,137 @@
+// A diffusion model that learns: Pipeline::loss, and sample grids.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/remainder.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "brume/config/yaml.h"
+#include "brume/diffusion/fingerprint.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/image/image.h"
+#include "brume/train/learner.h"
+
+namespace brume {
+namespace {
+
+class DiffusionLearner final : public Learner {
+ public:
+  DiffusionLearner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data, const LearnerOrigin& origin)
+      : config_(config),
+        resolved_(resolved),
+        models_(origin.models),
+        pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
+        files_(pipeline_.files()),
+        examples_(origin.examples),
+        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
+    if (data.encoded()) check_encoded(*data.encoded());
+    if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    if (config_.model.conditioner->captions()) prompts_ = config_.train->preview.prompts;
+    if (config_.model.conditioner->captions() && prompts_.empty())
+      for (const Annotation& a : examples_.annotations) prompts_.push_back(a.caption);
+    if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
+    if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
+  }
+
+  std::vector<Weight> weights() const override { return pipeline_.weights(); }
+
+  Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
+    training_.step = step;
+    return {pipeline_.loss(*config_.train->objective, {batch.images, batch.annotations, batch.encoded}, training_, random), {}};
+  }
+
+  std::vector<Weight> state() const override { return training_.memory; }
+
+  Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
+
+  bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
+    const PreviewOptions& p = config_.train->preview;
+    if (p.count == 0) return false;
+    take(averaged);
+    SampleRequest request;
+    std::vector<std::string> labels;
+    const int64_t classes = int64_t(classes_.size());
+    for (int64_t i = 0; i < p.count; ++i) {
+      Annotation& image = request.images.emplace_back();
+      if (classes > 0) image.label = i % classes;
+      if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
+      if (classes > 0 || !prompts_.empty()) labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
+    }
+    give_images(request);
+    request.models = &models_;
+    SampleOptions options = config_.sample;
+    options.steps = p.steps;
+    const Tensor images = averaged_->sample(request, options);
+    std::vector<Image> tiles;
+    for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(to_image(images[i]));
+    const int64_t columns = p.columns > 0 ? p.columns : int64_t(std::ceil(std::sqrt(double(tiles.size()))));
+    write_png(file.string(), labels.empty() ? grid(tiles, columns) : labelled_grid(tiles, columns, labels));
+    return true;
+  }
+
+  ModelCard card(const std::vector<Weight>&) override {
+    ModelCard card{*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins};
+    if (const auto first_stage = pipeline_.autoencoder().stored_as())
+      card.model.set("autoencoder", parse_yaml(*first_stage, "autoencoder"));
+    card.files = files_;
+    return card;
+  }
+
+ private:
+  /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
+  void give_images(SampleRequest& request) const {
+    const ImageShape& shape = config_.model.image;
+    const bool beside = pipeline_.image_beside(), masks = !beside || config_.model.conditioner->masks();
+    if (masks) request.mask = at::ones({1, 1, shape.height, shape.width});
+    request.image = at::zeros({1, shape.channels, shape.height, shape.width});
+    if (!beside || examples_.encoded || !examples_.images.defined()) return;
+    if (masks) request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
+    const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
+    request.image = examples_.images.index_select(0, numbers);
+  }
+
+  /// Moments of another first stage mean nothing to this one.
+  void check_encoded(const EncodedSet& set) const {
+    const Autoencoder& first_stage = pipeline_.autoencoder();
+    const std::string own = fingerprint(first_stage, config_.model.autoencoder.type());
+    if (set.autoencoder != own)
+      throw ConfigError(fmt::format("train.data was encoded by the first stage {}, and model.autoencoder is {}; encode the images again",
+                                    set.autoencoder, own));
+    const ImageShape wanted = first_stage.moments(config_.model.image);
+    if (set.shape != wanted)
+      throw ConfigError(fmt::format("train.data holds moments of {}, and those of model.image are {}", set.shape.text(), wanted.text()));
+  }
+
+  void take(const std::vector<Weight>& averaged) {
+    const at::NoGradGuard no_grad;
+    if (!averaged_) {
+      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, &files_, models_);
+      averaged_->freeze();
+    }
+    const std::vector<Weight> into = averaged_->weights();
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(averaged[i].tensor);
+  }
+
+  Config config_;
+  Value resolved_;
+  const ModelSource& models_;
+  Pipeline pipeline_;
+  Files files_;
+  Batch examples_;  ///< what sample grids are made after
+  std::vector<std::string> prompts_, classes_;
+  Training training_;
+  std::unique_ptr<Pipeline> averaged_;
+};
+
+}  // namespace
+
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
+                                                const LearnerOrigin& origin) {
+  return std::make_unique<DiffusionLearner>(config, resolved, compute, data, origin);
+}
+
+}  // namespace brume

@@ -1,0 +1,78 @@
+#include "brume/train/encoding.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "brume/config/errors.h"
+#include "brume/data/latent_shards.h"
+#include "brume/diffusion/tiling.h"
+#include "brume/train/loader.h"
+
+namespace brume {
+namespace fs = std::filesystem;
+namespace {
+
+/// Takes away what was written, unless it is kept.
+class Written {
+ public:
+  ~Written() {
+    std::error_code ignored;
+    for (const fs::path& file : files_) fs::remove(file, ignored);
+  }
+  void add(fs::path file) { files_.push_back(std::move(file)); }
+  void keep() { files_.clear(); }
+
+ private:
+  std::vector<fs::path> files_;
+};
+
+int64_t images_of(const Dataset& data, int64_t count) {
+  if (data.size() == 0 && count == 0) throw ConfigError("the data set is endless; --count says how many of its images are encoded");
+  return data.size() == 0 ? count : count == 0 ? data.size() : std::min(count, data.size());
+}
+
+}  // namespace
+
+void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
+                const ImageShape& image, const fs::path& folder, const EncodingOptions& o,
+                const std::function<bool(int64_t, int64_t)>& progress) {
+  const at::NoGradGuard no_grad;
+  if (data.encoded()) throw ConfigError("the data set holds latents already");
+  if (fs::exists(folder / "index.json"))
+    throw ConfigError(fmt::format("{}: holds latents already; take them away, or name another folder", folder.string()));
+  const int64_t count = images_of(data, o.count);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
+  LatentIndex index{{autoencoder.moments(image), fingerprint}, image, data.classes(), {}};
+  Written written;
+  const auto encoded = [&](const Tensor& images) {
+    return o.tile > 0 ? encode_moments_tiled(autoencoder, images, {o.tile}) : autoencoder.encode_moments(images);
+  };
+  for (int64_t done = 0; done < count;) {
+    const int64_t end = std::min(count, done + o.shard), first = done;
+    std::vector<Tensor> moments;
+    std::vector<Annotation> annotations;
+    while (done < end) {
+      const int64_t n = std::min(o.batch, end - done);
+      Batch read = read_batch(data, image, n, [&](int64_t i) { return Pick{done + i}; });
+      std::move(read.annotations.begin(), read.annotations.end(), std::back_inserter(annotations));
+      moments.push_back(encoded(read.images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
+      done += n;
+      if (progress && !progress(done, count)) throw Interrupted();
+    }
+    const std::string name = latent_shard_name(int64_t(index.shards.size()));
+    written.add(folder / name);
+    write_latent_shard((folder / name).string(), at::cat(moments), annotations);
+    index.shards.push_back({name, end - first});
+  }
+  write_latent_index(folder.string(), index);
+  written.keep();
+}
+
+}  // namespace brume

@@ -1,0 +1,78 @@
+#include "brume/train/judgement.h"
+
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <map>
+
+#include "brume/train/class_scores.h"
+
+namespace brume {
+namespace {
+
+void count(Tally::Group& group, const Verdict& verdict) {
+  ++group.whole.asked;
+  group.whole.right += verdict.right;
+  for (const auto& [name, right] : verdict.parts) {
+    const auto same = [&n = name](const Tally::Part& p) { return p.name == n; };
+    auto part = std::find_if(group.parts.begin(), group.parts.end(), same);
+    if (part == group.parts.end()) part = group.parts.insert(part, {.name = name});
+    ++part->asked;
+    part->right += right;
+  }
+}
+
+}  // namespace
+
+void Tally::add(const Annotation& asked, Verdict verdict) { judged_.push_back({asked.caption, std::move(verdict)}); }
+
+void Tally::judge(const Metric& metric, const Tensor& images, const std::vector<Annotation>& asked) {
+  const Tensor pixels = (((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).to(at::kCPU, at::kFloat).contiguous();
+  const ImageShape shape{images.size(1), images.size(2), images.size(3)};
+  for (size_t i = 0; i < asked.size(); ++i)
+    add(asked[i], metric.judge({pixels.data_ptr<float>() + int64_t(i) * shape.numel(), size_t(shape.numel())}, shape, asked[i]));
+}
+
+std::vector<Tally::Group> Tally::groups() const {
+  std::map<std::string, Group> by_name;
+  Group all{.name = "all", .whole = {}, .parts = {}};
+  for (const Judged& j : judged_) {
+    count(all, j.verdict);
+    if (!j.verdict.group.empty()) count(by_name[j.verdict.group], j.verdict);
+  }
+  std::vector<Group> result{std::move(all)};
+  if (by_name.size() < 2) return result;
+  for (auto& [name, group] : by_name) {
+    group.name = name;
+    result.push_back(std::move(group));
+  }
+  return result;
+}
+
+JudgedSet judge_data(const Metric& metric, const Dataset& data, const ImageShape& shape, int64_t count) {
+  JudgedSet set;
+  for_each_batch(data, shape, 64, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+    set.tally.judge(metric, images, annotations);
+    set.asked.insert(set.asked.end(), annotations.begin(), annotations.end());
+    return true;
+  });
+  return set;
+}
+
+Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOptions& options, const std::vector<Annotation>& asked,
+                    const SampleRequest& request) {
+  const int64_t count = int64_t(asked.size());
+  const int64_t piece = options.noise_order == NoiseOrder::batch ? count : std::min(request.batch, count);
+  Tally tally;
+  for (int64_t first = 0; first < count; first += piece) {
+    SampleRequest part = request;
+    part.first = first;
+    part.batch = piece;
+    part.images.assign(asked.begin() + first, asked.begin() + std::min(first + piece, count));
+    if (request.observer) part.observer = [&](int64_t inner, const Step& step) { return request.observer(first + inner, step); };
+    tally.judge(metric, model.sample(part, options), part.images);
+  }
+  return tally;
+}
+
+}  // namespace brume

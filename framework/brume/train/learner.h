@@ -1,0 +1,72 @@
+#pragma once
+// What is trained, as the Trainer sees it: it knows batches, optimizers and files, and nothing of diffusion, classes or
+// latents.
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brume/core/model_source.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/train/loader.h"
+#include "brume/train/options.h"
+
+namespace brume {
+
+/// Figures by name, for metrics.jsonl.
+using Metrics = std::vector<std::pair<std::string, double>>;
+
+class Learner {
+ public:
+  virtual ~Learner() = default;
+  /// Every weight of the model; training optimises those that are trainable.
+  virtual std::vector<Weight> weights() const = 0;
+
+  struct Loss {
+    Tensor loss;      ///< scalar, differentiable
+    Metrics metrics;  ///< further figures of this batch
+  };
+  /// Of update number `step`, counted from 0. `random` is the only randomness.
+  virtual Loss loss(const Batch& batch, int64_t step, at::Generator& random) = 0;
+  /// What it remembers from step to step beside the weights, to be saved and restored bit for bit (restoring copies into these).
+  virtual std::vector<Weight> state() const { return {}; }
+
+  /// Weights that are trained beside the model and are no part of it (a discriminator): kept for resuming, and nowhere else.
+  virtual std::vector<Weight> helpers() const { return {}; }
+  /// Called after each update; true where weights that are not trainable were brought up to date, which the average then takes over.
+  virtual bool updated(int64_t /*step*/, at::Generator& /*random*/) { return false; }
+
+  /// Figures of averaged weights (in the order of weights()) on images not trained on; empty where there are none, or where `stop`
+  /// says so meanwhile.
+  virtual Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) = 0;
+  /// Makes a picture of what averaged weights can do; false where there is nothing to show.
+  virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
+
+  /// What the model's file, of averaged weights, says of itself, but for the step.
+  virtual ModelCard card(const std::vector<Weight>& averaged) = 0;
+};
+
+/// Where the parts of a learner come from.
+struct LearnerOrigin {
+  uint64_t seed = 0;              ///< of the initial weights
+  const ModelSource& models;      ///< where teachers, first stages and guidances find their own; lives as long as the learner
+  const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
+  Batch examples{};               ///< the first training images, as many as a sample grid shows
+};
+
+/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class
+/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
+std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
+                                      const LearnerOrigin& origin);
+
+/// Those there are.
+std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
+                                                const LearnerOrigin& origin);
+std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                 const LearnerOrigin& origin);
+std::unique_ptr<Learner> make_autoencoder_learner(const Config& config, const Value& resolved, const Compute& compute,
+                                                  std::shared_ptr<const Dataset> data, const LearnerOrigin& origin);
+
+}  // namespace brume

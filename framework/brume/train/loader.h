@@ -1,0 +1,57 @@
+#pragma once
+// Batches in a reproducible order, read ahead on other threads.
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <vector>
+
+#include "brume/core/dataset.h"
+#include "brume/core/tensor.h"
+
+namespace brume {
+
+struct Batch {
+  Tensor images;  ///< [B, C, H, W] float32 in [-1, 1], or the moments of as many where the set holds those
+  std::vector<Annotation> annotations;
+  bool encoded = false;  ///< moments
+};
+
+/// An image of a set, and the draw it is read for (Dataset::read).
+struct Pick {
+  int64_t index;
+  uint64_t draw = uint64_t(index);
+};
+/// Reads `count` images, `pick` of 0, 1, ... `shape`: of what the set holds, images or moments.
+Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick);
+
+/// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
+/// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once
+/// as there are workers: they come out in their order, whatever the number.
+class Loader {
+ public:
+  /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place.
+  Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
+         int64_t workers = 1);
+  ~Loader();
+  /// What went wrong while reading a batch is thrown when that batch is due.
+  Batch next();
+
+ private:
+  Batch read(int64_t step, const std::vector<int64_t>& indices) const;
+  std::vector<int64_t> indices(int64_t step);
+  int64_t index(int64_t draw);
+  void read_ahead();
+
+  std::shared_ptr<const Dataset> data_;
+  ImageShape shape_;
+  int64_t batch_;
+  uint64_t seed_;
+  int64_t step_;  ///< of the next batch to be begun
+  size_t workers_;
+  int64_t epoch_ = -1;
+  std::vector<int64_t> order_;
+  std::deque<std::future<Batch>> ahead_;
+};
+
+}  // namespace brume

@@ -1,0 +1,195 @@
+#include "brume/train/options.h"
+
+#include <algorithm>
+
+#include "brume/config/plugin_loader.h"
+#include "brume/nn/blocks/patch_discriminator.h"
+
+namespace brume {
+namespace {
+
+void add_once(std::vector<std::string>& to, const std::string& text) {
+  if (std::find(to.begin(), to.end(), text) == to.end()) to.push_back(text);
+}
+
+/// Reads the section `train:` as one of the tasks has it.
+template <TrainOptions::Task task>
+void train_section(Fields& f, std::optional<TrainOptions>& train) {
+  struct OfTask : TrainOptions {
+    void declare(Fields& fields) { TrainOptions::declare(fields, task); }
+  };
+  std::optional<OfTask> read;
+  f.section("train", read, "how it is trained");
+  if (read) train = std::move(*read);
+}
+
+/// A mistake between parts knows where in the tree it stands, and the tree which line that is.
+void check_located(const Config& config, const Value& root) {
+  try {
+    config.check();
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems = e.problems();
+    for (Problem& p : problems)
+      if (!p.place.file && !p.path.empty()) p.place = nearest(root, p.path).place;
+    throw ConfigError(std::move(problems));
+  }
+}
+
+void check_objective(const Objective& objective, const ModelOptions& model) {
+  try {
+    objective.check({*model.noise, *model.parameterization, model.variance});
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.objective");
+  }
+}
+
+void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
+  loss.perceptual.check({image});
+  if (!loss.adversarial) return;
+  try {
+    nn::patch_verdicts(image, loss.adversarial->layers);
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.loss.adversarial");
+  }
+}
+
+}  // namespace
+
+void EmaOptions::declare(Fields& f) {
+  f.field("decay", decay, "largest decay of the moving average of the weights", within(0, 1));
+  f.choice("warmup", warmup, "of the decay: none, ratio = (1 + t) / (10 + t), power = 1 - (1 + t / inv_gamma)^-power",
+           {{"none", Warmup::none}, {"ratio", Warmup::ratio}, {"power", Warmup::power}});
+  f.field("inv_gamma", inv_gamma, "of the power warm-up", more_than(0));
+  f.field("power", power, "of the power warm-up", more_than(0));
+}
+
+void PreviewOptions::declare(Fields& f) {
+  f.field("every", every, "steps between sample grids; 0 = none but the last", at_least(0));
+  f.field("count", count, "images in the grid", within(0, 1024));
+  f.field("columns", columns, "of the grid; 0 = as square as it gets", at_least(0));
+  f.field("steps", steps, "sampling steps", at_least(1));
+  f.field("prompts", prompts, "of a model that is asked in words, taken in turn; captions of the training images where empty");
+}
+
+void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
+
+void AdversarialOptions::declare(Fields& f) {
+  f.field("start", start, "step from which the discriminator is trained and counts", at_least(0));
+  f.field("weight", weight, "of its verdict, on top of the balance of the gradients at the last layer", at_least(0));
+  f.field("channels", channels, "of its first layer", within(1, 4096));
+  f.field("layers", layers, "halvings: a verdict sees 16, 34, 70, 142, ... pixels a side", within(1, 8));
+}
+
+void ReconstructionOptions::declare(Fields& f) {
+  f.choice("pixel", pixel, "mean over pixels of the absolute error, or of its square", {{"l1", Pixel::l1}, {"l2", Pixel::l2}});
+  f.field("perceptual", perceptual, "a distance of what is seen", "none");
+  f.field("perceptual_weight", perceptual_weight, "of that distance", at_least(0));
+  f.section("adversarial", adversarial, "a patch discriminator; absent: none");
+}
+
+void LatentOptions::declare(Fields& f) {
+  f.field("images", images, "training images that the scale of the latents is measured on", within(1, 1000000));
+  f.field("center", center, "measure a shift as well, the mean");
+}
+
+void TrainOptions::declare(Fields& f, Task task) {
+  f.field("data", data, "the training images");
+  const auto is = [&](Task other) { return task == other || task == Task::any; };
+  if (is(Task::diffusion)) f.field("objective", objective, "what is minimised", "simple");
+  if (is(Task::classifier) || is(Task::autoencoder))
+    f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
+  if (is(Task::classifier)) {
+    f.field("label_smoothing", label_smoothing, "of a classifier: share of the label that is spread over all classes", within(0, 1));
+  }
+  if (is(Task::autoencoder)) {
+    f.section("loss", loss, "what an autoencoder minimises beside the penalty of its network");
+    f.section("latents", latents, "how an autoencoder's latents are brought to unit variance; measured at every checkpoint");
+  }
+  f.field("optimizer", optimizer, "how", "adamw");
+  f.field("batch", batch, "images a step", within(1, 65536));
+  f.field("steps", steps, "updates in all", at_least(1));
+  f.field("seed", seed, "of the weights, the order of the images and the noise", at_least(0));
+  f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
+  f.section("ema", ema, "moving average of the weights: what is sampled and saved");
+  if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
+  f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
+  f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
+}
+
+void Config::declare(Fields& f) {
+  std::optional<ModelOptions> diffusion;
+  f.section("model", diffusion, "a diffusion model");
+  f.section("classifier", classifier, "in the place of a model: what tells images apart");
+  f.section("autoencoder", autoencoder, "in the place of a model: a first stage, which takes images to latents and back");
+  const int tasks = diffusion.has_value() + classifier.has_value() + autoencoder.has_value();
+  f.require(tasks > 0, "model", "missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
+  if (tasks > 1) {  // a mistake, or the schema, which has all
+    f.require(false, classifier ? "classifier" : "autoencoder",
+              "does not stand alone; a configuration has one of 'model', 'classifier' "
+              "and 'autoencoder'");
+    train_section<TrainOptions::Task::any>(f, train);
+  } else if (classifier) {
+    train_section<TrainOptions::Task::classifier>(f, train);
+  } else if (autoencoder) {
+    train_section<TrainOptions::Task::autoencoder>(f, train);
+  } else {
+    train_section<TrainOptions::Task::diffusion>(f, train);
+  }
+  if (diffusion || tasks == 0) f.section("sample", sample, "how it is sampled");
+  if (diffusion) model = std::move(*diffusion);
+  f.section("compute", compute, "where it runs");
+  f.field("plugins", plugins, "plugin libraries to load");
+}
+
+void Config::check() const {
+  if (classifier)
+    classifier->check();
+  else if (autoencoder)
+    autoencoder->check();
+  else
+    model.check(), sample.check(model);
+  if (!train) return;
+  if (train->objective) check_objective(*train->objective, model);
+  train->data.check({image()});
+  if (autoencoder) check_loss(train->loss, image());
+  if (train->test) train->test->data.check({image()});
+}
+
+Config read_configuration(Registry& registry, const Value& root, Value* resolved) {
+  std::vector<std::string> libraries;
+  if (const Value* named = root.find("plugins"))
+    for (const Value& library : named->items) {
+      try {
+        add_once(libraries, load_plugin(registry, library.scalar).string());
+      } catch (const ConfigError& e) {
+        throw e.located(library.place, "plugins");
+      }
+    }
+  Config config;
+  std::vector<PluginUse> uses;
+  Value full = read_config(registry, root, config, &uses);
+  check_located(config, root);
+  for (const PluginUse& use : uses) {
+    add_once(libraries, use.library);
+    if (!use.path.starts_with("train.")) add_once(config.model_plugins, use.library);
+  }
+  Value named = Value::list();
+  for (const std::string& library : libraries) named.items.push_back(Value::text(library, true));
+  full.set("plugins", std::move(named));
+  config.plugins = std::move(libraries);
+  if (resolved) *resolved = std::move(full);
+  return config;
+}
+
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
+                                 Value* resolved) {
+  try {
+    return read_configuration(registry, root, resolved);
+  } catch (const ConfigError& e) {
+    std::vector<Problem> problems = missing_plugins(registry, file, libraries);
+    problems.insert(problems.begin(), e.problems().begin(), e.problems().end());
+    throw ConfigError(std::move(problems));
+  }
+}
+
+}  // namespace brume

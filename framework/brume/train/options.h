@@ -1,0 +1,100 @@
+#pragma once
+// The section `train:`, and the whole configuration.
+#include <optional>
+
+#include "brume/config/registry.h"
+#include "brume/core/objective.h"
+#include "brume/core/optimizer.h"
+#include "brume/core/perceptual.h"
+#include "brume/diffusion/compute.h"
+#include "brume/diffusion/options.h"
+
+namespace brume {
+
+struct EmaOptions {
+  enum class Warmup { none, ratio, power };
+  double decay = 0.9999;
+  Warmup warmup = Warmup::ratio;
+  double inv_gamma = 1, power = 2.0 / 3;
+  void declare(Fields& f);
+};
+
+struct PreviewOptions {
+  int64_t every = 1000, count = 16, columns = 0, steps = 20;
+  std::vector<std::string> prompts;
+  void declare(Fields& f);
+};
+
+/// Images that are not trained on: what the averaged weights are tried on at checkpoints.
+struct TestOptions {
+  Deferred<Dataset> data;
+  void declare(Fields& f);
+};
+
+/// The patch discriminator that an autoencoder is trained against.
+struct AdversarialOptions {
+  int64_t start = 0, channels = 64, layers = 3;
+  double weight = 0.5;
+  void declare(Fields& f);
+};
+
+/// What an autoencoder minimises beside the penalty of its network.
+struct ReconstructionOptions {
+  enum class Pixel { l1, l2 };
+  Pixel pixel = Pixel::l1;
+  Deferred<Perceptual> perceptual;
+  double perceptual_weight = 1;
+  std::optional<AdversarialOptions> adversarial;
+  void declare(Fields& f);
+};
+
+/// How an autoencoder's latents are brought to unit variance.
+struct LatentOptions {
+  int64_t images = 512;
+  bool center = false;
+  void declare(Fields& f);
+};
+
+struct TrainOptions {
+  enum class Task { diffusion, classifier, autoencoder, any };
+  Deferred<Dataset> data;
+  std::shared_ptr<const Objective> objective;  ///< of diffusion
+  double label_smoothing = 0;                  ///< of a classifier
+  std::optional<TestOptions> test;             ///< of a classifier or an autoencoder
+  ReconstructionOptions loss;                  ///< of an autoencoder
+  LatentOptions latents;                       ///< of an autoencoder
+  Deferred<Optimizer> optimizer;
+  int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
+  EmaOptions ema;
+  PreviewOptions preview;  ///< of all but a classifier
+  int64_t log_every = 50, checkpoint_every = 1000;
+  /// The parameters of one task; those of all for `any` (the schema).
+  void declare(Fields& f, Task task);
+};
+
+/// A configuration file, of a diffusion model, of a classifier or of an autoencoder.
+struct Config {
+  ModelOptions model;                             ///< without a network where there is another
+  std::optional<ClassifierOptions> classifier;    ///< in the place of a model
+  std::optional<AutoencoderOptions> autoencoder;  ///< in the place of a model
+  std::optional<TrainOptions> train;
+  SampleOptions sample;
+  ComputeOptions compute;
+  std::vector<std::string> plugins;        ///< libraries: those named under `plugins:`, and those that anything here came from
+  std::vector<std::string> model_plugins;  ///< those that `model:`, `classifier:`, `autoencoder:` and `sample:` use
+  void declare(Fields& f);
+  /// Mistakes between the parts, found without touching data or weights.
+  void check() const;
+  const ImageShape& image() const { return classifier ? classifier->image : autoencoder ? autoencoder->image : model.image; }
+};
+
+/// Reads and checks a whole configuration. `resolved` receives every key with the value in force. Libraries named under
+/// `plugins:` are loaded first.
+Config read_configuration(Registry& registry, const Value& root, Value* resolved = nullptr);
+
+/// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so where
+/// reading fails for want of one, the error says which to load.
+Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
+                                 Value* resolved = nullptr);
+
+}  // namespace brume

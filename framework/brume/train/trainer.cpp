@@ -1,0 +1,273 @@
+#include "brume/train/trainer.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/yaml.h"
+#include "brume/files/atomic_file.h"
+#include "brume/nn/ops/memory_pool.h"
+#include "brume/train/progress.h"
+#include "brume/weights/safetensors.h"
+#include "brume/weights/weights_file.h"
+
+namespace brume {
+namespace fs = std::filesystem;
+namespace {
+
+/// Streams of random numbers under the training's seed.
+enum Stream : uint64_t { weights = 20, order = 21, steps = 22 };
+
+/// What is trained: of the model, and beside it.
+std::vector<Weight> trainable(const Learner& learner) {
+  std::vector<Weight> some;
+  for (const Weight& w : learner.weights())
+    if (w.trainable) some.push_back(w);
+  for (Weight& w : prefixed("helpers.", learner.helpers()))
+    if (w.trainable) some.push_back(w);
+  return some;
+}
+
+void refuse_held(const fs::path& directory) {
+  if (fs::exists(directory / "training.safetensors"))
+    throw ConfigError(
+        fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out", directory.string()));
+}
+
+/// `inner`: a folder in it that is needed, or nothing.
+void prepare_directory(const fs::path& directory, const fs::path& inner) {
+  std::error_code error;
+  fs::create_directories(inner.empty() ? directory : directory / inner, error);
+  if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", directory.string(), error.message()));
+}
+
+/// Removes what an earlier training left, and nothing else.
+void remove_training(const fs::path& directory) {
+  for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  if (!fs::is_directory(directory / "samples")) return;
+  std::vector<fs::path> pictures;
+  for (const auto& entry : fs::directory_iterator(directory / "samples"))
+    if (entry.path().filename().string().starts_with("step_") && entry.path().extension() == ".png") pictures.push_back(entry.path());
+  for (const fs::path& picture : pictures) fs::remove(picture);
+}
+
+/// What sample grids are made after, where a model needs more than noise for them.
+Batch examples(const Config& config, const Dataset& data) {
+  if (config.classifier || config.autoencoder) return {};
+  const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
+  const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
+  return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
+}
+
+/// Lines of metrics after the step a training is resumed from belong to a future that is not taken.
+void trim_metrics(const fs::path& file, int64_t step) {
+  std::ifstream in(file);
+  if (!in) return;
+  std::string kept, line;
+  while (std::getline(in, line)) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.value("step", int64_t(0)) <= step) kept += line + "\n";
+  }
+  write_file(file.string(), kept);
+}
+
+using Metadata = std::map<std::string, std::string>;
+
+/// Of a training file. Throws ConfigError where it is none.
+Metadata training_metadata(const fs::path& file) {
+  Metadata metadata;
+  load_tensors(file.string(), &metadata);
+  if (!metadata.contains("brume.config"))
+    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
+  return metadata;
+}
+
+/// A count in the metadata of a training file.
+int64_t count_in(const Metadata& metadata, const std::string& key, const fs::path& file) {
+  const auto it = metadata.find(key);
+  if (it == metadata.end()) throw ConfigError(fmt::format("{}: is damaged: its metadata has no '{}'", file.string(), key));
+  const std::string& text = it->second;
+  int64_t count = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size() || count < 0)
+    throw ConfigError(fmt::format("{}: is damaged: its metadata '{}' is '{}', expected a count from 0 on", file.string(), key, text));
+  return count;
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
+                 bool overwrite)
+    : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
+  const bool fresh = resume_from.empty();
+  if (fresh && !overwrite) refuse_held(directory_);
+  const TrainOptions& t = *config_.train;
+  const uint64_t seed = uint64_t(t.seed);
+  compute_ = resolve_compute(config_.compute);
+  data_ = t.data.make({config_.image()});
+  const Files stored = fresh ? Files() : files_in(load_tensors(resume_from.string()));
+  learner_ = make_learner(config_, resolved_, compute_, data_,
+                          {mix_seed(seed, Stream::weights), models, fresh ? nullptr : &stored, examples(config_, *data_)});
+  ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
+  const std::vector<Weight> learned = trainable(*learner_);
+  optimizer_ = t.optimizer.make({learned, t.steps});
+  for (const Weight& w : learned) Tensor(w.tensor).set_requires_grad(true);
+  if (!fresh) restore(resume_from);
+  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
+  if (fresh && overwrite) remove_training(directory_);
+  prepare_directory(directory_, config_.classifier ? "" : "samples");
+  write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
+  trim_metrics(directory_ / "metrics.jsonl", step_);
+}
+
+Trainer::~Trainer() = default;
+
+std::optional<double> Trainer::train_step(Window& window) {
+  const Batch batch = loader_->next();
+  at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
+  const at::AutoGradMode with_grad(true);
+  const Learner::Loss l = learner_->loss(batch, step_, random);
+  l.loss.backward();
+  norm_ = optimizer_->update(step_);
+  if (std::isfinite(norm_)) {
+    const bool moved = learner_->updated(step_, random);
+    ema_->update(step_);
+    if (moved) ema_->take_buffers();
+    bad_steps_ = 0;
+  } else if (++bad_steps_ >= 20) {
+    throw ConfigError(
+        fmt::format("the gradient has not been finite for {} steps (now {}); a lower train.optimizer.lr may help, the last "
+                    "checkpoint is untouched",
+                    bad_steps_, step_));
+  }
+  ++step_;
+  const double loss = l.loss.item<double>();
+  if (!std::isfinite(loss) || !std::isfinite(norm_)) {
+    ++window.skipped;
+    return {};
+  }
+  Metrics& sums = window.sums;
+  if (sums.empty()) sums.emplace_back("loss", 0);
+  sums[0].second += loss;
+  for (size_t i = 0; i < l.metrics.size(); ++i) {
+    if (sums.size() == i + 1) sums.emplace_back(l.metrics[i].first, 0);
+    sums[i + 1].second += l.metrics[i].second;
+  }
+  ++window.steps;
+  return loss;
+}
+
+bool Trainer::run(const std::function<bool()>& stop) {
+  const nn::MemoryPoolScope keep;
+  const TrainOptions& t = *config_.train;
+  Progress progress("train", t.steps, "images", step_);
+  Window window;
+  std::optional<double> shown;
+  int64_t skipped = 0;
+  while (step_ < t.steps) {
+    if (stop && stop()) {
+      progress.finish();
+      save();
+      return false;
+    }
+    const std::optional<double> loss = train_step(window);
+    skipped += !loss;
+    if (loss) shown = shown ? 0.98 * *shown + 0.02 * *loss : *loss;
+    progress.update(step_, double(t.batch),
+                    (shown ? fmt::format("loss {:.4f}", *shown) : "") + (skipped ? fmt::format("  {} not finite", skipped) : ""));
+    const bool last = step_ == t.steps;
+    if (step_ % t.log_every == 0 || last) {
+      log(window, progress.rate());
+      window = {};
+    }
+    if (step_ % t.checkpoint_every == 0 || last) {
+      save();
+      test(progress, stop);
+    }
+    if (last || (t.preview.every > 0 && step_ % t.preview.every == 0)) preview();
+  }
+  return true;
+}
+
+void Trainer::append_metrics(const Metrics& metrics) {
+  nlohmann::ordered_json line{{"step", step_}};
+  for (const auto& [name, value] : metrics) line[name] = value;
+  std::ofstream out(directory_ / "metrics.jsonl", std::ios::app);
+  out << line.dump() << "\n";
+  if (!out.flush()) throw ConfigError(fmt::format("{}: cannot be written", (directory_ / "metrics.jsonl").string()));
+}
+
+void Trainer::log(const Window& window, double rate) {
+  Metrics line;
+  for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
+  if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
+  line.insert(line.end(), {{"grad_norm", norm_},
+                           {"lr", optimizer_->learning_rate(step_ - 1)},
+                           {"ema_decay", ema_->decay(step_ - 1)},
+                           {"images_per_second", rate}});
+  append_metrics(line);
+}
+
+void Trainer::test(Progress& progress, const std::function<bool()>& stop) {
+  const Metrics figures = learner_->test(ema_->shadow(), stop);
+  if (figures.empty()) return;
+  progress.finish();
+  append_metrics(figures);
+  std::string text;
+  for (const auto& [name, value] : figures) text += fmt::format("  {} {:.4f}", name, value);
+  fmt::print(stderr, "step {}:{}\n", step_, text);
+}
+
+fs::path Trainer::preview() {
+  const at::NoGradGuard no_grad;
+  const fs::path file = directory_ / "samples" / fmt::format("step_{:06}.png", step_);
+  return learner_->preview(ema_->shadow(), file) ? file : fs::path();
+}
+
+std::vector<Weight> Trainer::training_state() const {
+  std::vector<Weight> all;
+  for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->helpers()) all.push_back({"helpers." + w.name, w.tensor, false});
+  for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
+  for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
+  for (const Weight& w : learner_->state()) all.push_back({"objective." + w.name, w.tensor, false});
+  return all;
+}
+
+void Trainer::save() {
+  ModelCard card = learner_->card(ema_->shadow());
+  card.step = step_;
+  save_model((directory_ / "model.safetensors").string(), ema_->shadow(), card);
+  NamedTensors state;
+  for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
+  for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
+  write_safetensors((directory_ / "training.safetensors").string(), state,
+                    {{"format", "brume-training"},
+                     {"brume.format", std::to_string(model_format)},
+                     {"brume.version", BRUME_VERSION},
+                     {"brume.config", dump_yaml(resolved_)},
+                     {"brume.step", std::to_string(step_)}});
+}
+
+void Trainer::restore(const fs::path& file) {
+  step_ = training_step(file);
+  load_weights(file.string(), training_state());
+}
+
+Value training_configuration(const fs::path& file) {
+  Metadata metadata = training_metadata(file);
+  if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
+    throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
+                                  metadata["brume.version"], format, BRUME_VERSION, model_format));
+  return parse_yaml(metadata["brume.config"], file.string());
+}
+
+int64_t training_step(const fs::path& file) { return count_in(training_metadata(file), "brume.step", file); }
+
+}  // namespace brume

@@ -1,0 +1,78 @@
+#pragma once
+// Batches, optimizer, moving average, checkpoints and previews around a Learner's loss.
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "brume/train/ema.h"
+#include "brume/train/learner.h"
+
+namespace brume {
+class Progress;
+
+/// Trains one model, classifier or autoencoder into a run directory:
+///   config.yaml           the resolved configuration
+///   metrics.jsonl         one JSON object every `log_every` steps, and one every test
+///   samples/step_N.png    sample grids of a model, reconstructions of an autoencoder
+///   model.safetensors     the averaged weights, all that sampling needs
+///   training.safetensors  everything that resuming needs, and the configuration
+class Trainer {
+ public:
+  /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
+  /// `resume_from` names a training file, whose state is taken over bit for bit; or `overwrite` says that what it holds goes, which it does
+  /// once everything that the new training needs is there.
+  /// `models`: where teachers, and the guidances of the sample grids, find their own; lives as long as the trainer.
+  Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
+          const ModelSource& models = no_models(), bool overwrite = false);
+  ~Trainer();
+
+  /// Trains to the last step; `stop` is asked after every step. Returns false where it was stopped: then a checkpoint is
+  /// written and the run can be resumed.
+  bool run(const std::function<bool()>& stop);
+
+  int64_t step() const { return step_; }
+  std::vector<Weight> weights() const { return learner_->weights(); }
+  const Compute& compute() const { return compute_; }
+  const Ema& ema() const { return *ema_; }
+  /// Makes a sample grid of the averaged weights; returns its path, empty where there is nothing to show.
+  std::filesystem::path preview();
+  void save();
+
+ private:
+  /// What is gathered between two lines of metrics.jsonl.
+  struct Window {
+    Metrics sums;         ///< the loss, and the learner's metrics
+    int64_t steps = 0;    ///< that they are of
+    int64_t skipped = 0;  ///< steps whose loss or gradient was not finite, which count in no figure
+  };
+  /// One update; returns its loss, or nothing of a step that was skipped.
+  std::optional<double> train_step(Window& window);
+  void log(const Window& window, double rate);
+  void test(Progress& progress, const std::function<bool()>& stop);
+  void append_metrics(const Metrics& metrics);
+  void restore(const std::filesystem::path& file);
+  std::vector<Weight> training_state() const;
+
+  Config config_;
+  Value resolved_;
+  std::filesystem::path directory_;
+  Compute compute_;
+  std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<Ema> ema_;
+  std::shared_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Loader> loader_;
+  int64_t step_ = 0;
+  int64_t bad_steps_ = 0;
+  double norm_ = 0;
+};
+
+/// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or
+/// damaged.
+Value training_configuration(const std::filesystem::path& training_file);
+/// The number of updates it was written after; throws as above.
+int64_t training_step(const std::filesystem::path& training_file);
+
+}  // namespace brume

@@ -1,0 +1,89 @@
+#include "brume/weights/model_weights.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "brume/config/errors.h"
+#include "brume/config/suggest.h"
+#include "brume/weights/weights_file.h"
+
+namespace brume {
+
+void load_weights(const std::string& path, const std::vector<Weight>& weights) { load_weights(path, load_tensors(path), weights); }
+
+namespace {
+
+/// "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", where one is near.
+std::string nearest(const std::string& name, const std::vector<std::string>& others) {
+  const std::string near = others.size() > 2000 ? "" : closest(name, others);
+  return near.empty() ? "" : fmt::format("; the nearest that has no place is '{}'", near);
+}
+
+}  // namespace
+
+std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& file, const std::vector<Weight>& weights) {
+  std::unordered_map<std::string, const Tensor*> by_name;
+  for (const NamedTensor& t : file) by_name.emplace(t.name, &t.tensor);
+  std::unordered_set<std::string> wanted;
+  for (const Weight& w : weights) wanted.insert(w.name);
+  std::vector<std::string> unknown;
+  for (const NamedTensor& t : file)
+    if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name)) unknown.push_back(t.name);
+
+  constexpr size_t told = 10;  // with the nearest names, which cost time
+  std::vector<Problem> problems;
+  const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", source, text)}); };
+  std::vector<at::Tensor> found;
+  for (const Weight& w : weights) {
+    const auto it = by_name.find(w.name);
+    if (it == by_name.end())
+      problem(fmt::format("lacks the tensor '{}' [{}]{}", w.name, fmt::join(w.tensor.sizes(), ", "),
+                          problems.size() < told ? nearest(w.name, unknown) : ""));
+    else if (it->second->sizes() != w.tensor.sizes())
+      problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
+                          fmt::join(w.tensor.sizes(), ", ")));
+    else if (w.tensor.is_floating_point() && !it->second->is_floating_point())
+      problem(fmt::format("tensor '{}' is of type {}; weights are of floating type, and quantised ones are not read", w.name,
+                          at::toString(it->second->scalar_type())));
+    else
+      found.push_back(*it->second);
+  }
+  for (const std::string& name : unknown) problem(fmt::format("has a tensor '{}' that the model does not", name));
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+  return found;
+}
+
+void load_weights(const std::string& source, const NamedTensors& file, const std::vector<Weight>& weights) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> found = fitting(source, file, weights);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Tensor target = weights[i].tensor;
+    target.copy_(found[i]);
+  }
+}
+
+Files files_in(const NamedTensors& tensors) {
+  Files files;
+  for (const NamedTensor& t : tensors)
+    if (t.name.starts_with(files_prefix) && t.tensor.scalar_type() == at::kByte)
+      files[t.name.substr(files_prefix.size())].assign(static_cast<const char*>(t.tensor.data_ptr()), size_t(t.tensor.numel()));
+  return files;
+}
+
+NamedTensors file_tensors(const Files& files) {
+  NamedTensors tensors;
+  for (const auto& [path, bytes] : files) {
+    const Tensor tensor = at::empty({int64_t(bytes.size())}, at::kByte);
+    std::copy(bytes.begin(), bytes.end(), static_cast<char*>(tensor.data_ptr()));
+    tensors.push_back({std::string(files_prefix) + path, tensor});
+  }
+  return tensors;
+}
+
+}  // namespace brume

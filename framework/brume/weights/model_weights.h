@@ -1,0 +1,33 @@
+#pragma once
+// A model's weights from a file.
+#include <string>
+#include <vector>
+
+#include "brume/core/files.h"
+#include "brume/core/network.h"
+#include "brume/weights/tensors.h"
+
+namespace brume {
+
+/// Version of the layout of a model file; raised when older programs could not read it.
+inline constexpr int model_format = 1;
+
+/// What the tensors are called that hold the files of a model (a tokenizer): this, then the path the configuration names.
+inline constexpr std::string_view files_prefix = "files/";
+
+/// Copies the file's tensors (safetensors or a PyTorch state dict) into `weights` by name, whatever floating type they are stored in.
+/// Throws ConfigError naming every tensor that is missing, unknown or of another shape; then nothing is copied.
+/// Files are left alone.
+void load_weights(const std::string& path, const std::vector<Weight>& weights);
+/// The same from tensors at hand; `source` names them in messages.
+void load_weights(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& weights);
+
+/// The tensor of each weight, unconverted. Throws ConfigError as load_weights does, and where one is of whole numbers.
+std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& weights);
+
+/// The files among a checkpoint's tensors; none where it holds none.
+Files files_in(const NamedTensors& tensors);
+/// The tensors that hold them there.
+NamedTensors file_tensors(const Files& files);
+
+}  // namespace brume

@@ -1,0 +1,39 @@
+#pragma once
+// What the pickle of a state dict may refer to: tensors, their storages, OrderedDict and a few words of torch. What training programs
+// put beside a state dict (the names of callbacks, hyper-parameters) is read as objects of which nothing is kept but that they are there.
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "brume/weights/pickle.h"
+
+namespace brume {
+
+/// Where the storages of a file are, while its pickle is read.
+class TorchStorages {
+ public:
+  virtual ~TorchStorages() = default;
+  /// A flat tensor over the storage `key`, the same each time; throws ConfigError where it is missing, of another type, or holds
+  /// fewer than `count` elements.
+  virtual at::Tensor load(const std::string& key, at::ScalarType type, int64_t count) = 0;
+};
+
+class TorchVocabulary final : public PickleVocabulary {
+ public:
+  /// `file` names the source in errors; both outlive this object.
+  TorchVocabulary(TorchStorages& storages, const std::string& file) : storages_(storages), file_(file) {}
+
+  PickleValue global(const std::string& name) override;
+  PickleValue call(const std::string& name, const Sequence& arguments) override;
+  PickleValue persistent(const PickleValue& id) override;
+
+ private:
+  PickleValue rebuild_tensor(const Sequence& arguments) const;
+  at::Tensor part_of(const at::Tensor& storage, const Sequence& view) const;
+  [[noreturn]] void invalid(const std::string& reason) const;
+
+  TorchStorages& storages_;
+  const std::string& file_;
+};
+
+}  // namespace brume

@@ -1,0 +1,21 @@
+#pragma once
+// brume bench --arch NAME: the parts of a well-known architecture with random weights, each beside LibTorch's own operations in one run.
+#include <string>
+#include <vector>
+
+#include "commands/program.h"
+
+namespace brume::tools {
+
+struct ArchitectureBench {
+  std::string name, json;         ///< `name`: of tools/architectures
+  int64_t rounds = 3, batch = 0;  ///< 0 = as the architecture has it
+  double seconds = 6;             ///< of a part, a round and a path
+  bool profile = false, errors = false;
+  Overrides overrides;
+};
+
+/// Throws ConfigError where there is no such architecture.
+int bench_architecture(const Program& program, const ArchitectureBench& asked);
+
+}  // namespace brume::tools

@@ -1,0 +1,72 @@
+// brume check CONFIG, brume inspect FILE|DIR.
+#include <fmt/format.h>
+
+#include "brume/config/yaml.h"
+#include "brume/interop/import/import.h"
+#include "brume/interop/inspect.h"
+#include "brume/train/options.h"
+#include "commands/program.h"
+
+namespace brume::tools {
+namespace {
+
+/// By the ending: what begins a file would have to be read to tell more.
+bool is_weights_file(const std::string& path) {
+  for (const char* ending : {".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
+    if (path.ends_with(ending)) return true;
+  return false;
+}
+
+/// The configuration that a model holds, or would hold once it were imported.
+Value stored_configuration(const std::string& path) {
+  Value root = Value::map();
+  const Contents contents = open_model(path);
+  for (const char* section : {"model", "classifier", "autoencoder", "sample"})
+    if (const auto at = contents.metadata.find(fmt::format("brume.{}", section)); at != contents.metadata.end())
+      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+  return root;
+}
+
+}  // namespace
+
+void add_check(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
+  struct Asked {
+    std::string config;
+    bool show = false;
+    Overrides overrides;
+  };
+  auto asked = std::make_shared<Asked>();
+  command->add_option("config", asked->config, "a YAML file")->required()->type_name("CONFIG");
+  command->add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
+  asked->overrides.add_to(*command);
+  command->callback([&program, asked] {
+    const bool weights = is_weights_file(asked->config);
+    if (weights && !asked->show)
+      throw ConfigError(fmt::format(
+          "{0}: is a weights file, no configuration; `brume check --show {0}` prints the one it holds, `brume inspect {0}` what "
+          "else is in it",
+          asked->config));
+    Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
+    asked->overrides.apply(root);
+    read_configuration(program.registry, root, &resolved);
+    if (asked->show)
+      fmt::print("{}", dump_yaml(resolved));
+    else
+      fmt::print("{}: no mistakes\n", asked->config);
+  });
+}
+
+void add_inspect(CLI::App& app, Program&, int&) {
+  CLI::App* command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file, or in a directory of a model");
+  struct Asked {
+    std::string path;
+    bool json = false;
+  };
+  auto asked = std::make_shared<Asked>();
+  command->add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them")->required()->type_name("FILE");
+  command->add_flag("--json", asked->json, "for programs: one JSON object");
+  command->callback([asked] { fmt::print("{}", asked->json ? inspect_json(asked->path) : inspect(asked->path)); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,69 @@
+// brume encode CONFIG|AUTOENCODER --data DATA -o FOLDER
+#include <fmt/format.h>
+
+#include "brume/train/encoding.h"
+#include "brume/train/progress.h"
+#include "commands/first_stage.h"
+#include "commands/open_data.h"
+
+namespace brume::tools {
+namespace {
+
+struct Asked {
+  std::string source, data, out, dtype = "float32";
+  EncodingOptions options;
+  Overrides overrides;
+};
+
+int encode(Program& program, const Asked& a) {
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  const OpenedFirstStage stage = open_first_stage(program, a.source, a.overrides);
+  if (a.data.empty() && !stage.data) throw ConfigError("encode needs --data, the images");
+  const auto data =
+      a.data.empty() ? std::shared_ptr<const Dataset>(stage.data.make({stage.image})) : open_data(program, "--data", a.data, stage.image);
+  EncodingOptions options = a.options;
+  options.half = a.dtype == "float16";
+  catch_interrupt();
+  int64_t before = 0;
+  std::optional<Progress> progress;
+  encode_set(*stage.autoencoder, stage.fingerprint, stage.compute.device, *data, stage.image, a.out, options,
+             [&](int64_t done, int64_t all) {
+               if (!progress) progress.emplace("encode", all, "images");
+               progress->update(done, double(done - before));
+               before = done;
+               return !interrupted.load();
+             });
+  fmt::print(stderr, "{}: {} images as moments of {} by {}\n", a.out, before, stage.autoencoder->moments(stage.image).text(),
+             stage.fingerprint);
+  return 0;
+}
+
+}  // namespace
+
+void add_encode(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand("encode", "what a first stage makes of a data set, once, for a training on top of it");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "an autoencoder's model.safetensors, or a configuration whose model.autoencoder it is")
+      ->required()
+      ->type_name("CHECKPOINT|CONFIG");
+  command
+      ->add_option("--data", a->data, "the images: {type: idx, ...}, or a YAML file of it; train.data of the configuration where not given")
+      ->type_name("DATA");
+  command->add_option("-o,--out", a->out, "the folder, for {type: latents, path: FOLDER}")->required()->type_name("FOLDER");
+  command->add_option("-n,--count", a->options.count, "images at most; an endless set needs it")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
+  command->add_option("--dtype", a->dtype, "float32 or float16")->capture_default_str()->check(one_of({"float32", "float16"}));
+  command->add_option("--shard", a->options.shard, "images in a file")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(100000000)));
+  command->add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--tile", a->options.tile, "pixels of the pieces that large images are encoded in; 0 = whole")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(0), int64_t(16384)));
+  a->overrides.add_to(*command);
+  command->callback([&program, &code, a] { code = encode(program, *a); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,207 @@
+// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA,
+// brume evaluate MODEL --metric METRIC.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/yaml.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/files/atomic_file.h"
+#include "brume/train/evaluation.h"
+#include "brume/train/progress.h"
+#include "commands/evaluate_autoencoder.h"
+#include "commands/evaluate_metric.h"
+#include "commands/open_data.h"
+#include "commands/outputs.h"
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+namespace {
+
+constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
+
+struct Asked {
+  std::string source, classifier, real, baseline, json, metric, data, captions;
+  std::vector<std::string> cfg;
+  SampleSettings settings;
+  int64_t count = 1000, batch = 64, limit = 0, bits = 8;
+  uint64_t seed = 0;
+};
+
+/// One line of the report.
+struct Row {
+  std::string name;
+  SetFigures figures;
+};
+
+FeatureSet features_of(Program& program, const ClassifierPipeline& classifier, const std::string& option, const std::string& text,
+                       int64_t limit) {
+  const auto data = open_data(program, option, text, classifier.options().image);
+  const int64_t count = limit > 0 || data->size() > 0 ? limit : of_endless;
+  std::optional<Progress> progress;
+  FeatureSet set = data_features(classifier, *data, option, count, [&](int64_t done, int64_t all) {
+    if (!progress) progress.emplace(option.substr(2) + " images", all, "images");
+    progress->update(done, std::min<double>(256, double(done)));
+    return !interrupted.load();
+  });
+  return set;
+}
+
+std::string percent(double share) { return std::isnan(share) ? "-" : fmt::format("{:.2f} %", 100 * share); }
+std::string number(double value) { return std::isnan(value) ? "-" : fmt::format("{:.4f}", value); }
+
+/// The class that varies least beside the real one; NaN where no class is known.
+double least_ratio(const SetFigures& set, const SetFigures& real) {
+  double least = std::nan("");
+  for (size_t c = 0; c < set.spread_by_class.size(); ++c) least = std::fmin(least, set.spread_by_class[c] / real.spread_by_class[c]);
+  return least;
+}
+
+void print_table(const std::vector<Row>& rows) {
+  const SetFigures& real = rows.front().figures;
+  size_t width = 8;
+  for (const Row& r : rows) width = std::max(width, r.name.size());
+  fmt::print("{:<{}} {:>8} {:>10} {:>18} {:>18} {:>9} {:>12}\n", "", width, "images", "accuracy", "Fréchet distance", "spread in a class",
+             "of real", "least class");
+  for (const Row& r : rows) {
+    const SetFigures& f = r.figures;
+    fmt::print("{:<{}} {:>8} {:>10} {:>18} {:>18} {:>9} {:>12}\n", r.name, width, f.images, percent(f.accuracy), number(f.frechet),
+               number(f.spread), percent(f.spread / real.spread), percent(least_ratio(f, real)));
+  }
+}
+
+nlohmann::ordered_json json_of(const Row& row, const SetFigures& real) {
+  const SetFigures& f = row.figures;
+  return {{"name", row.name},
+          {"images", f.images},
+          {"accuracy", f.accuracy},
+          {"frechet_distance", f.frechet},
+          {"spread", f.spread},
+          {"spread_of_real", f.spread / real.spread},
+          {"spread_by_class", f.spread_by_class}};
+}
+
+void write_json(const Asked& a, const std::vector<Row>& rows, nlohmann::ordered_json about) {
+  if (a.json.empty()) return;
+  about["sets"] = nlohmann::ordered_json::array();
+  for (const Row& r : rows) about["sets"].push_back(json_of(r, rows.front().figures));
+  write_file(a.json, about.dump(1) + "\n");
+}
+
+/// The accuracy of a classifier.
+int evaluate_classifier(Program& program, const Asked& a) {
+  for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
+    if (given) throw ConfigError(fmt::format("{}: {} is a classifier, of which only the accuracy on --real can be told", option, a.source));
+  const auto classifier = open_classifier(program, a.source, a.settings.overrides);
+  const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
+  fmt::print("{}: accuracy {} on {} images\n", a.source, percent(real.accuracy()), real.images());
+  write_json(a, {{"real", figures(real, real)}}, {{"classifier", a.source}});
+  return 0;
+}
+
+FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options,
+                   const std::string& name, const brume::ModelSource& others) {
+  Progress progress(name, a.count * options.steps, "image steps");
+  const auto observer = [&](int64_t first, const Step& step) {
+    progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
+    return !interrupted.load();
+  };
+  return sample_features(classifier, model, options, a.count, a.batch, a.seed, observer, others);
+}
+
+int evaluate_model(Program& program, const Asked& a) {
+  if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
+  const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
+  const SampleSource source(a.source, a.settings.import);
+  Config config;
+  const auto runs = source.runs(program, a.settings, a.cfg, config);
+  const auto model = source.load(program, config);
+  const ModelFiles others = source.others(program, *model);
+  const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
+  std::vector<Row> rows{{"real", figures(real, real)}};
+  if (!a.baseline.empty())
+    rows.push_back({"baseline", figures(features_of(program, *classifier, "--baseline", a.baseline, a.limit), real)});
+  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, *model, options, name, others), real)});
+  fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, a.classifier);
+  print_table(rows);
+  if (const int64_t wide = real.features().size(1); a.count <= wide)
+    fmt::print("note: {} samples are few for {} features; their Fréchet distance is too large by much\n", a.count, wide);
+  write_json(a, rows, {{"model", a.source}, {"classifier", a.classifier}, {"steps", runs.front().second.steps}, {"seed", a.seed}});
+  return 0;
+}
+
+int evaluate(Program& program, const Asked& a) {
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
+  catch_interrupt();
+  if (!a.metric.empty()) {
+    for (const auto& [option, given] :
+         {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--classifier", &a.classifier}})
+      if (!given->empty()) throw ConfigError(fmt::format("{}: is for --classifier, and --metric judges without", option));
+    return evaluate_metric(program, {a.source, a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
+  }
+  if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
+  const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
+  if (yaml && load_yaml(a.source).find("autoencoder"))
+    throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
+  if (!yaml && holds_autoencoder(a.source)) {
+    if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
+    if (!a.real.empty() || !a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
+      throw ConfigError(fmt::format("{}: is an autoencoder; --real, --classifier, --baseline and --cfg are for models", a.source));
+    return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
+  }
+  if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
+  if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
+  if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
+  return evaluate_model(program, a);
+}
+
+}  // namespace
+
+void add_evaluate(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "how good samples are, in the eyes of a classifier or a metric; or how good a classifier or an autoencoder is");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
+      ->required()
+      ->type_name("CHECKPOINT");
+  command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
+  command
+      ->add_option("--bits", a->bits,
+                   "of an autoencoder: bits that a value of a latent counts for, beside JPEG; with a codebook a position counts for log2 "
+                   "of its entries")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(64)));
+  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
+  command->add_option("--metric", a->metric, "in the place of a classifier: judges each image against its caption, caption_accuracy")
+      ->type_name("METRIC");
+  command
+      ->add_option("--data", a->data,
+                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
+                   "images are judged as well")
+      ->type_name("DATA");
+  command->add_option("--captions", a->captions, "with --metric, in the place of --data: the captions, one a line")->type_name("FILE");
+  command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
+  command->add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(2), int64_t(100000000)));
+  command->add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
+      ->delimiter(',');
+  add_seed(*command, a->seed);
+  command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
+      ->check(CLI::Range(int64_t(0), int64_t(100000000)));
+  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
+  a->settings.add_to(*command);
+  command->callback([&program, &code, a] {
+    a->source = model_file(a->source);
+    if (!a->classifier.empty()) a->classifier = model_file(a->classifier);
+    code = evaluate(program, *a);
+  });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,133 @@
+#include "commands/evaluate_metric.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/yaml.h"
+#include "brume/files/atomic_file.h"
+#include "brume/train/judgement.h"
+#include "brume/train/progress.h"
+#include "commands/open_data.h"
+
+namespace brume::tools {
+namespace {
+
+/// A set of images and what was said of it.
+struct Row {
+  std::string name;
+  Tally tally;
+};
+
+std::vector<Annotation> captions_of(const std::string& file, int64_t count) {
+  std::ifstream in(file);
+  if (!in || std::filesystem::is_directory(file)) throw ConfigError(fmt::format("--captions: there is no file '{}'", file));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  if (lines.empty()) throw ConfigError(fmt::format("--captions: '{}' is empty", file));
+  std::vector<Annotation> all;
+  for (int64_t i = 0; i < count; ++i) all.push_back({.label = -1, .caption = lines[size_t(i) % lines.size()]});
+  return all;
+}
+
+std::string percent(const Tally::Part& part) { return part.asked > 0 ? fmt::format("{:.2f} %", 100 * part.share()) : std::string("-"); }
+
+void print_table(const std::vector<Row>& rows) {
+  std::vector<std::string> parts;  // of any row
+  size_t width = 8;
+  for (const Row& r : rows)
+    for (const Tally::Group& g : r.tally.groups()) {
+      width = std::max(width, r.name.size() + 2 + g.name.size());
+      for (const Tally::Part& p : g.parts)
+        if (std::find(parts.begin(), parts.end(), p.name) == parts.end()) parts.push_back(p.name);
+    }
+  fmt::print("{:<{}} {:>8} {:>10}", "", width, "images", "right");
+  for (const std::string& part : parts) fmt::print(" {:>10}", part);
+  fmt::print("\n");
+  for (const Row& r : rows)
+    for (const Tally::Group& g : r.tally.groups()) {
+      fmt::print("{:<{}} {:>8} {:>10}", r.name + ", " + g.name, width, g.whole.asked, percent(g.whole));
+      for (const std::string& part : parts) {
+        const auto found = std::find_if(g.parts.begin(), g.parts.end(), [&](const Tally::Part& p) { return p.name == part; });
+        fmt::print(" {:>10}", found == g.parts.end() ? "-" : percent(*found));
+      }
+      fmt::print("\n");
+    }
+}
+
+void write_json(const MetricAsked& a, const std::vector<Row>& rows) {
+  if (a.json.empty()) return;
+  nlohmann::ordered_json file{{"model", a.source}, {"metric", a.metric}, {"seed", a.seed}, {"sets", nlohmann::ordered_json::array()}};
+  for (const Row& r : rows) {
+    nlohmann::ordered_json set{{"name", r.name}};
+    for (const Tally::Group& g : r.tally.groups()) {
+      nlohmann::ordered_json figures{{"images", g.whole.asked}, {"right", g.whole.share()}};
+      for (const Tally::Part& p : g.parts) figures[p.name] = p.share();
+      set["groups"][g.name] = figures;
+    }
+    for (const Tally::Judged& j : r.tally.judged())
+      set["images"].push_back({{"caption", j.caption}, {"seen", j.verdict.seen}, {"right", j.verdict.right}});
+    file["sets"].push_back(set);
+  }
+  write_file(a.json, file.dump(1) + "\n");
+}
+
+/// Captions that the metric does not understand are found before any sampling.
+void check_captions(const Metric& metric, const ImageShape& shape, const std::vector<Annotation>& asked) {
+  const std::vector<float> blank(size_t(shape.numel()), 0.0f);
+  for (const Annotation& wanted : asked) metric.judge(blank, shape, wanted);
+}
+
+}  // namespace
+
+int evaluate_metric(Program& program, const MetricAsked& a) {
+  if (a.data.empty() == a.captions.empty())
+    throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
+  const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
+  const SampleSource source(a.source, a.settings.import);
+  Config config;
+  const auto runs = source.runs(program, a.settings, a.cfg, config);
+  const Controls controls = config.model.controls();
+  if (controls.classes > 0 && !controls.captions)
+    throw ConfigError(fmt::format("--metric {}: judges images against captions, and {} is asked for classes; --classifier judges those",
+                                  a.metric, a.source));
+  std::vector<Row> rows;
+  std::vector<Annotation> asked;
+  if (a.data.empty()) {
+    check_captions(*metric, config.model.image, asked = captions_of(a.captions, a.count));
+  } else {
+    JudgedSet set = judge_data(*metric, *open_data(program, "--data", a.data, config.model.image), config.model.image, a.count);
+    rows.push_back({"data", std::move(set.tally)});
+    asked = std::move(set.asked);
+  }
+  const auto model = source.load(program, config);
+  const ModelFiles others = source.others(program, *model);
+  if (model->classes(config.sample, others).empty())
+    for (Annotation& wanted : asked) wanted.label = -1;
+  if (!controls.captions) fmt::print("note: this model is not asked in words\n");
+  for (const auto& [name, options] : runs) {
+    SampleRequest request;
+    request.seed = a.seed;
+    request.batch = a.batch;
+    request.models = &others;
+    const int64_t count = int64_t(asked.size());
+    Progress progress(name, count * options.steps, "image steps");
+    request.observer = [&, steps = options.steps](int64_t first, const Step& step) {
+      progress.update(image_steps(first, std::min(a.batch, count - first), steps, step), double(step.x.size(0)));
+      return !interrupted.load();
+    };
+    rows.push_back({name, judge_samples(*metric, *model, options, asked, request)});
+  }
+  fmt::print("{}: {} steps, seed {}; judged by {}\n", a.source, runs.front().second.steps, a.seed, a.metric);
+  print_table(rows);
+  write_json(a, rows);
+  return 0;
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,20 @@
+#pragma once
+// brume evaluate MODEL --metric METRIC: samples judged one by one against what they were to be.
+#include <string>
+#include <vector>
+
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+
+struct MetricAsked {
+  std::string source, metric, data, captions, json;
+  std::vector<std::string> cfg;
+  SampleSettings settings;
+  int64_t count = 0, batch = 64;
+  uint64_t seed = 0;
+};
+
+int evaluate_metric(Program& program, const MetricAsked& a);
+
+}  // namespace brume::tools

@@ -1,0 +1,51 @@
+// brume export MODEL --to diffusers DIR | --to ldm FILE.safetensors
+#include <fmt/format.h>
+
+#include "brume/config/yaml.h"
+#include "brume/interop/export/export.h"
+#include "brume/train/options.h"
+#include "commands/program.h"
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+namespace {
+
+struct Asked {
+  std::string source, to, target;
+};
+
+/// A model with every key of its sections written out: those of a foreign one say only what its source does.
+Contents opened(Program& program, const std::string& path) {
+  Contents model = open_model(path);
+  Value root = Value::map(), resolved;
+  for (const char* section : {"model", "autoencoder", "sample"})
+    if (const auto at = model.metadata.find(fmt::format("brume.{}", section)); at != model.metadata.end())
+      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+  if (root.entries.empty()) return model;  // a classifier, which the exports refuse themselves
+  read_stored_configuration(program.registry, root, path, {}, &resolved);
+  for (const Value::Entry& e : root.entries) model.metadata["brume." + e.key] = dump_yaml(*resolved.find(e.key));
+  return model;
+}
+
+void export_model(Program& program, Asked a) {
+  a.source = model_file(a.source);
+  const Contents model = opened(program, a.source);
+  const auto notes = a.to == "ldm" ? export_ldm(model, a.source, a.target) : export_diffusers(model, a.source, a.target);
+  for (const std::string& note : notes) fmt::print("  other programs will not find: {}\n", note);
+  fmt::print("{}\n", a.target);
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("export", "a brume model for other programs");
+  auto a = std::make_shared<Asked>();
+  command->add_option("model", a->source, "a model.safetensors, or what `brume import` takes")->required()->type_name("MODEL");
+  command->add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion, its YAML beside it")
+      ->required()
+      ->check(one_of({"diffusers", "ldm"}));
+  command->add_option("target", a->target, "the directory or the file; it must not be there")->required()->type_name("TARGET");
+  command->callback([&program, a] { export_model(program, *a); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,92 @@
+// brume import SOURCE
+#include <ATen/core/Tensor.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/classifier_pipeline.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/interop/import/import.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/train/options.h"
+#include "brume/weights/safetensors.h"
+#include "commands/outputs.h"
+#include "commands/program.h"
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+namespace fs = std::filesystem;
+namespace {
+
+struct Asked {
+  std::string source, out, config;
+  std::vector<std::string> set;
+  bool overwrite = false;
+};
+
+/// The weights the configuration makes, without their memory: nothing is written to them.
+std::vector<Weight> weights_of(const Config& config, const Files& files) {
+  const nn::SkipInit follow;
+  if (config.classifier) return ClassifierPipeline(*config.classifier, {}).weights();
+  if (config.autoencoder)
+    return prefixed("autoencoder.", config.autoencoder->network.make({config.autoencoder->image, 0, &files, &no_models()})->weights());
+  return Pipeline(config.model, {}, 0, &files).weights();
+}
+
+/// Everything that sampling would find wrong: the configuration, and whether each tensor is where it should be. Then the sections have
+/// every key written out, as those of a training have.
+void check(Program& program, Imported& model, const std::string& source) {
+  Value root = Value::map();
+  root.set(model.section, model.options);
+  if (!model.sample.is_null()) root.set("sample", model.sample);
+  Value resolved;
+  const Config config = read_stored_configuration(program.registry, root, source, {}, &resolved);
+  if (model.section == "model") config.sample.check(config.model);
+  fitting(source, model.tensors, weights_of(config, model.files));
+  model.options = *resolved.find(model.section);
+  if (!model.sample.is_null()) model.sample = *resolved.find("sample");
+}
+
+uint64_t parameters_of(const NamedTensors& tensors) {
+  uint64_t count = 0;
+  for (const NamedTensor& t : tensors) count += uint64_t(t.tensor.numel());
+  return count;
+}
+
+void import_to_file(Program& program, const Asked& a) {
+  if (fs::exists(a.source) && fs::exists(a.out) && fs::equivalent(a.source, a.out))
+    throw ConfigError(fmt::format("-o {}: is the source itself, which would be lost; name another file", a.out));
+  if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
+  check_file("-o", a.out);
+  const Source source = open_source(a.source);
+  if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
+  ImportOptions options = import_options("--set", a.set);
+  options.config = a.config;
+  Imported model = import_model(source, options);
+  check(program, model, a.source);
+  const Contents contents = contents_of(model);
+  make_parent(a.out);
+  write_safetensors(a.out, contents.tensors, contents.metadata);
+  fmt::print("{}: {}, {} parameters in {} tensors\n", a.source, family_of(source)->name, parameters_of(model.tensors),
+             model.tensors.size());
+  for (const std::string& loss : model.losses) fmt::print("  not in it: {}\n", loss);
+  fmt::print("{}\n", a.out);
+}
+
+}  // namespace
+
+void add_import(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "a diffusers directory, or a weights file")->required()->type_name("SOURCE");
+  command->add_option("-o,--out", a->out, "the brume model")->required()->type_name("FILE.safetensors");
+  command->add_option("--config", a->config, "a YAML or JSON file that says what the weights are")->type_name("FILE");
+  command->add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
+      ->type_name("KEY=VALUE")
+      ->take_all();
+  command->add_flag("--overwrite", a->overwrite, "replace the file where it is there");
+  command->callback([&program, a] { import_to_file(program, *a); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,170 @@
+// brume invert CHECKPOINT IMAGE...
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "brume/diffusion/inversion.h"
+#include "brume/files/atomic_file.h"
+#include "brume/image/image.h"
+#include "brume/train/class_scores.h"
+#include "brume/train/progress.h"
+#include "brume/weights/safetensors.h"
+#include "commands/open_data.h"
+#include "commands/outputs.h"
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+namespace {
+
+struct Asked {
+  std::string source, data, out, json;
+  std::vector<std::string> images;
+  std::vector<int64_t> steps{10, 20, 50, 100}, classes;
+  SampleSettings settings;
+  int64_t count = 16, batch = 16;
+};
+
+/// One number of steps.
+struct Row {
+  int64_t steps;
+  std::vector<double> errors;  ///< one an image
+  Tensor noise;
+  double mean() const {
+    double sum = 0;
+    for (const double e : errors) sum += e;
+    return sum / double(errors.size());
+  }
+};
+
+struct Input {
+  Tensor images;
+  std::vector<Annotation> annotations;
+};
+
+Tensor read_images(const Asked& a, const ImageShape& shape) {
+  std::vector<Tensor> all;
+  for (const std::string& path : a.images) {
+    const Image image = read_image(path, shape.channels);
+    if (image.height != shape.height || image.width != shape.width)
+      throw ConfigError(
+          fmt::format("{}: has {}x{} pixels, and the model makes {}x{}", path, image.height, image.width, shape.height, shape.width));
+    all.push_back(to_tensor(image));
+  }
+  return at::stack(all);
+}
+
+std::vector<Annotation> annotations(const Asked& a, const ModelOptions& model) {
+  const int64_t classes = model.conditioner->classes();
+  if (a.classes.empty() != (classes == 0))
+    throw ConfigError(classes == 0
+                          ? std::string("--classes: this model is not class-conditional")
+                          : fmt::format("--classes is missing: this model has {} classes, and what an image shows must be told", classes));
+  std::vector<Annotation> all;
+  for (size_t i = 0; i < a.images.size(); ++i) all.push_back({a.classes.empty() ? -1 : a.classes[i % a.classes.size()], ""});
+  return all;
+}
+
+/// The pictures of the command line, or the first images of the data set.
+Input read_input(Program& program, const Asked& a, const ModelOptions& model) {
+  if (a.images.empty() == a.data.empty()) throw ConfigError("give pictures, or --data with a data set of them");
+  if (a.data.empty()) return {read_images(a, model.image), annotations(a, model)};
+  const auto data = open_data(program, "--data", a.data, model.image);
+  Input input;
+  std::vector<Tensor> batches;
+  for_each_batch(*data, model.image, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& known) {
+    batches.push_back(images.clone());
+    input.annotations.insert(input.annotations.end(), known.begin(), known.end());
+    return true;
+  });
+  input.images = at::cat(batches);
+  return input;
+}
+
+Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, const Input& input, int64_t steps) {
+  options.steps = steps;
+  options.noise_order = NoiseOrder::per_image;
+  const int64_t count = input.images.size(0);
+  Progress progress(fmt::format("{} steps", steps), 2 * count * steps, "image steps");
+  int64_t before = 0;
+  const auto observer = [&](int64_t first, const Step& step) {
+    const int64_t n = step.x.size(0);
+    progress.update(before + first * steps + n * (step.index + 1), double(n));
+    return !interrupted.load();
+  };
+  const InversionRequest there{input.images, input.annotations, a.batch, observer};
+  Row row{steps, {}, invert(model, there, options)};
+  before = count * steps;
+  SampleRequest back;
+  back.images = there.annotations;
+  back.batch = a.batch;
+  back.initial_noise = row.noise;
+  back.observer = observer;
+  const Tensor errors = reconstruction_error(input.images, model.sample(back, options).clamp(-1, 1)).contiguous();
+  row.errors.assign(errors.data_ptr<double>(), errors.data_ptr<double>() + errors.numel());
+  progress.finish();
+  return row;
+}
+
+void write_json(const Asked& a, const std::vector<Row>& rows) {
+  if (a.json.empty()) return;
+  nlohmann::ordered_json j{{"model", a.source}, {"images", a.images}, {"runs", nlohmann::ordered_json::array()}};
+  for (const Row& r : rows) j["runs"].push_back({{"steps", r.steps}, {"mse", r.mean()}, {"per_image", r.errors}});
+  write_file(a.json, j.dump(1) + "\n");
+}
+
+int invert_images(Program& program, const Asked& a) {
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("-o", a.out);
+  check_file("--json", a.json);
+  SampleSettings settings = a.settings;
+  settings.steps = "";
+  if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
+  const SampleSource source(a.source, a.settings.import);
+  Config config = source.configuration(program, settings);
+  config.sample.guidance.clear();
+  const auto model = source.load(program, config);
+  const Input input = read_input(program, a, config.model);
+  catch_interrupt();
+  std::vector<Row> rows;
+  for (const int64_t steps : a.steps) rows.push_back(invert_with(a, *model, config.sample, input, steps));
+  fmt::print("{:>8} {:>20}\n", "steps", "error (MSE, [0, 1])");
+  for (const Row& r : rows) fmt::print("{:>8} {:>20.6f}\n", r.steps, r.mean());
+  if (!a.out.empty()) {
+    NamedTensors tensors;
+    for (const Row& r : rows) tensors.push_back({fmt::format("noise_{}_steps", r.steps), r.noise});
+    make_parent(a.out);
+    write_safetensors(a.out, tensors, {{"format", "brume-noise"}});
+    fmt::print("{}\n", a.out);
+  }
+  write_json(a, rows);
+  return 0;
+}
+
+}  // namespace
+
+void add_invert(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
+  command->add_option("images", a->images, "pictures of the model's size")->type_name("IMAGE");
+  command->add_option("--data", a->data, "in their place a data set, or a configuration that names one")->type_name("DATA");
+  command->add_option("-n,--count", a->count, "images taken of it")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(100000)));
+  command->add_option("--steps", a->steps, "numbers of steps, one row of the table each")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t(1), int64_t(1000000)));
+  command->add_option("--classes", a->classes, "what the images show, by number, in turn")->delimiter(',');
+  command->add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors")->type_name("FILE");
+  command->add_option("--sampler", a->settings.sampler, "a deterministic one: a name, or {type: ddim}");
+  command->add_option("--spacing", a->settings.spacing, "a name, or {type: karras, rho: 5}");
+  command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
+  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
+  a->settings.overrides.add_to(*command);
+  command->callback([&program, &code, a] { code = invert_images(program, *a); });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,199 @@
+// brume likelihood CHECKPOINT --data DATA
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "brume/diffusion/likelihood.h"
+#include "brume/files/atomic_file.h"
+#include "brume/train/class_scores.h"
+#include "brume/train/progress.h"
+#include "commands/open_data.h"
+#include "commands/outputs.h"
+#include "sampling/model_source.h"
+
+namespace brume::tools {
+namespace {
+
+struct Asked {
+  std::string source, data, method = "vlb", variance = "small", probe = "rademacher", json;
+  Overrides overrides;
+  int64_t count = 100, batch = 16, steps = 0, probes = 1;
+  double rtol = 1e-5, atol = 1e-5;
+  bool no_clip = false, no_dequantise = false;
+  uint64_t seed = 0;
+};
+
+/// What was found, one number an image.
+struct Found {
+  std::vector<double> bits;
+  Tensor prior, terms;      ///< of the bound
+  int64_t evaluations = 0;  ///< of the network, an image, by the ODE
+};
+
+double mean(const std::vector<double>& v) {
+  double sum = 0;
+  for (const double x : v) sum += x;
+  return sum / double(v.size());
+}
+
+double standard_error(const std::vector<double>& v) {
+  double squares = 0;
+  for (const double x : v) squares += (x - mean(v)) * (x - mean(v));
+  return v.size() > 1 ? std::sqrt(squares / double(v.size() - 1) / double(v.size())) : std::nan("");
+}
+
+/// Calls take(images, annotations, number of the first) over the data, batch by batch.
+template <class F>
+void over_images(const Asked& a, const Dataset& data, const ImageShape& shape, const F& take) {
+  int64_t first = 0;
+  for_each_batch(data, shape, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+    take(images, annotations, first);
+    first += images.size(0);
+    return true;
+  });
+}
+
+Found by_bound(const Asked& a, const Pipeline& model, const Dataset& data) {
+  const ModelOptions& m = model.options();
+  const int64_t steps = m.noise->timesteps() == 0 && a.steps == 0 ? 1000 : a.steps;
+  const AncestralChain chain = training_chain(*m.noise, steps);
+  const BoundOptions options{step_variance(m.variance, a.variance == "large" ? StepVariance::large : StepVariance::small), !a.no_clip};
+  const int64_t count = data.size() > 0 ? std::min(a.count, data.size()) : a.count;
+  Progress progress("likelihood", count * int64_t(chain.size()), "image steps");
+  const auto denoiser = model.denoiser();
+  std::vector<Tensor> priors, terms;
+  over_images(a, data, m.image, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
+    const auto noise = per_image_noise(a.seed, first);
+    const int64_t n = images.size(0);
+    const VariationalBound b = variational_bound(*denoiser, images.to(model.compute().device), model.condition(annotations), chain,
+                                                 m.noise->start_std(chain.sigma(chain.size() - 1)), options, *noise, [&](int64_t done) {
+                                                   progress.update(first * int64_t(chain.size()) + n * done, double(n));
+                                                   return !interrupted.load();
+                                                 });
+    priors.push_back(b.prior.to(at::kCPU, at::kDouble));
+    terms.push_back(b.terms.to(at::kCPU, at::kDouble));
+  });
+  progress.finish();
+  Found found{{}, at::cat(priors), at::cat(terms), 0};
+  const Tensor total = (found.prior + found.terms.sum(1)).contiguous();
+  found.bits.assign(total.data_ptr<double>(), total.data_ptr<double>() + total.numel());
+  return found;
+}
+
+Found by_ode(const Asked& a, const Pipeline& model, const Dataset& data) {
+  const ModelOptions& m = model.options();
+  OdeOptions options;
+  options.solver.rtol = a.rtol;
+  options.solver.atol = a.atol;
+  options.probes = a.probes;
+  options.probe = a.probe == "gaussian" ? OdeOptions::Probe::gaussian : OdeOptions::Probe::rademacher;
+  const int64_t count = data.size() > 0 ? std::min(a.count, data.size()) : a.count;
+  Progress progress("likelihood", count, "images");
+  const auto denoiser = model.denoiser();
+  Found found;
+  over_images(a, data, m.image, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
+    const Tensor x = a.no_dequantise ? images : dequantized(images, a.seed, first);
+    const Condition condition = model.condition(annotations);
+    for (int64_t i = 0; i < x.size(0); ++i) {  // one by one: the solver's steps are each image's own
+      if (interrupted.load()) throw Interrupted();
+      const auto noise = per_image_noise(a.seed, first + i);
+      const OdeLikelihood l =
+          ode_likelihood(*denoiser, x.narrow(0, i, 1).to(model.compute().device), condition.slice(i, 1), *m.noise, options, *noise);
+      found.bits.push_back(bits_per_dim(l.log_p, m.image.numel()));
+      found.evaluations += l.evaluations;
+      progress.update(first + i + 1, 1, fmt::format("{:.3f} bits/dim", mean(found.bits)));
+    }
+  });
+  progress.finish();
+  found.evaluations /= int64_t(found.bits.size());
+  return found;
+}
+
+void print(const Asked& a, const Found& f) {
+  const size_t count = f.bits.size();
+  fmt::print("{}: {:.4f}{} bits/dim on {} image{} ({})\n", a.source, mean(f.bits),
+             count > 1 ? fmt::format(" ± {:.4f}", standard_error(f.bits)) : "", count, count > 1 ? "s" : "",
+             a.method == "vlb" ? "variational bound" : "probability-flow ODE");
+  if (a.method == "ode") return fmt::print("  {} network calls an image, rtol {}, atol {}\n", f.evaluations, a.rtol, a.atol);
+  const Tensor terms = f.terms.mean(0);
+  const int64_t n = terms.size(0);
+  fmt::print("  prior {:.6f}, {} steps {:.4f}, decoder {:.4f}\n", f.prior.mean().item<double>(), n - 1,
+             terms.narrow(0, 1, n - 1).sum().item<double>(), terms[0].item<double>());
+}
+
+void write_json(const Asked& a, const Found& f) {
+  if (a.json.empty()) return;
+  nlohmann::ordered_json j{{"model", a.source},  {"method", a.method},           {"images", f.bits.size()},
+                           {"seed", a.seed},     {"bits_per_dim", mean(f.bits)}, {"standard_error", standard_error(f.bits)},
+                           {"per_image", f.bits}};
+  if (a.method == "vlb") {
+    const Tensor terms = f.terms.mean(0).contiguous();
+    j["prior"] = f.prior.mean().item<double>();
+    j["terms"] = std::vector<double>(terms.data_ptr<double>(), terms.data_ptr<double>() + terms.numel());
+  } else {
+    j["rtol"] = a.rtol;
+    j["atol"] = a.atol;
+    j["probes"] = a.probes;
+    j["evaluations"] = f.evaluations;
+  }
+  write_file(a.json, j.dump(1) + "\n");
+}
+
+int likelihood(Program& program, const Asked& a) {
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  check_file("--json", a.json);
+  SampleSettings settings;
+  settings.overrides = a.overrides;
+  if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
+  const SampleSource source(a.source);
+  const Config config = source.configuration(program, settings);
+  if (config.model.autoencoder.type() != "identity")
+    throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",
+                                  a.source, config.model.autoencoder.type()));
+  const auto model = source.load(program, config);
+  const auto data = open_data(program, "--data", a.data, config.model.image);
+  catch_interrupt();
+  const Found found = a.method == "vlb" ? by_bound(a, *model, *data) : by_ode(a, *model, *data);
+  print(a, found);
+  write_json(a, found);
+  return 0;
+}
+
+}  // namespace
+
+void add_likelihood(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand("likelihood", "bits per dimension of images under a model");
+  auto a = std::make_shared<Asked>();
+  command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
+  command->add_option("--data", a->data, "the images: {type: idx, images: ...}, or a YAML file of it or of a configuration")
+      ->required()
+      ->type_name("DATA");
+  command->add_option("--method", a->method, "vlb = the variational bound, ode = the probability-flow ODE")
+      ->capture_default_str()
+      ->check(one_of({"vlb", "ode"}));
+  const auto positive = CLI::Range(int64_t(1), int64_t(100000000));
+  command->add_option("-n,--count", a->count, "images, the first of the data")->capture_default_str()->check(positive);
+  command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(positive);
+  add_seed(*command, a->seed);
+  command->add_option("--steps", a->steps, "vlb: steps of the bound; 0 = every training time")
+      ->check(CLI::Range(int64_t(0), int64_t(1000000)));
+  command->add_option("--variance", a->variance, "vlb: small or large, where the model learned none")
+      ->capture_default_str()
+      ->check(one_of({"small", "large"}));
+  command->add_flag("--no-clip", a->no_clip, "vlb: leave the estimates of x0 outside [-1, 1] as they are");
+  command->add_option("--rtol", a->rtol, "ode: relative tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
+  command->add_option("--atol", a->atol, "ode: absolute tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
+  command->add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace")->capture_default_str()->check(positive);
+  command->add_option("--probe", a->probe, "ode: rademacher or gaussian")->capture_default_str()->check(one_of({"rademacher", "gaussian"}));
+  command->add_flag("--no-dequantise", a->no_dequantise, "ode: the images are no 8-bit ones; add no noise to them");
+  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
+  a->overrides.add_to(*command);
+  command->callback([&program, &code, a] { code = likelihood(program, *a); });
+}
+
+}  // namespace brume::tools

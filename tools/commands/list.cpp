@@ -1,0 +1,81 @@
+// brume list [KIND], brume describe KIND NAME, brume describe SECTION, brume schema.
+#include <fmt/format.h>
+
+#include "brume/config/describe.h"
+#include "brume/config/suggest.h"
+#include "brume/train/options.h"
+#include "commands/program.h"
+
+namespace brume::tools {
+namespace {
+
+/// Every key that a configuration can have.
+void declare_configuration(Fields& f) {
+  Config config;
+  config.declare(f);
+}
+
+/// Throws ConfigError where there is no such section: a kind of plugins needs a name besides.
+void print_section(const Registry& registry, const std::string& name, bool markdown) {
+  std::vector<std::string> known = registry.kinds();
+  bool found = false;
+  for (const Section& s : sections(declare_configuration)) {
+    known.push_back(s.path);
+    found = found || s.path == name || s.path.ends_with("." + name);
+  }
+  if (!found && !registry.names(name).empty())
+    throw ConfigError(
+        fmt::format("describe needs the name of a {} as well, like: brume describe {} {}", name, name, registry.names(name).front()));
+  if (!found) throw ConfigError(fmt::format("unknown kind or section '{}'{}", name, hint(name, known)));
+  const Section section = section_named(declare_configuration, name);
+  fmt::print("{}", markdown ? describe_markdown(declare_configuration, section) : describe(declare_configuration, section));
+}
+
+}  // namespace
+
+void add_list(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("list", "the plugins of a kind, or of every kind");
+  auto kind = std::make_shared<std::string>();
+  command->add_option("kind", *kind, "sampler, spacing, network, …");
+  command->callback([&program, kind] {
+    const std::vector<std::string> kinds = program.registry.kinds();
+    if (!kind->empty() && program.registry.names(*kind).empty())
+      throw ConfigError(fmt::format("unknown kind '{}'{}", *kind, hint(*kind, kinds)));
+    for (const std::string& k : kind->empty() ? kinds : std::vector<std::string>{*kind}) {
+      fmt::print("{}{}\n", k == kinds.front() || !kind->empty() ? "" : "\n", k);
+      for (const std::string& name : program.registry.names(k)) {
+        const Entry& e = program.registry.entry(k, name);
+        fmt::print("  {:<18} {}{}\n", name, e.doc, e.origin == "built-in" ? "" : fmt::format("  [{}]", e.origin));
+      }
+    }
+  });
+}
+
+void add_describe(CLI::App& app, Program& program, int&) {
+  CLI::App* command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
+  struct Asked {
+    std::string kind, name;
+    bool markdown = false;
+  };
+  auto asked = std::make_shared<Asked>();
+  command->add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
+  command->add_option("name", asked->name, "of a plugin: ddim, …");
+  command->add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");
+  command->callback([&program, asked] {
+    const Registry& registry = program.registry;
+    if (asked->markdown && asked->kind.empty()) return fmt::print("{}", reference_markdown(registry, declare_configuration));
+    if (asked->kind.empty())
+      throw ConfigError("describe needs a kind and a name, like: brume describe sampler ddim; or a section, like: brume describe sample");
+    if (asked->name.empty()) return print_section(registry, asked->kind, asked->markdown);
+    fmt::print("{}",
+               asked->markdown ? describe_markdown(registry, asked->kind, asked->name) : describe(registry, asked->kind, asked->name));
+  });
+}
+
+void add_schema(CLI::App& app, Program& program, int&) {
+  app.add_subcommand("schema", "JSON Schema of a configuration, for editors")->callback([&program] {
+    fmt::print("{}", json_schema(program.registry, declare_configuration));
+  });
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,110 @@
+// brume train CONFIG
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "brume/config/yaml.h"
+#include "brume/diffusion/model_files.h"
+#include "brume/train/resuming.h"
+#include "brume/train/trainer.h"
+#include "commands/program.h"
+
+namespace brume::tools {
+namespace fs = std::filesystem;
+namespace {
+
+struct Asked {
+  std::string config, out, resume;
+  bool overwrite = false;
+  Overrides overrides;
+};
+
+/// The run directory: --out, or runs/<name of the configuration>.
+fs::path run_directory(const Asked& a) { return a.out.empty() ? fs::path("runs") / fs::path(a.config).stem() : fs::path(a.out); }
+
+/// What to continue: --resume FILE, --resume DIRECTORY, or --resume alone for the run's own directory.
+fs::path training_file(const Asked& a) {
+  fs::path at = a.resume == "here" ? run_directory(a) : fs::path(a.resume);
+  if (fs::is_directory(at)) at /= "training.safetensors";
+  if (!fs::exists(at)) throw ConfigError(fmt::format("--resume: no training file at {}", at.string()));
+  return at;
+}
+
+/// The libraries a training used; they are named in its file, and loaded only where the user says so.
+std::vector<std::string> take_plugins(Value& root) {
+  std::vector<std::string> libraries;
+  if (const Value* named = root.find("plugins"))
+    for (const Value& library : named->items) libraries.push_back(library.scalar);
+  root.erase("plugins");
+  return libraries;
+}
+
+/// Refuses to take the weights of a training for another model's, and says what else is not as it was.
+void compare_with(Program& program, const fs::path& file, const Value& resolved, const Value& given) {
+  Value root = training_configuration(file), stored;
+  const std::vector<std::string> libraries = take_plugins(root);
+  read_stored_configuration(program.registry, root, file.string(), libraries, &stored);
+  if (const std::string changes = changes_since(stored, resolved, given); !changes.empty())
+    fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), changes);
+}
+
+/// Whether a training has no step left; says so.
+bool finished(const fs::path& file, int64_t steps) {
+  const int64_t step = training_step(file);
+  if (step >= steps) fmt::print(stderr, "{}: at step {} of {}: nothing to do\n", file.string(), step, steps);
+  return step >= steps;
+}
+
+int train(Program& program, const Asked& a, bool resume) {
+  const fs::path file = resume ? training_file(a) : fs::path();
+  if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
+  Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
+  const std::vector<std::string> libraries = a.config.empty() ? take_plugins(root) : std::vector<std::string>{};
+  a.overrides.apply(root);
+  const Config config = read_stored_configuration(program.registry, root, file.string(), libraries, &resolved);
+  if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
+  const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
+  if (resume) compare_with(program, file, resolved, root);
+  if (resume && finished(file, config.train->steps)) return 0;
+  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+
+  const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
+  Trainer trainer(config, std::move(resolved), directory, file, models, a.overwrite && !resume);
+  int64_t parameters = 0;
+  for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
+  fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,
+             trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.compute().device.str());
+  catch_interrupt();
+  if (!trainer.run([] { return interrupted.load(); })) {
+    std::string plugins;
+    for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
+    fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),
+               (directory / "training.safetensors").string(), plugins);
+    return 130;
+  }
+  const char* what = config.classifier ? "classifier" : config.autoencoder ? "autoencoder" : "model";
+  fmt::print(stderr, "{}: {}\n", what, (directory / "model.safetensors").string());
+  if (!config.classifier)
+    fmt::print(stderr, "{}: {}\n", config.autoencoder ? "reconstructions" : "samples", (directory / "samples").string());
+  return 0;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Program& program, int& code) {
+  CLI::App* command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
+  auto asked = std::make_shared<Asked>();
+  command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
+  command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");
+  CLI::Option* resume = command->add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
+                            ->type_name("[FILE]")
+                            ->expected(0, 1);
+  command->add_flag("--overwrite", asked->overwrite, "start anew where the directory holds a training");
+  asked->overrides.add_to(*command);
+  command->callback([&program, &code, asked, resume] {
+    if (resume->count() > 0 && asked->resume.empty()) asked->resume = "here";
+    code = train(program, *asked, resume->count() > 0);
+  });
+}
+
+}  // namespace brume::tools

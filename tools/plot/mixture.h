@@ -1,0 +1,45 @@
+#pragma once
+// Data whose denoiser is known exactly: a mixture of equal Gaussians in the plane.
+//
+//   D(x, sigma) = sum_k r_k (s^2 x + sigma^2 m_k) / (s^2 + sigma^2),   r_k ~ exp(-|x - m_k|^2 / (2 (s^2 + sigma^2)))
+#include <vector>
+
+#include "brume/core/denoiser.h"
+#include "brume/image/canvas.h"
+
+namespace brume::tools {
+
+class Mixture final : public Denoiser {
+ public:
+  /// Means on a circle, outside most of N(0, 1), where paths begin: so they can be told apart.
+  Mixture();
+  /// x: [B, 2] float64.
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
+  /// Of the data, 1 at its highest, or nearly.
+  double density(const Point& p) const;
+
+ private:
+  Tensor means_;  ///< [K, 2]
+  std::vector<Point> centers_;
+};
+
+/// Counts the calls of a denoiser: what a sampler costs. Samplers with an adaptive step take the points one by one.
+class Counted final : public Denoiser {
+ public:
+  explicit Counted(const Denoiser& inner) : inner_(inner) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    rows_ += x.size(0);
+    return inner_.denoise(x, sigma, condition);
+  }
+  /// For each of so many points, on average.
+  int64_t calls(int64_t points) const { return (rows_ + points / 2) / points; }
+
+ private:
+  const Denoiser& inner_;
+  mutable int64_t rows_ = 0;
+};
+
+/// x at sigma `from` to x at `to` > 0 on the probability-flow ODE, to about ten digits: dx / d log sigma = x - D(x, sigma).
+Tensor exact_flow(const Denoiser& denoiser, const Tensor& x, double from, double to);
+
+}  // namespace brume::tools

@@ -1,0 +1,64 @@
+#pragma once
+// What the charts of `brume plot` share.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "brume/config/yaml.h"
+#include "commands/program.h"
+#include "plot/chart.h"
+
+namespace brume::tools {
+
+void add_plot_schedule(CLI::App& plot, Program& program, int& code);
+void add_plot_spacing(CLI::App& plot, Program& program, int& code);
+void add_plot_sampler(CLI::App& plot, Program& program, int& code);
+void add_plot_table(CLI::App& plot, Program& program, int& code);
+
+/// Where a chart goes.
+struct PlotFiles {
+  std::string png, csv;
+  void add_to(CLI::App& command);
+};
+
+/// Writes the chart, then the numbers where a file is named for them; says what was written.
+void write_chart(const PlotFiles& files, const Canvas& canvas, const std::string& numbers);
+
+/// A plugin, and what the chart calls it.
+template <class I>
+struct Named {
+  std::string label;
+  std::shared_ptr<const I> plugin;
+};
+
+/// "{type: ddim, eta: 1}" -> "ddim, eta: 1".
+std::string label_of(const std::string& word);
+/// One line: what is not drawn, and why.
+void leave_out(const std::string& label, const std::string& why);
+std::string one_line(const ConfigError& error);
+
+template <class I>
+std::shared_ptr<const I> make(const Registry& registry, const std::string& word) {
+  return create<I>(registry, word.starts_with('{') ? parse_yaml(word, word) : Value::text(word));
+}
+
+/// What was asked for ("ddim", "{type: ddim, eta: 1}"), all mistakes at once; by default all that do with their defaults.
+template <class I>
+std::vector<Named<I>> chosen(const Registry& registry, const std::vector<std::string>& words) {
+  std::vector<Named<I>> all;
+  std::vector<Problem> problems;
+  for (const std::string& word : words.empty() ? registry.names(I::kind) : words) {
+    try {
+      all.push_back({label_of(word), make<I>(registry, word)});
+    } catch (const ConfigError& e) {
+      if (words.empty())
+        leave_out(word, one_line(e));
+      else
+        problems.insert(problems.end(), e.problems().begin(), e.problems().end());
+    }
+  }
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+  return all;
+}
+
+}  // namespace brume::tools

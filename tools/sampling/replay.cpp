@@ -1,0 +1,121 @@
+#include "sampling/replay.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/yaml.h"
+#include "brume/image/image.h"
+
+namespace brume::tools {
+namespace {
+
+constexpr const char* key = "brume.arguments";
+
+/// All that an image can tell of.
+constexpr std::array<std::string_view, 30> told{
+    "--seed",  "--steps",          "--prompt",       "--prompts",    "--negative",  "--classes",  "--images-per-prompt",
+    "--first", "--count",          "--height",       "--width",      "--sampler",   "--spacing",  "--noise-order",
+    "--tile",  "--lora",           "--import",       "--embedding",  "--clip-skip", "--cfg",      "--classifier-scale",
+    "--image", "--prompt-weights", "--long-prompts", "--classifier", "--mask",      "--strength", "--noise",
+    "--set",   "--precision"};
+
+/// As a shell takes it.
+std::string quoted(const std::string& argument) {
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("-_./:=,+@%").find(c) != std::string_view::npos;
+  };
+  if (!argument.empty() && std::all_of(argument.begin(), argument.end(), plain)) return argument;
+  std::string text = "'";
+  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+std::vector<std::string> arguments_in(const std::string& file) {
+  if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--from: there is no file '{}'", file));
+  const auto text = read_png_text(file);
+  const auto it = text.find(key);
+  if (it == text.end()) throw ConfigError(fmt::format("--from: {} does not tell how it was made (it has no text '{}')", file, key));
+  const auto json = nlohmann::json::parse(it->second, nullptr, false);
+  std::vector<std::string> arguments;
+  if (json.is_array())
+    for (const auto& item : json)
+      if (item.is_string()) arguments.push_back(item.get<std::string>());
+  if (arguments.empty() || arguments.size() != json.size() || arguments.size() % 2 == 0)
+    throw ConfigError(fmt::format("--from: {}: its text '{}' is damaged", file, key));
+  return arguments;
+}
+
+/// Images come from anywhere: what loads code, or says where to write, is the user's to give.
+void refuse_untold(const std::string& file, const std::vector<std::string>& arguments) {
+  if (arguments[0].empty() || arguments[0].starts_with("-"))
+    throw ConfigError(fmt::format("--from: {}: names '{}' where its model should be", file, arguments[0]));
+  for (size_t i = 1; i + 1 < arguments.size(); i += 2)
+    if (!may_be_told(arguments[i], arguments[i + 1]))
+      throw ConfigError(fmt::format("--from: {}: tells of {} '{}', which no image may; the options that may be told are {}", file,
+                                    arguments[i], arguments[i + 1], fmt::join(told, ", ")));
+}
+
+/// A configuration that loads code does so only where the user names it.
+void refuse_plugins(const std::string& file, const std::string& source) {
+  const bool yaml = source.ends_with(".yaml") || source.ends_with(".yml");
+  if (yaml && std::filesystem::is_regular_file(source) && load_yaml(source).find("plugins"))
+    throw ConfigError(
+        fmt::format("--from: {0}: was made from {1}, which loads plugins; name it, to say that it may: --from {0} {1}", file, source));
+}
+
+/// The long name of the option that an argument gives, "--count" of "-n4".
+std::string option_of(const std::string& argument) {
+  if (argument.starts_with("-n")) return "--count";
+  if (argument.starts_with("-o")) return "--out";
+  return argument.substr(0, argument.find('='));
+}
+
+}  // namespace
+
+bool may_be_told(const std::string& option, const std::string& value) {
+  if (std::find(told.begin(), told.end(), option) == told.end()) return false;
+  return option != "--set" || value.substr(0, value.find_first_of(".=")) != "plugins";
+}
+
+std::map<std::string, std::string> origin_text(const std::vector<std::string>& arguments) {
+  for (size_t i = 1; i + 1 < arguments.size(); i += 2)
+    if (!may_be_told(arguments[i], arguments[i + 1])) throw std::logic_error("an image cannot tell of " + arguments[i]);
+  std::string command;
+  for (const std::string& a : arguments) command += (command.empty() ? "" : " ") + quoted(a);
+  return {{"brume", command}, {key, nlohmann::json(arguments).dump()}};
+}
+
+std::vector<std::string> replayed(std::vector<std::string> arguments) {
+  const auto from =
+      std::find_if(arguments.begin(), arguments.end(), [](const std::string& a) { return a == "--from" || a.starts_with("--from="); });
+  if (from == arguments.end() || std::find(arguments.begin(), from, "sample") == from) return arguments;
+  auto after = from + 1;
+  std::string file;
+  if (from->starts_with("--from="))
+    file = from->substr(7);
+  else if (after != arguments.end())
+    file = *after++;
+  std::vector<std::string> stored = arguments_in(file);
+  refuse_untold(file, stored);
+  if (after != arguments.end() && !after->starts_with("-"))
+    stored[0] = *after++;  // another checkpoint
+  else
+    refuse_plugins(file, stored[0]);
+  std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
+  const auto given = [&](const std::string& option) {
+    return std::any_of(arguments.begin(), arguments.end(),
+                       [&](const std::string& a) { return a.starts_with("-") && option_of(a) == option; });
+  };
+  rest.push_back(stored[0]);
+  for (size_t i = 1; i + 1 < stored.size(); i += 2)
+    if (!given(stored[i])) rest.push_back(fmt::format("{}={}", stored[i], stored[i + 1]));
+  rest.insert(rest.end(), tail.begin(), tail.end());
+  return rest;
+}
+
+}  // namespace brume::tools
