@@ -71,7 +71,7 @@ Format format_of(std::string_view bytes) {
 }
 
 /// Text, numbers and truth values that stand beside the state dict.
-std::map<std::string, std::string> plain_entries(const Value& value) {
+std::map<std::string, std::string> plain_entries(const PickleValue& value) {
   std::map<std::string, std::string> entries;
   if (value.as_dict() == nullptr) return entries;
   for (const auto& [key, entry] : value.as_dict()->entries()) {

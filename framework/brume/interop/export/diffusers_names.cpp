@@ -113,18 +113,6 @@ NamedTensors to_diffusers_unet(const NamedTensors& tensors, const UnetLayout& la
   return result;
 }
 
-NamedTensors in_attention_order(const NamedTensors& tensors, const UnetLayout& layout) {
-  NamedTensors result = tensors;
-  if (!layout.heads_first) return result;
-  for (NamedTensor& t : result) {
-    if (t.name.find(".qkv.") == std::string::npos) continue;
-    const int64_t channels = t.tensor.size(0) / 3, heads = layout.heads_of(channels);
-    const at::Tensor split = t.tensor.reshape({3, heads, channels / heads, -1});
-    t.tensor = split.transpose(0, 1).reshape(t.tensor.sizes());
-  }
-  return result;
-}
-
 namespace {
 
 const Renaming in_stage_block{{"nin_shortcut.", "conv_shortcut."}};

@@ -10,8 +10,6 @@ namespace brume {
 
 /// A U-Net's tensors: q, k and v of plain attention apart, as linear layers [C, C].
 NamedTensors to_diffusers_unet(const NamedTensors& tensors, const UnetLayout& layout);
-/// After the import, whose qkv have all q first: in the order that the layout has.
-NamedTensors in_attention_order(const NamedTensors& tensors, const UnetLayout& layout);
 /// A first stage's; `levels` it has. Projections become linear layers [C, C].
 NamedTensors to_diffusers_vae(const NamedTensors& tensors, int64_t levels);
 
