@@ -1,0 +1,15 @@
+# BRUME_SANITIZE=address;undefined (or thread) builds everything under those sanitizers of GCC or clang.
+if(BRUME_SANITIZE)
+  foreach(sanitizer IN LISTS BRUME_SANITIZE)
+    if(NOT sanitizer MATCHES "^(address|undefined|thread)$")
+      message(FATAL_ERROR "BRUME_SANITIZE: unknown sanitizer '${sanitizer}'; allowed: address, undefined, thread")
+    endif()
+  endforeach()
+  if("thread" IN_LIST BRUME_SANITIZE AND "address" IN_LIST BRUME_SANITIZE)
+    message(FATAL_ERROR "BRUME_SANITIZE: 'thread' cannot be combined with 'address'")
+  endif()
+  list(JOIN BRUME_SANITIZE "," sanitizers)
+  # vptr needs the type information of LibTorch's classes, which the library does not export.
+  add_compile_options(-fsanitize=${sanitizers} -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${sanitizers})
+endif()
