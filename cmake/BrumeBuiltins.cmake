@@ -7,6 +7,7 @@ function(brume_generate_builtins sources output)
     get_filename_component(name "${source}" NAME_WE)
     get_filename_component(folder "${source}" DIRECTORY)
     get_filename_component(folder "${folder}" NAME)
+    string(REGEX REPLACE "sses$" "sss" folder "${folder}")  # losses: loss
     string(REGEX REPLACE "s$" "" folder "${folder}")
     string(APPEND declarations "void register_${folder}_${name}(Registry&);\n")
     file(READ "${source}" text)

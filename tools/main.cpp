@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
+#include <set>
 
 #include "brume/config/plugin_loader.h"
 #include "brume/core/out_of_memory.h"
@@ -18,6 +20,15 @@ int report(const ConfigError& e) {
   return 2;
 }
 
+/// Prints each warning once.
+void print_warnings(Registry& registry) {
+  auto printed = std::make_shared<std::set<std::string>>();
+  registry.on_warning([printed](const Problem& warning) {
+    const std::string text = warning.text();
+    if (printed->insert(text).second) fmt::print(stderr, "warning: {}\n", text);
+  });
+}
+
 int run(int argc, char** argv) {
   CLI::App app{"brume: latent and conditional diffusion models from one YAML file", "brume"};
   app.require_subcommand(1);
@@ -29,6 +40,7 @@ int run(int argc, char** argv) {
       ->allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
   app.fallthrough();
   register_builtins(program.registry);
+  print_warnings(program.registry);
   // Plugins must be there before a command runs, and a command runs while the line is parsed.
   app.parse_complete_callback([&] {
     for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);

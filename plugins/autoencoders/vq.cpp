@@ -1,5 +1,5 @@
 // The vector-quantised autoencoder of latent diffusion (Rombach et al. 2022, sec. 3.1 and app. G; VQGAN, Esser et al. 2021): the encoder
-// and decoder of `kl`, and between them a codebook (nn/codebook.h).
+// and decoder of `kl`, and between them a codebook (nn/blocks/codebook.h).
 //
 //   z = encoder(x),   q(z) = the nearest codes,   x' = decoder(q(z)),   latent = scale (z - shift)
 //

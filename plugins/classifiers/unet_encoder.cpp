@@ -1,4 +1,4 @@
-// The classifier of ADM (Dhariwal & Nichol 2021, sec. 4 and app. F): the way down of the U-Net, its middle, and a pooling of the
+// The classifier of ADM (Dhariwal & Nichol 2021, sec. 4 and app. F): the encoder of the U-Net, its middle, and a pooling of the
 // 8 x 8 (or whichever) map at the end into one vector: by attention, as CLIP does (Radford et al. 2021), or by the mean.
 //
 //   features = pool(silu(norm(h))),   logits = W features + b
@@ -15,7 +15,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/classifier.h"
 #include "brume/nn/blocks/pooling.h"
-#include "brume/nn/blocks/unet_stages.h"
+#include "brume/nn/blocks/unet.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
@@ -47,23 +47,23 @@ class UnetEncoder final : public Classifier {
       throw ConfigError(fmt::format("pooling: {} channels cannot be split into equal heads", channels));
   }
 
-  UnetEncoder(const Options& o, const Context& c) : build_(c.seed), level_(build_, o) {
-    nn::UnetEncoder down = nn::make_unet_encoder(build_["input_blocks"], o, c.input);
-    const int64_t channels = down.channels.back(), halvings = int64_t(o.multipliers.size()) - 1;
-    stages_ = std::move(down.stages);
-    down_ = stages_.size();
+  UnetEncoder(const Options& o, const Context& c) : build_(c.seed), time_embed_(build_, o) {
+    nn::UnetEncoder encoder = nn::make_unet_encoder(build_["input_blocks"], o, c.input);
+    const int64_t channels = encoder.channels.back(), halvings = int64_t(o.multipliers.size()) - 1;
+    stages_ = std::move(encoder.stages);
+    encoder_stages_ = stages_.size();
     for (nn::Stage& stage : nn::unet_middle(build_["middle_block"], o, channels)) stages_.push_back(std::move(stage));
     const nn::Builder out = build_["out"];
     if (o.of_all_maps()) {
       const bool normed = o.pooling == Pooling::spatial_v2;
-      spatial_.emplace(out, std::accumulate(down.channels.begin(), down.channels.end(), channels), normed);
+      spatial_.emplace(out, std::accumulate(encoder.channels.begin(), encoder.channels.end(), channels), normed);
       last_of_all_ = out.linear(normed ? "3" : "2", nn::SpatialPool::features, c.classes);
       return;
     }
     norm_ = out.group_norm("0", channels, o.groups);
     norm_.eps = o.norm_eps;
     if (o.pooling == Pooling::attention) {
-      pool_.emplace(out["2"], channels, down.height * (c.input.width >> halvings), o.heads_of(channels, false));
+      pool_.emplace(out["2"], channels, encoder.height * (c.input.width >> halvings), o.heads_of(channels, false));
       last_ = out["2"].conv1x1("c_proj", channels, c.classes);
     } else {
       last_ = out.conv2d("3", channels, c.classes, 1);
@@ -71,17 +71,17 @@ class UnetEncoder final : public Classifier {
     }
   }
 
-  NoiseQuantity quantity() const override { return level_.quantity(); }
+  NoiseQuantity quantity() const override { return time_embed_.quantity(); }
   std::vector<Weight> weights() const override { return build_.weights(); }
 
   Output forward(const Tensor& input, const Tensor& c_noise, at::Generator* dropout) const override {
-    const Tensor embedding = nn::silu(level_(c_noise, input.scalar_type()));
+    const Tensor embedding = nn::silu(time_embed_(c_noise, input.scalar_type()));
     Output y;
     Tensor h = input;
-    std::vector<Tensor> means;  // of the way down stage by stage, and of the middle
+    std::vector<Tensor> means;  // of each stage of the encoder, and of the middle
     for (size_t i = 0; i < stages_.size(); ++i) {
       h = stages_[i](h, embedding, dropout);
-      if (spatial_ && (i < down_ || i + 1 == stages_.size())) means.push_back(nn::mean_pool(h));
+      if (spatial_ && (i < encoder_stages_ || i + 1 == stages_.size())) means.push_back(nn::mean_pool(h));
     }
     if (spatial_) {
       y.features = (*spatial_)(at::cat(means, 1));
@@ -96,10 +96,10 @@ class UnetEncoder final : public Classifier {
 
  private:
   nn::Builder build_;
-  nn::TimestepEmbedding level_;
+  nn::TimestepEmbedding time_embed_;
   std::vector<nn::Stage> stages_;
   nn::GroupNorm norm_;
-  size_t down_ = 0;  ///< stages of the way down
+  size_t encoder_stages_ = 0;
   std::optional<nn::AttentionPool> pool_;
   std::optional<nn::SpatialPool> spatial_;
   nn::Conv2d last_;

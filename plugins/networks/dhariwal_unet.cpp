@@ -1,5 +1,5 @@
 // ADM's U-Net (Dhariwal & Nichol 2021) as EDM has it (Karras et al. 2022, app. F): AdaGN, heads of 64 channels, residual
-// blocks that resample, attention after the rest of the blocks at its resolutions, and between the way down and the way up whatever the
+// blocks that resample, attention after the rest of the blocks at its resolutions, and between encoder and decoder whatever the
 // resolution there. It differs from brume's `unet` in its groups, which are of at least 4 channels, in its heads, of which narrow levels
 // have none, and in the order of its projections.
 //
@@ -78,7 +78,7 @@ class DhariwalUnet final : public Network {
  private:
   struct Up {
     nn::EdmBlock block;
-    bool joins;  ///< a feature map of the way down comes beside its input
+    bool joins;  ///< a feature map of the encoder is concatenated with its input
   };
 
   Tensor embed(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
@@ -90,7 +90,7 @@ class DhariwalUnet final : public Network {
 
   int64_t heads_at(int64_t height, int64_t width) const { return o_.attends(height) ? o_.heads(width) : 0; }
 
-  /// Returns the channels of what the way up is given.
+  /// Returns the channels of the decoder's input.
   std::vector<int64_t> make_encoder(int64_t in, int64_t height) {
     const nn::Builder enc = build_["enc"];
     int64_t channels = o_.width(0);

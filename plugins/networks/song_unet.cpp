@@ -1,13 +1,13 @@
 // DDPM++ and NCSN++ (Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations", app. H), as EDM
-// has them (Karras et al. 2022, app. F): two stacks of residual blocks joined by every feature map of the way down.
+// has them (Karras et al. 2022, app. F): two stacks of residual blocks joined by every feature map of the encoder.
 //
 //   encoder   standard (DDPM++), skip: the image itself, made small, is added at each level,
 //             residual (NCSN++): h = r = (h + conv(r) made small) / sqrt(2)
 //   decoder   standard, or skip: every level gives an image, enlarged and added to the next one's
 //   embedding positional (DDPM++), or Fourier features (NCSN++), of the noise level; class labels are added before two linear layers
 //
-// Attention stands, at its resolutions, after every block of the way down that does not resample and after the last block of a level on
-// the way up; and between the two ways whatever the resolution there.
+// Attention stands, at its resolutions, after every block of the encoder that does not resample and after the last block of a level of
+// the decoder; and between the two, whatever the resolution there.
 // Weights are named as in SongUNet of NVlabs/edm, so that its state dicts load as they are.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -30,17 +30,17 @@ enum class Encoder { standard, skip, residual };
 enum class Decoder { standard, skip };
 enum class Embedding { positional, fourier };
 
-/// One feature map of the way down.
+/// One feature map of the encoder.
 struct Down {
   std::optional<nn::Conv2d> conv;
   std::optional<nn::EdmBlock> block;
   std::optional<nn::Conv2d> aux_skip, aux_residual;
 };
 
-/// One block of the way up, and at the end of a level the image it gives.
+/// One block of the decoder, and at the end of a level the image it gives.
 struct Up {
   nn::EdmBlock block;
-  bool joins;  ///< a feature map of the way down comes beside its input
+  bool joins;  ///< a feature map of the encoder is concatenated with its input
   std::optional<nn::GroupNorm> aux_norm{};
   nn::Conv2d aux_conv{};
 };
@@ -165,7 +165,7 @@ class SongUnet final : public Network {
     }
   }
 
-  /// The channels of the feature maps of the way down.
+  /// The channels of the feature maps of the encoder.
   std::vector<int64_t> skips() const {
     std::vector<int64_t> all{o_.channels};
     for (size_t level = 0; level < o_.multipliers.size(); ++level) {

@@ -11,7 +11,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
-#include "brume/nn/blocks/unet_stages.h"
+#include "brume/nn/blocks/unet.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
@@ -35,34 +35,37 @@ class Unet final : public Network {
       throw ConfigError("attention_resolutions: the conditioner gives tokens, and there is no attention that could see them");
   }
 
-  Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), level_(build_, o) {
+  Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), time_embed_(build_, o) {
     if (c.classes > 0 && o.class_embedding == nn::ClassEmbedding::sinusoidal)
-      number_.emplace(build_, o, "label_emb");
+      class_number_.emplace(build_, o, "label_emb");
     else if (c.classes > 0)
       label_ = build_.embedding("label_emb", c.classes, o.embedding());
     image_channels_ = c.image_channels;
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
-    nn::UnetEncoder down = nn::make_unet_encoder(build_["input_blocks"], o, input, context_);
-    down_ = std::move(down.stages);
-    middle_ = nn::unet_middle(build_["middle_block"], o, down.channels.back(), context_);
-    make_way_up(down.channels, down.height, c.out_channels);
+    encoder_ = nn::make_unet_encoder(build_["input_blocks"], o, input, context_);
+    middle_ = nn::unet_middle(build_["middle_block"], o, encoder_.channels.back(), context_);
+    decoder_ = nn::make_unet_decoder(build_["output_blocks"], o, encoder_, context_);
+    out_norm_ = build_["out"].group_norm("0", decoder_.channels, o_.groups);
+    out_norm_.eps = o_.norm_eps;
+    out_conv_ = build_["out"].conv2d("2", decoder_.channels, c.out_channels, 3);
+    if (o_.zero_init) out_conv_ = nn::zeroed(out_conv_);
   }
 
-  NoiseQuantity quantity() const override { return level_.quantity(); }
+  NoiseQuantity quantity() const override { return time_embed_.quantity(); }
   std::vector<Weight> weights() const override { return build_.weights(); }
   int64_t multiple() const override { return int64_t(1) << (o_.multipliers.size() - 1); }
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
-    Tensor embedding = level_(c_noise, input.scalar_type());
-    if (number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
+    Tensor embedding = time_embed_(c_noise, input.scalar_type());
+    if (class_number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
     std::vector<Tensor> skips;
-    Tensor h = beside_image(input, condition);
-    for (const nn::Stage& stage : down_) skips.push_back(h = stage(h, embedding, dropout, tokens));
+    Tensor h = concat_image(input, condition);
+    for (const nn::Stage& stage : encoder_.stages) skips.push_back(h = stage(h, embedding, dropout, tokens));
     for (const nn::Stage& stage : middle_) h = stage(h, embedding, dropout, tokens);
-    for (const nn::Stage& stage : up_) {
+    for (const nn::Stage& stage : decoder_.stages) {
       h = stage(nn::concat(h, skips.back()), embedding, dropout, tokens);
       skips.pop_back();
     }
@@ -72,7 +75,7 @@ class Unet final : public Network {
  private:
   Tensor of_class(const Condition& condition, at::ScalarType dtype) const {
     if (!condition.classes.defined()) throw std::logic_error("a class-conditional U-Net was given no classes");
-    return number_ ? (*number_)(condition.classes.to(at::kFloat), dtype) : label_(condition.classes).to(dtype);
+    return class_number_ ? (*class_number_)(condition.classes.to(at::kFloat), dtype) : label_(condition.classes).to(dtype);
   }
 
   nn::Tokens tokens_of(const Condition& condition, at::ScalarType dtype) const {
@@ -81,42 +84,22 @@ class Unet final : public Network {
     return {condition.context.to(dtype), condition.context_mask};
   }
 
-  Tensor beside_image(const Tensor& input, const Condition& condition) const {
+  Tensor concat_image(const Tensor& input, const Condition& condition) const {
     if (image_channels_ == 0) return input;
     if (!condition.image.defined())
       throw std::logic_error(fmt::format("a U-Net that takes {} channels of an image beside its input was given none", image_channels_));
     return nn::concat(input, condition.image.to(input.scalar_type()));
   }
 
-  /// `skips`: channels of what each stage of the way down gave.
-  void make_way_up(std::vector<int64_t> skips, int64_t height, int64_t out_channels) {
-    int64_t channels = skips.back();
-    const nn::Builder out = build_["output_blocks"];
-    for (size_t level = o_.multipliers.size(); level-- > 0;) {
-      for (int64_t i = 0; i <= o_.blocks; ++i) {
-        const nn::Builder here = out[int64_t(up_.size())];
-        nn::Stage& stage = up_.emplace_back();
-        stage.block = nn::unet_block(here[0], o_, channels + skips.back(), o_.width(o_.multipliers[level]));
-        skips.pop_back();
-        channels = o_.width(o_.multipliers[level]);
-        if (o_.attends(height)) nn::unet_attention(stage, here[1], o_, {channels, level, true, context_});
-        if (level > 0 && i == o_.blocks) nn::unet_resample(stage, here[stage.attends() ? 2 : 1], o_, channels, nn::Resample::up);
-      }
-      height *= 2;
-    }
-    out_norm_ = build_["out"].group_norm("0", channels, o_.groups);
-    out_norm_.eps = o_.norm_eps;
-    out_conv_ = build_["out"].conv2d("2", channels, out_channels, 3);
-    if (o_.zero_init) out_conv_ = nn::zeroed(out_conv_);
-  }
-
   Options o_;
   int64_t image_channels_ = 0, context_ = 0;
   nn::Builder build_;
-  nn::TimestepEmbedding level_;
+  nn::TimestepEmbedding time_embed_;
   nn::Embedding label_;
-  std::optional<nn::TimestepEmbedding> number_;  ///< in its place: the class as a number
-  std::vector<nn::Stage> down_, middle_, up_;
+  std::optional<nn::TimestepEmbedding> class_number_;  ///< instead of label_: embeds the class as a number
+  nn::UnetEncoder encoder_;
+  std::vector<nn::Stage> middle_;
+  nn::UnetDecoder decoder_;
   nn::GroupNorm out_norm_;
   nn::Conv2d out_conv_;
 };

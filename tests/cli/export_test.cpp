@@ -71,7 +71,7 @@ TEST(Export, SamplesByWordsAndAClass) {
       folder,
       "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, heads: 4, zero_init: false, "
       "attention_resolutions: [8], transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: [1], blocks: 1}, "
-      "conditioner: {type: several, of: [{type: clip_text, width: 16, depth: 1, heads: 4, mlp: 32, trainable: true, tokenizer: " +
+      "conditioner: {type: composite, of: [{type: clip_text, width: 16, depth: 1, heads: 4, mlp: 32, trainable: true, tokenizer: " +
           folder.file("clip") + "}, {type: class_label, classes: 3, dropout: 0, keep: true}]}}");
   export_diffusers(open_model(source), source, folder.path() / "out");
   fs::remove(folder.path() / "out/brume.yaml");

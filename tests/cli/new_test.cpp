@@ -26,7 +26,7 @@ TEST_P(NewPlugin, ChecksTrainsAndSamples) {
   EXPECT_TRUE(fs::exists(model));
   if (kind_ == "classifier") return;  // it makes no images
   EXPECT_TRUE(fs::exists(runs.file("run/samples/step_000002.png")));
-  if (kind_ == "perceptual") return;  // of an autoencoder, from which nothing is sampled
+  if (kind_ == "perceptual_loss") return;  // of an autoencoder, from which nothing is sampled
   const Finished sample = projects_.run_installed({"sample", model, "--plugin", library_, "-n", "2", "-o", runs.file("two.png")});
   EXPECT_EQ(sample.code, 0) << sample.err;
   EXPECT_TRUE(fs::exists(runs.file("two.png")));
@@ -116,7 +116,7 @@ TEST(New, Refusals) {
       error({"denoiser", "mine"}),
       "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, guidance, metric, network, noise_embedding, "
       "noise_schedule, "
-      "objective, optimizer, parameterization, perceptual, sampler, spacing, time_sampler, weighting\n");
+      "objective, optimizer, parameterization, perceptual_loss, sampler, spacing, time_sampler, weighting\n");
   EXPECT_EQ(error({"sampler", "2nd"}), "error: '2nd' " + rule + "\n");
   EXPECT_EQ(error({"sampler", "My-Sampler"}), "error: 'My-Sampler' " + rule + "; did you mean 'my_sampler'?\n");
   EXPECT_EQ(error({"sampler", "../sky"}), "error: '../sky' " + rule + "\n");

@@ -103,7 +103,8 @@ class JsonSchema {
         if (value.is_object())
           for (const auto& [name, _] : value.items())
             if (!schema.at("properties").contains(name)) no("unknown key " + name);
-      } else if (key != "$schema" && key != "title" && key != "description" && key != "default" && key != "definitions") {
+      } else if (key != "$schema" && key != "title" && key != "description" && key != "default" && key != "definitions" &&
+                 key != "deprecated") {
         throw std::logic_error("the schema uses the keyword " + key + ", which this validator does not know");
       }
     }

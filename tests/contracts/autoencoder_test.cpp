@@ -144,7 +144,7 @@ INSTANTIATE_TEST_SUITE_P(
                   {"{type: kl, channels: 8, multipliers: [1, 2, 2, 1], blocks: 1, groups: 4, attention_resolutions: [8], dropout: 0.2}",
                    "{type: kl, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, middle_attention: false, quant_conv: false}",
                    "{type: vq, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, codes: 16}",
-                   "{type: vq, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, codes: 16, codebook: ema, revive: 0}"})),
+                   "{type: vq, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, codes: 16, codebook: ema, restart_after: 0}"})),
     readable);
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* short_text = "{type: text, tokenizer: tokenizer.model, width: 16, depth: 1, length: 8}";
 constexpr const char* class_and_text =
-    "{type: several, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}";
+    "{type: composite, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}";
 
 class Captions : public testing::Test {
  protected:
@@ -104,10 +104,10 @@ TEST_F(Captions, SeveralThatDoNotGoTogether) {
     EXPECT_NE(said(yaml).find(words), std::string::npos) << said(yaml);
   };
   holds("several", "of: is empty; it takes a list of conditions");
-  holds("{type: several, of: [class_label, class_label]}", "of: two conditions are made of classes, and the network takes one");
-  holds("{type: several, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of tokens");
-  holds("{type: several, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out where each can be");
-  EXPECT_FALSE(make<Conditioner>("{type: several, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->has_null());
+  holds("{type: composite, of: [class_label, class_label]}", "of: two conditions are made of classes, and the network takes one");
+  holds("{type: composite, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of tokens");
+  holds("{type: composite, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out where each can be");
+  EXPECT_FALSE(make<Conditioner>("{type: composite, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->has_null());
 }
 
 /// How often class and caption are left out.
@@ -127,7 +127,7 @@ Dropped dropped(const std::string& yaml) {
 TEST_F(Captions, TogetherOrEachByItsOwn) {
   const std::string of =
       "of: [{type: class_label, classes: 3, dropout: 0.5}, {type: text, tokenizer: tokenizer.model, width: 16, dropout: 0.2}]";
-  const Dropped each = dropped("{type: several, " + of + "}"), all = dropped("{type: several, dropout: 0.3, " + of + "}");
+  const Dropped each = dropped("{type: composite, " + of + "}"), all = dropped("{type: composite, dropout: 0.3, " + of + "}");
   EXPECT_NEAR(each.classes, 0.5, 0.04);
   EXPECT_NEAR(each.captions, 0.2, 0.04);
   EXPECT_NEAR(each.both, 0.1, 0.03);

@@ -202,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(
                                  "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
                                  "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
                                  "clip_skip: 1, activation: gelu, pad: 0}",
-                                 "{type: several, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
+                                 "{type: composite, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
                                  "tokenizer.model, width: 16, dropout: 0.4}]}"})),
     readable);
 
@@ -260,7 +260,7 @@ TEST(ConcatImage, AMaskIsOneOrZero) {
 // Stable Diffusion's inpainting: cfg is of the words, and either estimate sees the image.
 TEST(ConcatImage, KeptInTheNullCondition) {
   const std::string kept = "{type: concat_image, factor: 2, keep: true}";
-  const auto both = make<Conditioner>("{type: several, of: [{type: class_label, classes: 10}, " + kept + "]}");
+  const auto both = make<Conditioner>("{type: composite, of: [{type: class_label, classes: 10}, " + kept + "]}");
   EXPECT_TRUE(both->has_null());
   const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
   const std::vector<Annotation> annotations(2, Annotation{.label = 1});
@@ -278,7 +278,7 @@ TEST(ConcatImage, KeptInTheNullCondition) {
 // Inpainting with words: while training masks are drawn, whether both are left out together or not.
 TEST(ConcatImage, MasksAreDrawnWhateverIsLeftOut) {
   const auto both = make<Conditioner>(
-      "{type: several, dropout: 0.5, of: [{type: class_label, classes: 10}, {type: concat_image, image: masked, keep: true}]}");
+      "{type: composite, dropout: 0.5, of: [{type: class_label, classes: 10}, {type: concat_image, image: masked, keep: true}]}");
   const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
   const std::vector<Annotation> annotations(64, Annotation{.label = 1});
   at::Generator random = at::detail::createCPUGenerator(3);

@@ -64,7 +64,11 @@ class Parameters final : public Fields {
     EXPECT_TRUE(std::set<std::string>(words.begin(), words.end()).contains(v)) << n << " is '" << v << "' by default";
     EXPECT_EQ(std::set<std::string>(words.begin(), words.end()).size(), words.size()) << n;
   }
-  void require(bool ok, std::string_view key, std::string_view rule) override {
+  void renamed(std::string_view former, std::string_view name) override {
+    EXPECT_FALSE(keys_.contains(prefix_ + std::string(former))) << former << " is a key still";
+    EXPECT_FALSE(keys_.contains(prefix_ + std::string(name))) << name << " is declared before its former name";
+  }
+  void require(bool ok, std::string_view key, std::string_view rule, std::string_view) override {
     EXPECT_TRUE(ok) << "the defaults break a rule: " << key << ": " << rule;
     EXPECT_TRUE(keys_.contains(prefix_ + std::string(key))) << "a rule names the key '" << key << "', which is not declared";
     EXPECT_TRUE(rules_.insert(std::string(key) + ": " + std::string(rule)).second) << "a rule is stated twice: " << rule;
@@ -113,8 +117,9 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryPlugin, testing::ValuesIn(every_plugin()
 TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
-  for (const char* kind : {"autoencoder", "conditioner", "dataset", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
-                           "objective", "optimizer", "parameterization", "perceptual", "sampler", "spacing", "time_sampler", "weighting"})
+  for (const char* kind :
+       {"autoencoder", "conditioner", "dataset", "guidance", "metric", "network", "noise_embedding", "noise_schedule", "objective",
+        "optimizer", "parameterization", "perceptual_loss", "sampler", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

@@ -24,7 +24,7 @@ std::vector<Case> cases() {
        specimens("spacing", {"{type: leading, offset: 1}", "{type: leading, final: minimum}", "{type: trailing, final: minimum}",
                              "{type: linspace, round: false}", "{type: karras, rho: 3, sigma_min: 0.5, sigma_max: 7}",
                              "{type: linspace, inclusive: false}", "{type: leading, inclusive: false}",
-                             "{type: linspace, round: false, between: sigma}", "{type: karras, inclusive: false, final: minimum}",
+                             "{type: linspace, round: false, interpolation: sigma}", "{type: karras, inclusive: false, final: minimum}",
                              "{type: karras, levels: 120, final: minimum}", "{type: exponential, rho: 0.7}", "{type: flow, shift: 5}",
                              "{type: flow, mu: 0.8, curve: beta}", "{type: flow, curve: karras}"}))
     for (const char* schedule : schedules) all.push_back({s, schedule});

@@ -34,7 +34,7 @@ TEST_F(ClassBesideWords, ByBrumesOwnNote) {
   EXPECT_EQ(export_diffusers(brume, source, folder.path() / "again"), std::vector<std::string>());
   expect_same(open_model(folder.file("again")), brume, true);
   EXPECT_EQ(without(error_of([&] { export_ldm(brume, source, folder.path() / "out.safetensors"); }), folder),
-            "model.safetensors: its conditioner is 'several', of words and a class; latent diffusion is given one of them");
+            "model.safetensors: its conditioner is 'composite', of words and a class; latent diffusion is given one of them");
 }
 
 TEST_F(ClassBesideWords, TheNullClassIsTold) {

@@ -43,7 +43,7 @@ TEST_F(Directory, ACodebookForItsFirstStage) {
       "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, heads: 4, attention_order: "
       "new, "
       "zero_init: false}, autoencoder: {type: vq, channels: 32, multipliers: [1, 2], blocks: 1, latent_channels: 3, codes: 24, codebook: "
-      "gradient, revive: 0, attention_resolutions: [16]}}");
+      "gradient, restart_after: 0, attention_resolutions: [16]}}");
   const std::string folder_of = fs::exists(path("vqvae")) ? "vqvae" : "vae";
   EXPECT_EQ(json::parse(read_text(path(folder_of + "/config.json")))["_class_name"], "VQModel");
   expect_all();

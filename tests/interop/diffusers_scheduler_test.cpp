@@ -20,9 +20,10 @@ DiffusersScheduler read(const json& values, bool stable_diffusion = false) {
 
 SchedulerConfig built(const json& values) {
   const DiffusersScheduler s = read(values);
-  return read_scheduler(fmt::format(
-      "noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: 10, guidance: [{}], start: {}, told_time: {}}}\n",
-      s.noise, s.parameterization, s.sampler, s.spacing, fmt::join(s.guidance, ", "), s.start, s.told_time));
+  return read_scheduler(
+      fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: 10, guidance: [{}], start: {}, "
+                  "timestep_rounding: {}}}\n",
+                  s.noise, s.parameterization, s.sampler, s.spacing, fmt::join(s.guidance, ", "), s.start, s.timestep_rounding));
 }
 
 std::string refusal(const json& values) {
@@ -183,9 +184,9 @@ TEST(DiffusersSchedulers, AnglesAndScores) {
 // KDPM2 rounds the times of its steps on Karras' curve, and nothing else.
 TEST(DiffusersSchedulers, WhatIsRounded) {
   for (const char* name : {"KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}) {
-    EXPECT_EQ(read({{"_class_name", name}, {"use_karras_sigmas", true}}).told_time, "nearest_step");
-    EXPECT_EQ(read({{"_class_name", name}, {"use_exponential_sigmas", true}}).told_time, "exact");
-    EXPECT_EQ(read({{"_class_name", name}}).told_time, "exact");
+    EXPECT_EQ(read({{"_class_name", name}, {"use_karras_sigmas", true}}).timestep_rounding, "nearest_step");
+    EXPECT_EQ(read({{"_class_name", name}, {"use_exponential_sigmas", true}}).timestep_rounding, "exact");
+    EXPECT_EQ(read({{"_class_name", name}}).timestep_rounding, "exact");
   }
 }
 

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 std::string of(const std::string& conditions) {
   return "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], "
          "heads: 4, zero_init: false, transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: [1, 2], blocks: 1, "
-         "latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: {type: several, of: [" +
+         "latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: {type: composite, of: [" +
          conditions + "]}}";
 }
 
@@ -114,7 +114,7 @@ TEST_F(Inpainting, OneFileAndBack) {
 // The words may stand second; an image that the null condition leaves out is something else.
 TEST_F(Inpainting, TheWordsInItsConditioner) {
   const auto told = [&](const std::string& conditions) {
-    return words_of(parse_yaml("{type: several, of: [" + conditions + "]}", "test.yaml"));
+    return words_of(parse_yaml("{type: composite, of: [" + conditions + "]}", "test.yaml"));
   };
   EXPECT_EQ(told(beside + ", {type: clip_text}").prefix, "conditioner.1.");
   for (const char* other : {"{type: clip_text}, {type: concat_image, image: masked}", "{type: clip_text}, {type: concat_image, keep: true}",

@@ -209,12 +209,12 @@ TEST_F(LdmFirstStage, Kl) {
 }
 
 TEST_F(LdmFirstStage, VqWithinAFileOfItsModel) {
-  stage("{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, latent_channels: 3, codes: 24, codebook: gradient, revive: 0}",
+  stage("{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, latent_channels: 3, codes: 24, codebook: gradient, restart_after: 0}",
         "first_stage_model.");
   expect(
       import({{"size", "16"}}),
       "{type: vq, channels: 32, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], middle_attention: true, latent_channels: 3, "
-      "quant_conv: true, scale: 1, codes: 24, codebook: gradient, revive: 0}");
+      "quant_conv: true, scale: 1, codes: 24, codebook: gradient, restart_after: 0}");
   const Imported unsaid = import();
   EXPECT_EQ(unsaid.options.find("image")->find("height")->scalar, "256");
   EXPECT_EQ(unsaid.losses,

@@ -81,7 +81,7 @@ TEST_F(NetworkImport, ImprovedDiffusionWithoutLearnedVariance) {
                        {"predict_xstart", "True"}};
   EXPECT_EQ(model(flags), yaml(R"(
 image: {channels: 3, height: 32, width: 32}
-network: {type: unet, channels: 32, multipliers: [1, 2, 2, 2], blocks: 3, attention_resolutions: [16, 8], heads: 4, heads_up: 2,
+network: {type: unet, channels: 32, multipliers: [1, 2, 2, 2], blocks: 3, attention_resolutions: [16, 8], heads: 4, decoder_heads: 2,
   attention_order: legacy, scale_shift: false, resampling: conv, dropout: 0, noise_embedding: {type: sinusoidal, scale: 0.25}}
 conditioner: none
 noise: {type: linear, timesteps: 4000, rescale: true}
@@ -104,7 +104,7 @@ TEST_F(NetworkImport, SuperResolutionTakesASmallImage) {
           {.input = {3, 16, 16}, .out_channels = 6, .classes = 5, .image_channels = 3});
   const Settings flags{{"large_size", "16"}, {"small_size", "4"}, {"num_heads", "4"}};
   const std::string said = model(flags);
-  EXPECT_NE(said.find(yaml("conditioner: {type: several, of: [{type: class_label, classes: 5, dropout: 0}, {type: concat_image, image: "
+  EXPECT_NE(said.find(yaml("conditioner: {type: composite, of: [{type: class_label, classes: 5, dropout: 0}, {type: concat_image, image: "
                            "low_resolution, factor: 4}]}")),
             std::string::npos)
       << said;
@@ -238,7 +238,7 @@ TEST_F(EdmImport, OtherPreconditionings) {
             std::string::npos)
       << ve;
   EXPECT_EQ(sample({{"precond", "ve"}}), yaml("{sampler: heun, spacing: {type: karras, sigma_min: 0.02, sigma_max: 80}, steps: 18}"));
-  EXPECT_NE(vp.find(yaml("{noise: {type: vp, beta_min: 0.1, beta_max: 20, epsilon: 1e-05, told_scale: 999}, parameterization: eps}")),
+  EXPECT_NE(vp.find(yaml("{noise: {type: vp, beta_min: 0.1, beta_max: 20, epsilon: 1e-05, timestep_scale: 999}, parameterization: eps}")),
             std::string::npos)
       << vp;
 }

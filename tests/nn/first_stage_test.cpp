@@ -178,7 +178,8 @@ TEST(CodebookAverages, BecomeTheMeansOfTheirClusters) {
 }
 
 TEST(CodebookAverages, PassesBetweenTwoUpdatesCountTogether) {
-  const Book whole({.codes = 4, .learning = Learning::ema, .revive = 0}, 2), parts({.codes = 4, .learning = Learning::ema, .revive = 0}, 2);
+  const Book whole({.codes = 4, .learning = Learning::ema, .restart_after = 0}, 2),
+      parts({.codes = 4, .learning = Learning::ema, .restart_after = 0}, 2);
   const Tensor z = normal({4, 2, 5, 5}, 1);
   whole.train(z, 0);
   parts.codebook.quantise(z.narrow(0, 0, 1));
@@ -187,7 +188,7 @@ TEST(CodebookAverages, PassesBetweenTwoUpdatesCountTogether) {
 }
 
 TEST(CodebookAverages, OnlyTrainingIsRemembered) {
-  const Book book({.codes = 4, .learning = Learning::ema, .revive = 1}, 2);
+  const Book book({.codes = 4, .learning = Learning::ema, .restart_after = 1}, 2);
   const Tensor before = book.codes().clone();
   {
     const at::NoGradGuard no_grad;
@@ -199,7 +200,8 @@ TEST(CodebookAverages, OnlyTrainingIsRemembered) {
 }
 
 TEST(CodebookAverages, AStepThatIsNotFiniteIsForgotten) {
-  const Book book({.codes = 4, .learning = Learning::ema, .revive = 1}, 2), other({.codes = 4, .learning = Learning::ema, .revive = 1}, 2);
+  const Book book({.codes = 4, .learning = Learning::ema, .restart_after = 1}, 2),
+      other({.codes = 4, .learning = Learning::ema, .restart_after = 1}, 2);
   book.codebook.quantise(normal({1, 2, 4, 4}, 1) / 0);
   book.train(normal({1, 2, 4, 4}, 2), 0);
   other.train(normal({1, 2, 4, 4}, 2), 0);
@@ -209,7 +211,7 @@ TEST(CodebookAverages, AStepThatIsNotFiniteIsForgotten) {
 TEST(DeadCodes, StartAnewAsVectorsOfTheEncoder) {
   for (const Learning learning : {Learning::gradient, Learning::ema}) {
     const auto run = [&](uint64_t seed, int64_t updates) {
-      const Book book({.codes = 8, .learning = learning, .revive = 3}, 2);
+      const Book book({.codes = 8, .learning = learning, .restart_after = 3}, 2);
       for (int64_t i = 0; i < updates; ++i) book.train(normal({1, 2, 4, 4}, uint64_t(i)) * 0.01 + 5, seed);
       return book.codes().clone();
     };
@@ -226,7 +228,7 @@ TEST(DeadCodes, StartAnewAsVectorsOfTheEncoder) {
 }
 
 TEST(DeadCodes, WaitWhereThereAreMoreThanVectors) {
-  const Book book({.codes = 8, .revive = 1}, 2);
+  const Book book({.codes = 8, .restart_after = 1}, 2);
   const Tensor z = normal({1, 2, 1, 3}, 1) + 5;
   book.train(z, 0);
   EXPECT_EQ(((book.codes() - 5).abs().amax(1) < 4).sum().item<int64_t>(), 3);

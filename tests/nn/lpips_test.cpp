@@ -13,7 +13,7 @@
 #include <cmath>
 #include <map>
 
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 #include "brume/weights/safetensors.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -82,7 +82,7 @@ TEST(Lpips, IsTheFormulaOfThePaper) {
     const Tensor expected = drawn.distance(a, b);
     for (const std::string& files : {"vgg: " + folder.file("vgg.safetensors") + ", heads: " + folder.file("heads.safetensors"),
                                      "vgg: " + folder.file("both.safetensors")}) {
-      const auto lpips = make<Perceptual>("{type: lpips}", Perceptual::Context{{channels, 32, 32}}, files);
+      const auto lpips = make<PerceptualLoss>("{type: lpips}", PerceptualLoss::Context{{channels, 32, 32}}, files);
       EXPECT_TRUE(lpips->distance(a, b).allclose(expected, 1e-4, 1e-6)) << lpips->distance(a, b) << expected;
       EXPECT_EQ(lpips->distance(a, a).abs().max().item<double>(), 0);
       Tensor x = a.clone().set_requires_grad(true);
@@ -98,7 +98,7 @@ TEST(Lpips, SaysWhatIsMissing) {
   const Drawn drawn;
   Drawn::write(folder.file("vgg.safetensors"), drawn.vgg);
   const std::string error = error_of([&] {
-    make<Perceptual>("{type: lpips}", Perceptual::Context{{3, 32, 32}}, "vgg: " + folder.file("vgg.safetensors"));
+    make<PerceptualLoss>("{type: lpips}", PerceptualLoss::Context{{3, 32, 32}}, "vgg: " + folder.file("vgg.safetensors"));
   });
   EXPECT_NE(error.find("vgg.safetensors: has no tensor 'lin0.model.1.weight', nor 'lins.0.model.1.weight'"), std::string::npos) << error;
 }

@@ -1,4 +1,4 @@
-// The import of diffusers' schedulers (io/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json): from
+// The import of diffusers' schedulers (interop/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json): from
 // what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
 // diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network is told.
 #include <fmt/format.h>
@@ -54,8 +54,8 @@ Said said_by(const std::string& scheduler, json config, int64_t steps) {
   const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
   Said said(
       fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
-                  "told_time: {}\n",
-                  s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start, s.told_time));
+                  "timestep_rounding: {}\n",
+                  s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start, s.timestep_rounding));
   said.told = s.told;
   return said;
 }
@@ -77,15 +77,15 @@ Said shown(const json& c, int64_t steps) {
 }
 
 /// What the network is told at a noise level.
-double told_time(const Said& said, double sigma) {
+double timestep_rounding(const Said& said, double sigma) {
   if (said.told == "input: quarter_log") return std::log(sigma) / 4;
   if (said.told == "input: quarter_log, scale: 1000") return 250 * std::log(sigma);
   const double t = said.config.noise->timestep(sigma);
   if (said.told == "input: sigma") return t;  // the recorded times of score SDE, which tell sigma, are the times it is the sigma of
   EXPECT_EQ(said.told, "");
-  const ToldTime rule = said.config.sample.told;
-  if (rule == ToldTime::nearest || rule == ToldTime::nearest_step) return std::nearbyint(t);
-  return rule == ToldTime::below ? std::floor(t + 1e-6) : t;
+  const TimestepRounding rule = said.config.sample.timestep_rounding;
+  if (rule == TimestepRounding::nearest || rule == TimestepRounding::nearest_step) return std::nearbyint(t);
+  return rule == TimestepRounding::below ? std::floor(t + 1e-6) : t;
 }
 
 class SchedulerImport : public testing::TestWithParam<size_t> {};
@@ -109,7 +109,7 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
     const auto times = c["timesteps"].get<std::vector<double>>();
     for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
       if (sigmas[i] >= 1e6) continue;  // s = 1, where a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
-      const double t = told_time(got, sigmas[i]);
+      const double t = timestep_rounding(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < 0.02; });
       EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();
     }

@@ -27,7 +27,8 @@ std::string unet_yaml(const json& arch) {
   const bool residual = arch.value("resblock_updown", false), conv = arch.value("conv_resample", true);
   const int64_t head_channels = arch.value("num_head_channels", int64_t(-1)), heads_up = arch.value("num_heads_upsample", int64_t(-1));
   return fmt::format(
-      "type: unet\nchannels: {}\nmultipliers: [{}]\nblocks: {}\nattention_resolutions: [{}]\nheads: {}\nheads_up: {}\nhead_channels: {}\n"
+      "type: unet\nchannels: {}\nmultipliers: [{}]\nblocks: {}\nattention_resolutions: [{}]\nheads: {}\ndecoder_heads: {}\nhead_channels: "
+      "{}\n"
       "attention_order: {}\nscale_shift: {}\nresampling: {}\ndropout: {}\n",
       arch["model_channels"].get<int64_t>(), fmt::join(arch["channel_mult"].get<std::vector<double>>(), ", "),
       arch["num_res_blocks"].get<int64_t>(), fmt::join(heights, ", "), arch.value("num_heads", 1),

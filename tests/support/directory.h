@@ -54,7 +54,7 @@ class Directory : public testing::Test {
         "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], "
         "heads: 4, attention_order: new, zero_init: false, transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: "
         "[1, 2], blocks: 1, attention_resolutions: [16], latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: " +
-        (beside.empty() ? clip : "{type: several, of: [" + clip + ", " + beside + "]}") + "}");
+        (beside.empty() ? clip : "{type: composite, of: [" + clip + ", " + beside + "]}") + "}");
   }
   std::string path(const std::string& name) const { return folder.file("model/" + name); }
   void rename(const std::string& from, const std::string& to) const { fs::rename(path(from), path(to)); }

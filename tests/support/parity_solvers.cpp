@@ -208,7 +208,7 @@ std::string DiffusersSolver::spacing_yaml() {
   const std::string name = get<std::string>("timestep_spacing", linspace_by_default ? "linspace" : "leading");
   const std::string lowest = leaves_lowest_out_ && name != "trailing" ? ", inclusive: false" : "";
   if (name == "leading") return fmt::format("{{type: leading, offset: {}, final: {}{}}}", get<int64_t>("steps_offset", 0), end, lowest);
-  if (name == "linspace" && sigma_frame_) return fmt::format("{{type: linspace, round: false, between: sigma, final: {}}}", end);
+  if (name == "linspace" && sigma_frame_) return fmt::format("{{type: linspace, round: false, interpolation: sigma, final: {}}}", end);
   return fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
 }
 

@@ -12,7 +12,8 @@ namespace {
 const std::map<std::string, std::string> least = {
     {"autoencoder tiny", "{type: tiny, encoder: encoder.safetensors, decoder: decoder.safetensors}"},
     {"conditioner clip_text", "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32}"},
-    {"conditioner several", "{type: several, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
+    {"conditioner composite",
+     "{type: composite, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
     {"conditioner text", "{type: text, tokenizer: tokenizer.model, width: 16, depth: 2}"},
     {"dataset captioned_folder", "{type: captioned_folder, captions: captions.tsv}"},
     {"dataset webdataset", "{type: webdataset, shards: 'train-{000..003}.tar'}"},
@@ -20,8 +21,8 @@ const std::map<std::string, std::string> least = {
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
-    {"perceptual classifier", "{type: classifier, path: classifier.safetensors}"},
-    {"perceptual lpips", "{type: lpips, vgg: vgg16.safetensors}"},
+    {"perceptual_loss classifier", "{type: classifier, path: classifier.safetensors}"},
+    {"perceptual_loss lpips", "{type: lpips, vgg: vgg16.safetensors}"},
     {"spacing explicit", "{type: explicit, times: [900, 500, 100]}"},
 };
 

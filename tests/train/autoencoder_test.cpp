@@ -154,7 +154,8 @@ TEST(AutoencoderTraining, PerceptualDistanceOfAClassifier) {
   const ReadConfig read(tiny_autoencoder(1));
   const ModelFiles files(read.registry, Compute{}, folder.path());
   const auto make_one = [&](int64_t channels) {
-    return make<Perceptual>("{type: classifier, path: classifier/model.safetensors}", Perceptual::Context{{channels, 16, 16}, &files});
+    return make<PerceptualLoss>("{type: classifier, path: classifier/model.safetensors}",
+                                PerceptualLoss::Context{{channels, 16, 16}, &files});
   };
   const auto perceptual = make_one(1);
   const Tensor a = at::rand({3, 1, 16, 16}) * 2 - 1, b = at::rand({3, 1, 16, 16}) * 2 - 1;

@@ -89,7 +89,7 @@ TEST(UnetEncoder, IsNamedAsInGuidedDiffusion) {
   EXPECT_EQ(shape(encoders[0], "out.2.qkv_proj.weight"), (std::vector<int64_t>{96, 32, 1}));
   EXPECT_EQ(shape(encoders[0], "out.2.c_proj.weight"), (std::vector<int64_t>{7, 32, 1}));
   EXPECT_EQ(shape(encoders[1], "out.3.weight"), (std::vector<int64_t>{7, 32, 1, 1}));
-  // Spatial pooling sees every map on the way down, here 16 (the first convolution), 16, 16, 16 (halved), 32, 32, and 32 of the middle.
+  // Spatial pooling sees every map of the encoder, here 16 (the first convolution), 16, 16, 16 (halved), 32, 32, and 32 of the middle.
   EXPECT_EQ(shape(encoders[3], "out.0.weight"), (std::vector<int64_t>{2048, 160}));
   EXPECT_EQ(shape(encoders[3], "out.2.weight"), (std::vector<int64_t>{7, 2048}));
   EXPECT_EQ(shape(encoders[4], "out.1.bias"), (std::vector<int64_t>{2048}));

@@ -55,7 +55,7 @@ INSTANTIATE_TEST_SUITE_P(Frames, ExactNetwork,
                          [](const auto& info) { return info.param.first + "_" + info.param.second; });
 
 // What a network is told between two training times, where the levels of the steps are rounded and those between them are not.
-TEST(ToldTimes, OfStepsAlone) {
+TEST(TimestepRoundings, OfStepsAlone) {
   const Model model("network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, zero_init: false}, noise: linear",
                     "steps: 4");
   const Pipeline& p = *model.pipeline;
@@ -63,10 +63,11 @@ TEST(ToldTimes, OfStepsAlone) {
   const NoiseSchedule& noise = *model.config.model.noise;
   const double step = noise.sigma(300.4), between = noise.sigma(200.4);
   const Tensor x = at::full({1, 1, 4, 4}, 0.3, at::kFloat);
-  const auto told = [&](ToldTime rule, double sigma) { return p.denoiser(rule, {step})->denoise(x, sigma, {}).x0; };
-  for (const double sigma : {step, between}) EXPECT_FALSE(told(ToldTime::nearest, sigma).equal(told(ToldTime::exact, sigma)));
-  EXPECT_TRUE(told(ToldTime::nearest_step, step).equal(told(ToldTime::nearest, step)));
-  EXPECT_TRUE(told(ToldTime::nearest_step, between).equal(told(ToldTime::exact, between)));
+  const auto told = [&](TimestepRounding rule, double sigma) { return p.denoiser(rule, {step})->denoise(x, sigma, {}).x0; };
+  for (const double sigma : {step, between})
+    EXPECT_FALSE(told(TimestepRounding::nearest, sigma).equal(told(TimestepRounding::exact, sigma)));
+  EXPECT_TRUE(told(TimestepRounding::nearest_step, step).equal(told(TimestepRounding::nearest, step)));
+  EXPECT_TRUE(told(TimestepRounding::nearest_step, between).equal(told(TimestepRounding::exact, between)));
 }
 
 // The classes of a mixture: asked for one, each image is of its ground; asked for none, of any, as often of each.

@@ -23,7 +23,7 @@ Value stored_configuration(const std::string& path) {
   const Contents contents = open_model(path);
   for (const char* section : {"model", "classifier", "autoencoder", "sample"})
     if (const auto at = contents.metadata.find(fmt::format("brume.{}", section)); at != contents.metadata.end())
-      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+      root.set(section, parse_stored_yaml(at->second, fmt::format("{} ({})", path, section)));
   return root;
 }
 

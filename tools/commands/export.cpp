@@ -20,7 +20,7 @@ Contents opened(Program& program, const std::string& path) {
   Value root = Value::map(), resolved;
   for (const char* section : {"model", "autoencoder", "sample"})
     if (const auto at = model.metadata.find(fmt::format("brume.{}", section)); at != model.metadata.end())
-      root.set(section, parse_yaml(at->second, fmt::format("{} ({})", path, section)));
+      root.set(section, parse_stored_yaml(at->second, fmt::format("{} ({})", path, section)));
   if (root.entries.empty()) return model;  // a classifier, which the exports refuse themselves
   read_stored_configuration(program.registry, root, path, {}, &resolved);
   for (const Value::Entry& e : root.entries) model.metadata["brume." + e.key] = dump_yaml(*resolved.find(e.key));

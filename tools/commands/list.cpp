@@ -41,7 +41,7 @@ void add_list(CLI::App& app, Program& program, int&) {
     const std::vector<std::string> kinds = program.registry.kinds();
     if (!kind->empty() && program.registry.names(*kind).empty())
       throw ConfigError(fmt::format("unknown kind '{}'{}", *kind, hint(*kind, kinds)));
-    for (const std::string& k : kind->empty() ? kinds : std::vector<std::string>{*kind}) {
+    for (const std::string& k : kind->empty() ? kinds : std::vector<std::string>{program.registry.current_kind(*kind)}) {
       fmt::print("{}{}\n", k == kinds.front() || !kind->empty() ? "" : "\n", k);
       for (const std::string& name : program.registry.names(k)) {
         const Entry& e = program.registry.entry(k, name);

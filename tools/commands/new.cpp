@@ -145,7 +145,8 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
   }
 }
 
-void make_project(const Registry& registry, const std::string& kind, const std::string& name, fs::path folder) {
+void make_project(const Registry& registry, const std::string& asked, const std::string& name, fs::path folder) {
+  const std::string kind = registry.current_kind(asked);
   const std::vector<std::string> kinds = registry.kinds();
   if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
     throw ConfigError(fmt::format("unknown kind '{}'{}", kind, hint(kind, kinds)));

@@ -218,7 +218,7 @@ SampleRequest request_of(const Asked& a, const Config& config, const Pipeline& m
   request.batch = config.sample.noise_order == NoiseOrder::batch ? std::max(a.batch, int64_t(request.images.size())) : a.batch;
   if (!a.noise.empty()) request.initial_noise = given_noise(a.noise);
   const ImageShape& own = config.model.image;
-  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, model.image_beside(),
+  set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, model.concat_image(),
             config.model.conditioner->masks());
   return request;
 }

@@ -35,7 +35,7 @@ std::string model_file(const std::string& path);
 
 class SampleSource {
  public:
-  /// `path`: model.safetensors, the directory of a training, a YAML file, or a model of another program (io/import/import.h). Throws
+  /// `path`: model.safetensors, the directory of a training, a YAML file, or a model of another program (interop/import/import.h). Throws
   /// ConfigError where it is none of them, and where it is a classifier. `import`: KEY=VALUE, what a model of another program does not say
   /// of itself.
   explicit SampleSource(const std::string& path, const std::vector<std::string>& import = {});

@@ -52,7 +52,10 @@ class Describer final : public Fields {
   void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
     add(n, "choice", v, fmt::format("{}", fmt::join(words, " | ")), d);
   }
-  void require(bool, std::string_view key, std::string_view rule) override { rules.push_back(fmt::format("{}: {}", path(key), rule)); }
+  void renamed(std::string_view, std::string_view) override {}
+  void require(bool, std::string_view key, std::string_view rule, std::string_view) override {
+    rules.push_back(fmt::format("{}: {}", path(key), rule));
+  }
 
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {

@@ -14,6 +14,7 @@ struct Place {
   std::shared_ptr<const std::string> file;
   int line = 0;
   int column = 0;
+  bool stored = false;       ///< in a model's file, which nobody edits: no warning is given of it
   std::string text() const;  ///< "configs/x.yaml:4:3", or "" where unknown
 };
 
@@ -26,7 +27,7 @@ struct Problem {
 };
 
 /// The user's mistake (a config, a file, an argument): one or more problems, all reported together. Our own mistakes are
-/// std::logic_error. `what()` is the problems, one a line.
+/// std::logic_error. `what()` is the problems, one per line.
 class ConfigError : public std::runtime_error {
  public:
   explicit ConfigError(std::string message);

@@ -96,8 +96,13 @@ class Fields {
     close();
   }
 
-  /// A rule between fields; an error points at `key` where it is given.
-  virtual void require(bool ok, std::string_view key, std::string_view rule) = 0;
+  /// Declares that the field `name` was once called `former`, which is still read, with a warning that names both. Stands before
+  /// the declaration of `name`. Giving both names in one file is a mistake.
+  virtual void renamed(std::string_view former, std::string_view name) = 0;
+
+  /// Requires `ok`. `rule` states what must hold, for readers of the reference ("must divide width"); `mistake`, if given, says in the
+  /// error what does not, with the values ("3 heads do not divide width 8"). The error points at `key` if that is given, else at the map.
+  virtual void require(bool ok, std::string_view key, std::string_view rule, std::string_view mistake = {}) = 0;
 
  protected:
   using Set = std::function<void(const Recipe&)>;

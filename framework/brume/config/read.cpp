@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <list>
 #include <tuple>
 
 #include "brume/config/registry.h"
@@ -101,16 +102,18 @@ class Reader final : public Fields {
     const std::string before = v;
     scalar(n, v, Range{});
     if (std::find(words.begin(), words.end(), v) != words.end()) return;
-    const Value* at = top().node->find(n);
+    const Value* at = given(n);
     if (!at) throw std::logic_error(fmt::format("{}: the default '{}' is none of its words", n, v));
     problem(at->place, fmt::format("{}: unknown value '{}'{}", n, v, hint(v, words)));
     v = before;
   }
 
-  void require(bool ok, std::string_view key, std::string_view rule) override {
+  void renamed(std::string_view former, std::string_view name) override { top().former.emplace_back(name, former); }
+
+  void require(bool ok, std::string_view key, std::string_view rule, std::string_view mistake) override {
     if (ok || problems_.size() > first_problem_) return;  // a rule says nothing while its fields are wrong
-    const Value* at = top().node->find(key);
-    problem(at ? at->place : top().place, fmt::format("{}: {}", key, rule));
+    const Value* at = given(key);
+    problem(at ? at->place : top().place, fmt::format("{}: {}", key, mistake.empty() ? rule : mistake));
   }
 
  protected:
@@ -168,25 +171,65 @@ class Reader final : public Fields {
     Place place;
     std::vector<std::string> known;
     Value resolved = Value::map();
+    std::vector<std::pair<std::string, std::string>> former;  ///< a name, and what it was called
   };
   Frame& top() { return stack_.back(); }
-  void push(const Value* node, std::string path) { stack_.push_back({node, std::move(path), node->place, {}, Value::map()}); }
+  void push(const Value* node, std::string path) { stack_.push_back({node, std::move(path), node->place, {}, Value::map(), {}}); }
 
   Frame pop() {
     Frame frame = std::move(stack_.back());
     for (const Value::Entry& e : frame.node->entries)
-      if (std::find(frame.known.begin(), frame.known.end(), e.key) == frame.known.end())
+      if (std::find(frame.known.begin(), frame.known.end(), e.key) == frame.known.end() && !is_former(frame, e.key))
         problems_.push_back({e.place, frame.path, fmt::format("unknown key '{}'{}", e.key, hint(e.key, frame.known))});
     stack_.pop_back();
     return frame;
   }
 
+  void warn(const Problem& warning) const {
+    if (!warning.place.stored) registry_.warn(warning);
+  }
   void problem(const Place& place, std::string message) { problems_.push_back({place, top().path, std::move(message)}); }
+
+  static bool is_former(const Frame& frame, std::string_view key) {
+    return std::any_of(frame.former.begin(), frame.former.end(), [&](const auto& f) { return f.second == key; });
+  }
+  /// The entry of this key, or null.
+  const Value::Entry* entry(std::string_view key) {
+    const auto& entries = top().node->entries;
+    const auto it = std::find_if(entries.begin(), entries.end(), [&](const Value::Entry& e) { return e.key == key; });
+    return it == entries.end() ? nullptr : &*it;
+  }
+  /// What is given for a field by its name, or by a former one; null if nothing is.
+  const Value* given(std::string_view n) {
+    if (const Value* v = top().node->find(n)) return v;
+    for (const auto& [name, former] : top().former)
+      if (name == n)
+        if (const Value* v = top().node->find(former)) return v;
+    return nullptr;
+  }
 
   const Value* look(std::string_view n) {
     top().known.emplace_back(n);
-    return top().node->find(n);
+    const Value* value = top().node->find(n);
+    for (const auto& [name, former] : top().former)
+      if (name == n && entry(former)) value = by_former_name(former, n);
+    return value;
   }
+  /// The value of a field that is given by a former name, and perhaps by its name as well: in another file, or on the command line, the
+  /// later of the two is laid over the other; in one file it is a mistake.
+  const Value* by_former_name(std::string_view former, std::string_view n) {
+    const Value::Entry &old = *entry(former), *now = entry(n);
+    const std::string path = join_path(top().path, former);
+    if (now && text_of(old.place.file) == text_of(now->place.file)) {
+      problems_.push_back({old.place, "", fmt::format("{} is now {}, which is given as well; leave one out", path, n)});
+      return &now->value;
+    }
+    warn({old.place, "", fmt::format("{} is now {}", path, n)});
+    if (!now) return &old.value;
+    const bool later = &old > now;  // keys stand in the order in which they were laid over each other
+    return &merged_.emplace_back(merge(later ? now->value : old.value, later ? old.value : now->value));
+  }
+  static std::string_view text_of(const std::shared_ptr<const std::string>& file) { return file ? std::string_view(*file) : ""; }
   static std::string_view article(std::string_view word) { return std::string_view("aeiou").find(word.front()) == word.npos ? "a" : "an"; }
   std::string known(std::string_view kind) const {
     std::string text;
@@ -269,22 +312,24 @@ class Reader final : public Fields {
     if (!type->is_scalar())
       return fail(type->place, fmt::format("expected the name of {} {}, got {}", article(kind), kind, type->kind_text()));
     const std::vector<std::string> names = registry_.names(kind);
-    if (std::find(names.begin(), names.end(), type->scalar) == names.end())
+    const std::string name = registry_.current(kind, type->scalar);
+    if (std::find(names.begin(), names.end(), name) == names.end())
       return fail(type->place, fmt::format("unknown {} '{}'{}", kind, type->scalar, hint(type->scalar, names)));
+    if (name != type->scalar) warn({type->place, path, fmt::format("{} '{}' is now '{}'", kind, type->scalar, name)});
     static const Value empty = Value::map();
     Value holder = v.is_map() ? v : empty;
     holder.place = v.place;
-    const Entry& entry = registry_.entry(kind, type->scalar);
+    const Entry& entry = registry_.entry(kind, name);
     if (uses_ && entry.origin != "built-in") uses_->push_back({path, entry.origin});
     Recipe recipe = entry.read([&](const Entry::Declare& declare) {
       Reader reader(registry_, holder, path, problems_, uses_);
       reader.allow("type");
-      reader.top().resolved.set("type", Value::text(type->scalar));
+      reader.top().resolved.set("type", Value::text(name));
       declare(reader);
       full = reader.finish();
     });
     if (problems_.size() > before) return std::nullopt;
-    recipe.type = type->scalar;
+    recipe.type = name;
     recipe.place = v.place;
     recipe.path = path;
     return recipe;
@@ -296,6 +341,7 @@ class Reader final : public Fields {
   std::vector<PluginUse>* uses_;
   size_t first_problem_;
   std::vector<Frame> stack_;
+  std::list<Value> merged_;  ///< of keys given by both names
 };
 
 /// File by file, in the order in which they are first at fault; in the order of its lines within each.

@@ -30,23 +30,40 @@ class Registry {
   /// A static `T::check(options, context)` is called before construction and by `brume check`.
   template <class I, class T>
   void add(std::string name, std::string doc);
+  /// Declares that the plugin `name` was once called `former`, which is still read, with a warning that names both.
+  void renamed(std::string_view kind, std::string former, std::string name);
+  /// Declares that the kind `kind` was once called `former`.
+  void renamed_kind(std::string former, std::string kind);
 
   const std::vector<std::string> kinds() const;
-  /// Sorted names of a kind; empty where nothing of it is registered.
+  /// Sorted names of a kind; empty if nothing of it is registered.
   std::vector<std::string> names(std::string_view kind) const;
-  /// Throws ConfigError naming the nearest kind or name.
+  /// Takes former names too. Throws ConfigError naming the nearest kind or name.
   const Entry& entry(std::string_view kind, std::string_view name) const;
+  /// The name that a former name of a plugin stands for, or of a kind; `name` itself if it is no former name.
+  std::string current(std::string_view kind, std::string_view name) const;
+  std::string current_kind(std::string_view kind) const;
+  /// Former names of this plugin, sorted.
+  std::vector<std::string> former_names(std::string_view kind, std::string_view name) const;
+
+  /// Receives what readers of a configuration say that is no mistake (a former name), each time that it is read; several threads may
+  /// call it at once if several read. By default nobody does.
+  void on_warning(std::function<void(const Problem&)> callback) { warn_ = std::move(callback); }
+  void warn(const Problem& warning) const;
   /// Where plugins that are not built in came from, sorted.
   std::vector<std::string> libraries() const;
 
   /// Where plugins registered from now on come from ("built-in", or a library's path): used when two claim one name.
   void set_origin(std::string origin) { origin_ = std::move(origin); }
-  /// What `describe` says of plugins registered from now on, beside their parameters.
+  /// What `describe` says of plugins registered from now on, above their parameters.
   void set_notes(std::string notes) { notes_ = std::move(notes); }
 
  private:
   void insert(std::string_view kind, std::string name, Entry entry);
   std::map<std::string, std::map<std::string, Entry, std::less<>>, std::less<>> kinds_;
+  std::map<std::string, std::map<std::string, std::string, std::less<>>, std::less<>> former_;  ///< kind: former name of a plugin: name
+  std::map<std::string, std::string, std::less<>> former_kinds_;
+  std::function<void(const Problem&)> warn_;
   std::string origin_ = "built-in", notes_;
 };
 
@@ -57,7 +74,7 @@ struct PluginUse {
 };
 
 /// Reads one plugin ("ddim", or {type: ddim, eta: 1}) into a recipe; throws ConfigError with every mistake found.
-/// `resolved`, where given, receives the options with all defaults written out.
+/// `resolved`, if given, receives the options with all defaults written out.
 Recipe read_plugin(const Registry& registry, std::string_view kind, const Value& value, const std::string& path = "",
                    Value* resolved = nullptr);
 
@@ -77,7 +94,7 @@ Deferred<I> create_deferred(const Registry& registry, const Value& value) {
 }
 
 /// Fills a whole configuration object (anything with `declare`); throws ConfigError with every mistake found. Returns the
-/// resolved tree: every key with the value in force. `uses`, where given, receives the plugins that are not built in.
+/// resolved tree: every key with the value in force. `uses`, if given, receives the plugins that are not built in.
 Value read_fields(const Registry& registry, const Value& root, const Entry::Declare& declare, const std::string& path = "",
                   std::vector<PluginUse>* uses = nullptr);
 template <class S>

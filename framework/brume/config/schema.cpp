@@ -1,6 +1,7 @@
 // JSON Schema (draft 7) from the same declarations, so that an editor completes and checks a YAML file.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -36,14 +37,17 @@ class Schema final : public Fields {
   void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
     add(n, {{"enum", words}, {"default", v}}, d);
   }
-  void require(bool, std::string_view, std::string_view) override {}
+  void renamed(std::string_view former, std::string_view name) override {
+    former_.push_back({stack_.size(), std::string(former), std::string(name)});
+  }
+  void require(bool, std::string_view, std::string_view, std::string_view) override {}
 
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {
     Json node{{"allOf", Json::array({reference(kind)})}};
     if (!fallback.empty())
       node["default"] = std::string(fallback);
-    else
+    else if (!was_renamed(n))  // a former name is as good
       stack_.back()["required"].push_back(std::string(n));
     add(n, std::move(node), d);
   }
@@ -58,6 +62,7 @@ class Schema final : public Fields {
   }
   void close() override {
     Json node = std::move(stack_.back());
+    std::erase_if(former_, [&](const Former& f) { return f.depth == stack_.size(); });
     stack_.pop_back();
     const auto [name, doc] = names_.back();
     names_.pop_back();
@@ -73,7 +78,17 @@ class Schema final : public Fields {
   }
   void add(std::string_view n, Json node, std::string_view doc) {
     node["description"] = std::string(doc);
+    for (const Former& f : former_)
+      if (f.depth == stack_.size() && f.name == n) {
+        Json old = node;
+        old["description"] = fmt::format("former name of {}", n);
+        old["deprecated"] = true;
+        stack_.back()["properties"][f.former] = std::move(old);
+      }
     stack_.back()["properties"][std::string(n)] = std::move(node);
+  }
+  bool was_renamed(std::string_view n) const {
+    return std::any_of(former_.begin(), former_.end(), [&](const Former& f) { return f.depth == stack_.size() && f.name == n; });
   }
   template <class T>
   void number(std::string_view n, const char* type, T v, std::string_view d, const Range& r) {
@@ -93,9 +108,30 @@ class Schema final : public Fields {
     bound(item, r);
     add(n, {{"type", "array"}, {"items", item}, {"default", v}}, d);
   }
+  struct Former {
+    size_t depth;
+    std::string former, name;
+  };
   std::vector<Json> stack_;
+  std::vector<Former> former_;
   std::vector<std::pair<std::string, std::string>> names_;
 };
+
+Json former_names(const Registry& registry, const std::string& kind) {
+  Json all = Json::array();
+  for (const std::string& name : registry.names(kind))
+    for (const std::string& former : registry.former_names(kind, name)) all.push_back(former);
+  return all;
+}
+
+/// The key `type` of a plugin: its name, or a former one.
+Json type_of(const Registry& registry, const std::string& kind, const std::string& name) {
+  const std::string& doc = registry.entry(kind, name).doc;
+  const Json now{{"const", name}, {"description", doc}};
+  const std::vector<std::string> former = registry.former_names(kind, name);
+  if (former.empty()) return now;
+  return {{"anyOf", Json::array({now, {{"enum", former}, {"deprecated", true}}})}, {"description", doc}};
+}
 
 }  // namespace
 
@@ -110,11 +146,12 @@ std::string json_schema(const Registry& registry, const Entry::Declare& root) {
   for (const std::string& kind : registry.kinds()) {
     Json any = Json::array();
     any.push_back({{"enum", registry.names(kind)}});
+    if (const Json former = former_names(registry, kind); !former.empty()) any.push_back({{"enum", former}, {"deprecated", true}});
     for (const std::string& name : registry.names(kind)) {
       Schema one;
       registry.entry(kind, name).declare(one);
       Json node = one.take();
-      node["properties"]["type"] = {{"const", name}, {"description", registry.entry(kind, name).doc}};
+      node["properties"]["type"] = type_of(registry, kind, name);
       node["required"] = Json::array({"type"});
       any.push_back(std::move(node));
     }

@@ -271,6 +271,15 @@ void dump(const Value& v, int indent, std::string& out) {
   }
 }
 
+void mark_stored(Value& value) {
+  value.place.stored = true;
+  for (Value& item : value.items) mark_stored(item);
+  for (Value::Entry& entry : value.entries) {
+    entry.place.stored = true;
+    mark_stored(entry.value);
+  }
+}
+
 }  // namespace
 
 Value parse_yaml(std::string_view text, const std::string& name) {
@@ -292,6 +301,12 @@ Value parse_yaml(std::string_view text, const std::string& name) {
   }
   if (!builder.problems.empty()) throw ConfigError(builder.problems);
   return std::move(builder.root);
+}
+
+Value parse_stored_yaml(std::string_view text, const std::string& name) {
+  Value root = parse_yaml(text, name);
+  mark_stored(root);
+  return root;
 }
 
 Value load_yaml(const std::filesystem::path& file) {

@@ -11,6 +11,9 @@ namespace brume {
 /// Parses one YAML document. Duplicate keys, tabs and syntax errors are ConfigErrors with line and column.
 Value parse_yaml(std::string_view text, const std::string& name);
 
+/// Parses what a model's file holds (Place::stored).
+Value parse_stored_yaml(std::string_view text, const std::string& name);
+
 /// Reads a file and resolves `include: part.yaml` (one or a list) in any of its maps: the part's keys come first, the keys
 /// beside `include` are laid over them. A part is looked for beside the including file, then in `parts/` there and upwards.
 Value load_yaml(const std::filesystem::path& file);

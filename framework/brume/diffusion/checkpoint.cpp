@@ -85,8 +85,8 @@ ModelCard card_of(Metadata metadata, const std::string& path) {
                     "model.autoencoder: {{type: checkpoint, path: {0}}}",
                     path));
   ModelCard card;
-  card.model = parse_yaml(required(metadata, "brume.model", path), path + " (model)");
-  card.sample = parse_yaml(metadata["brume.sample"], path + " (sample)");
+  card.model = parse_stored_yaml(required(metadata, "brume.model", path), path + " (model)");
+  card.sample = parse_stored_yaml(metadata["brume.sample"], path + " (sample)");
   return read_common(card, metadata, path);
 }
 
@@ -108,7 +108,7 @@ ModelCard read_classifier_card(const std::string& path) {
   for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.autoencoder", "an autoencoder")})
     if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not a classifier", path, what));
   ModelCard card;
-  card.classifier = parse_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
+  card.classifier = parse_stored_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
   return read_common(card, metadata, path);
 }
 
@@ -117,7 +117,7 @@ ModelCard read_autoencoder_card(const std::string& path) {
   for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.classifier", "a classifier")})
     if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder by itself", path, what));
   ModelCard card;
-  card.autoencoder = parse_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
+  card.autoencoder = parse_stored_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
   return read_common(card, metadata, path);
 }
 

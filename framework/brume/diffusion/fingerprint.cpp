@@ -37,7 +37,7 @@ class Hash {
 std::string fingerprint(const Autoencoder& autoencoder, const std::string& type) {
   std::string name = type;
   if (const auto stored = autoencoder.stored_as()) {
-    const Value root = parse_yaml(*stored, "autoencoder");
+    const Value root = parse_stored_yaml(*stored, "autoencoder");
     const Value* of = root.is_map() ? root.find("type") : &root;
     if (of) name = of->scalar;
   }

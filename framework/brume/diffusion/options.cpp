@@ -77,7 +77,7 @@ void ClassifierOptions::declare(Fields& f) {
   f.field("classes", classes, "number of classes", within(2, 1000000));
   f.field("class_names", class_names, "names of the classes; the data set's own where empty");
   f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
-  f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names",
+  f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names", "one name per class",
             fmt::format("{} names for {} classes", class_names.size(), classes));
 }
 
@@ -117,11 +117,14 @@ void SampleOptions::declare(Fields& f) {
   f.choice("start", start,
            "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
            {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});
-  f.choice(
-      "told_time", told,
-      "where a level falls between two training times: that, the nearest, or the one below (diffusers' DPM-Solvers); nearest_step: the "
-      "nearest for the levels of the spacing, and not for those that a sampler asks at between them (diffusers' KDPM2)",
-      {{"exact", ToldTime::exact}, {"nearest", ToldTime::nearest}, {"below", ToldTime::below}, {"nearest_step", ToldTime::nearest_step}});
+  f.renamed("told_time", "timestep_rounding");
+  f.choice("timestep_rounding", timestep_rounding,
+           "timestep given to the network at a sigma between two training times: exact, the nearest, or the one below (diffusers' "
+           "DPM-Solvers); nearest_step: the nearest at the sigmas of the spacing, exact at those a sampler adds between (diffusers' KDPM2)",
+           {{"exact", TimestepRounding::exact},
+            {"nearest", TimestepRounding::nearest},
+            {"below", TimestepRounding::below},
+            {"nearest_step", TimestepRounding::nearest_step}});
   f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
           within(0, 65536));
 }

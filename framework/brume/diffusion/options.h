@@ -78,9 +78,9 @@ struct PromptOptions {
 };
 /// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
 enum class StartStd { schedule, sigma };
-/// What a network is told where a level falls between two training times. nearest_step rounds those of the spacing, and not those that a
-/// sampler asks at between them.
-enum class ToldTime { exact, nearest, below, nearest_step };
+/// The timestep given to the network at a sigma between two training times. nearest_step rounds at the sigmas of the spacing, and not at
+/// those that a sampler adds between them.
+enum class TimestepRounding { exact, nearest, below, nearest_step };
 
 struct SampleOptions {
   std::shared_ptr<const Sampler> sampler;
@@ -89,9 +89,9 @@ struct SampleOptions {
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
   PromptOptions prompts;
-  std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (io/lora.h)
+  std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (interop/lora.h)
   StartStd start = StartStd::schedule;
-  ToldTime told = ToldTime::exact;
+  TimestepRounding timestep_rounding = TimestepRounding::exact;
   int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.

@@ -44,9 +44,11 @@ void set_guides(Condition& condition, const Tensor& labels, const Tensor& known,
 /// D(x) = c_skip x + c_out F(c_in x, c_noise): the only place between the sigma frame and the network's own.
 class Pipeline::NetworkDenoiser final : public Denoiser {
  public:
-  NetworkDenoiser(const Pipeline& p, ToldTime told, std::vector<double> steps) : p_(p), told_(told), steps_(std::move(steps)) {}
+  NetworkDenoiser(const Pipeline& p, TimestepRounding rounding, std::vector<double> steps)
+      : p_(p), rounding_(rounding), steps_(std::move(steps)) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    const auto [f, variance] = p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type(), told(sigma));
+    const auto [f, variance] =
+        p_.call(x, std::vector<double>(size_t(x.size(0)), sigma), condition, nullptr, x.scalar_type(), rounding(sigma));
     const Parameterization& q = *p_.options_.parameterization;
     const double skip = q.c_skip(sigma);
     Estimate d;
@@ -56,12 +58,12 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
   }
 
  private:
-  ToldTime told(double sigma) const {
-    if (told_ != ToldTime::nearest_step) return told_;
-    return std::find(steps_.begin(), steps_.end(), sigma) != steps_.end() ? ToldTime::nearest : ToldTime::exact;
+  TimestepRounding rounding(double sigma) const {
+    if (rounding_ != TimestepRounding::nearest_step) return rounding_;
+    return std::find(steps_.begin(), steps_.end(), sigma) != steps_.end() ? TimestepRounding::nearest : TimestepRounding::exact;
   }
   const Pipeline& p_;
-  ToldTime told_;
+  TimestepRounding rounding_;
   std::vector<double> steps_;
 };
 
@@ -127,32 +129,32 @@ void Pipeline::take(const std::string& source, const NamedTensors& tensors) {
   }
 }
 
-double Pipeline::told(double sigma, ToldTime rounding) const {
-  const double c_noise = noise_quantity(network_->quantity(), sigma, *options_.noise);
-  if (rounding == ToldTime::exact || network_->quantity() != NoiseQuantity::timestep) return c_noise;
+double Pipeline::c_noise(double sigma, TimestepRounding rounding) const {
+  const double exact = noise_quantity(network_->quantity(), sigma, *options_.noise);
+  if (rounding == TimestepRounding::exact || network_->quantity() != NoiseQuantity::timestep) return exact;
   constexpr double slack = 1e-6;  // a training time stays itself
-  return rounding == ToldTime::nearest ? std::nearbyint(c_noise) : std::floor(c_noise + slack);
+  return rounding == TimestepRounding::nearest ? std::nearbyint(exact) : std::floor(exact + slack);
 }
 
 TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition,
-                                          at::Generator* dropout, at::ScalarType as, ToldTime rounding) const {
-  std::vector<float> scale, c_noise;
+                                          at::Generator* dropout, at::ScalarType as, TimestepRounding rounding) const {
+  std::vector<float> scale, noise;
   for (const double s : sigmas) {
     scale.push_back(float(options_.parameterization->c_in(s, *options_.noise)));
-    c_noise.push_back(float(told(s, rounding)));
+    noise.push_back(float(c_noise(s, rounding)));
   }
   std::vector<int64_t> shape(size_t(x.dim()), 1);
   shape[0] = x.size(0);
   const bool same = std::all_of(scale.begin(), scale.end(), [&](float s) { return s == scale.front(); });
   const double c_in = options_.parameterization->c_in(sigmas.front(), *options_.noise);
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
-  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(c_noise).to(x.device()), condition, dropout).to(as);
+  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(noise).to(x.device()), condition, dropout).to(as);
   if (options_.variance == LearnedVariance::none) return {out, {}};
   return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
 }
 
-std::shared_ptr<const Denoiser> Pipeline::denoiser(ToldTime told, std::vector<double> steps) const {
-  return std::make_shared<NetworkDenoiser>(*this, told, std::move(steps));
+std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, std::vector<double> steps) const {
+  return std::make_shared<NetworkDenoiser>(*this, rounding, std::move(steps));
 }
 
 std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, const ModelSource& models) const {
@@ -163,8 +165,8 @@ std::shared_ptr<const Denoiser> Pipeline::guided(const SampleOptions& options, c
   options.check(options_);
   const GuidedModel model{options_.noise, models, options_.parameterization, options_.controls(), latent};
   std::vector<double> steps;
-  if (options.told == ToldTime::nearest_step) steps = options.spacing->sigmas(*options_.noise, options.steps);
-  std::shared_ptr<const Denoiser> denoiser = this->denoiser(options.told, std::move(steps));
+  if (options.timestep_rounding == TimestepRounding::nearest_step) steps = options.spacing->sigmas(*options_.noise, options.steps);
+  std::shared_ptr<const Denoiser> denoiser = this->denoiser(options.timestep_rounding, std::move(steps));
   for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, model);
   return denoiser;
 }
@@ -224,7 +226,7 @@ class Pipeline::FromNoise final : public Denoiser {
   double sigma_, std_;
 };
 
-bool Pipeline::image_beside() const { return options_.conditioner->image_channels(options_.image, latent()) > 0; }
+bool Pipeline::concat_image() const { return options_.conditioner->image_channels(options_.image, latent()) > 0; }
 
 ImageShape Pipeline::image_of(const SampleRequest& request) const {
   const ImageShape& own = options_.image;
@@ -254,7 +256,7 @@ void Pipeline::check(const SampleRequest& request, const SampleOptions& options)
       throw ConfigError(fmt::format("the {} has shape [{}], expected [{}, {}, {}, {}]", what, fmt::join(t.sizes(), ", "), rows, channels,
                                     image.height, image.width));
   };
-  const bool beside = image_beside(), masks = options_.conditioner->masks();
+  const bool beside = concat_image(), masks = options_.conditioner->masks();
   if (beside && !request.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
   if (beside && request.mask.defined() && !masks)
     throw ConfigError("this model makes images out of others, whole ones: it takes no mask (--mask FILE)");
@@ -273,7 +275,7 @@ Pipeline::Start Pipeline::start_of(const SampleRequest& request, std::vector<dou
         fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request.strength, steps, 1 / double(steps)));
   start.sigmas.assign(sigmas.begin() + (steps - left), sigmas.end());
   start.whole = left == steps;
-  if (image_beside() && request.strength == 1) return start;  // what is given is told to the network, and not begun from
+  if (concat_image() && request.strength == 1) return start;  // what is given is told to the network, and not begun from
   if (request.image.defined()) {
     std::vector<Tensor> moments;
     for (const Tensor& part : request.image.split(request.batch)) moments.push_back(autoencoder_->encode_moments(part.to(compute_.device)));

@@ -44,7 +44,7 @@ class Pipeline {
   /// Images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation only.
   Tensor sample(const SampleRequest& request, const SampleOptions& options) const;
   /// The denoiser of this model, unguided. It lives as long as the pipeline. `steps`: the levels that nearest_step is about.
-  std::shared_ptr<const Denoiser> denoiser(ToldTime told = ToldTime::exact, std::vector<double> steps = {}) const;
+  std::shared_ptr<const Denoiser> denoiser(TimestepRounding rounding = TimestepRounding::exact, std::vector<double> steps = {}) const;
   /// The denoiser with its guidances, which find their own models in `models`. Throws ConfigError where one cannot be had.
   std::shared_ptr<const Denoiser> guided(const SampleOptions& options, const ModelSource& models) const;
   /// The names of the classes an image can be asked to be: the model's, or those that a guidance knows; numbers where they have
@@ -79,7 +79,7 @@ class Pipeline {
   const Compute& compute() const { return compute_; }
   /// True where it makes images out of others, which SampleRequest::image gives: they are told to the network, not begun from, unless a
   /// strength below 1 says so.
-  bool image_beside() const;
+  bool concat_image() const;
   ImageShape latent() const { return autoencoder_->latent(options_.image); }
   /// True where the model can be used as it is, without a checkpoint.
   bool weightless() const { return weights().empty(); }
@@ -99,11 +99,11 @@ class Pipeline {
   Start start_of(const SampleRequest& request, std::vector<double> sigmas) const;
   double start_std(double sigma, StartStd spread) const;
   Tensor initial(const Start& start, const Tensor& noise, const Part& part, StartStd spread) const;
-  /// What the network is told of sigma.
-  double told(double sigma, ToldTime rounding) const;
+  /// The network's c_noise at sigma.
+  double c_noise(double sigma, TimestepRounding rounding) const;
   /// F and the variance, in the dtype `as`.
   TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
-                                  at::ScalarType as, ToldTime rounding = ToldTime::exact) const;
+                                  at::ScalarType as, TimestepRounding rounding = TimestepRounding::exact) const;
 
   ModelOptions options_;
   Compute compute_;

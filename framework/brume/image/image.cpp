@@ -58,10 +58,10 @@ Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value) 
   pixels.assign(static_cast<size_t>(height * width * channels), value);
 }
 
-Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels, uint8_t behind) {
+Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels, uint8_t background) {
   if (channels != 1 && channels != 3) throw std::logic_error(fmt::format("read_image: {} channels", channels));
   check_format(bytes, name);
-  return decode_image(bytes, channels, is_png(bytes) || is_webp(bytes) || is_tiff(bytes), name, behind);
+  return decode_image(bytes, channels, is_png(bytes) || is_webp(bytes) || is_tiff(bytes), name, background);
 }
 
 Image read_image(const std::string& path, int64_t channels) {

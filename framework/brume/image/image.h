@@ -29,8 +29,8 @@ struct Image {
 /// 8, and the EXIF orientation of a JPEG is honoured (the image comes out upright). A file that is damaged, cut short or of
 /// another format is a ConfigError: a truncated PNG, JPEG or WebP is never half an image.
 Image read_image(const std::string& path, int64_t channels = 3);
-/// The same of the bytes of a file, called `name` in errors; alpha is composited on the grey level `behind`.
-Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t behind = 255);
+/// The same of the bytes of a file, called `name` in errors; alpha is composited on the grey level `background`.
+Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t background = 255);
 
 /// Writes a PNG, with `text` as its text chunks (keys of 1 to 79 Latin characters, values UTF-8). Atomic.
 void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text = {});

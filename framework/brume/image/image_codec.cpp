@@ -41,22 +41,22 @@ cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
   return converted;
 }
 
-cv::Mat composited(const cv::Mat& bgra, uint8_t behind) {
+cv::Mat composited(const cv::Mat& bgra, uint8_t background) {
   cv::Mat bgr(bgra.rows, bgra.cols, CV_8UC3);
   for (int y = 0; y < bgra.rows; ++y) {
     const uint8_t* from = bgra.ptr(y);
     uint8_t* to = bgr.ptr(y);
     for (int x = 0; x < bgra.cols; ++x, from += 4, to += 3) {
       const int alpha = from[3];
-      for (int c = 0; c < 3; ++c) to[c] = static_cast<uint8_t>((from[c] * alpha + behind * (255 - alpha) + 127) / 255);
+      for (int c = 0; c < 3; ++c) to[c] = static_cast<uint8_t>((from[c] * alpha + background * (255 - alpha) + 127) / 255);
     }
   }
   return bgr;
 }
 
-cv::Mat converted(const cv::Mat& mat, int64_t channels, const std::string& path, uint8_t behind) {
+cv::Mat converted(const cv::Mat& mat, int64_t channels, const std::string& path, uint8_t background) {
   const auto bits8 = as_8_bits(mat, path);
-  auto opaque = bits8.channels() == 4 ? composited(bits8, behind) : bits8;
+  auto opaque = bits8.channels() == 4 ? composited(bits8, background) : bits8;
   if (opaque.channels() != 1 && opaque.channels() != 3) {
     refuse(path, fmt::format("is an image of {} channels", opaque.channels()));
   }
@@ -95,7 +95,7 @@ std::string ascii_of(const std::string& text) {
 
 }  // namespace
 
-Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t behind) {
+Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t background) {
   if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
   // IMREAD_COLOR turns an image upright as its EXIF orientation says, but drops alpha; IMREAD_UNCHANGED does neither.
   const int flags = has_alpha ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH;
@@ -103,7 +103,7 @@ Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, con
     const cv::Mat file(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
     const cv::Mat decoded = cv::imdecode(file, flags);
     if (decoded.empty()) refuse(path, "is a damaged image: it cannot be decoded");
-    return copy_of(converted(decoded, channels, path, behind));
+    return copy_of(converted(decoded, channels, path, background));
   } catch (const cv::Exception& error) {
     refuse(path, fmt::format("is a damaged image: {}", shortened(error.err, 200)));
   }

@@ -16,8 +16,9 @@ void ResizeCrop::declare(Fields& f) {
   f.choice("crop", crop, "which part of what is larger than the model's images; none: that is an error",
            {{"center", Crop::center}, {"random", Crop::random}, {"none", Crop::none}});
   f.field("flip", flip, "mirror half of the images left to right; captions that tell left from right would lie");
-  f.choice("behind", behind, "what transparent images lie on",
-           {{"white", Behind::white}, {"grey", Behind::grey}, {"black", Behind::black}});
+  f.renamed("behind", "background");
+  f.choice("background", background, "background of transparent images",
+           {{"white", Background::white}, {"grey", Background::grey}, {"black", Background::black}});
 }
 
 void ResizeCrop::check(const ImageShape& shape) {
@@ -50,7 +51,7 @@ Image ResizeCrop::resized(Image image, const ImageShape& shape, const std::strin
 
 void ResizeCrop::read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw,
                       std::span<float> pixels) const {
-  const uint8_t level = behind == Behind::white ? 255 : behind == Behind::grey ? 128 : 0;
+  const uint8_t level = background == Background::white ? 255 : background == Background::grey ? 128 : 0;
   const Image image = resized(decode_image_file(bytes, name, shape.channels, level), shape, name);
   int64_t top = (image.height - shape.height) / 2, left = (image.width - shape.width) / 2;
   SplitMix random(draw);

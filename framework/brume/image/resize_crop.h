@@ -15,11 +15,11 @@ namespace brume {
 struct ResizeCrop {
   enum class Resize { smallest_side, stretch, none };
   enum class Crop { center, random, none };
-  enum class Behind { white, grey, black };
+  enum class Background { white, grey, black };
   Resize resize = Resize::smallest_side;
   Crop crop = Crop::center;
   bool flip = false;
-  Behind behind = Behind::white;
+  Background background = Background::white;
 
   void declare(Fields& f);
   /// Throws ConfigError where images of this shape cannot be read from files.

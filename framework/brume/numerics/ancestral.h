@@ -23,7 +23,6 @@ enum class StepVariance { small, large, learned, learned_range };
 struct AncestralStep {
   double from = 0, to = 0;
   double log_small = 0, log_large = 0;  ///< of the variances in the network's (variance-preserving) frame, as the papers have them
-  double keep() const { return (to / from) * (to / from); }
 };
 
 /// The noise levels of a process, ascending, and its steps: step i goes from sigma i to sigma i - 1, step 0 to the image.

@@ -73,21 +73,21 @@ ExponentialStep exponential_step(Prediction prediction, double from, double to, 
   if (prediction == Prediction::data) {
     const double z = -(1 + eta) * h;
     const Phi phi(z);
-    return {.keep = std::exp(z),
-            .d0 = -std::expm1(z),
-            .slope = -phi.one,
-            .midpoint = -std::expm1(z) / 2,
-            .curvature = -phi.two,
-            .noise = to * std::sqrt(-std::expm1(-2 * eta * h))};
+    return {.decay = std::exp(z),
+            .coef_f = -std::expm1(z),
+            .coef_slope = -phi.one,
+            .coef_midpoint = -std::expm1(z) / 2,
+            .coef_curvature = -phi.two,
+            .noise_std = to * std::sqrt(-std::expm1(-2 * eta * h))};
   }
   const double twice = eta > 0 ? 2 : 1;
   const Phi phi(h);
-  return {.keep = 1,
-          .d0 = -twice * to * std::expm1(h),
-          .slope = -twice * to * phi.one,
-          .midpoint = -twice * to * std::expm1(h) / 2,
-          .curvature = -twice * to * phi.two,
-          .noise = eta > 0 ? to * std::sqrt(std::expm1(2 * h)) : 0};
+  return {.decay = 1,
+          .coef_f = -twice * to * std::expm1(h),
+          .coef_slope = -twice * to * phi.one,
+          .coef_midpoint = -twice * to * std::expm1(h) / 2,
+          .coef_curvature = -twice * to * phi.two,
+          .noise_std = eta > 0 ? to * std::sqrt(std::expm1(2 * h)) : 0};
 }
 
 std::vector<double> exponential_adams_weights(const std::vector<double>& nodes, double a, double b, double c) {

@@ -11,15 +11,15 @@ namespace brume {
 /// What is taken for smooth along lambda: the estimate of x0 ("++"), or of the noise.
 enum class Prediction { data, noise };
 
-/// x' = keep x + d0 F + slope F' + curvature F'' + noise n, where F is the prediction at the start of a step of length
+/// x' = decay x + coef_f F + coef_slope F' + coef_curvature F'' + noise_std n, where F is the prediction at the start of a step of length
 /// h = lambda(to) - lambda(from), F' and F'' its derivatives by lambda times h and h^2, and n is N(0, 1).
 struct ExponentialStep {
-  double keep;       ///< of x
-  double d0;         ///< of the prediction
-  double slope;      ///< of its slope: the exact integral
-  double midpoint;   ///< of its slope, where d0 / 2 is taken for the integral (DPM-Solver-2's "midpoint")
-  double curvature;  ///< of its second derivative
-  double noise;      ///< standard deviation of fresh noise
+  double decay;           ///< multiplies x
+  double coef_f;          ///< multiplies the prediction F
+  double coef_slope;      ///< multiplies F': the exact integral
+  double coef_midpoint;   ///< multiplies F' if coef_f / 2 stands for the integral (DPM-Solver-2's "midpoint")
+  double coef_curvature;  ///< multiplies F''
+  double noise_std;       ///< standard deviation of fresh noise
 };
 
 /// The step from sigma `from` to `to` > 0. `eta` = 0 solves the probability-flow ODE, 1 the reverse SDE of the diffusion, and

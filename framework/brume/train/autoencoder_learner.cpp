@@ -20,7 +20,7 @@
 #include <optional>
 
 #include "brume/core/noise.h"
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 #include "brume/image/image.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 #include "brume/train/learner.h"
@@ -63,9 +63,9 @@ class AutoencoderLearner final : public Learner {
         network_(made(mix_seed(origin.seed, 2), origin.stored)) {
     if (network_->weights().empty()) throw ConfigError("autoencoder.network has no weights: there is nothing to train");
     const ReconstructionOptions& loss = config_.train->loss;
-    if (loss.perceptual.type() != "none" && loss.perceptual_weight > 0) {
-      perceptual_ = loss.perceptual.make({shape_, &models_, compute_.dtype});
-      move_to(compute_.device, perceptual_->weights());
+    if (loss.perceptual_loss.type() != "none" && loss.perceptual_weight > 0) {
+      perceptual_loss_ = loss.perceptual_loss.make({shape_, &models_, compute_.dtype});
+      move_to(compute_.device, perceptual_loss_->weights());
     }
     if (loss.adversarial) {
       const nn::Builder build(mix_seed(origin.seed, 5));
@@ -88,8 +88,8 @@ class AutoencoderLearner final : public Learner {
     const Tensor error = o.pixel == ReconstructionOptions::Pixel::l1 ? (y - x).abs().mean() : (y - x).pow(2).mean();
     Metrics metrics{{"reconstruction", error.item<double>()}};
     Tensor nll = error;
-    if (perceptual_) {
-      const Tensor seen = perceptual_->distance(y, x).mean();
+    if (perceptual_loss_) {
+      const Tensor seen = perceptual_loss_->distance(y, x).mean();
       nll = nll + seen * o.perceptual_weight;
       metrics.emplace_back("perceptual", seen.item<double>());
     }
@@ -214,7 +214,7 @@ class AutoencoderLearner final : public Learner {
   ImageShape shape_;
   Files no_files_;
   std::shared_ptr<Autoencoder> network_, averaged_;
-  std::shared_ptr<const Perceptual> perceptual_;
+  std::shared_ptr<const PerceptualLoss> perceptual_loss_;
   std::optional<nn::PatchDiscriminator> discriminator_;
   std::vector<Weight> helpers_;
 };

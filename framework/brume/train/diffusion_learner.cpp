@@ -85,7 +85,7 @@ class DiffusionLearner final : public Learner {
   /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
   void give_images(SampleRequest& request) const {
     const ImageShape& shape = config_.model.image;
-    const bool beside = pipeline_.image_beside(), masks = !beside || config_.model.conditioner->masks();
+    const bool beside = pipeline_.concat_image(), masks = !beside || config_.model.conditioner->masks();
     if (masks) request.mask = at::ones({1, 1, shape.height, shape.width});
     request.image = at::zeros({1, shape.channels, shape.height, shape.width});
     if (!beside || examples_.encoded || !examples_.images.defined()) return;

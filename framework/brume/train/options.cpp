@@ -44,7 +44,7 @@ void check_objective(const Objective& objective, const ModelOptions& model) {
 }
 
 void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
-  loss.perceptual.check({image});
+  loss.perceptual_loss.check({image});
   if (!loss.adversarial) return;
   try {
     nn::patch_verdicts(image, loss.adversarial->layers);
@@ -82,8 +82,9 @@ void AdversarialOptions::declare(Fields& f) {
 
 void ReconstructionOptions::declare(Fields& f) {
   f.choice("pixel", pixel, "mean over pixels of the absolute error, or of its square", {{"l1", Pixel::l1}, {"l2", Pixel::l2}});
-  f.field("perceptual", perceptual, "a distance of what is seen", "none");
-  f.field("perceptual_weight", perceptual_weight, "of that distance", at_least(0));
+  f.renamed("perceptual", "perceptual_loss");
+  f.field("perceptual_loss", perceptual_loss, "distance between what a network sees in the two images", "none");
+  f.field("perceptual_weight", perceptual_weight, "of perceptual_loss", at_least(0));
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 

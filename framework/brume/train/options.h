@@ -5,7 +5,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/objective.h"
 #include "brume/core/optimizer.h"
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 #include "brume/diffusion/compute.h"
 #include "brume/diffusion/options.h"
 
@@ -42,7 +42,7 @@ struct AdversarialOptions {
 struct ReconstructionOptions {
   enum class Pixel { l1, l2 };
   Pixel pixel = Pixel::l1;
-  Deferred<Perceptual> perceptual;
+  Deferred<PerceptualLoss> perceptual_loss;
   double perceptual_weight = 1;
   std::optional<AdversarialOptions> adversarial;
   void declare(Fields& f);

@@ -265,7 +265,7 @@ Value training_configuration(const fs::path& file) {
   if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
                                   metadata["brume.version"], format, BRUME_VERSION, model_format));
-  return parse_yaml(metadata["brume.config"], file.string());
+  return parse_stored_yaml(metadata["brume.config"], file.string());
 }
 
 int64_t training_step(const fs::path& file) { return count_in(training_metadata(file), "brume.step", file); }

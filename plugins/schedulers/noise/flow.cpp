@@ -16,11 +16,12 @@ namespace {
 class Flow final : public NoiseSchedule {
  public:
   struct Options {
-    double shift = 1, t_min = 1e-3, told_scale = 1000;
+    double shift = 1, t_min = 1e-3, timestep_scale = 1000;
     void declare(Fields& f) {
       f.field("shift", shift, "above 1: more of training and sampling at high noise", more_than(0));
       f.field("t_min", t_min, "the first time", within(1e-6, 0.5));
-      f.field("told_scale", told_scale, "a network is told this times s", more_than(0));
+      f.renamed("told_scale", "timestep_scale");
+      f.field("timestep_scale", timestep_scale, "timestep given to the network, over s", more_than(0));
     }
   };
   explicit Flow(const Options& o) : o_(o) {}
@@ -32,7 +33,7 @@ class Flow final : public NoiseSchedule {
   double time(double sigma) const override { return sigma >= 1e6 ? 1 : std::clamp(sigma / (o_.shift + sigma), o_.t_min, 1.0); }
   double t_min() const override { return o_.t_min; }
   double t_max() const override { return 1; }
-  double timestep(double sigma) const override { return o_.told_scale * (sigma >= 1e6 ? 1 : sigma / (1 + sigma)); }
+  double timestep(double sigma) const override { return o_.timestep_scale * (sigma >= 1e6 ? 1 : sigma / (1 + sigma)); }
   double signal(double sigma) const override { return 1 / (1 + sigma); }
   double start_std(double sigma) const override { return 1 + sigma; }
 

@@ -13,12 +13,13 @@ namespace brume::plugins {
 namespace {
 
 struct VpOptions {
-  double beta_min = 0.1, beta_max = 20, epsilon = 1e-3, told_scale = 999;
+  double beta_min = 0.1, beta_max = 20, epsilon = 1e-3, timestep_scale = 999;
   void declare(Fields& f) {
     f.field("beta_min", beta_min, "beta at t = 0", more_than(0));
     f.field("beta_max", beta_max, "beta at t = 1", more_than(0));
     f.field("epsilon", epsilon, "the first time; 0 itself has no noise", within(1e-8, 0.5));
-    f.field("told_scale", told_scale, "a network is told this times t", more_than(0));
+    f.renamed("told_scale", "timestep_scale");
+    f.field("timestep_scale", timestep_scale, "timestep given to the network, over t", more_than(0));
     f.require(beta_min <= beta_max, "beta_min", "must not exceed beta_max");
   }
 };
@@ -41,7 +42,7 @@ class Vp final : public NoiseSchedule {
   }
   double t_min() const override { return o_.epsilon; }
   double t_max() const override { return 1; }
-  double timestep(double sigma) const override { return o_.told_scale * time(sigma); }
+  double timestep(double sigma) const override { return o_.timestep_scale * time(sigma); }
   double signal(double sigma) const override { return sub ? std::exp(-std::asinh(sigma / 2)) : 1 / std::sqrt(1 + sigma * sigma); }
   double start_std(double sigma) const override { return 1 / signal(sigma); }
 

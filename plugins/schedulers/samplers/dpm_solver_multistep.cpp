@@ -3,7 +3,7 @@
 // numerics/exponential.h for the coefficients).
 //
 //   D1 = (D_i - D_(i-1)) / r,  r = h_(i-1) / h_i                                          order 2
-//   x' = keep x + d0 D_i + slope D1 + curvature D2 + noise n
+//   x' = decay x + coef_f D_i + coef_slope D1 + coef_curvature D2 + noise_std n
 //
 // eta = 0 is the ODE, 1 the SDE ("sde-dpmsolver++", k-diffusion's dpmpp_2m_sde and dpmpp_3m_sde).
 #include <ATen/TensorOperators.h>
@@ -25,7 +25,7 @@ struct MultistepOptions {
   Prediction prediction = Prediction::data;
   void declare(Fields& f) {
     f.field("order", order, "predictions used", within(1, 3));
-    f.choice("solver", heun, "how the slope is weighted where there is no curvature: half of d0, or the exact integral",
+    f.choice("solver", heun, "how the slope is weighted where there is no curvature: half of coef_f, or the exact integral",
              {{"midpoint", false}, {"heun", true}});
     f.field("lower_order_final", lower_order_final, "with fewer than 15 steps, end with orders 2 and 1");
     f.field("euler_at_final", euler_at_final, "end with order 1 in any case");
@@ -69,10 +69,10 @@ class DpmMultistep final : public Sampler {
       if (to == from) continue;
       const ExponentialStep step = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
       const auto [slope, curvature] = past.derivatives(order_of(i, steps), std::log(from / to));
-      Tensor next = x * step.keep + past.newest() * step.d0;
-      if (slope.defined()) next = next + slope * (curvature.defined() || o_.heun ? step.slope : step.midpoint);
-      if (curvature.defined()) next = next + curvature * step.curvature;
-      if (step.noise > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * step.noise);
+      Tensor next = x * step.decay + past.newest() * step.coef_f;
+      if (slope.defined()) next = next + slope * (curvature.defined() || o_.heun ? step.coef_slope : step.coef_midpoint);
+      if (curvature.defined()) next = next + curvature * step.coef_curvature;
+      if (step.noise_std > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * step.noise_std);
       x = next;
     }
     return x;

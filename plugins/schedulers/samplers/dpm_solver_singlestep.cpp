@@ -2,7 +2,7 @@
 // `order`. The predictions inside a group give the slope and the curvature of one step over the whole group, and each shorter
 // step within it is only there to ask the network where it ends.
 //
-//   order 2: x' = keep x + d0 D_0 + slope D1,  D1 = (D_1 - D_0) / r_1,  r_k = (lambda_k - lambda_0) / h
+//   order 2: x' = decay x + coef_f D_0 + coef_slope D1,  D1 = (D_1 - D_0) / r_1,  r_k = (lambda_k - lambda_0) / h
 //   order 3: the same with D1 from D_2 ("midpoint"), or the parabola through D_0, D_1, D_2 ("heun")
 #include <ATen/TensorOperators.h>
 
@@ -74,23 +74,23 @@ class DpmSinglestep final : public Sampler {
   Tensor step(const Tensor& x, const std::vector<Tensor>& values, const double* sigmas, double to, Run& run) const {
     const double from = sigmas[0], h = std::log(from / to);
     const ExponentialStep s = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
-    Tensor next = x * s.keep + values[0] * s.d0;
+    Tensor next = x * s.decay + values[0] * s.coef_f;
     if (values.size() > 1) {
       const double r1 = std::log(from / sigmas[1]) / h;
       const Tensor first = (values[1] - values[0]) / r1;
       if (values.size() == 2) {
-        next = next + first * (o_.heun ? s.slope : s.midpoint);
+        next = next + first * (o_.heun ? s.coef_slope : s.coef_midpoint);
       } else {
         const double r2 = std::log(from / sigmas[2]) / h;
         const Tensor second = (values[2] - values[0]) / r2;
         if (!o_.heun) {
-          next = next + second * s.slope;
+          next = next + second * s.coef_slope;
         } else {
-          next = next + (first * r2 - second * r1) * (s.slope / (r2 - r1)) + (second - first) * (2 / (r2 - r1) * s.curvature);
+          next = next + (first * r2 - second * r1) * (s.coef_slope / (r2 - r1)) + (second - first) * (2 / (r2 - r1) * s.coef_curvature);
         }
       }
     }
-    if (s.noise > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * s.noise);
+    if (s.noise_std > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * s.noise_std);
     return next;
   }
   Options o_;

@@ -18,7 +18,9 @@ class Linspace final : public Spacing {
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("round", round, "round to the integers a discrete schedule was trained at");
-      f.choice("between", linear_sigma, "sigma between those integers, where they are not rounded to: linear in log sigma or in sigma",
+      f.renamed("between", "interpolation");
+      f.choice("interpolation", linear_sigma,
+               "sigma between those integers, where they are not rounded to: linear in log sigma or in sigma",
                {{"log_sigma", false}, {"sigma", true}});
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);

@@ -42,7 +42,7 @@ std::vector<bool> attention_of(const Value& part, int64_t height) {
   return attends;
 }
 
-/// "DownBlock2D" and its like for each level; the way up is the mirror image.
+/// "DownBlock2D" and its like for each level; the decoder is the mirror image.
 json block_types(const std::vector<bool>& attends, const std::string& plain, const std::string& with, bool up) {
   json types = json::array();
   for (const bool a : attends) types.push_back(a ? with : plain);
@@ -189,8 +189,8 @@ struct Export {
                          words ? "conv, where they are told words" : "conv and residual"));
     if (const std::string level = text_of(part_of(network, "noise_embedding"), "type"); level != "sinusoidal")
       refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
-    if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads") && up != "null")
-      refuse("network.heads_up differs from heads; the U-Nets of diffusers have as many heads on both ways");
+    if (const std::string up = text_of(network, "decoder_heads"); !up.empty() && up != text_of(network, "heads") && up != "null")
+      refuse("network.decoder_heads differs from heads; the U-Nets of diffusers have as many heads in encoder and decoder");
     const Value told = part_of(network, "noise_embedding");
     if (text_of(told, "input") != s.told || number_of(told, "scale") != s.told_scale || number_of(told, "max_period") != 10000)
       notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise");

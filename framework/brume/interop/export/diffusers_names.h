@@ -1,6 +1,6 @@
 #pragma once
 // brume's tensors, which have CompVis' names, under those of diffusers: the inverse of DiffusersUnet::tensors and from_diffusers_vae
-// (io/import/diffusers_unet.h, io/import/diffusers_vae.h), tested against them.
+// (interop/import/diffusers_unet.h, interop/import/diffusers_vae.h), tested against them.
 #include <cstdint>
 
 #include "brume/interop/layouts/unet_layout.h"

@@ -95,7 +95,7 @@ DiffusersSchedulerFile to_diffusers_scheduler(const Value& model, const Value& s
     edm(s, noise, parameterization, sample);
   } else if (levels == "flow" && predicted == "flow") {
     s.type = "FlowMatchEulerDiscreteScheduler";
-    s.config["num_train_timesteps"] = std::llround(number_of(noise, "told_scale"));
+    s.config["num_train_timesteps"] = std::llround(number_of(noise, "timestep_scale"));
     s.config["shift"] = number_of(noise, "shift");
   } else {
     ddim(s, noise, parameterization, sample);

@@ -1,5 +1,5 @@
 #pragma once
-// brume's noise schedule and parameterization as a scheduler of diffusers: the inverse of io/import/diffusers_scheduler.h, as far as it
+// brume's noise schedule and parameterization as a scheduler of diffusers: the inverse of interop/import/diffusers_scheduler.h, as far as it
 // goes.
 #include <nlohmann/json.hpp>
 #include <string>

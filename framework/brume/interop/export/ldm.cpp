@@ -1,4 +1,4 @@
-// A brume model as one file of latent diffusion (Rombach et al. 2022; CompVis): the inverse of io/import/ldm.cpp. The U-Net and the first
+// A brume model as one file of latent diffusion (Rombach et al. 2022; CompVis): the inverse of interop/import/ldm.cpp. The U-Net and the first
 // stage keep their names below their module's; the YAML beside the file says what tensors do not.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -41,8 +41,9 @@ struct LdmExport {
     only(network, "network", "downsample_padding", "around");
     if (number_of(network, "norm_eps") != 1e-5)
       refuse(fmt::format("network.norm_eps is {}; latent diffusion's is 1e-05", text_of(network, "norm_eps")));
-    if (const std::string up = text_of(network, "heads_up"); !up.empty() && up != text_of(network, "heads"))
-      refuse(fmt::format("network.heads_up is {}; latent diffusion has as many on both ways, {}", up, text_of(network, "heads")));
+    if (const std::string up = text_of(network, "decoder_heads"); !up.empty() && up != text_of(network, "heads"))
+      refuse(fmt::format("network.decoder_heads is {}; latent diffusion has as many in encoder and decoder, {}", up,
+                         text_of(network, "heads")));
     const Value told = part_of(network, "noise_embedding");
     for (const auto& [key, wanted] : {std::pair("type", "sinusoidal"),
                                       {"input", "timestep"},
@@ -132,7 +133,8 @@ struct LdmExport {
           width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
     }
     if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
-    if (!words.classes.entries.empty()) refuse("its conditioner is 'several', of words and a class; latent diffusion is given one of them");
+    if (!words.classes.entries.empty())
+      refuse("its conditioner is 'composite', of words and a class; latent diffusion is given one of them");
     if (type != "clip_text")
       refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
     only(conditioner, "conditioner", "clip_skip", "0");

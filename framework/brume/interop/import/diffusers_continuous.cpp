@@ -72,7 +72,7 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
   if (curves.size() > 1)
     throw ConfigError(fmt::format("{}: use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most", c.file()));
   DiffusersScheduler s;
-  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, told_scale: {}}}", shift, t, times);
+  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, timestep_scale: {}}}", shift, t, times);
   s.parameterization = "flow";
   s.sampler = sampler;
   s.spacing = fmt::format("{{type: flow, shift: {}, s_max: 1, s_min: {}, curve: {}", shift, shift * t / (1 + (shift - 1) * t),

@@ -80,8 +80,8 @@ class Reader {
     s.learned_range = ddpm() && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
     const std::string spaced = spacing_name();
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
-    if (kind_.half_log) s.told_time = told_time();
-    if (is("KDPM2") && curve("use_karras_sigmas")) s.told_time = "nearest_step";
+    if (kind_.half_log) s.timestep_rounding = timestep_rounding();
+    if (is("KDPM2") && curve("use_karras_sigmas")) s.timestep_rounding = "nearest_step";
     if (log_sigma()) s.told = "input: quarter_log";
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
@@ -108,7 +108,7 @@ class Reader {
     return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
   }
   /// DPM-Solver's times are whole numbers, rounded or cut off; those of the plain spacings are as they are.
-  std::string told_time() const {
+  std::string timestep_rounding() const {
     if (flow() || curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
     if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
     return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
@@ -141,7 +141,7 @@ class Reader {
     const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
     const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
     std::string noise;
-    if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, told_scale: {}}}", times);
+    if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, timestep_scale: {}}}", times);
     if (log_sigma()) {
       const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
       return fmt::format("{{type: angle, min_signal: {}, max_signal: {}}}", signal("sigma_max"), signal("sigma_min"));
@@ -245,7 +245,7 @@ class Reader {
     if (name == "leading")
       plain = fmt::format("{{type: leading, offset: {}, final: {}{}}}", offset, end, lowest);
     else if (name == "linspace" && kind_.sigma_frame)
-      plain = fmt::format("{{type: linspace, round: false, between: sigma, final: {}}}", end);
+      plain = fmt::format("{{type: linspace, round: false, interpolation: sigma, final: {}}}", end);
     else
       plain = fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
     return curved(plain, name, end);

@@ -13,7 +13,7 @@ struct DiffusersScheduler {
   std::string noise, parameterization, sampler, spacing;
   std::vector<std::string> guidance;  ///< clip or dynamic_threshold
   bool learned_range = false;         ///< the network gives the variance, too
-  std::string start = "schedule", told_time = "exact";
+  std::string start = "schedule", timestep_rounding = "exact";
   std::string told;         ///< options of the network's noise embedding: "input: quarter_log"; empty: the timestep
   bool unit_range = false;  ///< of images in [0, 1]
   std::vector<std::string> losses;

@@ -17,7 +17,7 @@ struct DiffusersUnet {
   std::vector<bool> attention;      ///< of each level
   std::vector<int64_t> depth;       ///< transformer blocks of each level
   std::vector<int64_t> heads;       ///< of each level
-  int64_t blocks = 2;               ///< residual blocks a level on the way down
+  int64_t blocks = 2;               ///< residual blocks per level of the encoder
   int64_t height = 64, width = 64;  ///< of the images (or latents) it was trained for
   int64_t in_channels = 4, out_channels = 4;
   int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens

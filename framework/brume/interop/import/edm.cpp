@@ -217,8 +217,8 @@ Meaning meaning_of(const Flags& flags, const std::string& precond) {
   if (precond == "vp") {
     const double least = flags.number("beta_min").value_or(0.1), most = least + flags.number("beta_d").value_or(19.9);
     const double epsilon = flags.number("epsilon_t").value_or(1e-5), told = flags.number("M").value_or(1000) - 1;
-    return {fmt::format("{{type: vp, beta_min: {}, beta_max: {}, epsilon: {}, told_scale: {}}}", least, most, epsilon, told), "eps", "vp",
-            grid};
+    return {fmt::format("{{type: vp, beta_min: {}, beta_max: {}, epsilon: {}, timestep_scale: {}}}", least, most, epsilon, told), "eps",
+            "vp", grid};
   }
   if (precond == "ve") {
     const double lo = flags.number("sigma_min").value_or(0.02), hi = flags.number("sigma_max").value_or(100);

@@ -1,5 +1,5 @@
 // A diffusers directory that brume wrote: `brume.yaml` in it says the model as it was, the components hold the tensors
-// (io/export/diffusers.cpp).
+// (interop/export/diffusers.cpp).
 #include <fmt/format.h>
 
 #include "brume/config/errors.h"

@@ -88,7 +88,7 @@ std::string heads_of(const Flags& flags, const GuidedUnet& u) {
   const auto heads = flags.integer("num_heads");
   if (width > 0) return fmt::format("head_channels: {}", width) + order;
   if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.said("num_heads")));
-  if (heads) return fmt::format("heads: {}{}", *heads, up > 0 ? fmt::format(", heads_up: {}", up) : "") + order;
+  if (heads) return fmt::format("heads: {}{}", *heads, up > 0 ? fmt::format(", decoder_heads: {}", up) : "") + order;
   if (flags.has("model_channels")) return "heads: 1" + order;  // arguments of the constructor: its default
   if (u.encoder) return "head_channels: 64" + order;
   flags.wanted("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
@@ -168,7 +168,7 @@ std::string conditioner_of(const Flags& flags, const GuidedUnet& u, const Channe
   if (small < 1 || size % small || size == small)
     throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.said("small_size"), size));
   const std::string image = fmt::format("{{type: concat_image, image: low_resolution, factor: {}}}", size / small);
-  return u.classes > 0 ? fmt::format("{{type: several, of: [{}, {}]}}", classes, image) : image;
+  return u.classes > 0 ? fmt::format("{{type: composite, of: [{}, {}]}}", classes, image) : image;
 }
 
 /// As its scripts sample: every step, or those that timestep_respacing leaves ("250", "ddim25").

@@ -54,7 +54,7 @@ std::vector<Stage> encoder(const Weights& w) {
 }
 
 /// How an entry of output_blocks ends: by a layer that doubles the resolution, or not (or by one without weights).
-std::string way_up_end(const Weights& w, size_t i, bool attention) {
+std::string decoder_stage_end(const Weights& w, size_t i, bool attention) {
   const std::string last = fmt::format("output_blocks.{}.{}.", i, attention ? 2 : 1);
   return w.has(last + "conv.weight") ? "conv" : w.has(last + "in_layers.2.weight") ? "residual" : "pool";
 }
@@ -73,10 +73,10 @@ bool fits(const Weights& w, const std::vector<Stage>& stages, size_t blocks, boo
       return false;
     }
   }
-  for (size_t i = 0; !encoder && i < stages.size(); ++i) {  // the way up mirrors it, its resampling at the end of a level
+  for (size_t i = 0; !encoder && i < stages.size(); ++i) {  // the decoder mirrors it, its resampling at the end of a level
     const Stage& mirror = stages[stages.size() - 1 - i / period * period];
     const bool doubles = i % period == blocks && i + 1 < stages.size();
-    if (way_up_end(w, i, mirror.attention) != (doubles ? *resampling : "pool")) return false;
+    if (decoder_stage_end(w, i, mirror.attention) != (doubles ? *resampling : "pool")) return false;
   }
   return true;
 }

@@ -10,7 +10,7 @@
 namespace brume {
 
 struct GuidedUnet {
-  bool encoder = false;  ///< a classifier: there is no way up
+  bool encoder = false;  ///< a classifier: no decoder
   int64_t channels = 0, blocks = 0, in = 0, out = 0, classes = 0;
   std::vector<double> multipliers;
   std::vector<bool> attention;  ///< of each level

@@ -80,7 +80,7 @@ std::string LdmUnet::options(int64_t size) const {
 namespace {
 
 /// Walks input_blocks: a residual block, or a halving by a strided convolution or by pooling, which has no tensors.
-void read_way_down(const ModuleTensors& t, LdmUnet& u) {
+void read_encoder(const ModuleTensors& t, LdmUnet& u) {
   int64_t last = 0;
   for (const auto& [name, _] : t.by_name())
     if (name.starts_with("input_blocks.")) last = std::max(last, int64_t(std::atoi(name.c_str() + 13)));
@@ -125,7 +125,7 @@ LdmUnet read_ldm_unet(const ModuleTensors& t) {
     u.classes = t.size("label_emb.weight", 0);
   else if (t.below("label_emb."))
     throw ConfigError("label_emb: is a network over a vector (SDXL, unCLIP); the unet of brume embeds classes");
-  read_way_down(t, u);
+  read_encoder(t, u);
   u.middle_attention = t.below("middle_block.2.");
   u.scale_shift = t.size("middle_block.0.emb_layers.1.weight", 0) == 2 * t.size("middle_block.0.out_layers.3.weight", 0);
   for (const auto& [name, tensor] : t.by_name()) {
@@ -150,7 +150,7 @@ std::string LdmFirstStage::options(int64_t size, double scale) const {
       "quant_conv: {}, scale: {}",
       codes > 0 ? "vq" : "kl", channels, fmt::join(multipliers, ", "), blocks, fmt::join(heights(attention, size), ", "), middle_attention,
       latent_channels, quant_conv, scale);
-  if (codes > 0) yaml += fmt::format(", codes: {}, codebook: gradient, revive: 0", codes);
+  if (codes > 0) yaml += fmt::format(", codes: {}, codebook: gradient, restart_after: 0", codes);
   return yaml + "}";
 }
 

@@ -10,7 +10,7 @@ namespace brume {
 Words words_of(const brume::Value& conditioner) {
   Words whole{conditioner};
   const brume::Value* of = conditioner.find("of");
-  if (text_of(conditioner, "type") != "several" || !of || of->items.size() < 2) return whole;
+  if (!of || of->items.size() < 2) return whole;
   Words words;
   for (size_t i = 0; i < of->items.size(); ++i) {
     const brume::Value& part = of->items[i];
@@ -30,7 +30,7 @@ Words words_of(const brume::Value& conditioner) {
 }
 
 std::string words_beside(const std::string& words, const std::vector<std::string>& beside) {
-  return beside.empty() ? words : fmt::format("{{type: several, of: [{}, {}]}}", words, fmt::join(beside, ", "));
+  return beside.empty() ? words : fmt::format("{{type: composite, of: [{}, {}]}}", words, fmt::join(beside, ", "));
 }
 
 std::string words_prefix(const std::vector<std::string>& beside) { return beside.empty() ? "conditioner." : "conditioner.0."; }

@@ -1,5 +1,5 @@
 #pragma once
-// What a network is told beside words, in brume's words the conditioner `several`, of clip_text and of
+// What a network is told beside words, in brume's words the conditioner `composite`, of clip_text and of
 //   concat_image   inpainting, as Stable Diffusion has it (Rombach et al. 2022, sec. 4.5): beside the latent stand the mask and the latent
 //                  of the image without what is masked, 2 C + 1 channels in this order, and the null condition keeps them
 //   class_label    the class embedding of diffusers' UNet2DConditionModel (num_class_embeds)

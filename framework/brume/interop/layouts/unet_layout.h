@@ -9,7 +9,7 @@ namespace brume {
 
 /// What decides where a block of a U-Net stands, and how its projections are cut.
 struct UnetLayout {
-  int64_t blocks = 2;  ///< residual blocks a level on the way down
+  int64_t blocks = 2;  ///< residual blocks per level of the encoder
   bool middle_attention = true;
   int64_t heads = 1, head_channels = 0;  ///< head_channels, where not 0, counts
   bool heads_first = true;               ///< attention_order legacy: q, k and v of a head stand together; else all q, all k, all v

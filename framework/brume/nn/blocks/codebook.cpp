@@ -34,7 +34,9 @@ void CodebookOptions::declare(Fields& f) {
   f.choice("codebook", learning, "how the codes learn: by gradients, or as moving averages of the vectors nearest to them",
            {{"gradient", Learning::gradient}, {"ema", Learning::ema}});
   f.field("decay", decay, "of the moving averages", within(0, 1));
-  f.field("revive", revive, "updates without use after which a code starts anew as a vector of the encoder; 0 = never", at_least(0));
+  f.renamed("revive", "restart_after");
+  f.field("restart_after", restart_after, "updates without use after which a code restarts as a vector of the encoder; 0 = never",
+          at_least(0));
 }
 
 Codebook::Codebook(const Builder& build, const CodebookOptions& o, int64_t width) : o_(o) {
@@ -48,7 +50,7 @@ Codebook::Codebook(const Builder& build, const CodebookOptions& o, int64_t width
     codes_ = build.embedding("embedding", o.codes, width).weight;
     codes_.uniform_(-bound, bound, build.random());
   }
-  if (o.revive > 0) unused_ = build.buffer("unused", at::zeros({o.codes}, at::kFloat));
+  if (o.restart_after > 0) unused_ = build.buffer("unused", at::zeros({o.codes}, at::kFloat));
 }
 
 Tensor Codebook::nearest(const Tensor& z) const {
@@ -86,7 +88,7 @@ Codebook::Quantised Codebook::quantise(const Tensor& z) const {
 }
 
 void Codebook::remember(const Tensor& z, const Tensor& codes) const {
-  if (!ema() && o_.revive == 0) return;
+  if (!ema() && o_.restart_after == 0) return;
   const at::NoGradGuard no_grad;
   const Tensor rows = positions(z).flatten(0, 1), flat = codes.flatten();
   if (!at::isfinite(rows).all().item<bool>()) return;  // the trainer leaves such a step out; the averages would never forget it
@@ -104,7 +106,7 @@ void Codebook::update(at::Generator& random) const {
   const std::lock_guard lock(mutex_);
   if (!seen_.counts.defined()) return;
   if (ema()) move();
-  if (o_.revive > 0) revive(random);
+  if (o_.restart_after > 0) restart_unused(random);
   seen_ = {};
 }
 
@@ -117,9 +119,9 @@ void Codebook::move() const {
   codes_.copy_(embed_avg_ / smoothed.unsqueeze(1));
 }
 
-void Codebook::revive(at::Generator& random) const {
+void Codebook::restart_unused(at::Generator& random) const {
   unused_.copy_(at::where(seen_.counts > 0, at::zeros_like(unused_), unused_ + 1));
-  Tensor dead = at::nonzero(unused_ >= double(o_.revive)).flatten();
+  Tensor dead = at::nonzero(unused_ >= double(o_.restart_after)).flatten();
   const int64_t count = std::min(dead.size(0), seen_.vectors.size(0));  // the others wait for the next update
   if (count == 0) return;
   dead = dead.narrow(0, 0, count);

@@ -21,7 +21,7 @@ struct CodebookOptions {
   double commitment = 0.25;
   Learning learning = Learning::gradient;
   double decay = 0.99;
-  int64_t revive = 100;
+  int64_t restart_after = 100;
   void declare(Fields& f);
 };
 
@@ -46,13 +46,13 @@ class Codebook {
   /// One pass of training; z: [B, width, H, W] float32. Remembers what was nearest to what until `update`: passes between two updates
   /// (of parts of a batch, say) count together.
   Quantised quantise(const Tensor& z) const;
-  /// After an update of the weights: moves the codes (ema) and revives the dead, and forgets the passes. Nothing where there were none.
+  /// After an update of the weights: moves the codes (ema) and restarts unused ones, and forgets the passes. Nothing where there were none.
   void update(at::Generator& random) const;
 
  private:
   void remember(const Tensor& z, const Tensor& codes) const;
   void move() const;
-  void revive(at::Generator& random) const;
+  void restart_unused(at::Generator& random) const;
   bool ema() const { return o_.learning == CodebookOptions::Learning::ema; }
 
   /// Of the passes since the last update.

@@ -39,7 +39,7 @@ void EdmUnetOptions::declare(Fields& f) {
   f.field("channels", channels, "what the multipliers multiply", at_least(4));
   f.field("multipliers", multipliers, "channels of each level, as multiples; one halving fewer than levels", at_least(1));
   f.field("embedding_multiplier", embedding_multiplier, "width of the embedding, as a multiple", at_least(1));
-  f.field("blocks", blocks, "residual blocks a level on the way down; one more on the way up", at_least(1));
+  f.field("blocks", blocks, "residual blocks per level of the encoder; the decoder has one more", at_least(1));
   f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
   f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
   f.choice("noise_label", noise_label, "what it is told of the noise: log(sigma) / 4, the schedule's timestep, or log(sigma / 2)",

@@ -24,7 +24,7 @@ class AttentionPool {
   Conv2d qkv_;
 };
 
-/// Spatial pooling of ADM's classifiers: the means of every feature map on the way down and of the middle's, and a layer that makes 2048
+/// Spatial pooling of ADM's classifiers: the means of every feature map of the encoder and of the middle's, and a layer that makes 2048
 /// features of them all, relu(W m) or, `normed`, silu(norm(W m)). Weights are those of guided-diffusion's "spatial" and "spatial_v2".
 class SpatialPool {
  public:

@@ -1,6 +1,6 @@
 #pragma once
-// What U-Nets of the ADM family are made of, shared by the whole U-Net and by its encoder (the classifier): the options, the
-// embedding of the noise level, and the stages of the way down and of the middle. Weights are named as in guided-diffusion.
+// The parts of U-Nets of the ADM family, used by the U-Net and by the classifier (its encoder): options, timestep embedding, encoder,
+// middle and decoder. Weights are named as in guided-diffusion.
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -33,7 +33,7 @@ struct UnetOptions {
   std::vector<int64_t> attention_resolutions{};
   bool middle_attention = true;
   int64_t heads = 1;
-  std::optional<int64_t> heads_up;  ///< declared by the whole U-Net only
+  std::optional<int64_t> decoder_heads;  ///< of the decoder; declared by the whole U-Net only
   std::optional<int64_t> head_channels;
   QkvOrder attention_order = QkvOrder::heads_first;
   bool scale_shift = true, zero_init = true;
@@ -46,7 +46,7 @@ struct UnetOptions {
   ClassEmbedding class_embedding = ClassEmbedding::table;  ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
-  /// The parameters and their rules; `decoder` where there is one.
+  /// The parameters and their rules; those of the decoder if `decoder`.
   void declare(Fields& f, bool decoder);
   /// What is wrong with these options for inputs of this shape; throws ConfigError.
   void check(const ImageShape& input) const;
@@ -54,7 +54,7 @@ struct UnetOptions {
   int64_t width(double multiplier) const { return std::llround(double(channels) * multiplier); }  ///< channels of a level
   int64_t embedding() const { return 4 * channels; }  ///< width of the embedding of the noise level
   bool attends(int64_t height) const;
-  int64_t heads_of(int64_t width, bool up) const;
+  int64_t heads_of(int64_t width, bool decoder) const;
   bool heads_fit(int64_t width) const;
 };
 
@@ -94,7 +94,7 @@ ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int6
 struct AttentionPlace {
   int64_t channels = 0;
   size_t level = 0;
-  bool up = false;
+  bool decoder = false;
   int64_t context = 0;  ///< width of the tokens attended to; 0 = none
 };
 /// Gives `stage` its attention: a block, or a spatial transformer where the options ask for one.
@@ -110,7 +110,15 @@ struct UnetEncoder {
 };
 UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context = 0);
 
-/// "middle_block": block, attention where asked for, block.
+/// "middle_block": block, attention if the options ask for it, block.
 std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context = 0);
+
+/// "output_blocks": from the lowest resolution to the image's. Each stage takes its input and the output of an encoder's stage, the last
+/// first, concatenated.
+struct UnetDecoder {
+  std::vector<Stage> stages;
+  int64_t channels = 0;  ///< of the last stage's output
+};
+UnetDecoder make_unet_decoder(const Builder& build, const UnetOptions& o, const UnetEncoder& encoder, int64_t context = 0);
 
 }  // namespace brume::nn

@@ -12,12 +12,12 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/classifier.h"
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 
 namespace brume::plugins {
 namespace {
 
-class OfClassifier final : public Perceptual {
+class OfClassifier final : public PerceptualLoss {
  public:
   struct Options {
     std::filesystem::path path;
@@ -50,8 +50,8 @@ class OfClassifier final : public Perceptual {
 
 }  // namespace
 
-void register_perceptual_classifier(Registry& r) {
-  r.add<Perceptual, OfClassifier>("classifier", "by the features of a classifier trained by brume");
+void register_perceptual_loss_classifier(Registry& r) {
+  r.add<PerceptualLoss, OfClassifier>("classifier", "by the features of a classifier trained by brume");
 }
 
 }  // namespace brume::plugins

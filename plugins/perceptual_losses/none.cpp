@@ -1,13 +1,13 @@
-// No distance of what is seen: pixels alone count.
+// No perceptual loss: only pixels count.
 #include <ATen/ops/zeros.h>
 
 #include "brume/config/registry.h"
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 
 namespace brume::plugins {
 namespace {
 
-class None final : public Perceptual {
+class None final : public PerceptualLoss {
  public:
   struct Options {
     void declare(Fields&) {}
@@ -18,6 +18,9 @@ class None final : public Perceptual {
 
 }  // namespace
 
-void register_perceptual_none(Registry& r) { r.add<Perceptual, None>("none", "0: pixels alone count"); }
+void register_perceptual_loss_none(Registry& r) {
+  r.add<PerceptualLoss, None>("none", "0: only pixels count");
+  r.renamed_kind("perceptual", std::string(PerceptualLoss::kind));
+}
 
 }  // namespace brume::plugins

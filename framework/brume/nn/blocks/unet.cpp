@@ -1,4 +1,4 @@
-#include "brume/nn/blocks/unet_stages.h"
+#include "brume/nn/blocks/unet.h"
 
 #include <ATen/ops/constant_pad_nd.h>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@
 namespace brume::nn {
 
 void UnetTransformer::declare(Fields& f) {
-  f.field("depth", depth, "transformer blocks in each, for all levels or one number a level", at_least(1));
+  f.field("depth", depth, "transformer blocks in each: one number for all levels, or one per level", at_least(1));
   f.choice("projection", projection, "into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
            {{"conv", Projection::conv}, {"linear", Projection::linear}});
   f.field("dropout", dropout, "of what attention and feed-forward add", within(0, 0.999));
@@ -21,13 +21,17 @@ void UnetOptions::declare(Fields& f, bool decoder) {
   f.field("channels", channels, "channels of the first level", at_least(1));
   f.field("multipliers", multipliers, "channels of each level, as multiples (ADM at 512: 0.5 first); one halving fewer than levels",
           more_than(0));
-  f.field("blocks", blocks, "residual blocks a level", at_least(1));
+  f.field("blocks", blocks, "residual blocks per level", at_least(1));
   f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
   f.field("middle_attention", middle_attention, "self-attention between the two middle blocks");
   f.field("heads", heads, "attention heads", at_least(1));
-  if (decoder) f.field("heads_up", heads_up, "attention heads on the way up; null = heads", at_least(1));
+  if (decoder) {
+    f.renamed("heads_up", "decoder_heads");
+    f.field("decoder_heads", decoder_heads, "attention heads of the decoder; null = heads", at_least(1));
+  }
   f.field("head_channels", head_channels,
-          fmt::format("width of a head; sets the number of heads instead of {}", decoder ? "the two above" : "heads"), at_least(1));
+          fmt::format("channels per attention head, in place of {}; null = by that", decoder ? "heads and decoder_heads" : "heads"),
+          at_least(1));
   f.choice("attention_order", attention_order, "order of the projected channels: legacy = heads first, new = q, k, v first",
            {{"legacy", QkvOrder::heads_first}, {"new", QkvOrder::qkv_first}});
   f.field("scale_shift", scale_shift, "AdaGN: the embedding scales and shifts the norm; else it is added");
@@ -52,10 +56,10 @@ void UnetOptions::declare(Fields& f, bool decoder) {
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
-  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs one level at least and 16 at most");
+  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   if (decoder)
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
-              "depth needs one number, or one a level");
+              "depth needs one number, or one per level");
   f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
   for (const double m : multipliers) {
     if (std::abs(double(width(m)) - double(channels) * m) > 1e-6)
@@ -86,11 +90,11 @@ bool UnetOptions::attends(int64_t height) const {
 }
 
 bool UnetOptions::heads_fit(int64_t width) const {
-  return head_channels ? width % *head_channels == 0 : width % heads == 0 && width % heads_up.value_or(heads) == 0;
+  return head_channels ? width % *head_channels == 0 : width % heads == 0 && width % decoder_heads.value_or(heads) == 0;
 }
 
-int64_t UnetOptions::heads_of(int64_t width, bool up) const {
-  return head_channels ? width / *head_channels : up ? heads_up.value_or(heads) : heads;
+int64_t UnetOptions::heads_of(int64_t width, bool decoder) const {
+  return head_channels ? width / *head_channels : decoder ? decoder_heads.value_or(heads) : heads;
 }
 
 Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens) const {
@@ -122,7 +126,7 @@ ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int6
 }
 
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
-  const int64_t heads = o.heads_of(p.channels, p.up);
+  const int64_t heads = o.heads_of(p.channels, p.decoder);
   if (const auto& t = o.transformer) {
     const int64_t depth = t->depth_at(p.level);
     stage.transformer.emplace(build,
@@ -147,13 +151,13 @@ void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int
 }
 
 UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context) {
-  UnetEncoder down;
-  down.height = input.height;
+  UnetEncoder encoder;
+  encoder.height = input.height;
   int64_t channels = o.width(o.multipliers.front());
   const auto next = [&](const auto& fill) {
-    const Builder here = build[int64_t(down.stages.size())];
-    fill(down.stages.emplace_back(), here);
-    down.channels.push_back(channels);
+    const Builder here = build[int64_t(encoder.stages.size())];
+    fill(encoder.stages.emplace_back(), here);
+    encoder.channels.push_back(channels);
   };
   next([&](Stage& stage, const Builder& here) { stage.conv = here.conv2d("0", input.channels, channels, 3); });
   for (size_t level = 0; level < o.multipliers.size(); ++level) {
@@ -162,13 +166,13 @@ UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const 
         const int64_t out = o.width(o.multipliers[level]);
         stage.block = unet_block(here[0], o, channels, out);
         channels = out;
-        if (o.attends(down.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
+        if (o.attends(encoder.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
       });
     if (level + 1 == o.multipliers.size()) break;
     next([&](Stage& stage, const Builder& here) { unet_resample(stage, here[0], o, channels, Resample::down); });
-    down.height /= 2;
+    encoder.height /= 2;
   }
-  return down;
+  return encoder;
 }
 
 std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context) {
@@ -177,6 +181,27 @@ std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64
   if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context});
   middle[1].block = unet_block(build[o.middle_attention ? 2 : 1], o, channels, channels);
   return middle;
+}
+
+UnetDecoder make_unet_decoder(const Builder& build, const UnetOptions& o, const UnetEncoder& encoder, int64_t context) {
+  UnetDecoder decoder;
+  std::vector<int64_t> skips = encoder.channels;
+  int64_t height = encoder.height;
+  decoder.channels = skips.back();
+  for (size_t level = o.multipliers.size(); level-- > 0;) {
+    const int64_t out = o.width(o.multipliers[level]);
+    for (int64_t i = 0; i <= o.blocks; ++i) {
+      const Builder here = build[int64_t(decoder.stages.size())];
+      Stage& stage = decoder.stages.emplace_back();
+      stage.block = unet_block(here[0], o, decoder.channels + skips.back(), out);
+      skips.pop_back();
+      decoder.channels = out;
+      if (o.attends(height)) unet_attention(stage, here[1], o, {out, level, true, context});
+      if (level > 0 && i == o.blocks) unet_resample(stage, here[stage.attends() ? 2 : 1], o, out, Resample::up);
+    }
+    height *= 2;
+  }
+  return decoder;
 }
 
 }  // namespace brume::nn

@@ -95,7 +95,7 @@ class Encoders final : public ConditionEncoder {
   bool has_null_;
 };
 
-class Several final : public Conditioner {
+class Composite final : public Conditioner {
  public:
   struct Options {
     Conditioners of;
@@ -105,7 +105,7 @@ class Several final : public Conditioner {
       f.field("dropout", dropout, "probability of leaving out all at once while training; absent = each by its own", within(0, 1));
     }
   };
-  explicit Several(const Options& o) : o_(o) {
+  explicit Composite(const Options& o) : o_(o) {
     if (o_.of.empty()) throw ConfigError("of: is empty; it takes a list of conditions");
     at_most_one("classes", [](const Conditioner& c) { return c.class_rows() > 0; });
     at_most_one("tokens", [](const Conditioner& c) { return c.context_width() > 0; });
@@ -153,8 +153,9 @@ class Several final : public Conditioner {
 
 }  // namespace
 
-void register_conditioner_several(Registry& r) {
-  r.add<Conditioner, Several>("several", "several conditions at once, such as a class and a caption");
+void register_conditioner_composite(Registry& r) {
+  r.add<Conditioner, Composite>("composite", "several conditions at once, such as a class and a caption");
+  r.renamed(Conditioner::kind, "several", "composite");
 }
 
 }  // namespace brume::plugins

@@ -14,7 +14,7 @@
 #include <filesystem>
 
 #include "brume/config/registry.h"
-#include "brume/core/perceptual.h"
+#include "brume/core/perceptual_loss.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/weights/weights_file.h"
@@ -25,7 +25,7 @@ namespace {
 /// Numbers of the convolutions in torchvision's VGG16, stage by stage.
 const std::array<std::vector<int>, 5> stages{{{0, 2}, {5, 7}, {10, 12, 14}, {17, 19, 21}, {24, 26, 28}}};
 
-class Lpips final : public Perceptual {
+class Lpips final : public PerceptualLoss {
  public:
   struct Options {
     std::filesystem::path vgg, heads;
@@ -109,8 +109,8 @@ class Lpips final : public Perceptual {
 
 }  // namespace
 
-void register_perceptual_lpips(Registry& r) {
-  r.add<Perceptual, Lpips>("lpips", "Zhang et al. 2018 on VGG16, with the user's own weights");
+void register_perceptual_loss_lpips(Registry& r) {
+  r.add<PerceptualLoss, Lpips>("lpips", "Zhang et al. 2018 on VGG16, with the user's own weights");
 }
 
 }  // namespace brume::plugins
