@@ -62,7 +62,7 @@ class CaptionedFolder final : public Dataset {
       f.field("captions", captions, "a table, .tsv, .csv or .jsonl; absent: a .txt beside each image");
       f.field("file_column", columns.file, "of the table: the image file");
       f.field("caption_columns", columns.captions, "of the table: the caption; the words of several are joined, in this order");
-      f.require(!columns.captions.empty(), "caption_columns", "names no column");
+      f.require(!columns.captions.empty(), "caption_columns", "must name at least one column", "names no column");
       f.field("class_column", columns.category, "of the table: a word that is the image's class; absent: no classes");
       f.require(columns.category.empty() || !captions.empty(), "class_column", "needs 'captions', the table");
       fit.declare(f);

@@ -1,4 +1,4 @@
-// The patch discriminator: shapes, what a verdict sees, and where gradients go.
+// The patch discriminator: shapes, what a logit sees, and where gradients go.
 #include "brume/nn/blocks/patch_discriminator.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -21,16 +21,16 @@ TEST(PatchDiscriminator, GivesAsManyVerdictsAsItSays) {
   for (const int64_t layers : {1, 2, 3})
     for (const ImageShape shape : {ImageShape{3, 32, 48}, {1, 28, 28}}) {
       const nn::PatchDiscriminator d(nn::Builder(1), shape.channels, {8, layers});
-      const ImageShape verdicts = nn::patch_verdicts(shape, layers);
+      const ImageShape logits = nn::logits_shape(shape, layers);
       EXPECT_EQ(d(drawn({2, shape.channels, shape.height, shape.width}, 2), true).sizes(),
-                (std::vector<int64_t>{2, 1, verdicts.height, verdicts.width}));
+                (std::vector<int64_t>{2, 1, logits.height, logits.width}));
     }
 }
 
 TEST(PatchDiscriminator, RefusesImagesThatAreTooSmall) {
-  EXPECT_EQ(error_of([] { nn::patch_verdicts({3, 8, 8}, 3); }), "layers = 3 is too many for images of 3x8x8; 1 at most");
+  EXPECT_EQ(error_of([] { nn::logits_shape({3, 8, 8}, 3); }), "layers = 3 is too many for images of 3x8x8; 1 at most");
   EXPECT_EQ(error_of([] {
-              nn::patch_verdicts({3, 4, 4}, 1);
+              nn::logits_shape({3, 4, 4}, 1);
             }),
             "images of 3x4x4 are too small for a patch discriminator; 6 pixels a side are the least");
 }

@@ -95,7 +95,7 @@ void print_profile(const std::string& title, double total) {
     fmt::print("  {:>5.1f}%  {}\n", 100 * rows[i].first / total, rows[i].second);
 }
 
-struct Asked {
+struct Arguments {
   std::string config, architecture, json;
   std::vector<std::string> precisions{"fp32", "bf16"};
   double seconds = 6;
@@ -236,7 +236,7 @@ void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sampl
                m.sample_rate / base.sample_rate, m.call_ms, m.sample_gflops, 100 * m.sample_convolution, m.memory);
 }
 
-int bench(Program& program, const Asked& a) {
+int bench(Program& program, const Arguments& a) {
   if (a.config.empty() == a.architecture.empty()) throw ConfigError("bench needs a configuration, or --arch NAME");
   check_file("--json", a.json);
   catch_interrupt();
@@ -288,7 +288,7 @@ int bench(Program& program, const Asked& a) {
 void add_bench(CLI::App& app, Program& program, int& code) {
   CLI::App* command =
       app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("config", a->config, "a YAML file")->type_name("CONFIG");
   CLI::Option* arch =
       command->add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")

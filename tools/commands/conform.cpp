@@ -11,7 +11,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string kind, name, noise = "linear";
   bool markdown = false;
 };
@@ -32,7 +32,7 @@ std::shared_ptr<const I> make(const Program& program, const std::string& text) {
   return std::static_pointer_cast<const I>(recipe.make(nullptr));
 }
 
-Result measure(const Program& program, const Asked& a, const std::string& name) {
+Result measure(const Program& program, const Arguments& a, const std::string& name) {
   Result r{name, {}, 0};
   if (a.kind == Sampler::kind) {
     const auto sampler = make<Sampler>(program, name);
@@ -55,7 +55,7 @@ void print(const Result& r) {
 }
 
 /// One row a plugin, one column a law; what a plugin does not promise stays empty.
-void print_markdown(const std::vector<Result>& results, const Asked& a) {
+void print_markdown(const std::vector<Result>& results, const Arguments& a) {
   std::vector<std::string> laws;  // in the order of the plugin that promises most
   std::vector<Result> by_promise = results;
   std::stable_sort(by_promise.begin(), by_promise.end(),
@@ -76,7 +76,7 @@ void print_markdown(const std::vector<Result>& results, const Asked& a) {
   }
 }
 
-int conform_plugins(Program& program, const Asked& a) {
+int conform_plugins(Program& program, const Arguments& a) {
   const std::vector<std::string> kinds{"noise_schedule", "parameterization", "sampler", "spacing"};
   if (std::find(kinds.begin(), kinds.end(), a.kind) == kinds.end())
     throw ConfigError(fmt::format("no laws are measured of kind '{}'{}", a.kind, hint(a.kind, kinds)));
@@ -100,7 +100,7 @@ int conform_plugins(Program& program, const Asked& a) {
 
 void add_conform(CLI::App& app, Program& program, int& code) {
   auto* command = app.add_subcommand("conform", "measure what a sampler, spacing, noise schedule or parameterization promises");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("kind", a->kind, "sampler, spacing, noise_schedule or parameterization")->required();
   command->add_option("name", a->name, "a name, or {type: ddim, eta: 1}; every one of the kind where absent");
   command->add_option("--noise", a->noise, "the noise schedule a spacing or parameterization is measured on");

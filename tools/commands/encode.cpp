@@ -9,13 +9,13 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, data, out, dtype = "float32";
   EncodingOptions options;
   Overrides overrides;
 };
 
-int encode(Program& program, const Asked& a) {
+int encode(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   const OpenedFirstStage stage = open_first_stage(program, a.source, a.overrides);
   if (a.data.empty() && !stage.data) throw ConfigError("encode needs --data, the images");
@@ -42,7 +42,7 @@ int encode(Program& program, const Asked& a) {
 
 void add_encode(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("encode", "what a first stage makes of a data set, once, for a training on top of it");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "an autoencoder's model.safetensors, or a configuration whose model.autoencoder it is")
       ->required()
       ->type_name("CHECKPOINT|CONFIG");

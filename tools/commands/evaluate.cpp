@@ -22,7 +22,7 @@ namespace {
 
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
 
-struct Asked {
+struct Arguments {
   std::string source, classifier, real, baseline, json, metric, data, captions;
   std::vector<std::string> cfg;
   SampleSettings settings;
@@ -83,7 +83,7 @@ nlohmann::ordered_json json_of(const Row& row, const SetFigures& real) {
           {"spread_by_class", f.spread_by_class}};
 }
 
-void write_json(const Asked& a, const std::vector<Row>& rows, nlohmann::ordered_json about) {
+void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::ordered_json about) {
   if (a.json.empty()) return;
   about["sets"] = nlohmann::ordered_json::array();
   for (const Row& r : rows) about["sets"].push_back(json_of(r, rows.front().figures));
@@ -91,7 +91,7 @@ void write_json(const Asked& a, const std::vector<Row>& rows, nlohmann::ordered_
 }
 
 /// The accuracy of a classifier.
-int evaluate_classifier(Program& program, const Asked& a) {
+int evaluate_classifier(Program& program, const Arguments& a) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, of which only the accuracy on --real can be told", option, a.source));
   const auto classifier = open_classifier(program, a.source, a.settings.overrides);
@@ -101,7 +101,7 @@ int evaluate_classifier(Program& program, const Asked& a) {
   return 0;
 }
 
-FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options,
+FeatureSet samples(const Arguments& a, const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options,
                    const std::string& name, const brume::ModelSource& others) {
   Progress progress(name, a.count * options.steps, "image steps");
   const auto observer = [&](int64_t first, const Step& step) {
@@ -111,7 +111,7 @@ FeatureSet samples(const Asked& a, const ClassifierPipeline& classifier, const P
   return sample_features(classifier, model, options, a.count, a.batch, a.seed, observer, others);
 }
 
-int evaluate_model(Program& program, const Asked& a) {
+int evaluate_model(Program& program, const Arguments& a) {
   if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
   const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
   const SampleSource source(a.source, a.settings.import);
@@ -132,7 +132,7 @@ int evaluate_model(Program& program, const Asked& a) {
   return 0;
 }
 
-int evaluate(Program& program, const Asked& a) {
+int evaluate(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   check_file("--json", a.json);
   catch_interrupt();
@@ -163,7 +163,7 @@ int evaluate(Program& program, const Asked& a) {
 void add_evaluate(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand(
       "evaluate", "how good samples are, in the eyes of a classifier or a metric; or how good a classifier or an autoencoder is");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
       ->required()
       ->type_name("CHECKPOINT");

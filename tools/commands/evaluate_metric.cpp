@@ -61,7 +61,7 @@ void print_table(const std::vector<Row>& rows) {
     }
 }
 
-void write_json(const MetricAsked& a, const std::vector<Row>& rows) {
+void write_json(const MetricArguments& a, const std::vector<Row>& rows) {
   if (a.json.empty()) return;
   nlohmann::ordered_json file{{"model", a.source}, {"metric", a.metric}, {"seed", a.seed}, {"sets", nlohmann::ordered_json::array()}};
   for (const Row& r : rows) {
@@ -86,7 +86,7 @@ void check_captions(const Metric& metric, const ImageShape& shape, const std::ve
 
 }  // namespace
 
-int evaluate_metric(Program& program, const MetricAsked& a) {
+int evaluate_metric(Program& program, const MetricArguments& a) {
   if (a.data.empty() == a.captions.empty())
     throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));

@@ -7,7 +7,7 @@
 
 namespace brume::tools {
 
-struct MetricAsked {
+struct MetricArguments {
   std::string source, metric, data, captions, json;
   std::vector<std::string> cfg;
   SampleSettings settings;
@@ -15,6 +15,6 @@ struct MetricAsked {
   uint64_t seed = 0;
 };
 
-int evaluate_metric(Program& program, const MetricAsked& a);
+int evaluate_metric(Program& program, const MetricArguments& a);
 
 }  // namespace brume::tools

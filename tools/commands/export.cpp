@@ -10,7 +10,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, to, target;
 };
 
@@ -27,7 +27,7 @@ Contents opened(Program& program, const std::string& path) {
   return model;
 }
 
-void export_model(Program& program, Asked a) {
+void export_model(Program& program, Arguments a) {
   a.source = model_file(a.source);
   const Contents model = opened(program, a.source);
   const auto notes = a.to == "ldm" ? export_ldm(model, a.source, a.target) : export_diffusers(model, a.source, a.target);
@@ -39,7 +39,7 @@ void export_model(Program& program, Asked a) {
 
 void add_export(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("export", "a brume model for other programs");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("model", a->source, "a model.safetensors, or what `brume import` takes")->required()->type_name("MODEL");
   command->add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion, its YAML beside it")
       ->required()

@@ -19,7 +19,7 @@ namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, out, config;
   std::vector<std::string> set;
   bool overwrite = false;
@@ -54,7 +54,7 @@ uint64_t parameters_of(const NamedTensors& tensors) {
   return count;
 }
 
-void import_to_file(Program& program, const Asked& a) {
+void import_to_file(Program& program, const Arguments& a) {
   if (fs::exists(a.source) && fs::exists(a.out) && fs::equivalent(a.source, a.out))
     throw ConfigError(fmt::format("-o {}: is the source itself, which would be lost; name another file", a.out));
   if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
@@ -78,7 +78,7 @@ void import_to_file(Program& program, const Asked& a) {
 
 void add_import(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "a diffusers directory, or a weights file")->required()->type_name("SOURCE");
   command->add_option("-o,--out", a->out, "the brume model")->required()->type_name("FILE.safetensors");
   command->add_option("--config", a->config, "a YAML or JSON file that says what the weights are")->type_name("FILE");

@@ -20,7 +20,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, data, out, json;
   std::vector<std::string> images;
   std::vector<int64_t> steps{10, 20, 50, 100}, classes;
@@ -45,7 +45,7 @@ struct Input {
   std::vector<Annotation> annotations;
 };
 
-Tensor read_images(const Asked& a, const ImageShape& shape) {
+Tensor read_images(const Arguments& a, const ImageShape& shape) {
   std::vector<Tensor> all;
   for (const std::string& path : a.images) {
     const Image image = read_image(path, shape.channels);
@@ -57,7 +57,7 @@ Tensor read_images(const Asked& a, const ImageShape& shape) {
   return at::stack(all);
 }
 
-std::vector<Annotation> annotations(const Asked& a, const ModelOptions& model) {
+std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& model) {
   const int64_t classes = model.conditioner->classes();
   if (a.classes.empty() != (classes == 0))
     throw ConfigError(classes == 0
@@ -69,7 +69,7 @@ std::vector<Annotation> annotations(const Asked& a, const ModelOptions& model) {
 }
 
 /// The pictures of the command line, or the first images of the data set.
-Input read_input(Program& program, const Asked& a, const ModelOptions& model) {
+Input read_input(Program& program, const Arguments& a, const ModelOptions& model) {
   if (a.images.empty() == a.data.empty()) throw ConfigError("give pictures, or --data with a data set of them");
   if (a.data.empty()) return {read_images(a, model.image), annotations(a, model)};
   const auto data = open_data(program, "--data", a.data, model.image);
@@ -84,7 +84,7 @@ Input read_input(Program& program, const Asked& a, const ModelOptions& model) {
   return input;
 }
 
-Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, const Input& input, int64_t steps) {
+Row invert_with(const Arguments& a, const Pipeline& model, SampleOptions options, const Input& input, int64_t steps) {
   options.steps = steps;
   options.noise_order = NoiseOrder::per_image;
   const int64_t count = input.images.size(0);
@@ -109,14 +109,14 @@ Row invert_with(const Asked& a, const Pipeline& model, SampleOptions options, co
   return row;
 }
 
-void write_json(const Asked& a, const std::vector<Row>& rows) {
+void write_json(const Arguments& a, const std::vector<Row>& rows) {
   if (a.json.empty()) return;
   nlohmann::ordered_json j{{"model", a.source}, {"images", a.images}, {"runs", nlohmann::ordered_json::array()}};
   for (const Row& r : rows) j["runs"].push_back({{"steps", r.steps}, {"mse", r.mean()}, {"per_image", r.errors}});
   write_file(a.json, j.dump(1) + "\n");
 }
 
-int invert_images(Program& program, const Asked& a) {
+int invert_images(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   check_file("-o", a.out);
   check_file("--json", a.json);
@@ -148,7 +148,7 @@ int invert_images(Program& program, const Asked& a) {
 
 void add_invert(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
   command->add_option("images", a->images, "pictures of the model's size")->type_name("IMAGE");
   command->add_option("--data", a->data, "in their place a data set, or a configuration that names one")->type_name("DATA");

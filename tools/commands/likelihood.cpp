@@ -19,7 +19,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, data, method = "vlb", variance = "small", probe = "rademacher", json;
   Overrides overrides;
   int64_t count = 100, batch = 16, steps = 0, probes = 1;
@@ -49,7 +49,7 @@ double standard_error(const std::vector<double>& v) {
 
 /// Calls take(images, annotations, number of the first) over the data, batch by batch.
 template <class F>
-void over_images(const Asked& a, const Dataset& data, const ImageShape& shape, const F& take) {
+void over_images(const Arguments& a, const Dataset& data, const ImageShape& shape, const F& take) {
   int64_t first = 0;
   for_each_batch(data, shape, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
     take(images, annotations, first);
@@ -58,7 +58,7 @@ void over_images(const Asked& a, const Dataset& data, const ImageShape& shape, c
   });
 }
 
-Found by_bound(const Asked& a, const Pipeline& model, const Dataset& data) {
+Found by_bound(const Arguments& a, const Pipeline& model, const Dataset& data) {
   const ModelOptions& m = model.options();
   const int64_t steps = m.noise->timesteps() == 0 && a.steps == 0 ? 1000 : a.steps;
   const AncestralChain chain = training_chain(*m.noise, steps);
@@ -85,7 +85,7 @@ Found by_bound(const Asked& a, const Pipeline& model, const Dataset& data) {
   return found;
 }
 
-Found by_ode(const Asked& a, const Pipeline& model, const Dataset& data) {
+Found by_ode(const Arguments& a, const Pipeline& model, const Dataset& data) {
   const ModelOptions& m = model.options();
   OdeOptions options;
   options.solver.rtol = a.rtol;
@@ -114,7 +114,7 @@ Found by_ode(const Asked& a, const Pipeline& model, const Dataset& data) {
   return found;
 }
 
-void print(const Asked& a, const Found& f) {
+void print(const Arguments& a, const Found& f) {
   const size_t count = f.bits.size();
   fmt::print("{}: {:.4f}{} bits/dim on {} image{} ({})\n", a.source, mean(f.bits),
              count > 1 ? fmt::format(" ± {:.4f}", standard_error(f.bits)) : "", count, count > 1 ? "s" : "",
@@ -126,7 +126,7 @@ void print(const Asked& a, const Found& f) {
              terms.narrow(0, 1, n - 1).sum().item<double>(), terms[0].item<double>());
 }
 
-void write_json(const Asked& a, const Found& f) {
+void write_json(const Arguments& a, const Found& f) {
   if (a.json.empty()) return;
   nlohmann::ordered_json j{{"model", a.source},  {"method", a.method},           {"images", f.bits.size()},
                            {"seed", a.seed},     {"bits_per_dim", mean(f.bits)}, {"standard_error", standard_error(f.bits)},
@@ -144,7 +144,7 @@ void write_json(const Asked& a, const Found& f) {
   write_file(a.json, j.dump(1) + "\n");
 }
 
-int likelihood(Program& program, const Asked& a) {
+int likelihood(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   check_file("--json", a.json);
   SampleSettings settings;
@@ -168,7 +168,7 @@ int likelihood(Program& program, const Asked& a) {
 
 void add_likelihood(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("likelihood", "bits per dimension of images under a model");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
   command->add_option("--data", a->data, "the images: {type: idx, images: ...}, or a YAML file of it or of a configuration")
       ->required()

@@ -53,11 +53,11 @@ void add_list(CLI::App& app, Program& program, int&) {
 
 void add_describe(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
-  struct Asked {
+  struct Arguments {
     std::string kind, name;
     bool markdown = false;
   };
-  auto asked = std::make_shared<Asked>();
+  auto asked = std::make_shared<Arguments>();
   command->add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
   command->add_option("name", asked->name, "of a plugin: ddim, …");
   command->add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");

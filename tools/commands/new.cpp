@@ -169,10 +169,10 @@ void make_project(const Registry& registry, const std::string& asked, const std:
 
 void add_new(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("new", "writes a plugin to start from: source, CMake project, test configuration");
-  struct Asked {
+  struct Arguments {
     std::string kind, name, folder;
   };
-  auto asked = std::make_shared<Asked>();
+  auto asked = std::make_shared<Arguments>();
   command->add_option("kind", asked->kind, "sampler, spacing, network, …")->required()->type_name("KIND");
   command->add_option("name", asked->name, "what configurations will call it")->required()->type_name("NAME");
   command->add_option("-o,--out", asked->folder, "the folder to make; NAME where not given")->type_name("DIR");

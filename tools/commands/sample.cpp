@@ -15,18 +15,18 @@
 #include "brume/weights/weights_file.h"
 #include "commands/outputs.h"
 #include "sampling/model_source.h"
+#include "sampling/prompt_arguments.h"
 #include "sampling/replay.h"
 #include "sampling/sample_record.h"
-#include "sampling/wishes.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, from, out = "sample.png", noise, image, mask;
-  RecordAsked record;
-  Wishes wishes;
+  RecordArguments record;
+  PromptArguments prompt_arguments;
   SampleSettings settings;
   int64_t batch = 16, columns = 0, height = 0, width = 0;  ///< 0 = the model's own
   uint64_t seed = 0;
@@ -55,7 +55,7 @@ Tensor given_image(const std::string& option, const std::string& file, int64_t c
 }
 
 /// `beside`: the model makes images out of others; where those are not masked ones, it says itself of which sizes.
-void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, bool beside, bool masks) {
+void set_image(SampleRequest& request, const Arguments& a, const ImageShape& shape, bool beside, bool masks) {
   if (a.image.empty()) {
     if (!a.mask.empty()) throw ConfigError("--mask: there is no image it is laid over; --image FILE names one");
     if (a.strength) throw ConfigError("--strength: there is no image to start from; --image FILE names one");
@@ -67,7 +67,7 @@ void set_image(SampleRequest& request, const Asked& a, const ImageShape& shape, 
 }
 
 /// How these images are made again, all or one of them: the source, then options with their values.
-std::vector<std::string> arguments_of(const Asked& a, const Config& config, const std::vector<Annotation>& images,
+std::vector<std::string> arguments_of(const Arguments& a, const Config& config, const std::vector<Annotation>& images,
                                       std::optional<size_t> one = {}) {
   std::vector<std::string> all{a.source};
   const auto add = [&](const char* option, const std::string& value) {
@@ -76,7 +76,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
   const auto number = [&](const char* option, int64_t value, bool wanted) { add(option, wanted ? std::to_string(value) : ""); };
   add("--seed", std::to_string(a.seed));
   number("--steps", config.sample.steps, true);
-  const Wishes& w = a.wishes;
+  const PromptArguments& w = a.prompt_arguments;
   if (one) {
     const Annotation& image = images[*one];
     if (config.model.conditioner->captions()) all.insert(all.end(), {"--prompt", image.caption});
@@ -122,7 +122,7 @@ std::vector<std::string> arguments_of(const Asked& a, const Config& config, cons
 /// The pictures of a run: one file when all are there, or one an image, as they come.
 class Pictures {
  public:
-  Pictures(const Asked& a, const Config& config, const std::vector<Annotation>& wanted, const std::vector<std::string>& names)
+  Pictures(const Arguments& a, const Config& config, const std::vector<Annotation>& wanted, const std::vector<std::string>& names)
       : a_(a),
         config_(config),
         wanted_(wanted),
@@ -137,7 +137,7 @@ class Pictures {
     for (int64_t i = 0; i < images.size(0); ++i, ++written_) {
       const size_t number = size_t(first + i);
       const auto arguments = apart_ ? arguments_of(a_, config_, wanted_, number) : arguments_of(a_, config_, wanted_);
-      const std::string name = fmt::format("{:05}.png", a_.wishes.first + int64_t(number));
+      const std::string name = fmt::format("{:05}.png", a_.prompt_arguments.first + int64_t(number));
       write_png((fs::path(a_.out) / name).string(), to_image(images[i]), origin_text(arguments));
     }
   }
@@ -163,7 +163,7 @@ class Pictures {
   }
 
  private:
-  const Asked& a_;
+  const Arguments& a_;
   const Config& config_;
   const std::vector<Annotation>& wanted_;
   const std::vector<std::string>& names_;
@@ -189,13 +189,13 @@ Tensor given_noise(const std::string& asked) {
 }
 
 /// What contradicts itself whatever the weights are.
-void check_settings(const Asked& a, const Config& config) {
+void check_settings(const Arguments& a, const Config& config) {
   const NoiseOrder order = config.sample.noise_order;
-  if (a.wishes.first > 0 && order == NoiseOrder::batch)
+  if (a.prompt_arguments.first > 0 && order == NoiseOrder::batch)
     throw ConfigError(fmt::format(
         "--first {}: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
         "--noise-order per_image makes a run in pieces",
-        a.wishes.first));
+        a.prompt_arguments.first));
   if (a.record.any() && config.sample.sampler->own_steps())
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
@@ -207,11 +207,11 @@ void warn_of_negatives(const SampleRequest& request, const Config& config) {
     fmt::print(stderr, "warning: --negative: is of no effect, as no guidance steers away from it; --cfg 5 does\n");
 }
 
-SampleRequest request_of(const Asked& a, const Config& config, const Pipeline& model, const std::vector<std::string>& names) {
+SampleRequest request_of(const Arguments& a, const Config& config, const Pipeline& model, const std::vector<std::string>& names) {
   SampleRequest request;
   const Controls controls = config.model.controls();
-  request.images = a.wishes.images({int64_t(names.size()), controls.has_null, controls.captions}, names);
-  request.first = a.wishes.first;
+  request.images = a.prompt_arguments.images({int64_t(names.size()), controls.has_null, controls.captions}, names);
+  request.first = a.prompt_arguments.first;
   request.seed = a.seed;
   request.height = a.height;
   request.width = a.width;
@@ -238,12 +238,12 @@ Tensor run(SampleRequest& request, const Config& config, const Pipeline& model, 
   return model.sample(request, config.sample);
 }
 
-int sample(Program& program, const Asked& asked) {
+int sample(Program& program, const Arguments& asked) {
   check_record(asked.record);
   is_file("-o", asked.out, {".png"});
   const SampleSource source(asked.source, asked.settings.import);
   const Config config = source.configuration(program, asked.settings);
-  Asked a = asked;
+  Arguments a = asked;
   a.record.columns = a.columns, a.record.tile = config.sample.tile;
   check_settings(a, config);
   const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
@@ -274,10 +274,10 @@ int sample(Program& program, const Asked& asked) {
 
 void add_sample(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("sample", "makes images from a checkpoint (or from a configuration whose network has no weights)");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
   command->add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images")->capture_default_str();
-  a->wishes.add_to(*command);
+  a->prompt_arguments.add_to(*command);
   command->add_option("--height", a->height, "of the images, in pixels; as the model was trained where not given")
       ->check(CLI::Range(int64_t(1), int64_t(16384)));
   command->add_option("--width", a->width, "of the images, in pixels")->check(CLI::Range(int64_t(1), int64_t(16384)));

@@ -17,7 +17,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string source, column, out = "tokenizer.model", text;
   int64_t size = 2000, count = 20000;
   bool keep_case = false;
@@ -71,7 +71,7 @@ std::vector<std::string> column_of(const Csv& table, const std::string& asked) {
 }
 
 /// Those of the training images of a configuration.
-std::vector<std::string> data_captions(Program& program, const Asked& a) {
+std::vector<std::string> data_captions(Program& program, const Arguments& a) {
   const Config config = read_configuration(program.registry, load_yaml(a.source));
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train', and so no captions", a.source));
   const std::shared_ptr<const Dataset> data = config.train->data.make({config.image()});
@@ -85,7 +85,7 @@ std::vector<std::string> data_captions(Program& program, const Asked& a) {
   return captions;
 }
 
-std::vector<std::string> read_captions(Program& program, const Asked& a) {
+std::vector<std::string> read_captions(Program& program, const Arguments& a) {
   if (a.source.ends_with(".yaml") || a.source.ends_with(".yml")) return data_captions(program, a);
   const auto file = MappedFile::open(a.source);
   if (const auto at = invalid_utf8(file->bytes()))
@@ -99,7 +99,7 @@ std::vector<std::string> read_captions(Program& program, const Asked& a) {
   return {lines.begin(), lines.end()};
 }
 
-void train(Program& program, const Asked& a) {
+void train(Program& program, const Arguments& a) {
   catch_interrupt();
   const std::vector<std::string> captions = read_captions(program, a);
   std::string model;
@@ -120,7 +120,7 @@ void train(Program& program, const Asked& a) {
              double(pieces) / double(captions.size()), longest);
 }
 
-void encode(const Asked& a) {
+void encode(const Arguments& a) {
   const text::SentencePiece tokenizer(MappedFile::open(a.source)->bytes(), a.source);
   const std::vector<int64_t> ids = tokenizer.encode(a.text);
   for (const int64_t id : ids) fmt::print("{:>7}  {}\n", id, tokenizer.piece(id));
@@ -132,7 +132,7 @@ void encode(const Asked& a) {
 void add_tokenizer(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("tokenizer", "pieces of words, for models that are asked in words");
   command->require_subcommand(1);
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   CLI::App* make = command->add_subcommand("train", "makes a sentencepiece model from captions");
   make->add_option("captions", a->source,
                    "a text file with a caption a line, a .csv or .tsv with a column of them, or a configuration, of whose "

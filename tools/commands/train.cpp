@@ -13,17 +13,17 @@ namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string config, out, resume;
   bool overwrite = false;
   Overrides overrides;
 };
 
 /// The run directory: --out, or runs/<name of the configuration>.
-fs::path run_directory(const Asked& a) { return a.out.empty() ? fs::path("runs") / fs::path(a.config).stem() : fs::path(a.out); }
+fs::path run_directory(const Arguments& a) { return a.out.empty() ? fs::path("runs") / fs::path(a.config).stem() : fs::path(a.out); }
 
 /// What to continue: --resume FILE, --resume DIRECTORY, or --resume alone for the run's own directory.
-fs::path training_file(const Asked& a) {
+fs::path training_file(const Arguments& a) {
   fs::path at = a.resume == "here" ? run_directory(a) : fs::path(a.resume);
   if (fs::is_directory(at)) at /= "training.safetensors";
   if (!fs::exists(at)) throw ConfigError(fmt::format("--resume: no training file at {}", at.string()));
@@ -55,7 +55,7 @@ bool finished(const fs::path& file, int64_t steps) {
   return step >= steps;
 }
 
-int train(Program& program, const Asked& a, bool resume) {
+int train(Program& program, const Arguments& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
   Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
@@ -93,7 +93,7 @@ int train(Program& program, const Asked& a, bool resume) {
 
 void add_train(CLI::App& app, Program& program, int& code) {
   CLI::App* command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
-  auto asked = std::make_shared<Asked>();
+  auto asked = std::make_shared<Arguments>();
   command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
   command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");
   CLI::Option* resume = command->add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")

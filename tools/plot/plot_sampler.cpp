@@ -18,7 +18,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::vector<std::string> samplers;
   std::string noise = "scaled_linear", spacing = "karras", paths;
   int64_t steps = 12;
@@ -139,7 +139,7 @@ struct Drawn {
   std::vector<Curve> curves;
 };
 
-Drawn run_all(const std::vector<Named<Sampler>>& samplers, const Setting& setting, const Asked& a) {
+Drawn run_all(const std::vector<Named<Sampler>>& samplers, const Setting& setting, const Arguments& a) {
   Drawn drawn;
   Reference reference(setting);
   for (const Named<Sampler>& sampler : samplers) {
@@ -241,7 +241,7 @@ double draw_panels(Canvas& canvas, const std::vector<Path>& paths, int64_t colum
   return heading + (side + heading + 4) * rows;
 }
 
-void draw_all(const Drawn& drawn, const Mixture& data, const Asked& a) {
+void draw_all(const Drawn& drawn, const Mixture& data, const Arguments& a) {
   const int64_t count = int64_t(drawn.paths.size());
   const int64_t columns = count <= 3 ? 3 : count == 4 ? 4 : count <= 12 ? 6 : 7;
   const double pitch = (width - margin) / double(columns), rows = std::ceil(double(count) / double(columns));
@@ -267,7 +267,7 @@ void draw_all(const Drawn& drawn, const Mixture& data, const Asked& a) {
   write_chart(a.files, canvas, errors_table(drawn.curves));
 }
 
-int plot_samplers(const Program& program, const Asked& a) {
+int plot_samplers(const Program& program, const Arguments& a) {
   const Registry& registry = program.registry;
   const Setting setting{make<NoiseSchedule>(registry, a.noise), make<Spacing>(registry, a.spacing), {}, a.seed};
   setting.spacing->sigmas(*setting.schedule, a.steps);  // a spacing that refuses the schedule is no sampler's fault
@@ -284,7 +284,7 @@ int plot_samplers(const Program& program, const Asked& a) {
 
 void add_plot_sampler(CLI::App& plot, Program& program, int& code) {
   CLI::App* command = plot.add_subcommand("sampler", "paths of samplers on data with an exact denoiser, and their errors");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("samplers", a->samplers, "names, or {type: ddim, eta: 1}; by default all")->type_name("NAME");
   command->add_option("--steps", a->steps, "steps of the paths")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));
   command->add_option("--noise", a->noise, "the noise schedule")->capture_default_str()->type_name("NAME");

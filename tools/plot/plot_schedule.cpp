@@ -11,7 +11,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::vector<std::string> schedules;
   PlotFiles files;
 };
@@ -51,7 +51,7 @@ std::string table_of(const std::vector<Named<NoiseSchedule>>& schedules) {
   return text;
 }
 
-int plot_schedules(const Program& program, const Asked& a) {
+int plot_schedules(const Program& program, const Arguments& a) {
   const auto schedules = chosen<NoiseSchedule>(program.registry, a.schedules);
   const Axis time{"training time, 0 to 1", false, 0, 1}, share{"", false, 0, 1.02};
   const std::vector<Series> alpha = curves(schedules, &Level::alpha);
@@ -79,7 +79,7 @@ int plot_schedules(const Program& program, const Asked& a) {
 
 void add_plot_schedule(CLI::App& plot, Program& program, int& code) {
   CLI::App* command = plot.add_subcommand("schedule", "signal and noise over training time");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("schedules", a->schedules, "names, or {type: flow, shift: 3}; by default all")->type_name("NAME");
   a->files.add_to(*command);
   command->callback([&program, &code, a] { code = plot_schedules(program, *a); });

@@ -12,7 +12,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::vector<std::string> spacings;
   std::string noise = "scaled_linear";
   int64_t steps = 20;
@@ -24,7 +24,7 @@ struct Row {
   std::vector<double> sigmas;  ///< the last one is where the run ends
 };
 
-std::vector<Row> rows_of(const std::vector<Named<Spacing>>& spacings, const NoiseSchedule& schedule, const Asked& a) {
+std::vector<Row> rows_of(const std::vector<Named<Spacing>>& spacings, const NoiseSchedule& schedule, const Arguments& a) {
   std::vector<Row> rows;
   for (const auto& [label, spacing] : spacings) try {
       rows.push_back({label, spacing->sigmas(schedule, a.steps)});
@@ -64,7 +64,7 @@ Panel panel_of(const std::vector<Row>& rows, Axis axis, double zero, double bord
   return panel;
 }
 
-int plot_spacings(const Program& program, const Asked& a) {
+int plot_spacings(const Program& program, const Arguments& a) {
   const auto schedule = make<NoiseSchedule>(program.registry, a.noise);
   const std::vector<Row> rows = rows_of(chosen<Spacing>(program.registry, a.spacings), *schedule, a);
   double lo = schedule->sigma(schedule->t_min()), hi = schedule->sigma(schedule->t_max());
@@ -105,7 +105,7 @@ int plot_spacings(const Program& program, const Asked& a) {
 
 void add_plot_spacing(CLI::App& plot, Program& program, int& code) {
   CLI::App* command = plot.add_subcommand("spacing", "where the steps of a run are");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("spacings", a->spacings, "names, or {type: karras, rho: 5}; by default all")->type_name("NAME");
   command->add_option("--noise", a->noise, "the noise schedule")->capture_default_str()->type_name("NAME");
   command->add_option("--steps", a->steps, "steps of the run")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));

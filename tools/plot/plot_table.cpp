@@ -10,7 +10,7 @@
 namespace brume::tools {
 namespace {
 
-struct Asked {
+struct Arguments {
   std::string file, x, y, by, title;
   bool log_x = false, log_y = false;
   PlotFiles files;
@@ -28,7 +28,7 @@ double number_on(const Csv& csv, const Csv::Row& row, size_t column, bool log) {
 }
 
 /// One line a value of `by`, in the order of the file; each from left to right.
-std::vector<Series> lines_of(const Csv& csv, const Asked& a) {
+std::vector<Series> lines_of(const Csv& csv, const Arguments& a) {
   const size_t x = csv.column(a.x, "--x"), y = csv.column(a.y, "--y");
   const size_t by = a.by.empty() ? csv.columns.size() : csv.column(a.by, "--by");
   std::vector<Series> lines;
@@ -54,7 +54,7 @@ std::vector<Series> lines_of(const Csv& csv, const Asked& a) {
   return lines;
 }
 
-std::string table_of(const std::vector<Series>& lines, const Asked& a) {
+std::string table_of(const std::vector<Series>& lines, const Arguments& a) {
   std::string text = fmt::format("{}{},{}\n", a.by.empty() ? "" : csv_cell(a.by) + ",", csv_cell(a.x), csv_cell(a.y));
   for (const Series& s : lines)
     for (const Point& p : s.points)
@@ -62,7 +62,7 @@ std::string table_of(const std::vector<Series>& lines, const Asked& a) {
   return text;
 }
 
-int plot_table(const Asked& a) {
+int plot_table(const Arguments& a) {
   const std::vector<Series> lines = lines_of(read_csv(a.file), a);
   constexpr double wide = 760, high = 500, margin = 16;
   const bool has_legend = !a.by.empty();
@@ -84,7 +84,7 @@ int plot_table(const Asked& a) {
 
 void add_plot_table(CLI::App& plot, Program&, int& code) {
   CLI::App* command = plot.add_subcommand("table", "a line chart of a table");
-  auto a = std::make_shared<Asked>();
+  auto a = std::make_shared<Arguments>();
   command->add_option("file", a->file, "comma-separated values, the names of the columns first")->required()->type_name("FILE.csv");
   command->add_option("--x", a->x, "the column to the right")->required()->type_name("COLUMN");
   command->add_option("--y", a->y, "the column upwards")->required()->type_name("COLUMN");

@@ -43,7 +43,7 @@ std::vector<size_t> shown(size_t frames) {
 
 int64_t columns_of(int64_t asked, size_t count) { return asked > 0 ? asked : int64_t(std::ceil(std::sqrt(double(count)))); }
 
-void check_record(const RecordAsked& asked) {
+void check_record(const RecordArguments& asked) {
   if (!asked.frames.empty()) is_file("--frames", asked.frames, animated);
   if (!asked.strip.empty() && !is_file("--strip", asked.strip, {".png"}))
     throw ConfigError(fmt::format("--strip {}: is one picture, a file that ends in .png", asked.strip));

@@ -9,14 +9,14 @@
 
 namespace brume::tools {
 
-struct RecordAsked {
+struct RecordArguments {
   std::string frames, strip, trajectory;  ///< where to; "" = not at all
   int64_t columns = 0, tile = 0;          ///< of the pictures of many images; of decoding, in pixels (decoding.h)
   bool any() const { return !frames.empty() || !strip.empty() || !trajectory.empty(); }
 };
 
 /// Where these are written, and with which endings; throws ConfigError before a run that could not be kept.
-void check_record(const RecordAsked& asked);
+void check_record(const RecordArguments& asked);
 
 /// As many columns as a grid of `count` images looks best with; `asked` where it is not 0.
 int64_t columns_of(int64_t asked, size_t count);
@@ -24,7 +24,7 @@ int64_t columns_of(int64_t asked, size_t count);
 /// x in the network's frame and x0, step by step, batch by batch.
 class Record {
  public:
-  Record(RecordAsked asked, const Pipeline& model) : asked_(std::move(asked)), model_(model) {}
+  Record(RecordArguments asked, const Pipeline& model) : asked_(std::move(asked)), model_(model) {}
   /// A step of the batch that begins with image `first`.
   void add(int64_t first, const Step& step);
   /// What the next batch has come to.
@@ -39,7 +39,7 @@ class Record {
   void write_pictures(const Tensor& images) const;
   void write_trajectory(const Tensor& images) const;
 
-  RecordAsked asked_;
+  RecordArguments asked_;
   const Pipeline& model_;
   std::vector<std::vector<Tensor>> x_, x0_;  ///< [step][batch]
   std::vector<double> sigma_, t_;

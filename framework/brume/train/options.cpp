@@ -47,7 +47,7 @@ void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
   loss.perceptual_loss.check({image});
   if (!loss.adversarial) return;
   try {
-    nn::patch_verdicts(image, loss.adversarial->layers);
+    nn::logits_shape(image, loss.adversarial->layers);
   } catch (const ConfigError& e) {
     throw e.located({}, "train.loss.adversarial");
   }
@@ -75,9 +75,9 @@ void TestOptions::declare(Fields& f) { f.field("data", data, "images that are no
 
 void AdversarialOptions::declare(Fields& f) {
   f.field("start", start, "step from which the discriminator is trained and counts", at_least(0));
-  f.field("weight", weight, "of its verdict, on top of the balance of the gradients at the last layer", at_least(0));
+  f.field("weight", weight, "of its loss, on top of the balance of the gradients at the last layer", at_least(0));
   f.field("channels", channels, "of its first layer", within(1, 4096));
-  f.field("layers", layers, "halvings: a verdict sees 16, 34, 70, 142, ... pixels a side", within(1, 8));
+  f.field("layers", layers, "halvings: a logit sees a patch of 16, 34, 70, 142, ... pixels per side", within(1, 8));
 }
 
 void ReconstructionOptions::declare(Fields& f) {

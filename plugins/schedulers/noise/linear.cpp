@@ -19,7 +19,8 @@ struct Linear {
     f.field("beta_end", beta_end, "beta at t = T - 1", within(1e-12, 1));
     f.field("rescale", rescale, "the betas are meant for T = 1000 and are scaled by 1000 / T (improved-diffusion)");
     f.require(beta_start <= beta_end, "beta_start", "must not exceed beta_end");
-    f.require(!rescale || beta_end * 1000 / double(timesteps) < 1, "timesteps", "too few: the rescaled beta_end would reach 1");
+    f.require(!rescale || beta_end * 1000 / double(timesteps) < 1, "timesteps", "with rescale, must be more than 1000 * beta_end",
+              "too few: the rescaled beta_end would reach 1");
   }
   BetaTable table() const {
     const double scale = rescale ? 1000.0 / double(timesteps) : 1;

@@ -47,7 +47,7 @@ void EdmUnetOptions::declare(Fields& f) {
   f.field("null_is_zero", null_is_zero,
           "the null class of the conditioner is the vector of zeros of EDM's label dropout, not a class with weights of its own");
   f.field("zero_init", zero_init, "each block begins as its skip connection, the network as zero");
-  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs one level at least and 16 at most");
+  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(channels % 4 == 0, "channels", "must be a multiple of 4 (cosines and sines, and groups of 4 channels)");
 }
 

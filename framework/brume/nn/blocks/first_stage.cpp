@@ -35,7 +35,7 @@ void FirstStageOptions::declare(Fields& f) {
   f.field("quant_conv", quant_conv, "1x1 convolutions to the latent and from it (SD and before; not SD3 and FLUX)");
   f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
   f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
-  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs one level at least and 16 at most");
+  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(std::all_of(multipliers.begin(), multipliers.end(), [&](int64_t m) { return channels * m % groups == 0; }), "groups",
             "must divide the channels of every level");
 }

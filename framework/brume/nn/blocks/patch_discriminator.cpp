@@ -35,7 +35,7 @@ Layer detached(Layer layer) {
 
 }  // namespace
 
-ImageShape patch_verdicts(const ImageShape& image, int64_t layers) {
+ImageShape logits_shape(const ImageShape& image, int64_t layers) {
   const auto side = [](int64_t n, int64_t halvings) { return (n >> halvings) - 2; };  // two layers of stride 1 take one pixel each
   const int64_t least = std::min(image.height, image.width);
   if (side(least, layers) >= 1) return {1, side(image.height, layers), side(image.width, layers)};

@@ -1,11 +1,11 @@
 #pragma once
 // The patch discriminator of Isola et al. 2017 ("Image-to-image translation with conditional adversarial networks", section 3.2.2): a
-// convolutional network whose verdicts each see one patch of the image.
+// convolutional network whose logits each see one patch of the image.
 //
 //   conv 4x4 stride 2, lrelu;  (layers - 1) times: conv stride 2 of twice the channels, norm, lrelu;  conv stride 1, norm, lrelu;  conv ->
 //   1
 //
-// The norm is a group norm where the paper has a batch norm: what an image gets does not depend on the others of its batch.
+// The norm is a group norm, not the paper's batch norm, so that the logits of an image do not depend on the rest of its batch.
 #include <optional>
 #include <vector>
 
@@ -19,13 +19,14 @@ struct PatchDiscriminatorOptions {
   int64_t layers = 3;     ///< of stride 2
 };
 
-/// The sides of the verdicts on an image; throws ConfigError where it is too small for the layers.
-ImageShape patch_verdicts(const ImageShape& image, int64_t layers);
+/// The shape of the logits of an image. Throws ConfigError if the image is too small for the layers.
+ImageShape logits_shape(const ImageShape& image, int64_t layers);
 
 class PatchDiscriminator {
  public:
   PatchDiscriminator(const Builder& build, int64_t image_channels, const PatchDiscriminatorOptions& options);
-  /// images: [B, C, H, W]. Verdicts [B, 1, h, w], large for what looks real, in the dtype of images. `learns`: gradients reach the weights.
+  /// images: [B, C, H, W]. Returns logits [B, 1, h, w], large for real images, in the dtype of images. `learns`: gradients reach the
+  /// weights.
   Tensor operator()(const Tensor& images, bool learns) const;
 
  private:

@@ -61,11 +61,15 @@ void UnetOptions::declare(Fields& f, bool decoder) {
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
               "depth needs one number, or one per level");
   f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
+  std::string fraction, remainder;
   for (const double m : multipliers) {
-    if (std::abs(double(width(m)) - double(channels) * m) > 1e-6)
-      f.require(false, "multipliers", fmt::format("{} x {} is not a whole number of channels", channels, m));
-    if (width(m) % groups) f.require(false, "groups", fmt::format("{} groups do not divide {} x {} channels", groups, channels, m));
+    if (fraction.empty() && std::abs(double(width(m)) - double(channels) * m) > 1e-6) fraction = fmt::format("{} x {}", channels, m);
+    if (remainder.empty() && width(m) % groups) remainder = fmt::format("{} x {}", channels, m);
   }
+  f.require(fraction.empty(), "multipliers", "must give each level a whole number of channels",
+            fmt::format("{} is not a whole number of channels", fraction));
+  f.require(remainder.empty(), "groups", "must divide the channels of every level",
+            fmt::format("{} groups do not divide {} channels", groups, remainder));
 }
 
 void UnetOptions::check(const ImageShape& input) const {

@@ -193,7 +193,7 @@ Tensor lasting_memory(size_t bytes) {
       block, {int64_t(bytes)}, [size, large](void* p) { large ? void(munmap(p, size)) : std::free(p); }, at::kByte);
 }
 
-void let_go_of_file(const void* data, size_t bytes) {
+void discard_file_pages(const void* data, size_t bytes) {
 #if defined(__linux__)
   const auto page = size_t(sysconf(_SC_PAGESIZE));
   const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + page - 1) / page, last = (reinterpret_cast<uintptr_t>(data) + bytes) / page;

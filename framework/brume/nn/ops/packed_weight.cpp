@@ -85,7 +85,7 @@ struct PackedWeight::State {
     const Tensor result = lasting_memory(wanted.get_size());
     const dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
     onednn::turn(dnnl::reorder(from, to), from, to);
-    let_go_of_file(weight.data_ptr(), weight.nbytes());
+    discard_file_pages(weight.data_ptr(), weight.nbytes());
     return result;
   }
 

@@ -1,4 +1,4 @@
-#include "sampling/wishes.h"
+#include "sampling/prompt_arguments.h"
 
 #include <fmt/format.h>
 
@@ -39,7 +39,7 @@ std::vector<std::string> lines_of(const std::string& file) {
   return lines;
 }
 
-std::vector<std::string> prompts_of(const Wishes& w, const Controls& controls) {
+std::vector<std::string> prompts_of(const PromptArguments& w, const Controls& controls) {
   std::vector<std::string> prompts = w.prompts;
   if (!w.prompts_file.empty())
     for (std::string& line : lines_of(w.prompts_file)) prompts.push_back(std::move(line));
@@ -58,7 +58,7 @@ std::vector<std::string> prompts_of(const Wishes& w, const Controls& controls) {
 
 }  // namespace
 
-void Wishes::add_to(CLI::App& command) {
+void PromptArguments::add_to(CLI::App& command) {
   const auto words = [&](const char* name, std::vector<std::string>& to, const char* doc) {
     return command.add_option(name, to, doc)->type_name("TEXT")->allow_extra_args(false);
   };
@@ -74,7 +74,7 @@ void Wishes::add_to(CLI::App& command) {
       ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
 }
 
-std::vector<Annotation> Wishes::images(const Controls& controls, const std::vector<std::string>& names) const {
+std::vector<Annotation> PromptArguments::images(const Controls& controls, const std::vector<std::string>& names) const {
   const std::vector<std::string> asked = prompts_of(*this, controls);
   std::vector<int64_t> labels;
   for (const std::string& word : classes) labels.push_back(class_index(word, names));

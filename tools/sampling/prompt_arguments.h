@@ -1,5 +1,5 @@
 #pragma once
-// What each image of `brume sample` is to be: a class, a prompt.
+// The arguments of `brume sample` that choose classes and prompts.
 #include <string>
 #include <vector>
 
@@ -8,16 +8,16 @@
 
 namespace brume::tools {
 
-struct Wishes {
+struct PromptArguments {
   std::vector<std::string> classes, prompts;  ///< taken in turn
-  std::string prompts_file;                   ///< more prompts, one a line
-  std::vector<std::string> negatives;         ///< one for all, or one a prompt
+  std::string prompts_file;                   ///< more prompts, one per line
+  std::vector<std::string> negatives;         ///< one for all, or one per prompt
   int64_t per_prompt = 0;                     ///< images of each prompt, one after the other; 0 = prompts are taken in turn
-  int64_t count = 0;                          ///< of images; 0 = one a prompt or class named, or 16
+  int64_t count = 0;                          ///< of images; 0 = one per prompt or class named, or 16
   int64_t first = 0;                          ///< number of the first image
   void add_to(CLI::App& command);
 
-  /// What images first ... first + count - 1 are to be. `names`: of the classes that can be asked for. Throws ConfigError where this is
+  /// Returns the class or prompt of images first ... first + count - 1. `names`: of the classes. Throws ConfigError if these arguments are
   /// not for a model with these controls.
   std::vector<Annotation> images(const Controls& controls, const std::vector<std::string>& names) const;
 };
