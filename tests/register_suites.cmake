@@ -1,0 +1,60 @@
+# Run by ctest: registers each suite of a GoogleTest program as the test FOLDER.SUITE. Each test program has a file that sets
+# `program`, `folder`, `slow` (a regular expression of the slow suites) and `groups` (NAME=SUITE|SUITE), then includes this one.
+# A suite is one process: LibTorch takes 0.4 s to load, which 3,500 processes would pay.
+if(NOT EXISTS "${program}")
+  add_test("${folder}" "${program}")  # ctest reports that the program is not built
+  set_tests_properties("${folder}" PROPERTIES LABELS "${folder}")
+  return()
+endif()
+set(list "${program}.suites")
+if(NOT EXISTS "${list}" OR "${program}" IS_NEWER_THAN "${list}")
+  execute_process(COMMAND "${program}" --gtest_list_tests OUTPUT_VARIABLE output RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${program} --gtest_list_tests failed: ${result}")
+  endif()
+  string(REGEX MATCHALL "[^ \n.]+\\.( *#[^\n]*)?\n" lines "${output}")  # "Instance/Suite/0.  # TypeParam = float"
+  set(suites "")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE "\\..*" "" suite "${line}")
+    string(REGEX REPLACE "/[0-9]+$" "" suite "${suite}")
+    string(REGEX REPLACE "^.*/" "" suite "${suite}")
+    list(APPEND suites "${suite}")
+  endforeach()
+  list(REMOVE_DUPLICATES suites)
+  file(WRITE "${list}" "${suites}")
+endif()
+file(READ "${list}" suites)
+
+# Suites of a group share a costly fixture, so they run in one process.
+foreach(group IN LISTS groups)
+  string(REGEX REPLACE "=.*" "" name "${group}")
+  string(REGEX REPLACE ".*=" "" members "${group}")
+  list(LENGTH suites before)
+  list(FILTER suites EXCLUDE REGEX "^(${members})$")
+  list(LENGTH suites after)
+  if(after LESS before)
+    list(APPEND suites "${name}")
+  endif()
+  string(REPLACE "|" ";" members_of_${name} "${members}")
+endforeach()
+
+foreach(suite IN LISTS suites)
+  set(filters "")
+  if(NOT members_of_${suite})
+    set(members_of_${suite} "${suite}")
+  endif()
+  foreach(member IN LISTS members_of_${suite})
+    list(APPEND filters "${member}.*" "*/${member}.*" "${member}/*.*" "*/${member}/*.*")
+  endforeach()
+  list(JOIN filters ":" filter)
+  add_test("${folder}.${suite}" "${program}" --gtest_brief=1 "--gtest_filter=${filter}")
+  set(speed fast)
+  set(cost 1)
+  if("${folder}.${suite}" MATCHES "^(${slow})$")
+    set(speed slow)
+    set(cost 100)  # starts before the fast ones
+  endif()
+  # Threads that spin while they wait slow down the test that runs at the same time.
+  set_tests_properties("${folder}.${suite}" PROPERTIES LABELS "${folder};${speed}" TIMEOUT 1200 COST ${cost}
+                       ENVIRONMENT "OMP_WAIT_POLICY=passive")
+endforeach()
