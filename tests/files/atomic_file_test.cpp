@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

@@ -10,7 +10,7 @@
 #include "brume/image/png.h"
 #include "brume/interop/inspect.h"
 #include "brume/weights/weights_file.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

@@ -1,7 +1,7 @@
 // diffusers' UNet2DConditionModel with a class embedding: words and a class, from its directory and back.
 #include "brume/config/yaml.h"
 #include "brume/interop/layouts/conditioning.h"
-#include "directory.h"
+#include "support/directory.h"
 
 namespace brume::test {
 namespace {

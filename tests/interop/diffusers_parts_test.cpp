@@ -5,7 +5,7 @@
 
 #include "brume/interop/inspect.h"
 #include "brume/interop/layouts/sections.h"
-#include "directory.h"
+#include "support/directory.h"
 
 namespace brume::test {
 namespace {

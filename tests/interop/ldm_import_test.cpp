@@ -1,6 +1,6 @@
 // Files of CompVis' programs: moving averages and buffers beside the weights, first stages by themselves, and what is said of files that
 // cannot be imported.
-#include "ldm_files.h"
+#include "support/ldm_files.h"
 
 namespace brume::test {
 namespace {

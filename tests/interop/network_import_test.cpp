@@ -11,7 +11,7 @@
 #include "brume/core/network.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/safetensors.h"
-#include "models.h"
+#include "support/models.h"
 
 namespace brume::test {
 namespace {

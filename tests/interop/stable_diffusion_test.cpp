@@ -1,7 +1,7 @@
 // Stable Diffusion 1 and 2 in one file, known by their shapes alone. Only shapes are given, so that no memory is taken.
 #include "brume/nn/blocks/first_stage.h"
 #include "brume/nn/blocks/text_encoder.h"
-#include "ldm_files.h"
+#include "support/ldm_files.h"
 
 namespace brume::test {
 namespace {

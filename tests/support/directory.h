@@ -6,8 +6,8 @@
 #include "brume/interop/export/export.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
-#include "models.h"
-#include "support.h"
+#include "support/file_builders.h"
+#include "support/models.h"
 #include "support/process.h"
 #include "support/tokenizers.h"
 

@@ -10,7 +10,7 @@
 #include "brume/interop/inspect.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

@@ -8,7 +8,7 @@
 #include "brume/interop/inspect.h"
 #include "brume/weights/torch_file.h"
 #include "brume/weights/weights_file.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

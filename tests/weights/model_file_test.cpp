@@ -5,7 +5,7 @@
 
 #include "brume/interop/inspect.h"
 #include "brume/weights/safetensors.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

@@ -1,6 +1,6 @@
 #include "brume/weights/pickle.h"
 
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

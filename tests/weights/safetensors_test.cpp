@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/files/mapped_file.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {

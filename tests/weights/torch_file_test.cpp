@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/weights/safetensors.h"
-#include "support.h"
+#include "support/file_builders.h"
 
 namespace brume {
 namespace {
