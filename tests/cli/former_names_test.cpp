@@ -28,7 +28,7 @@ void give_former_names(const fs::path& path) {
   for (auto& [key, text] : metadata)
     for (const auto& [name, was] : former)
       if (const size_t at = text.find(name); at != std::string::npos) text.replace(at, name.size(), was), ++replaced;
-  ASSERT_EQ(replaced, 3u) << path;
+  ASSERT_GE(replaced, 3u) << path;
   write_safetensors(path.string(), tensors, metadata);
 }
 

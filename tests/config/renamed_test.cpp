@@ -20,7 +20,7 @@ class Wheel final : public Gear {
       f.renamed("rods", "spokes");
       f.field("spokes", spokes, "how many", within(1, 100));
       f.renamed("middle", "hub");
-      f.field("hub", hub, "in the middle", "plain");
+      f.field("hub", hub, "at the centre", "plain");
       f.renamed("others", "spare");
       f.field("spare", spare, "to replace it");
       f.require(spokes != 13, "spokes", "must be a lucky number", fmt::format("{} is unlucky", spokes));

@@ -143,14 +143,15 @@ std::string describe(const Registry& registry, std::string_view kind, std::strin
   const Entry& entry = registry.entry(kind, name);
   Describer d;
   entry.declare(d);
-  return fmt::format("{} {} ({})\n  {}\n\n{}{}", kind, name, entry.origin, entry.doc, indented(entry.notes), table(d));
+  return fmt::format("{} {} ({})\n  {}\n\n{}{}", registry.current_kind(kind), registry.current(kind, name), entry.origin, entry.doc,
+                     indented(entry.notes), table(d));
 }
 
 std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name) {
   const Entry& entry = registry.entry(kind, name);
   Describer d;
   entry.declare(d);
-  std::string text = fmt::format("### {}\n\n{}\n\n", name, entry.doc);
+  std::string text = fmt::format("### {}\n\n{}\n\n", registry.current(kind, name), entry.doc);
   if (!entry.notes.empty()) text += fmt::format("```text\n{}```\n\n", entry.notes);
   return text + (d.rows.empty() ? "No parameters.\n\n" : markdown_table(d, "parameter"));
 }
