@@ -62,7 +62,7 @@ class DhariwalUnet final : public Network {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
     const Tensor embedding = embed(c_noise, condition, input.scalar_type());
-    Tensor h = first_(nn::beside_image(input, condition, image_channels_));
+    Tensor h = first_(nn::concat_image(input, condition, image_channels_));
     std::vector<Tensor> skips{h};
     for (const nn::EdmBlock& block : down_) skips.push_back(h = block(h, embedding, dropout));
     for (const Up& stage : up_) {

@@ -105,7 +105,7 @@ class SongUnet final : public Network {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
     const Tensor embedding = embed(c_noise, condition, input.scalar_type());
-    Tensor h = nn::beside_image(input, condition, image_channels_), aux = h;
+    Tensor h = nn::concat_image(input, condition, image_channels_), aux = h;
     std::vector<Tensor> skips;
     for (const Down& stage : down_) {
       h = stage.conv ? (*stage.conv)(h) : (*stage.block)(h, embedding, dropout);

@@ -106,7 +106,7 @@ Tensor LabelMap::operator()(const Condition& condition, double scale, at::Scalar
   return (layer_.bias.defined() ? mapped + layer_.bias : mapped).to(dtype);
 }
 
-Tensor beside_image(const Tensor& x, const Condition& condition, int64_t image_channels) {
+Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels) {
   if (image_channels == 0) return x;
   if (!condition.image.defined())
     throw std::logic_error(fmt::format("a network that takes {} channels of an image beside its input was given none", image_channels));

@@ -54,7 +54,7 @@ class LabelMap {
 };
 
 /// The channels that the network sees: x, and the condition's image beside it.
-Tensor beside_image(const Tensor& x, const Condition& condition, int64_t image_channels);
+Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels);
 
 /// "64x64_down": the height twice, as EDM has it.
 std::string place_name(int64_t height, const std::string& what);
