@@ -30,7 +30,7 @@ void UnetOptions::declare(Fields& f, bool decoder) {
     f.field("decoder_heads", decoder_heads, "attention heads of the decoder; null = heads", at_least(1));
   }
   f.field("head_channels", head_channels,
-          fmt::format("channels per attention head, in place of {}; null = by that", decoder ? "heads and decoder_heads" : "heads"),
+          fmt::format("channels per attention head; if given, {} ignored", decoder ? "heads and decoder_heads are" : "heads is"),
           at_least(1));
   f.choice("attention_order", attention_order, "order of the projected channels: legacy = heads first, new = q, k, v first",
            {{"legacy", QkvOrder::heads_first}, {"new", QkvOrder::qkv_first}});
