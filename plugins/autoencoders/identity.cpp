@@ -7,6 +7,7 @@ namespace {
 
 class Identity final : public Autoencoder {
  public:
+  static constexpr bool weightless = true;
   struct Options {
     void declare(Fields&) {}
   };

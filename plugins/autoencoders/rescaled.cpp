@@ -11,6 +11,7 @@ namespace {
 
 class Rescaled final : public Autoencoder {
  public:
+  static constexpr bool weightless = true;
   struct Options {
     double scale = 0.5, shift = -1;
     void declare(Fields& f) {

@@ -89,10 +89,12 @@ class ClassLabel final : public Conditioner {
  public:
   using Options = ClassLabelOptions;
   explicit ClassLabel(const Options& o) : o_(o) {}
-  int64_t class_rows() const override { return o_.context_width > 0 ? 0 : o_.rows(); }
-  int64_t context_width() const override { return o_.context_width; }
-  int64_t classes() const override { return o_.classes; }
-  bool has_null() const override { return o_.has_null(); }
+  ConditionerTraits traits() const override {
+    return {.classes = o_.classes,
+            .class_rows = o_.context_width > 0 ? 0 : o_.rows(),
+            .context_width = o_.context_width,
+            .has_null = o_.has_null()};
+  }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Labels>(o_, origin.seed);
   }

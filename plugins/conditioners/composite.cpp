@@ -21,10 +21,9 @@ namespace {
 
 using Conditioners = std::vector<std::shared_ptr<const Conditioner>>;
 
-constexpr std::pair<Tensor Condition::*, const char*> parts[] = {{&Condition::classes, "the class"},
-                                                                 {&Condition::context, "the context"},
-                                                                 {&Condition::context_mask, "the context's mask"},
-                                                                 {&Condition::image, "the image"}};
+constexpr std::pair<Tensor Condition::*, const char*> parts[] = {
+    {&Condition::classes, "the class"}, {&Condition::context, "the context"},      {&Condition::context_mask, "the context's mask"},
+    {&Condition::image, "the image"},   {&Condition::vector, "the pooled vector"}, {&Condition::sizes, "the sizes"}};
 
 /// `to` with the parts of `from`, which it must not have.
 void add(Condition& to, const Condition& from) {
@@ -107,45 +106,56 @@ class Composite final : public Conditioner {
   };
   explicit Composite(const Options& o) : o_(o) {
     if (o_.of.empty()) throw ConfigError("of: is empty; it takes a list of conditions");
-    at_most_one("classes", [](const Conditioner& c) { return c.class_rows() > 0; });
-    at_most_one("tokens", [](const Conditioner& c) { return c.context_width() > 0; });
-    if (o_.dropout.value_or(0) > 0 && !nulls())
+    const std::vector<ConditionerTraits> all = each();
+    at_most_one("classes", all, [](const ConditionerTraits& t) { return t.class_rows > 0; });
+    at_most_one("tokens", all, [](const ConditionerTraits& t) { return t.context_width > 0; });
+    at_most_one("pooled vectors", all, [](const ConditionerTraits& t) { return t.vector_width > 0; });
+    at_most_one("sizes", all, [](const ConditionerTraits& t) { return t.size_ids > 0; });
+    if (o_.dropout.value_or(0) > 0 && !nulls(all))
       throw ConfigError("dropout: all can only be left out where each can be: one of them has dropout 0");
   }
-  int64_t classes() const override { return most(&Conditioner::classes); }
-  int64_t class_rows() const override { return most(&Conditioner::class_rows); }
-  int64_t context_width() const override { return most(&Conditioner::context_width); }
-  int64_t image_channels(const ImageShape& image, const ImageShape& latent) const override {
-    int64_t channels = 0;
-    for (const auto& c : o_.of) {
-      const int64_t own = c->image_channels(image, latent);
-      if (own > 0 && channels > 0) throw ConfigError("of: two conditions are made of images, and the network takes one");
-      channels = std::max(channels, own);
+  ConditionerTraits traits() const override {
+    const std::vector<ConditionerTraits> all = each();
+    ConditionerTraits merged;
+    for (const ConditionerTraits& t : all) {
+      merged.classes = std::max(merged.classes, t.classes);
+      merged.class_rows = std::max(merged.class_rows, t.class_rows);
+      merged.context_width = std::max(merged.context_width, t.context_width);
+      merged.vector_width = std::max(merged.vector_width, t.vector_width);
+      merged.size_ids = std::max(merged.size_ids, t.size_ids);
+      merged.masks = merged.masks || t.masks;
+      merged.captions = merged.captions || t.captions;
+      merged.reads_prompts = merged.reads_prompts || t.reads_prompts;
     }
-    return channels;
+    merged.image_channels = channels_of_image(all);
+    merged.has_null = nulls(all) && o_.dropout.value_or(1) > 0;
+    return merged;
   }
-  bool masks() const override { return any(&Conditioner::masks); }
-  bool captions() const override { return any(&Conditioner::captions); }
-  bool reads_prompts() const override { return any(&Conditioner::reads_prompts); }
-  bool has_null() const override { return nulls() && o_.dropout.value_or(1) > 0; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
-    return std::make_shared<Encoders>(o_.of, o_.dropout, has_null(), origin);
+    return std::make_shared<Encoders>(o_.of, o_.dropout, traits().has_null, origin);
   }
 
  private:
-  bool nulls() const {
-    return std::all_of(o_.of.begin(), o_.of.end(), [](const auto& c) { return c->has_null(); });
+  std::vector<ConditionerTraits> each() const {
+    std::vector<ConditionerTraits> all;
+    for (const auto& conditioner : o_.of) all.push_back(conditioner->traits());
+    return all;
   }
-  bool any(bool (Conditioner::*is)() const) const {
-    return std::any_of(o_.of.begin(), o_.of.end(), [&](const auto& c) { return ((*c).*is)(); });
+  static bool nulls(const std::vector<ConditionerTraits>& all) {
+    return std::all_of(all.begin(), all.end(), [](const ConditionerTraits& t) { return t.has_null; });
   }
-  int64_t most(int64_t (Conditioner::*of)() const) const {
-    int64_t value = 0;
-    for (const auto& c : o_.of) value = std::max(value, ((*c).*of)());
-    return value;
+  static ConditionerTraits::ImageChannels channels_of_image(const std::vector<ConditionerTraits>& all) {
+    std::vector<ConditionerTraits::ImageChannels> found;
+    for (const ConditionerTraits& t : all)
+      if (t.image_channels) found.push_back(t.image_channels);
+    if (found.empty()) return {};
+    return [found](const ImageShape& image, const ImageShape& latent) {
+      if (found.size() > 1) throw ConfigError("of: two conditions are made of images, and the network takes one");
+      return found.front()(image, latent);
+    };
   }
-  void at_most_one(const char* what, const std::function<bool(const Conditioner&)>& has) const {
-    if (std::count_if(o_.of.begin(), o_.of.end(), [&](const auto& c) { return has(*c); }) > 1)
+  static void at_most_one(const char* what, const std::vector<ConditionerTraits>& all, bool (*has)(const ConditionerTraits&)) {
+    if (std::count_if(all.begin(), all.end(), has) > 1)
       throw ConfigError(fmt::format("of: two conditions are made of {}, and the network takes one", what));
   }
   Options o_;

@@ -124,14 +124,15 @@ class ConcatImage final : public Conditioner {
  public:
   using Options = ConcatImageOptions;
   explicit ConcatImage(const Options& o) : o_(o) {}
-  int64_t image_channels(const ImageShape& image, const ImageShape& latent) const override {
-    if (o_.image == Given::masked) return latent.channels + 1;
-    if (image.height % o_.factor || image.width % o_.factor)
-      throw ConfigError(fmt::format("factor: {} does not divide the image's {} by {}", o_.factor, image.height, image.width));
-    return image.channels;
+  ConditionerTraits traits() const override {
+    const auto channels = [o = o_](const ImageShape& image, const ImageShape& latent) {
+      if (o.image == Given::masked) return latent.channels + 1;
+      if (image.height % o.factor || image.width % o.factor)
+        throw ConfigError(fmt::format("factor: {} does not divide the image's {} by {}", o.factor, image.height, image.width));
+      return image.channels;
+    };
+    return {.image_channels = channels, .masks = o_.image == Given::masked, .has_null = o_.dropout > 0 || o_.kept};
   }
-  bool masks() const override { return o_.image == Given::masked; }
-  bool has_null() const override { return o_.dropout > 0 || o_.kept; }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ImageBeside>(o_); }
 
  private:

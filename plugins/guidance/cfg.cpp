@@ -90,10 +90,10 @@ class Cfg final : public Guidance {
     }
   };
   explicit Cfg(const Options& o) : o_(o) {}
+  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
   void check(const Controls& controls) const override {
-    if (uses_null()) need_null(controls, "cfg");
+    if (o_.scale != 1) need_null(controls, "cfg");
   }
-  bool uses_null() const override { return o_.scale != 1; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
     return std::make_shared<CfgDenoiser>(std::move(inner), o_, model);
   }

@@ -36,9 +36,8 @@ class CfgPlusPlus final : public Guidance {
     void declare(Fields& f) { f.field("scale", scale, "0 = the unconditional model, 1 = the conditional estimate", within(0, 1)); }
   };
   explicit CfgPlusPlus(const Options& o) : o_(o) {}
+  GuidanceTraits traits() const override { return {.needs_direction = true, .uses_null = true}; }
   void check(const Controls& controls) const override { need_null(controls, "cfg_plus_plus"); }
-  bool needs_direction() const override { return true; }
-  bool uses_null() const override { return true; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<CfgPlusPlusDenoiser>(std::move(inner), o_.scale);
   }

@@ -42,6 +42,7 @@ class Inpaint final : public Guidance {
     void declare(Fields&) {}
   };
   explicit Inpaint(const Options&) {}
+  GuidanceTraits traits() const override { return {.place = GuidancePlace::inpaint}; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<InpaintDenoiser>(std::move(inner));
   }

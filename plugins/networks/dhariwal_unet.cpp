@@ -60,7 +60,8 @@ class DhariwalUnet final : public Network {
   std::vector<Weight> weights() const override { return build_.weights(); }
   int64_t multiple() const override { return int64_t(1) << (o_.multipliers.size() - 1); }
 
-  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
+  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
+                 const Taps&) const override {
     const Tensor embedding = embed(c_noise, condition, input.scalar_type());
     Tensor h = first_(nn::concat_image(input, condition, image_channels_));
     std::vector<Tensor> skips{h};

@@ -42,7 +42,7 @@ class Exact : public Network {
   NoiseQuantity quantity() const override { return NoiseQuantity::log_snr; }
   std::vector<Weight> weights() const override { return {}; }
 
-  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator*) const override {
+  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator*, const Taps&) const override {
     const Tensor told = c_noise.to(at::kCPU, at::kDouble);
     std::vector<double> scale, skip, out, variance;
     for (int64_t i = 0; i < told.size(0); ++i) {

@@ -44,7 +44,7 @@ class Unet final : public Network {
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
     encoder_ = nn::make_unet_encoder(build_["input_blocks"], o, input, context_);
-    middle_ = nn::unet_middle(build_["middle_block"], o, encoder_.channels.back(), context_);
+    middle_ = nn::unet_middle(build_[middle_name], o, encoder_.channels.back(), context_);
     decoder_ = nn::make_unet_decoder(build_["output_blocks"], o, encoder_, context_);
     out_norm_ = build_["out"].group_norm("0", decoder_.channels, o_.groups);
     out_norm_.eps = o_.norm_eps;
@@ -56,23 +56,54 @@ class Unet final : public Network {
   std::vector<Weight> weights() const override { return build_.weights(); }
   int64_t multiple() const override { return int64_t(1) << (o_.multipliers.size() - 1); }
 
-  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const override {
+  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
+                 const Taps& taps) const override {
     Tensor embedding = time_embed_(c_noise, input.scalar_type());
     if (class_number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
+    const Taps* const hooks = taps.empty() ? nullptr : &taps;
+    const auto run = [&](const nn::Stage& stage, Tensor in) { return stage(std::move(in), embedding, dropout, tokens, hooks); };
     std::vector<Tensor> skips;
     Tensor h = concat_image(input, condition);
-    for (const nn::Stage& stage : encoder_.stages) skips.push_back(h = stage(h, embedding, dropout, tokens));
-    for (const nn::Stage& stage : middle_) h = stage(h, embedding, dropout, tokens);
+    for (const nn::Stage& stage : encoder_.stages) {
+      h = hooks ? hooks->apply(stage.name, h, [&] { return run(stage, h); }) : run(stage, h);
+      skips.push_back(hooks ? hooks->skip(stage.name, h) : h);
+    }
+    const auto middle = [&] {
+      Tensor m = h;
+      for (const nn::Stage& stage : middle_) m = run(stage, m);
+      return m;
+    };
+    h = hooks ? hooks->apply(middle_name, h, middle) : middle();
     for (const nn::Stage& stage : decoder_.stages) {
-      h = stage(nn::concat(h, skips.back()), embedding, dropout, tokens);
+      Tensor in = nn::concat(h, skips.back());
+      h = hooks ? hooks->apply(stage.name, in, [&] { return run(stage, in); }) : run(stage, std::move(in));
       skips.pop_back();
     }
     return out_conv_(out_norm_.silu(h));
   }
 
+  TapPoints tap_points() const override {
+    TapPoints points;
+    for (const nn::Stage& stage : encoder_.stages) {
+      points.blocks.push_back(stage.name);
+      points.skip_connections.push_back(stage.name);
+      stage.add_to(points);
+    }
+    points.blocks.push_back(middle_name);
+    points.skippable.push_back(middle_name);
+    for (const nn::Stage& stage : middle_) stage.add_to(points);
+    for (const nn::Stage& stage : decoder_.stages) {
+      points.blocks.push_back(stage.name);
+      stage.add_to(points);
+    }
+    return points;
+  }
+
  private:
+  static constexpr const char* middle_name = "middle_block";
+
   Tensor of_class(const Condition& condition, at::ScalarType dtype) const {
     if (!condition.classes.defined()) throw std::logic_error("a class-conditional U-Net was given no classes");
     return class_number_ ? (*class_number_)(condition.classes.to(at::kFloat), dtype) : label_(condition.classes).to(dtype);

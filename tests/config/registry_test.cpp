@@ -49,6 +49,26 @@ TEST(Registry, UnknownKindOrName) {
   EXPECT_EQ(error_of([] { toys().entry("gear", "coog"); }), "unknown gear 'coog'; did you mean 'cog'?");
 }
 
+TEST(Registry, APresetIsAPluginWithOtherDefaults) {
+  Registry registry = toys();
+  registry.preset<Gear, Cog>("sprocket", "cog", "a cog for chains", [](Cog::Options& o) { o.teeth = 48, o.eta = 0.25; });
+  EXPECT_EQ(registry.entry("gear", "sprocket").preset_of, "cog");
+  EXPECT_TRUE(registry.entry("gear", "cog").preset_of.empty());
+  const auto resolved = [&](const std::string& yaml) {
+    Value full;
+    read_plugin(registry, "gear", parse_yaml(yaml, "gear.yaml"), "", &full);
+    return dump_yaml(full);
+  };
+  std::string wanted = resolved("{type: cog, teeth: 48, eta: 0.25, rho: 3}");
+  wanted.replace(wanted.find("cog"), 3, "sprocket");
+  EXPECT_EQ(resolved("{type: sprocket, rho: 3}"), wanted);
+  EXPECT_NE(resolved("{type: sprocket, teeth: 20}").find("teeth: 20"), std::string::npos) << "a default is not what was given";
+  EXPECT_NE(describe(registry, "gear", "sprocket").find("a cog for chains\n  preset of cog: teeth = 48, eta = 0.25\n"), std::string::npos)
+      << describe(registry, "gear", "sprocket");
+  EXPECT_NE(describe_markdown(registry, "gear", "sprocket").find("preset of cog: teeth = 48, eta = 0.25.\n"), std::string::npos);
+  EXPECT_EQ(describe(registry, "gear", "cog").find("preset"), std::string::npos);
+}
+
 TEST(Registry, ANameRegisteredTwiceNamesBothOrigins) {
   Registry registry = toys();
   registry.set_origin("/plugins/libring.so");

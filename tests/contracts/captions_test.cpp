@@ -86,10 +86,10 @@ TEST_F(Captions, TheCheckpointsOwnTokenizerIsTaken) {
 TEST_F(Captions, EachPartComesFromItsCondition) {
   const at::NoGradGuard no_grad;
   const auto conditioner = make<Conditioner>(class_and_text);
-  EXPECT_EQ(conditioner->classes(), 3);
-  EXPECT_EQ(conditioner->class_rows(), 4);
-  EXPECT_EQ(conditioner->context_width(), 16);
-  EXPECT_TRUE(conditioner->captions());
+  EXPECT_EQ(conditioner->traits().classes, 3);
+  EXPECT_EQ(conditioner->traits().class_rows, 4);
+  EXPECT_EQ(conditioner->traits().context_width, 16);
+  EXPECT_TRUE(conditioner->traits().captions);
   const Condition c = conditioner->encoder({1, &small_tokenizers()})->encode(prompts({"a red circle"}));
   EXPECT_EQ(c.classes.item<int64_t>(), 1);
   EXPECT_EQ(c.null->classes.item<int64_t>(), 3);
@@ -107,7 +107,7 @@ TEST_F(Captions, SeveralThatDoNotGoTogether) {
   holds("{type: composite, of: [class_label, class_label]}", "of: two conditions are made of classes, and the network takes one");
   holds("{type: composite, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of tokens");
   holds("{type: composite, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out where each can be");
-  EXPECT_FALSE(make<Conditioner>("{type: composite, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->has_null());
+  EXPECT_FALSE(make<Conditioner>("{type: composite, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->traits().has_null);
 }
 
 /// How often class and caption are left out.

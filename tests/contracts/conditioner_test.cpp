@@ -33,7 +33,7 @@ class ConditionerContract : public testing::TestWithParam<Specimen> {
   std::vector<Annotation> annotations(int64_t count) const {
     std::vector<Annotation> all;
     for (int64_t i = 0; i < count; ++i)
-      all.push_back({.label = conditioner_->classes() ? i % conditioner_->classes() : -1,
+      all.push_back({.label = conditioner_->traits().classes ? i % conditioner_->traits().classes : -1,
                      .caption = i % 3 ? "a red circle left of a white ring" : "a small square"});
     return all;
   }
@@ -51,7 +51,8 @@ class ConditionerContract : public testing::TestWithParam<Specimen> {
 };
 
 TEST_P(ConditionerContract, ImagesBesideTheInput) {
-  const int64_t channels = conditioner_->image_channels({3, 16, 16}, {3, 16, 16});
+  const auto image_channels = conditioner_->traits().image_channels;
+  const int64_t channels = image_channels ? image_channels({3, 16, 16}, {3, 16, 16}) : 0;
   const Condition c = encode(annotations(5));
   ASSERT_EQ(c.image.defined(), channels > 0);
   if (channels == 0) return;
@@ -63,33 +64,33 @@ TEST_P(ConditionerContract, ImagesBesideTheInput) {
 TEST_P(ConditionerContract, OneRowAnAnnotation) {
   for (const int64_t count : {1, 2, 5, 16}) {
     const Condition c = encode(annotations(count), nullptr);
-    EXPECT_EQ(c.classes.defined(), conditioner_->class_rows() > 0);
+    EXPECT_EQ(c.classes.defined(), conditioner_->traits().class_rows > 0);
     if (c.classes.defined()) {
       EXPECT_EQ(c.classes.sizes(), at::IntArrayRef({count}));
       EXPECT_EQ(c.classes.scalar_type(), at::kLong);
       EXPECT_GE(c.classes.min().item<int64_t>(), 0);
-      EXPECT_LT(c.classes.max().item<int64_t>(), conditioner_->class_rows());
+      EXPECT_LT(c.classes.max().item<int64_t>(), conditioner_->traits().class_rows);
     }
   }
 }
 
 TEST_P(ConditionerContract, TheNullConditionIsThereWhereItSaysSo) {
   const Condition c = encode(annotations(4), nullptr);
-  ASSERT_EQ(c.null != nullptr, conditioner_->has_null());
+  ASSERT_EQ(c.null != nullptr, conditioner_->traits().has_null);
   if (!c.null) return;
   EXPECT_EQ(c.null->classes.defined(), c.classes.defined());
   if (!c.classes.defined()) return;
   EXPECT_EQ(c.null->classes.sizes(), c.classes.sizes());
-  const Tensor every = encode(annotations(std::max<int64_t>(1, conditioner_->classes())), nullptr).classes;
+  const Tensor every = encode(annotations(std::max<int64_t>(1, conditioner_->traits().classes)), nullptr).classes;
   EXPECT_FALSE((every == c.null->classes.min()).any().item<bool>()) << "the null class is one of the classes";
-  EXPECT_LT(c.null->classes.max().item<int64_t>(), conditioner_->class_rows());
+  EXPECT_LT(c.null->classes.max().item<int64_t>(), conditioner_->traits().class_rows);
 }
 
 TEST_P(ConditionerContract, NothingIsDroppedWithoutAGenerator) {
   const Condition a = encode(annotations(1000), nullptr), b = encode(annotations(1000), nullptr);
   if (!a.classes.defined()) return;
   EXPECT_TRUE(at::equal(a.classes, b.classes));
-  EXPECT_LT(a.classes.max().item<int64_t>(), conditioner_->classes());
+  EXPECT_LT(a.classes.max().item<int64_t>(), conditioner_->traits().classes);
 }
 
 TEST_P(ConditionerContract, ARowDependsOnItsAnnotationOnly) {
@@ -107,16 +108,16 @@ TEST_P(ConditionerContract, DropoutIsOfTheGeneratorAlone) {
   };
   if (!draw(1).defined()) return;
   EXPECT_TRUE(at::equal(draw(1), draw(1)));
-  EXPECT_EQ(at::equal(draw(1), draw(2)), !conditioner_->has_null());
+  EXPECT_EQ(at::equal(draw(1), draw(2)), !conditioner_->traits().has_null);
 }
 
 TEST_P(ConditionerContract, TokensToAttendTo) {
   const Condition c = encode(annotations(5));
-  ASSERT_EQ(c.context.defined(), conditioner_->context_width() > 0);
+  ASSERT_EQ(c.context.defined(), conditioner_->traits().context_width > 0);
   if (!c.context.defined()) return;
   ASSERT_EQ(c.context.dim(), 3);
   EXPECT_EQ(c.context.size(0), 5);
-  EXPECT_EQ(c.context.size(2), conditioner_->context_width());
+  EXPECT_EQ(c.context.size(2), conditioner_->traits().context_width);
   EXPECT_TRUE(c.context.isfinite().all().item<bool>());
   if (!c.context_mask.defined()) return;
   EXPECT_EQ(c.context_mask.sizes(), c.context.sizes().slice(0, 2));
@@ -128,7 +129,7 @@ TEST_P(ConditionerContract, TokensToAttendTo) {
 }
 
 TEST_P(ConditionerContract, TokensDependOnTheirCaptionOnly) {
-  if (conditioner_->context_width() == 0) return;
+  if (conditioner_->traits().context_width == 0) return;
   const at::NoGradGuard no_grad;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const Condition together = encode(annotations(16), nullptr, dtype);
@@ -146,7 +147,7 @@ TEST_P(ConditionerContract, TokensDependOnTheirCaptionOnly) {
 }
 
 TEST_P(ConditionerContract, TheNullConditionIsThatOfTheNegativeCaption) {
-  if (!conditioner_->captions() || !conditioner_->has_null()) return;
+  if (!conditioner_->traits().captions || !conditioner_->traits().has_null) return;
   const at::NoGradGuard no_grad;
   std::vector<Annotation> all = annotations(2), negatives = annotations(2);
   all[0].negative = negatives[0].caption = "a blue triangle";
@@ -157,7 +158,7 @@ TEST_P(ConditionerContract, TheNullConditionIsThatOfTheNegativeCaption) {
 }
 
 TEST_P(ConditionerContract, AsManyCaptionsAreDroppedAsItSays) {
-  if (!conditioner_->captions() || !conditioner_->has_null()) return;
+  if (!conditioner_->traits().captions || !conditioner_->traits().has_null) return;
   const int64_t count = 4000;
   std::vector<Annotation> all(size_t(count), annotations(1).front());
   at::Generator random = at::detail::createCPUGenerator(11);
@@ -261,7 +262,7 @@ TEST(ConcatImage, AMaskIsOneOrZero) {
 TEST(ConcatImage, KeptInTheNullCondition) {
   const std::string kept = "{type: concat_image, factor: 2, keep: true}";
   const auto both = make<Conditioner>("{type: composite, of: [{type: class_label, classes: 10}, " + kept + "]}");
-  EXPECT_TRUE(both->has_null());
+  EXPECT_TRUE(both->traits().has_null);
   const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
   const std::vector<Annotation> annotations(2, Annotation{.label = 1});
   const ConditionRequest request{annotations, nullptr, at::kFloat, at::kCPU, {3, 8, 8}, at::ones({1, 3, 8, 8}), {}, pixels.get()};
@@ -293,8 +294,8 @@ TEST(ConcatImage, MasksAreDrawnWhateverIsLeftOut) {
 // LDM's ClassEmbedder: the class's row is the only token, and the last row is that of the null class.
 TEST(ClassLabel, AToken) {
   const auto conditioner = make<Conditioner>("{type: class_label, classes: 3, context_width: 4}");
-  EXPECT_EQ(conditioner->class_rows(), 0);
-  EXPECT_EQ(conditioner->classes(), 3);
+  EXPECT_EQ(conditioner->traits().class_rows, 0);
+  EXPECT_EQ(conditioner->traits().classes, 3);
   const auto encoder = conditioner->encoder({1});
   ASSERT_EQ(encoder->weights().size(), 1u);
   const Weight table = encoder->weights()[0];
@@ -311,8 +312,8 @@ TEST(ClassLabel, AToken) {
 // Stable Diffusion with a class embedding: cfg is of the words, and either estimate is told the class.
 TEST(ClassLabel, KeptInTheNullCondition) {
   const auto kept = make<Conditioner>("{type: class_label, classes: 3, dropout: 0, keep: true}");
-  EXPECT_TRUE(kept->has_null());
-  EXPECT_EQ(kept->class_rows(), 3);
+  EXPECT_TRUE(kept->traits().has_null);
+  EXPECT_EQ(kept->traits().class_rows, 3);
   const Condition c = kept->encoder({})->encode({{.label = 2, .caption = ""}, {.label = 0, .caption = ""}}, nullptr);
   EXPECT_TRUE(at::equal(c.classes, at::tensor({2, 0}, at::kLong)));
   ASSERT_NE(c.null, nullptr);
@@ -345,9 +346,9 @@ TEST(ClassLabel, TheRateOfDropout) {
 }
 
 TEST(ClassLabel, Rows) {
-  EXPECT_EQ(labels(0.1)->class_rows(), 11);
-  EXPECT_EQ(labels(0)->class_rows(), 10);
-  EXPECT_FALSE(labels(0)->has_null());
+  EXPECT_EQ(labels(0.1)->traits().class_rows, 11);
+  EXPECT_EQ(labels(0)->traits().class_rows, 10);
+  EXPECT_FALSE(labels(0)->traits().has_null);
 }
 
 TEST(Conditions, SliceAndConcatAreInverse) {

@@ -64,7 +64,8 @@ const std::map<std::string, std::string> neutral = {
     {"classifier", "{type: classifier, scale: 0}"},
     {"clip", "{type: clip, range: 1.0e+9}"},
     {"dynamic_threshold", "{type: dynamic_threshold, quantile: 1, maximum: 1000}"},
-    {"inpaint", "inpaint"},  // where all is to be made
+    {"inpaint", "inpaint"},  // if all is to be generated
+    {"skip_layer", "{type: skip_layer, blocks: [block], scale: 0}"},
 };
 
 /// The same for any guidance: a library's has a scale, at which 1 does nothing, or "".
@@ -101,7 +102,14 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
   std::shared_ptr<const Denoiser> wrapped(const std::string& yaml) const {
     const auto schedule = make<NoiseSchedule>("cosine");
     const GivenModels models(std::make_shared<GreyClassifier>(), {std::make_shared<WeakDenoiser>(), schedule, {}, 5, true});
-    return make<Guidance>(yaml)->wrap(inner_, {schedule, models, make<Parameterization>("v"), {5, true}});
+    const auto tapped = [this](const Taps& taps) { return taps.empty() ? inner_ : std::make_shared<WeakDenoiser>(); };
+    const GuidedModel model{.schedule = schedule,
+                            .models = models,
+                            .parameterization = make<Parameterization>("v"),
+                            .controls = {5, true},
+                            .tap_points = {.blocks = {"block"}, .skippable = {"block"}},
+                            .denoiser = tapped};
+    return make<Guidance>(yaml)->wrap(inner_, model);
   }
 };
 
@@ -158,13 +166,14 @@ TEST_P(GuidanceContract, EightThreadsAtOnce) {
   for (const Tensor& x0 : parallel) EXPECT_TRUE(at::equal(x0, serial.x0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
-                         testing::ValuesIn(specimens(
-                             "guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
-                                          "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}", "{type: cfg, scale: 3, sigma_lo: 0.7}",
-                                          "{type: classifier, scale: 4, form: mean}", "{type: clip, range: 0.2, keep_direction: true}",
-                                          "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
-                         readable);
+INSTANTIATE_TEST_SUITE_P(
+    Registry, GuidanceContract,
+    testing::ValuesIn(specimens("guidance",
+                                {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}", "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}",
+                                 "{type: cfg, scale: 3, sigma_lo: 0.7}", "{type: classifier, scale: 4, form: mean}",
+                                 "{type: skip_layer, blocks: [block], scale: 2}", "{type: clip, range: 0.2, keep_direction: true}",
+                                 "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
+    readable);
 
 class Guidances : public GuidanceContract {};
 
@@ -175,6 +184,20 @@ TEST_F(Guidances, CfgMovesAlongTheDifference) {
   EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
   EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {.classes = classes().classes}); }),
             "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
+}
+
+TEST_F(Guidances, SkipLayerMovesAwayFromTheModelWithoutTheBlock) {
+  const Tensor x = noisy(at::kDouble), d = inner_->denoise(x, 1, classes()).x0;
+  const std::string skip = "{type: skip_layer, blocks: [block], scale: 2, sigma_lo: 0.5, sigma_hi: 3}";
+  EXPECT_TRUE(at::equal(wrapped(skip)->denoise(x, 1, classes()).x0, d + (d - d * 0.5) * 2));
+  for (const double outside : {0.5, 3.5})
+    EXPECT_TRUE(at::equal(wrapped(skip)->denoise(x, outside, classes()).x0, inner_->denoise(x, outside, classes()).x0)) << outside;
+  EXPECT_EQ(error_of([&] { wrapped("{type: skip_layer, blocks: [blok]}"); }), "blocks: 'blok' cannot be skipped; did you mean 'block'?");
+  EXPECT_EQ(error_of([&] { make<Guidance>("skip_layer")->check({}); }),
+            "blocks: missing; the names of the blocks to skip, like [middle_block.1]");
+  const GuidedModel bare{make<NoiseSchedule>("cosine"), no_models()};
+  EXPECT_EQ(error_of([&] { make<Guidance>("{type: skip_layer, blocks: [block]}")->wrap(inner_, bare); }),
+            "this model's network has no blocks that can be skipped");
 }
 
 TEST_F(Guidances, ClipKeepsTheRange) {

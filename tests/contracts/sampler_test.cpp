@@ -25,7 +25,7 @@ class SamplerContract : public testing::TestWithParam<Specimen> {
   std::shared_ptr<const Sampler> sampler_ = make<Sampler>(GetParam().yaml);
   GaussianDenoiser denoiser_{s_};
   std::shared_ptr<const NoiseSchedule> schedule_ = make<NoiseSchedule>("linear");
-  bool deterministic() const { return sampler_->order() > 0; }
+  bool deterministic() const { return sampler_->traits().order > 0; }
   /// Samplers with an adaptive step: their error follows from a tolerance, not from the number of steps.
   bool adaptive() const { return GetParam().name == "dpm_adaptive" || GetParam().name == "rk45"; }
 
@@ -46,7 +46,7 @@ class SamplerContract : public testing::TestWithParam<Specimen> {
 TEST_P(SamplerContract, ConvergesAtItsDeclaredOrder) {
   if (!deterministic()) GTEST_SKIP() << "adds noise";
   if (adaptive()) GTEST_SKIP() << "its step is adaptive";
-  const int order = sampler_->order();
+  const int order = sampler_->traits().order;
   for (const auto& [from, to] : {std::pair(10.0, 0.05), std::pair(2.0, 0.3)}) {
     // error * steps^order does not grow. (Single ratios of errors mislead where the error changes its sign.)
     double most = 0, last = 0, error_there = 0;
@@ -82,7 +82,7 @@ TEST_P(SamplerContract, AscendingSigmasInvert) {
 
 TEST_P(SamplerContract, EndsWithTheDistributionOfTheData) {
   if (deterministic()) GTEST_SKIP() << "covered by the exact solution";
-  if (sampler_->of_consistency_models()) GTEST_SKIP() << "the mean of the data is no consistency function";
+  if (sampler_->traits().consistency) GTEST_SKIP() << "the mean of the data is no consistency function";
   const int64_t images = 20, pixels = 5000;
   const double count = double(images * pixels);
   // repaint walks every stretch ten times, and the bias of its steps adds up.
@@ -144,7 +144,7 @@ TEST_P(SamplerContract, OneStep) {
 }
 
 TEST_P(SamplerContract, TheObserverSeesEachStepOnce) {
-  if (sampler_->own_steps()) GTEST_SKIP() << "its steps are its own";
+  if (sampler_->traits().own_steps) GTEST_SKIP() << "its steps are its own";
   std::vector<double> sigmas = curved(10, 0.05, 9), seen;
   sigmas.push_back(0);
   const Tensor x = at::linspace(-1, 1, 6, f64).view({2, 3});
@@ -164,7 +164,7 @@ TEST_P(SamplerContract, TheObserverSeesEachStepOnce) {
 }
 
 TEST_P(SamplerContract, TheObserverCancels) {
-  if (sampler_->own_steps()) GTEST_SKIP() << "its steps are its own";
+  if (sampler_->traits().own_steps) GTEST_SKIP() << "its steps are its own";
   std::vector<double> sigmas = curved(10, 0.05, 9);
   int calls = 0;
   EXPECT_THROW(run(at::zeros({2, 3}, f64), sigmas, 5, 0, [&](const Step&) { return ++calls < 4; }), Interrupted);

@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include "brume/diffusion/sampling_run.h"
 #include "brume/weights/weights_file.h"
 #include "support/refs.h"
 #include "support/registry.h"
@@ -44,7 +45,7 @@ class ImageToImage : public testing::Test {
       sigmas.push_back(step.sigma);
       return true;
     };
-    made = pipeline->sample(request, config.sample);
+    made = sample_images(*pipeline, request, config.sample);
     return steps;
   }
   Config config;
@@ -86,7 +87,7 @@ TEST_F(ImageToImage, InpaintingIsDiffusersStepByStep) {
     mask.narrow(2, 4, 8).narrow(3, 2, 10).fill_(1);
     SampleOptions plain = config.sample;
     plain.guidance.pop_back();
-    const auto denoiser = pipeline->guided(plain, no_models());
+    const auto denoiser = guided_denoiser(*pipeline, plain, no_models());
     const Condition condition = pipeline->condition(request.images);
     const double first = sigmas[0];
     Tensor x = strength == 1 ? noise * config.model.noise->start_std(first) : known + noise * first;

@@ -13,6 +13,7 @@
 
 #include <cmath>
 
+#include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/layouts/sections.h"
 #include "brume/weights/model_weights.h"
@@ -85,7 +86,7 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
     steps.push_back(step.x * config.model.noise->signal(step.sigma));
     return true;
   };
-  pipeline.sample(request, config.sample);
+  sample_images(pipeline, request, config.sample);
   ASSERT_EQ(steps.size(), 10u);
 
   // The same by hand.

@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
@@ -73,7 +73,7 @@ TEST_F(TinyLdm, GivesTheLatentsOfEveryStepAndTheImage) {
     latents.push_back(step.x * noise.signal(step.sigma));
     return true;
   };
-  const Tensor images = pipeline->sample(request, opened.sample);
+  const Tensor images = sample_images(*pipeline, request, opened.sample);
   const Tensor steps = reference("latents_steps");
   ASSERT_EQ(int64_t(latents.size()), 5);
   double largest = 0;

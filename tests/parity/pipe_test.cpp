@@ -12,7 +12,7 @@
 
 #include "brume/config/plugin_loader.h"
 #include "brume/diffusion/checkpoint.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/options.h"
 #include "brume/weights/weights_file.h"
 #include "support/refs.h"
@@ -51,7 +51,7 @@ class Walk {
       return true;
     };
     request.ended = [&](const Tensor& latents) { end = latents; };
-    image = pipeline_->sample(request, config_.sample);
+    image = sample_images(*pipeline_, request, config_.sample);
     sigmas.push_back(config_.sample.spacing->sigmas(*config_.model.noise, config_.sample.steps).back());
   }
   /// x after step k, in the network's frame or as x0 + sigma noise.

@@ -9,7 +9,7 @@
 
 #include "brume/core/autoencoder.h"
 #include "brume/diffusion/checkpoint.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
@@ -97,9 +97,9 @@ TEST(TinyAutoencoderRules, ACheckpointHoldsBothStages) {
     void declare(Fields& f) { o.declare(f); }
   } sample{options};
   read_config(builtins(), parse_yaml("{steps: 2}", "test.yaml"), sample);
-  const Tensor images = opened.sample(request, options);
+  const Tensor images = sample_images(opened, request, options);
   EXPECT_EQ(images.sizes(), at::IntArrayRef({2, 3, 64, 64}));
-  const Tensor wanted = trained.sample(request, options);
+  const Tensor wanted = sample_images(trained, request, options);
   if (nn::isa() == nn::Isa::reference)  // LibTorch goes by how weights lie in memory
     EXPECT_LT((images - wanted).abs().max().item<float>(), 1e-5);
   else

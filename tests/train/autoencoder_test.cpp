@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "brume/config/yaml.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/train/reconstruction.h"
 #include "brume/weights/weights_file.h"
@@ -138,7 +138,7 @@ TEST(AutoencoderTraining, ADiffusionModelOnTopHoldsBothStages) {
   load_weights(file, pipeline.weights());
   SampleRequest request;
   request.images.resize(2);
-  const Tensor images = pipeline.sample(request, read.config.sample);
+  const Tensor images = sample_images(pipeline, request, read.config.sample);
   EXPECT_EQ(images.sizes(), (std::vector<int64_t>{2, 1, 16, 16}));
   EXPECT_TRUE(images.isfinite().all().item<bool>());
 }

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "brume/config/yaml.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/options.h"
 #include "support/registry.h"
 
@@ -25,7 +25,7 @@ struct Model {
     SampleRequest request;
     request.images = wanted;
     request.batch = 512;
-    return pipeline->sample(request, config.sample).to(at::kDouble);
+    return sample_images(*pipeline, request, config.sample).to(at::kDouble);
   }
 };
 

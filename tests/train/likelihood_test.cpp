@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "brume/diffusion/inversion.h"
+#include "brume/diffusion/sampling_run.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -140,7 +141,7 @@ TEST(Inversion, TheErrorFallsWithTheSteps) {
     SampleRequest back;
     back.images.resize(4);
     back.initial_noise = noise;
-    const double error = reconstruction_error(x, model.sample(back, sample)).mean().item<double>();
+    const double error = reconstruction_error(x, sample_images(model, back, sample)).mean().item<double>();
     EXPECT_LT(error, before) << steps;
     before = error;
     if (steps < 1000) continue;

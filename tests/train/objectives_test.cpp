@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "brume/diffusion/checkpoint.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
 #include "support/gaussian.h"
@@ -103,9 +103,9 @@ TEST(LearnedVariance, TrainsSavesAndSamples) {
   SampleRequest request;
   request.images.resize(3);
   request.batch = 3;
-  const Tensor together = model.sample(request, l.config.sample);
+  const Tensor together = sample_images(model, request, l.config.sample);
   request.batch = 1;
-  EXPECT_TRUE(model.sample(request, l.config.sample).equal(together));
+  EXPECT_TRUE(sample_images(model, request, l.config.sample).equal(together));
   EXPECT_TRUE(std::isfinite(together.sum().item<double>()));
 }
 
@@ -124,7 +124,7 @@ TEST(LearnedVariance, MistakesAreFoundBeforeSampling) {
   const Pipeline model(l.config.model, {}, 1);
   SampleOptions options = l.config.sample;
   options.sampler = make<Sampler>("{type: ddpm, variance: learned}");
-  EXPECT_NE(error_of([&] { model.sample({}, options); }).find("model.variance is none"), std::string::npos);
+  EXPECT_NE(error_of([&] { sample_images(model, {}, options); }).find("model.variance is none"), std::string::npos);
 }
 
 TEST(LossSecondMoment, ResumesBitForBit) {

@@ -9,7 +9,7 @@
 
 #include "brume/core/noise.h"
 #include "brume/diffusion/model_files.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "classifier_support.h"
 
 namespace brume::test {
@@ -35,7 +35,7 @@ class Start : public testing::Test {
       if (step.index == 0) first.push_back(step.x), sigma_ = step.sigma, steps_ = step.count;
       return true;
     };
-    made_ = pipeline_.sample(request_, options);
+    made_ = sample_images(pipeline_, request_, options);
     return at::cat(first);
   }
   Tensor started() { return started(read_.config.sample); }

@@ -8,7 +8,7 @@
 
 #include "brume/config/plugin_loader.h"
 #include "brume/diffusion/checkpoint.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
@@ -116,11 +116,11 @@ TEST_P(Training, AnImageDoesNotDependOnItsBatch) {
   for (const bool guided : {true, false}) {
     SampleOptions options = l.config.sample;
     if (!guided) options.guidance.clear();
-    const Tensor one_by_one = pipeline->sample(ask(16, 1, 3), options);
+    const Tensor one_by_one = sample_images(*pipeline, ask(16, 1, 3), options);
     EXPECT_GT(one_by_one.abs().max().item<double>(), 0.1);
     for (const int64_t batch : {2, 3, 5, 16})
-      EXPECT_TRUE(pipeline->sample(ask(16, batch, 3), options).equal(one_by_one)) << batch << guided;
-    EXPECT_FALSE(pipeline->sample(ask(16, 16, 4), options).equal(one_by_one));
+      EXPECT_TRUE(sample_images(*pipeline, ask(16, batch, 3), options).equal(one_by_one)) << batch << guided;
+    EXPECT_FALSE(sample_images(*pipeline, ask(16, 16, 4), options).equal(one_by_one));
   }
 }
 
@@ -129,9 +129,9 @@ TEST_P(Training, EightThreadsSampleWhatOneDoes) {
   const Loaded l = load(GetParam());
   const auto pipeline = opened(trained(folder, GetParam()), l);
   std::vector<Tensor> serial, parallel(8);
-  for (uint64_t i = 0; i < 8; ++i) serial.push_back(pipeline->sample(ask(3, 2, i), l.config.sample));
+  for (uint64_t i = 0; i < 8; ++i) serial.push_back(sample_images(*pipeline, ask(3, 2, i), l.config.sample));
   std::vector<std::thread> threads;
-  for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = pipeline->sample(ask(3, 2, i), l.config.sample); });
+  for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = sample_images(*pipeline, ask(3, 2, i), l.config.sample); });
   for (std::thread& t : threads) t.join();
   for (size_t i = 0; i < 8; ++i) EXPECT_TRUE(serial[i].equal(parallel[i])) << i;
 }
@@ -258,7 +258,7 @@ TEST(Sampling, BatchNoiseNeedsTheWholeBatch) {
   const Pipeline pipeline(l.config.model, resolve_compute(l.config.compute));
   SampleOptions options = l.config.sample;
   options.noise_order = NoiseOrder::batch;
-  EXPECT_EQ(error_of([&] { pipeline.sample(ask(8, 4, 0), options); }),
+  EXPECT_EQ(error_of([&] { sample_images(pipeline, ask(8, 4, 0), options); }),
             "noise order 'batch' draws all 8 images at once; raise the batch from 4 or use per_image");
 }
 

@@ -18,7 +18,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/memory_pool.h"
@@ -150,7 +150,7 @@ Variant make_variant(const Config& config, const Registry& registry, const std::
 
 std::vector<Annotation> some_images(const Config& config, int64_t count) {
   std::vector<Annotation> all;
-  const int64_t classes = config.model.conditioner->classes();
+  const int64_t classes = config.model.conditioner->traits().classes;
   for (int64_t i = 0; i < count; ++i) all.push_back({classes > 0 ? i % classes : -1, ""});
   return all;
 }
@@ -207,14 +207,14 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   request.models = v.models.get();
   SampleOptions options = config.sample;
   options.steps = std::min<int64_t>(options.steps, 5);
-  v.frozen->sample(request, options);
+  sample_images(*v.frozen, request, options);
   peak_memory(true);
   const auto start = Clock::now();
   int64_t calls = 0;
   std::optional<OperatorTimer> timer;
   if (profile) timer.emplace();
   nn::OpProfile operations;
-  for (; since(start) < seconds; calls += options.steps) v.frozen->sample(request, options);
+  for (; since(start) < seconds; calls += options.steps) sample_images(*v.frozen, request, options);
   const double time = since(start);
   v.call_times.push_back(1e3 * time / double(calls));
   v.sample_rates.push_back(double(batch) * double(calls) / time / double(config.sample.steps));

@@ -37,7 +37,7 @@ Result measure(const Program& program, const Arguments& a, const std::string& na
   if (a.kind == Sampler::kind) {
     const auto sampler = make<Sampler>(program, name);
     r.findings = conform(*sampler);
-    r.order = sampler->order();
+    r.order = sampler->traits().order;
   } else if (a.kind == NoiseSchedule::kind) {
     r.findings = conform(*make<NoiseSchedule>(program, name));
   } else {

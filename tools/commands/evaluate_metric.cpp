@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/judgement.h"
 #include "brume/train/progress.h"
@@ -108,7 +109,7 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   }
   const auto model = source.load(program, config);
   const ModelFiles others = source.others(program, *model);
-  if (model->classes(config.sample, others).empty())
+  if (requestable_classes(*model, config.sample, others).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
   if (!controls.captions) fmt::print("note: this model is not asked in words\n");
   for (const auto& [name, options] : runs) {

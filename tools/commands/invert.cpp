@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/diffusion/inversion.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
 #include "brume/image/image.h"
 #include "brume/train/class_scores.h"
@@ -58,7 +59,7 @@ Tensor read_images(const Arguments& a, const ImageShape& shape) {
 }
 
 std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& model) {
-  const int64_t classes = model.conditioner->classes();
+  const int64_t classes = model.conditioner->traits().classes;
   if (a.classes.empty() != (classes == 0))
     throw ConfigError(classes == 0
                           ? std::string("--classes: this model is not class-conditional")
@@ -103,7 +104,7 @@ Row invert_with(const Arguments& a, const Pipeline& model, SampleOptions options
   back.batch = a.batch;
   back.initial_noise = row.noise;
   back.observer = observer;
-  const Tensor errors = reconstruction_error(input.images, model.sample(back, options).clamp(-1, 1)).contiguous();
+  const Tensor errors = reconstruction_error(input.images, sample_images(model, back, options).clamp(-1, 1)).contiguous();
   row.errors.assign(errors.data_ptr<double>(), errors.data_ptr<double>() + errors.numel());
   progress.finish();
   return row;

@@ -45,7 +45,8 @@ void add_list(CLI::App& app, Program& program, int&) {
       fmt::print("{}{}\n", k == kinds.front() || !kind->empty() ? "" : "\n", k);
       for (const std::string& name : program.registry.names(k)) {
         const Entry& e = program.registry.entry(k, name);
-        fmt::print("  {:<18} {}{}\n", name, e.doc, e.origin == "built-in" ? "" : fmt::format("  [{}]", e.origin));
+        const std::string preset = e.preset_of.empty() ? "" : fmt::format("  (preset of {})", e.preset_of);
+        fmt::print("  {:<18} {}{}{}\n", name, e.doc, preset, e.origin == "built-in" ? "" : fmt::format("  [{}]", e.origin));
       }
     }
   });

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "brume/config/suggest.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/files/named_file.h"
 #include "brume/image/image.h"
 #include "brume/train/progress.h"
@@ -79,7 +80,7 @@ std::vector<std::string> arguments_of(const Arguments& a, const Config& config, 
   const PromptArguments& w = a.prompt_arguments;
   if (one) {
     const Annotation& image = images[*one];
-    if (config.model.conditioner->captions()) all.insert(all.end(), {"--prompt", image.caption});
+    if (config.model.conditioner->traits().captions) all.insert(all.end(), {"--prompt", image.caption});
     add("--negative", image.negative);
     number("--classes", image.label, image.label >= 0);
     number("--first", w.first + int64_t(*one), true);
@@ -196,7 +197,7 @@ void check_settings(const Arguments& a, const Config& config) {
         "--first {}: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
         "--noise-order per_image makes a run in pieces",
         a.prompt_arguments.first));
-  if (a.record.any() && config.sample.sampler->own_steps())
+  if (a.record.any() && config.sample.sampler->traits().own_steps)
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
 }
@@ -219,7 +220,7 @@ SampleRequest request_of(const Arguments& a, const Config& config, const Pipelin
   if (!a.noise.empty()) request.initial_noise = given_noise(a.noise);
   const ImageShape& own = config.model.image;
   set_image(request, a, {own.channels, a.height > 0 ? a.height : own.height, a.width > 0 ? a.width : own.width}, model.concat_image(),
-            config.model.conditioner->masks());
+            config.model.conditioner->traits().masks);
   return request;
 }
 
@@ -235,7 +236,7 @@ Tensor run(SampleRequest& request, const Config& config, const Pipeline& model, 
     return !interrupted.load();
   };
   catch_interrupt();
-  return model.sample(request, config.sample);
+  return sample_images(model, request, config.sample);
 }
 
 int sample(Program& program, const Arguments& asked) {
@@ -249,7 +250,7 @@ int sample(Program& program, const Arguments& asked) {
   const std::unique_ptr<Pipeline> pipeline = source.load(program, config);
   const ModelFiles others = source.others(program, *pipeline);
   if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
-  const std::vector<std::string> names = pipeline->classes(config.sample, others);
+  const std::vector<std::string> names = requestable_classes(*pipeline, config.sample, others);
   SampleRequest request = request_of(a, config, *pipeline, names);
   request.models = &others;
   warn_of_negatives(request, config);

@@ -144,13 +144,13 @@ Drawn run_all(const std::vector<Named<Sampler>>& samplers, const Setting& settin
   Reference reference(setting);
   for (const Named<Sampler>& sampler : samplers) {
     try {
-      if (sampler.plugin->variance() != LearnedVariance::none) throw ConfigError("needs a model that has learned its variance");
+      if (sampler.plugin->traits().variance != LearnedVariance::none) throw ConfigError("needs a model that has learned its variance");
       drawn.paths.push_back(path_of(sampler, setting, a.steps));
     } catch (const ConfigError& e) {
       leave_out(sampler.label, one_line(e));
       continue;
     }
-    if (sampler.plugin->order() > 0 && !sampler.plugin->of_consistency_models())
+    if (sampler.plugin->traits().order > 0 && !sampler.plugin->traits().consistency)
       drawn.curves.push_back(curve_of(sampler, setting, reference));
   }
   if (drawn.paths.empty()) throw ConfigError("there is nothing to draw: every sampler refuses");

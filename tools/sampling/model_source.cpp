@@ -69,18 +69,23 @@ Value* guidance(Value& root, const std::string& type) {
   return nullptr;
 }
 
-/// The same, made where there is none, in its place: cfg innermost, inpaint outermost, a classifier before what clips.
-Value& guidance_or_new(Value& root, const std::string& type) {
+/// Returns the place of a guidance; the innermost if the guidance cannot be made, which reading the configuration reports.
+GuidancePlace place_of(const Registry& registry, const Value& guidance) {
+  try {
+    return create<Guidance>(registry, guidance)->traits().place;
+  } catch (const ConfigError&) {
+    return GuidancePlace::estimate;
+  }
+}
+
+/// The same; if the list has none, a new one, before the first of its place or of one further out.
+Value& guidance_or_new(const Registry& registry, Value& root, const std::string& type) {
   if (Value* have = guidance(root, type)) return *have;
   std::vector<Value>& items = guidances(root).items;
-  const auto clips = [](const Value& g) {
-    const Value* named = g.is_map() ? g.find("type") : &g;
-    return named && (named->scalar == "clip" || named->scalar == "dynamic_threshold" || named->scalar == "inpaint");
-  };
-  const auto place = type == "cfg" ? items.begin() : type == "inpaint" ? items.end() : std::find_if(items.begin(), items.end(), clips);
   Value fresh = Value::map();
   fresh.set("type", Value::text(type));
-  return *items.insert(place, std::move(fresh));
+  const auto outside = [&, own = place_of(registry, fresh)](const Value& g) { return place_of(registry, g) >= own; };
+  return *items.insert(std::find_if(items.begin(), items.end(), outside), std::move(fresh));
 }
 
 Value option_value(const std::string& text, const std::string& label, bool quoted = false) {
@@ -100,12 +105,12 @@ std::string quoted_list(const std::vector<std::string>& files) {
   return list.empty() ? "" : "[" + list + "]";
 }
 
-void set_guidances(Value& root, const SampleSettings& s) {
-  if (!s.cfg.empty()) guidance_or_new(root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
+void set_guidances(const Registry& registry, Value& root, const SampleSettings& s) {
+  if (!s.cfg.empty()) guidance_or_new(registry, root, "cfg").set("scale", option_value(s.cfg, "--cfg " + s.cfg));
   if (!s.classifier.empty()) {
     const std::string file = model_file(s.classifier);
     if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--classifier: there is no file '{}'", s.classifier));
-    guidance_or_new(root, "classifier")
+    guidance_or_new(registry, root, "classifier")
         .set("model", option_value(std::filesystem::absolute(file).string(), "--classifier " + s.classifier, true));
   }
   if (!s.classifier_scale.empty()) {
@@ -189,10 +194,11 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   set("sample.prompts.embeddings", "--embedding", quoted_list(s.embeddings));
   set("sample.lora", "--lora", quoted_list(s.lora));
   s.overrides.apply(root);
-  set_guidances(root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
+  set_guidances(program.registry, root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
-  if (s.inpaint && config.model.conditioner && !config.model.conditioner->masks()) {  // else the network is told what is to be made anew
-    guidance_or_new(root, "inpaint");
+  if (s.inpaint && config.model.conditioner &&
+      !config.model.conditioner->traits().masks) {  // else the network is told what is to be made anew
+    guidance_or_new(program.registry, root, "inpaint");
     config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
   }
   if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", path_));
@@ -232,7 +238,7 @@ ModelFiles SampleSource::others(const Program& program, const Pipeline& model) c
 
 bool steers_from_null(const Config& config) {
   const auto& all = config.sample.guidance;
-  return std::any_of(all.begin(), all.end(), [](const auto& guidance) { return guidance->uses_null(); });
+  return std::any_of(all.begin(), all.end(), [](const auto& guidance) { return guidance->traits().uses_null; });
 }
 
 int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step) {

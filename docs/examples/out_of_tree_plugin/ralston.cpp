@@ -18,7 +18,7 @@ class Ralston final : public Sampler {
     void declare(Fields& f) { f.field("alpha", alpha, "where in the step the slope is taken again: 1/2 = midpoint", within(0.1, 0.9)); }
   };
   explicit Ralston(const Options& o) : o_(o) {}
-  int order() const override { return 2; }
+  SamplerTraits traits() const override { return {.order = 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -108,6 +108,18 @@ Describer within_section(const Entry::Declare& root, const std::string& section)
   return some;
 }
 
+/// "preset of ddim: eta = 1", or nothing.
+std::string preset_text(const Registry& registry, std::string_view kind, const Entry& entry) {
+  if (entry.preset_of.empty()) return {};
+  Describer own, base;
+  entry.declare(own);
+  registry.entry(kind, entry.preset_of).declare(base);
+  std::vector<std::string> changed;
+  for (size_t i = 0; i < own.rows.size(); ++i)
+    if (own.rows[i].fallback != base.rows[i].fallback) changed.push_back(fmt::format("{} = {}", own.rows[i].name, own.rows[i].fallback));
+  return fmt::format("preset of {}: {}", entry.preset_of, fmt::join(changed, ", "));
+}
+
 std::string table(const Describer& d) {
   std::vector<Row> rows = d.rows;
   rows.insert(rows.begin(), {"name", "type", "default", "allowed", "meaning"});
@@ -143,7 +155,9 @@ std::string describe(const Registry& registry, std::string_view kind, std::strin
   const Entry& entry = registry.entry(kind, name);
   Describer d;
   entry.declare(d);
-  return fmt::format("{} {} ({})\n  {}\n\n{}{}", registry.current_kind(kind), registry.current(kind, name), entry.origin, entry.doc,
+  const std::string preset = preset_text(registry, kind, entry);
+  return fmt::format("{} {} ({})\n  {}\n{}\n{}{}", registry.current_kind(kind), registry.current(kind, name), entry.origin, entry.doc,
+                     preset.empty() ? "" : "  " + preset + "\n",
                      indented(entry.notes), table(d));
 }
 
@@ -152,6 +166,7 @@ std::string describe_markdown(const Registry& registry, std::string_view kind, s
   Describer d;
   entry.declare(d);
   std::string text = fmt::format("### {}\n\n{}\n\n", registry.current(kind, name), entry.doc);
+  if (const std::string preset = preset_text(registry, kind, entry); !preset.empty()) text += fmt::format("{}.\n\n", preset);
   if (!entry.notes.empty()) text += fmt::format("```text\n{}```\n\n", entry.notes);
   return text + (d.rows.empty() ? "No parameters.\n\n" : markdown_table(d, "parameter"));
 }

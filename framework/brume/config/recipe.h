@@ -17,6 +17,7 @@ struct Recipe {
   std::string path;
   std::function<std::shared_ptr<void>(const void* context)> make;
   std::function<void(const void* context)> check;
+  bool weightless = false;  ///< the plugin's `T::weightless`: made from options alone, without weights and files
 };
 
 /// A plugin whose options are known and whose object is made when its `I::Context` is: networks (channels, classes),
@@ -29,6 +30,8 @@ class Deferred {
 
   explicit operator bool() const { return static_cast<bool>(recipe_.make); }
   const std::string& type() const { return recipe_.type; }
+  /// True if the object is made from options alone, without weights and files.
+  bool weightless() const { return recipe_.weightless; }
   const Place& place() const { return recipe_.place; }
   const std::string& path() const { return recipe_.path; }
 

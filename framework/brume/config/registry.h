@@ -19,6 +19,7 @@ struct Entry {
   std::string doc;
   std::string origin;
   std::string notes;                                                       ///< the paper and the formula: the head of its source
+  std::string preset_of;                                                   ///< the plugin whose other defaults it is; empty = none
   Declare declare;                                                         ///< on default options
   std::function<Recipe(const std::function<void(const Declare&)>&)> read;  ///< on fresh options, filled by the visitor
 };
@@ -30,6 +31,9 @@ class Registry {
   /// A static `T::check(options, context)` is called before construction and by `brume check`.
   template <class I, class T>
   void add(std::string name, std::string doc);
+  /// Registers `name` as a preset: the plugin `of`, which is a `T`, with the defaults that `set` writes into its `Options&`.
+  template <class I, class T, class Set>
+  void preset(std::string name, std::string of, std::string doc, Set set);
   /// Declares that the plugin `name` was once called `former`, which is still read, with a warning that names both.
   void renamed(std::string_view kind, std::string former, std::string name);
   /// Declares that the kind `kind` was once called `former`.
@@ -59,6 +63,8 @@ class Registry {
   void set_notes(std::string notes) { notes_ = std::move(notes); }
 
  private:
+  template <class I, class T, class Set>
+  Entry entry_of(std::string doc, Set set) const;
   void insert(std::string_view kind, std::string name, Entry entry);
   std::map<std::string, std::map<std::string, Entry, std::less<>>, std::less<>> kinds_;
   std::map<std::string, std::map<std::string, std::string, std::less<>>, std::less<>> former_;  ///< kind: former name of a plugin: name
@@ -117,22 +123,25 @@ concept HasContext = requires {
 };
 }  // namespace detail
 
-template <class I, class T>
-void Registry::add(std::string name, std::string doc) {
+template <class I, class T, class Set>
+Entry Registry::entry_of(std::string doc, Set set) const {
   static_assert(std::is_base_of_v<I, T> && std::is_final_v<T>, "a plugin is a final class derived from its interface");
   using Options = typename T::Options;
   Entry e;
   e.doc = std::move(doc);
   e.origin = origin_;
   e.notes = notes_;
-  e.declare = [](Fields& f) {
+  e.declare = [set](Fields& f) {
     Options o;
+    set(o);
     o.declare(f);
   };
-  e.read = [](const std::function<void(const Entry::Declare&)>& visit) {
+  e.read = [set](const std::function<void(const Entry::Declare&)>& visit) {
     auto options = std::make_shared<Options>();
+    set(*options);
     visit([&](Fields& f) { options->declare(f); });
     Recipe recipe;
+    if constexpr (requires { T::weightless; }) recipe.weightless = T::weightless;
     if constexpr (detail::HasContext<I>) {
       using Context = typename I::Context;
       recipe.make = [options](const void* context) -> std::shared_ptr<void> {
@@ -147,6 +156,18 @@ void Registry::add(std::string name, std::string doc) {
     }
     return recipe;
   };
+  return e;
+}
+
+template <class I, class T>
+void Registry::add(std::string name, std::string doc) {
+  insert(I::kind, std::move(name), entry_of<I, T>(std::move(doc), [](typename T::Options&) {}));
+}
+
+template <class I, class T, class Set>
+void Registry::preset(std::string name, std::string of, std::string doc, Set set) {
+  Entry e = entry_of<I, T>(std::move(doc), std::move(set));
+  e.preset_of = std::move(of);
   insert(I::kind, std::move(name), std::move(e));
 }
 

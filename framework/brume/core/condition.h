@@ -1,34 +1,37 @@
 #pragma once
-// What a sample is asked to be.
+// The condition of a batch, as a network takes it.
 #include <memory>
 
 #include "brume/core/tensor.h"
 
 namespace brume {
 
-/// The condition of a batch, one row an image, as the network takes it. Parts that a model does not use stay undefined.
+/// One row per image. A part that a model does not use stays undefined; a network ignores the parts that it does not know.
 struct Condition {
   Tensor classes;         ///< [B] int64, rows of the class embedding
   Tensor context{};       ///< [B, L, D], tokens to attend to
   Tensor context_mask{};  ///< [B, L] float32, 1 = a token, 0 = padding; undefined = all are tokens
-  Tensor image{};         ///< [B, C', H, W], laid beside the network's input
+  Tensor image{};         ///< [B, C', H, W], concatenated to the network's input
+  Tensor vector{};        ///< [B, D], one pooled vector per image: of a prompt (SDXL, SD3, FLUX), of a reference image
+  Tensor sizes{};         ///< [B, N] float32, pixels: original height and width, top and left of the crop, target height and width (SDXL)
 
-  /// The same batch without its condition (classifier-free guidance); null where the model was trained without one.
+  /// The condition of the unconditional estimate (classifier-free guidance); null if the model was trained without one.
   std::shared_ptr<const Condition> null{};
 
-  // What guidances go by and the network never sees; the null condition has them too.
-  Tensor labels{};  ///< [B] int64, the class asked for, whether the model knows classes or not (classifier guidance)
-  Tensor known{};   ///< [B, C, H, W], the clean latent of an image that is given in part (inpainting)
-  Tensor mask{};    ///< [B, 1, H, W] float32 in [0, 1]: 1 = to be made, 0 = known
+  // Read by guidances, never by the network; the null condition has the same.
+  Tensor labels{};  ///< [B] int64, the requested class, whether or not the model knows classes (classifier guidance)
+  Tensor known{};   ///< [B, C, H, W], the clean latent of a partly known image (inpainting)
+  Tensor mask{};    ///< [B, 1, H, W] float32 in [0, 1]: 1 = to generate, 0 = known
 
-  /// Rows [begin, begin + count) of every part.
+  /// Returns rows [begin, begin + count) of every part.
   Condition slice(int64_t begin, int64_t count) const;
-  /// These rows of every part; [n] int64.
+  /// Returns the given rows of every part; rows: [n] int64.
   Condition select(const Tensor& rows) const;
+  /// Returns every part on `device`.
   Condition to(at::Device device) const;
 };
 
-/// The rows of `a`, then those of `b`.
+/// Returns the rows of `a`, then those of `b`, without a null condition. Throws std::logic_error if one has a part that the other lacks.
 Condition concat(const Condition& a, const Condition& b);
 
 }  // namespace brume

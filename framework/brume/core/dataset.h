@@ -1,5 +1,14 @@
 #pragma once
-// Where training images come from.
+// Training images.
+//
+// How to write one:
+//   1. Derive a final class from Dataset with a nested `Options` (its fields, `declare(Fields&)`), made from (Options, Context).
+//   2. Open the data in the constructor. Throw ConfigError naming the file and both shapes if it cannot deliver the context's shape.
+//   3. Implement `size()`, `classes()` and `read()`, which several threads call at once.
+//   4. Take every random number from `draw`, so that equal arguments give equal pixels.
+//   5. Put it into plugins/datasets/NAME.cpp, which ends with `register_dataset_NAME`.
+//   6. Read plugins/datasets/idx.cpp as an example; `brume new dataset NAME` writes another.
+//   7. Add tests/datasets/NAME_test.cpp; test_contracts --gtest_filter='*Plugin*NAME*' checks its options.
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -19,34 +28,34 @@ struct ImageShape {
   std::string text() const { return std::to_string(channels) + "x" + std::to_string(height) + "x" + std::to_string(width); }
 };
 
-/// What is known of an image beside its pixels.
+/// What is known of an image, besides its pixels.
 struct Annotation {
-  int64_t label = -1;      ///< class index, -1 where unlabelled
-  std::string caption{};   ///< empty where uncaptioned
-  std::string negative{};  ///< what a sample is steered away from, in the place of the empty caption
+  int64_t label = -1;      ///< class index, -1 = unlabelled
+  std::string caption{};   ///< empty = uncaptioned
+  std::string negative{};  ///< caption of the null condition, instead of the empty caption
 };
 
-/// What a set holds in the place of images: what a first stage made of them.
+/// The contents of a set of encoded images.
 struct EncodedSet {
-  ImageShape shape;         ///< of the moments of one image
+  ImageShape shape;         ///< of the moments of one image (Autoencoder::moments)
   std::string autoencoder;  ///< fingerprint of the first stage that made them
 };
 
-/// A set of images, finite or endless. `const` and safe to call from several threads at once: the loader reads ahead.
+/// A set of images, finite or endless. `const` and safe to call from several threads at once.
 class Dataset {
  public:
   static constexpr std::string_view kind = "dataset";
-  /// The image shape the model wants; an implementation that cannot deliver it throws ConfigError naming both shapes.
+  /// The shape of the model's images.
   struct Context {
     ImageShape shape;
   };
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;                             ///< number of images; 0 = endless (any index is an image)
-  virtual const std::vector<std::string>& classes() const = 0;  ///< class names by label; empty where there are none
-  /// Not nothing where read() gives the moments of a first stage (Autoencoder::encode_moments) instead of images.
+  virtual const std::vector<std::string>& classes() const = 0;  ///< class names by label; empty if there are no classes
+  /// Returns the shape and source if read() gives moments of a first stage (Autoencoder::encode_moments) instead of images.
   virtual std::optional<EncodedSet> encoded() const { return {}; }
-  /// Writes image `index` to `pixels` (Context::shape, channel by channel, values in [-1, 1]). `draw` numbers the draw in the
-  /// stream of training images and is the only source of randomness for augmentation: equal arguments give equal pixels.
+  /// Writes image `index` to `pixels` (Context::shape, channel by channel, values in [-1, 1]) and returns its annotation. `draw`: the
+  /// number of the draw in the training, and the only source of randomness for augmentation.
   virtual Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const = 0;
 };
 

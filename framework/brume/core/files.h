@@ -1,11 +1,11 @@
 #pragma once
-// Files that belong to a model, such as a tokenizer: a checkpoint keeps their bytes.
+// Files that belong to a model, such as a tokenizer, which a checkpoint stores.
 #include <map>
 #include <string>
 
 namespace brume {
 
-/// Bytes by the path that the configuration names.
+/// Contents by the path that the configuration names.
 using Files = std::map<std::string, std::string>;
 
 }  // namespace brume

@@ -1,4 +1,15 @@
 #pragma once
+// What steers the estimates of a model while sampling.
+//
+// How to write one:
+//   1. Derive a final class from Guidance with a nested `Options` (its fields, `declare(Fields&)`), made from those options.
+//   2. Derive a Denoiser that calls the inner one and changes its Estimate; `wrap()` returns it.
+//   3. Say in `traits()` what it needs and where in the chain it belongs; let `check()` refuse the models it cannot steer.
+//   4. Keep shape and dtype, treat each image alone, and let a scale of 1 (or 0) be the identity, bit for bit.
+//   5. Put it into plugins/guidance/NAME.cpp, which ends with `register_guidance_NAME`.
+//   6. Read plugins/guidance/cfg_plus_plus.cpp as an example; `brume new guidance NAME` writes another.
+//   7. Run test_contracts --gtest_filter='*Guidance*NAME*' (tests/contracts/guidance_test.cpp), and `brume conform guidance NAME`.
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -8,53 +19,70 @@
 #include "brume/core/denoiser.h"
 #include "brume/core/model_source.h"
 #include "brume/core/parameterization.h"
+#include "brume/core/taps.h"
 
 namespace brume {
 
-/// What a sample of a model can be asked to be, as its configuration tells.
+/// What can be requested of the samples of a model.
 struct Controls {
   int64_t classes = 0;    ///< 0 = the model knows no classes
-  bool has_null = false;  ///< it gives an unconditional estimate too
-  bool captions = false;  ///< an image is asked for in words
+  bool has_null = false;  ///< it has an unconditional estimate
+  bool captions = false;  ///< images are requested in words
 };
 
-/// What a guidance may want to know of the model it steers.
+/// The model that a guidance steers.
 struct GuidedModel {
   std::shared_ptr<const NoiseSchedule> schedule;
   const ModelSource& models;  ///< lives as long as wrap() runs
   std::shared_ptr<const Parameterization> parameterization = nullptr;
   Controls controls{};
-  ImageShape shape{};  ///< of one x
+  ImageShape shape{};      ///< of one x
+  TapPoints tap_points{};  ///< of its network
+  /// Returns the model's own denoiser, unguided, with these taps in its network; without taps, the one that guidances wrap. Throws
+  /// ConfigError naming a block that the network does not have. Empty if there is no network.
+  std::function<std::shared_ptr<const Denoiser>(Taps taps)> denoiser{};
 };
 
-/// A decorator of denoisers: takes one, gives one that is steered. Guidances compose in the order of the configuration, the
-/// first innermost.
+/// Where a guidance belongs in the chain of denoisers, from the inside out: `brume sample --cfg` and its like insert theirs before the
+/// first of the same place or of a later one.
+enum class GuidancePlace {
+  estimate,    ///< changes the model's estimate (cfg, autoguidance)
+  classifier,  ///< adds the gradient of a classifier
+  clip,        ///< limits the values of x0
+  inpaint      ///< replaces the known part of x0
+};
+
+struct GuidanceTraits {
+  bool needs_direction =
+      false;               ///< has an effect only with samplers that keep the unconditional direction (SamplerTraits::keeps_direction)
+  bool uses_null = false;  ///< computes the unconditional estimate; one guidance per run can
+  GuidancePlace place = GuidancePlace::estimate;
+};
+
+/// Wraps a denoiser and returns a steered one. Guidances are applied in the order of the configuration, the first innermost.
 class Guidance {
  public:
   static constexpr std::string_view kind = "guidance";
   virtual ~Guidance() = default;
-  /// Throws ConfigError where a model with these controls cannot be steered so: found by `brume check`, and before any step.
+  virtual GuidanceTraits traits() const { return {}; }
+  /// Throws ConfigError if a model with these controls cannot be steered; called by `brume check`, and before the first step.
   virtual void check(const Controls&) const {}
-  /// Names of the classes an image can be asked to be for its sake, where the model itself knows none; empty = it needs none.
+  /// Returns the names of the classes that can be requested for the guidance's sake, if the model knows none; empty = it needs none.
   virtual std::vector<std::string> classes(const ModelSource&) const { return {}; }
-  /// True where it is of no effect with samplers that do not keep the unconditional direction (Sampler::keeps_direction).
-  virtual bool needs_direction() const { return false; }
-  /// True where it asks for the estimate without the condition; one guidance of a run can.
-  virtual bool uses_null() const { return false; }
   virtual std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const = 0;
 };
 
-/// Throws ConfigError, speaking for the guidance `name`, where there is no unconditional estimate.
+/// Throws ConfigError in the name of the guidance `name` if there is no unconditional estimate.
 void need_null(const Controls& controls, std::string_view name);
 
 /// The estimates with and without the condition.
 struct EstimatePair {
   Estimate with, without;
 };
-/// One call of twice the batch. Throws ConfigError, speaking for the guidance `name`, where the condition has no null.
+/// Computes both in one call of twice the batch. Throws ConfigError in the name of the guidance `name` if the condition has no null.
 EstimatePair denoise_both(const Denoiser& denoiser, const Tensor& x, double sigma, const Condition& condition, std::string_view name);
 
-/// a + scale (b - a), where both are defined; else `b`.
+/// Returns a + scale (b - a) if both are defined, else `b`.
 Tensor extrapolate(const Tensor& a, const Tensor& b, double scale);
 
 }  // namespace brume

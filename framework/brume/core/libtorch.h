@@ -1,5 +1,5 @@
 #pragma once
-// What differs between the versions of LibTorch that brume is built with, 1.13 and 2.
+// Differences between the versions of LibTorch that brume builds with, 1.13 and 2.
 #include <ATen/core/Tensor.h>
 #include <torch/version.h>
 
@@ -22,8 +22,8 @@
 
 namespace brume {
 
-/// softmax(q k^T / sqrt(d) + bias) v by LibTorch's own attention, which chooses the fastest it has on the device; undefined before 2.0,
-/// which has none. Sizes as in nn::attention; bias: [B or 1, 1, 1 or N, M] or undefined.
+/// Returns softmax(q k^T / sqrt(d) + bias) v by LibTorch's own attention, which chooses the fastest on the device; undefined before
+/// 2.0. Sizes as in nn::attention; bias: [B or 1, 1, 1 or N, M] or undefined.
 inline at::Tensor library_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& bias) {
 #if TORCH_VERSION_MAJOR >= 2
   return at::scaled_dot_product_attention(q, k, v, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);

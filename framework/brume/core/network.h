@@ -1,5 +1,15 @@
 #pragma once
 // The backbone: F(input, c_noise, condition).
+//
+// How to write one:
+//   1. Derive a final class from Network with a nested `Options` (fields with defaults, `declare(Fields&)`).
+//   2. Make it from (Options, Context): the context has the channels, the classes and the seed. `static void check(options, context)`
+//      refuses what does not fit, before weights are made.
+//   3. Build layers with nn::Builder (nn/blocks/layers.h), which names the weights; `weights()` returns them.
+//   4. Implement `forward()`; read of the condition what the context announces, and treat each image alone.
+//   5. Put it into plugins/networks/NAME.cpp, which ends with `register_network_NAME`.
+//   6. Read plugins/networks/unet.cpp as an example; `brume new network NAME` writes a smaller one.
+//   7. Run test_contracts --gtest_filter='*Network*NAME*' (tests/contracts/network_test.cpp).
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -9,6 +19,7 @@
 #include "brume/core/condition.h"
 #include "brume/core/dataset.h"
 #include "brume/core/noise_embedding.h"
+#include "brume/core/taps.h"
 
 namespace brume {
 class NoiseSchedule;
@@ -19,10 +30,10 @@ struct Weight {
   std::string name;
   Tensor tensor;
   bool trainable = true;   ///< false for buffers
-  bool any_dtype = false;  ///< read by what takes weights of any dtype (nn::conv2d, nn::linear, rows of a table), whatever is computed in
+  bool any_dtype = false;  ///< may stay in the dtype of its file: read by layers that take any (nn::conv2d, nn::linear, rows of a table)
 };
 
-/// The same tensors under names that begin with `prefix`.
+/// Returns the same tensors under names that begin with `prefix`.
 std::vector<Weight> prefixed(const std::string& prefix, const std::vector<Weight>& weights);
 
 /// A neural network without knowledge of schedules, samplers or losses. `const` and safe to call from several threads.
@@ -36,21 +47,27 @@ class Network {
     int64_t out_channels = 3;    ///< channels of the output
     int64_t classes = 0;         ///< rows of the class embedding (with the null class); 0 = not class-conditional
     uint64_t seed = 0;           ///< of the initial weights
-    int64_t context_width = 0;   ///< of the tokens of Condition::context; 0 = there are none
-    int64_t image_channels = 0;  ///< of Condition::image, which the network lays beside x; 0 = there is none
-    /// Those of the model, for networks whose output is known in closed form. What learns has no use for them.
+    int64_t context_width = 0;   ///< of the tokens of Condition::context; 0 = none
+    int64_t image_channels = 0;  ///< of Condition::image, which the network concatenates to x; 0 = none
+    int64_t vector_width = 0;    ///< of Condition::vector; 0 = none
+    int64_t size_ids = 0;        ///< numbers per row of Condition::sizes; 0 = none
+    /// The model's own, for networks whose output is known in closed form.
     std::shared_ptr<const NoiseSchedule> noise = nullptr;
     std::shared_ptr<const Parameterization> parameterization = nullptr;
   };
 
   virtual ~Network() = default;
-  /// input: [B, C, H, W] in the compute dtype; c_noise: [B] float32. Returns [B, out_channels, H, W] in the dtype of input.
-  /// `dropout`: the source of randomness while training; null means evaluation.
-  virtual Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout) const = 0;
+  /// Returns [B, out_channels, H, W] in the dtype of `input`. input: [B, C, H, W] in the compute dtype; c_noise: [B] float32.
+  /// `dropout`: the source of randomness while training; null = evaluation. `taps`: name blocks of tap_points() alone, which the
+  /// caller has checked; empty taps change no bit.
+  virtual Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
+                         const Taps& taps = {}) const = 0;
   virtual NoiseQuantity quantity() const = 0;
-  /// Heights and widths of x are multiples of this.
+  /// Returns the number that heights and widths of x are multiples of.
   virtual int64_t multiple() const { return 1; }
-  /// Every tensor in a stable order with stable, unique names; empty for a network without weights.
+  /// Returns the blocks that taps can name; a network without any is never called with taps.
+  virtual TapPoints tap_points() const { return {}; }
+  /// Returns every tensor in a stable order with stable, unique names; empty for a network without weights.
   virtual std::vector<Weight> weights() const = 0;
 };
 

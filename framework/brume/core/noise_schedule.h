@@ -1,5 +1,14 @@
 #pragma once
-// How noisy an image is at training time t.
+// The noise level at training time t.
+//
+// How to write one:
+//   1. Derive a final class from NoiseSchedule with a nested `Options` (its fields, `declare(Fields&)`), made from those options.
+//   2. Implement `sigma()`, increasing in t, and `time()`, its inverse, with `t_min()` and `t_max()`.
+//   3. A discrete schedule is a list of betas: numerics/discrete_schedule.h does the rest.
+//   4. Override `signal()` and `start_std()` unless the process is variance preserving.
+//   5. Put it into plugins/schedulers/noise/NAME.cpp, which ends with `register_noise_NAME`.
+//   6. Read plugins/schedulers/noise/cosine.cpp as an example; `brume new noise_schedule NAME` writes another.
+//   7. Run test_contracts --gtest_filter='*NoiseSchedule*NAME*' and `brume conform noise_schedule NAME`.
 #include <cmath>
 #include <cstdint>
 #include <string_view>
@@ -13,21 +22,21 @@ class NoiseSchedule {
   static constexpr std::string_view kind = "noise_schedule";
   virtual ~NoiseSchedule() = default;
 
-  /// sigma at time t in [t_min, t_max]; increasing in t. Discrete schedules interpolate log sigma between their integers.
+  /// Returns sigma at time t in [t_min, t_max]; increasing in t. Discrete schedules interpolate log sigma between their integers.
   virtual double sigma(double t) const = 0;
-  /// The inverse of sigma(t), clamped to [t_min, t_max].
+  /// Returns the inverse of sigma(t), clamped to [t_min, t_max].
   virtual double time(double sigma) const = 0;
   virtual double t_min() const = 0;
   virtual double t_max() const = 0;
-  /// Number of training times of a discrete schedule (t = 0 ... timesteps - 1); 0 for a continuous one.
+  /// Returns the number of training times of a discrete schedule (t = 0 ... timesteps - 1); 0 for a continuous one.
   virtual int64_t timesteps() const { return 0; }
 
-  /// What a network that is told the timestep is told.
+  /// Returns c_noise of networks whose quantity is the timestep.
   virtual double timestep(double sigma) const { return time(sigma); }
 
-  /// alpha(sigma): the network's frame is alpha * x. Variance-preserving unless a schedule says otherwise.
+  /// Returns alpha(sigma): the network's frame is alpha * x. Variance-preserving unless a schedule says otherwise.
   virtual double signal(double sigma) const { return 1 / std::sqrt(1 + sigma * sigma); }
-  /// Standard deviation of x where sampling starts.
+  /// Returns the standard deviation of x at the start of sampling.
   virtual double start_std(double sigma) const { return std::sqrt(1 + sigma * sigma); }
 };
 

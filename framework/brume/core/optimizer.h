@@ -1,4 +1,15 @@
 #pragma once
+// Optimizers and their learning rates.
+//
+// How to write one:
+//   1. Derive a final class from Optimizer with a nested `Options` (its fields, `declare(Fields&)`), made from (Options, Context).
+//   2. Implement `update()`: read and clear the gradients, write the weights under at::NoGradGuard; change nothing if the norm is not
+//   finite.
+//   3. Use numerics/learning_rate.h for warm-up, decay and clipping.
+//   4. Return every moment and counter from `state()`: a training resumes bit for bit.
+//   5. Put it into plugins/optimizers/NAME.cpp, which ends with `register_optimizer_NAME`.
+//   6. Read plugins/optimizers/adam.cpp as an example; `brume new optimizer NAME` writes another.
+//   7. Run test_contracts --gtest_filter='*Optimizer*NAME*' (tests/contracts/optimizer_test.cpp).
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -16,11 +27,11 @@ class Optimizer {
     int64_t steps = 0;            ///< of the whole training
   };
   virtual ~Optimizer() = default;
-  /// One update from the weights' .grad(), which it clears. `step` counts from 0. Returns the norm of the gradient before
-  /// clipping; where that is not finite nothing is updated.
+  /// Updates the weights from their .grad(), which it clears. `step` counts from 0. Returns the norm of the gradient before
+  /// clipping; nothing is updated if that is not finite.
   virtual double update(int64_t step) = 0;
   virtual double learning_rate(int64_t step) const = 0;
-  /// Moments and the like, to be saved and restored bit for bit (restoring copies into these tensors).
+  /// Returns the moments and counters that a checkpoint saves; restoring copies into these tensors.
   virtual std::vector<Weight> state() const = 0;
 };
 

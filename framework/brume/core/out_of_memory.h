@@ -5,7 +5,7 @@
 
 namespace brume {
 
-/// " for 1024 bytes" where an allocation failed, as whoever failed says it; nothing where it is another error.
+/// Returns the size that the error names, like " for 1024 bytes", if `e` is a failed allocation; nothing for other errors.
 std::optional<std::string> out_of_memory(const std::exception& e);
 
 }  // namespace brume

@@ -1,5 +1,14 @@
 #pragma once
-// What the network's output means.
+// The meaning of the network's output.
+//
+// How to write one:
+//   1. Derive a final class from Parameterization with a nested `Options` (its fields, `declare(Fields&)`), made from those options.
+//   2. Implement `c_skip()` and `c_out()` as functions of sigma; the training target follows from them.
+//   3. Override `c_in()` if the network's frame is not the schedule's.
+//   4. Let each be finite for every sigma > 0, and c_out not 0.
+//   5. Put it into plugins/parameterizations/NAME.cpp, which ends with `register_parameterization_NAME`.
+//   6. Read plugins/parameterizations/v.cpp as an example; `brume new parameterization NAME` writes another.
+//   7. Run test_contracts --gtest_filter='*Parameterization*NAME*' and `brume conform parameterization NAME`.
 #include <string_view>
 
 #include "brume/core/noise_schedule.h"
@@ -14,7 +23,7 @@ class Parameterization {
   virtual ~Parameterization() = default;
   virtual double c_skip(double sigma) const = 0;
   virtual double c_out(double sigma) const = 0;
-  /// The network's frame is the schedule's unless a parameterization has its own.
+  /// Returns the factor of x in the network's input: the schedule's signal rate, unless a parameterization has its own.
   virtual double c_in(double sigma, const NoiseSchedule& schedule) const { return schedule.signal(sigma); }
 };
 

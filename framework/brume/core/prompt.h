@@ -1,5 +1,5 @@
 #pragma once
-// How the words of a prompt are read while sampling, by conditioners that can do otherwise than as they were trained.
+// How conditioners read prompts while sampling, if not as they were trained.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,8 +9,7 @@
 
 namespace brume {
 
-/// A textual inversion (Gal et al. 2022, "An Image is Worth One Word"): a word that stands for vectors in the place of its tokens'
-/// embeddings.
+/// A textual inversion (Gal et al. 2022, "An Image is Worth One Word"): a word with vectors instead of its tokens' embeddings.
 struct Word {
   std::string text;
   Tensor vectors;  ///< [n, width] float32
@@ -18,8 +17,8 @@ struct Word {
 
 struct PromptReading {
   bool weights = false;           ///< (word:1.3), (word) and [word] count more or less than the rest
-  bool chunks = false;            ///< what is longer than the context becomes more context, chunk by chunk; else it is cut, with a warning
-  std::optional<int64_t> skip{};  ///< last layers of the text encoder left out; absent = as the model has it
+  bool chunks = false;            ///< a prompt longer than the context extends it chunk by chunk; false = it is cut, with a warning
+  std::optional<int64_t> skip{};  ///< number of last layers of the text encoder to skip; absent = the model's own
   std::vector<Word> words{};
 };
 

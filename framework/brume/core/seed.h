@@ -4,7 +4,7 @@
 
 namespace brume {
 
-/// A stream of random numbers that follows from its seed alone.
+/// A stream of random numbers, determined by its seed.
 class SplitMix {
  public:
   explicit SplitMix(uint64_t seed) : state_(seed) {}
@@ -22,7 +22,7 @@ class SplitMix {
   uint64_t state_;
 };
 
-/// A seed for purpose `stream` and number `index` under `seed`: streams do not overlap.
+/// Returns a seed for purpose `stream` and number `index` under `seed`: streams do not overlap.
 inline uint64_t mix_seed(uint64_t seed, uint64_t stream, uint64_t index = 0) {
   return SplitMix(SplitMix(SplitMix(seed).next() ^ stream).next() ^ index).next();
 }

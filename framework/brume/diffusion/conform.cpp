@@ -54,7 +54,7 @@ Tensor exact(const Denoiser& data, const Tensor& x, double from, double to) {
   return rk45(slope, x, std::log(from), std::log(to), {.rtol = 1e-12, .atol = 1e-13}).x;
 }
 
-bool follows_the_ode(const Sampler& s) { return s.order() > 0 && !s.of_consistency_models(); }
+bool follows_the_ode(const Sampler& s) { return s.traits().order > 0 && !s.traits().consistency; }
 
 constexpr double noisy = 8, clean = 0.05;
 Tensor start() { return at::linspace(-11, 11, 12, f64).view({12, 1}); }
@@ -76,14 +76,14 @@ void check_order(std::vector<Finding>& findings, const Sampler& sampler, const D
   check(findings, fmt::format("order on the {}", name), [&](Finding& f) {
     const Convergence c = convergence(sampler, data);
     f.measured = fmt::format("{:.2f} (error {:.1e})", c.order, c.error);
-    f.wanted = fmt::format("{} or more", sampler.order());
-    f.holds = c.order > sampler.order() - 0.35 || c.error < 1e-9;
+    f.wanted = fmt::format("{} or more", sampler.traits().order);
+    f.holds = c.order > sampler.traits().order - 0.35 || c.error < 1e-9;
   });
 }
 
 void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
-  if (sampler.own_steps()) {
+  if (sampler.traits().own_steps) {
     check(findings, "error on the mixture", [&](Finding& f) {
       const Tensor wanted = exact(data, start(), noisy, clean);
       const double error = (run(sampler, data, start(), levels(noisy, clean, 96)) - wanted).abs().max().item<double>();
@@ -201,7 +201,7 @@ std::vector<Finding> conform(const Sampler& sampler) {
   const at::NoGradGuard no_grad;
   std::vector<Finding> findings;
   if (follows_the_ode(sampler)) check_path(findings, sampler);
-  if (!sampler.of_consistency_models()) check_distribution(findings, sampler);
+  if (!sampler.traits().consistency) check_distribution(findings, sampler);
   check_use(findings, sampler);
   return findings;
 }

@@ -26,7 +26,7 @@ std::vector<double> upwards(std::vector<double> sigmas, const NoiseSchedule& sch
 Tensor invert(const Pipeline& model, const InversionRequest& request, const SampleOptions& options) {
   const at::NoGradGuard no_grad;
   const ModelOptions& m = model.options();
-  if (options.sampler->order() == 0)
+  if (options.sampler->traits().order == 0)
     throw ConfigError(
         "sample.sampler: adds noise, and an image cannot be followed back through it; take a deterministic one, like ddim at eta 0");
   options.check(m);

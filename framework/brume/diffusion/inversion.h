@@ -13,7 +13,7 @@ struct InversionRequest {
   std::function<bool(int64_t first, const Step&)> observer;  ///< as in SampleRequest
 };
 
-/// The noise N(0, 1)-like [count, C, H, W] that `model.sample` takes as initial noise, with the same sampler, spacing and steps:
+/// The noise N(0, 1)-like [count, C, H, W] that sample_images() takes as initial noise, with the same sampler, spacing and steps:
 /// the sampler walks the spacing's sigmas upwards from the schedule's smallest, where x is taken for the image. Unguided. Throws
 /// ConfigError where the sampler adds noise.
 Tensor invert(const Pipeline& model, const InversionRequest& request, const SampleOptions& options);

@@ -46,26 +46,33 @@ void ModelOptions::declare(Fields& f) {
   f.field("class_names", class_names, "names of the classes; the data set's own where empty");
 }
 
+Controls ModelOptions::controls() const {
+  const ConditionerTraits traits = conditioner->traits();
+  return {traits.classes, traits.has_null, traits.captions};
+}
+
 Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_t seed) const {
+  const ConditionerTraits condition = conditioner->traits();
   const int64_t outputs = variance == LearnedVariance::none ? 1 : 2;
   return {.input = latent,
           .out_channels = outputs * latent.channels,
-          .classes = conditioner->class_rows(),
+          .classes = condition.class_rows,
           .seed = seed,
-          .context_width = conditioner->context_width(),
-          .image_channels = conditioner->image_channels(image, latent),
+          .context_width = condition.context_width,
+          .image_channels = condition.image_channels ? condition.image_channels(image, latent) : 0,
+          .vector_width = condition.vector_width,
+          .size_ids = condition.size_ids,
           .noise = noise,
           .parameterization = parameterization};
 }
 
 void ModelOptions::check() const {
   if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier, or of an autoencoder");
-  if (!class_names.empty() && int64_t(class_names.size()) != conditioner->classes())
-    throw ConfigError(
-        fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), conditioner->classes()));
+  const int64_t classes = conditioner->traits().classes;
+  if (!class_names.empty() && int64_t(class_names.size()) != classes)
+    throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), classes));
   autoencoder.check({image});
-  const bool pixels = autoencoder.type() == "identity" || autoencoder.type() == "rescaled";  // what others make is known with their weights
-  if (pixels) network.check(network_context(image, 0));
+  if (autoencoder.weightless()) network.check(network_context(autoencoder.make({image})->latent(image), 0));
 }
 
 void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "how noisy an image is at time t, drawn evenly", "linear"); }
@@ -131,34 +138,40 @@ void SampleOptions::declare(Fields& f) {
 
 void SampleOptions::check(const ModelOptions& model) const {
   std::vector<Problem> problems;
-  const LearnedVariance wanted = sampler->variance();
+  const LearnedVariance wanted = sampler->traits().variance;
   if (wanted != LearnedVariance::none && wanted != model.variance)
     problems.push_back({{},
                         "sample.sampler",
                         fmt::format("takes the variance that the network gives ({0}), and model.variance is {1}; set the sampler's "
                                     "variance to small or large, or train a model of variance: {0}",
                                     name_of(wanted), name_of(model.variance))});
-  if (prompts.any() && !model.conditioner->reads_prompts())
+  if (prompts.any() && !model.conditioner->traits().reads_prompts)
     problems.push_back({{}, "sample.prompts", "is for models with CLIP's text encoder (conditioner: clip_text), and this one has none"});
+  check_guidance(model.controls(), problems);
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+}
+
+void SampleOptions::check_guidance(const Controls& controls, std::vector<Problem>& problems) const {
+  const bool keeps_direction = sampler->traits().keeps_direction;
   std::optional<size_t> with_null;
   for (size_t i = 0; i < guidance.size(); ++i) {
-    if (guidance[i]->uses_null() && with_null)
+    const GuidanceTraits traits = guidance[i]->traits();
+    if (traits.uses_null && with_null)
       problems.push_back(
           {{},
            fmt::format("sample.guidance.{}", i),
            fmt::format("asks for the estimate without the condition, as sample.guidance.{} does: one of them can", *with_null)});
-    if (guidance[i]->uses_null()) with_null = i;
-    if (guidance[i]->needs_direction() && !sampler->keeps_direction())
+    if (traits.uses_null) with_null = i;
+    if (traits.needs_direction && !keeps_direction)
       problems.push_back({{},
                           fmt::format("sample.guidance.{}", i),
                           "works with samplers that keep the unconditional direction only: ddim, euler, euler_ancestral"});
     try {
-      guidance[i]->check(model.controls());
+      guidance[i]->check(controls);
     } catch (const ConfigError& e) {
       for (const Problem& p : e.problems()) problems.push_back({p.place, fmt::format("sample.guidance.{}", i), p.message});
     }
   }
-  if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
 }  // namespace brume

@@ -29,7 +29,7 @@ struct ModelOptions {
   std::vector<std::string> class_names;
   void declare(Fields& f);
 
-  Controls controls() const { return {conditioner->classes(), conditioner->has_null(), conditioner->captions()}; }
+  Controls controls() const;
   /// What the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
   /// Mistakes between the parts, found without making weights; throws ConfigError.
@@ -96,6 +96,9 @@ struct SampleOptions {
   void declare(Fields& f);
   /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
   void check(const ModelOptions& model) const;
+
+ private:
+  void check_guidance(const Controls& controls, std::vector<Problem>& problems) const;
 };
 
 }  // namespace brume

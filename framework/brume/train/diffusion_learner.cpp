@@ -11,7 +11,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/fingerprint.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/image/image.h"
 #include "brume/train/learner.h"
 
@@ -30,11 +30,12 @@ class DiffusionLearner final : public Learner {
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
     if (data.encoded()) check_encoded(*data.encoded());
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
-    if (config_.model.conditioner->captions()) prompts_ = config_.train->preview.prompts;
-    if (config_.model.conditioner->captions() && prompts_.empty())
+    if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
+    if (config_.model.conditioner->traits().captions && prompts_.empty())
       for (const Annotation& a : examples_.annotations) prompts_.push_back(a.caption);
-    if (config_.train->preview.count > 0) classes_ = pipeline_.classes(config_.sample, models_);
-    if (config_.train->preview.count > 0) pipeline_.guided(config_.sample, models_);  // its mistakes are found before the first step
+    if (config_.train->preview.count > 0) classes_ = requestable_classes(pipeline_, config_.sample, models_);
+    if (config_.train->preview.count > 0)
+      guided_denoiser(pipeline_, config_.sample, models_);  // its mistakes are found before the first step
   }
 
   std::vector<Weight> weights() const override { return pipeline_.weights(); }
@@ -65,7 +66,7 @@ class DiffusionLearner final : public Learner {
     request.models = &models_;
     SampleOptions options = config_.sample;
     options.steps = p.steps;
-    const Tensor images = averaged_->sample(request, options);
+    const Tensor images = sample_images(*averaged_, request, options);
     std::vector<Image> tiles;
     for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(to_image(images[i]));
     const int64_t columns = p.columns > 0 ? p.columns : int64_t(std::ceil(std::sqrt(double(tiles.size()))));
@@ -85,7 +86,7 @@ class DiffusionLearner final : public Learner {
   /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
   void give_images(SampleRequest& request) const {
     const ImageShape& shape = config_.model.image;
-    const bool beside = pipeline_.concat_image(), masks = !beside || config_.model.conditioner->masks();
+    const bool beside = pipeline_.concat_image(), masks = !beside || config_.model.conditioner->traits().masks;
     if (masks) request.mask = at::ones({1, 1, shape.height, shape.width});
     request.image = at::zeros({1, shape.channels, shape.height, shape.width});
     if (!beside || examples_.encoded || !examples_.images.defined()) return;

@@ -1,3 +1,4 @@
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/evaluation.h"
 
 #include <ATen/TensorOperators.h>
@@ -81,7 +82,7 @@ FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline&
                            const ModelSource& models) {
   const ModelOptions& m = model.options();
   const ClassifierOptions& c = classifier.options();
-  const int64_t classes = int64_t(model.classes(options, models).size());
+  const int64_t classes = int64_t(requestable_classes(model, options, models).size());
   if (m.image != c.image)
     throw ConfigError(fmt::format("the model makes {} images, and the classifier takes {}", m.image.text(), c.image.text()));
   if (classes > 0 && classes != c.classes)
@@ -96,7 +97,7 @@ FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline&
     request.batch = piece;
     for (int64_t i = first; i < std::min(first + piece, count); ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
     if (observer) request.observer = [&](int64_t inner, const Step& step) { return observer(first + inner, step); };
-    set.add(rounded(model.sample(request, options)), request.images);
+    set.add(rounded(sample_images(model, request, options)), request.images);
   }
   return set;
 }

@@ -70,7 +70,7 @@ Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOpt
     part.batch = piece;
     part.images.assign(asked.begin() + first, asked.begin() + std::min(first + piece, count));
     if (request.observer) part.observer = [&](int64_t inner, const Step& step) { return request.observer(first + inner, step); };
-    tally.judge(metric, model.sample(part, options), part.images);
+    tally.judge(metric, sample_images(model, part, options), part.images);
   }
   return tally;
 }

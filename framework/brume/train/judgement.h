@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "brume/core/metric.h"
-#include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 
 namespace brume {
 

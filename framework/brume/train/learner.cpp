@@ -12,7 +12,7 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
         fmt::format("train.data holds latents, and {} learns from images", config.autoencoder ? "an autoencoder" : "a classifier"));
   if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
-  const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->classes();
+  const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->traits().classes;
   std::vector<std::string>& names = classifier ? config.classifier->class_names : config.model.class_names;
   if (classes > 0 && int64_t(data.classes().size()) != classes)
     throw ConfigError(fmt::format("{} has {} classes and train.data has {}", classifier ? "classifier" : "model.conditioner", classes,

@@ -21,8 +21,7 @@ class Consistency final : public Sampler {
     void declare(Fields& f) { f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0)); }
   };
   explicit Consistency(const Options& o) : o_(o) {}
-  int order() const override { return 0; }
-  bool of_consistency_models() const override { return true; }
+  SamplerTraits traits() const override { return {.consistency = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

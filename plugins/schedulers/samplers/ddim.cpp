@@ -11,25 +11,17 @@
 namespace brume::plugins {
 namespace {
 
-struct DdimOptions {
-  double eta = 0, s_noise = 1;
-  void declare(Fields& f) {
-    f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1));
-    f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0));
-  }
-};
-
-struct EulerAncestralOptions : DdimOptions {
-  EulerAncestralOptions() { eta = 1; }
-};
-
-template <class O>
 class Ddim final : public Sampler {
  public:
-  using Options = O;
+  struct Options {
+    double eta = 0, s_noise = 1;
+    void declare(Fields& f) {
+      f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1));
+      f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0));
+    }
+  };
   explicit Ddim(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta == 0 ? 1 : 0; }
-  bool keeps_direction() const override { return true; }
+  SamplerTraits traits() const override { return {.order = o_.eta == 0 ? 1 : 0, .keeps_direction = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -52,8 +44,9 @@ class Ddim final : public Sampler {
 }  // namespace
 
 void register_sampler_ddim(Registry& r) {
-  r.add<Sampler, Ddim<DdimOptions>>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)");
-  r.add<Sampler, Ddim<EulerAncestralOptions>>("euler_ancestral", "Euler in sigma with ancestral noise: DDIM at eta 1");
+  r.add<Sampler, Ddim>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)");
+  r.preset<Sampler, Ddim>("euler_ancestral", "ddim", "Euler in sigma with ancestral noise: DDIM at eta 1",
+                          [](Ddim::Options& o) { o.eta = 1; });
 }
 
 }  // namespace brume::plugins

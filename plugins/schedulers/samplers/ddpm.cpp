@@ -38,11 +38,10 @@ class Ddpm final : public Sampler {
     }
   };
   explicit Ddpm(const Options& o) : o_(o) {}
-  int order() const override { return 0; }
-  LearnedVariance variance() const override {
-    return o_.variance == Variance::learned         ? LearnedVariance::learned
-           : o_.variance == Variance::learned_range ? LearnedVariance::learned_range
-                                                    : LearnedVariance::none;
+  SamplerTraits traits() const override {
+    return {.variance = o_.variance == Variance::learned         ? LearnedVariance::learned
+                        : o_.variance == Variance::learned_range ? LearnedVariance::learned_range
+                                                                 : LearnedVariance::none};
   }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {

@@ -25,7 +25,7 @@ class Deis final : public Sampler {
     }
   };
   explicit Deis(const Options& o) : o_(o) {}
-  int order() const override { return int(std::min<int64_t>(o_.order, 2)); }  // it begins with a step of order 1
+  SamplerTraits traits() const override { return {.order = int(std::min<int64_t>(o_.order, 2))}; }  // it begins with a step of order 1
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -38,8 +38,7 @@ class DpmAdaptive final : public Sampler {
     }
   };
   explicit DpmAdaptive(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : int(o_.order); }
-  bool own_steps() const override { return true; }
+  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : int(o_.order), .own_steps = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const bool to_zero = sigmas.back() == 0;

@@ -24,8 +24,7 @@ class DpmFast final : public Sampler {
     }
   };
   explicit DpmFast(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : 1; }  // it ends with a step of order 1 or 2
-  bool own_steps() const override { return true; }
+  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : 1, .own_steps = true}; }  // it ends with a step of order 1 or 2
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t calls = int64_t(sigmas.size()) - 1;

@@ -18,11 +18,11 @@
 namespace brume::plugins {
 namespace {
 
+template <Prediction prediction>
 struct MultistepOptions {
   int64_t order = 2;
   bool heun = false, lower_order_final = true, euler_at_final = false;
   double eta = 0, s_noise = 1;
-  Prediction prediction = Prediction::data;
   void declare(Fields& f) {
     f.field("order", order, "predictions used", within(1, 3));
     f.choice("solver", heun, "how the slope is weighted where there is no curvature: half of coef_f, or the exact integral",
@@ -35,31 +35,18 @@ struct MultistepOptions {
   }
 };
 
-/// What sets the members of the family apart: their defaults.
-struct Dpmpp : MultistepOptions {};
-struct Dpmpp2m : MultistepOptions {
-  Dpmpp2m() { lower_order_final = false; }
-};
-struct Dpmpp2mSde : Dpmpp2m {
-  Dpmpp2mSde() { eta = 1; }
-};
-struct Dpmpp3mSde : Dpmpp2mSde {
-  Dpmpp3mSde() { order = 3, heun = true; }
-};
-struct Dpm : MultistepOptions {
-  Dpm() { prediction = Prediction::noise; }
-};
-
-template <class O>
+template <Prediction prediction>
 class DpmMultistep final : public Sampler {
  public:
-  using Options = O;
+  using Options = MultistepOptions<prediction>;
   explicit DpmMultistep(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2)); }  // it begins with order 1
+  SamplerTraits traits() const override {
+    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2))};  // it begins with order 1
+  }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
-    PredictionHistory past(o_.prediction, o_.order);
+    PredictionHistory past(prediction, o_.order);
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Tensor x0 = denoiser.denoise(x, from, run.condition).x0;
@@ -67,7 +54,7 @@ class DpmMultistep final : public Sampler {
       past.add(x, x0, from);
       if (to == 0) return x0;
       if (to == from) continue;
-      const ExponentialStep step = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
+      const ExponentialStep step = exponential_step(prediction, from, to, to < from ? o_.eta : 0);
       const auto [slope, curvature] = past.derivatives(order_of(i, steps), std::log(from / to));
       Tensor next = x * step.decay + past.newest() * step.coef_f;
       if (slope.defined()) next = next + slope * (curvature.defined() || o_.heun ? step.coef_slope : step.coef_midpoint);
@@ -90,11 +77,16 @@ class DpmMultistep final : public Sampler {
 }  // namespace
 
 void register_sampler_dpm_solver_multistep(Registry& r) {
-  r.add<Sampler, DpmMultistep<Dpmpp>>("dpmpp_multistep", "DPM-Solver++, multistep, order 1 to 3, ODE or SDE");
-  r.add<Sampler, DpmMultistep<Dpm>>("dpm_solver_multistep", "DPM-Solver (noise prediction), multistep, order 1 to 3, ODE or SDE");
-  r.add<Sampler, DpmMultistep<Dpmpp2m>>("dpmpp_2m", "DPM-Solver++(2M)");
-  r.add<Sampler, DpmMultistep<Dpmpp2mSde>>("dpmpp_2m_sde", "DPM-Solver++(2M) SDE");
-  r.add<Sampler, DpmMultistep<Dpmpp3mSde>>("dpmpp_3m_sde", "DPM-Solver++(3M) SDE");
+  using Dpmpp = DpmMultistep<Prediction::data>;
+  using Options = Dpmpp::Options;
+  r.add<Sampler, Dpmpp>("dpmpp_multistep", "DPM-Solver++, multistep, order 1 to 3, ODE or SDE");
+  r.add<Sampler, DpmMultistep<Prediction::noise>>("dpm_solver_multistep",
+                                                  "DPM-Solver (noise prediction), multistep, order 1 to 3, ODE or SDE");
+  r.preset<Sampler, Dpmpp>("dpmpp_2m", "dpmpp_multistep", "DPM-Solver++(2M)", [](Options& o) { o.lower_order_final = false; });
+  r.preset<Sampler, Dpmpp>("dpmpp_2m_sde", "dpmpp_multistep", "DPM-Solver++(2M) SDE",
+                           [](Options& o) { o.lower_order_final = false, o.eta = 1; });
+  r.preset<Sampler, Dpmpp>("dpmpp_3m_sde", "dpmpp_multistep", "DPM-Solver++(3M) SDE",
+                           [](Options& o) { o.order = 3, o.heun = true, o.lower_order_final = false, o.eta = 1; });
 }
 
 }  // namespace brume::plugins

@@ -16,11 +16,11 @@
 namespace brume::plugins {
 namespace {
 
+template <Prediction prediction>
 struct SinglestepOptions {
   int64_t order = 2;
   bool heun = false, lower_order_final = true;
   double eta = 0, s_noise = 1;
-  Prediction prediction = Prediction::data;
   void declare(Fields& f) {
     f.field("order", order, "steps in a group", within(1, 3));
     f.choice("solver", heun, "how the slope is weighted", {{"midpoint", false}, {"heun", true}});
@@ -30,16 +30,15 @@ struct SinglestepOptions {
     f.require(prediction == Prediction::data || eta == 0 || eta == 1, "eta", "must be 0 or 1 with noise prediction");
   }
 };
-struct NoiseSinglestepOptions : SinglestepOptions {
-  NoiseSinglestepOptions() { prediction = Prediction::noise; }
-};
 
-template <class O>
+template <Prediction prediction>
 class DpmSinglestep final : public Sampler {
  public:
-  using Options = O;
+  using Options = SinglestepOptions<prediction>;
   explicit DpmSinglestep(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2)); }  // 3 where the groups come out even
+  SamplerTraits traits() const override {
+    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2))};  // 3 where the groups come out even
+  }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -52,7 +51,7 @@ class DpmSinglestep final : public Sampler {
       const Tensor x0 = denoiser.denoise(x, from, run.condition).x0;
       run.report({i, steps, from, x, x0});
       if (order == 1) values.clear(), start = x;
-      values.push_back(predicted(o_.prediction, x, x0, from));
+      values.push_back(predicted(prediction, x, x0, from));
       x = to == 0 ? x0 : to == from ? x : step(start, values, sigmas.data() + (i + 1 - order), to, run);
     }
     return x;
@@ -73,7 +72,7 @@ class DpmSinglestep final : public Sampler {
   /// Over the whole group, from `sigmas[0]` to `to`.
   Tensor step(const Tensor& x, const std::vector<Tensor>& values, const double* sigmas, double to, Run& run) const {
     const double from = sigmas[0], h = std::log(from / to);
-    const ExponentialStep s = exponential_step(o_.prediction, from, to, to < from ? o_.eta : 0);
+    const ExponentialStep s = exponential_step(prediction, from, to, to < from ? o_.eta : 0);
     Tensor next = x * s.decay + values[0] * s.coef_f;
     if (values.size() > 1) {
       const double r1 = std::log(from / sigmas[1]) / h;
@@ -99,9 +98,9 @@ class DpmSinglestep final : public Sampler {
 }  // namespace
 
 void register_sampler_dpm_solver_singlestep(Registry& r) {
-  r.add<Sampler, DpmSinglestep<SinglestepOptions>>("dpmpp_singlestep", "DPM-Solver++, single-step, order 1 to 3, ODE or SDE");
-  r.add<Sampler, DpmSinglestep<NoiseSinglestepOptions>>("dpm_solver_singlestep",
-                                                        "DPM-Solver (noise prediction), single-step, order 1 to 3, ODE or SDE");
+  r.add<Sampler, DpmSinglestep<Prediction::data>>("dpmpp_singlestep", "DPM-Solver++, single-step, order 1 to 3, ODE or SDE");
+  r.add<Sampler, DpmSinglestep<Prediction::noise>>("dpm_solver_singlestep",
+                                                   "DPM-Solver (noise prediction), single-step, order 1 to 3, ODE or SDE");
 }
 
 }  // namespace brume::plugins

@@ -24,7 +24,7 @@ class DpmppSde final : public Sampler {
     }
   };
   explicit DpmppSde(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : 2; }
+  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

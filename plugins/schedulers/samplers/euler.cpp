@@ -23,8 +23,7 @@ class Euler final : public Sampler {
     }
   };
   explicit Euler(const Options& o) : o_(o) {}
-  int order() const override { return o_.churn.adds_noise() ? 0 : 1; }
-  bool keeps_direction() const override { return true; }
+  SamplerTraits traits() const override { return {.order = o_.churn.adds_noise() ? 0 : 1, .keeps_direction = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

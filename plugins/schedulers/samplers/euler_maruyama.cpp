@@ -15,7 +15,7 @@ class EulerMaruyama final : public Sampler {
     void declare(Fields& f) { f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0)); }
   };
   explicit EulerMaruyama(const Options& o) : o_(o) {}
-  int order() const override { return 0; }
+  SamplerTraits traits() const override { return {}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -23,7 +23,7 @@ class Heun final : public Sampler {
     }
   };
   explicit Heun(const Options& o) : o_(o) {}
-  int order() const override { return o_.churn.adds_noise() ? 0 : 2; }
+  SamplerTraits traits() const override { return {.order = o_.churn.adds_noise() ? 0 : 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

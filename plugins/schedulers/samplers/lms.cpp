@@ -19,7 +19,7 @@ class Lms final : public Sampler {
     void declare(Fields& f) { f.field("order", order, "slopes used", within(1, 6)); }
   };
   explicit Lms(const Options& o) : o_(o) {}
-  int order() const override { return int(std::min<int64_t>(o_.order, 2)); }  // it begins with Euler's step
+  SamplerTraits traits() const override { return {.order = int(std::min<int64_t>(o_.order, 2))}; }  // it begins with Euler's step
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -33,7 +33,7 @@ class Pndm final : public Sampler {
  public:
   using Options = PndmOptions<start>;
   explicit Pndm(const Options& o) : o_(o) {}
-  int order() const override { return 1; }  // unequal steps in sigma leave the weights first order only
+  SamplerTraits traits() const override { return {.order = 1}; }  // unequal steps in sigma leave the weights first order only
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -28,7 +28,7 @@ class PredictorCorrector final : public Sampler {
     }
   };
   explicit PredictorCorrector(const Options& o) : o_(o) {}
-  int order() const override { return 0; }
+  SamplerTraits traits() const override { return {}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

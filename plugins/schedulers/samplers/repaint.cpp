@@ -34,9 +34,10 @@ class Repaint final : public Sampler {
     }
   };
   explicit Repaint(const Options& o) : o_(o) {}
-  int order() const override { return o_.resamples == 1 ? o_.sampler->order() : 0; }
-  bool keeps_direction() const override { return o_.sampler->keeps_direction(); }
-  LearnedVariance variance() const override { return o_.sampler->variance(); }
+  SamplerTraits traits() const override {
+    const SamplerTraits inner = o_.sampler->traits();
+    return {.order = o_.resamples == 1 ? inner.order : 0, .variance = inner.variance, .keeps_direction = inner.keeps_direction};
+  }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     if (o_.resamples > 1 && sigmas.front() < sigmas.back()) throw ConfigError("repaint adds noise, so it cannot invert");

@@ -34,7 +34,7 @@ class SaSolver final : public Sampler {
     }
   };
   explicit SaSolver(const Options& o) : o_(o) {}
-  int order() const override { return o_.tau > 0 ? 0 : int(std::min<int64_t>(o_.predictor_order, 2)); }
+  SamplerTraits traits() const override { return {.order = o_.tau > 0 ? 0 : int(std::min<int64_t>(o_.predictor_order, 2))}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -20,8 +20,7 @@ class Tcd final : public Sampler {
     void declare(Fields& f) { f.field("eta", eta, "0 = deterministic, 1 = all of the noise fresh (gamma in the paper)", within(0, 1)); }
   };
   explicit Tcd(const Options& o) : o_(o) {}
-  int order() const override { return o_.eta > 0 ? 0 : 1; }
-  bool of_consistency_models() const override { return o_.eta > 0; }
+  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : 1, .consistency = o_.eta > 0}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -35,7 +35,7 @@ class UniPc final : public Sampler {
     }
   };
   explicit UniPc(const Options& o) : o_(o) {}
-  int order() const override { return int(o_.lower_order_final ? std::min<int64_t>(o_.order, 2) : o_.order); }
+  SamplerTraits traits() const override { return {.order = int(o_.lower_order_final ? std::min<int64_t>(o_.order, 2) : o_.order)}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

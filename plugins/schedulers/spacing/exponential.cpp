@@ -11,23 +11,16 @@
 namespace brume::plugins {
 namespace {
 
-struct ExponentialOptions {
-  double rho = 1;
-  SigmaGrid grid;
-  void declare(Fields& f) {
-    f.field("rho", rho, "above 1: more steps at low noise", more_than(0));
-    grid.declare(f);
-  }
-};
-/// DPM-Solver's: the run ends at the last level of the grid.
-struct LogSnrOptions : ExponentialOptions {
-  LogSnrOptions() { grid.inclusive = false, grid.final_sigma = FinalSigma::minimum; }
-};
-
-template <class O>
 class Exponential final : public Spacing {
  public:
-  using Options = O;
+  struct Options {
+    double rho = 1;
+    SigmaGrid grid;
+    void declare(Fields& f) {
+      f.field("rho", rho, "above 1: more steps at low noise", more_than(0));
+      grid.declare(f);
+    }
+  };
   explicit Exponential(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
@@ -43,8 +36,9 @@ class Exponential final : public Spacing {
 }  // namespace
 
 void register_spacing_exponential(Registry& r) {
-  r.add<Spacing, Exponential<ExponentialOptions>>("exponential", "log sigma in equal steps, or polynomial ones");
-  r.add<Spacing, Exponential<LogSnrOptions>>("log_snr", "log-SNR in equal steps, ending at the smallest sigma (DPM-Solver)");
+  r.add<Spacing, Exponential>("exponential", "log sigma in equal steps, or polynomial ones");
+  r.preset<Spacing, Exponential>("log_snr", "exponential", "log-SNR in equal steps, ending at the smallest sigma (DPM-Solver)",
+                                 [](Exponential::Options& o) { o.grid.inclusive = false, o.grid.final_sigma = FinalSigma::minimum; });
 }
 
 }  // namespace brume::plugins

@@ -34,16 +34,15 @@ class CutPrompts {
 };
 
 /// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError where one is not named; `Encoder` is
-/// made from (Options, EncoderOrigin), and says whether it reads_prompts (ConditionRequest::reading).
+/// made from (Options, EncoderOrigin), and its static reads_prompts says whether it follows ConditionRequest::reading.
 template <class O, class Encoder>
 class CaptionConditioner final : public Conditioner {
  public:
   using Options = O;
   explicit CaptionConditioner(const Options& o) : o_(o) { o_.need_files(); }
-  int64_t context_width() const override { return o_.width; }
-  bool captions() const override { return true; }
-  bool reads_prompts() const override { return Encoder::reads_prompts; }
-  bool has_null() const override { return o_.dropout > 0; }
+  ConditionerTraits traits() const override {
+    return {.context_width = o_.width, .captions = true, .reads_prompts = Encoder::reads_prompts, .has_null = o_.dropout > 0};
+  }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Encoder>(o_, origin);
   }

@@ -72,6 +72,8 @@ class Builder {
   /// A builder of the part called `name`: its weights are "name.…".
   Builder operator[](const std::string& name) const;
   Builder operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
+  /// Returns the name of the part, "input_blocks.1.0"; empty for the whole.
+  std::string name() const { return prefix_.substr(0, prefix_.size() - (prefix_.empty() ? 0 : 1)); }
 
   Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1, bool bias = true) const;
   /// A 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.

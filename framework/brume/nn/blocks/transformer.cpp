@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "brume/nn/blocks/tapped_attention.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -16,24 +17,26 @@ Tensor add(Tensor sum, const Linear& layer, const Tensor& x, double p, at::Gener
 
 }  // namespace
 
-CrossAttention::CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads) : heads_(heads) {
+CrossAttention::CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads)
+    : name_(build.name()), heads_(heads) {
   q_ = build.linear("to_q", channels, channels, false);
   k_ = build.linear("to_k", context, channels, false);
   v_ = build.linear("to_v", context, channels, false);
   out_ = build.linear("to_out.0", channels, channels);
 }
 
-Tensor CrossAttention::onto(Tensor sum, const Tensor& x, const Tokens& tokens, double p, at::Generator* random) const {
+Tensor CrossAttention::onto(Tensor sum, const Tensor& x, const Tokens& tokens, double p, at::Generator* random, const Taps* taps) const {
   const Tensor& context = tokens.values.defined() ? tokens.values : x;
   const auto split = [&](const Tensor& t) {  // [B, N, C] to [B, heads, N, C / heads], a view
     return t.view({t.size(0), t.size(1), heads_, t.size(2) / heads_}).transpose(1, 2);
   };
-  const Tensor a = attention(split(q_(x)), split(k_(context)), split(v_(context)), {tokens.mask});
+  const Tensor a = tapped_attention(taps, name_, split(q_(x)), split(k_(context)), split(v_(context)), tokens.mask);
   return add(std::move(sum), out_, a.transpose(1, 2).reshape(x.sizes()), p, random);
 }
 
 TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout)
-    : dropout_(dropout),
+    : name_(build.name()),
+      dropout_(dropout),
       self_(build["attn1"], channels, channels, heads),
       cross_(build["attn2"], channels, context > 0 ? context : channels, heads) {
   constexpr int64_t widening = 4;
@@ -42,14 +45,21 @@ TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64
   for (int64_t i = 0; i < 3; ++i) norms_[i] = build.layer_norm("norm" + std::to_string(i + 1), channels);
 }
 
-Tensor TransformerBlock::operator()(Tensor x, const Tokens& tokens, at::Generator* random) const {
+Tensor TransformerBlock::operator()(Tensor x, const Tokens& tokens, at::Generator* random, const Taps* taps) const {
   Tensor h = norms_[0](x);
-  x = self_.onto(std::move(x), h, {}, dropout_, random);
+  x = self_.onto(std::move(x), h, {}, dropout_, random, taps);
   h = norms_[1](x);
-  x = cross_.onto(std::move(x), h, tokens, dropout_, random);
+  x = cross_.onto(std::move(x), h, tokens, dropout_, random, taps);
   h = norms_[2](x);
   h = dropout(geglu(wide_(h)), dropout_, random);
   return narrow_.onto(std::move(x), h);
+}
+
+void TransformerBlock::add_to(TapPoints& points) const {
+  points.blocks.push_back(name_);
+  points.skippable.push_back(name_);
+  points.attention.push_back(name_ + ".attn1");
+  points.attention.push_back(name_ + ".attn2");
 }
 
 SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOptions& o) : attends_(o.context > 0) {
@@ -65,7 +75,7 @@ SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOp
   if (o.zero_init && !conv) linear_out_ = zeroed(linear_out_);
 }
 
-Tensor SpatialTransformer::operator()(Tensor x, const Tokens& tokens, at::Generator* random) const {
+Tensor SpatialTransformer::operator()(Tensor x, const Tokens& tokens, at::Generator* random, const Taps* taps) const {
   if (attends_ && !tokens.values.defined()) throw std::logic_error("a network that attends to tokens was given none");
   const int64_t b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   // Channels last already: neither way copies.
@@ -74,10 +84,17 @@ Tensor SpatialTransformer::operator()(Tensor x, const Tokens& tokens, at::Genera
   const bool conv = conv_in_.weight.defined();
   Tensor z = norm_(x);
   z = conv ? sequence(conv_in_(z)) : linear_in_(sequence(z));
-  for (const TransformerBlock& block : blocks_) z = block(std::move(z), attends_ ? tokens : Tokens{}, random);
+  for (const TransformerBlock& block : blocks_) {
+    const auto run = [&](Tensor in) { return block(std::move(in), attends_ ? tokens : Tokens{}, random, taps); };
+    z = taps ? taps->apply(block.name(), z, [&] { return run(z); }) : run(std::move(z));
+  }
   if (conv) return conv_out_.onto(std::move(x), image(z));
   x = sequence(x);
   return image(linear_out_.onto(std::move(x), z));
+}
+
+void SpatialTransformer::add_to(TapPoints& points) const {
+  for (const TransformerBlock& block : blocks_) block.add_to(points);
 }
 
 }  // namespace brume::nn

@@ -6,6 +6,7 @@
 //   out = x + proj_out(z)
 #include <vector>
 
+#include "brume/core/taps.h"
 #include "brume/nn/blocks/layers.h"
 
 namespace brume::nn {
@@ -21,10 +22,11 @@ class CrossAttention {
  public:
   /// Queries of width `channels`, keys and values of width `context`.
   CrossAttention(const Builder& build, int64_t channels, int64_t context, int64_t heads);
-  /// x: [B, N, C]. Attends to `tokens`, to x itself where there are none. Returns sum + dropout(what it found), [B, N, C].
-  Tensor onto(Tensor sum, const Tensor& x, const Tokens& tokens, double dropout, at::Generator* random) const;
+  /// Returns sum + dropout(attention of x to `tokens`), [B, N, C]; to x itself if `tokens` are undefined. x: [B, N, C].
+  Tensor onto(Tensor sum, const Tensor& x, const Tokens& tokens, double dropout, at::Generator* random, const Taps* taps) const;
 
  private:
+  std::string name_;
   int64_t heads_;
   Linear q_, k_, v_, out_;
 };
@@ -34,9 +36,12 @@ class TransformerBlock {
   /// `context`: width of the tokens; 0 = none, both attentions are of x to itself.
   TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout);
   /// x: [B, N, C]. Returns the same shape.
-  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout) const;
+  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps) const;
+  const std::string& name() const { return name_; }
+  void add_to(TapPoints& points) const;
 
  private:
+  std::string name_;
   double dropout_;
   CrossAttention self_, cross_;
   Linear wide_, narrow_;  ///< feed-forward with GEGLU (Shazeer 2020)
@@ -56,8 +61,10 @@ struct TransformerOptions {
 class SpatialTransformer {
  public:
   SpatialTransformer(const Builder& build, const TransformerOptions& options);
-  /// x: [B, C, H, W]. Returns the same shape. Without a context width, `tokens` are not looked at.
-  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout) const;
+  /// x: [B, C, H, W]. Returns the same shape. Ignores `tokens` if it has no context width. `taps`: null = none.
+  Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps = nullptr) const;
+  /// Adds the names within it, not its own.
+  void add_to(TapPoints& points) const;
 
  private:
   bool attends_;  ///< to tokens

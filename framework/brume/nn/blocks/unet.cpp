@@ -101,17 +101,39 @@ int64_t UnetOptions::heads_of(int64_t width, bool decoder) const {
   return head_channels ? width / *head_channels : decoder ? decoder_heads.value_or(heads) : heads;
 }
 
-Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens) const {
-  if (conv) h = (*conv)(h);
-  if (block) h = (*block)(h, embedding, dropout);
-  if (attention) h = (*attention)(std::move(h));
-  if (transformer) h = (*transformer)(std::move(h), tokens, dropout);
-  if (resample) h = (*resample)(h, embedding, dropout);
-  if (pool == Resample::up) h = upsample(h);
-  if (pool == Resample::down) h = downsample(h);
-  if (pad_below) h = at::constant_pad_nd(h, {0, 1, 0, 1});
-  if (pool_conv) h = (*pool_conv)(h);
+Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens, const Taps* taps) const {
+  int64_t module = first;
+  const auto apply = [&](const auto& run) {
+    const int64_t index = module++;
+    h = taps ? taps->apply(fmt::format("{}.{}", name, index), h, [&, in = h] { return run(in); }) : run(std::move(h));
+  };
+  if (conv) apply([&](const Tensor& in) { return (*conv)(in); });
+  if (block) apply([&](const Tensor& in) { return (*block)(in, embedding, dropout); });
+  if (attention) apply([&](Tensor in) { return (*attention)(std::move(in), taps); });
+  if (transformer) apply([&](Tensor in) { return (*transformer)(std::move(in), tokens, dropout, taps); });
+  if (resample) apply([&](const Tensor& in) { return (*resample)(in, embedding, dropout); });
+  if (pool == Resample::none && !pool_conv) return h;
+  apply([&](Tensor in) {
+    if (pool == Resample::up) in = upsample(in);
+    if (pool == Resample::down) in = downsample(in);
+    if (pad_below) in = at::constant_pad_nd(in, {0, 1, 0, 1});
+    return pool_conv ? (*pool_conv)(in) : in;
+  });
   return h;
+}
+
+void Stage::add_to(TapPoints& points) const {
+  int64_t module = first;
+  const auto next = [&](bool keeps_shape) {
+    points.blocks.push_back(fmt::format("{}.{}", name, module++));
+    if (keeps_shape) points.skippable.push_back(points.blocks.back());
+  };
+  if (conv) next(false);
+  if (block) next(keeps_shape);
+  if (attends()) next(true);
+  if (attention) points.attention.push_back(points.blocks.back());
+  if (transformer) transformer->add_to(points);
+  if (resample || pool != Resample::none || pool_conv) next(false);
 }
 
 TimestepEmbedding::TimestepEmbedding(const Builder& build, const UnetOptions& o, const char* name) : noise_(o.noise_embedding) {
@@ -125,8 +147,15 @@ Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype
   return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype))));
 }
 
-ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample) {
+namespace {
+ResBlock residual(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample = Resample::none) {
   return ResBlock(build, {in, out, o.embedding(), o.scale_shift, resample, o.dropout, o.groups, o.zero_init, o.norm_eps});
+}
+}  // namespace
+
+void unet_block(Stage& stage, const Builder& build, const UnetOptions& o, int64_t in, int64_t out) {
+  stage.block = residual(build, o, in, out);
+  stage.keeps_shape = in == out;
 }
 
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
@@ -143,7 +172,7 @@ void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, co
 void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way) {
   const bool up = way == Resample::up;
   if (o.resampling == Resampling::residual) {
-    stage.resample = unet_block(build, o, channels, channels, way);
+    stage.resample = residual(build, o, channels, channels, way);
   } else if (o.resampling == Resampling::conv) {
     if (up) stage.pool = way;
     stage.pool_conv = up ? build.conv2d("conv", channels, channels, 3) : build.conv2d("op", channels, channels, 3, 2);
@@ -160,7 +189,9 @@ UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const 
   int64_t channels = o.width(o.multipliers.front());
   const auto next = [&](const auto& fill) {
     const Builder here = build[int64_t(encoder.stages.size())];
-    fill(encoder.stages.emplace_back(), here);
+    Stage& stage = encoder.stages.emplace_back();
+    stage.name = here.name();
+    fill(stage, here);
     encoder.channels.push_back(channels);
   };
   next([&](Stage& stage, const Builder& here) { stage.conv = here.conv2d("0", input.channels, channels, 3); });
@@ -168,7 +199,7 @@ UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const 
     for (int64_t i = 0; i < o.blocks; ++i)
       next([&](Stage& stage, const Builder& here) {
         const int64_t out = o.width(o.multipliers[level]);
-        stage.block = unet_block(here[0], o, channels, out);
+        unet_block(stage, here[0], o, channels, out);
         channels = out;
         if (o.attends(encoder.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
       });
@@ -181,9 +212,11 @@ UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const 
 
 std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context) {
   std::vector<Stage> middle(2);
-  middle[0].block = unet_block(build[0], o, channels, channels);
+  middle[0].name = middle[1].name = build.name();
+  middle[1].first = o.middle_attention ? 2 : 1;
+  unet_block(middle[0], build[0], o, channels, channels);
   if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context});
-  middle[1].block = unet_block(build[o.middle_attention ? 2 : 1], o, channels, channels);
+  unet_block(middle[1], build[middle[1].first], o, channels, channels);
   return middle;
 }
 
@@ -197,7 +230,8 @@ UnetDecoder make_unet_decoder(const Builder& build, const UnetOptions& o, const 
     for (int64_t i = 0; i <= o.blocks; ++i) {
       const Builder here = build[int64_t(decoder.stages.size())];
       Stage& stage = decoder.stages.emplace_back();
-      stage.block = unet_block(here[0], o, decoder.channels + skips.back(), out);
+      stage.name = here.name();
+      unet_block(stage, here[0], o, decoder.channels + skips.back(), out);
       skips.pop_back();
       decoder.channels = out;
       if (o.attends(height)) unet_attention(stage, here[1], o, {out, level, true, context});

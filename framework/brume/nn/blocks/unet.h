@@ -58,8 +58,11 @@ struct UnetOptions {
   bool heads_fit(int64_t width) const;
 };
 
-/// One entry of input_blocks or output_blocks: what is there is applied in this order.
+/// One entry of input_blocks or output_blocks: the modules that it has are applied in this order.
 struct Stage {
+  std::string name{};        ///< "input_blocks.3"; its modules are "input_blocks.3.0" and on
+  int64_t first = 0;         ///< number of its first module
+  bool keeps_shape = false;  ///< the residual block has as many channels out as in
   std::optional<Conv2d> conv;
   std::optional<ResBlock> block;
   std::optional<AttentionBlock> attention;
@@ -70,8 +73,10 @@ struct Stage {
   std::optional<Conv2d> pool_conv;
 
   bool attends() const { return attention || transformer; }
-  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU.
-  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}) const;
+  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none.
+  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}, const Taps* taps = nullptr) const;
+  /// Adds the names of its modules and of the blocks within them, not its own.
+  void add_to(TapPoints& points) const;
 };
 
 /// A number as an embedding: the noise level, "time_embed" (Ho et al. 2020, app. B), or a class, "label_emb".
@@ -88,7 +93,8 @@ class TimestepEmbedding {
   Linear layers_[2];
 };
 
-ResBlock unet_block(const Builder& build, const UnetOptions& o, int64_t in, int64_t out, Resample resample = Resample::none);
+/// Gives `stage` its residual block.
+void unet_block(Stage& stage, const Builder& build, const UnetOptions& o, int64_t in, int64_t out);
 
 /// Where attention goes.
 struct AttentionPlace {

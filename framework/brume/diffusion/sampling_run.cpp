@@ -1,0 +1,293 @@
+#include "brume/diffusion/sampling_run.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/upsample_nearest2d.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "brume/diffusion/decoding.h"
+#include "brume/nn/ops/memory_pool.h"
+
+namespace brume {
+namespace {
+
+/// Returns the requested classes; undefined if an image has none.
+Tensor labels_of(const std::vector<Annotation>& wanted) {
+  std::vector<int64_t> labels;
+  for (const Annotation& a : wanted) labels.push_back(a.label);
+  return std::any_of(labels.begin(), labels.end(), [](int64_t label) { return label < 0; }) ? Tensor() : at::tensor(labels);
+}
+
+/// Sets what guidances read, in the condition and in its null condition.
+void set_guides(Condition& condition, const Tensor& labels, const Tensor& known, const Tensor& mask) {
+  condition.labels = labels;
+  condition.known = known;
+  condition.mask = mask;
+  if (!condition.null) return;
+  Condition null = *condition.null;
+  set_guides(null, labels, known, mask);
+  condition.null = std::make_shared<Condition>(std::move(null));
+}
+
+/// Starts inpainting of all steps from noise alone, as published inpainting does: at the first sigma the network receives
+/// start_std * noise instead of z + sigma * noise in the known part; at every other sigma, x itself.
+class FromNoise final : public Denoiser {
+ public:
+  FromNoise(std::shared_ptr<const Denoiser> inner, double sigma, double std) : inner_(std::move(inner)), sigma_(sigma), std_(std) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    if (sigma != sigma_) return inner_->denoise(x, sigma, condition);
+    const Tensor mask = condition.mask.to(x.scalar_type()), noise = (x - condition.known.to(x.scalar_type())) / sigma;
+    return inner_->denoise(x * mask + noise * (1 - mask) * std_, sigma, condition);
+  }
+
+ private:
+  std::shared_ptr<const Denoiser> inner_;
+  double sigma_, std_;
+};
+
+std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) {
+  switch (order) {
+    case NoiseOrder::per_image: return per_image_noise(seed, first);
+    case NoiseOrder::batch: return batch_noise(seed);
+    case NoiseOrder::brownian: return brownian_noise(seed, first);
+  }
+  throw std::logic_error("unknown order of noise");
+}
+
+std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models,
+                                                const ImageShape& latent) {
+  options.check(model.options());
+  std::vector<double> steps;
+  if (options.timestep_rounding == TimestepRounding::nearest_step) steps = options.spacing->sigmas(*model.options().noise, options.steps);
+  const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
+  const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
+  const GuidedModel steered{.schedule = model.options().noise,
+                            .models = models,
+                            .parameterization = model.options().parameterization,
+                            .controls = model.options().controls(),
+                            .shape = latent,
+                            .tap_points = model.network().tap_points(),
+                            .denoiser = tapped};
+  std::shared_ptr<const Denoiser> denoiser = own;
+  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, steered);
+  return denoiser;
+}
+
+/// Returns rows [first, first + n), or the one row n times.
+Tensor rows_of(const Tensor& t, int64_t first, int64_t n) {
+  if (!t.defined()) return t;
+  return t.size(0) == 1 ? t.expand({n, -1, -1, -1}) : t.narrow(0, first, n);
+}
+
+/// One call of sample_images().
+class SamplingRun {
+ public:
+  SamplingRun(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
+  Tensor images() const;
+
+ private:
+  /// The images of a batch: their numbers, noise, and latents of what is known of them.
+  struct Part {
+    int64_t first, count;
+    Noise& noise;
+    Tensor known{};
+    Autoencoder::Normal normal() const {
+      return [&noise = noise](const Tensor& like) { return noise.draw(like, 0, 0); };
+    }
+  };
+
+  void check_shapes() const;
+  void check_image() const;
+  void choose_steps();
+  void encode_known();
+  Tensor sample(int64_t first, int64_t count) const;
+  Condition condition_of(const Part& part) const;
+  Tensor initial(const Tensor& noise, const Part& part) const;
+  /// Returns one row per image; one row for all if one is given and drawn for all at once, as PyTorch users have it.
+  Tensor rows(const Tensor& t, const Part& part) const {
+    return t.defined() && t.size(0) == 1 && options_.noise_order == NoiseOrder::batch ? t : rows_of(t, part.first, part.count);
+  }
+  /// Returns the standard deviation of the noise that a run starts from at sigma.
+  double start_std(double sigma) const { return options_.start == StartStd::sigma ? sigma : model_.options().noise->start_std(sigma); }
+  int64_t count() const { return int64_t(request_.images.size()); }
+
+  const Pipeline& model_;
+  const SampleRequest& request_;
+  const SampleOptions& options_;
+  ImageShape image_, latent_;
+  std::vector<double> sigmas_;
+  bool whole_ = true;    ///< every step is run
+  Tensor known_, mask_;  ///< moments of the given image, and what of it to generate; one row, or one per image
+  PromptReading reading_;
+  std::shared_ptr<const Denoiser> denoiser_;
+};
+
+SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, const SampleOptions& options)
+    : model_(model), request_(request), options_(options), image_(model.options().image) {
+  if (request.height > 0) image_.height = request.height;
+  if (request.width > 0) image_.width = request.width;
+  if (options.noise_order == NoiseOrder::batch && request.batch < count())
+    throw ConfigError(
+        fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count(), request.batch));
+  options.check(model.options());
+  latent_ = model.autoencoder().latent(image_);
+  check_shapes();
+  check_image();
+  choose_steps();
+  encode_known();
+  reading_ = options.prompts.reading();
+  denoiser_ = guided_denoiser(model, options, *request.models, latent_);
+  if (known_.defined() && mask_.defined() && whole_)
+    denoiser_ = std::make_shared<FromNoise>(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
+}
+
+void SamplingRun::check_shapes() const {
+  const ImageShape& z = latent_;
+  if (const int64_t m = model_.network().multiple(); z.height % m || z.width % m) {
+    const int64_t step = m * (image_.height / z.height);
+    const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + step / 2) / step) * step; };
+    throw ConfigError(fmt::format("the network takes images whose sides are multiples of {}, and {} by {} are not; the nearest is {} by {}",
+                                  step, image_.height, image_.width, nearest(image_.height), nearest(image_.width)));
+  }
+  if (request_.initial_noise.defined() && request_.initial_noise.sizes() != at::IntArrayRef({count(), z.channels, z.height, z.width}))
+    throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
+                                  fmt::join(request_.initial_noise.sizes(), ", "), count(), z.channels, z.height, z.width));
+}
+
+void SamplingRun::check_image() const {
+  const auto expect = [&](const Tensor& t, const char* what, int64_t channels) {
+    if (!t.defined()) return;
+    const int64_t rows = t.dim() == 4 && t.size(0) == 1 ? 1 : count();
+    if (t.sizes() != at::IntArrayRef({rows, channels, image_.height, image_.width}))
+      throw ConfigError(fmt::format("the {} has shape [{}], expected [{}, {}, {}, {}]", what, fmt::join(t.sizes(), ", "), rows, channels,
+                                    image_.height, image_.width));
+  };
+  const SampleRequest& r = request_;
+  const bool beside = model_.concat_image(), masks = model_.options().conditioner->traits().masks;
+  if (beside && !r.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
+  if (beside && r.mask.defined() && !masks)
+    throw ConfigError("this model makes images out of others, whole ones: it takes no mask (--mask FILE)");
+  if (!beside || masks || r.strength < 1) expect(r.image, "image", image_.channels);  // else the conditioner checks it
+  expect(r.mask, "mask", 1);
+  if (r.mask.defined() && !r.image.defined()) throw ConfigError("a mask needs an image it is laid over");
+  if (!(r.strength > 0 && r.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", r.strength));
+  if (r.strength < 1 && !r.image.defined()) throw ConfigError("a strength needs an image to start from");
+}
+
+void SamplingRun::choose_steps() {
+  const std::vector<double> all = options_.spacing->sigmas(*model_.options().noise, options_.steps);
+  const int64_t steps = int64_t(all.size()) - 1, left = int64_t(double(steps) * request_.strength);
+  if (left == 0)
+    throw ConfigError(
+        fmt::format("strength {} of {} steps leaves no step to run; at least {:.4g}", request_.strength, steps, 1 / double(steps)));
+  sigmas_.assign(all.begin() + (steps - left), all.end());
+  whole_ = left == steps;
+}
+
+void SamplingRun::encode_known() {
+  if (model_.concat_image() && request_.strength == 1) return;  // the image is a condition of the network, not where the run starts
+  const at::Device device = model_.compute().device;
+  if (request_.image.defined()) {
+    std::vector<Tensor> moments;
+    for (const Tensor& part : request_.image.split(request_.batch)) moments.push_back(model_.autoencoder().encode_moments(part.to(device)));
+    known_ = at::cat(moments);
+  }
+  if (request_.mask.defined()) {
+    mask_ = request_.mask.to(device, at::kFloat);
+    if (mask_.size(2) != latent_.height || mask_.size(3) != latent_.width)
+      mask_ = at::upsample_nearest2d(mask_, {latent_.height, latent_.width});
+  }
+}
+
+/// noise: N(0, 1). Returns, without an image, noise of the schedule's starting spread; with one, z + sigma noise, except where a mask
+/// generates in a run of all steps.
+Tensor SamplingRun::initial(const Tensor& noise, const Part& part) const {
+  const double sigma = sigmas_.front();
+  const Tensor fresh = noise * start_std(sigma);
+  if (!part.known.defined()) return fresh;
+  const Tensor noised = part.known + noise * sigma;
+  if (!mask_.defined() || !whole_) return noised;
+  const Tensor mask = rows_of(mask_, part.first, part.count);
+  return fresh * mask + noised * (1 - mask);
+}
+
+Condition SamplingRun::condition_of(const Part& part) const {
+  const Compute& compute = model_.compute();
+  const auto begin = request_.images.begin() + part.first;
+  const std::vector<Annotation> wanted(begin, begin + part.count);
+  const auto on_device = [&](const Tensor& t) { return t.defined() ? rows(t, part).to(compute.device) : t; };
+  Condition condition = model_.encoder().encode({.annotations = wanted,
+                                                 .dtype = compute.dtype,
+                                                 .device = compute.device,
+                                                 .shape = image_,
+                                                 .images = on_device(request_.image),
+                                                 .masks = on_device(request_.mask),
+                                                 .first_stage = &model_.autoencoder(),
+                                                 .normal = part.normal(),
+                                                 .reading = &reading_});
+  set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
+  return condition.to(compute.device);
+}
+
+/// Returns the images of one batch, on the host.
+Tensor SamplingRun::sample(int64_t first, int64_t count) const {
+  const auto noise = noise_of(options_.noise_order, request_.seed, request_.first + first);
+  const NoiseSchedule& schedule = *model_.options().noise;
+  Part part{first, count, *noise};
+  // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
+  if (known_.defined()) part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
+  const at::TensorOptions type = at::TensorOptions().dtype(at::kFloat).device(model_.compute().device);
+  const Tensor like = at::empty({count, latent_.channels, latent_.height, latent_.width}, type);
+  Tensor x = request_.initial_noise.defined() ? request_.initial_noise.narrow(0, first, count).to(like.options())
+                                              : noise->draw(like, sigmas_[0], sigmas_[0]);
+  x = initial(x, part);
+  const Condition condition = condition_of(part);
+  Run run{condition, *noise, {}, &schedule};
+  if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
+  x = options_.sampler->sample(*denoiser_, x, sigmas_, run);
+  if (const double last = sigmas_.back(); last > 0) x = x * schedule.signal(last);  // a first stage knows the network's frame
+  if (request_.ended) request_.ended(x);
+  return decode_sampled(model_.autoencoder(), x, image_, options_.tile).to(at::kFloat).cpu();
+}
+
+Tensor SamplingRun::images() const {
+  std::vector<Tensor> images;
+  for (int64_t first = 0; first < count(); first += request_.batch) {
+    images.push_back(sample(first, std::min(request_.batch, count() - first)));
+    if (request_.made) request_.made(first, images.back());
+  }
+  if (images.empty()) return at::empty({0, image_.channels, image_.height, image_.width});
+  return at::cat(images);
+}
+
+}  // namespace
+
+Tensor sample_images(const Pipeline& model, const SampleRequest& request, const SampleOptions& options) {
+  const nn::MemoryPoolScope keep;
+  const at::NoGradGuard no_grad;
+  return SamplingRun(model, request, options).images();
+}
+
+std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models) {
+  return guided_denoiser(model, options, models, model.latent());
+}
+
+std::vector<std::string> requestable_classes(const Pipeline& model, const SampleOptions& options, const ModelSource& models) {
+  const int64_t count = model.options().conditioner->traits().classes;
+  if (count == 0) {
+    for (const auto& g : options.guidance)
+      if (std::vector<std::string> names = g->classes(models); !names.empty()) return names;
+    return {};
+  }
+  std::vector<std::string> names = model.options().class_names;
+  for (int64_t i = int64_t(names.size()); i < count; ++i) names.push_back(std::to_string(i));
+  return names;
+}
+
+}  // namespace brume
