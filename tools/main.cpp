@@ -11,6 +11,7 @@
 #include "brume/diffusion/compute.h"
 #include "commands/program.h"
 #include "sampling/replay.h"
+#include "spinning.h"
 
 namespace brume::tools {
 namespace {
@@ -81,6 +82,7 @@ int run(int argc, char** argv) {
 }  // namespace brume::tools
 
 int main(int argc, char** argv) {
+  brume::tools::limit_spinning(argc, argv);
   brume::prepare_process();
   try {
     return brume::tools::run(argc, argv);
