@@ -108,7 +108,7 @@ class IdxImages final : public Dataset {
 
   struct Options {
     std::filesystem::path images, labels;
-    std::vector<std::string> classes;
+    std::vector<std::string> folders, classes;
     Fit fit = Fit::exact;
     bool flip = false;
     std::optional<int64_t> limit;
@@ -116,6 +116,7 @@ class IdxImages final : public Dataset {
     void declare(Fields& f) {
       f.field("images", images, "idx file of the images, gzip or not (required)");
       f.field("labels", labels, "idx file of the labels; absent: unlabelled");
+      f.field("folders", folders, "where both files are looked for: the first folder that has the images; absent: the current one");
       f.field("classes", classes, "names of the classes, by label; absent: '0', '1', ...");
       f.choice("fit", fit, "exact: the sizes are the model's; pad: black around (grey repeated over 3 channels); resize: scaled (same)",
                {{"exact", Fit::exact}, {"pad", Fit::pad}, {"resize", Fit::resize}});
@@ -132,7 +133,7 @@ class IdxImages final : public Dataset {
   }
 
   IdxImages(Options options, const Context& context)
-      : o_(std::move(options)), shape_(context.shape), images_(read_idx(o_.images, 3, "images")) {
+      : o_(placed(std::move(options))), shape_(context.shape), images_(read_idx(o_.images, 3, "images")) {
     size_ = static_cast<int64_t>(images_.sizes[0]);
     height_ = static_cast<int64_t>(images_.sizes[1]);
     width_ = static_cast<int64_t>(images_.sizes[2]);
@@ -155,6 +156,17 @@ class IdxImages final : public Dataset {
   }
 
  private:
+  /// Returns the options with the paths of the first folder that has the images; of the first folder, if none has them.
+  static Options placed(Options o) {
+    if (o.folders.empty()) return o;
+    const auto has_images = [&](const std::string& folder) { return std::filesystem::exists(folder / o.images); };
+    const auto found = std::find_if(o.folders.begin(), o.folders.end(), has_images);
+    const std::filesystem::path folder = found == o.folders.end() ? o.folders.front() : *found;
+    o.images = folder / o.images;
+    if (!o.labels.empty()) o.labels = folder / o.labels;
+    return o;
+  }
+
   void check_shape() const {
     const ImageShape found{1, height_, width_};
     if (found.numel() == 0 || size_ == 0) throw ConfigError(quoted(o_.images) + " holds no images");

@@ -204,6 +204,16 @@ TEST_F(Idx, FilesThatDoNotBelongTogether) {
   EXPECT_EQ(open_error("{type: idx, images: a, classes: [a]}", shape), "x.yaml:1:33: dataset: classes: needs 'labels'");
 }
 
+TEST_F(Idx, TheFirstFolderThatHasTheImagesIsRead) {
+  const auto with = [&](const std::string& folders) { return "{type: idx, images: images, labels: labels, folders: " + folders + "}"; };
+  const std::string here = dir.path.string();
+  const Opened set(with("[/nowhere, " + here + ", /nowhere/else]"), shape);
+  EXPECT_EQ(set.data->size(), 5);
+  EXPECT_EQ(set.read(1).label, 2);
+  EXPECT_EQ(Opened("{type: idx, folders: [/nowhere], images: " + images + "}", shape).data->size(), 5) << "an absolute path is itself";
+  EXPECT_EQ(open_error(with("[/nowhere, /nowhere/else]"), shape), "x.yaml:1:1: dataset: there is no file '/nowhere/images'");
+}
+
 TEST_F(Idx, ShapesThatDiffer) {
   const std::string begins = "x.yaml:1:1: dataset: the images of '" + images + "' are 1x3x4, the model wants ";
   EXPECT_EQ(error("", {1, 32, 32}), begins + "1x32x32; set fit to pad or resize");

@@ -8,7 +8,7 @@ steps=${1:-1500}
 samples=${2:-500}
 brume=${BRUME:-build/brume}
 runs=runs/experiments
-real='{type: idx, images: ../shared/data/fashion_mnist/t10k-images-idx3-ubyte.gz, labels: ../shared/data/fashion_mnist/t10k-labels-idx1-ubyte.gz}'
+real=configs/parts/fashion_mnist_test.yaml
 config=configs/experiments/fashion_mnist_hybrid.yaml
 mkdir -p $runs
 
