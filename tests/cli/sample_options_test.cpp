@@ -100,10 +100,11 @@ TEST_F(SampleOptions, AnImportKeepsItsSource) {
   EXPECT_EQ(read_text(path("m/model.safetensors")), before);
 }
 
-TEST_F(SampleOptions, CaptionsAreNotForClasses) {
-  EXPECT_EQ(at({"evaluate", "m", "--metric", "caption_accuracy", "--data", "{type: shapes}"}).err,
-            "error: --metric caption_accuracy: judges images against captions, and m/model.safetensors is asked for classes; --classifier "
-            "judges those\n");
+TEST_F(SampleOptions, AMetricNeedsTheClassesOfTheModel) {
+  EXPECT_EQ(at({"evaluate", "m", "--metric", "caption_accuracy", "--captions", "captions.txt"}).err,
+            "error: --captions: m/model.safetensors is conditioned on classes; --data has both classes and captions\n");
+  EXPECT_EQ(at({"evaluate", "m", "--metric", "caption_accuracy", "--data", "{type: shapes, label: colour}"}).err,
+            "error: --data: has 6 classes, and m/model.safetensors has 5\n");
 }
 
 TEST(UnknownWords, HaveTheNearest) {

@@ -95,15 +95,18 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   Config config;
   const auto runs = source.runs(program, a.settings, a.cfg, config);
   const Controls controls = config.model.controls();
-  if (controls.classes > 0 && !controls.captions)
-    throw ConfigError(fmt::format("--metric {}: judges images against captions, and {} is asked for classes; --classifier judges those",
-                                  a.metric, a.source));
+  const bool by_class = controls.classes > 0 && !controls.captions;
+  if (by_class && a.data.empty())
+    throw ConfigError(fmt::format("--captions: {} is conditioned on classes; --data has both classes and captions", a.source));
   std::vector<Row> rows;
   std::vector<Annotation> asked;
   if (a.data.empty()) {
     check_captions(*metric, config.model.image, asked = captions_of(a.captions, a.count));
   } else {
-    JudgedSet set = judge_data(*metric, *open_data(program, "--data", a.data, config.model.image), config.model.image, a.count);
+    const auto data = open_data(program, "--data", a.data, config.model.image);
+    if (by_class && int64_t(data->classes().size()) != controls.classes)
+      throw ConfigError(fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.source, controls.classes));
+    JudgedSet set = judge_data(*metric, *data, config.model.image, a.count);
     rows.push_back({"data", std::move(set.tally)});
     asked = std::move(set.asked);
   }
@@ -111,7 +114,8 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   const ModelFiles others = source.others(program, *model);
   if (requestable_classes(*model, config.sample, others).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
-  if (!controls.captions) fmt::print("note: this model is not asked in words\n");
+  if (by_class) fmt::print("note: this model knows the class of an image, not its caption\n");
+  if (!controls.captions && !by_class) fmt::print("note: this model knows neither class nor caption of an image\n");
   for (const auto& [name, options] : runs) {
     SampleRequest request;
     request.seed = a.seed;
