@@ -1,9 +1,12 @@
 // brume list [KIND], brume describe KIND NAME, brume describe SECTION, brume schema.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "brume/config/describe.h"
 #include "brume/config/suggest.h"
+#include "brume/interop/import/import.h"
 #include "brume/train/options.h"
+#include "commands/cli_reference.h"
 #include "commands/program.h"
 
 namespace brume::tools {
@@ -31,13 +34,25 @@ void print_section(const Registry& registry, const std::string& name, bool markd
   fmt::print("{}", markdown ? describe_markdown(declare_configuration, section) : describe(declare_configuration, section));
 }
 
+/// Prints the table of README.md: the plugins of every kind, and the models of other programs that are opened.
+void print_table(const Registry& registry) {
+  fmt::print("| kind | plugins |\n|---|---|\n");
+  for (const std::string& kind : registry.kinds()) fmt::print("| {} | `{}` |\n", kind, fmt::join(registry.names(kind), "` `"));
+  std::vector<std::string_view> opened;
+  for (const Family& family : families()) opened.push_back(family.name);
+  fmt::print("| models of other programs | {} |\n", fmt::join(opened, "; "));
+}
+
 }  // namespace
 
 void add_list(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("list", "the plugins of a kind, or of every kind");
   auto kind = std::make_shared<std::string>();
   command->add_option("kind", *kind, "sampler, spacing, network, …");
-  command->callback([&program, kind] {
+  auto markdown = std::make_shared<bool>(false);
+  command->add_flag("--markdown", *markdown, "the table of every kind in Markdown")->excludes("kind");
+  command->callback([&program, kind, markdown] {
+    if (*markdown) return print_table(program.registry);
     const std::vector<std::string> kinds = program.registry.kinds();
     if (!kind->empty() && program.registry.names(*kind).empty())
       throw ConfigError(fmt::format("unknown kind '{}'{}", *kind, hint(*kind, kinds)));
@@ -56,13 +71,15 @@ void add_describe(CLI::App& app, Program& program, int&) {
   CLI::App* command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
   struct Arguments {
     std::string kind, name;
-    bool markdown = false;
+    bool markdown = false, cli = false;
   };
   auto asked = std::make_shared<Arguments>();
   command->add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
   command->add_option("name", asked->name, "of a plugin: ddim, …");
   command->add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");
-  command->callback([&program, asked] {
+  command->add_flag("--cli", asked->cli, "every command of the program with its options, in Markdown");
+  command->callback([&app, &program, asked] {
+    if (asked->cli) return fmt::print("{}", cli_markdown(app));
     const Registry& registry = program.registry;
     if (asked->markdown && asked->kind.empty()) return fmt::print("{}", reference_markdown(registry, declare_configuration));
     if (asked->kind.empty())

@@ -24,5 +24,8 @@ without_figures() { sed 's/[0-9][0-9.e+-]*/N/g' "$1"; }
 
 $brume schema >"$written" && place configs/schema.json cat
 $brume describe --markdown >"$written" && place docs/reference.md cat
+$brume describe --cli >"$written" && place docs/cli.md cat
+# The table between the two comments of README.md.
+{ sed '/^<!-- brume list/q' README.md && $brume list --markdown && sed -n '/^<!-- end -->/,$p' README.md; } >"$written" && place README.md cat
 { sed '/^|/,$d' docs/samplers.md && $brume conform sampler --markdown; } >"$written" && place docs/samplers.md without_figures
 exit $stale

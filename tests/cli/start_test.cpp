@@ -1,0 +1,55 @@
+// How the program starts: with a short spin of OpenMP's waiting threads. And its pages that are generated are those of this program.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "support/process.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+/// Returns the spin count that libgomp printed when it was loaded last.
+std::string spins(const std::vector<std::string>& variables, const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {"env", "-u", "OMP_WAIT_POLICY", "-u", "GOMP_SPINCOUNT", "OMP_DISPLAY_ENV=VERBOSE"};
+  words.insert(words.end(), variables.begin(), variables.end());
+  words.push_back((fs::path(BRUME_BINARY_DIR) / "brume").string());
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  const std::string said = run(words).err, name = "GOMP_SPINCOUNT = '";
+  const size_t at = said.rfind(name);
+  return at == std::string::npos ? said : said.substr(at + name.size(), said.find('\'', at + name.size()) - at - name.size());
+}
+
+TEST(Start, ACommandThatComputesSpinsShortly) {
+  const std::vector<std::string> computes = {"train", "nothing.yaml"};
+  EXPECT_EQ(spins({}, computes), "1000");
+  EXPECT_EQ(spins({"GOMP_SPINCOUNT=7"}, computes), "7");
+  EXPECT_EQ(spins({"OMP_WAIT_POLICY=passive"}, computes), "0");
+  EXPECT_NE(spins({}, {"list", "sampler"}), "1000") << "starts once";
+}
+
+TEST(Start, KeepsArgumentsAndExitCode) {
+  const Finished done = run({"env", "-u", "OMP_WAIT_POLICY", "-u", "GOMP_SPINCOUNT", (fs::path(BRUME_BINARY_DIR) / "brume").string(),
+                             "train", "no such file.yaml"});
+  EXPECT_EQ(done.code, 2);
+  EXPECT_NE(done.err.find("error: no such file.yaml: cannot be read"), std::string::npos) << done.err;
+}
+
+std::string page(const std::string& file) { return read_text(fs::path(BRUME_SOURCE_DIR) / file); }
+
+TEST(GeneratedPages, TheCommandLineIsUpToDate) {
+  EXPECT_EQ(page("docs/cli.md"), run_brume({"describe", "--cli"}).out) << "regenerate: build/brume describe --cli > docs/cli.md";
+}
+
+TEST(GeneratedPages, TheTableOfTheReadmeIsUpToDate) {
+  const std::string readme = page("README.md"), begin = "<!-- brume list --markdown -->\n", end = "<!-- end -->\n";
+  const size_t from = readme.find(begin), to = readme.find(end, from);
+  ASSERT_NE(to, std::string::npos);
+  EXPECT_EQ(readme.substr(from + begin.size(), to - from - begin.size()), run_brume({"list", "--markdown"}).out)
+      << "regenerate what stands between the two comments: build/brume list --markdown";
+}
+
+}  // namespace
+}  // namespace brume::test
