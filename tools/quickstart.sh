@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 config=configs/experiments/quickstart.yaml run=runs/quickstart
 batch=$(sed -n 's/^  batch: //p' "$config")
-seconds=120 fewest=1200 most=6000  # of training; the steps that are worth it
+seconds=120 fewest=600 most=6000  # of training; the steps that are worth it
 
 echo "== building (long the first time, quick afterwards)"
 tools/scripts/build.sh build -DBRUME_TESTS=OFF
