@@ -16,7 +16,7 @@ trap 'rm -rf "$trial"' EXIT
 build/brume train "$config" --out "$trial/run" --set train.steps=30 >"$trial/log" 2>&1 || { cat "$trial/log" >&2; exit 1; }
 rate=$(tr '\r' '\n' <"$trial/log" | sed -n 's/.* \([0-9.]*\) images\/s.*/\1/p' | tail -1)
 steps=$(awk -v r="$rate" -v b="$batch" -v s=$seconds -v lo=$fewest -v hi=$most \
-  'BEGIN { n = int(r * s / b); print n < lo ? lo : n > hi ? hi : n }')
+  'BEGIN { n = int(r * s / b); print (n < lo ? lo : n > hi ? hi : n) }')
 echo "$rate images per second: $steps steps of $batch images take $(awk -v r="$rate" -v n="$steps" -v b="$batch" \
   'BEGIN { t = int(n * b / r + 0.5); printf "%d:%02d minutes", t / 60, t % 60 }')"
 
