@@ -6,8 +6,8 @@
 //
 //   context = embedding[class],   [B, 1, context_width]
 //
-// With `keep`, the null condition leaves out the others of `several` and not the class, as networks expect that were never trained
-// without one.
+// With `keep`, the null condition of a `composite` keeps the class and leaves out the rest, for networks that were never trained without a
+// class.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>

@@ -6,7 +6,7 @@
 //                    with the masked part grey (0): inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
 //                    all of the image now and then.
 //
-// With `keep`, the null condition leaves out the others of `several` and not the image, as Stable Diffusion's inpainting has it.
+// With `keep`, the null condition of a `composite` keeps the image and leaves out the rest, as in Stable Diffusion's inpainting.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
