@@ -25,9 +25,9 @@ std::string text_of(const fs::path& file) {
   return text.str();
 }
 
-/// The documents of the project, those of its examples as well.
+/// The documents of the project as it is, those of its examples as well; the change log names what is gone.
 std::vector<fs::path> documents() {
-  std::vector<fs::path> all{root / "README.md", root / "CONTRIBUTING.md", root / "CHANGELOG.md"};
+  std::vector<fs::path> all{root / "README.md", root / "CONTRIBUTING.md"};
   for (const auto& entry : fs::recursive_directory_iterator(root / "docs"))
     if (entry.path().extension() == ".md") all.push_back(entry.path());
   return all;
