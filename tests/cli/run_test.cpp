@@ -234,7 +234,7 @@ TEST_F(Run, CheckpointsOfAnotherVersionOrModel) {
   EXPECT_EQ(at({"sample", lacking}).err, "error: lacking.safetensors: lacks the tensor 'network.time_embed.0.weight' [32, 8]\n");
   const std::string foreign = changed("foreign.safetensors", [](auto&, auto& m) { m.clear(); });
   std::string families;
-  for (const Family& f : families()) families += (families.empty() ? "" : ", ") + std::string(f.name);
+  for (const Family& f : brume::families()) families += (families.empty() ? "" : ", ") + std::string(f.name);
   const std::string said = at({"sample", foreign}).err,
                     begin = "error: foreign.safetensors: is of no family that brume imports (" + families + "); it holds ";
   EXPECT_TRUE(said.starts_with(begin)) << said;

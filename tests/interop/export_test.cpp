@@ -16,7 +16,7 @@
 #include "brume/text/sentencepiece.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
-#include "support/models.h"
+#include "support/foreign_models.h"
 #include "support/process.h"
 #include "support/refs.h"
 #include "support/tokenizers.h"

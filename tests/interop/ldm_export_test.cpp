@@ -9,7 +9,7 @@
 #include "brume/interop/layouts/sections.h"
 #include "brume/weights/weights_file.h"
 #include "support/file_builders.h"
-#include "support/models.h"
+#include "support/foreign_models.h"
 #include "support/process.h"
 #include "support/refs.h"
 #include "support/tokenizers.h"

@@ -11,7 +11,7 @@
 #include "brume/core/network.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/safetensors.h"
-#include "support/models.h"
+#include "support/foreign_models.h"
 
 namespace brume::test {
 namespace {

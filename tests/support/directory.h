@@ -7,7 +7,7 @@
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 #include "support/file_builders.h"
-#include "support/models.h"
+#include "support/foreign_models.h"
 #include "support/process.h"
 #include "support/tokenizers.h"
 

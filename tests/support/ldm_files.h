@@ -8,7 +8,7 @@
 
 #include "brume/core/autoencoder.h"
 #include "brume/core/network.h"
-#include "support/models.h"
+#include "support/foreign_models.h"
 #include "support/tokenizers.h"
 
 namespace brume::test {
