@@ -2,7 +2,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "brume/interop/import/diffusers_vae.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 
 namespace brume::test {
 namespace {

@@ -9,9 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
-#include "brume/interop/export/diffusers_names.h"
 #include "brume/interop/import/diffusers_unet.h"
-#include "brume/interop/import/diffusers_vae.h"
+#include "brume/interop/layouts/diffusers_unet.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 #include "brume/interop/layouts/sections.h"
 #include "brume/text/sentencepiece.h"
 #include "brume/weights/model_weights.h"
@@ -160,7 +160,7 @@ TEST(DiffusersExport, InvertsTheImportOfAPublishedLayout) {
   const NamedTensors ours = read_diffusers_unet(ref_path("pipe/tiny_sd/unet/config.json")).tensors(theirs);
   expect_same({to_diffusers_unet(ours, {.blocks = 1, .heads = 8}), {}}, {theirs, {}}, false);
   const NamedTensors vae = load_tensors(ref_path("pipe/tiny_sd/vae/diffusion_pytorch_model.safetensors").string());
-  expect_same({to_diffusers_vae(from_diffusers_vae(vae), 2), {}}, {vae, {}}, false);
+  expect_same({to_diffusers_vae(from_diffusers_vae(vae)), {}}, {vae, {}}, false);
 }
 
 }  // namespace

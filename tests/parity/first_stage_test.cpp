@@ -11,7 +11,7 @@
 #include <set>
 
 #include "brume/core/autoencoder.h"
-#include "brume/interop/import/diffusers_vae.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 #include "support/parity.h"

@@ -4,7 +4,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/interop/import/diffusers_unet.h"
-#include "brume/interop/import/diffusers_vae.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 #include "support/refs.h"

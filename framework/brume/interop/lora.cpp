@@ -26,7 +26,7 @@
 #include "brume/config/errors.h"
 #include "brume/files/json.h"
 #include "brume/files/named_file.h"
-#include "brume/interop/layouts/diffusers_names.h"
+#include "brume/interop/layouts/lora_names.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
@@ -136,7 +136,7 @@ void read_alphas(const std::map<std::string, std::string>& metadata, std::map<st
 }
 
 /// What is wrong with a change, or nothing.
-std::string problem_of(const std::string& module, const Change& c, const Weight* place) {
+std::string problem_of(const std::string& module, const Change& c, const LoraTarget& target) {
   if (!c.down.defined() || !c.up.defined()) return fmt::format("'{}' has no {} matrix", module, c.down.defined() ? "up" : "down");
   const auto sizes = [](const Tensor& t) { return fmt::format("[{}]", fmt::join(t.sizes(), ", ")); };
   const bool core = c.mid.defined();
@@ -146,9 +146,11 @@ std::string problem_of(const std::string& module, const Change& c, const Weight*
                        core ? " with a core " + sizes(c.mid) : "");
   if (c.down.size(0) < 1 || !std::isfinite(c.scale()))
     return fmt::format("'{}' has rank {} and alpha {}; its scale, alpha / rank, must be a number", module, c.down.size(0), c.alpha);
-  if (!place) return fmt::format("'{}' has no place in this model", module);
-  if (!c.fits(place->tensor))
-    return fmt::format("'{}' changes a weight [{}], and '{}' is {}", module, fmt::join(c.shape(), ", "), place->name, sizes(place->tensor));
+  if (!target.weight) return fmt::format("'{}' has no place in this model", module);
+  const Weight& weight = *target.weight;
+  if (target.part) return fmt::format("'{}' is only a part of '{}', which holds q, k and v; that is not merged", module, weight.name);
+  if (!c.fits(weight.tensor))
+    return fmt::format("'{}' changes a weight [{}], and '{}' is {}", module, fmt::join(c.shape(), ", "), weight.name, sizes(weight.tensor));
   return {};
 }
 
@@ -166,12 +168,12 @@ void merge_lora(const std::string& asked, const std::vector<Weight>& weights) {
   std::map<std::string, std::string> metadata;
   LoraFile file = read(path, metadata);
   read_alphas(metadata, file.changes, path);
-  const DiffusersNames names(weights);
+  const LoraNames names(weights);
   std::vector<std::string> problems;
   size_t lost = 0;
   for (const auto& [module, change] : file.changes) {
     const std::string problem = problem_of(module, change, names.find(module));
-    lost += !names.find(module);
+    lost += !names.find(module).weight;
     if (!problem.empty()) problems.push_back(problem);
   }
   for (const std::string& name : file.strange)
@@ -188,7 +190,7 @@ void merge_lora(const std::string& asked, const std::vector<Weight>& weights) {
     if (problems.size() > shown) all.push_back({{}, "", fmt::format("{}: and {} more", path, problems.size() - shown)});
     throw ConfigError(std::move(all));
   }
-  for (const auto& [module, change] : file.changes) add(change, strength, *names.find(module));
+  for (const auto& [module, change] : file.changes) add(change, strength, *names.find(module).weight);
 }
 
 }  // namespace brume

@@ -9,11 +9,12 @@
 #include "brume/config/errors.h"
 #include "brume/config/yaml.h"
 #include "brume/files/json.h"
-#include "brume/interop/export/diffusers_names.h"
 #include "brume/interop/export/diffusers_scheduler.h"
 #include "brume/interop/export/export.h"
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/conditioning.h"
+#include "brume/interop/layouts/diffusers_unet.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 #include "brume/interop/layouts/sections.h"
 #include "brume/interop/layouts/unet_layout.h"
 #include "brume/weights/model_weights.h"
@@ -169,7 +170,7 @@ struct Export {
     if (type != "kl" && type != "vq") refuse(fmt::format("its autoencoder is '{}'; diffusers is given kl and vq", type));
     const NamedTensors tensors = below(model.tensors, "autoencoder.");
     NamedTensors known, own;
-    for (const NamedTensor& t : to_diffusers_vae(tensors, int64_t(list_of(section, "multipliers").size()))) {
+    for (const NamedTensor& t : to_diffusers_vae(tensors)) {
       const bool training =
           t.name == "quantize.unused" || t.name.starts_with("quantize.embedding.cluster") || t.name == "quantize.embedding.embed_avg";
       (training ? own : known).push_back(t);

@@ -6,10 +6,10 @@
 
 #include "brume/files/mapped_file.h"
 #include "brume/interop/import/diffusers_config.h"
-#include "brume/interop/import/diffusers_vae.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/taesd.h"
 #include "brume/interop/import/token_rows.h"
+#include "brume/interop/layouts/diffusers_vae.h"
 
 namespace brume {
 namespace {

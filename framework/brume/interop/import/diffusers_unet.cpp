@@ -1,16 +1,14 @@
 #include "brume/interop/import/diffusers_unet.h"
 
-#include <ATen/ops/cat.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <map>
 #include <string_view>
-#include <utility>
 
 #include "brume/config/errors.h"
 #include "brume/interop/import/diffusers_config.h"
+#include "brume/interop/layouts/diffusers_unet.h"
 
 namespace brume {
 namespace {
@@ -106,83 +104,6 @@ void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   if (!u.transformer()) c.only<int64_t>("attn_norm_num_groups", u.groups);  // of the middle's attention
 }
 
-/// Where a module of diffusers stands here: prefixes with their dot, none of which begins with another.
-std::vector<std::pair<std::string, std::string>> places(const DiffusersUnet& u) {
-  std::vector<std::pair<std::string, std::string>> all{{"conv_in.", "input_blocks.0.0."},
-                                                       {"conv_norm_out.", "out.0."},
-                                                       {"conv_out.", "out.2."},
-                                                       {"class_embedding.linear_1.", "label_emb.0."},
-                                                       {"class_embedding.linear_2.", "label_emb.2."},
-                                                       {"class_embedding.weight", "label_emb.weight"},
-                                                       {"time_embedding.linear_1.", "time_embed.0."},
-                                                       {"time_embedding.linear_2.", "time_embed.2."}};
-  const auto add = [&](const std::string& from, const std::string& to) { all.emplace_back(from + ".", to + "."); };
-  const int64_t levels = int64_t(u.channels.size());
-  int64_t stage = 1;
-  for (int64_t i = 0; i < levels; ++i) {
-    for (int64_t j = 0; j < u.blocks; ++j, ++stage) {
-      add(fmt::format("down_blocks.{}.resnets.{}", i, j), fmt::format("input_blocks.{}.0", stage));
-      add(fmt::format("down_blocks.{}.attentions.{}", i, j), fmt::format("input_blocks.{}.1", stage));
-    }
-    if (u.residual_resampling)
-      add(fmt::format("down_blocks.{}.downsamplers.0", i), fmt::format("input_blocks.{}.0", stage));
-    else
-      add(fmt::format("down_blocks.{}.downsamplers.0.conv", i), fmt::format("input_blocks.{}.0.op", stage));
-    ++stage;
-  }
-  add("mid_block.resnets.0", "middle_block.0");
-  add("mid_block.attentions.0", "middle_block.1");
-  add("mid_block.resnets.1", u.middle_attention ? "middle_block.2" : "middle_block.1");
-  stage = 0;
-  for (int64_t i = 0; i < levels; ++i) {
-    for (int64_t j = 0; j <= u.blocks; ++j, ++stage) {
-      add(fmt::format("up_blocks.{}.resnets.{}", i, j), fmt::format("output_blocks.{}.0", stage));
-      add(fmt::format("up_blocks.{}.attentions.{}", i, j), fmt::format("output_blocks.{}.1", stage));
-    }
-    const char* module = u.residual_resampling ? "" : ".conv";
-    add(fmt::format("up_blocks.{}.upsamplers.0{}", i, module),
-        fmt::format("output_blocks.{}.{}{}", stage - 1, u.attention[size_t(levels - 1 - i)] ? 2 : 1, module));
-  }
-  return all;
-}
-
-/// The rest of a name, within a residual block or a plain attention block.
-std::string inner_name(const std::string& rest) {
-  static const std::vector<std::pair<std::string, std::string>> parts{{"norm1.", "in_layers.0."},
-                                                                      {"conv1.", "in_layers.2."},
-                                                                      {"time_emb_proj.", "emb_layers.1."},
-                                                                      {"norm2.", "out_layers.0."},
-                                                                      {"conv2.", "out_layers.3."},
-                                                                      {"conv_shortcut.", "skip_connection."},
-                                                                      {"group_norm.", "norm."},
-                                                                      {"to_q.", "q."},
-                                                                      {"to_k.", "k."},
-                                                                      {"to_v.", "v."},
-                                                                      {"query.", "q."},
-                                                                      {"key.", "k."},
-                                                                      {"value.", "v."},
-                                                                      {"to_out.0.", "proj_out."},
-                                                                      {"proj_attn.", "proj_out."}};
-  for (const auto& [from, to] : parts)
-    if (rest.starts_with(from)) return to + rest.substr(from.size());
-  return rest;
-}
-
-/// q, k and v of a plain attention block as one projection, a 1x1 convolution as CompVis has it.
-struct Qkv {
-  at::Tensor parts[3];
-  bool whole() const { return parts[0].defined() && parts[1].defined() && parts[2].defined(); }
-  at::Tensor joined(const std::string& whole_name) const {
-    for (const at::Tensor& part : parts)
-      if (part.sizes() != parts[0].sizes() || part.scalar_type() != parts[0].scalar_type() || part.dim() == 0)
-        throw ConfigError(fmt::format("{}: q, k and v are of shapes [{}], [{}] and [{}]; they must agree", whole_name,
-                                      fmt::join(parts[0].sizes(), ", "), fmt::join(parts[1].sizes(), ", "),
-                                      fmt::join(parts[2].sizes(), ", ")));
-    const at::Tensor all = at::cat({parts[0], parts[1], parts[2]}, 0);
-    return all.dim() == 2 ? all.unsqueeze(-1) : all;
-  }
-};
-
 void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> told) {
   if (told) {
     u.height = u.width = *told;
@@ -269,32 +190,9 @@ std::string DiffusersUnet::options() const {
 }
 
 NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
-  const auto prefixes = places(*this);
-  NamedTensors result;
-  std::map<std::string, Qkv> joined;
-  std::vector<std::string> unknown;
-  for (const NamedTensor& t : diffusers) {
-    const auto at = std::find_if(prefixes.begin(), prefixes.end(), [&](const auto& p) { return t.name.starts_with(p.first); });
-    if (at == prefixes.end()) {
-      unknown.push_back(t.name);
-      continue;
-    }
-    const bool block = t.name.find("attentions.") != std::string::npos || t.name.find("resnets.") != std::string::npos ||
-                       (residual_resampling && t.name.find("samplers.") != std::string::npos);
-    const bool transformed = transformer() && t.name.find("attentions.") != std::string::npos;
-    const std::string rest = t.name.substr(at->first.size()), name = block && !transformed ? inner_name(rest) : rest;
-    const size_t part = name.size() > 2 && name[1] == '.' ? std::string_view("qkv").find(name[0]) : std::string_view::npos;
-    if (part != std::string_view::npos) {
-      const std::string whole = at->second + "qkv" + name.substr(1);
-      joined[whole].parts[part] = t.tensor;
-      if (joined[whole].whole()) result.push_back({whole, joined[whole].joined(whole)});
-    } else {
-      const bool projection = name == "proj_out.weight" && !transformed && t.tensor.dim() == 2;
-      result.push_back({at->second + name, projection ? t.tensor.unsqueeze(-1) : t.tensor});
-    }
-  }
-  if (!unknown.empty()) throw ConfigError(fmt::format("no place is known for {}", fmt::join(unknown, ", ")));
-  return result;
+  using Resampling = UnetModules::Resampling;
+  return from_diffusers_unet(
+      diffusers, {blocks, attention, middle_attention, transformer(), residual_resampling ? Resampling::residual : Resampling::conv});
 }
 
 }  // namespace brume
