@@ -143,11 +143,11 @@ TEST(LoraNames, FindEveryWeightByDiffusersAndKohyasNames) {
     const LoraNames names(weights);
     NamedTensors ours;
     for (const Weight& w : weights) ours.push_back({w.name.substr(8), w.tensor});
-    const UnetModules modules = modules_of(ours);
+    const NameTable table = unet_names(modules_of(ours));
     for (const NamedTensor& t : to_diffusers_unet(ours, unet_layout(parse_yaml(l.yaml, "test.yaml")))) {
       if (!t.name.ends_with(".weight") || t.tensor.dim() < 2) continue;
       const std::string module = t.name.substr(0, t.name.size() - 7);
-      const std::string own = *unet_names(modules).ours(t.name);
+      const std::string own = *table.ours(t.name);
       for (const std::string& name : {"unet." + module, module, flat(module)}) {
         const LoraTarget target = names.find(name);
         ASSERT_TRUE(target.weight) << name;
