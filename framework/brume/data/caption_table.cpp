@@ -9,18 +9,13 @@
 #include "brume/config/errors.h"
 #include "brume/config/suggest.h"
 #include "brume/config/utf8.h"
+#include "brume/files/csv.h"
 #include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 
 namespace brume {
 namespace {
-
-/// Fields of a row, and the line it begins in.
-struct Record {
-  std::vector<std::string> fields;
-  int64_t line;
-};
 
 [[noreturn]] void refuse_line(const std::string& path, int64_t line, const std::string& reason) {
   throw ConfigError(fmt::format("{}:{}: {}", path, line, reason));
@@ -34,14 +29,14 @@ void check_utf8(std::string_view text, const std::string& path) {
   refuse_line(path, line, fmt::format("byte {} (0x{:02x}) is not UTF-8", *at - start + 1, static_cast<uint8_t>(text[*at])));
 }
 
-std::vector<Record> read_tsv(std::string_view text) {
-  std::vector<Record> records;
+std::vector<CsvRecord> read_tsv(std::string_view text) {
+  std::vector<CsvRecord> records;
   for (int64_t line = 1; !text.empty(); ++line) {
     std::string_view row = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(row.size() + 1, text.size()));
     if (row.ends_with('\r')) row.remove_suffix(1);
     if (row.empty()) continue;
-    Record record{{}, line};
+    CsvRecord record{{}, line};
     for (size_t at = 0; at != row.npos;) {
       const size_t tab = row.find('\t', at);
       record.fields.emplace_back(row.substr(at, tab == row.npos ? tab : tab - at));
@@ -52,46 +47,13 @@ std::vector<Record> read_tsv(std::string_view text) {
   return records;
 }
 
-/// RFC 4180: a field in quotes may hold commas, line breaks and doubled quotes.
-std::vector<Record> read_csv(std::string_view text, const std::string& path) {
-  std::vector<Record> records;
-  int64_t line = 1;
-  for (size_t at = 0; at < text.size();) {
-    Record record{{""}, line};
-    for (bool more = true; more;) {
-      std::string& field = record.fields.back();
-      if (at < text.size() && text[at] == '"' && field.empty()) {
-        const int64_t opened = line;
-        for (++at;; ++at) {
-          if (at >= text.size()) refuse_line(path, opened, "a quote is opened and never closed");
-          if (text[at] == '\n') ++line;
-          if (text[at] == '"' && (at + 1 >= text.size() || text[at + 1] != '"')) break;
-          if (text[at] == '"') ++at;
-          field += text[at];
-        }
-        ++at;
-        if (at < text.size() && text[at] != ',' && text[at] != '\n' && text[at] != '\r')
-          refuse_line(path, line, fmt::format("'{}' after a closing quote; a quote inside a field is doubled", text[at]));
-      }
-      while (at < text.size() && text[at] != ',' && text[at] != '\n') field += text[at++];
-      more = at < text.size() && text[at] == ',';
-      if (more) record.fields.emplace_back();
-      ++at;
-    }
-    ++line;
-    if (record.fields.back().ends_with('\r')) record.fields.back().pop_back();
-    if (record.fields.size() > 1 || !record.fields[0].empty()) records.push_back(std::move(record));
-  }
-  return records;
-}
-
 /// What a column adds to a caption.
 std::string joined(std::string caption, const std::string& words) {
   if (!caption.empty() && !words.empty()) caption += ' ';
   return caption + words;
 }
 
-std::vector<CaptionRow> rows_of(const std::vector<Record>& records, const std::string& path, const CaptionColumns& columns) {
+std::vector<CaptionRow> rows_of(const std::vector<CsvRecord>& records, const std::string& path, const CaptionColumns& columns) {
   if (records.empty()) refuse(path, "is empty");
   const std::vector<std::string>& header = records[0].fields;
   const auto column = [&](const std::string& name) {
@@ -170,7 +132,7 @@ std::vector<CaptionRow> read_caption_table(const std::string& path, const Captio
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // byte order mark
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".tsv") return rows_of(read_tsv(text), path, columns);
-  if (extension == ".csv") return rows_of(read_csv(text, path), path, columns);
+  if (extension == ".csv") return rows_of(parse_csv_records(text, path), path, columns);
   if (extension == ".jsonl" || extension == ".ndjson") return read_jsonl(text, path, columns);
   refuse(path, "is no table that brume knows by its extension (.tsv, .csv, .jsonl, .ndjson)");
 }
