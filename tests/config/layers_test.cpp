@@ -80,8 +80,9 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     std::set<std::string> below = libraries;
     room("diffusion", below);
     below.insert("diffusion");
+    room("conform", {"config", "core", "numerics"});
     room("train", below);
-    below.merge(std::set<std::string>{"train", "interop/export"});
+    below.merge(std::set<std::string>{"train", "interop/export", "conform"});
     room("tools/plot", below);
     room("tools/sampling", below);
     room("tools/bench", below);

@@ -1,4 +1,4 @@
-// Every guidance: the identity at neutral settings, shapes and types kept, images independent of their batch.
+// Every guidance: the identity at neutral settings, bit for bit, and the laws of its kind (conform/guidance.cpp).
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
@@ -6,16 +6,16 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
+#include <fmt/format.h>
 
 #include <map>
-#include <thread>
 
 #include "brume/core/guidance.h"
+#include "support/laws.h"
 #include "support/models.h"
 #include "support/registry.h"
 
@@ -124,46 +124,15 @@ TEST_P(GuidanceContract, NeutralSettingsAreTheIdentity) {
   }
 }
 
-TEST_P(GuidanceContract, ShapeAndTypeAreKept) {
-  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
-    const Estimate d = wrapped(GetParam().yaml)->denoise(noisy(type), 0.5, classes());
-    EXPECT_EQ(d.x0.sizes(), noisy().sizes());
-    EXPECT_EQ(d.x0.scalar_type(), type);
-    EXPECT_TRUE(at::isfinite(d.x0).all().item<bool>());
-    ASSERT_TRUE(d.variance.defined()) << "the learned variance is lost";
-    EXPECT_EQ(d.variance.sizes(), noisy().sizes());
-    if (d.x0_uncond.defined()) {
-      EXPECT_EQ(d.x0_uncond.sizes(), noisy().sizes());
-      EXPECT_EQ(d.x0_uncond.scalar_type(), type);
+TEST_P(GuidanceContract, KeepsItsLaws) {
+  const auto at_scale = [&](double scale) -> std::shared_ptr<const Guidance> {
+    try {
+      return create<Guidance>(builtins(), with(GetParam().yaml, fmt::format("scale: {}", scale)));
+    } catch (const ConfigError&) {
+      return nullptr;
     }
-  }
-}
-
-TEST_P(GuidanceContract, ImageIDoesNotDependOnItsBatch) {
-  const auto denoiser = wrapped(GetParam().yaml);
-  const Estimate together = denoiser->denoise(noisy(), 0.5, classes());
-  for (int64_t i = 0; i < 5; ++i) {
-    const Estimate alone = denoiser->denoise(noisy().narrow(0, i, 1), 0.5, classes().slice(i, 1));
-    EXPECT_TRUE(at::equal(alone.x0, together.x0.narrow(0, i, 1))) << i;
-  }
-}
-
-TEST_P(GuidanceContract, InputsAreLeftAlone) {
-  const Tensor x = noisy();
-  const Condition c = classes();
-  wrapped(GetParam().yaml)->denoise(x, 0.5, c);
-  EXPECT_TRUE(at::equal(x, noisy()));
-  EXPECT_TRUE(at::equal(c.classes, classes().classes));
-}
-
-TEST_P(GuidanceContract, EightThreadsAtOnce) {
-  const auto denoiser = wrapped(GetParam().yaml);
-  const Estimate serial = denoiser->denoise(noisy(), 0.5, classes());
-  std::vector<Tensor> parallel(8);
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < 8; ++i) threads.emplace_back([&, i] { parallel[i] = denoiser->denoise(noisy(), 0.5, classes()).x0; });
-  for (std::thread& t : threads) t.join();
-  for (const Tensor& x0 : parallel) EXPECT_TRUE(at::equal(x0, serial.x0));
+  };
+  expect_to_hold(conform(*make<Guidance>(GetParam().yaml), at_scale(1) ? GuidanceAtScale(at_scale) : nullptr));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -1,9 +1,8 @@
-#include "brume/diffusion/conform.h"
+#include "brume/conform/conform.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/zeros.h>
@@ -13,21 +12,15 @@
 #include <cmath>
 #include <thread>
 
-#include "brume/diffusion/exact_denoisers.h"
-#include "brume/numerics/discrete_schedule.h"
+#include "brume/conform/exact_denoisers.h"
+#include "brume/conform/exact_models.h"
+#include "brume/numerics/beta_table.h"
 #include "brume/numerics/rk45.h"
 
 namespace brume {
 namespace {
 
 const at::TensorOptions f64 = at::TensorOptions().dtype(at::kDouble);
-
-/// The schedule of samplers that work in training times.
-struct CosineTimes {
-  BetaTable table() const {
-    return BetaTable(betas_of([](double u) { return std::pow(std::cos((u + 0.008) / 1.008 * M_PI / 2), 2); }, 1000, 0.999));
-  }
-};
 
 /// steps + 1 levels from `first` to `last`, evenly in sigma^(1/7).
 std::vector<double> levels(double first, double last, int64_t steps) {
@@ -40,10 +33,9 @@ std::vector<double> levels(double first, double last, int64_t steps) {
 
 Tensor run(const Sampler& sampler, const Denoiser& data, const Tensor& x, const std::vector<double>& sigmas, uint64_t seed = 1,
            int64_t first = 0) {
-  static const DiscreteSchedule<CosineTimes> schedule{{}};
   const Condition none;
   const auto noise = per_image_noise(seed, first);
-  Run run{none, *noise, {}, &schedule};
+  Run run{none, *noise, {}, cosine_times().get()};
   return sampler.sample(data, x, sigmas, run);
 }
 
@@ -59,21 +51,10 @@ bool follows_the_ode(const Sampler& s) { return s.traits().order > 0 && !s.trait
 constexpr double noisy = 8, clean = 0.05;
 Tensor start() { return at::linspace(-11, 11, 12, f64).view({12, 1}); }
 
-/// What a law says when the sampler throws is the message.
-template <class F>
-void check(std::vector<Finding>& findings, const std::string& law, const F& f) {
-  Finding finding{law, {}, {}, true};
-  try {
-    f(finding);
-  } catch (const std::exception& e) {
-    finding.measured = e.what();
-    finding.holds = false;
-  }
-  findings.push_back(finding);
-}
-
 void check_order(std::vector<Finding>& findings, const Sampler& sampler, const Denoiser& data, const char* name) {
-  check(findings, fmt::format("order on the {}", name), [&](Finding& f) {
+  const Law law{fmt::format("order on the {}", name), "The error against the exact probability-flow path falls at the declared order",
+                "Song et al. 2021, eq. 13"};
+  check(findings, law, [&](Finding& f) {
     const Convergence c = convergence(sampler, data);
     f.measured = fmt::format("{:.2f} (error {:.1e})", c.order, c.error);
     f.wanted = fmt::format("{} or more", sampler.traits().order);
@@ -84,7 +65,8 @@ void check_order(std::vector<Finding>& findings, const Sampler& sampler, const D
 void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
   if (sampler.traits().own_steps) {
-    check(findings, "error on the mixture", [&](Finding& f) {
+    const Law law{"error on the mixture", "A sampler with steps of its own ends at the exact solution, within its tolerance"};
+    check(findings, law, [&](Finding& f) {
       const Tensor wanted = exact(data, start(), noisy, clean);
       const double error = (run(sampler, data, start(), levels(noisy, clean, 96)) - wanted).abs().max().item<double>();
       f.measured = fmt::format("{:.1e}", error), f.wanted = "below 0.2, by its own tolerance", f.holds = error < 0.2;
@@ -93,7 +75,8 @@ void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
     check_order(findings, sampler, gaussian_data(), "Gaussian");
     check_order(findings, sampler, data, "mixture");
   }
-  check(findings, "round trip, 400 steps", [&](Finding& f) {
+  const Law law{"round trip, 400 steps", "A deterministic sampler is inverted by ascending sigmas", "Song et al. 2021, sec. 4.3"};
+  check(findings, law, [&](Finding& f) {
     const std::vector<double> down = levels(noisy, clean, 400), up(down.rbegin(), down.rend());
     const Tensor x = at::linspace(-1.5, 1.5, 12, f64).view({12, 1});
     const double error = (run(sampler, data, run(sampler, data, x, up), down) - x).abs().max().item<double>();
@@ -108,7 +91,8 @@ void check_distribution(std::vector<Finding>& findings, const Sampler& sampler) 
   const double deviation = std::sqrt(data.variance());
   std::vector<double> sigmas = levels(40, 0.01, 400);
   sigmas.push_back(0);
-  check(findings, "distribution of the mixture, 400 steps", [&](Finding& f) {
+  const Law law{"distribution of the mixture, 400 steps", "Samples of the exact denoiser have the mean and variance of the data"};
+  check(findings, law, [&](Finding& f) {
     const auto noise = per_image_noise(5, 0);
     const Tensor begin = noise->draw(at::zeros({1, count}, f64), 1, 1).view({count, 1}) * 40.0 + data.mean();
     // One image of many numbers for the noise, many of one number for the data.
@@ -133,28 +117,56 @@ void check_distribution(std::vector<Finding>& findings, const Sampler& sampler) 
   });
 }
 
-void check_use(std::vector<Finding>& findings, const Sampler& sampler) {
+void check_ends(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
-  check(findings, "one step to sigma = 0", [&](Finding& f) {
+  check(findings, {"one step to sigma = 0", "A run of one step is finite"}, [&](Finding& f) {
     const Tensor x = run(sampler, data, start(), {noisy, 0});
     f.holds = at::isfinite(x).all().item<bool>() && x.sizes() == start().sizes();
     f.measured = f.holds ? "finite" : "not finite", f.wanted = "finite";
   });
-  check(findings, "1000 steps, the last to sigma = 0", [&](Finding& f) {
+  check(findings, {"1000 steps, the last to sigma = 0", "A run of many small steps is finite"}, [&](Finding& f) {
     std::vector<double> sigmas = levels(noisy, clean, 999);
     sigmas.push_back(0);
     f.holds = at::isfinite(run(sampler, data, start(), sigmas)).all().item<bool>();
     f.measured = f.holds ? "finite" : "not finite", f.wanted = "finite";
   });
+}
+
+/// A run of 16 steps to 0.
+std::vector<double> usual_sigmas() {
   std::vector<double> sigmas = levels(noisy, clean, 15);
   sigmas.push_back(0);
-  check(findings, "image i alone and in a batch of 12", [&](Finding& f) {
+  return sigmas;
+}
+
+void check_noise(std::vector<Finding>& findings, const Sampler& sampler) {
+  const MixtureDenoiser data = mixture_data();
+  const std::vector<double> sigmas = usual_sigmas();
+  check(findings, {"image i alone and in a batch of 12", "An image has the same bits whatever its batch"}, [&](Finding& f) {
     const Tensor together = run(sampler, data, start(), sigmas, 3);
     int64_t same = 0;
     for (int64_t i = 0; i < 12; ++i) same += at::equal(run(sampler, data, start().narrow(0, i, 1), sigmas, 3, i), together.narrow(0, i, 1));
     f.measured = fmt::format("{} of 12 equal", same), f.wanted = "12 of 12, bit for bit", f.holds = same == 12;
   });
-  check(findings, "4 threads at once", [&](Finding& f) {
+  if (sampler.traits().consistency) return;
+  check(findings, {"noise of two seeds", "A sampler of order 0 adds noise, every other one adds none"}, [&](Finding& f) {
+    const bool same = at::equal(run(sampler, data, start(), sigmas, 1), run(sampler, data, start(), sigmas, 2));
+    const bool wanted = sampler.traits().order > 0;
+    f.measured = same ? "equal" : "different", f.wanted = wanted ? "equal" : "different", f.holds = same == wanted;
+  });
+}
+
+void check_value(std::vector<Finding>& findings, const Sampler& sampler) {
+  const MixtureDenoiser data = mixture_data();
+  const std::vector<double> sigmas = usual_sigmas();
+  check(findings, {"its input", "A sampler does not write to the x that it is given"}, [&](Finding& f) {
+    const Tensor x = start();
+    run(sampler, data, x, sigmas);
+    f.holds = at::equal(x, start());
+    f.measured = f.holds ? "unchanged" : fmt::format("changed by up to {:.2g}", (x - start()).abs().max().item<double>());
+    f.wanted = "unchanged";
+  });
+  check(findings, {"4 threads at once", "A sampler keeps no state between calls"}, [&](Finding& f) {
     std::vector<Tensor> serial, parallel(4);
     const auto one = [&](uint64_t seed) { return run(sampler, data, start(), sigmas, seed); };
     for (uint64_t i = 0; i < 4; ++i) serial.push_back(one(i));
@@ -172,13 +184,6 @@ void check_use(std::vector<Finding>& findings, const Sampler& sampler) {
     for (size_t i = 0; i < 4; ++i) same += parallel[i].defined() && at::equal(serial[i], parallel[i]);
     f.measured = fmt::format("{} of 4 equal", same), f.wanted = "4 of 4, bit for bit", f.holds = same == 4;
   });
-}
-
-/// Whether they fall from first to last; the final one may equal the last step.
-bool falls(const std::vector<double>& sigmas) {
-  for (size_t i = 1; i + 1 < sigmas.size(); ++i)
-    if (!(sigmas[i] < sigmas[i - 1])) return false;
-  return sigmas.back() <= sigmas[sigmas.size() - 2];
 }
 
 }  // namespace
@@ -202,76 +207,9 @@ std::vector<Finding> conform(const Sampler& sampler) {
   std::vector<Finding> findings;
   if (follows_the_ode(sampler)) check_path(findings, sampler);
   if (!sampler.traits().consistency) check_distribution(findings, sampler);
-  check_use(findings, sampler);
-  return findings;
-}
-
-std::vector<Finding> conform(const NoiseSchedule& schedule) {
-  std::vector<Finding> findings;
-  const std::vector<double> times = linspace(schedule.t_min(), schedule.t_max(), 1001);
-  check(findings, "sigma rises with t", [&](Finding& f) {
-    double last = 0;
-    for (const double t : times) f.holds = f.holds && schedule.sigma(t) > last, last = schedule.sigma(t);
-    f.measured = fmt::format("from {:.4g} to {:.4g}", schedule.sigma(times.front()), schedule.sigma(times.back()));
-    f.wanted = "strictly rising, above 0";
-  });
-  check(findings, "time(sigma(t)) = t", [&](Finding& f) {
-    double worst = 0;
-    for (const double t : times) worst = std::max(worst, std::abs(schedule.time(schedule.sigma(t)) - t));
-    f.measured = fmt::format("within {:.1e}", worst), f.wanted = "1e-8 of the range", f.holds = worst <= 1e-8 * schedule.t_max();
-  });
-  check(findings, "sampling starts from N(0, 1) in the network's frame, or from noise alone", [&](Finding& f) {
-    double worst = 0;
-    for (const double t : times) {
-      const double s = schedule.sigma(t), signal = schedule.signal(s);
-      worst = std::max(worst, signal < 1 ? std::abs(signal * schedule.start_std(s) - 1) : std::abs(schedule.start_std(s) / s - 1));
-    }
-    f.measured = fmt::format("within {:.1e}", worst), f.wanted = "1e-9", f.holds = worst < 1e-9;
-  });
-  return findings;
-}
-
-std::vector<Finding> conform(const Spacing& spacing, const NoiseSchedule& schedule) {
-  std::vector<Finding> findings;
-  const double hi = schedule.sigma(schedule.t_max()) * 1.001, lo = schedule.sigma(schedule.t_min()) / 1.001;
-  std::vector<int64_t> counts{1, 10};
-  if (schedule.timesteps() > 0) counts.push_back(schedule.timesteps());
-  for (const int64_t steps : counts)
-    check(findings, fmt::format("{} step{}", steps, steps == 1 ? "" : "s"), [&](Finding& f) {
-      f.wanted = fmt::format("{} falling sigmas within the schedule's, or a refusal", steps + 1);
-      try {
-        const std::vector<double> s = spacing.sigmas(schedule, steps);
-        const auto within = [&] { return s.front() <= hi && s[s.size() - 2] >= lo; };
-        f.holds = s.size() == size_t(steps) + 1 && falls(s) && within();
-        f.measured = s.empty() ? "none" : fmt::format("{}, from {:.4g} to {:.4g}", s.size(), s.front(), s.back());
-      } catch (const ConfigError& e) {
-        f.measured = fmt::format("refused: {}", e.problems().front().message);
-      }
-    });
-  return findings;
-}
-
-std::vector<Finding> conform(const Parameterization& p, const NoiseSchedule& schedule) {
-  std::vector<Finding> findings;
-  check(findings, "x0 from its own target", [&](Finding& f) {
-    double worst = 0;
-    for (const double t : linspace(schedule.t_min(), schedule.t_max(), 101)) {
-      const double s = schedule.sigma(t), x0 = 0.7, noise = -1.3, x = x0 + s * noise;
-      if (p.c_out(s) == 0) continue;  // the boundary of a consistency model, where x0 = x
-      const double target = ((1 - p.c_skip(s)) * x0 - p.c_skip(s) * s * noise) / p.c_out(s);
-      worst = std::max(worst, std::abs(p.c_skip(s) * x + p.c_out(s) * target - x0) / (1 + s * 1e-3));
-    }
-    f.measured = fmt::format("within {:.1e}", worst), f.wanted = "1e-9", f.holds = worst < 1e-9;
-  });
-  check(findings, "the network's input keeps its size", [&](Finding& f) {
-    double least = INFINITY, most = 0;
-    for (const double t : linspace(schedule.t_min(), schedule.t_max(), 101)) {
-      const double s = schedule.sigma(t), size = p.c_in(s, schedule) * std::hypot(0.5, s);
-      least = std::min(least, size), most = std::max(most, size);
-    }
-    f.measured = fmt::format("from {:.3g} to {:.3g} for data of deviation 0.5", least, most), f.wanted = "above 0, finite";
-    f.holds = least > 0 && std::isfinite(most);
-  });
+  check_ends(findings, sampler);
+  check_noise(findings, sampler);
+  check_value(findings, sampler);
   return findings;
 }
 
