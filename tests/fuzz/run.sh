@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh FOLDER [RUNS]: builds the fuzz targets in FOLDER and gives each of them RUNS inputs, always the same ones. Ends with 77 ("skipped")
-# where clang or its fuzzer is not there. A failing input is left in FOLDER/failures.
+# run.sh FOLDER [RUNS]: builds the fuzz targets in FOLDER and gives each of them RUNS inputs, the same in each run. Ends with 77 ("skipped")
+# if clang or its fuzzer is not installed. Leaves a failing input in FOLDER/failures.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$1

@@ -14,18 +14,18 @@ clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
 # Reads ninja's output. Shows its steps as one line that is rewritten on a terminal, else as a line per 10 %; passes on all other lines.
 show_progress() {
-  local line done total percent left next=10 begin=$SECONDS
+  local line count total percent left next=10 begin=$SECONDS
   while IFS= read -r line; do
     if [[ ! $line =~ ^\[([0-9]+)/([0-9]+)\]\ (.*) ]]; then
       [[ $line == "ninja: no work to do." ]] || printf '%s\n' "$line"
       continue
     fi
-    done=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]}
-    percent=$((100 * done / total)) left=$(((SECONDS - begin) * (total - done) / done))
-    line="[$percent %, $done of $total, $(clock $((SECONDS - begin))) passed, about $(clock "$left") left]"
+    count=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]}
+    percent=$((100 * count / total)) left=$(((SECONDS - begin) * (total - count) / count))
+    line="[$percent %, $count of $total, $(clock $((SECONDS - begin))) passed, about $(clock "$left") left]"
     if [ -t 1 ]; then
       printf '\r\e[K%.*s' "$((${COLUMNS:-$(tput cols 2>/dev/null || echo 80)} - 1))" "$line ${BASH_REMATCH[3]}"
-      ((done < total)) || printf '\n'
+      ((count < total)) || printf '\n'
     elif ((percent >= next)); then
       printf '%s\n' "$line"
       next=$((percent / 10 * 10 + 10))

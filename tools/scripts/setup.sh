@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building brume needs (Debian 12 or 13), and the packages named after it. Silent and quick where all is there.
+# Installs the packages that building brume needs (Debian 12 or 13), and those named as arguments. Prints nothing if all are installed.
 set -euo pipefail
 packages=(g++ cmake ninja-build pkg-config ccache libtorch-dev libdnnl-dev libopenblas0-openmp libyaml-cpp-dev libfmt-dev libopencv-dev
           libcli11-dev nlohmann-json3-dev zlib1g-dev libgtest-dev libsentencepiece-dev "$@")

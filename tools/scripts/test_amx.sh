@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs tests on a Sapphire Rapids that Bochs emulates, for machines without AMX: brume's attention on tiles, and what oneDNN makes for
-# them. `tools/scripts/test_amx.sh build/tests/test_nn --gtest_filter=Products.*` runs one program; BRUME_AMX_ENV="NAME=VALUE ..." is its
-# environment. Needs a build in build/, Debian's packages, and root to install them; says so and stops otherwise. Bochs, which is built
-# once, and the disks are kept in /var/tmp/brume-amx (or $BRUME_AMX).
+# Runs the tests that use AMX on a Sapphire Rapids that Bochs emulates: brume's attention on tiles, and oneDNN's kernels for tiles.
+# `tools/scripts/test_amx.sh build/tests/test_nn --gtest_filter=Products.*` runs one program; BRUME_AMX_ENV="NAME=VALUE ..." is its
+# environment. Needs a build in build/, and root to install Debian's packages; ends with 77 ("skipped") otherwise. Keeps Bochs, which is
+# built once, and the disks in /var/tmp/brume-amx (or $BRUME_AMX).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source=$PWD
 if [ ! -x "${1:-build/tests/test_nn}" ]; then
-  echo "tools/scripts/test_amx.sh: there is no program ${1:-build/tests/test_nn}; tools/test.sh builds the tests" >&2
+  echo "tools/scripts/test_amx.sh: ${1:-build/tests/test_nn} does not exist; tools/test.sh builds the tests" >&2
   exit 1
 fi
 place=${BRUME_AMX:-/var/tmp/brume-amx}

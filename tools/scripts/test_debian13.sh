@@ -4,7 +4,7 @@
 # `--packages` builds the program without tests, and its packages (package.sh).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-what=test
+what=tests
 case "${1:-}" in --prepare | --packages) what=${1#--} && shift ;; esac
 root=${1:-/var/tmp/brume-debian13}
 tools/scripts/debian_root.sh trixie "$root"
@@ -28,5 +28,5 @@ case $what in
     in_root /srv/brume/tools/scripts/build.sh build-release -DBRUME_TESTS=OFF
     in_root /srv/brume/tools/scripts/package.sh build-release
     ;;
-  test) in_root /srv/brume/tools/test.sh ;;
+  tests) in_root /srv/brume/tools/test.sh ;;
 esac

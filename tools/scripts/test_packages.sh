@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # Makes the .deb and the .tar.gz, installs each in a bare Debian root, and runs it there: lists plugins, trains two steps, samples.
 # `test_packages.sh` takes build/ and a root of this machine's release. `test_packages.sh trixie` first builds in the root of
-# test_debian13.sh. The bare root is kept in /var/tmp/brume-bare-SUITE, as debootstrap made it. Needs root.
+# test_debian13.sh. `test_packages.sh SUITE FOLDER` takes the packages in FOLDER. The bare root is kept in /var/tmp/brume-bare-SUITE,
+# as debootstrap made it. Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$(. /etc/os-release && echo "$VERSION_CODENAME")
 suite=${1:-$here}
+packages=${2:-}
 bare=/var/tmp/brume-bare-$suite
 tools/scripts/debian_root.sh "$suite" "$bare"
-if [ "$suite" = "$here" ]; then
-  tools/scripts/build.sh build
+if [ -z "$packages" ] && [ "$suite" = "$here" ]; then
+  BRUME_TARGETS=brume_program tools/scripts/build.sh build
   tools/scripts/package.sh build
-  packages=$PWD/build/packages
-else
+  packages=build/packages
+elif [ -z "$packages" ]; then
   tools/scripts/test_debian13.sh --packages
   packages=/var/tmp/brume-debian13/srv/brume/build-release/packages
 fi
@@ -51,7 +53,7 @@ quietly apt-get remove -y brume
 echo "== the .tar.gz in a bare $suite, with the packages that its DEPENDENCIES names"
 quietly apt-get autoremove -y
 quietly sh -c 'tar -C /opt -xzf /packages/*.tar.gz && mv /opt/brume-* /opt/brume'
-packages=$(sed -n '2s/ *([^)]*)//g; 2s/ *|[^,]*//g; 2s/,/ /gp' "$root/opt/brume/DEPENDENCIES")
-quietly apt-get install -y --no-install-recommends $packages
+needed=$(sed -n '2s/ *([^)]*)//g; 2s/ *|[^,]*//g; 2s/,/ /gp' "$root/opt/brume/DEPENDENCIES")
+quietly apt-get install -y --no-install-recommends $needed
 try /opt/brume/bin/brume /opt/brume/share/brume/configs/experiments/quickstart.yaml
 echo "both packages work in a bare $suite"
