@@ -9,7 +9,9 @@ if [ "${1:-}" = --step ]; then  # as the compiler launcher: compile_times.sh --s
   status=0
   "$@" || status=$?
   source=${*: -1}
-  times | sed -n "2s|\$| $source|p" >>"$log"  # the second line is of the child: 0m1.234s 0m0.056s
+  times >"$log.$$"  # the second line is the child's: 0m1.234s 0m0.056s; in a pipe it would be zero
+  sed -n "2s|\$| $source|p" "$log.$$" >>"$log"
+  rm "$log.$$"
   exit $status
 fi
 cd "$(dirname "$0")/../.."
