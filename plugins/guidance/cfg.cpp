@@ -14,6 +14,7 @@
 //
 // F is (D - c_skip x) / c_out, so in this frame it is D - c_skip x that is scaled, and c_out drops out.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/std.h>
 
 #include <cmath>
@@ -60,10 +61,13 @@ class CfgDenoiser final : public Denoiser {
   }
 
   Tensor rescaled(const Tensor& guided, const Tensor& with, const Tensor& skip) const {
-    const auto spread = [&](const Tensor& t) {
-      std::vector<int64_t> each(size_t(t.dim()), 1);
-      each[0] = t.size(0);
-      return (t - skip).reshape({t.size(0), -1}).std(at::OptionalIntArrayRef({1}), true).view(each);
+    const auto spread = [&](const Tensor& t) {  // image by image: a reduction over rows rounds by the number of rows
+      const Tensor part = t - skip;
+      std::vector<Tensor> each;
+      for (int64_t i = 0; i < t.size(0); ++i) each.push_back(part[i].reshape({-1}).std());
+      std::vector<int64_t> shape(size_t(t.dim()), 1);
+      shape[0] = t.size(0);
+      return at::stack(each).view(shape);
     };
     const Tensor factor = spread(with) / spread(guided) * o_.rescale + (1 - o_.rescale);
     return skip + (guided - skip) * factor;

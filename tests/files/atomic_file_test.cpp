@@ -10,7 +10,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 TEST(AtomicFile, ReplacesTheFileOnCommitAlone) {
   const TemporaryFolder folder;

@@ -4,7 +4,7 @@
 
 #include "support/file_builders.h"
 
-namespace brume::testing {
+namespace brume::test::files {
 namespace {
 
 void write(const std::string& folder, const std::string& name, const std::string& bytes) {
@@ -59,9 +59,9 @@ void write_all(const std::string& folder) {
 }
 
 }  // namespace
-}  // namespace brume::testing
+}  // namespace brume::test::files
 
 int main(int count, char** arguments) {
   if (count != 2) return 1;
-  brume::testing::write_all(arguments[1]);
+  brume::test::files::write_all(arguments[1]);
 }

@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 Image noise(int64_t height, int64_t width, int64_t channels, uint32_t seed = 0) {
   std::mt19937 random(seed);

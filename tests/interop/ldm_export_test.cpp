@@ -129,7 +129,7 @@ TEST_F(LdmExport, OneSizeForBothSides) {
 TEST_F(LdmExport, AllOrNothing) {
   make();
   {
-    const testing::FileSizeLimit limit(100000);
+    const files::FileSizeLimit limit(100000);
     EXPECT_NE(refusal().find("limit on file sizes"), std::string::npos) << refusal();
   }
   EXPECT_EQ(there(), std::vector<std::string>());

@@ -44,7 +44,7 @@ TEST(CrossAttentionParity, TransformerBlock) {
   const nn::TransformerBlock block(build, 32, 24, 4, 0);
   load_weights(ref_path(name + ".safetensors"), build.weights());
   const NamedTensors io = load_tensors(ref_path(name + "_io.safetensors"));
-  expect_close(block(*find(io, "x"), {*find(io, "context")}, nullptr), *find(io, "out.y"), "transformer block");
+  expect_close(block(*find(io, "x"), {*find(io, "context")}, nullptr, nullptr), *find(io, "out.y"), "transformer block");
 }
 
 class LdmUnet : public testing::Test {

@@ -22,7 +22,6 @@
 namespace brume::test {
 namespace {
 
-using NamedTensors;
 
 class Lora : public testing::Test {
  protected:

@@ -51,7 +51,7 @@ struct Said {
 /// As `brume sample` of an imported directory runs it.
 Said said_by(const std::string& scheduler, json config, int64_t steps) {
   config["_class_name"] = scheduler;
-  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
+  const brume::DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
   Said said(
       fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
                   "timestep_rounding: {}\n",

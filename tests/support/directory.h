@@ -13,7 +13,7 @@
 
 namespace brume::test {
 namespace fs = std::filesystem;
-namespace pickle = testing::pickle;
+namespace pickle = files::pickle;
 using nlohmann::json;
 
 inline const std::string unet = "unet/diffusion_pytorch_model", vae = "vae/diffusion_pytorch_model", text = "text_encoder/model";
@@ -34,7 +34,7 @@ inline std::string torch_file(const NamedTensors& tensors, bool legacy) {
     data.append(static_cast<const char*>(whole.data_ptr()), whole.nbytes());
   }
   const std::string all = pickle::whole(pickle::dict(items));
-  return legacy ? testing::legacy_torch_bytes(all, {{"0", total, data}}) : testing::torch_bytes(all, {data});
+  return legacy ? files::legacy_torch_bytes(all, {{"0", total, data}}) : files::torch_bytes(all, {data});
 }
 
 class Directory : public testing::Test {

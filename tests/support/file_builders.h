@@ -18,7 +18,7 @@
 
 #include "brume/config/errors.h"
 
-namespace brume::testing {
+namespace brume::test::files {
 
 /// A folder that goes with its test.
 class TemporaryFolder final {
@@ -228,4 +228,4 @@ std::string numbers(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
 }
 
-}  // namespace brume::testing
+}  // namespace brume::test::files

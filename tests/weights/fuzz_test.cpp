@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 /// One to four changes: bytes replaced, counted up or down, cut out, doubled, or the end cut off.
 std::string mutated(std::string bytes, std::mt19937& random) {

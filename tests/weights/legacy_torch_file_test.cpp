@@ -13,7 +13,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 const auto floats = numbers<float>({0, 1, 2, 3, 4, 5});
 

@@ -10,7 +10,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 const std::string readable = "; readable are safetensors files and PyTorch files (.pt, .pth, .ckpt)";
 

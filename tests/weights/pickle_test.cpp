@@ -5,7 +5,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 /// Knows one function, which makes a dict, and one constant.
 class TestVocabulary final : public PickleVocabulary {

@@ -14,7 +14,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 std::string bytes_of(const at::Tensor& tensor) {
   const auto dense = tensor.contiguous();

@@ -10,7 +10,7 @@
 namespace brume {
 namespace {
 
-using namespace testing;
+using namespace test::files;
 
 const std::string float_storage = pickle::storage("FloatStorage", "0", 6);
 

@@ -58,7 +58,7 @@ class Models final : public ModelSource {
       if (taps.empty()) return inner;
       return std::make_shared<Unconditional>(inner);
     };
-    const TapPoints points{{"blocks.0"}, {"blocks.0"}, {"blocks.0"}, {"blocks.0"}};
+    const TapPoints points{{"block"}, {"block"}, {"block"}, {"block"}};
     return guidance.wrap(denoiser_,
                          {cosine_times(), *this, v_prediction(), {ClassMixture::classes, true, false}, shape, points, with_taps});
   }
