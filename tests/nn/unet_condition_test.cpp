@@ -119,7 +119,7 @@ TEST(UnetCondition, TokensNeedSpatialTransformers) {
             std::string::npos)
       << refusal(blind);
   const std::string uneven = "{" + base + ", transformer: {depth: [1, 2, 3]}}";
-  EXPECT_NE(refusal(uneven).find("depth needs one number, or one a level"), std::string::npos) << refusal(uneven);
+  EXPECT_NE(refusal(uneven).find("depth needs one number, or one per level"), std::string::npos) << refusal(uneven);
 }
 
 }  // namespace

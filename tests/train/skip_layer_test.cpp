@@ -18,7 +18,8 @@ struct Model {
     const std::string yaml = "model: {image: {channels: 1, height: 8, width: 8}, network: {type: unet, multipliers: [1, 2], blocks: 1, " +
                              network + ", zero_init: false}, conditioner: {type: class_label, classes: 3}, noise: cosine}\n" +
                              "sample: {steps: 3, guidance: " + guidance + "}\n";
-    config = read_configuration(builtins(), parse_yaml(yaml, "model.yaml"));
+    Registry registry = builtins();
+    config = read_configuration(registry, parse_yaml(yaml, "model.yaml"));
     pipeline = std::make_unique<Pipeline>(config.model, Compute{});
   }
   Tensor x0(const Denoiser& denoiser, double sigma) const {
