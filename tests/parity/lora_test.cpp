@@ -22,7 +22,6 @@
 namespace brume::test {
 namespace {
 
-
 class Lora : public testing::Test {
  protected:
   void SetUp() override {

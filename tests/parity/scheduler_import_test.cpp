@@ -1,5 +1,5 @@
-// The import of diffusers' schedulers (interop/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json): from
-// what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
+// The import of diffusers' schedulers (interop/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json):
+// from what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
 // diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network is told.
 #include <fmt/format.h>
 #include <fmt/ranges.h>

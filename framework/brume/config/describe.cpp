@@ -157,8 +157,7 @@ std::string describe(const Registry& registry, std::string_view kind, std::strin
   entry.declare(d);
   const std::string preset = preset_text(registry, kind, entry);
   return fmt::format("{} {} ({})\n  {}\n{}\n{}{}", registry.current_kind(kind), registry.current(kind, name), entry.origin, entry.doc,
-                     preset.empty() ? "" : "  " + preset + "\n",
-                     indented(entry.notes), table(d));
+                     preset.empty() ? "" : "  " + preset + "\n", indented(entry.notes), table(d));
 }
 
 std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name) {

@@ -20,7 +20,8 @@ class Pipeline {
 
   /// Returns the model's denoiser, unguided, which lives as long as the pipeline. `steps`: the levels that nearest_step rounds. Throws
   /// ConfigError if `taps` name a block that the network does not have.
-  std::shared_ptr<const Denoiser> denoiser(TimestepRounding rounding = TimestepRounding::exact, std::vector<double> steps = {}, Taps taps = {}) const;
+  std::shared_ptr<const Denoiser> denoiser(TimestepRounding rounding = TimestepRounding::exact, std::vector<double> steps = {},
+                                           Taps taps = {}) const;
 
   /// Training images of a batch.
   struct Examples {

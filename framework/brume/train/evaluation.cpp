@@ -1,5 +1,5 @@
-#include "brume/diffusion/sampling_run.h"
 #include "brume/train/evaluation.h"
+#include "brume/diffusion/sampling_run.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>

@@ -1,6 +1,6 @@
 #pragma once
-// brume's noise schedule and parameterization as a scheduler of diffusers: the inverse of interop/import/diffusers_scheduler.h, as far as it
-// goes.
+// brume's noise schedule and parameterization as a scheduler of diffusers: the inverse of interop/import/diffusers_scheduler.h, as far as
+// it goes.
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
