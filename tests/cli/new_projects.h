@@ -1,6 +1,7 @@
 #pragma once
 // What the tests of out-of-tree plugins share, made once per test program: brume installed into a prefix, a project of
 // `brume new` for every kind of plugin, the example of the documentation, all of them built against that prefix.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -105,9 +106,9 @@ class Projects final {
   /// Every header a plugin may include, from the installed folder alone.
   void write_headers() const {
     std::string source;
-    for (const char* part : {"config", "core", "nn", "numerics", "io"})
-      for (const auto& entry : fs::directory_iterator(prefix() / "include/brume" / part))
-        if (entry.path().extension() == ".h") source += "#include \"" + std::string(part) + "/" + entry.path().filename().string() + "\"\n";
+    for (const char* room : {"config", "core", "nn/ops", "nn/blocks", "numerics", "files", "image", "weights", "data"})
+      for (const auto& entry : fs::directory_iterator(prefix() / "include/brume" / room))
+        if (entry.path().extension() == ".h") source += fmt::format("#include <brume/{}/{}>\n", room, entry.path().filename().string());
     root_.file("headers.cpp", source);
   }
 

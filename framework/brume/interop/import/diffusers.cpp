@@ -172,8 +172,8 @@ struct Sections {
         source);
     std::vector<std::string> all = guidance;
     all.insert(all.end(), s.guidance.begin(), s.guidance.end());
-    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntold_time: {}\n", s.sampler,
-                                           s.spacing, steps, fmt::join(all, ", "), s.start, s.timestep_rounding),
+    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntimestep_rounding: {}\n",
+                                           s.sampler, s.spacing, steps, fmt::join(all, ", "), s.start, s.timestep_rounding),
                                source);
     model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   }
