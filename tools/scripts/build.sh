@@ -21,6 +21,7 @@ show_progress() {
       continue
     fi
     count=${BASH_REMATCH[1]} total=${BASH_REMATCH[2]}
+    ((count > 0)) || continue  # "Re-checking globbed directories", before the first step
     percent=$((100 * count / total)) left=$(((SECONDS - begin) * (total - count) / count))
     line="[$percent %, $count of $total, $(clock $((SECONDS - begin))) passed, about $(clock "$left") left]"
     if [ -t 1 ]; then
