@@ -140,7 +140,7 @@ TEST_F(Import, PartsOfADirectory) {
 }
 
 // Nine channels: a mask and a masked image beside the latent. Where their weights are zero it makes what the four channels make of the
-// same noise; so it is told what is to be made anew, and nothing is blended. PNDM, as the published ones have it.
+// same noise; so it takes the mask itself, and nothing is blended. PNDM, as the published ones have it.
 TEST_F(Import, AnInpaintingModel) {
   change("sd/model_index.json", "DDIMScheduler", "PNDMScheduler");
   change("sd/scheduler/scheduler_config.json", "\"DDIMScheduler\"", "\"PNDMScheduler\", \"skip_prk_steps\": true");

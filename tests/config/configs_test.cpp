@@ -3,12 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include "brume/config/describe.h"
 #include "brume/train/options.h"
 #include "json_schema.h"
+#include "support/process.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -16,13 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 const fs::path source = BRUME_SOURCE_DIR;
-
-std::string content(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 std::vector<std::string> files_under(const fs::path& folder) {
   std::vector<std::string> files;
@@ -55,7 +47,7 @@ class Shipped : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(Shipped, BeginsWithItsSchema) {
-  const std::string text = content(file()), mark = "# yaml-language-server: $schema=";
+  const std::string text = read_text(file()), mark = "# yaml-language-server: $schema=";
   ASSERT_TRUE(text.starts_with(mark)) << "the first line must be: " << mark << "../schema.json";
   const fs::path named = file().parent_path() / text.substr(mark.size(), text.find('\n') - mark.size());
   EXPECT_TRUE(fs::is_regular_file(named)) << named << " does not exist";
@@ -75,7 +67,7 @@ TEST_P(Shipped, Reads) {
 TEST_P(Shipped, FitsTheSchema) {
   const JsonSchema checker(Json::parse(schema()));
   if (part()) return;  // a part is a section, of which the schema does not say which
-  const Json as_written = to_json(parse_yaml(content(file()), file().string()));
+  const Json as_written = to_json(parse_yaml(read_text(file()), file().string()));
   EXPECT_EQ(fmt::format("{}", fmt::join(checker.check(as_written), "\n")), "");
   const Json complete = to_json(load_yaml(file()));
   EXPECT_EQ(fmt::format("{}", fmt::join(checker.check(complete), "\n")), "");
@@ -135,7 +127,7 @@ std::string difference(const std::string& a, const std::string& b) {
 }
 
 TEST(Generated, SchemaIsUpToDate) {
-  EXPECT_EQ(difference(content(source / "configs/schema.json"), schema()), "") << "regenerate: build/brume schema > configs/schema.json";
+  EXPECT_EQ(difference(read_text(source / "configs/schema.json"), schema()), "") << "regenerate: build/brume schema > configs/schema.json";
 }
 
 TEST(Generated, ReferenceIsUpToDate) {
@@ -143,7 +135,7 @@ TEST(Generated, ReferenceIsUpToDate) {
     Config config;
     config.declare(f);
   });
-  EXPECT_EQ(difference(content(source / "docs/reference.md"), text), "")
+  EXPECT_EQ(difference(read_text(source / "docs/reference.md"), text), "")
       << "regenerate: build/brume describe --markdown > docs/reference.md";
 }
 

@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <regex>
 #include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "support/process.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -17,13 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 const fs::path root = BRUME_SOURCE_DIR;
-
-std::string text_of(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 /// The documents of the project as it is, those of its examples as well; the change log names what is gone.
 std::vector<fs::path> documents() {
@@ -59,7 +52,7 @@ TEST(Documents, PathsExist) {
   static const std::regex path(R"((?:^|[^\w/.$-])((?:framework|plugins|configs|tools|tests|docs|shims|cmake)/[\w./-]*))");
   size_t seen = 0;
   for (const fs::path& document : documents())
-    for (const std::string& named : found(text_of(document), path)) {
+    for (const std::string& named : found(read_text(document), path)) {
       ++seen;
       EXPECT_TRUE(fs::exists(root / named)) << fs::relative(document, root) << " names " << named;
     }
@@ -69,7 +62,7 @@ TEST(Documents, PathsExist) {
 TEST(Documents, LinksLeadSomewhere) {
   static const std::regex link(R"(\[[^\]\n]+\]\((?!https?:)([^)#:\s]+)[^)]*\))");
   for (const fs::path& document : documents())
-    for (const std::string& target : found(text_of(document), link))
+    for (const std::string& target : found(read_text(document), link))
       EXPECT_TRUE(fs::exists(document.parent_path() / target)) << fs::relative(document, root) << " links to " << target;
 }
 
@@ -85,7 +78,7 @@ TEST(Documents, SourceFilesExist) {
   static const std::regex file(R"((?:^|[^\w/.$-])([\w/]+\.(?:h|cpp)\b))");
   size_t seen = 0;
   for (const fs::path& document : documents())
-    for (const std::string& named : found(text_of(document), file)) {
+    for (const std::string& named : found(read_text(document), file)) {
       ++seen;
       if (named.starts_with("ATen/") || named.starts_with("torch/")) continue;  // LibTorch's
       EXPECT_TRUE(is_source(named)) << fs::relative(document, root) << " names " << named;
@@ -96,7 +89,7 @@ TEST(Documents, SourceFilesExist) {
 TEST(Documents, TheTableOfConceptsHasEveryKind) {
   static const std::regex row(R"(\n\| `\w+`[^|\n]*\| `(\w+)` \|)");
   const std::vector<std::string> kinds = builtins().kinds();
-  EXPECT_EQ(found(text_of(root / "docs/design.md"), row), std::set<std::string>(kinds.begin(), kinds.end()));
+  EXPECT_EQ(found(read_text(root / "docs/design.md"), row), std::set<std::string>(kinds.begin(), kinds.end()));
 }
 
 /// Characters, not bytes.
@@ -106,7 +99,7 @@ size_t length(const std::string& line) {
 
 TEST(Documents, TheDesignHasLinesUnder140) {
   for (const char* name : {"docs/design.md", "docs/decisions.md"}) {
-    std::istringstream text(text_of(root / name));
+    std::istringstream text(read_text(root / name));
     std::string line;
     for (int number = 1; std::getline(text, line); ++number) EXPECT_LT(length(line), 140u) << name << ":" << number;
   }

@@ -129,7 +129,7 @@ TEST(Layers, NoTwoRoomsIncludeEachOther) {
   for (const auto& [room, reached] : below) EXPECT_FALSE(reached.contains(room)) << room;
 }
 
-/// Follows the includes of one file; fills `way` with a circle where there is one.
+/// Follows the includes of one file; fills `way` with a circle if it finds one.
 bool circle_from(const std::string& file, const std::map<std::string, std::set<std::string>>& arrows, std::set<std::string>& done,
                  std::vector<std::string>& way) {
   if (std::find(way.begin(), way.end(), file) != way.end()) return way.push_back(file), true;

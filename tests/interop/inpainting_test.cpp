@@ -122,7 +122,7 @@ TEST_F(Inpainting, TheWordsInItsConditioner) {
     EXPECT_FALSE(told(other).inpainting) << other;
     EXPECT_EQ(told(other).prefix, "conditioner.") << other;
   }
-  EXPECT_TRUE(words_of(parse_yaml(words_beside("{type: clip_text}", {masked_image}), "test.yaml")).inpainting);
+  EXPECT_TRUE(words_of(parse_yaml(composite_of("{type: clip_text}", {masked_image}), "test.yaml")).inpainting);
 }
 
 /// Tensors of these shapes and one number each: what a file of Stable Diffusion is known by.

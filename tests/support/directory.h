@@ -45,8 +45,8 @@ class Directory : public testing::Test {
     export_diffusers(brume, file, folder.path() / "model");
     fs::remove(folder.path() / "model/brume.yaml");
   }
-  /// Stable Diffusion, but small. `beside`: what it is told beside words, as YAML; `more`: options of clip_text.
-  void words(const std::string& beside = "", const std::string& more = "") {
+  /// Stable Diffusion, but small. `others`: its other conditioners, as YAML; `more`: options of clip_text.
+  void words(const std::string& others = "", const std::string& more = "") {
     for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);
     const std::string clip =
         "{type: clip_text, tokenizer: " + folder.file("clip") + ", width: 32, depth: 2, heads: 4, mlp: 64, trainable: true" + more + "}";
@@ -54,11 +54,11 @@ class Directory : public testing::Test {
         "{image: {height: 32, width: 32}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], "
         "heads: 4, attention_order: new, zero_init: false, transformer: {depth: [1]}}, autoencoder: {type: kl, channels: 32, multipliers: "
         "[1, 2], blocks: 1, attention_resolutions: [16], latent_channels: 4, scale: 0.5}, noise: scaled_linear, conditioner: " +
-        (beside.empty() ? clip : "{type: composite, of: [" + clip + ", " + beside + "]}") + "}");
+        (others.empty() ? clip : "{type: composite, of: [" + clip + ", " + others + "]}") + "}");
   }
   std::string path(const std::string& name) const { return folder.file("model/" + name); }
   void rename(const std::string& from, const std::string& to) const { fs::rename(path(from), path(to)); }
-  NamedTensors tensors(const std::string& file) const {  // copies: the file may be written anew
+  NamedTensors tensors(const std::string& file) const {  // copies: the file may be written again
     NamedTensors all = load_tensors(path(file));
     for (NamedTensor& t : all) t.tensor = t.tensor.clone();
     return all;

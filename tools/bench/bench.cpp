@@ -287,7 +287,7 @@ int bench(Program& program, const Arguments& a) {
 
 void add_bench(CLI::App& app, Program& program, int& code) {
   CLI::App* command =
-      app.add_subcommand("bench", "how fast a configuration trains and samples, beside LibTorch's own operations in float32");
+      app.add_subcommand("bench", "how fast a configuration trains and samples, compared with LibTorch's own operations in float32");
   auto a = std::make_shared<Arguments>();
   command->add_option("config", a->config, "a YAML file")->type_name("CONFIG");
   CLI::Option* arch =

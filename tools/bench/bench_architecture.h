@@ -1,5 +1,6 @@
 #pragma once
-// brume bench --arch NAME: the parts of a well-known architecture with random weights, each beside LibTorch's own operations in one run.
+// brume bench --arch NAME: the parts of a well-known architecture with random weights, each compared with LibTorch's own operations in one
+// run.
 #include <string>
 #include <vector>
 

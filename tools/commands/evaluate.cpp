@@ -169,20 +169,21 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
       ->type_name("CHECKPOINT");
   command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
   command
-      ->add_option("--bits", a->bits,
-                   "of an autoencoder: bits that a value of a latent counts for, beside JPEG; with a codebook a position counts for log2 "
-                   "of its entries")
+      ->add_option(
+          "--bits", a->bits,
+          "of an autoencoder: bits per value of a latent, for the comparison with JPEG; with a codebook a position counts for log2 "
+          "of its entries")
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(64)));
   command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
-  command->add_option("--metric", a->metric, "in the place of a classifier: judges each image against its caption, caption_accuracy")
+  command->add_option("--metric", a->metric, "judges each image against its caption instead of by a classifier: caption_accuracy")
       ->type_name("METRIC");
   command
       ->add_option("--data", a->data,
                    "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
                    "images are judged as well")
       ->type_name("DATA");
-  command->add_option("--captions", a->captions, "with --metric, in the place of --data: the captions, one a line")->type_name("FILE");
+  command->add_option("--captions", a->captions, "with --metric, instead of --data: the captions, one per line")->type_name("FILE");
   command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
   command->add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
       ->capture_default_str()

@@ -1,4 +1,4 @@
-// How well a first stage gives images back, beside JPEG of as many bytes.
+// Compares the images that a first stage gives back with JPEG of as many bytes.
 #include "commands/evaluate_autoencoder.h"
 
 #include <ATen/TensorOperators.h>

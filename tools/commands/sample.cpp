@@ -55,16 +55,16 @@ Tensor given_image(const std::string& option, const std::string& file, int64_t c
   return to_tensor(image).unsqueeze(0);
 }
 
-/// `beside`: the model makes images out of others; where those are not masked ones, it says itself of which sizes.
-void set_image(SampleRequest& request, const Arguments& a, const ImageShape& shape, bool beside, bool masks) {
+/// `concat`: the model takes an image next to its input; it checks the size of one without a mask itself.
+void set_image(SampleRequest& request, const Arguments& a, const ImageShape& shape, bool concat, bool masks) {
   if (a.image.empty()) {
     if (!a.mask.empty()) throw ConfigError("--mask: there is no image it is laid over; --image FILE names one");
     if (a.strength) throw ConfigError("--strength: there is no image to start from; --image FILE names one");
     return;
   }
-  request.image = given_image("--image", a.image, shape.channels, beside && !masks && !a.strength ? std::nullopt : std::optional(shape));
+  request.image = given_image("--image", a.image, shape.channels, concat && !masks && !a.strength ? std::nullopt : std::optional(shape));
   if (!a.mask.empty()) request.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
-  request.strength = a.strength.value_or(a.mask.empty() && !beside ? 0.6 : 1);
+  request.strength = a.strength.value_or(a.mask.empty() && !concat ? 0.6 : 1);
 }
 
 /// How these images are made again, all or one of them: the source, then options with their values.
@@ -295,7 +295,7 @@ void add_sample(CLI::App& app, Program& program, int& code) {
       ->type_name("FILE");
   command->add_option("--strength", a->strength, "share of the steps that is run on the image: 0.6, or 1 with a mask")
       ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--mask", a->mask, "what of the image is to be made anew: white; black is kept")->type_name("FILE");
+  command->add_option("--mask", a->mask, "what of the image is repainted: white; black is kept")->type_name("FILE");
   add_seed(*command, a->seed);
   command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
       ->capture_default_str()

@@ -99,7 +99,7 @@ void add_train(CLI::App& app, Program& program, int& code) {
   CLI::Option* resume = command->add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
                             ->type_name("[FILE]")
                             ->expected(0, 1);
-  command->add_flag("--overwrite", asked->overwrite, "start anew where the directory holds a training");
+  command->add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
   asked->overrides.add_to(*command);
   command->callback([&program, &code, asked, resume] {
     if (resume->count() > 0 && asked->resume.empty()) asked->resume = "here";

@@ -196,8 +196,7 @@ Config SampleSource::configuration(Program& program, const SampleSettings& s) co
   s.overrides.apply(root);
   set_guidances(program.registry, root, s);  // last: `--set sample.guidance=[]` says what the options are laid over
   Config config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
-  if (s.inpaint && config.model.conditioner &&
-      !config.model.conditioner->traits().masks) {  // else the network is told what is to be made anew
+  if (s.inpaint && config.model.conditioner && !config.model.conditioner->traits().masks) {  // else the network takes the mask itself
     guidance_or_new(program.registry, root, "inpaint");
     config = read_stored_configuration(program.registry, root, path_, stored_.card.plugins);
   }

@@ -10,10 +10,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "brume/conform/exact_denoisers.h"
 #include "brume/conform/exact_models.h"
+#include "brume/conform/four_threads.h"
 #include "brume/numerics/beta_table.h"
 #include "brume/numerics/rk45.h"
 
@@ -166,24 +166,8 @@ void check_value(std::vector<Finding>& findings, const Sampler& sampler) {
     f.measured = f.holds ? "unchanged" : fmt::format("changed by up to {:.2g}", (x - start()).abs().max().item<double>());
     f.wanted = "unchanged";
   });
-  check(findings, {"4 threads at once", "A sampler keeps no state between calls"}, [&](Finding& f) {
-    std::vector<Tensor> serial, parallel(4);
-    const auto one = [&](uint64_t seed) { return run(sampler, data, start(), sigmas, seed); };
-    for (uint64_t i = 0; i < 4; ++i) serial.push_back(one(i));
-    std::vector<std::thread> threads;
-    for (uint64_t i = 0; i < 4; ++i)
-      threads.emplace_back([&, i] {
-        const at::NoGradGuard no_grad;
-        try {
-          parallel[i] = one(i);
-        } catch (const std::exception&) {  // an undefined result counts against it
-        }
-      });
-    for (std::thread& t : threads) t.join();
-    int64_t same = 0;
-    for (size_t i = 0; i < 4; ++i) same += parallel[i].defined() && at::equal(serial[i], parallel[i]);
-    f.measured = fmt::format("{} of 4 equal", same), f.wanted = "4 of 4, bit for bit", f.holds = same == 4;
-  });
+  check_four_threads(findings, "A sampler keeps no state between calls",
+                     [&](size_t seed) { return run(sampler, data, start(), sigmas, seed); });
 }
 
 }  // namespace

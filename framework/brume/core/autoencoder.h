@@ -38,7 +38,7 @@ class Autoencoder {
     at::ScalarType dtype = at::kFloat;         ///< the compute dtype of its networks if they are not trained
   };
   virtual ~Autoencoder() = default;
-  /// Returns the shape of the latent of an image of this shape. Throws ConfigError if there is none, naming the sizes that have one.
+  /// Returns the shape of the latent of an image of this shape. Throws ConfigError that names the allowed sizes if the image has no latent.
   virtual ImageShape latent(const ImageShape& image) const = 0;
   /// Returns the shape of encode_moments() of one image of this shape.
   virtual ImageShape moments(const ImageShape& image) const { return latent(image); }

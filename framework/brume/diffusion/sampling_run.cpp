@@ -169,11 +169,11 @@ void SamplingRun::check_image() const {
                                     image_.height, image_.width));
   };
   const SampleRequest& r = request_;
-  const bool beside = model_.concat_image(), masks = model_.options().conditioner->traits().masks;
-  if (beside && !r.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
-  if (beside && r.mask.defined() && !masks)
+  const bool concat = model_.concat_image(), masks = model_.options().conditioner->traits().masks;
+  if (concat && !r.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
+  if (concat && r.mask.defined() && !masks)
     throw ConfigError("this model makes images out of others, whole ones: it takes no mask (--mask FILE)");
-  if (!beside || masks || r.strength < 1) expect(r.image, "image", image_.channels);  // else the conditioner checks it
+  if (!concat || masks || r.strength < 1) expect(r.image, "image", image_.channels);  // else the conditioner checks it
   expect(r.mask, "mask", 1);
   if (r.mask.defined() && !r.image.defined()) throw ConfigError("a mask needs an image it is laid over");
   if (!(r.strength > 0 && r.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", r.strength));

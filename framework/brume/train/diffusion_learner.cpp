@@ -86,10 +86,10 @@ class DiffusionLearner final : public Learner {
   /// What of the images a sample grid knows: nothing, or, where the model makes images out of others, all but the middle of examples.
   void give_images(SampleRequest& request) const {
     const ImageShape& shape = config_.model.image;
-    const bool beside = pipeline_.concat_image(), masks = !beside || config_.model.conditioner->traits().masks;
+    const bool concat = pipeline_.concat_image(), masks = !concat || config_.model.conditioner->traits().masks;
     if (masks) request.mask = at::ones({1, 1, shape.height, shape.width});
     request.image = at::zeros({1, shape.channels, shape.height, shape.width});
-    if (!beside || examples_.encoded || !examples_.images.defined()) return;
+    if (!concat || examples_.encoded || !examples_.images.defined()) return;
     if (masks) request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
     const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
     request.image = examples_.images.index_select(0, numbers);

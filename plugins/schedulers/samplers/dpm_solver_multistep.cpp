@@ -25,7 +25,7 @@ struct MultistepOptions {
   double eta = 0, s_noise = 1;
   void declare(Fields& f) {
     f.field("order", order, "predictions used", within(1, 3));
-    f.choice("solver", heun, "how the slope is weighted where there is no curvature: half of coef_f, or the exact integral",
+    f.choice("solver", heun, "weight of the slope in a step without curvature: half of coef_f, or the exact integral",
              {{"midpoint", false}, {"heun", true}});
     f.field("lower_order_final", lower_order_final, "with fewer than 15 steps, end with orders 2 and 1");
     f.field("euler_at_final", euler_at_final, "end with order 1 in any case");

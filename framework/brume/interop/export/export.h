@@ -15,7 +15,7 @@ namespace brume {
 /// ConfigError where `folder` is there already, or the network is none that diffusers has.
 std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const std::filesystem::path& folder);
 
-/// One file as CompVis' latent-diffusion and Stable Diffusion have it, and its YAML beside it.
+/// One file as CompVis' latent-diffusion and Stable Diffusion have it, and its YAML next to it.
 std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const std::filesystem::path& file);
 
 }  // namespace brume

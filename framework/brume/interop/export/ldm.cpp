@@ -1,5 +1,5 @@
 // A brume model as one file of latent diffusion (Rombach et al. 2022; CompVis): the inverse of interop/import/ldm.cpp. The U-Net and the
-// first stage keep their names below their module's; the YAML beside the file says what tensors do not.
+// first stage keep their names below their module's; the YAML next to the file says what tensors do not.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

@@ -280,7 +280,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
     if (inpainting) beside.insert(beside.begin(), masked_image);
-    s.conditioner = words_beside(text.options, beside);
+    s.conditioner = composite_of(text.options, beside);
     s.guidance.push_back("{type: cfg, scale: 7.5}");
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());

@@ -1,4 +1,4 @@
-// Latent diffusion and Stable Diffusion in one file (Rombach et al. 2022): a Lightning checkpoint with its YAML beside it, or a
+// Latent diffusion and Stable Diffusion in one file (Rombach et al. 2022): a Lightning checkpoint with its YAML next to it, or a
 // safetensors file alone, which is known by its shapes: SD 1 by CLIP's encoder of width 768 (eps, 8 heads), SD 2 by OpenCLIP's of 1024
 // (v where it is the one for 768 pixels, heads of width 64).
 //
@@ -257,7 +257,7 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
       "{{image: {{channels: {}, height: {}, width: {}}}, autoencoder: {}, network: {}, conditioner: {}, noise: {}, parameterization: {}}}",
       first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
       first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
-      words_beside(condition.conditioner, beside), noise, parameterization);
+      composite_of(condition.conditioner, beside), noise, parameterization);
   result.options = sections_of(text, source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.

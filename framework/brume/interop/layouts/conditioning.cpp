@@ -29,10 +29,10 @@ Words words_of(const brume::Value& conditioner) {
   return words.conditioner.entries.empty() ? whole : words;
 }
 
-std::string words_beside(const std::string& words, const std::vector<std::string>& beside) {
-  return beside.empty() ? words : fmt::format("{{type: composite, of: [{}, {}]}}", words, fmt::join(beside, ", "));
+std::string composite_of(const std::string& words, const std::vector<std::string>& others) {
+  return others.empty() ? words : fmt::format("{{type: composite, of: [{}, {}]}}", words, fmt::join(others, ", "));
 }
 
-std::string words_prefix(const std::vector<std::string>& beside) { return beside.empty() ? "conditioner." : "conditioner.0."; }
+std::string words_prefix(const std::vector<std::string>& others) { return others.empty() ? "conditioner." : "conditioner.0."; }
 
 }  // namespace brume
