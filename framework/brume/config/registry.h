@@ -30,10 +30,10 @@ class Registry {
   /// Registers `T` (constructible from `T::Options`, or from options and `I::Context`) under `I::kind`.
   /// A static `T::check(options, context)` is called before construction and by `brume check`.
   template <class I, class T>
-  void add(std::string name, std::string doc);
+  void add(const std::string& name, std::string doc);
   /// Registers `name` as a preset: the plugin `of`, which is a `T`, with the defaults that `set` writes into its `Options&`.
   template <class I, class T, class Set>
-  void preset(std::string name, std::string of, std::string doc, Set set);
+  void preset(const std::string& name, std::string of, std::string doc, Set set);
   /// Declares that the plugin `name` was once called `former`, which is still read, with a warning that names both.
   void renamed(std::string_view kind, std::string former, std::string name);
   /// Declares that the kind `kind` was once called `former`.
@@ -160,15 +160,15 @@ Entry Registry::entry_of(std::string doc, Set set) const {
 }
 
 template <class I, class T>
-void Registry::add(std::string name, std::string doc) {
-  insert(I::kind, std::move(name), entry_of<I, T>(std::move(doc), [](typename T::Options&) {}));
+void Registry::add(const std::string& name, std::string doc) {
+  insert(I::kind, name, entry_of<I, T>(std::move(doc), [](typename T::Options&) {}));
 }
 
 template <class I, class T, class Set>
-void Registry::preset(std::string name, std::string of, std::string doc, Set set) {
+void Registry::preset(const std::string& name, std::string of, std::string doc, Set set) {
   Entry e = entry_of<I, T>(std::move(doc), std::move(set));
   e.preset_of = std::move(of);
-  insert(I::kind, std::move(name), std::move(e));
+  insert(I::kind, name, std::move(e));
 }
 
 }  // namespace brume
