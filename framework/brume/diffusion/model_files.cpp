@@ -7,37 +7,15 @@
 #include <ATen/ops/split.h>
 #include <fmt/format.h>
 
-#include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/classifier_pipeline.h"
+#include "brume/diffusion/configuration.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/interop/import/import.h"
 
 namespace brume {
 namespace {
-
-/// Reads one section of a checkpoint's configuration; data never loads code, so where a library is wanting the error says which.
-template <class Options>
-Options read_section(const Registry& registry, const char* name, const Value& section, const std::string& file,
-                     const std::vector<std::string>& libraries) {
-  struct Root {
-    const char* name;
-    Options options{};
-    void declare(Fields& f) { f.section(name, options, "of a checkpoint"); }
-  };
-  Value value = Value::map();
-  value.set(name, section);
-  Root root{name};
-  try {
-    read_config(registry, value, root);
-  } catch (const ConfigError& e) {
-    std::vector<Problem> problems = missing_plugins(registry, file, libraries);
-    problems.insert(problems.begin(), e.problems().begin(), e.problems().end());
-    throw ConfigError(std::move(problems));
-  }
-  return std::move(root.options);
-}
 
 /// A denoiser with the model it belongs to.
 class Frozen final : public Denoiser {

@@ -1,16 +1,9 @@
 #include "brume/train/options.h"
 
-#include <algorithm>
-
-#include "brume/config/plugin_loader.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 
 namespace brume {
 namespace {
-
-void add_once(std::vector<std::string>& to, const std::string& text) {
-  if (std::find(to.begin(), to.end(), text) == to.end()) to.push_back(text);
-}
 
 /// Reads the section `train:` as one of the tasks has it.
 template <TrainOptions::Task task>
@@ -21,18 +14,6 @@ void train_section(Fields& f, std::optional<TrainOptions>& train) {
   std::optional<OfTask> read;
   f.section("train", read, "how it is trained");
   if (read) train = std::move(*read);
-}
-
-/// A mistake between parts knows where in the tree it stands, and the tree which line that is.
-void check_located(const Config& config, const Value& root) {
-  try {
-    config.check();
-  } catch (const ConfigError& e) {
-    std::vector<Problem> problems = e.problems();
-    for (Problem& p : problems)
-      if (!p.place.file && !p.path.empty()) p.place = nearest(root, p.path).place;
-    throw ConfigError(std::move(problems));
-  }
 }
 
 void check_objective(const Objective& objective, const ModelOptions& model) {
@@ -118,37 +99,20 @@ void TrainOptions::declare(Fields& f, Task task) {
 }
 
 void Config::declare(Fields& f) {
-  std::optional<ModelOptions> diffusion;
-  f.section("model", diffusion, "a diffusion model");
-  f.section("classifier", classifier, "in the place of a model: what tells images apart");
-  f.section("autoencoder", autoencoder, "in the place of a model: a first stage, which takes images to latents and back");
-  const int tasks = diffusion.has_value() + classifier.has_value() + autoencoder.has_value();
-  f.require(tasks > 0, "model", "missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
-  if (tasks > 1) {  // a mistake, or the schema, which has all
-    f.require(false, classifier ? "classifier" : "autoencoder",
-              "does not stand alone; a configuration has one of 'model', 'classifier' "
-              "and 'autoencoder'");
-    train_section<TrainOptions::Task::any>(f, train);
-  } else if (classifier) {
-    train_section<TrainOptions::Task::classifier>(f, train);
-  } else if (autoencoder) {
-    train_section<TrainOptions::Task::autoencoder>(f, train);
-  } else {
-    train_section<TrainOptions::Task::diffusion>(f, train);
-  }
-  if (diffusion || tasks == 0) f.section("sample", sample, "how it is sampled");
-  if (diffusion) model = std::move(*diffusion);
-  f.section("compute", compute, "where it runs");
-  f.field("plugins", plugins, "plugin libraries to load");
+  declare_sections(f, [&](int models) {
+    if (models > 1)  // a mistake, or the schema, which has all
+      train_section<TrainOptions::Task::any>(f, train);
+    else if (classifier)
+      train_section<TrainOptions::Task::classifier>(f, train);
+    else if (autoencoder)
+      train_section<TrainOptions::Task::autoencoder>(f, train);
+    else
+      train_section<TrainOptions::Task::diffusion>(f, train);
+  });
 }
 
 void Config::check() const {
-  if (classifier)
-    classifier->check();
-  else if (autoencoder)
-    autoencoder->check();
-  else
-    model.check(), sample.check(model);
+  ModelConfig::check();
   if (!train) return;
   if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
@@ -157,40 +121,17 @@ void Config::check() const {
 }
 
 Config read_configuration(Registry& registry, const Value& root, Value* resolved) {
-  std::vector<std::string> libraries;
-  if (const Value* named = root.find("plugins"))
-    for (const Value& library : named->items) {
-      try {
-        add_once(libraries, load_plugin(registry, library.scalar).string());
-      } catch (const ConfigError& e) {
-        throw e.located(library.place, "plugins");
-      }
-    }
   Config config;
-  std::vector<PluginUse> uses;
-  Value full = read_config(registry, root, config, &uses);
-  check_located(config, root);
-  for (const PluginUse& use : uses) {
-    add_once(libraries, use.library);
-    if (!use.path.starts_with("train.")) add_once(config.model_plugins, use.library);
-  }
-  Value named = Value::list();
-  for (const std::string& library : libraries) named.items.push_back(Value::text(library, true));
-  full.set("plugins", std::move(named));
-  config.plugins = std::move(libraries);
-  if (resolved) *resolved = std::move(full);
+  read_into(
+      config, registry, root, [&](Fields& f) { config.declare(f); }, [&] { config.check(); }, resolved);
   return config;
 }
 
 Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
                                  Value* resolved) {
-  try {
-    return read_configuration(registry, root, resolved);
-  } catch (const ConfigError& e) {
-    std::vector<Problem> problems = missing_plugins(registry, file, libraries);
-    problems.insert(problems.begin(), e.problems().begin(), e.problems().end());
-    throw ConfigError(std::move(problems));
-  }
+  Config config;
+  read_stored(registry, file, libraries, [&] { config = read_configuration(registry, root, resolved); });
+  return config;
 }
 
 }  // namespace brume

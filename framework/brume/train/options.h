@@ -1,13 +1,11 @@
 #pragma once
-// The section `train:`, and the whole configuration.
+// The section `train:`, and a whole configuration.
 #include <optional>
 
-#include "brume/config/registry.h"
 #include "brume/core/objective.h"
 #include "brume/core/optimizer.h"
 #include "brume/core/perceptual_loss.h"
-#include "brume/diffusion/compute.h"
-#include "brume/diffusion/options.h"
+#include "brume/diffusion/configuration.h"
 
 namespace brume {
 
@@ -72,20 +70,12 @@ struct TrainOptions {
   void declare(Fields& f, Task task);
 };
 
-/// A configuration file, of a diffusion model, of a classifier or of an autoencoder.
-struct Config {
-  ModelOptions model;                             ///< without a network where there is another
-  std::optional<ClassifierOptions> classifier;    ///< in the place of a model
-  std::optional<AutoencoderOptions> autoencoder;  ///< in the place of a model
+/// A whole configuration: a model and how it is trained.
+struct Config : ModelConfig {
   std::optional<TrainOptions> train;
-  SampleOptions sample;
-  ComputeOptions compute;
-  std::vector<std::string> plugins;        ///< libraries: those named under `plugins:`, and those that anything here came from
-  std::vector<std::string> model_plugins;  ///< those that `model:`, `classifier:`, `autoencoder:` and `sample:` use
   void declare(Fields& f);
-  /// Mistakes between the parts, found without touching data or weights.
+  /// Throws ConfigError for mistakes between the parts, found without touching data or weights.
   void check() const;
-  const ImageShape& image() const { return classifier ? classifier->image : autoencoder ? autoencoder->image : model.image; }
 };
 
 /// Reads and checks a whole configuration. `resolved` receives every key with the value in force. Libraries named under
