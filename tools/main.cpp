@@ -3,13 +3,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <memory>
-#include <set>
 
 #include "brume/config/plugin_loader.h"
 #include "brume/core/out_of_memory.h"
+#include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
-#include "commands/program.h"
+#include "program/program.h"
 #include "sampling/replay.h"
 #include "spinning.h"
 
@@ -19,15 +18,6 @@ namespace {
 int report(const ConfigError& e) {
   for (const Problem& p : e.problems()) fmt::print(stderr, "error: {}\n", p.text());
   return 2;
-}
-
-/// Prints each warning once.
-void print_warnings(Registry& registry) {
-  auto printed = std::make_shared<std::set<std::string>>();
-  registry.on_warning([printed](const Problem& warning) {
-    const std::string text = warning.text();
-    if (printed->insert(text).second) fmt::print(stderr, "warning: {}\n", text);
-  });
 }
 
 int run(int argc, char** argv) {
@@ -41,7 +31,8 @@ int run(int argc, char** argv) {
       ->allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
   app.fallthrough();
   register_builtins(program.registry);
-  print_warnings(program.registry);
+  const WarningScope warnings(print_warning);
+  program.registry.on_warning([](const Problem& warning) { print_warning(warning.text()); });
   // Plugins must be there before a command runs, and a command runs while the line is parsed.
   app.parse_complete_callback([&] {
     for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);

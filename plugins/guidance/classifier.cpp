@@ -39,7 +39,7 @@ class ClassifierDenoiser final : public Denoiser {
 
  private:
   Tensor gradient(const Tensor& x, double sigma, const Condition& condition) const {
-    if (!condition.labels.defined()) throw ConfigError("classifier guidance needs to be told the class of every image (--classes)");
+    if (!condition.labels.defined()) throw ConfigError("classifier guidance needs the class of every image");
     const at::AutoGradMode enabled(true);
     const Tensor leaf = x.detach().clone().set_requires_grad(true);
     classifier_->log_probability(leaf, sigma, condition.labels).sum().backward();

@@ -23,7 +23,7 @@ class InpaintDenoiser final : public Denoiser {
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     if (!condition.mask.defined() || !condition.known.defined())
-      throw ConfigError("inpaint needs an image and a mask of what is to be made of it (--image FILE --mask FILE)");
+      throw ConfigError("inpaint needs an image, and a mask of the part to generate");
     Estimate d = inner_->denoise(x, sigma, condition);
     const Tensor mask = condition.mask.to(x.scalar_type()), given = condition.known.to(x.scalar_type()) * (1 - mask);
     d.x0 = d.x0 * mask + given;

@@ -101,7 +101,7 @@ TEST(Export, ANumberThatIsNoneIsNoPicture) {
   EXPECT_EQ(done.code, 2);
   EXPECT_TRUE(
       done.err.ends_with("error: the autoencoder gave NaN or infinity. Weights that need a wider range are computed "
-                         "with --precision fp32\n"))
+                         "in fp32 (compute.precision)\n"))
       << done.err;
   EXPECT_FALSE(fs::exists(folder.path() / "a.png"));
 }

@@ -178,18 +178,18 @@ TEST_F(Guided, ImagesThatDoNotFit) {
   EXPECT_EQ(said({"--image", "image.png", "--mask", "small.png"}),
             "error: --mask: small.png is 4 pixels high and 4 wide, and the model makes 8 by 8\n");
   EXPECT_EQ(said({"--image", "image.png", "--mask", "absent.png"}), "error: --mask: there is no file 'absent.png'\n");
-  EXPECT_EQ(said({"--mask", "mask.png"}), "error: --mask: there is no image it is laid over; --image FILE names one\n");
-  EXPECT_EQ(said({"--strength", "0.5"}), "error: --strength: there is no image to start from; --image FILE names one\n");
+  EXPECT_EQ(said({"--mask", "mask.png"}), "error: --mask: there is no image it is laid over; --image names one\n");
+  EXPECT_EQ(said({"--strength", "0.5"}), "error: --strength: there is no image to start from; --image names one\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}), "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0"}), "error: strength = 0 is outside (0, 1]\n");
   EXPECT_EQ(said({"--set", "sample.guidance=[inpaint]"}),
-            "error: inpaint needs an image and a mask of what is to be made of it (--image FILE --mask FILE)\n");
+            "error: inpaint needs an image, and a mask of the part to generate\n");
 }
 
 TEST_F(Guided, ModelsThatDoNotFit) {
   EXPECT_EQ(said({"--classifier", "absent.safetensors"}), "error: --classifier: there is no file 'absent.safetensors'\n");
   EXPECT_EQ(said({"--classifier-scale", "2"}),
-            "error: --classifier-scale: there is no classifier to guide by; --classifier FILE names one\n");
+            "error: --classifier-scale: there is no classifier to guide by; --classifier names one\n");
   EXPECT_EQ(
       said({"--classifier", "clean/model.safetensors"}),
       "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");

@@ -1,4 +1,5 @@
 // The installed brume: complete, and at home wherever it is put.
+#include "brume/image/image.h"
 #include "cli/new_projects.h"
 
 namespace brume::test {
@@ -50,6 +51,32 @@ TEST(Install, BothProgramsLoadAPlugin) {
        {run_brume({"check", config, "--plugin", library}), projects.run_installed({"check", config, "--plugin", library})}) {
     EXPECT_EQ(done.err, "");
     EXPECT_EQ(done.out, config + ": no mistakes\n");
+  }
+}
+
+// The program of docs/examples/embed, built against the prefix, and nothing but the API's headers are there.
+TEST(Install, AProgramEmbedsTheLibrary) {
+  const TempFolder folder;
+  folder.file("m.yaml", "model: {image: {channels: 1, height: 4, width: 6}, network: gaussian, parameterization: x0}\n");
+  const Finished done = run({Projects::get().embed().string(), "m.yaml", "."}, {folder.path()});
+  EXPECT_EQ(done.code, 0) << done.err;
+  const Finished same = run_brume({"sample", "m.yaml", "-n", "4", "--seed", "7", "--steps", "20", "-o", "made"}, {folder.path()});
+  EXPECT_EQ(same.code, 0) << same.err;
+  for (int i = 0; i < 4; ++i)
+    EXPECT_EQ(read_image(folder.file(std::to_string(i) + ".png")), read_image(folder.file("made/0000" + std::to_string(i) + ".png"))) << i;
+  const Finished absent = run({Projects::get().embed().string(), "absent.safetensors", "."}, {folder.path()});
+  const Finished program = run_brume({"sample", "absent.safetensors"}, {folder.path()});
+  EXPECT_EQ(absent.code, 1);
+  EXPECT_EQ(absent.err, program.err) << "the exception has the text that the program prints";
+}
+
+TEST(Install, OnlyTheApiIsInstalled) {
+  const fs::path include = Projects::get().prefix() / "include";
+  for (const auto& entry : fs::directory_iterator(include)) EXPECT_EQ(entry.path().filename(), "brume");
+  EXPECT_TRUE(fs::exists(include / "brume/model.h"));
+  for (const auto& entry : fs::recursive_directory_iterator(include / "brume")) {
+    const std::string path = fs::relative(entry.path(), include / "brume").string();
+    for (const char* inner : {"kernels", "onednn", "_fused", "shim", "interop"}) EXPECT_EQ(path.find(inner), std::string::npos) << path;
   }
 }
 

@@ -112,9 +112,9 @@ TEST_F(LatentText, FramesAreDecodedBatchByBatch) {
 }
 
 TEST_F(LatentText, Mistakes) {
-  EXPECT_EQ(said({}), "error: this model is asked in words: --prompt TEXT, or --prompt '' for the empty caption\n");
+  EXPECT_EQ(said({}), "error: this model is asked in words: --prompt is missing; '' is the empty caption\n");
   EXPECT_EQ(said({"--prompt", "a", "--prompt", "b", "--prompt", "c", "--negative", "x", "--negative", "y"}),
-            "error: --negative: 2 for 3 prompts; one for all, or one a prompt\n");
+            "error: --negative: 2 for 3 prompts; one for all, or one per prompt\n");
   const Finished cut = sample({"--prompt", "a small red circle left of a large blue square above a star", "-o", "cut.png"});
   EXPECT_EQ(cut.code, 0) << cut.err;
   EXPECT_NE(cut.err.find("warning: "), std::string::npos) << cut.err;
@@ -139,8 +139,8 @@ TEST_F(LatentText, ImagesOutOfOthers) {
   EXPECT_EQ(image("made.png"), small) << "a flat image, given large or small";
   ASSERT_EQ(made("fill", {"--image", "large.png", "--mask", "mask.png"}).code, 0);
   EXPECT_EQ(made("super", {"--image", "large.png", "--mask", "mask.png"}).err,
-            "error: this model makes images out of others, whole ones: it takes no mask (--mask FILE)\n");
-  EXPECT_EQ(made("super", {}).err, "error: this model makes images out of others, and none is given (--image FILE)\n");
+            "error: this model makes images out of others, whole ones: it takes no mask\n");
+  EXPECT_EQ(made("super", {}).err, "error: this model makes images out of others, and none is given\n");
   EXPECT_EQ(made("fill", {"--image", "small.png", "--mask", "mask.png"}).err,
             "error: --image: small.png is 8 pixels high and 8 wide, and the model makes 16 by 16\n");
   EXPECT_EQ(made("fill", {"--image", "large.png"}).err,

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -45,6 +46,7 @@ class Projects final {
   fs::path library(const std::string& kind) const { return root_.path() / "build" / kind / ("libmy_" + kind + ".so"); }
   /// Registers two parameterizations: `fresh`, then `eps`, which is taken.
   fs::path clash() const { return root_.path() / "build/clash/libclash.so"; }
+  fs::path embed() const { return root_.path() / "build/embed/embed"; }
   fs::path example() const { return root_.path() / "example"; }
   fs::path example_library() const { return root_.path() / "build/example/libralston.so"; }
   std::vector<std::string> kinds() const { return builtins().kinds(); }
@@ -65,8 +67,9 @@ class Projects final {
     write_clash();
     write_headers();
     write_in_tree();
-    all += "add_subdirectory(example)\nadd_subdirectory(clash)\n";
-    all += "add_library(headers OBJECT headers.cpp in_tree.cpp)\ntarget_link_libraries(headers PRIVATE brume::brume)\n";
+    fs::copy(fs::path(BRUME_SOURCE_DIR) / "docs/examples/embed", root_.path() / "embed");
+    all += "add_subdirectory(example)\nadd_subdirectory(clash)\nadd_subdirectory(headers)\nadd_subdirectory(embed)\n";
+    all += "add_library(in_tree OBJECT in_tree.cpp)\ntarget_link_libraries(in_tree PRIVATE brume::brume)\n";
     root_.file("CMakeLists.txt", all);
     std::vector<std::string> configure{"cmake",
                                        "-G",
@@ -103,13 +106,22 @@ class Projects final {
     root_.file("clash/clash.cpp", source);
   }
 
-  /// Every header a plugin may include, from the installed folder alone.
+  /// One source for each installed header, which includes it alone.
   void write_headers() const {
-    std::string source;
-    for (const char* room : {"config", "core", "nn/ops", "nn/blocks", "numerics", "files", "image", "weights", "data"})
-      for (const auto& entry : fs::directory_iterator(prefix() / "include/brume" / room))
-        if (entry.path().extension() == ".h") source += fmt::format("#include <brume/{}/{}>\n", room, entry.path().filename().string());
-    root_.file("headers.cpp", source);
+    const fs::path include = prefix() / "include";
+    std::string sources;
+    for (const auto& entry : fs::recursive_directory_iterator(include)) {
+      if (entry.path().extension() != ".h") continue;
+      const std::string header = fs::relative(entry.path(), include).string();
+      std::string name = header;
+      for (char& c : name)
+        if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+      root_.file("headers/" + name + ".cpp", "#include <" + header + ">\n");
+      sources += " " + name + ".cpp";
+    }
+    root_.file("headers/CMakeLists.txt", "add_library(headers OBJECT" + sources +
+                                             ")\ntarget_link_libraries(headers PRIVATE brume::brume)\n"
+                                             "target_compile_options(headers PRIVATE -O0)\n");
   }
 
   /// The example as docs/add-a-plugin.md says it would stand in brume's own tree.

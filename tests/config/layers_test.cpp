@@ -81,9 +81,18 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     std::set<std::string> below = libraries;
     room("diffusion", below);
     below.insert("diffusion");
+    room("framework/brume", below);  // the front door
     room("conform", {"config", "core", "numerics"});
     room("train", below);
-    below.merge(std::set<std::string>{"train", "interop/export", "conform"});
+    below.merge(std::set<std::string>{"framework/brume", "train", "interop/export", "conform"});
+    room("tools/program", below);
+    below.insert("tools/program");
+    room("tools/plot", below);
+    room("tools/sampling", below);
+    room("tools/bench", below);
+    below.merge(std::set<std::string>{"tools/sampling", "tools/plot", "tools/bench"});
+    room("tools/commands", below);
+    below.insert("tools/commands");
     room("tools", below);
     return all;
   }();
@@ -154,6 +163,29 @@ TEST(Layers, NoCircleOfFiles) {
   }
 }
 
+/// Every file that `file` includes, directly or not.
+std::set<std::string> included_by(const std::string& file) {
+  std::set<std::string> reached;
+  std::vector<std::string> next{file};
+  while (!next.empty()) {
+    const std::string at = next.back();
+    next.pop_back();
+    if (!reached.insert(at).second) continue;
+    for (const Include& i : includes())
+      if (i.file == at)
+        if (const std::string target = included(i); !target.empty()) next.push_back(target);
+  }
+  return reached;
+}
+
+TEST(Layers, WhoOnlySamplesIncludesNothingOfTraining) {
+  for (const char* file : {"framework/brume/model.h", "framework/brume/model.cpp", "tools/commands/sample.cpp"}) {
+    const std::set<std::string> reached = included_by(file);
+    EXPECT_GT(reached.size(), 10u) << file;
+    for (const std::string& other : reached) EXPECT_FALSE(other.starts_with("framework/brume/train/")) << file << " includes " << other;
+  }
+}
+
 TEST(Layers, NoPathsAroundTheLayers) {
   for (const Include& i : includes()) EXPECT_EQ(i.header.find(".."), std::string::npos) << i.text();
 }
@@ -194,6 +226,32 @@ TEST(Layers, APluginIsOneSourceWithoutAHeader) {
       EXPECT_EQ(entry.path().extension(), ".cpp") << entry.path();
     }
   for (const Include& i : includes()) EXPECT_FALSE(i.header.starts_with("plugins/")) << i.text();
+}
+
+/// Source lines of the library that match, without comments.
+std::vector<std::string> lines_with(const std::regex& pattern) {
+  std::vector<std::string> found;
+  for (const char* folder : {"framework", "plugins"})
+    for (const auto& entry : fs::recursive_directory_iterator(fs::path(BRUME_SOURCE_DIR) / folder)) {
+      if (!entry.is_regular_file()) continue;
+      std::ifstream in(entry.path());
+      std::string row;
+      for (int line = 1; std::getline(in, row); ++line)
+        if (std::regex_search(row.substr(0, row.find("//")), pattern))
+          found.push_back(fs::relative(entry.path(), BRUME_SOURCE_DIR).string() + ":" + std::to_string(line) + ":" + row);
+    }
+  return found;
+}
+
+TEST(Layers, TheLibraryPrintsNothingAndNamesNoOption) {
+  const std::vector<std::string> prints = lines_with(std::regex(R"(std::(cerr|cout|puts|printf)|fmt::print\(|\b(stderr|stdout)\b)"));
+  EXPECT_TRUE(prints.empty()) << testing::PrintToString(prints);
+  const std::vector<std::string> options = lines_with(std::regex(R"re("[^"]*(^|[^-a-z])--[a-z][^"]*")re"));
+  // The head of the reference, which the program generates; the name that a caller may give to apply_override.
+  const auto known = [](const std::string& line) {
+    return line.starts_with("framework/brume/config/describe.cpp:") || line.starts_with("framework/brume/config/value.h:");
+  };
+  for (const std::string& line : options) EXPECT_TRUE(known(line)) << line;
 }
 
 TEST(Layers, IncludesAreSeen) {

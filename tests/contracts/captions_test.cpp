@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "brume/core/conditioner.h"
+#include "brume/core/warnings.h"
 #include "brume/text/sentencepiece.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -37,23 +38,23 @@ class Captions : public testing::Test {
 TEST_F(Captions, WhatIsTooLongIsCutAndSaidOnce) {
   const auto short_one = encoder(short_text);
   const at::NoGradGuard no_grad;
-  testing::internal::CaptureStderr();
+  std::string said;
+  const WarningScope scope([&](const std::string& text) { said += text + "\n"; });
   const Condition c = short_one->encode(prompts({"a red circle left of a white ring", "a red circle", "a red circle"}));
   short_one->encode(prompts({"a red circle left of a white ring"}));
-  const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(said,
-            "warning: a prompt is longer than 8 tokens, and its end is left out: \"left of a white ring\" (of \"a red circle left of a "
+            "a prompt is longer than 8 tokens, and its end is left out: \"left of a white ring\" (of \"a red circle left of a "
             "white ring\")\n");
   EXPECT_TRUE(at::equal(c.context[0], c.context[1])) << "what is left is the beginning";
 }
 
 TEST_F(Captions, ManyCutPromptsDoNotFloodTheScreen) {
   const auto short_one = encoder(short_text);
-  testing::internal::CaptureStderr();
+  std::string said;
+  const WarningScope scope([&](const std::string& text) { said += text + "\n"; });
   for (int i = 0; i < 100; ++i) short_one->encode(prompts({"a red circle left of a white ring " + std::string(size_t(i), 'e')}));
-  const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 11);
-  EXPECT_TRUE(said.ends_with("warning: more prompts are longer than 8 tokens; no more is said of them\n")) << said;
+  EXPECT_TRUE(said.ends_with("more prompts are longer than 8 tokens; no more is said of them\n")) << said;
 }
 
 TEST_F(Captions, Mistakes) {

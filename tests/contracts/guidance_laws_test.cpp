@@ -139,7 +139,7 @@ TEST_F(GuidanceLaws, TheScoreFormIsThatOfAdm) {
 
 TEST_F(GuidanceLaws, ClassifierGuidanceNeedsClasses) {
   EXPECT_EQ(error_of([&] { x0("{type: classifier, model: c}", noisy(1), 1, Condition{}); }),
-            "classifier guidance needs to be told the class of every image (--classes)");
+            "classifier guidance needs the class of every image");
   EXPECT_EQ(error_of([&] { make<Guidance>("classifier")->check({}); }),
             "model: missing; the model.safetensors of a classifier trained on noisy images");
   EXPECT_EQ(error_of([&] {
@@ -332,7 +332,7 @@ TEST_F(Inpainting, ASoftMaskBlends) {
 TEST_F(Inpainting, NeedsAnImage) {
   set(Tensor());
   EXPECT_EQ(error_of([&] { x0("inpaint", noisy(1), 1, condition_); }),
-            "inpaint needs an image and a mask of what is to be made of it (--image FILE --mask FILE)");
+            "inpaint needs an image, and a mask of the part to generate");
 }
 
 TEST_F(Inpainting, GoesWithTheOthers) {

@@ -149,7 +149,7 @@ TEST_F(NetworkImport, AClassifierWithSpatialPooling) {
 
 TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
   network(adm, {.input = {3, 16, 16}, .out_channels = 6});
-  const std::string say = "; say it with brume import --set ", beside = "=…, or in a JSON or YAML file of the same name beside the weights";
+  const std::string say = "; set ", beside = " in the options of the import, or in a JSON or YAML file of the same name beside the weights";
   EXPECT_EQ(refusal({{"num_heads", "4"}}),
             "net.safetensors: the size of its images is not to be read from the weights" + say + "image_size" + beside);
   EXPECT_EQ(refusal({{"image_size", "16"}}),
@@ -252,8 +252,8 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
   EXPECT_EQ(refusal({{"precond", "iddpm"}}), "net.safetensors: takes 3 channels and gives 3, which precond=iddpm does not");
   ncsnpp(false);
   EXPECT_EQ(refusal({}),
-            "net.safetensors: its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known; say it with "
-            "brume import --set resample_filter=…, or in a JSON or YAML file of the same name beside the weights");
+            "net.safetensors: its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known; set "
+            "resample_filter in the options of the import, or in a JSON or YAML file of the same name beside the weights");
   EXPECT_NE(model({{"model", "NCSNpp"}}).find("resample_filter: [1, 3, 3, 1]"), std::string::npos);
   tensors = {{"map_layer0.weight", at::full({64, 16}, 1.0)},
              {"map_layer1.weight", at::full({64, 64}, 1.0)},

@@ -47,13 +47,13 @@ TEST(Decoding, IsTheAutoencoders) {
 
 TEST(Decoding, SaysWhichPiecesFit) {
   EXPECT_EQ(error(Forgetful(300), at::zeros({1, 1, 64, 64})),
-            "there is not enough memory to decode 1 image of 512x512: pieces of 128 pixels fit (sample.tile: 128, --tile 128)");
+            "there is not enough memory to decode 1 image of 512x512: pieces of 128 pixels fit (sample.tile: 128)");
   EXPECT_EQ(
       error(Forgetful(300), at::zeros({1, 1, 64, 64}), 256),
-      "there is not enough memory to decode 1 image of 512x512 in pieces of 256: pieces of 128 pixels fit (sample.tile: 128, --tile 128)");
+      "there is not enough memory to decode 1 image of 512x512 in pieces of 256: pieces of 128 pixels fit (sample.tile: 128)");
   EXPECT_EQ(
       error(Forgetful(20), at::zeros({2, 1, 64, 32})),
-      "there is not enough memory to decode 2 images at once of 256x512: no piece fits either; fewer images at once (--batch) need less");
+      "there is not enough memory to decode 2 images at once of 256x512: no piece fits either; fewer images per batch need less");
   EXPECT_NE(error(Forgetful(300, true), at::zeros({1, 1, 64, 64})).find("bytes: pieces of 128 pixels fit"), std::string::npos)
       << "LibTorch's";
   EXPECT_EQ(decode_sampled(Forgetful(300), at::zeros({1, 1, 64, 64}), {1, 512, 512}, 128).sizes(), (std::vector<int64_t>{1, 1, 512, 512}));

@@ -84,7 +84,7 @@ TEST(Latents, TakeOnlyAFolderWithoutAny) {
 TEST(Latents, OfAnEndlessSetNeedACount) {
   const TempFolder folder;
   EXPECT_EQ(error_of([&] { encode(folder.path() / "x", *kl(), Numbered(0), {}); }),
-            "the data set is endless; --count says how many of its images are encoded");
+            "the data set is endless; a count must say how many of its images are encoded");
   EXPECT_FALSE(fs::exists(folder.path() / "x"));
   encode(folder.path() / "x", *kl(), Numbered(0), {.count = 5});
   EXPECT_EQ(read_latent_index((folder.path() / "x").string()).count(), 5);

@@ -157,7 +157,7 @@ TEST(Training, RefusesADirectoryThatHoldsOne) {
   folder.file("run/training.safetensors", "x");
   const Loaded l = load("fp32");
   EXPECT_EQ(without(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "run"); }), folder),
-            "run: holds a training already; continue it with --resume, or name another directory with --out");
+            "run: holds a training already; resume it, overwrite it, or name another directory");
 }
 
 TEST(Training, OverwritingLosesNothingBeforeTheNewRunIsThere) {

@@ -25,8 +25,8 @@
 #include "brume/nn/ops/op_profile.h"
 #include "brume/train/ema.h"
 #include "brume/train/options.h"
-#include "commands/outputs.h"
-#include "commands/program.h"
+#include "program/outputs.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {
@@ -247,7 +247,7 @@ int bench(Program& program, const Arguments& a) {
   const Config config = read_configuration(program.registry, root);
   for (const std::string& p : a.precisions)
     if (p != "fp32" && p != "bf16") throw ConfigError(fmt::format("--precisions: unknown precision '{}'{}", p, hint(p, {"fp32", "bf16"})));
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   const int64_t batch = a.batch > 0 ? a.batch : config.train ? config.train->batch : 1;
   const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
   std::vector<Variant> variants;

@@ -25,7 +25,7 @@
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/nn/ops/op_profile.h"
 #include "brume/numerics/adam.h"
-#include "commands/embedded.h"
+#include "program/embedded.h"
 
 namespace brume::tools {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 

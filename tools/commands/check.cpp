@@ -5,7 +5,7 @@
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
 #include "brume/train/options.h"
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {

@@ -8,7 +8,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/conform/conform.h"
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "brume/train/encoding.h"
-#include "brume/train/progress.h"
+#include "program/progress.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"
 
@@ -16,7 +16,7 @@ struct Arguments {
 };
 
 int encode(Program& program, const Arguments& a) {
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   const OpenedFirstStage stage = open_first_stage(program, a.source, a.overrides);
   if (a.data.empty() && !stage.data) throw ConfigError("encode needs --data, the images");
   const auto data =

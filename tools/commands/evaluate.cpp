@@ -10,12 +10,13 @@
 #include "brume/diffusion/checkpoint.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/evaluation.h"
-#include "brume/train/progress.h"
 #include "commands/evaluate_autoencoder.h"
 #include "commands/evaluate_metric.h"
+#include "commands/open_classifier.h"
 #include "commands/open_data.h"
-#include "commands/outputs.h"
-#include "sampling/model_source.h"
+#include "program/outputs.h"
+#include "program/progress.h"
+#include "sampling/arguments.h"
 
 namespace brume::tools {
 namespace {
@@ -24,8 +25,8 @@ constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no l
 
 struct Arguments {
   std::string source, classifier, real, baseline, json, metric, data, captions;
-  std::vector<std::string> cfg;
-  SampleSettings settings;
+  std::vector<double> cfg;
+  SampleArguments settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
   uint64_t seed = 0;
 };
@@ -101,29 +102,26 @@ int evaluate_classifier(Program& program, const Arguments& a) {
   return 0;
 }
 
-FeatureSet samples(const Arguments& a, const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options,
-                   const std::string& name, const brume::ModelSource& others) {
+FeatureSet samples(const Arguments& a, const ClassifierPipeline& classifier, const Model& model, const SampleOptions& options,
+                   const std::string& name) {
   Progress progress(name, a.count * options.steps, "image steps");
   const auto observer = [&](int64_t first, const Step& step) {
     progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
-  return sample_features(classifier, model, options, a.count, a.batch, a.seed, observer, others);
+  return sample_features(classifier, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others());
 }
 
 int evaluate_model(Program& program, const Arguments& a) {
   if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
   const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
-  const SampleSource source(a.source, a.settings.import);
-  Config config;
-  const auto runs = source.runs(program, a.settings, a.cfg, config);
-  const auto model = source.load(program, config);
-  const ModelFiles others = source.others(program, *model);
+  const Model model = open_model(program.registry, a.settings);
+  const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
   const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
   std::vector<Row> rows{{"real", figures(real, real)}};
   if (!a.baseline.empty())
     rows.push_back({"baseline", figures(features_of(program, *classifier, "--baseline", a.baseline, a.limit), real)});
-  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, *model, options, name, others), real)});
+  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, model, options, name), real)});
   fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, a.classifier);
   print_table(rows);
   if (const int64_t wide = real.features().size(1); a.count <= wide)
@@ -133,14 +131,14 @@ int evaluate_model(Program& program, const Arguments& a) {
 }
 
 int evaluate(Program& program, const Arguments& a) {
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   check_file("--json", a.json);
   catch_interrupt();
   if (!a.metric.empty()) {
     for (const auto& [option, given] :
          {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--classifier", &a.classifier}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is for --classifier, and --metric judges without", option));
-    return evaluate_metric(program, {a.source, a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
+    return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
@@ -197,9 +195,9 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
   command->add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
       ->check(CLI::Range(int64_t(0), int64_t(100000000)));
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  a->settings.add_to(*command);
+  a->settings.add_sampling_to(*command);
   command->callback([&program, &code, a] {
-    a->source = model_file(a->source);
+    a->settings.source = a->source = model_file(a->source);
     if (!a->classifier.empty()) a->classifier = model_file(a->classifier);
     code = evaluate(program, *a);
   });

@@ -14,7 +14,7 @@
 
 #include "brume/files/atomic_file.h"
 #include "brume/image/image_codec.h"
-#include "brume/train/progress.h"
+#include "program/progress.h"
 #include "brume/train/reconstruction.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"

@@ -1,7 +1,7 @@
 #pragma once
 #include <string>
 
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 

@@ -11,8 +11,8 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/judgement.h"
-#include "brume/train/progress.h"
 #include "commands/open_data.h"
+#include "program/progress.h"
 
 namespace brume::tools {
 namespace {
@@ -64,7 +64,8 @@ void print_table(const std::vector<Row>& rows) {
 
 void write_json(const MetricArguments& a, const std::vector<Row>& rows) {
   if (a.json.empty()) return;
-  nlohmann::ordered_json file{{"model", a.source}, {"metric", a.metric}, {"seed", a.seed}, {"sets", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json file{
+      {"model", a.settings.source}, {"metric", a.metric}, {"seed", a.seed}, {"sets", nlohmann::ordered_json::array()}};
   for (const Row& r : rows) {
     nlohmann::ordered_json set{{"name", r.name}};
     for (const Tally::Group& g : r.tally.groups()) {
@@ -91,28 +92,27 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   if (a.data.empty() == a.captions.empty())
     throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
-  const SampleSource source(a.source, a.settings.import);
-  Config config;
-  const auto runs = source.runs(program, a.settings, a.cfg, config);
-  const Controls controls = config.model.controls();
+  const Model model = open_model(program.registry, a.settings);
+  const ImageRequest settings = request_of(a.settings, model);
+  const auto runs = sampling_runs(model, settings, a.cfg);
+  const Controls controls = model.pipeline().options().controls();
   const bool by_class = controls.classes > 0 && !controls.captions;
   if (by_class && a.data.empty())
-    throw ConfigError(fmt::format("--captions: {} is conditioned on classes; --data has both classes and captions", a.source));
+    throw ConfigError(fmt::format("--captions: {} is conditioned on classes; --data has both classes and captions", a.settings.source));
   std::vector<Row> rows;
   std::vector<Annotation> asked;
   if (a.data.empty()) {
-    check_captions(*metric, config.model.image, asked = captions_of(a.captions, a.count));
+    check_captions(*metric, model.shape(), asked = captions_of(a.captions, a.count));
   } else {
-    const auto data = open_data(program, "--data", a.data, config.model.image);
+    const auto data = open_data(program, "--data", a.data, model.shape());
     if (by_class && int64_t(data->classes().size()) != controls.classes)
-      throw ConfigError(fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.source, controls.classes));
-    JudgedSet set = judge_data(*metric, *data, config.model.image, a.count);
+      throw ConfigError(
+          fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.settings.source, controls.classes));
+    JudgedSet set = judge_data(*metric, *data, model.shape(), a.count);
     rows.push_back({"data", std::move(set.tally)});
     asked = std::move(set.asked);
   }
-  const auto model = source.load(program, config);
-  const ModelFiles others = source.others(program, *model);
-  if (requestable_classes(*model, config.sample, others).empty())
+  if (model.classes(settings).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
   if (by_class) fmt::print("note: this model knows the class of an image, not its caption\n");
   if (!controls.captions && !by_class) fmt::print("note: this model knows neither class nor caption of an image\n");
@@ -120,16 +120,16 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
     SampleRequest request;
     request.seed = a.seed;
     request.batch = a.batch;
-    request.models = &others;
+    request.models = &model.others();
     const int64_t count = int64_t(asked.size());
     Progress progress(name, count * options.steps, "image steps");
     request.observer = [&, steps = options.steps](int64_t first, const Step& step) {
       progress.update(image_steps(first, std::min(a.batch, count - first), steps, step), double(step.x.size(0)));
       return !interrupted.load();
     };
-    rows.push_back({name, judge_samples(*metric, *model, options, asked, request)});
+    rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request)});
   }
-  fmt::print("{}: {} steps, seed {}; judged by {}\n", a.source, runs.front().second.steps, a.seed, a.metric);
+  fmt::print("{}: {} steps, seed {}; judged by {}\n", a.settings.source, runs.front().second.steps, a.seed, a.metric);
   print_table(rows);
   write_json(a, rows);
   return 0;

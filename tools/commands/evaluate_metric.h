@@ -3,14 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "sampling/model_source.h"
+#include "sampling/arguments.h"
 
 namespace brume::tools {
 
 struct MetricArguments {
-  std::string source, metric, data, captions, json;
-  std::vector<std::string> cfg;
-  SampleSettings settings;
+  std::string metric, data, captions, json;
+  std::vector<double> cfg;
+  SampleArguments settings;  ///< with the model
   int64_t count = 0, batch = 64;
   uint64_t seed = 0;
 };

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include "brume/config/yaml.h"
+#include "brume/diffusion/checkpoint.h"
 #include "brume/interop/export/export.h"
 #include "brume/train/options.h"
-#include "commands/program.h"
-#include "sampling/model_source.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "brume/diffusion/compute.h"
 #include "brume/train/options.h"
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 

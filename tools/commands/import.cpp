@@ -11,9 +11,9 @@
 #include "brume/nn/blocks/layers.h"
 #include "brume/train/options.h"
 #include "brume/weights/safetensors.h"
-#include "commands/outputs.h"
-#include "commands/program.h"
-#include "sampling/model_source.h"
+#include "program/outputs.h"
+#include "program/program.h"
+#include "sampling/arguments.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
@@ -61,7 +61,7 @@ void import_to_file(Program& program, const Arguments& a) {
   check_file("-o", a.out);
   const Source source = open_source(a.source);
   if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
-  ImportOptions options = import_options("--set", a.set);
+  ImportOptions options{import_settings("--set", a.set), {}};
   options.config = a.config;
   Imported model = import_model(source, options);
   check(program, model, a.source);

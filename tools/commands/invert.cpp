@@ -12,11 +12,11 @@
 #include "brume/files/atomic_file.h"
 #include "brume/image/image.h"
 #include "brume/train/class_scores.h"
-#include "brume/train/progress.h"
 #include "brume/weights/safetensors.h"
 #include "commands/open_data.h"
-#include "commands/outputs.h"
-#include "sampling/model_source.h"
+#include "program/outputs.h"
+#include "program/progress.h"
+#include "sampling/arguments.h"
 
 namespace brume::tools {
 namespace {
@@ -25,7 +25,7 @@ struct Arguments {
   std::string source, data, out, json;
   std::vector<std::string> images;
   std::vector<int64_t> steps{10, 20, 50, 100}, classes;
-  SampleSettings settings;
+  SampleArguments settings;
   int64_t count = 16, batch = 16;
 };
 
@@ -118,20 +118,15 @@ void write_json(const Arguments& a, const std::vector<Row>& rows) {
 }
 
 int invert_images(Program& program, const Arguments& a) {
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   check_file("-o", a.out);
   check_file("--json", a.json);
-  SampleSettings settings = a.settings;
-  settings.steps = "";
-  if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
-  const SampleSource source(a.source, a.settings.import);
-  Config config = source.configuration(program, settings);
-  config.sample.guidance.clear();
-  const auto model = source.load(program, config);
-  const Input input = read_input(program, a, config.model);
+  const Model model = open_measured(program.registry, a.settings);
+  SampleOptions options = model.sampling(request_of(a.settings, model));
+  options.guidance.clear();
+  const Input input = read_input(program, a, model.pipeline().options());
   catch_interrupt();
   std::vector<Row> rows;
-  for (const int64_t steps : a.steps) rows.push_back(invert_with(a, *model, config.sample, input, steps));
+  for (const int64_t steps : a.steps) rows.push_back(invert_with(a, model.pipeline(), options, input, steps));
   fmt::print("{:>8} {:>20}\n", "steps", "error (MSE, [0, 1])");
   for (const Row& r : rows) fmt::print("{:>8} {:>20.6f}\n", r.steps, r.mean());
   if (!a.out.empty()) {
@@ -160,12 +155,13 @@ void add_invert(CLI::App& app, Program& program, int& code) {
       ->check(CLI::Range(int64_t(1), int64_t(1000000)));
   command->add_option("--classes", a->classes, "what the images show, by number, in turn")->delimiter(',');
   command->add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors")->type_name("FILE");
-  command->add_option("--sampler", a->settings.sampler, "a deterministic one: a name, or {type: ddim}");
-  command->add_option("--spacing", a->settings.spacing, "a name, or {type: karras, rho: 5}");
+  a->settings.add_to(*command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
   command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
   command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  a->settings.overrides.add_to(*command);
-  command->callback([&program, &code, a] { code = invert_images(program, *a); });
+  command->callback([&program, &code, a] {
+    a->settings.source = a->source;
+    code = invert_images(program, *a);
+  });
 }
 
 }  // namespace brume::tools

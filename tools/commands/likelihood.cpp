@@ -11,10 +11,10 @@
 #include "brume/diffusion/likelihood.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/class_scores.h"
-#include "brume/train/progress.h"
 #include "commands/open_data.h"
-#include "commands/outputs.h"
-#include "sampling/model_source.h"
+#include "program/outputs.h"
+#include "program/progress.h"
+#include "sampling/arguments.h"
 
 namespace brume::tools {
 namespace {
@@ -145,20 +145,18 @@ void write_json(const Arguments& a, const Found& f) {
 }
 
 int likelihood(Program& program, const Arguments& a) {
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
   check_file("--json", a.json);
-  SampleSettings settings;
-  settings.overrides = a.overrides;
-  if (settings.overrides.precision.empty()) settings.overrides.precision = "fp32";  // a measure must not depend on the processor
-  const SampleSource source(a.source);
-  const Config config = source.configuration(program, settings);
-  if (config.model.autoencoder.type() != "identity")
+  SampleArguments of_model;
+  of_model.source = a.source;
+  of_model.overrides = a.overrides;
+  const Model opened = open_measured(program.registry, of_model);
+  const Pipeline& model = opened.pipeline();
+  if (model.options().autoencoder.type() != "identity")
     throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",
-                                  a.source, config.model.autoencoder.type()));
-  const auto model = source.load(program, config);
-  const auto data = open_data(program, "--data", a.data, config.model.image);
+                                  a.source, model.options().autoencoder.type()));
+  const auto data = open_data(program, "--data", a.data, model.options().image);
   catch_interrupt();
-  const Found found = a.method == "vlb" ? by_bound(a, *model, *data) : by_ode(a, *model, *data);
+  const Found found = a.method == "vlb" ? by_bound(a, model, *data) : by_ode(a, model, *data);
   print(a, found);
   write_json(a, found);
   return 0;

@@ -7,7 +7,7 @@
 #include "brume/interop/import/import.h"
 #include "brume/train/options.h"
 #include "commands/cli_reference.h"
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {

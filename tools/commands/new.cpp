@@ -8,8 +8,8 @@
 #include <fstream>
 
 #include "brume/config/suggest.h"
-#include "commands/embedded.h"
-#include "commands/program.h"
+#include "program/embedded.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "brume/core/dataset.h"
-#include "commands/program.h"
+#include "program/program.h"
 
 namespace brume::tools {
 

@@ -11,7 +11,7 @@
 #include "brume/files/mapped_file.h"
 #include "brume/text/sentencepiece.h"
 #include "brume/train/options.h"
-#include "commands/program.h"
+#include "program/program.h"
 #include "plot/csv.h"
 
 namespace brume::tools {

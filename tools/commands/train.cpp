@@ -7,7 +7,8 @@
 #include "brume/diffusion/model_files.h"
 #include "brume/train/resuming.h"
 #include "brume/train/trainer.h"
-#include "commands/program.h"
+#include "program/program.h"
+#include "program/progress.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
@@ -55,6 +56,25 @@ bool finished(const fs::path& file, int64_t steps) {
   return step >= steps;
 }
 
+/// Trains, and shows how far it is; returns false if it was interrupted.
+bool run(Trainer& trainer, int64_t steps) {
+  Progress bar("train", steps, "images", trainer.step());
+  TrainCallbacks callbacks;
+  callbacks.stop = [] { return interrupted.load(); };
+  callbacks.progress = [&](const TrainProgress& p) {
+    bar.update(p.step, double(p.images),
+               (p.loss ? fmt::format("loss {:.4f}", *p.loss) : "") + (p.skipped ? fmt::format("  {} not finite", p.skipped) : ""));
+  };
+  callbacks.tested = [&](int64_t step, const Metrics& figures) {
+    bar.finish();
+    std::string text;
+    for (const auto& [name, value] : figures) text += fmt::format("  {} {:.4f}", name, value);
+    fmt::print(stderr, "step {}:{}\n", step, text);
+  };
+  callbacks.warn = print_warning;
+  return trainer.run(callbacks);
+}
+
 int train(Program& program, const Arguments& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
@@ -66,7 +86,7 @@ int train(Program& program, const Arguments& a, bool resume) {
   const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
   if (resume) compare_with(program, file, resolved, root);
   if (resume && finished(file, config.train->steps)) return 0;
-  if (const std::string warning = blas_warning(); !warning.empty()) fmt::print(stderr, "warning: {}\n", warning);
+  if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
 
   const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
   Trainer trainer(config, std::move(resolved), directory, file, models, a.overwrite && !resume);
@@ -75,7 +95,7 @@ int train(Program& program, const Arguments& a, bool resume) {
   fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,
              trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.compute().device.str());
   catch_interrupt();
-  if (!trainer.run([] { return interrupted.load(); })) {
+  if (!run(trainer, config.train->steps)) {
     std::string plugins;
     for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
     fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "brume/config/yaml.h"
-#include "commands/program.h"
+#include "program/program.h"
 #include "plot/chart.h"
 
 namespace brume::tools {

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -16,13 +15,13 @@ namespace {
 
 constexpr const char* key = "brume.arguments";
 
-/// All that an image can tell of.
-constexpr std::array<std::string_view, 30> told{
-    "--seed",  "--steps",          "--prompt",       "--prompts",    "--negative",  "--classes",  "--images-per-prompt",
-    "--first", "--count",          "--height",       "--width",      "--sampler",   "--spacing",  "--noise-order",
-    "--tile",  "--lora",           "--import",       "--embedding",  "--clip-skip", "--cfg",      "--classifier-scale",
-    "--image", "--prompt-weights", "--long-prompts", "--classifier", "--mask",      "--strength", "--noise",
-    "--set",   "--precision"};
+/// The options that an image may record.
+std::vector<std::string> recordable() {
+  std::vector<std::string> names;
+  for (const auto& o : SampleArguments::options())
+    if (o.recorded) names.push_back(o.long_name());
+  return names;
+}
 
 /// As a shell takes it.
 std::string quoted(const std::string& argument) {
@@ -50,14 +49,21 @@ std::vector<std::string> arguments_in(const std::string& file) {
   return arguments;
 }
 
-/// Images come from anywhere: what loads code, or says where to write, is the user's to give.
+/// Returns true if an image may record this: an option that says what is made, not where it is written or which code is loaded. Images come
+/// from anywhere.
+bool may_record(const std::string& option, const std::string& value) {
+  const std::vector<std::string> names = recordable();
+  if (std::find(names.begin(), names.end(), option) == names.end()) return false;
+  return option != "--set" || value.substr(0, value.find_first_of(".=")) != "plugins";
+}
+
 void refuse_untold(const std::string& file, const std::vector<std::string>& arguments) {
   if (arguments[0].empty() || arguments[0].starts_with("-"))
     throw ConfigError(fmt::format("--from: {}: names '{}' where its model should be", file, arguments[0]));
   for (size_t i = 1; i + 1 < arguments.size(); i += 2)
-    if (!may_be_told(arguments[i], arguments[i + 1]))
+    if (!may_record(arguments[i], arguments[i + 1]))
       throw ConfigError(fmt::format("--from: {}: tells of {} '{}', which no image may; the options that may be told are {}", file,
-                                    arguments[i], arguments[i + 1], fmt::join(told, ", ")));
+                                    arguments[i], arguments[i + 1], fmt::join(recordable(), ", ")));
 }
 
 /// A configuration that loads code does so only where the user names it.
@@ -70,23 +76,28 @@ void refuse_plugins(const std::string& file, const std::string& source) {
 
 /// The long name of the option that an argument gives, "--count" of "-n4".
 std::string option_of(const std::string& argument) {
-  if (argument.starts_with("-n")) return "--count";
-  if (argument.starts_with("-o")) return "--out";
+  for (const auto& o : SampleArguments::options())
+    if (const size_t comma = o.names.find(','); comma != std::string::npos && argument.starts_with(o.names.substr(0, comma)))
+      return o.long_name();
   return argument.substr(0, argument.find('='));
+}
+
+/// The source, then options with their values.
+std::vector<std::string> recorded(const SampleArguments& a) {
+  std::vector<std::string> all{a.source};
+  for (const auto& o : SampleArguments::options())
+    if (o.recorded)
+      for (const std::string& value : o.values(a))
+        if (may_record(o.long_name(), value)) all.insert(all.end(), {o.long_name(), value});
+  return all;
 }
 
 }  // namespace
 
-bool may_be_told(const std::string& option, const std::string& value) {
-  if (std::find(told.begin(), told.end(), option) == told.end()) return false;
-  return option != "--set" || value.substr(0, value.find_first_of(".=")) != "plugins";
-}
-
-std::map<std::string, std::string> origin_text(const std::vector<std::string>& arguments) {
-  for (size_t i = 1; i + 1 < arguments.size(); i += 2)
-    if (!may_be_told(arguments[i], arguments[i + 1])) throw std::logic_error("an image cannot tell of " + arguments[i]);
+std::map<std::string, std::string> origin_text(const SampleArguments& a) {
+  const std::vector<std::string> arguments = recorded(a);
   std::string command;
-  for (const std::string& a : arguments) command += (command.empty() ? "" : " ") + quoted(a);
+  for (const std::string& word : arguments) command += (command.empty() ? "" : " ") + quoted(word);
   return {{"brume", command}, {key, nlohmann::json(arguments).dump()}};
 }
 

@@ -13,7 +13,7 @@
 
 #include "brume/diffusion/decoding.h"
 #include "brume/weights/safetensors.h"
-#include "commands/outputs.h"
+#include "program/outputs.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;

@@ -75,7 +75,7 @@ std::vector<Problem> missing_plugins(const Registry& registry, const std::string
     if (std::any_of(loaded.begin(), loaded.end(), same)) continue;
     problems.push_back({{},
                         "",
-                        fmt::format("{}: was made with the plugin library {}; load it with --plugin {}", file,
+                        fmt::format("{}: was made with the plugin library {}; load it as a plugin: {}", file,
                                     fs::path(library).filename().string(), library)});
   }
   return problems;

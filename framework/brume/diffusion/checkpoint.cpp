@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 
 #include "brume/config/yaml.h"
 #include "brume/interop/import/import.h"
@@ -119,6 +120,16 @@ ModelCard read_autoencoder_card(const std::string& path) {
   ModelCard card;
   card.autoencoder = parse_stored_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
   return read_common(card, metadata, path);
+}
+
+std::string model_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path folder(path);
+  if (!fs::is_directory(folder) || fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) return path;
+  if (fs::is_regular_file(folder / "model.safetensors")) return (folder / "model.safetensors").string();
+  if (fs::is_regular_file(folder / "config.yaml"))
+    throw ConfigError(fmt::format("{}: is the directory of a training that has written no model.safetensors yet", path));
+  return path;
 }
 
 bool holds_classifier(const std::string& path) { return read_metadata(path).contains("brume.classifier"); }

@@ -38,6 +38,9 @@ StoredModel open_stored(const std::string& path);
 /// The same of a foreign one with what it does not say of itself.
 StoredModel open_stored(const std::string& path, const ImportOptions& options);
 
+/// Returns the model.safetensors of a training if `path` is its directory; else `path`. Throws ConfigError if a training has written none.
+std::string model_file(const std::string& path);
+
 /// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or holds
 /// another kind.
 ModelCard read_card(const std::string& path);

@@ -37,13 +37,12 @@ int64_t tile_that_fits(const Autoencoder& autoencoder, const Tensor& latents, in
 Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, int64_t tile) {
   if (!finite(latents))
     throw ConfigError(
-        "sampling ended in NaN or infinity. Weights or guidance that need a wider range are computed with --precision fp32; --trajectory "
-        "shows the step where it began");
+        "sampling ended in NaN or infinity. Weights or guidance that need a wider range are computed in fp32 (compute.precision)");
   std::string asked;
   try {
     const Tensor images = decode(autoencoder, latents, image, tile);
     if (!finite(images))
-      throw ConfigError("the autoencoder gave NaN or infinity. Weights that need a wider range are computed with --precision fp32");
+      throw ConfigError("the autoencoder gave NaN or infinity. Weights that need a wider range are computed in fp32 (compute.precision)");
     return images;
   } catch (const ConfigError&) {
     throw;
@@ -57,8 +56,8 @@ Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, con
   throw ConfigError(fmt::format("there is not enough memory to decode {} image{} of {}x{}{}{}: {}", latents.size(0),
                                 latents.size(0) == 1 ? "" : "s at once", image.width, image.height,
                                 tile > 0 ? fmt::format(" in pieces of {}", tile) : "", asked,
-                                fits > 0 ? fmt::format("pieces of {0} pixels fit (sample.tile: {0}, --tile {0})", fits)
-                                         : "no piece fits either; fewer images at once (--batch) need less"));
+                                fits > 0 ? fmt::format("pieces of {0} pixels fit (sample.tile: {0})", fits)
+                                         : "no piece fits either; fewer images per batch need less"));
 }
 
 }  // namespace brume

@@ -21,10 +21,7 @@ namespace {
 class Frozen final : public Denoiser {
  public:
   Frozen(const ModelOptions& options, const Compute& compute, const std::string& file, const StoredModel& stored)
-      : pipeline_(options, compute, 0, &stored.card.files) {
-    pipeline_.take(file, stored.tensors);
-    denoiser_ = pipeline_.denoiser();
-  }
+      : pipeline_(options, compute, StoredWeights{file, stored.tensors, stored.card.files}), denoiser_(pipeline_.denoiser()) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     return denoiser_->denoise(x, sigma, condition);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/interop/lora.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/packed_weight.h"
 #include "brume/weights/model_weights.h"
@@ -65,6 +66,13 @@ Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t
   encoder_ = options_.conditioner->encoder({mix_seed(seed, 4), stored});
   for (Weight& w : weights())
     if (!compute_.device.is_cpu()) w.tensor.set_data(w.tensor.to(compute_.device));
+}
+
+Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, const StoredWeights& stored, const ModelSource& models)
+    : Pipeline(options, compute, 0, &stored.files, models) {
+  take(stored.source, stored.tensors);
+  for (const std::string& lora : stored.loras) merge_lora(lora, weights());
+  freeze();
 }
 
 std::vector<Weight> Pipeline::weights() const {

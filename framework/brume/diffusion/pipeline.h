@@ -1,6 +1,7 @@
 #pragma once
 // A model: its weights, its denoiser and its loss. diffusion/sampling_run.h samples from it.
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "brume/core/objective.h"
@@ -10,6 +11,14 @@
 
 namespace brume {
 
+/// The weights of a model that is no longer trained.
+struct StoredWeights {
+  std::string source;                ///< names them in messages
+  const NamedTensors& tensors;       ///< views of a file
+  const Files& files;                ///< of a tokenizer and the like
+  std::vector<std::string> loras{};  ///< FILE or FILE:STRENGTH, added to the weights
+};
+
 /// Owns the parts of a model. `const` use is safe from several threads.
 class Pipeline {
  public:
@@ -17,6 +26,10 @@ class Pipeline {
   /// stage or a tokenizer came from are then not needed); null = a new model. `models` opens a first stage.
   Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0, const Files* stored = nullptr,
            const ModelSource& models = no_models());
+
+  /// Makes a model that is complete and no longer trained: weights that layers pack stay views of the file, the others are converted once
+  /// to the compute dtype. Throws ConfigError as load_weights and merge_lora do.
+  Pipeline(const ModelOptions& options, const Compute& compute, const StoredWeights& stored, const ModelSource& models = no_models());
 
   /// Returns the model's denoiser, unguided, which lives as long as the pipeline. `steps`: the levels that nearest_step rounds. Throws
   /// ConfigError if `taps` name a block that the network does not have.
@@ -40,10 +53,6 @@ class Pipeline {
 
   /// Returns all weights of the model, "network.…", "conditioner.…" and "autoencoder.…".
   std::vector<Weight> weights() const;
-  /// Takes the weights of a checkpoint, for a model that is no longer trained: weights that layers pack stay views of the file, the others
-  /// are converted once to the compute dtype, and freeze() has nothing left to do. Throws ConfigError as load_weights does, naming
-  /// `source`.
-  void take(const std::string& source, const NamedTensors& tensors);
   /// Returns the files it was made from, which a checkpoint stores.
   Files files() const { return encoder_->files(); }
   /// Casts the weights to the compute dtype, except those that layers pack: for a model that is no longer trained.
@@ -58,6 +67,7 @@ class Pipeline {
   bool weightless() const { return weights().empty(); }
 
  private:
+  void take(const std::string& source, const NamedTensors& tensors);
   /// Returns true if a weight keeps its dtype because layers compute from a packed copy of it.
   bool stays(const Weight& w) const;
   class NetworkDenoiser;

@@ -170,9 +170,8 @@ void SamplingRun::check_image() const {
   };
   const SampleRequest& r = request_;
   const bool concat = model_.concat_image(), masks = model_.options().conditioner->traits().masks;
-  if (concat && !r.image.defined()) throw ConfigError("this model makes images out of others, and none is given (--image FILE)");
-  if (concat && r.mask.defined() && !masks)
-    throw ConfigError("this model makes images out of others, whole ones: it takes no mask (--mask FILE)");
+  if (concat && !r.image.defined()) throw ConfigError("this model makes images out of others, and none is given");
+  if (concat && r.mask.defined() && !masks) throw ConfigError("this model makes images out of others, whole ones: it takes no mask");
   if (!concat || masks || r.strength < 1) expect(r.image, "image", image_.channels);  // else the conditioner checks it
   expect(r.mask, "mask", 1);
   if (r.mask.defined() && !r.image.defined()) throw ConfigError("a mask needs an image it is laid over");

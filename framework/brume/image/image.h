@@ -34,6 +34,8 @@ Image decode_image_file(std::string_view bytes, const std::string& name, int64_t
 
 /// Writes a PNG, with `text` as its text chunks (keys of 1 to 79 Latin characters, values UTF-8). Atomic.
 void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text = {});
+/// The same of a tensor, as to_image reads it.
+void write_png(const std::string& path, const at::Tensor& image);
 /// The text chunks of a PNG.
 std::map<std::string, std::string> read_png_text(const std::string& path);
 /// Writes an animated PNG (lossless, shown by browsers; other programs show its first frame), repeating for ever. Atomic.

@@ -49,4 +49,6 @@ Image to_image(const at::Tensor& tensor) {
   return image;
 }
 
+void write_png(const std::string& path, const at::Tensor& image) { write_png(path, to_image(image)); }
+
 }  // namespace brume

@@ -169,7 +169,7 @@ std::string text_of(const Listing& listing) {
   const std::string head = fmt::format("{}: {}\n", listing.path, listing.format), metadata = metadata_of(listing);
   if (listing.image) return head + metadata;
   const std::string family = listing.metadata.contains("brume.config")
-                                 ? "family: a training of brume, which `brume train --resume` continues\n"
+                                 ? "family: a training of brume, which can be resumed\n"
                                  : text_of(reception_of({listing.path, listing.tensors, listing.metadata}));
   return head + family + Totals(listing.rows).text() + "\n" + (metadata.empty() ? "" : "metadata:\n" + metadata) +
          configuration_of(listing) + tensors_of(listing);

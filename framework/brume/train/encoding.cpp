@@ -32,7 +32,7 @@ class Written {
 };
 
 int64_t images_of(const Dataset& data, int64_t count) {
-  if (data.size() == 0 && count == 0) throw ConfigError("the data set is endless; --count says how many of its images are encoded");
+  if (data.size() == 0 && count == 0) throw ConfigError("the data set is endless; a count must say how many of its images are encoded");
   return data.size() == 0 ? count : count == 0 ? data.size() : std::min(count, data.size());
 }
 

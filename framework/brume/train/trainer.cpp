@@ -6,14 +6,16 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
+#include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
-#include "brume/train/progress.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 
@@ -36,8 +38,7 @@ std::vector<Weight> trainable(const Learner& learner) {
 
 void refuse_held(const fs::path& directory) {
   if (fs::exists(directory / "training.safetensors"))
-    throw ConfigError(
-        fmt::format("{}: holds a training already; continue it with --resume, or name another directory with --out", directory.string()));
+    throw ConfigError(fmt::format("{}: holds a training already; resume it, overwrite it, or name another directory", directory.string()));
 }
 
 /// `inner`: a folder in it that is needed, or nothing.
@@ -163,36 +164,76 @@ std::optional<double> Trainer::train_step(Window& window) {
   return loss;
 }
 
-bool Trainer::run(const std::function<bool()>& stop) {
+namespace {
+/// Images per second since it was made; 0 before that can be measured.
+class Rate {
+ public:
+  void add(int64_t images) { images_ += double(images); }
+  double value() const {
+    constexpr double measurable = 0.01;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    return seconds >= measurable ? images_ / seconds : 0;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  double images_ = 0;
+};
+}  // namespace
+
+bool Trainer::run(const TrainCallbacks& callbacks) {
   const nn::MemoryPoolScope keep;
+  std::optional<WarningScope> warnings;
+  if (callbacks.warn) warnings.emplace(callbacks.warn);
   const TrainOptions& t = *config_.train;
-  Progress progress("train", t.steps, "images", step_);
+  Rate rate;
   Window window;
-  std::optional<double> shown;
-  int64_t skipped = 0;
+  TrainProgress progress{step_, t.steps, t.batch};
   while (step_ < t.steps) {
-    if (stop && stop()) {
-      progress.finish();
+    if (callbacks.stop && callbacks.stop()) {
       save();
       return false;
     }
     const std::optional<double> loss = train_step(window);
-    skipped += !loss;
-    if (loss) shown = shown ? 0.98 * *shown + 0.02 * *loss : *loss;
-    progress.update(step_, double(t.batch),
-                    (shown ? fmt::format("loss {:.4f}", *shown) : "") + (skipped ? fmt::format("  {} not finite", skipped) : ""));
+    progress.step = step_;
+    progress.skipped += !loss;
+    if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
+    rate.add(t.batch);
+    if (callbacks.progress) callbacks.progress(progress);
     const bool last = step_ == t.steps;
     if (step_ % t.log_every == 0 || last) {
-      log(window, progress.rate());
+      log(window, rate.value());
       window = {};
     }
     if (step_ % t.checkpoint_every == 0 || last) {
       save();
-      test(progress, stop);
+      test(callbacks);
     }
     if (last || (t.preview.every > 0 && step_ % t.preview.every == 0)) preview();
   }
   return true;
+}
+
+std::unique_ptr<Trainer> Trainer::open(Value root, const fs::path& folder, const TrainerOptions& o) {
+  auto own = o.registry ? nullptr : std::make_unique<Registry>();
+  if (own) register_builtins(*own);
+  Registry& registry = own ? *own : *o.registry;
+  Value resolved;
+  const Config config = read_configuration(registry, root, &resolved);
+  if (!config.train) throw ConfigError("the configuration has no section 'train'");
+  auto models = std::make_unique<ModelFiles>(registry, resolve_compute(config.compute), folder);
+  auto trainer = std::make_unique<Trainer>(config, std::move(resolved), o.directory, o.resume, *models, o.overwrite);
+  trainer->registry_ = std::move(own);
+  trainer->models_ = std::move(models);
+  return trainer;
+}
+
+std::unique_ptr<Trainer> Trainer::from_yaml(const std::string& yaml, const TrainerOptions& options) {
+  return open(parse_yaml(yaml, "configuration"), "", options);
+}
+
+std::unique_ptr<Trainer> Trainer::from_file(const fs::path& configuration, const TrainerOptions& options) {
+  return open(load_yaml(configuration.string()), configuration.parent_path(), options);
 }
 
 void Trainer::append_metrics(const Metrics& metrics) {
@@ -214,14 +255,11 @@ void Trainer::log(const Window& window, double rate) {
   append_metrics(line);
 }
 
-void Trainer::test(Progress& progress, const std::function<bool()>& stop) {
-  const Metrics figures = learner_->test(ema_->shadow(), stop);
+void Trainer::test(const TrainCallbacks& callbacks) {
+  const Metrics figures = learner_->test(ema_->shadow(), callbacks.stop);
   if (figures.empty()) return;
-  progress.finish();
   append_metrics(figures);
-  std::string text;
-  for (const auto& [name, value] : figures) text += fmt::format("  {} {:.4f}", name, value);
-  fmt::print(stderr, "step {}:{}\n", step_, text);
+  if (callbacks.tested) callbacks.tested(step_, figures);
 }
 
 fs::path Trainer::preview() {

@@ -6,11 +6,36 @@
 #include <optional>
 #include <string>
 
+#include "brume/core/warnings.h"
 #include "brume/train/ema.h"
 #include "brume/train/learner.h"
 
 namespace brume {
-class Progress;
+class ModelFiles;
+
+/// How far a training is, after an update.
+struct TrainProgress {
+  int64_t step = 0, steps = 0;   ///< updates so far, and in all
+  int64_t images = 0;            ///< of this update
+  std::optional<double> loss{};  ///< moving average; nothing before the first finite loss
+  int64_t skipped = 0;           ///< updates that were skipped because the loss or a gradient was not finite
+};
+
+/// Receives what a training does, on the thread of Trainer::run. All may be empty.
+struct TrainCallbacks {
+  std::function<bool()> stop{};                                        ///< asked after every update; true stops
+  std::function<void(const TrainProgress&)> progress{};                ///< after every update
+  std::function<void(int64_t step, const Metrics& figures)> tested{};  ///< figures on images that are not trained on, at checkpoints
+  WarningScope::Receive warn{};
+};
+
+/// How Trainer::from_yaml and Trainer::from_file make a training.
+struct TrainerOptions {
+  std::filesystem::path directory;  ///< of the run
+  std::filesystem::path resume{};   ///< a training.safetensors to continue; empty = a new training
+  bool overwrite = false;           ///< of a new training: removes what the directory holds
+  Registry* registry = nullptr;     ///< the caller's plugins, which outlive the training; null = the built-in ones
+};
 
 /// Trains one model, classifier or autoencoder into a run directory:
 ///   config.yaml           the resolved configuration
@@ -27,10 +52,13 @@ class Trainer {
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
           const ModelSource& models = no_models(), bool overwrite = false);
   ~Trainer();
+  /// Makes a training of a configuration, which is checked first. Throws ConfigError.
+  static std::unique_ptr<Trainer> from_yaml(const std::string& yaml, const TrainerOptions& options);
+  static std::unique_ptr<Trainer> from_file(const std::filesystem::path& configuration, const TrainerOptions& options);
 
-  /// Trains to the last step; `stop` is asked after every step. Returns false where it was stopped: then a checkpoint is
-  /// written and the run can be resumed.
-  bool run(const std::function<bool()>& stop);
+  /// Trains to the last step. Returns false if it was stopped: then a checkpoint is written, and the run can be resumed.
+  bool run(const TrainCallbacks& callbacks);
+  bool run(const std::function<bool()>& stop) { return run(TrainCallbacks{.stop = stop}); }
 
   int64_t step() const { return step_; }
   std::vector<Weight> weights() const { return learner_->weights(); }
@@ -50,11 +78,15 @@ class Trainer {
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
   void log(const Window& window, double rate);
-  void test(Progress& progress, const std::function<bool()>& stop);
+  void test(const TrainCallbacks& callbacks);
   void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
   std::vector<Weight> training_state() const;
 
+  static std::unique_ptr<Trainer> open(Value root, const std::filesystem::path& folder, const TrainerOptions& options);
+
+  std::unique_ptr<Registry> registry_;  ///< of a caller who has none
+  std::unique_ptr<ModelFiles> models_;  ///< of from_yaml and from_file
   Config config_;
   Value resolved_;
   std::filesystem::path directory_;

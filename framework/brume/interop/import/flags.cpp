@@ -69,7 +69,7 @@ void Flags::disagree(const std::string& name) const {
 
 void Flags::wanted(const std::string& name, const std::string& why) const {
   throw ConfigError(fmt::format(
-      "{}: {}; say it with brume import --set {}=…, or in a JSON or YAML file of the same name beside the weights", source_, why, name));
+      "{}: {}; set {} in the options of the import, or in a JSON or YAML file of the same name beside the weights", source_, why, name));
 }
 
 std::optional<std::string> Flags::text(const std::string& name) const {

@@ -22,9 +22,9 @@ std::string part_of_model(const Source& source) {
   };
   const auto has = [](const char* text) { return [=](const std::string& name) { return name.find(text) != std::string::npos; }; };
   if (any(has("lora_down.")) || any(has("lora_A.")) || any(has("lora.down.")))
-    return "; its names are those of a LoRA: `brume sample MODEL --lora` adds it to a model";
+    return "; its names are those of a LoRA, which is added to a model (sample.lora)";
   if (any([](const std::string& name) { return name == "emb_params" || name.starts_with("string_to_param."); }))
-    return "; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model";
+    return "; it is a textual inversion, which is added to a model (sample.prompts.embeddings)";
   const bool part = any([](const std::string& name) {
     return name.find("down_blocks.0.") != std::string::npos || name.starts_with("text_model.encoder.layers.0.");
   });

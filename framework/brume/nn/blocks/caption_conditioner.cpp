@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <map>
 
+#include "brume/core/warnings.h"
+
 namespace brume::nn {
 namespace {
 
@@ -110,9 +112,9 @@ void CutPrompts::warn(const std::string& prompt, const std::string& cut, int64_t
   const std::lock_guard guard(lock_);
   if (known_.size() > most || !known_.insert(prompt).second) return;
   if (known_.size() > most)
-    fmt::print(stderr, "warning: more prompts are longer than {} tokens; no more is said of them\n", length);
+    brume::warn(fmt::format("more prompts are longer than {} tokens; no more is said of them", length));
   else
-    fmt::print(stderr, "warning: a prompt is longer than {} tokens, and its end is left out: {} (of {})\n", length, cut, prompt);
+    brume::warn(fmt::format("a prompt is longer than {} tokens, and its end is left out: {} (of {})", length, cut, prompt));
 }
 
 }  // namespace brume::nn

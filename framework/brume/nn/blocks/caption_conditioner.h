@@ -23,7 +23,7 @@ using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::stri
 /// depend on the others. Of a caption and its negative the shorter is filled up; what a batch adds to that is masked.
 Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);
 
-/// Warns on stderr of prompts too long for their context: once of each, and of the first ten only.
+/// Warns (core/warnings.h) of prompts too long for their context: once of each, and of the first ten only.
 class CutPrompts {
  public:
   void warn(const std::string& prompt, const std::string& cut, int64_t length) const;

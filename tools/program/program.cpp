@@ -1,4 +1,4 @@
-#include "commands/program.h"
+#include "program/program.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 #include <csignal>
+#include <mutex>
+#include <set>
 
 #include "brume/config/suggest.h"
 
@@ -20,6 +22,13 @@ void catch_interrupt() {
   };
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+}
+
+void print_warning(const std::string& text) {
+  static std::mutex lock;
+  static std::set<std::string> printed;
+  const std::lock_guard guard(lock);
+  if (printed.insert(text).second) fmt::print(stderr, "warning: {}\n", text);
 }
 
 CLI::Validator one_of(const std::vector<std::string>& words) {
@@ -61,30 +70,40 @@ std::string unknown_words(const CLI::App& app) {
                      near.empty() ? fmt::format("{} --help lists those there are", path) : fmt::format("did you mean '{}'?", near));
 }
 
-void add_seed(CLI::App& command, uint64_t& seed) {
+CLI::Option* add_seed(CLI::App& command, uint64_t& seed) {
   const auto check = [](const std::string& text) -> std::string {
     uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error == std::errc() && end == text.data() + text.size()) return "";
     return fmt::format("{} is no whole number from 0 to 18446744073709551615", text);
   };
-  command.add_option("--seed", seed, "of the noise")->capture_default_str()->check(check);
+  return command.add_option("--seed", seed, "of the noise")->capture_default_str()->check(check);
+}
+
+const std::vector<Option<Overrides>>& Overrides::options() {
+  static const std::vector<Option<Overrides>> all{
+      option<Overrides>(
+          "--set", "settings", [](auto& o) -> auto& { return o.set; },
+          "override a value of the configuration, like sample.steps=20 or sample.guidance.0.scale=3",
+          [](CLI::Option& o) { o.type_name("KEY=VALUE")->take_all(); }),
+      option<Overrides>(
+          "--precision", "precision", [](auto& o) -> auto& { return o.precision; }, "auto, fp32 or bf16"),
+      option<Overrides>(
+          "--device", "device", [](auto& o) -> auto& { return o.device; }, "cpu, cuda, cuda:1", {}, false),
+      option<Overrides>(
+          "--threads", "threads", [](auto& o) -> auto& { return o.threads; }, "processor threads; 0 = all cores", {}, false)};
+  return all;
 }
 
 void Overrides::add_to(CLI::App& command) {
-  command.add_option("--set", set, "override a value of the configuration, like sample.steps=20 or sample.guidance.0.scale=3")
-      ->type_name("KEY=VALUE")
-      ->take_all();
-  command.add_option("--precision", precision, "auto, fp32 or bf16");
-  command.add_option("--device", device, "cpu, cuda, cuda:1");
-  command.add_option("--threads", threads, "processor threads; 0 = all cores");
+  for (const Option<Overrides>& o : options()) o.declare(command, *this);
 }
 
 void Overrides::apply(Value& root) const {
   for (const std::string& assignment : set) apply_override(root, assignment);
   if (!precision.empty()) apply_override(root, "compute.precision", precision, "--precision " + precision);
   if (!device.empty()) apply_override(root, "compute.device", device, "--device " + device);
-  if (!threads.empty()) apply_override(root, "compute.threads", threads, "--threads " + threads);
+  if (threads) apply_override(root, "compute.threads", std::to_string(*threads), fmt::format("--threads {}", *threads));
 }
 
 }  // namespace brume::tools

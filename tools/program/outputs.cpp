@@ -1,4 +1,4 @@
-#include "commands/outputs.h"
+#include "program/outputs.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

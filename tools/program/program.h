@@ -3,10 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "brume/config/registry.h"
+#include "program/option.h"
 
 namespace brume::tools {
 
@@ -45,13 +47,18 @@ CLI::Validator one_of(const std::vector<std::string>& words);
 /// What a line says that no command or option is, with the nearest that is; "" where it says no such thing. After app.parse() threw.
 std::string unknown_words(const CLI::App& app);
 
+/// Prints a warning on stderr, each text once.
+void print_warning(const std::string& text);
+
 /// --seed, which is counted from 0.
-void add_seed(CLI::App& command, uint64_t& seed);
+CLI::Option* add_seed(CLI::App& command, uint64_t& seed);
 
 /// --set, --precision, --device and --threads, which most commands take.
 struct Overrides {
   std::vector<std::string> set;
-  std::string precision, device, threads;
+  std::string precision, device;
+  std::optional<int64_t> threads;
+  static const std::vector<Option<Overrides>>& options();
   void add_to(CLI::App& command);
   void apply(Value& root) const;
 };

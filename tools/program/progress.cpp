@@ -1,4 +1,4 @@
-#include "brume/train/progress.h"
+#include "program/progress.h"
 
 #include <fmt/format.h>
 #include <unistd.h>

@@ -1,0 +1,311 @@
+#include "brume/model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "brume/config/plugin_loader.h"
+#include "brume/config/yaml.h"
+#include "brume/core/warnings.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/configuration.h"
+#include "brume/diffusion/decoding.h"
+#include "brume/diffusion/model_files.h"
+#include "brume/diffusion/sampling_run.h"
+#include "brume/interop/import/import.h"
+#include "brume/interop/lora.h"
+
+namespace brume {
+namespace {
+
+/// The value at a path like "model.network.channels", or null.
+const Value* walk(const Value& root, const std::string& path) {
+  const Value* v = &root;
+  for (size_t start = 0; v && start <= path.size();) {
+    const size_t dot = std::min(path.find('.', start), path.size());
+    const std::string key = path.substr(start, dot - start);
+    size_t index = 0;
+    if (v->is_list()) {
+      const bool good = std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc() && index < v->items.size();
+      v = good ? &v->items[index] : nullptr;
+    } else {
+      v = v->find(key);
+    }
+    start = dot + 1;
+  }
+  return v;
+}
+
+/// Refuses settings that contradict the model of a file; they may repeat it.
+void refuse_model_settings(const Value& root, const OpenOptions& o, const std::string& file) {
+  for (const std::string& a : o.settings) {
+    const size_t equals = a.find('=');
+    if (!a.starts_with("model") || equals == std::string::npos) continue;
+    const Value* have = walk(root, a.substr(0, equals));
+    const std::string wanted = a.substr(equals + 1);
+    if (have && have->is_scalar() && have->scalar == wanted) continue;
+    throw ConfigError(fmt::format("{} {}: {} has {} = {}; a checkpoint's model cannot be changed", called(o.names, "settings"), a, file,
+                                  a.substr(0, equals), have ? (have->is_scalar() ? have->scalar : have->kind_text()) : "nothing"));
+  }
+}
+
+void apply_settings(const OpenOptions& o, Value& root) {
+  for (const std::string& setting : o.settings) apply_override(root, setting, called(o.names, "settings"));
+  const auto set = [&](const char* path, std::string_view field, const std::string& value) {
+    if (!value.empty()) apply_override(root, path, value, fmt::format("{} {}", called(o.names, field), value));
+  };
+  set("compute.precision", "precision", o.precision);
+  set("compute.device", "device", o.device);
+  set("compute.threads", "threads", o.threads ? std::to_string(*o.threads) : "");
+}
+
+/// The LoRAs that the section `sample:` names.
+struct Loras {
+  std::vector<std::string> lora;
+  void declare(Fields& f) { f.field("lora", lora, "files of low-rank changes to the weights"); }
+};
+
+/// What is read before the weights are.
+struct OpenedFile {
+  std::string path;
+  bool yaml = false;
+  Value root;          ///< without `sample:` and `train:`
+  Value sample;        ///< that section; null if there is none
+  StoredModel stored;  ///< of a model's file
+};
+
+OpenedFile read_source(const std::filesystem::path& path, const OpenOptions& o) {
+  OpenedFile s;
+  s.path = model_file(path.string());
+  s.yaml = s.path.ends_with(".yaml") || s.path.ends_with(".yml");
+  if (s.yaml) {
+    if (!o.import.empty())
+      throw ConfigError(fmt::format("{} {}={}: {} is a configuration, no model of another program", called(o.names, "import"),
+                                    o.import.begin()->first, o.import.begin()->second, s.path));
+    s.root = load_yaml(s.path);
+  } else {
+    ImportOptions options;
+    options.settings = o.import;
+    s.stored = open_stored(s.path, options);
+    s.root = Value::map();
+    s.root.set("model", s.stored.card.model);
+    s.root.set("sample", s.stored.card.sample);
+    refuse_model_settings(s.root, o, s.path);
+  }
+  apply_settings(o, s.root);
+  if (const Value* sample = s.root.find("sample")) s.sample = *sample;
+  s.root.erase("sample");
+  s.root.erase("train");
+  return s;
+}
+
+/// The configuration of a diffusion model; throws ConfigError for another one.
+ModelConfig read_model(Registry& registry, const OpenedFile& s) {
+  ModelConfig config;
+  read_stored(registry, s.path, s.stored.card.plugins, [&] { config = read_model_configuration(registry, s.root); });
+  if (config.classifier) throw ConfigError(fmt::format("{}: is the configuration of a classifier; nothing can be sampled from it", s.path));
+  if (config.autoencoder)
+    throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; nothing can be sampled from it", s.path));
+  return config;
+}
+
+}  // namespace
+
+struct Model::Opened {
+  Registry own;  ///< of a caller who has none
+  const Registry* registry = nullptr;
+  Warn warn;
+  std::string path;
+  std::vector<std::string> libraries;  ///< that the file was made with
+  Value sample;
+  std::unique_ptr<ModelFiles> others;
+  std::unique_ptr<const Pipeline> pipeline;
+
+  explicit Opened(const OpenOptions& o);
+  void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
+  SampleRequest run_of(const ImageRequest& request, const SampleOptions& options) const;
+  void set_image(const ImageRequest& r, SampleRequest& run) const;
+  void warn_of_negatives(const ImageRequest& r, const SampleOptions& options) const;
+  std::vector<Annotation> annotations(const ImageRequest& r, const SampleOptions& options) const;
+  ImageShape image_of(const ImageRequest& r) const;
+};
+
+Model::Opened::Opened(const OpenOptions& o) : warn(o.warn) {
+  if (o.registry) return;
+  register_builtins(own);
+  if (warn) own.on_warning([warn = warn](const Problem& problem) { warn(problem.text()); });
+}
+
+void Model::Opened::load(Registry& all, const OpenedFile& s, const OpenOptions& o) {
+  registry = &all;
+  path = s.path;
+  libraries = s.stored.card.plugins;
+  sample = s.sample;
+  const ModelConfig config = read_model(all, s);
+  if (const std::string slow = blas_warning(); warn && !slow.empty()) warn(slow);
+  const Compute compute = resolve_compute(config.compute);
+  others = std::make_unique<ModelFiles>(all, compute, std::filesystem::path(path).parent_path());
+  std::vector<std::string> loras = o.loras;
+  if (const Value* named = sample.is_map() ? sample.find("lora") : nullptr; named && loras.empty()) {
+    Value only = Value::map();
+    only.set("lora", *named);
+    loras = read_section<Loras>(all, "sample", only, path, libraries).lora;
+  }
+  if (!s.yaml) {
+    pipeline =
+        std::make_unique<const Pipeline>(config.model, compute, StoredWeights{path, s.stored.tensors, s.stored.card.files, loras}, *others);
+    return;
+  }
+  pipeline = std::make_unique<const Pipeline>(config.model, compute, 0, nullptr, *others);
+  if (!pipeline->weightless())
+    throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path));
+  for (const std::string& lora : loras) merge_lora(lora, {});
+}
+
+Model::Model(std::shared_ptr<const Opened> opened) : opened_(std::move(opened)) {}
+
+Model Model::open(const std::filesystem::path& path, const OpenOptions& o) {
+  std::optional<WarningScope> warnings;
+  if (o.warn) warnings.emplace(o.warn);
+  const auto opened = std::make_shared<Opened>(o);
+  Registry& registry = o.registry ? *o.registry : opened->own;
+  for (const std::filesystem::path& library : o.plugins) load_plugin(registry, library);
+  opened->load(registry, read_source(path, o), o);
+  return Model(opened);
+}
+
+const Pipeline& Model::pipeline() const { return *opened_->pipeline; }
+const ModelSource& Model::others() const { return *opened_->others; }
+ImageShape Model::shape() const { return pipeline().options().image; }
+ImageShape Model::latent() const { return pipeline().latent(); }
+
+bool Model::captions() const { return pipeline().options().controls().captions; }
+
+SampleOptions Model::sampling(const ImageRequest& request) const {
+  Value root = Value::map();
+  if (!opened_->sample.is_null()) root.set("sample", opened_->sample);
+  apply_settings(*opened_->registry, request, root);
+  const ModelOptions& model = pipeline().options();
+  if (request.mask.defined() && !model.conditioner->traits().masks) add_inpainting(*opened_->registry, root);
+  const Value* section = root.find("sample");
+  const auto options =
+      read_section<SampleOptions>(*opened_->registry, "sample", section ? *section : Value(), opened_->path, opened_->libraries);
+  check_located(root, [&] { options.check(model); });
+  return options;
+}
+
+std::vector<std::string> Model::classes(const ImageRequest& request) const {
+  return requestable_classes(pipeline(), sampling(request), others());
+}
+
+std::vector<Annotation> Model::annotations(const ImageRequest& request) const { return opened_->annotations(request, sampling(request)); }
+
+std::vector<Annotation> Model::Opened::annotations(const ImageRequest& r, const SampleOptions& options) const {
+  const std::vector<std::string> names = requestable_classes(*pipeline, options, *others);
+  const Controls controls = pipeline->options().controls();
+  return annotations_of(r, {int64_t(names.size()), controls.has_null, controls.captions}, names);
+}
+
+ImageShape Model::Opened::image_of(const ImageRequest& r) const {
+  const ImageShape& own = pipeline->options().image;
+  return {own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};
+}
+
+void Model::Opened::set_image(const ImageRequest& r, SampleRequest& run) const {
+  const auto need = [&](bool given, std::string_view field, const char* what) {
+    if (given)
+      throw ConfigError(fmt::format("{}: there is no image {}; {} names one", called(r.names, field), what, called(r.names, "image")));
+  };
+  if (!r.image.defined()) {
+    need(r.mask.defined(), "mask", "it is laid over");
+    need(r.strength.has_value(), "strength", "to start from");
+    return;
+  }
+  run.image = r.image;
+  run.mask = r.mask;
+  run.strength = r.strength.value_or(r.mask.defined() || pipeline->concat_image() ? 1 : 0.6);
+}
+
+void Model::Opened::warn_of_negatives(const ImageRequest& r, const SampleOptions& options) const {
+  const bool asked = std::any_of(r.negatives.begin(), r.negatives.end(), [](const std::string& text) { return !text.empty(); });
+  const bool used = std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_null; });
+  if (asked && !used && warn)
+    warn(fmt::format("{}: is of no effect, as no guidance steers away from it; {} 5 does", called(r.names, "negatives"),
+                     called(r.names, "cfg")));
+}
+
+SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& options) const {
+  const bool at_once = options.noise_order == NoiseOrder::batch;
+  if (r.first > 0 && at_once)
+    throw ConfigError(
+        fmt::format("{} {}: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
+                    "{} per_image makes a run in pieces",
+                    called(r.names, "first"), r.first, called(r.names, "noise_order")));
+  SampleRequest run;
+  run.images = annotations(r, options);
+  run.first = r.first;
+  run.seed = r.seed;
+  run.height = r.height;
+  run.width = r.width;
+  run.batch = at_once ? std::max(r.batch, int64_t(run.images.size())) : r.batch;
+  run.models = others.get();
+  run.initial_noise = r.initial_noise;
+  set_image(r, run);
+  run.ended = r.ended;
+  run.made = r.made;
+  return run;
+}
+
+Tensor Model::sample(const ImageRequest& r) const {
+  std::optional<WarningScope> warnings;
+  if (opened_->warn) warnings.emplace(opened_->warn);
+  const SampleOptions options = sampling(r);
+  SampleRequest run = opened_->run_of(r, options);
+  opened_->warn_of_negatives(r, options);
+  const int64_t count = int64_t(run.images.size()), steps = options.steps;
+  const ImageShape image = opened_->image_of(r);
+  if (r.progress)
+    run.observer = [&](int64_t first, const Step& step) {
+      const int64_t done = image_steps(first, std::min(run.batch, count - first), steps, step);
+      const auto preview = [&] { return decode_sampled(pipeline().autoencoder(), step.x0, image, options.tile).to(at::kFloat).cpu(); };
+      return r.progress({done, count * steps, first, step, preview});
+    };
+  return sample_images(pipeline(), run, options);
+}
+
+Tensor Model::encode(const Tensor& images) const {
+  const at::NoGradGuard no_grad;
+  return pipeline().autoencoder().encode(images.to(pipeline().compute().device, at::kFloat)).to(at::kFloat).cpu();
+}
+
+Tensor Model::decode(const Tensor& latents, int64_t tile) const {
+  const at::NoGradGuard no_grad;
+  const ImageShape image = shape(), z = latent();
+  const ImageShape made{image.channels, latents.size(2) * image.height / z.height, latents.size(3) * image.width / z.width};
+  const Tensor here = latents.to(pipeline().compute().device, at::kFloat);
+  return decode_sampled(pipeline().autoencoder(), here, made, tile).to(at::kFloat).cpu();
+}
+
+namespace {
+/// A denoiser that keeps its model alive.
+std::shared_ptr<const Denoiser> held(std::shared_ptr<const void> model, std::shared_ptr<const Denoiser> denoiser) {
+  const auto both = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const Denoiser>>>(model, denoiser);
+  return {both, denoiser.get()};
+}
+}  // namespace
+
+std::shared_ptr<const Denoiser> Model::denoiser() const { return held(opened_, pipeline().denoiser()); }
+
+std::shared_ptr<const Denoiser> Model::denoiser(const ImageRequest& request) const {
+  return held(opened_, guided_denoiser(pipeline(), sampling(request), others()));
+}
+
+Condition Model::condition(const std::vector<Annotation>& annotations) const {
+  std::optional<WarningScope> warnings;
+  if (opened_->warn) warnings.emplace(opened_->warn);
+  return pipeline().condition(annotations);
+}
+
+}  // namespace brume

@@ -1,0 +1,268 @@
+#include "sampling/arguments.h"
+
+#include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "brume/config/suggest.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/files/named_file.h"
+#include "brume/weights/weights_file.h"
+
+namespace brume::tools {
+namespace fs = std::filesystem;
+namespace {
+
+using A = SampleArguments;
+
+/// Empty lines are prompts too, except those at the end.
+std::vector<std::string> lines_of(const std::string& file) {
+  std::ifstream in(file);
+  if (!in || fs::is_directory(file)) throw ConfigError(fmt::format("--prompts: there is no file '{}'", file));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    lines.push_back(line);
+  }
+  while (!lines.empty() && lines.back().empty()) lines.pop_back();
+  if (lines.empty()) throw ConfigError(fmt::format("--prompts: '{}' is empty", file));
+  return lines;
+}
+
+/// The one tensor of a safetensors file, [B, C, H, W] in [0, 1], for values finer than eight bits; in [-1, 1].
+Tensor exact_image(const std::string& option, const std::string& file, int64_t channels) {
+  const NamedTensors tensors = load_tensors(file);
+  if (tensors.size() != 1 || tensors[0].tensor.dim() != 4 || tensors[0].tensor.size(1) != channels)
+    throw ConfigError(fmt::format("{}: {} must hold one tensor [B, {}, H, W] of values in [0, 1]", option, file, channels));
+  return tensors[0].tensor.to(at::kFloat) * 2 - 1;
+}
+
+/// [1, C, H, W] in [-1, 1]; of this shape, if there is one.
+Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
+  if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
+  if (fs::path(file).extension() == ".safetensors") return exact_image(option, file, channels);
+  if (channels != 1 && channels != 3)
+    throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
+  const Image image = read_image(file, channels);
+  if (shape && (image.height != shape->height || image.width != shape->width))
+    throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
+                                  image.width, shape->height, shape->width));
+  return to_tensor(image).unsqueeze(0);
+}
+
+/// The initial noise, of FILE:NAME, or of a FILE that holds one tensor.
+Tensor given_noise(const std::string& asked) {
+  const auto [file, name] = file_and_rest(asked, "--noise");
+  const NamedTensors tensors = load_tensors(file);
+  if (tensors.empty()) throw ConfigError(fmt::format("--noise: {} holds no tensor", file));
+  if (name.empty() && tensors.size() == 1) return tensors[0].tensor;
+  std::vector<std::string> names;
+  for (const NamedTensor& t : tensors) names.push_back(t.name);
+  if (name.empty())
+    throw ConfigError(
+        fmt::format("--noise: {0} holds {1} tensors; --noise {0}:NAME says which: {2}", file, names.size(), fmt::join(names, ", ")));
+  const Tensor* found = find(tensors, name);
+  if (!found) throw ConfigError(fmt::format("--noise: {} has no tensor '{}'{}", file, name, hint(name, names)));
+  return *found;
+}
+
+std::vector<Option<A>> options_of_images() {
+  Option<A> classes = option<A>(
+      "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; }, "numbers or names, taken in turn",
+      [](CLI::Option& o) { o.delimiter(','); });
+  classes.values = [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.classes, ","))); };
+  Option<A> seed{"--seed", "seed", [](CLI::App& command, A& a) { return add_seed(command, a.request.seed); },
+                 [](const A& a) { return words(a.request.seed); }};
+  return {
+      seed,
+      option<A>(
+          "--steps", "steps", [](auto& a) -> auto& { return a.request.steps; }, "sampling steps"),
+      option<A>(
+          "--prompt", "prompts", [](auto& a) -> auto& { return a.request.prompts; },
+          "what an image shows, in words; several prompts are taken in turn", one_each("TEXT")),
+      option<A>(
+          "--prompts", "", [](auto& a) -> auto& { return a.prompts_file; }, "a file of prompts, one per line", type_name("FILE")),
+      option<A>(
+          "--negative", "negatives", [](auto& a) -> auto& { return a.request.negatives; },
+          "what the image is steered away from, by classifier-free guidance; one for all, or one per prompt", one_each("TEXT")),
+      classes,
+      option<A>(
+          "--images-per-prompt", "images_per_prompt", [](auto& a) -> auto& { return a.request.images_per_prompt; },
+          "images of each prompt, one after the other", range(1, 1000000)),
+      option<A>(
+          "--first", "first", [](auto& a) -> auto& { return a.request.first; },
+          "number of the first image: a long run can be made piece by piece", range(0, int64_t(1) << 40)),
+      option<A>(
+          "-n,--count", "count", [](auto& a) -> auto& { return a.request.count; }, "number of images; 16, or one per class or prompt named",
+          range(1, 100000000)),
+      option<A>(
+          "--height", "height", [](auto& a) -> auto& { return a.request.height; },
+          "of the images, in pixels; as the model was trained if not given", range(1, 16384)),
+      option<A>(
+          "--width", "width", [](auto& a) -> auto& { return a.request.width; }, "of the images, in pixels", range(1, 16384)),
+  };
+}
+
+std::vector<Option<A>> options_of_sampling() {
+  Option<A> weights{"--prompt-weights", "prompt_weights",
+                    [](CLI::App& command, A& a) {
+                      return command.add_flag_function(
+                          "--prompt-weights", [&a](int64_t count) { a.request.prompt_weights = count > 0; },
+                          "(word:1.3), (word) and [word] change the weight of a word");
+                    },
+                    [](const A& a) { return words(a.request.prompt_weights); }};
+  return {
+      option<A>(
+          "--sampler", "sampler", [](auto& a) -> auto& { return a.request.sampler; }, "a name, or {type: ddim, eta: 1}"),
+      option<A>(
+          "--spacing", "spacing", [](auto& a) -> auto& { return a.request.spacing; }, "a name, or {type: karras, rho: 5}"),
+      option<A>(
+          "--noise-order", "noise_order", [](auto& a) -> auto& { return a.request.noise_order; },
+          "per_image; batch, PyTorch's order; or brownian"),
+      option<A>(
+          "--tile", "tile", [](auto& a) -> auto& { return a.request.tile; },
+          "decode latents in tiles of this many pixels per side, blended where they overlap; 0 = whole images"),
+      option<A>(
+          "--lora", "loras", [](auto& a) -> auto& { return a.open.loras; },
+          "adds a LoRA to the weights, at a strength (1 if not given); several add up", one_each("FILE[:STRENGTH]")),
+      option<A>(
+          "--import", "import", [](auto& a) -> auto& { return a.import; },
+          "a setting of another program's model, as `brume import --set` takes it", one_each("KEY=VALUE")),
+      option<A>(
+          "--embedding", "embeddings", [](auto& a) -> auto& { return a.request.embeddings; },
+          "a textual inversion, and the word that stands for it in prompts if not the file's own", one_each("FILE[:WORD]")),
+      weights,
+      option<A>(
+          "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
+          "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),
+      option<A>(
+          "--clip-skip", "clip_skip", [](auto& a) -> auto& { return a.request.clip_skip; },
+          "number of last layers of CLIP's text encoder to skip"),
+      option<A>(
+          "--cfg", "cfg", [](auto& a) -> auto& { return a.request.cfg; }, "scale of classifier-free guidance"),
+      option<A>(
+          "--classifier", "classifier", [](auto& a) -> auto& { return a.request.classifier; },
+          "classifier guidance by this model.safetensors of a classifier of noisy images", type_name("FILE")),
+      option<A>(
+          "--classifier-scale", "classifier_scale", [](auto& a) -> auto& { return a.request.classifier_scale; },
+          "of that guidance; 1 if not given"),
+      option<A>(
+          "--image", "image", [](auto& a) -> auto& { return a.image; },
+          "starts from an image, of the size that the model makes; or from a tensor [B, C, H, W] in [0, 1] as .safetensors",
+          type_name("FILE")),
+      option<A>(
+          "--mask", "mask", [](auto& a) -> auto& { return a.mask; }, "the part of the image to generate: white; black is kept",
+          type_name("FILE")),
+      option<A>(
+          "--strength", "strength", [](auto& a) -> auto& { return a.request.strength; },
+          "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CLI::Option& o) { o.check(CLI::Range(0.0, 1.0)); }),
+      option<A>(
+          "--noise", "initial_noise", [](auto& a) -> auto& { return a.noise; },
+          "initial noise N(0, 1) [count, C, H, W] from a safetensors file, by name if it holds several", type_name("FILE[:NAME]")),
+      option<A>(
+          "--batch", "batch", [](auto& a) -> auto& { return a.request.batch; }, "images per batch; changes nothing but speed and memory",
+          [](CLI::Option& o) { o.capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536))); }, false),
+  };
+}
+
+/// What messages of the library call its fields.
+FieldNames field_names() {
+  FieldNames names;
+  for (const Option<A>& o : A::options())
+    if (!o.field.empty()) names[o.field] = o.long_name();
+  return names;
+}
+
+}  // namespace
+
+const std::vector<Option<A>>& SampleArguments::options() {
+  static const std::vector<Option<A>> all = [] {
+    std::vector<Option<A>> options = options_of_images();
+    for (Option<A>& o : options_of_sampling()) options.push_back(std::move(o));
+    for (const Option<Overrides>& o : Overrides::options()) options.push_back(lifted(o, &A::overrides));
+    return options;
+  }();
+  return all;
+}
+
+void SampleArguments::add_to(CLI::App& command, const std::vector<std::string>& some) {
+  for (const Option<A>& o : options())
+    if (some.empty() || std::find(some.begin(), some.end(), o.long_name()) != some.end()) o.declare(command, *this);
+}
+
+void SampleArguments::add_sampling_to(CLI::App& command) {
+  add_to(command, {"--steps", "--sampler", "--spacing", "--noise-order", "--tile", "--lora", "--import", "--embedding", "--prompt-weights",
+                   "--long-prompts", "--clip-skip", "--set", "--precision", "--device", "--threads"});
+}
+
+std::map<std::string, std::string> import_settings(const std::string& option, const std::vector<std::string>& assignments) {
+  std::map<std::string, std::string> settings;
+  for (const std::string& assignment : assignments) {
+    const size_t equals = assignment.find('=');
+    if (equals == std::string::npos || equals == 0) throw ConfigError(fmt::format("{} {}: key=value is expected", option, assignment));
+    settings[assignment.substr(0, equals)] = assignment.substr(equals + 1);
+  }
+  return settings;
+}
+
+Model open_model(Registry& registry, const SampleArguments& a) {
+  OpenOptions o = a.open;
+  o.registry = &registry;
+  o.import = import_settings("--import", a.import);
+  o.settings = a.overrides.set;
+  o.precision = a.overrides.precision;
+  o.device = a.overrides.device;
+  o.threads = a.overrides.threads;
+  o.names = field_names();
+  o.warn = print_warning;
+  return Model::open(a.source, o);
+}
+
+Model open_measured(Registry& registry, SampleArguments a) {
+  if (a.overrides.precision.empty()) a.overrides.precision = "fp32";
+  return open_model(registry, a);
+}
+
+ImageRequest request_of(const SampleArguments& a, const Model& model) {
+  ImageRequest r = a.request;
+  r.names = field_names();
+  for (const std::string& setting : a.overrides.set)
+    if (setting.starts_with("sample")) r.settings.push_back(setting);
+  if (!a.prompts_file.empty())
+    for (std::string& line : lines_of(a.prompts_file)) r.prompts.push_back(std::move(line));
+  if (!a.noise.empty()) r.initial_noise = given_noise(a.noise);
+  const ImageShape own = model.shape();
+  const ImageShape shape{own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};
+  const Pipeline& pipeline = model.pipeline();
+  // A model that makes images out of others says itself which sizes it takes, unless they are masked.
+  const bool any_size = pipeline.concat_image() && !pipeline.options().conditioner->traits().masks && !r.strength;
+  if (!a.image.empty()) r.image = given_image("--image", a.image, shape.channels, any_size ? std::nullopt : std::optional(shape));
+  if (!a.mask.empty()) r.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
+  return r;
+}
+
+std::vector<std::pair<std::string, SampleOptions>> sampling_runs(const Model& model, ImageRequest request,
+                                                                 const std::vector<double>& scales) {
+  if (scales.empty()) return {{"samples", model.sampling(request)}};
+  std::vector<std::pair<std::string, SampleOptions>> runs;
+  for (const double scale : scales) {
+    request.cfg = scale;
+    runs.emplace_back(fmt::format("cfg {}", scale), model.sampling(request));
+  }
+  return runs;
+}
+
+std::vector<std::string> labels_of(const std::vector<Annotation>& images, const std::vector<std::string>& classes) {
+  std::vector<std::string> labels;
+  for (const Annotation& i : images) {
+    const std::string name = i.label >= 0 ? classes[size_t(i.label)] : "";
+    if (!i.caption.empty() || !name.empty()) labels.push_back(i.caption.empty() ? name : i.caption);
+  }
+  return labels.size() == images.size() ? labels : std::vector<std::string>{};
+}
+
+}  // namespace brume::tools
