@@ -118,8 +118,8 @@ TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
   for (const char* kind :
-       {"autoencoder", "conditioner", "dataset", "guidance", "metric", "network", "noise_embedding", "noise_schedule", "objective",
-        "optimizer", "parameterization", "perceptual_loss", "sampler", "spacing", "time_sampler", "weighting"})
+       {"autoencoder", "conditioner", "dataset", "features", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
+        "objective", "optimizer", "parameterization", "perceptual_loss", "sampler", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

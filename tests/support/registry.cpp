@@ -20,6 +20,7 @@ const std::map<std::string, std::string> least = {
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},
+    {"features classifier", "{type: classifier, path: classifier.safetensors}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
     {"perceptual_loss classifier", "{type: classifier, path: classifier.safetensors}"},
     {"perceptual_loss lpips", "{type: lpips, vgg: vgg16.safetensors}"},

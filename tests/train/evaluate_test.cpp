@@ -1,10 +1,12 @@
 // brume evaluate: what is measured, and that it does not depend on how it is measured.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "brume/diffusion/classifier_features.h"
 #include "brume/train/evaluation.h"
 #include "classifier_support.h"
 #include "support/process.h"
@@ -31,39 +33,41 @@ class Evaluate : public testing::Test {
         "train: {data: shapes, batch: 4, steps: 2, preview: {count: 0}}\n"
         "sample: {steps: 3}\ncompute: {precision: fp32, threads: 2}\n",
         folder_->path() / "model");
-    classifier_ = trained(folder_->path() / "clf").release();
+    classifier_ = features_of(trained(folder_->path() / "clf"), "clf");
   }
   static void TearDownTestSuite() {
-    delete classifier_;
+    classifier_.reset();
     delete folder_;
   }
   static std::string file(const std::string& run) { return (folder_->path() / run / "model.safetensors").string(); }
+  static FeatureSet features(const std::string& yaml, const std::string& name, int64_t limit) {
+    return data_features(*classifier_, *data(yaml), {1, 16, 16}, name, limit, {});
+  }
   static std::shared_ptr<const Dataset> data(const std::string& yaml = shapes) { return make<Dataset>(yaml, {.shape = {1, 16, 16}}); }
 
   static TempFolder* folder_;
-  static ClassifierPipeline* classifier_;
+  static std::shared_ptr<const Features> classifier_;
 };
 TempFolder* Evaluate::folder_ = nullptr;
-ClassifierPipeline* Evaluate::classifier_ = nullptr;
+std::shared_ptr<const Features> Evaluate::classifier_;
 
 TEST_F(Evaluate, TheRealSetIsNoDistanceFromItself) {
-  const FeatureSet real = data_features(*classifier_, *data(), "--real", 300, {});
+  const FeatureSet real = features(shapes, "--real", 300);
   const SetFigures f = figures(real, real);
   EXPECT_EQ(f.images, 300);
   EXPECT_EQ(f.frechet, 0);
   EXPECT_GT(f.accuracy, 0.4) << "chance is 0.2";
   EXPECT_EQ(f.spread_by_class.size(), 5u);
   EXPECT_GT(f.spread, 0);
-  const FeatureSet again = data_features(*classifier_, *data(), "--real", 300, {});
+  const FeatureSet again = features(shapes, "--real", 300);
   EXPECT_NEAR(figures(again, real).frechet, 0, 1e-6);
 }
 
 TEST_F(Evaluate, OtherImagesOfTheKindAreNearAndOthersFar) {
-  const FeatureSet real = data_features(*classifier_, *data(), "--real", 400, {});
-  const FeatureSet same = data_features(
-      *classifier_, *data("{type: shapes, seed: 1, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}"), "--baseline", 400, {});
-  const FeatureSet others =
-      data_features(*classifier_, *data("{type: shapes, label: form, sizes: [small], backgrounds: [noisy]}"), "--baseline", 400, {});
+  const FeatureSet real = features(shapes, "--real", 400);
+  const FeatureSet same =
+      features("{type: shapes, seed: 1, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}", "--baseline", 400);
+  const FeatureSet others = features("{type: shapes, label: form, sizes: [small], backgrounds: [noisy]}", "--baseline", 400);
   EXPECT_LT(2 * figures(same, real).frechet, figures(others, real).frechet);
 }
 
@@ -74,9 +78,34 @@ TEST_F(Evaluate, UnlabelledImagesHaveNoAccuracy) {
   EXPECT_TRUE(std::isnan(figures(set, set).spread));
 }
 
+/// An extractor of no classes, for images of any size: their mean and the mean of their squares.
+class Moments final : public Features {
+ public:
+  std::string name() const override { return "moments"; }
+  ImageShape input() const override { return {1, 0, 0}; }
+  std::string preprocessing() const override { return "none"; }
+  int64_t width() const override { return 2; }
+  Output extract(const Tensor& images) const override {
+    const Tensor x = images.flatten(1);
+    return {at::stack({x.mean(1), (x * x).mean(1)}, 1), {}};
+  }
+};
+
+TEST_F(Evaluate, AnExtractorWithoutClasses) {
+  const Moments moments;
+  EXPECT_EQ(images_for(moments, {3, 24, 32}), (ImageShape{1, 24, 32}));
+  EXPECT_EQ(images_for(*classifier_, {3, 24, 32}), (ImageShape{1, 16, 16}));
+  const FeatureSet set = data_features(moments, *data(), {1, 16, 16}, "--real", 50, {});
+  const SetFigures f = figures(set, set);
+  EXPECT_EQ(set.features().sizes(), at::IntArrayRef({50, 2}));
+  EXPECT_TRUE(std::isnan(f.accuracy));
+  EXPECT_EQ(f.spread_by_class.size(), 5u);
+  EXPECT_GT(f.spread, 0);
+}
+
 TEST_F(Evaluate, ClassesAndImagesMustFit) {
-  EXPECT_EQ(error_of([&] { data_features(*classifier_, *data("{type: shapes, forms: [star, cross]}"), "--real", 10, {}); }),
-            "--real has 2 classes and the classifier 5");
+  EXPECT_EQ(error_of([&] { features("{type: shapes, forms: [star, cross]}", "--real", 10); }),
+            "--real has 2 classes, and classifier clf has 5");
   const auto model = [](const std::string& image, int64_t classes) {
     const ReadConfig read(
         fmt::format("model: {{image: {}, network: {{type: unet, channels: 16, groups: 4, multipliers: [1]}}, "
@@ -85,8 +114,8 @@ TEST_F(Evaluate, ClassesAndImagesMustFit) {
     const Pipeline pipeline(read.config.model, Compute{});
     return error_of([&] { sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, {}); });
   };
-  EXPECT_EQ(model("{channels: 3, height: 16, width: 16}", 5), "the model makes 3x16x16 images, and the classifier takes 1x16x16");
-  EXPECT_EQ(model("{channels: 1, height: 16, width: 16}", 6), "the model has 6 classes and the classifier 5");
+  EXPECT_EQ(model("{channels: 3, height: 16, width: 16}", 5), "the model makes 3x16x16 images, and classifier clf takes 1x16x16");
+  EXPECT_EQ(model("{channels: 1, height: 16, width: 16}", 6), "the model has 6 classes, and classifier clf has 5");
 }
 
 TEST_F(Evaluate, SamplesDoNotDependOnTheBatch) {
@@ -100,13 +129,13 @@ TEST_F(Evaluate, SamplesDoNotDependOnTheBatch) {
   Pipeline pipeline(read.config.model, Compute{});
   load_weights(path, pipeline.weights());
   pipeline.freeze();
-  const auto features = [&](int64_t batch, uint64_t seed) {
+  const auto sampled = [&](int64_t batch, uint64_t seed) {
     return sample_features(*classifier_, pipeline, read.config.sample, 11, batch, seed, {}).features();
   };
-  const Tensor all = features(11, 3);
+  const Tensor all = sampled(11, 3);
   EXPECT_EQ(all.sizes(), at::IntArrayRef({11, 32}));
-  for (const int64_t batch : {1, 4, 64}) EXPECT_TRUE(features(batch, 3).equal(all)) << batch;
-  EXPECT_FALSE(features(11, 4).equal(all));
+  for (const int64_t batch : {1, 4, 64}) EXPECT_TRUE(sampled(batch, 3).equal(all)) << batch;
+  EXPECT_FALSE(sampled(11, 4).equal(all));
   EXPECT_THROW(sample_features(*classifier_, pipeline, read.config.sample, 4, 2, 0, [](int64_t first, const Step&) { return first < 2; }),
                Interrupted);
 }
@@ -123,6 +152,11 @@ TEST_F(Evaluate, TheProgramReports) {
   EXPECT_EQ(table.code, 0) << table.err;
   for (const char* part : {"\nreal ", "\nbaseline ", "\ncfg 1 ", "\ncfg 2 ", "note: 20 samples are few for 32 features"})
     EXPECT_NE(table.out.find(part), std::string::npos) << part << " in\n" << table.out;
+  for (const std::string& same : {"classifier:" + file("clf"), "{type: classifier, path: '" + file("clf") + "'}"}) {
+    const Finished again = run_brume({"evaluate", file("model"), "--features", same, "--real", shapes, "--baseline", shapes, "--limit",
+                                      "100", "-n", "20", "--cfg", "1,2", "--batch", "8"});
+    EXPECT_EQ(again.out, table.out) << again.err;
+  }
   const auto read = nlohmann::json::parse(std::ifstream(json));
   ASSERT_EQ(read["sets"].size(), 4u);
   EXPECT_LT(read["sets"][1]["frechet_distance"].get<double>(), 1e-6);
@@ -141,9 +175,11 @@ TEST_F(Evaluate, TheProgramNamesMistakes) {
   EXPECT_EQ(said({"sample", classifier}),
             "error: clf/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it\n");
   EXPECT_EQ(said({"evaluate", model, "--real", shapes}),
-            "error: evaluate needs --classifier, the model.safetensors of one that brume trained\n");
+            "error: evaluate needs --features, an extractor such as classifier:FILE; --classifier FILE is short for it\n");
   EXPECT_EQ(said({"evaluate", model, "--classifier", model, "--real", shapes}),
-            "error: model/model.safetensors: is a diffusion model, not a classifier\n");
+            "error: features: model/model.safetensors: is a diffusion model, not a classifier\n");
+  EXPECT_EQ(said({"evaluate", model, "--features", "clasifier:" + classifier, "--real", shapes}),
+            "error: features: unknown features 'clasifier'; did you mean 'classifier'?\n");
   EXPECT_EQ(said({"evaluate", classifier, "--cfg", "2", "--real", shapes}),
             "error: --cfg: clf/model.safetensors is a classifier, of which only the accuracy on --real can be told\n");
   EXPECT_EQ(said({"evaluate", classifier, "--real", "{type: shapes, sede: 1}"}),

@@ -1,4 +1,4 @@
-// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --classifier CLASSIFIER --real DATA,
+// brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --features FEATURES --real DATA,
 // brume evaluate MODEL --metric METRIC.
 #include <fmt/format.h>
 
@@ -7,12 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
+#include "brume/core/features.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/evaluation.h"
 #include "commands/evaluate_autoencoder.h"
 #include "commands/evaluate_metric.h"
-#include "commands/open_classifier.h"
 #include "commands/open_data.h"
 #include "program/outputs.h"
 #include "program/progress.h"
@@ -24,7 +24,7 @@ namespace {
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
 
 struct Arguments {
-  std::string source, classifier, real, baseline, json, metric, data, captions;
+  std::string source, features, classifier, real, baseline, json, metric, data, captions;
   std::vector<double> cfg;
   SampleArguments settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
@@ -37,12 +37,41 @@ struct Row {
   SetFigures figures;
 };
 
-FeatureSet features_of(Program& program, const ClassifierPipeline& classifier, const std::string& option, const std::string& text,
-                       int64_t limit) {
-  const auto data = open_data(program, option, text, classifier.options().image);
+/// The value of --features: "classifier:FILE" sets the option `path` of the extractor; else a name, or YAML of it.
+Value features_value(const std::string& text) {
+  const size_t colon = text.find(':');
+  const bool named = colon != std::string::npos && colon > 0 && colon + 1 < text.size() && text[colon + 1] != ' ' && text[0] != '{';
+  if (!named) return parse_yaml(text, "--features");
+  Value value = Value::map();
+  value.set("type", Value::text(text.substr(0, colon)));
+  value.set("path", Value::text(text.substr(colon + 1), true));
+  return value;
+}
+
+/// Opens an extractor. --precision (fp32 if it is not given: a measure must not depend on the processor), --device and --threads count.
+std::shared_ptr<const Features> open_features(Program& program, const Value& value, const Overrides& overrides) {
+  struct Root {
+    ComputeOptions compute;
+    void declare(Fields& f) { f.section("compute", compute, "where it runs"); }
+  } root;
+  Overrides where = overrides;
+  where.set.clear();
+  if (where.precision.empty()) where.precision = "fp32";
+  Value asked = Value::map();
+  where.apply(asked);
+  read_config(program.registry, asked, root);
+  const Compute compute = resolve_compute(root.compute);
+  const ModelFiles models(program.registry, compute, "");
+  const auto classifier = [&](const std::string& path) { return models.classifier_features(path); };
+  return create_deferred<Features>(program.registry, value).make({classifier, compute.device, compute.dtype});
+}
+
+FeatureSet features_of(Program& program, const Features& extractor, const ImageShape& image, const std::string& option,
+                       const std::string& text, int64_t limit) {
+  const auto data = open_data(program, option, text, image);
   const int64_t count = limit > 0 || data->size() > 0 ? limit : of_endless;
   std::optional<Progress> progress;
-  FeatureSet set = data_features(classifier, *data, option, count, [&](int64_t done, int64_t all) {
+  FeatureSet set = data_features(extractor, *data, image, option, count, [&](int64_t done, int64_t all) {
     if (!progress) progress.emplace(option.substr(2) + " images", all, "images");
     progress->update(done, std::min<double>(256, double(done)));
     return !interrupted.load();
@@ -95,38 +124,40 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 int evaluate_classifier(Program& program, const Arguments& a) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, of which only the accuracy on --real can be told", option, a.source));
-  const auto classifier = open_classifier(program, a.source, a.settings.overrides);
-  const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
+  const auto classifier = open_features(program, features_value("classifier:" + a.source), a.settings.overrides);
+  const FeatureSet real = features_of(program, *classifier, classifier->input(), "--real", a.real, a.limit);
   fmt::print("{}: accuracy {} on {} images\n", a.source, percent(real.accuracy()), real.images());
   write_json(a, {{"real", figures(real, real)}}, {{"classifier", a.source}});
   return 0;
 }
 
-FeatureSet samples(const Arguments& a, const ClassifierPipeline& classifier, const Model& model, const SampleOptions& options,
+FeatureSet samples(const Arguments& a, const Features& extractor, const Model& model, const SampleOptions& options,
                    const std::string& name) {
   Progress progress(name, a.count * options.steps, "image steps");
   const auto observer = [&](int64_t first, const Step& step) {
     progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
-  return sample_features(classifier, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others());
+  return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others());
 }
 
 int evaluate_model(Program& program, const Arguments& a) {
-  if (a.classifier.empty()) throw ConfigError("evaluate needs --classifier, the model.safetensors of one that brume trained");
-  const auto classifier = open_classifier(program, a.classifier, a.settings.overrides);
+  if (a.features.empty())
+    throw ConfigError("evaluate needs --features, an extractor such as classifier:FILE; --classifier FILE is short for it");
+  const auto extractor = open_features(program, features_value(a.features), a.settings.overrides);
   const Model model = open_model(program.registry, a.settings);
   const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
-  const FeatureSet real = features_of(program, *classifier, "--real", a.real, a.limit);
+  const ImageShape image = images_for(*extractor, model.shape());
+  const FeatureSet real = features_of(program, *extractor, image, "--real", a.real, a.limit);
   std::vector<Row> rows{{"real", figures(real, real)}};
   if (!a.baseline.empty())
-    rows.push_back({"baseline", figures(features_of(program, *classifier, "--baseline", a.baseline, a.limit), real)});
-  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *classifier, model, options, name), real)});
-  fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, a.classifier);
+    rows.push_back({"baseline", figures(features_of(program, *extractor, image, "--baseline", a.baseline, a.limit), real)});
+  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *extractor, model, options, name), real)});
+  fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, extractor->name());
   print_table(rows);
-  if (const int64_t wide = real.features().size(1); a.count <= wide)
+  if (const int64_t wide = extractor->width(); a.count <= wide)
     fmt::print("note: {} samples are few for {} features; their Fréchet distance is too large by much\n", a.count, wide);
-  write_json(a, rows, {{"model", a.source}, {"classifier", a.classifier}, {"steps", runs.front().second.steps}, {"seed", a.seed}});
+  write_json(a, rows, {{"model", a.source}, {"features", extractor->name()}, {"steps", runs.front().second.steps}, {"seed", a.seed}});
   return 0;
 }
 
@@ -136,8 +167,8 @@ int evaluate(Program& program, const Arguments& a) {
   catch_interrupt();
   if (!a.metric.empty()) {
     for (const auto& [option, given] :
-         {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--classifier", &a.classifier}})
-      if (!given->empty()) throw ConfigError(fmt::format("{}: is for --classifier, and --metric judges without", option));
+         {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--features", &a.features}})
+      if (!given->empty()) throw ConfigError(fmt::format("{}: is for --features, and --metric judges without", option));
     return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
@@ -146,26 +177,29 @@ int evaluate(Program& program, const Arguments& a) {
     throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
   if (!yaml && holds_autoencoder(a.source)) {
     if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
-    if (!a.real.empty() || !a.classifier.empty() || !a.baseline.empty() || !a.cfg.empty())
-      throw ConfigError(fmt::format("{}: is an autoencoder; --real, --classifier, --baseline and --cfg are for models", a.source));
+    if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.cfg.empty())
+      throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
     return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
   }
   if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
   if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
-  if (!yaml && a.classifier.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
+  if (!yaml && a.features.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
   return evaluate_model(program, a);
 }
 
 }  // namespace
 
 void add_evaluate(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand(
-      "evaluate", "how good samples are, in the eyes of a classifier or a metric; or how good a classifier or an autoencoder is");
+  CLI::App* command =
+      app.add_subcommand("evaluate", "measures samples by features or a metric; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Arguments>();
   command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
       ->required()
       ->type_name("CHECKPOINT");
-  command->add_option("--classifier", a->classifier, "whose features and verdict count: its model.safetensors")->type_name("CHECKPOINT");
+  CLI::Option* features =
+      command->add_option("--features", a->features, "the extractor whose features are compared: classifier:FILE, or {type: NAME, ...}")
+          ->type_name("FEATURES");
+  command->add_option("--classifier", a->classifier, "short for --features classifier:FILE")->type_name("FILE")->excludes(features);
   command
       ->add_option(
           "--bits", a->bits,
@@ -174,8 +208,7 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
       ->capture_default_str()
       ->check(CLI::Range(int64_t(1), int64_t(64)));
   command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
-  command->add_option("--metric", a->metric, "judges each image against its caption instead of by a classifier: caption_accuracy")
-      ->type_name("METRIC");
+  command->add_option("--metric", a->metric, "judges each image against its caption instead: caption_accuracy")->type_name("METRIC");
   command
       ->add_option("--data", a->data,
                    "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
@@ -198,7 +231,7 @@ void add_evaluate(CLI::App& app, Program& program, int& code) {
   a->settings.add_sampling_to(*command);
   command->callback([&program, &code, a] {
     a->settings.source = a->source = model_file(a->source);
-    if (!a->classifier.empty()) a->classifier = model_file(a->classifier);
+    if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;
     code = evaluate(program, *a);
   });
 }

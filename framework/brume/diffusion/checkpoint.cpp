@@ -55,6 +55,36 @@ ModelCard& read_common(ModelCard& card, const Metadata& metadata, const std::str
   return card;
 }
 
+ModelCard card_of(const Metadata& metadata, const std::string& path) {
+  if (metadata.contains("brume.classifier"))
+    throw ConfigError(fmt::format("{}: is a classifier, not a diffusion model; `brume evaluate` is for it", path));
+  if (metadata.contains("brume.autoencoder"))
+    throw ConfigError(
+        fmt::format("{0}: is an autoencoder, not a diffusion model; a model is trained on top of it with "
+                    "model.autoencoder: {{type: checkpoint, path: {0}}}",
+                    path));
+  ModelCard card;
+  card.model = parse_stored_yaml(required(metadata, "brume.model", path), path + " (model)");
+  if (const auto it = metadata.find("brume.sample"); it != metadata.end()) card.sample = parse_stored_yaml(it->second, path + " (sample)");
+  return read_common(card, metadata, path);
+}
+
+ModelCard classifier_card(const Metadata& metadata, const std::string& path) {
+  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.autoencoder", "an autoencoder")})
+    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not a classifier", path, what));
+  ModelCard card;
+  card.classifier = parse_stored_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
+  return read_common(card, metadata, path);
+}
+
+ModelCard autoencoder_card(const Metadata& metadata, const std::string& path) {
+  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.classifier", "a classifier")})
+    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder by itself", path, what));
+  ModelCard card;
+  card.autoencoder = parse_stored_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
+  return read_common(card, metadata, path);
+}
+
 }  // namespace
 
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card) {
@@ -75,25 +105,9 @@ void save_model(const std::string& path, const std::vector<Weight>& weights, con
   write_safetensors(path, tensors, metadata);
 }
 
-namespace {
-
-ModelCard card_of(Metadata metadata, const std::string& path) {
-  if (metadata.contains("brume.classifier"))
-    throw ConfigError(fmt::format("{}: is a classifier, not a diffusion model; `brume evaluate` is for it", path));
-  if (metadata.contains("brume.autoencoder"))
-    throw ConfigError(
-        fmt::format("{0}: is an autoencoder, not a diffusion model; a model is trained on top of it with "
-                    "model.autoencoder: {{type: checkpoint, path: {0}}}",
-                    path));
-  ModelCard card;
-  card.model = parse_stored_yaml(required(metadata, "brume.model", path), path + " (model)");
-  card.sample = parse_stored_yaml(metadata["brume.sample"], path + " (sample)");
-  return read_common(card, metadata, path);
-}
-
-}  // namespace
-
 ModelCard read_card(const std::string& path) { return card_of(read_metadata(path), path); }
+ModelCard read_classifier_card(const std::string& path) { return classifier_card(read_metadata(path), path); }
+ModelCard read_autoencoder_card(const std::string& path) { return autoencoder_card(read_metadata(path), path); }
 
 StoredModel open_stored(const std::string& path) { return open_stored(path, ImportOptions{}); }
 
@@ -104,22 +118,15 @@ StoredModel open_stored(const std::string& path, const ImportOptions& options) {
   return model;
 }
 
-ModelCard read_classifier_card(const std::string& path) {
-  const Metadata metadata = read_metadata(path);
-  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.autoencoder", "an autoencoder")})
-    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not a classifier", path, what));
-  ModelCard card;
-  card.classifier = parse_stored_yaml(required(metadata, "brume.classifier", path), path + " (classifier)");
-  return read_common(card, metadata, path);
-}
-
-ModelCard read_autoencoder_card(const std::string& path) {
-  const Metadata metadata = read_metadata(path);
-  for (const auto& [key, what] : {std::pair("brume.model", "a diffusion model"), std::pair("brume.classifier", "a classifier")})
-    if (metadata.contains(key)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder by itself", path, what));
-  ModelCard card;
-  card.autoencoder = parse_stored_yaml(required(metadata, "brume.autoencoder", path), path + " (autoencoder)");
-  return read_common(card, metadata, path);
+StoredModel open_any(const std::string& path) {
+  Contents contents = open_model(path);
+  const Metadata metadata = checked(std::move(contents.metadata), path);
+  const auto card = metadata.contains("brume.classifier")    ? classifier_card
+                    : metadata.contains("brume.autoencoder") ? autoencoder_card
+                                                             : card_of;
+  StoredModel model{card(metadata, path), std::move(contents.tensors)};
+  model.card.files = files_in(model.tensors);
+  return model;
 }
 
 std::string model_file(const std::string& path) {

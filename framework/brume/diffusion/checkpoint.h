@@ -38,6 +38,9 @@ StoredModel open_stored(const std::string& path);
 /// The same of a foreign one with what it does not say of itself.
 StoredModel open_stored(const std::string& path, const ImportOptions& options);
 
+/// Opens a model of any kind: the card has the section of its kind. Throws ConfigError if it is no model.
+StoredModel open_any(const std::string& path);
+
 /// Returns the model.safetensors of a training if `path` is its directory; else `path`. Throws ConfigError if a training has written none.
 std::string model_file(const std::string& path);
 

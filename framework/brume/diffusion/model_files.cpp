@@ -9,6 +9,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/classifier_features.h"
 #include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/configuration.h"
 #include "brume/diffusion/pipeline.h"
@@ -83,13 +84,13 @@ class FrozenFeatures final : public Classifier {
 ModelFiles::ModelFiles(const Registry& registry, const Compute& compute, std::filesystem::path folder)
     : registry_(registry), compute_(compute), folder_(std::move(folder)) {}
 
-std::string ModelFiles::find(const std::string& path) const {
+std::string find_model(const std::filesystem::path& folder, const std::string& path) {
   namespace fs = std::filesystem;
-  const fs::path beside = folder_ / path;
+  const fs::path beside = folder / path;
   if (fs::exists(beside)) return beside.lexically_normal().string();
   if (fs::exists(path)) return fs::path(path).lexically_normal().string();
-  const bool two = fs::path(path).is_relative() && !folder_.empty();
-  throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder_.string())
+  const bool two = fs::path(path).is_relative() && !folder.empty();
+  throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder.string())
                         : fmt::format("there is no file '{}'", path));
 }
 
@@ -133,6 +134,16 @@ std::shared_ptr<const Classifier> ModelFiles::features(const std::string& path) 
   const ModelCard card = read_classifier_card(file);
   const auto options = read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins);
   return std::make_shared<FrozenFeatures>(options, compute_, file);
+}
+
+std::shared_ptr<const Features> ModelFiles::classifier_features(const std::string& path) const {
+  const std::string file = model_file(find(path));
+  const ModelCard card = read_classifier_card(file);
+  auto classifier = std::make_shared<ClassifierPipeline>(
+      read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins), compute_);
+  load_model(file, classifier->weights());
+  classifier->freeze();
+  return features_of(std::move(classifier), file);
 }
 
 }  // namespace brume

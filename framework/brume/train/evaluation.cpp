@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
 
 namespace brume {
@@ -33,15 +34,24 @@ Tensor rounded(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5
 }  // namespace
 
 void FeatureSet::add(const Tensor& images, const std::vector<Annotation>& annotations) {
-  const Classifier::Output y = classifier_->classify(images);
-  features_.push_back(y.features.to(at::kCPU, at::kDouble));
-  std::vector<int64_t> rows;
-  std::vector<Annotation> known;
+  const Features::Output y = extractor_->extract(images);
+  features_.push_back(y.features.to(at::kDouble));
+  std::vector<int64_t> rows, known;
   for (size_t i = 0; i < annotations.size(); ++i) {
-    labels_.push_back(annotations[i].label);
-    if (annotations[i].label >= 0) rows.push_back(int64_t(i)), known.push_back(annotations[i]);
+    const int64_t label = annotations[i].label, classes = extractor_->classes();
+    labels_.push_back(label);
+    if (label < 0 || classes == 0) continue;
+    if (label >= classes)
+      throw ConfigError(
+          fmt::format("class {} is out of range: {} has {} classes, 0 to {}", label, extractor_->name(), classes, classes - 1));
+    rows.push_back(int64_t(i)), known.push_back(label);
   }
-  if (!known.empty()) scores_.add(y.logits.cpu().index_select(0, at::tensor(rows)), classifier_->labels(known));
+  if (!known.empty()) scores_.add(y.logits.index_select(0, at::tensor(rows)), at::tensor(known));
+}
+
+int64_t FeatureSet::classes() const {
+  if (extractor_->classes() > 0 || labels_.empty()) return extractor_->classes();
+  return std::max<int64_t>(0, *std::max_element(labels_.begin(), labels_.end()) + 1);
 }
 
 double FeatureSet::accuracy() const { return scores_.images > 0 ? scores_.accuracy() : unknown; }
@@ -57,19 +67,24 @@ SetFigures figures(const FeatureSet& set, const FeatureSet& real) {
   f.frechet = &set == &real ? 0
               : comparable  ? frechet_distance(feature_statistics(features), feature_statistics(real.features()))
                             : unknown;
-  f.spread_by_class = class_spread(features, set.labels(), set.classifier().options().classes);
+  f.spread_by_class = class_spread(features, set.labels(), set.classes());
   f.spread = mean(f.spread_by_class);
   return f;
 }
 
-FeatureSet data_features(const ClassifierPipeline& classifier, const Dataset& data, const std::string& name, int64_t limit,
+ImageShape images_for(const Features& extractor, const ImageShape& images) {
+  const ImageShape input = extractor.input();
+  return input.height > 0 ? input : ImageShape{input.channels, images.height, images.width};
+}
+
+FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
                          const std::function<bool(int64_t, int64_t)>& progress) {
   const int64_t classes = int64_t(data.classes().size());
-  if (classes > 0 && classes != classifier.options().classes)
-    throw ConfigError(fmt::format("{} has {} classes and the classifier {}", name, classes, classifier.options().classes));
+  if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
+    throw ConfigError(fmt::format("{} has {} classes, and {} has {}", name, classes, extractor.name(), extractor.classes()));
   const int64_t count = data.size() == 0 ? limit : limit > 0 ? std::min(limit, data.size()) : data.size();
-  FeatureSet set(classifier);
-  for_each_batch(data, classifier.options().image, 256, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+  FeatureSet set(extractor);
+  for_each_batch(data, shape, 256, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
     set.add(images, annotations);
     if (progress && !progress(set.images(), count)) throw Interrupted();
     return true;
@@ -77,18 +92,16 @@ FeatureSet data_features(const ClassifierPipeline& classifier, const Dataset& da
   return set;
 }
 
-FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options, int64_t count,
-                           int64_t batch, uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer,
-                           const ModelSource& models) {
-  const ModelOptions& m = model.options();
-  const ClassifierOptions& c = classifier.options();
+FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
+                           uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models) {
+  const ImageShape image = model.options().image, wanted = images_for(extractor, image);
   const int64_t classes = int64_t(requestable_classes(model, options, models).size());
-  if (m.image != c.image)
-    throw ConfigError(fmt::format("the model makes {} images, and the classifier takes {}", m.image.text(), c.image.text()));
-  if (classes > 0 && classes != c.classes)
-    throw ConfigError(fmt::format("the model has {} classes and the classifier {}", classes, c.classes));
+  if (image != wanted)
+    throw ConfigError(fmt::format("the model makes {} images, and {} takes {}", image.text(), extractor.name(), wanted.text()));
+  if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
+    throw ConfigError(fmt::format("the model has {} classes, and {} has {}", classes, extractor.name(), extractor.classes()));
   const int64_t piece = options.noise_order == NoiseOrder::batch ? count : std::min(batch, count);
-  FeatureSet set(classifier);
+  FeatureSet set(extractor);
   for (int64_t first = 0; first < count; first += piece) {
     SampleRequest request;
     request.first = first;

@@ -1,30 +1,33 @@
 #pragma once
-// How good samples are, in the eyes of a classifier.
+// How good samples are, by the features of an extractor.
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "brume/core/features.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
 
-/// A set of images as a classifier sees it. Grows batch by batch; the images are not kept.
+/// The features of a set of images. Grows batch by batch; the images are not kept.
 class FeatureSet {
  public:
-  explicit FeatureSet(const ClassifierPipeline& classifier) : classifier_(&classifier) {}
-  /// images: [B, C, H, W] in [-1, 1]; an annotation without a class counts in the features only.
+  explicit FeatureSet(const Features& extractor) : extractor_(&extractor) {}
+  /// images: [B, C, H, W] in [-1, 1]; an annotation without a class counts in the features only. Throws ConfigError if a class is none that
+  /// the extractor tells apart.
   void add(const Tensor& images, const std::vector<Annotation>& annotations);
 
   int64_t images() const { return int64_t(labels_.size()); }
-  /// Share of the images with a class that the classifier puts there; NaN where none has one.
+  /// Returns the share of the images with a class that the extractor puts there; NaN if none has one, or if it does not classify.
   double accuracy() const;
-  Tensor features() const;  ///< [N, F] float64
+  Tensor features() const;  ///< [N, D] float64
   const std::vector<int64_t>& labels() const { return labels_; }
-  const ClassifierPipeline& classifier() const { return *classifier_; }
+  /// Returns the number of the extractor's classes; if it does not classify, of those up to the largest in the set.
+  int64_t classes() const;
 
  private:
-  const ClassifierPipeline* classifier_;
+  const Features* extractor_;
   ClassScores scores_;
   std::vector<int64_t> labels_;
   std::vector<Tensor> features_;
@@ -41,16 +44,20 @@ struct SetFigures {
 /// `real` is what it is compared with: the set itself for the real images.
 SetFigures figures(const FeatureSet& set, const FeatureSet& real);
 
-/// The first `limit` images of a data set (0 = all). `progress` is told how many are done of how many, and stops with false
-/// (Interrupted). Throws ConfigError, calling the set `name`, where its classes are not the classifier's.
-FeatureSet data_features(const ClassifierPipeline& classifier, const Dataset& data, const std::string& name, int64_t limit,
+/// Returns the shape of the images that are read for an extractor: `images` if it takes any height and width, else its own.
+ImageShape images_for(const Features& extractor, const ImageShape& images);
+
+/// Returns the features of the first `limit` images of a data set (0 = all), which has images of `shape`. `progress` is called with the
+/// number that is done and the number of all; if it returns false, Interrupted is thrown. Throws ConfigError, calling the set `name`, if
+/// its classes are not the extractor's.
+FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
                          const std::function<bool(int64_t done, int64_t count)>& progress);
 
-/// `count` samples, the classes in turn, `batch` at a time, as 8-bit pictures would hold them. The observer's first argument numbers
-/// the images of the whole run; `models` is where guidances find their own. Throws ConfigError where the model makes other images, or has
-/// other classes, than the classifier.
-FeatureSet sample_features(const ClassifierPipeline& classifier, const Pipeline& model, const SampleOptions& options, int64_t count,
-                           int64_t batch, uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer,
+/// Returns the features of `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the
+/// number of an image in the whole run; guidances find their models in `models`. Throws ConfigError if the model makes other images, or has
+/// other classes, than the extractor.
+FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
+                           uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer,
                            const ModelSource& models = no_models());
 
 }  // namespace brume

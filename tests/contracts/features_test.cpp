@@ -1,0 +1,107 @@
+// What every extractor of features keeps: one row per image, that depends on that image alone.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/rand.h>
+
+#include <thread>
+
+#include "brume/core/features.h"
+#include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/model_files.h"
+#include "support/registry.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+
+/// A classifier with the weights it begins with, as `classifier.safetensors`.
+void write_classifier(const TempFolder& folder) {
+  struct Root {
+    ClassifierOptions classifier;
+    void declare(Fields& f) { f.section("classifier", classifier, "of a test"); }
+  } root;
+  const Value resolved = read_config(builtins(),
+                                     parse_yaml("classifier: {image: {channels: 1, height: 16, width: 16}, classes: 5, network: {type: "
+                                                "unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2}}",
+                                                "test.yaml"),
+                                     root);
+  ModelCard card;
+  card.classifier = *resolved.find("classifier");
+  save_model(folder.file("classifier.safetensors"), ClassifierPipeline(root.classifier, Compute{}, 1).weights(), card);
+}
+
+class FeaturesContract : public testing::TestWithParam<Specimen> {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    write_classifier(*folder_);
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  void SetUp() override {
+    const ModelFiles models(builtins(), Compute{}, folder_->path());
+    features_ = make<Features>(GetParam().yaml, {[&](const std::string& path) { return models.classifier_features(path); }});
+    image_ = features_->input();
+    if (image_.height == 0) image_.height = 24, image_.width = 16;
+  }
+  Tensor images(int64_t count, uint64_t seed = 0) const {
+    at::Generator random = at::detail::createCPUGenerator(seed);
+    return at::rand({count, image_.channels, image_.height, image_.width}, random, at::TensorOptions()) * 2 - 1;
+  }
+  static TempFolder* folder_;
+  std::shared_ptr<const Features> features_;
+  ImageShape image_;
+};
+TempFolder* FeaturesContract::folder_ = nullptr;
+
+TEST_P(FeaturesContract, SaysWhatItIsAndTakes) {
+  EXPECT_FALSE(features_->name().empty());
+  EXPECT_FALSE(features_->preprocessing().empty());
+  EXPECT_GT(features_->input().channels, 0);
+  EXPECT_EQ(features_->input().height == 0, features_->input().width == 0);
+  EXPECT_NE(features_->classes(), 1);
+}
+
+TEST_P(FeaturesContract, OneRowPerImage) {
+  const Features::Output y = features_->extract(images(3));
+  EXPECT_EQ(y.features.sizes(), at::IntArrayRef({3, features_->width()}));
+  EXPECT_EQ(y.features.scalar_type(), at::kFloat);
+  EXPECT_TRUE(y.features.isfinite().all().item<bool>());
+  EXPECT_FALSE(y.features.requires_grad());
+  EXPECT_FALSE(y.features[0].equal(y.features[1])) << "images that differ";
+  ASSERT_EQ(y.logits.defined(), features_->classes() > 0);
+  if (y.logits.defined()) {
+    EXPECT_EQ(y.logits.sizes(), at::IntArrayRef({3, features_->classes()}));
+  }
+}
+
+TEST_P(FeaturesContract, ARowDependsOnItsImageAlone) {
+  const Tensor x = images(5), all = features_->extract(x).features;
+  for (int64_t i = 0; i < 5; ++i) EXPECT_TRUE(features_->extract(x.narrow(0, i, 1)).features.equal(all.narrow(0, i, 1))) << i;
+}
+
+TEST_P(FeaturesContract, ThreadsExtractWhatOneDoes) {
+  std::vector<Tensor> serial, parallel(4);
+  for (uint64_t i = 0; i < 4; ++i) serial.push_back(features_->extract(images(2, i)).features);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 4; ++i) threads.emplace_back([&, i] { parallel[i] = features_->extract(images(2, i)).features; });
+  for (std::thread& t : threads) t.join();
+  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(serial[i].equal(parallel[i])) << i;
+}
+
+TEST_P(FeaturesContract, OtherImagesAreRefused) {
+  image_.channels += 1;
+  EXPECT_THROW(features_->extract(images(1)), ConfigError);
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, FeaturesContract, testing::ValuesIn(specimens("features")), readable);
+
+TEST(ClassifierFeatures, NeedsItsFile) {
+  const ModelFiles models(builtins(), Compute{}, "");
+  const Features::Context context{[&](const std::string& path) { return models.classifier_features(path); }};
+  EXPECT_EQ(error_of([&] { make<Features>("classifier", context); }), "features: path: the checkpoint of a classifier is missing");
+  EXPECT_EQ(error_of([&] { make<Features>("{type: classifier, path: absent.safetensors}", context); }),
+            "test.yaml:1:1: features: there is no file 'absent.safetensors'");
+}
+
+}  // namespace
+}  // namespace brume::test
