@@ -112,11 +112,11 @@ TEST(New, Refusals) {
   };
   const std::string rule = "cannot be the name of a plugin: lower-case letters, digits and '_', beginning with a letter";
   EXPECT_EQ(error({"smapler", "mine"}), "error: unknown kind 'smapler'; did you mean 'sampler'?\n");
-  EXPECT_EQ(
-      error({"denoiser", "mine"}),
-      "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, features, guidance, metric, network, noise_embedding, "
-      "noise_schedule, "
-      "objective, optimizer, parameterization, perceptual_loss, sampler, spacing, time_sampler, weighting\n");
+  EXPECT_EQ(error({"denoiser", "mine"}),
+            "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, features, guidance, metric, network, "
+            "noise_embedding, "
+            "noise_schedule, "
+            "objective, optimizer, parameterization, perceptual_loss, sampler, spacing, time_sampler, weighting\n");
   EXPECT_EQ(error({"sampler", "2nd"}), "error: '2nd' " + rule + "\n");
   EXPECT_EQ(error({"sampler", "My-Sampler"}), "error: 'My-Sampler' " + rule + "; did you mean 'my_sampler'?\n");
   EXPECT_EQ(error({"sampler", "../sky"}), "error: '../sky' " + rule + "\n");

@@ -10,6 +10,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/train/reconstruction.h"
+#include "brume/train/resuming.h"
 #include "brume/weights/weights_file.h"
 #include "train/autoencoder_support.h"
 
@@ -44,6 +45,51 @@ TEST(AutoencoderTraining, ResumesBitForBit) {
   EXPECT_TRUE(same_tensors(whole + "/model.safetensors", halves + "/model.safetensors"));
   EXPECT_TRUE(same_tensors(whole + "/training.safetensors", halves + "/training.safetensors"));
   EXPECT_EQ(scale_in(whole + "/model.safetensors"), scale_in(halves + "/model.safetensors"));
+}
+
+constexpr const char* own_optimizer = "  discriminator: {optimizer: {type: adam, lr: 0.002, beta1: 0.5}, every: 3}\n";
+
+TEST(AutoencoderTraining, ADiscriminatorWithItsOwnOptimizerResumesBitForBit) {
+  const TempFolder folder;
+  const std::string yaml = tiny_autoencoder(20, "", std::string(adversarial) + own_optimizer), whole = folder.file("whole"),
+                    halves = folder.file("halves");
+  train_into(yaml, whole);
+  train_into(yaml, halves, 14);
+  const ReadConfig read(yaml);
+  Trainer(read.config, read.resolved, halves, halves + "/training.safetensors").run(nullptr);
+  for (const char* file : {"/model.safetensors", "/training.safetensors"}) EXPECT_TRUE(same_tensors(whole + file, halves + file)) << file;
+  const NamedTensors state = load_tensors(whole + "/training.safetensors");
+  for (const char* name : {"optimizers.discriminator.m.helpers.discriminator.0.weight", "optimizer.m.autoencoder.decoder.conv_in.weight"}) {
+    ASSERT_TRUE(find(state, name)) << name;
+    EXPECT_GT(find(state, name)->abs().max().item<double>(), 0) << name;
+  }
+  EXPECT_FALSE(find(state, "optimizer.m.helpers.discriminator.0.weight"));
+  EXPECT_GT(double(metrics_of(whole).at(3)["discriminator.grad_norm"]), 0);
+}
+
+TEST(AutoencoderTraining, ADiscriminatorWithItsOwnOptimizerMovesWhenItIsDue) {
+  const TempFolder folder;
+  const std::string yaml = tiny_autoencoder(20, "", std::string(adversarial) + own_optimizer);
+  const auto weight_after = [&](int64_t steps) {
+    const std::string run = folder.file(fmt::format("after{}", steps));
+    train_into(yaml, run, steps);
+    return find(load_tensors(run + "/training.safetensors"), "helpers.discriminator.0.weight")->clone();
+  };
+  const Tensor before = weight_after(10), first = weight_after(11), waits = weight_after(13), second = weight_after(14);
+  EXPECT_FALSE(first.equal(before));
+  EXPECT_TRUE(waits.equal(first));
+  EXPECT_FALSE(second.equal(waits));
+}
+
+TEST(AutoencoderTraining, TheDiscriminatorsOptimizerNeedsADiscriminator) {
+  EXPECT_EQ(error_of([] { ReadConfig(tiny_autoencoder(1, "", own_optimizer)); }),
+            "x.yaml:13:18: train: discriminator: needs loss.adversarial, which makes a discriminator");
+}
+
+TEST(AutoencoderTraining, ATrainingKeepsItsOptimizersWhenItIsResumed) {
+  const ReadConfig shared(tiny_autoencoder(1, "", adversarial)), apart(tiny_autoencoder(1, "", std::string(adversarial) + own_optimizer));
+  EXPECT_EQ(error_of([&] { changes_since(shared.resolved, apart.resolved, apart.resolved); }),
+            "the weights of a training's optimizers cannot be changed: train.discriminator is nothing and would be a map");
 }
 
 TEST(AutoencoderTraining, TheDiscriminatorIsKeptForResumingAndNowhereElse) {

@@ -1,10 +1,12 @@
 // brume check CONFIG, brume inspect FILE|DIR.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "brume/config/yaml.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
-#include "brume/train/options.h"
+#include "brume/train/source.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -49,7 +51,7 @@ void add_check(CLI::App& app, Program& program, int&) {
           asked->config));
     Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
     asked->overrides.apply(root);
-    read_configuration(program.registry, root, &resolved);
+    read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
     if (asked->show)
       fmt::print("{}", dump_yaml(resolved));
     else

@@ -6,6 +6,7 @@
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/train/resuming.h"
+#include "brume/train/source.h"
 #include "brume/train/trainer.h"
 #include "program/program.h"
 #include "program/progress.h"
@@ -81,7 +82,9 @@ int train(Program& program, const Arguments& a, bool resume) {
   Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
   const std::vector<std::string> libraries = a.config.empty() ? take_plugins(root) : std::vector<std::string>{};
   a.overrides.apply(root);
-  const Config config = read_stored_configuration(program.registry, root, file.string(), libraries, &resolved);
+  if (resume && !a.config.empty()) complete_model(root, training_configuration(file));
+  const Config config = resume ? read_stored_configuration(program.registry, root, file.string(), libraries, &resolved)
+                               : read_training(program.registry, root, fs::path(a.config).parent_path(), &resolved);
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
   const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
   if (resume) compare_with(program, file, resolved, root);
@@ -92,8 +95,9 @@ int train(Program& program, const Arguments& a, bool resume) {
   Trainer trainer(config, std::move(resolved), directory, file, models, a.overwrite && !resume);
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
-  fmt::print(stderr, "{}: {:.2f} M parameters, {} on {}\n", directory.string(), double(parameters) / 1e6,
-             trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32", trainer.compute().device.str());
+  fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}\n", directory.string(), double(parameters) / 1e6,
+             config.train->freeze.empty() ? "" : " that are not frozen", trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32",
+             trainer.compute().device.str());
   catch_interrupt();
   if (!run(trainer, config.train->steps)) {
     std::string plugins;

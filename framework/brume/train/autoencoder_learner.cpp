@@ -5,7 +5,7 @@
 //   L_D  = (mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))) / 2
 //   lambda = |grad nll| / (|grad of -mean D(y)| + 1e-4), in [0, 1e4], gradients by the weight of the last layer (eq. 7)
 //
-// One backward pass serves both: D's weights enter the generator's term detached, and y enters L_D detached.
+// One backward pass serves both modules: D's weights enter the generator's term detached, and y enters L_D detached.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -71,14 +71,23 @@ class AutoencoderLearner final : public Learner {
       const nn::Builder build(mix_seed(origin.seed, 5));
       discriminator_.emplace(build["discriminator"], shape_.channels,
                              nn::PatchDiscriminatorOptions{loss.adversarial->channels, loss.adversarial->layers});
-      helpers_ = build.weights();
-      move_to(compute_.device, helpers_);
+      discriminator_weights_ = build.weights();
+      move_to(compute_.device, discriminator_weights_);
     }
     if (config_.train->test) test_ = config_.train->test->data.make({shape_});
   }
 
-  std::vector<Weight> weights() const override { return prefixed("autoencoder.", network_->weights()); }
-  std::vector<Weight> helpers() const override { return helpers_; }
+  std::vector<TrainedModule> modules() const override {
+    std::vector<TrainedModule> all{model_module(prefixed("autoencoder.", network_->weights()), *config_.train)};
+    if (!discriminator_) return all;
+    TrainedModule& discriminator = all.emplace_back(TrainedModule{.name = "discriminator", .weights = discriminator_weights_});
+    if (const auto& own = config_.train->discriminator) {
+      discriminator.optimizer = own->optimizer;
+      discriminator.start = config_.train->loss.adversarial->start;
+      discriminator.every = own->every;
+    }
+    return all;
+  }
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     const ReconstructionOptions& o = config_.train->loss;
@@ -175,7 +184,8 @@ class AutoencoderLearner final : public Learner {
     if (step >= o.start) {
       const Tensor g = -judged(y, false).mean();
       balance = o.weight * adaptive(nll, g);
-      const Tensor verdicts = judged(at::cat({x, y.detach()}), true);
+      const int64_t every = config_.train->discriminator ? config_.train->discriminator->every : 1;
+      const Tensor verdicts = judged(at::cat({x, y.detach()}), (step - o.start) % every == 0);
       const Tensor of_real = verdicts.narrow(0, 0, x.size(0)), of_fake = verdicts.narrow(0, x.size(0), x.size(0));
       const Tensor d = (at::relu(1 - of_real).mean() + at::relu(1 + of_fake).mean()) * 0.5;
       sum = g * balance + d;
@@ -192,10 +202,10 @@ class AutoencoderLearner final : public Learner {
 
   Tensor judged(const Tensor& images, bool learns) const { return (*discriminator_)(images.to(compute_.dtype), learns).to(at::kFloat); }
 
-  /// Esser et al. 2021, eq. 7; 1 where the network does not tell its last layer.
+  /// Returns the weight of eq. 7 of Esser et al. 2021; 1 if the network does not name its last layer, or that layer is frozen.
   double adaptive(const Tensor& nll, const Tensor& g) const {
     const Tensor last = network_->last_layer();
-    if (!last.defined()) return 1;
+    if (!last.defined() || !last.requires_grad()) return 1;
     return std::clamp(norm_of_gradient(nll, last) / (norm_of_gradient(g, last) + 1e-4), 0.0, 1e4);
   }
 
@@ -216,7 +226,7 @@ class AutoencoderLearner final : public Learner {
   std::shared_ptr<Autoencoder> network_, averaged_;
   std::shared_ptr<const PerceptualLoss> perceptual_loss_;
   std::optional<nn::PatchDiscriminator> discriminator_;
-  std::vector<Weight> helpers_;
+  std::vector<Weight> discriminator_weights_;
 };
 
 }  // namespace

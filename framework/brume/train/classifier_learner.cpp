@@ -21,7 +21,7 @@ class ClassifierLearner final : public Learner {
           fmt::format("classifier has {} classes and train.test.data has {}", config.classifier->classes, test_->classes().size()));
   }
 
-  std::vector<Weight> weights() const override { return pipeline_.weights(); }
+  std::vector<TrainedModule> modules() const override { return {model_module(pipeline_.weights(), *config_.train)}; }
 
   Loss loss(const Batch& batch, int64_t, at::Generator& random) override {
     const ClassifierPipeline::Loss l = pipeline_.loss(batch.images, batch.annotations, config_.train->label_smoothing, random);

@@ -38,7 +38,7 @@ class DiffusionLearner final : public Learner {
       guided_denoiser(pipeline_, config_.sample, models_);  // its mistakes are found before the first step
   }
 
-  std::vector<Weight> weights() const override { return pipeline_.weights(); }
+  std::vector<TrainedModule> modules() const override { return {model_module(pipeline_.weights(), *config_.train)}; }
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     training_.step = step;

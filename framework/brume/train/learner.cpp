@@ -4,6 +4,10 @@
 
 namespace brume {
 
+TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train) {
+  return {.name = "", .weights = std::move(weights), .optimizer = train.optimizer, .ema = train.ema};
+}
+
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& set,
                                       const LearnerOrigin& origin) {
   const Dataset& data = *set;

@@ -5,37 +5,36 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "brume/core/model_source.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/train/loader.h"
+#include "brume/train/optimization.h"
 #include "brume/train/options.h"
 
 namespace brume {
 
-/// Figures by name, for metrics.jsonl.
-using Metrics = std::vector<std::pair<std::string, double>>;
-
 class Learner {
  public:
   virtual ~Learner() = default;
-  /// Every weight of the model; training optimises those that are trainable.
-  virtual std::vector<Weight> weights() const = 0;
+  /// Returns what is trained: the model first, whose averaged weights become its file, then the networks that are trained with it and are
+  /// no part of it (a discriminator), which are kept for resuming only.
+  virtual std::vector<TrainedModule> modules() const = 0;
+  /// Returns every weight of the model.
+  std::vector<Weight> weights() const { return modules().front().weights; }
 
   struct Loss {
     Tensor loss;      ///< scalar, differentiable
     Metrics metrics;  ///< further figures of this batch
   };
-  /// Of update number `step`, counted from 0. `random` is the only randomness.
+  /// Returns the loss of update number `step`, counted from 0. One backward pass gives the gradients of all modules, so that what one of
+  /// them must not learn from enters detached. `random` is the only randomness.
   virtual Loss loss(const Batch& batch, int64_t step, at::Generator& random) = 0;
   /// What it remembers from step to step beside the weights, to be saved and restored bit for bit (restoring copies into these).
   virtual std::vector<Weight> state() const { return {}; }
 
-  /// Weights that are trained beside the model and are no part of it (a discriminator): kept for resuming, and nowhere else.
-  virtual std::vector<Weight> helpers() const { return {}; }
-  /// Called after each update; true where weights that are not trainable were brought up to date, which the average then takes over.
+  /// Called after each update of the model; returns true if it changed weights that are not trainable, which the average then takes over.
   virtual bool updated(int64_t /*step*/, at::Generator& /*random*/) { return false; }
 
   /// Figures of averaged weights (in the order of weights()) on images not trained on; empty where there are none, or where `stop`
@@ -47,6 +46,9 @@ class Learner {
   /// What the model's file, of averaged weights, says of itself, but for the step.
   virtual ModelCard card(const std::vector<Weight>& averaged) = 0;
 };
+
+/// The model as a module: with the optimizer and the moving average of `train:`.
+TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train);
 
 /// Where the parts of a learner come from.
 struct LearnerOrigin {

@@ -61,6 +61,11 @@ void AdversarialOptions::declare(Fields& f) {
   f.field("layers", layers, "halvings: a logit sees a patch of 16, 34, 70, 142, ... pixels per side", within(1, 8));
 }
 
+void DiscriminatorOptions::declare(Fields& f) {
+  f.field("optimizer", optimizer, "of the discriminator alone; its schedule counts from loss.adversarial.start");
+  f.field("every", every, "updates the discriminator once in so many steps", at_least(1));
+}
+
 void ReconstructionOptions::declare(Fields& f) {
   f.choice("pixel", pixel, "mean over pixels of the absolute error, or of its square", {{"l1", Pixel::l1}, {"l2", Pixel::l2}});
   f.renamed("perceptual", "perceptual_loss");
@@ -75,6 +80,12 @@ void LatentOptions::declare(Fields& f) {
 }
 
 void TrainOptions::declare(Fields& f, Task task) {
+  f.field("from", from,
+          "a model whose weights the training starts with: a file of brume or of another program, or a directory of one; its "
+          "section `model` (or `classifier`, `autoencoder`) may be left out here");
+  f.field("freeze", freeze,
+          "weights that are not trained, by name: * stands for any characters, ? for one; a pattern that begins with ! takes "
+          "weights away again that earlier ones matched");
   f.field("data", data, "the training images");
   const auto is = [&](Task other) { return task == other || task == Task::any; };
   if (is(Task::diffusion)) f.field("objective", objective, "what is minimised", "simple");
@@ -85,6 +96,9 @@ void TrainOptions::declare(Fields& f, Task task) {
   }
   if (is(Task::autoencoder)) {
     f.section("loss", loss, "what an autoencoder minimises beside the penalty of its network");
+    f.section("discriminator", discriminator, "trains the discriminator with its own optimizer; absent: train.optimizer updates both");
+    f.require(!discriminator || task == Task::any || loss.adversarial, "discriminator",
+              "needs loss.adversarial, which makes a discriminator");
     f.section("latents", latents, "how an autoencoder's latents are brought to unit variance; measured at every checkpoint");
   }
   f.field("optimizer", optimizer, "how", "adamw");

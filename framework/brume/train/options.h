@@ -36,6 +36,13 @@ struct AdversarialOptions {
   void declare(Fields& f);
 };
 
+/// How that discriminator is trained apart from the autoencoder.
+struct DiscriminatorOptions {
+  Deferred<Optimizer> optimizer;
+  int64_t every = 1;
+  void declare(Fields& f);
+};
+
 /// What an autoencoder minimises beside the penalty of its network.
 struct ReconstructionOptions {
   enum class Pixel { l1, l2 };
@@ -55,12 +62,15 @@ struct LatentOptions {
 
 struct TrainOptions {
   enum class Task { diffusion, classifier, autoencoder, any };
+  std::filesystem::path from;       ///< a model whose weights it starts with; empty: drawn from the seed
+  std::vector<std::string> freeze;  ///< patterns of the names of weights that stay as they are
   Deferred<Dataset> data;
-  std::shared_ptr<const Objective> objective;  ///< of diffusion
-  double label_smoothing = 0;                  ///< of a classifier
-  std::optional<TestOptions> test;             ///< of a classifier or an autoencoder
-  ReconstructionOptions loss;                  ///< of an autoencoder
-  LatentOptions latents;                       ///< of an autoencoder
+  std::shared_ptr<const Objective> objective;         ///< of diffusion
+  double label_smoothing = 0;                         ///< of a classifier
+  std::optional<TestOptions> test;                    ///< of a classifier or an autoencoder
+  ReconstructionOptions loss;                         ///< of an autoencoder
+  std::optional<DiscriminatorOptions> discriminator;  ///< of an autoencoder; absent: `optimizer` serves both
+  LatentOptions latents;                              ///< of an autoencoder
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
   EmaOptions ema;

@@ -7,9 +7,10 @@
 
 namespace brume {
 
-/// Compares the configuration a training was left with and the one it is to go on with, both resolved. Throws ConfigError with every key of
-/// `model:`, `classifier:` or `autoencoder:` that differs: the weights would be taken for what they are not. Says in one line what else
-/// differs, "train.batch 64 -> 32, ..."; "" where nothing does. `given`: the tree that was read, which knows where a value stands.
+/// Compares the stored configuration of a training with the one that it is resumed with, both resolved. Throws ConfigError with every key
+/// of `model:`, `classifier:` or `autoencoder:` that differs, and with those that say which optimizer updates which weight. Returns the
+/// other differences in one line, "train.batch 64 -> 32, ..."; "" if there is no difference. `given`: the tree that was read, with the
+/// places of its values.
 std::string changes_since(const Value& stored, const Value& resolved, const Value& given);
 
 }  // namespace brume

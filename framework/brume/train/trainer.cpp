@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -16,6 +17,7 @@
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/train/source.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 
@@ -25,16 +27,6 @@ namespace {
 
 /// Streams of random numbers under the training's seed.
 enum Stream : uint64_t { weights = 20, order = 21, steps = 22 };
-
-/// What is trained: of the model, and beside it.
-std::vector<Weight> trainable(const Learner& learner) {
-  std::vector<Weight> some;
-  for (const Weight& w : learner.weights())
-    if (w.trainable) some.push_back(w);
-  for (Weight& w : prefixed("helpers.", learner.helpers()))
-    if (w.trainable) some.push_back(w);
-  return some;
-}
 
 void refuse_held(const fs::path& directory) {
   if (fs::exists(directory / "training.safetensors"))
@@ -112,14 +104,18 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   data_ = t.data.make({config_.image()});
-  const Files stored = fresh ? Files() : files_in(load_tensors(resume_from.string()));
+  const bool begun = !fresh || !t.from.empty();  // weights are copied in
+  const StoredModel source = fresh && begun ? open_any(t.from.string()) : StoredModel();
+  const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
-                          {mix_seed(seed, Stream::weights), models, fresh ? nullptr : &stored, examples(config_, *data_)});
-  ema_ = std::make_unique<Ema>(learner_->weights(), t.ema);
-  const std::vector<Weight> learned = trainable(*learner_);
-  optimizer_ = t.optimizer.make({learned, t.steps});
-  for (const Weight& w : learned) Tensor(w.tensor).set_requires_grad(true);
+                          {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
+  if (fresh && begun) load_weights(t.from.string(), source.tensors, learner_->weights());
+  std::vector<TrainedModule> modules = learner_->modules();
+  freeze(modules.front().weights);
+  model_ = modules.front().weights;
+  optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps);
   if (!fresh) restore(resume_from);
+  for (Fixed& fixed : fixed_) fixed.value = fixed.weight.clone();
   loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
   if (fresh && overwrite) remove_training(directory_);
   prepare_directory(directory_, config_.classifier ? "" : "samples");
@@ -129,17 +125,31 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
 
 Trainer::~Trainer() = default;
 
+void Trainer::freeze(std::vector<Weight>& weights) {
+  std::vector<std::string> names;
+  for (const Weight& w : weights) names.push_back(w.name);
+  const std::set<std::string> frozen = matching(config_.train->freeze, names);
+  for (Weight& w : weights) {
+    if (!frozen.contains(w.name)) continue;
+    if (!w.trainable) fixed_.push_back({w.tensor, {}});
+    w.trainable = false;
+  }
+  if (std::none_of(weights.begin(), weights.end(), [](const Weight& w) { return w.trainable; }))
+    throw ConfigError("train.freeze leaves no weight to train");
+}
+
 std::optional<double> Trainer::train_step(Window& window) {
   const Batch batch = loader_->next();
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
   const Learner::Loss l = learner_->loss(batch, step_, random);
   l.loss.backward();
-  norm_ = optimizer_->update(step_);
-  if (std::isfinite(norm_)) {
-    const bool moved = learner_->updated(step_, random);
-    ema_->update(step_);
-    if (moved) ema_->take_buffers();
+  const bool finite = optimization_->update(step_);
+  const bool moved = optimization_->updated_model() && learner_->updated(step_, random);
+  if (moved)
+    for (const Fixed& fixed : fixed_) Tensor(fixed.weight).copy_(fixed.value);
+  optimization_->average(step_, moved);
+  if (finite) {
     bad_steps_ = 0;
   } else if (++bad_steps_ >= 20) {
     throw ConfigError(
@@ -149,7 +159,7 @@ std::optional<double> Trainer::train_step(Window& window) {
   }
   ++step_;
   const double loss = l.loss.item<double>();
-  if (!std::isfinite(loss) || !std::isfinite(norm_)) {
+  if (!std::isfinite(loss) || !finite) {
     ++window.skipped;
     return {};
   }
@@ -248,15 +258,14 @@ void Trainer::log(const Window& window, double rate) {
   Metrics line;
   for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
   if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
-  line.insert(line.end(), {{"grad_norm", norm_},
-                           {"lr", optimizer_->learning_rate(step_ - 1)},
-                           {"ema_decay", ema_->decay(step_ - 1)},
-                           {"images_per_second", rate}});
+  const Metrics figures = optimization_->figures(step_ - 1);
+  line.insert(line.end(), figures.begin(), figures.end());
+  line.emplace_back("images_per_second", rate);
   append_metrics(line);
 }
 
 void Trainer::test(const TrainCallbacks& callbacks) {
-  const Metrics figures = learner_->test(ema_->shadow(), callbacks.stop);
+  const Metrics figures = learner_->test(ema().shadow(), callbacks.stop);
   if (figures.empty()) return;
   append_metrics(figures);
   if (callbacks.tested) callbacks.tested(step_, figures);
@@ -265,23 +274,19 @@ void Trainer::test(const TrainCallbacks& callbacks) {
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
   const fs::path file = directory_ / "samples" / fmt::format("step_{:06}.png", step_);
-  return learner_->preview(ema_->shadow(), file) ? file : fs::path();
+  return learner_->preview(ema().shadow(), file) ? file : fs::path();
 }
 
 std::vector<Weight> Trainer::training_state() const {
-  std::vector<Weight> all;
-  for (const Weight& w : learner_->weights()) all.push_back({"weights." + w.name, w.tensor, false});
-  for (const Weight& w : learner_->helpers()) all.push_back({"helpers." + w.name, w.tensor, false});
-  for (const Weight& w : ema_->shadow()) all.push_back({"ema." + w.name, w.tensor, false});
-  for (const Weight& w : optimizer_->state()) all.push_back({"optimizer." + w.name, w.tensor, false});
+  std::vector<Weight> all = optimization_->state();
   for (const Weight& w : learner_->state()) all.push_back({"objective." + w.name, w.tensor, false});
   return all;
 }
 
 void Trainer::save() {
-  ModelCard card = learner_->card(ema_->shadow());
+  ModelCard card = learner_->card(ema().shadow());
   card.step = step_;
-  save_model((directory_ / "model.safetensors").string(), ema_->shadow(), card);
+  save_model((directory_ / "model.safetensors").string(), ema().shadow(), card);
   NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));

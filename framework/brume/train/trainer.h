@@ -7,7 +7,6 @@
 #include <string>
 
 #include "brume/core/warnings.h"
-#include "brume/train/ema.h"
 #include "brume/train/learner.h"
 
 namespace brume {
@@ -61,9 +60,10 @@ class Trainer {
   bool run(const std::function<bool()>& stop) { return run(TrainCallbacks{.stop = stop}); }
 
   int64_t step() const { return step_; }
-  std::vector<Weight> weights() const { return learner_->weights(); }
+  /// Returns the weights of the model; `trainable` is false for those that `train.freeze` names as well.
+  std::vector<Weight> weights() const { return model_; }
   const Compute& compute() const { return compute_; }
-  const Ema& ema() const { return *ema_; }
+  const Ema& ema() const { return optimization_->ema(); }
   /// Makes a sample grid of the averaged weights; returns its path, empty where there is nothing to show.
   std::filesystem::path preview();
   void save();
@@ -75,12 +75,18 @@ class Trainer {
     int64_t steps = 0;    ///< that they are of
     int64_t skipped = 0;  ///< steps whose loss or gradient was not finite, which count in no figure
   };
+  /// A frozen weight that the network may move by a rule of its own (a codebook), and the value that it keeps.
+  struct Fixed {
+    Tensor weight, value;
+  };
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
   void log(const Window& window, double rate);
   void test(const TrainCallbacks& callbacks);
   void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
+  /// Makes those of the model's weights that `train.freeze` names not trainable.
+  void freeze(std::vector<Weight>& weights);
   std::vector<Weight> training_state() const;
 
   static std::unique_ptr<Trainer> open(Value root, const std::filesystem::path& folder, const TrainerOptions& options);
@@ -93,12 +99,12 @@ class Trainer {
   Compute compute_;
   std::shared_ptr<const Dataset> data_;
   std::unique_ptr<Learner> learner_;
-  std::unique_ptr<Ema> ema_;
-  std::shared_ptr<Optimizer> optimizer_;
+  std::vector<Weight> model_;  ///< weights of the model
+  std::vector<Fixed> fixed_;
+  std::unique_ptr<Optimization> optimization_;
   std::unique_ptr<Loader> loader_;
   int64_t step_ = 0;
   int64_t bad_steps_ = 0;
-  double norm_ = 0;
 };
 
 /// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or

@@ -1,0 +1,94 @@
+#include "brume/train/optimization.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <stdexcept>
+
+namespace brume {
+namespace {
+
+/// The model's weights keep their names, those of other modules are set apart: training files have had both from the beginning.
+std::vector<Weight> named(const TrainedModule& module, bool model) { return model ? module.weights : prefixed("helpers.", module.weights); }
+
+std::vector<Weight> trainable(const std::vector<Weight>& weights) {
+  std::vector<Weight> some;
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(some), [](const Weight& w) { return w.trainable; });
+  return some;
+}
+
+void append(std::vector<Weight>& all, const std::string& prefix, const std::vector<Weight>& weights) {
+  for (const Weight& w : weights) all.push_back({prefix + w.name, w.tensor, false});
+}
+
+}  // namespace
+
+Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps) : modules_(std::move(modules)) {
+  if (modules_.empty() || !modules_.front().optimizer || !modules_.front().ema)
+    throw std::logic_error("a training needs a model with an optimizer and a moving average");
+  for (const TrainedModule& module : modules_) {
+    const bool model = &module == &modules_.front();
+    const size_t group = module.optimizer ? add_group(module) : 0;
+    for (Weight& w : trainable(named(module, model))) groups_[group].weights.push_back(std::move(w));
+    if (module.ema) averages_.push_back({group, std::make_unique<Ema>(named(module, model), *module.ema)});
+  }
+  for (size_t i = 0, group = 0; i < modules_.size(); ++i) {
+    if (!modules_[i].optimizer) continue;
+    Group& g = groups_[group++];
+    g.optimizer = modules_[i].optimizer.make({g.weights, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every)});
+  }
+  for (const Group& group : groups_)
+    for (const Weight& w : group.weights) Tensor(w.tensor).set_requires_grad(true);
+}
+
+size_t Optimization::add_group(const TrainedModule& module) {
+  groups_.push_back({module.name, module.start, module.every});
+  return groups_.size() - 1;
+}
+
+bool Optimization::update(int64_t step) {
+  bool finite = true;
+  for (Group& group : groups_) {
+    group.updated = false;
+    if (!group.due(step)) {
+      for (const Weight& w : group.weights) w.tensor.mutable_grad().reset();
+      continue;
+    }
+    group.norm = group.optimizer->update(group.count(step));
+    group.updated = std::isfinite(group.norm);
+    finite = finite && group.updated;
+  }
+  return finite;
+}
+
+void Optimization::average(int64_t step, bool buffers) {
+  for (const Average& average : averages_) {
+    const Group& group = groups_[average.group];
+    if (group.updated) average.ema->update(group.count(step));
+  }
+  if (buffers) averages_.front().ema->take_buffers();
+}
+
+Metrics Optimization::figures(int64_t step) const {
+  const Group& model = groups_.front();
+  Metrics all{
+      {"grad_norm", model.norm}, {"lr", model.optimizer->learning_rate(model.count(step))}, {"ema_decay", ema().decay(model.count(step))}};
+  for (size_t i = 1; i < groups_.size(); ++i) {
+    const Group& group = groups_[i];
+    all.emplace_back(group.name + ".grad_norm", group.norm);
+    all.emplace_back(group.name + ".lr", group.optimizer->learning_rate(group.count(step)));
+  }
+  return all;
+}
+
+std::vector<Weight> Optimization::state() const {
+  std::vector<Weight> all;
+  append(all, "weights.", modules_.front().weights);
+  for (size_t i = 1; i < modules_.size(); ++i) append(all, "helpers.", modules_[i].weights);
+  for (const Average& average : averages_) append(all, "ema.", average.ema->shadow());
+  for (const Group& group : groups_)
+    append(all, group.name.empty() ? "optimizer." : "optimizers." + group.name + ".", group.optimizer->state());
+  return all;
+}
+
+}  // namespace brume

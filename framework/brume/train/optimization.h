@@ -1,0 +1,73 @@
+#pragma once
+// The optimizers and moving averages of a training.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brume/train/ema.h"
+
+namespace brume {
+
+/// Figures by name, for metrics.jsonl.
+using Metrics = std::vector<std::pair<std::string, double>>;
+
+/// Weights that one optimizer updates: the model, or a network that is trained with it (a discriminator).
+struct TrainedModule {
+  std::string name;                 ///< prefixes its metrics and its optimizer's state; empty for the model
+  std::vector<Weight> weights{};    ///< those that are not trainable are kept, and not updated
+  Deferred<Optimizer> optimizer{};  ///< its own; empty: the model's updates it too, and both count in one norm of the gradient
+  int64_t start = 0;                ///< step of its first update; its own optimizer counts from there
+  int64_t every = 1;                ///< updates once in so many steps, with the gradient of that step alone
+  std::optional<EmaOptions> ema{};  ///< of its weights; empty: none
+};
+
+/// Updates the modules of a learner, each when it is due, and averages their weights.
+class Optimization {
+ public:
+  /// The first module is the model, which has an optimizer and a moving average. `steps`: of the whole training. Weights that are
+  /// trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two.
+  Optimization(std::vector<TrainedModule> modules, int64_t steps);
+
+  /// Updates the modules that are due from the gradients of step number `step`, counted from 0, and clears all gradients. Returns false if
+  /// the gradient of one is not finite: that one is left as it was.
+  bool update(int64_t step);
+  /// Whether update(step) changed the weights of the model.
+  bool updated_model() const { return groups_.front().updated; }
+  /// Brings the moving averages of the modules that update(step) changed up to date. `buffers`: takes over the model's weights that are not
+  /// trainable.
+  void average(int64_t step, bool buffers);
+
+  /// Returns the model's grad_norm, lr and ema_decay of step number `step`, then NAME.grad_norm and NAME.lr of every other optimizer.
+  Metrics figures(int64_t step) const;
+  /// Returns the weights ("weights.…", "helpers.…"), averages ("ema.…") and optimizer states ("optimizer.…", "optimizers.NAME.…") that a
+  /// training file keeps. Restoring copies into these tensors.
+  std::vector<Weight> state() const;
+  /// The moving average of the model.
+  const Ema& ema() const { return *averages_.front().ema; }
+
+ private:
+  /// An optimizer and the modules that it updates.
+  struct Group {
+    std::string name;
+    int64_t start = 0, every = 1;
+    std::vector<Weight> weights{};  ///< trainable
+    std::shared_ptr<Optimizer> optimizer{};
+    double norm = 0;       ///< of the last gradient
+    bool updated = false;  ///< by the last update()
+    bool due(int64_t step) const { return step >= start && (step - start) % every == 0; }
+    int64_t count(int64_t step) const { return step < start ? 0 : (step - start) / every; }
+  };
+  struct Average {
+    size_t group;
+    std::unique_ptr<Ema> ema;
+  };
+  size_t add_group(const TrainedModule& module);
+
+  std::vector<TrainedModule> modules_;
+  std::vector<Group> groups_;
+  std::vector<Average> averages_;
+};
+
+}  // namespace brume
