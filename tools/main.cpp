@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "brume/config/plugin_loader.h"
+#include "brume/config/version.h"
 #include "brume/core/out_of_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
@@ -23,7 +24,7 @@ int report(const ConfigError& e) {
 int run(int argc, char** argv) {
   CLI::App app{"brume: latent and conditional diffusion models from one YAML file", "brume"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("brume ") + BRUME_VERSION);
+  app.set_version_flag("--version", "brume " + version());
   Program program;
   int code = 0;
   app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")

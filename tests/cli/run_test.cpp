@@ -229,7 +229,7 @@ TEST_F(Run, BrokenCheckpoints) {
 TEST_F(Run, CheckpointsOfAnotherVersionOrModel) {
   const std::string newer = changed("newer.safetensors", [](auto&, auto& m) { m["brume.format"] = "2", m["brume.version"] = "9.0"; });
   EXPECT_EQ(at({"sample", newer}).err,
-            "error: newer.safetensors: written by brume 9.0 in model format 2; this is brume 0.1.0, which reads up to format 1\n");
+            "error: newer.safetensors: written by brume 9.0 in model format 2; this is brume 0.2.0, which reads up to format 1\n");
   const std::string lacking = changed("lacking.safetensors", [](auto& t, auto&) { t.erase(t.begin()); });
   EXPECT_EQ(at({"sample", lacking}).err, "error: lacking.safetensors: lacks the tensor 'network.time_embed.0.weight' [32, 8]\n");
   const std::string foreign = changed("foreign.safetensors", [](auto&, auto& m) { m.clear(); });

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "brume/config/version.h"
 #include "brume/config/yaml.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/safetensors.h"
@@ -36,7 +37,7 @@ Metadata checked(Metadata metadata, const std::string& path) {
   const int64_t format = number(required(metadata, "brume.format", path), "brume.format", path);
   if (format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in model format {}; this is brume {}, which reads up to format {}", path,
-                                  metadata["brume.version"], format, BRUME_VERSION, model_format));
+                                  metadata["brume.version"], format, version(), model_format));
   return metadata;
 }
 
@@ -93,7 +94,7 @@ void save_model(const std::string& path, const std::vector<Weight>& weights, con
   for (NamedTensor& t : file_tensors(card.files)) tensors.push_back(std::move(t));
   Metadata metadata{{"format", "brume"},
                     {"brume.format", std::to_string(model_format)},
-                    {"brume.version", BRUME_VERSION},
+                    {"brume.version", version()},
                     {"brume.step", std::to_string(card.step)},
                     {"brume.plugins", fmt::format("{}", fmt::join(card.plugins, "\n"))}};
   const std::pair<const char*, const Value&> sections[] = {{"brume.model", card.model},

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/plugin_loader.h"
+#include "brume/config/version.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
@@ -293,7 +294,7 @@ void Trainer::save() {
   write_safetensors((directory_ / "training.safetensors").string(), state,
                     {{"format", "brume-training"},
                      {"brume.format", std::to_string(model_format)},
-                     {"brume.version", BRUME_VERSION},
+                     {"brume.version", version()},
                      {"brume.config", dump_yaml(resolved_)},
                      {"brume.step", std::to_string(step_)}});
 }
@@ -307,7 +308,7 @@ Value training_configuration(const fs::path& file) {
   Metadata metadata = training_metadata(file);
   if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
     throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
-                                  metadata["brume.version"], format, BRUME_VERSION, model_format));
+                                  metadata["brume.version"], format, version(), model_format));
   return parse_stored_yaml(metadata["brume.config"], file.string());
 }
 

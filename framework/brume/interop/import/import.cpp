@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "brume/config/errors.h"
+#include "brume/config/version.h"
 #include "brume/config/yaml.h"
 #include "brume/interop/import/families.h"
 #include "brume/weights/model_weights.h"
@@ -89,7 +90,7 @@ Contents contents_of(const Imported& model) {
   Contents contents{model.tensors,
                     {{"format", "brume"},
                      {"brume.format", std::to_string(model_format)},
-                     {"brume.version", BRUME_VERSION},
+                     {"brume.version", version()},
                      {"brume.step", "0"},
                      {"brume." + model.section, dump_yaml(model.options)}}};
   if (!model.sample.is_null()) contents.metadata["brume.sample"] = dump_yaml(model.sample);
