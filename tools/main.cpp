@@ -1,7 +1,6 @@
 // brume: train, sample and explain diffusion models from one YAML file.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 
 #include "brume/config/plugin_loader.h"
@@ -22,20 +21,17 @@ int report(const ConfigError& e) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"brume: latent and conditional diffusion models from one YAML file", "brume"};
-  app.require_subcommand(1);
-  app.set_version_flag("--version", "brume " + version());
+  CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", "brume " + version());
+  const Command app = line.root();
   Program program;
   int code = 0;
   app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")
-      ->type_name("FILE")
-      ->allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
-  app.fallthrough();
+      .type_name("FILE")
+      .allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
   register_builtins(program.registry);
   const WarningScope warnings(print_warning);
   program.registry.on_warning([](const Problem& warning) { print_warning(warning.text()); });
-  // Plugins must be there before a command runs, and a command runs while the line is parsed.
-  app.parse_complete_callback([&] {
+  line.before_commands([&] {
     for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);
     for (const std::string& library : program.plugins) load_plugin(program.registry, library);
   });
@@ -57,16 +53,7 @@ int run(int argc, char** argv) {
   add_plot(app, program, code);
   add_tokenizer(app, program, code);
   add_export(app, program, code);
-  try {
-    std::vector<std::string> arguments = replayed({argv + 1, argv + argc});
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
-    app.parse(std::move(arguments));
-  } catch (const CLI::ParseError& e) {
-    const bool mistake = e.get_exit_code() != 0;  // else it is --help or --version
-    if (const std::string unknown = mistake ? unknown_words(app) : ""; !unknown.empty()) throw ConfigError(unknown);
-    const int shown = app.exit(e);
-    return shown == 0 ? 0 : 2;
-  }
+  if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
   return code;
 }
 

@@ -285,33 +285,30 @@ int bench(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, Program& program, int& code) {
-  CLI::App* command =
+void add_bench(Command app, Program& program, int& code) {
+  const Command command =
       app.add_subcommand("bench", "how fast a configuration trains and samples, compared with LibTorch's own operations in float32");
   auto a = std::make_shared<Arguments>();
-  command->add_option("config", a->config, "a YAML file")->type_name("CONFIG");
-  CLI::Option* arch =
-      command->add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
-          ->type_name("NAME");
-  command->add_option("--precisions", a->precisions, "what to measure of a configuration")
-      ->delimiter(',')
-      ->capture_default_str()
-      ->excludes(arch);
-  command->add_option("--seconds", a->seconds, "of training a round and variant")->capture_default_str()->check(CLI::Range(0.1, 3600.0));
-  command->add_option("--rounds", a->rounds, "of which the median is shown")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(1000)));
-  command->add_option("--batch", a->batch, "training batch; the configuration's where not given")
-      ->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_option("--sample-batch", a->sample_batch, "images sampled at once")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(65536)))
-      ->excludes(arch);
-  command->add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
-  command->add_flag("--errors", a->errors, "how far each part of an architecture is from LibTorch's operations in float32")->needs(arch);
-  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  a->overrides.add_to(*command);
-  command->callback([&program, &code, a] { code = bench(program, *a); });
+  command.add_option("config", a->config, "a YAML file").type_name("CONFIG");
+  CommandOption arch =
+      command.add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
+          .type_name("NAME");
+  command.add_option("--precisions", a->precisions, "what to measure of a configuration")
+      .delimiter(',')
+      .capture_default_str()
+      .excludes(arch);
+  command.add_option("--seconds", a->seconds, "of training a round and variant").capture_default_str().check(between(0.1, 3600.0));
+  command.add_option("--rounds", a->rounds, "of which the median is shown").capture_default_str().check(between(1, 1000));
+  command.add_option("--batch", a->batch, "training batch; the configuration's where not given").check(between(1, 65536));
+  command.add_option("--sample-batch", a->sample_batch, "images sampled at once")
+      .capture_default_str()
+      .check(between(1, 65536))
+      .excludes(arch);
+  command.add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
+  command.add_flag("--errors", a->errors, "how far each part of an architecture is from LibTorch's operations in float32").needs(arch);
+  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  a->overrides.add_to(command);
+  command.callback([&program, &code, a] { code = bench(program, *a); });
 }
 
 }  // namespace brume::tools

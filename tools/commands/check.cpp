@@ -31,18 +31,18 @@ Value stored_configuration(const std::string& path) {
 
 }  // namespace
 
-void add_check(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
+void add_check(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
   struct Arguments {
     std::string config;
     bool show = false;
     Overrides overrides;
   };
   auto asked = std::make_shared<Arguments>();
-  command->add_option("config", asked->config, "a YAML file")->required()->type_name("CONFIG");
-  command->add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
-  asked->overrides.add_to(*command);
-  command->callback([&program, asked] {
+  command.add_option("config", asked->config, "a YAML file").required().type_name("CONFIG");
+  command.add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
+  asked->overrides.add_to(command);
+  command.callback([&program, asked] {
     const bool weights = is_weights_file(asked->config);
     if (weights && !asked->show)
       throw ConfigError(fmt::format(
@@ -59,16 +59,16 @@ void add_check(CLI::App& app, Program& program, int&) {
   });
 }
 
-void add_inspect(CLI::App& app, Program&, int&) {
-  CLI::App* command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file, or in a directory of a model");
+void add_inspect(Command app, Program&, int&) {
+  const Command command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file, or in a directory of a model");
   struct Arguments {
     std::string path;
     bool json = false;
   };
   auto asked = std::make_shared<Arguments>();
-  command->add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them")->required()->type_name("FILE");
-  command->add_flag("--json", asked->json, "for programs: one JSON object");
-  command->callback([asked] { fmt::print("{}", asked->json ? inspect_json(asked->path) : inspect(asked->path)); });
+  command.add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them").required().type_name("FILE");
+  command.add_flag("--json", asked->json, "for programs: one JSON object");
+  command.callback([asked] { fmt::print("{}", asked->json ? inspect_json(asked->path) : inspect(asked->path)); });
 }
 
 }  // namespace brume::tools

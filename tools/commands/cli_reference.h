@@ -1,10 +1,11 @@
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
+
+#include "program/command_line.h"
 
 namespace brume::tools {
 
 /// Returns docs/cli.md: every command of the program with its options, in Markdown.
-std::string cli_markdown(const CLI::App& program);
+std::string cli_markdown(const Command& program);
 
 }  // namespace brume::tools

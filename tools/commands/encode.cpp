@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include "brume/train/encoding.h"
-#include "program/progress.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"
+#include "program/progress.h"
 
 namespace brume::tools {
 namespace {
@@ -40,30 +40,27 @@ int encode(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_encode(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("encode", "what a first stage makes of a data set, once, for a training on top of it");
+void add_encode(Command app, Program& program, int& code) {
+  const Command command = app.add_subcommand("encode", "what a first stage makes of a data set, once, for a training on top of it");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->source, "an autoencoder's model.safetensors, or a configuration whose model.autoencoder it is")
-      ->required()
-      ->type_name("CHECKPOINT|CONFIG");
+  command.add_option("source", a->source, "an autoencoder's model.safetensors, or a configuration whose model.autoencoder it is")
+      .required()
+      .type_name("CHECKPOINT|CONFIG");
   command
-      ->add_option("--data", a->data, "the images: {type: idx, ...}, or a YAML file of it; train.data of the configuration where not given")
-      ->type_name("DATA");
-  command->add_option("-o,--out", a->out, "the folder, for {type: latents, path: FOLDER}")->required()->type_name("FOLDER");
-  command->add_option("-n,--count", a->options.count, "images at most; an endless set needs it")
-      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
-  command->add_option("--dtype", a->dtype, "float32 or float16")->capture_default_str()->check(one_of({"float32", "float16"}));
-  command->add_option("--shard", a->options.shard, "images in a file")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(100000000)));
-  command->add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_option("--tile", a->options.tile, "pixels of the pieces that large images are encoded in; 0 = whole")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(0), int64_t(16384)));
-  a->overrides.add_to(*command);
-  command->callback([&program, &code, a] { code = encode(program, *a); });
+      .add_option("--data", a->data, "the images: {type: idx, ...}, or a YAML file of it; train.data of the configuration where not given")
+      .type_name("DATA");
+  command.add_option("-o,--out", a->out, "the folder, for {type: latents, path: FOLDER}").required().type_name("FOLDER");
+  command.add_option("-n,--count", a->options.count, "images at most; an endless set needs it").check(between(1, int64_t(1) << 40));
+  command.add_option("--dtype", a->dtype, "float32 or float16").capture_default_str().check(one_of({"float32", "float16"}));
+  command.add_option("--shard", a->options.shard, "images in a file").capture_default_str().check(between(1, 100000000));
+  command.add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
+      .capture_default_str()
+      .check(between(1, 65536));
+  command.add_option("--tile", a->options.tile, "pixels of the pieces that large images are encoded in; 0 = whole")
+      .capture_default_str()
+      .check(between(0, 16384));
+  a->overrides.add_to(command);
+  command.callback([&program, &code, a] { code = encode(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -9,6 +9,7 @@
 #include "brume/config/yaml.h"
 #include "brume/core/features.h"
 #include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/evaluation.h"
 #include "commands/evaluate_autoencoder.h"
@@ -189,47 +190,46 @@ int evaluate(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_evaluate(CLI::App& app, Program& program, int& code) {
-  CLI::App* command =
+void add_evaluate(Command app, Program& program, int& code) {
+  const Command command =
       app.add_subcommand("evaluate", "measures samples by features or a metric; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
-      ->required()
-      ->type_name("CHECKPOINT");
-  CLI::Option* features =
-      command->add_option("--features", a->features, "the extractor whose features are compared: classifier:FILE, or {type: NAME, ...}")
-          ->type_name("FEATURES");
-  command->add_option("--classifier", a->classifier, "short for --features classifier:FILE")->type_name("FILE")->excludes(features);
+  command.add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
+      .required()
+      .type_name("CHECKPOINT");
+  CommandOption features =
+      command.add_option("--features", a->features, "the extractor whose features are compared: classifier:FILE, or {type: NAME, ...}")
+          .type_name("FEATURES");
+  command.add_option("--classifier", a->classifier, "short for --features classifier:FILE").type_name("FILE").excludes(features);
   command
-      ->add_option(
-          "--bits", a->bits,
-          "of an autoencoder: bits per value of a latent, for the comparison with JPEG; with a codebook a position counts for log2 "
-          "of its entries")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(64)));
-  command->add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it")->type_name("DATA");
-  command->add_option("--metric", a->metric, "judges each image against its caption instead: caption_accuracy")->type_name("METRIC");
+      .add_option("--bits", a->bits,
+                  "of an autoencoder: bits per value of a latent, for the comparison with JPEG; with a codebook a position counts for log2 "
+                  "of its entries")
+      .capture_default_str()
+      .check(between(1, 64));
+  command.add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it").type_name("DATA");
+  command.add_option("--metric", a->metric, "judges each image against its caption instead: caption_accuracy").type_name("METRIC");
   command
-      ->add_option("--data", a->data,
-                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
-                   "images are judged as well")
-      ->type_name("DATA");
-  command->add_option("--captions", a->captions, "with --metric, instead of --data: the captions, one per line")->type_name("FILE");
-  command->add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are")->type_name("DATA");
-  command->add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(2), int64_t(100000000)));
-  command->add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
-      ->delimiter(',');
-  add_seed(*command, a->seed);
-  command->add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
-      ->check(CLI::Range(int64_t(0), int64_t(100000000)));
-  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  a->settings.add_sampling_to(*command);
-  command->callback([&program, &code, a] {
+      .add_option("--data", a->data,
+                  "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
+                  "images are judged as well")
+      .type_name("DATA");
+  command.add_option("--captions", a->captions, "with --metric, instead of --data: the captions, one per line").type_name("FILE");
+  command.add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are").type_name("DATA");
+  command.add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
+      .capture_default_str()
+      .check(between(2, 100000000));
+  command.add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
+      .delimiter(',');
+  add_seed(command, a->seed);
+  command.add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
+      .capture_default_str()
+      .check(between(1, 65536));
+  command.add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
+      .check(between(0, 100000000));
+  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  a->settings.add_sampling_to(command);
+  command.callback([&program, &code, a] {
     a->settings.source = a->source = model_file(a->source);
     if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;
     code = evaluate(program, *a);

@@ -37,15 +37,15 @@ void export_model(Program& program, Arguments a) {
 
 }  // namespace
 
-void add_export(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("export", "a brume model for other programs");
+void add_export(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("export", "a brume model for other programs");
   auto a = std::make_shared<Arguments>();
-  command->add_option("model", a->source, "a model.safetensors, or what `brume import` takes")->required()->type_name("MODEL");
-  command->add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion and its YAML")
-      ->required()
-      ->check(one_of({"diffusers", "ldm"}));
-  command->add_option("target", a->target, "the directory or the file; it must not be there")->required()->type_name("TARGET");
-  command->callback([&program, a] { export_model(program, *a); });
+  command.add_option("model", a->source, "a model.safetensors, or what `brume import` takes").required().type_name("MODEL");
+  command.add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion and its YAML")
+      .required()
+      .check(one_of({"diffusers", "ldm"}));
+  command.add_option("target", a->target, "the directory or the file; it must not be there").required().type_name("TARGET");
+  command.callback([&program, a] { export_model(program, *a); });
 }
 
 }  // namespace brume::tools

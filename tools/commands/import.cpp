@@ -76,17 +76,17 @@ void import_to_file(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_import(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
+void add_import(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->source, "a diffusers directory, or a weights file")->required()->type_name("SOURCE");
-  command->add_option("-o,--out", a->out, "the brume model")->required()->type_name("FILE.safetensors");
-  command->add_option("--config", a->config, "a YAML or JSON file that says what the weights are")->type_name("FILE");
-  command->add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
-      ->type_name("KEY=VALUE")
-      ->take_all();
-  command->add_flag("--overwrite", a->overwrite, "replace the file where it is there");
-  command->callback([&program, a] { import_to_file(program, *a); });
+  command.add_option("source", a->source, "a diffusers directory, or a weights file").required().type_name("SOURCE");
+  command.add_option("-o,--out", a->out, "the brume model").required().type_name("FILE.safetensors");
+  command.add_option("--config", a->config, "a YAML or JSON file that says what the weights are").type_name("FILE");
+  command.add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
+      .type_name("KEY=VALUE")
+      .take_all();
+  command.add_flag("--overwrite", a->overwrite, "replace the file where it is there");
+  command.callback([&program, a] { import_to_file(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -142,23 +142,24 @@ int invert_images(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_invert(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
+void add_invert(Command app, Program& program, int& code) {
+  const Command command =
+      app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
-  command->add_option("images", a->images, "pictures of the model's size")->type_name("IMAGE");
-  command->add_option("--data", a->data, "in their place a data set, or a configuration that names one")->type_name("DATA");
-  command->add_option("-n,--count", a->count, "images taken of it")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(100000)));
-  command->add_option("--steps", a->steps, "numbers of steps, one row of the table each")
-      ->delimiter(',')
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(1000000)));
-  command->add_option("--classes", a->classes, "what the images show, by number, in turn")->delimiter(',');
-  command->add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors")->type_name("FILE");
-  a->settings.add_to(*command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
-  command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536)));
-  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  command->callback([&program, &code, a] {
+  command.add_option("source", a->source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
+  command.add_option("images", a->images, "pictures of the model's size").type_name("IMAGE");
+  command.add_option("--data", a->data, "in their place a data set, or a configuration that names one").type_name("DATA");
+  command.add_option("-n,--count", a->count, "images taken of it").capture_default_str().check(between(1, 100000));
+  command.add_option("--steps", a->steps, "numbers of steps, one row of the table each")
+      .delimiter(',')
+      .capture_default_str()
+      .check(between(1, 1000000));
+  command.add_option("--classes", a->classes, "what the images show, by number, in turn").delimiter(',');
+  command.add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors").type_name("FILE");
+  a->settings.add_to(command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
+  command.add_option("--batch", a->batch, "images at once").capture_default_str().check(between(1, 65536));
+  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  command.callback([&program, &code, a] {
     a->settings.source = a->source;
     code = invert_images(program, *a);
   });

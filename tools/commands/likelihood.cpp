@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/diffusion/likelihood.h"
+#include "brume/diffusion/pipeline.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/class_scores.h"
 #include "commands/open_data.h"
@@ -164,34 +165,33 @@ int likelihood(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_likelihood(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("likelihood", "bits per dimension of images under a model");
+void add_likelihood(Command app, Program& program, int& code) {
+  const Command command = app.add_subcommand("likelihood", "bits per dimension of images under a model");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
-  command->add_option("--data", a->data, "the images: {type: idx, images: ...}, or a YAML file of it or of a configuration")
-      ->required()
-      ->type_name("DATA");
-  command->add_option("--method", a->method, "vlb = the variational bound, ode = the probability-flow ODE")
-      ->capture_default_str()
-      ->check(one_of({"vlb", "ode"}));
-  const auto positive = CLI::Range(int64_t(1), int64_t(100000000));
-  command->add_option("-n,--count", a->count, "images, the first of the data")->capture_default_str()->check(positive);
-  command->add_option("--batch", a->batch, "images at once")->capture_default_str()->check(positive);
-  add_seed(*command, a->seed);
-  command->add_option("--steps", a->steps, "vlb: steps of the bound; 0 = every training time")
-      ->check(CLI::Range(int64_t(0), int64_t(1000000)));
-  command->add_option("--variance", a->variance, "vlb: small or large, where the model learned none")
-      ->capture_default_str()
-      ->check(one_of({"small", "large"}));
-  command->add_flag("--no-clip", a->no_clip, "vlb: leave the estimates of x0 outside [-1, 1] as they are");
-  command->add_option("--rtol", a->rtol, "ode: relative tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
-  command->add_option("--atol", a->atol, "ode: absolute tolerance of the solver")->capture_default_str()->check(CLI::PositiveNumber);
-  command->add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace")->capture_default_str()->check(positive);
-  command->add_option("--probe", a->probe, "ode: rademacher or gaussian")->capture_default_str()->check(one_of({"rademacher", "gaussian"}));
-  command->add_flag("--no-dequantise", a->no_dequantise, "ode: the images are no 8-bit ones; add no noise to them");
-  command->add_option("--json", a->json, "write the figures to a file as well")->type_name("FILE");
-  a->overrides.add_to(*command);
-  command->callback([&program, &code, a] { code = likelihood(program, *a); });
+  command.add_option("source", a->source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
+  command.add_option("--data", a->data, "the images: {type: idx, images: ...}, or a YAML file of it or of a configuration")
+      .required()
+      .type_name("DATA");
+  command.add_option("--method", a->method, "vlb = the variational bound, ode = the probability-flow ODE")
+      .capture_default_str()
+      .check(one_of({"vlb", "ode"}));
+  const auto positive = between(1, 100000000);
+  command.add_option("-n,--count", a->count, "images, the first of the data").capture_default_str().check(positive);
+  command.add_option("--batch", a->batch, "images at once").capture_default_str().check(positive);
+  add_seed(command, a->seed);
+  command.add_option("--steps", a->steps, "vlb: steps of the bound; 0 = every training time").check(between(0, 1000000));
+  command.add_option("--variance", a->variance, "vlb: small or large, where the model learned none")
+      .capture_default_str()
+      .check(one_of({"small", "large"}));
+  command.add_flag("--no-clip", a->no_clip, "vlb: leave the estimates of x0 outside [-1, 1] as they are");
+  command.add_option("--rtol", a->rtol, "ode: relative tolerance of the solver").capture_default_str().check(positive_number());
+  command.add_option("--atol", a->atol, "ode: absolute tolerance of the solver").capture_default_str().check(positive_number());
+  command.add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace").capture_default_str().check(positive);
+  command.add_option("--probe", a->probe, "ode: rademacher or gaussian").capture_default_str().check(one_of({"rademacher", "gaussian"}));
+  command.add_flag("--no-dequantise", a->no_dequantise, "ode: the images are no 8-bit ones; add no noise to them");
+  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  a->overrides.add_to(command);
+  command.callback([&program, &code, a] { code = likelihood(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -45,13 +45,13 @@ void print_table(const Registry& registry) {
 
 }  // namespace
 
-void add_list(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("list", "the plugins of a kind, or of every kind");
+void add_list(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("list", "the plugins of a kind, or of every kind");
   auto kind = std::make_shared<std::string>();
-  command->add_option("kind", *kind, "sampler, spacing, network, …");
+  command.add_option("kind", *kind, "sampler, spacing, network, …");
   auto markdown = std::make_shared<bool>(false);
-  command->add_flag("--markdown", *markdown, "the table of every kind in Markdown")->excludes("kind");
-  command->callback([&program, kind, markdown] {
+  command.add_flag("--markdown", *markdown, "the table of every kind in Markdown").excludes("kind");
+  command.callback([&program, kind, markdown] {
     if (*markdown) return print_table(program.registry);
     const std::vector<std::string> kinds = program.registry.kinds();
     if (!kind->empty() && program.registry.names(*kind).empty())
@@ -67,18 +67,18 @@ void add_list(CLI::App& app, Program& program, int&) {
   });
 }
 
-void add_describe(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
+void add_describe(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
   struct Arguments {
     std::string kind, name;
     bool markdown = false, cli = false;
   };
   auto asked = std::make_shared<Arguments>();
-  command->add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
-  command->add_option("name", asked->name, "of a plugin: ddim, …");
-  command->add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");
-  command->add_flag("--cli", asked->cli, "every command of the program with its options, in Markdown");
-  command->callback([&app, &program, asked] {
+  command.add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
+  command.add_option("name", asked->name, "of a plugin: ddim, …");
+  command.add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");
+  command.add_flag("--cli", asked->cli, "every command of the program with its options, in Markdown");
+  command.callback([app, &program, asked] {
     if (asked->cli) return fmt::print("{}", cli_markdown(app));
     const Registry& registry = program.registry;
     if (asked->markdown && asked->kind.empty()) return fmt::print("{}", reference_markdown(registry, declare_configuration));
@@ -90,8 +90,8 @@ void add_describe(CLI::App& app, Program& program, int&) {
   });
 }
 
-void add_schema(CLI::App& app, Program& program, int&) {
-  app.add_subcommand("schema", "JSON Schema of a configuration, for editors")->callback([&program] {
+void add_schema(Command app, Program& program, int&) {
+  app.add_subcommand("schema", "JSON Schema of a configuration, for editors").callback([&program] {
     fmt::print("{}", json_schema(program.registry, declare_configuration));
   });
 }

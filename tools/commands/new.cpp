@@ -167,16 +167,16 @@ void make_project(const Registry& registry, const std::string& asked, const std:
 
 }  // namespace
 
-void add_new(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("new", "writes a plugin to start from: source, CMake project, test configuration");
+void add_new(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("new", "writes a plugin to start from: source, CMake project, test configuration");
   struct Arguments {
     std::string kind, name, folder;
   };
   auto asked = std::make_shared<Arguments>();
-  command->add_option("kind", asked->kind, "sampler, spacing, network, …")->required()->type_name("KIND");
-  command->add_option("name", asked->name, "what configurations will call it")->required()->type_name("NAME");
-  command->add_option("-o,--out", asked->folder, "the folder to make; NAME where not given")->type_name("DIR");
-  command->callback([&program, asked] { make_project(program.registry, asked->kind, asked->name, asked->folder); });
+  command.add_option("kind", asked->kind, "sampler, spacing, network, …").required().type_name("KIND");
+  command.add_option("name", asked->name, "what configurations will call it").required().type_name("NAME");
+  command.add_option("-o,--out", asked->folder, "the folder to make; NAME where not given").type_name("DIR");
+  command.callback([&program, asked] { make_project(program.registry, asked->kind, asked->name, asked->folder); });
 }
 
 }  // namespace brume::tools

@@ -136,21 +136,22 @@ int sample(Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_sample(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("sample", "makes images from a checkpoint (or from a configuration whose network has no weights)");
+void add_sample(Command app, Program& program, int& code) {
+  const Command command =
+      app.add_subcommand("sample", "makes images from a checkpoint (or from a configuration whose network has no weights)");
   auto a = std::make_shared<Arguments>();
-  command->add_option("source", a->sample.source, "model.safetensors, or a YAML file")->required()->type_name("CHECKPOINT");
-  command->add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images")->capture_default_str();
+  command.add_option("source", a->sample.source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
+  command.add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images").capture_default_str();
   command  // replayed() has put the arguments of the image here, long before this is read
-      ->add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
-      ->type_name("FILE.png [CHECKPOINT]");
-  a->sample.add_to(*command);
-  command->add_option("--grid", a->columns, "columns of the picture")->check(CLI::Range(int64_t(1), int64_t(1000)));
-  command->add_option("--frames", a->record.frames, "every step: FILE.png = one animated picture (APNG), else a directory");
-  command->add_option("--strip", a->record.strip, "a picture of the way from noise to image")->type_name("FILE.png");
-  command->add_option("--trajectory", a->record.trajectory, "every step's x (network's frame), x0, sigma, t and the image as safetensors")
-      ->type_name("FILE");
-  command->callback([&program, &code, a] { code = sample(program, *a); });
+      .add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
+      .type_name("FILE.png [CHECKPOINT]");
+  a->sample.add_to(command);
+  command.add_option("--grid", a->columns, "columns of the picture").check(between(1, 1000));
+  command.add_option("--frames", a->record.frames, "every step: FILE.png = one animated picture (APNG), else a directory");
+  command.add_option("--strip", a->record.strip, "a picture of the way from noise to image").type_name("FILE.png");
+  command.add_option("--trajectory", a->record.trajectory, "every step's x (network's frame), x0, sigma, t and the image as safetensors")
+      .type_name("FILE");
+  command.callback([&program, &code, a] { code = sample(program, *a); });
 }
 
 }  // namespace brume::tools

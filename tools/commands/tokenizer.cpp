@@ -11,8 +11,8 @@
 #include "brume/files/mapped_file.h"
 #include "brume/text/sentencepiece.h"
 #include "brume/train/options.h"
-#include "program/program.h"
 #include "plot/csv.h"
+#include "program/program.h"
 
 namespace brume::tools {
 namespace {
@@ -129,33 +129,31 @@ void encode(const Arguments& a) {
 
 }  // namespace
 
-void add_tokenizer(CLI::App& app, Program& program, int&) {
-  CLI::App* command = app.add_subcommand("tokenizer", "pieces of words, for models that are asked in words");
-  command->require_subcommand(1);
+void add_tokenizer(Command app, Program& program, int&) {
+  const Command command = app.add_subcommand("tokenizer", "pieces of words, for models that are asked in words");
+  command.require_subcommand(1);
   auto a = std::make_shared<Arguments>();
-  CLI::App* make = command->add_subcommand("train", "makes a sentencepiece model from captions");
-  make->add_option("captions", a->source,
-                   "a text file with a caption a line, a .csv or .tsv with a column of them, or a configuration, of whose "
-                   "training images they are")
-      ->required()
-      ->type_name("CAPTIONS");
-  make->add_option("--size", a->size, "pieces, with the four special ones")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(8), int64_t(1000000)));
-  make->add_option("--column", a->column, "of a table; 'caption', or 'text', where not given")->type_name("NAME");
-  make->add_option("--type", a->type, "unigram, or bpe, which gives whole words where there are few")
-      ->capture_default_str()
-      ->check(one_of({"unigram", "bpe"}));
-  make->add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
-  make->add_option("-o,--out", a->out, "the model")->capture_default_str()->type_name("FILE");
-  make->add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t(1), int64_t(1) << 40));
-  make->callback([a, &program] { train(program, *a); });
-  CLI::App* look = command->add_subcommand("encode", "the pieces of a text");
-  look->add_option("model", a->source, "a sentencepiece model")->required()->type_name("MODEL");
-  look->add_option("text", a->text, "what is to be read")->required()->type_name("TEXT");
-  look->callback([a] { encode(*a); });
+  const Command make = command.add_subcommand("train", "makes a sentencepiece model from captions");
+  make.add_option("captions", a->source,
+                  "a text file with a caption a line, a .csv or .tsv with a column of them, or a configuration, of whose "
+                  "training images they are")
+      .required()
+      .type_name("CAPTIONS");
+  make.add_option("--size", a->size, "pieces, with the four special ones").capture_default_str().check(between(8, 1000000));
+  make.add_option("--column", a->column, "of a table; 'caption', or 'text', where not given").type_name("NAME");
+  make.add_option("--type", a->type, "unigram, or bpe, which gives whole words where there are few")
+      .capture_default_str()
+      .check(one_of({"unigram", "bpe"}));
+  make.add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
+  make.add_option("-o,--out", a->out, "the model").capture_default_str().type_name("FILE");
+  make.add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")
+      .capture_default_str()
+      .check(between(1, int64_t(1) << 40));
+  make.callback([a, &program] { train(program, *a); });
+  const Command look = command.add_subcommand("encode", "the pieces of a text");
+  look.add_option("model", a->source, "a sentencepiece model").required().type_name("MODEL");
+  look.add_option("text", a->text, "what is to be read").required().type_name("TEXT");
+  look.callback([a] { encode(*a); });
 }
 
 }  // namespace brume::tools

@@ -115,19 +115,19 @@ int train(Program& program, const Arguments& a, bool resume) {
 
 }  // namespace
 
-void add_train(CLI::App& app, Program& program, int& code) {
-  CLI::App* command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
+void add_train(Command app, Program& program, int& code) {
+  const Command command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
   auto asked = std::make_shared<Arguments>();
-  command->add_option("config", asked->config, "a YAML file")->type_name("CONFIG");
-  command->add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given")->type_name("DIR");
-  CLI::Option* resume = command->add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
-                            ->type_name("[FILE]")
-                            ->expected(0, 1);
-  command->add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
-  asked->overrides.add_to(*command);
-  command->callback([&program, &code, asked, resume] {
-    if (resume->count() > 0 && asked->resume.empty()) asked->resume = "here";
-    code = train(program, *asked, resume->count() > 0);
+  command.add_option("config", asked->config, "a YAML file").type_name("CONFIG");
+  command.add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given").type_name("DIR");
+  CommandOption resume = command.add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
+                             .type_name("[FILE]")
+                             .expected(0, 1);
+  command.add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
+  asked->overrides.add_to(command);
+  command.callback([&program, &code, asked, resume] {
+    if (resume.count() > 0 && asked->resume.empty()) asked->resume = "here";
+    code = train(program, *asked, resume.count() > 0);
   });
 }
 

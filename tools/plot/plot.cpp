@@ -7,11 +7,11 @@
 
 namespace brume::tools {
 
-void PlotFiles::add_to(CLI::App& command) {
-  command.add_option("-o,--out", png, "the picture")->required()->type_name("FILE.png")->check([](const std::string& path) {
+void PlotFiles::add_to(Command command) {
+  command.add_option("-o,--out", png, "the picture").required().type_name("FILE.png").check([](const std::string& path) {
     return path.ends_with(".png") ? std::string() : fmt::format("'{}' does not end in .png, and that is what is written", path);
   });
-  command.add_option("--csv", csv, "the same numbers as a table")->type_name("FILE.csv");
+  command.add_option("--csv", csv, "the same numbers as a table").type_name("FILE.csv");
 }
 
 void write_chart(const PlotFiles& files, const Canvas& canvas, const std::string& numbers) {
@@ -37,20 +37,20 @@ std::string one_line(const ConfigError& error) {
   return line;
 }
 
-void add_plot(CLI::App& app, Program& program, int& code) {
-  CLI::App* plot = app.add_subcommand("plot", "charts of schedules, spacings and samplers, and of any table");
-  add_plot_schedule(*plot, program, code);
-  add_plot_spacing(*plot, program, code);
-  add_plot_sampler(*plot, program, code);
-  add_plot_table(*plot, program, code);
+void add_plot(Command app, Program& program, int& code) {
+  const Command plot = app.add_subcommand("plot", "charts of schedules, spacings and samplers, and of any table");
+  add_plot_schedule(plot, program, code);
+  add_plot_spacing(plot, program, code);
+  add_plot_sampler(plot, program, code);
+  add_plot_table(plot, program, code);
   // A word that is no chart would be "not expected"; here it gets an answer.
   auto word = std::make_shared<std::string>();
-  plot->add_option("chart", *word)->group("")->check([plot](const std::string& given) -> std::string {
-    if (!plot->get_subcommands().empty()) throw ConfigError(fmt::format("'{}' is one word too many", given));
+  plot.add_option("chart", *word).hidden().check([plot](const std::string& given) -> std::string {
+    if (plot.has_subcommand()) throw ConfigError(fmt::format("'{}' is one word too many", given));
     const std::vector<std::string> charts{"schedule", "spacing", "sampler", "table"};
     throw ConfigError(fmt::format("unknown chart '{}'{}", given, hint(given, charts)));
   });
-  plot->require_subcommand(1);
+  plot.require_subcommand(1);
 }
 
 }  // namespace brume::tools

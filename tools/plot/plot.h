@@ -5,20 +5,20 @@
 #include <vector>
 
 #include "brume/config/yaml.h"
-#include "program/program.h"
 #include "plot/chart.h"
+#include "program/program.h"
 
 namespace brume::tools {
 
-void add_plot_schedule(CLI::App& plot, Program& program, int& code);
-void add_plot_spacing(CLI::App& plot, Program& program, int& code);
-void add_plot_sampler(CLI::App& plot, Program& program, int& code);
-void add_plot_table(CLI::App& plot, Program& program, int& code);
+void add_plot_schedule(Command plot, Program& program, int& code);
+void add_plot_spacing(Command plot, Program& program, int& code);
+void add_plot_sampler(Command plot, Program& program, int& code);
+void add_plot_table(Command plot, Program& program, int& code);
 
 /// Where a chart goes.
 struct PlotFiles {
   std::string png, csv;
-  void add_to(CLI::App& command);
+  void add_to(Command command);
 };
 
 /// Writes the chart, then the numbers where a file is named for them; says what was written.

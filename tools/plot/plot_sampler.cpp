@@ -282,17 +282,17 @@ int plot_samplers(const Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_plot_sampler(CLI::App& plot, Program& program, int& code) {
-  CLI::App* command = plot.add_subcommand("sampler", "paths of samplers on data with an exact denoiser, and their errors");
+void add_plot_sampler(Command plot, Program& program, int& code) {
+  const Command command = plot.add_subcommand("sampler", "paths of samplers on data with an exact denoiser, and their errors");
   auto a = std::make_shared<Arguments>();
-  command->add_option("samplers", a->samplers, "names, or {type: ddim, eta: 1}; by default all")->type_name("NAME");
-  command->add_option("--steps", a->steps, "steps of the paths")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));
-  command->add_option("--noise", a->noise, "the noise schedule")->capture_default_str()->type_name("NAME");
-  command->add_option("--spacing", a->spacing, "where the steps are")->capture_default_str()->type_name("NAME");
-  add_seed(*command, a->seed);
-  command->add_option("--paths", a->paths, "the paths as a table (--csv has the errors)")->type_name("FILE.csv");
-  a->files.add_to(*command);
-  command->callback([&program, &code, a] { code = plot_samplers(program, *a); });
+  command.add_option("samplers", a->samplers, "names, or {type: ddim, eta: 1}; by default all").type_name("NAME");
+  command.add_option("--steps", a->steps, "steps of the paths").capture_default_str().check(between(1, 1000));
+  command.add_option("--noise", a->noise, "the noise schedule").capture_default_str().type_name("NAME");
+  command.add_option("--spacing", a->spacing, "where the steps are").capture_default_str().type_name("NAME");
+  add_seed(command, a->seed);
+  command.add_option("--paths", a->paths, "the paths as a table (--csv has the errors)").type_name("FILE.csv");
+  a->files.add_to(command);
+  command.callback([&program, &code, a] { code = plot_samplers(program, *a); });
 }
 
 }  // namespace brume::tools

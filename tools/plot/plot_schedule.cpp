@@ -77,12 +77,12 @@ int plot_schedules(const Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_plot_schedule(CLI::App& plot, Program& program, int& code) {
-  CLI::App* command = plot.add_subcommand("schedule", "signal and noise over training time");
+void add_plot_schedule(Command plot, Program& program, int& code) {
+  const Command command = plot.add_subcommand("schedule", "signal and noise over training time");
   auto a = std::make_shared<Arguments>();
-  command->add_option("schedules", a->schedules, "names, or {type: flow, shift: 3}; by default all")->type_name("NAME");
-  a->files.add_to(*command);
-  command->callback([&program, &code, a] { code = plot_schedules(program, *a); });
+  command.add_option("schedules", a->schedules, "names, or {type: flow, shift: 3}; by default all").type_name("NAME");
+  a->files.add_to(command);
+  command.callback([&program, &code, a] { code = plot_schedules(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -103,14 +103,14 @@ int plot_spacings(const Program& program, const Arguments& a) {
 
 }  // namespace
 
-void add_plot_spacing(CLI::App& plot, Program& program, int& code) {
-  CLI::App* command = plot.add_subcommand("spacing", "where the steps of a run are");
+void add_plot_spacing(Command plot, Program& program, int& code) {
+  const Command command = plot.add_subcommand("spacing", "where the steps of a run are");
   auto a = std::make_shared<Arguments>();
-  command->add_option("spacings", a->spacings, "names, or {type: karras, rho: 5}; by default all")->type_name("NAME");
-  command->add_option("--noise", a->noise, "the noise schedule")->capture_default_str()->type_name("NAME");
-  command->add_option("--steps", a->steps, "steps of the run")->capture_default_str()->check(CLI::Range(int64_t(1), int64_t(1000)));
-  a->files.add_to(*command);
-  command->callback([&program, &code, a] { code = plot_spacings(program, *a); });
+  command.add_option("spacings", a->spacings, "names, or {type: karras, rho: 5}; by default all").type_name("NAME");
+  command.add_option("--noise", a->noise, "the noise schedule").capture_default_str().type_name("NAME");
+  command.add_option("--steps", a->steps, "steps of the run").capture_default_str().check(between(1, 1000));
+  a->files.add_to(command);
+  command.callback([&program, &code, a] { code = plot_spacings(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -2,12 +2,13 @@
 // One option of a command, declared once: the command line, messages and what an image records are derived from it.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "program/command_line.h"
 
 namespace brume::tools {
 
@@ -16,9 +17,9 @@ template <class A>
 struct Option {
   std::string names;  ///< "-n,--count"
   std::string field;  ///< of OpenOptions or ImageRequest, as their messages call it; "" = of neither
-  std::function<CLI::Option*(CLI::App& command, A&)> declare;  ///< adds it to a command
-  std::function<std::vector<std::string>(const A&)> values;    ///< as the command line takes them, one per use; empty = not given
-  bool recorded = true;                                        ///< an image records it: it says what is made, not where it is written
+  std::function<CommandOption(Command command, A&)> declare;  ///< adds it to a command
+  std::function<std::vector<std::string>(const A&)> values;   ///< as the command line takes them, one per use; empty = not given
+  bool recorded = true;                                       ///< an image records it: it says what is made, not where it is written
 
   std::string long_name() const { return names.substr(names.find("--")); }
 };
@@ -35,14 +36,14 @@ std::vector<std::string> words(const std::optional<T>& value) {
 }
 
 /// What sets an option apart: its type name, its check.
-using Refine = std::function<void(CLI::Option&)>;
+using Refine = std::function<void(CommandOption)>;
 
 /// Makes the option of the field that `at` returns, a generic lambda of `A&`.
 template <class A, class At>
 Option<A> option(std::string names, std::string field, At at, std::string doc, Refine refine = {}, bool recorded = true) {
-  const auto declare = [=](CLI::App& command, A& a) {
-    CLI::Option* made = command.add_option(names, at(a), doc);
-    if (refine) refine(*made);
+  const auto declare = [=](Command command, A& a) {
+    CommandOption made = command.add_option(names, at(a), doc);
+    if (refine) refine(made);
     return made;
   };
   return {names, field, declare, [at](const A& a) { return words(at(a)); }, recorded};
@@ -51,19 +52,19 @@ Option<A> option(std::string names, std::string field, At at, std::string doc, R
 /// The option of a member of another struct, as one of `A`.
 template <class A, class B>
 Option<A> lifted(const Option<B>& inner, B A::*member) {
-  return {inner.names, inner.field, [=](CLI::App& command, A& a) { return inner.declare(command, a.*member); },
+  return {inner.names, inner.field, [=](Command command, A& a) { return inner.declare(command, a.*member); },
           [=](const A& a) { return inner.values(a.*member); }, inner.recorded};
 }
 
 inline Refine type_name(const char* name) {
-  return [=](CLI::Option& o) { o.type_name(name); };
+  return [=](CommandOption o) { o.type_name(name); };
 }
 /// For options with a value per use: `--prompt a --prompt b`.
 inline Refine one_each(const char* name) {
-  return [=](CLI::Option& o) { o.type_name(name)->allow_extra_args(false); };
+  return [=](CommandOption o) { o.type_name(name).allow_extra_args(false); };
 }
 inline Refine range(int64_t lo, int64_t hi) {
-  return [=](CLI::Option& o) { o.check(CLI::Range(lo, hi)); };
+  return [=](CommandOption o) { o.check(between(lo, hi)); };
 }
 
 }  // namespace brume::tools

@@ -73,9 +73,9 @@ Tensor given_noise(const std::string& asked) {
 std::vector<Option<A>> options_of_images() {
   Option<A> classes = option<A>(
       "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; }, "numbers or names, taken in turn",
-      [](CLI::Option& o) { o.delimiter(','); });
+      [](CommandOption o) { o.delimiter(','); });
   classes.values = [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.classes, ","))); };
-  Option<A> seed{"--seed", "seed", [](CLI::App& command, A& a) { return add_seed(command, a.request.seed); },
+  Option<A> seed{"--seed", "seed", [](Command command, A& a) { return add_seed(command, a.request.seed); },
                  [](const A& a) { return words(a.request.seed); }};
   return {
       seed,
@@ -109,7 +109,7 @@ std::vector<Option<A>> options_of_images() {
 
 std::vector<Option<A>> options_of_sampling() {
   Option<A> weights{"--prompt-weights", "prompt_weights",
-                    [](CLI::App& command, A& a) {
+                    [](Command command, A& a) {
                       return command.add_flag_function(
                           "--prompt-weights", [&a](int64_t count) { a.request.prompt_weights = count > 0; },
                           "(word:1.3), (word) and [word] change the weight of a word");
@@ -159,13 +159,13 @@ std::vector<Option<A>> options_of_sampling() {
           type_name("FILE")),
       option<A>(
           "--strength", "strength", [](auto& a) -> auto& { return a.request.strength; },
-          "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CLI::Option& o) { o.check(CLI::Range(0.0, 1.0)); }),
+          "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CommandOption o) { o.check(between(0.0, 1.0)); }),
       option<A>(
           "--noise", "initial_noise", [](auto& a) -> auto& { return a.noise; },
           "initial noise N(0, 1) [count, C, H, W] from a safetensors file, by name if it holds several", type_name("FILE[:NAME]")),
       option<A>(
           "--batch", "batch", [](auto& a) -> auto& { return a.request.batch; }, "images per batch; changes nothing but speed and memory",
-          [](CLI::Option& o) { o.capture_default_str()->check(CLI::Range(int64_t(1), int64_t(65536))); }, false),
+          [](CommandOption o) { o.capture_default_str().check(between(1, 65536)); }, false),
   };
 }
 
@@ -189,12 +189,12 @@ const std::vector<Option<A>>& SampleArguments::options() {
   return all;
 }
 
-void SampleArguments::add_to(CLI::App& command, const std::vector<std::string>& some) {
+void SampleArguments::add_to(Command command, const std::vector<std::string>& some) {
   for (const Option<A>& o : options())
     if (some.empty() || std::find(some.begin(), some.end(), o.long_name()) != some.end()) o.declare(command, *this);
 }
 
-void SampleArguments::add_sampling_to(CLI::App& command) {
+void SampleArguments::add_sampling_to(Command command) {
   add_to(command, {"--steps", "--sampler", "--spacing", "--noise-order", "--tile", "--lora", "--import", "--embedding", "--prompt-weights",
                    "--long-prompts", "--clip-skip", "--set", "--precision", "--device", "--threads"});
 }

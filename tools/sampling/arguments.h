@@ -21,9 +21,9 @@ struct SampleArguments {
   /// All options, in the order in which an image records them.
   static const std::vector<Option<SampleArguments>>& options();
   /// Adds those options whose long names are given; all if none is.
-  void add_to(CLI::App& command, const std::vector<std::string>& some = {});
+  void add_to(Command command, const std::vector<std::string>& some = {});
   /// Adds those that say how a model is sampled, and the overrides.
-  void add_sampling_to(CLI::App& command);
+  void add_sampling_to(Command command);
 };
 
 /// KEY=VALUE, each of them; `option` names it in messages.
