@@ -59,7 +59,7 @@ struct Jpegs {
       const std::string jpeg = jpeg_of(image, budget);
       bytes += double(scan_bytes(jpeg));
       too_large += scan_bytes(jpeg) > budget;
-      decoded.push_back(to_tensor(decode_image(jpeg, image.channels, false, "JPEG")));
+      decoded.push_back(to_tensor(decode_image_file(jpeg, "JPEG", image.channels)));
     }
     scores.add(images, at::stack(decoded), at::zeros({1}));
   }

@@ -10,43 +10,66 @@
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/image/image_codec.h"
-#include "brume/image/jpeg.h"
+#include "brume/image/image_header.h"
 #include "brume/image/png.h"
+#include "brume/image/tiff.h"
+#include "brume/image/webp.h"
 
 namespace brume {
 namespace {
 
-uint32_t little_endian(std::string_view bytes, size_t offset) {
-  uint32_t value = 0;
-  for (size_t i = 4; i-- > 0;) value = value << 8 | static_cast<uint8_t>(bytes[offset + i]);
-  return value;
+/// A TIFF without its orientation, which OpenCV follows as far as its version does.
+Image stored_tiff(std::string_view bytes, Decoding how, const std::string& name) {
+  const TiffDirectory tiff(bytes);
+  const uint32_t bits = tiff.value(TiffDirectory::bits_per_sample).value_or(1);
+  const uint32_t samples = tiff.value(TiffDirectory::samples_per_pixel).value_or(1);
+  const uint32_t extra = tiff.value(TiffDirectory::extra_samples).value_or(0);
+  constexpr uint32_t associated = 1, unassociated = 2;
+  if (samples == 2 && (extra == associated || extra == unassociated))
+    refuse(name, "is a grey TIFF with transparency, which cannot be read; save it as PNG, or without transparency");
+  how.premultiplied = extra == associated || (extra == unassociated && bits <= 8);  // libtiff multiplies these by their alpha
+  if (tiff.orientation() == 1) return decode_image(bytes, how, name);
+  return decode_image(tiff.with(TiffDirectory::orientation_tag, 1), how, name);
 }
 
-bool is_webp(std::string_view bytes) { return bytes.size() >= 12 && bytes.starts_with("RIFF") && bytes.substr(8, 4) == "WEBP"; }
-bool is_bmp(std::string_view bytes) { return bytes.starts_with("BM"); }
-
-bool is_tiff(std::string_view bytes) {
-  constexpr std::string_view little("II*\0", 4), big("MM\0*", 4);
-  return bytes.starts_with(little) || bytes.starts_with(big);
+/// An image file as it is stored; of an animation, the first frame on its canvas.
+Image stored_image(std::string_view bytes, const ImageHeader& header, Decoding how, const std::string& name) {
+  using Format = ImageHeader::Format;
+  how.alpha = header.format == Format::png || header.format == Format::webp || header.format == Format::tiff;
+  how.transparent_grey = header.transparent_grey;
+  if (header.format == Format::tiff) return stored_tiff(bytes, how, name);
+  const std::optional<WebpFrame> frame = header.format == Format::webp ? first_frame(bytes, name) : std::nullopt;
+  if (!frame) return decode_image(bytes, how, name);
+  const Image image = decode_image(frame->file, how, name);
+  constexpr int64_t most = int64_t{1} << 30;  // pixels, as OpenCV allows
+  if (frame->top + image.height > frame->height || frame->left + image.width > frame->width || frame->height * frame->width > most)
+    refuse(name, "is a damaged WebP: the first frame of its animation does not fit");
+  Image canvas(frame->height, frame->width, how.channels, how.background);
+  for (int64_t y = 0; y < image.height; ++y)
+    std::copy_n(image.row(y), image.width * image.channels, canvas.row(frame->top + y) + frame->left * image.channels);
+  return canvas;
 }
 
-/// Portable bitmap, graymap, pixmap: "P1" to "P6".
-bool is_pnm(std::string_view bytes) { return bytes.size() > 2 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '6'; }
-
-void check_webp(std::string_view bytes, const std::string& path) {
-  const uint64_t needed = uint64_t{little_endian(bytes, 4)} + 8;
-  if (needed > bytes.size()) refuse(path, fmt::format("is a truncated WebP: {} bytes are missing", needed - bytes.size()));
+template <int channels>
+void copy_pixels(Image& to, const uint8_t* from, int64_t down, int64_t right) {
+  uint8_t* pixel = to.pixels.data();
+  for (int64_t y = 0; y < to.height; ++y)
+    for (int64_t x = 0; x < to.width; ++x)
+      for (int c = 0; c < channels; ++c) *pixel++ = from[y * down + x * right + c];
 }
 
-/// Refuses what is cut short, since decoders deliver half an image without a word. Formats beyond these OpenCV may read as
-/// well, through libraries (GDAL) that open other files: not from here.
-void check_format(std::string_view bytes, const std::string& path) {
-  if (bytes.empty()) refuse(path, "is empty");
-  if (is_png(bytes)) return check_png(bytes, path);
-  if (is_jpeg(bytes)) return check_jpeg(bytes, path);
-  if (is_webp(bytes)) return check_webp(bytes, path);
-  if (is_bmp(bytes) || is_tiff(bytes) || is_pnm(bytes)) return;
-  refuse(path, "is no image brume reads (readable: PNG, JPEG, WebP, BMP, TIFF, PNM)");
+/// Turns and mirrors a stored image as its orientation says (TIFF 6.0, tag 274).
+Image upright(Image stored, int orientation) {
+  if (orientation == 1) return stored;
+  const bool on_side = orientation >= 5;
+  const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  Image image(on_side ? stored.width : stored.height, on_side ? stored.height : stored.width, stored.channels);
+  const uint8_t* corner = stored.row(from_bottom ? stored.height - 1 : 0) + (from_right ? stored.width - 1 : 0) * stored.channels;
+  const int64_t row = (from_bottom ? -1 : 1) * stored.width * stored.channels, column = (from_right ? -1 : 1) * stored.channels;
+  const auto copy = stored.channels == 1 ? copy_pixels<1> : copy_pixels<3>;
+  copy(image, corner, on_side ? column : row, on_side ? row : column);
+  return image;
 }
 
 }  // namespace
@@ -60,13 +83,13 @@ Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value) 
 
 Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels, uint8_t background) {
   if (channels != 1 && channels != 3) throw std::logic_error(fmt::format("read_image: {} channels", channels));
-  check_format(bytes, name);
-  return decode_image(bytes, channels, is_png(bytes) || is_webp(bytes) || is_tiff(bytes), name, background);
+  const ImageHeader header = read_image_header(bytes, name);
+  return upright(stored_image(bytes, header, {.channels = channels, .background = background}, name), header.orientation);
 }
 
-Image read_image(const std::string& path, int64_t channels) {
+Image read_image(const std::string& path, int64_t channels, uint8_t background) {
   const auto file = MappedFile::open(path);
-  return decode_image_file(file->bytes(), path, channels);
+  return decode_image_file(file->bytes(), path, channels, background);
 }
 
 void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text) {

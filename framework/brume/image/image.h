@@ -25,11 +25,12 @@ struct Image {
   bool operator==(const Image&) const = default;
 };
 
-/// Reads PNG, JPEG, WebP, BMP, TIFF or PNM as `channels` = 1 (grey) or 3 (RGB). Alpha is composited on white, 16 bits are scaled to
-/// 8, and the EXIF orientation of a JPEG is honoured (the image comes out upright). A file that is damaged, cut short or of
-/// another format is a ConfigError: a truncated PNG, JPEG or WebP is never half an image.
-Image read_image(const std::string& path, int64_t channels = 3);
-/// The same of the bytes of a file, called `name` in errors; alpha is composited on the grey level `background`.
+/// Reads PNG, JPEG, WebP, BMP, TIFF or PNM as `channels` = 1 (grey) or 3 (RGB). Composites transparent pixels on the grey level
+/// `background`, scales 16 bits to 8, turns and mirrors the image as its orientation says (Exif in PNG, JPEG and WebP; TIFF's own tag), and
+/// takes the first frame of an animation. Throws ConfigError if the file is damaged, cut short or of another format: a truncated PNG, JPEG
+/// or WebP is never half an image.
+Image read_image(const std::string& path, int64_t channels = 3, uint8_t background = 255);
+/// The same of the bytes of a file, called `name` in errors.
 Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t background = 255);
 
 /// Writes a PNG, with `text` as its text chunks (keys of 1 to 79 Latin characters, values UTF-8). Atomic.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <stdexcept>
@@ -41,28 +42,42 @@ cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
   return converted;
 }
 
-cv::Mat composited(const cv::Mat& bgra, uint8_t background) {
+/// A grey image as BGRA, of which one level is transparent.
+cv::Mat with_transparent(uint16_t level, const cv::Mat& grey) {
+  cv::Mat bgra, alpha;
+  cv::cvtColor(grey, bgra, cv::COLOR_GRAY2BGRA);
+  cv::compare(grey, level, alpha, cv::CMP_NE);  // 255 where it differs
+  if (grey.depth() == CV_16U) alpha.convertTo(alpha, CV_16U, 257);
+  cv::insertChannel(alpha, bgra, 3);
+  return bgra;
+}
+
+cv::Mat composited(const cv::Mat& bgra, uint8_t background, bool premultiplied) {
   cv::Mat bgr(bgra.rows, bgra.cols, CV_8UC3);
   for (int y = 0; y < bgra.rows; ++y) {
     const uint8_t* from = bgra.ptr(y);
     uint8_t* to = bgr.ptr(y);
     for (int x = 0; x < bgra.cols; ++x, from += 4, to += 3) {
       const int alpha = from[3];
-      for (int c = 0; c < 3; ++c) to[c] = static_cast<uint8_t>((from[c] * alpha + background * (255 - alpha) + 127) / 255);
+      for (int c = 0; c < 3; ++c) {
+        const int own = from[c] * (premultiplied ? 255 : alpha);
+        to[c] = static_cast<uint8_t>(std::min((own + background * (255 - alpha) + 127) / 255, 255));
+      }
     }
   }
   return bgr;
 }
 
-cv::Mat converted(const cv::Mat& mat, int64_t channels, const std::string& path, uint8_t background) {
-  const auto bits8 = as_8_bits(mat, path);
-  auto opaque = bits8.channels() == 4 ? composited(bits8, background) : bits8;
+cv::Mat converted(const cv::Mat& mat, const Decoding& how, const std::string& path) {
+  const bool key = how.transparent_grey && mat.channels() == 1 && (mat.depth() == CV_8U || mat.depth() == CV_16U);
+  const auto bits8 = as_8_bits(key ? with_transparent(*how.transparent_grey, mat) : mat, path);
+  auto opaque = bits8.channels() == 4 ? composited(bits8, how.background, how.premultiplied) : bits8;
   if (opaque.channels() != 1 && opaque.channels() != 3) {
     refuse(path, fmt::format("is an image of {} channels", opaque.channels()));
   }
-  if (opaque.channels() == 1 && channels == 1) return opaque;
+  if (opaque.channels() == 1 && how.channels == 1) return opaque;
   cv::Mat result;
-  const int conversion = opaque.channels() == 1 ? cv::COLOR_GRAY2RGB : channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB;
+  const int conversion = opaque.channels() == 1 ? cv::COLOR_GRAY2RGB : how.channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB;
   cv::cvtColor(opaque, result, conversion);
   return result;
 }
@@ -95,15 +110,15 @@ std::string ascii_of(const std::string& text) {
 
 }  // namespace
 
-Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t background) {
+Image decode_image(std::string_view bytes, const Decoding& how, const std::string& path) {
   if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
-  // IMREAD_COLOR turns an image upright as its EXIF orientation says, but drops alpha; IMREAD_UNCHANGED does neither.
-  const int flags = has_alpha ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH;
+  // IMREAD_UNCHANGED keeps alpha, and does not turn an image as its Exif data say; both are decided here, not by OpenCV's version.
+  const int flags = how.alpha ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
   try {
     const cv::Mat file(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
     const cv::Mat decoded = cv::imdecode(file, flags);
     if (decoded.empty()) refuse(path, "is a damaged image: it cannot be decoded");
-    return copy_of(converted(decoded, channels, path, background));
+    return copy_of(converted(decoded, how, path));
   } catch (const cv::Exception& error) {
     refuse(path, fmt::format("is a damaged image: {}", shortened(error.err, 200)));
   }

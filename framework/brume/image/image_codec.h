@@ -1,5 +1,6 @@
 #pragma once
 // The door to OpenCV, which reads and writes compressed images: everything outside image_codec.cpp is RGB.
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -7,9 +8,17 @@
 
 namespace brume {
 
-/// Decodes a whole file as grey (1) or RGB (3). `has_alpha`: whether the format may hold transparency, to be composited on the grey level
-/// `background`.
-Image decode_image(std::string_view bytes, int64_t channels, bool has_alpha, const std::string& path, uint8_t background = 255);
+/// How the pixels of a file are stored, and what becomes of them.
+struct Decoding {
+  int64_t channels = 3;                        ///< of the result: 1 (grey) or 3 (RGB)
+  uint8_t background = 255;                    ///< grey level that transparent pixels are composited on
+  bool alpha = false;                          ///< whether the format may hold transparency
+  std::optional<uint16_t> transparent_grey{};  ///< the level of a grey image that is transparent
+  bool premultiplied = false;                  ///< whether colours are multiplied by alpha already
+};
+
+/// Decodes a whole file as it is stored, whatever orientation it tells.
+Image decode_image(std::string_view bytes, const Decoding& how, const std::string& path);
 std::string encode_png(const Image& image);
 /// A JPEG of this quality, 1 to 100: what other ways to store images are measured against.
 std::string encode_jpeg(const Image& image, int quality);

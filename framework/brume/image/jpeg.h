@@ -1,12 +1,19 @@
 #pragma once
-// Whether a JPEG is whole (ITU T.81, annex B): decoders fill what is missing with grey and say nothing.
+// JPEG as a sequence of segments (ITU T.81, annex B): whether a file is whole, since decoders fill what is missing with grey and say
+// nothing; its size and its Exif data.
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace brume {
 
+struct JpegHeader {
+  int64_t height = 0, width = 0;  ///< as stored; 0 if the header does not say
+  std::string_view exif;          ///< empty if there are none
+};
+
 bool is_jpeg(std::string_view bytes);
-/// Throws ConfigError where the file ends before the end of its image (EOI).
-void check_jpeg(std::string_view jpeg, const std::string& path);
+/// Throws ConfigError if the file ends before the end of its image (EOI).
+JpegHeader read_jpeg_header(std::string_view jpeg, const std::string& path);
 
 }  // namespace brume

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <utility>
 
 #include "brume/config/utf8.h"
 #include "brume/files/refuse.h"
@@ -137,11 +136,19 @@ void append_text(std::string& png, const PngText& text, const std::string& path)
 
 bool is_png(std::string_view bytes) { return bytes.starts_with(signature); }
 
-void check_png(std::string_view png, const std::string& path) { chunks_of(png, path); }
-
-std::pair<int64_t, int64_t> png_size(std::string_view png, const std::string& path) {
-  const auto header = chunks_of(png, path)[0].data;
-  return {big_endian(header, 4), big_endian(header, 0)};
+PngHeader read_png_header(std::string_view png, const std::string& path) {
+  const std::vector<Chunk> chunks = chunks_of(png, path);
+  const std::string_view start = chunks[0].data;
+  PngHeader header{big_endian(start, 4), big_endian(start, 0), {}, {}};
+  const auto depth = static_cast<uint8_t>(start[8]), colour = static_cast<uint8_t>(start[9]);
+  constexpr uint8_t grey = 0;
+  for (const auto& [type, data] : chunks) {
+    if (type == "eXIf" && header.exif.empty()) header.exif = data;
+    if (type != "tRNS" || colour != grey || data.size() != 2 || depth == 0 || depth > 16) continue;
+    const unsigned most = (1u << depth) - 1, level = (static_cast<uint8_t>(data[0]) << 8 | static_cast<uint8_t>(data[1])) & most;
+    header.transparent_grey = static_cast<uint16_t>(depth < 8 ? level * 255 / most : level);
+  }
+  return header;
 }
 
 PngText png_text(std::string_view png, const std::string& path) {

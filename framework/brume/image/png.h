@@ -3,9 +3,9 @@
 // compressed and decompressed elsewhere (image.cpp).
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace brume {
@@ -13,10 +13,14 @@ namespace brume {
 using PngText = std::map<std::string, std::string>;
 
 bool is_png(std::string_view bytes);
-/// Throws ConfigError where a chunk is cut short or its checksum is wrong, or where the end (IEND) is missing.
-void check_png(std::string_view png, const std::string& path);
-/// {height, width} as the header says.
-std::pair<int64_t, int64_t> png_size(std::string_view png, const std::string& path);
+
+struct PngHeader {
+  int64_t height = 0, width = 0;             ///< as stored
+  std::string_view exif;                     ///< the chunk eXIf; empty if there is none
+  std::optional<uint16_t> transparent_grey;  ///< of a grey image, the level that is transparent (tRNS), scaled to 8 bits if it has fewer
+};
+/// Throws ConfigError if a chunk is cut short or its checksum is wrong, or if the end (IEND) is missing.
+PngHeader read_png_header(std::string_view png, const std::string& path);
 PngText png_text(std::string_view png, const std::string& path);
 
 /// The same image with text chunks before its pixels, where programs that do not read to the end find them.

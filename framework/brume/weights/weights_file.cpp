@@ -121,8 +121,8 @@ Listing list_torch(const std::shared_ptr<const MappedFile>& file) {
 }
 
 Listing list_png(const MappedFile& file) {
-  const auto [height, width] = png_size(file.bytes(), file.path());
-  Listing listing{file.path(), fmt::format("PNG image, {}x{} (width x height)", width, height), true, {}, {}, {}};
+  const PngHeader header = read_png_header(file.bytes(), file.path());
+  Listing listing{file.path(), fmt::format("PNG image, {}x{} (width x height)", header.width, header.height), true, {}, {}, {}};
   for (const auto& [key, value] : png_text(file.bytes(), file.path())) listing.metadata[key] = value;
   return listing;
 }

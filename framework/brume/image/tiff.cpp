@@ -1,0 +1,68 @@
+#include "brume/image/tiff.h"
+
+#include <algorithm>
+
+namespace brume {
+namespace {
+
+constexpr std::string_view little_endian("II*\0", 4), big_endian("MM\0*", 4);
+
+/// The bytes of one value of a type; 0 if the type is no unsigned integer.
+size_t width_of(uint32_t type) { return type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0; }
+
+}  // namespace
+
+bool is_tiff(std::string_view bytes) { return bytes.starts_with(little_endian) || bytes.starts_with(big_endian); }
+
+TiffDirectory::TiffDirectory(std::string_view bytes) : bytes_(bytes), little_(bytes.starts_with(little_endian)) {
+  if (!is_tiff(bytes) || bytes.size() < 8) return;
+  const size_t start = number(4, 4);
+  if (start > bytes.size() || bytes.size() - start < 2) return;
+  const size_t count = number(start, 2);
+  constexpr size_t entry = 12;
+  for (size_t i = 0; i < count && (i + 1) * entry + 2 <= bytes.size() - start; ++i) {
+    const size_t at = start + 2 + i * entry, width = width_of(number(at + 2, 2));
+    if (width == 0) continue;
+    const uint64_t values = number(at + 4, 4);
+    const size_t place = values * width <= 4 ? at + 8 : number(at + 8, 4);
+    if (values == 0 || place > bytes.size() || bytes.size() - place < width) continue;
+    entries_.push_back({static_cast<uint16_t>(number(at, 2)), place, width});
+  }
+}
+
+uint32_t TiffDirectory::number(size_t at, size_t width) const {
+  uint32_t value = 0;
+  for (size_t i = 0; i < width; ++i) value = value << 8 | static_cast<uint8_t>(bytes_[little_ ? at + width - 1 - i : at + i]);
+  return value;
+}
+
+const TiffDirectory::Entry* TiffDirectory::find(Tag tag) const {
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.tag == tag; });
+  return found == entries_.end() ? nullptr : &*found;
+}
+
+std::optional<uint32_t> TiffDirectory::value(Tag tag) const {
+  const Entry* entry = find(tag);
+  return entry ? std::optional(number(entry->at, entry->width)) : std::nullopt;
+}
+
+int TiffDirectory::orientation() const {
+  const uint32_t stored = value(orientation_tag).value_or(1);
+  return stored >= 1 && stored <= 8 ? static_cast<int>(stored) : 1;
+}
+
+std::string TiffDirectory::with(Tag tag, uint32_t value) const {
+  std::string changed(bytes_);
+  if (const Entry* entry = find(tag))
+    for (size_t i = 0; i < entry->width; ++i)
+      changed[entry->at + (little_ ? i : entry->width - 1 - i)] = static_cast<char>(value >> (8 * i) & 0xff);
+  return changed;
+}
+
+int exif_orientation(std::string_view exif) {
+  constexpr std::string_view prefix("Exif\0\0", 6);
+  if (exif.starts_with(prefix)) exif.remove_prefix(prefix.size());
+  return TiffDirectory(exif).orientation();
+}
+
+}  // namespace brume

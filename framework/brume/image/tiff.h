@@ -1,0 +1,51 @@
+#pragma once
+// The first directory of a TIFF (TIFF 6.0, section 2). Exif data are a TIFF without pixels.
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace brume {
+
+bool is_tiff(std::string_view bytes);
+
+/// The numbers of the first directory. What is cut short or no TIFF has an empty directory.
+class TiffDirectory final {
+ public:
+  enum Tag : uint16_t {
+    image_width = 256,
+    image_length = 257,
+    bits_per_sample = 258,
+    orientation_tag = 274,
+    samples_per_pixel = 277,
+    extra_samples = 338,
+  };
+  /// `bytes` must outlive the directory.
+  explicit TiffDirectory(std::string_view bytes);
+
+  /// Returns the first value of a tag, if it is a BYTE, SHORT or LONG.
+  std::optional<uint32_t> value(Tag tag) const;
+  /// Returns the orientation, 1 to 8; 1 if there is no valid one. 6 means that the stored image must be turned by 90 degrees clockwise.
+  int orientation() const;
+  /// Returns the bytes with another first value of a tag that the directory has.
+  std::string with(Tag tag, uint32_t value) const;
+
+ private:
+  struct Entry {
+    uint16_t tag;
+    size_t at, width;  ///< of its first value, in bytes
+  };
+  uint32_t number(size_t at, size_t width) const;
+  const Entry* find(Tag tag) const;
+
+  std::string_view bytes_;
+  bool little_ = true;
+  std::vector<Entry> entries_;
+};
+
+/// Returns the orientation that Exif data tell, 1 to 8; 1 if they tell none. They may begin with "Exif\0\0".
+int exif_orientation(std::string_view exif);
+
+}  // namespace brume
