@@ -62,7 +62,7 @@ TEST_F(Tokenizer, ShowsThePiecesOfAText) {
 TEST_F(Tokenizer, Mistakes) {
   EXPECT_EQ(error({"none.txt"}), "error: none.txt: cannot be opened: No such file or directory\n");
   folder_.file("bad.txt", "a cat\na d\xC3(g\n");
-  EXPECT_EQ(error({"bad.txt"}), "error: bad.txt:2: is not UTF-8 there\n");
+  EXPECT_EQ(error({"bad.txt"}), "error: bad.txt:2: byte 4 (0xc3) is not UTF-8\n");
   folder_.file("a.csv", "file,captoin\nx.png,a cat\n");
   EXPECT_EQ(error({"a.csv"}), "error: --column: a.csv has no column 'caption'; did you mean 'captoin'?; its columns: file, captoin\n");
   folder_.file("a.tsv", "file\tcaption\nx.png\n");

@@ -14,6 +14,16 @@ TEST(Utf8, WhatItIs) {
     EXPECT_EQ(invalid_utf8("ab" + std::string(bad)), std::optional<size_t>(2));
 }
 
+TEST(Utf8, ByteOrderMarks) {
+  EXPECT_EQ(without_byte_order_mark("\xEF\xBB\xBF"
+                                    "a"),
+            "a");
+  EXPECT_EQ(without_byte_order_mark("\xEF\xBB\xBF\xEF\xBB\xBF"), "\xEF\xBB\xBF") << "the second is a character";
+  for (const char* text : {"", "a", "\xEF\xBB", "a\xEF\xBB\xBF"}) EXPECT_EQ(without_byte_order_mark(text), text);
+}
+
+TEST(Utf8, LowerCaseIsOfAscii) { EXPECT_EQ(lower_case("A.PNG Ünï"), "a.png Ünï"); }
+
 TEST(Utf8, CharactersThereAndBack) {
   for (char32_t c = 1; c < 0x110000; c += c < 0x3000 ? 1 : 97) {
     if (c >= 0xD800 && c < 0xE000) continue;

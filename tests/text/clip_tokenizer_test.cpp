@@ -19,6 +19,12 @@ const ClipTokenizer& small() {
 
 int64_t end_of(char letter) { return small().encode(std::string(1, letter)).front(); }
 
+TEST(ClipTokenizer, DropsByteOrderMarks) {
+  const std::string mark = "\xEF\xBB\xBF";
+  const ClipTokenizer marked(mark + small_tokenizers().at("clip/vocab.json"), mark + small_tokenizers().at("clip/merges.txt"), "clip");
+  EXPECT_EQ(marked.encode("red circle"), small().encode("red circle"));
+}
+
 TEST(ClipTokenizer, JoinsThePairsOfLowestRank) {
   EXPECT_EQ(small().size(), 512 + 7 + 2);
   EXPECT_EQ(small().encode("red"), (std::vector<int64_t>{513}));

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
+#include "brume/files/text_file.h"
 #include "brume/train/judgement.h"
 #include "commands/open_data.h"
 #include "program/progress.h"
@@ -24,13 +24,12 @@ struct Row {
 };
 
 std::vector<Annotation> captions_of(const std::string& file, int64_t count) {
-  std::ifstream in(file);
-  if (!in || std::filesystem::is_directory(file)) throw ConfigError(fmt::format("--captions: there is no file '{}'", file));
+  if (!std::filesystem::exists(file) || std::filesystem::is_directory(file))
+    throw ConfigError(fmt::format("--captions: there is no file '{}'", file));
+  const std::string text = read_text(file);
   std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) lines.push_back(line);
-  }
+  for (const std::string_view line : lines_of(text))
+    if (!line.empty()) lines.emplace_back(line);
   if (lines.empty()) throw ConfigError(fmt::format("--captions: '{}' is empty", file));
   std::vector<Annotation> all;
   for (int64_t i = 0; i < count; ++i) all.push_back({.label = -1, .caption = lines[size_t(i) % lines.size()]});
@@ -106,8 +105,7 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   } else {
     const auto data = open_data(program, "--data", a.data, model.shape());
     if (by_class && int64_t(data->classes().size()) != controls.classes)
-      throw ConfigError(
-          fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.settings.source, controls.classes));
+      throw ConfigError(fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.settings.source, controls.classes));
     JudgedSet set = judge_data(*metric, *data, model.shape(), a.count);
     rows.push_back({"data", std::move(set.tally)});
     asked = std::move(set.asked);

@@ -9,6 +9,7 @@
 #include "brume/config/yaml.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
+#include "brume/files/text_file.h"
 #include "brume/text/sentencepiece.h"
 #include "brume/train/options.h"
 #include "plot/csv.h"
@@ -29,15 +30,6 @@ std::vector<std::string_view> split(std::string_view text, char at) {
   for (size_t end; (end = text.find(at)) != std::string_view::npos; text.remove_prefix(end + 1)) parts.push_back(text.substr(0, end));
   parts.push_back(text);
   return parts;
-}
-
-std::vector<std::string_view> lines_of(std::string_view text) {
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
-  std::vector<std::string_view> lines = split(text, '\n');
-  for (std::string_view& line : lines)
-    if (line.ends_with('\r')) line.remove_suffix(1);
-  if (lines.back().empty()) lines.pop_back();
-  return lines;
 }
 
 /// Tab-separated values know no quotes.
@@ -87,15 +79,12 @@ std::vector<std::string> data_captions(Program& program, const Arguments& a) {
 
 std::vector<std::string> read_captions(Program& program, const Arguments& a) {
   if (a.source.ends_with(".yaml") || a.source.ends_with(".yml")) return data_captions(program, a);
-  const auto file = MappedFile::open(a.source);
-  if (const auto at = invalid_utf8(file->bytes()))
-    throw ConfigError(fmt::format("{}:{}: is not UTF-8 there", a.source,
-                                  1 + std::count(file->bytes().begin(), file->bytes().begin() + int64_t(*at), '\n')));
-  const std::string extension = std::filesystem::path(a.source).extension().string();
-  if (extension == ".csv") return column_of(parse_csv(file->bytes(), a.source), a.column);
-  if (extension == ".tsv") return column_of(parse_tsv(file->bytes(), a.source), a.column);
+  const std::string text = read_text(a.source);
+  const std::string extension = lower_case(std::filesystem::path(a.source).extension().string());
+  if (extension == ".csv") return column_of(parse_csv(text, a.source), a.column);
+  if (extension == ".tsv") return column_of(parse_tsv(text, a.source), a.column);
   if (!a.column.empty()) throw ConfigError(fmt::format("--column: {} is read line by line; tables end in .csv or .tsv", a.source));
-  const std::vector<std::string_view> lines = lines_of(file->bytes());
+  const std::vector<std::string_view> lines = lines_of(text);
   return {lines.begin(), lines.end()};
 }
 

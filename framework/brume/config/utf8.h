@@ -13,6 +13,10 @@ std::optional<size_t> invalid_utf8(std::string_view text);
 /// The characters of valid UTF-8.
 std::vector<char32_t> characters(std::string_view text);
 void append_utf8(std::string& to, char32_t character);
+/// Returns the text without the byte order mark that it may begin with.
+std::string_view without_byte_order_mark(std::string_view text);
+/// Returns the text with the capitals of ASCII as small letters, whatever the locale.
+std::string lower_case(std::string_view text);
 /// In quotes for a message: short, and printable whatever it holds.
 std::string in_quotes(std::string_view text);
 

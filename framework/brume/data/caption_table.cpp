@@ -11,8 +11,8 @@
 #include "brume/config/utf8.h"
 #include "brume/files/csv.h"
 #include "brume/files/json.h"
-#include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
+#include "brume/files/text_file.h"
 
 namespace brume {
 namespace {
@@ -21,20 +21,11 @@ namespace {
   throw ConfigError(fmt::format("{}:{}: {}", path, line, reason));
 }
 
-void check_utf8(std::string_view text, const std::string& path) {
-  const std::optional<size_t> at = invalid_utf8(text);
-  if (!at) return;
-  const size_t newline = text.rfind('\n', *at), start = *at > 0 && newline != text.npos && newline < *at ? newline + 1 : 0;
-  const int64_t line = 1 + std::count(text.begin(), text.begin() + std::ptrdiff_t(*at), '\n');
-  refuse_line(path, line, fmt::format("byte {} (0x{:02x}) is not UTF-8", *at - start + 1, static_cast<uint8_t>(text[*at])));
-}
-
 std::vector<CsvRecord> read_tsv(std::string_view text) {
   std::vector<CsvRecord> records;
-  for (int64_t line = 1; !text.empty(); ++line) {
-    std::string_view row = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(row.size() + 1, text.size()));
-    if (row.ends_with('\r')) row.remove_suffix(1);
+  int64_t line = 0;
+  for (const std::string_view row : lines_of(text)) {
+    ++line;
     if (row.empty()) continue;
     CsvRecord record{{}, line};
     for (size_t at = 0; at != row.npos;) {
@@ -83,9 +74,9 @@ std::vector<CaptionRow> rows_of(const std::vector<CsvRecord>& records, const std
 
 std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& path, const CaptionColumns& columns) {
   std::vector<CaptionRow> rows;
-  for (int64_t line = 1; !text.empty(); ++line) {
-    const std::string_view row = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(row.size() + 1, text.size()));
+  int64_t line = 0;
+  for (const std::string_view row : lines_of(text)) {
+    ++line;
     if (row.find_first_not_of(" \t\r") == row.npos) continue;
     const auto object = json_or_discarded(row);
     if (!object.is_object()) refuse_line(path, line, "is not a JSON object");
@@ -126,11 +117,7 @@ std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& pat
 }  // namespace
 
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns) {
-  const auto file = MappedFile::open(path);
-  std::string_view text = file->bytes();
-  check_utf8(text, path);
-  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // byte order mark
-  const std::string extension = std::filesystem::path(path).extension().string();
+  const std::string text = read_text(path), extension = lower_case(std::filesystem::path(path).extension().string());
   if (extension == ".tsv") return rows_of(read_tsv(text), path, columns);
   if (extension == ".csv") return rows_of(parse_csv_records(text, path), path, columns);
   if (extension == ".jsonl" || extension == ".ndjson") return read_jsonl(text, path, columns);

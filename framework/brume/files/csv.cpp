@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "brume/config/errors.h"
+#include "brume/config/utf8.h"
 
 namespace brume {
 namespace {
@@ -14,9 +15,7 @@ std::string trimmed(const std::string& text) {
 
 class Reader {
  public:
-  Reader(std::string_view text, const std::string& path, bool trims) : text_(text), path_(path), trims_(trims) {
-    if (text_.starts_with("\xEF\xBB\xBF")) text_.remove_prefix(3);
-  }
+  Reader(std::string_view text, const std::string& path, bool trims) : text_(without_byte_order_mark(text)), path_(path), trims_(trims) {}
   bool done() const { return at_ >= text_.size(); }
 
   CsvRecord record() {

@@ -97,6 +97,7 @@ void ClipTokenizer::read_vocabulary(std::string_view json, const std::string& na
 }
 
 void ClipTokenizer::read_merges(std::string_view lines, const std::string& name) {
+  lines = without_byte_order_mark(lines);
   for (int64_t line = 1; !lines.empty(); ++line) {
     const size_t end = std::min(lines.find('\n'), lines.size());
     std::string_view row = lines.substr(0, end);
