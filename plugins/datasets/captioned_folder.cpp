@@ -6,23 +6,25 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "brume/config/errors.h"
 #include "brume/config/fields.h"
 #include "brume/config/registry.h"
-#include "brume/config/utf8.h"
 #include "brume/core/dataset.h"
+#include "brume/core/image_files.h"
 #include "brume/core/seed.h"
 #include "brume/data/caption_table.h"
 #include "brume/data/split.h"
 #include "brume/files/mapped_file.h"
+#include "brume/files/text_file.h"
+#include "brume/image/image_finder.h"
 #include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
@@ -49,7 +51,7 @@ class Mistakes {
   size_t count_ = 0;
 };
 
-class CaptionedFolder final : public Dataset {
+class CaptionedFolder final : public Dataset, public ImageFiles {
  public:
   struct Options {
     fs::path path, captions;
@@ -98,6 +100,13 @@ class CaptionedFolder final : public Dataset {
     return {.label = image.label, .caption = image.captions[chosen]};
   }
 
+  const Inventory& inventory() const override { return inventory_; }
+  bool skips_errors() const override { return o_.fit.on_error == ResizeCrop::OnError::skip; }
+  void check_image(int64_t index) const override {
+    const std::string file = images_.at(static_cast<size_t>(index)).file.string();
+    o_.fit.check_file(MappedFile::open(file)->bytes(), file, shape_);
+  }
+
  private:
   struct Image {
     fs::path file;
@@ -115,16 +124,16 @@ class CaptionedFolder final : public Dataset {
       for (const CaptionRow& row : rows) words.insert(row.category);
     classes_.assign(words.begin(), words.end());
     std::map<std::string, size_t> known;
-    std::set<std::string> missing;
     Mistakes mistakes;
     for (const CaptionRow& row : rows) {
       const std::string where = o_.captions.string() + ":" + std::to_string(row.line) + ": ";
       const auto [at, fresh] = known.try_emplace(row.file, images_.size());
       if (fresh) {
         ++all_;
-        if (!fs::is_regular_file(folder / row.file))
-          mistakes.add(where + "there is no image " + quoted(folder / row.file)), missing.insert(row.file);
-        if (!o_.split.has(row.file) || missing.contains(row.file)) {
+        const bool missing = !fs::is_regular_file(folder / row.file), other = !o_.split.has(row.file);
+        if (missing && !skips_errors()) mistakes.add(where + "there is no image " + quoted(folder / row.file));
+        if (missing || other) {
+          inventory_.leave_out(missing ? "without an image file" : "of the other split", row.file);
           at->second = SIZE_MAX;
           continue;
         }
@@ -137,44 +146,53 @@ class CaptionedFolder final : public Dataset {
         mistakes.add(where + "'" + row.file + "' is of '" + row.category + "', and of '" + classes_[size_t(image.label)] + "' before");
       if (!classes_.empty()) image.label = label;
       image.captions.push_back(row.caption);
+      ++inventory_.captions;
     }
     mistakes.raise();
   }
 
   void read_folder() {
     if (!fs::is_directory(o_.path)) throw ConfigError("there is no folder " + quoted(o_.path));
-    std::vector<fs::path> files;
-    static const std::set<std::string> extensions = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"};
-    for (const auto& entry : fs::recursive_directory_iterator(o_.path))
-      if (entry.is_regular_file() && !entry.path().filename().native().starts_with('.') &&
-          extensions.contains(entry.path().extension().string()))
-        files.push_back(entry.path());
-    std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+    ImageFinder finder(o_.path, image_extensions(), ImageFinder::Texts::listed, inventory_);
+    ImageFinder::Listing found = finder.find(o_.path);
+    std::sort(found.images.begin(), found.images.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+    std::map<std::string, fs::path> texts;  // by their paths without extensions
+    for (const fs::path& text : found.texts) {
+      fs::path& known = texts[fs::path(text).replace_extension().native()];
+      if (known.empty() || text.extension() == ".txt") known = text;
+    }
+    std::set<fs::path> without_image(found.texts.begin(), found.texts.end());
     Mistakes mistakes;
-    for (const fs::path& file : files) {
+    for (const fs::path& file : found.images) {
       ++all_;
-      if (!o_.split.has(file.lexically_relative(o_.path).generic_string())) continue;
+      const auto text = texts.find(fs::path(file).replace_extension().native());
+      if (text != texts.end()) without_image.erase(text->second);
+      const std::string name = file.lexically_relative(o_.path).generic_string();
+      if (!o_.split.has(name)) {
+        inventory_.leave_out("of the other split", name);
+        continue;
+      }
       try {
-        images_.push_back({file, -1, captions_beside(file)});
+        images_.push_back({file, -1, captions_beside(file, text == texts.end() ? fs::path() : text->second)});
+        inventory_.captions += int64_t(images_.back().captions.size());
       } catch (const ConfigError& e) {
-        mistakes.add(e.what());
+        if (!skips_errors()) mistakes.add(e.what());
+        inventory_.leave_out("without a caption that can be read", name);
       }
     }
+    for (const fs::path& text : without_image)
+      inventory_.leave_out("captions without an image", text.lexically_relative(o_.path).generic_string());
     mistakes.raise();
   }
 
-  static std::vector<std::string> captions_beside(const fs::path& image) {
-    const fs::path file = fs::path(image).replace_extension(".txt");
-    if (!fs::is_regular_file(file)) throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(file));
+  /// Returns the lines of the file `text`; an empty path means that there is no such file.
+  static std::vector<std::string> captions_beside(const fs::path& image, const fs::path& text) {
+    if (text.empty())
+      throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(fs::path(image).replace_extension(".txt")));
+    const std::string content = read_text(text.string());
     std::vector<std::string> captions;
-    std::ifstream in(file);
-    int64_t number = 1;
-    for (std::string line; std::getline(in, line); ++number) {
-      if (const auto bad = invalid_utf8(line))
-        throw ConfigError(file.string() + ":" + std::to_string(number) + ": byte " + std::to_string(*bad + 1) + " is not UTF-8");
-      if (line.ends_with('\r')) line.pop_back();
-      if (!line.empty()) captions.push_back(line);
-    }
+    for (const std::string_view line : lines_of(content))
+      if (!line.empty()) captions.emplace_back(line);
     if (captions.empty()) captions.emplace_back();  // an empty file is the empty caption
     return captions;
   }
@@ -183,6 +201,7 @@ class CaptionedFolder final : public Dataset {
   ImageShape shape_;
   std::vector<Image> images_;
   std::vector<std::string> classes_;
+  Inventory inventory_;
   size_t all_ = 0;  // images, of every split
 };
 

@@ -2,7 +2,6 @@
 //
 // The files are listed and sorted by name when the set is opened, so indices and labels do not depend on the file system; they
 // are decoded when read.
-#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -15,7 +14,9 @@
 #include "brume/config/fields.h"
 #include "brume/config/registry.h"
 #include "brume/core/dataset.h"
+#include "brume/core/image_files.h"
 #include "brume/files/mapped_file.h"
+#include "brume/image/image_finder.h"
 #include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
@@ -31,45 +32,12 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-/// ASCII only: the locale must not decide what belongs to a data set.
-std::string lower(std::string text) {
-  for (char& c : text)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return text;
-}
-
-/// What a folder holds, hidden entries (".git", "._a.png") left out, each list sorted byte by byte.
-struct Listing {
-  std::vector<fs::path> images, folders;
-};
-
-Listing list(const fs::path& folder, const std::vector<std::string>& extensions) {
-  std::error_code error;
-  fs::directory_iterator at(folder, error);
-  if (error) throw ConfigError("cannot read the folder " + quoted(folder) + ": " + error.message());
-  Listing found;
-  for (; at != fs::directory_iterator(); at.increment(error)) {
-    const fs::path& entry = at->path();
-    if (entry.filename().native().front() == '.') continue;
-    std::error_code dangling;
-    if (fs::is_directory(entry, dangling))
-      found.folders.push_back(entry);
-    else if (std::find(extensions.begin(), extensions.end(), lower(entry.extension().string())) != extensions.end())
-      found.images.push_back(entry);
-  }
-  if (error) throw ConfigError("cannot read the folder " + quoted(folder) + ": " + error.message());
-  const auto by_name = [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); };
-  std::sort(found.images.begin(), found.images.end(), by_name);
-  std::sort(found.folders.begin(), found.folders.end(), by_name);
-  return found;
-}
-
-class ImageFolder final : public Dataset {
+class ImageFolder final : public Dataset, public ImageFiles {
  public:
   struct Options {
     fs::path path;
     ResizeCrop fit;
-    std::vector<std::string> extensions = {"png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm", "pgm"};
+    std::vector<std::string> extensions = image_extensions();
 
     void declare(Fields& f) {
       f.field("path", path, "a folder of images, or of one sub-folder of images per class (required)");
@@ -85,18 +53,18 @@ class ImageFolder final : public Dataset {
   }
 
   ImageFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
-    for (const std::string& e : o_.extensions) extensions_.push_back(lower(e.rfind('.', 0) == 0 ? e : "." + e));
     std::error_code error;
     const fs::file_type type = fs::status(o_.path, error).type();
     if (type == fs::file_type::not_found)
       throw ConfigError("there is no folder " + quoted(o_.path) + (o_.path.is_absolute() ? "" : " in " + fs::current_path().string()));
     if (type != fs::file_type::directory && type != fs::file_type::none) throw ConfigError(quoted(o_.path) + " is not a folder");
-    const Listing root = list(o_.path, extensions_);
+    ImageFinder finder(o_.path, o_.extensions, ImageFinder::Texts::left_out, inventory_);
+    const ImageFinder::Listing root = finder.list_root();
     if (!root.images.empty() && !root.folders.empty())
       throw ConfigError(quoted(o_.path) + " has both images (" + root.images[0].filename().string() + ") and sub-folders (" +
                         root.folders[0].filename().string() + "); images of a class belong in its sub-folder");
     for (const fs::path& image : root.images) files_.push_back({image, -1});
-    for (const fs::path& folder : root.folders) add_class(folder);
+    for (const fs::path& folder : root.folders) add_class(folder, finder.find(folder).images);
     if (files_.empty()) throw ConfigError("there is no image in " + quoted(o_.path) + looked_for());
   }
 
@@ -111,6 +79,13 @@ class ImageFolder final : public Dataset {
     return {.label = label, .caption = {}};
   }
 
+  const Inventory& inventory() const override { return inventory_; }
+  bool skips_errors() const override { return o_.fit.on_error == ResizeCrop::OnError::skip; }
+  void check_image(int64_t index) const override {
+    const std::string file = files_.at(static_cast<size_t>(index)).path.string();
+    o_.fit.check_file(MappedFile::open(file)->bytes(), file, shape_);
+  }
+
  private:
   struct File {
     fs::path path;
@@ -119,23 +94,15 @@ class ImageFolder final : public Dataset {
 
   std::string looked_for() const { return " (looked for " + joined(o_.extensions) + ")"; }
 
-  void add_class(const fs::path& folder) {
-    const size_t before = files_.size();
-    add_images(folder);
-    if (files_.size() == before) throw ConfigError("there is no image in the class folder " + quoted(folder) + looked_for());
+  void add_class(const fs::path& folder, const std::vector<fs::path>& images) {
+    if (images.empty()) throw ConfigError("there is no image in the class folder " + quoted(folder) + looked_for());
+    for (const fs::path& image : images) files_.push_back({image, static_cast<int64_t>(classes_.size())});
     classes_.push_back(folder.filename().string());
-  }
-  /// All below `folder`, which is of the class that is being added. Links to folders are not followed: they may form a circle.
-  void add_images(const fs::path& folder) {
-    const Listing found = list(folder, extensions_);
-    for (const fs::path& image : found.images) files_.push_back({image, static_cast<int64_t>(classes_.size())});
-    for (const fs::path& below : found.folders)
-      if (!fs::is_symlink(below)) add_images(below);
   }
 
   Options o_;
   ImageShape shape_;
-  std::vector<std::string> extensions_;  // with their dots, in lower case
+  Inventory inventory_;
   std::vector<File> files_;
   std::vector<std::string> classes_;
 };

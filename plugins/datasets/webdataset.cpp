@@ -1,5 +1,6 @@
 // Images and captions in tar shards, as WebDataset has them (github.com/webdataset/webdataset): the files of a sample follow one another
-// and share a key, their path up to the first dot of its last part: 000017.jpg, 000017.txt, 000017.json.
+// and share a key, their path up to the first dot of its last part: 000017.jpg, 000017.txt (a caption), 000017.cls (a class),
+// 000017.json (either).
 //
 // The headers are walked once, when the set is opened; images are read where they lie, through memory maps, at any index.
 #include <algorithm>
@@ -7,6 +8,8 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -15,13 +18,17 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/fields.h"
+#include "brume/config/number.h"
 #include "brume/config/registry.h"
+#include "brume/config/suggest.h"
 #include "brume/config/utf8.h"
 #include "brume/core/dataset.h"
+#include "brume/core/image_files.h"
 #include "brume/data/split.h"
 #include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/tar.h"
+#include "brume/image/image_finder.h"
 #include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
@@ -88,16 +95,45 @@ std::vector<std::string> files_of(const std::string& pattern) {
   return files;
 }
 
-class WebDataset final : public Dataset {
+/// What the name of a member says: its sample's key, and what it is of the sample.
+struct Name {
+  std::string key, extension;  ///< the extension in small letters; empty if there is none
+  bool hidden = false;
+};
+
+Name parts_of(const std::string& member) {
+  Name name;
+  size_t start = 0;
+  for (size_t slash; (slash = member.find('/', start)) != member.npos; start = slash + 1) {
+    const std::string_view folder = std::string_view(member).substr(start, slash - start);
+    name.hidden |= folder.starts_with('.') && folder != "." && folder != "..";
+  }
+  name.hidden |= member.find('.', start) == start;
+  const size_t dot = std::min(member.find('.', start), member.size());
+  name.key = member.substr(0, dot);
+  if (dot < member.size()) name.extension = lower_case(member.substr(dot + 1));
+  return name;
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr const char* blank = " \t\r\n";
+  const size_t first = std::min(text.find_first_not_of(blank), text.size());
+  return text.substr(first, text.find_last_not_of(blank) + 1 - first);
+}
+
+class WebDataset final : public Dataset, public ImageFiles {
  public:
   struct Options {
-    std::string shards, caption_key = "caption";
+    std::string shards, caption_key = "caption", class_key;
+    std::vector<std::string> classes;
     ResizeCrop fit;
     Split split;
 
     void declare(Fields& f) {
       f.field("shards", shards, "tar files: a path with {000..010}, {a,b} or, in its last part, * and ? (required)");
       f.field("caption_key", caption_key, "where the caption is in a .json, for samples that have no .txt");
+      f.field("class_key", class_key, "where the class is in a .json, for samples that have no .cls; absent: nowhere");
+      f.field("classes", classes, "names of the classes, by the number in a .cls; absent: '0', '1', ..., or the names in the .cls, sorted");
       fit.declare(f);
       split.declare(f, "of the samples, by the hash of their keys");
     }
@@ -110,18 +146,27 @@ class WebDataset final : public Dataset {
 
   WebDataset(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
     for (const std::string& file : files_of(o_.shards)) add_shard(MappedFile::open(file));
-    if (samples_.empty()) throw ConfigError("'" + o_.shards + "' has no image (looked for .jpg, .jpeg, .png and .webp)");
+    if (samples_.empty()) throw ConfigError("'" + o_.shards + "' has no image (looked for " + looked_for() + ")");
+    read_classes();
   }
 
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
   const std::vector<std::string>& classes() const override { return classes_; }
+  const Inventory& inventory() const override { return inventory_; }
+  bool skips_errors() const override { return o_.fit.on_error == ResizeCrop::OnError::skip; }
 
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
     if (index < 0 || index >= size())
       throw std::out_of_range("webdataset: sample " + std::to_string(index) + " of " + std::to_string(size()));
     const Sample& s = samples_[static_cast<size_t>(index)];
     o_.fit.read(bytes(s, s.image), name(s, s.image), shape_, draw, pixels);
-    return {.label = -1, .caption = caption(s)};
+    return {.label = s.label, .caption = caption(s)};
+  }
+
+  void check_image(int64_t index) const override {
+    const Sample& s = samples_.at(static_cast<size_t>(index));
+    o_.fit.check_file(bytes(s, s.image), name(s, s.image), shape_);
+    caption(s);
   }
 
  private:
@@ -130,49 +175,137 @@ class WebDataset final : public Dataset {
     bool known = false;
   };
   struct Sample {
-    size_t shard;
-    std::string key;
-    Piece image, text, json;
+    size_t shard = 0;
+    std::string key{};
+    Piece image{}, text{}, json{}, category{};
+    uint8_t format = 0;  ///< of the image, in image_extensions()
+    int64_t label = -1;
   };
 
+  static std::string looked_for() {
+    std::string text;
+    for (const std::string& e : image_extensions()) text += (text.empty() ? "." : ", .") + e;
+    return text;
+  }
   std::string_view bytes(const Sample& s, const Piece& p) const { return shards_[s.shard]->bytes(p.offset, p.size); }
   std::string name(const Sample& s, const Piece& p) const {
-    return shards_[s.shard]->path() + ":" + s.key + (p.offset == s.image.offset ? "" : p.offset == s.text.offset ? ".txt" : ".json");
+    const std::string extension = &p == &s.text ? "txt" : &p == &s.json ? "json" : &p == &s.category ? "cls" : image_extensions()[s.format];
+    return shards_[s.shard]->path() + ":" + s.key + "." + extension;
   }
 
-  void add_shard(std::shared_ptr<const MappedFile> file) {
+  void add_shard(const std::shared_ptr<const MappedFile>& file) {
     shards_.push_back(file);
-    Sample sample{shards_.size() - 1, "", {}, {}, {}};
-    const auto finish = [&] {
-      if (sample.image.known && o_.split.has(sample.key)) samples_.push_back(sample);
-    };
+    Sample sample{.shard = shards_.size() - 1};
     for (const TarEntry& entry : read_tar(file->bytes(), file->path())) {
-      const size_t slash = entry.name.rfind('/'), dot = entry.name.find('.', slash == entry.name.npos ? 0 : slash + 1);
-      if (dot == entry.name.npos || entry.name[slash == entry.name.npos ? 0 : slash + 1] == '.') continue;
-      if (const std::string key = entry.name.substr(0, dot); key != sample.key) {
-        finish();
-        sample = {shards_.size() - 1, key, {}, {}, {}};
+      const Name member = parts_of(entry.name);
+      if (member.hidden || member.extension.empty()) {
+        inventory_.leave_out(member.hidden ? "hidden" : "of no known extension", entry.name);
+        continue;
       }
-      const std::string extension = entry.name.substr(dot + 1);
-      const Piece piece{entry.offset, entry.size, true};
-      if (extension == "jpg" || extension == "jpeg" || extension == "png" || extension == "webp") sample.image = piece;
-      if (extension == "txt") sample.text = piece;
-      if (extension == "json") sample.json = piece;
+      if (member.key != sample.key) {
+        finish(sample);
+        sample = {.shard = shards_.size() - 1, .key = member.key};
+      }
+      add_piece(sample, member.extension, {entry.offset, entry.size, true}, entry.name);
     }
-    finish();
+    finish(sample);
+  }
+
+  void add_piece(Sample& sample, const std::string& extension, const Piece& piece, const std::string& member) {
+    const auto& images = image_extensions();
+    const auto format = std::find(images.begin(), images.end(), extension);
+    Piece* kept = nullptr;
+    if (format != images.end()) kept = &sample.image;
+    if (extension == "txt") kept = &sample.text;
+    if (extension == "json") kept = &sample.json;
+    if (extension == "cls") kept = &sample.category;
+    if (!kept) return inventory_.leave_out("of no known extension", member);
+    if (kept->known) inventory_.leave_out("followed by another of the same sample", name(sample, *kept));
+    if (kept == &sample.image) sample.format = static_cast<uint8_t>(format - images.begin());
+    *kept = piece;
+  }
+
+  void finish(const Sample& sample) {
+    if (sample.image.known && o_.split.has(sample.key)) {
+      samples_.push_back(sample);
+      inventory_.captions += sample.text.known || sample.json.known;
+    } else if (sample.image.known) {
+      inventory_.leave_out("of the other split", sample.key);
+    } else if (sample.text.known || sample.json.known || sample.category.known) {
+      inventory_.leave_out("without an image", sample.key);
+    }
+  }
+
+  nlohmann::json object_of(const Sample& s) const {
+    auto object = json_or_discarded(bytes(s, s.json));
+    if (!object.is_object()) throw ConfigError(name(s, s.json) + ": is not a JSON object");
+    return object;
+  }
+
+  std::string class_place(const Sample& s) const { return name(s, s.category.known ? s.category : s.json); }
+
+  /// Returns what the sample says of its class, a number or a name; nothing if it says nothing.
+  std::optional<std::string> class_of(const Sample& s) const {
+    if (s.category.known) return std::string(trimmed(without_byte_order_mark(bytes(s, s.category))));
+    if (o_.class_key.empty() || !s.json.known) return {};
+    const auto object = object_of(s);
+    if (!object.contains(o_.class_key)) return {};
+    const auto& value = object[o_.class_key];
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_number_integer()) return value.dump();
+    throw ConfigError(name(s, s.json) + ": '" + o_.class_key + "' is neither a number nor a name");
+  }
+
+  /// Gives every sample its label: numbers are labels, names are sorted.
+  void read_classes() {
+    std::vector<std::optional<std::string>> said;
+    std::set<std::string> names;
+    int64_t largest = -1;
+    for (const Sample& s : samples_) {
+      said.push_back(class_of(s));
+      if (!said.back()) continue;
+      const auto number = parse_number<int64_t>(*said.back());
+      if (number) largest = std::max(largest, checked(s, *number));
+      if (!number) names.insert(*said.back());
+    }
+    if (largest >= 0 && !names.empty())
+      throw ConfigError("'" + o_.shards + "' has classes by number and by name ('" + *names.begin() + "'); one of the two is needed");
+    classes_ = o_.classes;
+    if (classes_.empty()) classes_.assign(names.begin(), names.end());
+    for (int64_t i = int64_t(classes_.size()); i <= largest; ++i) {
+      if (!o_.classes.empty())
+        throw ConfigError("'" + o_.shards + "' has the class " + std::to_string(largest) + ", but 'classes' names " +
+                          std::to_string(o_.classes.size()));
+      classes_.push_back(std::to_string(i));
+    }
+    for (size_t i = 0; i < samples_.size(); ++i)
+      if (said[i]) samples_[i].label = largest >= 0 ? *parse_number<int64_t>(*said[i]) : label_of(samples_[i], *said[i]);
+  }
+
+  int64_t checked(const Sample& s, int64_t number) const {
+    constexpr int64_t most = 1'000'000;
+    if (number < 0 || number >= most)
+      throw ConfigError(class_place(s) + ": " + std::to_string(number) + " is no class (0 to " + std::to_string(most - 1) + ")");
+    return number;
+  }
+
+  int64_t label_of(const Sample& s, const std::string& word) const {
+    const auto found = std::find(classes_.begin(), classes_.end(), word);
+    if (found == classes_.end()) throw ConfigError(class_place(s) + ": '" + word + "' is no class" + hint(word, classes_));
+    return found - classes_.begin();
   }
 
   std::string caption(const Sample& s) const {
     std::string text;
     if (s.text.known) {
-      text = bytes(s, s.text);
+      text = without_byte_order_mark(bytes(s, s.text));
       while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
     } else if (s.json.known) {
-      const auto object = json_or_discarded(bytes(s, s.json));
-      if (!object.is_object()) throw ConfigError(name(s, s.json) + ": is not a JSON object");
-      if (!object.contains(o_.caption_key)) throw ConfigError(name(s, s.json) + ": there is no '" + o_.caption_key + "'");
-      if (!object[o_.caption_key].is_string()) throw ConfigError(name(s, s.json) + ": '" + o_.caption_key + "' is not a string");
-      text = object[o_.caption_key].get<std::string>();
+      const auto object = object_of(s);
+      const bool has = object.contains(o_.caption_key);
+      if (!has && s.label < 0) throw ConfigError(name(s, s.json) + ": there is no '" + o_.caption_key + "'");
+      if (has && !object[o_.caption_key].is_string()) throw ConfigError(name(s, s.json) + ": '" + o_.caption_key + "' is not a string");
+      if (has) text = object[o_.caption_key].get<std::string>();
     }
     if (const auto bad = invalid_utf8(text))
       throw ConfigError(name(s, s.text.known ? s.text : s.json) + ": byte " + std::to_string(*bad + 1) + " is not UTF-8");
@@ -184,6 +317,7 @@ class WebDataset final : public Dataset {
   std::vector<std::shared_ptr<const MappedFile>> shards_;
   std::vector<Sample> samples_;
   std::vector<std::string> classes_;
+  Inventory inventory_;
 };
 
 }  // namespace

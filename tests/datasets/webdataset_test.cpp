@@ -4,6 +4,7 @@
 #include "brume/files/tar.h"
 #include "brume/image/image.h"
 #include "support.h"
+#include "support/tar_builder.h"
 
 namespace brume::test {
 namespace {
@@ -11,23 +12,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr ImageShape shape{3, 8, 8};
 
-/// A ustar member.
-std::string member(const std::string& name, const std::string& content, char type = '0') {
-  std::string header(512, '\0');
-  const auto put = [&](size_t at, const std::string& text) { header.replace(at, text.size(), text); };
-  const auto octal = [](size_t value, int digits) {
-    std::string text(size_t(digits), '0');
-    for (size_t i = text.size(); value > 0; value /= 8) text[--i] = char('0' + value % 8);
-    return text;
-  };
-  put(0, name), put(100, "0000644"), put(124, octal(content.size(), 11)), put(136, octal(0, 11)), put(148, "        ");
-  header[156] = type;
-  put(257, "ustar"), put(263, "00");
-  unsigned sum = 0;
-  for (const char c : header) sum += static_cast<uint8_t>(c);
-  put(148, octal(sum, 6)), header[154] = '\0', header[155] = ' ';
-  return header + content + std::string((512 - content.size() % 512) % 512, '\0');
-}
+std::string member(const std::string& name, const std::string& content, char type = '0') { return tar_member(name, content, type); }
 const std::string tail(1024, '\0');
 
 class WebDataset : public testing::Test {
@@ -64,6 +49,47 @@ TEST_F(WebDataset, ShardsInOrderAndAnyIndex) {
     }
   }
   expect_same_on_8_threads(open("s-*.tar"), 4);
+}
+
+TEST_F(WebDataset, ClassesAreNumbersOrNames) {
+  const auto classed = [&](const std::string& key, const std::string& name, const std::string& content) {
+    return member(key + ".png", png(1)) + member(key + name, content);
+  };
+  write_file(dir / "numbers.tar", classed("a", ".cls", "2\n") +
+                                      classed("b", ".CLS",
+                                              "\xef\xbb\xbf"
+                                              "0") +
+                                      member("c.png", png(1)) + tail);
+  const Opened numbers = open("numbers.tar");
+  EXPECT_EQ(numbers.data->classes(), (std::vector<std::string>{"0", "1", "2"}));
+  EXPECT_EQ(numbers.read(0).label, 2);
+  EXPECT_EQ(numbers.read(1).label, 0);
+  EXPECT_EQ(numbers.read(2).label, -1);
+  EXPECT_EQ(open("numbers.tar", "classes: [x, y, z], ").data->classes(), (std::vector<std::string>{"x", "y", "z"}));
+  const std::string start = "x.yaml:1:1: dataset: ";
+  const auto said = [&](const std::string& pattern, const std::string& more) {
+    std::string text = error_of([&] { open(pattern, more); });
+    for (size_t at; (at = text.find(dir.path.string() + "/")) != text.npos;) text.erase(at, dir.path.string().size() + 1);
+    return text;
+  };
+  EXPECT_EQ(said("numbers.tar", "classes: [x, y], "), start + "'numbers.tar' has the class 2, but 'classes' names 2");
+  write_file(dir / "names.tar", classed("a", ".cls", "dog") + classed("b", ".cls", "cat\r\n") + tail);
+  EXPECT_EQ(open("names.tar").data->classes(), (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(open("names.tar").read(0).label, 1);
+  EXPECT_EQ(open("names.tar", "classes: [dog, cow, cat], ").read(1).label, 2);
+  EXPECT_EQ(said("names.tar", "classes: [dogs, cat], "), start + "names.tar:a.cls: 'dog' is no class; did you mean 'dogs'?");
+  write_file(dir / "both.tar", classed("a", ".cls", "dog") + classed("b", ".cls", "1") + tail);
+  EXPECT_EQ(said("both.tar", ""), start + "'both.tar' has classes by number and by name ('dog'); one of the two is needed");
+  write_file(dir / "minus.tar", classed("a", ".cls", "-1") + tail);
+  EXPECT_EQ(said("minus.tar", ""), start + "minus.tar:a.cls: -1 is no class (0 to 999999)");
+  write_file(dir / "json.tar",
+             classed("a", ".json", R"({"kind": "dog"})") + classed("b", ".json", R"({"kind": "cat", "caption": "meow"})") + tail);
+  const Opened json = open("json.tar", "class_key: kind, ");
+  EXPECT_EQ(json.data->classes(), (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(json.read(0).caption, "");
+  EXPECT_EQ(json.read(1).caption, "meow");
+  EXPECT_EQ(open("json.tar").data->classes().size(), 0u);
+  EXPECT_NE(error_of([&] { open("json.tar").read(0); }).find("json.tar:a.json: there is no 'caption'"), std::string::npos);
 }
 
 TEST_F(WebDataset, SplitsByKey) {
@@ -115,11 +141,11 @@ TEST_F(WebDataset, Errors) {
   write_file(dir / "text.tar", std::string(2000, 'w'));
   EXPECT_EQ(error("text.tar"), start + "text.tar: is no tar archive, or damaged: the checksum 'wwwwwwww' is no octal number (at byte 0)");
   write_file(dir / "texts.tar", member("a.txt", "alone") + tail);
-  EXPECT_EQ(error("texts.tar"), start + "'texts.tar' has no image (looked for .jpg, .jpeg, .png and .webp)");
+  EXPECT_EQ(error("texts.tar"), start + "'texts.tar' has no image (looked for .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, .ppm, .pgm)");
   write_file(dir / "bad.tar", member("k.png", png(1)) + member("k.txt", "gr\xfcn") + member("l.png", "no image") + tail);
   const Opened bad = open("bad.tar");
   EXPECT_NE(error_of([&] { bad.read(0); }).find("bad.tar:k.txt: byte 3 is not UTF-8"), std::string::npos);
-  EXPECT_NE(error_of([&] { bad.read(1); }).find("bad.tar:l: is no image brume reads"), std::string::npos);
+  EXPECT_NE(error_of([&] { bad.read(1); }).find("bad.tar:l.png: is no image brume reads"), std::string::npos);
 }
 
 // Every archive that is cut, or has a byte changed, is read or refused: never more than is there.

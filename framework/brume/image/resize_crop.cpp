@@ -7,6 +7,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/core/seed.h"
+#include "brume/image/image_header.h"
 
 namespace brume {
 
@@ -19,6 +20,8 @@ void ResizeCrop::declare(Fields& f) {
   f.renamed("behind", "background");
   f.choice("background", background, "background of transparent images",
            {{"white", Background::white}, {"grey", Background::grey}, {"black", Background::black}});
+  f.choice("on_error", on_error, "what an image that cannot be read does: stop; skip: it is left out, counted and listed",
+           {{"stop", OnError::stop}, {"skip", OnError::skip}});
 }
 
 void ResizeCrop::check(const ImageShape& shape) {
@@ -26,9 +29,9 @@ void ResizeCrop::check(const ImageShape& shape) {
     throw ConfigError("image files are read as 1 or 3 channels, the model wants " + shape.text());
 }
 
-/// At least as large as the model's images; exactly as large where nothing may be cut off.
-Image ResizeCrop::resized(Image image, const ImageShape& shape, const std::string& name) const {
-  if (resize == Resize::stretch) return brume::resize(image, shape.height, shape.width);
+/// Returns a size at least as large as the model's images; exactly as large if nothing may be cut off.
+ResizeCrop::Size ResizeCrop::resized(Size image, const ImageShape& shape, const std::string& name) const {
+  if (resize == Resize::stretch) return {shape.height, shape.width};
   const auto size = [](int64_t height, int64_t width) { return std::to_string(height) + "x" + std::to_string(width); };
   std::string text = "'" + name + "' is " + size(image.height, image.width);
   if (resize == Resize::smallest_side) {
@@ -39,7 +42,7 @@ Image ResizeCrop::resized(Image image, const ImageShape& shape, const std::strin
       throw ConfigError(fmt::format("{}; so narrow an image would be more than {} pixels long when it is {} by {} at least", text, longest,
                                     shape.height, shape.width));
     const auto scaled = [&](int64_t n) { return static_cast<int64_t>(std::llround(scale * static_cast<double>(n))); };
-    image = brume::resize(image, scaled(image.height), scaled(image.width));
+    image = {scaled(image.height), scaled(image.width)};
     text += ", " + size(image.height, image.width) + " resized";
   }
   text += ", the model wants " + size(shape.height, shape.width);
@@ -49,10 +52,17 @@ Image ResizeCrop::resized(Image image, const ImageShape& shape, const std::strin
   return image;
 }
 
+void ResizeCrop::check_file(std::string_view bytes, const std::string& name, const ImageShape& shape) const {
+  const ImageHeader header = read_image_header(bytes, name);
+  if (header.height > 0 && header.width > 0) resized({header.height, header.width}, shape, name);
+}
+
 void ResizeCrop::read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw,
                       std::span<float> pixels) const {
   const uint8_t level = background == Background::white ? 255 : background == Background::grey ? 128 : 0;
-  const Image image = resized(decode_image_file(bytes, name, shape.channels, level), shape, name);
+  Image image = decode_image_file(bytes, name, shape.channels, level);
+  const Size size = resized({image.height, image.width}, shape, name);
+  if (resize != Resize::none) image = brume::resize(image, size.height, size.width);
   int64_t top = (image.height - shape.height) / 2, left = (image.width - shape.width) / 2;
   SplitMix random(draw);
   const bool mirror = random.coin() && flip;

@@ -16,19 +16,26 @@ struct ResizeCrop {
   enum class Resize { smallest_side, stretch, none };
   enum class Crop { center, random, none };
   enum class Background { white, grey, black };
+  enum class OnError { stop, skip };
   Resize resize = Resize::smallest_side;
   Crop crop = Crop::center;
   bool flip = false;
   Background background = Background::white;
+  OnError on_error = OnError::stop;
 
   void declare(Fields& f);
-  /// Throws ConfigError where images of this shape cannot be read from files.
+  /// Throws ConfigError if images of this shape cannot be read from files.
   static void check(const ImageShape& shape);
-  /// `bytes` of an image file, called `name` in errors, as pixels of `shape` in [-1, 1]. `draw` decides on crop and mirror.
+  /// Writes `bytes` of an image file, called `name` in errors, as pixels of `shape` in [-1, 1]. `draw` decides on crop and mirror.
   void read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw, std::span<float> pixels) const;
+  /// Throws ConfigError if `read` would, as far as the file shows that without decoding.
+  void check_file(std::string_view bytes, const std::string& name, const ImageShape& shape) const;
 
  private:
-  Image resized(Image image, const ImageShape& shape, const std::string& name) const;
+  struct Size {
+    int64_t height, width;
+  };
+  Size resized(Size stored, const ImageShape& shape, const std::string& name) const;
 };
 
 }  // namespace brume
