@@ -2,9 +2,12 @@
 #include "brume/train/loader.h"
 
 #include <chrono>
+#include <set>
 #include <thread>
 
+#include "brume/core/image_files.h"
 #include "brume/core/seed.h"
+#include "brume/core/warnings.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -26,6 +29,30 @@ class Numbered final : public Dataset {
  private:
   int64_t broken_;
   std::vector<std::string> classes_;
+};
+
+/// Ten images, of which some cannot be read.
+class Damaged final : public Dataset, public ImageFiles {
+ public:
+  Damaged(std::set<int64_t> broken, bool skips) : broken_(std::move(broken)), skips_(skips) {}
+  int64_t size() const override { return 10; }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  Annotation read(int64_t index, uint64_t, std::span<float> pixels) const override {
+    check_image(index);
+    pixels[0] = float(index);
+    return {.label = index, .caption = {}};
+  }
+  const Inventory& inventory() const override { return inventory_; }
+  bool skips_errors() const override { return skips_; }
+  void check_image(int64_t index) const override {
+    if (broken_.contains(index)) throw ConfigError("image " + std::to_string(index) + " is broken");
+  }
+
+ private:
+  std::set<int64_t> broken_;
+  bool skips_;
+  std::vector<std::string> classes_;
+  Inventory inventory_;
 };
 
 using Seen = std::vector<std::pair<float, std::string>>;
@@ -71,6 +98,53 @@ TEST(Loader, AMistakeComesWhenItsBatchIsDue) {
     EXPECT_NO_THROW(loader.next());
     EXPECT_EQ(error_of([&] { loader.next(); }), "image " + std::to_string(broken) + " is broken");
   }
+}
+
+TEST(Loader, OthersStandInForImagesThatCannotBeRead) {
+  const auto drawn = [](int64_t workers, int64_t first) {
+    Loader loader(std::make_shared<Damaged>(std::set<int64_t>{2, 5}, true), {1, 1, 1}, 4, 7, first, workers);
+    std::vector<float> seen;
+    std::multiset<int64_t> unread;
+    for (int64_t step = first; step < 15; ++step) {
+      const Batch b = loader.next();
+      for (int64_t i = 0; i < 4; ++i) {
+        seen.push_back(b.images.data_ptr<float>()[i]);
+        EXPECT_EQ(b.annotations[size_t(i)].label, int64_t(seen.back()));
+        EXPECT_TRUE(seen.back() != 2 && seen.back() != 5);
+      }
+      for (const Unread& u : b.unread) {
+        unread.insert(u.index);
+        EXPECT_EQ(u.error, "image " + std::to_string(u.index) + " is broken");
+      }
+    }
+    return std::pair(seen, unread);
+  };
+  const auto [seen, unread] = drawn(0, 0);
+  EXPECT_GE(unread.count(2), 6u);  // once in every epoch, and where it would have stood in for another
+  EXPECT_GE(unread.count(5), 6u);
+  EXPECT_EQ(unread.count(2) + unread.count(5), unread.size());
+  EXPECT_EQ(drawn(3, 0).first, seen);
+  EXPECT_EQ(drawn(2, 6).first, std::vector<float>(seen.begin() + 24, seen.end()));
+}
+
+TEST(Loader, StopsIfNoImageCanBeRead) {
+  const std::set<int64_t> all{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  Loader skipping(std::make_shared<Damaged>(all, true), {1, 1, 1}, 1, 7, 0, 0);
+  EXPECT_TRUE(error_of([&] { skipping.next(); }).starts_with("100 images in a row cannot be read; the last: image "));
+  Loader stopping(std::make_shared<Damaged>(std::set<int64_t>{2}, false), {1, 1, 1}, 10, 7, 0, 0);
+  EXPECT_EQ(error_of([&] { stopping.next(); }), "image 2 is broken");
+}
+
+TEST(Loader, RowsThatCannotBeReadAreDropped) {
+  const Damaged data({1, 3}, true);
+  std::vector<std::string> said;
+  const WarningScope warnings([&](const std::string& text) { said.push_back(text); });
+  Batch batch = read_batch(data, {1, 1, 1}, 5, [](int64_t i) { return Pick{i}; });
+  drop_unread(batch);
+  ASSERT_EQ(batch.images.size(0), 3);
+  for (const int64_t i : {0, 1, 2}) EXPECT_EQ(batch.images.data_ptr<float>()[i], float(2 * i));
+  EXPECT_EQ(batch.annotations.at(2).label, 4);
+  EXPECT_EQ(said, (std::vector<std::string>{"left out: image 1 is broken", "left out: image 3 is broken"}));
 }
 
 TEST(Loader, GoesWhileItReads) {

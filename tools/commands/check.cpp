@@ -7,6 +7,7 @@
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
 #include "brume/train/source.h"
+#include "commands/open_data.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -29,18 +30,32 @@ Value stored_configuration(const std::string& path) {
   return root;
 }
 
+/// Opens the data sets of a training and reads the header of every image.
+void check_data(const Config& config, const std::string& file) {
+  if (!config.train) throw ConfigError(fmt::format("--data: {} has no section 'train', and so no data", file));
+  catch_interrupt();
+  const auto check = [&](const std::string& name, const Deferred<Dataset>& wanted) {
+    const std::shared_ptr<const Dataset> data = wanted.make({config.image()});
+    print_inventory(name, *data);
+    check_images(name, *data);
+  };
+  check("train.data", config.train->data);
+  if (config.train->test) check("train.test.data", config.train->test->data);
+}
+
 }  // namespace
 
 void add_check(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("check", "finds every mistake in a configuration, without touching data or weights");
+  const Command command = app.add_subcommand("check", "finds every mistake in a configuration, without touching weights");
   struct Arguments {
     std::string config;
-    bool show = false;
+    bool show = false, data = false;
     Overrides overrides;
   };
   auto asked = std::make_shared<Arguments>();
   command.add_option("config", asked->config, "a YAML file").required().type_name("CONFIG");
   command.add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
+  command.add_flag("--data", asked->data, "open the data sets too, and read the header of every image");
   asked->overrides.add_to(command);
   command.callback([&program, asked] {
     const bool weights = is_weights_file(asked->config);
@@ -51,7 +66,8 @@ void add_check(Command app, Program& program, int&) {
           asked->config));
     Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
     asked->overrides.apply(root);
-    read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
+    const Config config = read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
+    if (asked->data) check_data(config, asked->config);
     if (asked->show)
       fmt::print("{}", dump_yaml(resolved));
     else

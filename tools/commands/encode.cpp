@@ -24,16 +24,17 @@ int encode(Program& program, const Arguments& a) {
   EncodingOptions options = a.options;
   options.half = a.dtype == "float16";
   catch_interrupt();
+  print_inventory("data", *data);
   int64_t before = 0;
   std::optional<Progress> progress;
-  encode_set(*stage.autoencoder, stage.fingerprint, stage.compute.device, *data, stage.image, a.out, options,
-             [&](int64_t done, int64_t all) {
-               if (!progress) progress.emplace("encode", all, "images");
-               progress->update(done, double(done - before));
-               before = done;
-               return !interrupted.load();
-             });
-  fmt::print(stderr, "{}: {} images as moments of {} by {}\n", a.out, before, stage.autoencoder->moments(stage.image).text(),
+  const int64_t count = encode_set(*stage.autoencoder, stage.fingerprint, stage.compute.device, *data, stage.image, a.out, options,
+                                   [&](int64_t done, int64_t all) {
+                                     if (!progress) progress.emplace("encode", all, "images");
+                                     progress->update(done, double(done - before));
+                                     before = done;
+                                     return !interrupted.load();
+                                   });
+  fmt::print(stderr, "{}: {} images as moments of {} by {}\n", a.out, count, stage.autoencoder->moments(stage.image).text(),
              stage.fingerprint);
   return 0;
 }

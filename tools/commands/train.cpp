@@ -8,6 +8,7 @@
 #include "brume/train/resuming.h"
 #include "brume/train/source.h"
 #include "brume/train/trainer.h"
+#include "commands/open_data.h"
 #include "program/program.h"
 #include "program/progress.h"
 
@@ -98,8 +99,11 @@ int train(Program& program, const Arguments& a, bool resume) {
   fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}\n", directory.string(), double(parameters) / 1e6,
              config.train->freeze.empty() ? "" : " that are not frozen", trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32",
              trainer.compute().device.str());
+  print_inventory("train.data", trainer.data());
   catch_interrupt();
-  if (!run(trainer, config.train->steps)) {
+  const bool done = run(trainer, config.train->steps);
+  if (!trainer.unread().empty()) fmt::print(stderr, "{} training images could not be read and were left out\n", trainer.unread().size());
+  if (!done) {
     std::string plugins;
     for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
     fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),

@@ -21,7 +21,9 @@ void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch,
   const int64_t count = limit <= 0 ? data.size() : data.size() == 0 ? limit : std::min(limit, data.size());
   for (int64_t first = 0; first < count; first += batch) {
     const int64_t n = std::min(batch, count - first);
-    const Batch read = read_batch(data, shape, n, [&](int64_t i) { return Pick{first + i}; });
+    Batch read = read_batch(data, shape, n, [&](int64_t i) { return Pick{first + i}; });
+    drop_unread(read);
+    if (read.annotations.empty()) continue;
     if (!take(read.images, read.annotations)) return;
   }
 }

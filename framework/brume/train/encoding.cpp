@@ -38,9 +38,9 @@ int64_t images_of(const Dataset& data, int64_t count) {
 
 }  // namespace
 
-void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
-                const ImageShape& image, const fs::path& folder, const EncodingOptions& o,
-                const std::function<bool(int64_t, int64_t)>& progress) {
+int64_t encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
+                   const ImageShape& image, const fs::path& folder, const EncodingOptions& o,
+                   const std::function<bool(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   if (data.encoded()) throw ConfigError("the data set holds latents already");
   if (fs::exists(folder / "index.json"))
@@ -55,24 +55,29 @@ void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, 
     return o.tile > 0 ? encode_moments_tiled(autoencoder, images, {o.tile}) : autoencoder.encode_moments(images);
   };
   for (int64_t done = 0; done < count;) {
-    const int64_t end = std::min(count, done + o.shard), first = done;
+    const int64_t end = std::min(count, done + o.shard);
     std::vector<Tensor> moments;
     std::vector<Annotation> annotations;
     while (done < end) {
       const int64_t n = std::min(o.batch, end - done);
       Batch read = read_batch(data, image, n, [&](int64_t i) { return Pick{done + i}; });
+      done += n;
+      drop_unread(read);
+      if (read.annotations.empty()) continue;
       std::move(read.annotations.begin(), read.annotations.end(), std::back_inserter(annotations));
       moments.push_back(encoded(read.images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());
-      done += n;
       if (progress && !progress(done, count)) throw Interrupted();
     }
+    if (moments.empty()) continue;  // none of its images could be read
     const std::string name = latent_shard_name(int64_t(index.shards.size()));
     written.add(folder / name);
     write_latent_shard((folder / name).string(), at::cat(moments), annotations);
-    index.shards.push_back({name, end - first});
+    index.shards.push_back({name, int64_t(annotations.size())});
   }
+  if (index.shards.empty()) throw ConfigError("none of the images can be read");
   write_latent_index(folder.string(), index);
   written.keep();
+  return index.count();
 }
 
 }  // namespace brume

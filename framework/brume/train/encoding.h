@@ -14,10 +14,11 @@ struct EncodingOptions {
   int64_t tile = 0;                   ///< pixels of the pieces that large images are encoded in; 0 = whole
 };
 
-/// Writes shards and then their index into `folder`, which has none yet. `fingerprint`: of the first stage. `progress` is told how many
-/// images are done of how many, and stops with false: then what was written is taken away, and Interrupted thrown.
-void encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
-                const ImageShape& image, const std::filesystem::path& folder, const EncodingOptions& options,
-                const std::function<bool(int64_t done, int64_t count)>& progress);
+/// Writes shards and then their index into `folder`, which has no index yet; returns the number of images in them. Leaves out images that
+/// cannot be read if the set does (ImageFiles::skips_errors). `fingerprint`: of the first stage. `progress` receives how many images of how
+/// many are done; if it returns false, what was written is removed, and Interrupted thrown.
+int64_t encode_set(const Autoencoder& autoencoder, const std::string& fingerprint, at::Device device, const Dataset& data,
+                   const ImageShape& image, const std::filesystem::path& folder, const EncodingOptions& options,
+                   const std::function<bool(int64_t done, int64_t count)>& progress);
 
 }  // namespace brume

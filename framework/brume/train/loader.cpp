@@ -1,21 +1,64 @@
 #include "brume/train/loader.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
 
+#include "brume/config/errors.h"
+#include "brume/core/image_files.h"
 #include "brume/core/noise.h"
+#include "brume/core/warnings.h"
 
 namespace brume {
+
+namespace {
+
+/// Reads the image of a row; another of the set if it cannot be read and the set leaves such images out.
+Annotation read_row(const Dataset& data, Pick pick, int64_t row, std::span<float> pixels, std::vector<Unread>& unread) {
+  const auto* files = dynamic_cast<const ImageFiles*>(&data);
+  constexpr uint64_t most = 100, stand_ins = 30;
+  for (uint64_t attempt = 0;; ++attempt) {
+    try {
+      return data.read(pick.index, pick.draw, pixels);
+    } catch (const ConfigError& e) {
+      if (!files || !files->skips_errors()) throw;
+      if (attempt == most) throw ConfigError(fmt::format("{} images in a row cannot be read; the last: {}", most, e.what()));
+      unread.push_back({row, pick.index, e.what()});
+    }
+    pick.index = int64_t(mix_seed(pick.draw, stand_ins, attempt) % uint64_t(data.size()));
+  }
+}
+
+}  // namespace
 
 Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick) {
   Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat), {}, data.encoded().has_value()};
   float* pixels = batch.images.data_ptr<float>();
-  for (int64_t i = 0; i < count; ++i) {
-    const Pick p = pick(i);
-    batch.annotations.push_back(data.read(p.index, p.draw, {pixels + i * shape.numel(), size_t(shape.numel())}));
-  }
+  for (int64_t i = 0; i < count; ++i)
+    batch.annotations.push_back(read_row(data, pick(i), i, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
   return batch;
+}
+
+void drop_unread(Batch& batch) {
+  if (batch.unread.empty()) return;
+  std::vector<Tensor> rows;
+  std::vector<Annotation> annotations;
+  for (int64_t i = 0; i < batch.images.size(0); ++i) {
+    const auto lost = std::find_if(batch.unread.begin(), batch.unread.end(), [&](const Unread& u) { return u.row == i; });
+    if (lost != batch.unread.end()) {
+      warn(fmt::format("left out: {}", lost->error));
+      continue;
+    }
+    rows.push_back(batch.images.narrow(0, i, 1));
+    annotations.push_back(std::move(batch.annotations[size_t(i)]));
+  }
+  batch.images = rows.empty() ? batch.images.narrow(0, 0, 0) : at::cat(rows);
+  batch.annotations = std::move(annotations);
+  batch.unread.clear();
 }
 
 Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,

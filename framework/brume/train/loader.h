@@ -4,6 +4,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "brume/core/dataset.h"
@@ -11,10 +12,17 @@
 
 namespace brume {
 
+/// An image that could not be read, of a set that leaves such images out (ImageFiles::skips_errors).
+struct Unread {
+  int64_t row, index;  ///< in the batch, where another image of the set stands in for it; in the set
+  std::string error;
+};
+
 struct Batch {
   Tensor images;  ///< [B, C, H, W] float32 in [-1, 1], or the moments of as many where the set holds those
   std::vector<Annotation> annotations;
   bool encoded = false;  ///< moments
+  std::vector<Unread> unread{};
 };
 
 /// An image of a set, and the draw it is read for (Dataset::read).
@@ -24,6 +32,9 @@ struct Pick {
 };
 /// Reads `count` images, `pick` of 0, 1, ... `shape`: of what the set holds, images or moments.
 Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick);
+
+/// Takes the rows out whose images could not be read, and warns of each.
+void drop_unread(Batch& batch);
 
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
 /// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once

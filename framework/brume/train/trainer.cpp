@@ -139,8 +139,15 @@ void Trainer::freeze(std::vector<Weight>& weights) {
     throw ConfigError("train.freeze leaves no weight to train");
 }
 
+void Trainer::note_unread(const Batch& batch, Window& window) {
+  window.unread += int64_t(batch.unread.size());
+  for (const Unread& u : batch.unread)
+    if (unread_.emplace(u.index, u.error).second) warn(fmt::format("left out: {}", u.error));
+}
+
 std::optional<double> Trainer::train_step(Window& window) {
   const Batch batch = loader_->next();
+  note_unread(batch, window);
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
   const Learner::Loss l = learner_->loss(batch, step_, random);
@@ -259,6 +266,7 @@ void Trainer::log(const Window& window, double rate) {
   Metrics line;
   for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
   if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
+  if (window.unread > 0) line.emplace_back("unread_images", double(window.unread));
   const Metrics figures = optimization_->figures(step_ - 1);
   line.insert(line.end(), figures.begin(), figures.end());
   line.emplace_back("images_per_second", rate);

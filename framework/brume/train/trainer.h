@@ -2,6 +2,7 @@
 // Batches, optimizer, moving average, checkpoints and previews around a Learner's loss.
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,6 +64,10 @@ class Trainer {
   /// Returns the weights of the model; `trainable` is false for those that `train.freeze` names as well.
   std::vector<Weight> weights() const { return model_; }
   const Compute& compute() const { return compute_; }
+  const Dataset& data() const { return *data_; }
+  /// Returns the training images that could not be read and were left out (ImageFiles::skips_errors): their errors, by index. Each is
+  /// warned of once.
+  const std::map<int64_t, std::string>& unread() const { return unread_; }
   const Ema& ema() const { return optimization_->ema(); }
   /// Makes a sample grid of the averaged weights; returns its path, empty where there is nothing to show.
   std::filesystem::path preview();
@@ -74,6 +79,7 @@ class Trainer {
     Metrics sums;         ///< the loss, and the learner's metrics
     int64_t steps = 0;    ///< that they are of
     int64_t skipped = 0;  ///< steps whose loss or gradient was not finite, which count in no figure
+    int64_t unread = 0;   ///< images that could not be read, and for which others stood in
   };
   /// A frozen weight that the network may move by a rule of its own (a codebook), and the value that it keeps.
   struct Fixed {
@@ -81,6 +87,7 @@ class Trainer {
   };
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
+  void note_unread(const Batch& batch, Window& window);
   void log(const Window& window, double rate);
   void test(const TrainCallbacks& callbacks);
   void append_metrics(const Metrics& metrics);
@@ -105,6 +112,7 @@ class Trainer {
   std::unique_ptr<Loader> loader_;
   int64_t step_ = 0;
   int64_t bad_steps_ = 0;
+  std::map<int64_t, std::string> unread_;
 };
 
 /// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or
