@@ -86,10 +86,13 @@ TEST_F(LatentText, WordsSteer) {
   EXPECT_NE(made({"--prompt", "a large green square"}, "b.png"), plain);
   EXPECT_NE(made({"--prompt", "a small red circle", "--negative", "a star"}, "c.png"), plain);
   EXPECT_EQ(made({"--prompt", "a small red circle", "--negative", ""}, "d.png"), plain) << "the empty caption is the null condition";
-  folder_->file("prompts.txt", "a small red circle\n\na large green square\n");
-  ASSERT_EQ(sample({"--prompts", "prompts.txt", "--cfg", "6", "-o", "three"}).code, 0);
-  EXPECT_EQ(image("three/00000.png"), plain);
-  EXPECT_TRUE(fs::exists(folder_->path() / "three/00002.png"));
+  folder_->file("prompts.txt",
+                "\xEF\xBB\xBF"
+                "a small red circle\r\n\n  \na large green square\n\n");
+  ASSERT_EQ(sample({"--prompts", "prompts.txt", "--cfg", "6", "-o", "two"}).code, 0);
+  EXPECT_EQ(image("two/00000.png"), plain);
+  EXPECT_TRUE(fs::exists(folder_->path() / "two/00001.png"));
+  EXPECT_FALSE(fs::exists(folder_->path() / "two/00002.png")) << "blank lines are no prompts";
 }
 
 TEST_F(LatentText, OtherSizesAndTiles) {

@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
 #include "brume/config/suggest.h"
+#include "brume/config/utf8.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/files/named_file.h"
+#include "brume/files/text_file.h"
+#include "brume/image/image.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume::tools {
@@ -19,18 +21,15 @@ namespace {
 
 using A = SampleArguments;
 
-/// Empty lines are prompts too, except those at the end.
-std::vector<std::string> lines_of(const std::string& file) {
-  std::ifstream in(file);
-  if (!in || fs::is_directory(file)) throw ConfigError(fmt::format("--prompts: there is no file '{}'", file));
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(line);
-  }
-  while (!lines.empty() && lines.back().empty()) lines.pop_back();
-  if (lines.empty()) throw ConfigError(fmt::format("--prompts: '{}' is empty", file));
-  return lines;
+/// Returns the lines that are not blank.
+std::vector<std::string> prompts_in(const std::string& file) {
+  if (!fs::exists(file) || fs::is_directory(file)) throw ConfigError(fmt::format("--prompts: there is no file '{}'", file));
+  const std::string text = read_text(file);
+  std::vector<std::string> prompts;
+  for (const std::string_view line : lines_of(text))
+    if (line.find_first_not_of(" \t") != line.npos) prompts.emplace_back(line);
+  if (prompts.empty()) throw ConfigError(fmt::format("--prompts: '{}' has no prompt", file));
+  return prompts;
 }
 
 /// The one tensor of a safetensors file, [B, C, H, W] in [0, 1], for values finer than eight bits; in [-1, 1].
@@ -41,17 +40,45 @@ Tensor exact_image(const std::string& option, const std::string& file, int64_t c
   return tensors[0].tensor.to(at::kFloat) * 2 - 1;
 }
 
+void check_size(const std::string& option, const std::string& file, const Image& image, const ImageShape& shape) {
+  if (image.height != shape.height || image.width != shape.width)
+    throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
+                                  image.width, shape.height, shape.width));
+}
+
 /// [1, C, H, W] in [-1, 1]; of this shape, if there is one.
 Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
-  if (fs::path(file).extension() == ".safetensors") return exact_image(option, file, channels);
+  if (lower_case(fs::path(file).extension().string()) == ".safetensors") return exact_image(option, file, channels);
   if (channels != 1 && channels != 3)
     throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
   const Image image = read_image(file, channels);
-  if (shape && (image.height != shape->height || image.width != shape->width))
-    throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
-                                  image.width, shape->height, shape->width));
+  if (shape) check_size(option, file, image, *shape);
   return to_tensor(image).unsqueeze(0);
+}
+
+/// Returns [1, 1, H, W] in [0, 1]. White paint on transparency is a mask of the paint.
+Tensor given_mask(const std::string& file, const ImageShape& shape) {
+  if (!fs::is_regular_file(file) || lower_case(fs::path(file).extension().string()) == ".safetensors")
+    return (given_image("--mask", file, 1, shape) + 1) / 2;
+  const Image on_black = read_image(file, 3, 0), on_white = read_image(file, 3, 255);
+  if (on_black == on_white) return (given_image("--mask", file, 1, shape) + 1) / 2;
+  const auto refuse = [&](const char* why) {
+    throw ConfigError(
+        fmt::format("--mask: {} is partly transparent, and {}; paint white what is to be generated, on black or on "
+                    "transparency",
+                    file, why));
+  };
+  bool any = false, colored = false;
+  for (size_t i = 0; i < on_black.pixels.size(); i += 3) {
+    const auto [least, most] = std::minmax({on_black.pixels[i], on_black.pixels[i + 1], on_black.pixels[i + 2]});
+    any |= most > 0;
+    colored |= most - least > 16;
+  }
+  if (!any) refuse("its paint is black, so nothing would be generated");
+  if (colored) refuse("its paint has colours");
+  check_size("--mask", file, on_black, shape);
+  return (to_tensor(read_image(file, 1, 0)).unsqueeze(0) + 1) / 2;
 }
 
 /// The initial noise, of FILE:NAME, or of a FILE that holds one tensor.
@@ -85,7 +112,8 @@ std::vector<Option<A>> options_of_images() {
           "--prompt", "prompts", [](auto& a) -> auto& { return a.request.prompts; },
           "what an image shows, in words; several prompts are taken in turn", one_each("TEXT")),
       option<A>(
-          "--prompts", "", [](auto& a) -> auto& { return a.prompts_file; }, "a file of prompts, one per line", type_name("FILE")),
+          "--prompts", "", [](auto& a) -> auto& { return a.prompts_file; }, "a file of prompts, one per line; blank lines are left out",
+          type_name("FILE")),
       option<A>(
           "--negative", "negatives", [](auto& a) -> auto& { return a.request.negatives; },
           "what the image is steered away from, by classifier-free guidance; one for all, or one per prompt", one_each("TEXT")),
@@ -155,8 +183,8 @@ std::vector<Option<A>> options_of_sampling() {
           "starts from an image, of the size that the model makes; or from a tensor [B, C, H, W] in [0, 1] as .safetensors",
           type_name("FILE")),
       option<A>(
-          "--mask", "mask", [](auto& a) -> auto& { return a.mask; }, "the part of the image to generate: white; black is kept",
-          type_name("FILE")),
+          "--mask", "mask", [](auto& a) -> auto& { return a.mask; },
+          "the part of the image to generate: white; black and transparent are kept", type_name("FILE")),
       option<A>(
           "--strength", "strength", [](auto& a) -> auto& { return a.request.strength; },
           "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CommandOption o) { o.check(between(0.0, 1.0)); }),
@@ -233,7 +261,7 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
   for (const std::string& setting : a.overrides.set)
     if (setting.starts_with("sample")) r.settings.push_back(setting);
   if (!a.prompts_file.empty())
-    for (std::string& line : lines_of(a.prompts_file)) r.prompts.push_back(std::move(line));
+    for (std::string& line : prompts_in(a.prompts_file)) r.prompts.push_back(std::move(line));
   if (!a.noise.empty()) r.initial_noise = given_noise(a.noise);
   const ImageShape own = model.shape();
   const ImageShape shape{own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};
@@ -241,7 +269,7 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
   // A model that makes images out of others says itself which sizes it takes, unless they are masked.
   const bool any_size = pipeline.concat_image() && !pipeline.options().conditioner->traits().masks && !r.strength;
   if (!a.image.empty()) r.image = given_image("--image", a.image, shape.channels, any_size ? std::nullopt : std::optional(shape));
-  if (!a.mask.empty()) r.mask = (given_image("--mask", a.mask, 1, shape) + 1) / 2;
+  if (!a.mask.empty()) r.mask = given_mask(a.mask, shape);
   return r;
 }
 
