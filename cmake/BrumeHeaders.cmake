@@ -15,7 +15,9 @@ set(BRUME_API_HEADERS
   diffusion/options.h
   files/mapped_file.h
   files/tar.h
+  files/text_file.h
   image/image.h
+  image/image_finder.h
   image/resize_crop.h
   nn/blocks/attention_block.h
   nn/blocks/caption_conditioner.h
