@@ -228,8 +228,10 @@ class WebDataset final : public Dataset, public ImageFiles {
   void finish(const Sample& sample) {
     if (sample.image.known && o_.split.has(sample.key)) {
       samples_.push_back(sample);
-      inventory_.captions += sample.text.known || sample.json.known;
+      inventory_.captions +=
+          sample.text.known || (sample.json.known && bytes(sample, sample.json).find('"' + o_.caption_key + '"') != std::string::npos);
     } else if (sample.image.known) {
+      others_.push_back(sample);
       inventory_.leave_out("of the other split", sample.key);
     } else if (sample.text.known || sample.json.known || sample.category.known) {
       inventory_.leave_out("without an image", sample.key);
@@ -246,7 +248,11 @@ class WebDataset final : public Dataset, public ImageFiles {
 
   /// Returns what the sample says of its class, a number or a name; nothing if it says nothing.
   std::optional<std::string> class_of(const Sample& s) const {
-    if (s.category.known) return std::string(trimmed(without_byte_order_mark(bytes(s, s.category))));
+    if (s.category.known) {
+      const std::string_view said = trimmed(without_byte_order_mark(bytes(s, s.category)));
+      if (said.empty()) throw ConfigError(class_place(s) + ": is empty");
+      return std::string(said);
+    }
     if (o_.class_key.empty() || !s.json.known) return {};
     const auto object = object_of(s);
     if (!object.contains(o_.class_key)) return {};
@@ -256,18 +262,19 @@ class WebDataset final : public Dataset, public ImageFiles {
     throw ConfigError(name(s, s.json) + ": '" + o_.class_key + "' is neither a number nor a name");
   }
 
-  /// Gives every sample its label: numbers are labels, names are sorted.
+  /// Gives every sample its label: numbers are labels, names are sorted. The classes of both splits are the same.
   void read_classes() {
-    std::vector<std::optional<std::string>> said;
     std::set<std::string> names;
     int64_t largest = -1;
-    for (const Sample& s : samples_) {
-      said.push_back(class_of(s));
-      if (!said.back()) continue;
-      const auto number = parse_number<int64_t>(*said.back());
-      if (number) largest = std::max(largest, checked(s, *number));
-      if (!number) names.insert(*said.back());
-    }
+    for (const auto* samples : {&samples_, &others_})
+      for (const Sample& s : *samples) {
+        const std::optional<std::string> said = class_of(s);
+        if (!said) continue;
+        const auto number = parse_number<int64_t>(*said);
+        if (number) largest = std::max(largest, checked(s, *number));
+        if (!number) names.insert(*said);
+      }
+    others_.clear();
     if (largest >= 0 && !names.empty())
       throw ConfigError("'" + o_.shards + "' has classes by number and by name ('" + *names.begin() + "'); one of the two is needed");
     classes_ = o_.classes;
@@ -278,8 +285,8 @@ class WebDataset final : public Dataset, public ImageFiles {
                           std::to_string(o_.classes.size()));
       classes_.push_back(std::to_string(i));
     }
-    for (size_t i = 0; i < samples_.size(); ++i)
-      if (said[i]) samples_[i].label = largest >= 0 ? *parse_number<int64_t>(*said[i]) : label_of(samples_[i], *said[i]);
+    for (Sample& s : samples_)
+      if (const auto said = class_of(s)) s.label = largest >= 0 ? *parse_number<int64_t>(*said) : label_of(s, *said);
   }
 
   int64_t checked(const Sample& s, int64_t number) const {
@@ -315,7 +322,7 @@ class WebDataset final : public Dataset, public ImageFiles {
   Options o_;
   ImageShape shape_;
   std::vector<std::shared_ptr<const MappedFile>> shards_;
-  std::vector<Sample> samples_;
+  std::vector<Sample> samples_, others_;  ///< others_: of the other split, while the classes are read
   std::vector<std::string> classes_;
   Inventory inventory_;
 };
