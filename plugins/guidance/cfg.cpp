@@ -69,7 +69,8 @@ class CfgDenoiser final : public Denoiser {
       shape[0] = t.size(0);
       return at::stack(each).view(shape);
     };
-    const Tensor factor = spread(with) / spread(guided) * o_.rescale + (1 - o_.rescale);
+    const Tensor of_guided = spread(guided), ratio = (spread(with) / of_guided).masked_fill(of_guided == 0, 1);
+    const Tensor factor = ratio * o_.rescale + (1 - o_.rescale);
     return skip + (guided - skip) * factor;
   }
 

@@ -22,8 +22,8 @@ class Spacing {
  public:
   static constexpr std::string_view kind = "spacing";
   virtual ~Spacing() = default;
-  /// Returns steps + 1 sigmas, descending: those at which the denoiser is called, then the end of the run (mostly 0). Throws
-  /// ConfigError if this number of steps cannot be had.
+  /// Returns steps + 1 sigmas, descending: those at which the denoiser is called, then the end of the run (mostly 0). An option may ask
+  /// for more steps (`fill` of leading). Throws ConfigError if this number of steps cannot be had.
   virtual std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const = 0;
 };
 

@@ -30,6 +30,7 @@ void Frame::declare(Fields& f) {
 }
 
 Tensor Frame::Point::slope(const Tensor& x, const Tensor& x0) const {
+  if (of_x) return x * *of_x - x0 * (scale * sigma_rate / sigma);
   const Tensor d = (x - x0) * (scale * sigma_rate / sigma);
   return log_scale == 0 ? d : d + x * (scale * log_scale);
 }
@@ -48,7 +49,10 @@ Frame::Point Frame::at(double s, const NoiseSchedule* schedule) const {
   }
   switch (scale) {
     case Scale::none: break;
-    case Scale::flow: p.scale = 1 / (1 + s), p.log_scale = -p.sigma_rate / (1 + s); break;
+    case Scale::flow:
+      p.scale = 1 / (1 + s), p.log_scale = -p.sigma_rate / (1 + s);
+      if (s > 0) p.of_x = p.scale * p.sigma_rate / (s * (1 + s));  // at pure noise the two terms would cancel
+      break;
     case Scale::schedule:
       p.scale = schedule->signal(s);
       if (s > 0) p.log_scale = p.sigma_rate * derivative([&](double x) { return std::log(schedule->signal(x)); }, s);

@@ -1,5 +1,7 @@
 #pragma once
 // The frames in which the probability-flow ODE is written in the literature. The paths are the same; a solver's steps are not.
+#include <optional>
+
 #include "brume/core/noise_schedule.h"
 #include "brume/core/tensor.h"
 
@@ -18,8 +20,9 @@ struct Frame {
   /// One point of a path, with what turns an estimate of x0 into the slope there.
   struct Point {
     double sigma, u, scale;
-    double sigma_rate;  ///< d sigma / d u
-    double log_scale;   ///< d log(scale) / d u
+    double sigma_rate;             ///< d sigma / d u
+    double log_scale;              ///< d log(scale) / d u
+    std::optional<double> of_x{};  ///< factor of x in the slope, if it is known in closed form
     /// dy / du = log_scale y + scale sigma_rate (x - x0) / sigma (Karras et al. 2022, eq. 81).
     Tensor slope(const Tensor& x, const Tensor& x0) const;
   };

@@ -27,9 +27,11 @@ void Churn::declare(Fields& f) {
 }
 
 double Churn::raise(Tensor& x, double sigma, int64_t steps, Noise& noise) const {
-  if (s_churn == 0 || sigma < s_tmin || sigma > s_tmax) return sigma;
-  const double raised = sigma * (1 + std::min(s_churn / double(steps), std::sqrt(2.0) - 1));
-  x = x + noise.draw(x, sigma, raised) * (s_noise * std::sqrt((raised - sigma) * (raised + sigma)));
+  if (s_churn == 0) return sigma;
+  const bool within = sigma >= s_tmin && sigma <= s_tmax;
+  const double raised = within ? sigma * (1 + std::min(s_churn / double(steps), std::sqrt(2.0) - 1)) : sigma;
+  const Tensor drawn = noise.draw(x, sigma, raised);  // outside too, as in EDM's code: the window does not shift the stream
+  if (within) x = x + drawn * (s_noise * std::sqrt((raised - sigma) * (raised + sigma)));
   return raised;
 }
 

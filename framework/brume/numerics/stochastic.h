@@ -23,7 +23,7 @@ struct Churn {
   double s_churn = 0, s_tmin = 0, s_tmax = 1e9, s_noise = 1;
   void declare(Fields& f);
   bool adds_noise() const { return s_churn > 0; }
-  /// The raised sigma; x is raised with it.
+  /// Returns the raised sigma, and raises x with it. Draws once per step if there is churn, inside the interval or not.
   double raise(Tensor& x, double sigma, int64_t steps, Noise& noise) const;
 };
 

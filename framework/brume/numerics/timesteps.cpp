@@ -20,6 +20,20 @@ void declare_inclusive(Fields& f, bool& value) {
           "the lowest level of the grid is a step; false: it is left out, and the grid has one level more (DPM-Solver)");
 }
 
+void declare_clip(Fields& f, std::optional<double>& sigma_max) {
+  f.field("sigma_max", sigma_max, "leave out the training times with a larger sigma; null = none (DPM-Solver's lambda_min_clipped)",
+          more_than(0));
+}
+
+double clipped_time(const NoiseSchedule& schedule, const std::optional<double>& sigma_max) {
+  if (!sigma_max) return schedule.t_max();
+  if (*sigma_max <= schedule.sigma(schedule.t_min()))
+    throw ConfigError(fmt::format("sigma_max {} leaves no training time: the schedule's sigmas begin at {:.6g}", *sigma_max,
+                                  schedule.sigma(schedule.t_min())));
+  const double last = schedule.time(*sigma_max);
+  return schedule.timesteps() > 0 ? std::floor(last + 1e-9) : last;
+}
+
 void SigmaRange::declare(Fields& f) {
   f.field("sigma_min", sigma_min, "last sigma before the final one; null = the schedule's smallest", more_than(0));
   f.field("sigma_max", sigma_max, "first sigma; null = the schedule's largest", more_than(0));
@@ -53,6 +67,7 @@ std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t ste
     const std::vector<double> other = ends_of->spacing->sigmas(schedule, steps);
     within.sigma_max = range.sigma_max.value_or(other.front());
     within.sigma_min = range.sigma_min.value_or(other[size_t(steps) - 1]);
+    if (steps == 1 && inclusive) return with_final({*within.sigma_max}, schedule, final_sigma);
   }
   const auto [lo, hi] = within.of(schedule);
   std::vector<double> sigmas;
@@ -80,6 +95,11 @@ std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t 
 
 std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma) {
   sigmas.push_back(final_sigma == FinalSigma::zero ? 0 : schedule.sigma(schedule.t_min()));
+  return sigmas;
+}
+
+std::vector<double> distinct_levels(std::vector<double> sigmas) {
+  sigmas.erase(std::unique(sigmas.begin(), sigmas.end()), sigmas.end());
   return sigmas;
 }
 

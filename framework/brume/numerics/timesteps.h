@@ -19,6 +19,12 @@ void declare_final(Fields& f, FinalSigma& value);
 /// so that the run goes from the last but one to the final sigma (DPM-Solver's way).
 void declare_inclusive(Fields& f, bool& value);
 
+/// Declares the bound of clipped_time().
+void declare_clip(Fields& f, std::optional<double>& sigma_max);
+/// Returns the last training time whose sigma is at most `sigma_max`, a whole number for discrete schedules; t_max without a bound
+/// (the lambda clipping of DPM-Solver: lambda_min = -log sigma_max). Throws ConfigError if no time is left.
+double clipped_time(const NoiseSchedule& schedule, const std::optional<double>& sigma_max);
+
 /// The ends of a grid in sigma; those of the schedule where they are not given.
 struct SigmaRange {
   std::optional<double> sigma_min, sigma_max;
@@ -57,6 +63,9 @@ std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t 
 /// The sigmas at descending `times`, then the final one. Throws ConfigError where two times coincide: there are more steps
 /// than training times.
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma);
+
+/// Returns `sigmas` without those that repeat the one before: a step between equal levels goes nowhere, and solvers divide by its length.
+std::vector<double> distinct_levels(std::vector<double> sigmas);
 
 /// `sigmas` (descending), then the final one.
 std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma);

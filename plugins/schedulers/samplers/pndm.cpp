@@ -5,6 +5,7 @@
 // The step itself is DDIM's (eq. 11 there). They differ in how they start: pndm by three pseudo Runge-Kutta steps (eq. 13), which
 // ask at half of a step of training time too; plms by one of Heun's method; ipndm (Zhang & Chen 2023) by lower orders.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 
@@ -20,9 +21,11 @@ enum class Start { runge_kutta, heun, lower_orders };
 template <Start start>
 struct PndmOptions {
   int64_t order = 4;
-  bool combine_v = false;
+  bool combine_v = false, zero_first = false;
   void declare(Fields& f) {
     f.field("order", order, "noise estimates used", within(1, 4));
+    if (start == Start::lower_orders)
+      f.field("zero_first", zero_first, "take 0 for the first estimate of x0, whatever the network gives (diffusers' IPNDM at pure noise)");
     f.choice("combine", combine_v, "what the weights combine: the noise, or v (as diffusers does for networks that predict v)",
              {{"noise", false}, {"v", true}});
   }
@@ -42,7 +45,9 @@ class Pndm final : public Sampler {
       const double sigma = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const auto estimate = [&](const Tensor& y, double s) { return combined(y, denoiser.denoise(y, s, run.condition).x0, s); };
       const auto move = [&](const Tensor& f, double end) { return x + noise_of(f, x, sigma) * (end - sigma); };
-      const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0, f = combined(x, x0, sigma);
+      Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0;
+      if (i == 0 && o_.zero_first) x0 = at::zeros_like(x0);
+      const Tensor f = combined(x, x0, sigma);
       run.report({i, steps, sigma, x, x0});
       past.insert(past.begin(), f);
       if (int64_t(past.size()) > o_.order) past.pop_back();

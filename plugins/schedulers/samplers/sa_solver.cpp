@@ -1,8 +1,10 @@
 // SA-Solver (Xue et al. 2023, alg. 1): stochastic Adams in lambda = -log sigma, a predictor and a corrector. tau(t) says how much
 // of the diffusion's noise is put back: 0 = the ODE, 1 = the reverse SDE.
 //
-//   x' = e^(-tau^2 h) (to/from) x + sum_j b_j D_j + to sqrt(1 - e^(-2 tau^2 h)) noise
-//   b_j = (1 + tau^2) int L_j(lambda) e^(-(1 + tau^2) (lambda' - lambda)) d lambda          (eq. 14 and 17 there)
+//   data:  x' = e^(-tau^2 h) (to/from) x + sum_j b_j D_j + to sqrt(1 - e^(-2 tau^2 h)) noise
+//          b_j = (1 + tau^2) int L_j(lambda) e^(-(1 + tau^2) (lambda' - lambda)) d lambda          (eq. 14 and 17 there)
+//   noise: x' = x - sum_j b_j e_j + tau to sqrt(e^(2 h) - 1) noise,  e = (x - D) / sigma
+//          b_j = (1 + tau^2) int L_j(lambda) e^(-lambda) d lambda                                  (app. on noise prediction)
 //
 // The corrector repeats the step with the same noise and the prediction at its end among the nodes.
 #include <ATen/TensorOperators.h>
@@ -23,6 +25,7 @@ class SaSolver final : public Sampler {
     int64_t predictor_order = 2, corrector_order = 2;
     double tau = 1, tau_start = 0.2, tau_end = 0.8;
     bool lower_order_final = true;
+    Prediction prediction = Prediction::data;
     void declare(Fields& f) {
       f.field("predictor_order", predictor_order, "predictions used by the predictor", within(1, 4));
       f.field("corrector_order", corrector_order, "predictions used by the corrector; 0 = no corrector", within(0, 4));
@@ -30,6 +33,8 @@ class SaSolver final : public Sampler {
       f.field("tau_start", tau_start, "where in training time that interval starts, from 0 to 1", within(0, 1));
       f.field("tau_end", tau_end, "where it ends", within(0, 1));
       f.field("lower_order_final", lower_order_final, "end with lower orders");
+      f.choice("prediction", prediction, "what the polynomials interpolate: the estimate of x0, or of the noise",
+               {{"data", Prediction::data}, {"noise", Prediction::noise}});
       f.require(tau_start <= tau_end, "tau_start", "must not exceed tau_end");
     }
   };
@@ -38,7 +43,7 @@ class SaSolver final : public Sampler {
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
-    PredictionHistory past(Prediction::data, std::max(o_.predictor_order, o_.corrector_order));
+    PredictionHistory past(o_.prediction, std::max(o_.predictor_order, o_.corrector_order));
     Move last;
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
@@ -70,9 +75,16 @@ class SaSolver final : public Sampler {
   }
 
   /// By the newest `order` predictions; in the corrector the newest is the one at the end of the move.
-  static Tensor moved(const PredictionHistory& past, const Move& m, int64_t order) {
+  Tensor moved(const PredictionHistory& past, const Move& m, int64_t order) const {
+    if (m.to == m.from) return m.x;
     const double h = std::log(m.from / m.to), tau2 = m.tau * m.tau, rate = 1 + tau2;
     const std::vector<double> nodes(past.lambdas().begin(), past.lambdas().begin() + order);
+    if (o_.prediction == Prediction::noise) {
+      std::vector<double> weights = exponential_adams_weights(nodes, -std::log(m.from), -std::log(m.to), -1);
+      for (double& w : weights) w *= -rate * m.to;  // the weights are relative to the end
+      const Tensor next = m.x + weighted_sum(weights, past.values());
+      return m.noise.defined() && m.tau > 0 ? next + m.noise * (m.tau * m.to * std::sqrt(std::expm1(2 * h))) : next;
+    }
     std::vector<double> weights = exponential_adams_weights(nodes, -std::log(m.from), -std::log(m.to), rate);
     if (order == 2) {  // the integral of the slope as h^2 / 2: its authors' change for few steps, of third order in h
       const double shift = (h * h / 2 - (h * rate + std::expm1(-rate * h)) / (rate * rate)) / (nodes[0] - nodes[1]);
@@ -81,7 +93,7 @@ class SaSolver final : public Sampler {
     }
     for (double& w : weights) w *= rate;
     Tensor next = m.x * (std::exp(-tau2 * h) * m.to / m.from) + weighted_sum(weights, past.values());
-    if (m.tau > 0) next = next + m.noise * (m.to * std::sqrt(-std::expm1(-2 * tau2 * h)));
+    if (m.noise.defined() && m.tau > 0) next = next + m.noise * (m.to * std::sqrt(-std::expm1(-2 * tau2 * h)));
     return next;
   }
   Options o_;

@@ -1,6 +1,8 @@
 // The steps as a list: training times (as in diffusers' `timesteps`, or the space_timesteps of improved-diffusion) or sigmas.
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/timesteps.h"
@@ -13,12 +15,14 @@ class Explicit final : public Spacing {
   struct Options {
     std::vector<double> times = {}, sigmas = {};
     bool interpolate = false;
+    std::optional<double> end;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("times", times, "training times, descending", at_least(0));
       f.field("sigmas", sigmas, "sigmas, descending, without the final one", more_than(0));
       f.field("interpolate", interpolate, "resample the list to the number of steps, linearly in log sigma (\"align your steps\")");
       declare_final(f, final_sigma);
+      f.field("end", end, "sigma at which the run ends; null = as final says", at_least(0));
       f.require(times.empty() || sigmas.empty(), "sigmas", "give times or sigmas, not both");
       f.require(descending(times), "times", "must descend");
       f.require(descending(sigmas), "sigmas", "must descend");
@@ -42,7 +46,11 @@ class Explicit final : public Spacing {
       levels.pop_back();
     }
     if (given != size_t(steps)) levels = log_interpolated(levels, steps);
-    return with_final(std::move(levels), schedule, o_.final_sigma);
+    levels = with_final(std::move(levels), schedule, o_.final_sigma);
+    if (o_.end) levels.back() = *o_.end;
+    if (levels.back() > levels[levels.size() - 2])
+      throw ConfigError(fmt::format("end {} is above the last level {}", levels.back(), levels[levels.size() - 2]));
+    return levels;
   }
 
  private:

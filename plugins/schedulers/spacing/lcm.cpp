@@ -1,6 +1,6 @@
 // The times of latent consistency models (Luo et al. 2023, sec. 4.3 "skipping-step"): some of those the model was distilled at.
 //
-//   original: t_j = j (T div k) - 1, j = k ... 1;   those at the places floor(i k / steps), i = 0 ... steps-1
+//   original: t_j = j (T div k) - 1, j = m ... 1, m = floor(k share);   those at the places floor(i m / steps), i = 0 ... steps-1
 #include <fmt/format.h>
 
 #include "brume/config/registry.h"
@@ -14,21 +14,27 @@ class Lcm final : public Spacing {
  public:
   struct Options {
     int64_t original_steps = 50;
+    double share = 1;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("original_steps", original_steps, "steps k of the solver the model was distilled with", at_least(1));
+      f.field("share", share, "share of those k steps, from the clean end, that the steps are taken from (diffusers' strength)",
+              within(1e-6, 1));
       declare_final(f, final_sigma);
     }
   };
   explicit Lcm(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    const int64_t count = schedule.timesteps(), k = o_.original_steps;
+    const int64_t count = schedule.timesteps(), k = o_.original_steps, m = int64_t(double(k) * o_.share);
     if (count == 0) throw ConfigError("spacing lcm needs a discrete noise schedule");
     if (k > count) throw ConfigError(fmt::format("original_steps {} are more than the {} training times", k, count));
-    if (steps > k) throw ConfigError(fmt::format("{} steps are more than original_steps {}", steps, k));
+    if (steps > m)
+      throw ConfigError(
+          m == k ? fmt::format("{} steps are more than original_steps {}", steps, k)
+                 : fmt::format("{} steps are more than the {} that the share {} leaves of original_steps {}", steps, m, o_.share, k));
     std::vector<double> times;
-    for (int64_t i = 0; i < steps; ++i) times.push_back(double((k - i * k / steps) * (count / k) - 1));
+    for (int64_t i = 0; i < steps; ++i) times.push_back(double((m - i * m / steps) * (count / k) - 1));
     return sigmas_at(schedule, times, o_.final_sigma);
   }
 

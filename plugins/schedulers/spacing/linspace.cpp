@@ -2,6 +2,7 @@
 // "linspace" of Lin et al. 2024, table 2).
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
@@ -16,6 +17,7 @@ class Linspace final : public Spacing {
   struct Options {
     bool round = true, linear_sigma = false, inclusive = true;
     FinalSigma final_sigma = FinalSigma::zero;
+    std::optional<double> sigma_max;
     void declare(Fields& f) {
       f.field("round", round, "round to the integers a discrete schedule was trained at");
       f.renamed("between", "interpolation");
@@ -24,14 +26,16 @@ class Linspace final : public Spacing {
                {{"log_sigma", false}, {"sigma", true}});
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
+      declare_clip(f, sigma_max);
     }
   };
   explicit Linspace(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const bool discrete = schedule.timesteps() > 0;
-    std::vector<double> times = linspace(schedule.t_min(), schedule.t_max(), steps + !o_.inclusive);
-    if (steps == 1 && o_.inclusive) times = {schedule.t_max()};
+    const double last = clipped_time(schedule, o_.sigma_max);
+    std::vector<double> times = linspace(schedule.t_min(), last, steps + !o_.inclusive);
+    if (steps == 1 && o_.inclusive) times = {last};
     std::reverse(times.begin(), times.end());
     if (!o_.inclusive) times.pop_back();
     if (o_.round && discrete)
