@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "brume/config/yaml.h"
+#include "brume/diffusion/stability.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
 #include "brume/train/source.h"
@@ -68,6 +69,8 @@ void add_check(Command app, Program& program, int&) {
     asked->overrides.apply(root);
     const Config config = read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
     if (asked->data) check_data(config, asked->config);
+    if (config.model.network)
+      if (const auto warning = divergence_warning(config.model, config.sample)) print_warning(*warning);
     if (asked->show)
       fmt::print("{}", dump_yaml(resolved));
     else

@@ -104,9 +104,11 @@ const NoiseSchedule& Run::training_times() const {
 }
 
 void Run::report(const Step& step) const {
-  if (!std::isfinite(step.x0.detach().sum().item<double>()))
-    throw ConfigError(fmt::format("step {} of {} (sigma = {:.6g}): the network gave NaN or Inf; nothing was written", step.index + 1,
-                                  step.count, step.sigma));
+  const auto finite = [](const Tensor& t) { return std::isfinite(t.detach().sum().item<double>()); };
+  if (!finite(step.x0))
+    throw ConfigError(fmt::format("step {} of {} (sigma = {:.6g}): {}; nothing was written", step.index + 1, step.count, step.sigma,
+                                  finite(step.x) ? "the estimate of the image, from the network or a guidance, is NaN or Inf"
+                                                 : "the sampler came here with NaN or Inf; the network did not make it"));
   if (observer && !observer(step)) throw Interrupted();
 }
 

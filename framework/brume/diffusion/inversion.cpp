@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "brume/numerics/timesteps.h"
+
 namespace brume {
 namespace {
 
@@ -34,7 +36,7 @@ Tensor invert(const Pipeline& model, const InversionRequest& request, const Samp
   if (request.images.sizes() != at::IntArrayRef({count, m.image.channels, m.image.height, m.image.width}))
     throw ConfigError(fmt::format("the images have shape [{}], and the model makes [{}, {}, {}, {}]",
                                   fmt::join(request.images.sizes(), ", "), count, m.image.channels, m.image.height, m.image.width));
-  const std::vector<double> sigmas = upwards(options.spacing->sigmas(*m.noise, options.steps), *m.noise);
+  const std::vector<double> sigmas = upwards(distinct_levels(options.spacing->sigmas(*m.noise, options.steps)), *m.noise);
   const auto denoiser = model.denoiser();
   std::vector<Tensor> all;
   for (int64_t first = 0; first < count; first += request.batch) {

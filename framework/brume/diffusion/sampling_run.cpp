@@ -10,9 +10,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
+#include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/numerics/timesteps.h"
 
 namespace brume {
 namespace {
@@ -83,6 +86,18 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
 Tensor rows_of(const Tensor& t, int64_t first, int64_t n) {
   if (!t.defined()) return t;
   return t.size(0) == 1 ? t.expand({n, -1, -1, -1}) : t.narrow(0, first, n);
+}
+
+/// Throws ConfigError if x at the end of a run is not finite; warns if it is far outside what images and latents are.
+void check_end(const Tensor& x) {
+  constexpr double largest = 100;
+  const double size = x.abs().max().item<double>();
+  if (!std::isfinite(size)) throw ConfigError("the sampler ended with NaN or Inf; nothing was written");
+  if (size > largest)
+    warn(
+        fmt::format("the largest value at the end of the run is {:.3g}, where images and latents stay below {}: the run diverged; "
+                    "`brume check` says why it may have",
+                    size, largest));
 }
 
 /// One call of sample_images().
@@ -180,7 +195,7 @@ void SamplingRun::check_image() const {
 }
 
 void SamplingRun::choose_steps() {
-  const std::vector<double> all = options_.spacing->sigmas(*model_.options().noise, options_.steps);
+  const std::vector<double> all = distinct_levels(options_.spacing->sigmas(*model_.options().noise, options_.steps));
   const int64_t steps = int64_t(all.size()) - 1, left = int64_t(double(steps) * request_.strength);
   if (left == 0)
     throw ConfigError(
@@ -250,7 +265,14 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
   x = options_.sampler->sample(*denoiser_, x, sigmas_, run);
-  if (const double last = sigmas_.back(); last > 0) x = x * schedule.signal(last);  // a first stage knows the network's frame
+  if (const double last = sigmas_.back(); last > 0) {
+    x = x * schedule.signal(last);                  // a first stage knows the network's frame
+    if (mask_.defined() && part.known.defined()) {  // what is known ends clean
+      const Tensor mask = rows_of(mask_, part.first, part.count);
+      x = x * mask + part.known * (1 - mask);
+    }
+  }
+  check_end(x);
   if (request_.ended) request_.ended(x);
   return decode_sampled(model_.autoencoder(), x, image_, options_.tile).to(at::kFloat).cpu();
 }
