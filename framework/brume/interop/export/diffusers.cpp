@@ -88,13 +88,14 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   c["up_block_types"] = block_types(attends, residual ? "ResnetUpsampleBlock2D" : "UpBlock2D", attn + "UpBlock2D", true);
   if (residual) c["downsample_type"] = c["upsample_type"] = "resnet";
   std::vector<int64_t> heads, head_widths;  // the widths of those levels that attend: UNet2DModel has one number for all
+  const std::vector<std::string> per_level = list_of(network, "heads_per_level");
   for (size_t i = 0; i < widths.size(); ++i) {
-    heads.push_back(std::max<int64_t>(1, layout.heads_of(widths[i])));
+    heads.push_back(per_level.empty() ? std::max<int64_t>(1, layout.heads_of(widths[i])) : std::atoll(per_level[i].c_str()));
     if (attends[i] || (layout.middle_attention && i + 1 == widths.size())) head_widths.push_back(widths[i] / heads.back());
   }
   if (head_widths.empty()) head_widths.push_back(widths.back());
   const auto one_width = [&](const std::vector<int64_t>& all) {
-    return (layout.head_channels == 0 && layout.heads == 1) ||
+    return (layout.head_channels == 0 && layout.heads == 1 && per_level.empty()) ||
            std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); });
   };
   const auto one_or_each = [](const std::vector<int64_t>& all) {
@@ -105,7 +106,7 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
     if (!one_width(head_widths))
       throw ConfigError(fmt::format("network.heads: the levels' heads are {} wide; diffusers' U-Net without words has heads of one width",
                                     fmt::join(head_widths, ", ")));
-    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 ? json() : json(head_widths.front());
+    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 && per_level.empty() ? json() : json(head_widths.front());
     c["mid_block_type"] = "UNetMidBlock2D";
     if (truth_of(network, "scale_shift"))
       c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
@@ -128,6 +129,9 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
 json stage_config(const Value& stage, const Value& image) {
   const std::vector<bool> attends = attention_of(stage, integer_of(image, "height"));
   const bool vq = text_of(stage, "type") == "vq";
+  if (const int64_t inner = integer_of(stage, "inner_channels"); inner > 0 && inner != integer_of(stage, "latent_channels"))
+    throw ConfigError(fmt::format("autoencoder.inner_channels is {}; diffusers' first stages have as many as the latent, {}", inner,
+                                  text_of(stage, "latent_channels")));
   json c{{"_class_name", vq ? "VQModel" : "AutoencoderKL"},
          {"_diffusers_version", version},
          {"act_fn", "silu"},

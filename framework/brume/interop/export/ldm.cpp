@@ -41,6 +41,8 @@ struct LdmExport {
     only(network, "network", "downsample_padding", "around");
     if (number_of(network, "norm_eps") != 1e-5)
       refuse(fmt::format("network.norm_eps is {}; latent diffusion's is 1e-05", text_of(network, "norm_eps")));
+    if (!list_of(network, "heads_per_level").empty())
+      refuse("network.heads_per_level is given; latent diffusion has one number of heads, or one width");
     if (const std::string up = text_of(network, "decoder_heads"); !up.empty() && up != text_of(network, "heads"))
       refuse(fmt::format("network.decoder_heads is {}; latent diffusion has as many in encoder and decoder, {}", up,
                          text_of(network, "heads")));
@@ -111,12 +113,13 @@ struct LdmExport {
     only(stage, "autoencoder", "groups", "32");
     only(stage, "autoencoder", "quant_conv", "true");
     if (number_of(stage, "shift") != 0) refuse("autoencoder.shift is not 0; latent diffusion scales latents only");
-    const std::string z = text_of(stage, "latent_channels"), channels = text_of(image, "channels");
+    const std::string latent = text_of(stage, "latent_channels"), channels = text_of(image, "channels");
+    const std::string z = integer_of(stage, "inner_channels") > 0 ? text_of(stage, "inner_channels") : latent;
     return fmt::format(
         "    first_stage_config:\n      target: ldm.models.autoencoder.{}\n      params:\n        embed_dim: {}\n{}        ddconfig: "
         "{{double_z: {}, z_channels: {}, resolution: {}, in_channels: {}, out_ch: {}, ch: {}, ch_mult: [{}], num_res_blocks: {}, "
         "attn_resolutions: [{}], dropout: 0.0}}\n",
-        vq ? "VQModelInterface" : "AutoencoderKL", z, vq ? fmt::format("        n_embed: {}\n", text_of(stage, "codes")) : "",
+        vq ? "VQModelInterface" : "AutoencoderKL", latent, vq ? fmt::format("        n_embed: {}\n", text_of(stage, "codes")) : "",
         vq ? "False" : "True", z, text_of(image, "height"), channels, channels, text_of(stage, "channels"),
         fmt::join(list_of(stage, "multipliers"), ", "), text_of(stage, "blocks"), fmt::join(list_of(stage, "attention_resolutions"), ", "));
   }

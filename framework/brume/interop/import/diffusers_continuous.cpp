@@ -72,7 +72,8 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
   if (curves.size() > 1)
     throw ConfigError(fmt::format("{}: use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most", c.file()));
   DiffusersScheduler s;
-  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, timestep_scale: {}}}", shift, t, times);
+  const double lowest = std::min(t, shift * t / (1 + (shift - 1) * t));  // that of a run is shifted twice
+  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, timestep_scale: {}}}", shift, lowest, times);
   s.parameterization = "flow";
   s.sampler = sampler;
   s.spacing = fmt::format("{{type: flow, shift: {}, s_max: 1, s_min: {}, curve: {}", shift, shift * t / (1 + (shift - 1) * t),
@@ -86,11 +87,10 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
 DiffusersScheduler ipndm(const DiffusersConfig& c) {
   c.absent("trained_betas");
   DiffusersScheduler s;
-  s.noise = "{type: angle, min_signal: 1.0e-04, max_signal: 0.999999999999}";
+  s.noise = "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
   s.parameterization = "v";
-  s.sampler = "ipndm";
+  s.sampler = "{type: ipndm, zero_first: true}";
   s.spacing = "crash";
-  s.losses.emplace_back("the first step of IPNDMScheduler, which drops what the network gives there: brume counts it in");
   return s;
 }
 

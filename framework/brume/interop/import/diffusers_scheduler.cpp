@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string_view>
 
 #include "brume/config/suggest.h"
@@ -36,6 +37,7 @@ constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
                           {.name = "KDPM2AncestralDiscreteScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
                           {.name = "DPMSolverSDEScheduler", .sigma_frame = true, .beta_start = 0.00085, .beta_end = 0.012},
                           {.name = "DPMSolverMultistepScheduler", .half_log = true},
+                          {.name = "DPMSolverMultistepInverseScheduler", .half_log = true},
                           {.name = "DPMSolverSinglestepScheduler", .half_log = true},
                           {.name = "DEISMultistepScheduler", .half_log = true},
                           {.name = "UniPCMultistepScheduler", .half_log = true},
@@ -47,8 +49,7 @@ constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
 constexpr std::pair<const char*, const char*> others[] = {
     {"DDPMWuerstchenScheduler", "whose cosine is continuous and cut off at both ends"},
     {"VQDiffusionScheduler", "which is of discrete codes"},
-    {"DDIMInverseScheduler", "which goes from an image to noise: `brume invert` does"},
-    {"DPMSolverMultistepInverseScheduler", "which goes from an image to noise: `brume invert` does"}};
+    {"DDIMInverseScheduler", "which goes from an image to noise: `brume invert` does"}};
 
 const Kind& kind_of(const DiffusersConfig& c) {
   const auto name = c.get<std::string>("_class_name", "");
@@ -77,12 +78,17 @@ class Reader {
     s.sampler = sampler();
     s.spacing = spacing();
     s.guidance = guidance();
-    s.learned_range = ddpm() && c_.get<std::string>("variance_type", "fixed_small") == "learned_range";
+    s.learned_range = learned_variance();
     const std::string spaced = spacing_name();
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
     if (kind_.half_log) s.timestep_rounding = timestep_rounding();
     if (is("KDPM2") && curve("use_karras_sigmas")) s.timestep_rounding = "nearest_step";
     if (log_sigma()) s.told = "input: quarter_log";
+    if (is("DPMSolverMultistepInverse"))
+      s.losses.push_back("the direction of DPMSolverMultistepInverseScheduler: `brume sample` makes images, `brume invert` goes to noise");
+    if (log_linear())
+      s.losses.push_back(
+          "the times of interpolation_type log_linear: the network is told those of its levels, not those that are evenly spaced");
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
     return s;
@@ -93,6 +99,22 @@ class Reader {
   bool ddpm() const { return is("DDPM") || is("UnCLIP"); }
   bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
   bool flag(const char* key) const { return c_.get(key, false); }
+  /// Multistep solvers drop what the network gives beside the noise.
+  bool drops_variance() const { return is("DPMSolverMultistep") || is("DPMSolverSinglestep") || is("SASolver"); }
+  bool learned_variance() const {
+    const auto type = c_.get<std::string>("variance_type", "fixed_small");
+    return (ddpm() && type == "learned_range") || (drops_variance() && type.starts_with("learned"));
+  }
+  /// One level more than steps, evenly in log sigma; a run ends at the last of them.
+  bool log_linear() const {
+    return is("EulerDiscrete") && c_.get<std::string>("interpolation_type", "linear") == "log_linear" && !curve("use_karras_sigmas") &&
+           !curve("use_exponential_sigmas") && !curve("use_beta_sigmas");
+  }
+  /// exp(-lambda_min_clipped), the largest sigma of the plain spacings; of the same classes.
+  std::optional<double> largest_sigma() const {
+    if (!drops_variance() || !c_.has("lambda_min_clipped") || !c_.values()["lambda_min_clipped"].is_number()) return {};
+    return std::exp(-c_.get("lambda_min_clipped", 0.0));
+  }
   /// Files keep the keys of the class that they were made from: only some classes know those of curves.
   bool curve(const char* key) const {
     if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
@@ -119,16 +141,19 @@ class Reader {
     // Of DEIS the last of them is there twice, so that its last step goes nowhere.
     if (!is("DPMSolverMultistep") && !is("DPMSolverSinglestep") && !is("UniPC")) c_.absent("use_flow_sigmas");
     if (flow() && final_sigma() != "zero") c_.refuse("final_sigmas_type", "zero, with use_flow_sigmas,");
-    c_.only<std::string>("interpolation_type", "linear");
+    if (const auto between = c_.get<std::string>("interpolation_type", "linear"); between != "linear" && between != "log_linear")
+      c_.refuse("interpolation_type", "linear and log_linear");
     if (const auto told = c_.get<std::string>("timestep_type", "discrete"); told != "discrete" && told != "continuous")
       c_.refuse("timestep_type", "discrete and continuous");
-    if (log_sigma())
-      for (const char* key : {"sigma_min", "sigma_max"})
-        if (!c_.has(key)) c_.refuse(key, "a number, where timestep_type is continuous,");
-    if (c_.has("lambda_min_clipped") && c_.values()["lambda_min_clipped"] != "-inf") c_.refuse("lambda_min_clipped", "-Infinity");
-    const bool halves = is("DPMSolver") || is("SASolver");  // of the network's channels, with a learned variance; others mean nothing
-    if (halves && c_.get<std::string>("variance_type", "").starts_with("learned")) c_.refuse("variance_type", "null");
-    if (is("SASolver")) c_.only<std::string>("algorithm_type", "data_prediction");
+    if (log_sigma() && c_.has("sigma_min") != c_.has("sigma_max"))
+      c_.refuse(c_.has("sigma_min") ? "sigma_max" : "sigma_min", "a number, if the other bound is one and timestep_type is continuous,");
+    if (c_.has("lambda_min_clipped") && !c_.values()["lambda_min_clipped"].is_number() && c_.values()["lambda_min_clipped"] != "-inf")
+      c_.refuse("lambda_min_clipped", "a number, and -Infinity");
+    if (largest_sigma() && spacing_name() == "trailing")  // there with fewer steps than asked for
+      c_.refuse("timestep_spacing", "linspace and leading, with lambda_min_clipped,");
+    if (is("SASolver"))
+      if (const auto of = c_.get<std::string>("algorithm_type", "data_prediction"); of != "data_prediction" && of != "noise_prediction")
+        c_.refuse("algorithm_type", "data_prediction and noise_prediction");
     if (is("UnCLIP")) c_.only<std::string>("beta_schedule", "squaredcos_cap_v2");
     if (const int curves =
             curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
@@ -142,7 +167,7 @@ class Reader {
     const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
     std::string noise;
     if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, timestep_scale: {}}}", times);
-    if (log_sigma()) {
+    if (log_sigma() && c_.has("sigma_max")) {
       const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
       return fmt::format("{{type: angle, min_signal: {}, max_signal: {}}}", signal("sigma_max"), signal("sigma_min"));
     }
@@ -200,8 +225,9 @@ class Reader {
                          solver_type(c_, {"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
                          fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
     if (is("SASolver"))
-      return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
-                         c_.get<int64_t>("predictor_order", 2), c_.get<int64_t>("corrector_order", 2), lower);
+      return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}, prediction: {}}}",
+                         c_.get<int64_t>("predictor_order", 2), c_.get<int64_t>("corrector_order", 2), lower,
+                         c_.get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise");
     if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", c_.get("timestep_scaling", 10.0));
     return "{type: tcd, eta: 0}";  // what its pipelines hand it where nothing is said
   }
@@ -217,11 +243,11 @@ class Reader {
     bool zero = true;
     if (is("PNDM"))
       zero = flag("set_alpha_to_one");
-    else if (is("DDIM") || is("LCM"))
+    else if (is("DDIM"))
       zero = c_.get("set_alpha_to_one", true);
     else if (is("TCD") || is("DEIS") || is("SASolver"))
       zero = false;
-    else if (ddpm() || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
+    else if (ddpm() || is("LCM") || is("EulerAncestral") || (kind_.sigma_frame && !is("Euler")))
       zero = true;
     else if (const auto end = c_.get<std::string>("final_sigmas_type", "zero"); end != "zero") {
       if (end != "sigma_min") c_.refuse("final_sigmas_type", "zero and sigma_min");
@@ -240,8 +266,9 @@ class Reader {
     if (is("LCM") || is("TCD"))
       return fmt::format("{{type: lcm, original_steps: {}, final: {}}}", c_.get<int64_t>("original_inference_steps", 50), end);
     const auto offset = stable_ ? int64_t(1) : c_.get<int64_t>("steps_offset", 0);
-    const std::string lowest = kind_.half_log && name != "trailing" ? ", inclusive: false" : "";
-    std::string plain;
+    std::string lowest = kind_.half_log && name != "trailing" ? ", inclusive: false" : "", plain;
+    if (const auto largest = largest_sigma()) lowest += fmt::format(", sigma_max: {}", *largest);
+    if (log_linear()) return "{type: exponential, inclusive: false, final: minimum}";
     if (name == "leading")
       plain = fmt::format("{{type: leading, offset: {}, final: {}{}}}", offset, end, lowest);
     else if (name == "linspace" && kind_.sigma_frame)

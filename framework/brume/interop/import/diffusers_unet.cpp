@@ -167,10 +167,9 @@ std::string DiffusersUnet::options() const {
     same_width = same_width && channels[i] * heads[size_t(first)] == channels[size_t(first)] * heads[i];
   }
   const size_t f = size_t(std::max<int64_t>(0, first));
-  if (!same_heads && !same_width)
-    throw ConfigError(fmt::format("attention_head_dim: {} heads in levels of {} channels are neither the same number nor the same width",
-                                  fmt::join(heads, ", "), fmt::join(channels, ", ")));
-  const std::string split = same_heads ? fmt::format("heads: {}", heads[f]) : fmt::format("head_channels: {}", channels[f] / heads[f]);
+  const std::string split = !same_heads && !same_width ? fmt::format("heads_per_level: [{}]", fmt::join(heads, ", "))
+                            : same_heads               ? fmt::format("heads: {}", heads[f])
+                                                       : fmt::format("head_channels: {}", channels[f] / heads[f]);
   std::string yaml = fmt::format(
       "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, {}, scale_shift: {}, "
       "groups: {}, dropout: {}, attention_order: new",

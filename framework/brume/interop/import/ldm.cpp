@@ -261,10 +261,10 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   result.options = sections_of(text, source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.
-  result.sample =
-      sections_of(fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, final: minimum}}, steps: 50, guidance: [{}]}}",
-                              condition.guidance),
-                  source.path.string());
+  result.sample = sections_of(
+      fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, fill: true, final: minimum}}, steps: 50, guidance: [{}]}}",
+                  condition.guidance),
+      source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

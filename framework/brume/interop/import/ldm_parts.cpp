@@ -150,6 +150,7 @@ std::string LdmFirstStage::options(int64_t size, double scale) const {
       "quant_conv: {}, scale: {}",
       codes > 0 ? "vq" : "kl", channels, fmt::join(multipliers, ", "), blocks, fmt::join(heights(attention, size), ", "), middle_attention,
       latent_channels, quant_conv, scale);
+  if (inner_channels != latent_channels) yaml += fmt::format(", inner_channels: {}", inner_channels);
   if (codes > 0) yaml += fmt::format(", codes: {}, codebook: gradient, restart_after: 0", codes);
   return yaml + "}";
 }
@@ -171,14 +172,9 @@ LdmFirstStage read_ldm_first_stage(const ModuleTensors& t) {
   if (s.multipliers.empty()) throw ConfigError("lacks the levels of a first stage, 'encoder.down.0.' and on");
   s.middle_attention = t.below("encoder.mid.attn_1.");
   s.quant_conv = t.has("quant_conv.weight");
-  s.latent_channels = t.size("decoder.conv_in.weight", 1);
+  s.inner_channels = t.size("decoder.conv_in.weight", 1);
   if (t.has("quantize.embedding.weight")) s.codes = t.size("quantize.embedding.weight", 0);
-  const int64_t latent = s.quant_conv ? t.size("post_quant_conv.weight", 1) : s.latent_channels;
-  if (latent != s.latent_channels)
-    throw ConfigError(
-        fmt::format("post_quant_conv: makes {} channels of {} (embed_dim and z_channels differ); the first stages of brume have "
-                    "one number for both",
-                    s.latent_channels, latent));
+  s.latent_channels = s.quant_conv ? t.size("post_quant_conv.weight", 1) : s.inner_channels;
   return s;
 }
 

@@ -57,6 +57,7 @@ LdmUnet read_ldm_unet(const ModuleTensors& tensors);
 /// The options of `kl` or `vq`.
 struct LdmFirstStage {
   int64_t image_channels = 3, channels = 0, blocks = 0, latent_channels = 0;
+  int64_t inner_channels = 0;  ///< z_channels; latent_channels are embed_dim
   std::vector<int64_t> multipliers;
   std::vector<bool> attention;
   bool middle_attention = true, quant_conv = true;

@@ -32,9 +32,12 @@ void FirstStageOptions::declare(Fields& f) {
   f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
   f.field("middle_attention", middle_attention, "self-attention at the bottleneck");
   f.field("latent_channels", latent_channels, "channels of a latent", within(1, 1024));
+  f.field("inner_channels", inner_channels,
+          "channels between the latent's 1x1 convolutions and the encoder and decoder; null = latent_channels", within(1, 1024));
   f.field("quant_conv", quant_conv, "1x1 convolutions to the latent and from it (SD and before; not SD3 and FLUX)");
   f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
   f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
+  f.require(quant_conv || inner() == latent_channels, "inner_channels", "needs quant_conv, if it is not latent_channels");
   f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(std::all_of(multipliers.begin(), multipliers.end(), [&](int64_t m) { return channels * m % groups == 0; }), "groups",
             "must divide the channels of every level");
@@ -94,8 +97,8 @@ FirstStageNetwork::FirstStageNetwork(const Builder& build, const FirstStageOptio
   make_encoder(build["encoder"], image, moments);
   make_decoder(build["decoder"], image);
   if (!o.quant_conv) return;
-  encoder_.quant = build.conv2d("quant_conv", moments, moments, 1);
-  decoder_.quant = build.conv2d("post_quant_conv", o.latent_channels, o.latent_channels, 1);
+  encoder_.quant = build.conv2d("quant_conv", moments / o.latent_channels * o.inner(), moments, 1);
+  decoder_.quant = build.conv2d("post_quant_conv", o.latent_channels, o.inner(), 1);
 }
 
 FirstStageNetwork::Step FirstStageNetwork::make_step(const Builder& level, int64_t index, int64_t in, int64_t out, int64_t height) const {
@@ -130,12 +133,12 @@ void FirstStageNetwork::make_encoder(const Builder& build, const ImageShape& ima
   }
   encoder_.middle = make_middle(build["mid"], channels);
   encoder_.norm = norm(build, "norm_out", channels, o_);
-  encoder_.out = build.conv2d("conv_out", channels, moments, 3);
+  encoder_.out = build.conv2d("conv_out", channels, moments / o_.latent_channels * o_.inner(), 3);
 }
 
 void FirstStageNetwork::make_decoder(const Builder& build, const ImageShape& image) {
   int64_t channels = o_.channels * o_.multipliers.back(), height = image.height / o_.ratio();
-  decoder_.in = build.conv2d("conv_in", o_.latent_channels, channels, 3);
+  decoder_.in = build.conv2d("conv_in", o_.inner(), channels, 3);
   decoder_.middle = make_middle(build["mid"], channels);
   for (size_t i = o_.multipliers.size(); i-- > 0;) {
     const Builder here = build["up"][int64_t(i)];

@@ -18,6 +18,7 @@ struct FirstStageOptions {
   std::vector<int64_t> attention_resolutions;
   bool middle_attention = true;
   int64_t latent_channels = 4;
+  std::optional<int64_t> inner_channels;  ///< z_channels of CompVis, whose embed_dim is latent_channels
   bool quant_conv = true;
   int64_t groups = 32;
   double dropout = 0;
@@ -25,7 +26,8 @@ struct FirstStageOptions {
   void declare(Fields& f);
   /// What is wrong with these options for images of this shape; throws ConfigError.
   void check(const ImageShape& image) const;
-  int64_t ratio() const { return int64_t(1) << (multipliers.size() - 1); }  ///< pixels of an image to one of its latent, along a side
+  int64_t inner() const { return inner_channels.value_or(latent_channels); }  ///< channels the decoder begins with
+  int64_t ratio() const { return int64_t(1) << (multipliers.size() - 1); }    ///< pixels of an image to one of its latent, along a side
 };
 
 /// norm, SiLU, convolution; twice, with dropout before the second.

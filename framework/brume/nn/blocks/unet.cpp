@@ -32,6 +32,7 @@ void UnetOptions::declare(Fields& f, bool decoder) {
   f.field("head_channels", head_channels,
           fmt::format("channels per attention head; if given, {} ignored", decoder ? "heads and decoder_heads are" : "heads is"),
           at_least(1));
+  f.field("heads_per_level", heads_per_level, "attention heads of each level, instead of one number for all; empty = heads", at_least(1));
   f.choice("attention_order", attention_order, "order of the projected channels: legacy = heads first, new = q, k, v first",
            {{"legacy", QkvOrder::heads_first}, {"new", QkvOrder::qkv_first}});
   f.field("scale_shift", scale_shift, "AdaGN: the embedding scales and shifts the norm; else it is added");
@@ -57,6 +58,11 @@ void UnetOptions::declare(Fields& f, bool decoder) {
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
   f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
+  f.require(heads_per_level.empty() || heads_per_level.size() == multipliers.size(), "heads_per_level", "needs one number per level");
+  f.require(heads_per_level.empty() || !head_channels, "heads_per_level", "give heads_per_level or head_channels, not both");
+  if (decoder)
+    f.require(heads_per_level.empty() || transformer || attention_order == QkvOrder::qkv_first, "heads_per_level",
+              "needs attention_order: new, or a transformer");
   if (decoder)
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
               "depth needs one number, or one per level");
@@ -84,7 +90,7 @@ void UnetOptions::check(const ImageShape& input) const {
       throw ConfigError(fmt::format("attention_resolutions: no level has height {}; the levels have {}", r, fmt::join(heights, ", ")));
   for (size_t i = 0; i < heights.size(); ++i) {
     const bool middle = middle_attention && i + 1 == heights.size();
-    if ((middle || attends(heights[i])) && !heads_fit(width(multipliers[i])))
+    if ((middle || attends(heights[i])) && !heads_fit(width(multipliers[i]), i))
       throw ConfigError(fmt::format("heads: {} channels cannot be split into equal heads", width(multipliers[i])));
   }
 }
@@ -93,11 +99,13 @@ bool UnetOptions::attends(int64_t height) const {
   return std::find(attention_resolutions.begin(), attention_resolutions.end(), height) != attention_resolutions.end();
 }
 
-bool UnetOptions::heads_fit(int64_t width) const {
+bool UnetOptions::heads_fit(int64_t width, size_t level) const {
+  if (!heads_per_level.empty()) return width % heads_per_level[level] == 0;
   return head_channels ? width % *head_channels == 0 : width % heads == 0 && width % decoder_heads.value_or(heads) == 0;
 }
 
-int64_t UnetOptions::heads_of(int64_t width, bool decoder) const {
+int64_t UnetOptions::heads_of(int64_t width, size_t level, bool decoder) const {
+  if (!heads_per_level.empty()) return heads_per_level[level];
   return head_channels ? width / *head_channels : decoder ? decoder_heads.value_or(heads) : heads;
 }
 
@@ -159,7 +167,7 @@ void unet_block(Stage& stage, const Builder& build, const UnetOptions& o, int64_
 }
 
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& p) {
-  const int64_t heads = o.heads_of(p.channels, p.decoder);
+  const int64_t heads = o.heads_of(p.channels, p.level, p.decoder);
   if (const auto& t = o.transformer) {
     const int64_t depth = t->depth_at(p.level);
     stage.transformer.emplace(build,

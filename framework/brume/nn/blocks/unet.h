@@ -35,6 +35,7 @@ struct UnetOptions {
   int64_t heads = 1;
   std::optional<int64_t> decoder_heads;  ///< of the decoder; declared by the whole U-Net only
   std::optional<int64_t> head_channels;
+  std::vector<int64_t> heads_per_level;  ///< instead of heads and head_channels; of encoder and decoder; empty = the same at all levels
   QkvOrder attention_order = QkvOrder::heads_first;
   bool scale_shift = true, zero_init = true;
   Resampling resampling = Resampling::conv;
@@ -54,8 +55,8 @@ struct UnetOptions {
   int64_t width(double multiplier) const { return std::llround(double(channels) * multiplier); }  ///< channels of a level
   int64_t embedding() const { return 4 * channels; }  ///< width of the embedding of the noise level
   bool attends(int64_t height) const;
-  int64_t heads_of(int64_t width, bool decoder) const;
-  bool heads_fit(int64_t width) const;
+  int64_t heads_of(int64_t width, size_t level, bool decoder) const;
+  bool heads_fit(int64_t width, size_t level) const;
 };
 
 /// One entry of input_blocks or output_blocks: the modules that it has are applied in this order.
