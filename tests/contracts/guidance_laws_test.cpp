@@ -331,8 +331,7 @@ TEST_F(Inpainting, ASoftMaskBlends) {
 
 TEST_F(Inpainting, NeedsAnImage) {
   set(Tensor());
-  EXPECT_EQ(error_of([&] { x0("inpaint", noisy(1), 1, condition_); }),
-            "inpaint needs an image, and a mask of the part to generate");
+  EXPECT_EQ(error_of([&] { x0("inpaint", noisy(1), 1, condition_); }), "inpaint needs an image, and a mask of the part to generate");
 }
 
 TEST_F(Inpainting, GoesWithTheOthers) {

@@ -8,6 +8,7 @@
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
@@ -153,6 +154,12 @@ TEST_F(Guidances, CfgMovesAlongTheDifference) {
   EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
   EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {.classes = classes().classes}); }),
             "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
+}
+
+// Where the guided output and the conditional one have no spread, there is nothing to scale.
+TEST_F(Guidances, CfgRescalesTwoZeroSpreadsByOne) {
+  const Tensor x = at::ones({2, 1, 4, 4}, at::kDouble), d = wrapped("{type: cfg, scale: 3, rescale: 1}")->denoise(x, 1, classes()).x0;
+  EXPECT_TRUE(at::equal(d, wrapped("{type: cfg, scale: 3}")->denoise(x, 1, classes()).x0)) << d;
 }
 
 TEST_F(Guidances, SkipLayerMovesAwayFromTheModelWithoutTheBlock) {

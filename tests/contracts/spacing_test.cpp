@@ -132,5 +132,53 @@ TEST(Spacings, TheTimesOfThePaper) {
   EXPECT_EQ(times("linspace"), (std::vector<long>{999, 888, 777, 666, 555, 444, 333, 222, 111, 0}));
 }
 
+std::vector<long> times_of(const std::string& spacing, const std::string& schedule, int64_t steps) {
+  const auto noise = make<NoiseSchedule>(schedule);
+  std::vector<long> t;
+  for (const double sigma : make<Spacing>(spacing)->sigmas(*noise, steps))
+    if (sigma > 0) t.push_back(std::lround(noise->time(sigma)));
+  return t;
+}
+
+// range(0, 1000, 1000 // 6) + 1 of CompVis' make_ddim_timesteps has 7 entries; of 3 steps the fourth is no training time.
+TEST(Spacings, LeadingFillsWhatTheStrideReaches) {
+  EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 6), (std::vector<long>{997, 831, 665, 499, 333, 167, 1}));
+  EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 3), (std::vector<long>{667, 334, 1}));
+  EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 5), times_of("{type: leading, offset: 1}", "linear", 5));
+}
+
+// lcm_origin_timesteps of diffusers with strength 0.6: 30 times from 599 on.
+TEST(Spacings, LcmTakesAShareOfItsSteps) {
+  EXPECT_EQ(times_of("{type: lcm, share: 0.6}", "linear", 4), (std::vector<long>{599, 459, 299, 159}));
+  EXPECT_EQ(spacing_error("{type: lcm, share: 0.1}", "linear", 6),
+            "6 steps are more than the 5 that the share 0.1 leaves of original_steps 50");
+}
+
+// DPM-Solver's clipping: lambda = -log sigma is at least -1, as it is up to a training time of the schedule.
+TEST(Spacings, LargestSigma) {
+  const auto linear = make<NoiseSchedule>("linear");
+  long last = 999;
+  while (linear->sigma(double(last)) > std::exp(1)) --last;
+  const std::string bound = fmt::format("sigma_max: {}", std::exp(1));
+  EXPECT_EQ(times_of("{type: linspace, " + bound + "}", "linear", 2), (std::vector<long>{last, 0}));
+  EXPECT_EQ(times_of("{type: leading, " + bound + "}", "linear", 4),
+            (std::vector<long>{(last + 1) / 4 * 3, (last + 1) / 4 * 2, (last + 1) / 4, 0}));
+  EXPECT_EQ(spacing_error("{type: linspace, sigma_max: 0.001}", "linear", 4),
+            "sigma_max 0.001 leaves no training time: the schedule's sigmas begin at 0.0100005");
+}
+
+TEST(Spacings, AListEndsWhereItSays) {
+  const auto linear = make<NoiseSchedule>("linear");
+  EXPECT_EQ(make<Spacing>("{type: explicit, sigmas: [10, 1], end: 0.5}")->sigmas(*linear, 2), (std::vector<double>{10, 1, 0.5}));
+  EXPECT_EQ(spacing_error("{type: explicit, sigmas: [10, 1], end: 2}", "linear", 2), "end 2 is above the last level 1");
+}
+
+TEST(Spacings, OneStepBetweenTheEndsOfAnother) {
+  for (const char* type : {"karras", "exponential", "beta"}) {
+    const auto spacing = make<Spacing>(fmt::format("{{type: {}, ends_of: {{spacing: trailing}}}}", type));
+    EXPECT_EQ(spacing->sigmas(*make<NoiseSchedule>("linear"), 1), make<Spacing>("trailing")->sigmas(*make<NoiseSchedule>("linear"), 1));
+  }
+}
+
 }  // namespace
 }  // namespace brume::test

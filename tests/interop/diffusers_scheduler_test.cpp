@@ -100,24 +100,24 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
   EXPECT_EQ(refusal(with("DEISMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
   EXPECT_EQ(refusal(with("UniPCMultistep", {{"use_flow_sigmas", true}, {"final_sigmas_type", "sigma_min"}})),
             begin + "final_sigmas_type is \"sigma_min\"" + part + "zero, with use_flow_sigmas, only");
-  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"lambda_min_clipped", -5.1}})),
-            begin + "lambda_min_clipped is -5.1" + part + "-Infinity only");
-  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"variance_type", "learned_range"}})),
-            begin + "variance_type is \"learned_range\"" + part + "null only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"lambda_min_clipped", "low"}})),
+            begin + "lambda_min_clipped is \"low\"" + part + "a number, and -Infinity only");
+  EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"lambda_min_clipped", -5.1}, {"timestep_spacing", "trailing"}})),
+            begin + "timestep_spacing is \"trailing\"" + part + "linspace and leading, with lambda_min_clipped, only");
   EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"algorithm_type", "dpm"}})),
             begin + "algorithm_type is \"dpm\"" + part + "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++ only");
   EXPECT_EQ(refusal(with("DPMSolverMultistep", {{"solver_type", "rk4"}})),
             begin + "solver_type is \"rk4\"" + part + "midpoint and heun only");
   EXPECT_EQ(refusal(with("EulerDiscrete", {{"timestep_spacing", "even"}})),
             begin + "timestep_spacing is \"even\"" + part + "linspace, leading and trailing only");
-  EXPECT_EQ(refusal(with("EulerDiscrete", {{"interpolation_type", "log_linear"}})),
-            begin + "interpolation_type is \"log_linear\"" + part + "\"linear\" only");
+  EXPECT_EQ(refusal(with("EulerDiscrete", {{"interpolation_type", "cubic"}})),
+            begin + "interpolation_type is \"cubic\"" + part + "linear and log_linear only");
   EXPECT_EQ(refusal(with("EulerDiscrete", {{"use_karras_sigmas", true}, {"use_beta_sigmas", true}})),
             begin + "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most");
   EXPECT_EQ(refusal(with("EulerDiscrete", {{"final_sigmas_type", "zeros"}})),
             begin + "final_sigmas_type is \"zeros\"" + part + "zero and sigma_min only");
-  EXPECT_EQ(refusal(with("SASolver", {{"algorithm_type", "noise_prediction"}})),
-            begin + "algorithm_type is \"noise_prediction\"" + part + "\"data_prediction\" only");
+  EXPECT_EQ(refusal(with("SASolver", {{"algorithm_type", "dpmsolver++"}})),
+            begin + "algorithm_type is \"dpmsolver++\"" + part + "data_prediction and noise_prediction only");
   EXPECT_EQ(refusal(with("DDPM", {{"prediction_type", "flow"}})),
             begin + "prediction_type is \"flow\"" + part + "epsilon, sample and v_prediction only");
   EXPECT_EQ(refusal(with("DDPM", {{"variance_type", "learned"}})),
@@ -146,6 +146,29 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
             begin + "num_train_timesteps is 1" + part + "2 to 1000000 only");
 }
 
+// What multistep solvers read of a file besides the keys that every class has.
+TEST(DiffusersSchedulers, WhatMultistepSolversRead) {
+  const auto with = [](const char* name, const json& more) {
+    json values{{"_class_name", std::string(name) + "Scheduler"}};
+    values.update(more);
+    return read(values);
+  };
+  for (const char* name : {"DPMSolverMultistep", "DPMSolverSinglestep", "SASolver"}) {
+    for (const char* variance : {"learned", "learned_range"}) EXPECT_TRUE(with(name, {{"variance_type", variance}}).learned_range) << name;
+    const std::string clipped = with(name, {{"lambda_min_clipped", -2.5}, {"beta_schedule", "squaredcos_cap_v2"}}).spacing;
+    EXPECT_EQ(clipped, fmt::format("{{type: linspace, final: {}, inclusive: false, sigma_max: {}}}",
+                                   std::string(name) == "SASolver" ? "minimum" : "zero", std::exp(2.5)));
+  }
+  EXPECT_FALSE(with("DPMSolverSDE", {{"variance_type", "learned_range"}, {"lambda_min_clipped", -2.5}}).learned_range);
+  EXPECT_EQ(with("SASolver", {{"algorithm_type", "noise_prediction"}}).sampler,
+            "{type: sa_solver, predictor_order: 2, corrector_order: 2, lower_order_final: true, prediction: noise}");
+  const DiffusersScheduler inverse = with("DPMSolverMultistepInverse", {{"solver_order", 3}});
+  EXPECT_EQ(inverse.sampler, with("DPMSolverMultistep", {{"solver_order", 3}}).sampler);
+  EXPECT_EQ(inverse.losses.size(), 1u);
+  EXPECT_EQ(with("EulerDiscrete", {{"interpolation_type", "log_linear"}}).spacing, "{type: exponential, inclusive: false, final: minimum}");
+  EXPECT_TRUE(with("LCM", {{"set_alpha_to_one", false}}).spacing.ends_with("final: zero}"));
+}
+
 // UnCLIP's is DDPM's on the cosine schedule, at times from end to end.
 TEST(DiffusersSchedulers, UnClipIsDdpm) {
   for (const char* variance : {"fixed_small_log", "learned_range"}) {
@@ -165,8 +188,8 @@ TEST(DiffusersSchedulers, UnClipIsDdpm) {
 TEST(DiffusersSchedulers, AnglesAndScores) {
   const DiffusersScheduler ipndm = read({{"_class_name", "IPNDMScheduler"}}),
                            score = read({{"_class_name", "ScoreSdeVeScheduler"}, {"sigma_max", 50}, {"correct_steps", 2}});
-  EXPECT_EQ(ipndm.losses,
-            std::vector<std::string>{"the first step of IPNDMScheduler, which drops what the network gives there: brume counts it in"});
+  EXPECT_TRUE(ipndm.losses.empty());
+  EXPECT_EQ(ipndm.sampler, "{type: ipndm, zero_first: true}");
   const SchedulerConfig angles = built({{"_class_name", "IPNDMScheduler"}});
   const std::vector<double> sigmas = angles.sigmas();
   for (size_t i = 1; i < 10; ++i) {  // set_timesteps of that class: sin^2 of even angles is the noise, and 2 / pi of its angle is told

@@ -201,11 +201,20 @@ TEST_F(LdmFirstStage, Kl) {
   for (NamedTensor& t : tensors)
     if (t.name.find(".attn") != std::string::npos && t.tensor.dim() == 4) t.tensor = t.tensor.squeeze(-1).squeeze(-1);
   expect(import(), same + "1}");
-  at("post_quant_conv.weight") = at::zeros({4, 3, 1, 1});
-  EXPECT_EQ(
-      refusal(),
-      "model.safetensors: post_quant_conv: makes 4 channels of 3 (embed_dim and z_channels differ); the first stages of brume have one "
-      "number for both");
+}
+
+// CompVis' embed_dim is the number of channels of a latent, and z_channels that of what the decoder begins with.
+TEST_F(LdmFirstStage, EmbedDimOtherThanZChannels) {
+  const std::string kl =
+      "{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [], middle_attention: true, latent_channels: 3, "
+      "quant_conv: true, scale: 1, inner_channels: 6}";
+  stage(kl);
+  const auto expect_shape = [&](const char* name, at::IntArrayRef shape) { EXPECT_EQ(at(name).sizes(), shape) << name; };
+  expect_shape("encoder.conv_out.weight", {12, 64, 3, 3});
+  expect_shape("quant_conv.weight", {6, 12, 1, 1});
+  expect_shape("post_quant_conv.weight", {6, 3, 1, 1});
+  expect_shape("decoder.conv_in.weight", {64, 6, 3, 3});
+  expect(import({{"size", "16"}}), kl);
 }
 
 TEST_F(LdmFirstStage, VqWithinAFileOfItsModel) {

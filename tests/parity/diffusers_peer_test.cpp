@@ -15,13 +15,11 @@ using nlohmann::json;
 
 const std::string file = "peer_tests.json";
 
-std::vector<size_t> tests() {
-  std::vector<size_t> found;
-  if (!has_ref(file)) return found;
-  const json& all = ref_json(file)["tests"];
-  for (size_t i = 0; i < all.size(); ++i)
-    if (const std::string s = all[i]["scheduler"]; s.starts_with("DDPM") || s.starts_with("DDIM")) found.push_back(i);
-  return found;
+std::vector<RefCase> tests() {
+  return ref_cases(file, "tests", [](const json& c) {
+    const std::string s = c["scheduler"];
+    return s.starts_with("DDPM") || s.starts_with("DDIM");
+  });
 }
 
 /// dummy_sample_deter and, reversed, dummy_noise_deter of diffusers' tests.
@@ -41,7 +39,7 @@ DiffusersRequest request_of(const json& c) {
   return r;
 }
 
-class DiffusersPeer : public testing::TestWithParam<size_t> {
+class DiffusersPeer : public testing::TestWithParam<RefCase> {
  protected:
   static void TearDownTestSuite() { closeness.print("diffusers' own tests"); }
   static Closeness closeness;
@@ -49,7 +47,7 @@ class DiffusersPeer : public testing::TestWithParam<size_t> {
 Closeness DiffusersPeer::closeness;
 
 TEST_P(DiffusersPeer, Passes) {
-  const json& c = ref_json(file)["tests"][GetParam()];
+  const json& c = ref_case(GetParam(), "tests");
   DiffusersRequest request = request_of(c);
   const std::vector<double> times = DiffusersScheduler(request).timesteps();
   if (!c["add_noise"].empty())
@@ -85,8 +83,8 @@ TEST_P(DiffusersPeer, Passes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tests, DiffusersPeer, testing::ValuesIn(tests()), [](const auto& info) {
-  const std::string id = ref_json(file)["tests"][info.param]["id"];
-  return test_name(id.substr(id.find("::") + 2));
+  const std::string id = ref_case(info.param, "tests")["id"];
+  return ref_name(info.param, id.substr(id.find("::") + 2));
 });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DiffusersPeer);
 

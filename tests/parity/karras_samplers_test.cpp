@@ -240,18 +240,18 @@ std::vector<size_t> count(const char* file) {
   return all;
 }
 
-class EdmSampler : public testing::TestWithParam<size_t> {
+class EdmSampler : public testing::TestWithParam<RefCase> {
  protected:
   static void TearDownTestSuite() { closeness.print("EDM's samplers"); }
   static Closeness closeness;
 };
 Closeness EdmSampler::closeness;
 TEST_P(EdmSampler, IsReproduced) {
-  const json& c = ref_json("edm_samplers.json")["cases"][GetParam()];
+  const json& c = ref_case(GetParam(), "cases");
   compare(c, edm(c), closeness);
 }
-INSTANTIATE_TEST_SUITE_P(Cases, EdmSampler, testing::ValuesIn(count("edm_samplers.json")),
-                         [](const auto& info) { return test_name(ref_json("edm_samplers.json")["cases"][info.param]["id"]); });
+INSTANTIATE_TEST_SUITE_P(Cases, EdmSampler, testing::ValuesIn(ref_cases("edm_samplers.json", "cases", [](const json&) { return true; })),
+                         [](const auto& info) { return ref_name(info.param, ref_case(info.param, "cases")["id"]); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(EdmSampler);
 
 class KDiffusionSampler : public testing::TestWithParam<size_t> {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace brume::test {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 /// frame and in the arithmetic of Real.
 template <class Real>
 struct Posterior {
-  Posterior(Real a, Real to) {
-    const Real keep = a / to, beta = 1 - keep, rest = 1 - a, rest_to = 1 - to;
+  Posterior(Real a, Real to, std::optional<Real> of_table = {}) {
+    const Real beta = of_table.value_or(1 - a / to), keep = of_table ? 1 - beta : a / to, rest = 1 - a, rest_to = 1 - to;
     x0 = std::sqrt(to) * beta / rest;
     x = std::sqrt(keep) * rest_to / rest;
     noise = std::sqrt(rest_to / rest * beta);
@@ -88,6 +89,13 @@ std::string DiffusersScheduler::sampler_yaml() {
   if (variance == "learned") variance_ = VarianceOutput::plain;  // the network gives the variance; brume's takes its log
   if (variance != "learned" && variance != "learned_range") unsupported_ = "no variance " + variance;
   return fmt::format("{{type: ddpm, variance: {}}}", variance);
+}
+
+bool DiffusersScheduler::rounds() const {
+  if (family_ != Family::ddpm) return false;
+  for (size_t i = 1; i < times_.size(); ++i)
+    if (times_[i - 1] - times_[i] < 20) return true;
+  return request_.beta_of_table || training_times_ < 20 * steps_;
 }
 
 bool DiffusersScheduler::needs_list() const {
@@ -245,6 +253,7 @@ void DiffusersScheduler::find_alphas() {
     }
     betas = at::tensor(cosine, number);
   }
+  betas_.assign(betas.data_ptr<float>(), betas.data_ptr<float>() + training_times_);
   Tensor alphas = at::cumprod(1 - betas, 0);
   if (get("rescale_betas_zero_snr", false)) {  // by way of betas again, as there
     const Tensor roots = alphas.sqrt();
@@ -258,7 +267,10 @@ void DiffusersScheduler::find_alphas() {
 Tensor DiffusersScheduler::rounding(const Leg& leg, const Tensor& x, const Tensor& x0, const Tensor& noise) const {
   const NoiseSchedule& schedule = *config_.noise;
   const auto exact_alpha = [&](double sigma) { return 1 / (1 + sigma * sigma); };
-  const Posterior<float> rounded(alphas_[size_t(leg.t)], leg.to > 0 ? alphas_[size_t(schedule.time(leg.to))] : 1.0f);
+  const double to = leg.to > 0 ? schedule.time(leg.to) : -1;
+  const bool of_table = request_.beta_of_table && std::abs(to + 1 - leg.t) < 0.5;
+  const Posterior<float> rounded(alphas_[size_t(leg.t)], leg.to > 0 ? alphas_[size_t(std::nearbyint(to))] : 1.0f,
+                                 of_table ? std::optional(betas_[size_t(leg.t)]) : std::nullopt);
   const Posterior<double> exact(exact_alpha(leg.from), exact_alpha(leg.to));
   Tensor difference = x0 * (double(rounded.x0) - exact.x0) + x * (double(rounded.x) - exact.x);
   const std::string variance = get<std::string>("variance_type", "fixed_small");

@@ -13,7 +13,8 @@ struct DiffusersRequest {
   std::vector<double> timesteps{};  ///< custom ones, instead of steps
   double eta = 0;
   bool use_clipped_model_output = false;
-  int64_t start = 0;  ///< the step a run begins with (image to image)
+  int64_t start = 0;           ///< the step a run begins with (image to image)
+  bool beta_of_table = false;  ///< between neighbouring times beta is the table's, not 1 - alpha_t / alpha_to (UnCLIP)
 };
 
 /// One call of `step`: x goes from sigma `from` to `to`, and the network is told t.
@@ -47,7 +48,7 @@ class DiffusersScheduler {
   const std::vector<float>& alphas() const { return alphas_; }
   /// Whether DDPM visits near training times. 1 - alpha_t / alpha_to in float32 is then off by up to 1 part in 2,000 (T steps),
   /// which is more than the references' tolerances: their rounding has to be added to brume's steps.
-  bool rounds() const { return family_ == Family::ddpm && training_times_ < 20 * steps_; }
+  bool rounds() const;
   /// x0 + sigma noise at a timestep, in the network's frame (add_noise).
   Tensor noisy(const Tensor& x0, const Tensor& noise, double t) const;
   /// The whole run from x in the network's frame.
@@ -83,7 +84,7 @@ class DiffusersScheduler {
   SchedulerConfig config_;
   std::vector<double> times_;
   std::vector<Leg> legs_;
-  std::vector<float> alphas_;
+  std::vector<float> alphas_, betas_;
 };
 
 }  // namespace brume::test

@@ -9,21 +9,6 @@
 #include "support/parity_solvers.h"
 
 namespace brume::test {
-namespace {
-
-class EverySecond final : public Noise {
- public:
-  explicit EverySecond(Noise& inner) : inner_(inner) {}
-  Tensor draw(const Tensor& like, double from, double to) override {
-    inner_.draw(like, from, to);
-    return inner_.draw(like, from, to);
-  }
-
- private:
-  Noise& inner_;
-};
-
-}  // namespace
 
 RecordingDenoiser::RecordingDenoiser(ScriptedNetwork network, const SchedulerConfig& config, std::vector<double> told)
     : network_(std::move(network)), config_(config), told_(std::move(told)) {}
@@ -31,9 +16,18 @@ RecordingDenoiser::RecordingDenoiser(ScriptedNetwork network, const SchedulerCon
 Estimate RecordingDenoiser::denoise(const Tensor& x, double sigma, const Condition&) const {
   const Parameterization& q = *config_.parameterization;
   if (calls.size() >= told_.size()) throw std::runtime_error("the sampler asks more often than the reference");
-  const double t = told_[calls.size()], c_in = q.c_in(sigma, *config_.noise);
-  calls.push_back({x, sigma});
-  const Tensor input = x * c_in, f = network_(input, t);
+  const double t = told_[calls.size()];
+  double level = sigma;
+  Tensor here = x;
+  if (churn) {
+    level = churn->levels.at(calls.size());
+    if (const Tensor drawn = churn->noise->take(); drawn.defined())
+      here = x - drawn * (churn->s_noise * std::sqrt((sigma - level) * (sigma + level)));
+  }
+  calls.push_back({here, level});
+  const Tensor input = unscaled ? here : here * q.c_in(level, *config_.noise), out = network_(input, t);
+  const Tensor f = out.size(1) == 2 * x.size(1) ? out.narrow(1, 0, x.size(1)) : out;  // without what it says of the variance
+  if (churn && churn->skip_of_level) sigma = level;
   Estimate d;
   if (replace_x) {
     // The step continues from the scaled x: the slope is that of the scaled x, wherever the sampler measures it from.
@@ -46,7 +40,7 @@ Estimate RecordingDenoiser::denoise(const Tensor& x, double sigma, const Conditi
 
 void DiffusersSolver::take_rounded(std::vector<double>& sigmas) const {
   std::vector<double> rounded = request_.rounded_sigmas;
-  if (is("FlowMatch") || is("IPNDM") || rounded.empty()) return;
+  if (is("FlowMatch") || is("IPNDM") || is("ScoreSdeVe") || flag("use_flow_sigmas") || rounded.empty()) return;
   rounded.erase(std::unique(rounded.begin(), rounded.end()), rounded.end());
   if (rounded.size() != sigmas.size()) return;
   for (size_t i = 0; i < sigmas.size(); ++i) EXPECT_NEAR(sigmas[i], rounded[i], 2e-4 * rounded[i]) << "sigma " << i;
@@ -56,6 +50,7 @@ void DiffusersSolver::take_rounded(std::vector<double>& sigmas) const {
 std::vector<double> DiffusersSolver::run_sigmas() const {
   std::vector<double> sigmas = config_.sigmas();
   if (is("DPMSolverMultistepInverse")) {
+    if (!request_.rounded_sigmas.empty()) return request_.rounded_sigmas;
     sigmas.clear();
     for (const double t : request_.told) sigmas.push_back(config_.noise->sigma(t));
     sigmas.push_back(config_.noise->sigma(double(training_times_ - 1)));
@@ -66,10 +61,11 @@ std::vector<double> DiffusersSolver::run_sigmas() const {
   if (is("FlowMatch") || flag("use_flow_sigmas"))
     for (double& s : sigmas) s = s < 1e6 || !is("UniPC") ? flow_sigma(double(float(s / (1 + s)))) : flow_sigma(double(float(1 - 1e-6)));
   take_rounded(sigmas);
-  const int64_t skipped = two_calls_ ? (request_.start + 1) / 2 : request_.start;
-  sigmas.erase(sigmas.begin(), sigmas.begin() + skipped);
+  sigmas.erase(sigmas.begin(), sigmas.begin() + skipped_steps());
   return sigmas;
 }
+
+int64_t DiffusersSolver::skipped_steps() const { return two_calls_ ? (request_.start + 1) / 2 : request_.start; }
 
 Tensor DiffusersSolver::noisy(const Tensor& x0, const Tensor& noise) const {
   const double sigma = run_sigmas().front();
@@ -80,16 +76,25 @@ std::vector<Tensor> DiffusersSolver::run(const ScriptedNetwork& network, const T
   if (is("ScoreSdeVe")) return run_langevin(network, x, noise);
   if (is("PNDM") && !chains()) return run_torn(network, x, noise);
   if (is("LMS") && request_.start > 0) return run_begun(network, x, noise);
+  if (is("LMS") && replace_x) return run_linear(network, x, noise);
+  if (is("DPMSolverSinglestep") && request_.start % std::max<int64_t>(1, get<int64_t>("solver_order", 2)) != 0)
+    return run_groups(network, x, noise);
   const std::vector<double> sigmas = run_sigmas();
   const auto recorder = std::make_shared<RecordingDenoiser>(
       network, config_, std::vector<double>(request_.told.begin() + request_.start, request_.told.end()));
   recorder->replace_x = replace_x;
+  recorder->unscaled = request_.unscaled;
+  RecordingNoise recorded(noise);
+  const bool churns = request_.step.value("s_churn", 0.0) > 0;
+  if (churns) {
+    const bool v = is("Euler") && get<std::string>("prediction_type", "epsilon") == "v_prediction";
+    recorder->churn = LateChurn{&recorded, sigmas, request_.step.value("s_noise", 1.0), v};
+  }
   if (replace_x) return run_replacing(*recorder, x, sigmas, noise);
   std::shared_ptr<const Denoiser> denoiser = recorder;
   for (const auto& g : config_.sample.guidance) denoiser = g->wrap(denoiser, {config_.noise, no_models()});
   const Condition none;
-  EverySecond second(noise);  // KDPM2Ancestral draws at every call and uses what it draws at the second of a step
-  Run run{none, is("KDPM2Ancestral") ? second : noise, {}, config_.noise.get()};
+  Run run{none, churns ? recorded : noise, {}, config_.noise.get()};
   const Tensor last = config_.sample.sampler->sample(*denoiser, x / frame(sigmas.front()), sigmas, run);
   std::vector<Tensor> seen;
   for (size_t k = 1; k < recorder->calls.size(); ++k) seen.push_back(recorder->calls[k].x * frame(recorder->calls[k].sigma));
@@ -103,8 +108,7 @@ std::vector<Tensor> DiffusersSolver::run_replacing(const RecordingDenoiser& deno
   const Condition none;
   std::vector<Tensor> seen;
   for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
-    EverySecond second(noise);
-    Run run{none, is("KDPM2Ancestral") ? second : noise, {}, config_.noise.get()};
+    Run run{none, noise, {}, config_.noise.get()};
     const double c_in = config_.parameterization->c_in(sigmas[i], *config_.noise);
     const size_t before = denoiser.calls.size();
     // The sampler starts from the scaled x; its first call must not scale again, which undoing it here achieves.
@@ -127,6 +131,64 @@ std::vector<Tensor> DiffusersSolver::run_replacing(const RecordingDenoiser& deno
     x = config_.sample.sampler->sample(First(denoiser, c_in), x * c_in, {sigmas[i], sigmas[i + 1]}, run);
     for (size_t k = before + 1; k < denoiser.calls.size(); ++k) seen.push_back(denoiser.calls[k].x);
     seen.push_back(x);
+  }
+  return seen;
+}
+
+/// LMS with x scaled before each step: its increments, which are sums of slopes, are those of the scaled x.
+std::vector<Tensor> DiffusersSolver::run_linear(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
+  class Increments final : public Denoiser {
+   public:
+    Increments(const ScriptedNetwork& network, const SchedulerConfig& config, const std::vector<double>& told)
+        : network_(network), config_(config), told_(told) {}
+    Estimate denoise(const Tensor& y, double sigma, const Condition&) const override {
+      const Parameterization& q = *config_.parameterization;
+      if (asked_ > 0) seen.push_back(moved(y));
+      scaled_ = (asked_ > 0 ? seen.back() : y) * q.c_in(sigma, *config_.noise);
+      before_ = y;
+      const Tensor f = network_(scaled_, told_.at(asked_++));
+      Estimate d;
+      d.x0 = y - (scaled_ - (scaled_ * q.c_skip(sigma) + f * q.c_out(sigma)));
+      return d;
+    }
+    Tensor moved(const Tensor& y) const { return scaled_ + (y - before_); }
+    mutable std::vector<Tensor> seen;
+
+   private:
+    const ScriptedNetwork& network_;
+    const SchedulerConfig& config_;
+    const std::vector<double>& told_;
+    mutable size_t asked_ = 0;
+    mutable Tensor scaled_, before_;
+  };
+  const Increments denoiser(network, config_, request_.told);
+  const Condition none;
+  Run run{none, noise, {}, config_.noise.get()};
+  const Tensor last = config_.sample.sampler->sample(denoiser, x, run_sigmas(), run);
+  std::vector<Tensor> seen = denoiser.seen;
+  seen.push_back(denoiser.moved(last));
+  return seen;
+}
+
+/// Single-step solvers begun within a group: the rest of that group is one of its own, then the run goes on group by group.
+std::vector<Tensor> DiffusersSolver::run_groups(const ScriptedNetwork& network, Tensor x, Noise& noise) const {
+  const std::vector<double> sigmas = run_sigmas();
+  const int64_t order = get<int64_t>("solver_order", 2), rest = order - request_.start % order;
+  std::shared_ptr<RecordingDenoiser> recorder;
+  std::vector<Tensor> seen;
+  int64_t first = 0;
+  for (const int64_t last : {rest, int64_t(sigmas.size()) - 1}) {
+    recorder = std::make_shared<RecordingDenoiser>(
+        network, config_, std::vector<double>(request_.told.begin() + request_.start + first, request_.told.end()));
+    std::shared_ptr<const Denoiser> denoiser = recorder;
+    for (const auto& g : config_.sample.guidance) denoiser = g->wrap(denoiser, {config_.noise, no_models()});
+    const Condition none;
+    Run run{none, noise, {}, config_.noise.get()};
+    const std::vector<double> part(sigmas.begin() + first, sigmas.begin() + last + 1);
+    x = config_.sample.sampler->sample(*denoiser, x / frame(part.front()), part, run) * frame(part.back());
+    for (size_t k = 1; k < recorder->calls.size(); ++k) seen.push_back(recorder->calls[k].x * frame(recorder->calls[k].sigma));
+    seen.push_back(x);
+    first = last;
   }
   return seen;
 }
@@ -208,10 +270,12 @@ std::vector<Tensor> DiffusersSolver::run_langevin(const ScriptedNetwork& network
   const std::vector<double> sigmas = run_sigmas();
   class Score final : public Denoiser {
    public:
-    Score(const ScriptedNetwork& network, const std::vector<double>& told, size_t calls) : network_(network), told_(told), calls_(calls) {}
+    Score(const ScriptedNetwork& network, const std::vector<double>& told, size_t calls, bool every_call)
+        : network_(network), told_(told), calls_(calls), every_call_(every_call) {}
     Estimate denoise(const Tensor& y, double sigma, const Condition&) const override {
       const size_t step = asked_ / calls_;
-      if (asked_++ % calls_ == 0 && step > 0) seen.push_back(y);
+      if (asked_ > 0 && (every_call_ || asked_ % calls_ == 0)) seen.push_back(y);
+      ++asked_;
       Estimate d;
       d.x0 = y + network_(y, told_.at(step)) * (sigma * sigma);
       return d;
@@ -222,12 +286,14 @@ std::vector<Tensor> DiffusersSolver::run_langevin(const ScriptedNetwork& network
     const ScriptedNetwork& network_;
     const std::vector<double>& told_;
     size_t calls_;
+    bool every_call_;
     mutable size_t asked_ = 0;
   };
   const double lo = get("sigma_min", 0.01), hi = get("sigma_max", 1348.0);
   std::vector<double> told;
-  for (const double t : request_.told) told.push_back(lo * std::pow(hi / lo, t));
-  const Score denoiser(network, told, size_t(get<int64_t>("correct_steps", 1)) + 1);
+  for (size_t i = 0; i < request_.told.size(); ++i)  // its tests tell sigmas of another number of steps
+    told.push_back(request_.rounded_sigmas.empty() ? lo * std::pow(hi / lo, request_.told[i]) : request_.rounded_sigmas[i]);
+  const Score denoiser(network, told, size_t(get<int64_t>("correct_steps", 1)) + 1, request_.every_call);
   const Condition none;
   Run run{none, noise, {}, config_.noise.get()};
   Tensor last = config_.sample.sampler->sample(denoiser, x, sigmas, run);

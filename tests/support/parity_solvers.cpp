@@ -57,13 +57,18 @@ DiffusersSolver::DiffusersSolver(const SolverRequest& request) : request_(reques
   sigma_frame_ = among(sigma_families, request.scheduler);
   leaves_lowest_out_ = among(half_log_families, request.scheduler);
   two_calls_ = is("Heun") || is("KDPM2") || is("DPMSolverSDE") || is("FlowMatchHeun");
-  const auto custom = request.set_timesteps.value("timesteps", std::vector<double>());
-  steps_ = !custom.empty() ? int64_t(custom.size()) : request.steps;
+  steps_ = request.steps;
+  if (const auto custom = request.set_timesteps.value("timesteps", std::vector<double>()); !custom.empty()) steps_ = int64_t(custom.size());
+  if (const auto custom = request.set_timesteps.value("sigmas", std::vector<double>()); !custom.empty())
+    steps_ = int64_t(custom.size()) - (is("FlowMatch") ? 0 : 1);
+  if (is("DPMSolver") && request.config.value("algorithm_type", "").starts_with("sde") && get<int64_t>("solver_order", 2) == 3)
+    unsupported_ = "the third order of its SDE solvers, which has another sign than the integral";
   read();
 }
 
 void DiffusersSolver::read() {
   const std::string noise = noise_yaml(), sampler = sampler_yaml();
+  if (flag("invert_sigmas")) unsupported_ = "inversion";
   if (!unsupported_.empty()) return;
   const auto text = [&](const std::string& spacing) {
     return fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: {}\n", noise,
@@ -81,10 +86,11 @@ std::string DiffusersSolver::noise_yaml() {
   if (is("CMStochastic")) return fmt::format("{{type: edm, sigma_min: {}, sigma_max: {}, rho: {}}}", lo, hi, get("rho", 7.0));
   if (is("ScoreSdeVe")) return fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", get("sigma_min", 0.01), get("sigma_max", 1348.0));
   if (is("FlowMatch") || flag("use_flow_sigmas")) return "{type: flow, t_min: 1.0e-06}";
-  if (is("IPNDM")) return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999}";
-  if (get<std::string>("timestep_type", "discrete") == "continuous")  // any levels of a variance-preserving frame
+  if (is("IPNDM")) return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
+  if (get<std::string>("timestep_type", "discrete") == "continuous" && request_.config.contains("sigma_max") &&
+      request_.config["sigma_max"].is_number())  // any levels of a variance-preserving frame
     return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
-  return diffusers_noise_yaml(request_.config, 4096, unsupported_);
+  return diffusers_noise_yaml(request_.config, is("TCD") || is("LCM") ? 1e6 : 4096, unsupported_);
 }
 
 std::string DiffusersSolver::parameterization_yaml() const {
@@ -131,8 +137,8 @@ std::string DiffusersSolver::sampler_yaml() {
   const bool lower = get("lower_order_final", true);
   if (is("EulerAncestral")) return "euler_ancestral";
   if (is("Euler") || is("EDMEuler"))
-    return fmt::format("{{type: euler, s_churn: {}, s_tmin: {}, s_noise: {}}}", request_.step.value("s_churn", 0.0),
-                       request_.step.value("s_tmin", 0.0), request_.step.value("s_noise", 1.0));
+    return fmt::format("{{type: euler, s_churn: {}, s_tmin: {}, s_tmax: {}, s_noise: {}}}", request_.step.value("s_churn", 0.0),
+                       request_.step.value("s_tmin", 0.0), request_.step.value("s_tmax", 1e9), request_.step.value("s_noise", 1.0));
   if (is("Heun")) return "heun";
   if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
   if (is("KDPM2")) return "dpm_2";
@@ -146,8 +152,9 @@ std::string DiffusersSolver::sampler_yaml() {
                        get<std::string>("solver_type", "bh2"), get("predict_x0", true) ? "data" : "noise", lower,
                        fmt::join(get("disable_corrector", std::vector<int64_t>{}), ", "));
   if (is("SASolver"))
-    return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}}}",
-                       get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower);
+    return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}, prediction: {}}}",
+                       get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower,
+                       get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise");
   if (is("PNDM") && !chains() &&
       (!flag("skip_prk_steps") || get<std::string>("prediction_type", "epsilon") == "v_prediction" ||
        config_times()[0] - config_times()[1] != double(training_times_ / steps_)))
@@ -155,7 +162,7 @@ std::string DiffusersSolver::sampler_yaml() {
   if (is("PNDM"))
     return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
                        get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
-  if (is("IPNDM")) return "ipndm";
+  if (is("IPNDM")) return "{type: ipndm, zero_first: true}";
   if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", get("timestep_scaling", 10.0));
   if (is("TCD")) return fmt::format("{{type: tcd, eta: {}}}", request_.step.value("eta", 0.3));
   if (is("ScoreSdeVe"))
@@ -168,6 +175,7 @@ std::string DiffusersSolver::sampler_yaml() {
 }
 
 std::string DiffusersSolver::guidance_yaml() const {
+  if (is("TCD")) return "[]";  // it has the keys, and reads none of them
   if (flag("thresholding"))
     return fmt::format("[{{type: dynamic_threshold, quantile: {}, maximum: {}}}]", get("dynamic_thresholding_ratio", 0.995),
                        get("sample_max_value", 1.0));
@@ -178,7 +186,7 @@ std::string DiffusersSolver::guidance_yaml() const {
 
 std::string DiffusersSolver::final_yaml() const {
   if (is("PNDM")) return flag("set_alpha_to_one") ? "zero" : "minimum";
-  if (is("LCM")) return get("set_alpha_to_one", true) ? "zero" : "minimum";
+  if (is("LCM")) return "zero";     // its last step leaves the estimate, whatever set_alpha_to_one says
   if (is("TCD")) return "minimum";  // its last step goes to t = 0 whatever set_alpha_to_one says
   if (is("DEIS") || is("SASolver") || is("CMStochastic")) return "minimum";
   return get<std::string>("final_sigmas_type", "zero") == "zero" ? "zero" : "minimum";
@@ -187,11 +195,20 @@ std::string DiffusersSolver::final_yaml() const {
 /// The spacing in training time, before any curve.
 std::string DiffusersSolver::spacing_yaml() {
   const std::string end = final_yaml();
-  if (is("FlowMatchEuler") || is("FlowMatchLCM")) return flow_spacing_yaml();
-  if (is("FlowMatch") || is("IPNDM")) return told_spacing_yaml();
+  if (const auto sigmas = request_.set_timesteps.value("sigmas", std::vector<double>()); !sigmas.empty()) return custom_sigmas_yaml(sigmas);
+  const auto custom = request_.set_timesteps.value("timesteps", std::vector<double>());
+  if (is("FlowMatch") && custom.empty()) return flow_spacing_yaml();
+  if (is("IPNDM")) return "crash";
+  if (is("FlowMatch")) return told_spacing_yaml();
   if (is("CMStochastic")) return consistency_spacing_yaml();
   if (is("ScoreSdeVe")) return "{type: exponential, final: zero}";
-  if (is("EDM")) return fmt::format("{{type: {}, final: {}}}", get<std::string>("sigma_schedule", "karras"), end);
+  if (is("EDM")) {
+    const std::string curve = get<std::string>("sigma_schedule", "karras");
+    return fmt::format("{{type: {}{}, final: {}}}", curve, curve == "karras" ? fmt::format(", rho: {}", get("rho", 7.0)) : "", end);
+  }
+  if (get<std::string>("interpolation_type", "linear") == "log_linear" && !flag("use_karras_sigmas") && !flag("use_exponential_sigmas") &&
+      !flag("use_beta_sigmas"))
+    return "{type: exponential, inclusive: false, final: minimum}";  // one level more than steps, the last of which the run ends at
   if (flag("use_flow_sigmas")) {
     repeat_last_ = end == "minimum";
     // UniPC runs from s = 1 - 1e-6 to 1 / T, the others from 1 - 1 / T to 0; the lowest is left out.
@@ -199,14 +216,23 @@ std::string DiffusersSolver::spacing_yaml() {
     return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", get("flow_shift", 1.0),
                        is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0, end);
   }
-  if (const auto custom = request_.set_timesteps.value("timesteps", std::vector<double>()); !custom.empty())
-    return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(custom, ", "), end);
+  if (!custom.empty()) return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(custom, ", "), end);
   if (is("LCM") || is("TCD"))
-    return fmt::format("{{type: lcm, original_steps: {}, final: {}}}",
-                       request_.set_timesteps.value("original_inference_steps", get<int64_t>("original_inference_steps", 50)), end);
+    return fmt::format("{{type: lcm, original_steps: {}, share: {}, final: {}}}",
+                       request_.set_timesteps.value("original_inference_steps", get<int64_t>("original_inference_steps", 50)),
+                       request_.set_timesteps.value("strength", 1.0), end);
   const bool linspace_by_default = sigma_frame_ || leaves_lowest_out_;
   const std::string name = get<std::string>("timestep_spacing", linspace_by_default ? "linspace" : "leading");
-  const std::string lowest = leaves_lowest_out_ && name != "trailing" ? ", inclusive: false" : "";
+  std::string lowest = leaves_lowest_out_ && name != "trailing" ? ", inclusive: false" : "";
+  if (clips_lambda()) {
+    if (is("DPMSolverMultistep") && name == "trailing") {  // its stride stays that of all times, so that there are fewer steps
+      steps_ = int64_t(request_.told.size());
+      return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(request_.told, ", "), end);
+    }
+    lowest += fmt::format(", sigma_max: {}", std::exp(-request_.config["lambda_min_clipped"].get<double>()));
+    if (is("DPMSolverSinglestep")) return fmt::format("{{type: linspace, final: {}{}}}", end, lowest);
+  }
+  if (name == "linspace" && sigma_frame_ && steps_ == 1) return fmt::format("{{type: explicit, times: [0], final: {}}}", end);
   if (name == "leading") return fmt::format("{{type: leading, offset: {}, final: {}{}}}", get<int64_t>("steps_offset", 0), end, lowest);
   if (name == "linspace" && sigma_frame_) return fmt::format("{{type: linspace, round: false, interpolation: sigma, final: {}}}", end);
   return fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
@@ -224,6 +250,7 @@ std::string DiffusersSolver::curve_yaml(const std::string& plain) const {
   double hi = config_.noise->sigma(config_.noise->t_max()), lo = config_.noise->sigma(config_.noise->t_min());
   if (sigma_frame_) {
     const std::vector<double> spaced = config_.sigmas();
+    if (spaced.size() == 2 && !(get("sigma_max", 0.0) > 0)) return plain;
     hi = get("sigma_max", spaced.front()), lo = get("sigma_min", spaced[spaced.size() - 2]);
   }
   return fmt::format("{{type: {}, sigma_min: {}, sigma_max: {}, final: {}}}", name, lo, hi, final_yaml());
@@ -260,16 +287,27 @@ std::string DiffusersSolver::consistency_spacing_yaml() const {
   return fmt::format("{{type: explicit, sigmas: [{}], final: minimum}}", fmt::join(sigmas, ", "));
 }
 
-/// By what the network is told: s times the number of training times, or the angle in right angles.
+/// By what the network is told: s times the number of training times.
 std::string DiffusersSolver::told_spacing_yaml() const {
   std::vector<double> sigmas;
   for (size_t i = 0; i < request_.told.size(); ++i) {
     if (two_calls_ && i > 0 && i % 2 == 0) continue;
-    const double t = request_.told[i];
-    sigmas.push_back(is("IPNDM") ? std::min(std::tan(t * M_PI / 2), 999999.0) : flow_sigma(t / double(training_times_)));
-    if (t < 0) sigmas.back() = 1e6;
+    sigmas.push_back(request_.told[i] < 0 ? 1e6 : flow_sigma(request_.told[i] / double(training_times_)));
   }
   return fmt::format("{{type: explicit, sigmas: [{}], final: zero}}", fmt::join(sigmas, ", "));
+}
+
+/// Sigmas handed to set_timesteps: flow matching's are shifted and end at 0, the others end with the last of them.
+std::string DiffusersSolver::custom_sigmas_yaml(const std::vector<double>& sigmas) const {
+  if (!is("FlowMatch"))
+    return fmt::format("{{type: explicit, sigmas: [{}], end: {}}}", fmt::join(sigmas.begin(), sigmas.end() - 1, ", "), sigmas.back());
+  std::vector<double> levels;
+  const double mu = request_.set_timesteps.value("mu", 0.0);
+  const double shift = !flag("use_dynamic_shifting")                                         ? get("shift", 1.0)
+                       : get<std::string>("time_shift_type", "exponential") == "exponential" ? std::exp(mu)
+                                                                                             : mu;
+  for (const double s : sigmas) levels.push_back(flow_sigma(shift * s / (1 + (shift - 1) * s)));
+  return fmt::format("{{type: explicit, sigmas: [{}], final: zero}}", fmt::join(levels, ", "));
 }
 
 }  // namespace brume::test

@@ -1,6 +1,8 @@
 #pragma once
 // The solvers of huggingface/diffusers said in brume's words: everything beside DDPM and DDIM (parity_diffusers.h).
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "support/parity_diffusers.h"
 
@@ -12,11 +14,32 @@ std::string diffusers_noise_yaml(const nlohmann::json& config, double max_sigma,
 /// sigma of flow matching's time, which is capped at 1e6.
 inline double flow_sigma(double s) { return std::min(s / std::max(1 - s, 1e-300), 1e6); }
 
+/// Remembers the last draw until it is taken.
+class RecordingNoise final : public Noise {
+ public:
+  explicit RecordingNoise(Noise& inner) : inner_(inner) {}
+  /// diffusers draws nothing where churn adds nothing.
+  Tensor draw(const Tensor& like, double from, double to) override {
+    return from == to ? like.new_zeros(like.sizes()) : last_ = inner_.draw(like, from, to);
+  }
+  Tensor take() { return std::exchange(last_, Tensor()); }
+
+ private:
+  Noise& inner_;
+  Tensor last_;
+};
+
+/// Asks the network before x is raised by churn, as diffusers' Euler schedulers do: their step() raises x after the network's call.
+struct LateChurn {
+  RecordingNoise* noise = nullptr;
+  std::vector<double> levels;  ///< sigma of each call, before it is raised
+  double s_noise = 1;
+  bool skip_of_level = false;  ///< c_skip and c_out are those of the level (EulerDiscreteScheduler for v), not of the raised sigma
+};
+
 /// Tells the network the reference's own times, one after another, and keeps every x it was asked at.
 class RecordingDenoiser final : public Denoiser {
  public:
-  /// How x reaches the network where that is not c_in x (peculiar recipes).
-  using Scaled = std::function<Tensor(const Tensor& x, double sigma)>;
   RecordingDenoiser(ScriptedNetwork network, const SchedulerConfig& config, std::vector<double> told);
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
 
@@ -27,6 +50,9 @@ class RecordingDenoiser final : public Denoiser {
   mutable std::vector<Call> calls;
   /// The x that is handed on is the scaled one, as diffusers' own tests have it (recipe E).
   bool replace_x = false;
+  /// The network receives x itself, not c_in x.
+  bool unscaled = false;
+  std::optional<LateChurn> churn;
 
  private:
   ScriptedNetwork network_;
@@ -43,6 +69,8 @@ struct SolverRequest {
   int64_t start = 0;           ///< the call a run begins with
   /// The reference's own sigmas, rounded as its float32 tables have them; taken in place of brume's where they agree to 2e-4.
   std::vector<double> rounded_sigmas{};
+  bool unscaled = false;    ///< scale_model_input is never called
+  bool every_call = false;  ///< ScoreSdeVe: x after every correction, too
 };
 
 class DiffusersSolver {
@@ -82,6 +110,13 @@ class DiffusersSolver {
   std::string consistency_spacing_yaml() const;
   std::string told_spacing_yaml() const;
   bool chains() const;
+  bool clips_lambda() const {
+    return leaves_lowest_out_ && request_.config.contains("lambda_min_clipped") && request_.config["lambda_min_clipped"].is_number();
+  }
+  int64_t skipped_steps() const;
+  std::string custom_sigmas_yaml(const std::vector<double>& sigmas) const;
+  std::vector<Tensor> run_linear(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
+  std::vector<Tensor> run_groups(const ScriptedNetwork& network, Tensor x, Noise& noise) const;
   std::vector<Tensor> run_begun(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
   std::vector<Tensor> run_torn(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
   std::vector<Tensor> run_langevin(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;

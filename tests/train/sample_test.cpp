@@ -4,12 +4,14 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
 
 #include <cmath>
 
 #include "brume/core/noise.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/diffusion/stability.h"
 #include "classifier_support.h"
 
 namespace brume::test {
@@ -93,6 +95,75 @@ TEST_F(Start, UnderAMask) {
   EXPECT_TRUE(made_.narrow(3, 0, 2).equal(image_.narrow(3, 0, 2).expand({3, -1, -1, -1})));
   request_.strength = 0.5;
   EXPECT_TRUE(started(options).allclose(image_ + noise() * sigma_));
+}
+
+// A run that ends at the schedule's smallest sigma leaves noise in what was generated alone.
+TEST_F(Start, WhatIsKnownEndsClean) {
+  SampleOptions options = read_.config.sample;
+  options.guidance = {make<Guidance>("inpaint")};
+  options.spacing = make<Spacing>("{type: trailing, final: minimum}");
+  request_.image = image_;
+  request_.mask = at::zeros({1, 1, 4, 6});
+  request_.mask.narrow(3, 3, 3).fill_(1);
+  started(options);
+  EXPECT_TRUE(made_.narrow(3, 0, 3).equal(image_.narrow(3, 0, 3).expand({3, -1, -1, -1})));
+}
+
+// Levels that coincide are one step, whatever the sampler divides by.
+TEST_F(Start, EqualLevelsAreOneStep) {
+  class Twice final : public Spacing {
+   public:
+    std::vector<double> sigmas(const NoiseSchedule&, int64_t) const override { return {9, 9, 9, 2, 2, 0.5, 0}; }
+  };
+  SampleOptions options = read_.config.sample;
+  options.spacing = std::make_shared<Twice>();
+  for (const char* sampler : {"lms", "dpmpp_multistep", "unipc", "deis", "sa_solver", "ipndm"}) {
+    options.sampler = make<Sampler>(sampler);
+    started(options);
+    EXPECT_EQ(steps_, 3) << sampler;
+    EXPECT_TRUE(made_.isfinite().all().item<bool>()) << sampler;
+  }
+}
+
+TEST_F(Start, WhoMadeTheNaN) {
+  class Broken final : public Sampler {
+   public:
+    explicit Broken(bool solver) : solver_(solver) {}
+    Tensor sample(const Denoiser& d, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+      const Tensor wrong = solver_ ? x * NAN : x;
+      const Tensor x0 = d.denoise(wrong, sigmas[0], run.condition).x0;
+      run.report({0, 1, sigmas[0], wrong, solver_ ? x0 : x0 * NAN});
+      return x;
+    }
+    SamplerTraits traits() const override { return {}; }
+
+   private:
+    bool solver_;
+  };
+  SampleOptions options = read_.config.sample;
+  const auto said = [&](bool solver) {
+    options.sampler = std::make_shared<Broken>(solver);
+    return error_of([&] { started(options); });
+  };
+  EXPECT_NE(said(true).find("the sampler came here with NaN or Inf; the network did not make it"), std::string::npos) << said(true);
+  EXPECT_NE(said(false).find("the estimate of the image, from the network or a guidance, is NaN or Inf"), std::string::npos);
+}
+
+// What `brume check` says of errors that a run multiplies.
+TEST(Stability, WarnsOfWhatDiverges) {
+  const auto said = [](const std::string& model, const std::string& sample) {
+    const ReadConfig read(
+        fmt::format("model: {{image: {{channels: 1, height: 4, width: 4}}, network: gaussian, {}}}\nsample: {{{}}}\n", model, sample));
+    return divergence_warning(read.config.model, read.config.sample).value_or("");
+  };
+  const std::string zero = "noise: {type: zero_terminal_snr, schedule: scaled_linear}, parameterization: ";
+  EXPECT_TRUE(said(zero + "eps", "sampler: ddim, steps: 20").starts_with("model.parameterization: at the first level, sigma = 1e+06"));
+  EXPECT_EQ(said(zero + "v", "sampler: ddim, steps: 20"), "");
+  EXPECT_EQ(said(zero + "eps", "sampler: ddim, steps: 20, guidance: [clip]"), "");
+  EXPECT_TRUE(said(zero + "v", "sampler: heun, steps: 20").starts_with("sample.sampler: errors of 0.1 %"));
+  EXPECT_EQ(said(zero + "v", "sampler: dpmpp_multistep, steps: 20"), "");
+  for (const char* sampler : {"ddim", "heun", "dpmpp_multistep", "unipc", "lms", "plms", "ddpm", "sa_solver", "dpm_2"})
+    EXPECT_EQ(said("noise: scaled_linear, parameterization: eps", fmt::format("sampler: {}, steps: 30", sampler)), "") << sampler;
 }
 
 TEST_F(Start, WhatDoesNotFit) {
