@@ -1,6 +1,7 @@
 #include "brume/files/atomic_file.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -29,6 +30,35 @@ TEST(AtomicFile, WithoutCommitLeavesNoTrace) {
   const TemporaryFolder folder;
   { AtomicFile(folder.file("model")).write("half"); }
   EXPECT_EQ(folder.count(), 0u);
+}
+
+/// Begins to write a file in a process that is killed.
+void killed_while_writing(const std::string& path) {
+  const auto child = ::fork();
+  if (child == 0) {
+    AtomicFile file(path);
+    file.write("half");
+    ::kill(::getpid(), SIGKILL);
+  }
+  ::waitpid(child, nullptr, 0);
+}
+
+TEST(AtomicFile, TheFilesOfKilledProcessesAreRemovedAndThoseOfLivingOnesStay) {
+  const TemporaryFolder folder;
+  killed_while_writing(folder.file("model"));
+  const auto mine = folder.file(".model.tmp", "mine");
+  EXPECT_EQ(folder.count(), 2u);
+  AtomicFile living(folder.file("other"));
+  EXPECT_EQ(folder.count(), 2u);  // the first file that is written here removes it
+  killed_while_writing(folder.file("model"));
+  EXPECT_EQ(folder.count(), 3u);
+  remove_stale_files(folder.path());
+  EXPECT_EQ(folder.count(), 2u);
+  living.write("whole");
+  living.commit();
+  EXPECT_EQ(content_of(folder.file("other")), "whole");
+  EXPECT_EQ(content_of(mine), "mine");
+  EXPECT_EQ(folder.count(), 2u);
 }
 
 TEST(AtomicFile, CannotBeUsedAfterCommit) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,9 +13,13 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
+#include "brume/files/lock.h"
 #include "brume/files/refuse.h"
 
 namespace brume {
@@ -22,6 +27,7 @@ namespace {
 
 constexpr int max_links = 40;                  // as Linux follows
 constexpr size_t max_write = size_t{1} << 30;  // one write(2) takes at most 2 GiB
+constexpr std::string_view temporary_ending = ".brume-tmp";
 
 /// Where a chain of symbolic links ends, which need not exist yet.
 std::string follow_links(const std::string& path) {
@@ -45,7 +51,24 @@ std::string temporary_name(const std::string& directory, const std::string& targ
   static std::atomic<uint64_t> counter{0};
   constexpr size_t room_for_suffix = 60;  // names have at most 255 bytes
   const auto name = std::filesystem::path(target).filename().string().substr(0, 255 - room_for_suffix);
-  return fmt::format("{}/.{}.{}-{}.tmp", directory, name, ::getpid(), counter++);
+  return fmt::format("{}/.{}.{}-{}{}", directory, name, ::getpid(), counter++, temporary_ending);
+}
+
+/// Removes, the first time that this process writes into a directory, what killed processes left there.
+void clean_once(const std::string& directory) {
+  static std::mutex guard;
+  static std::set<std::string> cleaned;
+  {
+    const std::lock_guard hold(guard);
+    if (!cleaned.insert(directory).second) return;
+  }
+  remove_stale_files(directory);
+}
+
+/// Returns true if the file still has a name: another process may have taken it for a killed one's before it was locked.
+bool lock_new(int descriptor) {
+  struct stat status {};
+  return ::flock(descriptor, LOCK_EX) != 0 || ::fstat(descriptor, &status) != 0 || status.st_nlink > 0;
 }
 
 bool is_lack_of_room(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
@@ -74,10 +97,15 @@ AtomicFile::AtomicFile(std::string path, uint64_t bytes_needed)
 }
 
 void AtomicFile::open_temporary() {
-  do {
+  clean_once(directory_);
+  for (;;) {
     temporary_ = temporary_name(directory_, target_);
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_);
-  } while (descriptor_ < 0 && (errno == EEXIST || errno == EINTR));
+    if (descriptor_ < 0 && errno != EEXIST && errno != EINTR) break;
+    if (descriptor_ < 0) continue;
+    if (lock_new(descriptor_)) break;
+    ::close(descriptor_);
+  }
   if (descriptor_ < 0) {
     const int error = errno;
     temporary_.clear();
@@ -124,10 +152,12 @@ void AtomicFile::write(const void* data, size_t bytes) {
 void AtomicFile::commit() {
   if (descriptor_ < 0) throw std::logic_error("AtomicFile: commit after commit or failure: " + path_);
   if (::fsync(descriptor_) != 0) fail(errno, "syncing");  // where delayed allocation and network disks run out of room
-  const int descriptor = std::exchange(descriptor_, -1);
-  if (::close(descriptor) != 0 && errno != EINTR) fail(errno, "closing");
+  const int descriptor = ::dup(descriptor_);              // holds the lock until the file has its name
+  if (descriptor < 0) fail(errno, "duplicating its descriptor");
+  if (::close(std::exchange(descriptor_, descriptor)) != 0 && errno != EINTR) fail(errno, "closing");
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail(errno, "renaming its temporary file");
   temporary_.clear();
+  discard();
   sync_directory();
 }
 
@@ -157,6 +187,18 @@ void AtomicFile::fail(int error, const char* doing) {
   discard();  // first, so that the room named in the message is the room there is without the attempt
   const auto what = is_lack_of_room(error) ? no_room(error) : fmt::format("{} failed: {}", doing, std::strerror(error));
   refuse(path_, fmt::format("{}; {}", what, replaces_ ? "the previous file is unchanged" : "nothing was written"));
+}
+
+void remove_stale_files(const std::string& directory) {
+  std::error_code error, ignored;
+  std::vector<std::filesystem::path> stale;
+  for (auto entry = std::filesystem::directory_iterator(directory, error); !error && entry != std::filesystem::directory_iterator();
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with('.') || !name.ends_with(temporary_ending) || !entry->is_regular_file(ignored)) continue;
+    if (Lock(entry->path().string()).held()) stale.push_back(entry->path());
+  }
+  for (const auto& file : stale) std::filesystem::remove(file, ignored);
 }
 
 void write_file(const std::string& path, std::string_view content) {

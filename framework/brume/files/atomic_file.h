@@ -1,5 +1,6 @@
 #pragma once
 // Files that are either whole or absent: written to a temporary name in the same directory, synced, and renamed.
+// The temporary files of a killed process are removed when another process first writes into that directory.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -41,6 +42,9 @@ class AtomicFile final {
   int descriptor_ = -1;
   bool replaces_ = false;  ///< whether there is a previous file
 };
+
+/// Removes the temporary files of killed processes from a directory. Files that a living process writes are locked, and stay.
+void remove_stale_files(const std::string& directory);
 
 /// Writes a small file in one go, atomically.
 void write_file(const std::string& path, std::string_view content);

@@ -15,6 +15,23 @@ namespace {
   throw ConfigError(fmt::format("{}: cannot be written: {}", path.string(), error.message()));
 }
 
+constexpr std::string_view ending = ".partial";
+
+/// Removes the folders of killed exports to `target`. The folder of a living one is locked, and stays.
+void remove_stale(const fs::path& target) {
+  const std::string begin = target.filename().string() + std::string(ending);
+  const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  std::error_code error, ignored;
+  std::vector<fs::path> stale;
+  for (auto entry = fs::directory_iterator(parent, error); !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    const bool ours =
+        name.size() > begin.size() && name.starts_with(begin) && name.find_first_not_of("0123456789", begin.size()) == name.npos;
+    if (ours && entry->is_directory(ignored) && Lock(entry->path().string()).held()) stale.push_back(entry->path());
+  }
+  for (const fs::path& folder : stale) fs::remove_all(folder, ignored);
+}
+
 }  // namespace
 
 Partial::Partial(Moves moves) : moves_(std::move(moves)) {
@@ -24,10 +41,12 @@ Partial::Partial(Moves moves) : moves_(std::move(moves)) {
       throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", target.string()));
   }
   const fs::path& first = moves_.front().second;
-  path_ = first.string() + fmt::format(".partial{}", getpid());
+  remove_stale(first);
+  path_ = first.string() + fmt::format("{}{}", ending, getpid());
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) refuse(first, error);
+  lock_ = Lock(path_.string());
 }
 
 Partial::~Partial() {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "brume/files/lock.h"
 #include "brume/weights/tensors.h"
 
 namespace brume {
@@ -14,7 +15,8 @@ class Partial final {
  public:
   /// What will appear: its name within the folder ("" is the folder itself), and where.
   using Moves = std::vector<std::pair<std::string, std::filesystem::path>>;
-  /// The folder stands beside the first. Throws ConfigError where one of them is there already, or no folder can be made.
+  /// Makes the folder in the same directory as the first, and removes those that killed exports of the same name left there. Throws
+  /// ConfigError if one of them exists already, or if no folder can be made.
   explicit Partial(Moves moves);
   ~Partial();  ///< removes what did not appear
   Partial(const Partial&) = delete;
@@ -31,6 +33,7 @@ class Partial final {
 
   Moves moves_;
   std::filesystem::path path_;
+  Lock lock_;  ///< of the folder, as long as it is written
 };
 
 }  // namespace brume
