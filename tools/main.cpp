@@ -1,10 +1,13 @@
 // brume: train, sample and explain diffusion models from one YAML file.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 
+#include "brume/config/foreign.h"
 #include "brume/config/plugin_loader.h"
 #include "brume/config/version.h"
+#include "brume/core/interruption.h"
 #include "brume/core/out_of_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
@@ -20,6 +23,13 @@ int report(const ConfigError& e) {
   return 2;
 }
 
+/// Throws ConfigError instead of an error that may be the fault of a loaded plugin library.
+void name_libraries(const Registry& registry, const std::exception& e) {
+  const std::vector<std::string> libraries = registry.libraries();
+  if (libraries.empty() || dynamic_cast<const std::filesystem::filesystem_error*>(&e) || out_of_memory(e)) return;
+  throw ConfigError(fmt::format("{} (the fault of brume or of the plugin library {})", brief(e), fmt::join(libraries, " or ")));
+}
+
 int run(int argc, char** argv) {
   CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", "brume " + version());
   const Command app = line.root();
@@ -30,6 +40,7 @@ int run(int argc, char** argv) {
       .allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
   register_builtins(program.registry);
   const WarningScope warnings(print_warning);
+  const StopScope stop([] { return interrupted.load(); });
   program.registry.on_warning([](const Problem& warning) { print_warning(warning.text()); });
   line.before_commands([&] {
     for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);
@@ -53,7 +64,16 @@ int run(int argc, char** argv) {
   add_plot(app, program, code);
   add_tokenizer(app, program, code);
   add_export(app, program, code);
-  if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
+  try {
+    if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
+  } catch (const ConfigError&) {
+    throw;
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const std::exception& e) {
+    name_libraries(program.registry, e);
+    throw;
+  }
   return code;
 }
 
@@ -78,7 +98,7 @@ int main(int argc, char** argv) {
       fmt::print(stderr, "error: there is not enough memory{}: a smaller model, image or batch needs less\n", *asked);
       return 2;
     }
-    fmt::print(stderr, "brume has a bug, please report it: {}\n", e.what());
+    fmt::print(stderr, "brume has a bug, please report it: {}\n", brume::brief(e));
     return 1;
   }
 }

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "brume/config/foreign.h"
+
 namespace brume {
 namespace fs = std::filesystem;
 namespace {
@@ -43,8 +45,14 @@ fs::path load_plugin(Registry& registry, const fs::path& library) {
   if (!add) throw ConfigError(fmt::format("{}: not a brume plugin (it registers nothing)", given));
   Registry with = registry;  // all of the library's plugins, or none
   with.set_origin(file.string());
-  add(with);
+  try {
+    add(with);
+  } catch (...) {
+    rethrow_as(fmt::format("plugin library {}", given), "its registration");
+  }
   with.set_origin("built-in");
+  check_options(with, file.string());
+  remember_library(file.string());
   registry = std::move(with);
   return file;
 }

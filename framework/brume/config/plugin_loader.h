@@ -45,10 +45,14 @@ std::optional<PluginAbi> read_plugin_abi(const std::filesystem::path& library);
 /// Adds every built-in plugin (generated from the files under plugins/).
 void register_builtins(Registry& registry);
 
-/// Loads a plugin library and registers what it holds. Throws ConfigError saying both sides where it was built for another
-/// API, LibTorch, compiler or C++ ABI; then, and where it claims a name that is taken, nothing is registered. Libraries are
-/// never unloaded; one loaded before is left alone. Returns the library's full path.
+/// Loads a plugin library and registers what it holds. Throws ConfigError if it was built for another API, LibTorch, compiler or C++ ABI
+/// (naming both sides), if it claims a name that is taken, if its registration throws, and if the options of a plugin cannot be read; then
+/// nothing is registered. Libraries are never unloaded; one loaded before is left alone. Returns the library's full path.
 std::filesystem::path load_plugin(Registry& registry, const std::filesystem::path& library);
+
+/// Throws ConfigError with every plugin of `library` that declares two options of one name, an option called `type`, or a choice whose
+/// default is not one of its words.
+void check_options(const Registry& registry, const std::string& library);
 
 /// The libraries of the folders in the environment variable BRUME_PLUGIN_PATH (separated by ':').
 std::vector<std::filesystem::path> plugin_path_libraries();

@@ -7,6 +7,7 @@
 #include <list>
 #include <tuple>
 
+#include "brume/config/foreign.h"
 #include "brume/config/registry.h"
 #include "brume/config/suggest.h"
 
@@ -321,14 +322,21 @@ class Reader final : public Fields {
     holder.place = v.place;
     const Entry& entry = registry_.entry(kind, name);
     if (uses_ && entry.origin != "built-in") uses_->push_back({path, entry.origin});
-    Recipe recipe = entry.read([&](const Entry::Declare& declare) {
-      Reader reader(registry_, holder, path, problems_, uses_);
-      reader.allow("type");
-      reader.top().resolved.set("type", Value::text(name));
-      declare(reader);
-      full = reader.finish();
-    });
+    const bool foreign = entry.origin != "built-in";
+    Recipe recipe;
+    try {
+      recipe = entry.read([&](const Entry::Declare& declare) {
+        Reader reader(registry_, holder, path, problems_, uses_);
+        reader.allow("type");
+        reader.top().resolved.set("type", Value::text(name));
+        declare(reader);
+        full = reader.finish();
+      });
+    } catch (...) {
+      rethrow_as(foreign ? name_of_plugin(kind, name, entry.origin) : "", "declare()");
+    }
     if (problems_.size() > before) return std::nullopt;
+    if (foreign) name_in_errors(recipe, kind, name, entry.origin);
     recipe.type = name;
     recipe.place = v.place;
     recipe.path = path;

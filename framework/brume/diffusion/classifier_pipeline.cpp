@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "brume/core/boundary.h"
 #include "brume/core/noise.h"
 
 namespace brume {
@@ -73,7 +74,9 @@ Classifier::Output ClassifierPipeline::classify(const Tensor& x, const std::vect
   }
   const Tensor images = x.to(compute_.device);
   const Tensor input = options_.noise ? images * each(scale, images) : images;
-  const Classifier::Output y = network_->forward(input.to(compute_.dtype), at::tensor(told).to(compute_.device), dropout);
+  const Classifier::Output y = calling(
+      *network_, "forward()", [&] { return network_->forward(input.to(compute_.dtype), at::tensor(told).to(compute_.device), dropout); });
+  expect_shape(network_.get(), "forward()", y.logits, {x.size(0), options_.classes});
   return {y.features.to(at::kFloat), y.logits.to(at::kFloat)};
 }
 

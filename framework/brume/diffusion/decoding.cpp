@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "brume/config/errors.h"
+#include "brume/core/boundary.h"
 #include "brume/core/out_of_memory.h"
 #include "brume/diffusion/tiling.h"
 
@@ -16,7 +17,7 @@ namespace {
 bool finite(const Tensor& x) { return at::isfinite(x).all().item<bool>(); }
 
 Tensor decode(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, int64_t tile) {
-  return tile > 0 ? decode_tiled(autoencoder, latents, image, {tile}) : autoencoder.decode(latents);
+  return tile > 0 ? decode_tiled(autoencoder, latents, image, {tile}) : checked_images(autoencoder, latents, image);
 }
 
 /// The largest power of two below `side` of which a piece can be decoded, found by doing so; 0 where there is none.
@@ -45,6 +46,8 @@ Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, con
       throw ConfigError("the autoencoder gave NaN or infinity. Weights that need a wider range are computed in fp32 (compute.precision)");
     return images;
   } catch (const ConfigError&) {
+    throw;
+  } catch (const Interrupted&) {
     throw;
   } catch (const std::exception& e) {
     const auto memory = out_of_memory(e);

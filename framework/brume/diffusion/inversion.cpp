@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "brume/core/boundary.h"
 #include "brume/numerics/timesteps.h"
 
 namespace brume {
@@ -36,7 +37,7 @@ Tensor invert(const Pipeline& model, const InversionRequest& request, const Samp
   if (request.images.sizes() != at::IntArrayRef({count, m.image.channels, m.image.height, m.image.width}))
     throw ConfigError(fmt::format("the images have shape [{}], and the model makes [{}, {}, {}, {}]",
                                   fmt::join(request.images.sizes(), ", "), count, m.image.channels, m.image.height, m.image.width));
-  const std::vector<double> sigmas = upwards(distinct_levels(options.spacing->sigmas(*m.noise, options.steps)), *m.noise);
+  const std::vector<double> sigmas = upwards(distinct_levels(checked_sigmas(*options.spacing, *m.noise, options.steps)), *m.noise);
   const auto denoiser = model.denoiser();
   std::vector<Tensor> all;
   for (int64_t first = 0; first < count; first += request.batch) {
@@ -45,8 +46,10 @@ Tensor invert(const Pipeline& model, const InversionRequest& request, const Samp
     const auto noise = per_image_noise(0, first);  // a deterministic sampler draws none
     Run run{condition, *noise, {}, m.noise.get()};
     if (request.observer) run.observer = [&](const Step& step) { return request.observer(first, step); };
-    const Tensor x = model.autoencoder().encode(request.images.narrow(0, first, n).to(model.compute().device));
-    const Tensor latent = options.sampler->sample(*denoiser, x, sigmas, run);
+    const Tensor moments = checked_moments(model.autoencoder(), request.images.narrow(0, first, n).to(model.compute().device));
+    const Tensor x = model.autoencoder().latents_of(moments, Autoencoder::Normal());
+    const Tensor latent = calling(*options.sampler, "sample()", [&] { return options.sampler->sample(*denoiser, x, sigmas, run); });
+    expect_shape(options.sampler.get(), "sample()", latent, x.sizes().vec());
     all.push_back((latent / m.noise->start_std(sigmas.back())).to(at::kFloat).cpu());
   }
   const ImageShape z = model.latent();

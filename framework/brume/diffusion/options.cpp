@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "brume/core/boundary.h"
 #include "brume/interop/textual_inversion.h"
 
 namespace brume {
@@ -71,6 +72,7 @@ void ModelOptions::check() const {
   const int64_t classes = conditioner->traits().classes;
   if (!class_names.empty() && int64_t(class_names.size()) != classes)
     throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), classes));
+  expect_schedule(*noise);
   autoencoder.check({image});
   if (autoencoder.weightless()) network.check(network_context(autoencoder.make({image})->latent(image), 0));
 }

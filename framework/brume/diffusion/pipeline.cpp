@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/core/boundary.h"
+#include "brume/core/interruption.h"
 #include "brume/interop/lora.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/packed_weight.h"
@@ -134,7 +136,14 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   const bool same = std::all_of(scale.begin(), scale.end(), [&](float s) { return s == scale.front(); });
   const double c_in = options_.parameterization->c_in(sigmas.front(), *options_.noise);
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
-  const Tensor out = network_->forward(input.to(compute_.dtype), at::tensor(noise).to(x.device()), condition, dropout, taps).to(as);
+  stop_if_asked();
+  const Tensor f = calling(*network_, "forward()", [&] {
+    return network_->forward(input.to(compute_.dtype), at::tensor(noise).to(x.device()), condition, dropout, taps);
+  });
+  std::vector<int64_t> expected = x.sizes().vec();
+  if (options_.variance != LearnedVariance::none) expected[1] *= 2;
+  expect_shape(network_.get(), "forward()", f, expected);
+  const Tensor out = f.to(as);
   if (options_.variance == LearnedVariance::none) return {out, {}};
   return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
 }
@@ -146,20 +155,32 @@ std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, st
 bool Pipeline::concat_image() const { return bool(options_.conditioner->traits().image_channels); }
 
 Condition Pipeline::condition(const std::vector<Annotation>& annotations) const {
-  return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device}).to(compute_.device);
+  stop_if_asked();
+  return calling(*encoder_, "encode()",
+                 [&] {
+                   return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device});
+                 })
+      .to(compute_.device);
 }
 
 Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const {
   const Tensor given = batch.images.to(compute_.device);
   const Tensor images = batch.encoded ? Tensor() : given;
   const Condition condition =
-      encoder_->encode({batch.annotations, &random, compute_.dtype, compute_.device, options_.image, images, {}, autoencoder_.get()})
-          .to(compute_.device);
-  const Tensor latents = [&] {
+      calling(*encoder_, "encode()", [&] {
+        return encoder_->encode(
+            {batch.annotations, &random, compute_.dtype, compute_.device, options_.image, images, {}, autoencoder_.get()});
+      }).to(compute_.device);
+  const Tensor latents = calling(*autoencoder_, "encode_moments()", [&] {
     const at::NoGradGuard no_grad;
     return autoencoder_->latents_of(batch.encoded ? given : autoencoder_->encode_moments(given), &random);
-  }();
-  return objective.loss(Trainable(*this, random), latents, condition, training, random);
+  });
+  const ImageShape z = latent();
+  expect_shape(autoencoder_.get(), "latents_of()", latents, {int64_t(batch.annotations.size()), z.channels, z.height, z.width});
+  const Tensor loss =
+      calling(objective, "loss()", [&] { return objective.loss(Trainable(*this, random), latents, condition, training, random); });
+  expect_loss(&objective, "loss()", loss);
+  return loss;
 }
 
 }  // namespace brume

@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/core/boundary.h"
+#include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/nn/ops/memory_pool.h"
@@ -54,6 +56,33 @@ class FromNoise final : public Denoiser {
   double sigma_, std_;
 };
 
+/// The denoiser that a library's guidance returned: what goes wrong in it is reported in the guidance's name.
+class Checked final : public Denoiser {
+ public:
+  Checked(std::shared_ptr<const Guidance> guidance, std::shared_ptr<const Denoiser> inner)
+      : guidance_(std::move(guidance)), inner_(std::move(inner)) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    const Estimate d = calling(*guidance_, function, [&] { return inner_->denoise(x, sigma, condition); });
+    expect_shape(guidance_.get(), function, d.x0, x.sizes().vec());
+    for (const Tensor& t : {d.x0_uncond, d.gradient})
+      if (t.defined()) expect_shape(guidance_.get(), function, t, x.sizes().vec());
+    return d;
+  }
+
+ private:
+  static constexpr const char* function = "denoise() of its denoiser";
+  std::shared_ptr<const Guidance> guidance_;
+  std::shared_ptr<const Denoiser> inner_;
+};
+
+std::shared_ptr<const Denoiser> wrapped(const std::shared_ptr<const Guidance>& guidance, std::shared_ptr<const Denoiser> inner,
+                                        const GuidedModel& model) {
+  std::shared_ptr<const Denoiser> steered = calling(*guidance, "wrap()", [&] { return guidance->wrap(std::move(inner), model); });
+  if (plugin_name(guidance.get()).empty()) return steered;
+  if (!steered) blame(guidance.get(), "wrap() returned no denoiser");
+  return std::make_shared<Checked>(guidance, std::move(steered));
+}
+
 std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) {
   switch (order) {
     case NoiseOrder::per_image: return per_image_noise(seed, first);
@@ -67,7 +96,8 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
                                                 const ImageShape& latent) {
   options.check(model.options());
   std::vector<double> steps;
-  if (options.timestep_rounding == TimestepRounding::nearest_step) steps = options.spacing->sigmas(*model.options().noise, options.steps);
+  if (options.timestep_rounding == TimestepRounding::nearest_step)
+    steps = checked_sigmas(*options.spacing, *model.options().noise, options.steps);
   const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
   const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
   const GuidedModel steered{.schedule = model.options().noise,
@@ -78,7 +108,7 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
                             .tap_points = model.network().tap_points(),
                             .denoiser = tapped};
   std::shared_ptr<const Denoiser> denoiser = own;
-  for (const auto& g : options.guidance) denoiser = g->wrap(denoiser, steered);
+  for (const auto& g : options.guidance) denoiser = wrapped(g, denoiser, steered);
   return denoiser;
 }
 
@@ -195,7 +225,7 @@ void SamplingRun::check_image() const {
 }
 
 void SamplingRun::choose_steps() {
-  const std::vector<double> all = distinct_levels(options_.spacing->sigmas(*model_.options().noise, options_.steps));
+  const std::vector<double> all = distinct_levels(checked_sigmas(*options_.spacing, *model_.options().noise, options_.steps));
   const int64_t steps = int64_t(all.size()) - 1, left = int64_t(double(steps) * request_.strength);
   if (left == 0)
     throw ConfigError(
@@ -209,7 +239,8 @@ void SamplingRun::encode_known() {
   const at::Device device = model_.compute().device;
   if (request_.image.defined()) {
     std::vector<Tensor> moments;
-    for (const Tensor& part : request_.image.split(request_.batch)) moments.push_back(model_.autoencoder().encode_moments(part.to(device)));
+    for (const Tensor& part : request_.image.split(request_.batch))
+      moments.push_back(checked_moments(model_.autoencoder(), part.to(device)));
     known_ = at::cat(moments);
   }
   if (request_.mask.defined()) {
@@ -236,15 +267,18 @@ Condition SamplingRun::condition_of(const Part& part) const {
   const auto begin = request_.images.begin() + part.first;
   const std::vector<Annotation> wanted(begin, begin + part.count);
   const auto on_device = [&](const Tensor& t) { return t.defined() ? rows(t, part).to(compute.device) : t; };
-  Condition condition = model_.encoder().encode({.annotations = wanted,
-                                                 .dtype = compute.dtype,
-                                                 .device = compute.device,
-                                                 .shape = image_,
-                                                 .images = on_device(request_.image),
-                                                 .masks = on_device(request_.mask),
-                                                 .first_stage = &model_.autoencoder(),
-                                                 .normal = part.normal(),
-                                                 .reading = &reading_});
+  stop_if_asked();
+  Condition condition = calling(model_.encoder(), "encode()", [&] {
+    return model_.encoder().encode({.annotations = wanted,
+                                    .dtype = compute.dtype,
+                                    .device = compute.device,
+                                    .shape = image_,
+                                    .images = on_device(request_.image),
+                                    .masks = on_device(request_.mask),
+                                    .first_stage = &model_.autoencoder(),
+                                    .normal = part.normal(),
+                                    .reading = &reading_});
+  });
   set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
   return condition.to(compute.device);
 }
@@ -264,7 +298,9 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   const Condition condition = condition_of(part);
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
-  x = options_.sampler->sample(*denoiser_, x, sigmas_, run);
+  const std::vector<int64_t> shape = x.sizes().vec();
+  x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, sigmas_, run); });
+  expect_shape(options_.sampler.get(), "sample()", x, shape);
   if (const double last = sigmas_.back(); last > 0) {
     x = x * schedule.signal(last);                  // a first stage knows the network's frame
     if (mask_.defined() && part.known.defined()) {  // what is known ends clean

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "brume/config/errors.h"
+#include "brume/core/boundary.h"
 
 namespace brume {
 namespace {
@@ -76,16 +77,18 @@ int64_t side_of(const Tiling& tiling, int64_t ratio) {
 
 Tensor decode_tiled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, const Tiling& tiling) {
   const int64_t h = latents.size(2), w = latents.size(3), ratio = image.height / h, side = side_of(tiling, ratio);
-  if (h <= side && w <= side) return autoencoder.decode(latents);
-  return tiled(latents, h, w, side, 1, ratio, image.channels, [&](const Tensor& part) { return autoencoder.decode(part); });
+  if (h <= side && w <= side) return checked_images(autoencoder, latents, image);
+  return tiled(latents, h, w, side, 1, ratio, image.channels, [&](const Tensor& part) {
+    return checked_images(autoencoder, part, {image.channels, part.size(2) * ratio, part.size(3) * ratio});
+  });
 }
 
 Tensor encode_moments_tiled(const Autoencoder& autoencoder, const Tensor& images, const Tiling& tiling) {
   const ImageShape image{images.size(1), images.size(2), images.size(3)}, moments = autoencoder.moments(image);
   const int64_t ratio = image.height / moments.height, side = side_of(tiling, ratio);
-  if (moments.height <= side && moments.width <= side) return autoencoder.encode_moments(images);
+  if (moments.height <= side && moments.width <= side) return checked_moments(autoencoder, images);
   return tiled(images, moments.height, moments.width, side, ratio, 1, moments.channels,
-               [&](const Tensor& part) { return autoencoder.encode_moments(part); });
+               [&](const Tensor& part) { return checked_moments(autoencoder, part); });
 }
 
 }  // namespace brume

@@ -5,9 +5,12 @@
 #include <ATen/ops/huber_loss.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+
+#include "brume/config/foreign.h"
 
 namespace brume {
 namespace {
@@ -47,19 +50,25 @@ Tensor TargetError::per_image(const NoisyBatch& b, const Tensor& f, const Parame
   const Tensor penalty = loss == Penalty::mse   ? e * e
                          : loss == Penalty::mae ? e.abs()
                                                 : at::huber_loss(e, at::zeros_like(e), at::Reduction::None, delta);
-  return (penalty * each_image(b.sigmas, e, [&](double s) { return weighting->weight(s, target); })).flatten(1).mean(1);
+  return (penalty *
+          each_image(b.sigmas, e, [&](double s) { return calling(*weighting, "weight()", [&] { return weighting->weight(s, target); }); }))
+      .flatten(1)
+      .mean(1);
 }
 
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory) {
-  time.learn(schedule, draw, losses.detach(), memory);
+  calling(time, "learn()", [&] { time.learn(schedule, draw, losses.detach(), memory); });
   if (std::all_of(draw.weights.begin(), draw.weights.end(), [](double w) { return w == 1; })) return losses.mean();
   return (losses * at::tensor(draw.weights, at::TensorOptions().dtype(at::kDouble)).to(losses.options())).mean();
 }
 
 Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
                       const Condition& condition, Training& training, at::Generator& random) {
-  const TimeSampler::Draw drawn = time.draw(model.schedule(), x0.size(0), training.memory, random);
+  const TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(model.schedule(), x0.size(0), training.memory, random); });
+  if (int64_t(drawn.sigmas.size()) != x0.size(0) || int64_t(drawn.weights.size()) != x0.size(0))
+    blame(&time, fmt::format("draw() returned {} noise levels and {} weights for {} images", drawn.sigmas.size(), drawn.weights.size(),
+                             x0.size(0)));
   const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
   const Tensor losses = error.per_image(b, model.network(b.x, b.sigmas, condition), model.parameterization());
   return mean_loss(time, model.schedule(), drawn, losses, training.memory);

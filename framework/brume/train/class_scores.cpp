@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "brume/core/interruption.h"
 #include "brume/train/loader.h"
 
 namespace brume {
@@ -20,6 +21,7 @@ void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch,
   if (data.size() == 0 && limit <= 0) throw std::logic_error("all images of an endless set were asked for");
   const int64_t count = limit <= 0 ? data.size() : data.size() == 0 ? limit : std::min(limit, data.size());
   for (int64_t first = 0; first < count; first += batch) {
+    stop_if_asked();
     const int64_t n = std::min(batch, count - first);
     Batch read = read_batch(data, shape, n, [&](int64_t i) { return Pick{first + i}; });
     drop_unread(read);

@@ -9,15 +9,29 @@
 #include <iterator>
 
 #include "brume/config/errors.h"
+#include "brume/core/boundary.h"
 #include "brume/data/latent_shards.h"
 #include "brume/diffusion/tiling.h"
+#include "brume/files/atomic_file.h"
+#include "brume/files/lock.h"
 #include "brume/train/loader.h"
 
 namespace brume {
 namespace fs = std::filesystem;
 namespace {
 
-/// Takes away what was written, unless it is kept.
+/// Removes the shards that a killed process left, which no index names.
+void remove_stale_shards(const fs::path& folder) {
+  std::vector<fs::path> stale;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("latents-") && name.ends_with(".safetensors")) stale.push_back(entry.path());
+  }
+  for (const fs::path& shard : stale) fs::remove(shard);
+  remove_stale_files(folder.string());
+}
+
+/// Removes what was written, unless it is kept.
 class Written {
  public:
   ~Written() {
@@ -43,16 +57,20 @@ int64_t encode_set(const Autoencoder& autoencoder, const std::string& fingerprin
                    const std::function<bool(int64_t, int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   if (data.encoded()) throw ConfigError("the data set holds latents already");
-  if (fs::exists(folder / "index.json"))
-    throw ConfigError(fmt::format("{}: holds latents already; take them away, or name another folder", folder.string()));
   const int64_t count = images_of(data, o.count);
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
+  const Lock lock(folder.string());
+  if (lock.taken())
+    throw ConfigError(fmt::format("{}: another process writes into it; wait for it, or name another folder", folder.string()));
+  if (fs::exists(folder / "index.json"))
+    throw ConfigError(fmt::format("{}: holds latents already; take them away, or name another folder", folder.string()));
+  remove_stale_shards(folder);
   LatentIndex index{{autoencoder.moments(image), fingerprint}, image, data.classes(), {}};
   Written written;
   const auto encoded = [&](const Tensor& images) {
-    return o.tile > 0 ? encode_moments_tiled(autoencoder, images, {o.tile}) : autoencoder.encode_moments(images);
+    return o.tile > 0 ? encode_moments_tiled(autoencoder, images, {o.tile}) : checked_moments(autoencoder, images);
   };
   for (int64_t done = 0; done < count;) {
     const int64_t end = std::min(count, done + o.shard);

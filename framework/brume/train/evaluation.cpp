@@ -1,5 +1,4 @@
 #include "brume/train/evaluation.h"
-#include "brume/diffusion/sampling_run.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -11,6 +10,8 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/core/boundary.h"
+#include "brume/core/interruption.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
 
@@ -34,7 +35,10 @@ Tensor rounded(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5
 }  // namespace
 
 void FeatureSet::add(const Tensor& images, const std::vector<Annotation>& annotations) {
-  const Features::Output y = extractor_->extract(images);
+  stop_if_asked();
+  const Features::Output y = calling(*extractor_, "extract()", [&] { return extractor_->extract(images); });
+  expect_shape(extractor_, "extract()", y.features, {images.size(0), extractor_->width()});
+  if (extractor_->classes() > 0) expect_shape(extractor_, "extract()", y.logits, {images.size(0), extractor_->classes()});
   features_.push_back(y.features.to(at::kDouble));
   std::vector<int64_t> rows, known;
   for (size_t i = 0; i < annotations.size(); ++i) {

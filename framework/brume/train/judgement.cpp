@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "brume/core/boundary.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
@@ -30,7 +31,9 @@ void Tally::judge(const Metric& metric, const Tensor& images, const std::vector<
   const Tensor pixels = (((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).to(at::kCPU, at::kFloat).contiguous();
   const ImageShape shape{images.size(1), images.size(2), images.size(3)};
   for (size_t i = 0; i < asked.size(); ++i)
-    add(asked[i], metric.judge({pixels.data_ptr<float>() + int64_t(i) * shape.numel(), size_t(shape.numel())}, shape, asked[i]));
+    add(asked[i], calling(metric, "judge()", [&] {
+          return metric.judge({pixels.data_ptr<float>() + int64_t(i) * shape.numel(), size_t(shape.numel())}, shape, asked[i]);
+        }));
 }
 
 std::vector<Tally::Group> Tally::groups() const {

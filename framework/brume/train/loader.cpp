@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "brume/config/errors.h"
+#include "brume/config/foreign.h"
 #include "brume/core/image_files.h"
 #include "brume/core/noise.h"
 #include "brume/core/warnings.h"
@@ -17,13 +18,23 @@ namespace brume {
 
 namespace {
 
+/// Throws as blame() does if the data set has no such class.
+void check_label(const Dataset& data, int64_t label) {
+  const int64_t classes = int64_t(data.classes().size());
+  if (label < 0 || classes == 0 || label < classes) return;
+  if (plugin_name(&data).empty()) return;
+  blame(&data, fmt::format("read() returned class {}, and classes() has {}", label, classes));
+}
+
 /// Reads the image of a row; another of the set if it cannot be read and the set leaves such images out.
 Annotation read_row(const Dataset& data, Pick pick, int64_t row, std::span<float> pixels, std::vector<Unread>& unread) {
   const auto* files = dynamic_cast<const ImageFiles*>(&data);
   constexpr uint64_t most = 100, stand_ins = 30;
   for (uint64_t attempt = 0;; ++attempt) {
     try {
-      return data.read(pick.index, pick.draw, pixels);
+      const Annotation read = calling(data, "read()", [&] { return data.read(pick.index, pick.draw, pixels); });
+      check_label(data, read.label);
+      return read;
     } catch (const ConfigError& e) {
       if (!files || !files->skips_errors()) throw;
       if (attempt == most) throw ConfigError(fmt::format("{} images in a row cannot be read; the last: {}", most, e.what()));

@@ -5,6 +5,8 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "brume/config/foreign.h"
+
 namespace brume {
 namespace {
 
@@ -54,7 +56,7 @@ bool Optimization::update(int64_t step) {
       for (const Weight& w : group.weights) w.tensor.mutable_grad().reset();
       continue;
     }
-    group.norm = group.optimizer->update(group.count(step));
+    group.norm = calling(*group.optimizer, "update()", [&] { return group.optimizer->update(group.count(step)); });
     group.updated = std::isfinite(group.norm);
     finite = finite && group.updated;
   }

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/core/boundary.h"
+#include "brume/core/interruption.h"
 #include "brume/numerics/image_quality.h"
 #include "brume/train/loader.h"
 
@@ -28,6 +30,7 @@ void for_spread(const Dataset& data, const ImageShape& shape, int64_t count, int
                 const std::function<bool(const Tensor&)>& take) {
   const int64_t size = data.size(), all = size == 0 ? count : std::min(count, size);
   for (int64_t first = 0; first < all; first += batch) {
+    stop_if_asked();
     const int64_t n = std::min(batch, all - first);
     const auto spread = [&](int64_t i) { return Pick{size == 0 ? first + i : (first + i) * size / all}; };
     if (!take(read_batch(data, shape, n, spread).images)) return;
@@ -40,7 +43,7 @@ LatentSpread latent_spread(const Autoencoder& autoencoder, at::Device device, co
   at::Generator random = at::detail::createCPUGenerator(0);
   double sum = 0, squares = 0, values = 0;
   for_spread(data, shape, count, batch, [&](const Tensor& images) {
-    const Tensor z = autoencoder.latents_of(autoencoder.encode_moments(images.to(device)), &random).to(at::kCPU, at::kDouble);
+    const Tensor z = autoencoder.latents_of(checked_moments(autoencoder, images.to(device)), &random).to(at::kCPU, at::kDouble);
     sum += z.sum().item<double>(), squares += z.pow(2).sum().item<double>(), values += double(z.numel());
     return true;
   });
