@@ -5,6 +5,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/train/checkpoints.h"
 #include "brume/train/resuming.h"
 #include "brume/train/source.h"
 #include "brume/train/trainer.h"
@@ -51,11 +52,13 @@ void compare_with(Program& program, const fs::path& file, const Value& resolved,
     fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), changes);
 }
 
-/// Whether a training has no step left; says so.
-bool finished(const fs::path& file, int64_t steps) {
-  const int64_t step = training_step(file);
-  if (step >= steps) fmt::print(stderr, "{}: at step {} of {}: nothing to do\n", file.string(), step, steps);
-  return step >= steps;
+/// Returns true if a training has no step left, and says so; a sample grid of the last step that is missing is left to do.
+bool finished(const fs::path& file, const Config& config) {
+  const int64_t step = training_step(file), steps = config.train->steps;
+  const bool grid = !config.classifier && config.train->preview.count > 0;
+  if (step < steps || (step == steps && grid && !fs::exists(run_of(file) / "samples" / fmt::format("step_{:06}.png", step)))) return false;
+  fmt::print(stderr, "{}: at step {} of {}: nothing to do\n", file.string(), step, steps);
+  return true;
 }
 
 /// Trains, and shows how far it is; returns false if it was interrupted.
@@ -77,6 +80,29 @@ bool run(Trainer& trainer, int64_t steps) {
   return trainer.run(callbacks);
 }
 
+/// Says where a training stopped, and how it is continued.
+void report_stop(const Trainer& trainer, const Config& config, const fs::path& directory) {
+  std::string plugins;
+  for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
+  fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),
+             (directory / "training.safetensors").string(), plugins);
+}
+
+/// Trains. Says which images were left out, and where a training stopped that did not reach its end.
+bool run_to_end(Trainer& trainer, const Config& config, const fs::path& directory) {
+  const int64_t begin = trainer.step();
+  bool done = false;
+  try {
+    done = run(trainer, config.train->steps);
+  } catch (...) {
+    if (trainer.step() > begin && trainer.saved_step() == trainer.step()) report_stop(trainer, config, directory);
+    throw;
+  }
+  if (!trainer.unread().empty()) fmt::print(stderr, "{} training images could not be read and were left out\n", trainer.unread().size());
+  if (!done) report_stop(trainer, config, directory);
+  return done;
+}
+
 int train(Program& program, const Arguments& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
@@ -87,9 +113,9 @@ int train(Program& program, const Arguments& a, bool resume) {
   const Config config = resume ? read_stored_configuration(program.registry, root, file.string(), libraries, &resolved)
                                : read_training(program.registry, root, fs::path(a.config).parent_path(), &resolved);
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
-  const fs::path directory = resume && a.out.empty() ? file.parent_path() : run_directory(a);
+  const fs::path directory = resume && a.out.empty() ? run_of(file) : run_directory(a);
   if (resume) compare_with(program, file, resolved, root);
-  if (resume && finished(file, config.train->steps)) return 0;
+  if (resume && finished(file, config)) return 0;
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
 
   const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
@@ -101,15 +127,7 @@ int train(Program& program, const Arguments& a, bool resume) {
              trainer.compute().device.str());
   print_inventory("train.data", trainer.data());
   catch_interrupt();
-  const bool done = run(trainer, config.train->steps);
-  if (!trainer.unread().empty()) fmt::print(stderr, "{} training images could not be read and were left out\n", trainer.unread().size());
-  if (!done) {
-    std::string plugins;
-    for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
-    fmt::print(stderr, "stopped at step {}; continue with: brume train --resume {}{}\n", trainer.step(),
-               (directory / "training.safetensors").string(), plugins);
-    return 130;
-  }
+  if (!run_to_end(trainer, config, directory)) return 130;
   const char* what = config.classifier ? "classifier" : config.autoencoder ? "autoencoder" : "model";
   fmt::print(stderr, "{}: {}\n", what, (directory / "model.safetensors").string());
   if (!config.classifier)
@@ -123,7 +141,7 @@ void add_train(Command app, Program& program, int& code) {
   const Command command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
   auto asked = std::make_shared<Arguments>();
   command.add_option("config", asked->config, "a YAML file").type_name("CONFIG");
-  command.add_option("-o,--out", asked->out, "the run directory; runs/<configuration> where not given").type_name("DIR");
+  command.add_option("-o,--out", asked->out, "the run directory; runs/<configuration> if not given").type_name("DIR");
   CommandOption resume = command.add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
                              .type_name("[FILE]")
                              .expected(0, 1);

@@ -19,6 +19,8 @@
 #include <cmath>
 #include <optional>
 
+#include "brume/core/boundary.h"
+#include "brume/core/interruption.h"
 #include "brume/core/noise.h"
 #include "brume/core/perceptual_loss.h"
 #include "brume/image/image.h"
@@ -92,13 +94,16 @@ class AutoencoderLearner final : public Learner {
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     const ReconstructionOptions& o = config_.train->loss;
     const Tensor x = batch.images.to(compute_.device);
-    const Autoencoder::Reconstruction r = network_->reconstruct(x.to(compute_.dtype), random);
+    const Autoencoder::Reconstruction r =
+        calling(*network_, "reconstruct()", [&] { return network_->reconstruct(x.to(compute_.dtype), random); });
+    expect_shape(network_.get(), "reconstruct()", r.images, x.sizes().vec());
+    if (r.penalty.defined() && r.penalty.numel() != 1) expect_shape(network_.get(), "reconstruct()", r.penalty, {});
     const Tensor y = r.images.to(at::kFloat);
     const Tensor error = o.pixel == ReconstructionOptions::Pixel::l1 ? (y - x).abs().mean() : (y - x).pow(2).mean();
     Metrics metrics{{"reconstruction", error.item<double>()}};
     Tensor nll = error;
     if (perceptual_loss_) {
-      const Tensor seen = perceptual_loss_->distance(y, x).mean();
+      const Tensor seen = calling(*perceptual_loss_, "distance()", [&] { return perceptual_loss_->distance(y, x).mean(); });
       nll = nll + seen * o.perceptual_weight;
       metrics.emplace_back("perceptual", seen.item<double>());
     }
@@ -122,6 +127,7 @@ class AutoencoderLearner final : public Learner {
     bool whole = true;
     for_spread(test_ ? *test_ : *data_, shape_, tested_images, config_.train->batch, [&](const Tensor& images) {
       const Tensor latents = averaged_->encode(images.to(compute_.device));
+      stop_if_asked();
       scores.add(images, averaged_->decode(latents), latents);
       return whole = !(stop && stop());
     });
@@ -142,7 +148,9 @@ class AutoencoderLearner final : public Learner {
     const int64_t columns = p.columns > 0 ? p.columns : std::min<int64_t>(p.count, 8);
     std::vector<Image> tiles;
     for_spread(test_ ? *test_ : *data_, shape_, p.count, columns, [&](const Tensor& images) {
-      const Tensor made = averaged_->decode(averaged_->encode(images.to(compute_.device))).cpu();
+      const Tensor latents = averaged_->encode(images.to(compute_.device));
+      stop_if_asked();
+      const Tensor made = averaged_->decode(latents).cpu();
       for (const Tensor& row : {images, made}) {
         for (int64_t i = 0; i < row.size(0); ++i) tiles.push_back(to_image(row[i]));
         for (int64_t i = row.size(0); i < columns; ++i) tiles.emplace_back(shape_.height, shape_.width, tiles.front().channels, 255);

@@ -1,6 +1,7 @@
 #include "brume/train/options.h"
 
 #include "brume/nn/blocks/patch_discriminator.h"
+#include "brume/train/checkpoints.h"
 
 namespace brume {
 namespace {
@@ -110,6 +111,10 @@ void TrainOptions::declare(Fields& f, Task task) {
   if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
   f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
+  f.field("keep", keep.last, "newest checkpoints kept, in checkpoints/step_N; 1 = the last one alone, in the run directory",
+          within(1, 1000000));
+  f.field("keep_every", keep.every, "keeps the checkpoints of steps that are multiples of it as well; 0 = none", at_least(0));
+  f.field("keep_best", keep.best, "keeps the best checkpoint as well: max or min and a figure of metrics.jsonl, like 'min test_loss'");
 }
 
 void Config::declare(Fields& f) {
@@ -128,6 +133,11 @@ void Config::declare(Fields& f) {
 void Config::check() const {
   ModelConfig::check();
   if (!train) return;
+  try {
+    if (!train->keep.best.empty()) best_by(train->keep.best);
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.keep_best");
+  }
   if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
   if (autoencoder) check_loss(train->loss, image());

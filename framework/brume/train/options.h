@@ -60,6 +60,14 @@ struct LatentOptions {
   void declare(Fields& f);
 };
 
+/// Which checkpoints stay in RUN/checkpoints.
+struct KeepOptions {
+  int64_t last = 1;  ///< the newest so many; 1 = those of the run directory alone
+  int64_t every = 0;
+  std::string best;  ///< "max FIGURE" or "min FIGURE"
+  bool any() const { return last > 1 || every > 0 || !best.empty(); }
+};
+
 struct TrainOptions {
   enum class Task { diffusion, classifier, autoencoder, any };
   std::filesystem::path from;       ///< a model whose weights it starts with; empty: drawn from the seed
@@ -76,6 +84,7 @@ struct TrainOptions {
   EmaOptions ema;
   PreviewOptions preview;  ///< of all but a classifier
   int64_t log_every = 50, checkpoint_every = 1000;
+  KeepOptions keep;
   /// The parameters of one task; those of all for `any` (the schema).
   void declare(Fields& f, Task task);
 };

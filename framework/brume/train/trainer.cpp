@@ -6,18 +6,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/foreign.h"
 #include "brume/config/plugin_loader.h"
 #include "brume/config/version.h"
 #include "brume/config/yaml.h"
+#include "brume/core/interruption.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/train/checkpoints.h"
 #include "brume/train/source.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
@@ -28,6 +32,8 @@ namespace {
 
 /// Streams of random numbers under the training's seed.
 enum Stream : uint64_t { weights = 20, order = 21, steps = 22 };
+
+constexpr int64_t most_bad_steps = 20;  ///< updates in a row whose gradient is not finite
 
 void refuse_held(const fs::path& directory) {
   if (fs::exists(directory / "training.safetensors"))
@@ -44,6 +50,7 @@ void prepare_directory(const fs::path& directory, const fs::path& inner) {
 /// Removes what an earlier training left, and nothing else.
 void remove_training(const fs::path& directory) {
   for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  remove_checkpoints(directory);
   if (!fs::is_directory(directory / "samples")) return;
   std::vector<fs::path> pictures;
   for (const auto& entry : fs::directory_iterator(directory / "samples"))
@@ -59,6 +66,17 @@ Batch examples(const Config& config, const Dataset& data) {
   return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
+/// Returns true if metrics.jsonl has the figures of a test after `step`.
+bool has_test(const fs::path& file, int64_t step) {
+  std::ifstream in(file);
+  std::string line;
+  while (std::getline(in, line)) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (json.is_object() && json.value("step", int64_t(-1)) == step && !json.contains("grad_norm")) return true;
+  }
+  return false;
+}
+
 /// Lines of metrics after the step a training is resumed from belong to a future that is not taken.
 void trim_metrics(const fs::path& file, int64_t step) {
   std::ifstream in(file);
@@ -71,35 +89,13 @@ void trim_metrics(const fs::path& file, int64_t step) {
   write_file(file.string(), kept);
 }
 
-using Metadata = std::map<std::string, std::string>;
-
-/// Of a training file. Throws ConfigError where it is none.
-Metadata training_metadata(const fs::path& file) {
-  Metadata metadata;
-  load_tensors(file.string(), &metadata);
-  if (!metadata.contains("brume.config"))
-    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
-  return metadata;
-}
-
-/// A count in the metadata of a training file.
-int64_t count_in(const Metadata& metadata, const std::string& key, const fs::path& file) {
-  const auto it = metadata.find(key);
-  if (it == metadata.end()) throw ConfigError(fmt::format("{}: is damaged: its metadata has no '{}'", file.string(), key));
-  const std::string& text = it->second;
-  int64_t count = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count < 0)
-    throw ConfigError(fmt::format("{}: is damaged: its metadata '{}' is '{}', expected a count from 0 on", file.string(), key, text));
-  return count;
-}
-
 }  // namespace
 
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
                  bool overwrite)
     : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const bool fresh = resume_from.empty();
+  if (fs::is_directory(directory_)) take_directory();
   if (fresh && !overwrite) refuse_held(directory_);
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
@@ -116,15 +112,27 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   model_ = modules.front().weights;
   optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps);
   if (!fresh) restore(resume_from);
+  saved_ = step_;
+  continues_ = !fresh && fs::weakly_canonical(run_of(resume_from)) == fs::weakly_canonical(directory_);
   for (Fixed& fixed : fixed_) fixed.value = fixed.weight.clone();
   loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
+  check_room(directory_, checkpoint_size(), t, step_);
   if (fresh && overwrite) remove_training(directory_);
   prepare_directory(directory_, config_.classifier ? "" : "samples");
+  if (!lock_.held()) {
+    take_directory();
+    if (fresh && !overwrite) refuse_held(directory_);
+  }
   write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   trim_metrics(directory_ / "metrics.jsonl", step_);
 }
 
 Trainer::~Trainer() = default;
+
+void Trainer::take_directory() {
+  lock_ = lock_run(directory_);
+  clean_run(directory_);
+}
 
 void Trainer::freeze(std::vector<Weight>& weights) {
   std::vector<std::string> names;
@@ -152,14 +160,16 @@ std::optional<double> Trainer::train_step(Window& window) {
   const at::AutoGradMode with_grad(true);
   const Learner::Loss l = learner_->loss(batch, step_, random);
   l.loss.backward();
+  updating_ = true;
   const bool finite = optimization_->update(step_);
   const bool moved = optimization_->updated_model() && learner_->updated(step_, random);
   if (moved)
     for (const Fixed& fixed : fixed_) Tensor(fixed.weight).copy_(fixed.value);
   optimization_->average(step_, moved);
+  updating_ = false;
   if (finite) {
     bad_steps_ = 0;
-  } else if (++bad_steps_ >= 20) {
+  } else if (++bad_steps_ >= most_bad_steps) {
     throw ConfigError(
         fmt::format("the gradient has not been finite for {} steps (now {}); a lower train.optimizer.lr may help, the last "
                     "checkpoint is untouched",
@@ -203,7 +213,63 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
   const nn::MemoryPoolScope keep;
   std::optional<WarningScope> warnings;
   if (callbacks.warn) warnings.emplace(callbacks.warn);
+  const StopScope whole({});  // a step, and a checkpoint, is not left in its middle
+  try {
+    return run_steps(callbacks);
+  } catch (const ConfigError& e) {
+    const std::string failed = save_before_leaving();
+    if (failed.empty()) throw;
+    throw ConfigError(fmt::format("{}; {}", e.what(), failed));
+  } catch (...) {
+    if (const std::string failed = save_before_leaving(); !failed.empty()) warn(failed);
+    throw;
+  }
+}
+
+std::string Trainer::save_before_leaving() {
+  const bool diverged = bad_steps_ >= most_bad_steps && fs::exists(directory_ / "training.safetensors");
+  if (saved_ == step_ || lost_ || diverged) return "";
+  if (updating_) return fmt::format("the training could not be saved: step {} was left in its middle", step_ + 1);
+  try {
+    save();
+    return "";
+  } catch (const std::exception& e) {
+    return fmt::format("the training could not be saved at step {}: {}", step_, brief(e));
+  }
+}
+
+void Trainer::attempt(const char* what, const TrainCallbacks& callbacks, const std::function<void()>& run) {
+  const StopScope stop(callbacks.stop);
+  try {
+    run();
+  } catch (const Interrupted&) {
+    warn(fmt::format("step {}: the {} was interrupted", step_, what));
+  } catch (const std::exception& e) {
+    warn(fmt::format("step {}: the {} failed, and the training goes on: {}", step_, what, brief(e)));
+  }
+}
+
+void Trainer::checkpoint(const TrainCallbacks& callbacks) {
+  const KeepOptions& keep = config_.train->keep;
+  save();
+  if (keep.any()) keep_checkpoint(directory_, step_);
+  attempt("test", callbacks, [&] { test(callbacks); });
+  if (keep.any()) prune_checkpoints(directory_, step_, keep);
+}
+
+void Trainer::complete(const TrainCallbacks& callbacks) {
   const TrainOptions& t = *config_.train;
+  if (due(t.checkpoint_every)) {
+    if (t.keep.any() && !is_kept(directory_, step_)) keep_checkpoint(directory_, step_);
+    if (!has_test(directory_ / "metrics.jsonl", step_)) attempt("test", callbacks, [&] { test(callbacks); });
+    if (t.keep.any()) prune_checkpoints(directory_, step_, t.keep);
+  }
+  if (due(t.preview.every) && !fs::exists(preview_file())) attempt("sample grid", callbacks, [&] { preview(); });
+}
+
+bool Trainer::run_steps(const TrainCallbacks& callbacks) {
+  const TrainOptions& t = *config_.train;
+  if (continues_) complete(callbacks);
   Rate rate;
   Window window;
   TrainProgress progress{step_, t.steps, t.batch};
@@ -218,16 +284,12 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
     if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
     rate.add(t.batch);
     if (callbacks.progress) callbacks.progress(progress);
-    const bool last = step_ == t.steps;
-    if (step_ % t.log_every == 0 || last) {
+    if (due(t.log_every)) {
       log(window, rate.value());
       window = {};
     }
-    if (step_ % t.checkpoint_every == 0 || last) {
-      save();
-      test(callbacks);
-    }
-    if (last || (t.preview.every > 0 && step_ % t.preview.every == 0)) preview();
+    if (due(t.checkpoint_every)) checkpoint(callbacks);
+    if (due(t.preview.every)) attempt("sample grid", callbacks, [&] { preview(); });
   }
   return true;
 }
@@ -259,7 +321,8 @@ void Trainer::append_metrics(const Metrics& metrics) {
   for (const auto& [name, value] : metrics) line[name] = value;
   std::ofstream out(directory_ / "metrics.jsonl", std::ios::app);
   out << line.dump() << "\n";
-  if (!out.flush()) throw ConfigError(fmt::format("{}: cannot be written", (directory_ / "metrics.jsonl").string()));
+  if (!out.flush())
+    throw ConfigError(fmt::format("{}: cannot be written: {}", (directory_ / "metrics.jsonl").string(), std::strerror(errno)));
 }
 
 void Trainer::log(const Window& window, double rate) {
@@ -280,9 +343,11 @@ void Trainer::test(const TrainCallbacks& callbacks) {
   if (callbacks.tested) callbacks.tested(step_, figures);
 }
 
+fs::path Trainer::preview_file() const { return directory_ / "samples" / fmt::format("step_{:06}.png", step_); }
+
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
-  const fs::path file = directory_ / "samples" / fmt::format("step_{:06}.png", step_);
+  const fs::path file = preview_file();
   return learner_->preview(ema().shadow(), file) ? file : fs::path();
 }
 
@@ -292,7 +357,18 @@ std::vector<Weight> Trainer::training_state() const {
   return all;
 }
 
+CheckpointSize Trainer::checkpoint_size() const {
+  constexpr uint64_t per_tensor = 200, headers = 4096;  // of names, shapes and metadata
+  const auto bytes = [](const std::vector<Weight>& all) {
+    uint64_t sum = headers;
+    for (const Weight& w : all) sum += uint64_t(w.tensor.numel()) * w.tensor.element_size() + per_tensor;
+    return sum;
+  };
+  return {bytes(ema().shadow()), bytes(training_state())};
+}
+
 void Trainer::save() {
+  lost_ = true;
   ModelCard card = learner_->card(ema().shadow());
   card.step = step_;
   save_model((directory_ / "model.safetensors").string(), ema().shadow(), card);
@@ -305,21 +381,13 @@ void Trainer::save() {
                      {"brume.version", version()},
                      {"brume.config", dump_yaml(resolved_)},
                      {"brume.step", std::to_string(step_)}});
+  saved_ = step_;
+  lost_ = false;
 }
 
 void Trainer::restore(const fs::path& file) {
   step_ = training_step(file);
   load_weights(file.string(), training_state());
 }
-
-Value training_configuration(const fs::path& file) {
-  Metadata metadata = training_metadata(file);
-  if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
-    throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
-                                  metadata["brume.version"], format, version(), model_format));
-  return parse_stored_yaml(metadata["brume.config"], file.string());
-}
-
-int64_t training_step(const fs::path& file) { return count_in(training_metadata(file), "brume.step", file); }
 
 }  // namespace brume

@@ -8,10 +8,12 @@
 #include <string>
 
 #include "brume/core/warnings.h"
+#include "brume/files/lock.h"
 #include "brume/train/learner.h"
 
 namespace brume {
 class ModelFiles;
+struct CheckpointSize;
 
 /// How far a training is, after an update.
 struct TrainProgress {
@@ -43,6 +45,8 @@ struct TrainerOptions {
 ///   samples/step_N.png    sample grids of a model, reconstructions of an autoencoder
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
+///   checkpoints/step_N    both files of the checkpoints that `train.keep`, `keep_every` and `keep_best` ask for
+/// The directory is locked as long as the trainer lives: a second one in it is refused.
 class Trainer {
  public:
   /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
@@ -56,11 +60,14 @@ class Trainer {
   static std::unique_ptr<Trainer> from_yaml(const std::string& yaml, const TrainerOptions& options);
   static std::unique_ptr<Trainer> from_file(const std::filesystem::path& configuration, const TrainerOptions& options);
 
-  /// Trains to the last step. Returns false if it was stopped: then a checkpoint is written, and the run can be resumed.
+  /// Trains to the last step. Returns false if it was stopped: then a checkpoint is written, and the run can be resumed. An exception is
+  /// thrown on after a checkpoint of the last whole step was written. A test or a sample grid that fails is a warning.
   bool run(const TrainCallbacks& callbacks);
   bool run(const std::function<bool()>& stop) { return run(TrainCallbacks{.stop = stop}); }
 
   int64_t step() const { return step_; }
+  /// Returns the step of the last checkpoint that this trainer wrote, or that it was resumed from; 0 if there is none.
+  int64_t saved_step() const { return saved_; }
   /// Returns the weights of the model; `trainable` is false for those that `train.freeze` names as well.
   std::vector<Weight> weights() const { return model_; }
   const Compute& compute() const { return compute_; }
@@ -85,6 +92,21 @@ class Trainer {
   struct Fixed {
     Tensor weight, value;
   };
+  bool run_steps(const TrainCallbacks& callbacks);
+  /// Returns true at the steps that are multiples of `every` (0 = none), and at the last.
+  bool due(int64_t every) const { return step_ == config_.train->steps || (every > 0 && step_ % every == 0); }
+  /// Does what a process that ended right after it had written the checkpoint of this step has left undone.
+  void complete(const TrainCallbacks& callbacks);
+  std::filesystem::path preview_file() const;
+  /// Takes over a directory: its lock, and what killed processes left in it.
+  void take_directory();
+  /// Writes a checkpoint at a step that is a multiple of checkpoint_every, or the last.
+  void checkpoint(const TrainCallbacks& callbacks);
+  /// Runs a test or a sample grid, from which neither an error nor an interruption leaves.
+  void attempt(const char* what, const TrainCallbacks& callbacks, const std::function<void()>& run);
+  /// Writes a checkpoint if the last one is older and the weights are those of a whole step. Returns why that failed, or "".
+  std::string save_before_leaving();
+  CheckpointSize checkpoint_size() const;
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
   void note_unread(const Batch& batch, Window& window);
@@ -98,6 +120,7 @@ class Trainer {
 
   static std::unique_ptr<Trainer> open(Value root, const std::filesystem::path& folder, const TrainerOptions& options);
 
+  Lock lock_;                           ///< of the directory
   std::unique_ptr<Registry> registry_;  ///< of a caller who has none
   std::unique_ptr<ModelFiles> models_;  ///< of from_yaml and from_file
   Config config_;
@@ -111,8 +134,12 @@ class Trainer {
   std::unique_ptr<Optimization> optimization_;
   std::unique_ptr<Loader> loader_;
   int64_t step_ = 0;
+  int64_t saved_ = 0;  ///< step of the last checkpoint
   int64_t bad_steps_ = 0;
   std::map<int64_t, std::string> unread_;
+  bool updating_ = false;   ///< the weights are those of no whole step
+  bool continues_ = false;  ///< resumed in the directory of its training file
+  bool lost_ = false;       ///< the last checkpoint could not be written
 };
 
 /// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or

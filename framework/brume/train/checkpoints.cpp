@@ -1,0 +1,191 @@
+#include "brume/train/checkpoints.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "brume/config/suggest.h"
+#include "brume/core/warnings.h"
+#include "brume/files/atomic_file.h"
+
+namespace brume {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* files[] = {"model.safetensors", "training.safetensors"};  // in the order in which they are written
+constexpr std::string_view step_prefix = "step_";
+
+fs::path folder_of(const fs::path& directory) { return directory / "checkpoints"; }
+
+/// Returns the step of a kept checkpoint; nothing for other names.
+std::optional<int64_t> step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  int64_t step = 0;
+  if (!name.starts_with(step_prefix)) return {};
+  const char *begin = name.data() + step_prefix.size(), *end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(begin, end, step);
+  return error == std::errc() && stop == end ? std::optional(step) : std::nullopt;
+}
+
+/// Returns the kept checkpoints by step.
+std::map<int64_t, fs::path> kept(const fs::path& directory) {
+  std::map<int64_t, fs::path> all;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(folder_of(directory), error); !error && entry != fs::directory_iterator();
+       entry.increment(error))
+    if (const auto step = step_of(entry->path())) all[*step] = entry->path();
+  return all;
+}
+
+/// Removes the two files of a checkpoint, and the folder if it is empty then.
+void remove_checkpoint(const fs::path& folder) {
+  std::error_code ignored;
+  for (const char* file : {files[1], files[0]}) fs::remove(folder / file, ignored);
+  fs::remove(folder, ignored);
+}
+
+/// Returns a figure by step, as metrics.jsonl has it. `names` receives those of all figures.
+std::map<int64_t, double> figures(const fs::path& directory, const std::string& figure, std::set<std::string>& names) {
+  std::map<int64_t, double> all;
+  std::ifstream in(directory / "metrics.jsonl");
+  std::string line;
+  while (std::getline(in, line)) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (!json.is_object()) continue;
+    for (const auto& [name, value] : json.items()) {
+      if (value.is_number()) names.insert(name);
+      if (name == figure && value.is_number()) all[json.value("step", int64_t(0))] = value.get<double>();
+    }
+  }
+  return all;
+}
+
+/// Returns the step of the best of these checkpoints; nothing if none of them has the figure.
+std::optional<int64_t> best_of(const fs::path& directory, const std::map<int64_t, fs::path>& all, const std::string& rule) {
+  const BestBy by = best_by(rule);
+  std::set<std::string> names;
+  const std::map<int64_t, double> values = figures(directory, by.figure, names);
+  names.erase("step");
+  if (values.empty())
+    warn(fmt::format("train.keep_best: no line of metrics.jsonl has the figure '{}'{}", by.figure,
+                     hint(by.figure, {names.begin(), names.end()})));
+  std::optional<int64_t> best;
+  for (const auto& [step, folder] : all) {
+    const auto value = values.find(step);
+    if (value == values.end()) continue;
+    const double sign = by.largest ? 1 : -1;
+    if (!best || sign * value->second > sign * values.at(*best)) best = step;
+  }
+  return best;
+}
+
+std::string bytes_text(uint64_t bytes) {
+  if (bytes < 1'000'000) return fmt::format("{:.1f} kB", double(bytes) / 1e3);
+  return bytes < 1'000'000'000 ? fmt::format("{:.1f} MB", double(bytes) / 1e6) : fmt::format("{:.1f} GB", double(bytes) / 1e9);
+}
+
+/// Returns the free bytes of the disk that a directory is on, or will be; nothing if that is unknown.
+std::optional<uint64_t> free_bytes(fs::path directory) {
+  std::error_code error;
+  directory = fs::absolute(directory, error);
+  while (!error && !fs::exists(directory, error) && directory.has_relative_path()) directory = directory.parent_path();
+  const fs::space_info space = fs::space(directory, error);
+  return error ? std::nullopt : std::optional<uint64_t>(space.available);
+}
+
+}  // namespace
+
+Lock lock_run(const fs::path& directory) {
+  Lock lock(directory.string());
+  if (lock.taken())
+    throw ConfigError(
+        fmt::format("{}: another process trains in this directory; wait for it, or name another directory", directory.string()));
+  return lock;
+}
+
+void clean_run(const fs::path& directory) {
+  remove_stale_files(directory.string());
+  remove_stale_files((directory / "samples").string());
+  for (const auto& [step, folder] : kept(directory))
+    if (!fs::exists(folder / files[1])) remove_checkpoint(folder);
+}
+
+fs::path run_of(const fs::path& training_file) {
+  const fs::path folder = training_file.parent_path();
+  return step_of(folder) && folder.parent_path().filename() == "checkpoints" ? folder.parent_path().parent_path() : folder;
+}
+
+BestBy best_by(const std::string& text) {
+  const bool largest = text.starts_with("max "), smallest = text.starts_with("min ");
+  const std::string figure = text.substr(std::min<size_t>(text.size(), 4));
+  if ((!largest && !smallest) || figure.empty() || figure.find(' ') != figure.npos)
+    throw ConfigError(fmt::format("'{}' is not max or min and the name of a figure, like 'min test_loss'", text));
+  return {figure, largest};
+}
+
+bool is_kept(const fs::path& directory, int64_t step) { return kept(directory).contains(step); }
+
+void keep_checkpoint(const fs::path& directory, int64_t step) {
+  const fs::path folder = folder_of(directory) / fmt::format("{}{:06}", step_prefix, step);
+  remove_checkpoint(folder);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
+  for (const char* file : files) {
+    fs::create_hard_link(directory / file, folder / file, error);
+    if (!error) continue;
+    fs::copy_file(directory / file, folder / file, error);  // a file system without links
+    if (!error) continue;
+    const std::string reason = error.message();
+    remove_checkpoint(folder);
+    throw ConfigError(fmt::format("{}: cannot be kept: {}", folder.string(), reason));
+  }
+}
+
+void prune_checkpoints(const fs::path& directory, int64_t step, const KeepOptions& keep) {
+  std::map<int64_t, fs::path> all = kept(directory);
+  all.erase(all.upper_bound(step), all.end());
+  const std::optional<int64_t> best = keep.best.empty() ? std::nullopt : best_of(directory, all, keep.best);
+  int64_t newer = 0;
+  for (auto it = all.rbegin(); it != all.rend(); ++it, ++newer)
+    if (newer >= keep.last && it->first != best && (keep.every == 0 || it->first % keep.every != 0)) remove_checkpoint(it->second);
+}
+
+void remove_checkpoints(const fs::path& directory) {
+  for (const auto& [step, folder] : kept(directory)) remove_checkpoint(folder);
+  std::error_code ignored;
+  fs::remove(folder_of(directory), ignored);
+}
+
+void check_room(const fs::path& directory, const CheckpointSize& size, const TrainOptions& t, int64_t step) {
+  const uint64_t larger = std::max(size.model, size.training), one = size.model + size.training;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && larger > limit.rlim_cur)
+    throw ConfigError(fmt::format("{}: a checkpoint of this training needs a file of {}, and the limit on file sizes (ulimit -f) is {}",
+                                  directory.string(), bytes_text(larger), bytes_text(limit.rlim_cur)));
+  const std::optional<uint64_t> free = free_bytes(directory);
+  if (!free) return;
+  const int64_t writes = (t.steps - step + t.checkpoint_every - 1) / t.checkpoint_every;
+  const bool present = fs::exists(directory / files[1]);
+  const uint64_t least = present || writes < 2 ? (present ? larger : one) : one + larger;
+  if (least > *free)
+    throw ConfigError(fmt::format("{}: a checkpoint of this training needs {} while it is written, and the disk has {} free",
+                                  directory.string(), bytes_text(least), bytes_text(*free)));
+  if (!t.keep.any()) return;
+  const int64_t more =
+      std::min(writes, t.keep.last + (t.keep.best.empty() ? 0 : 1)) + (t.keep.every > 0 ? t.steps / t.keep.every - step / t.keep.every : 0);
+  const int64_t sets = std::max<int64_t>(1, more - int64_t(kept(directory).size()) + 1);
+  if (uint64_t(sets) * one > *free)
+    warn(fmt::format("{}: the checkpoints that train.keep, train.keep_every and train.keep_best ask for need {}, and the disk has {} free",
+                     directory.string(), bytes_text(uint64_t(sets) * one), bytes_text(*free)));
+}
+
+}  // namespace brume
