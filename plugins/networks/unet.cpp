@@ -24,7 +24,7 @@ class Unet final : public Network {
   };
 
   static void check(const Options& o, const Context& c) {
-    o.check(c.input);
+    o.check(c.input, true);
     if (c.context_width == 0) return;
     if (!o.transformer)
       throw ConfigError(
@@ -54,7 +54,7 @@ class Unet final : public Network {
 
   NoiseQuantity quantity() const override { return time_embed_.quantity(); }
   std::vector<Weight> weights() const override { return build_.weights(); }
-  int64_t multiple() const override { return int64_t(1) << (o_.multipliers.size() - 1); }
+  int64_t multiple() const override { return o_.any_sides() ? 1 : int64_t(1) << (o_.multipliers.size() - 1); }
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                  const Taps& taps) const override {
@@ -63,7 +63,9 @@ class Unet final : public Network {
     embedding = nn::silu(embedding);  // every block begins with this
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
     const Taps* const hooks = taps.empty() ? nullptr : &taps;
-    const auto run = [&](const nn::Stage& stage, Tensor in) { return stage(std::move(in), embedding, dropout, tokens, hooks); };
+    const auto run = [&](const nn::Stage& stage, Tensor in, const Tensor* next = nullptr) {
+      return stage(std::move(in), embedding, dropout, tokens, hooks, next);
+    };
     std::vector<Tensor> skips;
     Tensor h = concat_image(input, condition);
     for (const nn::Stage& stage : encoder_.stages) {
@@ -78,7 +80,8 @@ class Unet final : public Network {
     h = hooks ? hooks->apply(middle_name, h, middle) : middle();
     for (const nn::Stage& stage : decoder_.stages) {
       Tensor in = nn::concat(h, skips.back());
-      h = hooks ? hooks->apply(stage.name, in, [&] { return run(stage, in); }) : run(stage, std::move(in));
+      const Tensor* const next = skips.size() > 1 ? &skips[skips.size() - 2] : nullptr;
+      h = hooks ? hooks->apply(stage.name, in, [&] { return run(stage, in, next); }) : run(stage, std::move(in), next);
       skips.pop_back();
     }
     return out_conv_(out_norm_.silu(h));

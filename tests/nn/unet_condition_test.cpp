@@ -66,8 +66,11 @@ TEST(UnetCondition, AttendsToEveryTokenThatIsNotPadding) {
 
 TEST(UnetCondition, WorksAtOtherSizesThanItWasMadeFor) {
   const auto network = awake(attentive, with_tokens);
-  EXPECT_EQ(network->multiple(), 2);
-  EXPECT_EQ(run(*network, tokens(6), {2, 4, 22, 34}).sizes(), at::IntArrayRef({2, 4, 22, 34}));
+  EXPECT_EQ(network->multiple(), 1);
+  for (const auto& [height, width] : {std::pair(22, 34), {15, 34}, {16, 9}, {3, 1}})
+    EXPECT_EQ(run(*network, tokens(6), {2, 4, height, width}).sizes(), at::IntArrayRef({2, 4, height, width}));
+  for (const char* resampling : {"pool", "residual"})
+    EXPECT_EQ(awake("{" + base + ", resampling: " + resampling + "}", {.input = {4, 16, 16}, .out_channels = 4})->multiple(), 2);
 }
 
 TEST(UnetCondition, AttendsToItselfWhereThereAreNoTokens) {

@@ -203,5 +203,24 @@ TEST_F(Start, OtherModelsAreOpenedOnce) {
   EXPECT_EQ(error_of([&] { no_models().classifier("c"); }), "no other model can be opened here, and 'c' is asked for");
 }
 
+TEST(Sides, OneMessageNamesASizeThatWorks) {
+  const auto said = [](const std::string& resampling, int64_t height, int64_t width) {
+    const ReadConfig read(
+        "model: {image: {channels: 1, height: 8, width: 8}, "
+        "network: {type: unet, channels: 8, multipliers: [1, 1, 1], blocks: 1, groups: 4, resampling: " +
+        resampling + "}}\nsample: {steps: 1}\n");
+    const Pipeline pipeline(read.config.model, Compute{});
+    SampleRequest request;
+    request.images.resize(1);
+    request.height = height, request.width = width;
+    return error_of([&] {
+      EXPECT_EQ(sample_images(pipeline, request, read.config.sample).sizes(), at::IntArrayRef({1, 1, height, width}));
+    });
+  };
+  EXPECT_EQ(said("residual", 9, 8), "the network takes images whose sides are multiples of 4, and 9 by 8 are not; the nearest is 8 by 8");
+  EXPECT_EQ(said("residual", 12, 8), "no error");
+  EXPECT_EQ(said("conv", 9, 7), "no error");
+}
+
 }  // namespace
 }  // namespace brume::test

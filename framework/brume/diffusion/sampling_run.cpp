@@ -147,6 +147,7 @@ class SamplingRun {
     }
   };
 
+  void check_sides() const;
   void check_shapes() const;
   void check_image() const;
   void choose_steps();
@@ -181,6 +182,7 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
     throw ConfigError(
         fmt::format("noise order 'batch' draws all {} images at once; raise the batch from {} or use per_image", count(), request.batch));
   options.check(model.options());
+  check_sides();
   latent_ = model.autoencoder().latent(image_);
   check_shapes();
   check_image();
@@ -192,14 +194,17 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
     denoiser_ = std::make_shared<FromNoise>(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
 }
 
+/// The sides must suit the network and the first stage, which has a say of its own where the network takes any.
+void SamplingRun::check_sides() const {
+  const int64_t multiple = model_.network().multiple(), step = multiple * (model_.options().image.height / model_.latent().height);
+  if (multiple == 1 || (image_.height % step == 0 && image_.width % step == 0)) return;
+  const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + step / 2) / step) * step; };
+  throw ConfigError(fmt::format("the network takes images whose sides are multiples of {}, and {} by {} are not; the nearest is {} by {}",
+                                step, image_.height, image_.width, nearest(image_.height), nearest(image_.width)));
+}
+
 void SamplingRun::check_shapes() const {
   const ImageShape& z = latent_;
-  if (const int64_t m = model_.network().multiple(); z.height % m || z.width % m) {
-    const int64_t step = m * (image_.height / z.height);
-    const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + step / 2) / step) * step; };
-    throw ConfigError(fmt::format("the network takes images whose sides are multiples of {}, and {} by {} are not; the nearest is {} by {}",
-                                  step, image_.height, image_.width, nearest(image_.height), nearest(image_.width)));
-  }
   if (request_.initial_noise.defined() && request_.initial_noise.sizes() != at::IntArrayRef({count(), z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
                                   fmt::join(request_.initial_noise.sizes(), ", "), count(), z.channels, z.height, z.width));

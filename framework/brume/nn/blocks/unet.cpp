@@ -78,13 +78,15 @@ void UnetOptions::declare(Fields& f, bool decoder) {
             fmt::format("{} groups do not divide {} channels", groups, remainder));
 }
 
-void UnetOptions::check(const ImageShape& input) const {
+void UnetOptions::check(const ImageShape& input, bool decoder) const {
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
-  if (input.height % divisor || input.width % divisor)
-    throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}", multipliers.size(),
-                                  halvings, input.height, input.width, divisor));
-  std::vector<int64_t> heights;
-  for (int64_t i = 0; i <= halvings; ++i) heights.push_back(input.height >> i);
+  const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + divisor / 2) / divisor) * divisor; };
+  if (!(decoder && any_sides()) && (input.height % divisor || input.width % divisor))
+    throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}; {}x{} is",
+                                  multipliers.size(), halvings, input.height, input.width, divisor, nearest(input.height),
+                                  nearest(input.width)));
+  std::vector<int64_t> heights{input.height};
+  for (int64_t i = 0; i < halvings; ++i) heights.push_back((heights.back() + 1) / 2);
   for (const int64_t r : attention_resolutions)
     if (std::find(heights.begin(), heights.end(), r) == heights.end())
       throw ConfigError(fmt::format("attention_resolutions: no level has height {}; the levels have {}", r, fmt::join(heights, ", ")));
@@ -109,7 +111,8 @@ int64_t UnetOptions::heads_of(int64_t width, size_t level, bool decoder) const {
   return head_channels ? width / *head_channels : decoder ? decoder_heads.value_or(heads) : heads;
 }
 
-Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens, const Taps* taps) const {
+Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens, const Taps* taps,
+                         const Tensor* next) const {
   int64_t module = first;
   const auto apply = [&](const auto& run) {
     const int64_t index = module++;
@@ -122,7 +125,7 @@ Tensor Stage::operator()(Tensor h, const Tensor& embedding, at::Generator* dropo
   if (resample) apply([&](const Tensor& in) { return (*resample)(in, embedding, dropout); });
   if (pool == Resample::none && !pool_conv) return h;
   apply([&](Tensor in) {
-    if (pool == Resample::up) in = upsample(in);
+    if (pool == Resample::up) in = next ? upsample(in, next->size(2), next->size(3)) : upsample(in);
     if (pool == Resample::down) in = downsample(in);
     if (pad_below) in = at::constant_pad_nd(in, {0, 1, 0, 1});
     return pool_conv ? (*pool_conv)(in) : in;
@@ -211,9 +214,10 @@ UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const 
         channels = out;
         if (o.attends(encoder.height)) unet_attention(stage, here[1], o, {channels, level, false, context});
       });
+    encoder.heights.push_back(encoder.height);
     if (level + 1 == o.multipliers.size()) break;
     next([&](Stage& stage, const Builder& here) { unet_resample(stage, here[0], o, channels, Resample::down); });
-    encoder.height /= 2;
+    encoder.height = (encoder.height + 1) / 2;
   }
   return encoder;
 }
@@ -231,7 +235,6 @@ std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64
 UnetDecoder make_unet_decoder(const Builder& build, const UnetOptions& o, const UnetEncoder& encoder, int64_t context) {
   UnetDecoder decoder;
   std::vector<int64_t> skips = encoder.channels;
-  int64_t height = encoder.height;
   decoder.channels = skips.back();
   for (size_t level = o.multipliers.size(); level-- > 0;) {
     const int64_t out = o.width(o.multipliers[level]);
@@ -242,10 +245,9 @@ UnetDecoder make_unet_decoder(const Builder& build, const UnetOptions& o, const 
       unet_block(stage, here[0], o, decoder.channels + skips.back(), out);
       skips.pop_back();
       decoder.channels = out;
-      if (o.attends(height)) unet_attention(stage, here[1], o, {out, level, true, context});
+      if (o.attends(encoder.heights[level])) unet_attention(stage, here[1], o, {out, level, true, context});
       if (level > 0 && i == o.blocks) unet_resample(stage, here[stage.attends() ? 2 : 1], o, out, Resample::up);
     }
-    height *= 2;
   }
   return decoder;
 }

@@ -49,8 +49,10 @@ struct UnetOptions {
 
   /// The parameters and their rules; those of the decoder if `decoder`.
   void declare(Fields& f, bool decoder);
-  /// What is wrong with these options for inputs of this shape; throws ConfigError.
-  void check(const ImageShape& input) const;
+  /// Throws ConfigError for what is wrong with these options for inputs of this shape. `decoder`: those of the whole U-Net.
+  void check(const ImageShape& input, bool decoder = false) const;
+  /// Returns true if the whole U-Net takes any sides: strided convolutions round up, and the decoder upsamples to the skip connections.
+  bool any_sides() const { return resampling == Resampling::conv && !pad_below; }
 
   int64_t width(double multiplier) const { return std::llround(double(channels) * multiplier); }  ///< channels of a level
   int64_t embedding() const { return 4 * channels; }  ///< width of the embedding of the noise level
@@ -74,8 +76,10 @@ struct Stage {
   std::optional<Conv2d> pool_conv;
 
   bool attends() const { return attention || transformer; }
-  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none.
-  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}, const Taps* taps = nullptr) const;
+  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none. `next`: the skip connection that the next stage takes, whose
+  /// height and width this one upsamples to if it upsamples; null = twice its own.
+  Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}, const Taps* taps = nullptr,
+                    const Tensor* next = nullptr) const;
   /// Adds the names of its modules and of the blocks within them, not its own.
   void add_to(TapPoints& points) const;
 };
@@ -113,6 +117,7 @@ void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int
 struct UnetEncoder {
   std::vector<Stage> stages;
   std::vector<int64_t> channels;  ///< of each stage's output
+  std::vector<int64_t> heights;   ///< of each level
   int64_t height = 0;             ///< at the end
 };
 UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context = 0);

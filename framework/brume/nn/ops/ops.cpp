@@ -152,9 +152,11 @@ Tensor quick_gelu(const Tensor& x) {
   return (wide / ((wide * -1.702).exp() + 1)).to(x.scalar_type());
 }
 
-Tensor upsample(const Tensor& x) {
+Tensor upsample(const Tensor& x) { return upsample(x, x.size(2) * 2, x.size(3) * 2); }
+
+Tensor upsample(const Tensor& x, int64_t height, int64_t width) {
   const OpTimer timer("upsample");
-  return at::upsample_nearest2d(x, {x.size(2) * 2, x.size(3) * 2});
+  return at::upsample_nearest2d(x, {height, width});
 }
 
 Tensor downsample(const Tensor& x) {

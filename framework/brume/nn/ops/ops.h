@@ -44,8 +44,10 @@ Tensor quick_gelu(const Tensor& x);
 /// The channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
 Tensor concat(const Tensor& a, const Tensor& b);
 
-/// Twice the height and width, by nearest neighbour.
+/// Returns twice the height and width, by nearest neighbour.
 Tensor upsample(const Tensor& x);
+/// Returns this height and width, by nearest neighbour.
+Tensor upsample(const Tensor& x, int64_t height, int64_t width);
 /// Half the height and width, by the mean of 2 x 2.
 Tensor downsample(const Tensor& x);
 
