@@ -6,18 +6,19 @@ brume=${BRUME:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build/brume}
 work=$(mktemp -d "${TMPDIR:-/tmp}/brume_campaign_XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-failures=0
 
 # fail TEXT: counts a failure and says what it is.
 fail() {
-  failures=$((failures + 1))
+  echo "$*" >>"$work/failures"
   echo "  FAILED: $*"
 }
 
 # finish: the exit code of the script.
 finish() {
-  if [ $failures -gt 0 ]; then echo "$failures failures"; else echo "no failures"; fi
-  [ $failures -eq 0 ]
+  local failures=0
+  [ ! -e "$work/failures" ] || failures=$(wc -l <"$work/failures")
+  echo "$failures failures"
+  [ "$failures" -eq 0 ]
 }
 
 # files FOLDER: every file in it, hidden ones too, sorted.

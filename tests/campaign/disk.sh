@@ -80,7 +80,7 @@ refused "train, ulimit -f" "ulimit -f" $code
 refused "sample, ulimit -f" "ulimit -f" $code
 
 disk closed $((size * 20))
-during "train, the disk becomes read-only" "Read-only" closed/run 'mount -o remount,ro closed'
+during "train, the disk becomes read-only" "Read-only" closed/run 'until mount -o remount,ro closed 2>/dev/null; do sleep 0.05; done'
 run "sample to a read-only disk" "Read-only" "$brume" sample one/model.safetensors -n 1 --steps 1 -o closed/a.png
 run "encode to a read-only disk" "Read-only" "$brume" encode "$work/stage.yaml" --data '{type: shapes}' -n 4 -o closed/latents
 mount -o remount,rw closed
