@@ -11,6 +11,7 @@
 
 #include <map>
 
+#include "brume/core/warnings.h"
 #include "brume/interop/lora.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
@@ -107,6 +108,79 @@ TEST_F(Lora, DiffusersNamesAndOldOnes) {
     expect_near(merged(file({{layer + down, a}, {layer + up, b}})).at("conditioner.text_model.encoder.layers.0.self_attn.q_proj.weight"),
                 product);
   }
+}
+
+TEST_F(Lora, NamesOfPeftAndComfyUi) {
+  const Tensor a = normal({4, 32}), b = normal({32, 4}), product = at::matmul(b, a);
+  const std::string unet = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+                    text = "text_model.encoder.layers.0.self_attn.q_proj";
+  const std::string ours = "network.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+                    encoder = "conditioner.text_model.encoder.layers.0.self_attn.q_proj.weight";
+  for (const auto& [module, weight] :
+       std::vector<std::pair<std::string, std::string>>{{"base_model.model." + unet, ours},
+                                                        {"base_model.model.unet." + unet, ours},
+                                                        {"base_model.model." + text, encoder},
+                                                        {"diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k", ours},
+                                                        {"text_encoders.clip_l.transformer." + text, encoder},
+                                                        {"lora_te1_text_model_encoder_layers_0_self_attn_q_proj", encoder}})
+    for (const auto& [down, up] : std::vector<std::pair<std::string, std::string>>{{".lora_A.weight", ".lora_B.weight"},
+                                                                                   {".lora_A.default.weight", ".lora_B.default.weight"},
+                                                                                   {".lora_down.weight", ".lora_up.weight"}}) {
+      const auto changes = merged(file({{module + down, a}, {module + up, b}}));
+      ASSERT_EQ(changes.size(), 1u) << module << down;
+      expect_near(changes.at(weight), product);
+      for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+    }
+  const std::string peft = "base_model.model." + unet;
+  EXPECT_EQ(said({{peft + ".lora_A.one.weight", a}, {peft + ".lora_B.two.weight", b}}),
+            "lora.safetensors: holds 2 adapters (one, two), and one is expected");
+}
+
+TEST_F(Lora, AlphasBesideAFileOfPeft) {
+  const Tensor a = normal({4, 32}), b = normal({32, 4}), product = at::matmul(b, a);
+  const std::string peft = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+                    ours = "network.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight";
+  const NamedTensors tensors{{peft + ".lora_A.weight", a}, {peft + ".lora_B.weight", b}};
+  std::string warned;
+  const WarningScope scope([&](const std::string& text) { warned += text; });
+  expect_near(merged(file(tensors)).at(ours), product);
+  EXPECT_NE(warned.find("alpha = rank is taken"), std::string::npos) << warned;
+  for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+  folder.file("adapter_config.json", R"({"r": 4, "lora_alpha": 8, "alpha_pattern": {"attn1.*": 1}})");
+  warned.clear();
+  expect_near(merged(file(tensors)).at(ours), product * 2);
+  EXPECT_NE(warned.find("alpha_pattern 'attn1.*' has no effect"), std::string::npos) << warned;
+}
+
+TEST_F(Lora, AlphaPatternsAreRegularExpressions) {
+  const std::string blocks[] = {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+                                "up_blocks.1.attentions.1.transformer_blocks.0.attn1.to_q"};
+  const Tensor a = normal({2, 32}), b = normal({32, 2});
+  NamedTensors tensors;
+  for (const std::string& block : blocks) {
+    tensors.push_back({"unet." + block + ".lora_A.weight", a});
+    tensors.push_back({"unet." + block + ".lora_B.weight", b});
+  }
+  const auto alphas = [&](const std::string& pattern) {
+    const auto changes =
+        merged(file(tensors, {{"lora_adapter_metadata", R"({"unet.lora_alpha": 2, "unet.alpha_pattern": )" + pattern + "}"}}));
+    std::vector<double> all;
+    for (const char* name : {"network.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+                             "network.output_blocks.3.1.transformer_blocks.0.attn1.to_q.weight"})
+      all.push_back(std::round(20 * (changes.at(name) / at::matmul(b, a)).median().item<double>()) / 10);
+    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
+    return all;
+  };
+  using Alphas = std::vector<double>;
+  EXPECT_EQ(alphas(R"({"^down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 6})"), (Alphas{6, 2}));
+  EXPECT_EQ(alphas(R"({"up_blocks.*to_q": 8})"), (Alphas{2, 8}));
+  EXPECT_EQ(alphas(R"({"to_k": 4, "attn2.to_k": 6})"), (Alphas{4, 2})) << "the first that matches";
+  EXPECT_EQ(alphas(R"({"attn2.to_k": 6, "to_k": 4})"), (Alphas{6, 2}));
+  EXPECT_EQ(alphas(R"({"to": 4})"), (Alphas{2, 2})) << "to the end of the name";
+  EXPECT_EQ(alphas(R"({"o_k": 4})"), (Alphas{2, 2})) << "from the beginning of a level";
+  EXPECT_EQ(without(error_of([&] { alphas(R"({"to_(k": 4})"); }), folder),
+            "lora.safetensors: its metadata 'lora_adapter_metadata': alpha_pattern has the key 'to_(k', which is no regular expression "
+            "that brume reads");
 }
 
 TEST_F(Lora, EveryWeightOfDiffusersUnetHasItsPlace) {

@@ -77,6 +77,12 @@ const auto protocol5 =
     "\005\000\016\372\325\376\210\211Ne\214\001b\224(G?\370\000\000\000\000\000\000\214\001x\224\205\224)(K\001K\002"
     "K\003K\004t\224t\224\214\001c\224}\224K\002\214\005\303\251\345\220\215\224u."_p;
 
+TEST(Pickle, AParameterDictHasItsParameters) {
+  EXPECT_EQ(repr(read("\200\002ca\ndict\n)\201}(X\013\000\000\000_parameters}X\001\000\000\000*K\001sub."_p)), "{'*': 1}");
+  EXPECT_EQ(repr(read("\200\002ca\ndict\n)\201}(X\011\000\000\000_metadata}X\001\000\000\000*K\001sub."_p)), "{}")
+      << "other attributes are no entries";
+}
+
 TEST(Pickle, ReadsEveryProtocol) {
   const std::string expected =
       "{'a': [1, -2, 300, 70000, -5000000000, true, false, none], 'b': (1.5, ('x'), (), (1, 2, 3, 4)), 'c': {}, 2: ";

@@ -305,13 +305,34 @@ class Machine final {
         return push_new(vocabulary_.call(callee.as_name()->text(), *arguments.as_tuple()));
       }
       case BUILD: {  // sets attributes; an OrderedDict has some (a state dict's _metadata), which are no entries of it
-        pop();
+        const auto attributes = pop();
         if (top().as_dict() == nullptr && top().as_name() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
-        return true;
+        return add_parameters(attributes);
       }
       case BINPERSID: return push_new(vocabulary_.persistent(pop()));
       default: return false;
     }
+  }
+
+  /// Sets the entries of an nn.ParameterDict, which are attributes of it: `_parameters`, and tensors that `_keys` lists.
+  bool add_parameters(const PickleValue& attributes) {
+    const auto* state = attributes.as_dict();
+    const auto* dict = std::get_if<std::shared_ptr<PickleDict>>(&top().content());
+    if (state == nullptr || dict == nullptr || dict->get() == state) return true;
+    const auto entries_of = [state](std::string_view name) {
+      const auto* value = state->find(name);
+      return value == nullptr ? nullptr : value->as_dict();
+    };
+    Sequence items;
+    if (const auto* parameters = entries_of("_parameters"); parameters != nullptr)
+      for (const auto& [key, value] : parameters->entries()) items.insert(items.end(), {key, value});
+    if (const auto* keys = entries_of("_keys"); keys != nullptr)
+      for (const auto& [key, none] : keys->entries())
+        if (const auto* value = key.as_text() == nullptr ? nullptr : state->find(*key.as_text()); value != nullptr && value->as_tensor())
+          items.insert(items.end(), {key, *value});
+    copied_ += items.size();
+    if (copied_ > bytes_.size()) damaged("parameters copied many times over");
+    return set_items(std::move(items));
   }
 
   bool push_global(std::string_view module, std::string_view name) {
@@ -357,6 +378,7 @@ class Machine final {
   std::vector<PickleValue> stack_;
   std::vector<size_t> marks_;
   std::unordered_map<uint32_t, PickleValue> memo_;
+  size_t copied_ = 0;  ///< keys and values, by add_parameters()
 };
 
 }  // namespace

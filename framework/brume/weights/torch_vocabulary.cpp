@@ -30,12 +30,12 @@ constexpr std::array storage_names{
 };
 
 /// dtypes, which are globals of their own, what may be called, and the classes of tensors, which are only spoken of.
-constexpr std::array<std::string_view, 23> words{
+constexpr std::array<std::string_view, 24> words{
     "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16", "torch.int64", "torch.int32", "torch.int16", "torch.int8",
     "torch.uint8", "torch.bool", "torch.complex64", "torch.complex128", "torch.device", "torch.Size", "collections.OrderedDict",
     "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state", "torch._tensor._rebuild_from_type_v2", "torch.Tensor", "torch.nn.parameter.Parameter",
-    "torch.nn.modules.container.ParameterDict"};
+    "torch.nn.modules.container.ParameterDict", "torch.nn.modules.container.ParameterList"};
 
 /// What stands beside the state dicts of training programs. An object of these is an empty dict, whose entries, if it is a dict, are
 /// read, and whose attributes are not.
@@ -138,7 +138,7 @@ PickleValue TorchVocabulary::call(const std::string& name, const Sequence& argum
     if (arguments.size() > 1) device += ":" + arguments[1].summary(20);
     return PickleValue(PickleName(device));
   }
-  if (is_bystander(name) || name == "torch.nn.modules.container.ParameterDict") return PickleValue::dict();
+  if (is_bystander(name) || name.starts_with("torch.nn.modules.container.Parameter")) return PickleValue::dict();
   invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
 }
 

@@ -42,10 +42,29 @@ void LoraNames::add(const char* dotted, const char* flat, const std::string& nam
   by_name_.emplace(flat + one_word, target);
 }
 
+std::pair<std::string, std::string> lora_module(const std::string& name) {
+  constexpr std::string_view unet = "unet.", encoder = "text_encoder.";
+  constexpr std::pair<std::string_view, std::string_view> wrappers[] = {{"model.diffusion_model.", unet},
+                                                                        {"diffusion_model.", unet},
+                                                                        {"text_encoders.clip_l.transformer.", encoder},
+                                                                        {"clip_l.transformer.", encoder},
+                                                                        {"cond_stage_model.transformer.", encoder},
+                                                                        {unet, unet},
+                                                                        {encoder, encoder}};
+  constexpr std::string_view first_encoder = "lora_te1_";
+  std::string_view rest = name;
+  if (rest.starts_with(peft_prefix)) rest.remove_prefix(peft_prefix.size());
+  for (const auto& [wrapper, part] : wrappers)
+    if (rest.starts_with(wrapper)) return {std::string(part), std::string(rest.substr(wrapper.size()))};
+  if (rest.starts_with(first_encoder)) return {"", "lora_te_" + std::string(rest.substr(first_encoder.size()))};
+  if (rest.starts_with("lora_")) return {"", std::string(rest)};
+  return {std::string(rest.starts_with(text) ? encoder : unet), std::string(rest)};
+}
+
 LoraTarget LoraNames::find(const std::string& module) const {
-  for (const std::string& name : {module, "unet." + module})
-    if (const auto at = by_name_.find(name); at != by_name_.end()) return at->second;
-  return {};
+  const auto [part, name] = lora_module(module);
+  const auto at = by_name_.find(part + name);
+  return at == by_name_.end() ? LoraTarget{} : at->second;
 }
 
 }  // namespace brume
