@@ -8,6 +8,8 @@
 //
 //   context *= weight,  context *= mean_before / mean_after,   both means over all of the prompt
 //
+// The vectors of a textual inversion stay in one chunk.
+//
 // Padding is seen by the network, as by the published ones. The weights are somebody else's, under the names of transformers'
 // CLIPTextModel, and frozen unless `trainable`; a checkpoint holds them and the tokenizer.
 #include <ATen/TensorOperators.h>
@@ -18,7 +20,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -32,6 +33,7 @@
 #include "brume/nn/blocks/text_encoder.h"
 #include "brume/text/clip_tokenizer.h"
 #include "brume/text/prompt.h"
+#include "brume/text/unicode.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume::plugins {
@@ -47,7 +49,7 @@ struct ClipTextOptions {
     if (tokenizer.empty()) throw ConfigError("tokenizer: the folder with vocab.json and merges.txt is missing");
   }
   void declare(Fields& f) {
-    f.field("tokenizer", tokenizer, "a folder with vocab.json and merges.txt");
+    f.field("tokenizer", tokenizer, "a folder with vocab.json and merges.txt, and added_tokens.json if words were added to them");
     f.field("weights", weights, "the published weights: .safetensors or .pt; a checkpoint needs none");
     f.field("length", length, "tokens of a prompt, begin and end included; what is longer is cut, with a warning", within(3, 4096));
     f.field("width", width, "of a token: 768 (SD 1), 1024 (SD 2)", within(1, 8192));
@@ -66,16 +68,24 @@ struct ClipTextOptions {
 
 std::string file_of(const ClipTextOptions& o, const char* name) { return (o.tokenizer / name).string(); }
 
+constexpr const char* added_tokens = "added_tokens.json";
+
 Files read_tokenizer(const ClipTextOptions& o, const Files* stored) {
+  const bool keeps = stored && !stored->empty();
   Files files;
-  for (const char* name : {"vocab.json", "merges.txt"}) {
+  for (const char* name : {"vocab.json", "merges.txt", added_tokens}) {
     const std::string path = file_of(o, name);
     const bool kept = stored && stored->contains(path);
-    if (stored && !stored->empty() && !kept)
-      throw ConfigError(fmt::format("tokenizer: {} is not among the files this model was trained with", path));
+    if (!kept && name == added_tokens && (keeps || !std::filesystem::is_regular_file(path))) continue;
+    if (keeps && !kept) throw ConfigError(fmt::format("tokenizer: {} is not among the files this model was trained with", path));
     files[path] = kept ? stored->at(path) : std::string(MappedFile::open(path)->bytes());
   }
   return files;
+}
+
+std::string content_of(const Files& files, const std::string& path) {
+  const auto found = files.find(path);
+  return found == files.end() ? "" : found->second;
 }
 
 /// Published files may hold more: the image's half of CLIP, or the numbers of the positions.
@@ -103,24 +113,28 @@ void load_published(const std::string& path, const std::vector<Weight>& weights)
 struct Token {
   int64_t id;
   double weight = 1;
+  bool continues = false;  ///< a vector of a textual inversion, but not the first
 };
 using Tokens = std::vector<Token>;
 
-/// The first of the words that the text holds by itself, the longest where two begin together: where, and which; npos where none.
+/// Returns where the first of the words stands in a text, and which it is, the longest if two begin there; npos if none does.
 std::pair<size_t, size_t> first_word(std::string_view text, const std::vector<Word>& words) {
-  const auto letter = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
   std::pair<size_t, size_t> best{std::string_view::npos, 0};
   for (size_t w = 0; w < words.size(); ++w) {
-    const std::string& word = words[w].text;
-    for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {
-      const size_t end = at + word.size();
-      if (at > 0 && letter(text[at - 1]) && letter(word.front())) continue;
-      if (end < text.size() && letter(text[end]) && letter(word.back())) continue;
-      if (at < best.first || (at == best.first && word.size() > words[best.second].text.size())) best = {at, w};
-      break;
-    }
+    const size_t at = text::find_word(text, words[w].text);
+    if (at < best.first || (at != std::string_view::npos && at == best.first && words[w].text.size() > words[best.second].text.size()))
+      best = {at, w};
   }
   return best;
+}
+
+/// Returns the end of the chunk of at most `room` tokens that begins at `first`: before a textual inversion that it would tear, unless
+/// that is longer than a chunk.
+size_t chunk_end(const Tokens& tokens, size_t first, size_t room) {
+  if (tokens.size() - first <= room) return tokens.size();
+  size_t end = first + room;
+  while (end > first && tokens[end].continues) --end;
+  return end > first ? end : first + room;
 }
 
 class Encoder final : public ConditionEncoder {
@@ -129,7 +143,8 @@ class Encoder final : public ConditionEncoder {
   Encoder(const ClipTextOptions& o, const EncoderOrigin& origin)
       : o_(o),
         files_(read_tokenizer(o, origin.stored)),
-        tokenizer_(files_.at(file_of(o, "vocab.json")), files_.at(file_of(o, "merges.txt")), o.tokenizer.string(), o.pad),
+        tokenizer_(files_.at(file_of(o, "vocab.json")), files_.at(file_of(o, "merges.txt")), o.tokenizer.string(), o.pad,
+                   content_of(files_, file_of(o, added_tokens))),
         build_(origin.seed),
         encoder_(build_["text_model"], {tokenizer_.size(), o.length, o.width, o.depth, o.heads, o.mlp, o.quick_gelu}) {
     if (origin.stored) return;
@@ -167,29 +182,44 @@ class Encoder final : public ConditionEncoder {
     if (at == std::string_view::npos) return;
     int64_t id = tokenizer_.size();
     for (size_t w = 0; w < which; ++w) id += words[w].vectors.size(0);
-    for (int64_t i = 0; i < words[which].vectors.size(0); ++i) tokens.push_back({id + i, weight});
+    for (int64_t i = 0; i < words[which].vectors.size(0); ++i) tokens.push_back({id + i, weight, i > 0});
     append(tokens, text.substr(at + words[which].text.size()), weight, words);
   }
 
   /// The tokens of each chunk, without begin and end.
-  std::vector<Tokens> chunks(const std::string& prompt, const PromptReading& reading) const {
+  std::vector<Tokens> chunks(const std::string& given, const PromptReading& reading) const {
+    const std::string prompt = text::composed(given);
     const std::vector<text::PromptPart> parts = reading.weights ? text::weighted_parts(prompt) : std::vector<text::PromptPart>{{prompt}};
     std::vector<Tokens> all;
     for (const auto& between : reading.chunks ? text::split_at_breaks(parts) : std::vector<std::vector<text::PromptPart>>{parts}) {
       Tokens tokens;
       for (const text::PromptPart& p : between) append(tokens, p.text, p.weight, reading.words);
-      if (!reading.chunks && tokens.size() > room()) cut(prompt, tokens);
-      for (size_t first = 0; first == 0 || first < tokens.size(); first += room())
-        all.emplace_back(tokens.begin() + int64_t(first), tokens.begin() + int64_t(std::min(tokens.size(), first + room())));
+      if (!reading.chunks && tokens.size() > room()) cut(prompt, tokens, reading.words);
+      size_t first = 0;
+      do {
+        const size_t end = chunk_end(tokens, first, room());
+        all.emplace_back(tokens.begin() + int64_t(first), tokens.begin() + int64_t(end));
+        first = end;
+      } while (first < tokens.size());
     }
     return all;
   }
-  void cut(const std::string& prompt, Tokens& tokens) const {
+  void cut(const std::string& prompt, Tokens& tokens, const std::vector<Word>& words) const {
     std::vector<int64_t> lost;
+    std::string vectors;
     for (size_t i = room(); i < tokens.size(); ++i)
-      if (tokens[i].id < tokenizer_.size()) lost.push_back(tokens[i].id);
-    cut_.warn(in_quotes(prompt), in_quotes(tokenizer_.decode(lost)), o_.length);
+      if (tokens[i].id < tokenizer_.size())
+        lost.push_back(tokens[i].id);
+      else if (i == room() || !tokens[i].continues)
+        vectors += fmt::format(" and vectors of {}", in_quotes(word_of(tokens[i].id, words)));
+    cut_.warn(in_quotes(prompt), in_quotes(tokenizer_.decode(lost)) + vectors, o_.length);
     tokens.resize(room());
+  }
+  /// The textual inversion that a token counted after the tokenizer's belongs to.
+  const std::string& word_of(int64_t id, const std::vector<Word>& words) const {
+    size_t w = 0;
+    for (int64_t end = tokenizer_.size() + words[0].vectors.size(0); end <= id; end += words[++w].vectors.size(0)) continue;
+    return words[w].text;
   }
 
   /// [1, chunks * length, width].

@@ -19,6 +19,7 @@
 #include "brume/nn/blocks/caption_conditioner.h"
 #include "brume/nn/blocks/text_encoder.h"
 #include "brume/text/sentencepiece.h"
+#include "brume/text/unicode.h"
 
 namespace brume::plugins {
 namespace {
@@ -96,7 +97,7 @@ class Encoder final : public ConditionEncoder {
     std::vector<int64_t> ids;
     std::vector<float> mask;
     for (const std::string& caption : captions) {
-      std::vector<int64_t> row = tokens(caption);
+      std::vector<int64_t> row = tokens(text::composed(caption));
       mask.insert(mask.end(), row.size(), 1);
       mask.resize(mask.size() + size_t(o_.length) - row.size(), 0);
       row.resize(size_t(o_.length), std::max<int64_t>(tokenizer_.padding(), 0));

@@ -74,7 +74,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     room("interop/layouts", {"config", "core", "weights"});
     room("interop/import", {"config", "core", "files", "weights", "interop/layouts"});
     room("interop/export", {"config", "core", "files", "weights", "interop/layouts", "interop/import"});
-    room("interop", {"config", "core", "files", "weights", "interop/layouts", "interop/import"});
+    room("interop", {"config", "core", "text", "files", "weights", "interop/layouts", "interop/import"});
     const std::set<std::string> libraries{"config", "core",    "text", "numerics",        "nn/ops",         "nn/blocks",   "files",
                                           "image",  "weights", "data", "interop/layouts", "interop/import", "data/shapes", "interop"};
     room("plugins", libraries);

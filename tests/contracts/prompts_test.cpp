@@ -10,6 +10,7 @@
 
 #include "brume/core/conditioner.h"
 #include "brume/core/prompt.h"
+#include "brume/core/warnings.h"
 #include "brume/interop/textual_inversion.h"
 #include "brume/weights/safetensors.h"
 #include "support/registry.h"
@@ -117,6 +118,27 @@ TEST_F(Prompts, AWordStandsForItsVectors) {
               context("a", {.words = {{"<x>", at::ones({1, 24})}}});
             }),
             "sample.prompts: the vectors of the embedding '<x>' have 24 numbers, and this model's text encoder has 16");
+}
+
+TEST_F(Prompts, AWordIsNotTornOverTwoChunks) {
+  // Eight tokens of room, of which the words before take six: three vectors do not fit behind them.
+  const PromptReading reading{.chunks = true, .words = {{"<x>", at::ones({3, 16})}}};
+  const std::string before = "a a a a a a";
+  const Tensor torn = context(before + " <x> a", reading);
+  EXPECT_TRUE(at::equal(torn, context(before + " BREAK <x> a", reading)));
+  EXPECT_TRUE(at::equal(context("a a a a a <x>", reading), context("a a a a a <x>", {.words = reading.words}))) << "it just fits";
+  const PromptReading longer_than_a_chunk{.chunks = true, .words = {{"<x>", at::ones({9, 16})}}};
+  EXPECT_EQ(context("<x>", longer_than_a_chunk).size(1), 20);
+  std::string warned;
+  const WarningScope scope([&](const std::string& text) { warned += text; });
+  context(before + " <x>", {.words = reading.words});
+  EXPECT_NE(warned.find("and vectors of \"<x>\""), std::string::npos) << warned;
+}
+
+TEST_F(Prompts, ComposedAndDecomposedWordsAreTheSame) {
+  const PromptReading reading{.words = {{"caf\xC3\xA9", at::ones({1, 16})}}};
+  EXPECT_TRUE(at::equal(context("a cafe\xCC\x81", reading), context("a caf\xC3\xA9", reading)));
+  EXPECT_FALSE(at::equal(context("a cafe\xCC\x81", reading), context("a cafe\xCC\x81")));
 }
 
 TEST_F(Prompts, EmbeddingFiles) {

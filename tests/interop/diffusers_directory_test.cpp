@@ -159,7 +159,60 @@ TEST_F(Directory, MoreRowsThanTokens) {
     if (t.name.ends_with("token_embedding.weight")) t.tensor = at::cat({t.tensor, at::ones({3, 32})});
   write(text + ".safetensors", all);
   expect_all();
-  EXPECT_EQ(import().losses, std::vector<std::string>{"3 rows of the token embedding, beyond the 521 tokens of vocab.json"});
+  EXPECT_EQ(import().losses, std::vector<std::string>{"3 rows of the token embedding, beyond the 521 tokens of the tokenizer"});
+}
+
+TEST_F(Directory, AddedWordsKeepTheirRows) {
+  words();
+  NamedTensors all = tensors(text + ".safetensors");
+  for (NamedTensor& t : all)
+    if (t.name.ends_with("token_embedding.weight")) t.tensor = at::cat({t.tensor, at::ones({3, 32})});
+  write(text + ".safetensors", all);
+  const std::string config = read_text(path("tokenizer/tokenizer_config.json"));
+  const auto with = [&](const std::string& key, const json& value) {
+    json changed = json::parse(config);
+    changed[key] = value;
+    return changed.dump();
+  };
+  const json token = {{"content", "<x>"}, {"special", false}}, end = {{"content", "<|endoftext|>"}, {"special", true}};
+  const std::pair<std::string, std::string> places[] = {
+      {"added_tokens.json", R"({"<x>": 521})"},
+      {"tokenizer_config.json", with("added_tokens_decoder", {{"521", token}, {"520", end}})},
+      {"tokenizer.json", json{{"added_tokens", {{{"id", 521}, {"content", "<x>"}}, {{"id", 520}, {"content", "<|endoftext|>"}}}}}.dump()}};
+  for (const auto& [name, content] : places) {
+    folder.file("model/tokenizer/" + name, content);
+    const Imported model = import();
+    EXPECT_EQ(json::parse(model.files.at("tokenizer/added_tokens.json")), json({{"<x>", 521}})) << name;
+    EXPECT_EQ(model.losses, std::vector<std::string>{"2 rows of the token embedding, beyond the 522 tokens of the tokenizer"});
+    fit(model);
+    fs::remove(path("tokenizer/" + name));
+    folder.file("model/tokenizer/tokenizer_config.json", config);
+  }
+  folder.file("model/tokenizer/added_tokens.json", R"({"<x>": 521, "<far>": 700})");
+  const Imported cut = import();
+  EXPECT_EQ(cut.losses.front(), "the words <far> that were added to the tokenizer: the text encoder has no rows for them");
+  folder.file("model/tokenizer/added_tokens.json", R"({"<x>": 3})");
+  EXPECT_EQ(refusal(), "model/tokenizer/added_tokens.json: adds the token \"<x>\" as number 3, which a token of the vocabulary has");
+}
+
+// Diffusers before 0.9 left the size of Stable Diffusion's U-Nets at 32.
+TEST_F(Directory, TheSizeOfOldWriters) {
+  words();
+  json config = json::parse(read_text(path("unet/config.json")));
+  const auto height = [&](const std::string& version) {
+    config["_diffusers_version"] = version;
+    folder.file("model/unet/config.json", config.dump());
+    return import().options.find("image")->find("height")->scalar;
+  };
+  config["sample_size"] = 32;
+  EXPECT_EQ(height("0.8.1"), "128");
+  EXPECT_EQ(import().losses.size(), 1u);
+  EXPECT_EQ(height("0.6.0"), "128");
+  EXPECT_EQ(height("0.9.0"), "64");
+  EXPECT_EQ(height("0.10.2"), "64");
+  EXPECT_EQ(height("1.0"), "64");
+  config["sample_size"] = 96;
+  EXPECT_EQ(height("0.6.0"), "192") << "larger sizes are meant";
 }
 
 // Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.

@@ -138,6 +138,38 @@ TEST_F(SmallLdm, AYamlThatIsNotOfThisFile) {
             std::vector<std::string>{"model.yaml beside it is no configuration of latent diffusion and was not read"});
 }
 
+TEST_F(SmallLdm, AFirstStageThatIsMissing) {
+  const Imported whole = import(said);
+  const std::string vae = folder.file("vae.safetensors"), bare = folder.file("bare.safetensors");
+  NamedTensors stage, inner, rest;
+  for (const NamedTensor& t : tensors) {
+    (t.name.starts_with("first_stage_model.") ? stage : rest).push_back(t);
+    if (t.name.starts_with("first_stage_model.")) inner.push_back({t.name.substr(18), t.tensor});
+  }
+  write_safetensors(vae, stage);
+  write_safetensors(bare, inner);
+  tensors = rest;
+  EXPECT_EQ(refusal(said),
+            "model.safetensors: lacks its first stage: its U-Net makes 4 channels, which are no image's, and there is no tensor "
+            "'first_stage_model.'; vae=FILE completes it with the one of another file");
+  beside("    first_stage_config: {target: ldm.models.autoencoder.AutoencoderKL}\n");
+  EXPECT_EQ(refusal(said),
+            "model.safetensors: lacks its first stage: model.yaml names AutoencoderKL, and there is no tensor 'first_stage_model.'; "
+            "vae=FILE completes it with the one of another file");
+  fs::remove(folder.path() / "model.yaml");
+  for (const std::string& file : {vae, bare}) {
+    Settings completed = said;
+    completed["vae"] = file;
+    const Imported model = import(completed);
+    fit(model);
+    EXPECT_EQ(dump_yaml(model.options), dump_yaml(whole.options));
+    EXPECT_EQ(model.tensors.size(), whole.tensors.size());
+  }
+  Settings wrong = said;
+  wrong["vae"] = folder.file("none");
+  EXPECT_EQ(refusal(wrong), "vae=none: there is no such file or directory");
+}
+
 // Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
 TEST_F(SmallLdm, DamagedTensors) {
   const NamedTensors whole = tensors;

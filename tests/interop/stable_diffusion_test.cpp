@@ -149,12 +149,14 @@ TEST_F(StableDiffusion, SaysWhatIsMissing) {
   EXPECT_EQ(refusal(),
             "model.safetensors: CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a "
             "folder 'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER");
-  EXPECT_EQ(refusal({{"tokenizer", folder.file("nowhere")}}), "tokenizer=nowhere: there is no vocab.json in it");
+  EXPECT_EQ(refusal({{"tokenizer", folder.file("nowhere")}}),
+            "tokenizer=nowhere: holds neither vocab.json and merges.txt nor tokenizer.json");
   tokenizer();
   for (NamedTensor& t : tensors)
     if (t.name.starts_with("cond_stage_model.")) t.name = "text_encoder." + t.name;
   EXPECT_EQ(refusal(),
-            "model.safetensors: its condition is encoded by nothing in this file (no 'cond_stage_model.'); brume has the text encoders of "
+            "model.safetensors: lacks the encoder of its condition: its U-Net attends to tokens, and there is no tensor 'cond_stage_model.'; "
+            "text_encoder=FILE completes it with CLIP's of another file"); brume has the text encoders of "
             "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder) and classes (ClassEmbedder)");
   at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 5, 3, 3});
   EXPECT_EQ(

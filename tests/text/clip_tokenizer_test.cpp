@@ -44,7 +44,8 @@ TEST(ClipTokenizer, WordsAreWhatItsPatternSays) {
   EXPECT_EQ(words("we'll they've I'd it's I'm you're o'clock"), "we 'll they 've i 'd it 's i 'm you 're o ' clock");
   EXPECT_EQ(words("!'s"), "!' s");
   EXPECT_EQ(words(" \t\n a \xC2\xA0 b\r\n"), "a b");
-  EXPECT_EQ(words("ÉCOLE ΣΑΣ Ж"), "école σασ ж");
+  EXPECT_EQ(words("ÉCOLE ΣΑΣ Ж"), "école σας ж") << "as Python's str.lower()";
+  EXPECT_EQ(words("\xC4\xB0"), "i\xCC\x87") << "one letter becomes two";
   EXPECT_EQ(words("日本 café"), "日 本 café");
   EXPECT_EQ(words("a\x01\xE2\x80\x8D"
                   "b"),
@@ -113,13 +114,41 @@ TEST(ClipTokenizer, AWordHasAnEnd) {
   EXPECT_TRUE(said.starts_with("a prompt has a word of 10001 bytes; 10000 is the most: ")) << said;
 }
 
+TEST(ClipTokenizer, ComposedAndDecomposedTextIsTheSame) {
+  const auto same = [](const std::string& one, const std::string& other) { return small().encode(one) == small().encode(other); };
+  EXPECT_TRUE(same("caf\xC3\xA9", "cafe\xCC\x81"));
+  EXPECT_TRUE(same("CAF\xC3\x89", "CAFE\xCC\x81"));
+  EXPECT_TRUE(same("\xED\x95\x9C", "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB")) << "Hangul";
+  EXPECT_TRUE(same("\xE3\x81\x8C", "\xE3\x81\x8B\xE3\x82\x99")) << "kana";
+  EXPECT_FALSE(same("cafe", "caf\xC3\xA9"));
+}
+
+TEST(ClipTokenizer, AddedWordsStandForThemselves) {
+  const std::string &vocabulary = small_tokenizers().at("clip/vocab.json"), &merges = small_tokenizers().at("clip/merges.txt");
+  const text::ClipTokenizer clip(vocabulary, merges, "clip", {}, R"({"<x>": 521, "<x>_1": 523, "<y>": 522, "<|endoftext|>": 520})");
+  EXPECT_EQ(clip.size(), 524);
+  EXPECT_EQ(clip.encode("red <x> cat"), (std::vector<int64_t>{513, 521, 523, 518})) << "with its further vectors";
+  EXPECT_EQ(clip.encode("red<y>cat<x>_1"), (std::vector<int64_t>{513, 522, 518, 523}));
+  EXPECT_NE(clip.encode("<X>"), clip.encode("<x>"));
+  EXPECT_EQ(clip.decode(clip.encode("red <y> cat")), "red <y> cat");
+  EXPECT_EQ(clip.encode("red <z>"), small().encode("red <z>"));
+  const auto said = [&](const std::string& added) { return error_of([&] { text::ClipTokenizer(vocabulary, merges, "here", {}, added); }); };
+  EXPECT_EQ(said("[1]"), "here: added_tokens.json is no JSON object of tokens and their numbers");
+  EXPECT_EQ(said(R"({"<x>": 520})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 999999");
+  EXPECT_EQ(said(R"({"<x>": 1000000000})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 999999");
+  EXPECT_EQ(said(R"({"<x>": 521, "<y>": 521})"), "here: added_tokens.json gives the number 521 twice");
+}
+
 TEST(Unicode, LowerCase) {
-  EXPECT_EQ(text::lower_case(U'A'), U'a');
-  EXPECT_EQ(text::lower_case(U'ß'), U'ß');
-  EXPECT_EQ(text::lower_case(U'Ā'), U'ā');
-  EXPECT_EQ(text::lower_case(U'ā'), U'ā');
-  EXPECT_EQ(text::lower_case(U'Ω'), U'ω');
-  for (char32_t c = 0; c < 0x20000; ++c) ASSERT_EQ(text::lower_case(text::lower_case(c)), text::lower_case(c)) << uint32_t(c);
+  for (const auto& [upper, lower] : std::vector<std::pair<std::string, std::string>>{
+           {"A", "a"}, {"ß", "ß"}, {"Ā", "ā"}, {"ā", "ā"}, {"Ω", "ω"}, {"ΟΔΟΣ ΟΣ.", "οδος ος."}, {"caf\xE9", "caf\xE9"}})
+    EXPECT_EQ(text::lower_case(upper), lower);
+  for (char32_t c = 1; c < 0x20000; ++c) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    std::string text;
+    append_utf8(text, c);
+    ASSERT_EQ(text::lower_case(text::lower_case(text)), text::lower_case(text)) << uint32_t(c);
+  }
 }
 
 }  // namespace

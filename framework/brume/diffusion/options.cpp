@@ -106,11 +106,7 @@ void PromptOptions::declare(Fields& f) {
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
 }
 
-PromptReading PromptOptions::reading() const {
-  PromptReading reading{weights, chunks, clip_skip, {}};
-  for (const std::string& e : embeddings) reading.words.push_back(read_embedding(e));
-  return reading;
-}
+PromptReading PromptOptions::reading() const { return {weights, chunks, clip_skip, read_embeddings(embeddings)}; }
 
 void SampleOptions::declare(Fields& f) {
   f.field("sampler", sampler, "the solver", "ddim");

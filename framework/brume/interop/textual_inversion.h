@@ -1,14 +1,22 @@
 #pragma once
-// Textual inversions (Gal et al. 2022) from their files: diffusers' learned_embeds ({word: vector}), and those of the web UIs
-// (string_to_param, emb_params).
+// Textual inversions (Gal et al. 2022) from their files: diffusers' learned_embeds ({word: vector}), those of the first program and of the
+// web UIs (string_to_param, emb_params).
 #include <string>
+#include <vector>
 
 #include "brume/core/prompt.h"
 
 namespace brume {
 
 /// `asked`: FILE, or FILE:WORD with the word that is to stand for it; else that of the file, else the file's name without its ending.
-/// Throws ConfigError where the file holds no vectors, or those of several encoders.
+/// Throws ConfigError if the file holds no vectors, or those of several encoders.
 Word read_embedding(const std::string& asked);
+/// Reads several. Throws ConfigError if two have the same word.
+std::vector<Word> read_embeddings(const std::vector<std::string>& asked);
+
+/// Returns a warning for each of the embeddings `asked` whose word no prompt holds, with what may have been meant: the word in another
+/// case, or the file's name. `name` is what the messages call the list.
+std::vector<std::string> warnings_of_words(const std::vector<std::string>& asked, const std::vector<std::string>& prompts,
+                                           const std::string& name);
 
 }  // namespace brume

@@ -33,21 +33,23 @@ bool is_ideograph(char32_t c) {
   return std::any_of(std::begin(blocks), std::end(blocks), [&](const auto& b) { return c >= b.first && c <= b.second; });
 }
 
-/// Lower case, without control characters, every white space a blank.
+/// Returns the text composed (NFC), then in lower case, without control characters, every white space a blank.
 std::vector<char32_t> cleaned(std::string_view text) {
-  std::vector<char32_t> out;
+  std::string out;
   for (const char32_t c : characters(text)) {
     if (c == 0xFFFD) continue;
     const bool blank = c == '\t' || c == '\n' || c == '\r' || (is_space(c) && !is_control(c));
     if (blank) {
-      out.push_back(' ');
+      out += ' ';
     } else if (is_ideograph(c)) {
-      out.insert(out.end(), {' ', c, ' '});
+      out += ' ';
+      append_utf8(out, c);
+      out += ' ';
     } else if (!is_control(c)) {
-      out.push_back(lower_case(c));
+      append_utf8(out, c);
     }
   }
-  return out;
+  return characters(lower_case(composed(out)));
 }
 
 /// The end of the word that begins at `at`, by 's|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+
@@ -67,14 +69,18 @@ size_t word_end_of(const std::vector<char32_t>& text, size_t at) {
 
 }  // namespace
 
-ClipTokenizer::ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad)
+ClipTokenizer::ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad,
+                             std::string_view added)
     : letters_(byte_letters()) {
   for (int b = 0; b < 256; ++b) bytes_.emplace(letters_[size_t(b)], b);
   read_vocabulary(vocabulary, name);
   read_merges(merges, name);
+  if (!added.empty()) read_added(added, name);
   pad_ = pad.value_or(end_);
   if (pad_ < 0 || pad_ >= size())
     throw ConfigError(fmt::format("{}: has no token {} to pad with: they are 0 to {}", name, pad_, size() - 1));
+  for (const int64_t id : {begin_, end_, pad_})
+    if (const std::string& token = tokens_[size_t(id)]; !token.empty()) whole_.emplace(token, std::vector{id});
 }
 
 void ClipTokenizer::read_vocabulary(std::string_view json, const std::string& name) {
@@ -111,24 +117,44 @@ void ClipTokenizer::read_merges(std::string_view lines, const std::string& name)
   }
 }
 
+/// Numbers are behind those of the vocabulary; what lies between them is no token.
+void ClipTokenizer::read_added(std::string_view json, const std::string& name) {
+  constexpr int64_t most = 1000000;
+  const auto refuse = [&](const std::string& why) { throw ConfigError(fmt::format("{}: added_tokens.json {}", name, why)); };
+  const nlohmann::json all = nlohmann::json::parse(json.begin(), json.end(), nullptr, false);
+  if (!all.is_object()) refuse("is no JSON object of tokens and their numbers");
+  const int64_t known = size();
+  for (const auto& [token, id] : all.items()) {
+    const int64_t number = id.is_number_integer() ? id.get<int64_t>() : -1;
+    if (const auto found = ids_.find(token); found != ids_.end() && found->second == number) continue;
+    if (token.empty() || number < known || number >= most)
+      refuse(fmt::format("gives the token {} no number from {} to {}", in_quotes(token), known, most - 1));
+    if (number >= size()) tokens_.resize(size_t(number) + 1);
+    if (!tokens_[size_t(number)].empty()) refuse(fmt::format("gives the number {} twice", number));
+    tokens_[size_t(number)] = token;
+    whole_[token] = {number};
+  }
+  for (auto& [token, ids] : whole_)
+    for (auto next = whole_.find(token + "_1"); next != whole_.end(); next = whole_.find(fmt::format("{}_{}", token, ids.size())))
+      ids.push_back(next->second.front());
+}
+
 std::vector<int64_t> ClipTokenizer::encode(std::string_view text) const {
   if (const auto at = invalid_utf8(text)) throw ConfigError(fmt::format("a prompt is not UTF-8 at byte {}: {}", *at, in_quotes(text)));
   std::vector<int64_t> ids;
   while (true) {  // special tokens may be written out
-    size_t at = text.npos, length = 0;
-    int64_t special = 0;
-    for (const int64_t id : {begin_, end_, pad_}) {
-      const std::string& token = tokens_[size_t(id)];
-      const size_t found = token.empty() ? text.npos : text.find(token);
-      if (found >= at) continue;
+    size_t at = text.npos;
+    const std::pair<const std::string, std::vector<int64_t>>* first = nullptr;
+    for (const auto& word : whole_) {
+      const size_t found = text.find(word.first);
+      if (found > at || found == text.npos || (found == at && word.first.size() <= first->first.size())) continue;
       at = found;
-      length = token.size();
-      special = id;
+      first = &word;
     }
     encode_plain(text.substr(0, at), ids);
     if (at == text.npos) return ids;
-    ids.push_back(special);
-    text.remove_prefix(at + length);
+    ids.insert(ids.end(), first->second.begin(), first->second.end());
+    text.remove_prefix(at + first->first.size());
   }
 }
 
@@ -186,6 +212,11 @@ std::string ClipTokenizer::decode(const std::vector<int64_t>& ids) const {
       throw ConfigError(fmt::format("token {} is out of range: the tokenizer has {}, 0 to {}", id, size(), size() - 1));
     if (id == begin_ || id == end_) continue;
     std::string_view token = tokens_[size_t(id)];
+    if (!ids_.contains(std::string(token))) {  // added
+      if (!out.empty() && !out.ends_with(' ')) out += ' ';
+      out += std::string(token) + ' ';
+      continue;
+    }
     const bool last = token.ends_with(word_end);
     if (last) token.remove_suffix(word_end.size());
     for (const char32_t c : characters(token)) {

@@ -2,6 +2,7 @@
 // CLIP's tokenizer (Radford et al. 2021): byte pairs (Sennrich et al. 2016) of lower-cased words, the last of a word with "</w>".
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,14 +11,15 @@
 
 namespace brume::text {
 
-/// Reads text as transformers' CLIPTokenizer does without ftfy, but for two things: characters that could be composed (NFC) stay as they
-/// are, and so does what becomes two characters in lower case. `const` use is safe from several threads.
+/// Reads text as transformers' CLIPTokenizer does without ftfy. `const` use is safe from several threads.
 class ClipTokenizer final {
  public:
-  /// The contents of vocab.json and merges.txt; `name` is for messages. `pad`: the token that fills a prompt up, where that is not the
-  /// end; written out in a text it is read as itself ("!" of Stable Diffusion 2). Throws ConfigError where they are not what they should
-  /// be.
-  ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad = {});
+  /// Takes the contents of vocab.json and merges.txt; `name` is for messages. `pad`: the token that fills a prompt up, if that is not the
+  /// end; written out in a text it is read as itself ("!" of Stable Diffusion 2). `added`: the content of added_tokens.json, words that a
+  /// training added to the vocabulary {"<cat-toy>": 49408}; "" if there are none. A word W with words W_1, W_2, … stands for all of them,
+  /// as diffusers reads it. Throws ConfigError if a file is not what it should be.
+  ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad = {},
+                std::string_view added = {});
 
   /// Without begin and end. Throws ConfigError where the text is not UTF-8.
   std::vector<int64_t> encode(std::string_view text) const;
@@ -30,6 +32,7 @@ class ClipTokenizer final {
  private:
   void read_vocabulary(std::string_view json, const std::string& name);
   void read_merges(std::string_view lines, const std::string& name);
+  void read_added(std::string_view json, const std::string& name);
   void encode_plain(std::string_view text, std::vector<int64_t>& ids) const;
   void encode_word(const std::string& bytes, std::vector<int64_t>& ids) const;
 
@@ -39,6 +42,7 @@ class ClipTokenizer final {
   std::vector<std::string> tokens_;
   std::unordered_map<std::string, int64_t> ranks_;  ///< of "left right"
   int64_t begin_ = 0, end_ = 0, pad_ = 0;
+  std::map<std::string, std::vector<int64_t>> whole_;  ///< words that are read as they stand, and their tokens
 };
 
 }  // namespace brume::text

@@ -124,4 +124,15 @@ std::vector<std::vector<PromptPart>> split_at_breaks(const std::vector<PromptPar
   return all;
 }
 
+size_t find_word(std::string_view text, std::string_view word, size_t from) {
+  const auto letter = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  if (word.empty()) return std::string_view::npos;
+  for (size_t at = text.find(word, from); at != std::string_view::npos; at = text.find(word, at + 1)) {
+    const size_t end = at + word.size();
+    const bool continued = end < text.size() && letter(text[end]) && letter(word.back());
+    if (!continued && !(at > 0 && letter(text[at - 1]) && letter(word.front()))) return at;
+  }
+  return std::string_view::npos;
+}
+
 }  // namespace brume::text

@@ -1,4 +1,8 @@
 #pragma once
+// CLIP's tokenizer as transformers keeps it in a folder.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -7,8 +11,16 @@
 
 namespace brume {
 
-/// CLIP's token embedding may have more rows than "tokenizer/vocab.json" in `files` has tokens: words that were taught to a model and
-/// stand in a file of their own, or rows that fill up to a round number. No prompt reaches them; they are cut off, and told.
-void cut_token_rows(NamedTensors& tensors, const Files& files, std::vector<std::string>& losses);
+/// Returns "tokenizer/vocab.json" and "tokenizer/merges.txt" of a folder, or out of its tokenizer.json; and "tokenizer/added_tokens.json"
+/// {word: number}, if training added words to those of the vocabulary (added_tokens.json, added_tokens_decoder of tokenizer_config.json,
+/// added_tokens of tokenizer.json). Throws ConfigError.
+Files read_clip_vocabulary(const std::filesystem::path& folder);
+
+/// Returns the number of a token, added ones included.
+std::optional<int64_t> token_number(const Files& files, const std::string& token);
+
+/// Cuts off rows of CLIP's token embedding that no token of `files` has, as those that fill up to a round number, and takes added tokens
+/// without a row out of `files`. Lists both in `losses`.
+void fit_token_rows(NamedTensors& tensors, Files& files, std::vector<std::string>& losses);
 
 }  // namespace brume

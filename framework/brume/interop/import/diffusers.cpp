@@ -231,6 +231,18 @@ void note_class(const fs::path& file, const Index& index, const char* component,
   if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
 }
 
+/// Writers of Stable Diffusion before diffusers 0.9 left the sample_size of the U-Net at 32; its pipelines take 64 for less than that.
+void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string& pipeline, const Said& said,
+                  std::vector<std::string>& losses) {
+  constexpr int64_t right = 64;
+  if (!pipeline.starts_with("StableDiffusion") || !unet.before_0_9 || said.sample_size || std::min(unet.height, unet.width) >= right)
+    return;
+  losses.push_back(
+      fmt::format("the sample_size {} of {}, a known mistake of diffusers before 0.9: {} is taken (sample_size=N says otherwise)",
+                  unet.height, config.string(), right));
+  unet.height = unet.width = right;
+}
+
 Imported import_pipeline(const fs::path& folder, const Said& said) {
   const Index index(folder);
   Imported model;
@@ -244,6 +256,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
   DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
   note_class(config, index, "unet", model.losses);
+  correct_size(unet, config, pipeline, said, model.losses);
   unet.told = scheduler.told;
   const Variants variants(folder, said.variant);
 

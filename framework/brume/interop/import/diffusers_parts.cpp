@@ -4,11 +4,10 @@
 
 #include <algorithm>
 
-#include "brume/files/mapped_file.h"
+#include "brume/interop/import/clip_vocabulary.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/taesd.h"
-#include "brume/interop/import/token_rows.h"
 #include "brume/interop/layouts/diffusers_vae.h"
 
 namespace brume {
@@ -90,36 +89,12 @@ std::string padding_of(const fs::path& folder) {
   return "<|endoftext|>";
 }
 
-/// vocab.json and merges.txt; out of tokenizer.json where they are not there.
-Files tokenizer_files(const fs::path& folder) {
-  const auto read = [&](const char* name) { return std::string(MappedFile::open((folder / name).string())->bytes()); };
-  if (fs::is_regular_file(folder / "vocab.json") && fs::is_regular_file(folder / "merges.txt"))
-    return {{"tokenizer/vocab.json", read("vocab.json")}, {"tokenizer/merges.txt", read("merges.txt")}};
-  if (!fs::is_regular_file(folder / "tokenizer.json"))
-    throw ConfigError(fmt::format("{}: holds neither vocab.json and merges.txt nor tokenizer.json", folder.string()));
-  const DiffusersConfig fast(folder / "tokenizer.json", "a tokenizer");
-  const auto model = fast.get<nlohmann::json>("model", {});
-  if (!model.is_object() || !model.contains("vocab") || !model.contains("merges") || !model["merges"].is_array())
-    throw ConfigError(fmt::format("{}: has no byte-pair merges (model.vocab, model.merges)", fast.file()));
-  std::string merges = "#version: 0.2\n";
-  for (const nlohmann::json& pair : model["merges"]) {
-    if (pair.is_string())
-      merges += pair.get<std::string>() + "\n";
-    else if (pair.is_array() && pair.size() == 2 && pair[0].is_string() && pair[1].is_string())
-      merges += pair[0].get<std::string>() + " " + pair[1].get<std::string>() + "\n";
-    else
-      throw ConfigError(fmt::format("{}: model.merges holds {}, which is no pair of tokens", fast.file(), pair.dump()));
-  }
-  return {{"tokenizer/vocab.json", model["vocab"].dump()}, {"tokenizer/merges.txt", merges}};
-}
-
 /// ", pad: 0" where prompts are not filled up with the end token.
 std::string padding_option(const Files& files, const fs::path& folder) {
   const std::string token = padding_of(folder);
-  const nlohmann::json vocabulary = parse_json(files.at("tokenizer/vocab.json"), (folder / "vocab.json").string());
-  if (!vocabulary.is_object() || !vocabulary.contains(token) || !vocabulary[token].is_number_integer())
-    throw ConfigError(fmt::format("{}: the pad_token '{}' is not in its vocabulary", folder.string(), token));
-  return token == "<|endoftext|>" ? "" : fmt::format(", pad: {}", vocabulary[token].get<int64_t>());
+  const std::optional<int64_t> number = token_number(files, token);
+  if (!number) throw ConfigError(fmt::format("{}: the pad_token '{}' is not in its vocabulary", folder.string(), token));
+  return token == "<|endoftext|>" ? "" : fmt::format(", pad: {}", *number);
 }
 
 }  // namespace
@@ -156,7 +131,7 @@ DiffusersText read_diffusers_text(const fs::path& folder, const std::string& var
   c.only<double>("layer_norm_eps", 1e-5);
   c.absent("use_attention_mask");  // its pipelines would hide the padding
   DiffusersText text;
-  text.files = tokenizer_files(folder / "tokenizer");
+  text.files = read_clip_vocabulary(folder / "tokenizer");
   text.width = c.get<int64_t>("hidden_size", 512);
   text.options =
       fmt::format("{{type: clip_text, tokenizer: tokenizer, length: {}, width: {}, depth: {}, heads: {}, mlp: {}, activation: {}{}}}",
@@ -171,7 +146,7 @@ DiffusersText read_diffusers_text(const fs::path& folder, const std::string& var
     }
     text.tensors.push_back({t.name.starts_with("text_model.") ? t.name : "text_model." + t.name, t.tensor});
   }
-  cut_token_rows(text.tensors, text.files, text.losses);
+  fit_token_rows(text.tensors, text.files, text.losses);
   return text;
 }
 

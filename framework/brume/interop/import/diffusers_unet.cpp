@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "brume/config/errors.h"
+#include "brume/config/number.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/layouts/diffusers_unet.h"
 
@@ -118,6 +119,20 @@ void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t
 
 }  // namespace
 
+namespace {
+
+/// Whether "_diffusers_version" is before 0.9.
+bool is_before_0_9(const DiffusersConfig& c) {
+  const auto version = c.get<std::string>("_diffusers_version", "");
+  const size_t dot = version.find('.'), next = version.find_first_not_of("0123456789", dot == std::string::npos ? dot : dot + 1);
+  if (dot == std::string::npos) return false;
+  const auto major = parse_number<int64_t>(std::string_view(version).substr(0, dot));
+  const auto minor = parse_number<int64_t>(std::string_view(version).substr(dot + 1, next == std::string::npos ? next : next - dot - 1));
+  return major == 0 && minor && *minor < 9;
+}
+
+}  // namespace
+
 DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
   const DiffusersConfig c(config, "the unet of brume", type);
   refuse_the_unknown(c);
@@ -132,6 +147,7 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
     if (b != u.blocks || b < 1 || b > most_blocks)
       c.refuse("layers_per_block", fmt::format("the same number for all levels, from 1 to {},", most_blocks));
   read_size(c, u, size);
+  u.before_0_9 = is_before_0_9(c);
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
   read_classes(c, u);

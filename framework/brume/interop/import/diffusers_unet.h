@@ -19,6 +19,7 @@ struct DiffusersUnet {
   std::vector<int64_t> heads;       ///< of each level
   int64_t blocks = 2;               ///< residual blocks per level of the encoder
   int64_t height = 64, width = 64;  ///< of the images (or latents) it was trained for
+  bool before_0_9 = false;          ///< written by diffusers before 0.9
   int64_t in_channels = 4, out_channels = 4;
   int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens
   int64_t classes = 0;        ///< rows of the class embedding; 0 = none

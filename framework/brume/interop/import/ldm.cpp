@@ -5,6 +5,8 @@
 //   model.diffusion_model.*   the U-Net            model_ema.*          its moving average, where there is one (names without dots)
 //   first_stage_model.*       kl or vq             scale_factor         latent = scale_factor z
 //   cond_stage_model.*        CLIP's text encoder, whose tokenizer is not in such files, or a table of classes
+//
+// A first stage and a text encoder that are not in the file can be taken from others (ldm_completion.h).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,6 +16,7 @@
 #include <cstdlib>
 
 #include "brume/interop/import/families.h"
+#include "brume/interop/import/ldm_completion.h"
 #include "brume/interop/import/ldm_condition.h"
 #include "brume/interop/import/ldm_reading.h"
 #include "brume/interop/layouts/conditioning.h"
@@ -231,7 +234,7 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   Imported result;
   const NamedTensors network = unet_tensors(r);
   LdmUnet u = r.of_tensors([&] { return read_ldm_unet(ModuleTensors(network, "")); });
-  const ModuleTensors stage(source.tensors, std::string(first_stage_prefix));
+  const ModuleTensors stage = ldm_first_stage_module(r, u.out_channels);
   std::optional<LdmFirstStage> first_stage;
   if (!stage.empty()) first_stage = r.of_tensors([&] { return read_ldm_first_stage(stage); });
   compare(r, u, first_stage ? first_stage->latent_channels : u.out_channels);

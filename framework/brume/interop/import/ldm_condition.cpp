@@ -6,14 +6,14 @@
 #include <filesystem>
 
 #include "brume/config/errors.h"
-#include "brume/files/mapped_file.h"
-#include "brume/interop/import/token_rows.h"
+#include "brume/interop/import/clip_vocabulary.h"
+#include "brume/interop/import/ldm_completion.h"
 
 namespace brume {
 namespace {
 namespace fs = std::filesystem;
 
-/// Where vocab.json and merges.txt are: the setting, a folder beside the file, the environment.
+/// Reads the tokenizer from the folder that the setting names, the one next to the file, or the one of the environment.
 Files tokenizer_of(const LdmReading& r) {
   const std::string* set = r.setting("tokenizer");
   const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
@@ -21,7 +21,7 @@ Files tokenizer_of(const LdmReading& r) {
   fs::path folder;
   if (set)
     folder = *set;
-  else if (fs::is_regular_file(beside / "vocab.json"))
+  else if (fs::is_regular_file(beside / "vocab.json") || fs::is_regular_file(beside / "tokenizer.json"))
     folder = beside;
   else if (named && *named)
     folder = named;
@@ -29,13 +29,11 @@ Files tokenizer_of(const LdmReading& r) {
     r.refuse(
         fmt::format("CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a folder "
                     "'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER"));
-  Files files;
-  for (const char* name : {"vocab.json", "merges.txt"}) {
-    const fs::path file = folder / name;
-    if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("tokenizer={}: there is no {} in it", folder.string(), name));
-    files[std::string("tokenizer/") + name] = std::string(MappedFile::open(file.string())->bytes());
+  try {
+    return read_clip_vocabulary(folder);
+  } catch (const ConfigError& e) {
+    throw ConfigError(fmt::format("tokenizer={}", e.what()));
   }
-  return files;
 }
 
 /// `rows` there are, of which the last may be the null class. Among the thousand classes of ImageNet one more is.
@@ -82,12 +80,17 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
   for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
     if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
   c.files = tokenizer_of(r);
-  cut_token_rows(c.tensors, c.files, r.losses);
+  fit_token_rows(c.tensors, c.files, r.losses);
   c.conditioner = text.options(heads.value_or(text.width / 64));
   c.guidance = "{type: cfg, scale: 7.5}";
 }
 
 [[noreturn]] void refuse_encoder(const LdmReading& r, const ModuleTensors& encoder) {
+  if (encoder.empty())
+    r.refuse(
+        fmt::format("lacks the encoder of its condition{}: its U-Net attends to tokens, and there is no tensor 'cond_stage_model.'; "
+                    "text_encoder=FILE completes it with CLIP's of another file",
+                    r.config.target("cond_stage_config").empty() ? "" : fmt::format(" ({})", r.config.target("cond_stage_config"))));
   if (encoder.has("transformer.token_emb.weight"))
     r.refuse(
         "its condition is encoded by BERTEmbedder: a transformer over the tokens of bert-base-uncased, whose vocabulary is in no such "
@@ -96,15 +99,13 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
   r.refuse(
       fmt::format("its condition is encoded by {}; brume has the text encoders of CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder) "
                   "and classes (ClassEmbedder)",
-                  !target.empty()   ? target
-                  : encoder.empty() ? "nothing in this file (no 'cond_stage_model.')"
-                                    : "an encoder that is unknown"));
+                  target.empty() ? "an encoder that is unknown" : target));
 }
 
 }  // namespace
 
 LdmCondition read_ldm_condition(LdmReading& r, const LdmUnet& u) {
-  const ModuleTensors encoder(r.source.tensors, "cond_stage_model.");
+  const ModuleTensors encoder = ldm_condition_module(r);
   LdmCondition c;
   if (u.context_width == 0 && u.classes > 0)
     read_classes(r, u.classes, 0, c);

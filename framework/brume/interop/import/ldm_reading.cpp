@@ -15,8 +15,9 @@ namespace fs = std::filesystem;
 
 /// What can be set.
 const std::vector<std::string>& known_settings() {
-  static const std::vector<std::string> all{"tokenizer", "text_heads",   "num_heads",        "num_head_channels", "size",
-                                            "ema",       "scale_factor", "parameterization", "null_class"};
+  static const std::vector<std::string> all{"tokenizer",  "text_heads", "num_heads",    "num_head_channels",
+                                            "size",       "ema",        "scale_factor", "parameterization",
+                                            "null_class", "vae",        "text_encoder"};
   return all;
 }
 
