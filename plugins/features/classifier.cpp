@@ -3,11 +3,12 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/features.h"
+#include "brume/core/names_classes.h"
 
 namespace brume::plugins {
 namespace {
 
-class ClassifierFeatures final : public Features {
+class ClassifierFeatures final : public Features, public NamesClasses {
  public:
   struct Options {
     std::filesystem::path path;
@@ -23,6 +24,7 @@ class ClassifierFeatures final : public Features {
   std::string preprocessing() const override { return classifier_->preprocessing(); }
   int64_t width() const override { return classifier_->width(); }
   int64_t classes() const override { return classifier_->classes(); }
+  std::vector<std::string> class_names() const override { return class_names_of(*classifier_); }
   Output extract(const Tensor& images) const override { return classifier_->extract(images); }
 
  private:

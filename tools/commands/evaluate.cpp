@@ -67,12 +67,11 @@ std::shared_ptr<const Features> open_features(Program& program, const Value& val
   return create_deferred<Features>(program.registry, value).make({classifier, compute.device, compute.dtype});
 }
 
-FeatureSet features_of(Program& program, const Features& extractor, const ImageShape& image, const std::string& option,
-                       const std::string& text, int64_t limit) {
-  const auto data = open_data(program, option, text, image);
+FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Dataset>& data, const ImageShape& image,
+                       const std::string& option, const ClassList& classes, int64_t limit) {
   const int64_t count = limit > 0 || data->size() > 0 ? limit : of_endless;
   std::optional<Progress> progress;
-  FeatureSet set = data_features(extractor, *data, image, option, count, [&](int64_t done, int64_t all) {
+  FeatureSet set = data_features(extractor, *with_classes(data, option, classes), image, option, count, [&](int64_t done, int64_t all) {
     if (!progress) progress.emplace(option.substr(2) + " images", all, "images");
     progress->update(done, std::min<double>(256, double(done)));
     return !interrupted.load();
@@ -126,20 +125,22 @@ int evaluate_classifier(Program& program, const Arguments& a) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, of which only the accuracy on --real can be told", option, a.source));
   const auto classifier = open_features(program, features_value("classifier:" + a.source), a.settings.overrides);
-  const FeatureSet real = features_of(program, *classifier, classifier->input(), "--real", a.real, a.limit);
+  const auto data = open_data(program, "--real", a.real, classifier->input());
+  const ClassList classes = compared_classes(*classifier, *data, "--real");
+  const FeatureSet real = features_of(*classifier, data, classifier->input(), "--real", classes, a.limit);
   fmt::print("{}: accuracy {} on {} images\n", a.source, percent(real.accuracy()), real.images());
   write_json(a, {{"real", figures(real, real)}}, {{"classifier", a.source}});
   return 0;
 }
 
-FeatureSet samples(const Arguments& a, const Features& extractor, const Model& model, const SampleOptions& options,
-                   const std::string& name) {
+FeatureSet samples(const Arguments& a, const Features& extractor, const Model& model, const SampleOptions& options, const std::string& name,
+                   const ClassList& classes) {
   Progress progress(name, a.count * options.steps, "image steps");
   const auto observer = [&](int64_t first, const Step& step) {
     progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
     return !interrupted.load();
   };
-  return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others());
+  return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others(), classes);
 }
 
 int evaluate_model(Program& program, const Arguments& a) {
@@ -149,11 +150,15 @@ int evaluate_model(Program& program, const Arguments& a) {
   const Model model = open_model(program.registry, a.settings);
   const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
   const ImageShape image = images_for(*extractor, model.shape());
-  const FeatureSet real = features_of(program, *extractor, image, "--real", a.real, a.limit);
+  const auto data = open_data(program, "--real", a.real, image);
+  const ClassList classes = compared_classes(*extractor, *data, "--real");
+  const FeatureSet real = features_of(*extractor, data, image, "--real", classes, a.limit);
   std::vector<Row> rows{{"real", figures(real, real)}};
-  if (!a.baseline.empty())
-    rows.push_back({"baseline", figures(features_of(program, *extractor, image, "--baseline", a.baseline, a.limit), real)});
-  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *extractor, model, options, name), real)});
+  if (!a.baseline.empty()) {
+    const auto baseline = open_data(program, "--baseline", a.baseline, image);
+    rows.push_back({"baseline", figures(features_of(*extractor, baseline, image, "--baseline", classes, a.limit), real)});
+  }
+  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *extractor, model, options, name, classes), real)});
   fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, extractor->name());
   print_table(rows);
   if (const int64_t wide = extractor->width(); a.count <= wide)

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/text_file.h"
@@ -106,7 +107,8 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
     const auto data = open_data(program, "--data", a.data, model.shape());
     if (by_class && int64_t(data->classes().size()) != controls.classes)
       throw ConfigError(fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.settings.source, controls.classes));
-    JudgedSet set = judge_data(*metric, *data, model.shape(), a.count);
+    const auto labelled = with_classes(data, "--data", {model.classes(settings), "the model"});
+    JudgedSet set = judge_data(*metric, *labelled, model.shape(), a.count);
     rows.push_back({"data", std::move(set.tally)});
     asked = std::move(set.asked);
   }

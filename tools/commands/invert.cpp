@@ -7,6 +7,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/inversion.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
@@ -73,7 +74,7 @@ std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& mode
 Input read_input(Program& program, const Arguments& a, const ModelOptions& model) {
   if (a.images.empty() == a.data.empty()) throw ConfigError("give pictures, or --data with a data set of them");
   if (a.data.empty()) return {read_images(a, model.image), annotations(a, model)};
-  const auto data = open_data(program, "--data", a.data, model.image);
+  const auto data = with_classes(open_data(program, "--data", a.data, model.image), "--data", {model.class_names, "the model"});
   Input input;
   std::vector<Tensor> batches;
   for_each_batch(*data, model.image, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& known) {

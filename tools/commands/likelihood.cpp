@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/likelihood.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/files/atomic_file.h"
@@ -155,7 +156,8 @@ int likelihood(Program& program, const Arguments& a) {
   if (model.options().autoencoder.type() != "identity")
     throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",
                                   a.source, model.options().autoencoder.type()));
-  const auto data = open_data(program, "--data", a.data, model.options().image);
+  const auto data =
+      with_classes(open_data(program, "--data", a.data, model.options().image), "--data", {model.options().class_names, "the model"});
   catch_interrupt();
   const Found found = a.method == "vlb" ? by_bound(a, model, *data) : by_ode(a, model, *data);
   print(a, found);

@@ -3,10 +3,12 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include "brume/core/names_classes.h"
+
 namespace brume {
 namespace {
 
-class OfPipeline final : public Features {
+class OfPipeline final : public Features, public NamesClasses {
  public:
   OfPipeline(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name)
       : classifier_(std::move(classifier)), name_("classifier " + name) {
@@ -18,6 +20,7 @@ class OfPipeline final : public Features {
   std::string preprocessing() const override { return "none"; }
   int64_t width() const override { return width_; }
   int64_t classes() const override { return classifier_->options().classes; }
+  std::vector<std::string> class_names() const override { return classifier_->options().class_names; }
   Output extract(const Tensor& images) const override {
     const ImageShape given{images.size(1), images.size(2), images.size(3)};
     if (given != input()) throw ConfigError(fmt::format("{} takes {} images, not {}", name_, input().text(), given.text()));

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "brume/config/yaml.h"
+#include "brume/core/names_classes.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/classifier_features.h"
 #include "brume/diffusion/classifier_pipeline.h"
@@ -19,13 +20,14 @@ namespace brume {
 namespace {
 
 /// A denoiser with the model it belongs to.
-class Frozen final : public Denoiser {
+class Frozen final : public Denoiser, public NamesClasses {
  public:
   Frozen(const ModelOptions& options, const Compute& compute, const std::string& file, const StoredModel& stored)
       : pipeline_(options, compute, StoredWeights{file, stored.tensors, stored.card.files}), denoiser_(pipeline_.denoiser()) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     return denoiser_->denoise(x, sigma, condition);
   }
+  std::vector<std::string> class_names() const override { return pipeline_.options().class_names; }
   const Pipeline& pipeline() const { return pipeline_; }
 
  private:

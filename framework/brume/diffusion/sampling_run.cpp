@@ -15,6 +15,7 @@
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/numerics/timesteps.h"
@@ -100,8 +101,9 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
     steps = checked_sigmas(*options.spacing, *model.options().noise, options.steps);
   const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
   const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
+  const SameClasses others(models, {model.options().class_names, "the model"});
   const GuidedModel steered{.schedule = model.options().noise,
-                            .models = models,
+                            .models = others,
                             .parameterization = model.options().parameterization,
                             .controls = model.options().controls(),
                             .shape = latent,

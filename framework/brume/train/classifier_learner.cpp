@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "brume/diffusion/class_names.h"
 #include "brume/train/class_scores.h"
 #include "brume/train/learner.h"
 
@@ -19,6 +20,7 @@ class ClassifierLearner final : public Learner {
     if (int64_t(test_->classes().size()) != config.classifier->classes)
       throw ConfigError(
           fmt::format("classifier has {} classes and train.test.data has {}", config.classifier->classes, test_->classes().size()));
+    test_ = with_classes(test_, "train.test.data", {config.classifier->class_names, "the classifier"});
   }
 
   std::vector<TrainedModule> modules() const override { return {model_module(pipeline_.weights(), *config_.train)}; }

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "brume/config/yaml.h"
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/fingerprint.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/image/image.h"
@@ -24,10 +25,11 @@ class DiffusionLearner final : public Learner {
       : config_(config),
         resolved_(resolved),
         models_(origin.models),
+        teachers_(origin.models, {config.model.class_names, "the model"}),
         pipeline_(config.model, compute, origin.seed, origin.stored, origin.models),
         files_(pipeline_.files()),
         examples_(origin.examples),
-        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &origin.models} {
+        training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &teachers_} {
     if (data.encoded()) check_encoded(*data.encoded());
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
@@ -120,6 +122,7 @@ class DiffusionLearner final : public Learner {
   Config config_;
   Value resolved_;
   const ModelSource& models_;
+  SameClasses teachers_;
   Pipeline pipeline_;
   Files files_;
   Batch examples_;  ///< what sample grids are made after

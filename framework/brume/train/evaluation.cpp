@@ -12,6 +12,7 @@
 
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
+#include "brume/core/names_classes.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
 
@@ -81,6 +82,10 @@ ImageShape images_for(const Features& extractor, const ImageShape& images) {
   return input.height > 0 ? input : ImageShape{input.channels, images.height, images.width};
 }
 
+ClassList compared_classes(const Features& extractor, const Dataset& real, const std::string& name) {
+  return extractor.classes() > 0 ? ClassList{class_names_of(extractor), extractor.name()} : ClassList{real.classes(), name};
+}
+
 FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
                          const std::function<bool(int64_t, int64_t)>& progress) {
   const int64_t classes = int64_t(data.classes().size());
@@ -97,9 +102,12 @@ FeatureSet data_features(const Features& extractor, const Dataset& data, const I
 }
 
 FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
-                           uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models) {
+                           uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models,
+                           const ClassList& known) {
   const ImageShape image = model.options().image, wanted = images_for(extractor, image);
-  const int64_t classes = int64_t(requestable_classes(model, options, models).size());
+  const std::vector<std::string> names = requestable_classes(model, options, models);
+  const std::vector<int64_t> numbers = class_numbers({names, "the model"}, known);
+  const int64_t classes = int64_t(names.size());
   if (image != wanted)
     throw ConfigError(fmt::format("the model makes {} images, and {} takes {}", image.text(), extractor.name(), wanted.text()));
   if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
@@ -114,7 +122,10 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
     request.batch = piece;
     for (int64_t i = first; i < std::min(first + piece, count); ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
     if (observer) request.observer = [&](int64_t inner, const Step& step) { return observer(first + inner, step); };
-    set.add(rounded(sample_images(model, request, options)), request.images);
+    std::vector<Annotation> made = request.images;
+    for (Annotation& a : made)
+      if (a.label >= 0 && !numbers.empty()) a.label = numbers[size_t(a.label)];
+    set.add(rounded(sample_images(model, request, options)), made);
   }
   return set;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "brume/core/features.h"
+#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/train/class_scores.h"
 
@@ -49,15 +50,18 @@ ImageShape images_for(const Features& extractor, const ImageShape& images);
 
 /// Returns the features of the first `limit` images of a data set (0 = all), which has images of `shape`. `progress` is called with the
 /// number that is done and the number of all; if it returns false, Interrupted is thrown. Throws ConfigError, calling the set `name`, if
-/// its classes are not the extractor's.
+/// it has another number of classes than the extractor.
 FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
                          const std::function<bool(int64_t done, int64_t count)>& progress);
 
+/// Returns the classes that sets are compared by: the extractor's if it classifies, else those of the real images, called `name`.
+ClassList compared_classes(const Features& extractor, const Dataset& real, const std::string& name);
+
 /// Returns the features of `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the
-/// number of an image in the whole run; guidances find their models in `models`. Throws ConfigError if the model makes other images, or has
-/// other classes, than the extractor.
+/// number of an image in the whole run; guidances find their models in `models`. Classes are numbered as `known` has them. Throws
+/// ConfigError if the model makes other images, or has other classes, than the extractor.
 FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
                            uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer,
-                           const ModelSource& models = no_models());
+                           const ModelSource& models = no_models(), const ClassList& known = {});
 
 }  // namespace brume

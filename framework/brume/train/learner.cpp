@@ -2,10 +2,41 @@
 
 #include <fmt/format.h>
 
+#include "brume/diffusion/class_names.h"
+
 namespace brume {
 
 TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train) {
   return {.name = "", .weights = std::move(weights), .optimizer = train.optimizer, .ema = train.ema};
+}
+
+namespace {
+
+const char* section_of(const Config& config) { return config.classifier ? "classifier" : "model"; }
+
+std::vector<std::string>& class_names(Config& config) {
+  return config.classifier ? config.classifier->class_names : config.model.class_names;
+}
+
+void set_class_names(Config& config, Value& resolved, const std::vector<std::string>& names) {
+  class_names(config) = names;
+  Value list = Value::list();
+  for (const std::string& name : names) list.items.push_back(Value::text(name, true));
+  resolved.find(section_of(config))->set("class_names", std::move(list));
+}
+
+}  // namespace
+
+std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored) {
+  const Value* section = config.autoencoder ? nullptr : stored.find(section_of(config));
+  const Value* known = section ? section->find("class_names") : nullptr;
+  if (known && known->is_list() && !known->items.empty() && class_names(config).empty()) {
+    std::vector<std::string> names;
+    for (const Value& name : known->items) names.push_back(name.scalar);
+    set_class_names(config, resolved, names);
+  }
+  if (config.autoencoder || class_names(config).empty()) return data;
+  return with_classes(std::move(data), "train.data", {class_names(config), fmt::format("{}.class_names", section_of(config))});
 }
 
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& set,
@@ -17,16 +48,10 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
   if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->traits().classes;
-  std::vector<std::string>& names = classifier ? config.classifier->class_names : config.model.class_names;
   if (classes > 0 && int64_t(data.classes().size()) != classes)
     throw ConfigError(fmt::format("{} has {} classes and train.data has {}", classifier ? "classifier" : "model.conditioner", classes,
                                   data.classes().size()));
-  if (classes > 0 && names.empty()) {  // the checkpoint knows its classes by name
-    names = data.classes();
-    Value list = Value::list();
-    for (const std::string& name : names) list.items.push_back(Value::text(name, true));
-    resolved.find(classifier ? "classifier" : "model")->set("class_names", std::move(list));
-  }
+  if (classes > 0 && class_names(config).empty()) set_class_names(config, resolved, data.classes());  // a checkpoint knows them by name
   return classifier ? make_classifier_learner(config, resolved, compute, origin)
                     : make_diffusion_learner(config, resolved, compute, data, origin);
 }

@@ -58,6 +58,11 @@ struct LearnerOrigin {
   Batch examples{};               ///< the first training images, as many as a sample grid shows
 };
 
+/// Returns the training images with the labels of the model's class names. If the configuration leaves those to the data, they are the ones
+/// of `stored`, the configuration that the first weights come from, if it has any: they are set in `config` and `resolved`. Throws
+/// ConfigError if the names of the two are not the same.
+std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored);
+
 /// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class
 /// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,

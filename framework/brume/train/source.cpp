@@ -21,16 +21,6 @@ const char* section_of(const Value& root) {
   return found == std::end(models) ? nullptr : *found;
 }
 
-Value sections(const ModelCard& card) {
-  Value root = Value::map();
-  for (const auto& [name, section] : {std::pair<const char*, const Value&>("model", card.model),
-                                      {"classifier", card.classifier},
-                                      {"autoencoder", card.autoencoder},
-                                      {"sample", card.sample}})
-    if (!section.is_null()) root.set(name, section);
-  return root;
-}
-
 /// Whether a checkpoint measures the value on its images and writes it instead of the configured one.
 bool measured(const Difference& d) { return d.path == "autoencoder.network.scale" || d.path == "autoencoder.network.shift"; }
 
@@ -73,6 +63,16 @@ std::string nearest_pattern(const std::string& pattern, const std::vector<std::s
 }
 
 }  // namespace
+
+Value sections(const ModelCard& card) {
+  Value root = Value::map();
+  for (const auto& [name, section] : {std::pair<const char*, const Value&>("model", card.model),
+                                      {"classifier", card.classifier},
+                                      {"autoencoder", card.autoencoder},
+                                      {"sample", card.sample}})
+    if (!section.is_null()) root.set(name, section);
+  return root;
+}
 
 std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names) {
   std::set<std::string> matched;

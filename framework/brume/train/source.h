@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "brume/core/network.h"
+#include "brume/diffusion/checkpoint.h"
 #include "brume/train/options.h"
 
 namespace brume {
@@ -15,6 +16,9 @@ namespace brume {
 /// `sample:` then. Throws ConfigError if the source cannot be opened, with every key of a model that is given and differs from the
 /// source's, and with every pattern of `train.freeze` that matches none of the source's weights. No weights are read.
 Config read_training(Registry& registry, Value root, const std::filesystem::path& folder, Value* resolved = nullptr);
+
+/// Returns the sections of a model's file as a configuration has them.
+Value sections(const ModelCard& card);
 
 /// Copies the section of the model from `stored`, a configuration with all its sections, and `sample:` with it, if `root` has `train.from`
 /// and no section of a model.

@@ -100,9 +100,9 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
-  data_ = t.data.make({config_.image()});
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
   const StoredModel source = fresh && begun ? open_any(t.from.string()) : StoredModel();
+  data_ = labelled(config_, resolved_, t.data.make({config_.image()}), fresh ? sections(source.card) : training_configuration(resume_from));
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});

@@ -1,0 +1,123 @@
+#include "brume/diffusion/class_names.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "brume/config/errors.h"
+#include "brume/core/dataset.h"
+#include "brume/core/image_files.h"
+#include "brume/core/names_classes.h"
+
+namespace brume {
+namespace {
+
+bool are_numbers(const std::vector<std::string>& names) {
+  for (size_t i = 0; i < names.size(); ++i)
+    if (names[i] != std::to_string(i)) return false;
+  return true;
+}
+
+std::string listed(const ClassList& list) {
+  constexpr size_t most = 50;
+  const std::vector<std::string> shown(list.names.begin(), list.names.begin() + int64_t(std::min(most, list.names.size())));
+  return fmt::format("{} has [{}{}]", list.owner, fmt::join(shown, ", "), list.names.size() > most ? ", ..." : "");
+}
+
+class Relabelled : public Dataset {
+ public:
+  Relabelled(std::shared_ptr<const Dataset> data, std::vector<int64_t> numbers, std::vector<std::string> names)
+      : data_(std::move(data)), numbers_(std::move(numbers)), names_(std::move(names)) {}
+  int64_t size() const override { return data_->size(); }
+  const std::vector<std::string>& classes() const override { return names_; }
+  std::optional<EncodedSet> encoded() const override { return data_->encoded(); }
+  Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    Annotation a = data_->read(index, draw, pixels);
+    if (a.label >= 0) a.label = numbers_.at(size_t(a.label));
+    return a;
+  }
+
+ protected:
+  std::shared_ptr<const Dataset> data_;
+
+ private:
+  std::vector<int64_t> numbers_;
+  std::vector<std::string> names_;
+};
+
+class RelabelledFiles final : public Relabelled, public ImageFiles {
+ public:
+  using Relabelled::Relabelled;
+  const Inventory& inventory() const override { return files().inventory(); }
+  void check_image(int64_t index) const override { files().check_image(index); }
+  bool skips_errors() const override { return files().skips_errors(); }
+
+ private:
+  const ImageFiles& files() const { return dynamic_cast<const ImageFiles&>(*data_); }
+};
+
+class RelabelledClassifier final : public NoisyClassifier {
+ public:
+  RelabelledClassifier(std::shared_ptr<const NoisyClassifier> classifier, const std::vector<int64_t>& numbers,
+                       std::vector<std::string> names)
+      : classifier_(std::move(classifier)), numbers_(at::tensor(numbers)), names_(std::move(names)) {}
+  Tensor log_probability(const Tensor& x, double sigma, const Tensor& classes) const override {
+    return classifier_->log_probability(x, sigma, numbers_.index_select(0, classes.cpu()).to(classes.device()));
+  }
+  const std::vector<std::string>& classes() const override { return names_; }
+  ImageShape shape() const override { return classifier_->shape(); }
+
+ private:
+  std::shared_ptr<const NoisyClassifier> classifier_;
+  Tensor numbers_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace
+
+std::vector<int64_t> class_numbers(const ClassList& from, const ClassList& to) {
+  if (from.names.size() != to.names.size() || from.names == to.names || are_numbers(from.names) || are_numbers(to.names)) return {};
+  const std::set<std::string> before(from.names.begin(), from.names.end()), after(to.names.begin(), to.names.end());
+  if (before != after || after.size() != to.names.size())
+    throw ConfigError(fmt::format("the names of the classes differ: {}, and {}", listed(from), listed(to)));
+  std::vector<int64_t> numbers;
+  for (const std::string& name : from.names) numbers.push_back(std::find(to.names.begin(), to.names.end(), name) - to.names.begin());
+  return numbers;
+}
+
+std::shared_ptr<const Dataset> with_classes(std::shared_ptr<const Dataset> data, const std::string& owner, const ClassList& to) {
+  std::vector<int64_t> numbers = class_numbers({data->classes(), owner}, to);
+  if (numbers.empty()) return data;
+  if (dynamic_cast<const ImageFiles*>(data.get())) return std::make_shared<RelabelledFiles>(std::move(data), std::move(numbers), to.names);
+  return std::make_shared<Relabelled>(std::move(data), std::move(numbers), to.names);
+}
+
+SameClasses::SameClasses(const ModelSource& models, ClassList own) : models_(models), own_(std::move(own)) {}
+
+OtherModel SameClasses::model(const std::string& path) const {
+  OtherModel other = models_.model(path);
+  const ClassList theirs{class_names_of(*other.denoiser), path};
+  if (!class_numbers(theirs, own_).empty())
+    throw ConfigError(fmt::format("the classes have another order: {}, and {}", listed(theirs), listed(own_)));
+  return other;
+}
+
+std::shared_ptr<const NoisyClassifier> SameClasses::classifier(const std::string& path) const {
+  auto classifier = models_.classifier(path);
+  const std::vector<int64_t> numbers = class_numbers(own_, {classifier->classes(), path});
+  if (numbers.empty()) return classifier;
+  return std::make_shared<RelabelledClassifier>(std::move(classifier), numbers, own_.names);
+}
+
+FirstStage SameClasses::first_stage(const std::string& path, const ImageShape& image, at::ScalarType dtype) const {
+  return models_.first_stage(path, image, dtype);
+}
+
+std::shared_ptr<const Classifier> SameClasses::features(const std::string& path) const { return models_.features(path); }
+
+}  // namespace brume
