@@ -16,6 +16,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/lora.h"
+#include "brume/request_warnings.h"
 
 namespace brume {
 namespace {
@@ -127,7 +128,6 @@ struct Model::Opened {
   void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
   SampleRequest run_of(const ImageRequest& request, const SampleOptions& options) const;
   void set_image(const ImageRequest& r, SampleRequest& run) const;
-  void warn_of_negatives(const ImageRequest& r, const SampleOptions& options) const;
   std::vector<Annotation> annotations(const ImageRequest& r, const SampleOptions& options) const;
   ImageShape image_of(const ImageRequest& r) const;
 };
@@ -228,14 +228,6 @@ void Model::Opened::set_image(const ImageRequest& r, SampleRequest& run) const {
   run.strength = r.strength.value_or(r.mask.defined() || pipeline->concat_image() ? 1 : 0.6);
 }
 
-void Model::Opened::warn_of_negatives(const ImageRequest& r, const SampleOptions& options) const {
-  const bool asked = std::any_of(r.negatives.begin(), r.negatives.end(), [](const std::string& text) { return !text.empty(); });
-  const bool used = std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_null; });
-  if (asked && !used && warn)
-    warn(fmt::format("{}: is of no effect, as no guidance steers away from it; {} 5 does", called(r.names, "negatives"),
-                     called(r.names, "cfg")));
-}
-
 SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& options) const {
   const bool at_once = options.noise_order == NoiseOrder::batch;
   if (r.first > 0 && at_once)
@@ -263,7 +255,8 @@ Tensor Model::sample(const ImageRequest& r) const {
   if (opened_->warn) warnings.emplace(opened_->warn);
   const SampleOptions options = sampling(r);
   SampleRequest run = opened_->run_of(r, options);
-  opened_->warn_of_negatives(r, options);
+  if (opened_->warn)
+    for (const std::string& text : warnings_of(r, options, pipeline(), run.images)) opened_->warn(text);
   const int64_t count = int64_t(run.images.size()), steps = options.steps;
   const ImageShape image = opened_->image_of(r);
   if (r.progress)

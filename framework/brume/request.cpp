@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "brume/config/errors.h"
+#include "brume/config/number.h"
 #include "brume/config/registry.h"
 #include "brume/config/suggest.h"
 #include "brume/config/value.h"
@@ -100,18 +100,43 @@ void set_guidances(const Registry& registry, const ImageRequest& r, Value& root)
   }
 }
 
-int64_t class_index(const ImageRequest& r, const std::string& word, const std::vector<std::string>& classes) {
-  const std::string name = called(r.names, "classes");
-  if (classes.empty()) throw ConfigError(fmt::format("{}: this model is not class-conditional", name));
-  if (const auto named = std::find(classes.begin(), classes.end(), word); named != classes.end()) return named - classes.begin();
+/// The number of the class that `word` says by number, `digits` being its number.
+int64_t numbered_class(const std::string& option, const std::string& word, const std::string& digits,
+                       const std::vector<std::string>& classes) {
   const int64_t count = int64_t(classes.size());
-  int64_t index = -1;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), index);
-  if (error != std::errc() || end != word.data() + word.size())
-    throw ConfigError(fmt::format("{}: no class '{}'{}", name, word, hint(word, classes)));
-  if (index < 0 || index >= count)
-    throw ConfigError(fmt::format("{}: class {} is out of range: this model has {} classes, 0 to {}", name, index, count, count - 1));
-  return index;
+  const std::optional<int64_t> index = parse_number<int64_t>(digits);
+  if (!index) throw ConfigError(fmt::format("{}: no class '{}'{}", option, word, hint(word, classes)));
+  if (*index < 0 || *index >= count)
+    throw ConfigError(fmt::format("{}: class {} is out of range: this model has {} classes, 0 to {}", option, *index, count, count - 1));
+  return *index;
+}
+
+/// The numbers of the requested classes. "#3" is a number; all other words are either names or numbers, because classes may be called by
+/// numbers that are not their own.
+std::vector<int64_t> class_indices(const ImageRequest& r, const std::vector<std::string>& classes) {
+  const std::string option = called(r.names, "classes");
+  if (!r.classes.empty() && classes.empty()) throw ConfigError(fmt::format("{}: this model is not class-conditional", option));
+  const auto find = [&](const std::string& word) { return std::find(classes.begin(), classes.end(), word); };
+  const auto is_number = [&](const std::string& word) { return parse_number<int64_t>(word).has_value(); };
+  std::string name, number;  // one of each, that is a name and one that is not
+  std::vector<int64_t> indices;
+  for (const std::string& word : r.classes) {
+    if (const auto named = find(word); named != classes.end()) {
+      indices.push_back(named - classes.begin());
+      if (!is_number(word) || *parse_number<int64_t>(word) != indices.back()) name = word;
+    } else if (word.starts_with("#")) {
+      indices.push_back(numbered_class(option, word, word.substr(1), classes));
+    } else {
+      indices.push_back(numbered_class(option, word, word, classes));
+      number = word;
+    }
+  }
+  if (!name.empty() && !number.empty())
+    throw ConfigError(
+        fmt::format("{0}: '{1}' is the name of a class and '{2}' is none; a list has names or numbers, and '#{2}' is number {2} "
+                    "whatever its name is",
+                    option, name, number));
+  return indices;
 }
 
 void check_prompts(const ImageRequest& r, const Controls& controls) {
@@ -161,8 +186,7 @@ void add_inpainting(const Registry& registry, Value& root) { guidance_or_new(reg
 
 std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& controls, const std::vector<std::string>& classes) {
   check_prompts(r, controls);
-  std::vector<int64_t> labels;
-  for (const std::string& word : r.classes) labels.push_back(class_index(r, word, classes));
+  std::vector<int64_t> labels = class_indices(r, classes);
   if (labels.empty())
     for (size_t c = 0; c < classes.size(); ++c) labels.push_back(int64_t(c));
   const std::string per_prompt = called(r.names, "images_per_prompt"), number = called(r.names, "count");

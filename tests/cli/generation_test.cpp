@@ -123,6 +123,56 @@ TEST_F(Generation, ANegativePromptOfNoEffectIsTold) {
   EXPECT_NE(err({"--set", "sample.guidance=[clip]"}).find(warning), std::string::npos);
 }
 
+TEST_F(Generation, AWordThatNoPromptHoldsIsTold) {
+  const auto err = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"-o", "word.png"});
+    const Finished done = sample(std::move(more));
+    EXPECT_EQ(done.code, 0) << done.err;
+    return done.err;
+  };
+  const std::vector<std::string> word{"--embedding", "word.safetensors"};
+  EXPECT_EQ(err({"--prompt", "a word", word[0], word[1]}).find("warning"), std::string::npos);
+  EXPECT_EQ(err({"--prompt", "a star", "--negative", "word", word[0], word[1]}).find("warning"), std::string::npos);
+  EXPECT_NE(err({"--prompt", "a star", "--negative", "word", "--cfg", "1", word[0], word[1]}).find("--embedding word.safetensors: has no"),
+            std::string::npos);
+  EXPECT_NE(
+      err({"--prompt", "a WORD", word[0], word[1]})
+          .find("warning: --embedding word.safetensors: has no effect, as no prompt that is used holds its word 'word'; the prompt has "
+                "'WORD', and word.safetensors:WORD makes that the word\n"),
+      std::string::npos);
+  EXPECT_NE(err({"--prompt", "a word", word[0], "word.safetensors:<w>"})
+                .find("holds its word '<w>'; the prompt has the file's name 'word', and word.safetensors:word makes that the word\n"),
+            std::string::npos);
+  EXPECT_EQ(
+      said({"--prompt", "a word", word[0], word[1], word[0], "word.safetensors:word"}),
+      "error: embeddings: 'word.safetensors' and 'word.safetensors:word' both stand for the word 'word', and one can; FILE:WORD names "
+      "another word\n");
+}
+
+TEST_F(Generation, WordsOfOtherProgramsAreTold) {
+  const auto warned = [](const std::string& prompt, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words{"--prompt", prompt, "-o", "word.png"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Finished done = sample(words);
+    EXPECT_EQ(done.code, 0) << done.err;
+    const size_t at = done.err.find("warning: --prompt");
+    return at == std::string::npos ? "" : done.err.substr(at, done.err.find('\n', at) - at);
+  };
+  EXPECT_EQ(warned("a <lora:x:0.8> star"),
+            "warning: --prompt \"a <lora:x:0.8> star\": '<lora:x:0.8>' is read as words; --lora FILE:STRENGTH adds a LoRA");
+  EXPECT_EQ(warned("a star AND a ring"),
+            "warning: --prompt \"a star AND a ring\": 'AND' is read as words; brume makes an image of one prompt");
+  EXPECT_NE(warned("a [red|blue] star"), "");
+  EXPECT_NE(warned("a [red:blue:0.5] star"), "");
+  EXPECT_EQ(warned("a (red:1.2) star"),
+            "warning: --prompt \"a (red:1.2) star\": '(red:1.2)' is read as words; --prompt-weights reads it as a weight");
+  EXPECT_EQ(warned("a (red:1.2) star", {"--prompt-weights"}), "");
+  EXPECT_NE(warned("a star BREAK red"), "");
+  EXPECT_EQ(warned("a star BREAK red", {"--long-prompts", "chunks"}), "");
+  for (const char* plain : {"salt and pepper", "SAND and LAND", "a star (red)", "[red] star", "a star: 5", "BREAKFAST"})
+    EXPECT_EQ(warned(plain), "");
+}
+
 TEST_F(Generation, Mistakes) {
   EXPECT_EQ(said({"--prompt", "a", "--lora", "other.safetensors"}),
             "error: other.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"

@@ -51,9 +51,40 @@ TEST_F(SampleOptions, ContradictionsAndSeeds) {
       said({"--first", "3", "--noise-order", "batch"}),
       "error: --first 3: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
       "--noise-order per_image makes a run in pieces\n");
-  for (const char* seed : {"-1", "1.5", "x", "18446744073709551616"})
-    EXPECT_EQ(said({"--seed", seed}), std::string("--seed: ") + seed +
-                                          " is no whole number from 0 to 18446744073709551615\nRun with --help for more information.\n");
+  for (const char* seed : {"-2", "1.5", "x", "18446744073709551616"})
+    EXPECT_EQ(said({"--seed", seed}),
+              std::string("--seed: ") + seed +
+                  " is no whole number from 0 to 18446744073709551615, and not -1\nRun with --help for more information.\n");
+}
+
+TEST_F(SampleOptions, AnEmptyValueIsNotTheNextArgument) {
+  EXPECT_EQ(said({"--steps=", "3"}), "error: --steps= has an empty value; a number is expected\n");
+  EXPECT_EQ(said({"--prompt-weights="}),
+            "error: --prompt-weights= has an empty value; true and false are allowed, and no value means true\n");
+  EXPECT_EQ(said({"--lora=", "-o", "a.png"}), "error: lora: there is no file ''\n");
+  EXPECT_EQ(said({"--prompt=", "-o", "a.png"}), "error: --prompt: this model is not asked in words; --classes names what it makes\n");
+  const Finished made = at({"sample", "m", "--classes", "2", "-o", "empty.png", "--negative=x", "--negative="});
+  EXPECT_EQ(made.code, 2);
+  EXPECT_EQ(at({"sample", "m", "--sampler=", "-n", "1", "-o", "empty.png"}).code, 0);
+  EXPECT_TRUE(fs::exists(path("empty.png"))) << "-o was not taken for the value";
+}
+
+TEST_F(SampleOptions, ARandomSeedIsPrintedAndRecorded) {
+  const Finished made = at({"sample", "m", "--seed", "-1", "-n", "1", "-o", "drawn.png"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const size_t begin = made.err.find("seed: ");
+  ASSERT_NE(begin, std::string::npos) << made.err;
+  const std::string seed = made.err.substr(begin + 6, made.err.find('\n', begin) - begin - 6);
+  EXPECT_EQ(at({"sample", "m", "--seed", seed, "-n", "1", "-o", "again.png"}).code, 0);
+  EXPECT_EQ(read_image(path("drawn.png").string()), read_image(path("again.png").string()));
+  EXPECT_EQ(read_png_text(path("drawn.png").string()), read_png_text(path("again.png").string()));
+}
+
+TEST_F(SampleOptions, ClassesThatNoImageShows) {
+  const Finished made = at({"sample", "m", "--classes", "0,1,2", "-n", "2", "-o", "two.png"});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_NE(made.err.find("warning: --classes: the last 1 of 3 have no effect, as --count is 2\n"), std::string::npos) << made.err;
+  EXPECT_NE(at({"sample", "m", "--tile", "8", "-n", "1", "-o", "two.png"}).err.find("warning: --tile: has no effect"), std::string::npos);
 }
 
 TEST_F(SampleOptions, AStoppedRunLeavesWhatItMade) {

@@ -1,5 +1,8 @@
 // Files of CompVis' programs: moving averages and buffers beside the weights, first stages by themselves, and what is said of files that
 // cannot be imported.
+#include <filesystem>
+
+#include "brume/weights/safetensors.h"
 #include "support/ldm_files.h"
 
 namespace brume::test {
@@ -156,7 +159,7 @@ TEST_F(SmallLdm, AFirstStageThatIsMissing) {
   EXPECT_EQ(refusal(said),
             "model.safetensors: lacks its first stage: model.yaml names AutoencoderKL, and there is no tensor 'first_stage_model.'; "
             "vae=FILE completes it with the one of another file");
-  fs::remove(folder.path() / "model.yaml");
+  std::filesystem::remove(folder.path() / "model.yaml");
   for (const std::string& file : {vae, bare}) {
     Settings completed = said;
     completed["vae"] = file;

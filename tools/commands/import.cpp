@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 struct Arguments {
-  std::string source, out, config;
+  std::string source, out, config, vae;
   std::vector<std::string> set;
   bool overwrite = false;
 };
@@ -62,6 +62,7 @@ void import_to_file(Program& program, const Arguments& a) {
   const Source source = open_source(a.source);
   if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
   ImportOptions options{import_settings("--set", a.set), {}};
+  if (!a.vae.empty()) options.settings["vae"] = a.vae;
   options.config = a.config;
   Imported model = import_model(source, options);
   check(program, model, a.source);
@@ -82,6 +83,10 @@ void add_import(Command app, Program& program, int&) {
   command.add_option("source", a->source, "a diffusers directory, or a weights file").required().type_name("SOURCE");
   command.add_option("-o,--out", a->out, "the brume model").required().type_name("FILE.safetensors");
   command.add_option("--config", a->config, "a YAML or JSON file that says what the weights are").type_name("FILE");
+  command
+      .add_option("--vae,--first-stage", a->vae,
+                  "the first stage, if the source lacks it: a file of CompVis' or diffusers' names, or a diffusers directory")
+      .type_name("FILE");
   command.add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
       .type_name("KEY=VALUE")
       .take_all();

@@ -24,13 +24,21 @@ struct Arguments {
   int64_t columns = 0;
 };
 
+/// A class by its number, as --classes takes it: "#2" if "2" is the name of another.
+std::string number_of_class(int64_t label, const std::vector<std::string>& classes) {
+  const std::string number = std::to_string(label);
+  const auto named = std::find(classes.begin(), classes.end(), number);
+  return named == classes.end() || named - classes.begin() == label ? number : "#" + number;
+}
+
 /// The arguments that make one of these images again.
-SampleArguments arguments_of_one(SampleArguments a, const Annotation& image, size_t number, bool captions) {
+SampleArguments arguments_of_one(SampleArguments a, const Annotation& image, size_t number, bool captions,
+                                 const std::vector<std::string>& classes) {
   ImageRequest& r = a.request;
   a.prompts_file.clear();
   r.prompts = captions ? std::vector{image.caption} : std::vector<std::string>{};
   r.negatives = words(image.negative);
-  r.classes = image.label >= 0 ? std::vector{std::to_string(image.label)} : std::vector<std::string>{};
+  r.classes = image.label >= 0 ? std::vector{number_of_class(image.label, classes)} : std::vector<std::string>{};
   r.images_per_prompt = 0;
   r.first += int64_t(number);
   r.count = 1;
@@ -56,7 +64,7 @@ class Pictures {
     fs::create_directories(a_.out);
     for (int64_t i = 0; i < images.size(0); ++i, ++written_) {
       const size_t number = size_t(first + i);
-      const SampleArguments made = apart_ ? arguments_of_one(a_.sample, annotations_[number], number, captions_) : a_.sample;
+      const SampleArguments made = apart_ ? arguments_of_one(a_.sample, annotations_[number], number, captions_, classes_) : a_.sample;
       const std::string name = fmt::format("{:05}.png", a_.sample.request.first + int64_t(number));
       write_png((fs::path(a_.out) / name).string(), to_image(images[i]), origin_text(made));
     }

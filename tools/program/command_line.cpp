@@ -30,6 +30,9 @@ CommandOption CommandOption::check(const Check& check) const { return CommandOpt
 CommandOption CommandOption::check(std::function<std::string(const std::string&)> error) const {
   return CommandOption(option_->check(std::move(error)));
 }
+CommandOption CommandOption::transform(std::function<std::string(std::string)> change) const {
+  return CommandOption(option_->transform(change));
+}
 CommandOption CommandOption::excludes(const CommandOption& other) const { return CommandOption(option_->excludes(other.option_)); }
 CommandOption CommandOption::excludes(const std::string& other) const { return CommandOption(option_->excludes(other)); }
 CommandOption CommandOption::needs(const CommandOption& other) const { return CommandOption(option_->needs(other.option_)); }
@@ -141,10 +144,55 @@ std::string unknown_words(const CLI::App& app) {
                      near.empty() ? fmt::format("{} --help lists those there are", path) : fmt::format("did you mean '{}'?", near));
 }
 
+/// The command below `command` that a word names, or null.
+const CLI::App* command_below(const CLI::App& command, const std::string& word) {
+  const auto all = command.get_subcommands([&](const CLI::App* below) { return below->check_name(word); });
+  return all.empty() ? nullptr : all.front();
+}
+
+/// The option of a command, or of those above it, that a long name names; null if there is no such option.
+const CLI::Option* option_named(const CLI::App* command, const std::string& name) {
+  for (; command; command = command->get_parent())
+    if (const CLI::Option* option = command->get_option_no_throw(name)) return option;
+  return nullptr;
+}
+
+bool is_number(const CLI::Option& option) {
+  const std::string type = option.get_type_name();
+  return type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT");
+}
+
+/// Returns the arguments with each `--option=` as two, the option and an empty value, which CLI11 would take from the next argument. Throws
+/// ConfigError if the option is a flag or a number.
+std::vector<std::string> with_empty_values(const CLI::App& app, const std::vector<std::string>& arguments) {
+  std::vector<std::string> all;
+  const CLI::App* command = &app;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& word = arguments[i];
+    if (word == "--") {
+      all.insert(all.end(), arguments.begin() + std::ptrdiff_t(i), arguments.end());
+      break;
+    }
+    if (const CLI::App* below = command_below(*command, word)) command = below;
+    const bool empty = word.starts_with("--") && word.find('=') == word.size() - 1;
+    const CLI::Option* option = empty ? option_named(command, word.substr(0, word.size() - 1)) : nullptr;
+    if (!option) {
+      all.push_back(word);
+      continue;
+    }
+    if (option->get_items_expected_max() == 0)
+      throw ConfigError(fmt::format("{} has an empty value; true and false are allowed, and no value means true", word));
+    if (is_number(*option)) throw ConfigError(fmt::format("{} has an empty value; a number is expected", word));
+    all.insert(all.end(), {word.substr(0, word.size() - 1), ""});
+  }
+  return all;
+}
+
 }  // namespace
 
 std::optional<int> CommandLine::run(std::vector<std::string> arguments) {
   try {
+    arguments = with_empty_values(*app_, arguments);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
     app_->parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {

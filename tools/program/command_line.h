@@ -53,6 +53,8 @@ class CommandOption {
   CommandOption check(const Check& check) const;
   /// Tests a value with a function that returns an error text, or "".
   CommandOption check(std::function<std::string(const std::string& value)> error) const;
+  /// Replaces a value before it is tested.
+  CommandOption transform(std::function<std::string(std::string value)> change) const;
   CommandOption excludes(const CommandOption& other) const;
   CommandOption excludes(const std::string& other) const;
   CommandOption needs(const CommandOption& other) const;
@@ -116,7 +118,8 @@ class CommandLine {
   Command root() const;
   /// Calls `prepare` after the options of the program are read and before a command runs.
   void before_commands(std::function<void()> prepare);
-  /// Reads the arguments (without the program's name) and runs the command. Returns the exit code if no command ran: 0 after --help and
+  /// Reads the arguments (without the program's name) and runs the command. `--option=` gives an empty value. Returns the exit code if no
+  /// command ran: 0 after --help and
   /// --version, 2 after an error, which is printed. Throws ConfigError for an unknown command or option, with the nearest one.
   std::optional<int> run(std::vector<std::string> arguments);
 

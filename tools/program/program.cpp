@@ -7,6 +7,7 @@
 #include <charconv>
 #include <csignal>
 #include <mutex>
+#include <random>
 #include <set>
 
 namespace brume::tools {
@@ -29,14 +30,29 @@ void print_warning(const std::string& text) {
   if (printed.insert(text).second) fmt::print(stderr, "warning: {}\n", text);
 }
 
+namespace {
+
+/// Makes a seed of "-1", and prints it so that the run can be repeated.
+std::string drawn_seed(const std::string& text) {
+  if (text != "-1") return text;
+  const std::string seed = std::to_string(std::random_device()());
+  fmt::print(stderr, "seed: {}\n", seed);
+  return seed;
+}
+
+}  // namespace
+
 CommandOption add_seed(Command command, uint64_t& seed) {
   const auto check = [](const std::string& text) -> std::string {
     uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error == std::errc() && end == text.data() + text.size()) return "";
-    return fmt::format("{} is no whole number from 0 to 18446744073709551615", text);
+    return fmt::format("{} is no whole number from 0 to 18446744073709551615, and not -1", text);
   };
-  return command.add_option("--seed", seed, "of the noise").capture_default_str().check(check);
+  return command.add_option("--seed", seed, "of the noise; -1 = a random one, which is printed")
+      .capture_default_str()
+      .check(check)
+      .transform(drawn_seed);
 }
 
 const std::vector<Option<Overrides>>& Overrides::options() {

@@ -45,7 +45,7 @@ void add_export(Command app, Program& program, int& code);
 /// Prints a warning on stderr, each text once.
 void print_warning(const std::string& text);
 
-/// --seed, which is counted from 0.
+/// --seed, which is counted from 0; -1 draws one and prints it.
 CommandOption add_seed(Command command, uint64_t& seed);
 
 /// --set, --precision, --device and --threads, which most commands take.

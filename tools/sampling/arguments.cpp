@@ -99,7 +99,7 @@ Tensor given_noise(const std::string& asked) {
 
 std::vector<Option<A>> options_of_images() {
   Option<A> classes = option<A>(
-      "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; }, "numbers or names, taken in turn",
+      "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; }, "names or numbers, taken in turn; #2 is a number if names are numbers, too",
       [](CommandOption o) { o.delimiter(','); });
   classes.values = [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.classes, ","))); };
   Option<A> seed{"--seed", "seed", [](Command command, A& a) { return add_seed(command, a.request.seed); },

@@ -12,6 +12,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/files/refuse.h"
+#include "brume/interop/additions.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/weights_file.h"
 
@@ -23,17 +24,21 @@ using nlohmann::ordered_json;
 
 /// As what brume opens a source.
 struct Reception {
-  std::string family;               ///< "" where none knows it
-  std::string problem;              ///< why it cannot be imported; "" where it can
+  std::string family;               ///< "" if none knows it
+  std::string use;                  ///< of a file that adds to a model: how; "" for models
+  std::string problem;              ///< why it cannot be imported; "" if it can
   std::vector<std::string> losses;  ///< of Imported
 };
 
 Reception reception_of(const Source& source) {
   for (const char* section : {"model", "classifier", "autoencoder"})
-    if (source.metadata.contains(fmt::format("brume.{}", section))) return {fmt::format("brume {}", section), "", {}};
+    if (source.metadata.contains(fmt::format("brume.{}", section))) return {fmt::format("brume {}", section), "", "", {}};
   const Family* family = family_of(source);
-  if (family == nullptr) return {};
-  Reception reception{std::string(family->name), "", {}};
+  if (family == nullptr) {
+    const Addition addition = source.directory() ? Addition() : addition_of(source.path.string(), source.tensors);
+    return {addition.name, addition.use, addition.problem, {}};
+  }
+  Reception reception{std::string(family->name), "", "", {}};
   try {
     reception.losses = family->import(source, {}).losses;
   } catch (const ConfigError& error) {
@@ -111,7 +116,7 @@ struct Totals {
 
 std::string text_of(const Reception& reception) {
   if (reception.family.empty()) return "family: none that brume knows\n";
-  std::string text = fmt::format("family: {}\n", reception.family);
+  std::string text = fmt::format("family: {}{}\n", reception.family, reception.use.empty() ? "" : ", " + reception.use);
   if (!reception.problem.empty()) text += fmt::format("cannot be imported: {}\n", reception.problem);
   for (const auto& loss : reception.losses) text += fmt::format("lost by an import: {}\n", loss);
   return text;
@@ -204,6 +209,7 @@ ordered_json json_of(const Part& part) {
 
 void add(ordered_json& json, const Reception& reception) {
   json["family"] = reception.family.empty() ? ordered_json() : ordered_json(reception.family);
+  json["use"] = reception.use.empty() ? ordered_json() : ordered_json(reception.use);
   json["problem"] = reception.problem.empty() ? ordered_json() : ordered_json(reception.problem);
   json["losses"] = reception.losses;
 }

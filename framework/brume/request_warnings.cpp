@@ -1,0 +1,151 @@
+#include "brume/request_warnings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <functional>
+#include <set>
+
+#include "brume/config/number.h"
+#include "brume/config/utf8.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/interop/textual_inversion.h"
+#include "brume/text/prompt.h"
+#include "brume/text/unicode.h"
+
+namespace brume {
+namespace {
+
+bool steers_away(const SampleOptions& options) {
+  return std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_null; });
+}
+
+/// Each text that the images' conditions are made of, once.
+std::vector<std::string> texts_of(const std::vector<Annotation>& images, bool negatives) {
+  std::vector<std::string> all;
+  std::set<std::string_view> known;
+  const auto add = [&](const std::string& text) {
+    if (!text.empty() && known.insert(text).second) all.push_back(text);
+  };
+  for (const Annotation& a : images) {
+    add(a.caption);
+    if (negatives) add(a.negative);
+  }
+  return all;
+}
+
+/// The text of a prompt as its words are found in it: composed, and without the brackets of weights.
+std::string words_of(const std::string& prompt, bool weights) {
+  std::string text;
+  for (const text::PromptPart& p : weights ? text::weighted_parts(prompt) : std::vector<text::PromptPart>{{prompt}}) text += p.text;
+  return text::composed(text);
+}
+
+/// Whether a word in capitals stands between others.
+bool joins(std::string_view prompt, std::string_view word) {
+  const size_t at = text::find_word(prompt, word);
+  const auto blank = [&](size_t i) { return i < prompt.size() && std::isspace(static_cast<unsigned char>(prompt[i])); };
+  return at != std::string_view::npos && at > 0 && blank(at - 1) &&
+         (blank(at + word.size()) || prompt.substr(at + word.size()).starts_with(":"));
+}
+
+/// The first "[…]" that has `inside` in it; "" if none has.
+std::string bracket_with(std::string_view prompt, const std::function<bool(std::string_view)>& inside) {
+  for (size_t open = prompt.find('['); open != std::string_view::npos; open = prompt.find('[', open + 1)) {
+    const size_t close = prompt.find(']', open);
+    if (close == std::string_view::npos) return "";
+    const std::string_view text = prompt.substr(open + 1, close - open - 1);
+    if ((open == 0 || prompt[open - 1] != '\\') && inside(text)) return std::string(prompt.substr(open, close - open + 1));
+  }
+  return "";
+}
+
+/// "a|b"; "a:b:0.5", "a::0.5" and "a:0.5".
+bool alternates(std::string_view text) { return text.find('|') != std::string_view::npos; }
+bool changes_at_a_step(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  return colon != std::string_view::npos && parse_number<double>(text.substr(colon + 1)).has_value();
+}
+
+/// The first "(word:1.3)"; "" if there is none.
+std::string weight_in(std::string_view prompt) {
+  for (size_t open = prompt.find('('); open != std::string_view::npos; open = prompt.find('(', open + 1)) {
+    const size_t close = prompt.find(')', open);
+    if (close == std::string_view::npos) return "";
+    const std::string_view text = prompt.substr(open, close - open);
+    const size_t colon = text.rfind(':');
+    if ((open == 0 || prompt[open - 1] != '\\') && colon != std::string_view::npos && parse_number<double>(text.substr(colon + 1)))
+      return std::string(prompt.substr(open, close - open + 1));
+  }
+  return "";
+}
+
+/// What one prompt writes as other programs read it.
+std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOptions& options, bool reads_prompts, const std::string& prompt) {
+  std::vector<std::string> found;
+  const auto say = [&](const std::string& what, const std::string& instead) {
+    found.push_back(fmt::format("{} {}: {} is read as words; {}", called(r.names, "prompts"), in_quotes(prompt), what, instead));
+  };
+  for (const char* net : {"<lora:", "<lyco:", "<hypernet:"})
+    if (const size_t at = prompt.find(net); at != std::string::npos)
+      say(fmt::format("'{}'",
+                      prompt.substr(at, prompt.find('>', at) == std::string::npos ? std::string::npos : prompt.find('>', at) + 1 - at)),
+          fmt::format("{} FILE:STRENGTH adds a LoRA", called(r.names, "loras")));
+  if (joins(prompt, "AND")) say("'AND'", "brume makes an image of one prompt");
+  if (const std::string text = bracket_with(prompt, alternates); !text.empty())
+    say(fmt::format("'{}'", text), "brume has no prompts that change from step to step");
+  else if (const std::string at_step = bracket_with(prompt, changes_at_a_step); !at_step.empty())
+    say(fmt::format("'{}'", at_step), "brume has no prompts that change from step to step");
+  if (!reads_prompts) return found;
+  if (const std::string text = options.prompts.weights ? "" : weight_in(prompt); !text.empty())
+    say(fmt::format("'{}'", text), fmt::format("{} reads it as a weight", called(r.names, "prompt_weights")));
+  if (!options.prompts.chunks && text::find_word(prompt, "BREAK") != std::string::npos)
+    say("'BREAK'", fmt::format("{} chunks begins a chunk there", called(r.names, "long_prompts")));
+  return found;
+}
+
+/// Settings of noise that a sampler without noise does not read.
+std::vector<std::string> unread_noise(const ImageRequest& r, const SampleOptions& options) {
+  std::vector<std::string> all;
+  if (options.sampler->traits().order == 0) return all;  // it adds noise
+  const auto sets = [](const std::string& setting) { return setting.starts_with("sample.sampler.s_noise="); };
+  if (r.sampler.find("s_noise:") != std::string::npos || std::any_of(r.settings.begin(), r.settings.end(), sets))
+    all.push_back(fmt::format("{}: s_noise has no effect, as the sampler adds no noise", called(r.names, "sampler")));
+  if (r.seed != 0 && r.initial_noise.defined() && !r.image.defined())
+    all.push_back(fmt::format("{}: has no effect, as {} gives the initial noise and the sampler adds none", called(r.names, "seed"),
+                              called(r.names, "initial_noise")));
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions& options, const Pipeline& model,
+                                     const std::vector<Annotation>& images) {
+  std::vector<std::string> all;
+  const bool away = steers_away(options), reads_prompts = model.options().conditioner->traits().reads_prompts;
+  const bool negative = std::any_of(r.negatives.begin(), r.negatives.end(), [](const std::string& text) { return !text.empty(); });
+  if (negative && !away)
+    all.push_back(fmt::format("{}: is of no effect, as no guidance steers away from it; {} 5 does", called(r.names, "negatives"),
+                              called(r.names, "cfg")));
+  const std::vector<std::string> texts = texts_of(images, away);
+  std::vector<std::string> words;
+  for (const std::string& text : texts) words.push_back(words_of(text, options.prompts.weights));
+  for (std::string& w : warnings_of_words(options.prompts.embeddings, words, called(r.names, "embeddings"))) all.push_back(std::move(w));
+  for (const std::string& text : texts)
+    for (std::string& w : foreign_words(r, options, reads_prompts, text))
+      if (all.size() < 10) all.push_back(std::move(w));
+  if (r.tile.value_or(0) > 0 && model.options().autoencoder.type() == "identity")
+    all.push_back(fmt::format("{}: has no effect, as the model makes pixels and has no latents to decode", called(r.names, "tile")));
+  for (std::string& w : unread_noise(r, options)) all.push_back(std::move(w));
+  if (!r.spacing.empty() && options.sampler->traits().own_steps)
+    all.push_back(fmt::format("{}: only its first and last level have an effect, as the sampler takes its own steps between them",
+                              called(r.names, "spacing")));
+  for (const auto& [field, named] : {std::pair("prompts", r.prompts.size()), std::pair("classes", r.classes.size())})
+    if (r.first == 0 && r.count > 0 && size_t(r.count) < named)
+      all.push_back(fmt::format("{}: the last {} of {} have no effect, as {} is {}", called(r.names, field), named - size_t(r.count), named,
+                                called(r.names, "count"), r.count));
+  return all;
+}
+
+}  // namespace brume
