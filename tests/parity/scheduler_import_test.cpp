@@ -22,10 +22,10 @@ const std::string file = "sched_traj.json";
 bool imported(const json& c) {
   const std::string scheduler = c["scheduler"];
   if (scheduler.ends_with("InverseScheduler")) return false;
-  const json& config = c["config_full"];
+  const json& config = c["config"];
   if (scheduler.starts_with("DPMSolver") && config.value("solver_order", 2) == 3 && config.value("algorithm_type", "").starts_with("sde"))
     return false;  // another sign there than the integral has
-  if (c["num_inference_steps"] == 1 && config.value("timestep_spacing", "") == "linspace") return false;  // at t = 0 there
+  if (c["num_inference_steps"] == 1 && config.value("timestep_spacing", "linspace") == "linspace") return false;  // at t = 0 there
   return c["set_timesteps_kwargs"].empty() && !c["num_inference_steps"].is_null() &&
          !(config.value("use_flow_sigmas", false) && scheduler.starts_with("DEIS")) && config.value("variance_type", "") != "learned";
 }

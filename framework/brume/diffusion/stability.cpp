@@ -15,16 +15,16 @@ namespace brume {
 namespace {
 
 constexpr double error = 1e-3;   ///< of the network's output, whose spread is about 1
-constexpr double visible = 0.5;  ///< in images, whose values lie in [-1, 1]
+constexpr double visible = 0.1;  ///< in images, whose values lie in [-1, 1]
 constexpr int64_t most_steps = 2000;
 
-/// The denoiser of data N(0, 1/4), value by value, with a network that errs.
+/// The denoiser of data N(0, 1/4), value by value, with a network that errs up and down by turns.
 class ErringDenoiser final : public Denoiser {
  public:
   ErringDenoiser(const Parameterization& parameterization, double error) : parameterization_(parameterization), error_(error) {}
   Estimate denoise(const Tensor& x, double sigma, const Condition&) const override {
     Estimate d;
-    d.x0 = x * (0.25 / (0.25 + sigma * sigma)) + parameterization_.c_out(sigma) * error_;
+    d.x0 = x * (0.25 / (0.25 + sigma * sigma)) + parameterization_.c_out(sigma) * (calls_++ % 2 == 0 ? error_ : -error_);
     d.variance = at::zeros_like(x);
     return d;
   }
@@ -32,6 +32,7 @@ class ErringDenoiser final : public Denoiser {
  private:
   const Parameterization& parameterization_;
   double error_;
+  mutable int64_t calls_ = 0;
 };
 
 Tensor trial(const ModelOptions& model, const SampleOptions& sample, const std::vector<double>& sigmas, double error) {
