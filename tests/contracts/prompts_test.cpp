@@ -152,6 +152,9 @@ TEST_F(Prompts, EmbeddingFiles) {
   EXPECT_EQ(named.text, "<cat-toy>");
   EXPECT_EQ(named.vectors.sizes(), at::IntArrayRef({1, 16}));
   EXPECT_EQ(read_embedding(file("style.safetensors", {{"emb_params", two.to(at::kHalf)}})).text, "style");
+  EXPECT_EQ(read_embedding(file("style.safetensors", {{"string_to_param.*", two}, {"string_to_token.*", at::ones({}, at::kLong)}})).text,
+            "style");
+  EXPECT_EQ(read_embedding(file("style.safetensors", {{"string_to_param.sks", two}})).text, "sks");
   const Word asked = read_embedding(file("style.safetensors", {{"emb_params", two}}) + ":my style");
   EXPECT_EQ(asked.text, "my style");
   EXPECT_TRUE(at::equal(asked.vectors, two));

@@ -11,6 +11,7 @@
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/image/image.h"
+#include "brume/request.h"
 #include "brume/train/learner.h"
 #include "brume/train/source.h"
 #include "brume/train/trainer.h"
@@ -43,6 +44,33 @@ TEST(ClassNames, AreComparedByName) {
             }),
             "the names of the classes differ: data has [1, 2], and model has [one, two]");
   EXPECT_EQ(error_of([&] { numbers({"a", "b"}, {"a", "a"}); }), "the names of the classes differ: data has [a, b], and model has [a, a]");
+}
+
+TEST(ClassNames, AListOfThemHasOneMeaning) {
+  const auto labels = [](const std::vector<std::string>& asked, const std::vector<std::string>& classes) {
+    Numbers all;
+    for (const Annotation& a : annotations_of({.classes = asked}, {int64_t(classes.size()), false, false}, classes)) all.push_back(a.label);
+    return all;
+  };
+  const std::vector<std::string> numbers{"1", "2", "3"}, words{"cat", "dog", "owl"}, plain{"0", "1", "2"};
+  EXPECT_EQ(labels({"1", "2", "3"}, numbers), (Numbers{0, 1, 2}));
+  EXPECT_EQ(labels({"#0", "#1", "#2"}, numbers), (Numbers{0, 1, 2}));
+  EXPECT_EQ(labels({"#2", "3"}, numbers), (Numbers{2, 2}));
+  EXPECT_EQ(labels({"owl", "cat"}, words), (Numbers{2, 0}));
+  EXPECT_EQ(labels({"0", "2"}, words), (Numbers{0, 2}));
+  EXPECT_EQ(labels({"0", "2"}, plain), (Numbers{0, 2}));
+  EXPECT_EQ(labels({"#1", "dog"}, words), (Numbers{1, 1}));
+  EXPECT_EQ(error_of([&] {
+              labels({"0", "1", "2"}, numbers);
+            }),
+            "classes: '2' is the name of a class and '0' is none; a list has names or numbers, and '#0' is number 0 whatever its name is");
+  EXPECT_EQ(
+      error_of([&] {
+        labels({"cat", "1"}, words);
+      }),
+      "classes: 'cat' is the name of a class and '1' is none; a list has names or numbers, and '#1' is number 1 whatever its name is");
+  EXPECT_EQ(error_of([&] { labels({"#3"}, words); }), "classes: class 3 is out of range: this model has 3 classes, 0 to 2");
+  EXPECT_EQ(error_of([&] { labels({"#x"}, words); }), "classes: no class '#x'; known: cat, dog, owl");
 }
 
 /// A classifier that gives class 0 of its own the probability 1.

@@ -29,8 +29,8 @@ Word read_embedding(const std::string& asked) {
   }
   const auto& [name, tensor] = tensors.front();
   std::string word = rest;
-  const bool nameless = name == "emb_params" || name.starts_with(web);
-  if (word.empty() && !nameless) word = name;
+  const std::string own = name.starts_with(web) ? name.substr(web.size()) : name;
+  if (word.empty() && own != "emb_params" && own != "*") word = own;
   if (word.empty() && metadata.contains("name")) word = metadata["name"];
   if (word.empty()) word = std::filesystem::path(path).stem().string();
   return {text::composed(word), (tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor).to(at::kFloat)};
