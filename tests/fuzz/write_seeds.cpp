@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "support/file_builders.h"
+#include "support/image_builders.h"
 
 namespace brume::test::files {
 namespace {
@@ -27,6 +28,25 @@ std::string training_file(const std::string& floats, const std::string& flags) {
        {"state_dict", pickle::dict({{"a", pickle::tensor(floats, 1, {2, 2}, {2, 1})}, {"b", pickle::tensor(flags, 0, {1}, {1})}})},
        {"callbacks", "}(" + callback + "}u"},
        {"list", "](G?\xf0" + std::string(6, '\0') + "\x8a\x02\x01\x02" + "q\x01h\x01" + "e"}}));
+}
+
+/// Small files of every format, lying on their side where a format can tell it.
+void write_images(const std::string& folder) {
+  const Samples samples{
+      2, 3, 4, 8, {10, 20, 30, 255, 200, 20, 30, 255, 10, 210, 30, 255, 200, 210, 30, 255, 10, 20, 220, 255, 10, 210, 220, 255}};
+  write(folder, "png", png_of(samples, png_chunk("eXIf", exif(6, true))));
+  write(folder, "grey_png", png_of({1, 2, 1, 8, {1, 2}}, png_chunk("tRNS", number(2, 2, true))));
+  write(folder, "tiff", tiff_of(samples, 8, false));
+  write(folder, "webp", webp_of(samples, 5));
+  const std::string bits = webp_chunk("VP8L", vp8l_of(samples)), place = number(0, 6, false) + number(2, 3, false) + number(1, 3, false);
+  write(folder, "animated_webp", webp_file(webp_canvas(2, 3, 2) + webp_chunk("ANMF", place + number(100, 4, false) + bits)));
+  const std::string data = std::string("Exif\0\0", 6) + exif(3, false);
+  write(folder, "jpeg",
+        "\xff\xd8\xff\xe1" + number(data.size() + 2, 2, true) + data + std::string("\xff\xc0\0\x0b\x08\0\x08\0\x10\x01\x01\x11\0", 13) +
+            "\xff\xd9");
+  write(folder, "bmp",
+        "BM" + number(58, 4, false) + number(54ull << 32, 8, false) + number(40, 4, false) + number(3, 4, false) + number(2, 4, false));
+  write(folder, "pnm", "P6 # a comment\n3 2 255\n");
 }
 
 void write_all(const std::string& folder) {
@@ -56,6 +76,7 @@ void write_all(const std::string& folder) {
   write(folder + "/clip_tokenizer", "text", "a ABBA's b! caf\xc3\xa9 <|endoftext|> 12");
   const std::string vocabulary = R"({"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4})";
   write(folder + "/clip_tokenizer", "files", vocabulary + '\0' + "#version: 0.2\na b</w>\n" + '\0' + "ab a b");
+  write_images(folder + "/image_header");
 }
 
 }  // namespace
