@@ -199,7 +199,11 @@ std::string DiffusersSolver::spacing_yaml() {
   const auto custom = request_.set_timesteps.value("timesteps", std::vector<double>());
   if (is("FlowMatch") && custom.empty()) return flow_spacing_yaml();
   if (is("IPNDM")) return "crash";
-  if (is("FlowMatch")) return told_spacing_yaml();
+  if (is("FlowMatch")) {
+    std::vector<double> sigmas = custom;
+    for (double& s : sigmas) s /= double(training_times_);
+    return custom_sigmas_yaml(sigmas);
+  }
   if (is("CMStochastic")) return consistency_spacing_yaml();
   if (is("ScoreSdeVe")) return "{type: exponential, final: zero}";
   if (is("EDM")) {
@@ -285,16 +289,6 @@ std::string DiffusersSolver::consistency_spacing_yaml() const {
   std::vector<double> sigmas;
   for (const double t : times) sigmas.push_back(std::pow(hi + t / double(training_times_ - 1) * (lo - hi), rho));
   return fmt::format("{{type: explicit, sigmas: [{}], final: minimum}}", fmt::join(sigmas, ", "));
-}
-
-/// By what the network is told: s times the number of training times.
-std::string DiffusersSolver::told_spacing_yaml() const {
-  std::vector<double> sigmas;
-  for (size_t i = 0; i < request_.told.size(); ++i) {
-    if (two_calls_ && i > 0 && i % 2 == 0) continue;
-    sigmas.push_back(request_.told[i] < 0 ? 1e6 : flow_sigma(request_.told[i] / double(training_times_)));
-  }
-  return fmt::format("{{type: explicit, sigmas: [{}], final: zero}}", fmt::join(sigmas, ", "));
 }
 
 /// Sigmas handed to set_timesteps: flow matching's are shifted and end at 0, the others end with the last of them.

@@ -108,7 +108,6 @@ class DiffusersSolver {
   std::string curve_yaml(const std::string& plain) const;
   std::string flow_spacing_yaml() const;
   std::string consistency_spacing_yaml() const;
-  std::string told_spacing_yaml() const;
   bool chains() const;
   bool clips_lambda() const {
     return leaves_lowest_out_ && request_.config.contains("lambda_min_clipped") && request_.config["lambda_min_clipped"].is_number();
