@@ -1,4 +1,5 @@
-// CLIP's tokenizer: vocab.json, merges.txt and a text, with a zero byte between them; without such bytes, a text for a small vocabulary.
+// CLIP's tokenizer: vocab.json, merges.txt, added_tokens.json if there is one, and a text, with a zero byte between them; without such
+// bytes, a text for a small vocabulary.
 #include <string_view>
 
 #include "brume/text/clip_tokenizer.h"
@@ -30,8 +31,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       small.decode(small.encode(rest));
       return;
     }
-    const auto vocabulary = next(rest), merges = next(rest);
-    const ClipTokenizer tokenizer(vocabulary, merges, "input");
+    const auto vocabulary = next(rest), merges = next(rest), added = rest.find('\0') == rest.npos ? std::string_view() : next(rest);
+    const ClipTokenizer tokenizer(vocabulary, merges, "input", {}, added);
     tokenizer.decode(tokenizer.encode(rest));
   });
 }

@@ -134,8 +134,8 @@ TEST(ClipTokenizer, AddedWordsStandForThemselves) {
   EXPECT_EQ(clip.encode("red <z>"), small().encode("red <z>"));
   const auto said = [&](const std::string& added) { return error_of([&] { text::ClipTokenizer(vocabulary, merges, "here", {}, added); }); };
   EXPECT_EQ(said("[1]"), "here: added_tokens.json is no JSON object of tokens and their numbers");
-  EXPECT_EQ(said(R"({"<x>": 520})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 999999");
-  EXPECT_EQ(said(R"({"<x>": 1000000000})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 999999");
+  EXPECT_EQ(said(R"({"<x>": 520})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 1521");
+  EXPECT_EQ(said(R"({"<x>": 1000000000})"), "here: added_tokens.json gives the token \"<x>\" no number from 521 to 1521");
   EXPECT_EQ(said(R"({"<x>": 521, "<y>": 521})"), "here: added_tokens.json gives the number 521 twice");
 }
 

@@ -119,11 +119,11 @@ void ClipTokenizer::read_merges(std::string_view lines, const std::string& name)
 
 /// Numbers are behind those of the vocabulary; what lies between them is no token.
 void ClipTokenizer::read_added(std::string_view json, const std::string& name) {
-  constexpr int64_t most = 1000000;
+  constexpr int64_t most_gaps = 1000;
   const auto refuse = [&](const std::string& why) { throw ConfigError(fmt::format("{}: added_tokens.json {}", name, why)); };
   const nlohmann::json all = nlohmann::json::parse(json.begin(), json.end(), nullptr, false);
   if (!all.is_object()) refuse("is no JSON object of tokens and their numbers");
-  const int64_t known = size();
+  const int64_t known = size(), most = known + int64_t(all.size()) + most_gaps;
   for (const auto& [token, id] : all.items()) {
     const int64_t number = id.is_number_integer() ? id.get<int64_t>() : -1;
     if (const auto found = ids_.find(token); found != ids_.end() && found->second == number) continue;
