@@ -25,7 +25,8 @@ namespace {
 struct Arguments {
   std::string source, data, out, json;
   std::vector<std::string> images;
-  std::vector<int64_t> steps{10, 20, 50, 100}, classes;
+  std::vector<int64_t> steps{10, 20, 50, 100};
+  std::vector<std::string> classes;
   SampleArguments settings;
   int64_t count = 16, batch = 16;
 };
@@ -65,9 +66,11 @@ std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& mode
     throw ConfigError(classes == 0
                           ? std::string("--classes: this model is not class-conditional")
                           : fmt::format("--classes is missing: this model has {} classes, and what an image shows must be told", classes));
-  std::vector<Annotation> all;
-  for (size_t i = 0; i < a.images.size(); ++i) all.push_back({a.classes.empty() ? -1 : a.classes[i % a.classes.size()], ""});
-  return all;
+  std::vector<std::string> names = model.class_names;
+  for (int64_t i = int64_t(names.size()); i < classes; ++i) names.push_back(std::to_string(i));
+  ImageRequest request{.classes = a.classes, .count = int64_t(a.images.size())};
+  request.names = {{"classes", "--classes"}};
+  return annotations_of(request, {classes, false, false}, names);
 }
 
 /// The pictures of the command line, or the first images of the data set.
@@ -155,7 +158,7 @@ void add_invert(Command app, Program& program, int& code) {
       .delimiter(',')
       .capture_default_str()
       .check(between(1, 1000000));
-  command.add_option("--classes", a->classes, "what the images show, by number, in turn").delimiter(',');
+  command.add_option("--classes", a->classes, "what the images show, by name or number, in turn").delimiter(',');
   command.add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors").type_name("FILE");
   a->settings.add_to(command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
   command.add_option("--batch", a->batch, "images at once").capture_default_str().check(between(1, 65536));
