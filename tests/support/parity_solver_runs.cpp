@@ -57,6 +57,10 @@ std::vector<double> DiffusersSolver::run_sigmas() const {
     return sigmas;
   }
   if (repeat_last_) sigmas.back() = sigmas[sigmas.size() - 2];
+  if (ends_by_table_) {  // the least sigma of the betas, taken for s
+    std::string unsupported;
+    sigmas.back() = flow_sigma(make<NoiseSchedule>(diffusers_noise_yaml(request_.config, 4096, unsupported))->sigma(0));
+  }
   // diffusers keeps s = sigma / (1 + sigma) in float32, and 1 - s loses digits near s = 1.
   if (is("FlowMatch") || flag("use_flow_sigmas"))
     for (double& s : sigmas) s = s < 1e6 || !is("UniPC") ? flow_sigma(double(float(s / (1 + s)))) : flow_sigma(double(float(1 - 1e-6)));

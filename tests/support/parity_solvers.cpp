@@ -61,7 +61,8 @@ DiffusersSolver::DiffusersSolver(const SolverRequest& request) : request_(reques
   if (const auto custom = request.set_timesteps.value("timesteps", std::vector<double>()); !custom.empty()) steps_ = int64_t(custom.size());
   if (const auto custom = request.set_timesteps.value("sigmas", std::vector<double>()); !custom.empty())
     steps_ = int64_t(custom.size()) - (is("FlowMatch") ? 0 : 1);
-  if (is("DPMSolver") && request.config.value("algorithm_type", "").starts_with("sde") && get<int64_t>("solver_order", 2) == 3)
+  if (is("DPMSolver") && request.config.value("algorithm_type", "").starts_with("sde") && get<int64_t>("solver_order", 2) == 3 &&
+      (is("DPMSolverMultistep") || get<std::string>("solver_type", "midpoint") == "heun"))
     unsupported_ = "the third order of its SDE solvers, which has another sign than the integral";
   read();
 }
@@ -214,7 +215,8 @@ std::string DiffusersSolver::spacing_yaml() {
       !flag("use_beta_sigmas"))
     return "{type: exponential, inclusive: false, final: minimum}";  // one level more than steps, the last of which the run ends at
   if (flag("use_flow_sigmas")) {
-    repeat_last_ = end == "minimum";
+    repeat_last_ = end == "minimum" && !is("DPMSolver");
+    ends_by_table_ = end == "minimum" && is("DPMSolver");
     // UniPC runs from s = 1 - 1e-6 to 1 / T, the others from 1 - 1 / T to 0; the lowest is left out.
     const double t = 1 / double(training_times_);
     return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", get("flow_shift", 1.0),

@@ -125,7 +125,7 @@ class DiffusersSolver {
 
   SolverRequest request_;
   int64_t steps_ = 0, training_times_ = 1000;
-  bool sigma_frame_ = false, two_calls_ = false, repeat_last_ = false, leaves_lowest_out_ = false;
+  bool sigma_frame_ = false, two_calls_ = false, repeat_last_ = false, ends_by_table_ = false, leaves_lowest_out_ = false;
   std::string unsupported_, yaml_;
   SchedulerConfig config_;
 };

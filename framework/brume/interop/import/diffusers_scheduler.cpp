@@ -86,6 +86,9 @@ class Reader {
     if (log_sigma()) s.told = "input: quarter_log";
     if (is("DPMSolverMultistepInverse"))
       s.losses.push_back("the direction of DPMSolverMultistepInverseScheduler: `brume sample` makes images, `brume invert` goes to noise");
+    if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
+        c_.get<std::string>("algorithm_type", "dpmsolver++").starts_with("sde"))
+      s.losses.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
     if (log_linear())
       s.losses.push_back(
           "the times of interpolation_type log_linear: the network is told those of its levels, not those that are evenly spaced");
