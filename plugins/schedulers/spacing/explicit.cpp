@@ -47,8 +47,9 @@ class Explicit final : public Spacing {
     }
     if (given != size_t(steps)) levels = log_interpolated(levels, steps);
     levels = with_final(std::move(levels), schedule, o_.final_sigma);
-    if (o_.end) levels.back() = *o_.end;
-    if (levels.back() > levels[levels.size() - 2])
+    if (!o_.end) return levels;
+    levels.back() = *o_.end;
+    if (*o_.end > levels[levels.size() - 2])
       throw ConfigError(fmt::format("end {} is above the last level {}", levels.back(), levels[levels.size() - 2]));
     return levels;
   }
