@@ -18,7 +18,7 @@ TEST_P(ForeignNetwork, SamplesAsTheBrumeFileItBecomes) {
   const TempFolder folder;
   const std::string foreign = ref_path(GetParam()).string(), own = folder.file("model.safetensors");
   const Contents contents = contents_of(import_model(foreign));
-  write_safetensors(own, contents.tensors, contents.metadata);
+  write_safetensors(own, contents.tensors, contents.metadata.entries());
   std::vector<std::vector<uint8_t>> pixels;
   for (const std::string& model : {foreign, own}) {
     const std::string out = folder.file("out.png");

@@ -98,7 +98,7 @@ void expect_scheduler(const std::string& network, const std::string& more, const
   EXPECT_EQ(json_of(folder.path() / "out/model_index.json")["scheduler"], nlohmann::json({"diffusers", scheduler}));
   fs::remove(folder.path() / "out/brume.yaml");
   const Imported imported = import_model(folder.path() / "out");
-  const Value had = parse_yaml(model.metadata.at("brume.model"), "model");
+  const Value had = model.metadata.required("model", "model");
   for (const char* part : {"noise", "parameterization"}) {
     const Value got = part_of(imported.options, part), wanted = part_of(had, part);
     for (const Value::Entry& e : got.entries)

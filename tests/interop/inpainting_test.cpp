@@ -79,7 +79,7 @@ TEST_F(Inpainting, DiffusersAndBack) {
   const Contents imported = opened("out");
   expect_same({below(imported.tensors, "network."), {}}, {below(wanted.tensors, "network."), {}}, false);
   expect_same({below(imported.tensors, "conditioner.0."), {}}, {below(wanted.tensors, "conditioner.0."), {}}, false);
-  const Value options = parse_yaml(imported.metadata.at("brume.model"), "imported");
+  const Value options = imported.metadata.required("model", "imported");
   const Words told = words_of(*options.find("conditioner"));
   EXPECT_TRUE(told.inpainting);
   EXPECT_EQ(told.prefix, "conditioner.0.");

@@ -49,6 +49,12 @@ class LdmExport : public testing::Test {
     std::sort(names.begin(), names.end());
     return names;
   }
+  void change(const std::string& from, const std::string& to) {
+    ModelMetadata::Entries entries = wanted.metadata.entries();
+    std::string& options = entries.at("brume.model");
+    options.replace(options.find(from), from.size(), to);
+    wanted.metadata = ModelMetadata(entries);
+  }
   TempFolder folder;
   std::string source;
   Contents wanted;
@@ -72,8 +78,7 @@ TEST_F(LdmExport, OpenClipGivesTheSameBits) {
   fit(imported);
   for (const char* part : {"network.", "conditioner.", "autoencoder."})
     expect_same({below(imported.tensors, part), {}}, {below(wanted.tensors, part), {}}, false);
-  const Value said = *imported.options.find("conditioner"),
-              had = *parse_yaml(wanted.metadata.at("brume.model"), "model").find("conditioner");
+  const Value said = *imported.options.find("conditioner"), had = *wanted.metadata.required("model", "model").find("conditioner");
   for (const char* key : {"length", "width", "depth", "heads", "mlp", "activation", "pad"})
     EXPECT_EQ(text_of(said, key), text_of(had, key)) << key;
   EXPECT_EQ(imported.losses, std::vector<std::string>{"the last layer of the text encoder, which the model does not use"});
@@ -88,7 +93,7 @@ TEST_F(LdmExport, QuickGeluGivesTheSameBits) {
   section.set("model", imported.options);
   ModelSection root;
   Contents resolved = model;  // as a model file has it: with every default
-  resolved.metadata["brume.model"] = dump_yaml(*read_config(builtins(), section, root).find("model"));
+  resolved.metadata.set("model", *read_config(builtins(), section, root).find("model"));
   export_ldm(resolved, "model", folder.path() / "out.safetensors");
   expect_same(open_model(folder.file("out.safetensors")), model, true);
 }
@@ -111,17 +116,15 @@ TEST_F(LdmExport, SaysWhatItCannotHold) {
 
 TEST_F(LdmExport, PaddingIsThatOfTheEncoder) {
   make();
-  std::string& options = wanted.metadata["brume.model"];
-  options.replace(options.find("pad: 0"), 6, "pad: 3");
+  change("pad: 0", "pad: 3");
   EXPECT_EQ(refusal(), "model.safetensors: conditioner.pad is 3; latent diffusion's is 0");
-  options.replace(options.find("activation: gelu"), 16, "activation: quick_gelu");
+  change("activation: gelu", "activation: quick_gelu");
   EXPECT_EQ(refusal(), "model.safetensors: conditioner.pad is 3; latent diffusion's is null");
 }
 
 TEST_F(LdmExport, OneSizeForBothSides) {
   make();
-  std::string& options = wanted.metadata["brume.model"];
-  options.replace(options.find("width: 32"), 9, "width: 48");
+  change("width: 32", "width: 48");
   EXPECT_EQ(write(), std::vector<std::string>{"that its images are 48 pixels wide: the YAML has one size for both sides, 32"});
 }
 

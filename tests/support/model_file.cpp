@@ -33,7 +33,7 @@ void expect_same(const Contents& got, const Contents& wanted, bool configuration
     EXPECT_TRUE(at->second.equal(t.tensor)) << t.name;
   }
   if (configuration) {
-    EXPECT_EQ(got.metadata.at("brume.model"), wanted.metadata.at("brume.model"));
+    EXPECT_EQ(*got.metadata.text("model"), *wanted.metadata.text("model"));
   }
 }
 

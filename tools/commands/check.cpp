@@ -26,8 +26,7 @@ Value stored_configuration(const std::string& path) {
   Value root = Value::map();
   const Contents contents = open_model(path);
   for (const char* section : {"model", "classifier", "autoencoder", "sample"})
-    if (const auto at = contents.metadata.find(fmt::format("brume.{}", section)); at != contents.metadata.end())
-      root.set(section, parse_stored_yaml(at->second, fmt::format("{} ({})", path, section)));
+    if (contents.metadata.has(section)) root.set(section, contents.metadata.section(section, path));
   return root;
 }
 

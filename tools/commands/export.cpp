@@ -1,7 +1,6 @@
 // brume export MODEL --to diffusers DIR | --to ldm FILE.safetensors
 #include <fmt/format.h>
 
-#include "brume/config/yaml.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/interop/export/export.h"
 #include "brume/train/options.h"
@@ -19,11 +18,10 @@ Contents opened(Program& program, const std::string& path) {
   Contents model = open_model(path);
   Value root = Value::map(), resolved;
   for (const char* section : {"model", "autoencoder", "sample"})
-    if (const auto at = model.metadata.find(fmt::format("brume.{}", section)); at != model.metadata.end())
-      root.set(section, parse_stored_yaml(at->second, fmt::format("{} ({})", path, section)));
+    if (model.metadata.has(section)) root.set(section, model.metadata.section(section, path));
   if (root.entries.empty()) return model;  // a classifier, which the exports refuse themselves
   read_stored_configuration(program.registry, root, path, {}, &resolved);
-  for (const Value::Entry& e : root.entries) model.metadata["brume." + e.key] = dump_yaml(*resolved.find(e.key));
+  for (const Value::Entry& e : root.entries) model.metadata.set(e.key, *resolved.find(e.key));
   return model;
 }
 

@@ -60,7 +60,7 @@ void import_to_file(Program& program, const Arguments& a) {
   if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
   check_file("-o", a.out);
   const Source source = open_source(a.source);
-  if (source.metadata.contains("brume.format")) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
+  if (ModelMetadata(source.metadata).is_brume()) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
   ImportOptions options{import_settings("--set", a.set), {}};
   if (!a.vae.empty()) options.settings["vae"] = a.vae;
   options.config = a.config;
@@ -68,7 +68,7 @@ void import_to_file(Program& program, const Arguments& a) {
   check(program, model, a.source);
   const Contents contents = contents_of(model);
   make_parent(a.out);
-  write_safetensors(a.out, contents.tensors, contents.metadata);
+  write_safetensors(a.out, contents.tensors, contents.metadata.entries());
   fmt::print("{}: {}, {} parameters in {} tensors\n", a.source, family_of(source)->name, parameters_of(model.tensors),
              model.tensors.size());
   for (const std::string& loss : model.losses) fmt::print("  not in it: {}\n", loss);

@@ -31,8 +31,7 @@ struct Reception {
 };
 
 Reception reception_of(const Source& source) {
-  for (const char* section : {"model", "classifier", "autoencoder"})
-    if (source.metadata.contains(fmt::format("brume.{}", section))) return {fmt::format("brume {}", section), "", "", {}};
+  if (const std::string kind = ModelMetadata(source.metadata).kind(); !kind.empty()) return {fmt::format("brume {}", kind), "", "", {}};
   const Family* family = family_of(source);
   if (family == nullptr) {
     const Addition addition = source.directory() ? Addition() : addition_of(source.path.string(), source.tensors);
@@ -122,9 +121,6 @@ std::string text_of(const Reception& reception) {
   return text;
 }
 
-/// The sections of a configuration that brume keeps in its files, which are YAML of many lines.
-const std::vector<std::string> sections{"brume.model", "brume.classifier", "brume.autoencoder", "brume.sample", "brume.config"};
-
 /// Each line of YAML two further to the right for each level; what a file says is not to steer a terminal.
 std::string indented(const std::string& yaml, size_t levels) {
   std::string text;
@@ -137,13 +133,14 @@ std::string indented(const std::string& yaml, size_t levels) {
 }
 
 std::string configuration_of(const Listing& listing) {
+  const ModelMetadata metadata(listing.metadata);
   std::string text;
-  for (const std::string& key : sections) {
-    const auto at = listing.metadata.find(key);
-    if (at == listing.metadata.end()) continue;
-    const bool whole = key == "brume.config";
-    if (!whole) text += fmt::format("  {}:\n", key.substr(key.find('.') + 1));
-    text += indented(at->second, whole ? 1 : 2);
+  for (const std::string& section : ModelMetadata::sections()) {
+    const std::string* yaml = metadata.text(section);
+    if (!yaml) continue;
+    const bool whole = section == "config";
+    if (!whole) text += fmt::format("  {}:\n", section);
+    text += indented(*yaml, whole ? 1 : 2);
   }
   return text.empty() ? text : "configuration:\n" + text;
 }
@@ -153,8 +150,7 @@ std::string metadata_of(const Listing& listing) {
   const size_t max_text = listing.image ? 1000 : 100;
   std::string text;
   for (const auto& [key, value] : listing.metadata)
-    if (std::find(sections.begin(), sections.end(), key) == sections.end())
-      text += fmt::format("  {} = {}\n", shortened(key, max_name), shortened(value, max_text));
+    if (!ModelMetadata::is_section(key)) text += fmt::format("  {} = {}\n", shortened(key, max_name), shortened(value, max_text));
   return text;
 }
 
@@ -173,7 +169,7 @@ std::string tensors_of(const Listing& listing) {
 std::string text_of(const Listing& listing) {
   const std::string head = fmt::format("{}: {}\n", listing.path, listing.format), metadata = metadata_of(listing);
   if (listing.image) return head + metadata;
-  const std::string family = listing.metadata.contains("brume.config")
+  const std::string family = ModelMetadata(listing.metadata).is_training()
                                  ? "family: a training of brume, which can be resumed\n"
                                  : text_of(reception_of({listing.path, listing.tensors, listing.metadata}));
   return head + family + Totals(listing.rows).text() + "\n" + (metadata.empty() ? "" : "metadata:\n" + metadata) +

@@ -4,7 +4,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include <set>
 #include <vector>
 
+#include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/core/warnings.h"
 #include "brume/files/atomic_file.h"
@@ -28,11 +28,7 @@ fs::path folder_of(const fs::path& directory) { return directory / "checkpoints"
 /// Returns the step of a kept checkpoint; nothing for other names.
 std::optional<int64_t> step_of(const fs::path& folder) {
   const std::string name = folder.filename().string();
-  int64_t step = 0;
-  if (!name.starts_with(step_prefix)) return {};
-  const char *begin = name.data() + step_prefix.size(), *end = name.data() + name.size();
-  const auto [stop, error] = std::from_chars(begin, end, step);
-  return error == std::errc() && stop == end ? std::optional(step) : std::nullopt;
+  return name.starts_with(step_prefix) ? parse_number<int64_t>(std::string_view(name).substr(step_prefix.size())) : std::nullopt;
 }
 
 /// Returns the kept checkpoints by step.

@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
-#include <map>
 
-#include "brume/config/version.h"
-#include "brume/config/yaml.h"
 #include "brume/train/differences.h"
 #include "brume/train/trainer.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
@@ -25,27 +22,14 @@ bool decays(const Value& resolved) {
   return decay.is_scalar() && decay.scalar != "constant";
 }
 
-using Metadata = std::map<std::string, std::string>;
-
-/// Returns the metadata of a training file. Throws ConfigError if it is none.
-Metadata training_metadata(const fs::path& file) {
-  Metadata metadata;
-  load_tensors(file.string(), &metadata);
-  if (!metadata.contains("brume.config"))
+/// Reads the metadata of a training file. Throws ConfigError if the file is no training file.
+ModelMetadata training_metadata(const fs::path& file) {
+  ModelMetadata::Entries entries;
+  load_tensors(file.string(), &entries);
+  ModelMetadata metadata(std::move(entries));
+  if (!metadata.is_training())
     throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
   return metadata;
-}
-
-/// Returns a count in the metadata of a training file.
-int64_t count_in(const Metadata& metadata, const std::string& key, const fs::path& file) {
-  const auto it = metadata.find(key);
-  if (it == metadata.end()) throw ConfigError(fmt::format("{}: is damaged: its metadata has no '{}'", file.string(), key));
-  const std::string& text = it->second;
-  int64_t count = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count < 0)
-    throw ConfigError(fmt::format("{}: is damaged: its metadata '{}' is '{}', expected a count from 0 on", file.string(), key, text));
-  return count;
 }
 
 }  // namespace
@@ -72,13 +56,11 @@ std::string changes_since(const Value& stored, const Value& resolved, const Valu
 }
 
 Value training_configuration(const fs::path& file) {
-  Metadata metadata = training_metadata(file);
-  if (const int64_t format = count_in(metadata, "brume.format", file); format > model_format)
-    throw ConfigError(fmt::format("{}: written by brume {} in format {}; this is brume {}, which reads up to format {}", file.string(),
-                                  metadata["brume.version"], format, version(), model_format));
-  return parse_stored_yaml(metadata["brume.config"], file.string());
+  const ModelMetadata metadata = training_metadata(file);
+  metadata.check_format(file.string());
+  return metadata.required("config", file.string());
 }
 
-int64_t training_step(const fs::path& file) { return count_in(training_metadata(file), "brume.step", file); }
+int64_t training_step(const fs::path& file) { return training_metadata(file).step(file.string()); }
 
 }  // namespace brume

@@ -15,7 +15,6 @@
 
 #include "brume/config/foreign.h"
 #include "brume/config/plugin_loader.h"
-#include "brume/config/version.h"
 #include "brume/config/yaml.h"
 #include "brume/core/interruption.h"
 #include "brume/diffusion/model_files.h"
@@ -23,6 +22,7 @@
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/source.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 
@@ -375,12 +375,7 @@ void Trainer::save() {
   NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
-  write_safetensors((directory_ / "training.safetensors").string(), state,
-                    {{"format", "brume-training"},
-                     {"brume.format", std::to_string(model_format)},
-                     {"brume.version", version()},
-                     {"brume.config", dump_yaml(resolved_)},
-                     {"brume.step", std::to_string(step_)}});
+  write_safetensors((directory_ / "training.safetensors").string(), state, ModelMetadata::of_training(step_, resolved_).entries());
   saved_ = step_;
   lost_ = false;
 }

@@ -9,9 +9,6 @@
 
 namespace brume {
 
-/// Version of the layout of a model file; raised when older programs could not read it.
-inline constexpr int model_format = 1;
-
 /// What the tensors are called that hold the files of a model (a tokenizer): this, then the path the configuration names.
 inline constexpr std::string_view files_prefix = "files/";
 

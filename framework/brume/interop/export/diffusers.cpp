@@ -298,7 +298,7 @@ struct Export {
   void brume_yaml(const std::string& section, const Value& options) const {
     Value root = Value::map();
     root.set(section, options);
-    if (const auto at = model.metadata.find("brume.sample"); at != model.metadata.end()) root.set("sample", parse_yaml(at->second, source));
+    if (model.metadata.has("sample")) root.set("sample", model.metadata.section("sample", source));
     if (!files.entries.empty()) root.set("files", files);
     out.file(
         "brume.yaml",
@@ -307,7 +307,7 @@ struct Export {
 };
 
 void export_model(Export& e) {
-  const Value options = parse_yaml(e.model.metadata.at("brume.model"), e.source + " (model)");
+  const Value options = e.model.metadata.required("model", e.source);
   const Value image = part_of(options, "image"), stage = part_of(options, "autoencoder"), network = part_of(options, "network");
   const bool pixels = text_of(stage, "type") == "identity" || text_of(stage, "type").empty();
   Value latent = image;
@@ -318,9 +318,7 @@ void export_model(Export& e) {
     e.stage(stage, image, vq ? "vqvae/" : "vae/");
     e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};
   }
-  const auto sample = e.model.metadata.find("brume.sample");
-  const DiffusersSchedulerFile scheduler =
-      to_diffusers_scheduler(options, sample == e.model.metadata.end() ? Value::map() : parse_yaml(sample->second, e.source));
+  const DiffusersSchedulerFile scheduler = to_diffusers_scheduler(options, e.model.metadata.section("sample", e.source));
   e.unet(network, latent, scheduler);
   e.scheduler(scheduler);
   const Words words = words_of(part_of(options, "conditioner"));
@@ -342,9 +340,9 @@ void export_model(Export& e) {
 std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const fs::path& folder) {
   Partial out({{"", folder}});
   Export e{model, source, out, {}};
-  if (model.metadata.contains("brume.classifier")) e.refuse("is a classifier; diffusers has no class for it");
-  if (model.metadata.contains("brume.autoencoder")) {
-    const Value options = parse_yaml(model.metadata.at("brume.autoencoder"), source + " (autoencoder)");
+  if (model.metadata.has("classifier")) e.refuse("is a classifier; diffusers has no class for it");
+  if (model.metadata.has("autoencoder")) {
+    const Value options = model.metadata.required("autoencoder", source);
     e.stage(part_of(options, "network"), part_of(options, "image"), "");
     e.brume_yaml("autoencoder", options);
   } else {

@@ -6,7 +6,6 @@
 #include <cstdlib>
 
 #include "brume/config/errors.h"
-#include "brume/config/yaml.h"
 #include "brume/interop/export/export.h"
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/conditioning.h"
@@ -205,10 +204,9 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
   Partial::Moves moves{{file.filename().string(), file}, {yaml.filename().string(), yaml}};
   if (!files.empty()) moves.emplace_back("tokenizer", file.parent_path() / "tokenizer");
   Partial out(moves);
-  const auto card = model.metadata.find("brume.model");
-  if (card == model.metadata.end())
+  if (!model.metadata.has("model"))
     throw ConfigError(fmt::format("{}: is no diffusion model; latent diffusion's file is made of one", source));
-  const Value options = parse_yaml(card->second, source + " (model)");
+  const Value options = model.metadata.required("model", source);
   const LdmExport e{model,
                     source,
                     part_of(options, "network"),

@@ -6,7 +6,6 @@
 #include <functional>
 
 #include "brume/config/errors.h"
-#include "brume/config/version.h"
 #include "brume/config/yaml.h"
 #include "brume/interop/import/families.h"
 #include "brume/weights/model_weights.h"
@@ -87,24 +86,21 @@ Imported import_model(const Source& source, const ImportOptions& options) {
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }
 
 Contents contents_of(const Imported& model) {
-  Contents contents{model.tensors,
-                    {{"format", "brume"},
-                     {"brume.format", std::to_string(model_format)},
-                     {"brume.version", version()},
-                     {"brume.step", "0"},
-                     {"brume." + model.section, dump_yaml(model.options)}}};
-  if (!model.sample.is_null()) contents.metadata["brume.sample"] = dump_yaml(model.sample);
+  Contents contents{model.tensors, ModelMetadata::of_model(0)};
+  contents.metadata.set(model.section, model.options);
+  contents.metadata.set("sample", model.sample);
   for (NamedTensor& t : file_tensors(model.files)) contents.tensors.push_back(std::move(t));
   return contents;
 }
 
 Contents open_model(const std::filesystem::path& path, const ImportOptions& options) {
   Source source = open_source(path);
-  if (!source.metadata.contains("brume.format")) return contents_of(import_model(source, options));
+  ModelMetadata metadata(source.metadata);
+  if (!metadata.is_brume()) return contents_of(import_model(source, options));
   if (!options.settings.empty())
     throw ConfigError(fmt::format("{}: is a brume model, which says everything of itself; '{}' cannot be set", path.string(),
                                   options.settings.begin()->first));
-  return {std::move(source.tensors), std::move(source.metadata)};
+  return {std::move(source.tensors), std::move(metadata)};
 }
 
 Files load_files(const std::string& path) { return files_in(open_model(path).tensors); }

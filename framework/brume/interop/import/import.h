@@ -11,6 +11,7 @@
 #include "brume/config/value.h"
 #include "brume/core/files.h"
 #include "brume/core/network.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/tensors.h"
 
 namespace brume {
@@ -62,7 +63,7 @@ Imported import_model(const std::filesystem::path& path, const ImportOptions& op
 /// What a brume model file holds: tensors, those of files among them, and metadata.
 struct Contents {
   NamedTensors tensors;
-  std::map<std::string, std::string> metadata;
+  ModelMetadata metadata;
 };
 /// What a brume file of the imported model holds.
 Contents contents_of(const Imported& model);
