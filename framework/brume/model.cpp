@@ -1,10 +1,10 @@
 #include "brume/model.h"
+#include "brume/config/number.h"
 
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
@@ -27,10 +27,9 @@ const Value* walk(const Value& root, const std::string& path) {
   for (size_t start = 0; v && start <= path.size();) {
     const size_t dot = std::min(path.find('.', start), path.size());
     const std::string key = path.substr(start, dot - start);
-    size_t index = 0;
     if (v->is_list()) {
-      const bool good = std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc() && index < v->items.size();
-      v = good ? &v->items[index] : nullptr;
+      const auto index = parse_number<size_t>(key);
+      v = index && *index < v->items.size() ? &v->items[*index] : nullptr;
     } else {
       v = v->find(key);
     }

@@ -1,4 +1,5 @@
 #include "brume/request.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 

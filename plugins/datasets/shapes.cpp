@@ -49,12 +49,12 @@ class Random {
 
 struct Object {
   Placed place;
-  Rgb rgb;
+  Color color;
 };
 
 struct Scene {
   Caption caption;
-  Rgb from, to;     // of the ground, along `direction`
+  Color from, to;   // of the ground, along `direction`
   Point direction;  // of length 1, y down
   double noise;
   std::vector<Object> objects;
@@ -70,16 +70,16 @@ void render(const Scene& scene, const ImageShape& shape, Random& random, std::sp
   for (size_t i = 0; i < plane; ++i) {
     const Point pixel = {static_cast<double>(i % static_cast<size_t>(shape.width)) + 0.5,
                          static_cast<double>(i / static_cast<size_t>(shape.width)) + 0.5};
-    Rgb c = blend(scene.from, scene.to, 0.5 + dot(pixel - Point{width / 2, height / 2}, scene.direction) / span);
+    Color c = blend(scene.from, scene.to, 0.5 + dot(pixel - Point{width / 2, height / 2}, scene.direction) / span);
     if (scene.noise > 0) {
       const double n = scene.noise * random.between(-1, 1);
-      c = {c.r + n, c.g + n, c.b + n};
+      c = {c.red + n, c.green + n, c.blue + n};
     }
-    for (const Object& o : scene.objects) c = blend(c, o.rgb, coverage(o.place, pixel));
-    pixels[i] = pixel_value(c.r);
+    for (const Object& o : scene.objects) c = blend(c, o.color, coverage(o.place, pixel));
+    pixels[i] = pixel_value(c.red);
     if (shape.channels == 1) continue;
-    pixels[plane + i] = pixel_value(c.g);
-    pixels[2 * plane + i] = pixel_value(c.b);
+    pixels[plane + i] = pixel_value(c.green);
+    pixels[2 * plane + i] = pixel_value(c.blue);
   }
 }
 
@@ -215,8 +215,8 @@ class Shapes final : public Dataset {
   Scene ground(Random& random) const {
     const Background& b = find(backgrounds, o_.backgrounds[random.below(o_.backgrounds.size())]);
     const double level = random.between(b.lo, b.hi), angle = random.between(0, 2 * pi), tint = 0.04;
-    const Rgb from = {level + random.between(-tint, tint), level + random.between(-tint, tint), level + random.between(-tint, tint)};
-    const Rgb to = {from.r + b.rise, from.g + b.rise, from.b + b.rise};
+    const Color from = {level + random.between(-tint, tint), level + random.between(-tint, tint), level + random.between(-tint, tint)};
+    const Color to = {from.red + b.rise, from.green + b.rise, from.blue + b.rise};
     return {.caption = {{}, "", std::string(b.word)},
             .from = from,
             .to = to,
@@ -287,15 +287,15 @@ class Shapes final : public Dataset {
   }
 
   void add(Scene& scene, Random& random, Described what, Placed place) const {
-    Rgb rgb = find(colours, what.colour).rgb;
+    Color color = find(colours, what.colour).color;
     if (shape_.channels == 1) {  // there the words of colours mean nothing: light on dark, or dark on light
-      const double grey = scene.from.r < 0.5 ? random.between(0.85, 1) : random.between(0, 0.15);
+      const double grey = scene.from.red < 0.5 ? random.between(0.85, 1) : random.between(0, 0.15);
       what.colour.clear();
-      rgb = {grey, grey, grey};
+      color = {grey, grey, grey};
     }
     place.form = &find(forms, what.form);
     scene.caption.objects.push_back(std::move(what));
-    scene.objects.push_back({place, rgb});
+    scene.objects.push_back({place, color});
   }
 
   Options o_;

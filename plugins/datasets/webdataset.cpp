@@ -44,10 +44,9 @@ std::vector<std::string> expanded(const std::string& pattern) {
   std::vector<std::string> words;
   if (const size_t dots = inside.find(".."); dots != inside.npos) {
     const std::string first = inside.substr(0, dots), last = inside.substr(dots + 2);
-    const auto digits = [](const std::string& s) { return !s.empty() && s.size() < 10 && s.find_first_not_of("0123456789") == s.npos; };
-    if (!digits(first) || !digits(last) || std::stol(first) > std::stol(last))
-      throw ConfigError("'{" + inside + "}' is no range; {000..010} is one");
-    for (long i = std::stol(first); i <= std::stol(last); ++i) {
+    const auto from = parse_number<uint32_t>(first), to = parse_number<uint32_t>(last);
+    if (!from || !to || *from > *to) throw ConfigError("'{" + inside + "}' is no range; {000..010} is one");
+    for (uint64_t i = *from; i <= *to; ++i) {
       const std::string number = std::to_string(i);
       words.push_back(std::string(first.size() > number.size() ? first.size() - number.size() : 0, '0') + number);
     }

@@ -213,8 +213,8 @@ TEST(Shapes, TwoObjectsStandApartAsTheirCaptionSays) {
       for (int64_t y = 0; y < shape.height; ++y)
         for (int64_t x = 0; x < shape.width; ++x)
           for (size_t k = 0; k < 2; ++k) {
-            const shapes::Rgb rgb_of = shapes::find(shapes::colours, c.objects[k].colour).rgb;
-            const double wanted[3] = {rgb_of.r, rgb_of.g, rgb_of.b};
+            const Color color = shapes::find(shapes::colours, c.objects[k].colour).color;
+            const double wanted[3] = {color.red, color.green, color.blue};
             bool here = true;
             for (int64_t ch = 0; ch < 3; ++ch) here = here && std::abs(double(p.value(shape, ch, y, x)) - 255 * wanted[ch]) < 1;
             if (!here) continue;

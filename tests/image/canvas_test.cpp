@@ -11,12 +11,12 @@ namespace {
 
 Color at(const Image& image, int64_t x, int64_t y) {
   const uint8_t* pixel = image.row(y) + 3 * x;
-  return {pixel[0], pixel[1], pixel[2]};
+  return color_of_bytes(pixel[0], pixel[1], pixel[2]);
 }
-bool is_white(Color c) { return c.red == 255 && c.green == 255 && c.blue == 255; }
-bool is_red(Color c) { return c.red == 255 && c.green == 0 && c.blue == 0; }
+bool is_white(Color c) { return c.red == 1 && c.green == 1 && c.blue == 1; }
+bool is_red(Color c) { return c.red == 1 && c.green == 0 && c.blue == 0; }
 
-constexpr Color red{255, 0, 0};
+constexpr Color red{1, 0, 0};
 
 TEST(Canvas, BeginsWhite) {
   const Image image = Canvas(20, 30).image();

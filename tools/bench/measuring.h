@@ -8,14 +8,21 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/number.h"
+
 namespace brume::tools {
 
-/// High-water mark of resident memory, in MiB; `reset` starts it anew. 0 where the system does not tell.
+/// Returns the high-water mark of resident memory in MiB, and with `reset` sets it back to the present memory. Returns 0 if the system does
+/// not report it.
 inline double peak_memory(bool reset = false) {
   if (reset) std::ofstream("/proc/self/clear_refs") << "5";
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
+    if (line.starts_with("VmHWM:")) {
+      std::string_view rest(line);
+      rest.remove_prefix(std::min(rest.find_first_of("0123456789"), rest.size()));
+      return take_number<double>(rest).value_or(0) / 1024;
+    }
   return 0;
 }
 

@@ -140,8 +140,13 @@ void draw_series(Canvas& canvas, const Series& s, const Scale& x, const Scale& y
 
 Style style(size_t n) {
   // Okabe & Ito 2008, without its yellow, which white paper swallows.
-  static constexpr std::array<Color, 7> colors{ink::blue,      ink::vermillion, {0, 158, 115}, {204, 121, 167},
-                                               {86, 180, 233}, {230, 159, 0},   {0, 0, 0}};
+  static constexpr std::array<Color, 7> colors{ink::blue,
+                                               ink::vermillion,
+                                               color_of_bytes(0, 158, 115),
+                                               color_of_bytes(204, 121, 167),
+                                               color_of_bytes(86, 180, 233),
+                                               color_of_bytes(230, 159, 0),
+                                               {0, 0, 0}};
   static const std::array<std::vector<double>, 4> dashes{{{}, {7, 4}, {2, 3}, {9, 3, 2, 3}}};
   static constexpr std::array<Marker, 4> markers{Marker::disc, Marker::square, Marker::triangle, Marker::diamond};
   const size_t round = n / colors.size() % dashes.size();

@@ -43,7 +43,8 @@ struct Panel {
 };
 
 namespace ink {
-inline constexpr Color text{51, 51, 51}, axis{110, 110, 110}, grid{232, 232, 232}, blue{0, 114, 178}, vermillion{213, 94, 0};
+inline constexpr Color text = color_of_bytes(51, 51, 51), axis = color_of_bytes(110, 110, 110), grid = color_of_bytes(232, 232, 232),
+                       blue = color_of_bytes(0, 114, 178), vermillion = color_of_bytes(213, 94, 0);
 }
 namespace font {
 inline constexpr double title = 10, label = 9, tick = 8;  // heights of a capital

@@ -253,8 +253,9 @@ void draw_all(const Drawn& drawn, const Mixture& data, const Arguments& a) {
   draw_panels(canvas, drawn.paths, columns, data);
   const double key = above - 8;
   double at = margin;
-  for (const auto& [color, name] : {std::pair(ink::text, "noise"), std::pair(ink::blue, "a step, as x / sqrt(1 + sigma^{2})"),
-                                    std::pair(ink::vermillion, "the sample"), std::pair(Color{200, 200, 200}, "density of the data")}) {
+  for (const auto& [color, name] :
+       {std::pair(ink::text, "noise"), std::pair(ink::blue, "a step, as x / sqrt(1 + sigma^{2})"), std::pair(ink::vermillion, "the sample"),
+        std::pair(color_of_bytes(200, 200, 200), "density of the data")}) {
     canvas.mark(Marker::disc, {at + 5, key}, 4, color);
     canvas.text(name, {at + 15, key + font::tick / 2}, font::tick, ink::text);
     at += 15 + Canvas::text_width(name, font::tick) + 26;

@@ -4,11 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <csignal>
 #include <mutex>
 #include <random>
 #include <set>
+
+#include "brume/config/number.h"
 
 namespace brume::tools {
 
@@ -44,9 +45,7 @@ std::string drawn_seed(const std::string& text) {
 
 CommandOption add_seed(Command command, uint64_t& seed) {
   const auto check = [](const std::string& text) -> std::string {
-    uint64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error == std::errc() && end == text.data() + text.size()) return "";
+    if (parse_number<uint64_t>(text)) return "";
     return fmt::format("{} is no whole number from 0 to 18446744073709551615, and not -1", text);
   };
   return command.add_option("--seed", seed, "of the noise; -1 = a random one, which is printed")

@@ -2,12 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <list>
 #include <tuple>
 
 #include "brume/config/foreign.h"
+#include "brume/config/number.h"
 #include "brume/config/registry.h"
 #include "brume/config/suggest.h"
 
@@ -24,21 +24,19 @@ bool parse(const Value& v, bool& out) {
   return true;
 }
 
-/// std::from_chars, which takes a leading '-' but no '+'.
 template <class T>
-bool parse_number(const std::string& text, T& out) {
-  const char *begin = text.data(), *end = begin + text.size();
-  if (text.starts_with("+-")) return false;
-  const auto [stop, error] = std::from_chars(begin + text.starts_with('+'), end, out);
-  return error == std::errc() && stop == end;
+bool parse_into(const Value& v, T& out) {
+  const auto number = v.quoted ? std::nullopt : parse_signed_number<T>(v.scalar);
+  if (number) out = *number;
+  return number.has_value();
 }
 
-bool parse(const Value& v, int64_t& out) { return !v.quoted && parse_number(v.scalar, out); }
+bool parse(const Value& v, int64_t& out) { return parse_into(v, out); }
 
 bool parse(const Value& v, double& out) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   if (v.scalar == ".inf" || v.scalar == "-.inf") return out = v.scalar[0] == '-' ? -infinity : infinity, !v.quoted;
-  return !v.quoted && parse_number(v.scalar, out) && !std::isnan(out);
+  return parse_into(v, out) && !std::isnan(out);
 }
 
 bool parse(const Value& v, std::string& out) {

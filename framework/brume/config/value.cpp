@@ -1,9 +1,9 @@
 #include "brume/config/value.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "brume/config/yaml.h"
 
@@ -80,9 +80,8 @@ const Value& nearest(const Value& root, std::string_view path) {
   while (!path.empty()) {
     const size_t dot = std::min(path.find('.'), path.size());
     const std::string_view key = path.substr(0, dot);
-    size_t index = 0;
-    const bool number = std::from_chars(key.data(), key.data() + key.size(), index).ec == std::errc();
-    const Value* next = at->is_list() ? (number && index < at->items.size() ? &at->items[index] : nullptr) : at->find(key);
+    const auto index = parse_number<size_t>(key);
+    const Value* next = at->is_list() ? (index && *index < at->items.size() ? &at->items[*index] : nullptr) : at->find(key);
     if (!next) break;
     at = next;
     path.remove_prefix(std::min(dot + 1, path.size()));
@@ -118,12 +117,10 @@ Value& child(Value& node, const std::string& segment, const std::string& walked,
   }
   const auto fail = [&](const std::string& what) -> void { throw ConfigError(std::vector<Problem>{{place, walked, what}}); };
   if (node.is_list()) {
-    size_t index = 0;
-    const auto [end, error] = std::from_chars(segment.data(), segment.data() + segment.size(), index);
-    if (error != std::errc() || end != segment.data() + segment.size())
-      fail(fmt::format("'{}' is not an index; this is a list of {}", segment, node.items.size()));
-    if (index >= node.items.size()) fail(fmt::format("no entry {}; the list has {} (the first is 0)", index, node.items.size()));
-    return node.items[index];
+    const auto index = parse_number<size_t>(segment);
+    if (!index) fail(fmt::format("'{}' is not an index; this is a list of {}", segment, node.items.size()));
+    if (*index >= node.items.size()) fail(fmt::format("no entry {}; the list has {} (the first is 0)", *index, node.items.size()));
+    return node.items[*index];
   }
   if (node.is_scalar()) node = written_out(node);
   if (node.is_null()) {

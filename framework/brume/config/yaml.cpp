@@ -1,4 +1,5 @@
 #include "brume/config/yaml.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>
@@ -194,17 +195,13 @@ bool plain_is_safe(const Value& v) {
   const std::string& s = v.scalar;
   if (s.empty() || s.front() == ' ' || s.back() == ' ') return false;
   if (s.find_first_of(":#{}[],&*!|>'\"%@`\n\t\\") != std::string::npos || s.front() == '-' || s.front() == '?') {
-    char* end = nullptr;  // negative numbers and exponents are fine as they are
-    if (!v.quoted && (std::strtod(s.c_str(), &end), end == s.c_str() + s.size())) return true;
-    return false;
+    return !v.quoted && parse_signed_number<double>(s);  // negative numbers and exponents are fine as they are
   }
   if (!v.quoted) return true;
   static const char* const words[] = {"true", "false", "null", "~", "yes", "no", "on", "off", "Null", "NULL"};
   for (const char* w : words)
     if (s == w) return false;
-  char* end = nullptr;
-  std::strtod(s.c_str(), &end);
-  return end != s.c_str() + s.size();  // a string that looks like a number keeps its quotes
+  return !parse_signed_number<double>(s);  // a string that looks like a number keeps its quotes
 }
 
 std::string scalar_text(const Value& v) {

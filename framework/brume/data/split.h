@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "brume/config/fields.h"
+#include "brume/core/fnv.h"
 #include "brume/core/seed.h"
 
 namespace brume {
@@ -18,12 +19,10 @@ struct Split {
     f.field("held_out", held_out, "share that the split 'test' has", within(0, 1));
   }
   std::string_view word() const { return part == Part::all ? "all" : part == Part::test ? "test" : "train"; }
-  /// splitmix64(FNV-1a(name)) mod 1000 < 1000 held_out is `test`.
+  /// Returns true if the part holds `name`: splitmix64(FNV-1a(name)) mod 1000 < 1000 held_out is `test`.
   bool has(std::string_view name) const {
     if (part == Part::all) return true;
-    uint64_t hash = 0xcbf29ce484222325;
-    for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-    return (static_cast<double>(SplitMix(hash).below(1000)) < 1000 * held_out) == (part == Part::test);
+    return (static_cast<double>(SplitMix(fnv1a(name)).below(1000)) < 1000 * held_out) == (part == Part::test);
   }
 };
 

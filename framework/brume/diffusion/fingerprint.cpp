@@ -1,4 +1,5 @@
 #include "brume/diffusion/fingerprint.h"
+#include "brume/core/fnv.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +10,7 @@
 namespace brume {
 namespace {
 
-/// Fowler, Noll & Vo: 64 bits, variant 1a, eight bytes at a time where there are as many.
+/// FNV-1a over words of eight bytes, then over the bytes left.
 class Hash {
  public:
   void add(const void* data, size_t bytes) {
@@ -22,14 +23,14 @@ class Hash {
     for (; bytes > 0; --bytes, ++p) mix(uint8_t(*p));
   }
   void add(const std::string& text) { add(text.data(), text.size()), mix(text.size()); }
-  uint64_t value() const { return value_; }
+  uint64_t value() const { return hash_.value; }
 
  private:
   void mix(uint64_t word) {
-    value_ = (value_ ^ word) * 0x100000001b3;
-    value_ ^= value_ >> 32;  // high bits of a word reach the low ones
+    hash_.add(word);
+    hash_.value ^= hash_.value >> 32;  // high bits of a word reach the low ones
   }
-  uint64_t value_ = 0xcbf29ce484222325;
+  Fnv1a hash_;
 };
 
 }  // namespace

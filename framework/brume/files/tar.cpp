@@ -1,10 +1,10 @@
 // A tar archive is a row of blocks of 512 bytes: a header, then its file's content filled up to whole blocks; two blocks of zeros end it.
 #include "brume/files/tar.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 
@@ -74,10 +74,9 @@ class Header {
 std::map<std::string, std::string> pax_records(std::string_view text, const Header& header) {
   std::map<std::string, std::string> records;
   while (!text.empty() && text[0] != 0) {
-    size_t length = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
-    const size_t digits = size_t(end - text.data());
-    if (error != std::errc() || length > text.size() || length < digits + 3 || text[digits] != ' ' || text[length - 1] != '\n')
+    std::string_view rest = text;
+    const size_t length = take_number<size_t>(rest).value_or(0), digits = text.size() - rest.size();
+    if (length > text.size() || length < digits + 3 || text[digits] != ' ' || text[length - 1] != '\n')
       header.refuse("is damaged: a pax record is malformed");
     const std::string_view record = text.substr(digits + 1, length - digits - 2);
     const size_t equals = record.find('=');
@@ -112,11 +111,9 @@ std::vector<TarEntry> read_tar(std::string_view archive, const std::string& path
       const auto records = pax_records(content, header);
       if (const auto found = records.find("path"); found != records.end()) long_name = found->second;
       if (const auto found = records.find("size"); found != records.end()) {
-        uint64_t value = 0;
-        const std::string& text = found->second;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (error != std::errc() || end != text.data() + text.size()) header.refuse("is damaged: a pax size is no number");
-        long_size = value, has_long_size = true;
+        const auto value = parse_number<uint64_t>(found->second);
+        if (!value) header.refuse("is damaged: a pax size is no number");
+        long_size = *value, has_long_size = true;
       }
     }
     if (!described) {

@@ -20,7 +20,7 @@ constexpr int font = cv::FONT_HERSHEY_SIMPLEX;
 constexpr double capital_height = 21;  // of the font at scale 1
 constexpr double exponent_size = 0.75, exponent_rise = 0.62;
 
-cv::Scalar scalar(Color c) { return {double(c.red), double(c.green), double(c.blue)}; }
+cv::Scalar scalar(Color c) { return {std::round(255 * c.red), std::round(255 * c.green), std::round(255 * c.blue)}; }
 
 /// A piece of text on one level.
 struct Piece {

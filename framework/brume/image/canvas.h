@@ -6,13 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "brume/core/color.h"
 #include "brume/image/image.h"
 
 namespace brume {
-
-struct Color {
-  uint8_t red = 0, green = 0, blue = 0;
-};
 
 struct Point {
   double x = 0, y = 0;

@@ -1,7 +1,7 @@
 #include "brume/text/prompt.h"
+#include "brume/config/number.h"
 
 #include <cctype>
-#include <charconv>
 #include <optional>
 
 namespace brume::text {
@@ -21,13 +21,13 @@ std::optional<Told> told_weight(std::string_view text) {
   };
   blanks();
   if (at < text.size() && text[at] == '+') ++at;
-  double weight = 0;
-  const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), weight, std::chars_format::fixed);
-  if (error != std::errc()) return {};
-  at = size_t(end - text.data());
+  std::string_view rest = text.substr(at);
+  const auto weight = take_number<double>(rest, std::chars_format::fixed);
+  if (!weight) return {};
+  at = text.size() - rest.size();
   blanks();
   if (at >= text.size() || text[at] != ')') return {};
-  return Told{weight, at + 1};
+  return Told{*weight, at + 1};
 }
 
 class Reader {

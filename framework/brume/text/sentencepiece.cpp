@@ -1,10 +1,10 @@
 #include "brume/text/sentencepiece.h"
+#include "brume/config/number.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <limits>
 #include <optional>
@@ -86,9 +86,8 @@ struct Feed {
 std::optional<int64_t> number_after(std::string_view message, std::string_view words) {
   const size_t found = message.find(words);
   if (found == std::string_view::npos) return {};
-  const std::string_view rest = message.substr(found + words.size());
-  int64_t value = 0;
-  return std::from_chars(rest.data(), rest.data() + rest.size(), value).ec == std::errc() ? std::optional(value) : std::nullopt;
+  message.remove_prefix(found + words.size());
+  return take_number<int64_t>(message);
 }
 
 /// sentencepiece's words about a size, in ours.

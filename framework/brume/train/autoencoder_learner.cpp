@@ -15,10 +15,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <optional>
 
+#include "brume/config/number.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/noise.h"
@@ -46,10 +46,7 @@ double norm_of_gradient(const Tensor& loss, const Tensor& weight) {
 /// The number called `name` in a section, where it has one.
 std::optional<double> number_in(const Value& section, const char* name) {
   const Value* v = section.is_map() ? section.find(name) : nullptr;
-  double number = 0;
-  if (!v || !v->is_scalar()) return {};
-  const std::string& s = v->scalar;
-  return std::from_chars(s.data(), s.data() + s.size(), number).ec == std::errc() ? std::optional(number) : std::nullopt;
+  return v && v->is_scalar() ? parse_number<double>(v->scalar) : std::nullopt;
 }
 
 class AutoencoderLearner final : public Learner {

@@ -1,10 +1,10 @@
 #include "brume/weights/pickle.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <cstring>
 #include <unordered_map>
 #include <vector>
@@ -90,10 +90,9 @@ class Machine final {
 
   template <class T>
   T parsed(std::string_view digits) {
-    T value{};
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size()) damaged(fmt::format("'{}' is no number", shortened(digits, 40)));
-    return value;
+    const auto value = parse_number<T>(digits);
+    if (!value) damaged(fmt::format("'{}' is no number", shortened(digits, 40)));
+    return *value;
   }
 
   // --- the stack

@@ -244,8 +244,8 @@ std::string colour_word(const cv::Vec3f& rgb, bool grey) {
   const cv::Vec3f here = lab(rgb);
   std::string word;
   double least = 45;  // as far as the two nearest words are: beyond, it has no name
-  for (const Colour& c : colours) {
-    const double d = cv::norm(here - lab({float(c.rgb.r), float(c.rgb.g), float(c.rgb.b)}));
+  for (const NamedColor& c : colours) {
+    const double d = cv::norm(here - lab({float(c.color.red), float(c.color.green), float(c.color.blue)}));
     if (d < least) least = d, word = c.word;
   }
   return word.empty() ? "colourless" : word;

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "brume/core/color.h"
+
 namespace brume::shapes {
 
 struct Point {
@@ -15,11 +17,6 @@ struct Point {
 };
 inline Point operator-(Point a, Point b) { return {a.x - b.x, a.y - b.y}; }
 inline double dot(Point a, Point b) { return a.x * b.x + a.y * b.y; }
-
-struct Rgb {
-  double r = 0, g = 0, b = 0;  ///< 0..1
-};
-inline Rgb blend(Rgb a, Rgb b, double t) { return {a.r + t * (b.r - a.r), a.g + t * (b.g - a.g), a.b + t * (b.b - a.b)}; }
 
 // ---- Words ---------------------------------------------------------------------------------------------------------------
 
@@ -31,18 +28,18 @@ struct Form {
 extern const std::array<Form, 8> forms;
 constexpr double reach = 1.12;  ///< no form leaves the circle of this radius
 
-struct Colour {
+struct NamedColor {
   std::string_view word;
-  Rgb rgb;
+  Color color;
 };
-constexpr std::array<Colour, 8> colours = {{{"red", {0.88, 0.16, 0.18}},
-                                            {"green", {0.18, 0.68, 0.28}},
-                                            {"blue", {0.16, 0.38, 0.92}},
-                                            {"yellow", {0.97, 0.82, 0.12}},
-                                            {"purple", {0.58, 0.24, 0.78}},
-                                            {"orange", {0.96, 0.52, 0.10}},
-                                            {"pink", {0.97, 0.50, 0.70}},
-                                            {"cyan", {0.12, 0.74, 0.80}}}};
+constexpr std::array<NamedColor, 8> colours = {{{"red", {0.88, 0.16, 0.18}},
+                                                {"green", {0.18, 0.68, 0.28}},
+                                                {"blue", {0.16, 0.38, 0.92}},
+                                                {"yellow", {0.97, 0.82, 0.12}},
+                                                {"purple", {0.58, 0.24, 0.78}},
+                                                {"orange", {0.96, 0.52, 0.10}},
+                                                {"pink", {0.97, 0.50, 0.70}},
+                                                {"cyan", {0.12, 0.74, 0.80}}}};
 
 struct Size {
   std::string_view word;

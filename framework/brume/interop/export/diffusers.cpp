@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/errors.h"
+#include "brume/config/number.h"
 #include "brume/config/yaml.h"
 #include "brume/files/json.h"
 #include "brume/interop/export/diffusers_scheduler.h"
@@ -30,7 +31,7 @@ constexpr const char* version = "0.31.0";  ///< of diffusers, whose keys these a
 std::vector<int64_t> widths_of(const Value& part) {
   std::vector<int64_t> widths;
   for (const std::string& m : list_of(part, "multipliers"))
-    widths.push_back(std::llround(double(integer_of(part, "channels")) * std::strtod(m.c_str(), nullptr)));
+    widths.push_back(std::llround(double(integer_of(part, "channels")) * parse_number<double>(m).value_or(0)));
   return widths;
 }
 
@@ -116,7 +117,7 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   for (const NamedTensor& t : tensors)
     if (t.name.ends_with("attn2.to_k.weight")) context = t.tensor.size(1);
   std::vector<int64_t> depth;
-  for (const std::string& d : list_of(transformer, "depth")) depth.push_back(std::atoll(d.c_str()));
+  for (const std::string& d : list_of(transformer, "depth")) depth.push_back(parse_number<int64_t>(d).value_or(0));
   c["attention_head_dim"] = one_or_each(heads);  // the number of heads, by diffusers' own account a misnomer
   c["num_attention_heads"] = nullptr;
   c["cross_attention_dim"] = context;

@@ -1,4 +1,5 @@
 #include "brume/interop/export/diffusers_scheduler.h"
+#include "brume/config/number.h"
 
 #include <fmt/format.h>
 
@@ -56,7 +57,7 @@ void betas(DiffusersSchedulerFile& s, Value noise) {
   if (schedule != schedules.end()) s.config["beta_schedule"] = schedule->second;
   if (noise.find("betas")) {
     json betas = json::array();
-    for (const std::string& b : list_of(noise, "betas")) betas.push_back(std::strtod(b.c_str(), nullptr));
+    for (const std::string& b : list_of(noise, "betas")) betas.push_back(parse_number<double>(b).value_or(0));
     s.config["trained_betas"] = betas;
   }
   const auto other = [&](const char* key, double usual) { return noise.find(key) && number_of(noise, key) != usual; };

@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstdlib>
-
 #include "brume/config/errors.h"
+#include "brume/config/number.h"
 #include "brume/interop/export/export.h"
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/conditioning.h"
@@ -75,7 +74,8 @@ struct LdmExport {
   /// attention_resolutions there are factors of downsampling.
   static std::string factors(const Value& part, int64_t height) {
     std::vector<int64_t> all;
-    for (const std::string& h : list_of(part, "attention_resolutions")) all.push_back(height / std::max<int64_t>(1, std::atoll(h.c_str())));
+    for (const std::string& h : list_of(part, "attention_resolutions"))
+      all.push_back(height / std::max<int64_t>(1, parse_number<int64_t>(h).value_or(0)));
     return fmt::format("[{}]", fmt::join(all, ", "));
   }
 

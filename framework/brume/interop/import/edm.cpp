@@ -11,11 +11,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <cmath>
 #include <functional>
 #include <set>
 
+#include "brume/config/number.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
 
@@ -104,9 +104,10 @@ std::string at_height(const char* half, int64_t height, const std::string& what)
 std::vector<int64_t> heights_of(const Weights& w) {
   std::set<int64_t, std::greater<>> heights;
   for (const NamedTensor& t : w.tensors()) {
-    int64_t height = 0;
-    if (t.name.starts_with("enc.") && std::from_chars(t.name.data() + 4, t.name.data() + t.name.size(), height).ec == std::errc())
-      heights.insert(height);
+    std::string_view name(t.name);
+    if (!name.starts_with("enc.")) continue;
+    name.remove_prefix(4);
+    if (const auto height = take_number<int64_t>(name)) heights.insert(*height);
   }
   return {heights.begin(), heights.end()};
 }

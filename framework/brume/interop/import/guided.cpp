@@ -8,6 +8,7 @@
 #include <cctype>
 #include <cmath>
 
+#include "brume/config/number.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/guided_unet.h"
 
@@ -179,9 +180,9 @@ std::string sample_of(const Flags& flags, bool variance) {
   if (ddim) respacing.erase(0, 4);
   int64_t steps = std::min<int64_t>(250, times);
   if (!respacing.empty()) {
-    if (respacing.size() > 6 || !std::all_of(respacing.begin(), respacing.end(), [](unsigned char ch) { return std::isdigit(ch); }))
-      throw ConfigError(fmt::format("{}: expected a number of steps, or ddim and one", flags.said("timestep_respacing")));
-    steps = std::stoll(respacing);
+    const auto number = parse_number<uint32_t>(respacing);
+    if (!number) throw ConfigError(fmt::format("{}: expected a number of steps, or ddim and one", flags.said("timestep_respacing")));
+    steps = *number;
     if (steps < 1 || steps > times || (ddim && times % steps))
       throw ConfigError(
           fmt::format("{}: expected {} {}", flags.said("timestep_respacing"), ddim ? "a divisor of" : "a number up to", times));

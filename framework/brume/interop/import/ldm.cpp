@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "brume/config/number.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/ldm_completion.h"
 #include "brume/interop/import/ldm_condition.h"
@@ -187,7 +188,7 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool
 std::optional<int64_t> configured_size(const LdmConfig& config) {
   for (const char* path : {"image_size", "unet_config.params.image_size"}) {
     const Value* v = config.find(path);
-    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return std::atoll(v->items[0].scalar.c_str());
+    if (v && v->is_list() && !v->items.empty() && v->items[0].is_scalar()) return parse_number<int64_t>(v->items[0].scalar).value_or(0);
     if (v) return config.integer(path);
   }
   return {};

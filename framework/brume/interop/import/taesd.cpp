@@ -1,7 +1,7 @@
 #include "brume/interop/import/taesd.h"
+#include "brume/config/number.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "brume/interop/import/families.h"
 #include "brume/weights/weights_file.h"
@@ -21,9 +21,8 @@ NamedTensors half_of(const NamedTensors& both, std::string_view prefix, bool dec
     std::string name = t.name.substr(prefix.size());
     if (constexpr std::string_view layers = "layers."; name.starts_with(layers)) {
       name.erase(0, layers.size());
-      int number = 0;
-      const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-      if (error == std::errc()) name = std::to_string(number + (decoder ? 1 : 0)) + name.substr(size_t(end - name.data()));
+      std::string_view rest(name);
+      if (const auto number = take_number<int>(rest)) name = std::to_string(*number + (decoder ? 1 : 0)) + std::string(rest);
     }
     half.push_back({name, t.tensor});
   }

@@ -1,11 +1,11 @@
 #include "brume/interop/layouts/open_clip.h"
+#include "brume/config/number.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <string_view>
 #include <utility>
 
@@ -32,7 +32,7 @@ constexpr std::string_view theirs = "transformer.resblocks.", ours = "text_model
 std::pair<int64_t, std::string_view> layer_of(std::string_view name, std::string_view layers) {
   const size_t dot = name.find('.', layers.size());
   if (!name.starts_with(layers) || dot == std::string_view::npos) return {-1, {}};
-  return {std::atoll(std::string(name.substr(layers.size(), dot - layers.size())).c_str()), name.substr(dot + 1)};
+  return {parse_number<int64_t>(name.substr(layers.size(), dot - layers.size())).value_or(0), name.substr(dot + 1)};
 }
 
 /// A tensor of a layer as one of transformers' or, of in_proj, three.

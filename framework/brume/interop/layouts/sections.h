@@ -2,11 +2,11 @@
 // Looking things up in a resolved section of a model (a brume::Value: Value is what a pickle holds).
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "brume/config/number.h"
 #include "brume/config/value.h"
 #include "brume/weights/tensors.h"
 
@@ -17,8 +17,8 @@ inline std::string text_of(const brume::Value& map, std::string_view key) {
   const brume::Value* v = map.find(key);
   return v && v->is_scalar() ? v->scalar : "";
 }
-inline int64_t integer_of(const brume::Value& map, std::string_view key) { return std::atoll(text_of(map, key).c_str()); }
-inline double number_of(const brume::Value& map, std::string_view key) { return std::strtod(text_of(map, key).c_str(), nullptr); }
+inline int64_t integer_of(const brume::Value& map, std::string_view key) { return parse_number<int64_t>(text_of(map, key)).value_or(0); }
+inline double number_of(const brume::Value& map, std::string_view key) { return parse_number<double>(text_of(map, key)).value_or(0); }
 inline bool truth_of(const brume::Value& map, std::string_view key) { return text_of(map, key) == "true"; }
 inline std::vector<std::string> list_of(const brume::Value& map, std::string_view key) {
   std::vector<std::string> all;
