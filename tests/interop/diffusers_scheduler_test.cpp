@@ -3,10 +3,10 @@
 #include "brume/interop/import/diffusers_scheduler.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cmath>
 
+#include "support/flow.h"
 #include "support/parity.h"
 
 namespace brume::test {
@@ -21,9 +21,10 @@ DiffusersScheduler read(const json& values, bool stable_diffusion = false) {
 SchedulerConfig built(const json& values) {
   const DiffusersScheduler s = read(values);
   return read_scheduler(
-      fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: 10, guidance: [{}], start: {}, "
+      fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: 10, guidance: {}, start: {}, "
                   "timestep_rounding: {}}}\n",
-                  s.noise, s.parameterization, s.sampler, s.spacing, fmt::join(s.guidance, ", "), s.start, s.timestep_rounding));
+                  flow(s.noise), flow(s.parameterization), flow(s.sampler), flow(s.spacing), flow(Value::list(s.guidance)), s.start,
+                  s.timestep_rounding));
 }
 
 std::string refusal(const json& values) {
@@ -83,10 +84,10 @@ TEST(DiffusersSchedulers, EveryClassWithTheKeysOfOthers) {
 
 TEST(DiffusersSchedulers, WhatStableDiffusionForces) {
   const json pndm{{"_class_name", "PNDMScheduler"}, {"skip_prk_steps", true}};
-  EXPECT_EQ(read(pndm).spacing, "{type: leading, offset: 0, final: minimum}");
-  EXPECT_EQ(read(pndm, true).spacing, "{type: leading, offset: 1, final: minimum}");
+  EXPECT_EQ(flow(read(pndm).spacing), "{type: leading, offset: 0, final: minimum}");
+  EXPECT_EQ(flow(read(pndm, true).spacing), "{type: leading, offset: 1, final: minimum}");
   const json ddim{{"_class_name", "DDIMScheduler"}};
-  EXPECT_EQ(read(ddim).guidance, std::vector<std::string>{"{type: clip, range: 1, keep_direction: true}"});
+  EXPECT_EQ(flow(Value::list(read(ddim).guidance)), "[{type: clip, range: 1, keep_direction: true}]");
   EXPECT_TRUE(read(ddim, true).guidance.empty());
 }
 
@@ -198,7 +199,7 @@ TEST(DiffusersSchedulers, AnglesAndScores) {
     EXPECT_NEAR(angles.noise->timestep(sigmas[i]), 2 / M_PI * angle, 1e-4);
   }
   EXPECT_TRUE(score.unit_range);
-  EXPECT_EQ(score.told, "input: sigma");
+  EXPECT_EQ(flow(score.noise_embedding), "{input: sigma}");
   EXPECT_EQ(score.sampler, "{type: predictor_corrector, norms: batch, snr: 0.15, corrections: 2}");
   EXPECT_EQ(refusal({{"_class_name", "ScoreSdeVeScheduler"}, {"sampling_eps", 0.001}}),
             "scheduler_config.json: sampling_eps is 0.001; a scheduler of brume can be had with 1e-05 only");

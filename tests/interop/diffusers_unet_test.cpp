@@ -11,6 +11,7 @@
 #include <string>
 
 #include "brume/config/errors.h"
+#include "support/flow.h"
 
 namespace brume {
 namespace {
@@ -39,19 +40,19 @@ const std::string blocks =
   "block_out_channels": [64, 128], )";
 
 TEST_F(DiffusersConfig, StableDiffusion2sHeadsAreOfOneWidth) {
-  EXPECT_EQ(
-      read("{" + blocks + R"("attention_head_dim": [2, 4], "cross_attention_dim": 48, "use_linear_projection": true, "sample_size": 32,
+  EXPECT_EQ(test::flow(read("{" + blocks +
+                            R"("attention_head_dim": [2, 4], "cross_attention_dim": 48, "use_linear_projection": true, "sample_size": 32,
                  "transformer_layers_per_block": [1, 2]})")
-          .options(),
-      "{type: unet, channels: 64, multipliers: [1, 2], blocks: 2, attention_resolutions: [32], middle_attention: true, "
-      "head_channels: 32, scale_shift: false, groups: 32, dropout: 0, attention_order: new, transformer: {depth: [1, 2], projection: "
-      "linear}}");
+                           .options()),
+            "{type: unet, channels: 64, multipliers: [1, 2], blocks: 2, attention_resolutions: [32], middle_attention: true, "
+            "head_channels: 32, scale_shift: false, groups: 32, dropout: 0, attention_order: new, transformer: {depth: [1, 2], projection: "
+            "linear}}");
 }
 
 TEST_F(DiffusersConfig, JoinsPlainAttention) {
   const DiffusersUnet u = read(R"({"_class_name": "UNet2DModel", "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "block_out_channels": [32, 64], "layers_per_block": 1, "sample_size": 16})");
-  EXPECT_EQ(u.options(),
+  EXPECT_EQ(test::flow(u.options()),
             "{type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], middle_attention: true, heads: 8, "
             "scale_shift: false, groups: 32, dropout: 0, attention_order: new}");
   const auto t = [](double value) { return at::full({64, 64}, value, at::kFloat); };
@@ -79,7 +80,7 @@ const std::string residual_blocks = R"("_class_name": "UNet2DModel", "block_out_
 
 TEST_F(DiffusersConfig, ResidualResampling) {
   const DiffusersUnet u = read("{" + residual_blocks + R"(, "downsample_type": "resnet", "upsample_type": "resnet"})");
-  EXPECT_EQ(u.options(),
+  EXPECT_EQ(test::flow(u.options()),
             "{type: unet, channels: 32, multipliers: [1, 2, 2], blocks: 1, attention_resolutions: [8, 4], middle_attention: true, "
             "heads: 4, scale_shift: true, groups: 32, dropout: 0, attention_order: new, resampling: residual}");
   const auto name = [&](const std::string& theirs) { return u.tensors({{theirs, at::zeros({1})}})[0].name; };

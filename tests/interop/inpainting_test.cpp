@@ -1,4 +1,5 @@
 // Inpainting models of other programs: 2 C + 1 channels and words, from diffusers' directories and in one file, and back.
+#include "brume/config/tree.h"
 #include "brume/interop/layouts/conditioning.h"
 
 #include <ATen/core/Tensor.h>
@@ -122,7 +123,7 @@ TEST_F(Inpainting, TheWordsInItsConditioner) {
     EXPECT_FALSE(told(other).inpainting) << other;
     EXPECT_EQ(told(other).prefix, "conditioner.") << other;
   }
-  EXPECT_TRUE(words_of(parse_yaml(composite_of("{type: clip_text}", {masked_image}), "test.yaml")).inpainting);
+  EXPECT_TRUE(words_of(composite_of(plugin_of("clip_text", {}), {masked_image()})).inpainting);
 }
 
 /// Tensors of these shapes and one number each: what a file of Stable Diffusion is known by.

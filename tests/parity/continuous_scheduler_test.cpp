@@ -4,13 +4,13 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/sin.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "brume/core/noise.h"
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "support/flow.h"
 #include "support/parity.h"
 
 namespace brume::test {
@@ -23,10 +23,10 @@ class Imported {
  public:
   Imported(const json& values, int64_t steps) {
     const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(values, "scheduler_config.json", "a scheduler of brume"), false);
-    config_ = read_scheduler(
-        fmt::format("noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: [{}], start: {}}}\n",
-                    s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start));
-    quarter_log_ = s.told == "input: quarter_log";
+    config_ = read_scheduler(fmt::format(
+        "noise: {}\nparameterization: {}\nsample: {{sampler: {}, spacing: {}, steps: {}, guidance: {}, start: {}}}\n", flow(s.noise),
+        flow(s.parameterization), flow(s.sampler), flow(s.spacing), steps, flow(Value::list(s.guidance)), s.start));
+    quarter_log_ = flow(s.noise_embedding) == "{input: quarter_log}";
   }
   Tensor run(const Tensor& noise) const {
     const std::vector<double> sigmas = config_.sigmas();

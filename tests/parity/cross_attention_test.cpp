@@ -16,6 +16,7 @@
 #include "brume/interop/import/diffusers_unet.h"
 #include "brume/nn/blocks/transformer.h"
 #include "brume/weights/weights_file.h"
+#include "support/flow.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -91,9 +92,9 @@ class DiffusersUnetParity : public testing::Test {
   void SetUp() override {
     BRUME_NEED_REF(folder + "config.json");
     const DiffusersUnet config = read_diffusers_unet(ref_path(folder + "config.json"));
-    network = make<Network>(config.options(), {.input = {config.in_channels, config.height, config.width},
-                                               .out_channels = config.out_channels,
-                                               .context_width = config.context_width});
+    network = make<Network>(flow(config.options()), {.input = {config.in_channels, config.height, config.width},
+                                                     .out_channels = config.out_channels,
+                                                     .context_width = config.context_width});
     const NamedTensors tensors = config.tensors(load_tensors(ref_path(folder + "diffusion_pytorch_model.safetensors")));
     ASSERT_EQ(tensors.size(), network->weights().size());
     for (const Weight& w : network->weights()) {

@@ -2,12 +2,12 @@
 // from what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
 // diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network is told.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "support/flow.h"
 #include "support/parity_solvers.h"
 #include "support/refs.h"
 
@@ -53,10 +53,11 @@ Said said_by(const std::string& scheduler, json config, int64_t steps) {
   config["_class_name"] = scheduler;
   const brume::DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
   Said said(
-      fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: [{}]\n  start: {}\n  "
+      fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: {}\n  start: {}\n  "
                   "timestep_rounding: {}\n",
-                  s.noise, s.parameterization, s.sampler, s.spacing, steps, fmt::join(s.guidance, ", "), s.start, s.timestep_rounding));
-  said.told = s.told;
+                  flow(s.noise), flow(s.parameterization), flow(s.sampler), flow(s.spacing), steps, flow(Value::list(s.guidance)), s.start,
+                  s.timestep_rounding));
+  said.told = flow(s.noise_embedding);
   return said;
 }
 
@@ -83,11 +84,11 @@ Said shown(const json& c, int64_t steps) {
 
 /// What the network is told at a noise level.
 double timestep_rounding(const Said& said, double sigma) {
-  if (said.told == "input: quarter_log") return std::log(sigma) / 4;
-  if (said.told == "input: quarter_log, scale: 1000") return 250 * std::log(sigma);
+  if (said.told == "{input: quarter_log}") return std::log(sigma) / 4;
+  if (said.told == "{input: quarter_log, scale: 1000}") return 250 * std::log(sigma);
   const double t = said.config.noise->timestep(sigma);
-  if (said.told == "input: sigma") return t;  // the recorded times of score SDE, which tell sigma, are the times it is the sigma of
-  EXPECT_EQ(said.told, "");
+  if (said.told == "{input: sigma}") return t;  // the recorded times of score SDE, which tell sigma, are the times it is the sigma of
+  EXPECT_EQ(said.told, "{}");
   const TimestepRounding rule = said.config.sample.timestep_rounding;
   if (rule == TimestepRounding::nearest || rule == TimestepRounding::nearest_step) return std::nearbyint(t);
   return rule == TimestepRounding::below ? std::floor(t + 1e-6) : t;

@@ -1,4 +1,5 @@
 #include "support/tiny_sd.h"
+#include "support/flow.h"
 
 #include <fmt/format.h>
 
@@ -40,7 +41,7 @@ Config tiny_sd_config(const std::string& sample) {
       "  steps: 10\n"
       "  noise_order: batch\n"
       "  guidance: [{{type: cfg, scale: 7.5}}]\n{}",
-      unet.options(), part("tokenizer"), part("text_encoder/model.safetensors"), sample.empty() ? "" : "  " + sample + "\n");
+      flow(unet.options()), part("tokenizer"), part("text_encoder/model.safetensors"), sample.empty() ? "" : "  " + sample + "\n");
   Registry registry = builtins();
   return read_configuration(registry, parse_yaml(yaml, "tiny_sd.yaml"));
 }

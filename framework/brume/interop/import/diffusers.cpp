@@ -14,6 +14,7 @@
 
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
+#include "brume/config/tree.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/import/diffusers_unet.h"
@@ -123,7 +124,7 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
 
 /// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
 /// null condition keeps it, unless the last class is the null one.
-std::vector<std::string> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
+std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
   if (said.classes && !unet.number)
     throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *said.classes,
                                   config.string(), unet.classes));
@@ -137,12 +138,9 @@ std::vector<std::string> class_labels(const fs::path& config, const DiffusersUne
     throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
                                   config.string(), classes));
   if (classes == 0) return {};
-  return {fmt::format("{{type: class_label, classes: {}, dropout: {}{}}}", classes - (said.null_class ? 1 : 0), said.null_class ? 0.1 : 0,
-                      unet.transformer() && !said.null_class ? ", keep: true" : "")};
-}
-
-std::string image_of(int64_t channels, int64_t height, int64_t width) {
-  return fmt::format("{{channels: {}, height: {}, width: {}}}", channels, height, width);
+  Value labels = plugin_of("class_label", {{"classes", classes - (said.null_class ? 1 : 0)}, {"dropout", said.null_class ? 0.1 : 0}});
+  if (unet.transformer() && !said.null_class) labels.set("keep", value_of(true));
+  return {labels};
 }
 
 /// The U-Net's channels must be those of what it makes, the variance apart; one that is told words may be of inpainting.
@@ -161,20 +159,28 @@ void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t l
 
 /// The sections of a model, part by part.
 struct Sections {
-  std::string image, autoencoder = "identity", conditioner = "none";
-  std::vector<std::string> guidance;
+  Value image, autoencoder = value_of("identity"), conditioner = value_of("none");
+  std::vector<Value> guidance;
   int64_t steps = 50;
 
   void write(Imported& model, const DiffusersUnet& unet, const DiffusersScheduler& s, const std::string& source) const {
-    model.options = sections_of(
-        fmt::format("image: {}\nautoencoder: {}\nnetwork: {}\nconditioner: {}\nnoise: {}\nparameterization: {}\n{}", image, autoencoder,
-                    unet.options(), conditioner, s.noise, s.parameterization, s.learned_range ? "variance: learned_range\n" : ""),
-        source);
-    std::vector<std::string> all = guidance;
+    Value options = map_of({{"image", image},
+                            {"autoencoder", autoencoder},
+                            {"network", unet.options()},
+                            {"conditioner", conditioner},
+                            {"noise", s.noise},
+                            {"parameterization", s.parameterization}});
+    if (s.learned_range) options.set("variance", value_of("learned_range"));
+    model.options = section_of(options, source);
+    std::vector<Value> all = guidance;
     all.insert(all.end(), s.guidance.begin(), s.guidance.end());
-    model.sample = sections_of(fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [{}]\nstart: {}\ntimestep_rounding: {}\n",
-                                           s.sampler, s.spacing, steps, fmt::join(all, ", "), s.start, s.timestep_rounding),
-                               source);
+    model.sample = section_of(map_of({{"sampler", s.sampler},
+                                      {"spacing", s.spacing},
+                                      {"steps", steps},
+                                      {"guidance", all},
+                                      {"start", s.start},
+                                      {"timestep_rounding", s.timestep_rounding}}),
+                              source);
     model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   }
 };
@@ -257,7 +263,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
   note_class(config, index, "unet", model.losses);
   correct_size(unet, config, pipeline, said, model.losses);
-  unet.told = scheduler.told;
+  unet.noise_embedding = scheduler.noise_embedding;
   const Variants variants(folder, said.variant);
 
   Sections s;
@@ -272,7 +278,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
                       index.file(), config.string(), unet.in_channels));
     check_channels(config, unet, unet.in_channels, scheduler.learned_range);
     s.image = image_of(unet.in_channels, unet.height, unet.width);
-    if (scheduler.unit_range) s.autoencoder = "{type: rescaled, scale: 0.5, shift: -1}";
+    if (scheduler.unit_range) s.autoencoder = plugin_of("rescaled", {{"scale", 0.5}, {"shift", -1}});
   } else {
     index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
     const DiffusersStage first =
@@ -284,7 +290,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     s.autoencoder = first.options;
     add(model, "autoencoder.", first.tensors);
   }
-  std::vector<std::string> beside = class_labels(config, unet, said);
+  std::vector<Value> beside = class_labels(config, unet, said);
   if (unet.transformer()) {
     index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
     index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
@@ -292,9 +298,9 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
-    if (inpainting) beside.insert(beside.begin(), masked_image);
+    if (inpainting) beside.insert(beside.begin(), masked_image());
     s.conditioner = composite_of(text.options, beside);
-    s.guidance.push_back("{type: cfg, scale: 7.5}");
+    s.guidance.push_back(plugin_of("cfg", {{"scale", 7.5}}));
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
     add(model, words_prefix(beside), text.tensors);
@@ -324,7 +330,7 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   check_channels(config, unet, unet.in_channels, scheduler.learned_range);
   Sections s;
   s.image = image_of(unet.in_channels, unet.height, unet.width);
-  for (const std::string& told : class_labels(config, unet, said)) s.conditioner = told;
+  for (const Value& labels : class_labels(config, unet, said)) s.conditioner = labels;
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
   add_unet(model, unet, folder, said.variant);
@@ -336,8 +342,8 @@ Imported import_stage(const fs::path& folder, const Said& said) {
   model.section = "autoencoder";
   const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
   const int64_t size = said.sample_size.value_or(stage.size);
-  model.options = sections_of(fmt::format("image: {}\nnetwork: {}\n", image_of(stage.channels, size, size), stage.options),
-                              (folder / "config.json").string());
+  model.options =
+      section_of(map_of({{"image", image_of(stage.channels, size, size)}, {"network", stage.options}}), (folder / "config.json").string());
   add(model, "autoencoder.", stage.tensors);
   return model;
 }

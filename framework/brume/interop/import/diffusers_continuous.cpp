@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_continuous.h"
+#include "brume/config/tree.h"
 
 #include <fmt/ranges.h>
 
@@ -9,9 +10,9 @@ namespace {
 
 constexpr double sigma_min = 0.002, sigma_max = 80, sigma_data = 0.5, rho = 7;  ///< where a file is silent (Karras et al. 2022, table 1)
 
-std::string edm_levels(const DiffusersConfig& c, const std::string& more = "") {
-  return fmt::format("{{type: edm, sigma_min: {}, sigma_max: {}, rho: {}{}}}", c.get("sigma_min", sigma_min), c.get("sigma_max", sigma_max),
-                     c.get("rho", rho), more);
+Value edm_levels(const DiffusersConfig& c) {
+  return plugin_of(
+      "edm", {{"sigma_min", c.get("sigma_min", sigma_min)}, {"sigma_max", c.get("sigma_max", sigma_max)}, {"rho", c.get("rho", rho)}});
 }
 
 std::string final_of(const DiffusersConfig& c) {
@@ -21,19 +22,20 @@ std::string final_of(const DiffusersConfig& c) {
 }
 
 /// Preconditioned networks, which are told log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
-DiffusersScheduler edm(const DiffusersConfig& c, const std::string& sampler) {
+DiffusersScheduler edm(const DiffusersConfig& c, const Value& sampler) {
   const auto prediction = c.get<std::string>("prediction_type", "epsilon");
   if (prediction != "epsilon" && prediction != "v_prediction") c.refuse("prediction_type", "epsilon and v_prediction");
   const auto curve = c.get<std::string>("sigma_schedule", "karras");
   if (curve != "karras" && curve != "exponential") c.refuse("sigma_schedule", "karras and exponential");
   DiffusersScheduler s;
-  s.noise = edm_levels(c, ", start_image_std: 1");
+  s.noise = edm_levels(c);
+  s.noise.set("start_image_std", value_of(1));
   s.parameterization =
-      fmt::format("{{type: edm, sigma_data: {}, prediction: {}}}", c.get("sigma_data", sigma_data), prediction == "epsilon" ? "eps" : "v");
+      plugin_of("edm", {{"sigma_data", c.get("sigma_data", sigma_data)}, {"prediction", prediction == "epsilon" ? "eps" : "v"}});
   s.sampler = sampler;
-  s.spacing = curve == "karras" ? fmt::format("{{type: karras, rho: {}, final: {}}}", c.get("rho", rho), final_of(c))
-                                : fmt::format("{{type: exponential, final: {}}}", final_of(c));
-  s.told = "input: quarter_log";
+  s.spacing = curve == "karras" ? plugin_of("karras", {{"rho", c.get("rho", rho)}, {"final", final_of(c)}})
+                                : plugin_of("exponential", {{"final", final_of(c)}});
+  s.noise_embedding = map_of({{"input", "quarter_log"}});
   return s;
 }
 
@@ -50,17 +52,17 @@ DiffusersScheduler consistency(const DiffusersConfig& c) {
   DiffusersScheduler s;
   s.noise = edm_levels(c);
   s.parameterization =
-      fmt::format("{{type: consistency, sigma_min: {}, sigma_data: {}}}", c.get("sigma_min", sigma_min), c.get("sigma_data", sigma_data));
-  s.sampler = fmt::format("{{type: consistency, s_noise: {}}}", c.get("s_noise", 1.0));
+      plugin_of("consistency", {{"sigma_min", c.get("sigma_min", sigma_min)}, {"sigma_data", c.get("sigma_data", sigma_data)}});
+  s.sampler = plugin_of("consistency", {{"s_noise", c.get("s_noise", 1.0)}});
   s.spacing =
-      fmt::format("{{type: karras, rho: {}, levels: {}, final: minimum}}", c.get("rho", rho), c.get<int64_t>("num_train_timesteps", 40));
-  if (c.get("clip_denoised", true)) s.guidance = {"{type: clip, range: 1}"};
-  s.told = "input: quarter_log, scale: 1000";
+      plugin_of("karras", {{"rho", c.get("rho", rho)}, {"levels", c.get<int64_t>("num_train_timesteps", 40)}, {"final", "minimum"}});
+  if (c.get("clip_denoised", true)) s.guidance = {plugin_of("clip", {{"range", 1}})};
+  s.noise_embedding = map_of({{"input", "quarter_log"}, {"scale", 1000}});
   return s;
 }
 
 /// Flow matching: the smallest level is shifted once for the table of training, and again with the others of a run.
-DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
+DiffusersScheduler flow(const DiffusersConfig& c, const Value& sampler) {
   for (const char* key : {"use_dynamic_shifting", "invert_sigmas"}) c.absent(key);  // the shift is its pipelines' to say
   if (c.has("scale_factors") && !c.values()["scale_factors"].empty()) c.refuse("scale_factors", "null");
   const auto times = c.get<int64_t>("num_train_timesteps", 1000);
@@ -73,13 +75,13 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
     throw ConfigError(fmt::format("{}: use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most", c.file()));
   DiffusersScheduler s;
   const double lowest = std::min(t, shift * t / (1 + (shift - 1) * t));  // that of a run is shifted twice
-  s.noise = fmt::format("{{type: flow, shift: {}, t_min: {}, timestep_scale: {}}}", shift, lowest, times);
-  s.parameterization = "flow";
+  s.noise = plugin_of("flow", {{"shift", shift}, {"t_min", lowest}, {"timestep_scale", times}});
+  s.parameterization = value_of("flow");
   s.sampler = sampler;
-  s.spacing = fmt::format("{{type: flow, shift: {}, s_max: 1, s_min: {}, curve: {}", shift, shift * t / (1 + (shift - 1) * t),
-                          curves.empty() ? "linear" : curves[0]);
-  if (const double end = c.get("shift_terminal", 0.0); end != 0) s.spacing += fmt::format(", terminal: {}", end);
-  s.spacing += "}";
+  s.spacing = plugin_of(
+      "flow",
+      {{"shift", shift}, {"s_max", 1}, {"s_min", shift * t / (1 + (shift - 1) * t)}, {"curve", curves.empty() ? "linear" : curves[0]}});
+  if (const double end = c.get("shift_terminal", 0.0); end != 0) s.spacing.set("terminal", value_of(end));
   return s;
 }
 
@@ -87,10 +89,10 @@ DiffusersScheduler flow(const DiffusersConfig& c, const std::string& sampler) {
 DiffusersScheduler ipndm(const DiffusersConfig& c) {
   c.absent("trained_betas");
   DiffusersScheduler s;
-  s.noise = "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
-  s.parameterization = "v";
-  s.sampler = "{type: ipndm, zero_first: true}";
-  s.spacing = "crash";
+  s.noise = plugin_of("angle", {{"min_signal", "1.0e-06"}, {"max_signal", "0.999999999999"}});
+  s.parameterization = value_of("v");
+  s.sampler = plugin_of("ipndm", {{"zero_first", true}});
+  s.spacing = value_of("crash");
   return s;
 }
 
@@ -98,17 +100,17 @@ DiffusersScheduler ipndm(const DiffusersConfig& c) {
 DiffusersScheduler score_sde(const DiffusersConfig& c) {
   c.only<double>("sampling_eps", 1e-5);
   DiffusersScheduler s;
-  s.noise = fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", c.get("sigma_min", 0.01), c.get("sigma_max", 1348.0));
-  s.parameterization = "score";
-  s.sampler = fmt::format("{{type: predictor_corrector, norms: batch, snr: {}, corrections: {}}}", c.get("snr", 0.15),
-                          c.get<int64_t>("correct_steps", 1));
-  s.spacing = "exponential";
-  s.told = "input: sigma";
+  s.noise = plugin_of("ve", {{"sigma_min", c.get("sigma_min", 0.01)}, {"sigma_max", c.get("sigma_max", 1348.0)}});
+  s.parameterization = value_of("score");
+  s.sampler = plugin_of("predictor_corrector",
+                        {{"norms", "batch"}, {"snr", c.get("snr", 0.15)}, {"corrections", c.get<int64_t>("correct_steps", 1)}});
+  s.spacing = value_of("exponential");
+  s.noise_embedding = map_of({{"input", "sigma"}});
   s.unit_range = true;
   return s;
 }
 
-const std::string fresh_noise = "{type: consistency, s_noise: 1}";
+Value fresh_noise() { return plugin_of("consistency", {{"s_noise", 1}}); }
 
 }  // namespace
 
@@ -126,12 +128,12 @@ const std::vector<std::string>& continuous_schedulers() {
 
 std::optional<DiffusersScheduler> read_continuous_scheduler(const DiffusersConfig& c) {
   const auto name = c.get<std::string>("_class_name", "");
-  if (name == "EDMEulerScheduler") return edm(c, "euler");
+  if (name == "EDMEulerScheduler") return edm(c, value_of("euler"));
   if (name == "EDMDPMSolverMultistepScheduler") return edm_dpm_solver(c);
   if (name == "CMStochasticIterativeScheduler") return consistency(c);
-  if (name == "FlowMatchEulerDiscreteScheduler") return flow(c, c.get("stochastic_sampling", false) ? fresh_noise : "euler");
-  if (name == "FlowMatchHeunDiscreteScheduler") return flow(c, "{type: heun, time: flow, scale: flow}");
-  if (name == "FlowMatchLCMScheduler") return flow(c, fresh_noise);
+  if (name == "FlowMatchEulerDiscreteScheduler") return flow(c, c.get("stochastic_sampling", false) ? fresh_noise() : value_of("euler"));
+  if (name == "FlowMatchHeunDiscreteScheduler") return flow(c, plugin_of("heun", {{"time", "flow"}, {"scale", "flow"}}));
+  if (name == "FlowMatchLCMScheduler") return flow(c, fresh_noise());
   if (name == "IPNDMScheduler") return ipndm(c);
   if (name == "ScoreSdeVeScheduler") return score_sde(c);
   return {};
@@ -145,22 +147,22 @@ std::string solver_type(const DiffusersConfig& c, const std::vector<std::string>
   c.refuse("solver_type", fmt::format("{}", fmt::join(known, " and ")));
 }
 
-std::string dpm_solver(const DiffusersConfig& c, const char* data, const char* noise, bool singlestep) {
+Value dpm_solver(const DiffusersConfig& c, const char* data, const char* noise, bool singlestep) {
   auto algorithm = c.get<std::string>("algorithm_type", "dpmsolver++");
   if (algorithm == "deis") algorithm = "dpmsolver++";  // as the class takes it
   if (algorithm != "dpmsolver" && algorithm != "dpmsolver++" && algorithm != "sde-dpmsolver" && algorithm != "sde-dpmsolver++")
     c.refuse("algorithm_type", "dpmsolver, dpmsolver++, sde-dpmsolver and sde-dpmsolver++");
-  std::string text =
-      fmt::format("{{type: {}, order: {}, solver: {}, eta: {}, lower_order_final: {}", algorithm.ends_with("++") ? data : noise,
-                  c.get<int64_t>("solver_order", 2), solver_type(c, {"midpoint", "heun"}, "midpoint"), int(algorithm.starts_with("sde")),
-                  c.get("lower_order_final", !singlestep));
-  if (!singlestep) text += fmt::format(", euler_at_final: {}", c.get("euler_at_final", false));
-  return text + "}";
+  Value sampler = plugin_of(algorithm.ends_with("++") ? data : noise, {{"order", c.get<int64_t>("solver_order", 2)},
+                                                                       {"solver", solver_type(c, {"midpoint", "heun"}, "midpoint")},
+                                                                       {"eta", int(algorithm.starts_with("sde"))},
+                                                                       {"lower_order_final", c.get("lower_order_final", !singlestep)}});
+  if (!singlestep) sampler.set("euler_at_final", value_of(c.get("euler_at_final", false)));
+  return sampler;
 }
 
-std::string dynamic_threshold(const DiffusersConfig& c, const std::string& more) {
-  return fmt::format("{{type: dynamic_threshold, quantile: {}, maximum: {}{}}}", c.get("dynamic_thresholding_ratio", 0.995),
-                     c.get("sample_max_value", 1.0), more);
+Value dynamic_threshold(const DiffusersConfig& c) {
+  return plugin_of("dynamic_threshold",
+                   {{"quantile", c.get("dynamic_thresholding_ratio", 0.995)}, {"maximum", c.get("sample_max_value", 1.0)}});
 }
 
 }  // namespace brume

@@ -13,11 +13,12 @@ namespace brume {
 std::optional<DiffusersScheduler> read_continuous_scheduler(const DiffusersConfig& config);
 const std::vector<std::string>& continuous_schedulers();
 
-/// Of DPM-Solver's multistep and singlestep classes: the sampler as YAML. `data` and `noise`: brume's, for algorithms that predict them.
-std::string dpm_solver(const DiffusersConfig& config, const char* data, const char* noise, bool singlestep);
+/// Returns the sampler of DPM-Solver's multistep and singlestep classes. `data` and `noise` name brume's samplers for algorithms that
+/// predict the image and the noise.
+Value dpm_solver(const DiffusersConfig& config, const char* data, const char* noise, bool singlestep);
 /// solver_type: one of `known`, or `usual` where the file has another class's.
 std::string solver_type(const DiffusersConfig& config, const std::vector<std::string>& known, const std::string& usual);
-/// The guidance of `thresholding`, as YAML; `more`: options beside it.
-std::string dynamic_threshold(const DiffusersConfig& config, const std::string& more = "");
+/// Returns the guidance of `thresholding`.
+Value dynamic_threshold(const DiffusersConfig& config);
 
 }  // namespace brume

@@ -1,6 +1,7 @@
 #include "brume/interop/import/diffusers_parts.h"
+#include "brume/config/tree.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -33,8 +34,8 @@ std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
   return down;
 }
 
-/// The options `kl` and `vq` share, without the brace that closes them.
-std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
+/// Returns the options that `kl` and `vq` share.
+Value stage_options(const char* type, const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   c.only<std::string>("act_fn", "silu");
   for (const char* key : {"latents_mean", "latents_std"}) c.absent(key);
   const auto channels = c.widths("block_out_channels", {64});
@@ -51,26 +52,33 @@ std::string stage_options(const DiffusersConfig& c, DiffusersStage& stage, std::
   const std::vector<bool> attention = stage_attention(c, channels.size());
   for (size_t i = 0; i < attention.size(); ++i)
     if (attention[i]) heights.push_back(stage.size >> i);
-  return fmt::format(
-      "channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, latent_channels: {}, groups: {}",
-      channels[0], fmt::join(multipliers, ", "), c.get<int64_t>("layers_per_block", 1), fmt::join(heights, ", "),
-      c.get("mid_block_add_attention", true), stage.latent_channels, c.get<int64_t>("norm_num_groups", 32));
+  return plugin_of(type, {{"channels", channels[0]},
+                          {"multipliers", multipliers},
+                          {"blocks", c.get<int64_t>("layers_per_block", 1)},
+                          {"attention_resolutions", heights},
+                          {"middle_attention", c.get("mid_block_add_attention", true)},
+                          {"latent_channels", stage.latent_channels},
+                          {"groups", c.get<int64_t>("norm_num_groups", 32)}});
 }
 
 void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   const bool quant = c.get("use_quant_conv", true);
   if (c.get("use_post_quant_conv", true) != quant) c.refuse("use_post_quant_conv", fmt::format("{}, as use_quant_conv", quant));
-  stage.options = fmt::format("{{type: kl, {}, quant_conv: {}, scale: {}, shift: {}}}", stage_options(c, stage, latent_height), quant,
-                              c.get("scaling_factor", 0.18215), c.get("shift_factor", 0.0));
+  stage.options = stage_options("kl", c, stage, latent_height);
+  stage.options.set("quant_conv", value_of(quant));
+  stage.options.set("scale", value_of(c.get("scaling_factor", 0.18215)));
+  stage.options.set("shift", value_of(c.get("shift_factor", 0.0)));
 }
 
 void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   c.only<std::string>("norm_type", "group");
   c.absent("lookup_from_codebook");
-  const std::string shared = stage_options(c, stage, latent_height);
+  stage.options = stage_options("vq", c, stage, latent_height);
   if (c.has("vq_embed_dim")) c.only<int64_t>("vq_embed_dim", stage.latent_channels);
-  stage.options = fmt::format("{{type: vq, {}, quant_conv: true, codes: {}, codebook: gradient, scale: {}}}", shared,
-                              c.get<int64_t>("num_vq_embeddings", 256), c.get("scaling_factor", 0.18215));
+  stage.options.set("quant_conv", value_of(true));
+  stage.options.set("codes", value_of(c.get<int64_t>("num_vq_embeddings", 256)));
+  stage.options.set("codebook", value_of("gradient"));
+  stage.options.set("scale", value_of(c.get("scaling_factor", 0.18215)));
 }
 
 /// "!" of special_tokens_map.json or tokenizer_config.json: text, or an object with its content.
@@ -89,12 +97,12 @@ std::string padding_of(const fs::path& folder) {
   return "<|endoftext|>";
 }
 
-/// ", pad: 0" where prompts are not filled up with the end token.
-std::string padding_option(const Files& files, const fs::path& folder) {
+/// Returns the token that prompts are padded with; nothing if it is the end token.
+std::optional<int64_t> padding_option(const Files& files, const fs::path& folder) {
   const std::string token = padding_of(folder);
   const std::optional<int64_t> number = token_number(files, token);
   if (!number) throw ConfigError(fmt::format("{}: the pad_token '{}' is not in its vocabulary", folder.string(), token));
-  return token == "<|endoftext|>" ? "" : fmt::format(", pad: {}", *number);
+  return token == "<|endoftext|>" ? std::nullopt : number;
 }
 
 }  // namespace
@@ -133,11 +141,14 @@ DiffusersText read_diffusers_text(const fs::path& folder, const std::string& var
   DiffusersText text;
   text.files = read_clip_vocabulary(folder / "tokenizer");
   text.width = c.get<int64_t>("hidden_size", 512);
-  text.options =
-      fmt::format("{{type: clip_text, tokenizer: tokenizer, length: {}, width: {}, depth: {}, heads: {}, mlp: {}, activation: {}{}}}",
-                  c.get<int64_t>("max_position_embeddings", 77), text.width, c.get<int64_t>("num_hidden_layers", 12),
-                  c.get<int64_t>("num_attention_heads", 8), c.get<int64_t>("intermediate_size", 2048), activation,
-                  padding_option(text.files, folder / "tokenizer"));
+  text.options = plugin_of("clip_text", {{"tokenizer", "tokenizer"},
+                                         {"length", c.get<int64_t>("max_position_embeddings", 77)},
+                                         {"width", text.width},
+                                         {"depth", c.get<int64_t>("num_hidden_layers", 12)},
+                                         {"heads", c.get<int64_t>("num_attention_heads", 8)},
+                                         {"mlp", c.get<int64_t>("intermediate_size", 2048)},
+                                         {"activation", activation}});
+  if (const auto pad = padding_option(text.files, folder / "tokenizer")) text.options.set("pad", value_of(*pad));
   for (NamedTensor& t : component_tensors(folder / "text_encoder", variant)) {
     if (t.name.ends_with("position_ids")) continue;  // 0, 1, 2, ...
     if (t.name == "text_projection.weight") {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/value.h"
 #include "brume/core/files.h"
 #include "brume/weights/tensors.h"
 
@@ -13,7 +14,7 @@ namespace brume {
 
 /// AutoencoderKL, VQModel or AutoencoderTiny.
 struct DiffusersStage {
-  std::string options;   ///< of brume's autoencoder, as YAML
+  Value options;         ///< of brume's autoencoder
   NamedTensors tensors;  ///< under brume's names
   int64_t channels = 3;  ///< of images
   int64_t latent_channels = 4;
@@ -27,7 +28,7 @@ DiffusersStage read_diffusers_stage(const std::filesystem::path& folder, const s
 
 /// CLIPTextModel and CLIPTokenizer.
 struct DiffusersText {
-  std::string options;  ///< of brume's conditioner, as YAML
+  Value options;  ///< of brume's conditioner
   NamedTensors tensors;
   Files files;  ///< the tokenizer
   int64_t width = 768;

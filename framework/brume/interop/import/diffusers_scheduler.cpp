@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/config/tree.h"
 
 #include <fmt/ranges.h>
 
@@ -74,7 +75,7 @@ class Reader {
     refuse_the_unknown();
     DiffusersScheduler s;
     s.noise = noise();
-    s.parameterization = parameterization();
+    s.parameterization = value_of(parameterization());
     s.sampler = sampler();
     s.spacing = spacing();
     s.guidance = guidance();
@@ -83,7 +84,7 @@ class Reader {
     if (kind_.sigma_frame && (spaced == "linspace" || spaced == "trailing")) s.start = "sigma";
     if (kind_.half_log) s.timestep_rounding = timestep_rounding();
     if (is("KDPM2") && curve("use_karras_sigmas")) s.timestep_rounding = "nearest_step";
-    if (log_sigma()) s.told = "input: quarter_log";
+    if (log_sigma()) s.noise_embedding = map_of({{"input", "quarter_log"}});
     if (is("DPMSolverMultistepInverse"))
       s.losses.push_back("the direction of DPMSolverMultistepInverseScheduler: `brume sample` makes images, `brume invert` goes to noise");
     if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
@@ -91,7 +92,7 @@ class Reader {
       s.losses.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
     if (log_linear())
       s.losses.push_back(
-          "the times of interpolation_type log_linear: the network is told those of its levels, not those that are evenly spaced");
+          "the times of interpolation_type log_linear: the network receives those of its levels, not those that are evenly spaced");
     if (is("DPMSolverSDE"))
       s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
     return s;
@@ -165,27 +166,27 @@ class Reader {
           fmt::format("{}: use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most", c_.file()));
   }
 
-  std::string noise() const {
+  Value noise() const {
     const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
     const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
-    std::string noise;
-    if (flow()) return fmt::format("{{type: flow, t_min: 1.0e-06, timestep_scale: {}}}", times);
+    Value noise;
+    if (flow()) return plugin_of("flow", {{"t_min", "1.0e-06"}, {"timestep_scale", times}});
     if (log_sigma() && c_.has("sigma_max")) {
       const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
-      return fmt::format("{{type: angle, min_signal: {}, max_signal: {}}}", signal("sigma_max"), signal("sigma_min"));
+      return plugin_of("angle", {{"min_signal", signal("sigma_max")}, {"max_signal", signal("sigma_min")}});
     }
     if (const auto trained = c_.get<std::vector<double>>("trained_betas", {}); !trained.empty())
-      noise = fmt::format("{{type: betas, betas: [{}]}}", fmt::join(trained, ", "));
+      noise = plugin_of("betas", {{"betas", trained}});
     else if (name == "squaredcos_cap_v2" || name == "exp")
-      noise = fmt::format("{{type: {}, timesteps: {}}}", name == "exp" ? "exponential" : "cosine", times);
+      noise = plugin_of(name == "exp" ? "exponential" : "cosine", {{"timesteps", times}});
     else if (name == "linear" || name == "scaled_linear" || name == "sigmoid")
-      noise = fmt::format("{{type: {}, timesteps: {}, beta_start: {}, beta_end: {}}}", name, times, c_.get("beta_start", kind_.beta_start),
-                          c_.get("beta_end", kind_.beta_end));
+      noise = plugin_of(
+          name,
+          {{"timesteps", times}, {"beta_start", c_.get("beta_start", kind_.beta_start)}, {"beta_end", c_.get("beta_end", kind_.beta_end)}});
     else
       c_.refuse("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2, sigmoid and exp");
     if (!flag("rescale_betas_zero_snr")) return noise;
-    return fmt::format("{{type: zero_terminal_snr, max_sigma: {}, schedule: {}}}", kind_.sigma_frame || kind_.half_log ? 4096 : 1000000,
-                       noise);
+    return plugin_of("zero_terminal_snr", {{"max_sigma", kind_.sigma_frame || kind_.half_log ? 4096 : 1000000}, {"schedule", noise}});
   }
 
   std::string parameterization() const {
@@ -197,42 +198,49 @@ class Reader {
     return "v";
   }
 
-  std::string ddpm_sampler() const {
-    const auto variance = c_.get<std::string>("variance_type", "fixed_small");
-    if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
-    if (variance == "fixed_large") return "{type: ddpm, variance: large}";
-    if (variance != "learned_range") c_.refuse("variance_type", "fixed_small, fixed_small_log, fixed_large and learned_range");
-    return "{type: ddpm, variance: learned_range}";
+  Value ddpm_sampler() const {
+    auto variance = c_.get<std::string>("variance_type", "fixed_small");
+    if (variance == "fixed_small" || variance == "fixed_small_log")
+      variance = "small";
+    else if (variance == "fixed_large")
+      variance = "large";
+    else if (variance != "learned_range")
+      c_.refuse("variance_type", "fixed_small, fixed_small_log, fixed_large and learned_range");
+    return plugin_of("ddpm", {{"variance", variance}});
   }
 
-  std::string sampler() const {
+  Value sampler() const {
     const auto order = c_.get<int64_t>("solver_order", 2);
     const bool lower = c_.get("lower_order_final", true);
     if (ddpm()) return ddpm_sampler();
-    if (is("DDIM")) return "{type: ddim, eta: 0}";
+    if (is("DDIM")) return plugin_of("ddim", {{"eta", 0}});
     if (is("PNDM"))
-      return fmt::format("{{type: {}, combine: {}}}", flag("skip_prk_steps") ? "plms" : "pndm",
-                         c_.get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise");
-    if (is("LMS")) return "{type: lms, order: 4}";
-    if (is("EulerAncestral")) return "euler_ancestral";
-    if (is("Euler")) return "euler";
-    if (is("Heun")) return "heun";
-    if (is("KDPM2Ancestral")) return "dpm_2_ancestral";
-    if (is("KDPM2")) return "dpm_2";
-    if (is("DPMSolverSDE")) return "dpmpp_sde";
+      return plugin_of(flag("skip_prk_steps") ? "plms" : "pndm",
+                       {{"combine", c_.get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise"}});
+    if (is("LMS")) return plugin_of("lms", {{"order", 4}});
+    if (is("EulerAncestral")) return value_of("euler_ancestral");
+    if (is("Euler")) return value_of("euler");
+    if (is("Heun")) return value_of("heun");
+    if (is("KDPM2Ancestral")) return value_of("dpm_2_ancestral");
+    if (is("KDPM2")) return value_of("dpm_2");
+    if (is("DPMSolverSDE")) return value_of("dpmpp_sde");
     if (is("DPMSolverMultistep")) return dpm_solver(c_, "dpmpp_multistep", "dpm_solver_multistep", false);
     if (is("DPMSolverSinglestep")) return dpm_solver(c_, "dpmpp_singlestep", "dpm_solver_singlestep", true);
-    if (is("DEIS")) return fmt::format("{{type: deis, order: {}, lower_order_final: {}}}", order, lower);
+    if (is("DEIS")) return plugin_of("deis", {{"order", order}, {"lower_order_final", lower}});
     if (is("UniPC"))
-      return fmt::format("{{type: unipc, order: {}, solver: {}, prediction: {}, lower_order_final: {}, disable_corrector: [{}]}}", order,
-                         solver_type(c_, {"bh1", "bh2"}, "bh2"), c_.get("predict_x0", true) ? "data" : "noise", lower,
-                         fmt::join(c_.get("disable_corrector", std::vector<int64_t>{}), ", "));
+      return plugin_of("unipc", {{"order", order},
+                                 {"solver", solver_type(c_, {"bh1", "bh2"}, "bh2")},
+                                 {"prediction", c_.get("predict_x0", true) ? "data" : "noise"},
+                                 {"lower_order_final", lower},
+                                 {"disable_corrector", c_.get("disable_corrector", std::vector<int64_t>{})}});
     if (is("SASolver"))
-      return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}, prediction: {}}}",
-                         c_.get<int64_t>("predictor_order", 2), c_.get<int64_t>("corrector_order", 2), lower,
-                         c_.get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise");
-    if (is("LCM")) return fmt::format("{{type: lcm, timestep_scaling: {}}}", c_.get("timestep_scaling", 10.0));
-    return "{type: tcd, eta: 0}";  // what its pipelines hand it where nothing is said
+      return plugin_of("sa_solver",
+                       {{"predictor_order", c_.get<int64_t>("predictor_order", 2)},
+                        {"corrector_order", c_.get<int64_t>("corrector_order", 2)},
+                        {"lower_order_final", lower},
+                        {"prediction", c_.get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise"}});
+    if (is("LCM")) return plugin_of("lcm", {{"timestep_scaling", c_.get("timestep_scaling", 10.0)}});
+    return plugin_of("tcd", {{"eta", 0}});  // the default of its pipelines
   }
 
   std::string spacing_name() const {
@@ -259,51 +267,54 @@ class Reader {
     return zero ? "zero" : "minimum";
   }
 
-  std::string spacing() const {
+  Value spacing() const {
     const std::string end = final_sigma(), name = spacing_name();
     if (flow()) {  // UniPC's run from s = 1 to 1 / T, the others' from 1 - 1 / T to 0; the lowest is left out
       const double t = 1 / double(c_.get<int64_t>("num_train_timesteps", 1000));
-      return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false}}", c_.get("flow_shift", 1.0),
-                         is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0);
+      return plugin_of(
+          "flow",
+          {{"shift", c_.get("flow_shift", 1.0)}, {"s_max", is("UniPC") ? 1 : 1 - t}, {"s_min", is("UniPC") ? t : 0}, {"inclusive", false}});
     }
     if (is("LCM") || is("TCD"))
-      return fmt::format("{{type: lcm, original_steps: {}, final: {}}}", c_.get<int64_t>("original_inference_steps", 50), end);
+      return plugin_of("lcm", {{"original_steps", c_.get<int64_t>("original_inference_steps", 50)}, {"final", end}});
     const auto offset = stable_ ? int64_t(1) : c_.get<int64_t>("steps_offset", 0);
-    std::string lowest = kind_.half_log && name != "trailing" ? ", inclusive: false" : "", plain;
-    if (const auto largest = largest_sigma()) lowest += fmt::format(", sigma_max: {}", *largest);
-    if (log_linear()) return "{type: exponential, inclusive: false, final: minimum}";
-    if (name == "leading")
-      plain = fmt::format("{{type: leading, offset: {}, final: {}{}}}", offset, end, lowest);
-    else if (name == "linspace" && kind_.sigma_frame)
-      plain = fmt::format("{{type: linspace, round: false, interpolation: sigma, final: {}}}", end);
-    else
-      plain = fmt::format("{{type: {}, final: {}{}}}", name, end, lowest);
+    if (log_linear()) return plugin_of("exponential", {{"inclusive", false}, {"final", "minimum"}});
+    if (name == "linspace" && kind_.sigma_frame)
+      return curved(plugin_of(name, {{"round", false}, {"interpolation", "sigma"}, {"final", end}}), name, end);
+    Value plain = plugin_of(name, {});
+    if (name == "leading") plain.set("offset", value_of(offset));
+    plain.set("final", value_of(end));
+    if (kind_.half_log && name != "trailing") plain.set("inclusive", value_of(false));
+    if (const auto largest = largest_sigma()) plain.set("sigma_max", value_of(*largest));
     return curved(plain, name, end);
   }
 
   /// karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the schedule (DPM-Solver's).
-  std::string curved(const std::string& plain, const std::string& name, const std::string& end) const {
+  Value curved(const Value& plain, const std::string& name, const std::string& end) const {
     const std::string type = curve("use_karras_sigmas")                                   ? "karras"
                              : curve("use_exponential_sigmas") || curve("use_lu_lambdas") ? "exponential"
                              : curve("use_beta_sigmas")                                   ? "beta"
                                                                                           : "";
     if (type.empty()) return plain;
-    std::string text = "{type: " + type;
+    Value spacing = plugin_of(type, {});
     for (const char* key : {"sigma_min", "sigma_max"})
-      if (kind_.sigma_frame && c_.has(key)) text += fmt::format(", {}: {}", key, c_.get(key, 0.0));
+      if (kind_.sigma_frame && c_.has(key)) spacing.set(key, value_of(c_.get(key, 0.0)));
     if (kind_.sigma_frame && name != "linspace" && !(c_.has("sigma_min") && c_.has("sigma_max")))
-      text += fmt::format(", ends_of: {{spacing: {}}}", plain);
-    return text + fmt::format(", final: {}}}", end);
+      spacing.set("ends_of", map_of({{"spacing", plain}}));
+    spacing.set("final", value_of(end));
+    return spacing;
   }
 
-  std::vector<std::string> guidance() const {
-    const bool keep = is("DDIM");  // takes the direction of the noise from the network's own output
-    const std::string direction = keep ? ", keep_direction: true" : "";
+  std::vector<Value> guidance() const {
+    const bool keep = is("DDIM");                     // takes the direction of the noise from the network's own output
     const bool bounds = ddpm() || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
-    if ((bounds || kind_.half_log) && flag("thresholding")) return {dynamic_threshold(c_, direction)};
-    if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
-      return {fmt::format("{{type: clip, range: {}{}}}", c_.get("clip_sample_range", 1.0), direction)};
-    return {};
+    std::vector<Value> all;
+    if ((bounds || kind_.half_log) && flag("thresholding"))
+      all.push_back(dynamic_threshold(c_));
+    else if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
+      all.push_back(plugin_of("clip", {{"range", c_.get("clip_sample_range", 1.0)}}));
+    if (keep && !all.empty()) all.front().set("keep_direction", value_of(true));
+    return all;
   }
 
   const DiffusersConfig& c_;

@@ -4,18 +4,19 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/value.h"
 #include "brume/interop/import/diffusers_config.h"
 
 namespace brume {
 
-/// YAML of each part.
+/// The parts of a configuration that the scheduler decides.
 struct DiffusersScheduler {
-  std::string noise, parameterization, sampler, spacing;
-  std::vector<std::string> guidance;  ///< clip or dynamic_threshold
-  bool learned_range = false;         ///< the network gives the variance, too
+  Value noise, parameterization, sampler, spacing;
+  std::vector<Value> guidance;  ///< clip or dynamic_threshold
+  bool learned_range = false;   ///< the network predicts the variance as well
   std::string start = "schedule", timestep_rounding = "exact";
-  std::string told;         ///< options of the network's noise embedding: "input: quarter_log"; empty: the timestep
-  bool unit_range = false;  ///< of images in [0, 1]
+  Value noise_embedding = Value::map();  ///< options of the network's noise embedding, {input: quarter_log}; empty: the timestep
+  bool unit_range = false;               ///< images are in [0, 1]
   std::vector<std::string> losses;
 };
 

@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_unet.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -169,39 +170,56 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   return u;
 }
 
-std::string DiffusersUnet::options() const {
-  std::vector<double> multipliers;
-  std::vector<int64_t> heights;
-  for (const int64_t c : channels) multipliers.push_back(double(c) / double(channels[0]));
+namespace {
+
+/// Returns how the attention is split: "heads" or "head_channels" and their number, or "heads_per_level" if levels have neither in common.
+Pair heads_of(const DiffusersUnet& u) {
   bool same_heads = true, same_width = true;
   int64_t first = -1;  // of the levels with heads
-  for (size_t i = 0; i < channels.size(); ++i) {
-    if (attention[i]) heights.push_back(height >> i);
-    if (!attention[i] && !(middle_attention && i + 1 == channels.size())) continue;
+  for (size_t i = 0; i < u.channels.size(); ++i) {
+    if (!u.attention[i] && !(u.middle_attention && i + 1 == u.channels.size())) continue;
     if (first < 0) first = int64_t(i);
-    same_heads = same_heads && heads[i] == heads[size_t(first)];
-    same_width = same_width && channels[i] * heads[size_t(first)] == channels[size_t(first)] * heads[i];
+    same_heads = same_heads && u.heads[i] == u.heads[size_t(first)];
+    same_width = same_width && u.channels[i] * u.heads[size_t(first)] == u.channels[size_t(first)] * u.heads[i];
   }
   const size_t f = size_t(std::max<int64_t>(0, first));
-  const std::string split = !same_heads && !same_width ? fmt::format("heads_per_level: [{}]", fmt::join(heads, ", "))
-                            : same_heads               ? fmt::format("heads: {}", heads[f])
-                                                       : fmt::format("head_channels: {}", channels[f] / heads[f]);
-  std::string yaml = fmt::format(
-      "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, {}, scale_shift: {}, "
-      "groups: {}, dropout: {}, attention_order: new",
-      channels[0], fmt::join(multipliers, ", "), blocks, fmt::join(heights, ", "), middle_attention, split, scale_shift, groups, dropout);
-  if (norm_eps != 1e-5) yaml += fmt::format(", norm_eps: {}", norm_eps);
+  if (!same_heads && !same_width) return {"heads_per_level", u.heads};
+  if (same_heads) return {"heads", u.heads[f]};
+  return {"head_channels", u.channels[f] / u.heads[f]};
+}
+
+}  // namespace
+
+Value DiffusersUnet::options() const {
+  std::vector<double> multipliers;
+  std::vector<int64_t> heights;
+  for (size_t i = 0; i < channels.size(); ++i) {
+    multipliers.push_back(double(channels[i]) / double(channels[0]));
+    if (attention[i]) heights.push_back(height >> i);
+  }
+  Value unet = plugin_of("unet", {{"channels", channels[0]},
+                                  {"multipliers", multipliers},
+                                  {"blocks", blocks},
+                                  {"attention_resolutions", heights},
+                                  {"middle_attention", middle_attention},
+                                  heads_of(*this),
+                                  {"scale_shift", scale_shift},
+                                  {"groups", groups},
+                                  {"dropout", dropout},
+                                  {"attention_order", "new"}});
+  if (norm_eps != 1e-5) unet.set("norm_eps", value_of(norm_eps));
   if (residual_resampling)
-    yaml += ", resampling: residual";
+    unet.set("resampling", value_of("residual"));
   else if (pad_below)
-    yaml += ", downsample_padding: below";
-  if (number) yaml += ", class_embedding: sinusoidal";
-  if (sin_first || frequency_shift != 0 || !told.empty())
-    yaml += fmt::format(", noise_embedding: {{type: sinusoidal, sin_first: {}, shift: {}{}{}}}", sin_first, frequency_shift,
-                        told.empty() ? "" : ", ", told);
-  if (transformer())
-    yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", fmt::join(depth, ", "), linear_projection ? "linear" : "conv");
-  return yaml + "}";
+    unet.set("downsample_padding", value_of("below"));
+  if (number) unet.set("class_embedding", value_of("sinusoidal"));
+  if (sin_first || frequency_shift != 0 || !noise_embedding.entries.empty()) {
+    Value embedding = plugin_of("sinusoidal", {{"sin_first", sin_first}, {"shift", frequency_shift}});
+    for (const Value::Entry& e : noise_embedding.entries) embedding.set(e.key, e.value);
+    unet.set("noise_embedding", embedding);
+  }
+  if (transformer()) unet.set("transformer", map_of({{"depth", depth}, {"projection", linear_projection ? "linear" : "conv"}}));
+  return unet;
 }
 
 NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/value.h"
 #include "brume/weights/tensors.h"
 
 namespace brume {
@@ -29,11 +30,11 @@ struct DiffusersUnet {
   double dropout = 0, norm_eps = 1e-5;
   bool pad_below = false, sin_first = false;
   int64_t frequency_shift = 0;
-  std::string told;  ///< options of the noise embedding that the scheduler decides; empty: the timestep
+  Value noise_embedding = Value::map();  ///< options of the noise embedding that the scheduler decides; empty: the timestep
 
   bool transformer() const { return context_width > 0; }
-  /// The network's options, as YAML: "{type: unet, channels: 320, …}".
-  std::string options() const;
+  /// Returns the network's options: {type: unet, channels: 320, …}.
+  Value options() const;
   /// The network's tensors, from those of the weights file. Throws ConfigError naming those that it knows no place for.
   NamedTensors tensors(const NamedTensors& diffusers) const;
 };

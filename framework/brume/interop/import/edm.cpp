@@ -7,7 +7,6 @@
 //   ve        1                    s                         1                    log(s / 2)
 //   iddpm     1                    -s                        1 / sqrt(s^2 + 1)    the timestep, and twice the channels
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cctype>
@@ -16,6 +15,7 @@
 #include <set>
 
 #include "brume/config/number.h"
+#include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
 
@@ -208,39 +208,46 @@ std::string precond_of(const Flags& flags, const Network& n) {
 
 /// The parts of the model and the way it samples that a preconditioning comes to.
 struct Meaning {
-  std::string noise, parameterization, label, grid, variance = "none";
+  Value noise, parameterization, label, grid, variance = value_of("none");
 };
 
 Meaning meaning_of(const Flags& flags, const std::string& precond) {
   if (precond == "edm")
-    return {"edm", fmt::format("{{type: edm, sigma_data: {}}}", flags.number("sigma_data").value_or(0.5)), "edm", "karras"};
-  const std::string grid = "{type: karras, sigma_min: 0.002, sigma_max: 80}";
+    return {value_of("edm"), plugin_of("edm", {{"sigma_data", flags.number("sigma_data").value_or(0.5)}}), value_of("edm"),
+            value_of("karras")};
   if (precond == "vp") {
     const double least = flags.number("beta_min").value_or(0.1), most = least + flags.number("beta_d").value_or(19.9);
     const double epsilon = flags.number("epsilon_t").value_or(1e-5), told = flags.number("M").value_or(1000) - 1;
-    return {fmt::format("{{type: vp, beta_min: {}, beta_max: {}, epsilon: {}, timestep_scale: {}}}", least, most, epsilon, told), "eps",
-            "vp", grid};
+    return {plugin_of("vp", {{"beta_min", least}, {"beta_max", most}, {"epsilon", epsilon}, {"timestep_scale", told}}), value_of("eps"),
+            value_of("vp"), plugin_of("karras", {{"sigma_min", 0.002}, {"sigma_max", 80}})};
   }
   if (precond == "ve") {
     const double lo = flags.number("sigma_min").value_or(0.02), hi = flags.number("sigma_max").value_or(100);
-    return {fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", lo, hi), "{type: eps, sign: score}", "ve",
-            fmt::format("{{type: karras, sigma_min: {}, sigma_max: {}}}", std::max(lo, 0.002), std::min(hi, 80.0))};
+    return {plugin_of("ve", {{"sigma_min", lo}, {"sigma_max", hi}}), plugin_of("eps", {{"sign", "score"}}), value_of("ve"),
+            plugin_of("karras", {{"sigma_min", std::max(lo, 0.002)}, {"sigma_max", std::min(hi, 80.0)}})};
   }
-  return {fmt::format("{{type: cosine, timesteps: {}, s: {}, max_beta: {}}}", flags.integer("M").value_or(1000),
-                      flags.number("C_2").value_or(0.008), 1 - flags.number("C_1").value_or(0.001)),
-          "eps", "vp", "{type: karras, sigma_max: 80}", "learned_range"};
+  return {plugin_of("cosine", {{"timesteps", flags.integer("M").value_or(1000)},
+                               {"s", flags.number("C_2").value_or(0.008)},
+                               {"max_beta", 1 - flags.number("C_1").value_or(0.001)}}),
+          value_of("eps"), value_of("vp"), plugin_of("karras", {{"sigma_max", 80}}), value_of("learned_range")};
 }
 
-std::string network_options(const Flags& flags, const Network& n, const Meaning& meaning, bool null) {
-  std::string yaml = fmt::format(
-      "{{type: {}, channels: {}, multipliers: [{}], embedding_multiplier: {}, blocks: {}, attention_resolutions: [{}], dropout: {}, "
-      "noise_label: {}, null_is_zero: {}",
-      n.song ? "song_unet" : "dhariwal_unet", n.channels, fmt::join(n.multipliers, ", "), n.embedding, n.blocks,
-      fmt::join(n.attention, ", "), flags.number("dropout").value_or(0.1), meaning.label, null);
-  if (n.song)
-    yaml += fmt::format(", encoder: {}, decoder: {}, embedding_type: {}, noise_multiplier: {}, resample_filter: [{}]", n.encoder, n.decoder,
-                        n.embedding_type, n.noise, fmt::join(filter_of(flags, n), ", "));
-  return yaml + "}";
+Value network_options(const Flags& flags, const Network& n, const Meaning& meaning, bool null) {
+  Value network = plugin_of(n.song ? "song_unet" : "dhariwal_unet", {{"channels", n.channels},
+                                                                     {"multipliers", n.multipliers},
+                                                                     {"embedding_multiplier", n.embedding},
+                                                                     {"blocks", n.blocks},
+                                                                     {"attention_resolutions", n.attention},
+                                                                     {"dropout", flags.number("dropout").value_or(0.1)},
+                                                                     {"noise_label", meaning.label},
+                                                                     {"null_is_zero", null}});
+  if (!n.song) return network;
+  network.set("encoder", value_of(n.encoder));
+  network.set("decoder", value_of(n.decoder));
+  network.set("embedding_type", value_of(n.embedding_type));
+  network.set("noise_multiplier", value_of(n.noise));
+  network.set("resample_filter", value_of(filter_of(flags, n)));
+  return network;
 }
 
 bool knows(const Source& source) {
@@ -259,19 +266,20 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
   const Meaning meaning = meaning_of(flags, precond);
   const double label_dropout = flags.number("label_dropout").value_or(0);
   const bool null = n.classes > 0 && label_dropout > 0;
-  if (n.in * (meaning.variance == "none" ? 1 : 2) != n.out)
+  if (n.in * (meaning.variance.scalar == "none" ? 1 : 2) != n.out)
     throw ConfigError(fmt::format("{}: takes {} channels and gives {}, which precond={} does not", source.path.filename().string(), n.in,
                                   n.out, precond));
   Imported model;
-  const std::string conditioner =
-      n.classes > 0 ? fmt::format("{{type: class_label, classes: {}, dropout: {}}}", n.classes, label_dropout) : "none";
-  model.options = sections_of(
-      fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}\nconditioner: {3}\nnoise: {4}\nparameterization: {5}\n"
-                  "variance: {6}\n",
-                  n.in, n.heights.front(), network_options(flags, n, meaning, null), conditioner, meaning.noise, meaning.parameterization,
-                  meaning.variance),
-      source.path.string());
-  model.sample = sections_of(fmt::format("sampler: heun\nspacing: {}\nsteps: 18\n", meaning.grid), source.path.string());
+  const Value conditioner =
+      n.classes > 0 ? plugin_of("class_label", {{"classes", n.classes}, {"dropout", label_dropout}}) : value_of("none");
+  model.options = section_of(map_of({{"image", image_of(n.in, n.heights.front(), n.heights.front())},
+                                     {"network", network_options(flags, n, meaning, null)},
+                                     {"conditioner", conditioner},
+                                     {"noise", meaning.noise},
+                                     {"parameterization", meaning.parameterization},
+                                     {"variance", meaning.variance}}),
+                             source.path.string());
+  model.sample = section_of(map_of({{"sampler", "heun"}, {"spacing", meaning.grid}, {"steps", 18}}), source.path.string());
   for (const NamedTensor& t : weights.tensors()) {
     if (t.name.ends_with(".resample_filter")) continue;  // an option here
     if (t.name == "map_augment.weight")
@@ -280,7 +288,7 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
       model.tensors.push_back({"network." + t.name, t.tensor});
   }
   for (const std::string& name : weights.others()) {
-    if (precond == "iddpm" && name == "u") continue;  // its noise levels, which the cosine schedule makes anew
+    if (precond == "iddpm" && name == "u") continue;  // its noise levels, which the cosine schedule computes
     model.losses.push_back(fmt::format("{}: is not of the network", name));
   }
   return model;

@@ -5,12 +5,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 
 #include "brume/config/number.h"
+#include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/guided_unet.h"
+#include "brume/interop/layouts/conditioning.h"
 
 namespace brume {
 namespace {
@@ -83,38 +84,40 @@ int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
 }
 
 /// A classifier of guided-diffusion has heads of 64 channels always; a U-Net has what its flags say.
-std::string heads_of(const Flags& flags, const GuidedUnet& u) {
-  const std::string order = fmt::format(", attention_order: {}", flags.truth("use_new_attention_order").value_or(false) ? "new" : "legacy");
+Value heads_of(const Flags& flags, const GuidedUnet& u) {
+  const Pair order("attention_order", flags.truth("use_new_attention_order").value_or(false) ? "new" : "legacy");
   const int64_t width = flags.integer("num_head_channels").value_or(-1), up = flags.integer("num_heads_upsample").value_or(-1);
   const auto heads = flags.integer("num_heads");
-  if (width > 0) return fmt::format("head_channels: {}", width) + order;
+  if (width > 0) return map_of({{"head_channels", width}, order});
   if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.said("num_heads")));
-  if (heads) return fmt::format("heads: {}{}", *heads, up > 0 ? fmt::format(", decoder_heads: {}", up) : "") + order;
-  if (flags.has("model_channels")) return "heads: 1" + order;  // arguments of the constructor: its default
-  if (u.encoder) return "head_channels: 64" + order;
+  if (heads && up > 0) return map_of({{"heads", *heads}, {"decoder_heads", up}, order});
+  if (heads) return map_of({{"heads", *heads}, order});
+  if (flags.has("model_channels")) return map_of({{"heads", 1}, order});  // arguments of the constructor: its default
+  if (u.encoder) return map_of({{"head_channels", 64}, order});
   flags.wanted("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
 }
 
-std::string noise_of(const Flags& flags) {
+Value noise_of(const Flags& flags) {
   const std::string schedule = flags.text("noise_schedule").value_or("linear");
   const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
   if (schedule != "linear" && schedule != "cosine")
     throw ConfigError(fmt::format("{}: expected linear or cosine", flags.said("noise_schedule")));
   if (steps < 2) throw ConfigError(fmt::format("{}: expected at least 2", flags.said("diffusion_steps")));
-  return schedule == "linear" ? fmt::format("{{type: linear, timesteps: {}, rescale: true}}", steps)
-                              : fmt::format("{{type: cosine, timesteps: {}}}", steps);
+  Value noise = plugin_of(schedule, {{"timesteps", steps}});
+  if (schedule == "linear") noise.set("rescale", value_of(true));
+  return noise;
 }
 
 /// What the network is told: the timestep, or that as if there were 1000 of them.
-std::string noise_embedding(const Flags& flags) {
+Value noise_embedding(const Flags& flags) {
   const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
-  if (steps == 1000) return "sinusoidal";
+  if (steps == 1000) return value_of("sinusoidal");
   const auto rescales = flags.truth("rescale_timesteps");
   if (!rescales)
     flags.wanted("rescale_timesteps", fmt::format("with {} diffusion_steps the network is told the timestep or that rescaled to 1000 of "
                                                   "them (the defaults of guided-diffusion and improved-diffusion differ)",
                                                   steps));
-  return *rescales ? fmt::format("{{type: sinusoidal, scale: {}}}", 1000.0 / double(steps)) : "sinusoidal";
+  return *rescales ? plugin_of("sinusoidal", {{"scale", 1000.0 / double(steps)}}) : value_of("sinusoidal");
 }
 
 void check(const Flags& flags, const GuidedUnet& u) {
@@ -160,20 +163,20 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
   return c;
 }
 
-std::string conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
-  const std::string classes = fmt::format("{{type: class_label, classes: {}, dropout: 0}}", u.classes);
-  if (!c.beside) return u.classes > 0 ? classes : "none";
+Value conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
+  const Value classes = plugin_of("class_label", {{"classes", u.classes}, {"dropout", 0}});
+  if (!c.beside) return u.classes > 0 ? classes : value_of("none");
   const auto said = flags.integer("small_size");
   if (!said && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
   const int64_t small = said.value_or(size / 4);  // both that were published enlarge four times
   if (small < 1 || size % small || size == small)
     throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.said("small_size"), size));
-  const std::string image = fmt::format("{{type: concat_image, image: low_resolution, factor: {}}}", size / small);
-  return u.classes > 0 ? fmt::format("{{type: composite, of: [{}, {}]}}", classes, image) : image;
+  const Value image = plugin_of("concat_image", {{"image", "low_resolution"}, {"factor", size / small}});
+  return u.classes > 0 ? composite_of(classes, {image}) : image;
 }
 
 /// As its scripts sample: every step, or those that timestep_respacing leaves ("250", "ddim25").
-std::string sample_of(const Flags& flags, bool variance) {
+Value sample_of(const Flags& flags, bool variance) {
   const int64_t times = flags.integer("diffusion_steps").value_or(1000);
   std::string respacing = flags.text("timestep_respacing").value_or("");
   const bool ddim = respacing.starts_with("ddim");
@@ -188,20 +191,27 @@ std::string sample_of(const Flags& flags, bool variance) {
           fmt::format("{}: expected {} {}", flags.said("timestep_respacing"), ddim ? "a divisor of" : "a number up to", times));
   }
   const std::string kind = variance ? "learned_range" : flags.truth("sigma_small").value_or(false) ? "small" : "large";
-  const std::string sampler = ddim ? "ddim" : fmt::format("{{type: ddpm, variance: {}}}", kind);
-  return fmt::format("sampler: {}\nspacing: {}\nsteps: {}\nguidance: [clip]\n", sampler, ddim ? "leading" : "linspace", steps);
+  return map_of({{"sampler", ddim ? value_of("ddim") : plugin_of("ddpm", {{"variance", kind}})},
+                 {"spacing", ddim ? "leading" : "linspace"},
+                 {"steps", steps},
+                 {"guidance", Value::list({value_of("clip")})}});
+}
+
+Value network_of(const Flags& flags, const GuidedUnet& u, int64_t size) {
+  Value network = u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0));
+  network.set("noise_embedding", noise_embedding(flags));
+  return network;
 }
 
 Imported import_classifier(const Source& source, const Flags& flags, const GuidedUnet& u) {
   const int64_t size = image_size(flags, u, false);
   Imported model;
   model.section = "classifier";
-  model.options =
-      sections_of(fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nclasses: {4}\n"
-                              "noise: {{schedule: {5}}}\n",
-                              u.in, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
-                              u.out, noise_of(flags)),
-                  source.path.string());
+  model.options = section_of(map_of({{"image", image_of(u.in, size, size)},
+                                     {"network", network_of(flags, u, size)},
+                                     {"classes", u.out},
+                                     {"noise", map_of({{"schedule", noise_of(flags)}})}}),
+                             source.path.string());
   return model;
 }
 
@@ -209,14 +219,14 @@ Imported import_model_section(const Source& source, const Flags& flags, const Gu
   const Channels c = channels_of(flags, u);
   const int64_t size = image_size(flags, u, c.beside);
   Imported model;
-  model.options = sections_of(
-      fmt::format("image: {{channels: {0}, height: {1}, width: {1}}}\nnetwork: {2}, noise_embedding: {3}}}\nconditioner: {4}\nnoise: {5}\n"
-                  "parameterization: {6}\nvariance: {7}\n",
-                  c.image, size, u.options(size, heads_of(flags, u), flags.number("dropout").value_or(0)), noise_embedding(flags),
-                  conditioner_of(flags, u, c, size), noise_of(flags), flags.truth("predict_xstart").value_or(false) ? "x0" : "eps",
-                  c.variance ? "learned_range" : "none"),
-      source.path.string());
-  model.sample = sections_of(sample_of(flags, c.variance), source.path.string());
+  model.options = section_of(map_of({{"image", image_of(c.image, size, size)},
+                                     {"network", network_of(flags, u, size)},
+                                     {"conditioner", conditioner_of(flags, u, c, size)},
+                                     {"noise", noise_of(flags)},
+                                     {"parameterization", flags.truth("predict_xstart").value_or(false) ? "x0" : "eps"},
+                                     {"variance", c.variance ? "learned_range" : "none"}}),
+                             source.path.string());
+  model.sample = section_of(sample_of(flags, c.variance), source.path.string());
   return model;
 }
 

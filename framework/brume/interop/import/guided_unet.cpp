@@ -1,4 +1,5 @@
 #include "brume/interop/import/guided_unet.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -145,15 +146,18 @@ GuidedUnet read_guided_unet(const Source& source, const Flags& flags, const std:
   return u;
 }
 
-std::string GuidedUnet::options(int64_t height, const std::string& heads, double dropout) const {
+Value GuidedUnet::options(int64_t height, const Value& heads, double dropout) const {
   std::vector<int64_t> attending;
   for (size_t level = 0; level < levels(); ++level)
     if (attention[level]) attending.push_back(height >> level);
-  return fmt::format(
-      "{{type: {}, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], {}, scale_shift: {}, "
-      "resampling: {}, dropout: {}{}",
-      encoder ? "unet_encoder" : "unet", channels, fmt::join(multipliers, ", "), blocks, fmt::join(attending, ", "), heads, scale_shift,
-      resampling, dropout, encoder ? ", pooling: " + pooling : "");
+  Value unet = plugin_of(encoder ? "unet_encoder" : "unet",
+                         {{"channels", channels}, {"multipliers", multipliers}, {"blocks", blocks}, {"attention_resolutions", attending}});
+  for (const Value::Entry& e : heads.entries) unet.set(e.key, e.value);
+  unet.set("scale_shift", value_of(scale_shift));
+  unet.set("resampling", value_of(resampling));
+  unet.set("dropout", value_of(dropout));
+  if (encoder) unet.set("pooling", value_of(pooling));
+  return unet;
 }
 
 }  // namespace brume

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/value.h"
 #include "brume/interop/import/flags.h"
 
 namespace brume {
@@ -20,8 +21,8 @@ struct GuidedUnet {
   int64_t positions = 0;  ///< of attention pooling: height times width of the last feature map
 
   size_t levels() const { return multipliers.size(); }
-  /// The network's options, as YAML, for images of this height; `heads`: "heads: 4, ".
-  std::string options(int64_t height, const std::string& heads, double dropout) const;
+  /// Returns the network's options for images of this height. `heads`: the options of its attention, {heads: 4}.
+  Value options(int64_t height, const Value& heads, double dropout) const;
 };
 
 /// Whether they are such weights.

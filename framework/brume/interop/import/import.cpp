@@ -1,4 +1,5 @@
 #include "brume/interop/import/import.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +7,6 @@
 #include <functional>
 
 #include "brume/config/errors.h"
-#include "brume/config/yaml.h"
 #include "brume/interop/import/families.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
@@ -42,18 +42,22 @@ std::string first_names(const Source& source) {
 
 }  // namespace
 
-Value sections_of(const std::string& yaml, const std::string& source) {
-  const std::function<void(Value&)> forget_lines = [&](Value& v) {
-    v.place.line = 0;
-    for (Value& item : v.items) forget_lines(item);
+Value image_of(int64_t channels, int64_t height, int64_t width) {
+  return map_of({{"channels", channels}, {"height", height}, {"width", width}});
+}
+
+Value section_of(Value tree, const std::string& source) {
+  const Place place{std::make_shared<const std::string>(source), 0, 0};
+  const std::function<void(Value&)> put = [&](Value& v) {
+    v.place = place;
+    for (Value& item : v.items) put(item);
     for (Value::Entry& e : v.entries) {
-      e.place.line = 0;
-      forget_lines(e.value);
+      e.place = place;
+      put(e.value);
     }
   };
-  Value sections = parse_yaml(yaml, source);
-  forget_lines(sections);
-  return sections;
+  put(tree);
+  return tree;
 }
 
 const std::vector<Family>& families() {

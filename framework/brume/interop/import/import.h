@@ -47,8 +47,10 @@ struct Family {
   Imported (*import)(const Source& source, const ImportOptions& options);  ///< throws ConfigError
 };
 
-/// Sections that an importer wrote, parsed. Their places name `source` and no line: there is none to be looked up.
-Value sections_of(const std::string& yaml, const std::string& source);
+/// Returns the section `image`.
+Value image_of(int64_t channels, int64_t height, int64_t width);
+/// Returns a tree that an importer made. Its places name `source`, and no line.
+Value section_of(Value tree, const std::string& source);
 
 /// All families, in the order in which they are asked.
 const std::vector<Family>& families();

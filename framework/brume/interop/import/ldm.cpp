@@ -16,6 +16,7 @@
 #include <cstdlib>
 
 #include "brume/config/number.h"
+#include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/ldm_completion.h"
 #include "brume/interop/import/ldm_condition.h"
@@ -246,29 +247,32 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   const bool inpainting = u.in_channels != u.out_channels;
   const std::string parameterization = parameterization_of(r, network, sd2, inpainting);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
-  std::string noise = ldm_schedule(r.config, betas_of(source));
-  if (noise.empty() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
-  if (noise.empty()) noise = "scaled_linear";
+  Value noise = ldm_schedule(r.config, betas_of(source));
+  if (noise.is_null() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
+  if (noise.is_null()) noise = value_of("scaled_linear");
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
-  const std::vector<std::string> beside(inpainting ? 1 : 0, masked_image);
+  const std::vector<Value> beside(inpainting ? 1 : 0, masked_image());
   for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(beside) + t.name, t.tensor});
   result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
   name_the_rest(r);
-  const std::string text = fmt::format(
-      "{{image: {{channels: {}, height: {}, width: {}}}, autoencoder: {}, network: {}, conditioner: {}, noise: {}, parameterization: {}}}",
-      first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio,
-      first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : "identity", u.options(size),
-      composite_of(condition.conditioner, beside), noise, parameterization);
-  result.options = sections_of(text, source.path.string());
+  result.options =
+      section_of(map_of({{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
+                         {"autoencoder", first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : value_of("identity")},
+                         {"network", u.options(size)},
+                         {"conditioner", composite_of(condition.conditioner, beside)},
+                         {"noise", noise},
+                         {"parameterization", parameterization}}),
+                 source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
   // condition.
-  result.sample = sections_of(
-      fmt::format("{{sampler: ddim, spacing: {{type: leading, offset: 1, fill: true, final: minimum}}, steps: 50, guidance: [{}]}}",
-                  condition.guidance),
-      source.path.string());
+  result.sample = section_of(map_of({{"sampler", "ddim"},
+                                     {"spacing", plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}})},
+                                     {"steps", 50},
+                                     {"guidance", condition.guidance}}),
+                             source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

@@ -1,4 +1,5 @@
 #include "brume/interop/import/ldm_condition.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
 
@@ -47,9 +48,9 @@ void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
         fmt::format("not in the file: whether the last of its {} classes is the null class, for guidance; it is taken to be none, and "
                     "null_class=true says otherwise",
                     rows));
-  c.conditioner = fmt::format("{{type: class_label, classes: {}, dropout: {}, context_width: {}}}", rows - (null ? 1 : 0),
-                              null ? dropped.value_or(0.1) : 0, width);
-  if (null) c.guidance = "{type: cfg, scale: 3}";
+  c.conditioner = plugin_of("class_label",
+                            {{"classes", rows - (null ? 1 : 0)}, {"dropout", null ? dropped.value_or(0.1) : 0}, {"context_width", width}});
+  if (null) c.guidance = {plugin_of("cfg", {{"scale", 3}})};
 }
 
 /// LDM's ClassEmbedder: a class is a context of one token.
@@ -82,7 +83,7 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
   c.files = tokenizer_of(r);
   fit_token_rows(c.tensors, c.files, r.losses);
   c.conditioner = text.options(heads.value_or(text.width / 64));
-  c.guidance = "{type: cfg, scale: 7.5}";
+  c.guidance = {plugin_of("cfg", {{"scale", 7.5}})};
 }
 
 [[noreturn]] void refuse_encoder(const LdmReading& r, const ModuleTensors& encoder) {
@@ -110,7 +111,7 @@ LdmCondition read_ldm_condition(LdmReading& r, const LdmUnet& u) {
   if (u.context_width == 0 && u.classes > 0)
     read_classes(r, u.classes, 0, c);
   else if (u.context_width == 0)
-    c.conditioner = "none";
+    c.conditioner = value_of("none");
   else if (encoder.has("embedding.weight"))
     read_class_token(r, u, encoder, c);
   else if (encoder.has("model.positional_embedding") || encoder.below("transformer.text_model.embeddings.") ||

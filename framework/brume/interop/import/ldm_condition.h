@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "brume/config/value.h"
 #include "brume/interop/import/ldm_parts.h"
 #include "brume/interop/import/ldm_reading.h"
 
@@ -10,10 +11,10 @@ namespace brume {
 
 /// What a model is told, in brume's words.
 struct LdmCondition {
-  std::string conditioner;  ///< as YAML
-  std::string guidance;     ///< cfg as its program samples, as YAML; empty where there is no null condition
-  NamedTensors tensors;     ///< under the conditioner's names
-  Files files;              ///< the tokenizer
+  Value conditioner;
+  std::vector<Value> guidance;  ///< cfg as its program samples; empty without a null condition
+  NamedTensors tensors;         ///< under the conditioner's names
+  Files files;                  ///< the tokenizer
 };
 /// Throws ConfigError where brume has no such encoder.
 LdmCondition read_ldm_condition(LdmReading& reading, const LdmUnet& unet);

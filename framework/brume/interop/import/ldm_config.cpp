@@ -1,7 +1,7 @@
 #include "brume/interop/import/ldm_config.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cmath>
 
@@ -72,8 +72,10 @@ std::string LdmConfig::target(std::string_view path) const {
 namespace {
 
 /// CompVis' "linear" is linear in the square roots of beta, and its "sqrt_linear" in beta itself.
-std::string linear(const char* type, double start, double end, int64_t timesteps, int digits = 7) {
-  return fmt::format("{{type: {}, timesteps: {}, beta_start: {:.{}g}, beta_end: {:.{}g}}}", type, timesteps, start, digits, end, digits);
+Value linear(const char* type, double start, double end, int64_t timesteps, int digits = 7) {
+  return plugin_of(
+      type,
+      {{"timesteps", timesteps}, {"beta_start", fmt::format("{:.{}g}", start, digits)}, {"beta_end", fmt::format("{:.{}g}", end, digits)}});
 }
 
 bool near(const LdmBetas& betas, double power) {
@@ -86,23 +88,25 @@ bool near(const LdmBetas& betas, double power) {
   return true;
 }
 
-std::string of_betas(const LdmBetas& betas) {
+Value of_betas(const LdmBetas& betas) {
   const int digits = betas.rounding > 2e-3 ? 2 : betas.rounding > 1e-5 ? 3 : 7;  // as few as the stored ends have right
   for (const auto& [type, power] : {std::pair("scaled_linear", 0.5), std::pair("linear", 1.0)})
     if (near(betas, power)) return linear(type, betas.values.front(), betas.values.back(), int64_t(betas.values.size()), digits);
-  return fmt::format("{{type: betas, betas: [{:.9g}]}}", fmt::join(betas.values, ", "));
+  std::vector<std::string> all;
+  for (const double beta : betas.values) all.push_back(fmt::format("{:.9g}", beta));
+  return plugin_of("betas", {{"betas", all}});
 }
 
 }  // namespace
 
-std::string ldm_schedule(const LdmConfig& config, const LdmBetas& betas) {
-  if (!config.there()) return betas.values.size() > 1 ? of_betas(betas) : "";
+Value ldm_schedule(const LdmConfig& config, const LdmBetas& betas) {
+  if (!config.there()) return betas.values.size() > 1 ? of_betas(betas) : Value();
   const std::string kind = config.word("beta_schedule").value_or("linear");
   const int64_t timesteps = config.integer("timesteps").value_or(1000);
   const double start = config.number("linear_start").value_or(1e-4), end = config.number("linear_end").value_or(2e-2);
   if (kind == "linear") return linear("scaled_linear", start, end, timesteps);
   if (kind == "sqrt_linear") return linear("linear", start, end, timesteps);
-  if (kind == "cosine") return fmt::format("{{type: cosine, timesteps: {}, s: {}}}", timesteps, config.number("cosine_s").value_or(8e-3));
+  if (kind == "cosine") return plugin_of("cosine", {{"timesteps", timesteps}, {"s", config.number("cosine_s").value_or(8e-3)}});
   throw ConfigError({{config.find("beta_schedule")->place, "model.params.beta_schedule",
                       fmt::format("is '{}'; known are linear, sqrt_linear and cosine", kind)}});
 }

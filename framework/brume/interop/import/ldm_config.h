@@ -42,7 +42,8 @@ struct LdmBetas {
   std::vector<double> values;
   double rounding = 1e-6;  ///< of the type they are stored in, as a share of a number: programs halve the precision of all there is
 };
-/// The noise schedule of `make_beta_schedule`, as YAML; where there is no configuration the betas of the file say it (empty: none).
-std::string ldm_schedule(const LdmConfig& config, const LdmBetas& betas);
+/// Returns the noise schedule of `make_beta_schedule`; without a configuration, the one that the betas of the file have; null if there are
+/// no betas.
+Value ldm_schedule(const LdmConfig& config, const LdmBetas& betas);
 
 }  // namespace brume

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/ldm_reading.h"
 
@@ -39,9 +40,9 @@ Imported import_first_stage(const Source& source, const ImportOptions& options) 
     r.losses.push_back("the losses the first stage was trained with (its discriminator, LPIPS)");
   if (any_begins(source.tensors, "model_ema.")) r.losses.emplace_back("the moving averages of the weights (model_ema)");
   const double scale = r.setting("scale_factor") ? *r.number("scale_factor", "") : 1;
-  result.options = sections_of(fmt::format("{{image: {{channels: {0}, height: {1}, width: {1}}}, network: {2}}}",
-                                           first_stage.image_channels, size, first_stage.options(size, scale)),
-                               source.path.string());
+  result.options =
+      section_of(map_of({{"image", image_of(first_stage.image_channels, size, size)}, {"network", first_stage.options(size, scale)}}),
+                 source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

@@ -1,4 +1,6 @@
 #include "brume/interop/import/ldm_parts.h"
+#include "brume/config/number.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -62,28 +64,34 @@ bool LdmUnet::attends() const {
   return middle_attention || std::any_of(attention.begin(), attention.end(), [](bool a) { return a; });
 }
 
-std::string LdmUnet::options(int64_t size) const {
-  std::string yaml = fmt::format(
-      "{{type: unet, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, scale_shift: {}, "
-      "resampling: {}, dropout: 0",
-      channels, fmt::join(multipliers, ", "), blocks, fmt::join(heights(attention, size), ", "), middle_attention, scale_shift,
-      pool ? "pool" : "conv");
-  if (head_channels) yaml += fmt::format(", head_channels: {}", *head_channels);
-  if (heads) yaml += fmt::format(", heads: {}", *heads);
-  if (transformer) {
-    const std::string blocks_of = all_equal(depth) ? std::to_string(depth.front()) : fmt::format("{}", fmt::join(depth, ", "));
-    yaml += fmt::format(", transformer: {{depth: [{}], projection: {}}}", blocks_of, linear_projection ? "linear" : "conv");
-  }
-  return yaml + "}";
+Value LdmUnet::options(int64_t size) const {
+  Value unet = plugin_of("unet", {{"channels", channels},
+                                  {"multipliers", multipliers},
+                                  {"blocks", blocks},
+                                  {"attention_resolutions", heights(attention, size)},
+                                  {"middle_attention", middle_attention},
+                                  {"scale_shift", scale_shift},
+                                  {"resampling", pool ? "pool" : "conv"},
+                                  {"dropout", 0}});
+  if (head_channels) unet.set("head_channels", value_of(*head_channels));
+  if (heads) unet.set("heads", value_of(*heads));
+  if (transformer)
+    unet.set("transformer", map_of({{"depth", all_equal(depth) ? std::vector<int64_t>{depth.front()} : depth},
+                                    {"projection", linear_projection ? "linear" : "conv"}}));
+  return unet;
 }
 
 namespace {
 
 /// Walks input_blocks: a residual block, or a halving by a strided convolution or by pooling, which has no tensors.
 void read_encoder(const ModuleTensors& t, LdmUnet& u) {
+  constexpr std::string_view input_blocks = "input_blocks.";
   int64_t last = 0;
   for (const auto& [name, _] : t.by_name())
-    if (name.starts_with("input_blocks.")) last = std::max(last, int64_t(std::atoi(name.c_str() + 13)));
+    if (std::string_view rest(name); rest.starts_with(input_blocks)) {
+      rest.remove_prefix(input_blocks.size());
+      last = std::max(last, take_number<int64_t>(rest).value_or(0));
+    }
   std::vector<int64_t> widths, counts(1, 0);
   const auto next_level = [&] { counts.push_back(0); };
   for (int64_t n = 1; n <= last; ++n) {
@@ -144,15 +152,21 @@ LdmUnet read_ldm_unet(const ModuleTensors& t) {
   return u;
 }
 
-std::string LdmFirstStage::options(int64_t size, double scale) const {
-  std::string yaml = fmt::format(
-      "{{type: {}, channels: {}, multipliers: [{}], blocks: {}, attention_resolutions: [{}], middle_attention: {}, latent_channels: {}, "
-      "quant_conv: {}, scale: {}",
-      codes > 0 ? "vq" : "kl", channels, fmt::join(multipliers, ", "), blocks, fmt::join(heights(attention, size), ", "), middle_attention,
-      latent_channels, quant_conv, scale);
-  if (inner_channels != latent_channels) yaml += fmt::format(", inner_channels: {}", inner_channels);
-  if (codes > 0) yaml += fmt::format(", codes: {}, codebook: gradient, restart_after: 0", codes);
-  return yaml + "}";
+Value LdmFirstStage::options(int64_t size, double scale) const {
+  Value stage = plugin_of(codes > 0 ? "vq" : "kl", {{"channels", channels},
+                                                    {"multipliers", multipliers},
+                                                    {"blocks", blocks},
+                                                    {"attention_resolutions", heights(attention, size)},
+                                                    {"middle_attention", middle_attention},
+                                                    {"latent_channels", latent_channels},
+                                                    {"quant_conv", quant_conv},
+                                                    {"scale", scale}});
+  if (inner_channels != latent_channels) stage.set("inner_channels", value_of(inner_channels));
+  if (codes == 0) return stage;
+  stage.set("codes", value_of(codes));
+  stage.set("codebook", value_of("gradient"));
+  stage.set("restart_after", value_of(0));
+  return stage;
 }
 
 LdmFirstStage read_ldm_first_stage(const ModuleTensors& t) {
@@ -188,9 +202,16 @@ NamedTensors ldm_first_stage_tensors(const ModuleTensors& tensors) {
   return result;
 }
 
-std::string LdmText::options(int64_t heads) const {
-  return fmt::format("{{type: clip_text, tokenizer: tokenizer, length: {}, width: {}, depth: {}, heads: {}, mlp: {}, activation: {}{}}}",
-                     length, width, depth, heads, mlp, open_clip ? "gelu" : "quick_gelu", open_clip ? ", pad: 0" : "");
+Value LdmText::options(int64_t heads) const {
+  Value text = plugin_of("clip_text", {{"tokenizer", "tokenizer"},
+                                       {"length", length},
+                                       {"width", width},
+                                       {"depth", depth},
+                                       {"heads", heads},
+                                       {"mlp", mlp},
+                                       {"activation", open_clip ? "gelu" : "quick_gelu"}});
+  if (open_clip) text.set("pad", value_of(0));
+  return text;
 }
 
 namespace {

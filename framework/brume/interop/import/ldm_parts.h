@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "brume/config/value.h"
 #include "brume/weights/tensors.h"
 
 namespace brume {
@@ -48,8 +49,8 @@ struct LdmUnet {
   std::optional<int64_t> heads, head_channels;  ///< one of them, where there is attention: not to be read from shapes
 
   bool attends() const;
-  /// As YAML; `size` is the height of the latents.
-  std::string options(int64_t size) const;
+  /// Returns the options. `size`: the height of the latents.
+  Value options(int64_t size) const;
 };
 /// Throws ConfigError where the tensors are of a network that `unet` cannot be.
 LdmUnet read_ldm_unet(const ModuleTensors& tensors);
@@ -64,8 +65,8 @@ struct LdmFirstStage {
   int64_t codes = 0;  ///< of the codebook; 0 = a KL autoencoder
 
   int64_t ratio() const { return int64_t(1) << (multipliers.size() - 1); }
-  /// As YAML; `size` is the height of the images. `scale`: latent = scale z.
-  std::string options(int64_t size, double scale) const;
+  /// Returns the options. `size`: the height of the images; `scale`: latent = scale z.
+  Value options(int64_t size, double scale) const;
 };
 LdmFirstStage read_ldm_first_stage(const ModuleTensors& tensors);
 /// Its tensors; the attention's projections, where newer programs wrote them as linear layers, as 1x1 convolutions.
@@ -75,8 +76,7 @@ NamedTensors ldm_first_stage_tensors(const ModuleTensors& tensors);
 struct LdmText {
   int64_t length = 0, width = 0, depth = 0, mlp = 0;
   bool open_clip = false;  ///< OpenCLIP's (SD 2): gelu, padding of zeros; else OpenAI's (SD 1)
-  /// As YAML.
-  std::string options(int64_t heads) const;
+  Value options(int64_t heads) const;
 };
 /// `penultimate`: OpenCLIP's last layer is not used, as in SD 2.
 LdmText read_ldm_text(const ModuleTensors& tensors, bool penultimate);

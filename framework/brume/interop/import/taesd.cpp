@@ -1,5 +1,6 @@
 #include "brume/interop/import/taesd.h"
 #include "brume/config/number.h"
+#include "brume/config/tree.h"
 
 #include <algorithm>
 
@@ -69,8 +70,7 @@ Imported import_tiny(const Source& source, const ImportOptions& options) {
   Imported model;
   model.section = "autoencoder";
   model.options =
-      sections_of(fmt::format("image: {{channels: 3, height: 256, width: 256}}\nnetwork: {}\n", tiny.options(encoder, decoder, 1, 0)),
-                  source.path.string());
+      section_of(map_of({{"image", image_of(3, 256, 256)}, {"network", tiny.options(encoder, decoder, 1, 0)}}), source.path.string());
   for (const NamedTensor& t : tiny.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});
   return model;
 }
@@ -107,10 +107,14 @@ TinyAutoencoder tiny_of_pair(const NamedTensors& both) {
   return tiny_of_halves(half_of(both, halves[0], false), half_of(both, halves[1], true));
 }
 
-std::string TinyAutoencoder::options(const std::string& encoder, const std::string& decoder, double scale, double shift) const {
-  return fmt::format(
-      "{{type: tiny, encoder: \"{}\", decoder: \"{}\", latent_channels: {}, width: {}, middle_norm: {}, scale: {}, shift: {}}}", encoder,
-      decoder, latent_channels, width, middle_norm, scale, shift);
+Value TinyAutoencoder::options(const std::string& encoder, const std::string& decoder, double scale, double shift) const {
+  return plugin_of("tiny", {{"encoder", Value::text(encoder, true)},
+                            {"decoder", Value::text(decoder, true)},
+                            {"latent_channels", latent_channels},
+                            {"width", width},
+                            {"middle_norm", middle_norm},
+                            {"scale", scale},
+                            {"shift", shift}});
 }
 
 void check_diffusers_tiny(const DiffusersConfig& c) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "brume/config/value.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/weights/tensors.h"
 
@@ -14,8 +15,8 @@ struct TinyAutoencoder {
   NamedTensors tensors;
   int64_t latent_channels = 4, width = 64;
   bool middle_norm = false;
-  /// The options of `tiny`, as YAML; `encoder` and `decoder` name where the weights came from.
-  std::string options(const std::string& encoder, const std::string& decoder, double scale, double shift) const;
+  /// Returns the options of `tiny`. `encoder` and `decoder` name the files that the weights came from.
+  Value options(const std::string& encoder, const std::string& decoder, double scale, double shift) const;
 };
 
 enum class TinyHalf { encoder, decoder };

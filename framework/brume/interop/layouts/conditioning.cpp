@@ -1,7 +1,7 @@
 #include "brume/interop/layouts/conditioning.h"
+#include "brume/config/tree.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "brume/interop/layouts/sections.h"
 
@@ -29,10 +29,15 @@ Words words_of(const brume::Value& conditioner) {
   return words.conditioner.entries.empty() ? whole : words;
 }
 
-std::string composite_of(const std::string& words, const std::vector<std::string>& others) {
-  return others.empty() ? words : fmt::format("{{type: composite, of: [{}, {}]}}", words, fmt::join(others, ", "));
+brume::Value composite_of(const brume::Value& words, const std::vector<brume::Value>& others) {
+  if (others.empty()) return words;
+  std::vector<brume::Value> all{words};
+  all.insert(all.end(), others.begin(), others.end());
+  return plugin_of("composite", {{"of", all}});
 }
 
-std::string words_prefix(const std::vector<std::string>& others) { return others.empty() ? "conditioner." : "conditioner.0."; }
+std::string words_prefix(const std::vector<brume::Value>& others) { return others.empty() ? "conditioner." : "conditioner.0."; }
+
+brume::Value masked_image() { return plugin_of("concat_image", {{"image", "masked"}, {"keep", true}}); }
 
 }  // namespace brume

@@ -23,10 +23,11 @@ struct Words {
 };
 Words words_of(const brume::Value& conditioner);
 
-/// Returns the conditioner of words and of `others`, as YAML; `words` itself if `others` is empty. words_prefix() returns where the
-/// tensors of the words stand.
-std::string composite_of(const std::string& words, const std::vector<std::string>& others);
-std::string words_prefix(const std::vector<std::string>& others);
-constexpr const char* masked_image = "{type: concat_image, image: masked, keep: true}";
+/// Returns the conditioner of words and of `others`; `words` itself if `others` is empty.
+brume::Value composite_of(const brume::Value& words, const std::vector<brume::Value>& others);
+/// Returns the prefix of the tensors of the words in composite_of(words, others).
+std::string words_prefix(const std::vector<brume::Value>& others);
+/// Returns the conditioner of inpainting.
+brume::Value masked_image();
 
 }  // namespace brume
