@@ -15,7 +15,7 @@ class Ralston final : public Sampler {
  public:
   struct Options {
     double alpha = 2.0 / 3;
-    void declare(Fields& f) { f.field("alpha", alpha, "where in the step the slope is taken again: 1/2 = midpoint", within(0.1, 0.9)); }
+    void declare(Fields& f) { f.field("alpha", alpha, "place in the step of the second slope: 1/2 = midpoint", within(0.1, 0.9)); }
   };
   explicit Ralston(const Options& o) : o_(o) {}
   SamplerTraits traits() const override { return {.order = 2}; }
@@ -40,4 +40,4 @@ class Ralston final : public Sampler {
 
 }  // namespace
 
-BRUME_PLUGIN("ralston") { registry.add<Sampler, Ralston>("ralston", "Ralston's method: second order, two calls a step"); }
+BRUME_PLUGIN("ralston") { registry.add<Sampler, Ralston>("ralston", "Ralston's method: second order, two calls per step"); }
