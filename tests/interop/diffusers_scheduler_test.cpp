@@ -91,13 +91,15 @@ TEST(DiffusersSchedulers, WhatStableDiffusionForces) {
   EXPECT_TRUE(read(ddim, true).guidance.empty());
 }
 
+json with(const char* name, const json& more) {
+  json values{{"_class_name", std::string(name) + "Scheduler"}};
+  values.update(more);
+  return values;
+}
+
+const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume can be had with ";
+
 TEST(DiffusersSchedulers, WhatIsRefused) {
-  const auto with = [](const char* name, const json& more) {
-    json values{{"_class_name", std::string(name) + "Scheduler"}};
-    values.update(more);
-    return values;
-  };
-  const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume can be had with ";
   EXPECT_EQ(refusal(with("DEISMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
   EXPECT_EQ(refusal(with("UniPCMultistep", {{"use_flow_sigmas", true}, {"final_sigmas_type", "sigma_min"}})),
             begin + "final_sigmas_type is \"sigma_min\"" + part + "zero, with use_flow_sigmas, only");
@@ -132,6 +134,9 @@ TEST(DiffusersSchedulers, WhatIsRefused) {
   EXPECT_TRUE(refusal(with("EDMEulr", json::object())).ends_with("ScoreSdeVeScheduler; did you mean 'EDMEulerScheduler'?"));
   EXPECT_EQ(refusal(with("UnCLIP", {{"beta_schedule", "linear"}})),
             begin + "beta_schedule is \"linear\"" + part + "\"squaredcos_cap_v2\" only");
+}
+
+TEST(DiffusersSchedulers, WhatIsRefusedOfContinuousOnes) {
   EXPECT_EQ(refusal(with("EDMEuler", {{"prediction_type", "sample"}})),
             begin + "prediction_type is \"sample\"" + part + "epsilon and v_prediction only");
   EXPECT_EQ(refusal(with("EDMEuler", {{"sigma_schedule", "beta"}})),

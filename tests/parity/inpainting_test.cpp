@@ -56,6 +56,19 @@ std::pair<double, double> signal_and_noise(int64_t t) {
   return {std::sqrt(left), std::sqrt(1 - left)};
 }
 
+SampleRequest inpainting_request() {
+  SampleRequest request;
+  request.images = {{.caption = "a photograph of an astronaut riding a horse"}};
+  request.seed = 3;
+  request.image = ((at::arange(3 * 32 * 32, at::kDouble) * 0.11 + 0.2).sin() * 0.9).to(at::kFloat).view({1, 3, 32, 32});
+  Tensor drawn = at::zeros({1, 1, 32, 32});
+  drawn.narrow(2, 8, 16).narrow(3, 3, 20).fill_(1);    // 3 of every 2: the nearest is taken
+  drawn.narrow(2, 24, 2).narrow(3, 4, 16).fill_(0.6);  // more than half is open, less is known
+  drawn.narrow(2, 26, 2).narrow(3, 4, 16).fill_(0.4);
+  request.mask = drawn;
+  return request;
+}
+
 TEST(InpaintingParity, IsDiffusersStepByStep) {
   BRUME_NEED_REF("pipe/tiny_sd/model_index.json");
   const at::NoGradGuard no_grad;
@@ -72,15 +85,7 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
   Pipeline pipeline(config.model, Compute{}, 0, &imported.files);
   load_weights("sd", imported.tensors, pipeline.weights());
 
-  SampleRequest request;
-  request.images = {{.caption = "a photograph of an astronaut riding a horse"}};
-  request.seed = 3;
-  request.image = ((at::arange(3 * 32 * 32, at::kDouble) * 0.11 + 0.2).sin() * 0.9).to(at::kFloat).view({1, 3, 32, 32});
-  Tensor drawn = at::zeros({1, 1, 32, 32});
-  drawn.narrow(2, 8, 16).narrow(3, 3, 20).fill_(1);    // 3 of every 2: the nearest is taken
-  drawn.narrow(2, 24, 2).narrow(3, 4, 16).fill_(0.6);  // more than half is open, less is known
-  drawn.narrow(2, 26, 2).narrow(3, 4, 16).fill_(0.4);
-  request.mask = drawn;
+  SampleRequest request = inpainting_request();
   std::vector<Tensor> steps;
   request.observer = [&](int64_t, const Step& step) {
     steps.push_back(step.x * config.model.noise->signal(step.sigma));
@@ -96,7 +101,7 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
       make<Network>(dump_yaml(*imported.options.find("network")), {.input = {9, 16, 16}, .out_channels = 4, .context_width = 32});
   load_weights("sd", below(imported.tensors, "network."), network->weights());
   const Condition words = parts->condition(request.images);
-  const Tensor open = (drawn >= 0.5).to(at::kFloat), mask = open.slice(2, 0, 32, 2).slice(3, 0, 32, 2);
+  const Tensor open = (request.mask >= 0.5).to(at::kFloat), mask = open.slice(2, 0, 32, 2).slice(3, 0, 32, 2);
   at::Generator random = at::detail::createCPUGenerator(3);
   Tensor z = at::randn({1, 4, 16, 16}, random, at::TensorOptions().dtype(at::kFloat));
   const Tensor masked = parts->autoencoder().latents_of(parts->autoencoder().encode_moments(request.image * (1 - open)), &random);

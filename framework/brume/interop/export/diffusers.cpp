@@ -52,20 +52,68 @@ json block_types(const std::vector<bool>& attends, const std::string& plain, con
   return types;
 }
 
+bool all_equal(const std::vector<int64_t>& all) {
+  return std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); });
+}
+
+json one_or_each(const std::vector<int64_t>& all) { return all_equal(all) ? json(all.front()) : json(all); }
+
+/// The number of heads of each level.
+std::vector<int64_t> heads_of(const Value& network, const UnetLayout& layout) {
+  std::vector<int64_t> heads;
+  for (const std::string& h : list_of(network, "heads_per_level")) heads.push_back(parse_number<int64_t>(h).value_or(1));
+  if (heads.empty())
+    for (const int64_t width : widths_of(network)) heads.push_back(std::max<int64_t>(1, layout.heads_of(width)));
+  return heads;
+}
+
+/// The keys of attention without words. UNet2DModel has one width of heads for all levels that attend.
+void set_plain_attention(json& c, const Value& network, const UnetLayout& layout, const std::vector<bool>& attends) {
+  const std::vector<int64_t> widths = widths_of(network), heads = heads_of(network, layout);
+  std::vector<int64_t> head_widths;
+  for (size_t i = 0; i < widths.size(); ++i)
+    if (attends[i] || (layout.middle_attention && i + 1 == widths.size())) head_widths.push_back(widths[i] / heads[i]);
+  if (head_widths.empty()) head_widths.push_back(widths.back());
+  const bool one_head = layout.head_channels == 0 && layout.heads == 1 && list_of(network, "heads_per_level").empty();
+  if (!one_head && !all_equal(head_widths))
+    throw ConfigError(fmt::format("network.heads: the levels' heads are {} wide; diffusers' U-Net without words has heads of one width",
+                                  fmt::join(head_widths, ", ")));
+  c["add_attention"] = layout.middle_attention;
+  c["attention_head_dim"] = one_head ? json() : json(head_widths.front());
+  c["mid_block_type"] = "UNetMidBlock2D";
+  if (truth_of(network, "scale_shift")) c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
+}
+
+/// The keys of spatial transformers.
+void set_transformers(json& c, const Value& network, const UnetLayout& layout, const NamedTensors& tensors) {
+  const Value transformer = part_of(network, "transformer");
+  int64_t context = 0;
+  for (const NamedTensor& t : tensors)
+    if (t.name.ends_with("attn2.to_k.weight")) context = t.tensor.size(1);
+  const std::vector<int64_t> heads = heads_of(network, layout);
+  std::vector<int64_t> depth;
+  for (const std::string& d : list_of(transformer, "depth")) depth.push_back(parse_number<int64_t>(d).value_or(0));
+  c["attention_head_dim"] = one_or_each(heads);  // the number of heads, by diffusers' own account a misnomer
+  c["num_attention_heads"] = nullptr;
+  c["cross_attention_dim"] = context;
+  c["mid_block_type"] = "UNetMidBlock2DCrossAttn";
+  c["transformer_layers_per_block"] = one_or_each(depth);
+  c["use_linear_projection"] = text_of(transformer, "projection") == "linear";
+}
+
 json unet_config(const Value& network, const NamedTensors& tensors, int64_t height, int64_t width) {
   const auto size_of = [&](const char* name, int64_t dim) {
     const at::Tensor* t = find(tensors, name);
     return t ? t->size(dim) : 0;
   };
-  const std::vector<int64_t> widths = widths_of(network);
   const std::vector<bool> attends = attention_of(network, height);
-  const Value transformer = part_of(network, "transformer"), embedding = part_of(network, "noise_embedding");
-  const bool words = !transformer.entries.empty();
+  const Value embedding = part_of(network, "noise_embedding");
+  const bool words = !part_of(network, "transformer").entries.empty();
   const UnetLayout layout = unet_layout(network);
   json c{{"_class_name", words ? "UNet2DConditionModel" : "UNet2DModel"},
          {"_diffusers_version", version},
          {"act_fn", "silu"},
-         {"block_out_channels", widths},
+         {"block_out_channels", widths_of(network)},
          {"center_input_sample", false},
          {"downsample_padding", text_of(network, "downsample_padding") == "below" ? 0 : 1},
          {"dropout", number_of(network, "dropout")},
@@ -88,42 +136,10 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   c["down_block_types"] = block_types(attends, residual ? "ResnetDownsampleBlock2D" : "DownBlock2D", attn + "DownBlock2D", false);
   c["up_block_types"] = block_types(attends, residual ? "ResnetUpsampleBlock2D" : "UpBlock2D", attn + "UpBlock2D", true);
   if (residual) c["downsample_type"] = c["upsample_type"] = "resnet";
-  std::vector<int64_t> heads, head_widths;  // the widths of those levels that attend: UNet2DModel has one number for all
-  const std::vector<std::string> per_level = list_of(network, "heads_per_level");
-  for (size_t i = 0; i < widths.size(); ++i) {
-    heads.push_back(per_level.empty() ? std::max<int64_t>(1, layout.heads_of(widths[i])) : std::atoll(per_level[i].c_str()));
-    if (attends[i] || (layout.middle_attention && i + 1 == widths.size())) head_widths.push_back(widths[i] / heads.back());
-  }
-  if (head_widths.empty()) head_widths.push_back(widths.back());
-  const auto one_width = [&](const std::vector<int64_t>& all) {
-    return (layout.head_channels == 0 && layout.heads == 1 && per_level.empty()) ||
-           std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); });
-  };
-  const auto one_or_each = [](const std::vector<int64_t>& all) {
-    return std::all_of(all.begin(), all.end(), [&](int64_t v) { return v == all.front(); }) ? json(all.front()) : json(all);
-  };
-  if (!words) {
-    c["add_attention"] = layout.middle_attention;
-    if (!one_width(head_widths))
-      throw ConfigError(fmt::format("network.heads: the levels' heads are {} wide; diffusers' U-Net without words has heads of one width",
-                                    fmt::join(head_widths, ", ")));
-    c["attention_head_dim"] = layout.head_channels == 0 && layout.heads == 1 && per_level.empty() ? json() : json(head_widths.front());
-    c["mid_block_type"] = "UNetMidBlock2D";
-    if (truth_of(network, "scale_shift"))
-      c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
-    return c;
-  }
-  int64_t context = 0;
-  for (const NamedTensor& t : tensors)
-    if (t.name.ends_with("attn2.to_k.weight")) context = t.tensor.size(1);
-  std::vector<int64_t> depth;
-  for (const std::string& d : list_of(transformer, "depth")) depth.push_back(parse_number<int64_t>(d).value_or(0));
-  c["attention_head_dim"] = one_or_each(heads);  // the number of heads, by diffusers' own account a misnomer
-  c["num_attention_heads"] = nullptr;
-  c["cross_attention_dim"] = context;
-  c["mid_block_type"] = "UNetMidBlock2DCrossAttn";
-  c["transformer_layers_per_block"] = one_or_each(depth);
-  c["use_linear_projection"] = text_of(transformer, "projection") == "linear";
+  if (words)
+    set_transformers(c, network, layout, tensors);
+  else
+    set_plain_attention(c, network, layout, attends);
   return c;
 }
 
@@ -166,7 +182,7 @@ struct Export {
   Partial& out;
   std::vector<std::string> notes;
   json index = json::object();
-  Value files = Value::map();  ///< where the model's files are, by the path that its configuration names
+  Value files = Value::map();  ///< places of the model's files, by the path that its configuration names
 
   [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
 
@@ -192,14 +208,14 @@ struct Export {
     const bool words = network.find("transformer") && network.find("transformer")->is_map();
     if (const std::string way = text_of(network, "resampling"); way != "conv" && (words || way != "residual"))
       refuse(fmt::format("network.resampling is {}; the U-Nets of diffusers are given {}", way,
-                         words ? "conv, where they are told words" : "conv and residual"));
+                         words ? "conv if they attend to words" : "conv and residual"));
     if (const std::string level = text_of(part_of(network, "noise_embedding"), "type"); level != "sinusoidal")
       refuse(fmt::format("network.noise_embedding is '{}'; the U-Nets of diffusers are given sinusoidal", level));
     if (const std::string up = text_of(network, "decoder_heads"); !up.empty() && up != text_of(network, "heads") && up != "null")
       refuse("network.decoder_heads differs from heads; the U-Nets of diffusers have as many heads in encoder and decoder");
-    const Value told = part_of(network, "noise_embedding");
-    if (text_of(told, "input") != s.told || number_of(told, "scale") != s.told_scale || number_of(told, "max_period") != 10000)
-      notes.push_back("how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise");
+    const Value embedding = part_of(network, "noise_embedding");
+    if (text_of(embedding, "input") != s.input || number_of(embedding, "scale") != s.scale || number_of(embedding, "max_period") != 10000)
+      notes.push_back("how the network receives the noise level (network.noise_embedding): diffusers has another form");
     const NamedTensors tensors = below(model.tensors, "network.");
     out.config("unet/config.json", unet_config(network, tensors, integer_of(image, "height"), integer_of(image, "width")));
     out.tensors("unet/diffusion_pytorch_model.safetensors", to_diffusers_unet(tensors, unet_layout(network)));
@@ -325,8 +341,8 @@ void export_model(Export& e) {
   const Words words = words_of(part_of(options, "conditioner"));
   e.conditioner(words);
   const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
-  const char* told = words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
-  e.index["_class_name"] = stable ? told : pixels ? "DDPMPipeline" : "LDMPipeline";
+  const char* stable_pipeline = words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
+  e.index["_class_name"] = stable ? stable_pipeline : pixels ? "DDPMPipeline" : "LDMPipeline";
   e.index["_diffusers_version"] = version;
   if (stable) {
     for (const char* none : {"safety_checker", "feature_extractor", "image_encoder"}) e.index[none] = {nullptr, nullptr};

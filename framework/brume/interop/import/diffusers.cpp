@@ -4,8 +4,8 @@
 //   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
 //   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2, and those for inpainting
 //
-// Of the oldest (DDPM's), unet and scheduler have no folders: their files lie beside model_index.json.
-// A component by itself is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
+// Of the oldest (DDPM's), unet and scheduler have no folders: their files lie next to model_index.json.
+// A single component is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -43,7 +43,7 @@ class Said {
     if (key == "variant")
       variant = value;
     else if (key == "sample_size")
-      sample_size = count(key, value, "pixels (of latents, where there is a first stage)");
+      sample_size = count(key, value, "pixels (of latents, if the model has a first stage)");
     else if (key == "classes")
       classes = count(key, value, "classes");
     else if (key == "null_class" && (value == "true" || value == "false"))
@@ -83,7 +83,7 @@ class Index {
   }
   const std::string& file() const { return config_.file(); }
   std::string pipeline() const { return config_.get<std::string>("_class_name", ""); }
-  /// The class of a component; empty where it is not there.
+  /// The class of a component; empty if it is not there.
   std::string component(const std::string& name) const {
     const auto at = classes_.find(name);
     return at == classes_.end() ? "" : at->second;
@@ -100,7 +100,7 @@ class Index {
     static const std::vector<std::string> used{"unet", "scheduler", "vae", "vqvae", "text_encoder", "tokenizer"};
     static const std::map<std::string, std::string> lost{{"safety_checker", "the safety checker"},
                                                          {"feature_extractor", "the feature extractor of the safety checker"},
-                                                         {"image_encoder", "the image encoder, of adapters that are told images"}};
+                                                         {"image_encoder", "the image encoder of image adapters"}};
     std::vector<std::string> losses;
     for (const auto& [name, type] : classes_) {
       if (std::find(used.begin(), used.end(), name) != used.end()) continue;
@@ -122,7 +122,7 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
 }
 
-/// The class embedding's conditioner; nothing where the network has none. Its pipelines tell the class with words and without them: the
+/// The class embedding's conditioner; nothing if the network has none. Its pipelines pass the class with words and without them: the
 /// null condition keeps it, unless the last class is the null one.
 std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
   if (said.classes && !unet.number)
@@ -130,8 +130,8 @@ std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& une
                                   config.string(), unet.classes));
   if (unet.number && !said.classes)
     throw ConfigError(
-        fmt::format("{}: class_embed_type is \"timestep\": classes are told as numbers, and the file does not say how many "
-                    "there are; classes=N says it",
+        fmt::format("{}: class_embed_type is \"timestep\": the network receives classes as numbers, and the file does not "
+                    "say how many there are; classes=N sets it",
                     config.string()));
   const int64_t classes = unet.number ? *said.classes : unet.classes;
   if (said.null_class && classes < 2)
@@ -143,14 +143,14 @@ std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& une
   return {labels};
 }
 
-/// The U-Net's channels must be those of what it makes, the variance apart; one that is told words may be of inpainting.
+/// The U-Net's channels must be those of what it makes, the variance apart; one that attends to words may be of inpainting.
 void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t latent, bool learned_range) {
   const int64_t inpainting = unet.transformer() ? inpainting_channels(latent) : latent;
   if (unet.in_channels != latent && unet.in_channels != inpainting)
     throw ConfigError(fmt::format(
         "{}: in_channels is {}; the unet of brume can be had with {}{} only", config.string(), unet.in_channels, latent,
         inpainting == latent ? ", the channels of what it makes,"
-                             : fmt::format(", the channels of what it makes, and {}, a mask and a masked image beside them,", inpainting)));
+                             : fmt::format(", the channels of what it makes, and {}, with a mask and a masked image,", inpainting)));
   const int64_t out = latent * (learned_range ? 2 : 1);
   if (unet.out_channels != out)
     throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume can be had with {} only{}", config.string(), unet.out_channels,
@@ -197,12 +197,12 @@ void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder
   }
 }
 
-/// The folder of a component, or the pipeline's where its `file` lies there.
+/// The folder of a component, or the pipeline's if its `file` lies there.
 fs::path place_of(const fs::path& folder, const char* component, const char* file) {
   return !fs::is_directory(folder / component) && fs::is_regular_file(folder / file) ? folder : folder / component;
 }
 
-/// Of a pipeline, components without the variant that is asked for are taken without it, where others have it.
+/// Of a pipeline, components without the variant that is asked for are taken without it if others have it.
 class Variants {
  public:
   Variants(const fs::path& folder, const std::string& asked) : asked_(asked) {
@@ -231,7 +231,7 @@ DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
   return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume", type), stable_diffusion);
 }
 
-/// A line where a component's file is of another class than model_index.json says, which is the one that is taken.
+/// A line if a component's file is of another class than model_index.json says, which is the one that is taken.
 void note_class(const fs::path& file, const Index& index, const char* component, std::vector<std::string>& losses) {
   const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
   if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
@@ -247,6 +247,35 @@ void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string
       fmt::format("the sample_size {} of {}, a known mistake of diffusers before 0.9: {} is taken (sample_size=N says otherwise)",
                   unet.height, config.string(), right));
   unet.height = unet.width = right;
+}
+
+/// A pipeline without a first stage: the network sees pixels.
+void set_pixels(Sections& s, const Index& index, const fs::path& config, const DiffusersUnet& unet, const DiffusersScheduler& scheduler) {
+  if (unet.in_channels != 1 && unet.in_channels != 3)
+    throw ConfigError(
+        fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
+                    index.file(), config.string(), unet.in_channels));
+  check_channels(config, unet, unet.in_channels, scheduler.learned_range);
+  s.image = image_of(unet.in_channels, unet.height, unet.width);
+  if (scheduler.unit_range) s.autoencoder = plugin_of("rescaled", {{"scale", 0.5}, {"shift", -1}});
+}
+
+DiffusersStage read_stage(const fs::path& folder, const std::string& name, const Index& index, const std::string& variant,
+                          const DiffusersUnet& unet, std::vector<std::string>& losses) {
+  index.expect(name, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
+  DiffusersStage stage = read_diffusers_stage(folder / name, variant, unet.height, index.component(name));
+  note_class(folder / name / "config.json", index, name.c_str(), losses);
+  return stage;
+}
+
+/// A pipeline with a first stage. Returns true if the network inpaints: it receives a mask and a masked image.
+bool set_stage(Sections& s, Imported& model, const DiffusersStage& stage, const fs::path& config, const DiffusersUnet& unet,
+               const DiffusersScheduler& scheduler) {
+  check_channels(config, unet, stage.latent_channels, scheduler.learned_range);
+  s.image = image_of(stage.channels, unet.height * stage.ratio, unet.width * stage.ratio);
+  s.autoencoder = stage.options;
+  add(model, "autoencoder.", stage.tensors);
+  return unet.in_channels != stage.latent_channels;
 }
 
 Imported import_pipeline(const fs::path& folder, const Said& said) {
@@ -268,29 +297,14 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
 
   Sections s;
   bool inpainting = false;
-  std::string stage;
-  for (const char* name : {"vae", "vqvae"})
-    if (!index.component(name).empty()) stage = name;
+  const std::string stage = !index.component("vqvae").empty() ? "vqvae" : !index.component("vae").empty() ? "vae" : "";
   if (stage.empty()) {
-    if (unet.in_channels != 1 && unet.in_channels != 3)
-      throw ConfigError(
-          fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
-                      index.file(), config.string(), unet.in_channels));
-    check_channels(config, unet, unet.in_channels, scheduler.learned_range);
-    s.image = image_of(unet.in_channels, unet.height, unet.width);
-    if (scheduler.unit_range) s.autoencoder = plugin_of("rescaled", {{"scale", 0.5}, {"shift", -1}});
+    set_pixels(s, index, config, unet, scheduler);
   } else {
-    index.expect(stage, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
-    const DiffusersStage first =
-        read_diffusers_stage(folder / stage, variants.of(folder / stage, model.losses), unet.height, index.component(stage));
-    note_class(folder / stage / "config.json", index, stage.c_str(), model.losses);
-    check_channels(config, unet, first.latent_channels, scheduler.learned_range);
-    inpainting = unet.in_channels != first.latent_channels;
-    s.image = image_of(first.channels, unet.height * first.ratio, unet.width * first.ratio);
-    s.autoencoder = first.options;
-    add(model, "autoencoder.", first.tensors);
+    const std::string stage_variant = variants.of(folder / stage, model.losses);
+    inpainting = set_stage(s, model, read_stage(folder, stage, index, stage_variant, unet, model.losses), config, unet, scheduler);
   }
-  std::vector<Value> beside = class_labels(config, unet, said);
+  std::vector<Value> others = class_labels(config, unet, said);
   if (unet.transformer()) {
     index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
     index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
@@ -298,14 +312,14 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     if (text.width != unet.context_width)
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
                                     unet.context_width, text.width));
-    if (inpainting) beside.insert(beside.begin(), masked_image());
-    s.conditioner = composite_of(text.options, beside);
+    if (inpainting) others.insert(others.begin(), masked_image());
+    s.conditioner = composite_of(text.options, others);
     s.guidance.push_back(plugin_of("cfg", {{"scale", 7.5}}));
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
-    add(model, words_prefix(beside), text.tensors);
-  } else if (!beside.empty()) {
-    s.conditioner = beside[0];
+    add(model, words_prefix(others), text.tensors);
+  } else if (!others.empty()) {
+    s.conditioner = others[0];
   }
   if (pipeline == "DDPMPipeline") s.steps = 1000;
   if (pipeline == "ScoreSdeVePipeline") s.steps = 2000;
@@ -314,13 +328,13 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   return model;
 }
 
-/// A U-Net by itself makes pixels; how it was trained is what DDPM's was.
+/// A single U-Net makes pixels; how it was trained is what DDPM's was.
 Imported import_unet(const fs::path& folder, const Said& said) {
   const fs::path config = folder / "config.json";
   const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
   if (unet.transformer())
     throw ConfigError(
-        fmt::format("{}: is a UNet2DConditionModel by itself; its text_encoder, tokenizer and scheduler are needed, too: "
+        fmt::format("{}: is a UNet2DConditionModel alone; its text_encoder, tokenizer and scheduler are needed as well: "
                     "import the directory with model_index.json",
                     folder.string()));
   Imported model;

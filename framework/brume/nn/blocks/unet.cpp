@@ -17,6 +17,25 @@ void UnetTransformer::declare(Fields& f) {
   f.field("dropout", dropout, "of what attention and feed-forward add", within(0, 0.999));
 }
 
+namespace {
+
+/// Every level must have a whole number of channels, which the groups divide.
+void require_channels(Fields& f, const UnetOptions& o) {
+  f.require(o.channels % 2 == 0, "channels", "must be even (cosines and sines)");
+  std::string fraction, remainder;
+  for (const double m : o.multipliers) {
+    const std::string level = fmt::format("{} x {}", o.channels, m);
+    if (fraction.empty() && std::abs(double(o.width(m)) - double(o.channels) * m) > 1e-6) fraction = level;
+    if (remainder.empty() && o.width(m) % o.groups) remainder = level;
+  }
+  f.require(fraction.empty(), "multipliers", "must give each level a whole number of channels",
+            fmt::format("{} is not a whole number of channels", fraction));
+  f.require(remainder.empty(), "groups", "must divide the channels of every level",
+            fmt::format("{} groups do not divide {} channels", o.groups, remainder));
+}
+
+}  // namespace
+
 void UnetOptions::declare(Fields& f, bool decoder) {
   f.field("channels", channels, "channels of the first level", at_least(1));
   f.field("multipliers", multipliers, "channels of each level, as multiples (ADM at 512: 0.5 first); one halving fewer than levels",
@@ -48,11 +67,11 @@ void UnetOptions::declare(Fields& f, bool decoder) {
   f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
   if (decoder)
     f.section("transformer", transformer,
-              "spatial transformers (LDM, Stable Diffusion) in the place of plain attention; they attend to the condition's tokens");
-  f.field("noise_embedding", noise_embedding, "how the network is told the noise level", "sinusoidal");
+              "spatial transformers (LDM, Stable Diffusion) instead of plain attention; they attend to the condition's tokens");
+  f.field("noise_embedding", noise_embedding, "how the noise level is embedded", "sinusoidal");
   if (decoder) {
     f.choice("class_embedding", class_embedding,
-             "of a class-conditional network: a row for each class, or the class as a number, told as the noise level is",
+             "of a class-conditional network: one row per class, or the class as a number, embedded as the noise level is",
              {{"table", ClassEmbedding::table}, {"sinusoidal", ClassEmbedding::sinusoidal}});
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
@@ -66,16 +85,7 @@ void UnetOptions::declare(Fields& f, bool decoder) {
   if (decoder)
     f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
               "depth needs one number, or one per level");
-  f.require(channels % 2 == 0, "channels", "must be even (cosines and sines)");
-  std::string fraction, remainder;
-  for (const double m : multipliers) {
-    if (fraction.empty() && std::abs(double(width(m)) - double(channels) * m) > 1e-6) fraction = fmt::format("{} x {}", channels, m);
-    if (remainder.empty() && width(m) % groups) remainder = fmt::format("{} x {}", channels, m);
-  }
-  f.require(fraction.empty(), "multipliers", "must give each level a whole number of channels",
-            fmt::format("{} is not a whole number of channels", fraction));
-  f.require(remainder.empty(), "groups", "must divide the channels of every level",
-            fmt::format("{} groups do not divide {} channels", groups, remainder));
+  require_channels(f, *this);
 }
 
 void UnetOptions::check(const ImageShape& input, bool decoder) const {
