@@ -16,7 +16,7 @@ class Rescaled final : public Autoencoder {
     double scale = 0.5, shift = -1;
     void declare(Fields& f) {
       f.field("scale", scale, "factor of the pixels; with shift -1, 0.5 makes [0, 1] of [-1, 1]", more_than(0));
-      f.field("shift", shift, "what is subtracted from the pixels before");
+      f.field("shift", shift, "value that is subtracted from the pixels before");
     }
   };
   Rescaled(const Options& o, const Context&) : o_(o) {}

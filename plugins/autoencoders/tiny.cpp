@@ -69,7 +69,7 @@ class Tiny final : public Autoencoder {
       f.field("encoder", encoder, "weights of the encoder: .safetensors or .pth");
       f.field("decoder", decoder, "weights of the decoder");
       f.field("latent_channels", latent_channels, "channels of a latent: 4 (SD), 16 (SD3, FLUX), 32 (FLUX.2)", within(1, 1024));
-      f.field("width", width, "channels within", within(1, 4096));
+      f.field("width", width, "channels of its convolutions", within(1, 4096));
       f.field("middle_norm", middle_norm, "group norm in the blocks at the lowest resolution (taef2)");
       f.field("scale", scale, "factor that gives the latents unit variance", more_than(0));
       f.field("shift", shift, "mean of the latents before scaling");
@@ -153,7 +153,7 @@ class Tiny final : public Autoencoder {
 }  // namespace
 
 void register_autoencoder_tiny(Registry& r) {
-  r.add<Autoencoder, Tiny>("tiny", "the TAESD family: published weights, 8 x 8 pixels a latent");
+  r.add<Autoencoder, Tiny>("tiny", "the TAESD family: published weights, 8 x 8 pixels per latent");
 }
 
 }  // namespace brume::plugins

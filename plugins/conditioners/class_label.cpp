@@ -33,7 +33,7 @@ struct ClassLabelOptions {
             "of a token that the class becomes, for networks that attend to tokens; 0 = a row of the network's class embedding",
             within(0, 8192));
     f.field("keep", kept, "the null condition keeps the class, so that cfg is of the other conditions");
-    f.require(!kept || dropout == 0, "dropout", "must be 0 where the null condition keeps the class");
+    f.require(!kept || dropout == 0, "dropout", "must be 0 if the null condition keeps the class");
   }
   bool has_null() const { return kept || dropout > 0; }
   int64_t rows() const { return classes + (dropout > 0 ? 1 : 0); }
@@ -51,8 +51,8 @@ class Labels final : public ConditionEncoder {
       const Tensor draws = at::rand({ids.size(0)}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
       ids.masked_fill_(draws < o_.dropout, o_.classes);
     }
-    Condition condition = told(ids, request);
-    if (o_.has_null()) condition.null = std::make_shared<Condition>(told(null, request));
+    Condition condition = condition_of(ids, request);
+    if (o_.has_null()) condition.null = std::make_shared<Condition>(condition_of(null, request));
     return condition;
   }
   std::vector<Weight> weights() const override { return build_.weights(); }
@@ -71,7 +71,7 @@ class Labels final : public ConditionEncoder {
     }
     return ids;
   }
-  Condition told(const Tensor& ids, const ConditionRequest& request) const {
+  Condition condition_of(const Tensor& ids, const ConditionRequest& request) const {
     Condition condition;
     if (o_.context_width == 0)
       condition.classes = ids;

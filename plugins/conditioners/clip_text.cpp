@@ -52,9 +52,9 @@ struct ClipTextOptions {
     f.field("tokenizer", tokenizer, "a folder with vocab.json and merges.txt, and added_tokens.json if words were added to them");
     f.field("weights", weights, "the published weights: .safetensors or .pt; a checkpoint needs none");
     f.field("length", length, "tokens of a prompt, begin and end included; what is longer is cut, with a warning", within(3, 4096));
-    f.field("width", width, "of a token: 768 (SD 1), 1024 (SD 2)", within(1, 8192));
+    f.field("width", width, "width of a token: 768 (SD 1), 1024 (SD 2)", within(1, 8192));
     f.field("depth", depth, "layers of the transformer: 12 (SD 1), 23 (SD 2)", within(1, 256));
-    f.field("heads", heads, "of its attention: 12 (SD 1), 16 (SD 2)", within(1, 256));
+    f.field("heads", heads, "attention heads: 12 (SD 1), 16 (SD 2)", within(1, 256));
     f.field("mlp", mlp, "width within its feed-forward layers: 3072 (SD 1), 4096 (SD 2)", within(1, 65536));
     f.choice("activation", quick_gelu, "quick_gelu (SD 1), gelu (SD 2)", {{"quick_gelu", true}, {"gelu", false}});
     f.field("clip_skip", skip, "last layers left out; the final norm is kept", within(0, 255));

@@ -1,7 +1,7 @@
 // Several conditions at once, such as a class and a caption. Each part of the network's condition comes from one of them.
 //
 // While training each is left out by its own probability, or all at once by `dropout`: the null condition leaves out all, and a
-// network learns it better where it sees it whole (Brooks et al. 2023, "InstructPix2Pix", sec. 3.2.1, leaves out each and both).
+// network learns it better if it sees it whole (Brooks et al. 2023, "InstructPix2Pix", sec. 3.2.1, leaves out each and both).
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/rand.h>
@@ -34,7 +34,7 @@ void add(Condition& to, const Condition& from) {
   }
 }
 
-/// Rows of `null` where `dropped`, those of `kept` elsewhere.
+/// Returns the rows of `null` if `dropped`, else those of `kept`.
 Condition replaced(const Condition& kept, const Condition& null, const Tensor& dropped) {
   Condition out;
   for (const auto& [part, _] : parts) {
@@ -112,7 +112,7 @@ class Composite final : public Conditioner {
     at_most_one("pooled vectors", all, [](const ConditionerTraits& t) { return t.vector_width > 0; });
     at_most_one("sizes", all, [](const ConditionerTraits& t) { return t.size_ids > 0; });
     if (o_.dropout.value_or(0) > 0 && !nulls(all))
-      throw ConfigError("dropout: all can only be left out where each can be: one of them has dropout 0");
+      throw ConfigError("dropout: all can only be left out if each can be: one of them has dropout 0");
   }
   ConditionerTraits traits() const override {
     const std::vector<ConditionerTraits> all = each();

@@ -1,8 +1,8 @@
-// An image as condition, laid beside the network's input channel by channel.
+// An image as condition, concatenated with the network's input channel by channel.
 //
 //   low_resolution   the image in 1 / factor of its size, enlarged to the latent's: super-resolution (Saharia et al. 2021, "Image
 //                    Super-Resolution via Iterative Refinement"; Rombach et al. 2022, sec. 4.4)
-//   masked           the mask (1 = to be made anew) at every eighth pixel, or however large a latent is, then the latent of the image
+//   masked           the mask (1 = to be generated) at every eighth pixel, or however large a latent is, then the latent of the image
 //                    with the masked part grey (0): inpainting (Rombach et al. 2022, sec. 4.5). While training, masks are drawn: boxes, and
 //                    all of the image now and then.
 //
@@ -36,12 +36,12 @@ struct ConcatImageOptions {
   double dropout = 0;
   bool kept = false;  ///< in the null condition
   void declare(Fields& f) {
-    f.choice("image", image, "what is known of an image: it all, small (super-resolution), or a part of it (inpainting)",
+    f.choice("image", image, "the known image: all of it, smaller (super-resolution), or a part of it (inpainting)",
              {{"low_resolution", Given::low_resolution}, {"masked", Given::masked}});
-    f.field("factor", factor, "how many times smaller low_resolution is", within(2, 64));
+    f.field("factor", factor, "ratio of the image's sides to those of low_resolution", within(2, 64));
     f.field("dropout", dropout, "probability of a blank condition while training; 0 = no null condition, so no cfg", within(0, 1));
     f.field("keep", kept, "the null condition keeps the image, so that cfg is of the other conditions");
-    f.require(!kept || dropout == 0, "dropout", "must be 0 where the null condition keeps the image");
+    f.require(!kept || dropout == 0, "dropout", "must be 0 if the null condition keeps the image");
   }
 };
 
@@ -142,7 +142,7 @@ class ConcatImage final : public Conditioner {
 }  // namespace
 
 void register_conditioner_concat_image(Registry& r) {
-  r.add<Conditioner, ConcatImage>("concat_image", "an image beside the input: super-resolution, inpainting");
+  r.add<Conditioner, ConcatImage>("concat_image", "an image concatenated with the input: super-resolution, inpainting");
 }
 
 }  // namespace brume::plugins

@@ -34,9 +34,9 @@ struct TextOptions {
   void declare(Fields& f) {
     f.field("tokenizer", tokenizer, "a sentencepiece model, as `brume tokenizer train` makes it");
     f.field("length", length, "tokens of a caption, begin and end included; what is longer is cut, with a warning", within(3, 4096));
-    f.field("width", width, "of a token", within(1, 8192));
+    f.field("width", width, "width of a token", within(1, 8192));
     f.field("depth", depth, "layers of the transformer; 0 = embeddings alone", within(0, 256));
-    f.field("heads", heads, "of its attention", within(1, 256));
+    f.field("heads", heads, "attention heads", within(1, 256));
     f.field("mlp_ratio", mlp_ratio, "width within its feed-forward layers, over `width`", within(1, 64));
     f.field("dropout", dropout, "probability of the empty caption while training; 0 = no null condition, so no cfg", within(0, 1));
     f.require(width % heads == 0, "heads", "must divide width");
@@ -66,7 +66,7 @@ class Encoder final : public ConditionEncoder {
   Files files() const override { return {{path_, bytes_}}; }
 
  private:
-  /// The model's own file where it is read back, whatever has become of the one it was trained with.
+  /// The model's own file if it is read back, whatever has become of the one it was trained with.
   std::string bytes(const Files* stored) const {
     if (stored && !stored->empty()) {
       if (const auto found = stored->find(path_); found != stored->end()) return found->second;

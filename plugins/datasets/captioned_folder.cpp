@@ -1,5 +1,5 @@
 // Image files with captions: from a table (TSV, CSV or JSON lines, one row an image; several rows of one image are several captions), or
-// from a .txt beside each image (several lines are several captions). One of an image's captions is drawn each time it is read.
+// from a .txt with the name of each image (several lines are several captions). One of an image's captions is drawn each time it is read.
 //
 // A held-out split is of images, by the hash of their names as the table has them, or relative to the folder: it stays the same when
 // images are added.
@@ -34,7 +34,7 @@ namespace fs = std::filesystem;
 
 std::string quoted(const fs::path& file) { return "'" + file.string() + "'"; }
 
-/// Mistakes of the same kind: the first ten are told, the others counted.
+/// Mistakes of the same kind: the first ten are named, the others counted.
 class Mistakes {
  public:
   void add(std::string text) {
@@ -61,11 +61,11 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
 
     void declare(Fields& f) {
       f.field("path", path, "the folder that the table's file names start from (absent: the table's own); without a table, of the images");
-      f.field("captions", captions, "a table, .tsv, .csv or .jsonl; absent: a .txt beside each image");
-      f.field("file_column", columns.file, "of the table: the image file");
-      f.field("caption_columns", columns.captions, "of the table: the caption; the words of several are joined, in this order");
+      f.field("captions", captions, "a table, .tsv, .csv or .jsonl; absent: a .txt with the name of each image");
+      f.field("file_column", columns.file, "column of the table with the image file");
+      f.field("caption_columns", columns.captions, "columns of the table with the caption; the words of several are joined in this order");
       f.require(!columns.captions.empty(), "caption_columns", "must name at least one column", "names no column");
-      f.field("class_column", columns.category, "of the table: a word that is the image's class; absent: no classes");
+      f.field("class_column", columns.category, "column of the table with the image's class; absent: no classes");
       f.require(columns.category.empty() || !captions.empty(), "class_column", "needs 'captions', the table");
       fit.declare(f);
       split.declare(f, "of the images, by the hash of their names");
@@ -74,7 +74,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
 
   static void check(const Options& o, const Context& context) {
     if (o.path.empty() && o.captions.empty())
-      throw ConfigError("missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt beside each image)");
+      throw ConfigError("missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt for each image)");
     ResizeCrop::check(context.shape);
   }
 
@@ -208,7 +208,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
 }  // namespace
 
 void register_dataset_captioned_folder(Registry& r) {
-  r.add<Dataset, CaptionedFolder>("captioned_folder", "image files with captions, from a table or from a .txt beside each image");
+  r.add<Dataset, CaptionedFolder>("captioned_folder", "image files with captions, from a table or from a .txt for each image");
 }
 
 }  // namespace brume::plugins

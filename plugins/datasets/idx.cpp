@@ -34,7 +34,7 @@ struct GzClose {
   void operator()(gzFile file) const { gzclose_r(file); }
 };
 
-/// A whole file, unpacked where it is a gzip stream.
+/// A whole file, unpacked if it is a gzip stream.
 std::vector<uint8_t> read_bytes(const std::filesystem::path& file) {
   std::error_code error;
   const auto type = std::filesystem::status(file, error).type();
@@ -116,12 +116,12 @@ class IdxImages final : public Dataset {
     void declare(Fields& f) {
       f.field("images", images, "idx file of the images, gzip or not (required)");
       f.field("labels", labels, "idx file of the labels; absent: unlabelled");
-      f.field("folders", folders, "where both files are looked for: the first folder that has the images; absent: the current one");
+      f.field("folders", folders, "folders to look for both files in: the first that has the images counts; absent: the current one");
       f.field("classes", classes, "names of the classes, by label; absent: '0', '1', ...");
       f.choice("fit", fit, "exact: the sizes are the model's; pad: black around (grey repeated over 3 channels); resize: scaled (same)",
                {{"exact", Fit::exact}, {"pad", Fit::pad}, {"resize", Fit::resize}});
       f.field("flip", flip, "mirror half of the images left to right");
-      f.field("limit", limit, "use no more than this many, the first ones", at_least(1));
+      f.field("limit", limit, "use at most this many, from the first on", at_least(1));
       f.require(classes.empty() || !labels.empty(), "classes", "needs 'labels'");
     }
   };

@@ -42,7 +42,7 @@ class ImageFolder final : public Dataset, public ImageFiles {
     void declare(Fields& f) {
       f.field("path", path, "a folder of images, or of one sub-folder of images per class (required)");
       fit.declare(f);
-      f.field("extensions", extensions, "which files are images, in any case");
+      f.field("extensions", extensions, "endings of image files, in upper or lower case");
       f.require(!extensions.empty(), "extensions", "needs one at least");
     }
   };

@@ -2,10 +2,10 @@
 //
 // Image `index` follows from (seed, index) alone, so it is the same in any order and on any thread: the draws are splitmix64
 // (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", 2014) started at a hash of the two.
-// Two objects stand beside or above each other: they lie at least the sum of their reaches apart along the relation's axis, so that they
-// never touch, and at most half of that distance across it, so that the relation is plain. They differ in form or colour.
+// Two objects stand side by side or one above the other: they lie at least the sum of their reaches apart along the relation's axis, so
+// that they never touch, and at most half of that distance across it, so that the relation is plain. They differ in form or colour.
 //
-// A split is of captions, not of images: a caption (without its background) is of `test` where
+// A split is of captions, not of images: a caption (without its background) is of `test` if
 // splitmix64(FNV-1a(caption)) mod 1000 < 1000 held_out, and a scene that is not of the split is drawn again. So no caption of `test` is
 // ever seen in `train`, whatever the seed.
 #include <algorithm>
@@ -104,19 +104,19 @@ class Shapes final : public Dataset {
 
     void declare(Fields& f) {
       f.field("seed", seed, "image i is a function of (seed, i)");
-      f.choice("label", label, "what the classes are; of the first object, where there are two",
+      f.choice("label", label, "property that the classes are; of the first object, if there are two",
                {{"form", Label::form}, {"colour", Label::colour}, {"form_colour", Label::form_colour}});
-      f.field("objects", objects, "how many there may be in an image; of two, the caption tells the relation", within(1, 2));
+      f.field("objects", objects, "possible numbers of objects per image; of two, the caption says the relation", within(1, 2));
       f.require(!objects.empty() && objects.size() <= 2 && (objects.size() < 2 || objects[0] != objects[1]), "objects",
                 "is [1], [2] or [1, 2]");
-      f.field("pairs", pairs, "share of the images with two objects, where `objects` allows both", within(0, 1));
+      f.field("pairs", pairs, "share of the images with two objects, if `objects` allows both", within(0, 1));
       words(f, "forms", forms, names(shapes::forms));
       words(f, "colours", colours, names(shapes::colours));
       words(f, "sizes", sizes, names(shapes::sizes));
       words(f, "backgrounds", backgrounds, names(shapes::backgrounds));
       f.field("position", position, "0 = centred, 1 = anywhere in the image", within(0, 1));
-      f.field("rotation", rotation, "the largest turn to either side, in degrees", within(0, 180));
-      f.choice("caption", caption, "full: '... on a dark background'; short: the background goes without saying",
+      f.field("rotation", rotation, "the largest rotation to either side, in degrees", within(0, 180));
+      f.choice("caption", caption, "full: '... on a dark background'; short: the background is not mentioned",
                {{"full", Wording::full}, {"short", Wording::brief}});
       split.declare(f, "of the captions, by their hash, whatever the background: no caption of test is in train");
     }
@@ -270,9 +270,9 @@ class Shapes final : public Dataset {
 
   /// Along the relation's axis the two stand apart by what they reach or more, and wander together; across it each wanders alone.
   void place_pair(Random& random, const Relation& relation, const double (&radius)[2], Point (&centres)[2]) const {
-    const bool beside = relation.towards.x != 0;
-    const double along = static_cast<double>(beside ? shape_.width : shape_.height);
-    const double across = static_cast<double>(beside ? shape_.height : shape_.width);
+    const bool horizontal = relation.towards.x != 0;
+    const double along = static_cast<double>(horizontal ? shape_.width : shape_.height);
+    const double across = static_cast<double>(horizontal ? shape_.height : shape_.width);
     const double least = reach * (radius[0] + radius[1]), slack = std::max(along - 2 * least, 0.0);
     const double apart = least + random.between(0, o_.position * slack);
     const double spare = std::max(along - least - apart, 0.0);
@@ -282,7 +282,7 @@ class Shapes final : public Dataset {
     for (int k = 0; k < 2; ++k) {
       const double room = std::min(limit, o_.position * std::max(across / 2 - reach * radius[k], 0.0));
       const double main = start + (k == first ? 0 : apart), other = across / 2 + random.between(-room, room);
-      centres[k] = beside ? Point{main, other} : Point{other, main};
+      centres[k] = horizontal ? Point{main, other} : Point{other, main};
     }
   }
 

@@ -130,8 +130,8 @@ class WebDataset final : public Dataset, public ImageFiles {
 
     void declare(Fields& f) {
       f.field("shards", shards, "tar files: a path with {000..010}, {a,b} or, in its last part, * and ? (required)");
-      f.field("caption_key", caption_key, "where the caption is in a .json, for samples that have no .txt");
-      f.field("class_key", class_key, "where the class is in a .json, for samples that have no .cls; absent: nowhere");
+      f.field("caption_key", caption_key, "key of the caption in a .json, for samples without a .txt");
+      f.field("class_key", class_key, "key of the class in a .json, for samples without a .cls; absent: none");
       f.field("classes", classes, "names of the classes, by the number in a .cls; absent: '0', '1', ..., or the names in the .cls, sorted");
       fit.declare(f);
       split.declare(f, "of the samples, by the hash of their keys");

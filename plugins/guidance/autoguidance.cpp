@@ -40,7 +40,8 @@ class Autoguidance final : public Guidance {
     std::string model;
     double scale = 2;
     void declare(Fields& f) {
-      f.field("model", model, "model.safetensors of the weaker model; looked for beside the file that names it, then here");
+      f.field("model", model,
+              "model.safetensors of the weaker model; looked for in the folder of the file that names it, then in the current one");
       f.field("scale", scale, "1 = the model alone, more = further away from the weaker one", at_least(0));
     }
   };

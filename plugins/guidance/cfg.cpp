@@ -87,9 +87,10 @@ class Cfg final : public Guidance {
       f.field("scale", scale, "1 = the conditional model, 0 = the unconditional one, more = stronger", at_least(0));
       f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
       f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
-      f.choice("schedule", schedule, "of the scale over the noise level; the last two grow from 1 at the noisiest, by mean the same",
+      f.choice("schedule", schedule,
+               "schedule of the scale over the noise level; the last two grow from 1 at the noisiest, with the same mean",
                {{"constant", Course::constant}, {"linear", Course::linear}, {"cosine", Course::cosine}});
-      f.field("rescale", rescale, "phi: share of the guided output that is given the spread of the conditional one", within(0, 1));
+      f.field("rescale", rescale, "phi: share of the guided output that is rescaled to the spread of the conditional one", within(0, 1));
       f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
       f.require(schedule == Course::constant || scale >= 1, "schedule", "needs a scale of at least 1");
     }

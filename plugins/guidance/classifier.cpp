@@ -7,7 +7,7 @@
 // in the estimate for it (ddpm).
 //
 // Clip before it in the form of the mean, as guided-diffusion does: [clip, {type: classifier, form: mean}]. Clip after it in the form of
-// the score: the exact gradient falls like 1 / sigma^2 and a learned one does not, so where sigma is in the thousands (cosine) the first
+// the score: the exact gradient falls like 1 / sigma^2 and a learned one does not, so if sigma is in the thousands (cosine) the first
 // step would throw x far off.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -59,7 +59,9 @@ class ClassifierGuidance final : public Guidance {
     double scale = 1;
     Form form = Form::score;
     void declare(Fields& f) {
-      f.field("model", model, "model.safetensors of a classifier of noisy images; looked for beside the file that names it, then here");
+      f.field(
+          "model", model,
+          "model.safetensors of a classifier of noisy images; looked for in the folder of the file that names it, then in the current one");
       f.field("scale", scale, "0 = the model alone, 1 = Bayes' rule, more = stronger", at_least(0));
       f.choice("form", form, "score = in the estimate; mean = ddpm shifts its mean by variance times gradient (ADM alg. 1)",
                {{"score", Form::score}, {"mean", Form::mean}});

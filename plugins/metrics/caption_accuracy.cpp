@@ -26,13 +26,14 @@ class CaptionAccuracy final : public Metric {
  public:
   struct Options : Reading {
     void declare(Fields& f) {
-      f.field("sizes", sizes, "the words an object's size can be told by, as the data set has them");
+      f.field("sizes", sizes, "the words for an object's size, as the data set has them");
       f.require(!sizes.empty(), "sizes", "needs one word at least");
       for (const std::string& word : sizes)
         if (const auto known = names(shapes::sizes); std::find(known.begin(), known.end(), word) == known.end())
           f.require(false, "sizes", "unknown word '" + word + "'" + hint(word, known));
-      f.field("rotation", rotation, "the largest turn of a form to either side that is looked for, in degrees", within(0, 180));
-      f.field("overlap", overlap, "with the rendering of a form, from which on a thing is of that form (Dice)", within(0, 1));
+      f.field("rotation", rotation, "the largest rotation of a form to either side that is searched, in degrees", within(0, 180));
+      f.field("overlap", overlap, "least agreement (Dice) with the rendering of a form that makes an object count as that form",
+              within(0, 1));
     }
   };
 

@@ -2,8 +2,8 @@
 // thing to try a new sampler, spacing, schedule or guidance on.
 //
 //   gaussian:   every pixel is N(mean, std^2)
-//   mixture:    an image is one of several grounds mean_k 1 + std noise, each as likely; told a class, it is of the ground of that number,
-//               told the null class (the one after the last) or nothing, of any of them
+//   mixture:    an image is one of several grounds mean_k 1 + std noise, each as likely; for a class, it is of the ground of that number,
+//               for the null class (the one after the last) or none, of any of them
 //
 // With x = x0 + sigma noise, of d pixels (Karras et al. 2022, app. B.3):
 //
@@ -36,20 +36,20 @@ class Exact : public Network {
   static void check(const Context& c) {
     if (c.out_channels != c.input.channels)
       throw ConfigError(fmt::format("gives as many channels as it takes, {}, and {} are wanted", c.input.channels, c.out_channels));
-    if (!c.noise || !c.parameterization) throw std::logic_error("an exact denoiser was told no schedule and no parameterization");
+    if (!c.noise || !c.parameterization) throw std::logic_error("an exact denoiser received no schedule and no parameterization");
   }
 
   NoiseQuantity quantity() const override { return NoiseQuantity::log_snr; }
   std::vector<Weight> weights() const override { return {}; }
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator*, const Taps&) const override {
-    const Tensor told = c_noise.to(at::kCPU, at::kDouble);
+    const Tensor log_snr = c_noise.to(at::kCPU, at::kDouble);
     std::vector<double> scale, skip, out, variance;
-    for (int64_t i = 0; i < told.size(0); ++i) {
-      const double sigma = std::exp(-0.5 * told.data_ptr<double>()[i]), c_out = c_.parameterization->c_out(sigma);
+    for (int64_t i = 0; i < log_snr.size(0); ++i) {
+      const double sigma = std::exp(-0.5 * log_snr.data_ptr<double>()[i]), c_out = c_.parameterization->c_out(sigma);
       scale.push_back(1 / c_.parameterization->c_in(sigma, *c_.noise));
       skip.push_back(c_.parameterization->c_skip(sigma));
-      out.push_back(c_out == 0 ? 0 : 1 / c_out);  // where the network has no say
+      out.push_back(c_out == 0 ? 0 : 1 / c_out);  // the network's output counts for nothing
       variance.push_back(sigma * sigma);
     }
     const auto rows = [&](const std::vector<double>& values) {
@@ -94,8 +94,8 @@ class Gaussian final : public Exact {
   struct Options {
     double mean = 0, std = 0.5;
     void declare(Fields& f) {
-      f.field("mean", mean, "of every pixel");
-      f.field("std", std, "of every pixel", more_than(0));
+      f.field("mean", mean, "mean of every pixel");
+      f.field("std", std, "standard deviation of every pixel", more_than(0));
     }
   };
   static void check(const Options&, const Context& c) { Exact::check(c); }
@@ -108,8 +108,8 @@ class Mixture final : public Exact {
     std::vector<double> means{-0.5, 0, 0.5};
     double std = 0.1;
     void declare(Fields& f) {
-      f.field("means", means, "of the pixels of each ground, which are the classes in their order");
-      f.field("std", std, "of every pixel about its ground", more_than(0));
+      f.field("means", means, "means of the pixels of each ground; the grounds are the classes in their order");
+      f.field("std", std, "standard deviation of every pixel about its ground", more_than(0));
       f.require(!means.empty(), "means", "needs at least one");
     }
   };

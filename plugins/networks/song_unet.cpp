@@ -55,14 +55,15 @@ class SongUnet final : public Network {
     std::vector<double> resample_filter{1, 1};
     void declare(Fields& f) {
       nn::EdmUnetOptions::declare(f);
-      f.choice("encoder", encoder, "what else comes down: nothing, the image, or a residual of it",
+      f.choice("encoder", encoder, "further input of each level: nothing, the image, or a residual of it",
                {{"standard", Encoder::standard}, {"skip", Encoder::skip}, {"residual", Encoder::residual}});
-      f.choice("decoder", decoder, "what gives the output: the last level, or the sum over all levels",
+      f.choice("decoder", decoder, "source of the output: the last level, or the sum over all levels",
                {{"standard", Decoder::standard}, {"skip", Decoder::skip}});
-      f.choice("embedding_type", embedding_type, "of the noise level: cosines and sines of geometric frequencies, or of random ones",
+      f.choice("embedding_type", embedding_type,
+               "embedding of the noise level: cosines and sines of geometric frequencies, or of random ones",
                {{"positional", Embedding::positional}, {"fourier", Embedding::fourier}});
       f.field("noise_multiplier", noise_multiplier, "width of those features, as a multiple (DDPM++: 1, NCSN++: 2)", at_least(1));
-      f.field("resample_filter", resample_filter, "between resolutions; [1, 1] or [1, 3, 3, 1]");
+      f.field("resample_filter", resample_filter, "filter between resolutions; [1, 1] or [1, 3, 3, 1]");
       double sum = 0;
       for (const double tap : resample_filter) sum += tap;
       f.require(!resample_filter.empty() && resample_filter.size() % 2 == 0 && sum != 0, "resample_filter",

@@ -1,6 +1,6 @@
 // The U-Net of DDPM (Ho et al. 2020, app. B) with the options of Improved DDPM (Nichol & Dhariwal 2021) and ADM (Dhariwal &
 // Nichol 2021, sec. 3): AdaGN, BigGAN-style up and down blocks, attention at chosen resolutions, heads by count or by width; and of
-// latent diffusion (Rombach et al. 2022, sec. 3.3): spatial transformers that attend to tokens, images laid beside the input.
+// latent diffusion (Rombach et al. 2022, sec. 3.3): spatial transformers that attend to tokens, images concatenated with the input.
 //
 // Blocks and weights are named as in guided-diffusion's and CompVis' UNetModel, so that their state dicts load as they are.
 #include <ATen/TensorOperators.h>
@@ -121,7 +121,7 @@ class Unet final : public Network {
   Tensor concat_image(const Tensor& input, const Condition& condition) const {
     if (image_channels_ == 0) return input;
     if (!condition.image.defined())
-      throw std::logic_error(fmt::format("a U-Net that takes {} channels of an image beside its input was given none", image_channels_));
+      throw std::logic_error(fmt::format("a U-Net that takes {} channels of an image with its input received none", image_channels_));
     return nn::concat(input, condition.image.to(input.scalar_type()));
   }
 

@@ -24,10 +24,10 @@ class Consistency final : public Objective {
     int64_t first = 10, last = 1280;
     double rho = 7, mean = -1.1, std = 2, huber = 0.00054;
     void declare(Fields& f) {
-      f.field("first", first, "intervals between noise levels where training begins (s0)", at_least(1));
-      f.field("last", last, "intervals it ends with (s1)", at_least(1));
+      f.field("first", first, "intervals between noise levels at the beginning of the training (s0)", at_least(1));
+      f.field("last", last, "intervals at the end of the training (s1)", at_least(1));
       f.field("rho", rho, "the levels are even in sigma^(1/rho)", more_than(0));
-      f.field("mean", mean, "of log sigma (P_mean)");
+      f.field("mean", mean, "mean of log sigma (P_mean)");
       f.field("std", std, "standard deviation of log sigma (P_std)", more_than(0));
       f.field("huber", huber, "c of the pseudo-Huber distance, for one dimension", more_than(0));
       f.require(first <= last, "first", "must not exceed last");

@@ -30,7 +30,7 @@ class ConsistencyDistillation final : public Objective {
     double rho = 7, huber = 0.00054;
     void declare(Fields& f) {
       f.field("teacher", teacher, "model.safetensors of the trained model");
-      f.choice("solver", solver, "of the teacher's step", {{"heun", Solver::heun}, {"euler", Solver::euler}});
+      f.choice("solver", solver, "solver of the teacher's step", {{"heun", Solver::heun}, {"euler", Solver::euler}});
       f.field("intervals", intervals, "between noise levels (N - 1 in the paper)", at_least(1));
       f.field("rho", rho, "the levels are even in sigma^(1/rho)", more_than(0));
       f.field("huber", huber, "c of the pseudo-Huber distance, for one dimension", more_than(0));

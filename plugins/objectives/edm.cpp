@@ -13,7 +13,7 @@ struct Edm {
   std::shared_ptr<const TimeSampler> time;
   void declare(Fields& f) {
     error.declare(f, "edm");
-    f.field("time", time, "which noise levels are drawn", "log_normal");
+    f.field("time", time, "distribution of the noise levels", "log_normal");
   }
 };
 

@@ -15,7 +15,7 @@ struct Flow {
   std::shared_ptr<const TimeSampler> time;
   void declare(Fields& f) {
     error.declare(f);
-    f.field("time", time, "which noise levels are drawn", "uniform");
+    f.field("time", time, "distribution of the noise levels", "uniform");
   }
 };
 

@@ -24,7 +24,7 @@ class Hybrid final : public Objective {
       error.declare(f);
       f.field("lambda", lambda, "weight of the variational bound", at_least(0));
       bound.declare_chain(f);
-      f.field("time", time, "which noise levels are drawn", "uniform");
+      f.field("time", time, "distribution of the noise levels", "uniform");
     }
   };
   explicit Hybrid(const Options& o) : o_(o) {}

@@ -16,7 +16,7 @@ struct Simple {
   void declare(Fields& f) {
     error.declare_target(f);
     error.declare(f);
-    f.field("time", time, "which noise levels are drawn", "uniform");
+    f.field("time", time, "distribution of the noise levels", "uniform");
   }
 };
 

@@ -3,7 +3,7 @@
 //
 //   L_(t-1) = KL(q(x_(t-1) | x_t, x0) || p(x_(t-1) | x_t)),   L_0 = -log p(x0 | x_1)
 //
-// The variance of the steps is the model's where it learns one (Nichol & Dhariwal 2021, sec. 3.1), else a bound of it. `terms: sum` is
+// The variance of the steps is the model's if it learns one (Nichol & Dhariwal 2021, sec. 3.1), else a bound of it. `terms: sum` is
 // guided-diffusion's RESCALED_KL, `terms: mean` its KL.
 #include <ATen/TensorOperators.h>
 
@@ -20,7 +20,7 @@ class Vlb final : public Objective {
     std::shared_ptr<const TimeSampler> time;
     void declare(Fields& f) {
       bound.declare(f);
-      f.field("time", time, "which noise levels are drawn", "uniform");
+      f.field("time", time, "distribution of the noise levels", "uniform");
     }
   };
   explicit Vlb(const Options& o) : o_(o) {}

@@ -15,7 +15,7 @@ class Consistency final : public Parameterization {
     double sigma_data = 0.5, sigma_min = 0.002;
     void declare(Fields& f) {
       f.field("sigma_data", sigma_data, "standard deviation of the images", more_than(0));
-      f.field("sigma_min", sigma_min, "where the model is the identity: the schedule's smallest sigma", at_least(0));
+      f.field("sigma_min", sigma_min, "sigma at which the model is the identity: the schedule's smallest", at_least(0));
     }
   };
   explicit Consistency(const Options& o) : sd_(o.sigma_data), least_(o.sigma_min) {}

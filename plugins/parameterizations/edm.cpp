@@ -3,7 +3,7 @@
 //
 //   x0 = sd^2 / (sigma^2 + sd^2) x + sigma sd / sqrt(sigma^2 + sd^2) F(x / sqrt(sigma^2 + sd^2))
 //
-// `prediction: v` turns the sign of F, as diffusers' EDM schedulers have it. The network is to be told log(sigma) / 4: the noise
+// `prediction: v` turns the sign of F, as diffusers' EDM schedulers have it. The network receives log(sigma) / 4: the noise
 // embedding's input quarter_log.
 #include <cmath>
 

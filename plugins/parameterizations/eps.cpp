@@ -15,7 +15,7 @@ class Eps final : public Parameterization {
   struct Options {
     Sign sign = Sign::noise;
     void declare(Fields& f) {
-      f.choice("sign", sign, "what F is: the noise, or sigma times the score, which is minus the noise (score SDE's VE networks)",
+      f.choice("sign", sign, "meaning of F: the noise, or sigma times the score, which is minus the noise (score SDE's VE networks)",
                {{"noise", Sign::noise}, {"score", Sign::score}});
     }
   };

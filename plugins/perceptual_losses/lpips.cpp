@@ -31,7 +31,7 @@ class Lpips final : public PerceptualLoss {
     std::filesystem::path vgg, heads;
     void declare(Fields& f) {
       f.field("vgg", vgg, "weights of VGG16 as torchvision names them (features.0.weight, ...): .safetensors or .pth");
-      f.field("heads", heads, "the linear heads as the lpips package names them (lin0.model.1.weight, ...); in `vgg` as well where empty");
+      f.field("heads", heads, "the linear heads as the lpips package names them (lin0.model.1.weight, ...); empty = in `vgg` as well");
     }
   };
   static void check(const Options& o, const Context& context) {

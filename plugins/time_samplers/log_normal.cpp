@@ -17,7 +17,7 @@ class LogNormal final : public TimeSampler {
   struct Options {
     double mean = -1.2, std = 1.2;
     void declare(Fields& f) {
-      f.field("mean", mean, "of log sigma (EDM's P_mean)");
+      f.field("mean", mean, "mean of log sigma (EDM's P_mean)");
       f.field("std", std, "standard deviation of log sigma (EDM's P_std)", more_than(0));
     }
   };

@@ -28,7 +28,7 @@ class LossSecondMoment final : public TimeSampler {
     void declare(Fields& f) {
       f.field("history", history, "losses remembered for each time", within(1, 10000));
       f.field("uniform_prob", uniform_prob, "share of the even distribution", within(0, 1));
-      f.field("bins", bins, "of a continuous schedule; a discrete one has its training times", within(1, 1000000));
+      f.field("bins", bins, "bins of a continuous schedule; a discrete one has its training times", within(1, 1000000));
     }
   };
   explicit LossSecondMoment(const Options& o) : o_(o) {}

@@ -1,5 +1,5 @@
 // Low-discrepancy times (VDM, Kingma et al. 2021, app. I.1): one offset a batch, which the images divide evenly, so that the loss
-// varies less from batch to batch. Each time by itself is uniform.
+// varies less from batch to batch. Each single time is uniform.
 //
 //   u_i = (u + i / B) mod 1,   u ~ U(0, 1)
 #include <ATen/CPUGeneratorImpl.h>

@@ -12,8 +12,8 @@ class P2 final : public Weighting {
   struct Options {
     double gamma = 1, k = 1;
     void declare(Fields& f) {
-      f.field("gamma", gamma, "strength of the down-weighting of little noise", at_least(0));
-      f.field("k", k, "keeps the weight of much noise finite", more_than(0));
+      f.field("gamma", gamma, "strength of the down-weighting of low noise", at_least(0));
+      f.field("k", k, "keeps the weight of high noise finite", more_than(0));
     }
   };
   explicit P2(const Options& o) : o_(o) {}

@@ -1,7 +1,7 @@
 // Soft min-SNR weighting (Crowson et al. 2024, "Hourglass Diffusion Transformers", sec. 3.4; k-diffusion's soft-min-snr): min-SNR without
 // the corner.
 //
-//   w = 1 / (sigma^2 + sigma_data^2) on the error of x0: SNR where there is much noise, 1 / sigma_data^2 where there is little
+//   w = 1 / (sigma^2 + sigma_data^2) on the error of x0: SNR at high noise, 1 / sigma_data^2 at low noise
 #include "brume/config/registry.h"
 #include "brume/core/objective.h"
 

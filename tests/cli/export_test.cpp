@@ -35,7 +35,7 @@ TEST(Export, SamplesTheSameFromADirectory) {
   EXPECT_EQ(read_image((folder.path() / "a.png").string()), read_image((folder.path() / "b.png").string()));
   done = at({"export", "run/model.safetensors", "--to", "diffusers", "out"});
   EXPECT_EQ(done.code, 2);
-  EXPECT_EQ(done.err, "error: out: is there already; an export overwrites nothing\n");
+  EXPECT_EQ(done.err, "error: out: exists already; an export overwrites nothing\n");
 }
 
 /// The published layout alone, read as other programs' directories are.

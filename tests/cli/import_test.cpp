@@ -60,7 +60,7 @@ TEST_F(Import, ADirectoryBecomesOneFileThatSamplesTheSame) {
   fs::remove_all(path("sd"));
   EXPECT_EQ(sampled("model.safetensors").pixels, here.pixels) << "it needs nothing but itself";
   EXPECT_EQ(at({"import", "ddpm", "-o", "model.safetensors"}).err,
-            "error: -o model.safetensors: is there already; --overwrite replaces it\n");
+            "error: -o model.safetensors: exists already; --overwrite replaces it\n");
   EXPECT_EQ(at({"import", "ddpm", "-o", "model.safetensors", "--overwrite"}).code, 0);
   EXPECT_EQ(at({"sample", "model.safetensors", "-n", "1", "--steps", "2", "-o", "pixels.png"}).code, 0);
   EXPECT_EQ(refusal({"model.safetensors"}), "error: model.safetensors: is a brume model already\n");
@@ -86,7 +86,7 @@ TEST_F(Import, ShardsOfAVariant) {
   fs::remove(path("sd/unet/part.1.safetensors"));
   EXPECT_EQ(refusal({"sd"}),
             "error: sd/unet/diffusion_pytorch_model.safetensors.index.fp16.json: names the file 'part.1.safetensors' with " +
-                std::to_string(all.size() / 2) + " tensors, which is not there\n");
+                std::to_string(all.size() / 2) + " tensors, which does not exist\n");
   EXPECT_EQ(refusal({"sd", "--set", "variant=bf16"}), "error: sd/vae: has no weights of variant 'bf16'\n");
 }
 
@@ -134,7 +134,7 @@ TEST_F(Import, PartsOfADirectory) {
             "error: sd/vae: is an autoencoder, not a diffusion model; a model is trained on top of it with model.autoencoder: {type: "
             "checkpoint, path: sd/vae}\n");
   EXPECT_EQ(refusal({"sd/unet"}),
-            "error: sd/unet: is a UNet2DConditionModel by itself; its text_encoder, tokenizer and scheduler are needed, too: import the "
+            "error: sd/unet: is a UNet2DConditionModel alone; its text_encoder, tokenizer and scheduler are needed as well: import the "
             "directory with model_index.json\n");
   EXPECT_NE(refusal({"sd/tokenizer"}).find("it holds no model_index.json and no config.json of a component"), std::string::npos);
 }
@@ -187,8 +187,8 @@ TEST_F(Import, ATinyAutoencoder) {
   }
   fs::copy(ref_path("../weights/taef2/taef2_encoder.pth"), path("alone_encoder.pth"));
   EXPECT_EQ(refusal({"alone_encoder.pth"}),
-            "error: alone_encoder.pth: is the encoder of a tiny autoencoder; its decoder is looked for in alone_decoder.pth, which is not "
-            "there\n");
+            "error: alone_encoder.pth: is the encoder of a tiny autoencoder; its decoder is looked for in alone_decoder.pth, which does not "
+            "exist\n");
 }
 
 // What a disk or the memory cannot do is no bug of the program.

@@ -38,7 +38,7 @@ TEST(Install, TextIsReadThere) {
   fs::remove(shims.front());
   const Finished without_it = train(folder.file("moved/bin/brume"));
   EXPECT_EQ(without_it.code, 2);
-  EXPECT_NE(without_it.err.find("libbrume_sentencepiece.so is not there, and text needs it: brume was built without sentencepiece"),
+  EXPECT_NE(without_it.err.find("libbrume_sentencepiece.so is missing, and text needs it: brume was built without sentencepiece"),
             std::string::npos)
       << without_it.err;
 }

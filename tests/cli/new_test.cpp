@@ -69,7 +69,7 @@ TEST(New, WritesAProject) {
   EXPECT_EQ(made.err, "");
   EXPECT_EQ(made.out,
             "sky: sky.cpp, CMakeLists.txt, test.yaml, README.md\n\n"
-            "  cmake -G Ninja -S sky -B sky/build -DCMAKE_PREFIX_PATH=/where/brume/is/installed && cmake --build sky/build\n"
+            "  cmake -G Ninja -S sky -B sky/build -DCMAKE_PREFIX_PATH=/prefix/of/brume && cmake --build sky/build\n"
             "  brume train sky/test.yaml --plugin sky/build/libsky.so --out sky/run\n");
   for (const char* file : {"sky.cpp", "CMakeLists.txt", "test.yaml", "README.md"}) {
     const std::string text = read_text(folder.path() / "sky" / file);

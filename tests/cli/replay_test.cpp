@@ -1,4 +1,4 @@
-// brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts where there are none.
+// brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts if there are none.
 #include "brume/image/image.h"
 #include "small_model.h"
 
@@ -60,13 +60,13 @@ TEST_F(Replay, WhatAnImageMayNotTell) {
   };
   for (const char* option : {"--plugin", "--out", "-o", "--trajectory", "--frames", "--strip", "--from", "--device", "--grid"}) {
     const std::string text = told(std::string(R"(["m/model.safetensors", ")") + option + R"(", "x"])");
-    EXPECT_TRUE(text.starts_with(std::string("error: --from: from.png: tells of ") + option + " 'x', which no image may; the options"))
+    EXPECT_TRUE(text.starts_with(std::string("error: --from: from.png: records ") + option + " 'x', which no image may; the options"))
         << text;
   }
   for (const char* set : {"plugins=[evil.so]", "plugins.0=evil.so", "plugins"})
-    EXPECT_TRUE(told(std::string(R"(["m/model.safetensors", "--set", ")") + set + R"("])").starts_with("error: --from: from.png: tells of"))
+    EXPECT_TRUE(told(std::string(R"(["m/model.safetensors", "--set", ")") + set + R"("])").starts_with("error: --from: from.png: records"))
         << set;
-  EXPECT_EQ(told(R"(["--plugin=evil.so"])"), "error: --from: from.png: names '--plugin=evil.so' where its model should be\n");
+  EXPECT_EQ(told(R"(["--plugin=evil.so"])"), "error: --from: from.png: names '--plugin=evil.so' instead of a model\n");
   folder_->file("loads.yaml", "model: {network: gaussian, parameterization: x0}\nplugins: [evil.so]\n");
   EXPECT_EQ(
       told(R"(["loads.yaml"])"),

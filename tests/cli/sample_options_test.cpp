@@ -159,11 +159,12 @@ TEST(UnknownWords, HaveTheNearest) {
 
 TEST(Describe, Sections) {
   const auto out = [](std::vector<std::string> words) { return run_brume(std::move(words)).out; };
-  EXPECT_TRUE(out({"describe", "sample"}).starts_with("section sample\n  how it is sampled\n\n  name ")) << out({"describe", "sample"});
+  EXPECT_TRUE(out({"describe", "sample"}).starts_with("section sample\n  how the model is sampled\n\n  name "));
   EXPECT_NE(out({"describe", "sample"}).find("\n  prompts.clip_skip "), std::string::npos);
   EXPECT_TRUE(out({"describe", "preview"}).starts_with("section train.preview\n"));
   EXPECT_NE(out({"describe", "train"}).find("\n  checkpoint_every "), std::string::npos);
-  EXPECT_TRUE(out({"describe", "compute", "--markdown"}).starts_with("### compute\n\nwhere it runs\n\n| key |"));
+  EXPECT_TRUE(out({"describe", "compute", "--markdown"})
+                  .starts_with("### compute\n\nthe device, precision and threads of the computation\n\n| key |"));
   const auto err = [](std::vector<std::string> words) { return run_brume(std::move(words)).err; };
   EXPECT_EQ(err({"describe", "image"}),
             "error: 'image' is the name of several sections; which of model.image, classifier.image, autoencoder.image?\n");

@@ -35,7 +35,7 @@ TEST(Suggest, NothingForFarWords) {
 TEST(Suggest, Hint) {
   EXPECT_EQ(hint("ddmi", {"ddim", "heun"}), "; did you mean 'ddim'?");
   EXPECT_EQ(hint("zebra", {"ddim", "heun"}), "; known: ddim, heun");
-  EXPECT_EQ(hint("zebra", {}), "; there are none");
+  EXPECT_EQ(hint("zebra", {}), "; none is known");
 }
 
 TEST(Registry, NamesAndKindsAreSorted) {

@@ -272,7 +272,7 @@ TEST(ConcatImage, KeptInTheNullCondition) {
   EXPECT_FALSE(at::equal(c.classes, c.null->classes));
   EXPECT_NE(error_of([] {
               make<Conditioner>("{type: concat_image, keep: true, dropout: 0.1}");
-            }).find("must be 0 where the null condition keeps the image"),
+            }).find("must be 0 if the null condition keeps the image"),
             std::string::npos);
 }
 
@@ -320,7 +320,7 @@ TEST(ClassLabel, KeptInTheNullCondition) {
   EXPECT_TRUE(at::equal(c.classes, c.null->classes));
   EXPECT_NE(error_of([] {
               make<Conditioner>("{type: class_label, keep: true, dropout: 0.1}");
-            }).find("must be 0 where the null condition keeps the class"),
+            }).find("must be 0 if the null condition keeps the class"),
             std::string::npos);
 }
 

@@ -151,7 +151,7 @@ TEST_F(CaptionedFolder, Errors) {
   };
   const std::string start = "x.yaml:1:1: dataset: ";
   EXPECT_EQ(error("split: all"),
-            start + "missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt beside each image)");
+            start + "missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt for each image)");
   EXPECT_EQ(with("t.tsv", "file\tcaptoin\na.png\tx\n"),
             start + "t.tsv:1: there is no column 'caption'; the columns are file, captoin; did you mean 'captoin'?");
   EXPECT_EQ(with("t.tsv", "file\tcaption\na.png\tx\n", "class_column: kind, "),

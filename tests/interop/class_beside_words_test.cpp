@@ -77,10 +77,9 @@ TEST_F(ClassBesideWords, ClassesAsNumbers) {
   EXPECT_EQ(told({{"classes", "40"}}), dump_yaml(parse_yaml("{type: class_label, classes: 40, dropout: 0}", "wanted")));
   EXPECT_EQ(told({{"classes", "40"}, {"null_class", "true"}}),
             dump_yaml(parse_yaml("{type: class_label, classes: 39, dropout: 0.1}", "wanted")));
-  EXPECT_EQ(
-      refusal(),
-      "model/unet/config.json: class_embed_type is \"timestep\": classes are told as numbers, and the file does not say how many there "
-      "are; classes=N says it");
+  EXPECT_EQ(refusal(),
+            "model/unet/config.json: class_embed_type is \"timestep\": the network receives classes as numbers, and the file does not "
+            "say how many there are; classes=N sets it");
   EXPECT_EQ(refusal({{"classes", "none"}}), "classes=none: a number of classes is expected");
   change("unet/config.json", [&](json& c) { c["class_embed_type"] = nullptr; });
   EXPECT_EQ(refusal({{"classes", "4"}}), "classes=4: model/unet/config.json says itself how many classes there are: 0 (num_class_embeds)");

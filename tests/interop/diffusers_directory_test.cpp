@@ -57,12 +57,12 @@ TEST_F(Directory, Shards) {
   EXPECT_TRUE(
       refusal().ends_with("model/unet/diffusion_pytorch_model.safetensors.index.json: names the file "
                           "'diffusion_pytorch_model-00002-of-00002.safetensors' with " +
-                          std::to_string(all.size() / 2 - 1) + " tensors, which is not there"))
+                          std::to_string(all.size() / 2 - 1) + " tensors, which does not exist"))
       << refusal();
   folder.file("model/" + index, R"({"weight_map": {"conv_in.bias": "../vae/diffusion_pytorch_model.safetensors"}})");
   EXPECT_EQ(refusal(),
             "model/unet/diffusion_pytorch_model.safetensors.index.json: names the file '../vae/diffusion_pytorch_model.safetensors' with 1 "
-            "tensors, which is not there");
+            "tensors, which does not exist");
   folder.file("model/" + index, R"({"weight_map": {}})");
   EXPECT_EQ(refusal(), "model/unet/diffusion_pytorch_model.safetensors.index.json: lists no tensors (weight_map)");
   folder.file("model/" + index, R"({"weight_map": ["conv_in.bias"]})");
@@ -96,7 +96,7 @@ TEST_F(Directory, Variants) {
   }
   rename(vae + ".fp16.bin", vae + ".bin");
   const Imported mixed = import({{"variant", "fp16"}});
-  EXPECT_EQ(mixed.losses, std::vector<std::string>{"vae in the variant fp16, which is not there: its weights without one are taken"});
+  EXPECT_EQ(mixed.losses, std::vector<std::string>{"vae in the variant fp16, which does not exist: its weights without one are taken"});
   EXPECT_EQ(type_of(mixed, of_unet), at::kHalf);
   rename(vae + ".bin", vae + ".fp16.bin");
   EXPECT_EQ(refusal({{"variant", "bf16"}}), "model/vae: has no weights of variant 'bf16'; variants that are there: fp16");

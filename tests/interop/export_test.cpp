@@ -130,7 +130,7 @@ TEST(DiffusersExport, WhatSchedulersDoNotSay) {
     return export_diffusers(open_model(source), source, folder.path() / "out");
   };
   EXPECT_EQ(notes("noise: edm, parameterization: edm"),
-            (std::vector<std::string>{"how the network is told the noise level (network.noise_embedding): diffusers tells it otherwise",
+            (std::vector<std::string>{"how the network receives the noise level (network.noise_embedding): diffusers has another form",
                                       "the spread of the noise that a run starts from: diffusers has sqrt(1 + sigma^2)"}));
   EXPECT_EQ(notes("noise: angle, parameterization: {type: eps, sign: score}"),
             (std::vector<std::string>{"the noise schedule 'angle', which diffusers has not: scheduler_config.json does not say it",
@@ -142,7 +142,7 @@ TEST(DiffusersExport, OverwritesNothing) {
   const std::string source = model_file(folder, "{" + image + unet + "}}");
   fs::create_directory(folder.path() / "out");
   EXPECT_EQ(without(error_of([&] { export_diffusers(open_model(source), source, folder.path() / "out"); }), folder),
-            "out: is there already; an export overwrites nothing");
+            "out: exists already; an export overwrites nothing");
 }
 
 TEST(DiffusersExport, LeavesNothingHalfWritten) {

@@ -85,10 +85,9 @@ TEST_F(Inpainting, DiffusersAndBack) {
   EXPECT_TRUE(told.inpainting);
   EXPECT_EQ(told.prefix, "conditioner.0.");
   change("out/unet/config.json", "\"in_channels\": 9", "\"in_channels\": 8");
-  EXPECT_EQ(
-      refusal("out"),
-      "out/unet/config.json: in_channels is 8; the unet of brume can be had with 4, the channels of what it makes, and 9, a mask and a "
-      "masked image beside them, only");
+  EXPECT_EQ(refusal("out"),
+            "out/unet/config.json: in_channels is 8; the unet of brume can be had with 4, the channels of what it makes, and 9, with a "
+            "mask and a masked image, only");
 }
 
 TEST_F(Inpainting, OneFileAndBack) {
@@ -105,11 +104,10 @@ TEST_F(Inpainting, OneFileAndBack) {
   EXPECT_NE(refusal("out.safetensors").find("model.params.concat_keys: is [masked_image, mask]; brume's order is [mask, masked_image]"),
             std::string::npos);
   change("out.yaml", "conditioning_key: hybrid", "conditioning_key: concat");
-  EXPECT_EQ(
-      refusal("out.safetensors"),
-      "out.safetensors: the U-Net takes 9 channels and latents have 4: of models that see an image beside their input, those are "
-      "imported that inpaint as they are told in words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
-      "words are not");
+  EXPECT_EQ(refusal("out.safetensors"),
+            "out.safetensors: the U-Net takes 9 channels and latents have 4: of models that receive an image with their input, those are "
+            "imported that inpaint by words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
+            "words are not");
 }
 
 // The words may stand second; an image that the null condition leaves out is something else.

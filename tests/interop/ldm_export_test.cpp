@@ -137,10 +137,10 @@ TEST_F(LdmExport, AllOrNothing) {
   }
   EXPECT_EQ(there(), std::vector<std::string>());
   folder.file("to/tokenizer/vocab.json", "{}");
-  EXPECT_EQ(refusal(), "to/tokenizer: is there already; an export overwrites nothing");
+  EXPECT_EQ(refusal(), "to/tokenizer: exists already; an export overwrites nothing");
   EXPECT_EQ(there(), std::vector<std::string>{"tokenizer"});
   EXPECT_EQ(refusal("out.yaml"),
-            "to/out.yaml: is no name of a weights file beside which a YAML can stand; one like model.safetensors is expected");
+            "to/out.yaml: is no name of a weights file with room for a YAML of the same name; expected a name like model.safetensors");
 }
 
 TEST(Partial, NothingAppearsWhereOneCannot) {

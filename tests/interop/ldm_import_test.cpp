@@ -114,7 +114,7 @@ TEST_F(SmallLdm, SaysWhatItHasToBeTold) {
   EXPECT_EQ(refusal(said), "model.safetensors: what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
   for (NamedTensor& t : tensors)
     if (t.name == "betas") t.name = "sqrt_betas";
-  EXPECT_EQ(refusal(said), "model.safetensors: its noise schedule is not in it: a YAML beside it says it");
+  EXPECT_EQ(refusal(said), "model.safetensors: its noise schedule is not in it: a YAML file with the same name says it");
 }
 
 TEST_F(SmallLdm, AYamlThatIsNotOfThisFile) {
@@ -138,7 +138,7 @@ TEST_F(SmallLdm, AYamlThatIsNotOfThisFile) {
   Settings scaled = said;
   scaled["scale_factor"] = "2";
   EXPECT_EQ(import(scaled).losses,
-            std::vector<std::string>{"model.yaml beside it is no configuration of latent diffusion and was not read"});
+            std::vector<std::string>{"model.yaml next to it is no configuration of latent diffusion and was not read"});
 }
 
 TEST_F(SmallLdm, AFirstStageThatIsMissing) {
@@ -221,7 +221,7 @@ TEST_F(LdmFirstStage, Kl) {
       "{type: kl, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], middle_attention: true, latent_channels: 4, "
       "quant_conv: true, scale: ";
   EXPECT_EQ(refusal(),
-            "model.safetensors: the size of its images, which decides where it attends, is not in it: size=PIXELS says it, or its YAML");
+            "model.safetensors: the size of its images, which decides which levels attend, is not in it: size=PIXELS says it, or its YAML");
   add("loss.logvar", at::zeros({}));
   add("loss.discriminator.main.0.weight", at::zeros({1}));
   add("model_ema.encoderconv_inweight", at::zeros({1}));

@@ -149,16 +149,16 @@ TEST_F(NetworkImport, AClassifierWithSpatialPooling) {
 
 TEST_F(NetworkImport, AsksForWhatTheWeightsDoNotTell) {
   network(adm, {.input = {3, 16, 16}, .out_channels = 6});
-  const std::string say = "; set ", beside = " in the options of the import, or in a JSON or YAML file of the same name beside the weights";
+  const std::string say = "; set ", places = " in the options of the import, or in a JSON or YAML file with the name of the weights";
   EXPECT_EQ(refusal({{"num_heads", "4"}}),
-            "net.safetensors: the size of its images is not to be read from the weights" + say + "image_size" + beside);
+            "net.safetensors: the size of its images is not to be read from the weights" + say + "image_size" + places);
   EXPECT_EQ(refusal({{"image_size", "16"}}),
             "net.safetensors: the heads of its attention are not to be read from the weights (num_heads or num_head_channels)" + say +
-                "num_heads" + beside);
+                "num_heads" + places);
   EXPECT_EQ(refusal({{"image_size", "16"}, {"num_heads", "4"}, {"diffusion_steps", "100"}}),
-            "net.safetensors: with 100 diffusion_steps the network is told the timestep or that rescaled to 1000 of them (the defaults of "
+            "net.safetensors: with 100 diffusion_steps the network receives the timestep or that rescaled to 1000 of them (the defaults of "
             "guided-diffusion and improved-diffusion differ)" +
-                say + "rescale_timesteps" + beside);
+                say + "rescale_timesteps" + places);
   EXPECT_EQ(refusal({{"image_sise", "16"}}), "net.safetensors: unknown setting 'image_sise'; did you mean 'image_size'?");
   EXPECT_EQ(refusal({{"image_size", "18"}, {"num_heads", "4"}}),
             "image_size=18: 3 levels halve the images 2 times, so it must be a multiple of 4");
@@ -252,8 +252,8 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
   EXPECT_EQ(refusal({{"precond", "iddpm"}}), "net.safetensors: takes 3 channels and gives 3, which precond=iddpm does not");
   ncsnpp(false);
   EXPECT_EQ(refusal({}),
-            "net.safetensors: its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known; set "
-            "resample_filter in the options of the import, or in a JSON or YAML file of the same name beside the weights");
+            "net.safetensors: its buffers are missing, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known; set "
+            "resample_filter in the options of the import, or in a JSON or YAML file with the name of the weights");
   EXPECT_NE(model({{"model", "NCSNpp"}}).find("resample_filter: [1, 3, 3, 1]"), std::string::npos);
   tensors = {{"map_layer0.weight", at::full({64, 16}, 1.0)},
              {"map_layer1.weight", at::full({64, 64}, 1.0)},

@@ -148,22 +148,21 @@ TEST_F(StableDiffusion, SaysWhatIsMissing) {
   std::filesystem::remove_all(folder.path() / "tokenizer");
   EXPECT_EQ(refusal(),
             "model.safetensors: CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a "
-            "folder 'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER");
+            "folder 'tokenizer' next to the file, or the variable BRUME_CLIP_TOKENIZER");
   EXPECT_EQ(refusal({{"tokenizer", folder.file("nowhere")}}),
             "tokenizer=nowhere: holds neither vocab.json and merges.txt nor tokenizer.json");
   tokenizer();
   for (NamedTensor& t : tensors)
     if (t.name.starts_with("cond_stage_model.")) t.name = "text_encoder." + t.name;
-  EXPECT_EQ(refusal(),
-            "model.safetensors: lacks the encoder of its condition: its U-Net attends to tokens, and there is no tensor 'cond_stage_model.'; "
-            "text_encoder=FILE completes it with CLIP's of another file"); brume has the text encoders of "
-            "CLIP (FrozenCLIPEmbedder, FrozenOpenCLIPEmbedder) and classes (ClassEmbedder)");
-  at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 5, 3, 3});
   EXPECT_EQ(
       refusal(),
-      "model.safetensors: the U-Net takes 5 channels and latents have 4: of models that see an image beside their input, those are "
-      "imported that inpaint as they are told in words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
-      "words are not");
+      "model.safetensors: lacks the encoder of its condition: its U-Net attends to tokens, and there is no tensor 'cond_stage_model.'; "
+      "text_encoder=FILE completes it with CLIP's of another file");
+  at("model.diffusion_model.input_blocks.0.0.weight") = flat({320, 5, 3, 3});
+  EXPECT_EQ(refusal(),
+            "model.safetensors: the U-Net takes 5 channels and latents have 4: of models that receive an image with their input, those are "
+            "imported that inpaint by words (9 channels, conditioning_key hybrid); depth, upscaling and inpainting without "
+            "words are not");
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ TEST(PatchDiscriminator, RefusesImagesThatAreTooSmall) {
   EXPECT_EQ(error_of([] {
               nn::logits_shape({3, 4, 4}, 1);
             }),
-            "images of 3x4x4 are too small for a patch discriminator; 6 pixels a side are the least");
+            "images of 3x4x4 are too small for a patch discriminator; the least is 6 pixels per side");
 }
 
 TEST(PatchDiscriminator, AnImageDoesNotDependOnItsBatch) {

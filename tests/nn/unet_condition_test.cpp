@@ -104,7 +104,7 @@ TEST(UnetCondition, SaysWhatItWasNotGiven) {
   EXPECT_EQ(mistake([] {
               run(*awake("{" + base + "}", {.input = {4, 16, 16}, .out_channels = 4, .image_channels = 5}), {});
             }),
-            "a U-Net that takes 5 channels of an image beside its input was given none");
+            "a U-Net that takes 5 channels of an image with its input received none");
 }
 
 std::string refusal(const std::string& yaml) {

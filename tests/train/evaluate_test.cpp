@@ -181,7 +181,7 @@ TEST_F(Evaluate, TheProgramNamesMistakes) {
   EXPECT_EQ(said({"evaluate", model, "--features", "clasifier:" + classifier, "--real", shapes}),
             "error: features: unknown features 'clasifier'; did you mean 'classifier'?\n");
   EXPECT_EQ(said({"evaluate", classifier, "--cfg", "2", "--real", shapes}),
-            "error: --cfg: clf/model.safetensors is a classifier, of which only the accuracy on --real can be told\n");
+            "error: --cfg: clf/model.safetensors is a classifier, which only has an accuracy on --real\n");
   EXPECT_EQ(said({"evaluate", classifier, "--real", "{type: shapes, sede: 1}"}),
             "error: --real:1:16: dataset: unknown key 'sede'; did you mean 'seed'?\n");
 }

@@ -104,7 +104,7 @@ TEST(Judgement, TheProgramPrintsATable) {
   EXPECT_EQ(said({"evaluate", model, "--metric", "caption_accuracy", "--captions", captions}),
             "error: caption 'a small rde star': 'rde' is not a colour or a form; did you mean 'red'?\n");
   EXPECT_EQ(said({"evaluate", model, "--metric", "caption_accuracy"}),
-            "error: --metric: where do the captions come from? --data DATA, or --captions FILE: one of the two\n");
+            "error: --metric: needs captions: either --data DATA or --captions FILE\n");
   EXPECT_EQ(said({"evaluate", model, "--metric", "caption_acuracy", "--captions", captions}),
             "error: --metric:1:1: metric: unknown metric 'caption_acuracy'; did you mean 'caption_accuracy'?\n");
   EXPECT_EQ(said({"evaluate", model, "--captions", captions}), "error: --captions: is for --metric\n");

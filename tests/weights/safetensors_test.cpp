@@ -183,7 +183,7 @@ TEST(Safetensors, RefusesWrongLayouts) {
        "bad: tensor 'b' begins at byte 3 of the data, but the one before it ends at 4 (an overlap)"},
       {R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
        "bad: tensor 'a' begins at byte 4 of the data, but the one before it ends at 0 (a hole)"},
-      {R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", "bad: has 4 bytes after its last tensor where none belong"},
+      {R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", "bad: has 4 bytes after its last tensor, which belong to nothing"},
       {R"({"a":{"dtype":"F32","shape":[1,3],"data_offsets":[0,8]}})",
        "bad: tensor 'a' of dtype F32 and shape [1, 3] needs 12 bytes, but has 8"},
       {R"({"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,8]}})",

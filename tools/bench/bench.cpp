@@ -1,4 +1,4 @@
-// brume bench CONFIG: how fast a configuration trains and samples, beside the same network on LibTorch's own operations.
+// brume bench CONFIG: how fast a configuration trains and samples, compared with the same network on LibTorch's own operations.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -290,16 +290,17 @@ void add_bench(Command app, Program& program, int& code) {
       app.add_subcommand("bench", "how fast a configuration trains and samples, compared with LibTorch's own operations in float32");
   auto a = std::make_shared<Arguments>();
   command.add_option("config", a->config, "a YAML file").type_name("CONFIG");
-  CommandOption arch =
-      command.add_option("--arch", a->architecture, "in its place the parts of a well-known architecture, with random weights")
-          .type_name("NAME");
+  CommandOption arch = command
+                           .add_option("--arch", a->architecture,
+                                       "measure the parts of a well-known architecture with random weights, instead of a configuration")
+                           .type_name("NAME");
   command.add_option("--precisions", a->precisions, "what to measure of a configuration")
       .delimiter(',')
       .capture_default_str()
       .excludes(arch);
-  command.add_option("--seconds", a->seconds, "of training a round and variant").capture_default_str().check(between(0.1, 3600.0));
+  command.add_option("--seconds", a->seconds, "of training per round and variant").capture_default_str().check(between(0.1, 3600.0));
   command.add_option("--rounds", a->rounds, "of which the median is shown").capture_default_str().check(between(1, 1000));
-  command.add_option("--batch", a->batch, "training batch; the configuration's where not given").check(between(1, 65536));
+  command.add_option("--batch", a->batch, "images per training step; the configuration's if not given").check(between(1, 65536));
   command.add_option("--sample-batch", a->sample_batch, "images sampled at once")
       .capture_default_str()
       .check(between(1, 65536))

@@ -90,7 +90,7 @@ struct Part {
   double per_call;                   ///< units a call
   std::function<Tensor()> run;       ///< on the path that is in use
   std::function<Tensor()> baseline;  ///< the same as LibTorch has it; set to nn::Isa::reference
-  std::function<Tensor()> exact;     ///< the same in float32, of weights that are not rounded; none where nothing is to be compared
+  std::function<Tensor()> exact;     ///< the same in float32, of weights that are not rounded; empty if nothing is compared
 };
 
 struct Measured {
@@ -201,7 +201,7 @@ class Bench {
     }
     for (size_t i = 0; i < errors_.size(); ++i)
       if (parts_[i].exact)
-        fmt::print("{}{:<28} {:>9.3f} % beside LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
+        fmt::print("{}{:<28} {:>9.3f} % from LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
                    100 * errors_[i]);
     for (size_t i = 0; asked_.profile && i < parts_.size(); ++i) print_operations(i);
   }

@@ -16,7 +16,7 @@ struct ArchitectureBench {
   Overrides overrides;
 };
 
-/// Throws ConfigError where there is no such architecture.
+/// Throws ConfigError if the architecture is unknown.
 int bench_architecture(const Program& program, const ArchitectureBench& asked);
 
 }  // namespace brume::tools

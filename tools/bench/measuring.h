@@ -26,7 +26,7 @@ inline double peak_memory(bool reset = false) {
   return 0;
 }
 
-/// Says on stderr what is measured now: on a terminal in the place of what was said before, of which "" leaves nothing; else line by line.
+/// Prints to stderr what is measured now: on a terminal over the previous text, which "" erases; else line by line.
 inline void show_stage(const std::string& text) {
   const bool terminal = isatty(STDERR_FILENO) == 1;
   if (!terminal && text.empty()) return;

@@ -78,7 +78,7 @@ void add_check(Command app, Program& program, int&) {
 }
 
 void add_inspect(Command app, Program&, int&) {
-  const Command command = app.add_subcommand("inspect", "what is in a safetensors or PyTorch file, or in a directory of a model");
+  const Command command = app.add_subcommand("inspect", "the contents of a safetensors or PyTorch file, or of a model directory");
   struct Arguments {
     std::string path;
     bool json = false;

@@ -42,22 +42,21 @@ int encode(Program& program, const Arguments& a) {
 }  // namespace
 
 void add_encode(Command app, Program& program, int& code) {
-  const Command command = app.add_subcommand("encode", "what a first stage makes of a data set, once, for a training on top of it");
+  const Command command = app.add_subcommand("encode", "encodes a data set by a first stage, once, for a training in its latent space");
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->source, "an autoencoder's model.safetensors, or a configuration whose model.autoencoder it is")
       .required()
       .type_name("CHECKPOINT|CONFIG");
-  command
-      .add_option("--data", a->data, "the images: {type: idx, ...}, or a YAML file of it; train.data of the configuration where not given")
+  command.add_option("--data", a->data, "the images: {type: idx, ...}, or a YAML file of it; train.data of the configuration if not given")
       .type_name("DATA");
   command.add_option("-o,--out", a->out, "the folder, for {type: latents, path: FOLDER}").required().type_name("FOLDER");
   command.add_option("-n,--count", a->options.count, "images at most; an endless set needs it").check(between(1, int64_t(1) << 40));
   command.add_option("--dtype", a->dtype, "float32 or float16").capture_default_str().check(one_of({"float32", "float16"}));
-  command.add_option("--shard", a->options.shard, "images in a file").capture_default_str().check(between(1, 100000000));
+  command.add_option("--shard", a->options.shard, "images per file").capture_default_str().check(between(1, 100000000));
   command.add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
       .capture_default_str()
       .check(between(1, 65536));
-  command.add_option("--tile", a->options.tile, "pixels of the pieces that large images are encoded in; 0 = whole")
+  command.add_option("--tile", a->options.tile, "encode large images in tiles of this many pixels per side; 0 = whole images")
       .capture_default_str()
       .check(between(0, 16384));
   a->overrides.add_to(command);

@@ -22,7 +22,7 @@
 namespace brume::tools {
 namespace {
 
-constexpr int64_t of_endless = 10000;  ///< images of an endless set, where no limit is given
+constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limit is given
 
 struct Arguments {
   std::string source, features, classifier, real, baseline, json, metric, data, captions;
@@ -53,7 +53,7 @@ Value features_value(const std::string& text) {
 std::shared_ptr<const Features> open_features(Program& program, const Value& value, const Overrides& overrides) {
   struct Root {
     ComputeOptions compute;
-    void declare(Fields& f) { f.section("compute", compute, "where it runs"); }
+    void declare(Fields& f) { f.section("compute", compute, "the device, precision and threads of the computation"); }
   } root;
   Overrides where = overrides;
   where.set.clear();
@@ -82,7 +82,7 @@ FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Da
 std::string percent(double share) { return std::isnan(share) ? "-" : fmt::format("{:.2f} %", 100 * share); }
 std::string number(double value) { return std::isnan(value) ? "-" : fmt::format("{:.4f}", value); }
 
-/// The class that varies least beside the real one; NaN where no class is known.
+/// The class that varies least, relative to the real one; NaN if no class is known.
 double least_ratio(const SetFigures& set, const SetFigures& real) {
   double least = std::nan("");
   for (size_t c = 0; c < set.spread_by_class.size(); ++c) least = std::fmin(least, set.spread_by_class[c] / real.spread_by_class[c]);
@@ -123,7 +123,7 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 /// The accuracy of a classifier.
 int evaluate_classifier(Program& program, const Arguments& a) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
-    if (given) throw ConfigError(fmt::format("{}: {} is a classifier, of which only the accuracy on --real can be told", option, a.source));
+    if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));
   const auto classifier = open_features(program, features_value("classifier:" + a.source), a.settings.overrides);
   const auto data = open_data(program, "--real", a.real, classifier->input());
   const ClassList classes = compared_classes(*classifier, *data, "--real");
@@ -213,7 +213,8 @@ void add_evaluate(Command app, Program& program, int& code) {
       .capture_default_str()
       .check(between(1, 64));
   command.add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it").type_name("DATA");
-  command.add_option("--metric", a->metric, "judges each image against its caption instead: caption_accuracy").type_name("METRIC");
+  command.add_option("--metric", a->metric, "judges each image against its caption, instead of a classifier: caption_accuracy")
+      .type_name("METRIC");
   command
       .add_option("--data", a->data,
                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
@@ -224,7 +225,7 @@ void add_evaluate(Command app, Program& program, int& code) {
   command.add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
       .capture_default_str()
       .check(between(2, 100000000));
-  command.add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance where not given")
+  command.add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
       .delimiter(',');
   add_seed(command, a->seed);
   command.add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")

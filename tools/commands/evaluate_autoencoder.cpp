@@ -14,15 +14,15 @@
 
 #include "brume/files/atomic_file.h"
 #include "brume/image/image_codec.h"
-#include "program/progress.h"
 #include "brume/train/reconstruction.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"
+#include "program/progress.h"
 
 namespace brume::tools {
 namespace {
 
-constexpr int64_t of_endless = 1000;  ///< images of an endless set, where no limit is given
+constexpr int64_t of_endless = 1000;  ///< images of an endless set, if no limit is given
 
 /// Bytes of the scan of a JPEG: headers and tables, which all images could share, are not counted (ITU T.81, B.1.1).
 int64_t scan_bytes(const std::string& jpeg) {
@@ -94,7 +94,7 @@ int evaluate_autoencoder(Program& program, const AutoencoderEvaluation& a) {
   progress.finish();
   fmt::print("{}: {} to latents of {}, mean {:.4f}, standard deviation {:.4f}; {} images\n", a.source, stage.image.text(), latent.text(),
              own.latent_mean(), own.latent_std(), own.images());
-  fmt::print("{:<12} {:>14} {:>10} {:>8}\n", "", "bytes an image", "PSNR (dB)", "SSIM");
+  fmt::print("{:<12} {:>14} {:>10} {:>8}\n", "", "bytes per image", "PSNR (dB)", "SSIM");
   fmt::print("{:<12} {:>14} {:>10.2f} {:>8.4f}\n", stage.type, budget, own.psnr(), own.ssim());
   nlohmann::ordered_json json{{"autoencoder", a.source}, {"images", own.images()},           {"psnr", own.psnr()},
                               {"ssim", own.ssim()},      {"latent_mean", own.latent_mean()}, {"latent_std", own.latent_std()},

@@ -89,8 +89,7 @@ void check_captions(const Metric& metric, const ImageShape& shape, const std::ve
 }  // namespace
 
 int evaluate_metric(Program& program, const MetricArguments& a) {
-  if (a.data.empty() == a.captions.empty())
-    throw ConfigError("--metric: where do the captions come from? --data DATA, or --captions FILE: one of the two");
+  if (a.data.empty() == a.captions.empty()) throw ConfigError("--metric: needs captions: either --data DATA or --captions FILE");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
   const Model model = open_model(program.registry, a.settings);
   const ImageRequest settings = request_of(a.settings, model);

@@ -42,7 +42,7 @@ void add_export(Command app, Program& program, int&) {
   command.add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion and its YAML")
       .required()
       .check(one_of({"diffusers", "ldm"}));
-  command.add_option("target", a->target, "the directory or the file; it must not be there").required().type_name("TARGET");
+  command.add_option("target", a->target, "the directory or the file; it must not exist").required().type_name("TARGET");
   command.callback([&program, a] { export_model(program, *a); });
 }
 

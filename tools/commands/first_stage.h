@@ -14,7 +14,7 @@ struct OpenedFirstStage {
   std::string type, fingerprint;
   ImageShape image;  ///< that it is for
   Compute compute;
-  Deferred<Dataset> data;  ///< the training images of the configuration, where it has some
+  Deferred<Dataset> data;  ///< the training images of the configuration, if it has some
 };
 OpenedFirstStage open_first_stage(Program& program, const std::string& source, const Overrides& overrides);
 

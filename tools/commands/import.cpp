@@ -57,7 +57,7 @@ uint64_t parameters_of(const NamedTensors& tensors) {
 void import_to_file(Program& program, const Arguments& a) {
   if (fs::exists(a.source) && fs::exists(a.out) && fs::equivalent(a.source, a.out))
     throw ConfigError(fmt::format("-o {}: is the source itself, which would be lost; name another file", a.out));
-  if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: is there already; --overwrite replaces it", a.out));
+  if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: exists already; --overwrite replaces it", a.out));
   check_file("-o", a.out);
   const Source source = open_source(a.source);
   if (ModelMetadata(source.metadata).is_brume()) throw ConfigError(fmt::format("{}: is a brume model already", a.source));
@@ -87,10 +87,10 @@ void add_import(Command app, Program& program, int&) {
       .add_option("--vae,--first-stage", a->vae,
                   "the first stage, if the source lacks it: a file of CompVis' or diffusers' names, or a diffusers directory")
       .type_name("FILE");
-  command.add_option("--set", a->set, "what the source does not say of itself, by the names of its program")
+  command.add_option("--set", a->set, "a setting that the source does not hold, under the name that its program gives it")
       .type_name("KEY=VALUE")
       .take_all();
-  command.add_flag("--overwrite", a->overwrite, "replace the file where it is there");
+  command.add_flag("--overwrite", a->overwrite, "replace the file if it exists");
   command.callback([&program, a] { import_to_file(program, *a); });
 }
 

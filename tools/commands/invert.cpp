@@ -65,7 +65,7 @@ std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& mode
   if (a.classes.empty() != (classes == 0))
     throw ConfigError(classes == 0
                           ? std::string("--classes: this model is not class-conditional")
-                          : fmt::format("--classes is missing: this model has {} classes, and what an image shows must be told", classes));
+                          : fmt::format("--classes is missing: this model has {} classes, and needs the class of each image", classes));
   std::vector<std::string> names = model.class_names;
   for (int64_t i = int64_t(names.size()); i < classes; ++i) names.push_back(std::to_string(i));
   ImageRequest request{.classes = a.classes, .count = int64_t(a.images.size())};
@@ -152,14 +152,14 @@ void add_invert(Command app, Program& program, int& code) {
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
   command.add_option("images", a->images, "pictures of the model's size").type_name("IMAGE");
-  command.add_option("--data", a->data, "in their place a data set, or a configuration that names one").type_name("DATA");
-  command.add_option("-n,--count", a->count, "images taken of it").capture_default_str().check(between(1, 100000));
-  command.add_option("--steps", a->steps, "numbers of steps, one row of the table each")
+  command.add_option("--data", a->data, "a data set instead of pictures, or a configuration that names one").type_name("DATA");
+  command.add_option("-n,--count", a->count, "images of the data set").capture_default_str().check(between(1, 100000));
+  command.add_option("--steps", a->steps, "numbers of steps, one row of the table per number")
       .delimiter(',')
       .capture_default_str()
       .check(between(1, 1000000));
   command.add_option("--classes", a->classes, "what the images show, by name or number, in turn").delimiter(',');
-  command.add_option("-o,--out", a->out, "the noise, one tensor noise_N_steps a number of steps, as safetensors").type_name("FILE");
+  command.add_option("-o,--out", a->out, "the noise as safetensors, one tensor noise_N_steps per number of steps").type_name("FILE");
   a->settings.add_to(command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
   command.add_option("--batch", a->batch, "images at once").capture_default_str().check(between(1, 65536));
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");

@@ -121,7 +121,7 @@ void print(const Arguments& a, const Found& f) {
   fmt::print("{}: {:.4f}{} bits/dim on {} image{} ({})\n", a.source, mean(f.bits),
              count > 1 ? fmt::format(" ± {:.4f}", standard_error(f.bits)) : "", count, count > 1 ? "s" : "",
              a.method == "vlb" ? "variational bound" : "probability-flow ODE");
-  if (a.method == "ode") return fmt::print("  {} network calls an image, rtol {}, atol {}\n", f.evaluations, a.rtol, a.atol);
+  if (a.method == "ode") return fmt::print("  {} network calls per image, rtol {}, atol {}\n", f.evaluations, a.rtol, a.atol);
   const Tensor terms = f.terms.mean(0);
   const int64_t n = terms.size(0);
   fmt::print("  prior {:.6f}, {} steps {:.4f}, decoder {:.4f}\n", f.prior.mean().item<double>(), n - 1,
@@ -182,7 +182,7 @@ void add_likelihood(Command app, Program& program, int& code) {
   command.add_option("--batch", a->batch, "images at once").capture_default_str().check(positive);
   add_seed(command, a->seed);
   command.add_option("--steps", a->steps, "vlb: steps of the bound; 0 = every training time").check(between(0, 1000000));
-  command.add_option("--variance", a->variance, "vlb: small or large, where the model learned none")
+  command.add_option("--variance", a->variance, "vlb: small or large, if the model learned none")
       .capture_default_str()
       .check(one_of({"small", "large"}));
   command.add_flag("--no-clip", a->no_clip, "vlb: leave the estimates of x0 outside [-1, 1] as they are");
@@ -190,7 +190,7 @@ void add_likelihood(Command app, Program& program, int& code) {
   command.add_option("--atol", a->atol, "ode: absolute tolerance of the solver").capture_default_str().check(positive_number());
   command.add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace").capture_default_str().check(positive);
   command.add_option("--probe", a->probe, "ode: rademacher or gaussian").capture_default_str().check(one_of({"rademacher", "gaussian"}));
-  command.add_flag("--no-dequantise", a->no_dequantise, "ode: the images are no 8-bit ones; add no noise to them");
+  command.add_flag("--no-dequantise", a->no_dequantise, "ode: add no noise to the images, which do not have 8 bits");
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
   command.callback([&program, &code, a] { code = likelihood(program, *a); });

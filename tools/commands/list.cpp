@@ -18,7 +18,7 @@ void declare_configuration(Fields& f) {
   config.declare(f);
 }
 
-/// Throws ConfigError where there is no such section: a kind of plugins needs a name besides.
+/// Throws ConfigError if the section is unknown: a kind of plugins needs a name as well.
 void print_section(const Registry& registry, const std::string& name, bool markdown) {
   std::vector<std::string> known = registry.kinds();
   bool found = false;

@@ -54,7 +54,7 @@ bool contains_word(const std::string& text, const std::string& word) {
   return false;
 }
 
-/// my_sampler -> MySampler, or MySamplerPlugin where the source means something else by that.
+/// my_sampler -> MySampler, or MySamplerPlugin if the name has another meaning in the source.
 std::string class_name(const std::string& name, const std::string& source) {
   std::string text;
   for (size_t i = 0; i < name.size(); ++i) {
@@ -95,13 +95,13 @@ void check_name(const Registry& registry, const std::string& kind, const std::st
     throw ConfigError(fmt::format("'{}' cannot be the name of a plugin: it means something to CMake; choose another name", name));
 }
 
-/// Where brume is installed, as far as this program knows: the folder above its own.
+/// Returns the prefix that brume is installed in, as far as this program knows: the folder above its own.
 std::string prefix() {
   std::error_code error;
   const fs::path root = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path();
   for (const char* lib : {"lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"})
     if (!error && fs::exists(root / lib / "cmake/brume/brumeConfig.cmake")) return root.string();
-  return "/where/brume/is/installed";
+  return "/prefix/of/brume";
 }
 
 /// File name -> content.
@@ -127,7 +127,7 @@ void write(const fs::path& file, const std::string& text) {
   if (!out.flush()) throw ConfigError(fmt::format("{}: cannot be written", file.string()));
 }
 
-/// Writes the files beside the folder they belong in and gives them its name at the end: all of them, or none.
+/// Writes the files to a folder next to the target and renames it at the end: all of them, or none.
 void write_folder(const fs::path& folder, const std::map<std::string, std::string>& files) {
   std::error_code error;
   const fs::path parent = fs::absolute(folder).lexically_normal().parent_path();
@@ -175,7 +175,7 @@ void add_new(Command app, Program& program, int&) {
   auto asked = std::make_shared<Arguments>();
   command.add_option("kind", asked->kind, "sampler, spacing, network, …").required().type_name("KIND");
   command.add_option("name", asked->name, "what configurations will call it").required().type_name("NAME");
-  command.add_option("-o,--out", asked->folder, "the folder to make; NAME where not given").type_name("DIR");
+  command.add_option("-o,--out", asked->folder, "the folder to make; NAME if not given").type_name("DIR");
   command.callback([&program, asked] { make_project(program.registry, asked->kind, asked->name, asked->folder); });
 }
 

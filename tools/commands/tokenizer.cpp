@@ -119,21 +119,21 @@ void encode(const Arguments& a) {
 }  // namespace
 
 void add_tokenizer(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("tokenizer", "pieces of words, for models that are asked in words");
+  const Command command = app.add_subcommand("tokenizer", "pieces of words, for models that are conditioned on captions");
   command.require_subcommand(1);
   auto a = std::make_shared<Arguments>();
   const Command make = command.add_subcommand("train", "makes a sentencepiece model from captions");
   make.add_option("captions", a->source,
-                  "a text file with a caption a line, a .csv or .tsv with a column of them, or a configuration, of whose "
+                  "a text file with one caption per line, a .csv or .tsv with a column of them, or a configuration, of whose "
                   "training images they are")
       .required()
       .type_name("CAPTIONS");
   make.add_option("--size", a->size, "pieces, with the four special ones").capture_default_str().check(between(8, 1000000));
-  make.add_option("--column", a->column, "of a table; 'caption', or 'text', where not given").type_name("NAME");
-  make.add_option("--type", a->type, "unigram, or bpe, which gives whole words where there are few")
+  make.add_option("--column", a->column, "of a table; 'caption', or 'text', if not given").type_name("NAME");
+  make.add_option("--type", a->type, "unigram, or bpe, which gives whole words if there are few")
       .capture_default_str()
       .check(one_of({"unigram", "bpe"}));
-  make.add_flag("--keep-case", a->keep_case, "tell upper case from lower case");
+  make.add_flag("--keep-case", a->keep_case, "distinguish upper case from lower case");
   make.add_option("-o,--out", a->out, "the model").capture_default_str().type_name("FILE");
   make.add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")
       .capture_default_str()
@@ -141,7 +141,7 @@ void add_tokenizer(Command app, Program& program, int&) {
   make.callback([a, &program] { train(program, *a); });
   const Command look = command.add_subcommand("encode", "the pieces of a text");
   look.add_option("model", a->source, "a sentencepiece model").required().type_name("MODEL");
-  look.add_option("text", a->text, "what is to be read").required().type_name("TEXT");
+  look.add_option("text", a->text, "the text to encode").required().type_name("TEXT");
   look.callback([a] { encode(*a); });
 }
 

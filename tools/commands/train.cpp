@@ -34,7 +34,7 @@ fs::path training_file(const Arguments& a) {
   return at;
 }
 
-/// The libraries a training used; they are named in its file, and loaded only where the user says so.
+/// The libraries a training used; they are named in its file, and loaded only if the user says so.
 std::vector<std::string> take_plugins(Value& root) {
   std::vector<std::string> libraries;
   if (const Value* named = root.find("plugins"))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The experiments of docs/experiments.md, on two cores in about an hour: likelihoods of three objectives, sample quality against steps
-# for five samplers, guidance against scale, and inversion. Everything goes to runs/experiments; what is there already is not made again.
+# for five samplers, guidance against scale, and inversion. Everything goes to runs/experiments; what exists already is not made again.
 #   tools/experiments/fashion_mnist.sh [training steps, 1500] [samples, 500]
 set -euo pipefail
 cd "$(dirname "$0")/../.."

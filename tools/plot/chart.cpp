@@ -56,7 +56,7 @@ std::vector<Tick> decade_ticks(double lo, double hi, double pixels) {
   return ticks;
 }
 
-/// Where an axis lies on the canvas.
+/// The place of an axis on the canvas.
 struct Scale {
   double from, to;  ///< pixels at lo and hi
   double lo, hi;
@@ -66,7 +66,7 @@ struct Scale {
 
 double part(const Point& p, bool is_x) { return is_x ? p.x : p.y; }
 
-/// The axis with its ends, those of the data with some room where it has none.
+/// The axis with its ends, those of the data with some room if it has none.
 Axis fitted(Axis axis, const std::vector<Series>& series, bool is_x) {
   if (axis.log)
     for (const Series& s : series)

@@ -17,7 +17,7 @@ struct Axis {
   bool log = false;
   double lo = 0, hi = 0;         ///< both 0: as the data are; lo > hi turns the axis round
   std::vector<Tick> ticks = {};  ///< empty: round ones
-  std::vector<Tick> more = {};   ///< beside those
+  std::vector<Tick> more = {};   ///< in addition to those
 };
 
 /// How a series looks. The n-th of a chart differs from all before it, in colour first, then in dashes and markers.
@@ -53,10 +53,10 @@ inline constexpr double title = 10, label = 9, tick = 8;  // heights of a capita
 /// Round ticks for an axis of that many pixels between lo < hi.
 std::vector<Tick> round_ticks(double lo, double hi, bool log, double pixels);
 
-/// The panel with its axes, names and title, in the box. Throws ConfigError where a log axis has a value that is not above 0.
+/// The panel with its axes, names and title, in the box. Throws ConfigError if a log axis has a value that is not above 0.
 void draw(Canvas& canvas, const Box& box, const Panel& panel);
 
-/// A name, cut short where it is too long to be one.
+/// A name, cut short if it is too long.
 std::string shown(const std::string& name);
 
 /// A column of lines and names; `legend_width` is what it takes.

@@ -18,15 +18,15 @@ struct Csv {
 
   /// Throws ConfigError naming the nearest, and all there are. `label` is the option that asks ("--x").
   size_t column(const std::string& name, const std::string& label) const;
-  /// The number in a cell; throws ConfigError naming line and column where there is none.
+  /// The number in a cell; throws ConfigError naming line and column if there is no number in it.
   double number(const Row& row, size_t column) const;
 };
 
-/// `path` is for messages. Throws ConfigError where a row has not as many cells as there are columns.
+/// `path` is for messages. Throws ConfigError if a row has another number of cells than there are columns.
 Csv parse_csv(std::string_view text, const std::string& path);
 Csv read_csv(const std::string& path);
 
-/// A cell, in quotes where it needs them.
+/// A cell, in quotes if it needs them.
 std::string csv_cell(const std::string& text);
 
 }  // namespace brume::tools

@@ -15,13 +15,13 @@ void add_plot_spacing(Command plot, Program& program, int& code);
 void add_plot_sampler(Command plot, Program& program, int& code);
 void add_plot_table(Command plot, Program& program, int& code);
 
-/// Where a chart goes.
+/// The files that a chart is written to.
 struct PlotFiles {
   std::string png, csv;
   void add_to(Command command);
 };
 
-/// Writes the chart, then the numbers where a file is named for them; says what was written.
+/// Writes the chart, then the numbers if a file is named for them; prints the files that were written.
 void write_chart(const PlotFiles& files, const Canvas& canvas, const std::string& numbers);
 
 /// A plugin, and what the chart calls it.

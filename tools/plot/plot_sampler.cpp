@@ -55,7 +55,7 @@ struct Moment {
 struct Path {
   std::string label;
   std::vector<std::vector<Moment>> points;
-  std::vector<Point> samples;  ///< where many more points end
+  std::vector<Point> samples;  ///< ends of many more points
 };
 
 /// Numbers of network calls and the error of the endpoint: root of the mean square distance.
@@ -102,7 +102,7 @@ std::vector<double> noisy_sigmas(const Setting& setting, int64_t steps) {
   return sigmas;
 }
 
-/// Where exact runs end; spacings that keep their ends need one.
+/// The last sigma of exact runs; spacings that keep their ends need one.
 class Reference {
  public:
   explicit Reference(const Setting& setting) : setting_(setting) {}
@@ -228,7 +228,7 @@ std::string paths_table(const std::vector<Path>& paths) {
 
 constexpr double margin = 16, heading = 26, width = 1120;
 
-/// Small panels in rows; returns where they end.
+/// Draws small panels in rows; returns their end.
 double draw_panels(Canvas& canvas, const std::vector<Path>& paths, int64_t columns, const Mixture& data) {
   const double pitch = (width - margin) / double(columns), side = pitch - margin;
   const Image density = shades(data, int64_t(side) * 3);
@@ -289,7 +289,7 @@ void add_plot_sampler(Command plot, Program& program, int& code) {
   command.add_option("samplers", a->samplers, "names, or {type: ddim, eta: 1}; by default all").type_name("NAME");
   command.add_option("--steps", a->steps, "steps of the paths").capture_default_str().check(between(1, 1000));
   command.add_option("--noise", a->noise, "the noise schedule").capture_default_str().type_name("NAME");
-  command.add_option("--spacing", a->spacing, "where the steps are").capture_default_str().type_name("NAME");
+  command.add_option("--spacing", a->spacing, "the spacing of the steps").capture_default_str().type_name("NAME");
   add_seed(command, a->seed);
   command.add_option("--paths", a->paths, "the paths as a table (--csv has the errors)").type_name("FILE.csv");
   a->files.add_to(command);

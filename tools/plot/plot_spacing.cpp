@@ -1,4 +1,4 @@
-// brume plot spacing: where the steps of a run are, one row a spacing.
+// brume plot spacing: the sigmas of the steps of a run, one row per spacing.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ struct Arguments {
 
 struct Row {
   std::string label;
-  std::vector<double> sigmas;  ///< the last one is where the run ends
+  std::vector<double> sigmas;  ///< the last one is the end of the run
 };
 
 std::vector<Row> rows_of(const std::vector<Named<Spacing>>& spacings, const NoiseSchedule& schedule, const Arguments& a) {
@@ -46,7 +46,7 @@ std::string table_of(const std::vector<Row>& rows, const NoiseSchedule& schedule
   return text;
 }
 
-/// The rows along an axis; `place` says where a sigma above 0 is on it, `zero` where 0 is put, beyond `border`.
+/// The rows along an axis; `place` maps a sigma above 0 to a place on it, `zero` is the place of 0, beyond `border`.
 template <class F>
 Panel panel_of(const std::vector<Row>& rows, Axis axis, double zero, double border, const F& place) {
   Series steps{"a step begins here", {}, {ink::blue, {}, Marker::disc}, false, true};
@@ -71,7 +71,7 @@ int plot_spacings(const Program& program, const Arguments& a) {
   for (const Row& row : rows)
     for (const double sigma : row.sigmas)
       if (sigma > 0) lo = std::min(lo, sigma), hi = std::max(hi, sigma);
-  // 0 has no place on a logarithmic axis: it gets one beside it.
+  // 0 has no place on a logarithmic axis: it gets one next to the axis.
   const double zero = lo / std::pow(hi / lo, 0.07), margin = std::pow(hi / lo, 0.02), t_min = schedule->t_min(), t_max = schedule->t_max();
   Axis sigma{"sigma", true, zero / margin, hi * margin};
   for (Tick& t : round_ticks(lo, hi, true, 480)) sigma.ticks.push_back(std::move(t));
@@ -104,7 +104,7 @@ int plot_spacings(const Program& program, const Arguments& a) {
 }  // namespace
 
 void add_plot_spacing(Command plot, Program& program, int& code) {
-  const Command command = plot.add_subcommand("spacing", "where the steps of a run are");
+  const Command command = plot.add_subcommand("spacing", "the steps of a run");
   auto a = std::make_shared<Arguments>();
   command.add_option("spacings", a->spacings, "names, or {type: karras, rho: 5}; by default all").type_name("NAME");
   command.add_option("--noise", a->noise, "the noise schedule").capture_default_str().type_name("NAME");

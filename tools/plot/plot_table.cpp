@@ -46,7 +46,8 @@ std::vector<Series> lines_of(const Csv& csv, const Arguments& a) {
   if (empty > 0) fmt::print("rows left out for an empty cell: {}\n", empty);
   if (lines.empty()) throw ConfigError(fmt::format("{}: no row has a number in both '{}' and '{}'", csv.path, a.x, a.y));
   if (lines.size() > most_lines)
-    throw ConfigError(fmt::format("--by: '{}' has {} values, and no more than {} lines can be told apart", a.by, lines.size(), most_lines));
+    throw ConfigError(fmt::format("--by: '{}' has {} values, and a chart has at most {} lines that can be distinguished", a.by,
+                                  lines.size(), most_lines));
   for (Series& s : lines) {
     std::stable_sort(s.points.begin(), s.points.end(), [](const Point& p, const Point& q) { return p.x < q.x; });
     s.markers = s.points.size() <= most_markers;

@@ -19,7 +19,7 @@ struct Option {
   std::string field;  ///< of OpenOptions or ImageRequest, as their messages call it; "" = of neither
   std::function<CommandOption(Command command, A&)> declare;  ///< adds it to a command
   std::function<std::vector<std::string>(const A&)> values;   ///< as the command line takes them, one per use; empty = not given
-  bool recorded = true;                                       ///< an image records it: it says what is made, not where it is written
+  bool recorded = true;  ///< an image records it: it says what is made, not which file it is written to
 
   std::string long_name() const { return names.substr(names.find("--")); }
 };

@@ -8,7 +8,7 @@ namespace brume {
 
 class Progress {
  public:
-  /// `unit` is what the rate counts ("images"), `start` where the count begins (a resumed training).
+  /// `unit` is what the rate counts ("images"), `start` the beginning of the count (a resumed training).
   Progress(std::string what, int64_t total, std::string unit, int64_t start = 0);
   ~Progress();
   /// `done` of the total; each counts for `units`. `note` stands in the middle ("loss 0.0312").

@@ -49,24 +49,24 @@ std::vector<std::string> arguments_in(const std::string& file) {
   return arguments;
 }
 
-/// Returns true if an image may record this: an option that says what is made, not where it is written or which code is loaded. Images come
-/// from anywhere.
+/// Returns true if an image may record this: an option that says what is made, not which file it is written to or which code is loaded.
+/// Images come from anywhere.
 bool may_record(const std::string& option, const std::string& value) {
   const std::vector<std::string> names = recordable();
   if (std::find(names.begin(), names.end(), option) == names.end()) return false;
   return option != "--set" || value.substr(0, value.find_first_of(".=")) != "plugins";
 }
 
-void refuse_untold(const std::string& file, const std::vector<std::string>& arguments) {
+void refuse_unrecordable(const std::string& file, const std::vector<std::string>& arguments) {
   if (arguments[0].empty() || arguments[0].starts_with("-"))
-    throw ConfigError(fmt::format("--from: {}: names '{}' where its model should be", file, arguments[0]));
+    throw ConfigError(fmt::format("--from: {}: names '{}' instead of a model", file, arguments[0]));
   for (size_t i = 1; i + 1 < arguments.size(); i += 2)
     if (!may_record(arguments[i], arguments[i + 1]))
-      throw ConfigError(fmt::format("--from: {}: tells of {} '{}', which no image may; the options that may be told are {}", file,
+      throw ConfigError(fmt::format("--from: {}: records {} '{}', which no image may; the options that it may record are {}", file,
                                     arguments[i], arguments[i + 1], fmt::join(recordable(), ", ")));
 }
 
-/// A configuration that loads code does so only where the user names it.
+/// A configuration that loads code does so only if the user names it.
 void refuse_plugins(const std::string& file, const std::string& source) {
   const bool yaml = source.ends_with(".yaml") || source.ends_with(".yml");
   if (yaml && std::filesystem::is_regular_file(source) && load_yaml(source).find("plugins"))
@@ -112,7 +112,7 @@ std::vector<std::string> replayed(std::vector<std::string> arguments) {
   else if (after != arguments.end())
     file = *after++;
   std::vector<std::string> stored = arguments_in(file);
-  refuse_untold(file, stored);
+  refuse_unrecordable(file, stored);
   if (after != arguments.end() && !after->starts_with("-"))
     stored[0] = *after++;  // another checkpoint
   else

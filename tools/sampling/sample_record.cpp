@@ -61,7 +61,7 @@ void Record::add(int64_t first, const Step& step) {
 
 void Record::end(const Tensor& x) { end_.push_back(x.to(at::kFloat).cpu()); }
 
-/// What is shown of a step, of `most` images: x, where it is pixels; what the estimates decode to, batch by batch, where it is latents.
+/// What is shown of a step, of `most` images: x, if it is pixels; else what the estimates decode to, batch by batch.
 std::vector<Image> Record::frame(size_t number, const Tensor& images, int64_t most) const {
   const at::NoGradGuard no_grad;
   const int64_t count = std::min(most, images.size(0));

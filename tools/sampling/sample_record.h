@@ -10,15 +10,15 @@
 namespace brume::tools {
 
 struct RecordArguments {
-  std::string frames, strip, trajectory;  ///< where to; "" = not at all
+  std::string frames, strip, trajectory;  ///< files; "" = not written
   int64_t columns = 0, tile = 0;          ///< of the pictures of many images; of decoding, in pixels (decoding.h)
   bool any() const { return !frames.empty() || !strip.empty() || !trajectory.empty(); }
 };
 
-/// Where these are written, and with which endings; throws ConfigError before a run that could not be kept.
+/// Checks the files that these are written to, and their endings; throws ConfigError before a run that could not be kept.
 void check_record(const RecordArguments& asked);
 
-/// As many columns as a grid of `count` images looks best with; `asked` where it is not 0.
+/// As many columns as a grid of `count` images looks best with; `asked` if it is not 0.
 int64_t columns_of(int64_t asked, size_t count);
 
 /// x in the network's frame and x0, step by step, batch by batch.
@@ -29,7 +29,7 @@ class Record {
   void add(int64_t first, const Step& step);
   /// What the next batch has come to.
   void end(const Tensor& x);
-  /// Writes what was asked for; says where. images: [count, C, H, W].
+  /// Writes what was asked for; prints the files. images: [count, C, H, W].
   void write(const Tensor& images) const;
 
  private:

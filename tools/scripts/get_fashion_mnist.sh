@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the four files of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; MIT licence; 30.9 MB) to data/fashion_mnist, where the
-# configurations look for them. Checks sizes and SHA-256; continues a transfer that was cut off; fetches nothing that is there already.
+# configurations look for them. Checks sizes and SHA-256; continues a transfer that was cut off; fetches nothing that exists already.
 #   tools/scripts/get_fashion_mnist.sh [FOLDER]
 #   FASHION_MNIST_URL=https://mirror/folder tools/scripts/get_fashion_mnist.sh     another source, also file:///folder
 set -euo pipefail

@@ -35,7 +35,7 @@ std::string closest(std::string_view word, const std::vector<std::string>& words
 
 std::string hint(std::string_view word, const std::vector<std::string>& words) {
   if (const std::string near = closest(word, words); !near.empty()) return fmt::format("; did you mean '{}'?", near);
-  if (words.empty()) return "; there are none";
+  if (words.empty()) return "; none is known";
   return fmt::format("; known: {}", fmt::join(words, ", "));
 }
 

@@ -8,7 +8,7 @@
 namespace brume {
 namespace {
 
-/// The largest of some deviations, and where it was found. A deviation that is not a number is the largest.
+/// The largest of some deviations, and its place. A deviation that is not a number is the largest.
 struct Worst {
   double value = 0, at = 0;
   void see(double deviation, double where) {

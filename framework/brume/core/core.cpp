@@ -18,7 +18,7 @@
 namespace brume {
 
 void declare_quantity(Fields& f, NoiseQuantity& value) {
-  f.choice("input", value, "what the network is told",
+  f.choice("input", value, "the form of the noise level that the network receives",
            {{"timestep", NoiseQuantity::timestep},
             {"variance", NoiseQuantity::variance},
             {"log_snr", NoiseQuantity::log_snr},

@@ -1,5 +1,5 @@
 #pragma once
-// Tables of images and their captions: TSV, CSV (RFC 4180) and JSON lines, told apart by their extension.
+// Tables of images and their captions: TSV, CSV (RFC 4180) and JSON lines, distinguished by their extension.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,7 +20,7 @@ struct CaptionRow {
 
 /// TSV and CSV have a header that names the columns; a JSON line is an object, its caption a string or a list of strings (a row each, of
 /// several lists a row for each combination).
-/// Throws ConfigError "path:line: …" where a column is missing, a row has another number of fields than the header, or a byte is not
+/// Throws ConfigError "path:line: …" if a column is missing, a row has another number of fields than the header, or a byte is not
 /// UTF-8.
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns);
 

@@ -101,7 +101,7 @@ LatentShard::LatentShard(const std::string& folder, const LatentIndex& index, si
     wrong("its tensors are of other types than `brume encode` writes");
   const int64_t* ends = ends_.data_ptr<int64_t>();
   if (!std::is_sorted(ends, ends + count_) || (count_ > 0 && (ends[0] < 0 || ends[count_ - 1] != captions_.numel())))
-    wrong("its captions end where there are none");
+    wrong("its captions end outside the text of captions");
   const int64_t classes = int64_t(index.classes.size()), *labels = labels_.data_ptr<int64_t>();
   for (int64_t i = 0; i < count_; ++i)
     if (labels[i] < -1 || labels[i] >= std::max<int64_t>(classes, 0)) wrong(fmt::format("class {} of {}", labels[i], classes));

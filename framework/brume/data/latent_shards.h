@@ -2,7 +2,7 @@
 // A data set as a first stage sees it, in files: a folder with `index.json` and safetensors shards. A shard holds
 //   moments          [N, C, H, W] F32 or F16: Autoencoder::encode_moments of N images, before any scaling
 //   labels           [N] I64, -1 where there is none
-//   captions         [bytes] U8: UTF-8, one after the other;   caption_ends  [N] I64: where each ends
+//   captions         [bytes] U8: UTF-8, one after the other;   caption_ends  [N] I64: the end of each
 #include <string>
 #include <vector>
 

@@ -16,7 +16,7 @@ struct Split {
   /// `of`: what is split, "of the images, by the hash of their names".
   void declare(Fields& f, std::string_view of) {
     f.choice("split", part, of, {{"all", Part::all}, {"train", Part::train}, {"test", Part::test}});
-    f.field("held_out", held_out, "share that the split 'test' has", within(0, 1));
+    f.field("held_out", held_out, "share of the split 'test'", within(0, 1));
   }
   std::string_view word() const { return part == Part::all ? "all" : part == Part::test ? "test" : "train"; }
   /// Returns true if the part holds `name`: splitmix64(FNV-1a(name)) mod 1000 < 1000 held_out is `test`.

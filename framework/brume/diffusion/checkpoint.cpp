@@ -41,7 +41,7 @@ ModelCard classifier_card(const ModelMetadata& metadata, const std::string& path
 
 ModelCard autoencoder_card(const ModelMetadata& metadata, const std::string& path) {
   for (const auto& [section, what] : {std::pair("model", "a diffusion model"), std::pair("classifier", "a classifier")})
-    if (metadata.has(section)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder by itself", path, what));
+    if (metadata.has(section)) throw ConfigError(fmt::format("{}: is {}, not an autoencoder alone", path, what));
   ModelCard card;
   card.autoencoder = metadata.required("autoencoder", path);
   return read_common(card, metadata, path);

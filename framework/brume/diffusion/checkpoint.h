@@ -14,14 +14,14 @@ namespace brume {
 
 struct ImportOptions;
 
-/// What a model file says of itself: it holds a diffusion model, a classifier or a first stage by itself.
+/// What a model file says of itself: it holds a diffusion model, a classifier or a first stage alone.
 struct ModelCard {
   Value model;                       ///< the resolved `model:` section; null in other files
   Value sample;                      ///< the `sample:` section it was configured with; null in other files
   int64_t step = 0;                  ///< updates it was trained for
-  std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; never loaded by themselves
+  std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; loaded only if the user names them
   Value classifier{};                ///< the resolved `classifier:` section, in the file of a classifier
-  Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage by itself
+  Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage alone
   Files files{};                     ///< that the model was made from; written, and read by load_files
 };
 
@@ -49,11 +49,11 @@ std::string model_file(const std::string& path);
 ModelCard read_card(const std::string& path);
 /// The same for a classifier.
 ModelCard read_classifier_card(const std::string& path);
-/// The same for a first stage by itself.
+/// The same for a first stage alone.
 ModelCard read_autoencoder_card(const std::string& path);
 /// Whether the file is a classifier; throws where it is no brume model at all.
 bool holds_classifier(const std::string& path);
-/// The same of a first stage by itself.
+/// The same of a first stage alone.
 bool holds_autoencoder(const std::string& path);
 
 }  // namespace brume

@@ -59,23 +59,23 @@ void ClassifierPipeline::freeze() {
 }
 
 Classifier::Output ClassifierPipeline::classify(const Tensor& x, const std::vector<double>& sigmas, at::Generator* dropout) const {
-  std::vector<float> scale, told;
+  std::vector<float> scale, levels;
   for (double sigma : sigmas) {
     if (options_.noise) {
       const NoiseSchedule& schedule = *options_.noise->schedule;
       sigma = std::max(sigma, schedule.sigma(schedule.t_min()));
       scale.push_back(float(schedule.signal(sigma)));
-      told.push_back(float(noise_quantity(network_->quantity(), sigma, schedule)));
+      levels.push_back(float(noise_quantity(network_->quantity(), sigma, schedule)));
     } else {
       if (sigma != 0)
         throw ConfigError(fmt::format("this classifier was trained on clean images, and is asked about noise (sigma = {})", sigma));
-      told.push_back(0);
+      levels.push_back(0);
     }
   }
   const Tensor images = x.to(compute_.device);
   const Tensor input = options_.noise ? images * each(scale, images) : images;
   const Classifier::Output y = calling(
-      *network_, "forward()", [&] { return network_->forward(input.to(compute_.dtype), at::tensor(told).to(compute_.device), dropout); });
+      *network_, "forward()", [&] { return network_->forward(input.to(compute_.dtype), at::tensor(levels).to(compute_.device), dropout); });
   expect_shape(network_.get(), "forward()", y.logits, {x.size(0), options_.classes});
   return {y.features.to(at::kFloat), y.logits.to(at::kFloat)};
 }

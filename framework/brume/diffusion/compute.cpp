@@ -16,7 +16,7 @@
 namespace brume {
 
 void ComputeOptions::declare(Fields& f) {
-  f.choice("precision", precision, "of the network: auto = bf16 where the processor has it, else fp32",
+  f.choice("precision", precision, "precision of the network: auto = bf16 if the processor has it, else fp32",
            {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}});
   f.field("device", device, "cpu, cuda or cuda:1");
   f.field("threads", threads, "processor threads; 0 = all cores", Range{.lo = 0, .hi = 4096});

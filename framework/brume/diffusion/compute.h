@@ -1,5 +1,5 @@
 #pragma once
-// Where and how precisely a model computes.
+// The device and the precision that a model computes with.
 #include <ATen/core/Tensor.h>
 
 #include <string>

@@ -30,8 +30,8 @@ std::vector<std::string> load_named(Registry& registry, const Value& root) {
 void ModelConfig::declare_sections(Fields& f, const std::function<void(int models)>& train) {
   std::optional<ModelOptions> diffusion;
   f.section("model", diffusion, "a diffusion model");
-  f.section("classifier", classifier, "in the place of a model: what tells images apart");
-  f.section("autoencoder", autoencoder, "in the place of a model: a first stage, which takes images to latents and back");
+  f.section("classifier", classifier, "instead of a model: a classifier of images");
+  f.section("autoencoder", autoencoder, "instead of a model: a first stage, which maps images to latents and back");
   const int models = diffusion.has_value() + classifier.has_value() + autoencoder.has_value();
   f.require(models > 0, "model", "missing; a configuration has a 'model' (of diffusion), a 'classifier' or an 'autoencoder'");
   if (models > 1)  // a mistake, or the schema, which has all
@@ -39,9 +39,9 @@ void ModelConfig::declare_sections(Fields& f, const std::function<void(int model
               "does not stand alone; a configuration has one of 'model', 'classifier' "
               "and 'autoencoder'");
   train(models);
-  if (diffusion || models == 0) f.section("sample", sample, "how it is sampled");
+  if (diffusion || models == 0) f.section("sample", sample, "how the model is sampled");
   if (diffusion) model = std::move(*diffusion);
-  f.section("compute", compute, "where it runs");
+  f.section("compute", compute, "the device, precision and threads of the computation");
   f.field("plugins", plugins, "plugin libraries to load");
 }
 
@@ -69,8 +69,8 @@ void check_located(const Value& root, const std::function<void()>& check) {
   }
 }
 
-void read_into(ModelConfig& config, Registry& registry, const Value& root, const Entry::Declare& declare, const std::function<void()>& check,
-               Value* resolved) {
+void read_into(ModelConfig& config, Registry& registry, const Value& root, const Entry::Declare& declare,
+               const std::function<void()>& check, Value* resolved) {
   std::vector<std::string> libraries = load_named(registry, root);
   std::vector<PluginUse> uses;
   Value full = read_fields(registry, root, declare, "", &uses);

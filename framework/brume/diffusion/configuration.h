@@ -1,5 +1,6 @@
 #pragma once
-// A configuration without its training: the model, how it is sampled and where it computes. train/options.h adds the section `train:`.
+// A configuration without its training: the model, how it is sampled and on which device it computes. train/options.h adds the section
+// `train:`.
 #include <functional>
 #include <optional>
 #include <string>
@@ -32,8 +33,8 @@ struct ModelConfig {
 
 /// Reads a configuration into `config` by `declare`, then runs `check`, whose mistakes get the place of their path in `root`. Loads the
 /// libraries under `plugins:` first. `resolved` receives every key with the value in force.
-void read_into(ModelConfig& config, Registry& registry, const Value& root, const Entry::Declare& declare, const std::function<void()>& check,
-               Value* resolved = nullptr);
+void read_into(ModelConfig& config, Registry& registry, const Value& root, const Entry::Declare& declare,
+               const std::function<void()>& check, Value* resolved = nullptr);
 
 /// Reads and checks a configuration that has no section `train:`.
 ModelConfig read_model_configuration(Registry& registry, const Value& root, Value* resolved = nullptr);

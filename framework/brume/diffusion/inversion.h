@@ -14,7 +14,7 @@ struct InversionRequest {
 };
 
 /// The noise N(0, 1)-like [count, C, H, W] that sample_images() takes as initial noise, with the same sampler, spacing and steps:
-/// the sampler walks the spacing's sigmas upwards from the schedule's smallest, where x is taken for the image. Unguided. Throws
+/// the sampler walks the spacing's sigmas upwards from the schedule's smallest, at which x is taken for the image. Unguided. Throws
 /// ConfigError where the sampler adds noise.
 Tensor invert(const Pipeline& model, const InversionRequest& request, const SampleOptions& options);
 

@@ -26,13 +26,13 @@ struct BoundOptions {
   bool clip = true;  ///< estimates of x0 are clamped to [-1, 1], the range of images
 };
 
-/// Every step of the chain from the last to the first. x0: [B, C, H, W]; `start_std`: of x where sampling starts.
-/// `done` is told how many steps are; false cancels (Interrupted).
+/// Every step of the chain from the last to the first. x0: [B, C, H, W]; `start_std`: of x at the start of sampling.
+/// `done` receives the number of steps that are done; false cancels (Interrupted).
 VariationalBound variational_bound(const Denoiser& denoiser, const Tensor& x0, const Condition& condition, const AncestralChain& chain,
                                    double start_std, const BoundOptions& options, Noise& noise,
                                    const std::function<bool(int64_t)>& done = {});
 
-/// Where a step's variance comes from in a model; `fallback` where it learns none.
+/// The source of a step's variance in a model; `fallback` if it learns none.
 StepVariance step_variance(LearnedVariance learned, StepVariance fallback);
 
 struct OdeOptions {

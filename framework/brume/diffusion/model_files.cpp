@@ -88,8 +88,8 @@ ModelFiles::ModelFiles(const Registry& registry, const Compute& compute, std::fi
 
 std::string find_model(const std::filesystem::path& folder, const std::string& path) {
   namespace fs = std::filesystem;
-  const fs::path beside = folder / path;
-  if (fs::exists(beside)) return beside.lexically_normal().string();
+  const fs::path in_folder = folder / path;
+  if (fs::exists(in_folder)) return in_folder.lexically_normal().string();
   if (fs::exists(path)) return fs::path(path).lexically_normal().string();
   const bool two = fs::path(path).is_relative() && !folder.empty();
   throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder.string())

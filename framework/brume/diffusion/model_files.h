@@ -1,5 +1,5 @@
 #pragma once
-// The models that a configuration names beside its own.
+// The models that a configuration names in addition to its own.
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -17,7 +17,7 @@ class Features;
 /// neither.
 std::string find_model(const std::filesystem::path& folder, const std::string& path);
 
-/// Opens checkpoints, each once, frozen, where and at the precision that `compute` says. A relative path is looked for in `folder`,
+/// Opens checkpoints, each once, frozen, on the device and at the precision that `compute` says. A relative path is looked for in `folder`,
 /// that of the file which names it, then in the current one.
 class ModelFiles final : public ModelSource {
  public:

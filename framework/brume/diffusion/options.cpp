@@ -22,7 +22,7 @@ const std::vector<std::pair<std::string, LearnedVariance>> variances{
 
 void declare_variance(Fields& f, LearnedVariance& variance) {
   f.choice("variance", variance,
-           "what the network predicts beside that, in as many channels again: the log variance of DDPM's steps, or its place between "
+           "what the network predicts in addition, in as many channels again: the log variance of DDPM's steps, or its place between "
            "DDPM's bounds",
            variances);
 }
@@ -37,14 +37,14 @@ std::string name_of(LearnedVariance variance) {
 
 void ModelOptions::declare(Fields& f) {
   ImageFields image_fields{image};
-  f.section("image", image_fields, "what the model makes");
+  f.section("image", image_fields, "the images that the model makes");
   f.field("autoencoder", autoencoder, "the first stage", "identity");
   f.field("network", network, "the backbone");
-  f.field("conditioner", conditioner, "what a sample can be asked to be", "none");
-  f.field("noise", noise, "how noisy an image is at time t", "linear");
+  f.field("conditioner", conditioner, "the condition of a sample: a class, a caption, an image", "none");
+  f.field("noise", noise, "the noise level at time t", "linear");
   f.field("parameterization", parameterization, "what the network predicts", "eps");
   declare_variance(f, variance);
-  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+  f.field("class_names", class_names, "names of the classes; empty = those of the data set");
 }
 
 Controls ModelOptions::controls() const {
@@ -77,14 +77,14 @@ void ModelOptions::check() const {
   if (autoencoder.weightless()) network.check(network_context(autoencoder.make({image})->latent(image), 0));
 }
 
-void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "how noisy an image is at time t, drawn evenly", "linear"); }
+void ClassifierNoise::declare(Fields& f) { f.field("schedule", schedule, "the noise level at time t, which is drawn evenly", "linear"); }
 
 void ClassifierOptions::declare(Fields& f) {
   ImageFields image_fields{image};
-  f.section("image", image_fields, "what is told apart");
-  f.field("network", network, "what tells it apart");
+  f.section("image", image_fields, "the images that are classified");
+  f.field("network", network, "the network that classifies them");
   f.field("classes", classes, "number of classes", within(2, 1000000));
-  f.field("class_names", class_names, "names of the classes; the data set's own where empty");
+  f.field("class_names", class_names, "names of the classes; empty = those of the data set");
   f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
   f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names", "one name per class",
             fmt::format("{} names for {} classes", class_names.size(), classes));
@@ -92,15 +92,16 @@ void ClassifierOptions::declare(Fields& f) {
 
 void AutoencoderOptions::declare(Fields& f) {
   ImageFields image_fields{image};
-  f.section("image", image_fields, "what is encoded");
-  f.field("network", network, "what encodes and decodes it");
+  f.section("image", image_fields, "the images that are encoded");
+  f.field("network", network, "the network that encodes and decodes them");
 }
 
 void ClassifierOptions::check() const { network.check(network_context(0)); }
 
 void PromptOptions::declare(Fields& f) {
   f.field("weights", weights, "(word:1.3), (word) = 1.1 and [word] = 1 / 1.1 count more or less; \\( is a bracket");
-  f.choice("long", chunks, "what is longer than the context: cut, with a warning; or chunks, as much context as it takes (BREAK ends one)",
+  f.choice("long", chunks,
+           "prompts longer than the context: cut, with a warning; or chunks, as much context as the prompt needs (BREAK ends one)",
            {{"cut", false}, {"chunks", true}});
   f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
@@ -110,14 +111,14 @@ PromptReading PromptOptions::reading() const { return {weights, chunks, clip_ski
 
 void SampleOptions::declare(Fields& f) {
   f.field("sampler", sampler, "the solver", "ddim");
-  f.field("spacing", spacing, "where its steps are", "trailing");
+  f.field("spacing", spacing, "the sigmas of its steps", "trailing");
   f.field("steps", steps, "number of steps", within(1, 1000000));
-  f.field("guidance", guidance, "decorators of the denoiser, the first innermost");
+  f.field("guidance", guidance, "guidances of the denoiser, the first innermost");
   f.choice("noise_order", noise_order,
-           "one stream of noise an image; one draw over the whole batch (as PyTorch users have it); or one Brownian path an image, with "
+           "one stream of noise per image; one draw over the whole batch (PyTorch's order); or one Brownian path per image, with "
            "which stochastic samplers converge as steps grow",
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
-  f.section("prompts", prompts, "how prompts are read, by models with CLIP's text encoder");
+  f.section("prompts", prompts, "reading of prompts, by models with CLIP's text encoder");
   f.field("lora", lora, "files of low-rank changes to the weights (LoRA), FILE or FILE:STRENGTH");
   f.choice("start", start,
            "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
@@ -130,7 +131,7 @@ void SampleOptions::declare(Fields& f) {
             {"nearest", TimestepRounding::nearest},
             {"below", TimestepRounding::below},
             {"nearest_step", TimestepRounding::nearest_step}});
-  f.field("tile", tile, "side in pixels of the pieces, blended where they overlap, that images are decoded in; 0 = whole images",
+  f.field("tile", tile, "side in pixels of the tiles that latents are decoded in, blended where they overlap; 0 = whole images",
           within(0, 65536));
 }
 

@@ -55,7 +55,7 @@ struct ClassifierOptions {
   void check() const;
 };
 
-/// A first stage by itself.
+/// A first stage alone.
 struct AutoencoderOptions {
   ImageShape image{3, 32, 32};
   Deferred<Autoencoder> network;
@@ -66,7 +66,7 @@ struct AutoencoderOptions {
 
 enum class NoiseOrder { per_image, batch, brownian };
 
-/// How prompts are read, where that is not as the model was trained.
+/// How prompts are read, if that is not as the model was trained.
 struct PromptOptions {
   bool weights = false, chunks = false;
   std::optional<int64_t> clip_skip;

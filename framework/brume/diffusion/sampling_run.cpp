@@ -242,7 +242,7 @@ void SamplingRun::choose_steps() {
 }
 
 void SamplingRun::encode_known() {
-  if (model_.concat_image() && request_.strength == 1) return;  // the image is a condition of the network, not where the run starts
+  if (model_.concat_image() && request_.strength == 1) return;  // the image is a condition of the network, not the start of the run
   const at::Device device = model_.compute().device;
   if (request_.image.defined()) {
     std::vector<Tensor> moments;
@@ -257,8 +257,8 @@ void SamplingRun::encode_known() {
   }
 }
 
-/// noise: N(0, 1). Returns, without an image, noise of the schedule's starting spread; with one, z + sigma noise, except where a mask
-/// generates in a run of all steps.
+/// noise: N(0, 1). Returns, without an image, noise of the schedule's starting spread; with one, z + sigma noise, except in places that a
+/// mask generates in a run of all steps.
 Tensor SamplingRun::initial(const Tensor& noise, const Part& part) const {
   const double sigma = sigmas_.front();
   const Tensor fresh = noise * start_std(sigma);

@@ -5,8 +5,8 @@
 namespace brume {
 
 /// Pieces that overlap and are blended linearly where they do. Their outermost parts count for nothing: there a network sees the edge of
-/// its piece, not the image beyond. So the result is that of the whole image where the network sees at most a sixteenth of `tile` pixels
-/// far, and near to it where it sees further or normalises over positions.
+/// its piece, not the image beyond. So the result is that of the whole image if the network sees at most a sixteenth of `tile` pixels
+/// far, and near to it if it sees further or normalises over positions.
 struct Tiling {
   int64_t tile = 512;  ///< side of a piece, in pixels
 };

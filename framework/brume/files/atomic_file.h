@@ -33,7 +33,7 @@ class AtomicFile final {
   void discard() noexcept;
 
   std::string path_;       ///< as the caller named it, for messages
-  std::string target_;     ///< where symbolic links lead
+  std::string target_;     ///< the end of symbolic links
   std::string directory_;  ///< of the target
   std::string temporary_;  ///< empty once renamed or removed
   uint64_t needed_ = 0;

@@ -70,7 +70,7 @@ class Reader {
   const std::string& path_;
   bool trims_;
   size_t at_ = 0;
-  int64_t line_ = 1, first_line_ = 1;  ///< first_line_: where the field begins
+  int64_t line_ = 1, first_line_ = 1;  ///< first_line_: the first line of the field
 };
 
 }  // namespace

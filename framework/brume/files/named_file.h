@@ -6,9 +6,9 @@
 namespace brume {
 
 /// FILE, and what follows the last ':' that is not within its folder's name; empty where there is none. Throws ConfigError, naming `what`
-/// the file is, where there is no such file.
+/// the file is, if there is no such file.
 std::pair<std::string, std::string> file_and_rest(const std::string& asked, const char* what);
-/// The same where that is a number; 1 where there is none.
+/// The same if that is a number; 1 where there is none.
 std::pair<std::string, double> file_and_number(const std::string& asked, const char* what);
 
 }  // namespace brume

@@ -118,7 +118,7 @@ void ZipArchive::read_directory(uint64_t offset, uint64_t size, uint64_t count) 
   }
 }
 
-/// The directory points at local headers, whose own name and padding say where the bytes begin.
+/// The directory points at local headers, whose own name and padding give the beginning of the bytes.
 void ZipArchive::locate_data() {
   for (auto& entry : entries_) {
     if (!fits(*file_, entry.header, local_size) || field<uint32_t>(*file_, entry.header) != local_signature) {

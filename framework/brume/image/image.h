@@ -43,7 +43,7 @@ std::map<std::string, std::string> read_png_text(const std::string& path);
 void write_apng(const std::string& path, const std::vector<Image>& frames, int64_t delay_ms,
                 const std::map<std::string, std::string>& text = {});
 
-/// Averages areas where it shrinks, interpolates cubically where it grows.
+/// Averages areas to shrink, interpolates cubically to enlarge.
 Image resize(const Image& image, int64_t height, int64_t width);
 /// Every pixel repeated factor x factor times.
 Image enlarge(const Image& image, int64_t factor);
@@ -54,7 +54,7 @@ at::Tensor to_tensor(const Image& image);
 /// From [C, H, W], any floating dtype and device, clamped to [-1, 1] and rounded to the nearest; NaN becomes black.
 Image to_image(const at::Tensor& tensor);
 
-/// One line of small black text on white, `width` pixels wide, cut short with "..." where too long. ASCII; anything else is '?'.
+/// One line of small black text on white, `width` pixels wide, cut short with "..." if too long. ASCII; anything else is '?'.
 Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
 /// The text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
 std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most);

@@ -14,9 +14,9 @@ namespace brume {
 void ResizeCrop::declare(Fields& f) {
   f.choice("resize", resize, "smallest_side: just large enough, in proportion; stretch: to the model's size; none",
            {{"smallest_side", Resize::smallest_side}, {"stretch", Resize::stretch}, {"none", Resize::none}});
-  f.choice("crop", crop, "which part of what is larger than the model's images; none: that is an error",
+  f.choice("crop", crop, "part of a larger image that is used; none: a larger image is an error",
            {{"center", Crop::center}, {"random", Crop::random}, {"none", Crop::none}});
-  f.field("flip", flip, "mirror half of the images left to right; captions that tell left from right would lie");
+  f.field("flip", flip, "mirror half of the images left to right; captions that say left or right become wrong");
   f.renamed("behind", "background");
   f.choice("background", background, "background of transparent images",
            {{"white", Background::white}, {"grey", Background::grey}, {"black", Background::black}});

@@ -210,7 +210,7 @@ void add(ordered_json& json, const Reception& reception) {
   json["losses"] = reception.losses;
 }
 
-/// Names that are no UTF-8 are told all the same.
+/// Names that are no UTF-8 are listed as well.
 std::string written(const ordered_json& json) { return json.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n"; }
 
 }  // namespace

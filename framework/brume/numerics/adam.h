@@ -17,7 +17,7 @@ class Adam {
  public:
   Adam(std::vector<Weight> weights, const AdamOptions& options);
   /// Clips the gradients to the norm `clip` (0 = not), updates, clears the gradients; `step` counts from 0. Returns the norm
-  /// before clipping; nothing is updated where it is not finite.
+  /// before clipping; nothing is updated if it is not finite.
   double update(int64_t step, double lr, double clip);
   std::vector<Weight> state() const;
 

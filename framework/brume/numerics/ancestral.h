@@ -16,7 +16,7 @@ namespace brume {
 double small_variance(double from, double to);
 double large_variance(double from, double to);
 
-/// Where the variance of a step comes from: a bound, or the network (LearnedVariance says what it gives).
+/// The source of the variance of a step: a bound, or the network (LearnedVariance says what it gives).
 enum class StepVariance { small, large, learned, learned_range };
 
 /// One step. The last one ends at 0: its "small" is that of the step before, its "large" the noise that is left, as Ho et al. have it.
@@ -40,7 +40,7 @@ class AncestralChain {
   std::vector<double> sigmas_;
 };
 
-/// Every training time of a discrete schedule, or `steps` of them where that is not 0 (a continuous schedule needs it): T even parts
+/// Every training time of a discrete schedule, or `steps` of them if that is not 0 (a continuous schedule needs it): T even parts
 /// of its time, each ending in a noise level.
 AncestralChain training_chain(const NoiseSchedule& schedule, int64_t steps);
 
@@ -50,8 +50,8 @@ Tensor normal_kl(const Tensor& mean1, const Tensor& log_var1, const Tensor& mean
 /// approximation of the normal distribution by tanh that DDPM's code has.
 Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& mean, const Tensor& log_std);
 
-/// The terms L_(t-1), or L_0 where a step ends at 0, of the bound in bits per dimension (Ho et al. 2020, eq. 5), [B]: one step an
-/// image. `error`: D - x0. `raw`: what the network gives for the variance, where that is learned.
+/// The terms L_(t-1), or L_0 if a step ends at 0, of the bound in bits per dimension (Ho et al. 2020, eq. 5), [B]: one step per
+/// image. `error`: D - x0. `raw`: what the network gives for the variance, if that is learned.
 Tensor vlb_terms(const Tensor& x0, const Tensor& error, const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw);
 /// L_T, [B]: the KL of x at `sigma` from N(0, start_std^2), where sampling starts.
 Tensor prior_term(const Tensor& x0, double sigma, double start_std);

@@ -7,15 +7,14 @@
 namespace brume {
 
 void BoundError::declare(Fields& f) {
-  f.choice("variance", variance, "of the model's steps, where it learns none",
+  f.choice("variance", variance, "variance of the model's steps, if it learns none",
            {{"small", StepVariance::small}, {"large", StepVariance::large}});
   declare_chain(f);
 }
 
 void BoundError::declare_chain(Fields& f) {
-  f.choice("terms", terms, "sum = the whole bound, as many times a term as it has steps; mean = one term",
-           {{"sum", Terms::sum}, {"mean", Terms::mean}});
-  f.field("steps", steps, "of the bound on a continuous schedule; a discrete one has its training times", at_least(2));
+  f.choice("terms", terms, "sum = the whole bound, one term per step; mean = one term", {{"sum", Terms::sum}, {"mean", Terms::mean}});
+  f.field("steps", steps, "steps of the bound on a continuous schedule; a discrete one has its training times", at_least(2));
 }
 
 AncestralChain BoundError::chain(const NoiseSchedule& schedule) const {

@@ -12,7 +12,7 @@ namespace brume {
 struct BoundError {
   enum class Terms { sum, mean };
   enum class Mean { learns, fixed };
-  StepVariance variance = StepVariance::small;  ///< where the model learns none
+  StepVariance variance = StepVariance::small;  ///< if the model learns none
   Terms terms = Terms::sum;
   int64_t steps = 1000;
 

@@ -10,7 +10,7 @@ namespace brume {
 /// intervals + 1 sigmas over the schedule's range, ascending and even in sigma^(1/rho) (Karras et al. 2022, eq. 5).
 std::vector<double> consistency_levels(const NoiseSchedule& schedule, int64_t intervals, double rho);
 
-/// Throws ConfigError, speaking for the objective `name`, where the model is not the identity at the schedule's smallest sigma: then
+/// Throws ConfigError, speaking for the objective `name`, if the model is not the identity at the schedule's smallest sigma: then
 /// a constant would be a perfect consistency model.
 void check_boundary(const Objective::Requirements& model, const char* name);
 

@@ -9,7 +9,7 @@
 namespace brume {
 namespace {
 
-/// (e^z - 1) / z - 1 and ((e^z - 1) / z - 1) / z - 1/2, by their series where the difference would cancel.
+/// (e^z - 1) / z - 1 and ((e^z - 1) / z - 1) / z - 1/2, by their series if the difference would cancel.
 struct Phi {
   explicit Phi(double z) {
     if (std::abs(z) > 0.05) {

@@ -8,7 +8,7 @@ namespace brume {
 void LearningRate::declare(Fields& f) {
   f.field("lr", lr, "learning rate", more_than(0));
   f.field("warmup", warmup, "steps over which it rises from 0", at_least(0));
-  f.choice("decay", decay, "afterwards", {{"constant", Decay::constant}, {"cosine", Decay::cosine}});
+  f.choice("decay", decay, "learning rate after the warm-up", {{"constant", Decay::constant}, {"cosine", Decay::cosine}});
   f.field("clip", clip, "largest norm of the whole gradient; 0 = no clipping", at_least(0));
 }
 

@@ -35,9 +35,9 @@ NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator
 }
 
 void TargetError::declare(Fields& f, std::string_view usual_weighting) {
-  f.choice("loss", loss, "of the error", {{"mse", Penalty::mse}, {"mae", Penalty::mae}, {"huber", Penalty::huber}});
-  f.field("delta", delta, "where the huber loss turns from square to linear", more_than(0));
-  f.field("weighting", weighting, "how much each noise level counts", usual_weighting);
+  f.choice("loss", loss, "penalty of the error", {{"mse", Penalty::mse}, {"mae", Penalty::mae}, {"huber", Penalty::huber}});
+  f.field("delta", delta, "error at which the huber loss turns from square to linear", more_than(0));
+  f.field("weighting", weighting, "weight of each noise level", usual_weighting);
 }
 
 void TargetError::declare_target(Fields& f) {

@@ -29,7 +29,7 @@ struct NoisyBatch {
 };
 NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random);
 
-/// (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x where it would cancel.
+/// (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x if it would cancel.
 template <class U>
 Tensor scaled_error(const NoisyBatch& b, const Tensor& f, const Parameterization& p, const U& unit) {
   return f * each_image(b.sigmas, b.x0, [&](double s) { return p.c_out(s) * unit(s); }) -

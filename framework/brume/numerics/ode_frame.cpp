@@ -25,7 +25,7 @@ double derivative(const F& f, double t) {
 void Frame::declare(Fields& f) {
   f.choice("time", time, "the variable of the steps: sigma, sigma^2 (VE), sigma / (1 + sigma) (flow matching), the schedule's time (VP)",
            {{"sigma", Time::sigma}, {"variance", Time::variance}, {"flow", Time::flow}, {"schedule", Time::schedule}});
-  f.choice("scale", scale, "what is stepped: x, x / (1 + sigma) (flow matching), the schedule's signal rate times x (VP)",
+  f.choice("scale", scale, "the variable that is stepped: x, x / (1 + sigma) (flow matching), the schedule's signal rate times x (VP)",
            {{"none", Scale::none}, {"flow", Scale::flow}, {"schedule", Scale::schedule}});
 }
 

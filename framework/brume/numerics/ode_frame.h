@@ -26,7 +26,7 @@ struct Frame {
     /// dy / du = log_scale y + scale sigma_rate (x - x0) / sigma (Karras et al. 2022, eq. 81).
     Tensor slope(const Tensor& x, const Tensor& x0) const;
   };
-  /// `schedule` is needed where time or scale say so; its derivatives are taken numerically (to about 1e-11).
+  /// `schedule` is needed if time or scale say so; its derivatives are taken numerically (to about 1e-11).
   Point at(double sigma, const NoiseSchedule* schedule) const;
 };
 

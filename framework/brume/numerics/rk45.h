@@ -4,7 +4,7 @@
 //
 //   x' = f(t, x),   error = |h sum_j e_j k_j / (atol + rtol max(|x|, |x_new|))|,   h <- 0.9 h error^(-1/5), by 0.2 to 10 at most
 //
-// There is one step size for the whole state: where image i must not depend on its batch, integrate the images one by one.
+// There is one step size for the whole state: if image i must not depend on its batch, integrate the images one by one.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/maximum.h>
 #include <fmt/format.h>

@@ -10,7 +10,7 @@ void PidOptions::declare(Fields& f) {
   f.field("pcoeff", pcoeff, "proportional gain of the step size control");
   f.field("icoeff", icoeff, "integral gain");
   f.field("dcoeff", dcoeff, "derivative gain");
-  f.field("accept_safety", accept_safety, "a step stands where the control would shrink the next one by no more than this",
+  f.field("accept_safety", accept_safety, "a step is accepted if the control would shrink the next one by no more than this factor",
           within(0.01, 1));
 }
 

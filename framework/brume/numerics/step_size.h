@@ -29,7 +29,7 @@ class PidController {
   std::array<double, 3> inverse_errors_{};
 };
 
-/// Runs `solve` on the whole batch where `together`, else on one image after another, so that no image's steps depend on the
+/// Runs `solve` on the whole batch if `together`, else on one image after another, so that no image's steps depend on the
 /// others; the run's observer is then called once an image.
 Tensor image_by_image(const Tensor& x, bool together, Run& run, const std::function<Tensor(const Tensor& x, Run& run)>& solve);
 

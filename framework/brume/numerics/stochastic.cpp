@@ -20,7 +20,7 @@ Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double 
 }
 
 void Churn::declare(Fields& f) {
-  f.field("s_churn", s_churn, "noise added before the steps, over the whole run; 0 = none", at_least(0));
+  f.field("s_churn", s_churn, "noise added before the steps, over the whole run; 0 = no noise", at_least(0));
   f.field("s_tmin", s_tmin, "least sigma at which noise is added", at_least(0));
   f.field("s_tmax", s_tmax, "largest sigma at which noise is added", at_least(0));
   f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));

@@ -14,7 +14,7 @@ struct NoiseSplit {
 NoiseSplit ancestral_step(double from, double to, double eta);
 
 /// One step of the reverse-time SDE of the variance-exploding process (Song et al. 2021b, eq. 46):
-/// x + g^2 (x0 - x) / from^2 + s_noise g z, g^2 = from^2 - to^2; without z where `noise` is null.
+/// x + g^2 (x0 - x) / from^2 + s_noise g z, g^2 = from^2 - to^2; without z if `noise` is null.
 Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double to, Noise* noise, double s_noise = 1);
 
 /// The churn of EDM (Karras et al. 2022, alg. 2): before a step within [s_tmin, s_tmax], noise raises sigma by the factor

@@ -11,7 +11,7 @@
 namespace brume {
 
 void declare_final(Fields& f, FinalSigma& value) {
-  f.choice("final", value, "where the run ends: sigma = 0, or the schedule's smallest sigma",
+  f.choice("final", value, "last sigma of the run: 0, or the schedule's smallest sigma",
            {{"zero", FinalSigma::zero}, {"minimum", FinalSigma::minimum}});
 }
 
@@ -41,7 +41,7 @@ void SigmaRange::declare(Fields& f) {
 }
 
 SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
-  // Beyond its ends a schedule knows no time, and the network would be told that of the end.
+  // Beyond its ends a schedule knows no time, and the network would receive that of the end.
   const std::pair<const char*, std::optional<double>> said[] = {{"sigma_max", sigma_max}, {"sigma_min", sigma_min}};
   for (const auto& [key, sigma] : said)
     if (sigma) require_within(schedule, {*sigma}, key);
@@ -50,12 +50,12 @@ SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
   return {lo, hi};
 }
 
-void EndsOf::declare(Fields& f) { f.field("spacing", spacing, "the one whose first and last step these are", "leading"); }
+void EndsOf::declare(Fields& f) { f.field("spacing", spacing, "the spacing whose first and last step these are", "leading"); }
 
 void SigmaGrid::declare(Fields& f) {
   range.declare(f);
   f.section("ends_of", ends_of,
-            "where sigma_min and sigma_max do not say them, the ends of the steps of another spacing, not the schedule's");
+            "sigma_min and sigma_max, if not given, are the ends of the steps of another spacing instead of the schedule's");
   declare_inclusive(f, inclusive);
   declare_final(f, final_sigma);
 }

@@ -11,11 +11,11 @@
 
 namespace brume {
 
-/// Where a run ends: at sigma = 0 (a clean image), or at the schedule's smallest sigma (diffusers' set_alpha_to_one: false).
+/// The end of a run: at sigma = 0 (a clean image), or at the schedule's smallest sigma (diffusers' set_alpha_to_one: false).
 enum class FinalSigma { zero, minimum };
 
 void declare_final(Fields& f, FinalSigma& value);
-/// Whether the lowest level of the grid is a step of its own; where not, the grid has one more level and the lowest is left out,
+/// Whether the lowest level of the grid is a step of its own; if not, the grid has one more level and the lowest is left out,
 /// so that the run goes from the last but one to the final sigma (DPM-Solver's way).
 void declare_inclusive(Fields& f, bool& value);
 
@@ -25,7 +25,7 @@ void declare_clip(Fields& f, std::optional<double>& sigma_max);
 /// (the lambda clipping of DPM-Solver: lambda_min = -log sigma_max). Throws ConfigError if no time is left.
 double clipped_time(const NoiseSchedule& schedule, const std::optional<double>& sigma_max);
 
-/// The ends of a grid in sigma; those of the schedule where they are not given.
+/// The ends of a grid in sigma; those of the schedule if they are not given.
 struct SigmaRange {
   std::optional<double> sigma_min, sigma_max;
   void declare(Fields& f);
@@ -42,7 +42,7 @@ struct EndsOf {
   void declare(Fields& f);
 };
 
-/// A grid in sigma: its ends, whether the lowest is a step, where the run ends.
+/// A grid in sigma: its ends, whether the lowest is a step, the end of the run.
 struct SigmaGrid {
   SigmaRange range;
   std::optional<EndsOf> ends_of;

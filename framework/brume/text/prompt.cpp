@@ -10,11 +10,11 @@ namespace {
 constexpr double round_weight = 1.1, square_weight = 1 / 1.1;
 
 /// ":1.3)" at the beginning of a text: the number, and how long that is.
-struct Told {
+struct Weight {
   double weight;
   size_t length;
 };
-std::optional<Told> told_weight(std::string_view text) {
+std::optional<Weight> weight_at(std::string_view text) {
   size_t at = 1;
   const auto blanks = [&] {
     while (at < text.size() && std::isspace(static_cast<unsigned char>(text[at]))) ++at;
@@ -27,7 +27,7 @@ std::optional<Told> told_weight(std::string_view text) {
   at = text.size() - rest.size();
   blanks();
   if (at >= text.size() || text[at] != ')') return {};
-  return Told{*weight, at + 1};
+  return Weight{*weight, at + 1};
 }
 
 class Reader {
@@ -51,8 +51,8 @@ class Reader {
       (c == '(' ? round_ : square_).push_back(parts_.size());
       left_.remove_prefix(1);
       open_ = false;
-    } else if (const auto told = c == ':' && !round_.empty() ? told_weight(left_) : std::nullopt) {
-      close(round_, told->weight, told->length);
+    } else if (const auto said = c == ':' && !round_.empty() ? weight_at(left_) : std::nullopt) {
+      close(round_, said->weight, said->length);
     } else if (c == ')' && !round_.empty()) {
       close(round_, round_weight, 1);
     } else if (c == ']' && !square_.empty()) {
@@ -96,7 +96,7 @@ class Reader {
 
 bool of_a_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80; }
 
-/// Where the word stands by itself.
+/// The place of the word on its own.
 size_t find_break(std::string_view text) {
   constexpr std::string_view word = "BREAK";
   for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {

@@ -21,7 +21,7 @@ struct Loaded {
   std::string missing;
 };
 
-/// Beside this library, wherever it was put.
+/// In the folder of this library, wherever it is installed.
 std::filesystem::path shim_path() {
   Dl_info self = {};
   const char* const name = "libbrume_sentencepiece.so";
@@ -35,7 +35,7 @@ Loaded load() {
 #else
   const std::filesystem::path path = shim_path();
   if (!std::filesystem::exists(path))
-    return {nullptr, fmt::format("{} is not there, and text needs it: brume was built without sentencepiece (Debian: "
+    return {nullptr, fmt::format("{} is missing, and text needs it: brume was built without sentencepiece (Debian: "
                                  "libsentencepiece-dev; tools/scripts/setup.sh installs it)",
                                  path.string())};
   // Its own libraries first (DEEPBIND) and nobody else's business (LOCAL): their protobuf is not LibTorch's.

@@ -17,10 +17,10 @@ class SentencePiece final {
   struct Training {
     int64_t size = 2000;    ///< pieces, with the four special ones
     bool fold_case = true;  ///< upper case is read as lower case
-    bool merges = false;    ///< by byte-pair merges (Sennrich et al. 2016), which give whole words where there are few
+    bool merges = false;    ///< by byte-pair merges (Sennrich et al. 2016), which give whole words if there are few
   };
   /// Trains a unigram model, or one of merges; the same captions in the same order give the same bytes. Throws ConfigError where the size
-  /// does not suit the captions, saying which does, and where a caption is not UTF-8.
+  /// does not suit the captions, saying which does, and if a caption is not UTF-8.
   static std::string train(const std::vector<std::string>& captions, const Training& training);
 
   /// `model`: the bytes of a model file; `name` is for messages.

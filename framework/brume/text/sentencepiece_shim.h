@@ -12,17 +12,17 @@ struct BrumeSentencePieceTraining {
   int size;       ///< pieces, with the special ones
   int fold_case;  ///< 1 = upper case is read as lower case
   int merges;     ///< by byte-pair merges, instead of a unigram model
-  /// The next caption, or null after the last; it stays where it is until the next call.
+  /// The next caption, or null after the last; it stays valid until the next call.
   const char* (*next)(void* from, size_t* size);
   void* from;
 };
 
-/// Where a function fails it gives its reason to `error` and returns null or 0.
+/// If a function fails it gives its reason to `error` and returns null or 0.
 struct BrumeSentencePiece {
   void* (*open)(const char* model, size_t size, void* to, BrumePut error);
   void (*close)(void* model);
   int (*size)(const void* model);
-  void (*special)(const void* model, int ids[4]);  ///< unknown, begin, end, padding; -1 = there is none
+  void (*special)(const void* model, int ids[4]);  ///< unknown, begin, end, padding; -1 = no such piece
   int (*encode)(const void* model, const char* text, size_t size, void* to, void (*put)(void* to, int id), BrumePut error);
   int (*decode)(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error);
   void (*piece)(const void* model, int id, void* to, BrumePut text);

@@ -43,7 +43,7 @@ double norm_of_gradient(const Tensor& loss, const Tensor& weight) {
   return gradient[0].defined() ? gradient[0].to(at::kFloat).norm().item<double>() : 0;
 }
 
-/// The number called `name` in a section, where it has one.
+/// The number called `name` in a section, if it has one.
 std::optional<double> number_in(const Value& section, const char* name) {
   const Value* v = section.is_map() ? section.find(name) : nullptr;
   return v && v->is_scalar() ? parse_number<double>(v->scalar) : std::nullopt;
@@ -158,7 +158,7 @@ class AutoencoderLearner final : public Learner {
     return true;
   }
 
-  /// The section with the scale of the averaged weights' latents, where the network has one.
+  /// The section with the scale of the averaged weights' latents, if the network has one.
   ModelCard card(const std::vector<Weight>& averaged) override {
     ModelCard card;
     card.autoencoder = *resolved_.find("autoencoder");

@@ -18,7 +18,7 @@ struct ClassScores {
   double mean_loss() const { return images > 0 ? loss / double(images) : 0; }
 };
 
-/// Images of a data set as they lie there, in batches: the first `limit` of them, or all. An endless set needs a limit. Stops where
+/// Images of a data set as they lie there, in batches: the first `limit` of them, or all. An endless set needs a limit. Stops if
 /// `take` (images [B, C, H, W], their annotations) returns false.
 void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit,
                     const std::function<bool(const Tensor&, const std::vector<Annotation>&)>& take);

@@ -34,7 +34,7 @@ class FeatureSet {
   std::vector<Tensor> features_;
 };
 
-/// What is reported of a set. Where a figure cannot be had it is NaN.
+/// The figures of a set. A figure that cannot be measured is NaN.
 struct SetFigures {
   int64_t images = 0;
   double accuracy = 0;

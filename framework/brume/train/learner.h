@@ -31,7 +31,7 @@ class Learner {
   /// Returns the loss of update number `step`, counted from 0. One backward pass gives the gradients of all modules, so that what one of
   /// them must not learn from enters detached. `random` is the only randomness.
   virtual Loss loss(const Batch& batch, int64_t step, at::Generator& random) = 0;
-  /// What it remembers from step to step beside the weights, to be saved and restored bit for bit (restoring copies into these).
+  /// What it remembers from step to step in addition to the weights, to be saved and restored bit for bit (restoring copies into these).
   virtual std::vector<Weight> state() const { return {}; }
 
   /// Called after each update of the model; returns true if it changed weights that are not trainable, which the average then takes over.
@@ -50,10 +50,10 @@ class Learner {
 /// The model as a module: with the optimizer and the moving average of `train:`.
 TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train);
 
-/// Where the parts of a learner come from.
+/// The sources of the parts of a learner.
 struct LearnerOrigin {
   uint64_t seed = 0;              ///< of the initial weights
-  const ModelSource& models;      ///< where teachers, first stages and guidances find their own; lives as long as the learner
+  const ModelSource& models;      ///< the models that teachers, first stages and guidances name; lives as long as the learner
   const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
   Batch examples{};               ///< the first training images, as many as a sample grid shows
 };
@@ -63,7 +63,7 @@ struct LearnerOrigin {
 /// ConfigError if the names of the two are not the same.
 std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored);
 
-/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; where the model's class
+/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's class
 /// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
                                       const LearnerOrigin& origin);

@@ -13,7 +13,7 @@ void train_section(Fields& f, std::optional<TrainOptions>& train) {
     void declare(Fields& fields) { TrainOptions::declare(fields, task); }
   };
   std::optional<OfTask> read;
-  f.section("train", read, "how it is trained");
+  f.section("train", read, "how the model is trained");
   if (read) train = std::move(*read);
 }
 
@@ -39,39 +39,39 @@ void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
 
 void EmaOptions::declare(Fields& f) {
   f.field("decay", decay, "largest decay of the moving average of the weights", within(0, 1));
-  f.choice("warmup", warmup, "of the decay: none, ratio = (1 + t) / (10 + t), power = 1 - (1 + t / inv_gamma)^-power",
+  f.choice("warmup", warmup, "warm-up of the decay: none, ratio = (1 + t) / (10 + t), power = 1 - (1 + t / inv_gamma)^-power",
            {{"none", Warmup::none}, {"ratio", Warmup::ratio}, {"power", Warmup::power}});
-  f.field("inv_gamma", inv_gamma, "of the power warm-up", more_than(0));
-  f.field("power", power, "of the power warm-up", more_than(0));
+  f.field("inv_gamma", inv_gamma, "parameter of the power warm-up", more_than(0));
+  f.field("power", power, "parameter of the power warm-up", more_than(0));
 }
 
 void PreviewOptions::declare(Fields& f) {
   f.field("every", every, "steps between sample grids; 0 = none but the last", at_least(0));
   f.field("count", count, "images in the grid", within(0, 1024));
-  f.field("columns", columns, "of the grid; 0 = as square as it gets", at_least(0));
+  f.field("columns", columns, "columns of the grid; 0 = as square as possible", at_least(0));
   f.field("steps", steps, "sampling steps", at_least(1));
-  f.field("prompts", prompts, "of a model that is asked in words, taken in turn; captions of the training images where empty");
+  f.field("prompts", prompts, "prompts of a model that is conditioned on captions, taken in turn; empty = captions of the training images");
 }
 
 void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
 
 void AdversarialOptions::declare(Fields& f) {
   f.field("start", start, "step from which the discriminator is trained and counts", at_least(0));
-  f.field("weight", weight, "of its loss, on top of the balance of the gradients at the last layer", at_least(0));
-  f.field("channels", channels, "of its first layer", within(1, 4096));
+  f.field("weight", weight, "weight of its loss, in addition to the balance of the gradients at the last layer", at_least(0));
+  f.field("channels", channels, "channels of its first layer", within(1, 4096));
   f.field("layers", layers, "halvings: a logit sees a patch of 16, 34, 70, 142, ... pixels per side", within(1, 8));
 }
 
 void DiscriminatorOptions::declare(Fields& f) {
-  f.field("optimizer", optimizer, "of the discriminator alone; its schedule counts from loss.adversarial.start");
-  f.field("every", every, "updates the discriminator once in so many steps", at_least(1));
+  f.field("optimizer", optimizer, "optimizer of the discriminator alone; its schedule counts from loss.adversarial.start");
+  f.field("every", every, "steps per update of the discriminator", at_least(1));
 }
 
 void ReconstructionOptions::declare(Fields& f) {
   f.choice("pixel", pixel, "mean over pixels of the absolute error, or of its square", {{"l1", Pixel::l1}, {"l2", Pixel::l2}});
   f.renamed("perceptual", "perceptual_loss");
   f.field("perceptual_loss", perceptual_loss, "distance between what a network sees in the two images", "none");
-  f.field("perceptual_weight", perceptual_weight, "of perceptual_loss", at_least(0));
+  f.field("perceptual_weight", perceptual_weight, "weight of perceptual_loss", at_least(0));
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 
@@ -89,23 +89,23 @@ void TrainOptions::declare(Fields& f, Task task) {
           "weights away again that earlier ones matched");
   f.field("data", data, "the training images");
   const auto is = [&](Task other) { return task == other || task == Task::any; };
-  if (is(Task::diffusion)) f.field("objective", objective, "what is minimised", "simple");
+  if (is(Task::diffusion)) f.field("objective", objective, "the loss that is minimised", "simple");
   if (is(Task::classifier) || is(Task::autoencoder))
     f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
   if (is(Task::classifier)) {
-    f.field("label_smoothing", label_smoothing, "of a classifier: share of the label that is spread over all classes", within(0, 1));
+    f.field("label_smoothing", label_smoothing, "share of the label that is spread over all classes", within(0, 1));
   }
   if (is(Task::autoencoder)) {
-    f.section("loss", loss, "what an autoencoder minimises beside the penalty of its network");
+    f.section("loss", loss, "the loss of an autoencoder, in addition to the penalty of its network");
     f.section("discriminator", discriminator, "trains the discriminator with its own optimizer; absent: train.optimizer updates both");
     f.require(!discriminator || task == Task::any || loss.adversarial, "discriminator",
               "needs loss.adversarial, which makes a discriminator");
-    f.section("latents", latents, "how an autoencoder's latents are brought to unit variance; measured at every checkpoint");
+    f.section("latents", latents, "scale of an autoencoder's latents to unit variance, measured at every checkpoint");
   }
-  f.field("optimizer", optimizer, "how", "adamw");
-  f.field("batch", batch, "images a step", within(1, 65536));
-  f.field("steps", steps, "updates in all", at_least(1));
-  f.field("seed", seed, "of the weights, the order of the images and the noise", at_least(0));
+  f.field("optimizer", optimizer, "the optimizer and its learning rate schedule", "adamw");
+  f.field("batch", batch, "images per step", within(1, 65536));
+  f.field("steps", steps, "number of updates", at_least(1));
+  f.field("seed", seed, "seed of the weights, the order of the images and the noise", at_least(0));
   f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
   if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");

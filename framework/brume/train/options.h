@@ -43,7 +43,7 @@ struct DiscriminatorOptions {
   void declare(Fields& f);
 };
 
-/// What an autoencoder minimises beside the penalty of its network.
+/// What an autoencoder minimises in addition to the penalty of its network.
 struct ReconstructionOptions {
   enum class Pixel { l1, l2 };
   Pixel pixel = Pixel::l1;

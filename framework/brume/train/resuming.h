@@ -1,5 +1,5 @@
 #pragma once
-// What may change where a training is continued: how it learns, and not what learns.
+// What may change when a training is continued: how it learns, and not what learns.
 #include <filesystem>
 #include <string>
 

@@ -58,7 +58,7 @@ void remove_training(const fs::path& directory) {
   for (const fs::path& picture : pictures) fs::remove(picture);
 }
 
-/// What sample grids are made after, where a model needs more than noise for them.
+/// What sample grids are made after, if a model needs more than noise for them.
 Batch examples(const Config& config, const Dataset& data) {
   if (config.classifier || config.autoencoder) return {};
   const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();

@@ -52,7 +52,7 @@ class Trainer {
   /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
   /// `resume_from` names a training file, whose state is taken over bit for bit; or `overwrite` says that what it holds goes, which it does
   /// once everything that the new training needs is there.
-  /// `models`: where teachers, and the guidances of the sample grids, find their own; lives as long as the trainer.
+  /// `models`: the models that teachers and the guidances of the sample grids name; lives as long as the trainer.
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
           const ModelSource& models = no_models(), bool overwrite = false);
   ~Trainer();

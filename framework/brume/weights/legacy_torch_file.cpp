@@ -22,7 +22,7 @@ namespace {
 
 constexpr int64_t readable_protocol = 1001;
 
-/// Storages that the pickle speaks of before the file says where they are: tensors are made on storages without memory, which is given
+/// Storages that the pickle speaks of before the file gives their places: tensors are made on storages without memory, which is given
 /// to them afterwards.
 class LegacyStorages final : public TorchStorages {
  public:

@@ -16,7 +16,7 @@ class MappedFile;
 /// The product of `shape` times `bits` per element, in bits; nullopt where it does not fit (hostile files).
 std::optional<uint64_t> bits_of(const std::vector<int64_t>& shape, uint64_t bits);
 
-/// A contiguous tensor of `shape` at `offset` of the file, which it keeps alive: a view, or a copy where the offset is not a
+/// A contiguous tensor of `shape` at `offset` of the file, which it keeps alive: a view, or a copy if the offset is not a
 /// multiple of the element size. The caller has checked that the bytes are there. Booleans other than 0 and 1 (undefined
 /// behaviour once read as bool) are refused; `name` is for that message.
 at::Tensor view_file(const std::shared_ptr<const MappedFile>& file, size_t offset, const std::vector<int64_t>& shape, at::ScalarType type,

@@ -1,5 +1,5 @@
 #pragma once
-// The metadata that brume's files carry beside their tensors: "brume.format", "brume.version", "brume.step", "brume.plugins", and a
+// The metadata that brume's files carry with their tensors: "brume.format", "brume.version", "brume.step", "brume.plugins", and a
 // section of the configuration as YAML under "brume.model", "brume.classifier", "brume.autoencoder", "brume.sample" or "brume.config"
 // (the whole configuration of a training).
 #include <cstdint>

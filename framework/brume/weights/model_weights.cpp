@@ -19,7 +19,7 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights) {
 
 namespace {
 
-/// "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", where one is near.
+/// "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", if one is near.
 std::string nearest(const std::string& name, const std::vector<std::string>& others) {
   const std::string near = others.size() > 2000 ? "" : closest(name, others);
   return near.empty() ? "" : fmt::format("; the nearest that has no place is '{}'", near);
@@ -36,7 +36,7 @@ std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& f
   for (const NamedTensor& t : file)
     if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name)) unknown.push_back(t.name);
 
-  constexpr size_t told = 10;  // with the nearest names, which cost time
+  constexpr size_t named = 10;  // with the nearest names, which cost time
   std::vector<Problem> problems;
   const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", source, text)}); };
   std::vector<at::Tensor> found;
@@ -44,7 +44,7 @@ std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& f
     const auto it = by_name.find(w.name);
     if (it == by_name.end())
       problem(fmt::format("lacks the tensor '{}' [{}]{}", w.name, fmt::join(w.tensor.sizes(), ", "),
-                          problems.size() < told ? nearest(w.name, unknown) : ""));
+                          problems.size() < named ? nearest(w.name, unknown) : ""));
     else if (it->second->sizes() != w.tensor.sizes())
       problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
                           fmt::join(w.tensor.sizes(), ", ")));

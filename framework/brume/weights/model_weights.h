@@ -19,7 +19,7 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights);
 /// The same from tensors at hand; `source` names them in messages.
 void load_weights(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& weights);
 
-/// The tensor of each weight, unconverted. Throws ConfigError as load_weights does, and where one is of whole numbers.
+/// The tensor of each weight, unconverted. Throws ConfigError as load_weights does, and if one is of whole numbers.
 std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& weights);
 
 /// The files among a checkpoint's tensors; none where it holds none.

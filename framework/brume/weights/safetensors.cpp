@@ -52,7 +52,7 @@ void check_size(const SafetensorsEntry& entry, const std::string& path) {
                            fmt::join(entry.shape, ", "), bits ? fmt::format("{}", (*bits + 7) / 8) : "more than 2^61", entry.bytes()));
 }
 
-/// Tensors must cover the data without a gap or an overlap; returns where the last one ends.
+/// Tensors must cover the data without a gap or an overlap; returns the end of the last one.
 uint64_t check_layout(const std::vector<SafetensorsEntry>& entries, const std::string& path) {
   std::vector<const SafetensorsEntry*> by_offset;
   by_offset.reserve(entries.size());
@@ -87,7 +87,7 @@ SafetensorsFile::SafetensorsFile(std::shared_ptr<const MappedFile> file) : file_
     refuse(file_->path(),
            fmt::format("is truncated: its tensors have {} bytes, {} are there; missing bytes: {}", needed, there, needed - there));
   }
-  if (needed < there) refuse(file_->path(), fmt::format("has {} bytes after its last tensor where none belong", there - needed));
+  if (needed < there) refuse(file_->path(), fmt::format("has {} bytes after its last tensor, which belong to nothing", there - needed));
   for (size_t i = 0; i < entries_.size(); ++i) index_[entries_[i].name] = i;
 }
 

@@ -14,7 +14,7 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-/// A dtype of the format: its size, and its counterpart in LibTorch (Undefined where there is none).
+/// A dtype of the format: its size, and its counterpart in LibTorch (Undefined if it has none).
 struct SafetensorsDtype {
   std::string_view name;
   uint64_t bits;

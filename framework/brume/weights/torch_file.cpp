@@ -84,7 +84,7 @@ void check_archive(const ZipArchive& archive, const std::string& prefix) {
   }
 }
 
-/// What training programs call the weights they keep beside other things, averaged ones first: those are what they sample with.
+/// What training programs call the weights they keep among other things, averaged ones first: those are what they sample with.
 constexpr std::array<std::string_view, 11> places{"ema",   "model_ema",        "ema_model", "ema_state_dict", "params_ema", "g_ema",
                                                   "model", "model_state_dict", "module",    "params",         "net"};
 

@@ -18,8 +18,9 @@ bool is_torch_file(std::string_view bytes);
 bool is_legacy_torch_file(std::string_view bytes);
 
 /// Everything torch.save was given, tensors as views of the mapped file (sharing storages as they did when saved), which they
-/// keep alive; storages that are compressed, or lie where no number of theirs may (legacy files do not align them), are copies.
-/// Executes nothing: globals beyond those of tensors, and of what is known to stand beside them, are refused by name. Throws ConfigError.
+/// keep alive; storages that are compressed, or lie at places that no number of theirs may have (legacy files do not align them), are
+/// copies. Executes nothing: globals beyond those of tensors, and of what is known to stand with them, are refused by name. Throws
+/// ConfigError.
 PickleValue load_torch_file(const std::string& path);
 PickleValue load_torch_file(std::shared_ptr<const MappedFile> file);
 

@@ -37,7 +37,7 @@ constexpr std::array<std::string_view, 24> words{
     "torch._utils._rebuild_parameter_with_state", "torch._tensor._rebuild_from_type_v2", "torch.Tensor", "torch.nn.parameter.Parameter",
     "torch.nn.modules.container.ParameterDict", "torch.nn.modules.container.ParameterList"};
 
-/// What stands beside the state dicts of training programs. An object of these is an empty dict, whose entries, if it is a dict, are
+/// What training programs store with their state dicts. An object of these is an empty dict, whose entries, if it is a dict, are
 /// read, and whose attributes are not.
 constexpr std::array<std::string_view, 25> bystanders{
     "argparse.Namespace", "collections.defaultdict", "collections.Counter", "builtins.set", "__builtin__.set", "builtins.frozenset",

@@ -1,6 +1,6 @@
 #pragma once
 // What the pickle of a state dict may refer to: tensors, their storages, OrderedDict and a few words of torch. What training programs
-// put beside a state dict (the names of callbacks, hyper-parameters) is read as objects of which nothing is kept but that they are there.
+// store with a state dict (the names of callbacks, hyper-parameters) is read as objects of which nothing is kept but that they are there.
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace brume {
 
-/// Where the storages of a file are, while its pickle is read.
+/// The places of the storages of a file, while its pickle is read.
 class TorchStorages {
  public:
   virtual ~TorchStorages() = default;

@@ -21,7 +21,7 @@ namespace {
 
 enum class Format { safetensors, torch, png, unknown };
 
-/// Files that are met in the place of weights, by what they begin with.
+/// Files that are met instead of weights, by their first bytes.
 struct Magic {
   std::string_view bytes;
   std::string_view meaning;
@@ -70,7 +70,7 @@ Format format_of(std::string_view bytes) {
                                   hexadecimal, letters, known == magics.end() ? "" : ", ", known == magics.end() ? "" : known->meaning));
 }
 
-/// Text, numbers and truth values that stand beside the state dict.
+/// Text, numbers and truth values that stand with the state dict.
 std::map<std::string, std::string> plain_entries(const PickleValue& value) {
   std::map<std::string, std::string> entries;
   if (value.as_dict() == nullptr) return entries;
@@ -138,9 +138,9 @@ NamedTensors load_tensors(const std::string& path, std::map<std::string, std::st
       return weights.tensors();
     }
     case Format::torch: {
-      std::map<std::string, std::string> beside;
-      auto tensors = read_torch(file, beside);
-      if (metadata != nullptr) *metadata = std::move(beside);
+      std::map<std::string, std::string> others;
+      auto tensors = read_torch(file, others);
+      if (metadata != nullptr) *metadata = std::move(others);
       return tensors;
     }
     default: refuse_unknown(*file);

@@ -1,5 +1,5 @@
 #pragma once
-// Weights from any file brume reads, told apart by what the file begins with and never by its extension.
+// Weights from any file brume reads, distinguished by their first bytes and never by its extension.
 #include <cstdint>
 #include <map>
 #include <string>
@@ -10,7 +10,7 @@
 namespace brume {
 
 /// The tensors of a safetensors or PyTorch file, as views of the mapped file. `metadata` receives the safetensors metadata, or
-/// the text and numbers that stand beside the state dict ("epoch" -> "3"), and under "state_dict" which of several it is. Throws
+/// the text and numbers that stand with the state dict ("epoch" -> "3"), and under "state_dict" which of several it is. Throws
 /// ConfigError.
 NamedTensors load_tensors(const std::string& path, std::map<std::string, std::string>* metadata = nullptr);
 

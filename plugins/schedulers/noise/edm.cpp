@@ -1,5 +1,5 @@
 // The noise levels of EDM (Karras et al. 2022): x = x0 + sigma noise as it is, with no scaling; training time runs evenly along the
-// steps of sampling (eq. 5). Networks are told log(sigma) / 4 (parameterization: edm).
+// steps of sampling (eq. 5). Networks receive log(sigma) / 4 (parameterization: edm).
 //
 //   sigma(t) = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho,  t in [0, 1]
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Flow matching and rectified flow (Lipman et al. 2023; Liu et al. 2023): a straight line from the image to noise. The network's
-// frame is (1 - s) x0 + s noise, with s = sigma / (1 + sigma), and it is told 1000 s.
+// frame is (1 - s) x0 + s noise, with s = sigma / (1 + sigma), and the network receives 1000 s.
 //
 //   s(t) = shift t / (1 + (shift - 1) t),  t in [t_min, 1]     (resolution shift: Esser et al. 2024, eq. 23)
 //

@@ -17,8 +17,8 @@ struct ZeroTerminalSnr {
   std::shared_ptr<const NoiseSchedule> schedule;
   double max_sigma = 1e6;
   void declare(Fields& f) {
-    f.field("schedule", schedule, "what is rescaled; a discrete one", "scaled_linear");
-    f.field("max_sigma", max_sigma, "stands for the infinite sigma of the last time (4096 in diffusers' Euler and DPM-Solver)",
+    f.field("schedule", schedule, "the schedule that is rescaled; a discrete one", "scaled_linear");
+    f.field("max_sigma", max_sigma, "replaces the infinite sigma of the last time (4096 in diffusers' Euler and DPM-Solver)",
             within(100, 1e6));
     f.require(!schedule || schedule->timesteps() > 0, "schedule", "must be discrete: only those have a last time to rescale");
   }

@@ -1,6 +1,6 @@
 // Multistep consistency sampling (Song et al. 2023, alg. 1): the estimate of x0 is taken for the image and noised again.
 //
-//   x' = x0 + sqrt(to^2 - last^2) noise,   last: the sigma where the run ends
+//   x' = x0 + sqrt(to^2 - last^2) noise,   last: the last sigma of the run
 //
 // For a consistency model (parameterization: consistency) the run ends at its sigma_min; ending at 0 it is the sampler of
 // flow-matching LCMs.

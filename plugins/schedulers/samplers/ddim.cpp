@@ -30,7 +30,7 @@ class Ddim final : public Sampler {
       const Estimate d = denoiser.denoise(x, from, run.condition);
       run.report({i, steps, from, x, d.x0});
       const auto [down, up] = ancestral_step(from, to, o_.eta);
-      const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // where the noise direction is taken from
+      const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // the estimate that gives the direction of the noise
       x = d.x0 + (x - clean) * (down / from);
       if (up > 0) x = x + run.noise.draw(x, from, to) * (o_.s_noise * up);
     }

@@ -30,7 +30,7 @@ class Ddpm final : public Sampler {
   struct Options {
     Variance variance = Variance::small;
     void declare(Fields& f) {
-      f.choice("variance", variance, "of the noise added at each step",
+      f.choice("variance", variance, "variance of the noise added at each step",
                {{"small", Variance::small},
                 {"large", Variance::large},
                 {"learned", Variance::learned},

@@ -26,7 +26,7 @@ class DpmAdaptive final : public Sampler {
     PidOptions pid;
     bool shared_steps = false;
     void declare(Fields& f) {
-      f.field("order", order, "of the better of the two solutions", within(2, 3));
+      f.field("order", order, "order of the better of the two solutions", within(2, 3));
       f.field("rtol", rtol, "relative tolerance", more_than(0));
       f.field("atol", atol, "absolute tolerance", more_than(0));
       f.field("h_init", h_init, "first step in log sigma", more_than(0));

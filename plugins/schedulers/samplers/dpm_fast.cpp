@@ -1,7 +1,7 @@
 // DPM-Solver-fast (Lu et al. 2022a, app. D.3; k-diffusion): as many network calls as there are steps, spent on single steps of
 // order 3 over a grid of its own, even in lambda = -log sigma from the first sigma to the last that is not 0.
 //
-// Where the run ends at sigma = 0, the last call gives the image: x' = x0.
+// If the run ends at sigma = 0, the last call gives the image: x' = x0.
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>

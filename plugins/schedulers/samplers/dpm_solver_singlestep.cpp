@@ -23,7 +23,7 @@ struct SinglestepOptions {
   double eta = 0, s_noise = 1;
   void declare(Fields& f) {
     f.field("order", order, "steps in a group", within(1, 3));
-    f.choice("solver", heun, "how the slope is weighted", {{"midpoint", false}, {"heun", true}});
+    f.choice("solver", heun, "weight of the slope", {{"midpoint", false}, {"heun", true}});
     f.field("lower_order_final", lower_order_final, "end with lower orders, as sigma = 0 needs");
     f.field("eta", eta, "0 = the ODE, 1 = the reverse SDE", within(0, 1));
     f.field("s_noise", s_noise, "standard deviation of the SDE's noise", more_than(0));
@@ -37,14 +37,14 @@ class DpmSinglestep final : public Sampler {
   using Options = SinglestepOptions<prediction>;
   explicit DpmSinglestep(const Options& o) : o_(o) {}
   SamplerTraits traits() const override {
-    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2))};  // 3 where the groups come out even
+    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2))};  // 3 if the groups come out even
   }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
     const std::vector<int64_t> orders = order_list(steps, sigmas.back() == 0);
     std::vector<Tensor> values;  // the predictions of this group
-    Tensor start;                // x where it began
+    Tensor start;                // x at its beginning
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const int64_t order = orders[size_t(i)];

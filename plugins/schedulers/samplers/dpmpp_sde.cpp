@@ -1,5 +1,5 @@
 // DPM-Solver++ SDE (k-diffusion; Lu et al. 2022b, app. on the SDE): a stochastic step to a point within the step, and one over
-// all of it with both estimates. With eta > 0 both noises are increments of one Brownian path where the run's noise is brownian.
+// all of it with both estimates. With eta > 0 both noises are increments of one Brownian path if the run's noise is brownian.
 //
 //   lambda = -log sigma,  s = from^(1-r) to^r,  y: the ancestral step from -> s with D(x)
 //   x': the ancestral step from -> to with (1 - 1/(2r)) D(x) + 1/(2r) D(y)
@@ -20,7 +20,7 @@ class DpmppSde final : public Sampler {
     void declare(Fields& f) {
       f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
-      f.field("r", r, "where in the step, in log sigma, the network is asked again", within(0.05, 1));
+      f.field("r", r, "place in the step, in log sigma, of the second network call", within(0.05, 1));
     }
   };
   explicit DpmppSde(const Options& o) : o_(o) {}
@@ -55,6 +55,6 @@ class DpmppSde final : public Sampler {
 
 }  // namespace
 
-void register_sampler_dpmpp_sde(Registry& r) { r.add<Sampler, DpmppSde>("dpmpp_sde", "DPM-Solver++ SDE, two calls a step"); }
+void register_sampler_dpmpp_sde(Registry& r) { r.add<Sampler, DpmppSde>("dpmpp_sde", "DPM-Solver++ SDE, two calls per step"); }
 
 }  // namespace brume::plugins

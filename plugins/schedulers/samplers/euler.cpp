@@ -32,7 +32,7 @@ class Euler final : public Sampler {
       const double sigma = o_.churn.raise(x, sigmas[size_t(i)], steps, run.noise), to = sigmas[size_t(i) + 1];
       const Estimate d = denoiser.denoise(x, sigma, run.condition);
       run.report({i, steps, sigmas[size_t(i)], before, d.x0});
-      const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // where the noise direction is taken from
+      const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // the estimate that gives the direction of the noise
       const Frame::Point here = o_.frame.at(sigma, run.schedule), there = o_.frame.at(to, run.schedule);
       if (here.scale == 1 && there.scale == 1 && here.sigma_rate == 1)
         x = d.x0 + (x - clean) * (to / sigma);

@@ -18,7 +18,7 @@ class Lcm final : public Sampler {
   struct Options {
     double timestep_scaling = 10, sigma_data = 0.5;
     void declare(Fields& f) {
-      f.field("timestep_scaling", timestep_scaling, "of the training time in the boundary condition", at_least(0));
+      f.field("timestep_scaling", timestep_scaling, "scale of the training time in the boundary condition", at_least(0));
       f.field("sigma_data", sigma_data, "standard deviation of the data in the boundary condition", more_than(0));
     }
   };

@@ -26,7 +26,7 @@ struct PndmOptions {
     f.field("order", order, "noise estimates used", within(1, 4));
     if (start == Start::lower_orders)
       f.field("zero_first", zero_first, "take 0 for the first estimate of x0, whatever the network gives (diffusers' IPNDM at pure noise)");
-    f.choice("combine", combine_v, "what the weights combine: the noise, or v (as diffusers does for networks that predict v)",
+    f.choice("combine", combine_v, "the quantity that the weights combine: the noise, or v (diffusers, for networks that predict v)",
              {{"noise", false}, {"v", true}});
   }
 };

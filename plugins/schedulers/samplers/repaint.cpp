@@ -28,8 +28,8 @@ class Repaint final : public Sampler {
     std::shared_ptr<const Sampler> sampler;
     int64_t jump_length = 10, resamples = 10;
     void declare(Fields& f) {
-      f.field("sampler", sampler, "what walks down", "ddpm");
-      f.field("jump_length", jump_length, "levels that are gone back up", at_least(1));
+      f.field("sampler", sampler, "the sampler that walks down", "ddpm");
+      f.field("jump_length", jump_length, "levels that are walked back up", at_least(1));
       f.field("resamples", resamples, "times that each stretch is walked; 1 = the inner sampler", at_least(1));
     }
   };

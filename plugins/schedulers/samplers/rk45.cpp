@@ -3,7 +3,7 @@
 //
 //   dx / du = x - x0(x, e^u)
 //
-// From the first sigma to the last that is not 0; where the run ends at 0, one more call gives the image. Each image walks at its own
+// From the first sigma to the last that is not 0; if the run ends at 0, one more call gives the image. Each image walks at its own
 // pace, one at a time, unless `shared_steps` ties a batch together.
 #include <ATen/TensorOperators.h>
 

@@ -30,8 +30,8 @@ class SaSolver final : public Sampler {
       f.field("predictor_order", predictor_order, "predictions used by the predictor", within(1, 4));
       f.field("corrector_order", corrector_order, "predictions used by the corrector; 0 = no corrector", within(0, 4));
       f.field("tau", tau, "share of the noise within the interval of training time, 0 outside", at_least(0));
-      f.field("tau_start", tau_start, "where in training time that interval starts, from 0 to 1", within(0, 1));
-      f.field("tau_end", tau_end, "where it ends", within(0, 1));
+      f.field("tau_start", tau_start, "start of that interval in training time, from 0 to 1", within(0, 1));
+      f.field("tau_end", tau_end, "end of that interval", within(0, 1));
       f.field("lower_order_final", lower_order_final, "end with lower orders");
       f.choice("prediction", prediction, "what the polynomials interpolate: the estimate of x0, or of the noise",
                {{"data", Prediction::data}, {"noise", Prediction::noise}});

@@ -29,7 +29,7 @@ class UniPc final : public Sampler {
     void declare(Fields& f) {
       f.field("order", order, "predictions used by the predictor", within(1, 4));
       f.choice("solver", bh1, "B(h): the step itself, or e^h - 1", {{"bh2", false}, {"bh1", true}});
-      f.choice("prediction", prediction, "what is extrapolated", {{"data", Prediction::data}, {"noise", Prediction::noise}});
+      f.choice("prediction", prediction, "the quantity that is extrapolated", {{"data", Prediction::data}, {"noise", Prediction::noise}});
       f.field("lower_order_final", lower_order_final, "end with orders 2 and 1");
       f.field("disable_corrector", disable_corrector, "steps (from 0) that are not corrected");
     }
@@ -84,7 +84,7 @@ class UniPc final : public Sampler {
     return next;
   }
 
-  /// The rho of eq. 11; 1/2 where there is one only, as its authors have it.
+  /// Returns the rho of eq. 11; 1/2 for a single one, as in its authors' program.
   static std::vector<double> weights(const std::vector<double>& ratios, double hh, double b) {
     if (ratios.size() == 1) return {0.5};
     std::vector<std::vector<double>> matrix;

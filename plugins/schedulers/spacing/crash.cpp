@@ -1,4 +1,4 @@
-// The "crash" schedule of v-diffusion: steps that gather where there is little noise. diffusers' IPNDM has it.
+// The "crash" schedule of v-diffusion: steps that gather at low noise. diffusers' IPNDM has it.
 //
 //   share(u) = 2/pi arcsin(sin(pi u / 2)^2),   u = 1, ..., 1/n
 //   angle = angle_min + share (angle_max - angle_min),   sigma = tan(angle)

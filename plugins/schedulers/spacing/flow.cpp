@@ -1,5 +1,5 @@
 // Steps of flow matching: s = sigma / (1 + sigma) in equal steps, shifted towards high noise for large images (Esser et al. 2024,
-// eq. 23; dynamic shift of FLUX) and, where asked, stretched to end at a chosen s.
+// eq. 23; dynamic shift of FLUX) and, if requested, stretched to end at a chosen s.
 //
 //   linear:       s' = shift s / (1 + (shift - 1) s)
 //   exponential:  the same with shift = e^mu
@@ -30,8 +30,8 @@ class Flow final : public Spacing {
       f.field("mu", mu, "log of the shift, instead of it (FLUX)");
       f.field("s_max", s_max, "first s before the shift; null = the schedule's", within(1e-6, 1));
       f.field("s_min", s_min, "last s before the shift; null = the schedule's", within(0, 1));
-      f.field("terminal", terminal, "the last s after the shift; null = where it falls", within(1e-6, 0.999));
-      f.choice("curve", curve, "how the shifted s are redistributed between their ends",
+      f.field("terminal", terminal, "the last s after the shift; null = as the shift gives it", within(1e-6, 0.999));
+      f.choice("curve", curve, "redistribution of the shifted s between their ends",
                {{"linear", Curve::linear}, {"karras", Curve::karras}, {"exponential", Curve::exponential}, {"beta", Curve::beta}});
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);

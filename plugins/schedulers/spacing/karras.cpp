@@ -24,7 +24,7 @@ class Karras final : public Spacing {
     SigmaGrid grid;
     void declare(Fields& f) {
       f.field("rho", rho, "curvature: larger puts more steps at low noise", at_least(1));
-      f.field("levels", levels, "of a grid of which every (levels div steps)-th is a step, from the first on; null = as many as steps",
+      f.field("levels", levels, "levels of a grid; every (levels div steps)-th is a step, from the first on; null = the number of steps",
               at_least(2));
       grid.declare(f);
       f.require(!levels || grid.inclusive, "levels", "is for grids whose lowest level may be a step (inclusive: true)");

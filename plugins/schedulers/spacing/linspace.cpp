@@ -21,8 +21,7 @@ class Linspace final : public Spacing {
     void declare(Fields& f) {
       f.field("round", round, "round to the integers a discrete schedule was trained at");
       f.renamed("between", "interpolation");
-      f.choice("interpolation", linear_sigma,
-               "sigma between those integers, where they are not rounded to: linear in log sigma or in sigma",
+      f.choice("interpolation", linear_sigma, "sigma between those integers, if not rounded: linear in log sigma or in sigma",
                {{"log_sigma", false}, {"sigma", true}});
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);

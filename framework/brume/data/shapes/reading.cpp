@@ -148,7 +148,7 @@ std::vector<Cut> objects_of(const cv::Mat3f& image, const Ground& ground) {
 
 // ---- Words of an object --------------------------------------------------------------------------------------------------
 
-/// What a form of radius 1 covers and where its centre of mass is (y up).
+/// The area that a form of radius 1 covers, and its centre of mass (y up).
 struct Mass {
   double area = 0;
   Point centre;
@@ -285,7 +285,7 @@ std::string background_word(const Ground& g, double grain) {
   return grain > 0.025 ? "noisy" : "dark";
 }
 
-/// Where the first is, seen from the second.
+/// The place of the first, seen from the second.
 std::string relation_word(Point first, Point second) {
   const Point d = first - second;
   const Point* best = nullptr;

@@ -11,7 +11,7 @@ namespace brume::shapes {
 
 /// How pictures are read.
 struct Reading {
-  std::vector<std::string> sizes = {"small", "large"};  ///< the words an object's size can be told by
+  std::vector<std::string> sizes = {"small", "large"};  ///< the words for an object's size
   double rotation = 15;                                 ///< the largest turn of a form to either side, in degrees
   double overlap = 0.8;                                 ///< with the rendering of a form (Dice), below which a thing has none
 };
@@ -21,7 +21,7 @@ struct Seen {
   std::vector<Described> objects;
   std::vector<Point> centres;
   std::string background;
-  /// Where the first object is, seen from the second; `swapped`: the second, from the first.
+  /// The place of the first object, seen from the second; `swapped`: the second, from the first.
   std::string relation(bool swapped) const;
   std::string text(bool swapped) const;
 };

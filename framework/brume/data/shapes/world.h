@@ -45,7 +45,7 @@ struct Size {
   std::string_view word;
   double lo, hi;  ///< diameter over the image's smaller side; a gap between two words keeps them apart
 };
-/// Of an object that is alone, and of one of two, which must be smaller to have room beside each other. In an image of 32x32 the small
+/// Of an object that is alone, and of one of two, which must be smaller to have room side by side. In an image of 32x32 the small
 /// ones of two are 8.6 to 9.6 pixels across, the large ones 13.1 to 14.4.
 constexpr std::array<Size, 3> sizes = {{{"small", 0.40, 0.50}, {"medium", 0.56, 0.66}, {"large", 0.72, 0.84}}};
 constexpr std::array<Size, 3> sizes_of_two = {{{"small", 0.27, 0.30}, {"medium", 0.345, 0.365}, {"large", 0.41, 0.44}}};
@@ -60,7 +60,7 @@ struct Background {
 constexpr std::array<Background, 4> backgrounds = {
     {{"dark", 0.06, 0.18, 0, 0}, {"light", 0.84, 0.95, 0, 0}, {"gradient", 0.04, 0.16, 0.34, 0}, {"noisy", 0.16, 0.26, 0, 0.14}}};
 
-/// Where the first of two objects is, seen from the second.
+/// The place of the first of two objects, seen from the second.
 struct Relation {
   std::string_view word;
   Point towards;  ///< y down, as rows go
@@ -97,12 +97,12 @@ struct Caption {
 
 /// "a small red circle left of a large blue square on a dark background".
 std::string text_of(const Caption& caption);
-/// Its inverse. Throws ConfigError, with the nearest word, where `text` is not of this world.
+/// Its inverse. Throws ConfigError, with the nearest word, if `text` is not of this world.
 Caption read_caption(const std::string& text);
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------------
 
-/// Where an object lies; pixels from the top left corner, y down.
+/// The place of an object; pixels from the top left corner, y down.
 struct Placed {
   const Form* form = nullptr;
   Point centre;

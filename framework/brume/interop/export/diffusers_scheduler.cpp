@@ -20,7 +20,7 @@ void edm(DiffusersSchedulerFile& s, const Value& noise, const Value& parameteriz
   const bool consistency = text_of(parameterization, "type") == "consistency";
   for (const char* key : {"sigma_min", "sigma_max", "rho"}) s.config[key] = number_of(noise, key);
   s.config["sigma_data"] = number_of(parameterization, "sigma_data");
-  s.told = "quarter_log";
+  s.input = "quarter_log";
   if (!consistency) {
     s.type = "EDMEulerScheduler";
     s.config["num_train_timesteps"] = 1000;
@@ -31,7 +31,7 @@ void edm(DiffusersSchedulerFile& s, const Value& noise, const Value& parameteriz
     return;
   }
   s.type = "CMStochasticIterativeScheduler";
-  s.told_scale = 1000;
+  s.scale = 1000;
   const Value* guidance = sample.find("guidance");
   const auto clips = [](const Value& g) { return text_of(g, "type") == "clip"; };
   s.config["clip_denoised"] = guidance && std::any_of(guidance->items.begin(), guidance->items.end(), clips);
@@ -40,7 +40,7 @@ void edm(DiffusersSchedulerFile& s, const Value& noise, const Value& parameteriz
   s.config["s_noise"] = 1.0;
 }
 
-/// beta_schedule and its keys; a note where diffusers has no such schedule.
+/// beta_schedule and its keys; a note if diffusers has no such schedule.
 void betas(DiffusersSchedulerFile& s, Value noise) {
   static const std::map<std::string, std::string> schedules{{"linear", "linear"},
                                                             {"scaled_linear", "scaled_linear"},

@@ -11,9 +11,9 @@ namespace brume {
 
 struct DiffusersSchedulerFile {
   std::string type = "DDIMScheduler";
-  nlohmann::json config;          ///< of scheduler_config.json
-  std::string told = "timestep";  ///< what its pipelines tell the network, as a noise embedding has it (input, scale)
-  double told_scale = 1;
+  nlohmann::json config;           ///< of scheduler_config.json
+  std::string input = "timestep";  ///< the noise level that its pipelines pass to the network, as options of a noise embedding
+  double scale = 1;
   std::vector<std::string> notes;  ///< what it does not say
 };
 /// `model` and `sample`: resolved sections; `sample` may be empty.

@@ -1,6 +1,6 @@
 #pragma once
-// brume's models for other programs: what `brume export` writes. Written to a temporary name beside the target and renamed, so that there
-// is all of it or nothing.
+// brume's models for other programs: what `brume export` writes. Written to a temporary name in the folder of the target and renamed, so
+// that there is all of it or nothing.
 #include <filesystem>
 #include <string>
 #include <vector>

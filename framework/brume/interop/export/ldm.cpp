@@ -44,14 +44,14 @@ struct LdmExport {
     if (const std::string up = text_of(network, "decoder_heads"); !up.empty() && up != text_of(network, "heads"))
       refuse(fmt::format("network.decoder_heads is {}; latent diffusion has as many in encoder and decoder, {}", up,
                          text_of(network, "heads")));
-    const Value told = part_of(network, "noise_embedding");
+    const Value embedding = part_of(network, "noise_embedding");
     for (const auto& [key, wanted] : {std::pair("type", "sinusoidal"),
                                       {"input", "timestep"},
                                       {"scale", "1"},
                                       {"max_period", "10000"},
                                       {"sin_first", "false"},
                                       {"shift", "0"}})
-      only(told, "network.noise_embedding", key, wanted);
+      only(embedding, "network.noise_embedding", key, wanted);
     if (!part_of(network, "transformer").entries.empty()) return;
     only(network, "network", "attention_order", "legacy");
   }
@@ -198,8 +198,8 @@ std::string ldm_yaml(const LdmExport& e, const Value& options) {
 std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const fs::path& file) {
   const fs::path yaml = fs::path(file).replace_extension(".yaml");
   if (!file.has_filename() || yaml == file)
-    throw ConfigError(fmt::format("{}: is no name of a weights file beside which a YAML can stand; one like model.safetensors is expected",
-                                  file.string()));
+    throw ConfigError(fmt::format(
+        "{}: is no name of a weights file with room for a YAML of the same name; expected a name like model.safetensors", file.string()));
   const Files files = files_in(model.tensors);
   Partial::Moves moves{{file.filename().string(), file}, {yaml.filename().string(), yaml}};
   if (!files.empty()) moves.emplace_back("tokenizer", file.parent_path() / "tokenizer");

@@ -38,7 +38,7 @@ Partial::Partial(Moves moves) : moves_(std::move(moves)) {
   for (auto& [name, target] : moves_) {
     if (!target.has_filename()) target = target.parent_path();  // "out/"
     if (fs::exists(fs::symlink_status(target)))
-      throw ConfigError(fmt::format("{}: is there already; an export overwrites nothing", target.string()));
+      throw ConfigError(fmt::format("{}: exists already; an export overwrites nothing", target.string()));
   }
   const fs::path& first = moves_.front().second;
   remove_stale(first);

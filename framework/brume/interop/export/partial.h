@@ -1,5 +1,5 @@
 #pragma once
-// What an export writes, in a folder beside its target until all of it is there: there is all of it or nothing.
+// What an export writes, in a temporary folder until all of it is there: the target appears whole or not at all.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,7 +13,7 @@ namespace brume {
 
 class Partial final {
  public:
-  /// What will appear: its name within the folder ("" is the folder itself), and where.
+  /// What will appear: its name within the folder ("" is the folder itself), and its target.
   using Moves = std::vector<std::pair<std::string, std::filesystem::path>>;
   /// Makes the folder in the same directory as the first, and removes those that killed exports of the same name left there. Throws
   /// ConfigError if one of them exists already, or if no folder can be made.

@@ -210,8 +210,8 @@ class Variants {
   }
   std::string of(const fs::path& component, std::vector<std::string>& losses) const {
     if (asked_.empty() || !some_ || has_variant(component, asked_)) return asked_;
-    losses.push_back(
-        fmt::format("{} in the variant {}, which is not there: its weights without one are taken", component.filename().string(), asked_));
+    losses.push_back(fmt::format("{} in the variant {}, which does not exist: its weights without one are taken",
+                                 component.filename().string(), asked_));
     return "";
   }
 

@@ -1,6 +1,6 @@
 #pragma once
 // The JSON files of diffusers and transformers (config.json, scheduler_config.json, model_index.json): values with the defaults that the
-// class gives them where the file is silent, and what brume cannot be, said by file and key. Python writes Infinity, -Infinity and NaN
+// class gives them if the file is silent, and what brume cannot be, said by file and key. Python writes Infinity, -Infinity and NaN
 // as bare words; they are read as "inf", "-inf" and "nan".
 #include <fmt/format.h>
 
@@ -25,7 +25,7 @@ nlohmann::json parse_json(const std::string& text, const std::string& name);
 class DiffusersConfig {
  public:
   /// `part` is what the file describes, in messages: "the unet of brume".
-  /// `type`, where not empty, is the class that model_index.json names: it counts whatever the file says (_class_name).
+  /// `type`, if not empty, is the class that model_index.json names: it counts whatever the file says (_class_name).
   DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type = "");
   DiffusersConfig(nlohmann::json values, std::string file, std::string part);
 

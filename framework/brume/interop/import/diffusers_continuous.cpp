@@ -8,7 +8,7 @@
 namespace brume {
 namespace {
 
-constexpr double sigma_min = 0.002, sigma_max = 80, sigma_data = 0.5, rho = 7;  ///< where a file is silent (Karras et al. 2022, table 1)
+constexpr double sigma_min = 0.002, sigma_max = 80, sigma_data = 0.5, rho = 7;  ///< if a file is silent (Karras et al. 2022, table 1)
 
 Value edm_levels(const DiffusersConfig& c) {
   return plugin_of(
@@ -21,7 +21,7 @@ std::string final_of(const DiffusersConfig& c) {
   return end == "zero" ? "zero" : "minimum";
 }
 
-/// Preconditioned networks, which are told log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
+/// Preconditioned networks, which receive log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
 DiffusersScheduler edm(const DiffusersConfig& c, const Value& sampler) {
   const auto prediction = c.get<std::string>("prediction_type", "epsilon");
   if (prediction != "epsilon" && prediction != "v_prediction") c.refuse("prediction_type", "epsilon and v_prediction");
@@ -47,7 +47,7 @@ DiffusersScheduler edm_dpm_solver(const DiffusersConfig& c) {
   return s;
 }
 
-/// Consistency models (Song et al. 2023): sampled at some of the levels they were trained at, and told 250 log(sigma).
+/// Consistency models (Song et al. 2023): sampled at some of the levels they were trained at, with 250 log(sigma) as noise level.
 DiffusersScheduler consistency(const DiffusersConfig& c) {
   DiffusersScheduler s;
   s.noise = edm_levels(c);
@@ -85,7 +85,7 @@ DiffusersScheduler flow(const DiffusersConfig& c, const Value& sampler) {
   return s;
 }
 
-/// F-PNDM of v-diffusion, for networks that predict v and are told the angle.
+/// F-PNDM of v-diffusion, for networks that predict v and receive the angle.
 DiffusersScheduler ipndm(const DiffusersConfig& c) {
   c.absent("trained_betas");
   DiffusersScheduler s;
@@ -96,7 +96,7 @@ DiffusersScheduler ipndm(const DiffusersConfig& c) {
   return s;
 }
 
-/// The variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and are told sigma.
+/// The variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and receive sigma.
 DiffusersScheduler score_sde(const DiffusersConfig& c) {
   c.only<double>("sampling_eps", 1e-5);
   DiffusersScheduler s;

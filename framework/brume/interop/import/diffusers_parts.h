@@ -1,5 +1,5 @@
 #pragma once
-// What stands beside the U-Net in a diffusers directory: the first stage and the text encoder with its tokenizer.
+// The other components of a diffusers directory than the U-Net: the first stage and the text encoder with its tokenizer.
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -22,7 +22,7 @@ struct DiffusersStage {
   int64_t size = 256;  ///< height and width it was trained for
 };
 /// `latent_height`: of the model's latents, which say at which heights there is attention; absent: sample_size does. Throws ConfigError
-/// naming what of config.json cannot be had. `type`: the class, where config.json does not decide it.
+/// naming what of config.json cannot be had. `type`: the class, if config.json does not decide it.
 DiffusersStage read_diffusers_stage(const std::filesystem::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
                                     const std::string& type = "");
 

@@ -14,14 +14,14 @@
 namespace brume {
 namespace {
 
-/// What sets the classes apart: the frame that x is kept in, the defaults of their keys, and where they leave out the lowest level.
+/// What sets the classes apart: the frame that x is kept in, the defaults of their keys, and if they leave out the lowest level.
 struct Kind {
   const char* name;
   bool sigma_frame = false;  ///< x0 + sigma noise, started from sigma noise (k-diffusion's)
   bool half_log = false;     ///< multistep in log-SNR: a grid of one level more, the lowest left out
   double beta_start = 1e-4, beta_end = 0.02;
   const char* beta_schedule = "linear";
-  bool clips = false;  ///< clip_sample where silent
+  bool clips = false;  ///< clip_sample if silent
 };
 
 constexpr Kind kinds[] = {{.name = "DDPMScheduler", .clips = true},
@@ -124,12 +124,12 @@ class Reader {
     if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
     return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
   }
-  /// Flow matching's levels and frame, where no curve takes the place of the levels.
+  /// Flow matching's levels and frame, if no curve replaces the levels.
   bool flow() const {
     if (!kind_.half_log || !flag("use_flow_sigmas")) return false;
     return !curve("use_karras_sigmas") && !curve("use_exponential_sigmas") && !curve("use_beta_sigmas") && !curve("use_lu_lambdas");
   }
-  /// Euler's class for networks that are told log(sigma) / 4, on levels beyond those of any table.
+  /// Euler's class for networks that receive log(sigma) / 4, on levels beyond those of any table.
   bool log_sigma() const {
     return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
   }
@@ -147,7 +147,7 @@ class Reader {
     if (flow() && final_sigma() != "zero") c_.refuse("final_sigmas_type", "zero, with use_flow_sigmas,");
     if (const auto between = c_.get<std::string>("interpolation_type", "linear"); between != "linear" && between != "log_linear")
       c_.refuse("interpolation_type", "linear and log_linear");
-    if (const auto told = c_.get<std::string>("timestep_type", "discrete"); told != "discrete" && told != "continuous")
+    if (const auto type = c_.get<std::string>("timestep_type", "discrete"); type != "discrete" && type != "continuous")
       c_.refuse("timestep_type", "discrete and continuous");
     if (log_sigma() && c_.has("sigma_min") != c_.has("sigma_max"))
       c_.refuse(c_.has("sigma_min") ? "sigma_max" : "sigma_min", "a number, if the other bound is one and timestep_type is continuous,");

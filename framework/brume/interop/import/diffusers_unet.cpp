@@ -106,9 +106,9 @@ void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   if (!u.transformer()) c.only<int64_t>("attn_norm_num_groups", u.groups);  // of the middle's attention
 }
 
-void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> told) {
-  if (told) {
-    u.height = u.width = *told;
+void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> size) {
+  if (size) {
+    u.height = u.width = *size;
   } else if (c.values().contains("sample_size") && c.values()["sample_size"].is_array()) {
     const auto sizes = c.each("sample_size", 2, 0);
     u.height = sizes[0], u.width = sizes[1];

@@ -24,7 +24,7 @@ struct DiffusersUnet {
   int64_t in_channels = 4, out_channels = 4;
   int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens
   int64_t classes = 0;        ///< rows of the class embedding; 0 = none
-  bool number = false;        ///< the class is told as a number; how many there are is not said
+  bool number = false;        ///< the class enters as a number; the number of classes is not in the file
   int64_t groups = 32;
   bool middle_attention = true, scale_shift = false, linear_projection = false, residual_resampling = false;
   double dropout = 0, norm_eps = 1e-5;
@@ -40,7 +40,7 @@ struct DiffusersUnet {
 };
 
 /// Reads a config.json; throws ConfigError naming what it holds that `unet` cannot be. `size`: says what sample_size is to be. `type`: the
-/// class, where config.json does not decide it.
+/// class, if config.json does not decide it.
 DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size = {}, const std::string& type = "");
 
 }  // namespace brume

@@ -71,7 +71,7 @@ fs::path weights_file(const fs::path& folder, const std::string& variant) {
                   folder.string()));
 }
 
-/// All shards of an index; every tensor it lists must be in the file it says. What a shard holds beside them is no less a part of the
+/// All shards of an index; every tensor it lists must be in the file it says. What a shard holds in addition is no less a part of the
 /// weights, unless it is listed elsewhere.
 NamedTensors sharded(const fs::path& index) {
   const DiffusersConfig c(index, "an index of weights");
@@ -85,7 +85,7 @@ NamedTensors sharded(const fs::path& index) {
     const fs::path path = index.parent_path() / file;
     if (fs::path(file).has_parent_path() || !fs::is_regular_file(path)) {
       problems.push_back(
-          {{}, "", fmt::format("{}: names the file '{}' with {} tensors, which is not there", index.string(), file, wanted.size())});
+          {{}, "", fmt::format("{}: names the file '{}' with {} tensors, which does not exist", index.string(), file, wanted.size())});
       continue;
     }
     for (NamedTensor& t : load_tensors(path.string()))

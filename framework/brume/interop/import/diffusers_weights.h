@@ -1,6 +1,6 @@
 #pragma once
 // The weights of one component of a diffusers directory: NAME.safetensors or NAME.bin, whole or in shards with an index
-// {"weight_map": {tensor: file}}, where a variant ("fp16") stands in the names: NAME.fp16.safetensors, NAME.safetensors.index.fp16.json.
+// {"weight_map": {tensor: file}}; a variant ("fp16") stands in the names: NAME.fp16.safetensors, NAME.safetensors.index.fp16.json.
 #include <filesystem>
 #include <string>
 
@@ -8,7 +8,7 @@
 
 namespace brume {
 
-/// The tensors in `folder`, views of the mapped files. `variant`, where not empty, is what is opened; else the weights without one, or
+/// The tensors in `folder`, views of the mapped files. `variant`, if not empty, is what is opened; else the weights without one, or
 /// the only variant there is. Throws ConfigError naming what was looked for, or what is missing of an index.
 NamedTensors component_tensors(const std::filesystem::path& folder, const std::string& variant = "");
 

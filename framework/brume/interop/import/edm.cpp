@@ -189,7 +189,7 @@ std::vector<double> filter_of(const Flags& flags, const Network& n) {
   if (said) return *said;
   if (n.heights.size() == 1 || !n.song || flags.text("model") == "DDPMpp") return {1, 1};
   if (flags.text("model") == "NCSNpp") return {1, 3, 3, 1};
-  flags.wanted("resample_filter", "its buffers are not there, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
+  flags.wanted("resample_filter", "its buffers are missing, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
 }
 
 std::string precond_of(const Flags& flags, const Network& n) {
@@ -217,8 +217,8 @@ Meaning meaning_of(const Flags& flags, const std::string& precond) {
             value_of("karras")};
   if (precond == "vp") {
     const double least = flags.number("beta_min").value_or(0.1), most = least + flags.number("beta_d").value_or(19.9);
-    const double epsilon = flags.number("epsilon_t").value_or(1e-5), told = flags.number("M").value_or(1000) - 1;
-    return {plugin_of("vp", {{"beta_min", least}, {"beta_max", most}, {"epsilon", epsilon}, {"timestep_scale", told}}), value_of("eps"),
+    const double epsilon = flags.number("epsilon_t").value_or(1e-5), last = flags.number("M").value_or(1000) - 1;
+    return {plugin_of("vp", {{"beta_min", least}, {"beta_max", most}, {"epsilon", epsilon}, {"timestep_scale", last}}), value_of("eps"),
             value_of("vp"), plugin_of("karras", {{"sigma_min", 0.002}, {"sigma_max", 80}})};
   }
   if (precond == "ve") {

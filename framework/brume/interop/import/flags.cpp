@@ -14,8 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The configuration beside the weights; empty where there is none.
-fs::path beside(const Source& source, const ImportOptions& options) {
+/// The configuration next to the weights; empty if there is none.
+fs::path configuration_of(const Source& source, const ImportOptions& options) {
   if (!options.config.empty()) return options.config;
   for (const char* end : {".json", ".yaml", ".yml"})
     if (fs::path file = source.path; fs::is_regular_file(file.replace_extension(end)) && file != source.path) return file;
@@ -38,7 +38,7 @@ Flags::Flags(const Source& source, const ImportOptions& options, const std::vect
       if (std::find(known.begin(), known.end(), entry.key) != known.end() && !entry.value.is_null() && !entry.value.is_map())
         values_.emplace(entry.key, entry.value);
   };
-  if (const fs::path config = beside(source, options); !config.empty()) {
+  if (const fs::path config = configuration_of(source, options); !config.empty()) {
     file_ = config.filename().string();
     const brume::Value root = load_yaml(config);
     if (!root.is_map()) throw ConfigError(fmt::format("{}: is no map of names and values", config.string()));
@@ -68,8 +68,8 @@ void Flags::disagree(const std::string& name) const {
 }
 
 void Flags::wanted(const std::string& name, const std::string& why) const {
-  throw ConfigError(fmt::format(
-      "{}: {}; set {} in the options of the import, or in a JSON or YAML file of the same name beside the weights", source_, why, name));
+  throw ConfigError(fmt::format("{}: {}; set {} in the options of the import, or in a JSON or YAML file with the name of the weights",
+                                source_, why, name));
 }
 
 std::optional<std::string> Flags::text(const std::string& name) const {

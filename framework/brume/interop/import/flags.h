@@ -1,6 +1,6 @@
 #pragma once
 // What weights do not tell of themselves, by the names that the program they come from has for it on its command line or in its
-// constructors: said as key=value, or in a JSON or YAML file beside the weights.
+// constructors: said as key=value, or in a JSON or YAML file next to the weights.
 #include <map>
 #include <optional>
 #include <string>
@@ -18,7 +18,7 @@ class Flags {
   Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
 
   bool has(const std::string& name) const { return values_.contains(name); }
-  /// The value, where it is said; throws ConfigError where it is no such thing.
+  /// The value, if it is said; throws ConfigError where it is no such thing.
   std::optional<std::string> text(const std::string& name) const;
   std::optional<int64_t> integer(const std::string& name) const;
   std::optional<double> number(const std::string& name) const;

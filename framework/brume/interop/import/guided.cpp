@@ -1,6 +1,6 @@
 // guided-diffusion (Dhariwal & Nichol 2021) and improved-diffusion (Nichol & Dhariwal 2021): U-Nets, super-resolution U-Nets and noisy
 // classifiers, whose names brume's `unet` and `unet_encoder` have. Names and shapes tell the architecture, flags by the names of their
-// command lines (or of UNetModel's arguments) the rest; where a flag is not said it has the default of those programs, and where that
+// command lines (or of UNetModel's arguments) the rest; a flag that is not said has the default of those programs, and if that
 // is a guess the error asks for it: the heads of the attention, the size of the images.
 #include <fmt/format.h>
 
@@ -108,13 +108,13 @@ Value noise_of(const Flags& flags) {
   return noise;
 }
 
-/// What the network is told: the timestep, or that as if there were 1000 of them.
+/// The noise level that the network receives: the timestep, or that as if there were 1000 of them.
 Value noise_embedding(const Flags& flags) {
   const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
   if (steps == 1000) return value_of("sinusoidal");
   const auto rescales = flags.truth("rescale_timesteps");
   if (!rescales)
-    flags.wanted("rescale_timesteps", fmt::format("with {} diffusion_steps the network is told the timestep or that rescaled to 1000 of "
+    flags.wanted("rescale_timesteps", fmt::format("with {} diffusion_steps the network receives the timestep or that rescaled to 1000 of "
                                                   "them (the defaults of guided-diffusion and improved-diffusion differ)",
                                                   steps));
   return *rescales ? plugin_of("sinusoidal", {{"scale", 1000.0 / double(steps)}}) : value_of("sinusoidal");
@@ -139,16 +139,16 @@ void check(const Flags& flags, const GuidedUnet& u) {
   }
 }
 
-/// What goes in and out of a U-Net: images, an image beside them, a variance.
+/// What goes in and out of a U-Net: images, a second image with them, a variance.
 struct Channels {
   int64_t image = 3;
-  bool beside = false, variance = false;
+  bool concat = false, variance = false;
 };
 
 Channels channels_of(const Flags& flags, const GuidedUnet& u) {
   const auto learn_sigma = flags.truth("learn_sigma");
   Channels c;
-  const auto images = flags.integer("in_channels");  // of SuperResModel: without the image beside them
+  const auto images = flags.integer("in_channels");  // of SuperResModel: without the second image
   if (images && u.in != *images && u.in != 2 * *images) flags.disagree("in_channels");
   const bool of_both = u.in == u.out && u.in == 6 && !(learn_sigma && !*learn_sigma);
   if (images ? u.in == 2 * *images : u.in == 2 * u.out || of_both) {  // SuperResModel, of 3 or 6 channels out
@@ -165,7 +165,7 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
 
 Value conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
   const Value classes = plugin_of("class_label", {{"classes", u.classes}, {"dropout", 0}});
-  if (!c.beside) return u.classes > 0 ? classes : value_of("none");
+  if (!c.concat) return u.classes > 0 ? classes : value_of("none");
   const auto said = flags.integer("small_size");
   if (!said && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
   const int64_t small = said.value_or(size / 4);  // both that were published enlarge four times
@@ -217,7 +217,7 @@ Imported import_classifier(const Source& source, const Flags& flags, const Guide
 
 Imported import_model_section(const Source& source, const Flags& flags, const GuidedUnet& u) {
   const Channels c = channels_of(flags, u);
-  const int64_t size = image_size(flags, u, c.beside);
+  const int64_t size = image_size(flags, u, c.concat);
   Imported model;
   model.options = section_of(map_of({{"image", image_of(c.image, size, size)},
                                      {"network", network_of(flags, u, size)},

@@ -90,7 +90,7 @@ size_t blocks_of(const Weights& w, const std::vector<Stage>& stages, bool encode
   if (possible.empty()) throw ConfigError("input_blocks: are not levels of equally many residual blocks, as guided-diffusion has them");
   if (said && std::find(possible.begin(), possible.end(), size_t(*said)) == possible.end()) flags.disagree(name);
   if (possible.size() > 1 && !said)
-    flags.wanted(name, fmt::format("the weights could be of {} residual blocks a level", fmt::join(possible, " or ")));
+    flags.wanted(name, fmt::format("the weights could be of {} residual blocks per level", fmt::join(possible, " or ")));
   return said ? size_t(*said) : possible.front();
 }
 

@@ -14,7 +14,7 @@
 namespace brume {
 namespace {
 
-/// "; ..." where the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what names do
+/// "; ..." if the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what names do
 /// not, or of what is added to a model.
 std::string part_of_model(const Source& source) {
   const auto any = [&](const std::function<bool(const std::string&)>& is) {

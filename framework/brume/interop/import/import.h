@@ -1,7 +1,7 @@
 #pragma once
 // Models of other programs as brume's own: what `brume import` writes to a file, and what every command that takes a model reads from
 // the foreign file directly. A family says which sources it knows and turns one into the contents of a brume model file; nothing behind
-// this header learns where a model came from.
+// this header learns the origin of a model.
 #include <filesystem>
 #include <map>
 #include <string>
@@ -16,10 +16,10 @@
 
 namespace brume {
 
-/// What cannot be read from a source and must be said: as `key=value`, or a configuration beside the weights.
+/// What cannot be read from a source and must be said: as `key=value`, or a configuration next to the weights.
 struct ImportOptions {
   std::map<std::string, std::string> settings;  ///< of the family, by its own names ("num_heads" = "4")
-  std::filesystem::path config;                 ///< a YAML or JSON file beside the weights; empty: the family looks for its own
+  std::filesystem::path config;                 ///< a YAML or JSON file next to the weights; empty: the family looks for its own
 };
 
 /// A file or a directory that is no brume model, open.
@@ -58,7 +58,7 @@ const std::vector<Family>& families();
 const Family* family_of(const Source& source);
 /// Opens what is to be imported; throws ConfigError where it is neither a directory nor a weights file.
 Source open_source(const std::filesystem::path& path);
-/// Imports what is open. Throws ConfigError that says what was found, and which families there are, where none knows it.
+/// Imports what is open. Throws ConfigError that says what was found, and which families there are, if none knows it.
 Imported import_model(const Source& source, const ImportOptions& options = {});
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options = {});
 

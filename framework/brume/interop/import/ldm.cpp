@@ -1,8 +1,8 @@
 // Latent diffusion and Stable Diffusion in one file (Rombach et al. 2022): a Lightning checkpoint with its YAML next to it, or a
 // safetensors file alone, which is known by its shapes: SD 1 by CLIP's encoder of width 768 (eps, 8 heads), SD 2 by OpenCLIP's of 1024
-// (v where it is the one for 768 pixels, heads of width 64).
+// (v if it is the one for 768 pixels, heads of width 64).
 //
-//   model.diffusion_model.*   the U-Net            model_ema.*          its moving average, where there is one (names without dots)
+//   model.diffusion_model.*   the U-Net            model_ema.*          its moving average, if there is one (names without dots)
 //   first_stage_model.*       kl or vq             scale_factor         latent = scale_factor z
 //   cond_stage_model.*        CLIP's text encoder, whose tokenizer is not in such files, or a table of classes
 //
@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
 
-/// The U-Net's tensors: those of its moving average, where there is one, unless ema=false or the YAML's use_ema say otherwise.
+/// The U-Net's tensors: those of its moving average, if there is one, unless ema=false or the YAML's use_ema say otherwise.
 NamedTensors unet_tensors(LdmReading& r) {
   const std::optional<bool> wish = r.truth("ema");
   const bool averaged = any_begins(r.source.tensors, "model_ema.diffusion_model");
@@ -64,7 +64,7 @@ NamedTensors unet_tensors(LdmReading& r) {
   return result;
 }
 
-/// Whether it is LatentInpaintDiffusion: the mask, then the latent of the masked image. Models that are told no words (conditioning_key
+/// Whether it is LatentInpaintDiffusion: the mask, then the latent of the masked image. Models without words (conditioning_key
 /// concat) have another order, and a mask in [-1, 1].
 bool inpaints(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   if (u.context_width == 0 || u.in_channels != inpainting_channels(latent_channels)) return false;
@@ -104,8 +104,8 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   if (!problems.empty()) throw ConfigError(std::move(problems));
   if (u.in_channels != latent_channels && !inpaints(r, u, latent_channels))
     r.refuse(
-        fmt::format("the U-Net takes {} channels and latents have {}: of models that see an image beside their input, those are imported "
-                    "that inpaint as they are told in words ({} channels, conditioning_key hybrid); depth, upscaling and inpainting "
+        fmt::format("the U-Net takes {} channels and latents have {}: of models that receive an image with their input, those are imported "
+                    "that inpaint by words ({} channels, conditioning_key hybrid); depth, upscaling and inpainting "
                     "without words are not",
                     u.in_channels, latent_channels, inpainting_channels(latent_channels)));
   if (u.out_channels != latent_channels)
@@ -113,7 +113,7 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
                          latent_channels));
 }
 
-/// Heads: as told, else those of Stable Diffusion where it is one.
+/// Heads: as set, else those of Stable Diffusion if it is one.
 void set_heads(const LdmReading& r, LdmUnet& u, bool sd1, bool sd2) {
   if (!u.attends()) return;
   const auto positive = [](std::optional<int64_t> n) { return n && *n > 0 ? n : std::nullopt; };  // -1 is "not given" there
@@ -152,7 +152,7 @@ double scale_of(const LdmReading& r, bool stable_diffusion) {
 }
 
 /// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its
-/// number of updates; else the last attention's norm has spread further where v was learned (ComfyUI's rule), which says nothing of weights
+/// number of updates; else the last attention's norm has spread further if v was learned (ComfyUI's rule), which says nothing of weights
 /// that nobody trained.
 std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network, bool inpainting) {
   if (inpainting) return {"eps", "SD 2 for inpainting"};
@@ -212,7 +212,7 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
 /// Says of the tensors that nobody asked for what they are.
 void name_the_rest(LdmReading& r) {
   static const std::array<std::string_view, 4> ours{unet_prefix, first_stage_prefix, text_prefix, ema_prefix};
-  // The noise schedule's tables, and what LatentDiffusion registers beside them.
+  // The noise schedule's tables, and what else LatentDiffusion registers.
   static const std::array<std::string_view, 8> tables{"betas",      "alphas_cumprod", "sqrt_",        "log_one_minus_",
                                                       "posterior_", "lvlb_weights",   "scale_factor", "logvar"};
   std::vector<std::string> rest;
@@ -248,12 +248,12 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   const std::string parameterization = parameterization_of(r, network, sd2, inpainting);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
   Value noise = ldm_schedule(r.config, betas_of(source));
-  if (noise.is_null() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML beside it says it");
+  if (noise.is_null() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML file with the same name says it");
   if (noise.is_null()) noise = value_of("scaled_linear");
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
-  const std::vector<Value> beside(inpainting ? 1 : 0, masked_image());
-  for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(beside) + t.name, t.tensor});
+  const std::vector<Value> others(inpainting ? 1 : 0, masked_image());
+  for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(others) + t.name, t.tensor});
   result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
@@ -262,11 +262,11 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
       section_of(map_of({{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
                          {"autoencoder", first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : value_of("identity")},
                          {"network", u.options(size)},
-                         {"conditioner", composite_of(condition.conditioner, beside)},
+                         {"conditioner", composite_of(condition.conditioner, others)},
                          {"noise", noise},
                          {"parameterization", parameterization}}),
                  source.path.string());
-  // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg where there is a null
+  // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg if there is a null
   // condition.
   result.sample = section_of(map_of({{"sampler", "ddim"},
                                      {"spacing", plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}})},

@@ -18,18 +18,18 @@ namespace fs = std::filesystem;
 Files tokenizer_of(const LdmReading& r) {
   const std::string* set = r.setting("tokenizer");
   const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
-  const fs::path beside = r.source.path.parent_path() / "tokenizer";
+  const fs::path nearby = r.source.path.parent_path() / "tokenizer";
   fs::path folder;
   if (set)
     folder = *set;
-  else if (fs::is_regular_file(beside / "vocab.json") || fs::is_regular_file(beside / "tokenizer.json"))
-    folder = beside;
+  else if (fs::is_regular_file(nearby / "vocab.json") || fs::is_regular_file(nearby / "tokenizer.json"))
+    folder = nearby;
   else if (named && *named)
     folder = named;
   else
     r.refuse(
         fmt::format("CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a folder "
-                    "'tokenizer' beside the file, or the variable BRUME_CLIP_TOKENIZER"));
+                    "'tokenizer' next to the file, or the variable BRUME_CLIP_TOKENIZER"));
   try {
     return read_clip_vocabulary(folder);
   } catch (const ConfigError& e) {

@@ -9,7 +9,7 @@
 
 namespace brume {
 
-/// What a model is told, in brume's words.
+/// The condition of a model, in brume's words.
 struct LdmCondition {
   Value conditioner;
   std::vector<Value> guidance;  ///< cfg as its program samples; empty without a null condition

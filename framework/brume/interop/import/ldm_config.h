@@ -1,5 +1,5 @@
 #pragma once
-// The YAML that CompVis' programs keep beside a checkpoint: `model: {target: …LatentDiffusion, params: {…}}`. It says what the tensors do
+// The YAML that CompVis' programs keep with a checkpoint: `model: {target: …LatentDiffusion, params: {…}}`. It says what the tensors do
 // not: the noise schedule, what the network predicts, how many heads its attention has, the size of the images.
 #include <cstdint>
 #include <filesystem>
@@ -15,7 +15,7 @@ namespace brume {
 
 class LdmConfig {
  public:
-  LdmConfig() = default;  ///< there is none
+  LdmConfig() = default;  ///< no configuration
   explicit LdmConfig(const std::filesystem::path& file);
 
   bool there() const { return !file_.empty(); }
@@ -37,7 +37,7 @@ class LdmConfig {
   Value root_;
 };
 
-/// A file's table of betas; none in it: there is none.
+/// A file's table of betas; empty if the file has none.
 struct LdmBetas {
   std::vector<double> values;
   double rounding = 1e-6;  ///< of the type they are stored in, as a share of a number: programs halve the precision of all there is

@@ -1,4 +1,4 @@
-// A first stage by itself: AutoencoderKL and VQModel of latent-diffusion and taming-transformers, or a Stable Diffusion file's without the
+// A single first stage: AutoencoderKL and VQModel of latent-diffusion and taming-transformers, or a Stable Diffusion file's without the
 // rest of it.
 #include <fmt/format.h>
 
@@ -15,11 +15,11 @@ constexpr std::string_view own_level = "encoder.down.0.block.0.", stage_level = 
 
 bool knows_first_stage(const Source& source) { return any_begins(source.tensors, own_level) || any_begins(source.tensors, stage_level); }
 
-/// Of its images. Where no level attends, weights are the same for all sizes.
+/// Returns the size of its images. If no level attends, weights are the same for all sizes.
 int64_t size_of(LdmReading& r, const LdmFirstStage& stage) {
   if (const auto said = r.integer("size", "ddconfig.resolution"); said && *said > 0) return *said;
   if (std::find(stage.attention.begin(), stage.attention.end(), true) != stage.attention.end())
-    r.refuse("the size of its images, which decides where it attends, is not in it: size=PIXELS says it, or its YAML");
+    r.refuse("the size of its images, which decides which levels attend, is not in it: size=PIXELS says it, or its YAML");
   constexpr int64_t usual = 256;
   r.losses.push_back(fmt::format("not in the file: the size of its images; {} is taken, and any other will do (size=PIXELS)", usual));
   return usual;

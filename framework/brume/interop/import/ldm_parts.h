@@ -46,7 +46,7 @@ struct LdmUnet {
   bool transformer = false, linear_projection = false, middle_attention = true, scale_shift = false, pool = false;
   int64_t context_width = 0;                    ///< of the tokens; 0 = none
   int64_t classes = 0;                          ///< rows of the class embedding; 0 = none
-  std::optional<int64_t> heads, head_channels;  ///< one of them, where there is attention: not to be read from shapes
+  std::optional<int64_t> heads, head_channels;  ///< one of them, if there is attention: not to be read from shapes
 
   bool attends() const;
   /// Returns the options. `size`: the height of the latents.
@@ -69,7 +69,7 @@ struct LdmFirstStage {
   Value options(int64_t size, double scale) const;
 };
 LdmFirstStage read_ldm_first_stage(const ModuleTensors& tensors);
-/// Its tensors; the attention's projections, where newer programs wrote them as linear layers, as 1x1 convolutions.
+/// Its tensors; the attention's projections, which newer programs wrote as linear layers, as 1x1 convolutions.
 NamedTensors ldm_first_stage_tensors(const ModuleTensors& tensors);
 
 /// The options of `clip_text`.

@@ -21,7 +21,7 @@ const std::vector<std::string>& known_settings() {
   return all;
 }
 
-/// The configuration that is named, or the one beside the file that has its name.
+/// The configuration that is named, or the one with the name of the file.
 LdmConfig config_of(const Source& source, const ImportOptions& options, std::vector<std::string>& losses) {
   if (!options.config.empty()) {
     LdmConfig config(options.config);
@@ -30,10 +30,10 @@ LdmConfig config_of(const Source& source, const ImportOptions& options, std::vec
     return config;
   }
   for (const char* extension : {".yaml", ".yml"}) {
-    const fs::path beside = fs::path(source.path).replace_extension(extension);
-    if (!fs::is_regular_file(beside)) continue;
-    if (LdmConfig config(beside); config.is_ldm()) return config;
-    losses.push_back(fmt::format("{} beside it is no configuration of latent diffusion and was not read", beside.filename().string()));
+    const fs::path yaml = fs::path(source.path).replace_extension(extension);
+    if (!fs::is_regular_file(yaml)) continue;
+    if (LdmConfig config(yaml); config.is_ldm()) return config;
+    losses.push_back(fmt::format("{} next to it is no configuration of latent diffusion and was not read", yaml.filename().string()));
   }
   return {};
 }

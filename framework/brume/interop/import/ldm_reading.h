@@ -1,5 +1,5 @@
 #pragma once
-// A file of latent diffusion while it is read: its tensors, the configuration beside it, and what was said on the command line.
+// A file of latent diffusion while it is read: its tensors, its configuration, and what was said on the command line.
 #include <cstdint>
 #include <memory>
 #include <optional>

@@ -35,7 +35,7 @@ bool convolution(const NamedTensors& tensors, const char* name, int64_t out, int
   return t && t->dim() == 4 && (out == 0 || t->size(0) == out) && (in == 0 || t->size(1) == in) && t->size(2) == 3;
 }
 
-/// The other half's file, beside this one: "taef2_encoder.pth" of "taef2_decoder.pth".
+/// The other half's file, in the same folder: "taef2_encoder.pth" of "taef2_decoder.pth".
 fs::path other_file(const fs::path& file, TinyHalf half) {
   const std::string from = half == TinyHalf::encoder ? "encoder" : "decoder", to = half == TinyHalf::encoder ? "decoder" : "encoder";
   std::string name = file.filename().string();
@@ -45,7 +45,7 @@ fs::path other_file(const fs::path& file, TinyHalf half) {
                                   file.string(), from, from, to));
   const fs::path other = file.parent_path() / name.replace(at, from.size(), to);
   if (!fs::is_regular_file(other))
-    throw ConfigError(fmt::format("{}: is the {} of a tiny autoencoder; its {} is looked for in {}, which is not there", file.string(),
+    throw ConfigError(fmt::format("{}: is the {} of a tiny autoencoder; its {} is looked for in {}, which does not exist", file.string(),
                                   from, to, other.string()));
   return other;
 }

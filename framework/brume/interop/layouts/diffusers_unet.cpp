@@ -110,7 +110,7 @@ struct Qkv {
   }
 };
 
-/// Where the letter of "….q.weight" stands; npos if the name has none.
+/// The place of the letter of "….q.weight"; npos if the name has none.
 size_t letter_of(const std::string& name) {
   const size_t last = name.rfind('.');
   return last == std::string::npos || last < 2 || name[last - 2] != '.' ? std::string::npos : last - 1;

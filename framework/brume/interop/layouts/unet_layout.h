@@ -1,5 +1,5 @@
 #pragma once
-// Where the blocks of a U-Net stand, by its options.
+// The places of the blocks of a U-Net, by its options.
 #include <algorithm>
 #include <cstdint>
 
@@ -7,11 +7,11 @@
 
 namespace brume {
 
-/// What decides where a block of a U-Net stands, and how its projections are cut.
+/// What decides the place of a block of a U-Net, and how its projections are cut.
 struct UnetLayout {
   int64_t blocks = 2;  ///< residual blocks per level of the encoder
   bool middle_attention = true;
-  int64_t heads = 1, head_channels = 0;  ///< head_channels, where not 0, counts
+  int64_t heads = 1, head_channels = 0;  ///< head_channels counts if it is not 0
   bool heads_first = true;               ///< attention_order legacy: q, k and v of a head stand together; else all q, all k, all v
   int64_t heads_of(int64_t channels) const { return head_channels > 0 ? channels / head_channels : heads; }
 };

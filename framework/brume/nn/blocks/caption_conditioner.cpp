@@ -15,7 +15,7 @@
 namespace brume::nn {
 namespace {
 
-/// Each text once, and where it stands.
+/// Each text once, and its rows.
 struct Distinct {
   std::vector<std::string> texts;
   std::map<std::string, int64_t> row;

@@ -31,9 +31,9 @@ Tensor positions(const Tensor& z) {
 void CodebookOptions::declare(Fields& f) {
   f.field("codes", codes, "vectors of the codebook", at_least(2));
   f.field("commitment", commitment, "weight (beta) of the term that keeps the encoder near its codes", at_least(0));
-  f.choice("codebook", learning, "how the codes learn: by gradients, or as moving averages of the vectors nearest to them",
+  f.choice("codebook", learning, "update of the codes: by gradients, or as moving averages of the vectors nearest to them",
            {{"gradient", Learning::gradient}, {"ema", Learning::ema}});
-  f.field("decay", decay, "of the moving averages", within(0, 1));
+  f.field("decay", decay, "decay of the moving averages", within(0, 1));
   f.renamed("revive", "restart_after");
   f.field("restart_after", restart_after, "updates without use after which a code restarts as a vector of the encoder; 0 = never",
           at_least(0));

@@ -7,7 +7,7 @@
 //             N_k <- d N_k + (1 - d) n_k,   m_k <- d m_k + (1 - d) sum z,   e_k = m_k / N_k           (N_k smoothed as there)
 //
 // The gradient passes from q to z as it is ("straight through"). A code that no vector was nearest to for a number of updates starts
-// anew as one of the encoder's vectors (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
+// again as one of the encoder's vectors (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
 #include <mutex>
 
 #include "brume/config/fields.h"
@@ -26,10 +26,10 @@ struct CodebookOptions {
 };
 
 /// `const` use is safe from several threads. What training has seen since the last update is the only thing that changes without a
-/// call of `update`, and it changes only in `quantise`, where gradients are on.
+/// call of `update`, and it changes only in `quantise`, if gradients are on.
 class Codebook {
  public:
-  /// Weights: "embedding.weight" [codes, width]; where they are needed the buffers "embedding.cluster_size", "embedding.embed_avg" (as
+  /// Weights: "embedding.weight" [codes, width]; if needed, the buffers "embedding.cluster_size", "embedding.embed_avg" (as
   /// in taming-transformers) and "unused", updates since each code was used.
   Codebook(const Builder& build, const CodebookOptions& options, int64_t width);
 
@@ -46,7 +46,7 @@ class Codebook {
   /// One pass of training; z: [B, width, H, W] float32. Remembers what was nearest to what until `update`: passes between two updates
   /// (of parts of a batch, say) count together.
   Quantised quantise(const Tensor& z) const;
-  /// After an update of the weights: moves the codes (ema) and restarts unused ones, and forgets the passes. Nothing where there were none.
+  /// After an update of the weights: moves the codes (ema) and restarts unused ones, and forgets the passes. Does nothing without passes.
   void update(at::Generator& random) const;
 
  private:

@@ -19,8 +19,8 @@ namespace brume::nn {
 struct EdmBlockStyle {
   int64_t embedding = 0;  ///< width of the embedding
   bool scale_shift = true;
-  bool project_skip = false;  ///< a 1x1 convolution beside every change of resolution, also where the channels stay
-  bool xavier = false;        ///< first values, in the place of PyTorch's
+  bool project_skip = false;  ///< a 1x1 convolution on the skip of every change of resolution, also if the channels stay
+  bool xavier = false;        ///< first values, instead of PyTorch's
   bool zero_init = true;
   double dropout = 0, skip_scale = 1, eps = 1e-5;
   Filter filter{};
@@ -30,7 +30,7 @@ struct EdmBlockStyle {
 inline int64_t edm_groups(int64_t channels) { return std::min<int64_t>(32, channels / 4); }
 GroupNorm edm_norm(const Builder& build, const std::string& name, int64_t channels, double eps);
 
-/// The layer with uniform first values of variance 2 gain^2 / (fan in + fan out) and no bias (Glorot & Bengio 2010), where `wanted`.
+/// The layer with uniform first values of variance 2 gain^2 / (fan in + fan out) and no bias (Glorot & Bengio 2010), if `wanted`.
 template <class Layer>
 Layer xavier(Layer layer, bool wanted, double gain = 1) {
   if (!wanted || SkipInit::now()) return layer;

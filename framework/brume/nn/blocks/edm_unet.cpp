@@ -36,13 +36,13 @@ std::vector<int64_t> norm_widths(const EdmUnetOptions& o, int64_t first) {
 }  // namespace
 
 void EdmUnetOptions::declare(Fields& f) {
-  f.field("channels", channels, "what the multipliers multiply", at_least(4));
+  f.field("channels", channels, "channels that the multipliers multiply", at_least(4));
   f.field("multipliers", multipliers, "channels of each level, as multiples; one halving fewer than levels", at_least(1));
   f.field("embedding_multiplier", embedding_multiplier, "width of the embedding, as a multiple", at_least(1));
   f.field("blocks", blocks, "residual blocks per level of the encoder; the decoder has one more", at_least(1));
   f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
-  f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
-  f.choice("noise_label", noise_label, "what it is told of the noise: log(sigma) / 4, the schedule's timestep, or log(sigma / 2)",
+  f.field("dropout", dropout, "dropout within the residual blocks", within(0, 0.999));
+  f.choice("noise_label", noise_label, "the noise level that it receives: log(sigma) / 4, the schedule's timestep, or log(sigma / 2)",
            {{"edm", NoiseLabel::edm}, {"vp", NoiseLabel::vp}, {"ve", NoiseLabel::ve}});
   f.field("null_is_zero", null_is_zero,
           "the null class of the conditioner is the vector of zeros of EDM's label dropout, not a class with weights of its own");
@@ -57,7 +57,7 @@ void EdmUnetOptions::check(const Network::Context& context, int64_t first) const
         fmt::format("the conditioner gives tokens of width {}, and EDM's networks attend to none; network: unet with a "
                     "transformer does",
                     context.context_width));
-  if (null_is_zero && context.classes == 1) throw ConfigError("null_is_zero: the conditioner has no class beside the null class");
+  if (null_is_zero && context.classes == 1) throw ConfigError("null_is_zero: the conditioner has no class but the null class");
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
   if (context.input.height % divisor || context.input.width % divisor)
     throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}", multipliers.size(),
@@ -109,7 +109,7 @@ Tensor LabelMap::operator()(const Condition& condition, double scale, at::Scalar
 Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels) {
   if (image_channels == 0) return x;
   if (!condition.image.defined())
-    throw std::logic_error(fmt::format("a network that takes {} channels of an image beside its input was given none", image_channels));
+    throw std::logic_error(fmt::format("a network that takes {} channels of an image with its input received none", image_channels));
   return concat(x, condition.image.to(x.scalar_type()));
 }
 

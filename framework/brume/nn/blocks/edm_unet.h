@@ -1,5 +1,5 @@
 #pragma once
-// What EDM's two networks share (Karras et al. 2022, app. F): the options, how the noise level and the class are told, and the
+// What EDM's two networks share (Karras et al. 2022, app. F): the options, the embeddings of noise level and class, and the
 // encoder's and the decoder's blocks. Weights are named as in the SongUNet and DhariwalUNet of NVlabs/edm, with the resolution in the
 // names of the blocks.
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace brume::nn {
 
-/// What the network is told of the noise (c_noise of the paper's table 1).
+/// The noise level that the network receives (c_noise of the paper's table 1).
 enum class NoiseLabel { edm, vp, ve };
 
 struct EdmUnetOptions {
@@ -41,7 +41,7 @@ Tensor positional_frequencies(int64_t width, bool endpoint);
 class LabelMap {
  public:
   LabelMap() = default;
-  /// `rows`: classes, the null class among them; that is the vector of zeros where `null_is_zero`, and has no weights then.
+  /// `rows`: classes, the null class among them; that is the vector of zeros if `null_is_zero`, and has no weights then.
   LabelMap(const Builder& build, int64_t rows, bool null_is_zero, int64_t width, bool bias);
   bool defined() const { return layer_.weight.defined(); }
   int64_t classes() const { return layer_.weight.size(1); }  ///< without a null class of zeros
@@ -53,7 +53,7 @@ class LabelMap {
   Linear layer_;
 };
 
-/// The channels that the network sees: x, and the condition's image beside it.
+/// The channels that the network sees: x, and the condition's image.
 Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels);
 
 /// "64x64_down": the height twice, as EDM has it.

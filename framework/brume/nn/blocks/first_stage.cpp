@@ -28,15 +28,15 @@ Tensor halve(const Tensor& x, const Conv2d& conv) { return conv(at::constant_pad
 void FirstStageOptions::declare(Fields& f) {
   f.field("channels", channels, "channels of the first level", at_least(1));
   f.field("multipliers", multipliers, "channels of each level, as multiples; one halving fewer than levels", at_least(1));
-  f.field("blocks", blocks, "residual blocks a level of the encoder; the decoder has one more", at_least(1));
+  f.field("blocks", blocks, "residual blocks per level of the encoder; the decoder has one more", at_least(1));
   f.field("attention_resolutions", attention_resolutions, "heights of the feature maps that get self-attention", at_least(1));
   f.field("middle_attention", middle_attention, "self-attention at the bottleneck");
   f.field("latent_channels", latent_channels, "channels of a latent", within(1, 1024));
   f.field("inner_channels", inner_channels,
           "channels between the latent's 1x1 convolutions and the encoder and decoder; null = latent_channels", within(1, 1024));
   f.field("quant_conv", quant_conv, "1x1 convolutions to the latent and from it (SD and before; not SD3 and FLUX)");
-  f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
-  f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
+  f.field("groups", groups, "groups of the group norms; they must divide every level's channels", at_least(1));
+  f.field("dropout", dropout, "dropout within the residual blocks", within(0, 0.999));
   f.require(quant_conv || inner() == latent_channels, "inner_channels", "needs quant_conv, if it is not latent_channels");
   f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(std::all_of(multipliers.begin(), multipliers.end(), [&](int64_t m) { return channels * m % groups == 0; }), "groups",

@@ -4,7 +4,7 @@
 
 namespace brume::nn {
 
-/// `channels` latents of `ratio` x `ratio` pixels each. Throws ConfigError, telling the nearest sizes there are, where the image does not
+/// `channels` latents of `ratio` x `ratio` pixels each. Throws ConfigError with the nearest possible sizes if the image does not
 /// divide so.
 ImageShape latent_shape(const ImageShape& image, int64_t channels, int64_t ratio);
 

@@ -41,9 +41,9 @@ ImageShape logits_shape(const ImageShape& image, int64_t layers) {
   if (side(least, layers) >= 1) return {1, side(image.height, layers), side(image.width, layers)};
   int64_t most = layers;
   while (most > 0 && side(least, most) < 1) --most;
-  throw ConfigError(most > 0
-                        ? fmt::format("layers = {} is too many for images of {}; {} at most", layers, image.text(), most)
-                        : fmt::format("images of {} are too small for a patch discriminator; 6 pixels a side are the least", image.text()));
+  throw ConfigError(
+      most > 0 ? fmt::format("layers = {} is too many for images of {}; {} at most", layers, image.text(), most)
+               : fmt::format("images of {} are too small for a patch discriminator; the least is 6 pixels per side", image.text()));
 }
 
 PatchDiscriminator::PatchDiscriminator(const Builder& build, int64_t image_channels, const PatchDiscriminatorOptions& o) {

@@ -12,14 +12,14 @@ struct TextEncoderOptions {
   int64_t rows = 0;    ///< tokens there are
   int64_t length = 0;  ///< tokens of a prompt
   int64_t width = 0, depth = 0, heads = 1, mlp = 0;
-  bool quick_gelu = false;  ///< x sigmoid(1.702 x) in the place of gelu
+  bool quick_gelu = false;  ///< x sigmoid(1.702 x) instead of gelu
 };
 
 ///   h = token[ids] + position;   h += attention(norm h);  h += mlp(norm h), `depth` times;   norm h
 class TextEncoder {
  public:
   TextEncoder(const Builder& build, const TextEncoderOptions& options);
-  /// ids: [B, length] int64. Returns [B, length, width] in `dtype`, computed in it, without the last `skip` layers. `more`, where defined:
+  /// ids: [B, length] int64. Returns [B, length, width] in `dtype`, computed in it, without the last `skip` layers. `more`, if defined:
   /// [n, width], the embeddings of tokens rows, rows + 1, ….
   Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip = 0, const Tensor& more = {}) const;
 

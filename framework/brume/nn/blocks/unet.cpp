@@ -12,9 +12,9 @@ namespace brume::nn {
 
 void UnetTransformer::declare(Fields& f) {
   f.field("depth", depth, "transformer blocks in each: one number for all levels, or one per level", at_least(1));
-  f.choice("projection", projection, "into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
+  f.choice("projection", projection, "projection into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
            {{"conv", Projection::conv}, {"linear", Projection::linear}});
-  f.field("dropout", dropout, "of what attention and feed-forward add", within(0, 0.999));
+  f.field("dropout", dropout, "dropout of what attention and feed-forward add", within(0, 0.999));
 }
 
 namespace {
@@ -57,18 +57,18 @@ void UnetOptions::declare(Fields& f, bool decoder) {
   f.field("scale_shift", scale_shift, "AdaGN: the embedding scales and shifts the norm; else it is added");
   f.choice("resampling", resampling, "between levels: a strided convolution, plain pooling and nearest, or residual blocks (BigGAN)",
            {{"conv", Resampling::conv}, {"pool", Resampling::pool}, {"residual", Resampling::residual}});
-  f.field("dropout", dropout, "within the residual blocks", within(0, 0.999));
-  f.field("groups", groups, "of the group norms; must divide every level's channels", at_least(1));
+  f.field("dropout", dropout, "dropout within the residual blocks", within(0, 0.999));
+  f.field("groups", groups, "groups of the group norms; they must divide every level's channels", at_least(1));
   f.field("norm_eps", norm_eps, "epsilon of the group norms (1e-6 in the models of DDPM's authors); spatial transformers have their own",
           more_than(0));
   f.choice("downsample_padding", pad_below,
-           "of strided convolutions: one pixel all around, or below and to the right only (the models of DDPM's authors)",
+           "padding of strided convolutions: one pixel all around, or below and to the right only (the models of DDPM's authors)",
            {{"around", false}, {"below", true}});
   f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
   if (decoder)
     f.section("transformer", transformer,
               "spatial transformers (LDM, Stable Diffusion) instead of plain attention; they attend to the condition's tokens");
-  f.field("noise_embedding", noise_embedding, "how the noise level is embedded", "sinusoidal");
+  f.field("noise_embedding", noise_embedding, "embedding of the noise level", "sinusoidal");
   if (decoder) {
     f.choice("class_embedding", class_embedding,
              "of a class-conditional network: one row per class, or the class as a number, embedded as the noise level is",

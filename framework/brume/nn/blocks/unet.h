@@ -14,10 +14,10 @@
 namespace brume::nn {
 
 enum class Resampling { conv, pool, residual };
-/// How a class is told: by a row of its own, or as the number it is, in the way of the noise level.
+/// The embedding of a class: a row of its own, or its number, embedded as the noise level is.
 enum class ClassEmbedding { table, sinusoidal };
 
-/// The spatial transformers of a U-Net, in the place of plain attention.
+/// The spatial transformers of a U-Net, instead of plain attention.
 struct UnetTransformer {
   std::vector<int64_t> depth{1};
   Projection projection = Projection::conv;
@@ -101,14 +101,14 @@ class TimestepEmbedding {
 /// Gives `stage` its residual block.
 void unet_block(Stage& stage, const Builder& build, const UnetOptions& o, int64_t in, int64_t out);
 
-/// Where attention goes.
+/// The levels that attend.
 struct AttentionPlace {
   int64_t channels = 0;
   size_t level = 0;
   bool decoder = false;
   int64_t context = 0;  ///< width of the tokens attended to; 0 = none
 };
-/// Gives `stage` its attention: a block, or a spatial transformer where the options ask for one.
+/// Gives `stage` its attention: a block, or a spatial transformer if the options ask for one.
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& place);
 /// Makes `stage` change the resolution; `build` names the place in the list of the stage's modules.
 void unet_resample(Stage& stage, const Builder& build, const UnetOptions& o, int64_t channels, Resample way);

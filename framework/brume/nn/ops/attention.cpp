@@ -1,4 +1,4 @@
-// nn::attention: fused kernels where nothing is recorded, whole products where they are small, and else blocks of queries, so that no
+// nn::attention: fused kernels if nothing is recorded, whole products if they are small, and else blocks of queries, so that no
 // matrix of all scores is ever kept (Rabe & Staats 2021). The gradient of the blocks computes their weights a second time:
 //
 //   P = softmax(scale Q K^T), dV = P^T dO, dS = P (dP - sum_j dP_j P_j), dP = dO V^T, dQ = scale dS K, dK = scale dS^T Q
@@ -69,7 +69,7 @@ Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
   return at::bmm(weights, flat(v)).view({b, heads, n, v.size(3)});
 }
 
-/// LibTorch's own, where it has one and nothing is recorded: on other devices, and as the reference. Undefined elsewhere.
+/// LibTorch's own, if it has one and nothing is recorded: on other devices, and as the reference. Undefined elsewhere.
 Tensor by_library(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   if (q.device().is_cpu() && isa() != Isa::reference) return {};
   Tensor bias;
@@ -237,7 +237,7 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
 /// Scores of a call from which blocks are taken where there are no kernels: 16 MB of float32.
 constexpr int64_t many_scores = int64_t(1) << 22;
 
-/// Whether oneDNN's products are faster than the kernel that there is: where that one multiplies bfloat16 as float32 though the processor
+/// Whether oneDNN's products are faster than the kernel: if that one multiplies bfloat16 as float32 though the processor
 /// need not, and in float32 from AVX512 on (measured: by 10 to 20 %).
 bool better_by_products(const Tensor& q, const Tensor& k, const AttentionMask& mask) {
   constexpr int64_t many = int64_t(1) << 16;  // scores of a head

@@ -134,7 +134,7 @@ void require_shape(const char* name, const at::Tensor& parameter, at::IntArrayRe
   std::ostringstream wanted;
   wanted << expected;
   require(parameter.sizes() == expected,
-          std::string(name) + " is " + shape(parameter) + " where x, " + shape(x) + ", needs " + wanted.str());
+          std::string(name) + " is " + shape(parameter) + ", and x, " + shape(x) + ", needs " + wanted.str());
   require(at::isFloatingType(parameter.scalar_type()), std::string(name) + " is not floating point");
   require(parameter.device() == x.device(), std::string(name) + " and x are on different devices");
 }
@@ -142,7 +142,7 @@ void require_shape(const char* name, const at::Tensor& parameter, at::IntArrayRe
 void check(const at::Tensor& x, int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, const at::Tensor& scale,
            const at::Tensor& shift, const at::Tensor& added) {
   require(x.defined(), "x is missing");
-  require(x.dim() == 3 || x.dim() == 4, "x is " + shape(x) + " where [B, C, H, W] or [B, C, N] is needed");
+  require(x.dim() == 3 || x.dim() == 4, "x is " + shape(x) + "; expected [B, C, H, W] or [B, C, N]");
   require(at::isFloatingType(x.scalar_type()), "x is not floating point");
   require(x.numel() > 0, "x is empty: " + shape(x));
   require(groups > 0 && x.size(1) % groups == 0,

@@ -25,7 +25,7 @@ namespace brume::nn {
 /// gathered in double. Other dtypes and devices take plain ATen operations, with statistics in float64 for float64 and float32 otherwise.
 /// Differentiable in x, gamma, beta, scale, shift and added, gradients being of the dtype of their input; any number of times.
 ///
-/// Throws std::invalid_argument, with both shapes, where they do not fit.
+/// Throws std::invalid_argument, with both shapes, if they do not fit.
 at::Tensor group_norm_silu(const at::Tensor& x, std::int64_t groups, const at::Tensor& gamma, const at::Tensor& beta, double eps, bool silu,
                            const at::Tensor& scale = {}, const at::Tensor& shift = {}, const at::Tensor& added = {});
 

@@ -112,7 +112,7 @@ struct Call {
     });
   }
 
-  /// Calls body(block, first_row, row_count) for the blocks of one image; serially where the images are shared out already.
+  /// Calls body(block, first_row, row_count) for the blocks of one image; serially if the images are shared out already.
   template <class Body>
   void for_blocks(const Body& body) const {
     at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
@@ -193,7 +193,7 @@ inline void first_row(const Call& call, const char* x, std::vector<float>& value
 
 /// Mean and 1 / sqrt(variance + eps) of each group of one image, whose rows begin at x.
 ///
-/// Sums are taken of x - centre, which keeps squares from cancelling: the centre is the first position, and where that turns out to be an
+/// Sums are taken of x - centre, which keeps squares from cancelling: the centre is the first position, and if that turns out to be an
 /// outlier (more than 4 standard deviations off) the sums are taken once more around the mean just found.
 inline void statistics(const Call& call, int64_t image, const char* x, double* mean, double* rstd) {
   const int64_t group_channels = call.channels / call.groups;

@@ -22,14 +22,14 @@
 namespace brume::nn {
 namespace {
 
-constexpr size_t small = size_t(1) << 16;       // bytes that malloc keeps well by itself; a multiple of every processor's page
+constexpr size_t small = size_t(1) << 16;       // bytes that malloc keeps well on its own; a multiple of every processor's page
 constexpr size_t large_page = size_t(1) << 21;  // x86-64 and aarch64
 
 size_t rounded(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
-/// In large pages, where the system has them; null where there is no memory. `size`: a multiple of `small`.
+/// In large pages, if the system has them; null where there is no memory. `size`: a multiple of `small`.
 void* from_system(size_t size) {
-  // Begins where a large page does; what lies around it goes back.
+  // Begins at a large page; what lies around it goes back.
   void* const whole = mmap(nullptr, size + large_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (whole == MAP_FAILED) return nullptr;
   auto* const begin = static_cast<char*>(whole);
@@ -69,7 +69,7 @@ class Keeper final : public at::Allocator {
     const std::lock_guard lock(mutex_);
     size_t free = 0;
     for (const auto& [size, _] : free_) free += size;
-    return {taken_, alive_ > 0 ? free : 0};  // where none lives, only addresses are left
+    return {taken_, alive_ > 0 ? free : 0};  // if none lives, only addresses are left
   }
 
  private:

@@ -1,12 +1,12 @@
 #pragma once
-// Where the memory of tensors comes from and goes to.
+// The memory of tensors: its origin and its return.
 #include <cstddef>
 
 #include "brume/core/tensor.h"
 
 namespace brume::nn {
 
-/// While one lives, memory of the CPU's tensors that is freed is kept and given to those that come after, in large pages where the
+/// While one lives, memory of the CPU's tensors that is freed is kept and given to those that come after, in large pages if the
 /// system has them: a network evaluated again and again takes nothing from the system after the first times, which would clear it page by
 /// page. What is left goes back at the end of the last one. For all threads; costs nothing where none lives, and does nothing with
 /// Isa::reference.
@@ -27,7 +27,7 @@ class MemoryPoolScope {
   bool keeps_;
 };
 
-/// Bytes in pages of their own, large ones where there are, for what stays as long as a model does: MemoryPoolScope's blocks, which may be
+/// Bytes in pages of their own, large ones if there are any, for what stays as long as a model does: MemoryPoolScope's blocks, which may be
 /// larger than was asked for, are for what comes and goes.
 Tensor lasting_memory(size_t bytes);
 

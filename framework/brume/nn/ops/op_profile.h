@@ -1,5 +1,5 @@
 #pragma once
-// Where the time of a network goes, by the operations of nn/ops.h: for benchmarks.
+// The time of a network by the operations of nn/ops.h: for benchmarks.
 #include <chrono>
 #include <cstdint>
 #include <map>

@@ -37,7 +37,7 @@ namespace {
 /// oneDNN chooses its kernel by the layer, not by the batch; ATen takes other paths for small inputs.
 bool onednn(const Tensor& x) { return x.device().is_cpu() && packing(x.scalar_type()); }
 
-/// How LibTorch is fastest: its baseline in float32 is what torch::nn modules do by themselves.
+/// How LibTorch is fastest: its baseline in float32 is what torch::nn modules do on their own.
 at::MemoryFormat library_format(const Tensor& x) {
   return x.scalar_type() == at::kBFloat16 && x.device().is_cpu() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
@@ -56,7 +56,7 @@ void for_rows(const Tensor& joined, const Tensor& a, const Tensor& b, const F& c
   });
 }
 
-/// Whether a layer computes from what is kept beside its weight.
+/// Whether a layer computes from what is kept with its weight.
 bool evaluates(const PackedWeight* packed, const Tensor& weight) {
   return packed && !at::GradMode::is_enabled() && !weight.requires_grad();
 }
@@ -142,7 +142,7 @@ Tensor leaky_relu(const Tensor& x, double slope) { return at::leaky_relu(x, slop
 Tensor gelu(const Tensor& x) {
   const OpTimer timer("gelu");
   if (at::GradMode::is_enabled() || !onednn(x)) return at::gelu(x);
-  const Tensor wide = x.to(at::kFloat);  // as in silu: at::erf's bits do not depend on where a value stands
+  const Tensor wide = x.to(at::kFloat);  // as in silu: at::erf's bits do not depend on the place of a value
   return (wide * 0.5 * ((wide * std::sqrt(0.5)).erf() + 1)).to(x.scalar_type());
 }
 

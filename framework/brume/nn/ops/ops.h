@@ -8,7 +8,7 @@ namespace brume::nn {
 class PackedWeight;
 
 /// Convolution. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to the
-/// dtype of x. `packed`: what is kept beside the weight, used where nothing is recorded and the weight does not learn.
+/// dtype of x. `packed`: what is kept with the weight, used where nothing is recorded and the weight does not learn.
 /// `sum`: what the result is added to, of its shape and dtype; undefined = nothing. The memory of one that nothing else holds (std::move)
 /// may become the result's.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride = 1, int64_t padding = 0,
@@ -32,7 +32,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 
 Tensor silu(const Tensor& x);
 Tensor relu(const Tensor& x);
-/// x where it is positive, slope x elsewhere.
+/// x if it is positive, else slope x.
 Tensor leaky_relu(const Tensor& x, double slope);
 /// x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
 Tensor gelu(const Tensor& x);

@@ -29,12 +29,12 @@ struct Ready {
 enum class Adding {
   apart,     ///< in a pass of its own: without AMX, oneDNN's kernels lose more by adding than the pass costs (measured)
   in_place,  ///< to what the memory of the result holds, before rounding
-  beside,    ///< what lies beside the result, before rounding; zeros, where nothing is to be added
+  separate,  ///< what lies in another tensor, before rounding; zeros if nothing is to be added
 };
 Adding adding(const Tensor& weight, at::ScalarType type) {
   constexpr int64_t many = 960;
   if (isa() != Isa::amx || type != at::kBFloat16) return Adding::apart;
-  return onednn::adding_beside_helps && weight.size(1) >= many && weight.size(2) == 3 ? Adding::beside : Adding::in_place;
+  return onednn::adding_separate_helps && weight.size(1) >= many && weight.size(2) == 3 ? Adding::separate : Adding::in_place;
 }
 
 /// The same numbers, channels last, in memory that nothing else sees.
@@ -76,7 +76,7 @@ struct PackedWeight::State {
     offset = weight.storage_offset(), version = weight._version();
   }
 
-  /// Weights that lie as `wanted` says: those of another shape of input, where they are the same.
+  /// Weights that lie as `wanted` says: those of another shape of input, if they are the same.
   Tensor packed(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type) const {
     for (const auto& [_, other] : ready)
       if (other->description.weights_desc() == wanted) return other->weights;
@@ -99,7 +99,7 @@ struct PackedWeight::State {
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
     dnnl::post_ops after;
     if (how == Adding::in_place && adds) after.append_sum();
-    if (how == Adding::beside) after.append_binary(dnnl::algorithm::binary_add, onednn::nhwc(out));
+    if (how == Adding::separate) after.append_binary(dnnl::algorithm::binary_add, onednn::nhwc(out));
     auto description =
         onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
                             bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding, after);
@@ -126,8 +126,9 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
                                                   {DNNL_ARG_WEIGHTS, onednn::memory(d.weights_desc(), ready->weights)},
                                                   {DNNL_ARG_DST, onednn::memory(d.dst_desc(), out)}};
   if (bias.defined()) arguments.emplace(DNNL_ARG_BIAS, onednn::memory(d.bias_desc(), bias));
-  const Tensor beside = how != Adding::beside ? Tensor() : adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : zeros_for(out);
-  if (beside.defined()) arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, onednn::memory(onednn::nhwc(out), beside));
+  const Tensor separate = how != Adding::separate ? Tensor() : adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : zeros_for(out);
+  if (separate.defined())
+    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, onednn::memory(onednn::nhwc(out), separate));
   onednn::execute(d, ready->primitive, std::move(arguments));
   return how == Adding::apart && adds ? out.add_(sum) : out;
 }

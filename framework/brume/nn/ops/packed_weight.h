@@ -8,10 +8,10 @@
 
 namespace brume::nn {
 
-/// Whether what is computed in this type on the CPU is computed from packed weights, where nothing is recorded.
+/// Whether what is computed in this type on the CPU is computed from packed weights, if nothing is recorded.
 bool packing(at::ScalarType type);
 
-/// What a layer keeps beside its weight. Safe to use from several threads; copies of a layer share it.
+/// What a layer keeps with its weight. Safe to use from several threads; copies of a layer share it.
 class PackedWeight {
  public:
   PackedWeight();
@@ -20,7 +20,7 @@ class PackedWeight {
   PackedWeight& operator=(const PackedWeight&) = delete;
 
   /// The convolution of x, [B, C, H, W] channels last on the CPU, float32 or bfloat16, with the weight [O, C, k, k] of any type, which is
-  /// packed anew where it is another tensor than before or was written to. bias: [O] or undefined. Returns channels last.
+  /// packed again if it is another tensor than before or was written to. bias: [O] or undefined. Returns channels last.
   /// `sum`: what the result is added to; undefined = nothing. Its memory may be used where nothing else holds it.
   Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, Tensor sum = {}) const;
 

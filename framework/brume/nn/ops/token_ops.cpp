@@ -48,7 +48,7 @@ void for_rows(const Tensor& x, const F& call) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) { call(begin, end - begin); });
 }
-/// Where a row of a dense tensor is.
+/// The place of a row of a dense tensor.
 char* row(const Tensor& t, int64_t index) { return static_cast<char*>(t.data_ptr()) + index * t.size(-1) * t.element_size(); }
 
 Tensor gated(const Tensor& x, const kernels::TokenKernel& kernel) {
@@ -158,7 +158,7 @@ Tensor dropped(const Tensor& x, double p, int64_t seed, const kernels::TokenKern
   return y;
 }
 
-/// What is kept is told again by the seed in the backward pass.
+/// The backward pass finds what is kept by the seed.
 struct Dropout final : torch::autograd::Function<Dropout> {
   static Tensor forward(AutogradContext* context, const Tensor& x, double p, int64_t seed) {
     context->saved_data["p"] = p;

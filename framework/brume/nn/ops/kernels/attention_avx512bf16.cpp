@@ -19,7 +19,7 @@ constexpr int64_t pair = 2 * lanes;                       // elements of a packe
 
 constexpr int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// Where things lie in the scratch memory. `keys` of a chunk: [tiles, width / 2, 16 keys, 2]; `values`: [wide / 16, chunk / 2, 16 channels,
+/// Places in the scratch memory. `keys` of a chunk: [tiles, width / 2, 16 keys, 2]; `values`: [wide / 16, chunk / 2, 16 channels,
 /// 2]; `queries`: [queries, 2 pairs]; `out`: [queries, wide]; `largest` and `total`: [queries]; `index`: of the keys that are seen.
 struct Scratch {
   int64_t n = 0, pairs, wide;
@@ -109,7 +109,7 @@ void score(const Scratch& m, const uint16_t* q, int64_t count) {
   }
 }
 
-/// 2^x for x <= 0, relative error below 5e-5 (a bfloat16 tells 4e-3 apart); not a number where x is not.
+/// 2^x for x <= 0, relative error below 5e-5 (a bfloat16 distinguishes 4e-3); not a number if x is none.
 inline __m512 power_of_two(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(-200), x);
   const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);

@@ -27,7 +27,7 @@ constexpr int64_t whole_pairs(int64_t n) { return (n + pair - 1) / pair * pair; 
 
 constexpr int64_t chunk = 256;  // keys at a time: with their values they stay in the second cache
 
-/// Where things lie in the scratch memory. Of a chunk, `keys`: in tiles of `lanes` keys, [tiles, width, lanes]; `values`: in tiles of
+/// Places in the scratch memory. Of a chunk, `keys`: in tiles of `lanes` keys, [tiles, width, lanes]; `values`: in tiles of
 /// `lanes` channels, [tiles, chunk, lanes]; `scores`: [together, chunk]. Of all queries, `queries`: in groups, [groups, width, together],
 /// scaled; `sums`: [queries, wide], of `totals` weights relative to that of the `largest` score so far.
 struct Scratch {

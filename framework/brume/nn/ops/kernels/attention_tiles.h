@@ -1,7 +1,7 @@
-// attention_kernel.h for bfloat16 on tiles of 16 rows of 64 bytes (AMX), included where such tiles are: T is the processor's, or, in
+// attention_kernel.h for bfloat16 on tiles of 16 rows of 64 bytes (AMX), included for such tiles: T is the processor's, or, in
 // tests, an emulation. Scores are made transposed, S^T = K Q^T: a row is a key and its 16 columns are queries. So keys are multiplied as
 // they lie, whatever is done to scores goes down columns, and two rows of weights are what O^T += V^T P^T wants. A row of ones below
-// V^T sums the weights as they were rounded. What came before is scaled down only where a score turns up that is 2^6 times greater.
+// V^T sums the weights as they were rounded. What came before is scaled down only if a score turns up that is 2^6 times greater.
 #pragma once
 #include <immintrin.h>
 
@@ -23,7 +23,7 @@ constexpr float lowest = -1e20f, hidden = -1e30f, slack = 6;      // of maxima; 
 
 constexpr int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// Where things lie in the scratch memory. `queries`: [queries / 16, parts, tile]; `keys`: [chunk / 16, parts, tile]; `values`: [chunk /
+/// Places in the scratch memory. `queries`: [queries / 16, parts, tile]; `keys`: [chunk / 16, parts, tile]; `values`: [chunk /
 /// 32, depth, tile], transposed; `scores`: [block / 32, 2 of keys, 2 of queries, 16, 16]; `weights`: [block / 32, 2 of queries, tile];
 /// `out`: [queries / 32, depth, 2 of queries, 16 channels, 16 queries]; `largest`: [queries]; `index`: of the keys that are seen.
 struct Places {
@@ -80,7 +80,7 @@ inline bool unbounded(__m512i x) {
   return _mm512_cmpeq_epi16_mask(_mm512_and_si512(x, exponent), exponent) != 0;
 }
 
-/// Elements [32 part, 32 part + 32) of a row, zeros where it ends.
+/// Elements [32 part, 32 part + 32) of a row, zeros after its end.
 inline __m512i part_of(const uint16_t* row, int64_t part, int64_t width) {
   return _mm512_maskz_loadu_epi16(first_bits(width - part * pair), row + part * pair);
 }
@@ -266,7 +266,7 @@ void store_queries(const AttentionHead& h, const Places& m, int64_t query) {
     if (unseeing >> l & 1) store_mean(h, query + l);
 }
 
-/// False, and nothing is done, where a query or key is infinite or not a number: those are for a kernel that tells of them.
+/// Returns false and does nothing if a query or key is infinite or not a number: those are for a kernel that reports them.
 template <class T>
 bool attention_by_tiles(const AttentionHead& h) {
   const Places m(h);

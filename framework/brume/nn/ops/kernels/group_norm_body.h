@@ -9,7 +9,7 @@
 //   F               a vector of `width` floats, with the arithmetic operators
 //   set, fma, min, max, round (to the nearest integer, for |a| < 2^22), reciprocal (to 13 bits or better)
 //                   min and max return their second argument if either is NaN
-//   scale(p, n)     p * 2^n for p in [0.7, 1.5] and an integral n from -126 to 126, or any n where scale_saturates
+//   scale(p, n)     p * 2^n for p in [0.7, 1.5] and an integral n from -126 to 126, or any n if scale_saturates
 //   load / store    2 * width consecutive elements as a Pair, whole or in part
 //   channels<T> / unpack<T>   the same for floats indexed by channel, in the order in which load() gives elements of type T
 //

@@ -1,6 +1,6 @@
 #pragma once
-// What is done to each row, or each value, by itself, over dense rows; one table of functions per instruction set. No torch: the files that
-// include this are compiled for their own.
+// What is done to each single row, or each single value, over dense rows; one table of functions per instruction set. No torch: the files
+// that include this are compiled for their own.
 #include <cstdint>
 
 namespace brume::nn::kernels {
