@@ -136,8 +136,9 @@ TEST_F(Guided, ByAWeakerModel) {
   };
   EXPECT_EQ(by("1", "weak/model.safetensors"), plain);
   EXPECT_NE(by("3", "weak/model.safetensors"), plain);
-  EXPECT_EQ(by("3", "../weak/model.safetensors"), by("3", "weak/model.safetensors")) << "beside the checkpoint, then in the folder";
-  EXPECT_EQ(by("3", "model.safetensors"), plain) << "itself, found beside itself";
+  EXPECT_EQ(by("3", "../weak/model.safetensors"), by("3", "weak/model.safetensors"))
+      << "in the folder of the checkpoint, then in the current one";
+  EXPECT_EQ(by("3", "model.safetensors"), plain) << "itself, found in its folder";
 }
 
 TEST_F(Guided, PlainCfgPlusPlusAndRePaint) {
@@ -182,14 +183,12 @@ TEST_F(Guided, ImagesThatDoNotFit) {
   EXPECT_EQ(said({"--strength", "0.5"}), "error: --strength: there is no image to start from; --image names one\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0.01"}), "error: strength 0.01 of 5 steps leaves no step to run; at least 0.2\n");
   EXPECT_EQ(said({"--image", "image.png", "--strength", "0"}), "error: strength = 0 is outside (0, 1]\n");
-  EXPECT_EQ(said({"--set", "sample.guidance=[inpaint]"}),
-            "error: inpaint needs an image, and a mask of the part to generate\n");
+  EXPECT_EQ(said({"--set", "sample.guidance=[inpaint]"}), "error: inpaint needs an image, and a mask of the part to generate\n");
 }
 
 TEST_F(Guided, ModelsThatDoNotFit) {
   EXPECT_EQ(said({"--classifier", "absent.safetensors"}), "error: --classifier: there is no file 'absent.safetensors'\n");
-  EXPECT_EQ(said({"--classifier-scale", "2"}),
-            "error: --classifier-scale: there is no classifier to guide by; --classifier names one\n");
+  EXPECT_EQ(said({"--classifier-scale", "2"}), "error: --classifier-scale: there is no classifier to guide by; --classifier names one\n");
   EXPECT_EQ(
       said({"--classifier", "clean/model.safetensors"}),
       "error: clean/model.safetensors: was trained on clean images; guidance needs a classifier that knows noise (classifier.noise)\n");

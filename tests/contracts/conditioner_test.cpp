@@ -212,7 +212,7 @@ std::shared_ptr<const Conditioner> labels(double dropout) {
 }
 
 /// What concat_image makes of images of 8 by 8 pixels.
-Tensor beside(const std::string& yaml, const Tensor& images, const Tensor& masks = {}, at::Generator* random = nullptr) {
+Tensor conditioned(const std::string& yaml, const Tensor& images, const Tensor& masks = {}, at::Generator* random = nullptr) {
   const auto pixels = make<Autoencoder>("identity", {{3, 8, 8}});
   const std::vector<Annotation> annotations(size_t(images.size(0)));
   return make<Conditioner>(yaml)
@@ -224,10 +224,11 @@ Tensor beside(const std::string& yaml, const Tensor& images, const Tensor& masks
 TEST(ConcatImage, LowResolutionIsTheMeanOfPixels) {
   const Tensor image = (at::arange(2 * 3 * 64) * 0.7).sin().view({2, 3, 8, 8}), small = image.view({2, 3, 4, 2, 4, 2}).mean(5).mean(3);
   const std::string yaml = "{type: concat_image, factor: 2}";
-  EXPECT_LT((beside(yaml, image) - beside(yaml, small)).abs().max().item<double>(), 1e-6) << "given large or given small, it is the same";
-  EXPECT_LT((beside(yaml, image).mean({2, 3}) - image.mean({2, 3})).abs().max().item<double>(), 1e-6);
+  EXPECT_LT((conditioned(yaml, image) - conditioned(yaml, small)).abs().max().item<double>(), 1e-6)
+      << "given large or given small, it is the same";
+  EXPECT_LT((conditioned(yaml, image).mean({2, 3}) - image.mean({2, 3})).abs().max().item<double>(), 1e-6);
   EXPECT_EQ(
-      error_of([&] { beside(yaml, image.narrow(3, 0, 6)); }),
+      error_of([&] { conditioned(yaml, image.narrow(3, 0, 6)); }),
       "an image of 8 by 6 (height by width) is given; this model makes 8 by 8 out of 4 by 4, or out of a large one that it makes small "
       "itself");
 }
@@ -236,13 +237,13 @@ TEST(ConcatImage, WhatIsMaskedIsNotTold) {
   const Tensor image = at::ones({2, 3, 8, 8});
   Tensor mask = at::zeros({2, 1, 8, 8});
   mask.narrow(2, 0, 4).fill_(1);
-  const Tensor told = beside("{type: concat_image, image: masked}", image, mask);
+  const Tensor told = conditioned("{type: concat_image, image: masked}", image, mask);
   EXPECT_TRUE(at::equal(told.narrow(1, 0, 1), mask)) << "the mask comes first";
   EXPECT_TRUE(at::equal(told.narrow(1, 1, 3), (image * (1 - mask))));
-  EXPECT_EQ(error_of([&] { beside("{type: concat_image, image: masked}", image); }),
+  EXPECT_EQ(error_of([&] { conditioned("{type: concat_image, image: masked}", image); }),
             "this model fills in what a mask leaves open (conditioner: concat_image), and none is given");
   at::Generator random = at::detail::createCPUGenerator(3);
-  const Tensor drawn = beside("{type: concat_image, image: masked}", at::ones({200, 3, 8, 8}), {}, &random).narrow(1, 0, 1);
+  const Tensor drawn = conditioned("{type: concat_image, image: masked}", at::ones({200, 3, 8, 8}), {}, &random).narrow(1, 0, 1);
   EXPECT_TRUE(((drawn == 0) | (drawn == 1)).all().item<bool>());
   const Tensor share = drawn.flatten(1).mean(1);
   EXPECT_GT(share.min().item<double>(), 0);
@@ -253,7 +254,7 @@ TEST(ConcatImage, WhatIsMaskedIsNotTold) {
 // As the networks saw it that were trained so: a pixel is open or known.
 TEST(ConcatImage, AMaskIsOneOrZero) {
   const Tensor image = at::ones({1, 3, 8, 8}), soft = (at::arange(64, at::kFloat) / 63).view({1, 1, 8, 8});
-  const Tensor told = beside("{type: concat_image, image: masked}", image, soft), open = (soft >= 0.5).to(at::kFloat);
+  const Tensor told = conditioned("{type: concat_image, image: masked}", image, soft), open = (soft >= 0.5).to(at::kFloat);
   EXPECT_TRUE(at::equal(told.narrow(1, 0, 1), open));
   EXPECT_TRUE(at::equal(told.narrow(1, 1, 3), image * (1 - open)));
 }

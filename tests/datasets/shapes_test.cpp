@@ -225,8 +225,8 @@ TEST(Shapes, TwoObjectsStandApartAsTheirCaptionSays) {
           {"left of", left[1] - right[0]}, {"right of", left[0] - right[1]}, {"above", top[1] - bottom[0]}, {"below", top[0] - bottom[1]}};
       EXPECT_GT(gaps.at(c.relation), 0) << p.caption << " " << i;
       const double dx = (left[0] + right[0] - left[1] - right[1]) / 2, dy = (top[0] + bottom[0] - top[1] - bottom[1]) / 2;
-      const bool beside = c.relation == "left of" || c.relation == "right of";
-      EXPECT_GT(std::abs(beside ? dx : dy), 1.2 * std::abs(beside ? dy : dx)) << p.caption << " " << i;
+      const bool horizontal = c.relation == "left of" || c.relation == "right of";
+      EXPECT_GT(std::abs(horizontal ? dx : dy), 1.2 * std::abs(horizontal ? dy : dx)) << p.caption << " " << i;
     }
   }
 }

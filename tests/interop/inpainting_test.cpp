@@ -40,7 +40,7 @@ class Inpainting : public testing::Test {
   std::string words() const {
     return "{type: clip_text, width: 16, depth: 1, heads: 4, mlp: 32, trainable: true, tokenizer: " + folder_.file("clip") + "}";
   }
-  std::string model() const { return model_file(folder_, of(words() + ", " + beside)); }
+  std::string model() const { return model_file(folder_, of(words() + ", " + masked)); }
   Contents opened(const std::string& path, const std::string& key = "", const std::string& value = "") const {
     ImportOptions options;
     if (!key.empty()) options.settings[key] = value;
@@ -60,7 +60,7 @@ class Inpainting : public testing::Test {
     ASSERT_NE(place, std::string::npos) << file << " holds no " << from;
     folder_.file(file, text.replace(place, from.size(), to));
   }
-  inline static const std::string beside = "{type: concat_image, image: masked, keep: true}";
+  inline static const std::string masked = "{type: concat_image, image: masked, keep: true}";
   TempFolder folder_;
 };
 
@@ -115,7 +115,7 @@ TEST_F(Inpainting, TheWordsInItsConditioner) {
   const auto told = [&](const std::string& conditions) {
     return words_of(parse_yaml("{type: composite, of: [" + conditions + "]}", "test.yaml"));
   };
-  EXPECT_EQ(told(beside + ", {type: clip_text}").prefix, "conditioner.1.");
+  EXPECT_EQ(told(masked + ", {type: clip_text}").prefix, "conditioner.1.");
   for (const char* other : {"{type: clip_text}, {type: concat_image, image: masked}", "{type: clip_text}, {type: concat_image, keep: true}",
                             "{type: class_label}, {type: concat_image, image: masked, keep: true}", "{type: clip_text}"}) {
     EXPECT_FALSE(told(other).inpainting) << other;

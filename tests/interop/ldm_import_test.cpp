@@ -39,7 +39,7 @@ class SmallLdm : public LdmImport {
     add("model_ema.decay", at::zeros({}));
     add("model_ema.num_updates", at::zeros({}, at::kInt));
   }
-  std::string beside(const std::string& more) {
+  std::string write_yaml(const std::string& more) {
     return folder.file("model.yaml",
                        "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    linear_start: 0.0015\n"
                        "    linear_end: 0.0195\n    timesteps: 100\n    image_size: 16\n" +
@@ -80,10 +80,10 @@ TEST_F(SmallLdm, MovingAverages) {
   ema["ema"] = "true";
   expect(import(said), 1, taken);
   expect(import(weights), 0, left);
-  beside("    use_ema: False\n");
+  write_yaml("    use_ema: False\n");
   expect(import({}), 0, left + ", as use_ema of its YAML says (ema=true takes them)");
   expect(import(ema), 1, taken);
-  beside("");
+  write_yaml("");
   expect(import({}), 1, taken);  // that of CompVis' classes where nothing is said
   for (NamedTensor& t : tensors)
     if (t.name == "model_ema.diffusion_modelout2bias") t.name = "model_ema.gone";
@@ -124,9 +124,9 @@ TEST_F(SmallLdm, AYamlThatIsNotOfThisFile) {
   EXPECT_EQ(refusal(),
             "model.yaml:7:25: model.params.unet_config.params.model_channels: is 64, and the tensors have 32\n"
             "model.yaml:8:23: model.params.unet_config.params.channel_mult: is [1, 2, 4], and the tensors have [1, 2]");
-  beside("    beta_schedule: quadratic\n");
+  write_yaml("    beta_schedule: quadratic\n");
   EXPECT_EQ(refusal(), "model.yaml:8:20: model.params.beta_schedule: is 'quadratic'; known are linear, sqrt_linear and cosine");
-  beside("    scale_factor: wide\n");
+  write_yaml("    scale_factor: wide\n");
   tensors.pop_back();  // the buffer
   EXPECT_EQ(refusal(), "model.yaml:8:19: model.params.scale_factor: is 'wide', expected a number");
   folder.file("model.yaml", "images: 3\n");

@@ -65,7 +65,7 @@ struct Head {
                              c.position,
                              scratch.data_ptr<float>()};
     attend(head);
-    EXPECT_TRUE((out.narrow(1, c.width, 5) == 7).all().item<bool>()) << "wrote beside its rows: " << c.text();
+    EXPECT_TRUE((out.narrow(1, c.width, 5) == 7).all().item<bool>()) << "wrote outside its rows: " << c.text();
     return out.narrow(1, 0, c.width).to(at::kFloat);
   }
   Tensor plain(const Case& c) const {
