@@ -29,13 +29,11 @@ class Tcd final : public Sampler {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Tensor x0 = denoiser.denoise(x, from, run.condition).x0;
       run.report({i, steps, from, x, x0});
-      const double beyond = (1 - o_.eta) * schedule.time(to) + 1e-6;  // 0.7 times 730 is a training time, whatever it rounds to
+      const double exact = (1 - o_.eta) * schedule.time(to);  // 0.7 times 730 is a training time, whatever it rounds to
+      const double beyond = schedule.timesteps() > 0 ? std::floor(exact + 1e-6) : exact;
       const bool last = i + 1 == steps;
       // With eta = 0 and at the end there is nothing to come back from.
-      const double s =
-          last || o_.eta == 0
-              ? to
-              : std::min(to, schedule.sigma(schedule.timesteps() > 0 ? std::floor(beyond) : std::min(beyond, schedule.t_max())));
+      const double s = last || o_.eta == 0 ? to : std::min(to, schedule.sigma(beyond));
       x = x0 + (x - x0) * (s / from);
       if (s < to) x = x + run.noise.draw(x, from, to) * std::sqrt((to - s) * (to + s));
     }
