@@ -72,7 +72,7 @@ struct OpenedFile {
   std::string path;
   bool yaml = false;
   Value root;          ///< without `sample:` and `train:`
-  Value sample;        ///< that section; null if there is none
+  Value sample;        ///< that section; null if the file has none
   StoredModel stored;  ///< of a model's file
 };
 

@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-/// The list of guidances; an empty one is made if there is none.
+/// The list of guidances; an empty one is made if the section has none.
 Value& guidances(Value& root) {
   if (!root.find("sample")) root.set("sample", Value::map());
   Value& sample = *root.find("sample");
@@ -40,14 +40,14 @@ Value* guidance(Value& root, const std::string& type) {
   return nullptr;
 }
 
-/// Where a guidance belongs; one that cannot be read counts as the outermost, and its mistakes are reported later.
+/// The place of a guidance; one that cannot be read counts as the outermost, and its mistakes are reported later.
 GuidancePlace place_of(const Registry& registry, const Value& guidance) try {
   return create<Guidance>(registry, guidance)->traits().place;
 } catch (const ConfigError&) {
   return GuidancePlace::inpaint;
 }
 
-/// The guidance of a type; if there is none, a new one, before the first of the same place or of a later one.
+/// The guidance of a type; else a new one, before the first of the same place or of a later one.
 Value& guidance_or_new(const Registry& registry, Value& root, const std::string& type, GuidancePlace place) {
   if (Value* have = guidance(root, type)) return *have;
   std::vector<Value>& items = guidances(root).items;
@@ -63,7 +63,7 @@ Value labelled(const std::string& text, const std::string& label, bool quoted = 
   return value;
 }
 
-/// A list of texts in YAML; "" if there are none.
+/// A list of texts in YAML; "" for an empty list.
 std::string quoted_list(const std::vector<std::string>& texts) {
   std::string list;
   for (const std::string& text : texts) {

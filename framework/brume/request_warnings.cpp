@@ -68,7 +68,7 @@ bool changes_at_a_step(std::string_view text) {
   return colon != std::string_view::npos && parse_number<double>(text.substr(colon + 1)).has_value();
 }
 
-/// The first "(word:1.3)"; "" if there is none.
+/// The first "(word:1.3)"; "" if no word has a weight.
 std::string weight_in(std::string_view prompt) {
   for (size_t open = prompt.find('('); open != std::string_view::npos; open = prompt.find('(', open + 1)) {
     const size_t close = prompt.find(')', open);

@@ -117,7 +117,7 @@ struct Token {
 };
 using Tokens = std::vector<Token>;
 
-/// Returns where the first of the words stands in a text, and which it is, the longest if two begin there; npos if none does.
+/// Returns the place of the first of the words in a text, and its index, the longest if two begin there; npos if none does.
 std::pair<size_t, size_t> first_word(std::string_view text, const std::vector<Word>& words) {
   std::pair<size_t, size_t> best{std::string_view::npos, 0};
   for (size_t w = 0; w < words.size(); ++w) {

@@ -1,4 +1,4 @@
-// Image files with captions: from a table (TSV, CSV or JSON lines, one row an image; several rows of one image are several captions), or
+// Image files with captions: from a table (TSV, CSV or JSON lines, one row per image; several rows of one image are several captions), or
 // from a .txt with the name of each image (several lines are several captions). One of an image's captions is drawn each time it is read.
 //
 // A held-out split is of images, by the hash of their names as the table has them, or relative to the folder: it stays the same when

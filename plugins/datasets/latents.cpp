@@ -1,4 +1,4 @@
-// What a first stage made of a data set, by `brume encode`: its moments are read where they lie on the disk, so that a training on top of
+// What a first stage made of a data set, by `brume encode`: its moments are read in place on the disk, so that a training on top of
 // it does not encode an image again and again. Drawn latents stay possible, as it is moments that are kept.
 #include <algorithm>
 #include <filesystem>

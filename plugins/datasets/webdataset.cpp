@@ -2,7 +2,7 @@
 // and share a key, their path up to the first dot of its last part: 000017.jpg, 000017.txt (a caption), 000017.cls (a class),
 // 000017.json (either).
 //
-// The headers are walked once, when the set is opened; images are read where they lie, through memory maps, at any index.
+// The headers are walked once, when the set is opened; images are read in place, through memory maps, at any index.
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
@@ -96,7 +96,7 @@ std::vector<std::string> files_of(const std::string& pattern) {
 
 /// What the name of a member says: its sample's key, and what it is of the sample.
 struct Name {
-  std::string key, extension;  ///< the extension in small letters; empty if there is none
+  std::string key, extension;  ///< the extension in small letters; empty without one
   bool hidden = false;
 };
 

@@ -1,5 +1,5 @@
 // CFG++ (Chung et al. 2024, alg. 2): the guided estimate lies between the two, and the noise that is put back is the unconditional one's,
-// so that x stays where the model knows it.
+// so that x stays near the data that the model knows.
 //
 //   D = D_uncond + scale (D_cond - D_uncond),   0 <= scale <= 1
 //   x' = D + (to / from) (x - D_uncond)          the sampler's, from `x0_uncond`

@@ -1,4 +1,4 @@
-// Log-normal noise levels (EDM, Karras et al. 2022, table 1): training spends its time where images take shape.
+// Log-normal noise levels (EDM, Karras et al. 2022, table 1): training spends its time at the levels at which images take shape.
 //
 //   log sigma ~ N(mean, std^2), kept within the schedule's range
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,4 +1,4 @@
-// What the program finds in data sets and in the images that it is given: before a training, in it, and where an image is an argument.
+// What the program finds in data sets and in the images that it is given: before a training, in it, and in images that are arguments.
 #include <gtest/gtest.h>
 
 #include "brume/image/image.h"

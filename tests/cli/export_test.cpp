@@ -63,7 +63,7 @@ TEST(Export, IsADirectoryOfDiffusersWithoutItsNote) {
   EXPECT_EQ(read_image((folder.path() / "a.png").string()), read_image((folder.path() / "b.png").string()));
 }
 
-// A class beside words (UNet2DConditionModel with num_class_embeds): both are asked for, and either changes the image.
+// A class together with words (UNet2DConditionModel with num_class_embeds): both are asked for, and either changes the image.
 TEST(Export, SamplesByWordsAndAClass) {
   const TempFolder folder;
   for (const auto& [path, bytes] : small_tokenizers()) folder.file(path, bytes);

@@ -1,4 +1,4 @@
-// brume sample: the options of a model that is asked in words by CLIP's text encoder; each is told by the image and made again from it.
+// brume sample: the options of a model that is conditioned by CLIP's text encoder; each is recorded in the image and made again from it.
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>

@@ -139,7 +139,7 @@ TEST_F(Import, PartsOfADirectory) {
   EXPECT_NE(refusal({"sd/tokenizer"}).find("it holds no model_index.json and no config.json of a component"), std::string::npos);
 }
 
-// Nine channels: a mask and a masked image beside the latent. Where their weights are zero it makes what the four channels make of the
+// Nine channels: a mask and a masked image with the latent. If their weights are zero it makes what the four channels make of the
 // same noise; so it takes the mask itself, and nothing is blended. PNDM, as the published ones have it.
 TEST_F(Import, AnInpaintingModel) {
   change("sd/model_index.json", "DDIMScheduler", "PNDMScheduler");
@@ -186,9 +186,10 @@ TEST_F(Import, ATinyAutoencoder) {
     EXPECT_NE(done.out.find("tiny autoencoder (TAESD)"), std::string::npos);
   }
   fs::copy(ref_path("../weights/taef2/taef2_encoder.pth"), path("alone_encoder.pth"));
-  EXPECT_EQ(refusal({"alone_encoder.pth"}),
-            "error: alone_encoder.pth: is the encoder of a tiny autoencoder; its decoder is looked for in alone_decoder.pth, which does not "
-            "exist\n");
+  EXPECT_EQ(
+      refusal({"alone_encoder.pth"}),
+      "error: alone_encoder.pth: is the encoder of a tiny autoencoder; its decoder is looked for in alone_decoder.pth, which does not "
+      "exist\n");
 }
 
 // What a disk or the memory cannot do is no bug of the program.

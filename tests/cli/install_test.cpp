@@ -21,7 +21,7 @@ TEST(Install, APrefixCanMove) {
   EXPECT_NE(libraries.out.find(folder.file("moved/bin/../lib")), std::string::npos) << libraries.out;
 }
 
-// sentencepiece is reached through a library that stands beside libbrume, and its absence is said.
+// sentencepiece is reached through a library in the folder of libbrume, and its absence is said.
 TEST(Install, TextIsReadThere) {
   const TempFolder folder;
   const auto train = [&](const std::string& program) {

@@ -27,7 +27,7 @@ inline std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-/// A variable of this build's CMake cache; "" where there is none.
+/// A variable of this build's CMake cache; "" if it has no such variable.
 inline std::string cmake_cache(const std::string& name) {
   for (const std::string& line : lines_of(read_text(fs::path(BRUME_BINARY_DIR) / "CMakeCache.txt")))
     if (line.starts_with(name + ":")) return line.substr(line.find('=') + 1);

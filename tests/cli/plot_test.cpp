@@ -1,4 +1,4 @@
-// brume plot: the pictures are whole and of the size announced, the numbers beside them are right, and wrong uses are answered.
+// brume plot: the pictures are whole and of the size announced, their numbers are right, and wrong uses are answered.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

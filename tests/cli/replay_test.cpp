@@ -1,4 +1,4 @@
-// brume sample: an image tells how it was made and is made again from that; runs in pieces; other sizes; prompts if there are none.
+// brume sample: an image records how it was made and is made again from that; runs in pieces; other sizes; runs without prompts.
 #include "brume/image/image.h"
 #include "small_model.h"
 
@@ -52,7 +52,7 @@ TEST_F(Replay, OtherSizes) {
   EXPECT_EQ(image("size.png"), image("size2.png"));
 }
 
-// An image may come from anywhere: it does not load code, nor say where to write.
+// An image may come from anywhere: it does not load code, nor name a file to write.
 TEST_F(Replay, WhatAnImageMayNotTell) {
   const auto told = [](const std::string& arguments) {
     write_png((folder_->path() / "from.png").string(), Image(4, 4, 3), {{"brume.arguments", arguments}});

@@ -27,7 +27,7 @@ class Tokenizer : public testing::Test {
     EXPECT_FALSE(std::filesystem::exists(folder_.file("tokenizer.model")));
     return done.err;
   }
-  /// The captions, one a line with something before and after.
+  /// The captions, one per line with something before and after.
   std::string lines(const std::string& head, const std::string& before, const std::string& after) {
     std::string text = head;
     for (const std::string& caption : shape_captions()) text += before + caption + after + "\n";

@@ -55,7 +55,7 @@ TEST_P(Shipped, BeginsWithItsSchema) {
 
 TEST_P(Shipped, Reads) {
   const Value root = load_yaml(file());
-  if (part()) return;  // read where it is included
+  if (part()) return;  // read by the files that include it
   Registry registry = builtins();
   Value resolved;
   read_configuration(registry, root, &resolved);

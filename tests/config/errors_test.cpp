@@ -1,4 +1,4 @@
-// Every mistake in a configuration is told with its place, its path, what is allowed and the nearest right word.
+// Every mistake in a configuration is reported with its place, its path, what is allowed and the nearest right word.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

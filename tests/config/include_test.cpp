@@ -1,4 +1,4 @@
-// include: a part laid under the keys beside it.
+// include: a part laid under the keys of the same map.
 #include "support/tempdir.h"
 #include "toys.h"
 

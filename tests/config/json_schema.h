@@ -43,7 +43,7 @@ inline Json to_json(const Value& v) {
 class JsonSchema {
  public:
   explicit JsonSchema(Json root) : root_(std::move(root)) {}
-  /// What is wrong with `value`, one line each; empty where it is valid.
+  /// What is wrong with `value`, one line each; empty if it is valid.
   std::vector<std::string> check(const Json& value) const {
     std::vector<std::string> wrong;
     walk(root_, value, "", wrong);

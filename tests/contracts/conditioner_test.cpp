@@ -1,4 +1,4 @@
-// Every conditioner: one row an annotation, a null condition where it says so, dropout only where it is asked for.
+// Every conditioner: one row per annotation, a null condition if it says so, dropout only if it is asked for.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -310,7 +310,7 @@ TEST(ClassLabel, AToken) {
   EXPECT_TRUE(at::equal(c.null->context[1][0], table.tensor[3]));
 }
 
-// Stable Diffusion with a class embedding: cfg is of the words, and either estimate is told the class.
+// Stable Diffusion with a class embedding: cfg is of the words, and either estimate receives the class.
 TEST(ClassLabel, KeptInTheNullCondition) {
   const auto kept = make<Conditioner>("{type: class_label, classes: 3, dropout: 0, keep: true}");
   EXPECT_TRUE(kept->traits().has_null);

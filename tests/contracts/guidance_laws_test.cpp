@@ -226,7 +226,7 @@ TEST_F(GuidanceLaws, TheScheduleOfCfgKeepsItsMean) {
       EXPECT_NEAR(scale, 1 + 2 * f, 1e-6) << course << t;
       sum += 1 + 2 * f;
     }
-    EXPECT_NEAR(sum / double(times), 3, 0.02) << course;  // where all times could be measured
+    EXPECT_NEAR(sum / double(times), 3, 0.02) << course;  // if all times could be measured
   }
 }
 

@@ -20,7 +20,7 @@ class NoiseEmbeddingContract : public testing::TestWithParam<Specimen> {
     at::Generator random = at::detail::createCPUGenerator(seed);
     return embedding_->frequencies(width, random);
   }
-  /// What a network is told at the noise levels of the linear schedule.
+  /// What a network receives at the noise levels of the linear schedule.
   static Tensor told(NoiseQuantity quantity) {
     const auto schedule = make<NoiseSchedule>("linear");
     std::vector<float> values;

@@ -32,7 +32,7 @@ TEST_P(ParameterizationContract, KeepsItsLaws) {
   }
 }
 
-/// F* as the papers write it, where one is known.
+/// F* as the papers write it, if one is known.
 TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
   static const std::map<std::string, std::function<double(double, double, double)>> papers = {
       {"eps", [](double, double n, double) { return n; }},

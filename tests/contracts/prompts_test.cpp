@@ -1,4 +1,4 @@
-// How clip_text reads prompts while sampling: weights, chunks, clip skip and textual inversions, each the plain reading where it says
+// How clip_text reads prompts while sampling: weights, chunks, clip skip and textual inversions, each the plain reading if it says
 // nothing.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>

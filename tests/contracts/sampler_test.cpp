@@ -48,7 +48,7 @@ TEST_P(SamplerContract, ConvergesAtItsDeclaredOrder) {
   if (adaptive()) GTEST_SKIP() << "its step is adaptive";
   const int order = sampler_->traits().order;
   for (const auto& [from, to] : {std::pair(10.0, 0.05), std::pair(2.0, 0.3)}) {
-    // error * steps^order does not grow. (Single ratios of errors mislead where the error changes its sign.)
+    // error * steps^order does not grow. (Single ratios of errors mislead if the error changes its sign.)
     double most = 0, last = 0, error_there = 0;
     for (const double steps : {60, 120, 240, 480, 960}) {
       error_there = error(from, to, int64_t(steps));

@@ -42,7 +42,7 @@ std::string name_of(const testing::TestParamInfo<Case>& info) {
 class SpacingContract : public testing::TestWithParam<Case> {
  protected:
   std::shared_ptr<const NoiseSchedule> schedule_ = make<NoiseSchedule>(GetParam().schedule);
-  /// The spacing, set for this number of steps where it is a list.
+  /// The spacing, set for this number of steps if it is a list.
   std::shared_ptr<const Spacing> spacing(int64_t steps) const {
     if (GetParam().spacing.name != "explicit") return make<Spacing>(GetParam().spacing.yaml);
     std::string times;
@@ -71,7 +71,7 @@ TEST_P(SpacingContract, StepsPlusOneDescendingSigmas) {
       EXPECT_GE(s[i], lo() * (1 - 1e-9)) << i;
       EXPECT_LE(s[i], hi() * (1 + 1e-9)) << i;
     }
-    const double last = s.back();  // 0, or the schedule's smallest, where the last step may stand still
+    const double last = s.back();  // 0, or the schedule's smallest, if the last step may stand still
     EXPECT_TRUE(last == 0 || last == lo()) << last;
     EXPECT_GE(s[s.size() - 2], last);
     EXPECT_GT(s[s.size() - 2], 0);

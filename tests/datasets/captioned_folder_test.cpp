@@ -1,4 +1,4 @@
-// Images with captions: tables, texts beside images, several captions of an image, splits; and what is said of broken ones.
+// Images with captions: tables, texts next to images, several captions of an image, splits; and what is said of broken ones.
 #include <map>
 #include <set>
 

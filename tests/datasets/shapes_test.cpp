@@ -105,7 +105,7 @@ TEST(Shapes, AntiAliasingIsAnAverageOverThePixel) {
         worst = std::max(worst, difference);
         total += difference;
       }
-    EXPECT_LT(worst, 90) << s.caption;  // at a tip or a notch, where the distance alone does not tell the area
+    EXPECT_LT(worst, 90) << s.caption;  // at a tip or a notch, at which the distance alone does not give the area
     EXPECT_LT(total / 1024, 1) << s.caption;
   }
 }
@@ -200,7 +200,7 @@ TEST(Shapes, CaptionsOfTwoObjects) {
   EXPECT_NE(Opened("{type: shapes, objects: [2]}", rgb).read(0).caption.find(" background"), std::string::npos);
 }
 
-// Drawn large, the two are two connected things, each of its own: of one colour each, so their pixels can be told apart.
+// Drawn large, the two are two connected things, each of its own: of one colour each, so their pixels can be distinguished.
 TEST(Shapes, TwoObjectsStandApartAsTheirCaptionSays) {
   const std::string yaml = std::string("{type: shapes, objects: [2], position: 1, rotation: 30, backgrounds: [dark], ") + all_forms + "}";
   for (const ImageShape shape : {ImageShape{3, 128, 128}, ImageShape{3, 96, 160}}) {

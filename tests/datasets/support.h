@@ -69,7 +69,7 @@ inline std::string open_error(const std::string& yaml, ImageShape shape) {
   return error_of([&] { Opened(yaml, shape); });
 }
 
-/// Runs as another user where this one is root, whom permissions do not stop.
+/// Runs as another user if this one is root, whom permissions do not stop.
 template <class F>
 auto without_privileges(const F& run) {
   const bool root = geteuid() == 0;

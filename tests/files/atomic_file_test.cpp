@@ -147,7 +147,7 @@ bool may_mount() {
 }
 
 /// Runs `action` in a child process with a disk of `bytes` mounted on `folder`, which no other process sees. Returns what it
-/// returned, or "" where this machine does not allow that.
+/// returned, or "" if this machine does not allow that.
 std::string on_small_disk(const TemporaryFolder& folder, int bytes, const std::function<std::string()>& action) {
   int ends[2];
   if (::pipe(ends) != 0) return "";

@@ -20,7 +20,7 @@ std::string legacy_storage(std::string_view kind, std::string_view key, int32_t 
          "Q";
 }
 
-/// A state dict of two tensors, with what Lightning puts beside it.
+/// A state dict of two tensors, with what Lightning stores with it.
 std::string training_file(const std::string& floats, const std::string& flags) {
   const auto callback = pickle::global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint");
   return pickle::whole(pickle::dict(
@@ -30,7 +30,7 @@ std::string training_file(const std::string& floats, const std::string& flags) {
        {"list", "](G?\xf0" + std::string(6, '\0') + "\x8a\x02\x01\x02" + "q\x01h\x01" + "e"}}));
 }
 
-/// Small files of every format, lying on their side where a format can tell it.
+/// Small files of every format, lying on their side if a format can say so.
 void write_images(const std::string& folder) {
   const Samples samples{
       2, 3, 4, 8, {10, 20, 30, 255, 200, 20, 30, 255, 10, 210, 30, 255, 200, 210, 30, 255, 10, 20, 220, 255, 10, 210, 220, 255}};

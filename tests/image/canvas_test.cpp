@@ -1,4 +1,4 @@
-// Drawing: what is drawn is where it was asked for, and the file holds it.
+// Drawing: what is drawn is at the requested place, and the file holds it.
 #include "brume/image/canvas.h"
 
 #include <gtest/gtest.h>

@@ -185,7 +185,7 @@ TEST_F(ImageFile, TextRoundTrips) {
   EXPECT_EQ(read_png_text(path), text);
   EXPECT_EQ(read_image(path), image);
   const auto bytes = content_of(path);
-  EXPECT_LT(bytes.find("tEXtseed"), bytes.find("IDAT"));  // where programs that stop at the pixels find it
+  EXPECT_LT(bytes.find("tEXtseed"), bytes.find("IDAT"));  // programs that stop at the pixels find it
   for (const auto& key : {std::string(), std::string(80, 'k'), std::string("é"), std::string(" a"), std::string("a ")}) {
     EXPECT_EQ(error_of(
                   [&] {

@@ -40,7 +40,7 @@ TEST_F(Directory, Shards) {
   as_shards("text_encoder/pytorch_model", ".bin", "pytorch_model.bin.index.json");
   expect_all();
 
-  // A tensor that the index does not name is read all the same; one that no model has is told.
+  // A tensor that the index does not name is read all the same; one that no model has is reported.
   const std::string index = "unet/diffusion_pytorch_model.safetensors.index.json", second = unet + "-00002-of-00002.safetensors";
   change(index, [&](json& values) { values["weight_map"].erase(all[1].name); });
   expect_all();
@@ -215,7 +215,7 @@ TEST_F(Directory, TheSizeOfOldWriters) {
   EXPECT_EQ(height("0.6.0"), "192") << "larger sizes are meant";
 }
 
-// Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
+// Whatever is wrong with a tensor, the error names the file, and nothing else goes wrong.
 TEST_F(Directory, DamagedTensors) {
   words();
   for (const std::string& stem : {unet, vae, text}) {
@@ -257,7 +257,7 @@ TEST_F(Directory, ResidualResampling) {
   fit(import());
 }
 
-// Score SDE: the network is told sigma, and images of [0, 1].
+// Score SDE: the network receives sigma, and images of [0, 1].
 TEST_F(Directory, ScoreSde) {
   make(
       "{image: {height: 16, width: 16}, network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], "

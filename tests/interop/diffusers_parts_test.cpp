@@ -1,5 +1,5 @@
-// The parts of diffusers' directories beside their weights: a tokenizer in one file, first stages that are no KL autoencoder, what is lost,
-// and configurations of no sense.
+// The parts of diffusers' directories without their weights: a tokenizer in one file, first stages that are no KL autoencoder, what is
+// lost, and configurations of no sense.
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -170,7 +170,8 @@ TEST_F(Directory, TheClassIsThatOfTheIndex) {
   }
 }
 
-// The scheduler decides what the network is told: EDM's log(sigma) / 4, that of consistency models a thousand times as much.
+// The scheduler decides the noise level that the network receives: EDM's log(sigma) / 4, that of consistency models a thousand times as
+// much.
 TEST_F(Directory, WhatTheSchedulerTellsTheNetwork) {
   words();
   for (const auto& [scheduler, input, scale] : {std::tuple("EDMEulerScheduler", "quarter_log", ""),
@@ -274,7 +275,7 @@ TEST_F(Directory, ANoteReadsNothingElsewhere) {
   }
 }
 
-// Whatever stands in a configuration, the file and the key are told, and nothing else goes wrong.
+// Whatever stands in a configuration, the error names the file and the key, and nothing else goes wrong.
 TEST_F(Directory, ConfigurationsOfNoSense) {
   words();
   const std::vector<json> values{"x", -1, 0, 1e30, true, nullptr, json::array(), json::object(), json::array({-1, 0}), 1ull << 62};

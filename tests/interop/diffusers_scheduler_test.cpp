@@ -190,7 +190,7 @@ TEST(DiffusersSchedulers, UnClipIsDdpm) {
   }
 }
 
-// Of diffusers' schedulers without a table: networks that are told an angle or sigma.
+// Of diffusers' schedulers without a table: networks that receive an angle or sigma.
 TEST(DiffusersSchedulers, AnglesAndScores) {
   const DiffusersScheduler ipndm = read({{"_class_name", "IPNDMScheduler"}}),
                            score = read({{"_class_name", "ScoreSdeVeScheduler"}, {"sigma_max", 50}, {"correct_steps", 2}});
@@ -198,7 +198,8 @@ TEST(DiffusersSchedulers, AnglesAndScores) {
   EXPECT_EQ(ipndm.sampler, "{type: ipndm, zero_first: true}");
   const SchedulerConfig angles = built({{"_class_name", "IPNDMScheduler"}});
   const std::vector<double> sigmas = angles.sigmas();
-  for (size_t i = 1; i < 10; ++i) {  // set_timesteps of that class: sin^2 of even angles is the noise, and 2 / pi of its angle is told
+  for (size_t i = 1; i < 10;
+       ++i) {  // set_timesteps of that class: sin^2 of even angles is the noise, and the network receives 2 / pi of its angle
     const double noise = std::pow(std::sin(M_PI / 2 * (1 - double(i) / 10)), 2), angle = std::asin(noise);
     EXPECT_NEAR(std::atan(sigmas[i]), angle, 1e-4);
     EXPECT_NEAR(angles.noise->timestep(sigmas[i]), 2 / M_PI * angle, 1e-4);

@@ -18,7 +18,7 @@ namespace brume::test {
 namespace {
 namespace fs = std::filesystem;
 
-/// Stable Diffusion 2, but small. `network`, `text`, `more`: options beside those it has.
+/// Stable Diffusion 2, but small. `network`, `text`, `more`: options in addition to those it has.
 class LdmExport : public testing::Test {
  protected:
   LdmExport() {

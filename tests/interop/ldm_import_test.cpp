@@ -1,4 +1,4 @@
-// Files of CompVis' programs: moving averages and buffers beside the weights, first stages by themselves, and what is said of files that
+// Files of CompVis' programs: moving averages and buffers with the weights, single first stages, and what is said of files that
 // cannot be imported.
 #include <filesystem>
 
@@ -8,7 +8,7 @@
 namespace brume::test {
 namespace {
 
-// A small model without words, with everything that such files hold beside the weights.
+// A small model without words, with everything that such files hold with the weights.
 
 class SmallLdm : public LdmImport {
  protected:
@@ -84,7 +84,7 @@ TEST_F(SmallLdm, MovingAverages) {
   expect(import({}), 0, left + ", as use_ema of its YAML says (ema=true takes them)");
   expect(import(ema), 1, taken);
   write_yaml("");
-  expect(import({}), 1, taken);  // that of CompVis' classes where nothing is said
+  expect(import({}), 1, taken);  // that of CompVis' classes if nothing is said
   for (NamedTensor& t : tensors)
     if (t.name == "model_ema.diffusion_modelout2bias") t.name = "model_ema.gone";
   EXPECT_EQ(refusal(),
@@ -173,7 +173,7 @@ TEST_F(SmallLdm, AFirstStageThatIsMissing) {
   EXPECT_EQ(refusal(wrong), "vae=none: there is no such file or directory");
 }
 
-// Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
+// Whatever is wrong with a tensor, the error names the file, and nothing else goes wrong.
 TEST_F(SmallLdm, DamagedTensors) {
   const NamedTensors whole = tensors;
   fit(import(said));
@@ -194,7 +194,7 @@ TEST_F(SmallLdm, DamagedTensors) {
   EXPECT_EQ(refusal(said), "model.safetensors: tensor 'time_embed.0.weight' has shape [4], expected 2 dimensions at least");
 }
 
-// First stages by themselves.
+// Single first stages.
 
 class LdmFirstStage : public LdmImport {
  protected:

@@ -1,5 +1,5 @@
 // Bare networks of other programs (guided-diffusion, improved-diffusion, EDM): what their names and shapes are read as, what has to be
-// said beside them, and what is refused. The weights are those of brume's own networks, which have the same names.
+// said with them, and what is refused. The weights are those of brume's own networks, which have the same names.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
@@ -262,13 +262,13 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
   EXPECT_EQ(refusal({}), "net.safetensors: looks like a network of EDM, but has no tensor 'enc.8x8_conv.weight'");
 }
 
-// Whatever is wrong with a tensor, it is the file that is told, and nothing else goes wrong.
+// Whatever is wrong with a tensor, the error names the file, and nothing else goes wrong.
 TEST_F(NetworkImport, DamagedTensors) {
   const auto damage = [&](const Settings& settings) {
     const auto import = [&](const Settings& said) { return import_model({folder.path() / "net.safetensors", tensors, {}}, {said, {}}); };
     fit(import(settings));
     const NamedTensors whole = tensors;
-    size_t taken = 0;  // without it: a network that has labels is one without them where their tensor is gone
+    size_t taken = 0;  // without it: a network that has labels is one without them if their tensor is gone
     for (size_t i = 0; i < whole.size(); ++i) {
       tensors = whole;
       tensors[i].tensor = at::empty(damaged_shape(i));

@@ -85,7 +85,7 @@ std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& leaves
   return torch::autograd::grad({y}, leaves, {dy}, create, create, true);
 }
 
-/// Every one of this processor; where BRUME_ISA names one, that one.
+/// Every one of this processor; if BRUME_ISA names one, that one.
 std::vector<Isa> available() {
   if (std::getenv("BRUME_ISA") != nullptr) return {nn::isa()};
   std::vector<Isa> result;
@@ -114,7 +114,7 @@ TEST_F(Attention, IsTheDefinitionOnEveryInstructionSet) {
       for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
         nn::set_isa(isa);
         const Inputs in(s, type);
-        // bf16: 2^-9 of the result, and of weights and scores where LibTorch's products make them
+        // bf16: 2^-9 of the result, and of weights and scores if LibTorch's products make them
         const double allowed = type == at::kFloat ? 3e-6 : isa == Isa::reference ? 3e-2 : 5e-3;
         for (const AttentionMask& mask : masks(s)) {
           const Tensor out = in.run(mask);
@@ -218,7 +218,7 @@ double status_mb(const std::string& key) {
   return 0;
 }
 
-/// By how much memory grew at its peak while `run` ran, in MB; negative where the system does not say.
+/// By how much memory grew at its peak while `run` ran, in MB; negative if the system does not say.
 template <class F>
 double peak_mb(const F& run) {
   malloc_trim(0);  // what earlier tests freed must not be taken from

@@ -1,4 +1,4 @@
-// Attention by tiles beside the plain loops, head by head, on emulated tiles; so its logic is tested where there is no AMX. Where there
+// Attention by tiles against the plain loops, head by head, on emulated tiles; so its logic is tested without AMX. With
 // is, attention_test.cpp runs it on the processor's own as well.
 #include <ATen/ATen.h>
 #include <fmt/format.h>

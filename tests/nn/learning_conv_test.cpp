@@ -1,4 +1,4 @@
-// Convolutions that learn: results and gradients beside LibTorch's in float64, for every shape of layer and however weights lie.
+// Convolutions that learn: results and gradients against LibTorch's in float64, for every shape of layer and however weights lie.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -30,7 +30,7 @@ Tensor normal(std::vector<int64_t> sizes, uint64_t seed) {
   return at::randn(sizes, at::detail::createCPUGenerator(seed), at::TensorOptions().dtype(at::kDouble));
 }
 
-/// x, weight and bias, where there is one, rounded to the types they have.
+/// x, weight and bias, if there is one, rounded to the types they have.
 std::vector<Tensor> inputs(const Layer& l, at::ScalarType x, at::ScalarType weight, bool channels_last) {
   const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   std::vector<Tensor> result = {normal({3, l.in, 9, 7}, 1).to(x).contiguous(at::MemoryFormat::ChannelsLast),

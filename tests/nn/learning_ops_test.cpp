@@ -1,5 +1,5 @@
 // nn::dropout: the share that it drops, what it leaves expected, one choice of places for every type and layout, and a gradient by
-// the same choice. Softmax of whole rows beside its definition.
+// the same choice. Softmax of whole rows against its definition.
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// The patch discriminator: shapes, what a logit sees, and where gradients go.
+// The patch discriminator: shapes, what a logit sees, and the flow of gradients.
 #include "brume/nn/blocks/patch_discriminator.h"
 
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,4 +1,4 @@
-// What the unet does with tokens and with images beside its input, and what it says where they are missing.
+// What the unet does with tokens and with images concatenated with its input, and what it says if they are missing.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>

@@ -1,4 +1,4 @@
-// Schedulers of diffusers of which there is no recorded run, beside their own algorithms written out: what the import says of a file is
+// Schedulers of diffusers without a recorded run, against their own algorithms written out: what the import says of a file is
 // run, and is what the class computes.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>

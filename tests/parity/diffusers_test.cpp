@@ -73,7 +73,7 @@ void compare_alphas(Closeness& closeness, const DiffusersScheduler& scheduler, c
   }
 }
 
-/// The recorded steps are some of the run's, told apart by their t.
+/// The recorded steps are some of the run's, distinguished by their t.
 void compare_steps(Closeness& closeness, const DiffusersScheduler& scheduler, const Trajectory& got, const json& c) {
   const std::vector<double>& times = scheduler.timesteps();
   const size_t start = c["t_start"];

@@ -312,7 +312,7 @@ TEST_P(EdmVariants, IsReadFromItsStateDict) {
 
 INSTANTIATE_TEST_SUITE_P(Edm, EdmVariants, testing::ValuesIn(variants), [](const auto& info) { return std::string(info.param.name); });
 
-// table 1 of the paper: what the network is told and what its output means.
+// table 1 of the paper: the noise level that the network receives and what its output means.
 TEST(EdmPreconditioning, VpAndVe) {
   const at::NoGradGuard no_grad;
   const auto bare = make<Network>("{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, zero_init: false}",

@@ -74,7 +74,7 @@ TEST_F(LdmAutoencoder, EncodesDrawsAndDecodes) {
 }
 
 TEST_F(LdmAutoencoder, ReconstructsAndItsKlAgrees) {
-  for (const bool training : {false, true}) {  // attention takes another path where gradients are on
+  for (const bool training : {false, true}) {  // attention takes another path if gradients are on
     at::Generator random = at::detail::createCPUGenerator(0);
     const at::AutoGradMode mode(training);
     const Autoencoder::Reconstruction r = kl->reconstruct(wanted("x"), random);

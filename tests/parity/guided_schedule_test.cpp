@@ -53,7 +53,7 @@ Table table_of(const NoiseSchedule& noise) {
     const double from = noise.sigma(double(t)), to = t > 0 ? noise.sigma(double(t - 1)) : 0;
     const double signal = noise.signal(from), signal_to = noise.signal(to);
     table.alphas_cumprod.push_back(signal * signal);
-    // The sampler adds no noise where it ends, so beta_0 = 1 - alpha_bar_0 is the schedule's own.
+    // The sampler adds no noise at its end, so beta_0 = 1 - alpha_bar_0 is the schedule's own.
     table.betas.push_back(t > 0 ? std::pow(signal_to * step(*large, 0, 0, 1, from, to), 2) : std::pow(from * signal, 2));
     table.variance.push_back(std::pow(signal_to * step(*small, 0, 0, 1, from, to), 2));
     table.coef1.push_back(signal_to * step(*small, 0, 1, 0, from, to));
@@ -70,7 +70,7 @@ class GuidedSchedule : public testing::TestWithParam<std::string> {
 Closeness GuidedSchedule::closeness;
 
 // rtol is 1e-12, and what float64 itself loses: the reference computes 1 - alpha_bar_t and alpha_bar_t / alpha_bar_(t-1), so its
-// own numbers are only good to epsilon / (1 - alpha_bar_t) and epsilon / beta_t (2e-12 where beta is 1e-4, and an absolute
+// own numbers are only good to epsilon / (1 - alpha_bar_t) and epsilon / beta_t (2e-12 if beta is 1e-4, and an absolute
 // epsilon for log(1 - alpha_bar) near 0). brume's sigma begins with the same 1 - alpha_bar.
 TEST_P(GuidedSchedule, IsReproduced) {
   const json& wanted = ref_json(file)["schedules_float64"][GetParam()];

@@ -70,7 +70,7 @@ TEST_F(ImageToImage, IsDiffusersStepByStep) {
 }
 
 /// The steps of StableDiffusionInpaintPipeline with a network of four channels, by the same parts: latents = (1 - m) known noised to the
-/// next time + m latents, begun from noise alone where all steps are run.
+/// next time + m latents, begun from noise alone if all steps are run.
 TEST_F(ImageToImage, InpaintingIsDiffusersStepByStep) {
   const at::NoGradGuard no_grad;
   request.mask = at::zeros({1, 1, 32, 32});

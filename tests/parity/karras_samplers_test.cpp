@@ -23,7 +23,7 @@ const std::vector<int64_t> shape{2, 3, 4, 4};
 /// sqrt(2) cos(0.61 j + 0.1 + 1.3 k), j the flat index.
 Tensor wave(int64_t k) { return ((at::arange(96, at::kDouble) * 0.61 + (0.1 + 1.3 * double(k))).cos() * std::sqrt(2.0)).view(shape); }
 
-/// The k-th draw is the k-th wave. k counts draws, or the steps where the reference draws whether it needs to or not.
+/// The k-th draw is the k-th wave. k counts draws, or the steps if the reference draws whether it needs to or not.
 class WaveNoise final : public Noise {
  public:
   explicit WaveNoise(std::vector<double> steps) : steps_(std::move(steps)) {}
@@ -222,7 +222,7 @@ void compare(const json& c, const Plan& plan, Closeness& closeness) {
       const json& wanted = c["calls"][i];
       const auto& call = denoiser.calls[i];
       const auto near = [&](double got, double expected, const char* what) {
-        // Sums over 96 numbers of the size of sigma lose digits where they cancel.
+        // Sums over 96 numbers of the size of sigma lose digits if they cancel.
         closeness.near(got, expected, plan.tolerance * std::max({1.0, std::abs(expected), call.sigma}), fmt::format("call {} {}", i, what));
       };
       near(call.sigma, wanted["sigma"], "sigma");

@@ -1,4 +1,4 @@
-// Parity with CompVis' latent-diffusion: its Lightning checkpoint, opened with the YAML beside it, gives the embeddings, the latents of
+// Parity with CompVis' latent-diffusion: its Lightning checkpoint, opened with its YAML, gives the embeddings, the latents of
 // every step of its DDIMSampler and the decoded image (shared/refs/ldm).
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -87,7 +87,7 @@ TEST_F(TinyLdm, GivesTheLatentsOfEveryStepAndTheImage) {
 }
 
 TEST_F(TinyLdm, SaysWhatItLeavesOut) {
-  EXPECT_TRUE(imported.losses.empty()) << imported.losses.front();  // the schedule's tables are made anew, and are no loss
+  EXPECT_TRUE(imported.losses.empty()) << imported.losses.front();  // the schedule's tables are computed again, and are no loss
   EXPECT_EQ(dump_yaml(*imported.options.find("noise")), "type: scaled_linear\ntimesteps: 1000\nbeta_start: 0.00085\nbeta_end: 0.012\n");
 }
 

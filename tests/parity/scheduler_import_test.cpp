@@ -1,6 +1,6 @@
 // The import of diffusers' schedulers (interop/import/diffusers_scheduler.h) against their recorded runs (shared/refs/sched_traj.json):
 // from what a file says, and from the defaults of its class, come the sampler and the sigmas that parity was shown of (solver_test.cpp and
-// diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network is told.
+// diffusers_test.cpp), the spread of the noise that a run starts from, and the times that the network receives.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -36,7 +36,7 @@ bool imported(const json& c) {
 
 std::vector<RefCase> cases() { return ref_cases(file, "cases", imported); }
 
-/// The parts of a run, resolved: with every key of every plugin. `told`: what the noise embedding is told, where not the timestep.
+/// The parts of a run, resolved: with every key of every plugin. `told`: the noise level that the network receives, if not the timestep.
 struct Said {
   std::string sampler, guidance, parameterization, told;
   SchedulerConfig config;
@@ -82,7 +82,7 @@ Said shown(const json& c, int64_t steps) {
   return Said(s.yaml());
 }
 
-/// What the network is told at a noise level.
+/// What the network receives at a noise level.
 double timestep_rounding(const Said& said, double sigma) {
   if (said.told == "{input: quarter_log}") return std::log(sigma) / 4;
   if (said.told == "{input: quarter_log, scale: 1000}") return 250 * std::log(sigma);
@@ -115,7 +115,7 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
     const auto times = c["timesteps"].get<std::vector<double>>();
     const bool even_times = c["config"].value("interpolation_type", "") == "log_linear";  // not those of its levels: a loss of the import
     for (size_t i = 0; i + 1 < sigmas.size() && !even_times; ++i) {
-      if (sigmas[i] >= 1e6) continue;  // s = 1, where a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
+      if (sigmas[i] >= 1e6) continue;  // s = 1, at which a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
       const double t = timestep_rounding(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < 0.02; });
       EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();

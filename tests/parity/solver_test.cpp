@@ -113,7 +113,7 @@ TEST_P(SolverPeer, Passes) {
   while (got.size() < c["num_step_calls"].get<size_t>())  // the same loop again, with a scheduler made from the other's configuration
     for (const Tensor& again : solver.run(dummy, x, *noise, replaces)) got.push_back(again);
   ASSERT_EQ(got.size(), c["num_step_calls"].get<size_t>());
-  // Recorded to float32; where values grow large, so do its last digits.
+  // Recorded to float32; if values grow large, so do its last digits.
   const double large = std::max(1.0, x.abs().max().item<double>());
   const auto allowed = [&](const Tensor& y) {
     return 5e-5 * (request.scheduler.starts_with("ScoreSdeVe") ? std::max(large, y.abs().max().item<double>()) : large);

@@ -83,7 +83,7 @@ inline std::string error_of(const std::function<void()>& action, const Temporary
   return "no error";
 }
 
-/// A file of the reference data, "" where that is absent.
+/// A file of the reference data, "" if that is absent.
 inline std::string shared_file(const std::string& name) {
   const char* folder = std::getenv("BRUME_SHARED");
   const auto path = std::string(folder != nullptr ? folder : BRUME_SOURCE_DIR "/../shared") + "/" + name;
@@ -193,7 +193,7 @@ inline std::string torch_bytes(const std::string& pickle, const std::vector<std:
   std::vector<ZipMember> members{{"archive/data.pkl", pickle, compress}};
   for (size_t i = 0; i < storages.size(); ++i) {
     ZipMember member{"archive/data/" + std::to_string(i), storages[i], compress};
-    const auto before = zip_bytes(members);  // the directory follows the members: find where it starts
+    const auto before = zip_bytes(members);  // the directory follows the members: find its beginning
     uint32_t start = 0;
     std::memcpy(&start, before.data() + before.size() - 6, sizeof(start));
     member.padding = 64 - (start + 30 + member.name.size()) % 64;

@@ -15,7 +15,7 @@
 
 namespace brume::test {
 
-/// Throws where the model cannot be built, or a tensor has no place in it.
+/// Throws if the model cannot be built, or a tensor has no place in it.
 inline void fit(const Imported& model) {
   Value root = Value::map();
   root.set(model.section, model.options);

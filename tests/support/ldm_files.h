@@ -36,7 +36,7 @@ class LdmImport : public testing::Test {
   std::string refusal(const Settings& settings = {}) const {
     return without(error_of([&] { import(settings); }), folder);
   }
-  /// A folder with CLIP's tokenizer beside the file, of as many tokens as `rows` says.
+  /// A folder with CLIP's tokenizer next to the file, of as many tokens as `rows` says.
   void tokenizer() {
     for (const char* name : {"vocab.json", "merges.txt"})
       folder.file(std::string("tokenizer/") + name, small_tokenizers().at(std::string("clip/") + name));

@@ -15,7 +15,7 @@ struct ModelSection {
 
 /// `yaml`: the section `model`. Writes model.safetensors as `brume train` does, and returns its path.
 std::string model_file(const TempFolder& folder, const std::string& yaml);
-/// Every tensor, bit by bit; the configuration, too, where asked.
+/// Every tensor, bit by bit; the configuration, too, if asked.
 void expect_same(const Contents& got, const Contents& wanted, bool configuration);
 
 }  // namespace brume::test

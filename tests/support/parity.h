@@ -25,7 +25,7 @@ struct SchedulerConfig {
 };
 SchedulerConfig read_scheduler(const std::string& yaml);
 
-/// A network given by a formula: x in the network's frame and the training time to F, [B, C, ...] or, where it gives a
+/// A network given by a formula: x in the network's frame and the training time to F, [B, C, ...] or, if it gives a
 /// variance too, [B, 2C, ...].
 using ScriptedNetwork = std::function<Tensor(const Tensor& x, double t)>;
 

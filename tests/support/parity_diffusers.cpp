@@ -165,11 +165,11 @@ void DiffusersScheduler::find_legs() {
     if (family_ == Family::ddpm) {
       legs_.push_back({t, sigma(t), i + 1 < times_.size() ? sigma(times_[i + 1]) : 0});
     } else if (family_ == Family::ddim) {
-      // A step goes T div n back whatever the next timestep is: with linspace, and with trailing where n does not divide T,
+      // A step goes T div n back whatever the next timestep is: with linspace, and with trailing if n does not divide T,
       // that is another noise level than the one the next step takes x to be at.
       legs_.push_back({t, sigma(t), t >= stride ? sigma(t - stride) : last});
     } else {
-      // The step that arrives at t, its network told t although x is still at the level before.
+      // The step that arrives at t, its network given t although x is still at the level before.
       legs_.push_back({t, t >= stride ? sigma(std::min(t - stride, double(training_times_ - 1))) : last, sigma(t)});
     }
   }

@@ -5,7 +5,7 @@
 
 namespace brume::test {
 
-/// What a reference asks of a scheduler beside its configuration.
+/// What a reference asks of a scheduler in addition to its configuration.
 struct DiffusersRequest {
   std::string scheduler;            ///< "DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler", "…ParallelScheduler"
   nlohmann::json config;            ///< absent keys take diffusers' defaults
@@ -17,18 +17,18 @@ struct DiffusersRequest {
   bool beta_of_table = false;  ///< between neighbouring times beta is the table's, not 1 - alpha_t / alpha_to (UnCLIP)
 };
 
-/// One call of `step`: x goes from sigma `from` to `to`, and the network is told t.
+/// One call of `step`: x goes from sigma `from` to `to`, and the network receives t.
 struct Leg {
   double t, from, to;
 };
 
-/// Whether a run is to have diffusers' float32 rounding where that shows (below).
+/// Whether a run is to have diffusers' float32 rounding if that shows (below).
 enum class Rounding { exact, as_diffusers };
 
 class DiffusersScheduler {
  public:
   explicit DiffusersScheduler(const DiffusersRequest& request);
-  /// Why the scheduler cannot be said in brume; empty where it can. Nothing below may be called where it is not.
+  /// Why the scheduler cannot be said in brume; empty if it can. Nothing below may be called if it is not.
   const std::string& unsupported() const { return unsupported_; }
 
   const std::string& yaml() const { return yaml_; }
@@ -39,7 +39,7 @@ class DiffusersScheduler {
   std::vector<double> spaced() const;
   const std::vector<Leg>& legs() const { return legs_; }
   bool inverse() const { return family_ == Family::ddim_inverse; }
-  /// Whether every step begins where the one before ended. Where diffusers' do not (below), brume's own spacing is a better
+  /// Whether every step begins at the end of the one before. If diffusers' do not (below), brume's own spacing is a better
   /// sampler, and parity needs the sampler driven over one pair of sigmas after another.
   bool chains() const;
   /// Whether the spacing is said by its name (leading, trailing, linspace) rather than as a list of times.
@@ -66,13 +66,13 @@ class DiffusersScheduler {
   std::vector<double> trailing_times() const;
   void find_legs();
   /// Where diffusers' timesteps are not those of the spacing of their name: custom ones; linspace of one step, which is t = 0
-  /// there; trailing where numpy's arange accumulates its error over a half.
+  /// there; trailing if numpy's arange accumulates its error over a half.
   bool needs_list() const;
   Trajectory run_legs(const ScriptedNetwork& network, Tensor x, Noise& noise, bool rounded) const;
   void find_alphas();
   /// What diffusers' float32 coefficients make of a DDPM step, less what exact ones do.
   Tensor rounding(const Leg& leg, const Tensor& x, const Tensor& x0, const Tensor& noise) const;
-  /// DDPM's step adds noise wherever t > 0, even where it ends at the clean image; brume's does not. `x` is where the run began.
+  /// DDPM's step adds noise wherever t > 0, even if it ends at the clean image; brume's does not. `x` is the beginning of the run.
   void add_last_noise(Trajectory& trajectory, const ScriptedNetwork& network, const Tensor& x, Noise& noise) const;
 
   DiffusersRequest request_;

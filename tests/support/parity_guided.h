@@ -4,16 +4,16 @@
 
 namespace brume::test {
 
-/// space_timesteps: the training times of a respacing ("25", "ddim25", "10,15,20"), ascending; all of them where it is empty.
+/// space_timesteps: the training times of a respacing ("25", "ddim25", "10,15,20"), ascending; all of them if it is empty.
 std::vector<int64_t> space_timesteps(int64_t training_times, const std::string& respacing);
 
 /// The noise schedule, "linear" (whose betas scale with 1000 / T) or "cosine".
 std::string guided_noise(const std::string& schedule, int64_t training_times);
 
-/// The spacing: one section is linspace; ddimN is leading, where N divides T; anything else is a list of times.
+/// The spacing: one section is linspace; ddimN is leading, if N divides T; anything else is a list of times.
 std::string guided_spacing(int64_t training_times, const std::string& respacing);
 
-/// guided-diffusion's PREVIOUS_X: the network gives the mean of the next step, so what it means depends on where that step ends, and
+/// guided-diffusion's PREVIOUS_X: the network gives the mean of the next step, so what it means depends on the end of that step, and
 /// no plugin can have it.
 class PreviousX final : public Parameterization {
  public:
@@ -38,7 +38,7 @@ struct GuidedProcess {
 };
 SchedulerConfig read_guided(const GuidedProcess& process);
 
-/// guided-diffusion's test network: mix(x, t), with log variances or their learned range where var_type asks for them.
+/// guided-diffusion's test network: mix(x, t), with log variances or their learned range if var_type asks for them.
 ScriptedNetwork guided_network(const std::string& var_type);
 
 /// The reference's cond_fn, as the classifier of which it is the gradient: in the network's frame, with the time that the network

@@ -226,7 +226,7 @@ std::vector<Tensor> DiffusersSolver::run_begun(const ScriptedNetwork& network, c
   return seen;
 }
 
-/// PNDM where a step ends at g, and the next takes that x to be at its own sigma: x changes by the factor c = signal(g) / signal(next).
+/// PNDM if a step ends at g, and the next takes that x to be at its own sigma: x changes by the factor c = signal(g) / signal(next).
 /// y = x / (c_0 c_1 ...) then follows the sampler over a grid of its own, s' = s + (g - sigma) / (c_0 c_1 ...), with the same noise.
 std::vector<Tensor> DiffusersSolver::run_torn(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
   const std::vector<double> times = config_times();

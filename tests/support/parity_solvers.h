@@ -1,5 +1,5 @@
 #pragma once
-// The solvers of huggingface/diffusers said in brume's words: everything beside DDPM and DDIM (parity_diffusers.h).
+// The solvers of huggingface/diffusers said in brume's words: everything but DDPM and DDIM (parity_diffusers.h).
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -8,7 +8,7 @@
 
 namespace brume::test {
 
-/// The noise schedule of a diffusers configuration as brume's YAML. Sets `unsupported` where there is none.
+/// The noise schedule of a diffusers configuration as brume's YAML. Sets `unsupported` if brume has none.
 std::string diffusers_noise_yaml(const nlohmann::json& config, double max_sigma, std::string& unsupported);
 
 /// sigma of flow matching's time, which is capped at 1e6.
@@ -18,7 +18,7 @@ inline double flow_sigma(double s) { return std::min(s / std::max(1 - s, 1e-300)
 class RecordingNoise final : public Noise {
  public:
   explicit RecordingNoise(Noise& inner) : inner_(inner) {}
-  /// diffusers draws nothing where churn adds nothing.
+  /// diffusers draws nothing if churn adds nothing.
   Tensor draw(const Tensor& like, double from, double to) override {
     return from == to ? like.new_zeros(like.sizes()) : last_ = inner_.draw(like, from, to);
   }
@@ -65,9 +65,9 @@ struct SolverRequest {
   nlohmann::json config;  ///< absent keys take diffusers' defaults
   int64_t steps = 0;
   nlohmann::json set_timesteps = nlohmann::json::object(), step = nlohmann::json::object();  ///< their other arguments
-  std::vector<double> told{};  ///< the reference's timesteps: what the network is told at each call
+  std::vector<double> told{};  ///< the reference's timesteps: what the network receives at each call
   int64_t start = 0;           ///< the call a run begins with
-  /// The reference's own sigmas, rounded as its float32 tables have them; taken in place of brume's where they agree to 2e-4.
+  /// The reference's own sigmas, rounded as its float32 tables have them; taken instead of brume's if they agree to 2e-4.
   std::vector<double> rounded_sigmas{};
   bool unscaled = false;    ///< scale_model_input is never called
   bool every_call = false;  ///< ScoreSdeVe: x after every correction, too
@@ -83,7 +83,7 @@ class DiffusersSolver {
   double frame(double sigma) const { return sigma_frame_ ? 1 : config_.signal(sigma); }
   /// x0 + noise at the level of the call a run begins with, in the reference's frame (add_noise).
   Tensor noisy(const Tensor& x0, const Tensor& noise) const;
-  /// x after every call of `step`, in the reference's frame; `x` is where it starts. `replace_x`: recipe E of diffusers' tests.
+  /// x after every call of `step`, in the reference's frame; `x` is its start. `replace_x`: recipe E of diffusers' tests.
   std::vector<Tensor> run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, bool replace_x = false) const;
   static bool knows(const std::string& scheduler);
 

@@ -13,11 +13,11 @@ struct Finished {
 };
 
 struct Surroundings {
-  std::filesystem::path folder;                       ///< the current one where empty
-  std::map<std::string, std::string> variables = {};  ///< beside those of this process
+  std::filesystem::path folder;                       ///< the current one if empty
+  std::map<std::string, std::string> variables = {};  ///< in addition to those of this process
 };
 
-/// Runs `words` (the program is looked for in PATH). BRUME_PLUGIN_PATH is not inherited. Throws where it cannot be started.
+/// Runs `words` (the program is looked for in PATH). BRUME_PLUGIN_PATH is not inherited. Throws if it cannot be started.
 Finished run(const std::vector<std::string>& words, const Surroundings& where = {});
 
 /// The program of this build: run_brume({"check", "a.yaml"}).

@@ -1,6 +1,6 @@
 #pragma once
-// The public reference numbers (shared/refs beside the project; its README says what each file holds). They are read where they
-// lie and never copied into the project; tests skip, saying so, where they are absent.
+// The public reference numbers (shared/refs next to the project; its README says what each file holds). They are read in
+// place and never copied into the project; tests skip, saying so, if they are absent.
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
@@ -11,7 +11,7 @@
 
 namespace brume::test {
 
-/// Where shared/refs/NAME is or would be: under $BRUME_SHARED, else beside the project.
+/// The path of shared/refs/NAME: under $BRUME_SHARED, else next to the project.
 std::filesystem::path ref_path(const std::string& name);
 bool has_ref(const std::string& name);
 /// A JSON file of shared/refs, parsed once.

@@ -1,4 +1,4 @@
-// Prompts with weights: what counts how much, and where a prompt is broken.
+// Prompts with weights: what counts how much, and the mistakes of broken prompts.
 #include "brume/text/prompt.h"
 
 #include <gtest/gtest.h>

@@ -37,7 +37,7 @@ struct ReadConfig {
   explicit ReadConfig(const Value& root) { config = read_configuration(registry, root, &resolved); }
 };
 
-/// Trains into `folder`; stops after `stop_at` steps where that is given.
+/// Trains into `folder`; stops after `stop_at` steps if that is given.
 inline void train_into(const std::string& yaml, const std::filesystem::path& folder, int64_t stop_at = -1) {
   const ReadConfig read(yaml);
   Trainer trainer(read.config, read.resolved, folder);

@@ -12,7 +12,7 @@
 namespace brume::test {
 namespace {
 
-/// Eight pixels a latent; has memory for so many latents at once.
+/// Eight pixels per latent; has memory for so many latents at once.
 class Forgetful final : public Autoencoder {
  public:
   explicit Forgetful(int64_t latents, bool libtorch = false) : latents_(latents), libtorch_(libtorch) {}
@@ -48,12 +48,10 @@ TEST(Decoding, IsTheAutoencoders) {
 TEST(Decoding, SaysWhichPiecesFit) {
   EXPECT_EQ(error(Forgetful(300), at::zeros({1, 1, 64, 64})),
             "there is not enough memory to decode 1 image of 512x512: pieces of 128 pixels fit (sample.tile: 128)");
-  EXPECT_EQ(
-      error(Forgetful(300), at::zeros({1, 1, 64, 64}), 256),
-      "there is not enough memory to decode 1 image of 512x512 in pieces of 256: pieces of 128 pixels fit (sample.tile: 128)");
-  EXPECT_EQ(
-      error(Forgetful(20), at::zeros({2, 1, 64, 32})),
-      "there is not enough memory to decode 2 images at once of 256x512: no piece fits either; fewer images per batch need less");
+  EXPECT_EQ(error(Forgetful(300), at::zeros({1, 1, 64, 64}), 256),
+            "there is not enough memory to decode 1 image of 512x512 in pieces of 256: pieces of 128 pixels fit (sample.tile: 128)");
+  EXPECT_EQ(error(Forgetful(20), at::zeros({2, 1, 64, 32})),
+            "there is not enough memory to decode 2 images at once of 256x512: no piece fits either; fewer images per batch need less");
   EXPECT_NE(error(Forgetful(300, true), at::zeros({1, 1, 64, 64})).find("bytes: pieces of 128 pixels fit"), std::string::npos)
       << "LibTorch's";
   EXPECT_EQ(decode_sampled(Forgetful(300), at::zeros({1, 1, 64, 64}), {1, 512, 512}, 128).sizes(), (std::vector<int64_t>{1, 1, 512, 512}));

@@ -54,7 +54,7 @@ INSTANTIATE_TEST_SUITE_P(Frames, ExactNetwork,
                                          std::pair("edm", "consistency")),
                          [](const auto& info) { return info.param.first + "_" + info.param.second; });
 
-// What a network is told between two training times, where the levels of the steps are rounded and those between them are not.
+// What a network receives between two training times, if the levels of the steps are rounded and those between them are not.
 TEST(TimestepRoundings, OfStepsAlone) {
   const Model model("network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, zero_init: false}, noise: linear",
                     "steps: 4");

@@ -16,7 +16,7 @@ constexpr const char* gaussian =
     "model: {image: {channels: 3, height: 16, width: 16}, network: gaussian, parameterization: x0, noise: cosine}\n"
     "sample: {steps: 2}\n";
 
-/// Right where the first pixel is what the label says.
+/// Right if the first pixel is what the label says.
 class FirstPixel final : public Metric {
  public:
   Verdict judge(std::span<const float> pixels, const ImageShape& shape, const Annotation& asked) const override {

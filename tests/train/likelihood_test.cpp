@@ -73,7 +73,7 @@ INSTANTIATE_TEST_SUITE_P(Schedules, OdeLikelihoodOf, testing::Values("linear", "
                          [](const auto& i) { return std::string(i.param); });
 
 TEST(Likelihood, BitsPerDimensionAreOfEightBitLevels) {
-  // An even density over [-1 - 1/255, 1 + 1/255] has 8 bits a pixel.
+  // An even density over [-1 - 1/255, 1 + 1/255] has 8 bits per pixel.
   EXPECT_NEAR(bits_per_dim(-3 * std::log(256 / 127.5), 3), 8, 1e-12);
 }
 

@@ -1,4 +1,4 @@
-// Where a run starts: from noise, from an image, and under a mask; and the models it finds beside its own.
+// The start of a run: from noise, from an image, and under a mask; and the models it finds in addition to its own.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>

@@ -14,7 +14,7 @@
 namespace brume::test {
 namespace {
 
-/// Two convolutions each way; 4 x 4 pixels a latent. A latent sees 5 pixels beside its own, a pixel 2 latents beside its own.
+/// Two convolutions each way; 4 x 4 pixels per latent. A latent sees 5 pixels around its own, a pixel 2 latents around its own.
 class Near final : public Autoencoder {
  public:
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, 4, 4); }

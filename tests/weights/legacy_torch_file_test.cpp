@@ -1,4 +1,4 @@
-// torch.save before PyTorch 1.6, and what training programs put beside their weights.
+// torch.save before PyTorch 1.6, and what training programs store with their weights.
 #include "brume/weights/legacy_torch_file.h"
 
 #include <ATen/ops/equal.h>
@@ -134,7 +134,7 @@ TEST_F(LegacyTorchFile, HoldsTheValuesOfTheReference) {
   }
 }
 
-// --- what stands beside the weights
+// --- what stands with the weights
 
 class TrainingFile : public ::testing::Test {
  protected:

@@ -83,7 +83,7 @@ class OperatorTimer {
   at::CallbackHandle handle_;
 };
 
-/// The operators that take the most time, one a line.
+/// The operators that take the most time, one per line.
 void print_profile(const std::string& title, double total) {
   std::vector<std::pair<double, std::string>> rows;
   double inside = 0;

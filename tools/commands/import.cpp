@@ -34,7 +34,7 @@ std::vector<Weight> weights_of(const Config& config, const Files& files) {
   return Pipeline(config.model, {}, 0, &files).weights();
 }
 
-/// Everything that sampling would find wrong: the configuration, and whether each tensor is where it should be. Then the sections have
+/// Everything that sampling would find wrong: the configuration, and whether each tensor is in its place. Then the sections have
 /// every key written out, as those of a training have.
 void check(Program& program, Imported& model, const std::string& source) {
   Value root = Value::map();

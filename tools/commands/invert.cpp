@@ -34,7 +34,7 @@ struct Arguments {
 /// One number of steps.
 struct Row {
   int64_t steps;
-  std::vector<double> errors;  ///< one an image
+  std::vector<double> errors;  ///< one per image
   Tensor noise;
   double mean() const {
     double sum = 0;

@@ -30,7 +30,7 @@ struct Arguments {
   uint64_t seed = 0;
 };
 
-/// What was found, one number an image.
+/// What was found, one number per image.
 struct Found {
   std::vector<double> bits;
   Tensor prior, terms;      ///< of the bound

@@ -80,7 +80,7 @@ bool run(Trainer& trainer, int64_t steps) {
   return trainer.run(callbacks);
 }
 
-/// Says where a training stopped, and how it is continued.
+/// Prints the step at which a training stopped, and how to continue it.
 void report_stop(const Trainer& trainer, const Config& config, const fs::path& directory) {
   std::string plugins;
   for (const std::string& library : config.plugins) plugins += fmt::format(" --plugin {}", library);
@@ -88,7 +88,7 @@ void report_stop(const Trainer& trainer, const Config& config, const fs::path& d
              (directory / "training.safetensors").string(), plugins);
 }
 
-/// Trains. Says which images were left out, and where a training stopped that did not reach its end.
+/// Trains. Prints the images that were left out, and the step of a training that did not reach its end.
 bool run_to_end(Trainer& trainer, const Config& config, const fs::path& directory) {
   const int64_t begin = trainer.step();
   bool done = false;

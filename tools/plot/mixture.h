@@ -11,7 +11,7 @@ namespace brume::tools {
 
 class Mixture final : public Denoiser {
  public:
-  /// Means on a circle, outside most of N(0, 1), where paths begin, so that they can be distinguished.
+  /// Means on a circle, outside most of N(0, 1), the beginning of paths, so that they can be distinguished.
   Mixture();
   /// x: [B, 2] float64.
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;

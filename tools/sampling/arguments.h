@@ -37,7 +37,7 @@ Model open_measured(Registry& registry, SampleArguments a);
 /// Returns the request, with what its files hold. Throws ConfigError naming the option.
 ImageRequest request_of(const SampleArguments& a, const Model& model);
 
-/// Returns how the model is sampled at each of these scales of cfg, by name ("cfg 2"); as the request says ("samples") if there are none.
+/// Returns how the model is sampled at each of these scales of cfg, by name ("cfg 2"); as the request says ("samples") without scales.
 std::vector<std::pair<std::string, SampleOptions>> sampling_runs(const Model& model, ImageRequest request,
                                                                  const std::vector<double>& scales);
 

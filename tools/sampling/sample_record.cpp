@@ -108,7 +108,7 @@ void Record::write_pictures(const Tensor& images) const {
   }
   if (!frames.empty()) fmt::print("{}\n", asked_.frames);
   if (strip.empty()) return;
-  std::vector<Image> rows;  // one an image, from noise to clean
+  std::vector<Image> rows;  // one per image, from noise to clean
   for (size_t image = 0; image < columns.begin()->second.size(); ++image)
     for (const size_t k : strip) rows.push_back(columns[k][image]);
   make_parent(asked_.strip);

@@ -14,7 +14,7 @@ struct Section {
 
 /// Those of a configuration with this root, in the order of declaration.
 std::vector<Section> sections(const Entry::Declare& root);
-/// The section of this path, or of this last part of a path where no other ends so. Throws ConfigError naming the nearest, or those that it
+/// The section of this path, or of this last part of a path if no other ends so. Throws ConfigError naming the nearest, or those that it
 /// could be.
 Section section_named(const Entry::Declare& root, const std::string& name);
 

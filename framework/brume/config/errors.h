@@ -15,10 +15,10 @@ struct Place {
   int line = 0;
   int column = 0;
   bool stored = false;       ///< in a model's file, which nobody edits: no warning is given of it
-  std::string text() const;  ///< "configs/x.yaml:4:3", or "" where unknown
+  std::string text() const;  ///< "configs/x.yaml:4:3", or "" if unknown
 };
 
-/// One mistake: where, in which part of the configuration ("sampler.spacing"), and what.
+/// One mistake: its place, its part of the configuration ("sampler.spacing"), and its text.
 struct Problem {
   Place place;
   std::string path;
@@ -33,7 +33,7 @@ class ConfigError : public std::runtime_error {
   explicit ConfigError(std::string message);
   explicit ConfigError(std::vector<Problem> problems);
   const std::vector<Problem>& problems() const { return problems_; }
-  /// The same error with `place` and `path` filled in where a problem has none: constructors need not know where they stand.
+  /// The same error with `place` and `path` filled in if a problem has none: constructors need not know their place.
   ConfigError located(const Place& place, const std::string& path) const;
 
  private:

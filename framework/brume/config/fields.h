@@ -87,7 +87,7 @@ class Fields {
     value.declare(*this);
     close();
   }
-  /// The same where the whole group may be absent.
+  /// The same if the whole group may be absent.
   template <class S>
   void section(std::string_view name, std::optional<S>& value, std::string_view doc) {
     if (!open(name, doc, false)) return;
@@ -108,7 +108,7 @@ class Fields {
   using Set = std::function<void(const Recipe&)>;
   virtual void plugin(std::string_view name, std::string_view kind, std::string_view doc, std::string_view fallback, Set set) = 0;
   virtual void plugins(std::string_view name, std::string_view kind, std::string_view doc, std::function<void()> clear, Set add) = 0;
-  /// Enters a group; false where it is to be left alone (optional and absent).
+  /// Enters a group; false if it is to be left alone (optional and absent).
   virtual bool open(std::string_view name, std::string_view doc, bool required) = 0;
   virtual void close() = 0;
 };

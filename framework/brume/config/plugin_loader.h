@@ -38,8 +38,8 @@ constexpr PluginAbi make_plugin_abi(std::string_view torch, std::string_view com
   return abi;
 }
 
-/// The record of a library, or nothing where it has none; a record of another layout comes with its numbers only. Throws
-/// ConfigError where the file is not a shared library.
+/// The record of a library, or nothing if it has none; a record of another layout comes with its numbers only. Throws
+/// ConfigError if the file is not a shared library.
 std::optional<PluginAbi> read_plugin_abi(const std::filesystem::path& library);
 
 /// Adds every built-in plugin (generated from the files under plugins/).

@@ -12,7 +12,7 @@
 namespace brume {
 namespace {
 
-/// Reads plain data at an offset of a file; false where the file ends before.
+/// Reads plain data at an offset of a file; false if the file ends before.
 class Elf {
  public:
   explicit Elf(const std::filesystem::path& file) : in_(file, std::ios::binary) {}

@@ -299,7 +299,7 @@ class Reader final : public Fields {
     }
   }
 
-  /// The recipe of a nested plugin, or nothing where a mistake was found in it.
+  /// The recipe of a nested plugin, or nothing if a mistake was found in it.
   std::optional<Recipe> read_one(std::string_view kind, const Value& v, const std::string& path, Value& full) {
     const size_t before = problems_.size();
     const Value* type = v.is_map() ? v.find("type") : &v;

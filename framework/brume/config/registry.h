@@ -54,10 +54,10 @@ class Registry {
   /// call it at once if several read. By default nobody does.
   void on_warning(std::function<void(const Problem&)> callback) { warn_ = std::move(callback); }
   void warn(const Problem& warning) const;
-  /// Where plugins that are not built in came from, sorted.
+  /// The origins of plugins that are not built in, sorted.
   std::vector<std::string> libraries() const;
 
-  /// Where plugins registered from now on come from ("built-in", or a library's path): used when two claim one name.
+  /// The origin of plugins registered from now on ("built-in", or a library's path): used when two claim one name.
   void set_origin(std::string origin) { origin_ = std::move(origin); }
   /// What `describe` says of plugins registered from now on, above their parameters.
   void set_notes(std::string notes) { notes_ = std::move(notes); }

@@ -8,7 +8,7 @@
 
 namespace brume {
 
-/// The first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing where all is well.
+/// The first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing if all is well.
 std::optional<size_t> invalid_utf8(std::string_view text);
 /// The characters of valid UTF-8.
 std::vector<char32_t> characters(std::string_view text);

@@ -1,5 +1,5 @@
 #pragma once
-// A configuration as a tree of plain values, each knowing where it was written. YAML is only one way in and out.
+// A configuration as a tree of plain values, each with the place it was written at. YAML is only one way in and out.
 #include <string>
 #include <string_view>
 #include <vector>

@@ -28,7 +28,7 @@ class Builder final : public YAML::EventHandler {
   Value root;
   std::vector<Problem> problems;
 
-  /// Where the innermost open list or map began.
+  /// The beginning of the innermost open list or map.
   std::optional<Place> open(Value::Type type) const {
     for (auto frame = stack_.rbegin(); frame != stack_.rend(); ++frame)
       if (frame->value.type == type) return frame->value.place;
@@ -135,7 +135,7 @@ void refuse_tabs(std::string_view text, const File& file) {
 }
 
 [[noreturn]] void refuse(const YAML::Exception& e, const Builder& builder, const File& file) {
-  // yaml-cpp notices a missing bracket at the end of the file, and does not say where it is missing.
+  // yaml-cpp notices a missing bracket at the end of the file, and does not say at which place.
   const bool list = e.msg == YAML::ErrorMsg::END_OF_SEQ_FLOW, map = e.msg == YAML::ErrorMsg::END_OF_MAP_FLOW;
   const auto began = list || map ? builder.open(list ? Value::Type::list : Value::Type::map) : std::nullopt;
   if (began) fail(*began, fmt::format("not YAML: the '{}' here is not closed, or a comma is missing after it", list ? '[' : '{'));

@@ -15,7 +15,7 @@ Value parse_yaml(std::string_view text, const std::string& name);
 Value parse_stored_yaml(std::string_view text, const std::string& name);
 
 /// Reads a file and resolves `include: part.yaml` (one or a list) in any of its maps: the part's keys come first, the keys
-/// beside `include` are laid over them. A part is looked for beside the including file, then in `parts/` there and upwards.
+/// of the same map are laid over them. A part is looked for in the folder of the including file, then in `parts/` there and upwards.
 Value load_yaml(const std::filesystem::path& file);
 
 /// Block-style YAML that parses back to the same tree.

@@ -1,5 +1,5 @@
 #pragma once
-// Checks what plugins return, where it enters brume.
+// Checks what plugins return at the point at which it enters brume.
 #include <string_view>
 #include <vector>
 

@@ -29,7 +29,7 @@ class Features {
   struct Context {
     /// Opens a classifier that brume trained. Throws ConfigError if the file is none.
     std::function<std::shared_ptr<const Features>(const std::string& path)> classifier;
-    at::Device device = at::kCPU;       ///< where its networks compute
+    at::Device device = at::kCPU;       ///< device of its networks
     at::ScalarType dtype = at::kFloat;  ///< what they compute in
   };
 

@@ -4,7 +4,7 @@
 // How to write one:
 //   1. Derive a final class from Guidance with a nested `Options` (its fields, `declare(Fields&)`), made from those options.
 //   2. Derive a Denoiser that calls the inner one and changes its Estimate; `wrap()` returns it.
-//   3. Say in `traits()` what it needs and where in the chain it belongs; let `check()` refuse the models it cannot steer.
+//   3. Say in `traits()` what it needs and its place in the chain; let `check()` refuse the models it cannot steer.
 //   4. Keep shape and dtype, treat each image alone, and let a scale of 1 (or 0) be the identity, bit for bit.
 //   5. Put it into plugins/guidance/NAME.cpp, which ends with `register_guidance_NAME`.
 //   6. Read plugins/guidance/cfg_plus_plus.cpp as an example; `brume new guidance NAME` writes another.
@@ -43,7 +43,7 @@ struct GuidedModel {
   std::function<std::shared_ptr<const Denoiser>(Taps taps)> denoiser{};
 };
 
-/// Where a guidance belongs in the chain of denoisers, from the inside out: `brume sample --cfg` and its like insert theirs before the
+/// The place of a guidance in the chain of denoisers, from the inside out: `brume sample --cfg` and its like insert theirs before the
 /// first of the same place or of a later one.
 enum class GuidancePlace {
   estimate,    ///< changes the model's estimate (cfg, autoguidance)

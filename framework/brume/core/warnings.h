@@ -20,7 +20,7 @@ class WarningScope {
   const WarningScope* outer_;
 };
 
-/// Gives a warning, without a line end, to the innermost scope of this thread; drops it if there is none.
+/// Gives a warning, without a line end, to the innermost scope of this thread; drops it without one.
 void warn(const std::string& text);
 
 }  // namespace brume

@@ -1,7 +1,7 @@
 #pragma once
 // A data set as a first stage sees it, in files: a folder with `index.json` and safetensors shards. A shard holds
 //   moments          [N, C, H, W] F32 or F16: Autoencoder::encode_moments of N images, before any scaling
-//   labels           [N] I64, -1 where there is none
+//   labels           [N] I64, -1 without a label
 //   captions         [bytes] U8: UTF-8, one after the other;   caption_ends  [N] I64: the end of each
 #include <string>
 #include <vector>
@@ -35,7 +35,7 @@ LatentIndex read_latent_index(const std::string& folder);
 /// A shard in mapped memory. Reading is const and safe from several threads.
 class LatentShard {
  public:
-  /// Throws ConfigError where the file does not hold what the index says.
+  /// Throws ConfigError if the file does not hold what the index says.
   LatentShard(const std::string& folder, const LatentIndex& index, size_t number);
   int64_t count() const { return count_; }
   /// Writes the moments of image `i`; returns its annotation.

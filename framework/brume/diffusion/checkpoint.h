@@ -44,14 +44,14 @@ StoredModel open_any(const std::string& path);
 /// Returns the model.safetensors of a training if `path` is its directory; else `path`. Throws ConfigError if a training has written none.
 std::string model_file(const std::string& path);
 
-/// Reads the card of a diffusion model. Throws ConfigError where the file is no brume model, one of a newer layout, or holds
+/// Reads the card of a diffusion model. Throws ConfigError if the file is no brume model, one of a newer layout, or holds
 /// another kind.
 ModelCard read_card(const std::string& path);
 /// The same for a classifier.
 ModelCard read_classifier_card(const std::string& path);
 /// The same for a first stage alone.
 ModelCard read_autoencoder_card(const std::string& path);
-/// Whether the file is a classifier; throws where it is no brume model at all.
+/// Whether the file is a classifier; throws if it is no brume model at all.
 bool holds_classifier(const std::string& path);
 /// The same of a first stage alone.
 bool holds_autoencoder(const std::string& path);

@@ -27,7 +27,7 @@ class ClassifierPipeline {
   /// images: [B, C, H, W] in [-1, 1]. `random` is the only randomness. Label smoothing: Szegedy et al. 2016, sec. 7.
   Loss loss(const Tensor& images, const std::vector<Annotation>& annotations, double label_smoothing, at::Generator& random) const;
 
-  /// [B] int64. Throws ConfigError where an image has no class or one that is out of range.
+  /// [B] int64. Throws ConfigError if an image has no class or one that is out of range.
   Tensor labels(const std::vector<Annotation>& annotations) const;
 
   /// All weights, "network.…".

@@ -8,14 +8,14 @@ namespace brume {
 
 struct InversionRequest {
   Tensor images;                                             ///< [count, C, H, W] in [-1, 1]
-  std::vector<Annotation> annotations;                       ///< one an image
+  std::vector<Annotation> annotations;                       ///< one per image
   int64_t batch = 16;                                        ///< images at once
   std::function<bool(int64_t first, const Step&)> observer;  ///< as in SampleRequest
 };
 
 /// The noise N(0, 1)-like [count, C, H, W] that sample_images() takes as initial noise, with the same sampler, spacing and steps:
 /// the sampler walks the spacing's sigmas upwards from the schedule's smallest, at which x is taken for the image. Unguided. Throws
-/// ConfigError where the sampler adds noise.
+/// ConfigError if the sampler adds noise.
 Tensor invert(const Pipeline& model, const InversionRequest& request, const SampleOptions& options);
 
 /// Mean squared difference of each image, on the scale of [0, 1], [count] float64.

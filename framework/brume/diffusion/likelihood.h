@@ -16,7 +16,7 @@ namespace brume {
 /// The terms of the bound (Ho et al. 2020, eq. 5) in bits per dimension.
 struct VariationalBound {
   Tensor prior;   ///< [B], L_T
-  Tensor terms;   ///< [B, N], one a step; column 0 is the decoder, L_0
+  Tensor terms;   ///< [B, N], one per step; column 0 is the decoder, L_0
   Tensor x0_mse;  ///< [B, N], the mean squared error of the estimates of x0
   Tensor total() const;
 };
@@ -56,7 +56,7 @@ struct OdeLikelihood {
 OdeLikelihood ode_likelihood(const Denoiser& denoiser, const Tensor& x, const Condition& condition, const NoiseSchedule& schedule,
                              const OdeOptions& options, Noise& noise);
 
-/// 8-bit images in [-1, 1] with even noise over the width of their levels, one stream an image; `first` numbers the first.
+/// 8-bit images in [-1, 1] with even noise over the width of their levels, one stream per image; `first` numbers the first.
 Tensor dequantized(const Tensor& images, uint64_t seed, int64_t first);
 
 /// log p in nats, of a density over images in [-1, 1], as bits per dimension of 8-bit levels.

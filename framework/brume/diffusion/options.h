@@ -73,7 +73,7 @@ struct PromptOptions {
   std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
   void declare(Fields& f);
   bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
-  /// With the embeddings out of their files; throws ConfigError where there are none.
+  /// With the embeddings out of their files; throws ConfigError if a file holds none.
   PromptReading reading() const;
 };
 /// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.

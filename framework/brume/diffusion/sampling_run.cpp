@@ -196,7 +196,7 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
     denoiser_ = std::make_shared<FromNoise>(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
 }
 
-/// The sides must suit the network and the first stage, which has a say of its own where the network takes any.
+/// The sides must suit the network and the first stage, which decides if the network takes any.
 void SamplingRun::check_sides() const {
   const int64_t multiple = model_.network().multiple(), step = multiple * (model_.options().image.height / model_.latent().height);
   if (multiple == 1 || (image_.height % step == 0 && image_.width % step == 0)) return;

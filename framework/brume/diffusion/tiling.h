@@ -4,14 +4,14 @@
 
 namespace brume {
 
-/// Pieces that overlap and are blended linearly where they do. Their outermost parts count for nothing: there a network sees the edge of
+/// Pieces that overlap and are blended linearly in the overlaps. Their outermost parts count for nothing: there a network sees the edge of
 /// its piece, not the image beyond. So the result is that of the whole image if the network sees at most a sixteenth of `tile` pixels
 /// far, and near to it if it sees further or normalises over positions.
 struct Tiling {
   int64_t tile = 512;  ///< side of a piece, in pixels
 };
 
-/// As Autoencoder::decode; latents: [B, C, h, w], of images of this shape. Throws ConfigError where a piece would hold less than four
+/// As Autoencoder::decode; latents: [B, C, h, w], of images of this shape. Throws ConfigError if a piece would hold less than four
 /// latents a side.
 Tensor decode_tiled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, const Tiling& tiling);
 /// As Autoencoder::encode_moments.

@@ -151,7 +151,7 @@ void AtomicFile::write(const void* data, size_t bytes) {
 
 void AtomicFile::commit() {
   if (descriptor_ < 0) throw std::logic_error("AtomicFile: commit after commit or failure: " + path_);
-  if (::fsync(descriptor_) != 0) fail(errno, "syncing");  // where delayed allocation and network disks run out of room
+  if (::fsync(descriptor_) != 0) fail(errno, "syncing");  // delayed allocation and network disks run out of room here
   const int descriptor = ::dup(descriptor_);              // holds the lock until the file has its name
   if (descriptor < 0) fail(errno, "duplicating its descriptor");
   if (::close(std::exchange(descriptor_, descriptor)) != 0 && errno != EINTR) fail(errno, "closing");

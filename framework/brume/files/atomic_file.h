@@ -12,7 +12,7 @@ namespace brume {
 /// Every failure is a ConfigError that names the file, what failed, and the state of the previous file.
 class AtomicFile final {
  public:
-  /// `bytes_needed`: the size the file will have, where known; room for it is reserved at once, so that a full disk is
+  /// `bytes_needed`: the size the file will have, if known; room for it is reserved at once, so that a full disk is
   /// noticed before anything is written. A symbolic link is followed: what it points to is replaced.
   explicit AtomicFile(std::string path, uint64_t bytes_needed = 0);
   ~AtomicFile();  ///< removes the temporary file

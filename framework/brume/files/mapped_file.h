@@ -1,5 +1,5 @@
 #pragma once
-// A file seen as memory, so that weights are used where they lie on the disk and loading copies nothing.
+// A file seen as memory, so that weights are used in place on the disk and loading copies nothing.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -13,7 +13,7 @@ namespace brume {
 /// existing mapping as it was; cutting it short in place would end the process at the next read, as with any mapped file.
 class MappedFile final {
  public:
-  /// Throws ConfigError where the file is missing, unreadable or not a regular file.
+  /// Throws ConfigError if the file is missing, unreadable or not a regular file.
   static std::shared_ptr<const MappedFile> open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

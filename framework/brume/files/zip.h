@@ -30,8 +30,8 @@ class ZipArchive final {
 
   const std::shared_ptr<const MappedFile>& file() const { return file_; }
   const std::vector<ZipEntry>& entries() const { return entries_; }
-  const ZipEntry* find(std::string_view name) const;  ///< nullptr where absent
-  /// Throws ConfigError where the bytes of a stored entry are not those its checksum was made of. Reads them all.
+  const ZipEntry* find(std::string_view name) const;  ///< nullptr if absent
+  /// Throws ConfigError if the bytes of a stored entry are not those its checksum was made of. Reads them all.
   void check(const ZipEntry& entry) const;
   /// The content of a deflated entry, checked against its size and checksum.
   std::vector<uint8_t> inflate(const ZipEntry& entry) const;

@@ -62,7 +62,7 @@ std::vector<std::string> broken_text(const std::string& text, int64_t width, siz
 /// Images of one size, row by row, `padding` white pixels around each.
 Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
 /// The same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than 64
-/// pixels, or than 128 where a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
+/// pixels, or than 128 if a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
 Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding = 2);
 
 }  // namespace brume

@@ -46,7 +46,7 @@ cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
 cv::Mat with_transparent(uint16_t level, const cv::Mat& grey) {
   cv::Mat bgra, alpha;
   cv::cvtColor(grey, bgra, cv::COLOR_GRAY2BGRA);
-  cv::compare(grey, level, alpha, cv::CMP_NE);  // 255 where it differs
+  cv::compare(grey, level, alpha, cv::CMP_NE);  // 255 if it differs
   if (grey.depth() == CV_16U) alpha.convertTo(alpha, CV_16U, 257);
   cv::insertChannel(alpha, bgra, 3);
   return bgra;

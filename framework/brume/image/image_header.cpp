@@ -13,7 +13,7 @@
 namespace brume {
 namespace {
 
-using Size = std::pair<int64_t, int64_t>;  // height and width; zeros if they are not told
+using Size = std::pair<int64_t, int64_t>;  // height and width; zeros if unknown
 
 bool is_bmp(std::string_view bytes) { return bytes.starts_with("BM"); }
 

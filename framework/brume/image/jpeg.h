@@ -9,7 +9,7 @@ namespace brume {
 
 struct JpegHeader {
   int64_t height = 0, width = 0;  ///< as stored; 0 if the header does not say
-  std::string_view exif;          ///< empty if there are none
+  std::string_view exif;          ///< empty if the file has none
 };
 
 bool is_jpeg(std::string_view bytes);

@@ -16,14 +16,14 @@ bool is_png(std::string_view bytes);
 
 struct PngHeader {
   int64_t height = 0, width = 0;             ///< as stored
-  std::string_view exif;                     ///< the chunk eXIf; empty if there is none
+  std::string_view exif;                     ///< the chunk eXIf; empty if the file has none
   std::optional<uint16_t> transparent_grey;  ///< of a grey image, the level that is transparent (tRNS), scaled to 8 bits if it has fewer
 };
 /// Throws ConfigError if a chunk is cut short or its checksum is wrong, or if the end (IEND) is missing.
 PngHeader read_png_header(std::string_view png, const std::string& path);
 PngText png_text(std::string_view png, const std::string& path);
 
-/// The same image with text chunks before its pixels, where programs that do not read to the end find them.
+/// The same image with text chunks before its pixels, so that programs that do not read to the end find them.
 std::string with_text(std::string_view png, const PngText& text, const std::string& path);
 /// A PNG of RGB rows as they are, without the filters that photographs want: drawings repeat, and come out a third smaller.
 std::string plain_png(int64_t height, int64_t width, std::string_view rgb);

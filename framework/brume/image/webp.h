@@ -13,7 +13,7 @@ bool is_webp(std::string_view bytes);
 void check_webp(std::string_view webp, const std::string& path);
 /// Returns {height, width}, of an animation its canvas; zeros if the file is damaged.
 std::pair<int64_t, int64_t> webp_size(std::string_view webp);
-/// Returns the Exif data; empty if there are none.
+/// Returns the Exif data; empty if the file has none.
 std::string_view webp_exif(std::string_view webp);
 
 /// The first frame of an animation. What it does not cover of the canvas is transparent.

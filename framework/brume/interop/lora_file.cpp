@@ -94,7 +94,7 @@ std::optional<TensorName> taken_apart(std::string_view name) {
 /// The settings of PEFT that belong to a file: "unet.lora_alpha" of diffusers' metadata, "lora_alpha" of adapter_config.json.
 struct PeftSettings {
   std::string origin;   ///< for messages
-  ordered_json values;  ///< null if there are none
+  ordered_json values;  ///< null without values
   bool parts = false;   ///< keys begin with the part of the model: "unet."
 };
 

@@ -53,7 +53,7 @@ Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& mean, 
 /// The terms L_(t-1), or L_0 if a step ends at 0, of the bound in bits per dimension (Ho et al. 2020, eq. 5), [B]: one step per
 /// image. `error`: D - x0. `raw`: what the network gives for the variance, if that is learned.
 Tensor vlb_terms(const Tensor& x0, const Tensor& error, const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw);
-/// L_T, [B]: the KL of x at `sigma` from N(0, start_std^2), where sampling starts.
+/// L_T, [B]: the KL of x at `sigma` from N(0, start_std^2), the start of sampling.
 Tensor prior_term(const Tensor& x0, double sigma, double start_std);
 
 }  // namespace brume

@@ -25,7 +25,7 @@ FeatureStatistics feature_statistics(const at::Tensor& features);
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b);
 
 /// Mean Euclidean distance of the pairs within each class; a class with fewer than two members gives NaN.
-/// features: [N, F]; labels: one a row, others than 0 ... classes - 1 count for nothing.
+/// features: [N, F]; labels: one per row, others than 0 ... classes - 1 count for nothing.
 std::vector<double> class_spread(const at::Tensor& features, const std::vector<int64_t>& labels, int64_t classes);
 
 }  // namespace brume

@@ -8,7 +8,7 @@ namespace brume {
 Tensor as_8_bits(const Tensor& images);
 
 /// Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error), the peak being 2: images [B, C, H, W] in [-1, 1]. [B]
-/// float64; 100 where the two are equal.
+/// float64; 100 if the two are equal.
 Tensor psnr(const Tensor& a, const Tensor& b);
 
 /// Structural similarity (Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", eq. 13), with the

@@ -1,5 +1,5 @@
 #pragma once
-// What the objectives share: noise on a batch, one level an image, and the error of what a network makes of it.
+// What the objectives share: noise on a batch, one level per image, and the error of what a network makes of it.
 #include <ATen/ops/tensor.h>
 
 #include <memory>
@@ -25,7 +25,7 @@ Tensor each_image(const std::vector<double>& sigmas, const Tensor& like, const F
 /// x = x0 + sigma noise.
 struct NoisyBatch {
   Tensor x0, noise, x;
-  std::vector<double> sigmas;  ///< one an image
+  std::vector<double> sigmas;  ///< one per image
 };
 NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random);
 

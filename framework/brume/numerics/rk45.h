@@ -73,7 +73,7 @@ double rk45_first_step(F&& f, double t, const Tensor& x, const Tensor& slope, do
 }
 
 /// x at `from` to x at `to`, in either direction. `f(t, x)` gives a tensor like x. `accepted(t, x)` is called after every step that
-/// counts. Throws ConfigError where the step size becomes too small or the steps too many (rtol and atol are the user's).
+/// counts. Throws ConfigError if the step size becomes too small or the steps too many (rtol and atol are the user's).
 template <class F, class G>
 Rk45Result rk45(F&& f, Tensor x, double from, double to, const Rk45Options& o, G&& accepted) {
   Rk45Result r{std::move(x)};

@@ -32,7 +32,7 @@ struct SigmaRange {
   struct Ends {
     double lo, hi;
   };
-  /// Throws ConfigError where lo is not less than hi.
+  /// Throws ConfigError if lo is not less than hi.
   Ends of(const NoiseSchedule& schedule) const;
 };
 
@@ -60,7 +60,7 @@ void require_within(const NoiseSchedule& schedule, const std::vector<double>& si
 /// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
 
-/// The sigmas at descending `times`, then the final one. Throws ConfigError where two times coincide: there are more steps
+/// The sigmas at descending `times`, then the final one. Throws ConfigError if two times coincide: there are more steps
 /// than training times.
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma);
 

@@ -16,12 +16,12 @@ class ClipTokenizer final {
  public:
   /// Takes the contents of vocab.json and merges.txt; `name` is for messages. `pad`: the token that fills a prompt up, if that is not the
   /// end; written out in a text it is read as itself ("!" of Stable Diffusion 2). `added`: the content of added_tokens.json, words that a
-  /// training added to the vocabulary {"<cat-toy>": 49408}; "" if there are none. A word W with words W_1, W_2, … stands for all of them,
+  /// training added to the vocabulary {"<cat-toy>": 49408}; "" without such words. A word W with words W_1, W_2, … stands for all of them,
   /// as diffusers reads it. Throws ConfigError if a file is not what it should be.
   ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad = {},
                 std::string_view added = {});
 
-  /// Without begin and end. Throws ConfigError where the text is not UTF-8.
+  /// Without begin and end. Throws ConfigError if the text is not UTF-8.
   std::vector<int64_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int64_t>& ids) const;
   int64_t size() const { return int64_t(tokens_.size()); }

@@ -21,7 +21,8 @@ std::vector<PromptPart> weighted_parts(std::string_view prompt);
 /// The same parts between the words BREAK: one list, or one more than there are such words.
 std::vector<std::vector<PromptPart>> split_at_breaks(const std::vector<PromptPart>& parts);
 
-/// Returns where a text holds `word`, from `from` on, with no letter or digit of ASCII that continues it on either side; npos if nowhere.
+/// Returns the place of `word` in a text, from `from` on, with no letter or digit of ASCII that continues it on either side; npos if
+/// nowhere.
 size_t find_word(std::string_view text, std::string_view word, size_t from = 0);
 
 }  // namespace brume::text

@@ -8,7 +8,7 @@
 
 namespace brume::text {
 
-/// Why sentencepiece cannot be used here; empty where it can.
+/// Why sentencepiece cannot be used here; empty if it can.
 const std::string& sentencepiece_missing();
 
 /// `const` use is safe from several threads.
@@ -19,7 +19,7 @@ class SentencePiece final {
     bool fold_case = true;  ///< upper case is read as lower case
     bool merges = false;    ///< by byte-pair merges (Sennrich et al. 2016), which give whole words if there are few
   };
-  /// Trains a unigram model, or one of merges; the same captions in the same order give the same bytes. Throws ConfigError where the size
+  /// Trains a unigram model, or one of merges; the same captions in the same order give the same bytes. Throws ConfigError if the size
   /// does not suit the captions, saying which does, and if a caption is not UTF-8.
   static std::string train(const std::vector<std::string>& captions, const Training& training);
 
@@ -29,7 +29,7 @@ class SentencePiece final {
   SentencePiece(const SentencePiece&) = delete;
   SentencePiece& operator=(const SentencePiece&) = delete;
 
-  /// Without begin and end. Throws ConfigError where the text is not UTF-8.
+  /// Without begin and end. Throws ConfigError if the text is not UTF-8.
   std::vector<int64_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int64_t>& ids) const;
   std::string piece(int64_t id) const;

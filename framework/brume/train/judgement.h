@@ -33,7 +33,7 @@ class Tally {
   void judge(const Metric& metric, const Tensor& images, const std::vector<Annotation>& asked);
 
   int64_t images() const { return int64_t(judged_.size()); }
-  /// "all" first, then those that came up, by name; without "all" alone where there is one group.
+  /// "all" first, then those that came up, by name; without "all" alone if there is one group.
   std::vector<Group> groups() const;
   const std::vector<Judged>& judged() const { return judged_; }
 

@@ -37,10 +37,10 @@ class Learner {
   /// Called after each update of the model; returns true if it changed weights that are not trainable, which the average then takes over.
   virtual bool updated(int64_t /*step*/, at::Generator& /*random*/) { return false; }
 
-  /// Figures of averaged weights (in the order of weights()) on images not trained on; empty where there are none, or where `stop`
+  /// Figures of averaged weights (in the order of weights()) on images not trained on; empty without such images, or if `stop`
   /// says so meanwhile.
   virtual Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) = 0;
-  /// Makes a picture of what averaged weights can do; false where there is nothing to show.
+  /// Makes a picture of what averaged weights can do; false if there is nothing to show.
   virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
 
   /// What the model's file, of averaged weights, says of itself, but for the step.
@@ -64,7 +64,7 @@ struct LearnerOrigin {
 std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored);
 
 /// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's class
-/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError where the two have different classes.
+/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError if the two have different classes.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
                                       const LearnerOrigin& origin);
 

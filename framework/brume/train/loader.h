@@ -14,12 +14,12 @@ namespace brume {
 
 /// An image that could not be read, of a set that leaves such images out (ImageFiles::skips_errors).
 struct Unread {
-  int64_t row, index;  ///< in the batch, where another image of the set stands in for it; in the set
+  int64_t row, index;  ///< row in the batch, in which another image of the set replaces it; index in the set
   std::string error;
 };
 
 struct Batch {
-  Tensor images;  ///< [B, C, H, W] float32 in [-1, 1], or the moments of as many where the set holds those
+  Tensor images;  ///< [B, C, H, W] float32 in [-1, 1], or the moments of as many if the set holds those
   std::vector<Annotation> annotations;
   bool encoded = false;  ///< moments
   std::vector<Unread> unread{};

@@ -101,7 +101,7 @@ struct Config : ModelConfig {
 /// `plugins:` are loaded first.
 Config read_configuration(Registry& registry, const Value& root, Value* resolved = nullptr);
 
-/// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so where
+/// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so if
 /// reading fails for want of one, the error says which to load.
 Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
                                  Value* resolved = nullptr);

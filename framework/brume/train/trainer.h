@@ -66,7 +66,7 @@ class Trainer {
   bool run(const std::function<bool()>& stop) { return run(TrainCallbacks{.stop = stop}); }
 
   int64_t step() const { return step_; }
-  /// Returns the step of the last checkpoint that this trainer wrote, or that it was resumed from; 0 if there is none.
+  /// Returns the step of the last checkpoint that this trainer wrote, or that it was resumed from; 0 if it has none.
   int64_t saved_step() const { return saved_; }
   /// Returns the weights of the model; `trainable` is false for those that `train.freeze` names as well.
   std::vector<Weight> weights() const { return model_; }
@@ -76,7 +76,7 @@ class Trainer {
   /// warned of once.
   const std::map<int64_t, std::string>& unread() const { return unread_; }
   const Ema& ema() const { return optimization_->ema(); }
-  /// Makes a sample grid of the averaged weights; returns its path, empty where there is nothing to show.
+  /// Makes a sample grid of the averaged weights; returns its path, empty if there is nothing to show.
   std::filesystem::path preview();
   void save();
 
@@ -142,7 +142,7 @@ class Trainer {
   bool lost_ = false;       ///< the last checkpoint could not be written
 };
 
-/// The configuration stored in a training file, for `--resume`. Throws ConfigError where the file is no such file, of a newer layout, or
+/// The configuration stored in a training file, for `--resume`. Throws ConfigError if the file is no such file, of a newer layout, or
 /// damaged.
 Value training_configuration(const std::filesystem::path& training_file);
 /// The number of updates it was written after; throws as above.

@@ -13,7 +13,7 @@ namespace brume {
 
 class MappedFile;
 
-/// The product of `shape` times `bits` per element, in bits; nullopt where it does not fit (hostile files).
+/// The product of `shape` times `bits` per element, in bits; nullopt if it does not fit (hostile files).
 std::optional<uint64_t> bits_of(const std::vector<int64_t>& shape, uint64_t bits);
 
 /// A contiguous tensor of `shape` at `offset` of the file, which it keeps alive: a view, or a copy if the offset is not a

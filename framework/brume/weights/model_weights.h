@@ -22,7 +22,7 @@ void load_weights(const std::string& source, const NamedTensors& tensors, const 
 /// The tensor of each weight, unconverted. Throws ConfigError as load_weights does, and if one is of whole numbers.
 std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& weights);
 
-/// The files among a checkpoint's tensors; none where it holds none.
+/// The files among a checkpoint's tensors; none if it holds none.
 Files files_in(const NamedTensors& tensors);
 /// The tensors that hold them there.
 NamedTensors file_tensors(const Files& files);

@@ -57,7 +57,7 @@ class PickleValue final {
   static PickleValue dict();
 
   bool is_none() const { return std::holds_alternative<std::monostate>(content_); }
-  // Each returns nullptr where the value is of another kind.
+  // Each returns nullptr if the value is of another kind.
   const bool* as_bool() const { return std::get_if<bool>(&content_); }
   const int64_t* as_int() const { return std::get_if<int64_t>(&content_); }
   const double* as_double() const { return std::get_if<double>(&content_); }
@@ -83,7 +83,7 @@ class PickleDict final {
   using Entry = std::pair<PickleValue, PickleValue>;
   const std::vector<Entry>& entries() const { return entries_; }
   size_t size() const { return entries_.size(); }
-  const PickleValue* find(std::string_view key) const;  ///< by text key; nullptr where absent
+  const PickleValue* find(std::string_view key) const;  ///< by text key; nullptr if absent
   void set(PickleValue key, PickleValue value);
   void clear();
 

@@ -37,9 +37,9 @@ class SafetensorsFile final {
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }  ///< in the order of the header
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   bool contains(std::string_view name) const { return find(name) != nullptr; }
-  const SafetensorsEntry* find(std::string_view name) const;  ///< nullptr where absent
+  const SafetensorsEntry* find(std::string_view name) const;  ///< nullptr if absent
 
-  /// Throws ConfigError where there is no such tensor, or where its dtype has no counterpart in LibTorch.
+  /// Throws ConfigError if there is no such tensor, or if its dtype has no counterpart in LibTorch.
   at::Tensor tensor(std::string_view name) const;
   at::Tensor tensor(const SafetensorsEntry& entry) const;
   NamedTensors tensors() const;  ///< all of them, in the order of the header

@@ -21,7 +21,7 @@ struct SafetensorsDtype {
   at::ScalarType type;
 };
 
-/// nullptr where unknown.
+/// nullptr if unknown.
 const SafetensorsDtype* safetensors_dtype(std::string_view name);
 const SafetensorsDtype* safetensors_dtype(at::ScalarType type);
 

@@ -25,8 +25,8 @@ PickleValue load_torch_file(const std::string& path);
 PickleValue load_torch_file(std::shared_ptr<const MappedFile> file);
 
 /// The tensors of a state dict; keys of nested dicts are joined with '.', entries that are not tensors are left out. It is
-/// `value["state_dict"]` where there is one; else, where `value` itself holds no tensors, the averaged weights ("ema") or the weights
-/// ("model") that training programs keep there; else `value`. `place`, where given, receives that key, or "".
+/// `value["state_dict"]` if there is one; else, if `value` itself holds no tensors, the averaged weights ("ema") or the weights
+/// ("model") that training programs keep there; else `value`. `place`, if given, receives that key, or "".
 /// `file` names the source in errors (ConfigError).
 NamedTensors state_dict(const PickleValue& value, const std::string& file = "checkpoint", std::string* place = nullptr);
 

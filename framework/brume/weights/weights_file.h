@@ -29,7 +29,7 @@ struct Listing {
   bool image = false;                           ///< which holds no tensors
   std::map<std::string, std::string> metadata;  ///< as load_tensors gives it, or the text of an image
   std::vector<Row> rows;
-  NamedTensors tensors;  ///< the same as load_tensors gives them; none where a dtype is not computed with
+  NamedTensors tensors;  ///< the same as load_tensors gives them; none if a dtype is not computed with
 };
 Listing list_file(const std::string& path);
 

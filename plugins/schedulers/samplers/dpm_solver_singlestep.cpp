@@ -1,6 +1,6 @@
 // DPM-Solver++ and DPM-Solver, single-step (Lu et al. 2022b, alg. 1; 2022a, alg. 1 and 2): the steps are taken in groups of up to
 // `order`. The predictions inside a group give the slope and the curvature of one step over the whole group, and each shorter
-// step within it is only there to ask the network where it ends.
+// step within it is only there to call the network at its end.
 //
 //   order 2: x' = decay x + coef_f D_0 + coef_slope D1,  D1 = (D_1 - D_0) / r_1,  r_k = (lambda_k - lambda_0) / h
 //   order 3: the same with D1 from D_2 ("midpoint"), or the parabola through D_0, D_1, D_2 ("heun")

@@ -1,4 +1,4 @@
-// Every (T / steps)-th training time, counted from the last, so that sampling starts where training ended ("trailing" of Lin
+// Every (T / steps)-th training time, counted from the last, so that sampling starts at the end of training ("trailing" of Lin
 // et al. 2024, table 2).
 //
 //   t_i = round(T - i T / steps) - 1,  i = 0 ... steps-1

@@ -91,7 +91,7 @@ struct Described {
 /// What a caption says: one object, or two and how they stand.
 struct Caption {
   std::vector<Described> objects;
-  std::string relation, background;  ///< empty where the caption says nothing of it
+  std::string relation, background;  ///< empty if the caption says nothing of it
   bool operator==(const Caption&) const = default;
 };
 

@@ -25,7 +25,7 @@ class Partial final {
   void file(const std::string& name, const std::string& content) const;
   void config(const std::string& name, const nlohmann::json& values) const { file(name, values.dump(2) + "\n"); }
   void tensors(const std::string& name, const NamedTensors& all) const;
-  /// Throws ConfigError where one cannot be given its name; then none has it.
+  /// Throws ConfigError if one cannot be given its name; then none has it.
   void commit();
 
  private:

@@ -16,7 +16,7 @@
 
 namespace brume {
 
-/// Parses such a file; throws ConfigError where there is none, or it is no JSON.
+/// Parses such a file; throws ConfigError if it does not exist, or is no JSON.
 nlohmann::json read_json(const std::filesystem::path& file);
 /// The same of a text; `name` is for messages.
 nlohmann::json parse_json(const std::string& text, const std::string& name);

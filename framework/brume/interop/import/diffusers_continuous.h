@@ -8,7 +8,7 @@
 
 namespace brume {
 
-/// Reads a scheduler_config.json of one of these classes; nothing where it is of another. Throws ConfigError naming what it says that
+/// Reads a scheduler_config.json of one of these classes; nothing if it is of another. Throws ConfigError naming what it says that
 /// brume cannot be.
 std::optional<DiffusersScheduler> read_continuous_scheduler(const DiffusersConfig& config);
 const std::vector<std::string>& continuous_schedulers();

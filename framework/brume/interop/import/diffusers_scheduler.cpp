@@ -103,7 +103,7 @@ class Reader {
   bool ddpm() const { return is("DDPM") || is("UnCLIP"); }
   bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
   bool flag(const char* key) const { return c_.get(key, false); }
-  /// Multistep solvers drop what the network gives beside the noise.
+  /// Multistep solvers drop what the network gives in addition to the noise.
   bool drops_variance() const { return is("DPMSolverMultistep") || is("DPMSolverSinglestep") || is("SASolver"); }
   bool learned_variance() const {
     const auto type = c_.get<std::string>("variance_type", "fixed_small");

@@ -14,11 +14,11 @@ class Flags {
  public:
   /// `known`: every name there is. Reads the configuration that the options name, else the file called as the source is with
   /// .json, .yaml or .yml at its end; of a file, what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is
-  /// taken. Throws ConfigError where another key is set.
+  /// taken. Throws ConfigError if another key is set.
   Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
 
   bool has(const std::string& name) const { return values_.contains(name); }
-  /// The value, if it is said; throws ConfigError where it is no such thing.
+  /// The value, if it is said; throws ConfigError if it is no such thing.
   std::optional<std::string> text(const std::string& name) const;
   std::optional<int64_t> integer(const std::string& name) const;
   std::optional<double> number(const std::string& name) const;
@@ -27,7 +27,7 @@ class Flags {
 
   /// "num_heads=3", or "model.json: num_heads = 3", for messages.
   std::string said(const std::string& name) const;
-  /// Throws ConfigError where what is said is not what the weights have.
+  /// Throws ConfigError if what is said is not what the weights have.
   template <class T>
   void agree(const std::string& name, const std::optional<T>& said, const T& found) const {
     if (said && *said != found) disagree(name);

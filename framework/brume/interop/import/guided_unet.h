@@ -27,7 +27,7 @@ struct GuidedUnet {
 
 /// Whether they are such weights.
 bool is_guided_unet(const NamedTensors& tensors);
-/// Throws ConfigError where they are not of one piece. `blocks`: the flag that is asked for if more than one number of blocks a
+/// Throws ConfigError if they are not of one piece. `blocks`: the flag that is asked for if more than one number of blocks a
 /// level is possible.
 GuidedUnet read_guided_unet(const Source& source, const Flags& flags, const std::string& blocks);
 

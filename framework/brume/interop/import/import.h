@@ -34,7 +34,7 @@ struct Source {
 struct Imported {
   std::string section = "model";    ///< which section `options` is: model, classifier or autoencoder
   Value options;                    ///< that section, as a configuration has it; what is silent has brume's defaults
-  Value sample;                     ///< the section `sample`; null where the source says nothing of sampling
+  Value sample;                     ///< the section `sample`; null if the source says nothing of sampling
   NamedTensors tensors;             ///< under brume's names
   Files files;                      ///< tokenizers and the like, by the path that `options` names
   std::vector<std::string> losses;  ///< for people: what of the source has no place in brume ("the safety checker"), one line each
@@ -56,7 +56,7 @@ Value section_of(Value tree, const std::string& source);
 const std::vector<Family>& families();
 /// The first family that knows the source, or null.
 const Family* family_of(const Source& source);
-/// Opens what is to be imported; throws ConfigError where it is neither a directory nor a weights file.
+/// Opens what is to be imported; throws ConfigError if it is neither a directory nor a weights file.
 Source open_source(const std::filesystem::path& path);
 /// Imports what is open. Throws ConfigError that says what was found, and which families there are, if none knows it.
 Imported import_model(const Source& source, const ImportOptions& options = {});

@@ -11,7 +11,7 @@ namespace brume {
 ModuleTensors ldm_first_stage_module(const LdmReading& r, int64_t channels);
 
 /// Returns the tensors of the encoder of the condition under CompVis' names: those of the file that `text_encoder` names (a checkpoint, or
-/// a file or directory of transformers), else those of the checkpoint; empty if there are none.
+/// a file or directory of transformers), else those of the checkpoint; empty if it has none.
 ModuleTensors ldm_condition_module(const LdmReading& r);
 
 }  // namespace brume

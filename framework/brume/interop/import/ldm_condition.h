@@ -16,7 +16,7 @@ struct LdmCondition {
   NamedTensors tensors;         ///< under the conditioner's names
   Files files;                  ///< the tokenizer
 };
-/// Throws ConfigError where brume has no such encoder.
+/// Throws ConfigError if brume has no such encoder.
 LdmCondition read_ldm_condition(LdmReading& reading, const LdmUnet& unet);
 
 }  // namespace brume

@@ -26,7 +26,7 @@ class ModuleTensors {
   bool has(const std::string& name) const { return by_name_.contains(name); }
   /// Whether there is a tensor below: "down.0." for "down.0.block.0.conv1.weight".
   bool below(const std::string& prefix) const;
-  /// The size of a tensor along a dimension; throws ConfigError where it is not there, or has fewer.
+  /// The size of a tensor along a dimension; throws ConfigError if it is not there, or has fewer.
   int64_t size(const std::string& name, int64_t dim) const;
   /// How many numbers from `first` on there are something below of: count("down.") for "down.0.", "down.1.".
   int64_t count(const std::string& prefix, int64_t first = 0) const;
@@ -52,7 +52,7 @@ struct LdmUnet {
   /// Returns the options. `size`: the height of the latents.
   Value options(int64_t size) const;
 };
-/// Throws ConfigError where the tensors are of a network that `unet` cannot be.
+/// Throws ConfigError if the tensors are of a network that `unet` cannot be.
 LdmUnet read_ldm_unet(const ModuleTensors& tensors);
 
 /// The options of `kl` or `vq`.

@@ -19,7 +19,7 @@ constexpr std::string_view first_stage_prefix = "first_stage_model.";
 bool any_begins(const NamedTensors& tensors, std::string_view prefix);
 
 struct LdmReading {
-  /// Throws ConfigError where a setting is unknown, or the configuration is none of latent diffusion.
+  /// Throws ConfigError if a setting is unknown, or the configuration is none of latent diffusion.
   LdmReading(const Source& source, const ImportOptions& options);
 
   const std::string* setting(const std::string& name) const;

@@ -33,7 +33,7 @@ class CutPrompts {
   mutable std::set<std::string> known_;
 };
 
-/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError where one is not named; `Encoder` is
+/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError if one is not named; `Encoder` is
 /// made from (Options, EncoderOrigin), and its static reads_prompts says whether it follows ConditionRequest::reading.
 template <class O, class Encoder>
 class CaptionConditioner final : public Conditioner {

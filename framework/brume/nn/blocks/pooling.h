@@ -1,5 +1,5 @@
 #pragma once
-// From a feature map to one vector an image.
+// From a feature map to one vector per image.
 #include <optional>
 
 #include "brume/nn/blocks/layers.h"

@@ -44,13 +44,13 @@ Tensor empty_heads(const Tensor& like) {
 
 // ---- whole products: differentiable, any device
 
-/// [1, count, M], true where a key comes after a query of [first, first + count).
+/// [1, count, M], true if a key comes after a query of [first, first + count).
 Tensor not_yet(int64_t first, int64_t count, int64_t keys, const Tensor& like) {
   const auto options = like.options().dtype(at::kLong);
   return (at::arange(keys, options).unsqueeze(0) > at::arange(first, first + count, options).unsqueeze(1)).unsqueeze(0);
 }
 
-/// True where a key is not seen: [B or 1, 1, 1 or N, M]; undefined where all are seen.
+/// True if a key is not seen: [B or 1, 1, 1 or N, M]; undefined if all are seen.
 Tensor unseen(const AttentionMask& mask, const Tensor& q, const Tensor& k) {
   Tensor result;
   if (mask.keys.defined()) result = (mask.keys == 0).unsqueeze(1).unsqueeze(1);
@@ -234,7 +234,7 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
   }
 };
 
-/// Scores of a call from which blocks are taken where there are no kernels: 16 MB of float32.
+/// Scores of a call from which blocks are taken if there are no kernels: 16 MB of float32.
 constexpr int64_t many_scores = int64_t(1) << 22;
 
 /// Whether oneDNN's products are faster than the kernel: if that one multiplies bfloat16 as float32 though the processor

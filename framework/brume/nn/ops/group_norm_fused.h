@@ -250,7 +250,7 @@ inline at::Tensor forward(const Call& call, const at::Tensor& x, at::Tensor& sta
 // ---- backward
 
 struct Gradients {
-  at::Tensor x, gamma, beta, scale, shift;  // parameters in float64; x undefined where it was not asked for
+  at::Tensor x, gamma, beta, scale, shift;  // parameters in float64; x undefined if it was not asked for
 };
 
 /// What one image adds to the parameters' gradients, one double per channel each.

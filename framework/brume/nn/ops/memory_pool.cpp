@@ -27,7 +27,7 @@ constexpr size_t large_page = size_t(1) << 21;  // x86-64 and aarch64
 
 size_t rounded(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
-/// In large pages, if the system has them; null where there is no memory. `size`: a multiple of `small`.
+/// In large pages, if the system has them; null if there is no memory. `size`: a multiple of `small`.
 void* from_system(size_t size) {
   // Begins at a large page; what lies around it goes back.
   void* const whole = mmap(nullptr, size + large_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -109,7 +109,7 @@ class Keeper final : public at::Allocator {
     return true;
   }
 
-  /// False where it is not ours.
+  /// False if it is not ours.
   bool put(void* block) {
     const std::lock_guard lock(mutex_);
     auto at = blocks_.find(static_cast<char*>(block));

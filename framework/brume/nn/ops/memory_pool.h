@@ -8,7 +8,7 @@ namespace brume::nn {
 
 /// While one lives, memory of the CPU's tensors that is freed is kept and given to those that come after, in large pages if the
 /// system has them: a network evaluated again and again takes nothing from the system after the first times, which would clear it page by
-/// page. What is left goes back at the end of the last one. For all threads; costs nothing where none lives, and does nothing with
+/// page. What is left goes back at the end of the last one. For all threads; costs nothing if none lives, and does nothing with
 /// Isa::reference.
 class MemoryPoolScope {
  public:

@@ -8,7 +8,7 @@ namespace brume::nn {
 class PackedWeight;
 
 /// Convolution. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to the
-/// dtype of x. `packed`: what is kept with the weight, used where nothing is recorded and the weight does not learn.
+/// dtype of x. `packed`: what is kept with the weight, used if nothing is recorded and the weight does not learn.
 /// `sum`: what the result is added to, of its shape and dtype; undefined = nothing. The memory of one that nothing else holds (std::move)
 /// may become the result's.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride = 1, int64_t padding = 0,
@@ -51,7 +51,7 @@ Tensor upsample(const Tensor& x, int64_t height, int64_t width);
 /// Half the height and width, by the mean of 2 x 2.
 Tensor downsample(const Tensor& x);
 
-/// Zeroes each value with probability p and scales the rest by 1 / (1 - p); nothing where `random` is null.
+/// Zeroes each value with probability p and scales the rest by 1 / (1 - p); nothing if `random` is null.
 Tensor dropout(const Tensor& x, double p, at::Generator* random);
 
 }  // namespace brume::nn

@@ -29,7 +29,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// The kernels for a type on a device; null where there are none.
+/// The kernels for a type on a device; null if brume has none.
 const kernels::TokenKernel* token_kernel(at::ScalarType type, const at::Device& device) {
   if (isa() == Isa::reference || !device.is_cpu()) return nullptr;
   const kernels::TokenKernels* all = &kernels::tokens_generic();

@@ -46,7 +46,7 @@ struct Scratch {
 
 const uint16_t* element(const Rows& rows, int64_t row) { return static_cast<const uint16_t*>(rows.data) + row * rows.stride; }
 
-/// Two elements, the second 0 where the row ends.
+/// Two elements, the second 0 if the row ends.
 inline int32_t two(const uint16_t* row, int64_t c, int64_t width) {
   return int32_t(row[c] | (c + 1 < width ? uint32_t(row[c + 1]) << 16 : 0));
 }

@@ -85,7 +85,7 @@ inline __m512i part_of(const uint16_t* row, int64_t part, int64_t width) {
   return _mm512_maskz_loadu_epi16(first_bits(width - part * pair), row + part * pair);
 }
 
-/// False where one of them is unbounded.
+/// False if one of them is unbounded.
 bool pack_queries(const AttentionHead& h, const Places& m) {
   bool bounded = true;
   for (int64_t i = 0; i < up(h.queries, together); i += lanes)
@@ -101,7 +101,7 @@ bool pack_queries(const AttentionHead& h, const Places& m) {
   return bounded;
 }
 
-/// Seen keys [first, first + count), zeros up to a multiple of 32. False where one of them is unbounded.
+/// Seen keys [first, first + count), zeros up to a multiple of 32. False if one of them is unbounded.
 bool pack_keys(const AttentionHead& h, const Places& m, int64_t first, int64_t count) {
   bool bounded = true;
   for (int64_t j = 0; j < up(count, together); ++j) {
