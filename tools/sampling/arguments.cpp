@@ -99,8 +99,8 @@ Tensor given_noise(const std::string& asked) {
 
 std::vector<Option<A>> options_of_images() {
   Option<A> classes = option<A>(
-      "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; }, "names or numbers, taken in turn; #2 is a number if names are numbers, too",
-      [](CommandOption o) { o.delimiter(','); });
+      "--classes", "classes", [](auto& a) -> auto& { return a.request.classes; },
+      "names or numbers, taken in turn; #2 is a number if names are numbers, too", [](CommandOption o) { o.delimiter(','); });
   classes.values = [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.classes, ","))); };
   Option<A> seed{"--seed", "seed", [](Command command, A& a) { return add_seed(command, a.request.seed); },
                  [](const A& a) { return words(a.request.seed); }};
@@ -170,6 +170,11 @@ std::vector<Option<A>> options_of_sampling() {
       option<A>(
           "--clip-skip", "clip_skip", [](auto& a) -> auto& { return a.request.clip_skip; },
           "number of last layers of CLIP's text encoder to skip"),
+  };
+}
+
+std::vector<Option<A>> options_of_guidance() {
+  return {
       option<A>(
           "--cfg", "cfg", [](auto& a) -> auto& { return a.request.cfg; }, "scale of classifier-free guidance"),
       option<A>(
@@ -177,7 +182,7 @@ std::vector<Option<A>> options_of_sampling() {
           "classifier guidance by this model.safetensors of a classifier of noisy images", type_name("FILE")),
       option<A>(
           "--classifier-scale", "classifier_scale", [](auto& a) -> auto& { return a.request.classifier_scale; },
-          "of that guidance; 1 if not given"),
+          "scale of that guidance; 1 if not given"),
       option<A>(
           "--image", "image", [](auto& a) -> auto& { return a.image; },
           "starts from an image, of the size that the model makes; or from a tensor [B, C, H, W] in [0, 1] as .safetensors",
@@ -210,7 +215,8 @@ FieldNames field_names() {
 const std::vector<Option<A>>& SampleArguments::options() {
   static const std::vector<Option<A>> all = [] {
     std::vector<Option<A>> options = options_of_images();
-    for (Option<A>& o : options_of_sampling()) options.push_back(std::move(o));
+    for (auto* more : {options_of_sampling, options_of_guidance})
+      for (Option<A>& o : more()) options.push_back(std::move(o));
     for (const Option<Overrides>& o : Overrides::options()) options.push_back(lifted(o, &A::overrides));
     return options;
   }();
