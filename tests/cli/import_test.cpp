@@ -95,7 +95,7 @@ TEST_F(Import, WhatItCannotBeIsSaidByFileAndKey) {
             "error: varant=fp16: a diffusers directory has nothing of that name to be said; did you mean 'variant'?\n");
   change("sd/scheduler/scheduler_config.json", "\"scaled_linear\"", "\"laplace\"");
   EXPECT_EQ(refusal({"sd"}),
-            "error: sd/scheduler/scheduler_config.json: beta_schedule is \"laplace\"; a scheduler of brume can be had with linear, "
+            "error: sd/scheduler/scheduler_config.json: beta_schedule is \"laplace\"; a scheduler of brume supports linear, "
             "scaled_linear, squaredcos_cap_v2, sigmoid and exp only\n");
   change("sd/model_index.json", "DDIMScheduler", "KarrasVeScheduler");
   EXPECT_NE(refusal({"sd"}).find("sd/scheduler/scheduler_config.json: no scheduler of brume stands for _class_name 'KarrasVeScheduler'; "

@@ -58,7 +58,7 @@ TEST_F(ClassBesideWords, WhatIsNoTableOfClassesIsRefused) {
   for (const char* other : {"identity", "projection", "simple_projection"}) {
     change("unet/config.json", [&](json& c) { c["class_embed_type"] = other; });
     EXPECT_EQ(refusal(), std::string("model/unet/config.json: class_embed_type is \"") + other +
-                             "\"; the unet of brume can be had with null, a table of num_class_embeds classes, and \"timestep\" only");
+                             "\"; the unet of brume supports null, a table of num_class_embeds classes, and \"timestep\" only");
   }
 }
 

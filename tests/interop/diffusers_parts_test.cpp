@@ -51,7 +51,7 @@ TEST_F(Directory, ACodebookForItsFirstStage) {
   EXPECT_EQ(stage.section, "autoencoder");
   EXPECT_EQ(stage.options.find("network")->find("type")->scalar, "vq");
   change(folder_of + "/config.json", [](json& c) { c["vq_embed_dim"] = 8; });
-  EXPECT_EQ(refusal(), "model/" + folder_of + "/config.json: vq_embed_dim is 8; an autoencoder of brume can be had with 3 only");
+  EXPECT_EQ(refusal(), "model/" + folder_of + "/config.json: vq_embed_dim is 8; an autoencoder of brume supports 3 only");
 }
 
 TEST_F(Directory, ATinyAutoencoderForItsFirstStage) {
@@ -98,7 +98,7 @@ TEST_F(Directory, ATinyAutoencoderForItsFirstStage) {
   write(vae + ".safetensors", {all.begin(), all.begin() + 20});
   EXPECT_EQ(refusal(), "model/vae: its weights are not those of an AutoencoderTiny");
   change("vae/config.json", [](json& c) { c["num_encoder_blocks"] = {1, 1, 1, 1}; });
-  EXPECT_EQ(refusal(), "model/vae/config.json: num_encoder_blocks is [1,1,1,1]; an autoencoder of brume can be had with [1,3,3,3] only");
+  EXPECT_EQ(refusal(), "model/vae/config.json: num_encoder_blocks is [1,1,1,1]; an autoencoder of brume supports [1,3,3,3] only");
 }
 
 TEST_F(Directory, WhatAnImportLosesIsToldByInspect) {
@@ -247,7 +247,7 @@ TEST_F(Directory, SizesThatNoNetworkHas) {
     folder.file("model/" + file, whole);
     return said;
   };
-  const std::string unet_only = "; the unet of brume can be had with ";
+  const std::string unet_only = "; the unet of brume supports ";
   json nested = 1;
   for (int i = 0; i < 200; ++i) nested = json::array({nested});
   EXPECT_EQ(refused("unet/config.json", "act_fn", nested),
@@ -255,10 +255,9 @@ TEST_F(Directory, SizesThatNoNetworkHas) {
   EXPECT_EQ(
       refused("unet/config.json", "block_out_channels", {32, 100000}),
       "model/unet/config.json: block_out_channels is [32,100000]" + unet_only + "a list of 1 to 16 numbers, each from 1 to 65536, only");
-  EXPECT_EQ(
-      refused("vae/config.json", "block_out_channels", {1 << 30, 1 << 30}),
-      "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume can be had with a list of 1 to 16 "
-      "numbers, each from 1 to 65536, only");
+  EXPECT_EQ(refused("vae/config.json", "block_out_channels", {1 << 30, 1 << 30}),
+            "model/vae/config.json: block_out_channels is [1073741824,1073741824]; an autoencoder of brume supports a list of 1 to 16 "
+            "numbers, each from 1 to 65536, only");
   EXPECT_EQ(refused("unet/config.json", "num_class_embeds", 2000000000),
             "model/unet/config.json: num_class_embeds is 2000000000" + unet_only + "null and up to 10000000 classes only");
   EXPECT_EQ(refused("unet/config.json", "transformer_layers_per_block", 100000),

@@ -97,7 +97,7 @@ json with(const char* name, const json& more) {
   return values;
 }
 
-const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume can be had with ";
+const std::string begin = "scheduler_config.json: ", part = "; a scheduler of brume supports ";
 
 TEST(DiffusersSchedulers, WhatIsRefused) {
   EXPECT_EQ(refusal(with("DEISMultistep", {{"use_flow_sigmas", true}})), begin + "use_flow_sigmas is true" + part + "null only");
@@ -208,7 +208,7 @@ TEST(DiffusersSchedulers, AnglesAndScores) {
   EXPECT_EQ(flow(score.noise_embedding), "{input: sigma}");
   EXPECT_EQ(score.sampler, "{type: predictor_corrector, norms: batch, snr: 0.15, corrections: 2}");
   EXPECT_EQ(refusal({{"_class_name", "ScoreSdeVeScheduler"}, {"sampling_eps", 0.001}}),
-            "scheduler_config.json: sampling_eps is 0.001; a scheduler of brume can be had with 1e-05 only");
+            "scheduler_config.json: sampling_eps is 0.001; a scheduler of brume supports 1e-05 only");
 }
 
 // KDPM2 rounds the times of its steps on Karras' curve, and nothing else.

@@ -88,25 +88,24 @@ TEST_F(DiffusersConfig, ResidualResampling) {
   EXPECT_EQ(name("down_blocks.1.downsamplers.0.conv2.bias"), "input_blocks.4.0.out_layers.3.bias");
   EXPECT_EQ(name("down_blocks.1.downsamplers.0.time_emb_proj.weight"), "input_blocks.4.0.emb_layers.1.weight");
   EXPECT_EQ(name("up_blocks.0.upsamplers.0.conv1.weight"), "output_blocks.1.2.in_layers.2.weight");
-  EXPECT_EQ(
-      refusal("{" + residual_blocks + R"(, "upsample_type": "resnet"})"),
-      "up_block_types is [\"AttnUpBlock2D\",\"AttnUpBlock2D\",\"ResnetUpsampleBlock2D\"]; the unet of brume can be had with the mirror "
-      "image of down_block_types only");
+  EXPECT_EQ(refusal("{" + residual_blocks + R"(, "upsample_type": "resnet"})"),
+            "up_block_types is [\"AttnUpBlock2D\",\"AttnUpBlock2D\",\"ResnetUpsampleBlock2D\"]; the unet of brume supports the mirror "
+            "image of down_block_types only");
   EXPECT_EQ(refusal("{" + residual_blocks + "}"),
-            "down_block_types is [\"ResnetDownsampleBlock2D\",\"AttnDownBlock2D\",\"AttnDownBlock2D\"]; the unet of brume can be had with "
+            "down_block_types is [\"ResnetDownsampleBlock2D\",\"AttnDownBlock2D\",\"AttnDownBlock2D\"]; the unet of brume supports "
             "the same way of changing the resolution (a convolution, or residual blocks) for all levels only");
   EXPECT_EQ(refusal("{" + residual_blocks + R"(, "downsample_type": "average"})"),
-            "downsample_type is \"average\"; the unet of brume can be had with \"conv\" and \"resnet\" only");
+            "downsample_type is \"average\"; the unet of brume supports \"conv\" and \"resnet\" only");
   EXPECT_EQ(refusal("{" + blocks + R"("downsample_type": "resnet"})"),
-            "downsample_type is \"resnet\"; the unet of brume can be had with \"conv\" only");
+            "downsample_type is \"resnet\"; the unet of brume supports \"conv\" only");
 }
 
 TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
-  EXPECT_EQ(refusal("{" + blocks + R"("act_fn": "gelu"})"), "act_fn is \"gelu\"; the unet of brume can be had with \"silu\" only");
+  EXPECT_EQ(refusal("{" + blocks + R"("act_fn": "gelu"})"), "act_fn is \"gelu\"; the unet of brume supports \"silu\" only");
   EXPECT_EQ(refusal("{" + blocks + R"("addition_embed_type": "text_time"})"),
-            "addition_embed_type is \"text_time\"; the unet of brume can be had with null only");
+            "addition_embed_type is \"text_time\"; the unet of brume supports null only");
   EXPECT_EQ(refusal(R"({"block_out_channels": [32], "down_block_types": ["KDownBlock2D"]})"),
-            "down_block_types is [\"KDownBlock2D\"]; the unet of brume can be had with DownBlock2D, CrossAttnDownBlock2D and "
+            "down_block_types is [\"KDownBlock2D\"]; the unet of brume supports DownBlock2D, CrossAttnDownBlock2D and "
             "ResnetDownsampleBlock2D only");
   EXPECT_EQ(refusal("{" + blocks + R"("norm_num_groups": "many"})"),
             "norm_num_groups is \"many\", which is not what diffusers writes there");

@@ -86,7 +86,7 @@ TEST_F(Inpainting, DiffusersAndBack) {
   EXPECT_EQ(told.prefix, "conditioner.0.");
   change("out/unet/config.json", "\"in_channels\": 9", "\"in_channels\": 8");
   EXPECT_EQ(refusal("out"),
-            "out/unet/config.json: in_channels is 8; the unet of brume can be had with 4, the channels of what it makes, and 9, with a "
+            "out/unet/config.json: in_channels is 8; the unet of brume supports 4, the channels of what it makes, and 9, with a "
             "mask and a masked image, only");
 }
 

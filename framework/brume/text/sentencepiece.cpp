@@ -93,7 +93,7 @@ std::optional<int64_t> number_after(std::string_view message, std::string_view w
 /// sentencepiece's words about a size, in ours.
 std::string about_size(int64_t size, const std::string& said) {
   if (const auto most = number_after(said, "value <= "))
-    return fmt::format("{} pieces are more than these captions give; at most {} can be had of them", size, *most);
+    return fmt::format("{} pieces are more than these captions give; at most {} are possible", size, *most);
   if (const auto chars = number_after(said, " vs "); chars && said.find("required_chars") != std::string::npos)
     return fmt::format("{} pieces are too few for these captions; their characters alone need more than {}", size, *chars);
   return "sentencepiece could not be trained: " + said;

@@ -148,13 +148,13 @@ void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t l
   const int64_t inpainting = unet.transformer() ? inpainting_channels(latent) : latent;
   if (unet.in_channels != latent && unet.in_channels != inpainting)
     throw ConfigError(fmt::format(
-        "{}: in_channels is {}; the unet of brume can be had with {}{} only", config.string(), unet.in_channels, latent,
+        "{}: in_channels is {}; the unet of brume supports {}{} only", config.string(), unet.in_channels, latent,
         inpainting == latent ? ", the channels of what it makes,"
                              : fmt::format(", the channels of what it makes, and {}, with a mask and a masked image,", inpainting)));
   const int64_t out = latent * (learned_range ? 2 : 1);
   if (unet.out_channels != out)
-    throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume can be had with {} only{}", config.string(), unet.out_channels,
-                                  out, learned_range ? ", as the scheduler's variance_type learned_range asks" : ""));
+    throw ConfigError(fmt::format("{}: out_channels is {}; the unet of brume supports {} only{}", config.string(), unet.out_channels, out,
+                                  learned_range ? ", as the scheduler's variance_type learned_range asks" : ""));
 }
 
 /// The sections of a model, part by part.

@@ -97,8 +97,8 @@ void DiffusersConfig::absent(const char* key) const {
 }
 
 void DiffusersConfig::refuse(const char* key, const std::string& allowed) const {
-  throw ConfigError(fmt::format("{}: {} is {}; {} can be had with {} only", file_, key,
-                                values_.contains(key) ? values_[key].dump() : "missing", part_, allowed));
+  throw ConfigError(fmt::format("{}: {} is {}; {} supports {} only", file_, key, values_.contains(key) ? values_[key].dump() : "missing",
+                                part_, allowed));
 }
 
 }  // namespace brume
