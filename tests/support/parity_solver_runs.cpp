@@ -79,8 +79,8 @@ Tensor DiffusersSolver::noisy(const Tensor& x0, const Tensor& noise) const {
 std::vector<Tensor> DiffusersSolver::run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, bool replace_x) const {
   if (is("ScoreSdeVe")) return run_langevin(network, x, noise);
   if (is("PNDM") && !chains()) return run_torn(network, x, noise);
-  if (is("LMS") && request_.start > 0) return run_begun(network, x, noise);
   if (is("LMS") && replace_x) return run_linear(network, x, noise);
+  if (is("LMS") && request_.start > 0) return run_begun(network, x, noise);
   if (is("DPMSolverSinglestep") && request_.start % std::max<int64_t>(1, get<int64_t>("solver_order", 2)) != 0)
     return run_groups(network, x, noise);
   const std::vector<double> sigmas = run_sigmas();
@@ -143,15 +143,17 @@ std::vector<Tensor> DiffusersSolver::run_replacing(const RecordingDenoiser& deno
 std::vector<Tensor> DiffusersSolver::run_linear(const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
   class Increments final : public Denoiser {
    public:
-    Increments(const ScriptedNetwork& network, const SchedulerConfig& config, const std::vector<double>& told)
-        : network_(network), config_(config), told_(told) {}
+    Increments(const ScriptedNetwork& network, const SchedulerConfig& config, std::vector<double> told, double begin)
+        : network_(network), config_(config), told_(std::move(told)), begin_(begin) {}
     Estimate denoise(const Tensor& y, double sigma, const Condition&) const override {
       const Parameterization& q = *config_.parameterization;
+      Estimate d;
+      d.x0 = y;
+      if (sigma > begin_) return d;  // a slope that a run begun midway does not have counts as 0
       if (asked_ > 0) seen.push_back(moved(y));
       scaled_ = (asked_ > 0 ? seen.back() : y) * q.c_in(sigma, *config_.noise);
       before_ = y;
       const Tensor f = network_(scaled_, told_.at(asked_++));
-      Estimate d;
       d.x0 = y - (scaled_ - (scaled_ * q.c_skip(sigma) + f * q.c_out(sigma)));
       return d;
     }
@@ -161,14 +163,18 @@ std::vector<Tensor> DiffusersSolver::run_linear(const ScriptedNetwork& network, 
    private:
     const ScriptedNetwork& network_;
     const SchedulerConfig& config_;
-    const std::vector<double>& told_;
+    std::vector<double> told_;
+    double begin_;
     mutable size_t asked_ = 0;
     mutable Tensor scaled_, before_;
   };
-  const Increments denoiser(network, config_, request_.told);
+  std::vector<double> sigmas = config_.sigmas();
+  take_rounded(sigmas);
+  const size_t start = size_t(request_.start), from = start - std::min<size_t>(start, request_.step.value("order", size_t(4)) - 1);
+  const Increments denoiser(network, config_, {request_.told.begin() + int64_t(start), request_.told.end()}, sigmas[start]);
   const Condition none;
   Run run{none, noise, {}, config_.noise.get()};
-  const Tensor last = config_.sample.sampler->sample(denoiser, x, run_sigmas(), run);
+  const Tensor last = config_.sample.sampler->sample(denoiser, x, {sigmas.begin() + int64_t(from), sigmas.end()}, run);
   std::vector<Tensor> seen = denoiser.seen;
   seen.push_back(denoiser.moved(last));
   return seen;

@@ -99,7 +99,7 @@ std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& 
 }
 
 std::vector<double> distinct_levels(std::vector<double> sigmas) {
-  sigmas.erase(std::unique(sigmas.begin(), sigmas.end()), sigmas.end());
+  if (!sigmas.empty()) sigmas.erase(std::unique(sigmas.begin(), sigmas.end() - 1), sigmas.end() - 1);
   return sigmas;
 }
 

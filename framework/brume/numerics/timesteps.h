@@ -65,6 +65,7 @@ std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t 
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma);
 
 /// Returns `sigmas` without those that repeat the one before: a step between equal levels goes nowhere, and solvers divide by its length.
+/// The last, where the run ends, stays: every sampler bears a last step that stands still.
 std::vector<double> distinct_levels(std::vector<double> sigmas);
 
 /// `sigmas` (descending), then the final one.

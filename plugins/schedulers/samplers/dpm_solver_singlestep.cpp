@@ -52,7 +52,8 @@ class DpmSinglestep final : public Sampler {
       run.report({i, steps, from, x, x0});
       if (order == 1) values.clear(), start = x;
       values.push_back(predicted(prediction, x, x0, from));
-      x = to == 0 ? x0 : to == from ? x : step(start, values, sigmas.data() + (i + 1 - order), to, run);
+      const double* group = sigmas.data() + (i + 1 - order);
+      x = to == 0 ? x0 : to == *group ? start : step(start, values, group, to, run);
     }
     return x;
   }
