@@ -96,7 +96,8 @@ json added_tokens(const Files& files) {
 void keep_tokens_below(int64_t rows, Files& files, std::vector<std::string>& losses) {
   json kept = json::object();
   std::vector<std::string> lost;
-  for (const auto& [word, number] : added_tokens(files).items())
+  const json added = added_tokens(files);  // items() keeps a reference
+  for (const auto& [word, number] : added.items())
     if (number.get<int64_t>() < rows)
       kept[word] = number;
     else
