@@ -114,7 +114,8 @@ void keep_tokens_below(int64_t rows, Files& files, std::vector<std::string>& los
 /// The number of rows that tokens have.
 int64_t token_rows(const Files& files) {
   int64_t rows = int64_t(parse_json(files.at(vocabulary_file), "vocab.json").size());
-  for (const auto& [_, number] : added_tokens(files).items()) rows = std::max(rows, number.get<int64_t>() + 1);
+  const json added = added_tokens(files);  // items() keeps a reference
+  for (const auto& [_, number] : added.items()) rows = std::max(rows, number.get<int64_t>() + 1);
   return rows;
 }
 
