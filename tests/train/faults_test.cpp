@@ -172,6 +172,9 @@ TEST(Faults, ASecondTrainingInADirectoryIsRefused) {
     EXPECT_EQ(second(true), refused);
     EXPECT_TRUE(first.run(nullptr));
     EXPECT_EQ(second(true), refused);
+    fs::create_directory_symlink(run, folder.path() / "link");
+    EXPECT_EQ(without(error_of([&] { Trainer(l.config, l.resolved, folder.path() / "link", {}, no_models(), true); }), folder),
+              "link: another process trains in this directory; wait for it, or name another directory");
   }
   EXPECT_EQ(second(true), "no error");
 }

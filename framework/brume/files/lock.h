@@ -8,7 +8,7 @@ namespace brume {
 class Lock final {
  public:
   Lock() = default;
-  /// Tries to lock `path`, without waiting.
+  /// Tries to lock `path`, without waiting. A symbolic link is not followed.
   explicit Lock(const std::string& path);
   ~Lock() { release(); }
   Lock(Lock&& other) noexcept;

@@ -100,7 +100,7 @@ std::optional<uint64_t> free_bytes(fs::path directory) {
 }  // namespace
 
 Lock lock_run(const fs::path& directory) {
-  Lock lock(directory.string());
+  Lock lock(fs::canonical(directory).string());  // where a link leads
   if (lock.taken())
     throw ConfigError(
         fmt::format("{}: another process trains in this directory; wait for it, or name another directory", directory.string()));

@@ -61,7 +61,7 @@ int64_t encode_set(const Autoencoder& autoencoder, const std::string& fingerprin
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
-  const Lock lock(folder.string());
+  const Lock lock(fs::canonical(folder).string());  // where a link leads
   if (lock.taken())
     throw ConfigError(fmt::format("{}: another process writes into it; wait for it, or name another folder", folder.string()));
   if (fs::exists(folder / "index.json"))
