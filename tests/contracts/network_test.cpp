@@ -30,8 +30,10 @@ Tensor normal(at::IntArrayRef shape, uint64_t seed, at::ScalarType type = at::kF
 
 class NetworkContract : public testing::TestWithParam<Specimen> {
  protected:
-  /// With spatial transformers the network attends to tokens and takes an image.
-  static bool conditioned() { return GetParam().yaml.find("transformer") != std::string::npos; }
+  /// With spatial transformers, or if they say what is done with tokens, the network receives tokens and an image.
+  static bool conditioned() {
+    return GetParam().yaml.find("transformer") != std::string::npos || GetParam().yaml.find("tokens:") != std::string::npos;
+  }
   static std::shared_ptr<Network> fresh(uint64_t seed = 5, const std::string& more = "") {
     Network::Context c = context;
     c.seed = seed;
@@ -236,7 +238,12 @@ INSTANTIATE_TEST_SUITE_P(
          "noise_label: ve}",
          "{type: dhariwal_unet, channels: 32, multipliers: [1, 2, 4], blocks: 1, attention_resolutions: [8]}",
          "{type: unet, channels: 24, groups: 8, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 3, "
-         "transformer: {depth: [1, 2], projection: linear, dropout: 0.1}}"})),
+         "transformer: {depth: [1, 2], projection: linear, dropout: 0.1}}",
+         "{type: dit, width: 48, depth: 3, heads: 3, patch: 4, positions: learned, qk_norm: true, long_skips: true, tokens: in_context}",
+         "{type: dit, width: 32, depth: 2, heads: 2, patch: 8, positions: none, rotary: true, norm: rms, activation: swiglu, qk_norm: "
+         "true}",
+         "{type: dit, width: 32, depth: 2, heads: 4, modulation: single, tokens: cross_attention, rotary: true, "
+         "noise_embedding: {type: fourier, scale: 0.1}}"})),
     [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });
 
 }  // namespace
