@@ -33,7 +33,7 @@ TEST_P(NewPlugin, ChecksTrainsAndSamples) {
 }
 
 TEST_P(NewPlugin, IsUsedByItsConfiguration) {
-  if (kind_ == "metric" || kind_ == "features") GTEST_SKIP() << "measures what a configuration makes, and stands in none";
+  if (kind_ == "metric" || kind_ == "set_metric" || kind_ == "features") GTEST_SKIP() << "measures what a configuration makes, and stands in none";
   const Finished without = run_brume({"check", (projects_.folder(kind_) / "test.yaml").string()});
   EXPECT_EQ(without.code, 2);
   EXPECT_NE(without.err.find("unknown " + kind_ + " '" + name_ + "'"), std::string::npos) << without.err;
@@ -116,7 +116,7 @@ TEST(New, Refusals) {
             "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, features, guidance, metric, network, "
             "noise_embedding, "
             "noise_schedule, "
-            "objective, optimizer, parameterization, perceptual_loss, sampler, spacing, time_sampler, weighting\n");
+            "objective, optimizer, parameterization, perceptual_loss, sampler, set_metric, spacing, time_sampler, weighting\n");
   EXPECT_EQ(error({"sampler", "2nd"}), "error: '2nd' " + rule + "\n");
   EXPECT_EQ(error({"sampler", "My-Sampler"}), "error: 'My-Sampler' " + rule + "; did you mean 'my_sampler'?\n");
   EXPECT_EQ(error({"sampler", "../sky"}), "error: '../sky' " + rule + "\n");

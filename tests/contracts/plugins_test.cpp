@@ -119,7 +119,7 @@ TEST(EveryPluginTable, HasEveryKind) {
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
   for (const char* kind :
        {"autoencoder", "conditioner", "dataset", "features", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
-        "objective", "optimizer", "parameterization", "perceptual_loss", "sampler", "spacing", "time_sampler", "weighting"})
+        "objective", "optimizer", "parameterization", "perceptual_loss", "sampler", "set_metric", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

@@ -5,13 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace brume {
+#include "brume/core/feature_statistics.h"
 
-/// A set of features as a Gaussian.
-struct FeatureStatistics {
-  at::Tensor mean;        ///< [F] float64
-  at::Tensor covariance;  ///< [F, F] float64, unbiased (divided by N - 1)
-};
+namespace brume {
 
 /// features: [N, F], N >= 2, any floating dtype; computed in float64. Throws std::invalid_argument on another shape.
 FeatureStatistics feature_statistics(const at::Tensor& features);
