@@ -121,7 +121,7 @@ TEST_F(LatentText, Mistakes) {
   const Finished cut = sample({"--prompt", "a small red circle left of a large blue square above a star", "-o", "cut.png"});
   EXPECT_EQ(cut.code, 0) << cut.err;
   EXPECT_NE(cut.err.find("warning: "), std::string::npos) << cut.err;
-  EXPECT_NE(cut.err.find("square"), std::string::npos) << "what was cut is told: " << cut.err;
+  EXPECT_NE(cut.err.find("square"), std::string::npos) << "the warning names what was cut: " << cut.err;
 }
 
 TEST_F(LatentText, ImagesOutOfOthers) {

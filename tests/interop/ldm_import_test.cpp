@@ -155,7 +155,7 @@ TEST_F(SmallLdm, AFirstStageThatIsMissing) {
   EXPECT_EQ(refusal(said),
             "model.safetensors: lacks its first stage: its U-Net makes 4 channels, which are no image's, and there is no tensor "
             "'first_stage_model.'; vae=FILE completes it with the one of another file");
-  beside("    first_stage_config: {target: ldm.models.autoencoder.AutoencoderKL}\n");
+  write_yaml("    first_stage_config: {target: ldm.models.autoencoder.AutoencoderKL}\n");
   EXPECT_EQ(refusal(said),
             "model.safetensors: lacks its first stage: model.yaml names AutoencoderKL, and there is no tensor 'first_stage_model.'; "
             "vae=FILE completes it with the one of another file");

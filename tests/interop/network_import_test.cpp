@@ -110,7 +110,7 @@ TEST_F(NetworkImport, SuperResolutionTakesASmallImage) {
       << said;
   EXPECT_NE(said.find("variance: learned_range"), std::string::npos) << said;
   EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}}), said) << "both that were published enlarge four times";
-  EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "3"}}), said) << "as SuperResModel is told";
+  EXPECT_EQ(model({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "3"}}), said) << "the options of SuperResModel";
   EXPECT_EQ(refusal({{"large_size", "16"}, {"num_heads", "4"}, {"in_channels", "4"}}),
             "in_channels=4 is not what the weights of net.safetensors have");
   EXPECT_EQ(refusal({{"large_size", "16"}, {"small_size", "5"}, {"num_heads", "4"}}),

@@ -118,7 +118,7 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
       if (sigmas[i] >= 1e6) continue;  // s = 1, at which a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
       const double t = timestep_rounding(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < 0.02; });
-      EXPECT_TRUE(there) << "step " << i << " is told " << t << ", and of the recorded are " << c["timesteps"].dump();
+      EXPECT_TRUE(there) << "step " << i << " receives " << t << ", and the recorded times are " << c["timesteps"].dump();
     }
     bool sigma_frame = false;
     for (const char* family : {"Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE", "EDM", "CMStochastic", "ScoreSdeVe"})

@@ -42,7 +42,7 @@ SchedulerConfig read_guided(const GuidedProcess& process);
 ScriptedNetwork guided_network(const std::string& var_type);
 
 /// The reference's cond_fn, as the classifier of which it is the gradient: in the network's frame, with the time that the network
-/// is told,
+/// receives,
 ///   log p(y | x) = -0.35 (1 + 0.001 t) |x - mu[y]|^2,   mu = 0.1, -0.4, 0.6, 0
 class GuidedClassifier final : public NoisyClassifier {
  public:
