@@ -50,10 +50,7 @@ constexpr std::array<std::pair<std::string_view, Role>, 13> endings{{{".lora_dow
 
 /// Returns the layer that diffusers' first LoRA changed, of the name that its processor had for it.
 std::string of_processor(std::string module) {
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    if (const size_t at = module.find(from); at != std::string::npos) module.replace(at, from.size(), to);
-  };
-  replace(".processor.", ".");
+  if (const size_t at = module.find(".processor."); at != std::string::npos) module.erase(at, std::string_view(".processor").size());
   if (module.find(".self_attn.to_") != std::string::npos) {
     if (module.ends_with(".to_out")) return module.substr(0, module.size() - 6) + "out_proj";
     return module.substr(0, module.size() - 4) + module.back() + "_proj";
