@@ -8,6 +8,7 @@
 #include "brume/core/features.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
+#include "support/inception.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
@@ -35,11 +36,14 @@ class FeaturesContract : public testing::TestWithParam<Specimen> {
   static void SetUpTestSuite() {
     folder_ = new TempFolder;
     write_classifier(*folder_);
+    write_inception(folder_->file("inception.safetensors"), 1);
   }
   static void TearDownTestSuite() { delete folder_; }
   void SetUp() override {
     const ModelFiles models(builtins(), Compute{}, folder_->path());
-    features_ = make<Features>(GetParam().yaml, {[&](const std::string& path) { return models.classifier_features(path); }});
+    std::string yaml = GetParam().yaml;
+    if (const size_t at = yaml.find("inception.safetensors"); at != std::string::npos) yaml.insert(at, folder_->path().string() + "/");
+    features_ = make<Features>(yaml, {[&](const std::string& path) { return models.classifier_features(path); }});
     image_ = features_->input();
     if (image_.height == 0) image_.height = 24, image_.width = 16;
   }
@@ -68,9 +72,13 @@ TEST_P(FeaturesContract, OneRowPerImage) {
   EXPECT_TRUE(y.features.isfinite().all().item<bool>());
   EXPECT_FALSE(y.features.requires_grad());
   EXPECT_FALSE(y.features[0].equal(y.features[1])) << "images that differ";
-  ASSERT_EQ(y.logits.defined(), features_->classes() > 0);
+  ASSERT_EQ(y.logits.defined(), features_->logit_width() > 0);
   if (y.logits.defined()) {
-    EXPECT_EQ(y.logits.sizes(), at::IntArrayRef({3, features_->classes()}));
+    EXPECT_EQ(y.logits.sizes(), at::IntArrayRef({3, features_->logit_width()}));
+  }
+  ASSERT_EQ(y.spatial.defined(), features_->spatial_width() > 0);
+  if (y.spatial.defined()) {
+    EXPECT_EQ(y.spatial.sizes(), at::IntArrayRef({3, features_->spatial_width()}));
   }
 }
 

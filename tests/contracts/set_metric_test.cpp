@@ -68,7 +68,7 @@ TEST(SetMetrics, ASetIsNearestToItselfAndNoiseMovesItAway) {
       if (f.name == name) return f.value;
     throw std::logic_error("no figure " + name);
   };
-  for (const auto& [yaml, name] : {std::pair{"fid", "fid"}, {"cmmd", "cmmd"}, {"{type: kid, subsets: 0}", "kid"}}) {
+  for (const auto& [yaml, name] : {std::pair{"fid", "fid"}, std::pair{"cmmd", "cmmd"}, std::pair{"{type: kid, subsets: 0}", "kid"}}) {
     double before = figure(yaml, 0, name);
     if (std::string(name) != "kid") EXPECT_NEAR(before, 0, 1e-9) << name;
     for (const double noise : {0.1, 0.2, 0.4}) {

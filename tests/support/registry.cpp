@@ -21,6 +21,7 @@ const std::map<std::string, std::string> least = {
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},
     {"features classifier", "{type: classifier, path: classifier.safetensors}"},
+    {"features inception", "{type: inception, path: inception.safetensors}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
     {"perceptual_loss classifier", "{type: classifier, path: classifier.safetensors}"},
     {"perceptual_loss lpips", "{type: lpips, vgg: vgg16.safetensors}"},

@@ -35,7 +35,8 @@ class Features {
 
   struct Output {
     Tensor features;  ///< [N, D] float32 on the host
-    Tensor logits;    ///< [N, classes] float32 on the host; undefined if it does not classify
+    Tensor logits;    ///< [N, logit_width()] float32 on the host; undefined if that is 0
+    Tensor spatial;   ///< [N, spatial_width()] float32 on the host, for sFID; undefined if that is 0
   };
 
   virtual ~Features() = default;
@@ -48,6 +49,12 @@ class Features {
   virtual int64_t width() const = 0;  ///< D
   /// Returns the number of classes that it tells apart; 0 = it does not classify.
   virtual int64_t classes() const { return 0; }
+  /// Returns the number of logits, for the Inception score: classes(), or those of classes that the compared images do not have.
+  virtual int64_t logit_width() const { return classes(); }
+  /// Returns the number of spatial features; 0 = it has none.
+  virtual int64_t spatial_width() const { return 0; }
+  /// Returns the SHA-256 of its weights' file; empty if it has none.
+  virtual std::string hash() const { return {}; }
   /// Returns the features of images [N, C, H, W] float32 in [-1, 1] of the shape input(). Throws ConfigError if their shape is another.
   virtual Output extract(const Tensor& images) const = 0;
 };
