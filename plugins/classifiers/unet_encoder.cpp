@@ -43,7 +43,7 @@ class UnetEncoder final : public Classifier {
   static void check(const Options& o, const Context& c) {
     o.check(c.input);
     const int64_t channels = o.width(o.multipliers.back());
-    if (o.pooling == Pooling::attention && !o.heads_fit(channels))
+    if (o.pooling == Pooling::attention && !o.heads_fit(channels, o.multipliers.size() - 1))
       throw ConfigError(fmt::format("pooling: {} channels cannot be split into equal heads", channels));
   }
 
@@ -63,7 +63,8 @@ class UnetEncoder final : public Classifier {
     norm_ = out.group_norm("0", channels, o.groups);
     norm_.eps = o.norm_eps;
     if (o.pooling == Pooling::attention) {
-      pool_.emplace(out["2"], channels, encoder.height * (c.input.width >> halvings), o.heads_of(channels, false));
+      pool_.emplace(out["2"], channels, encoder.height * (c.input.width >> halvings),
+                    o.heads_of(channels, o.multipliers.size() - 1, false));
       last_ = out["2"].conv1x1("c_proj", channels, c.classes);
     } else {
       last_ = out.conv2d("3", channels, c.classes, 1);
