@@ -13,9 +13,14 @@
 //   F <- phi F std(F_cond) / std(F) + (1 - phi) F
 //
 // F is (D - c_skip x) / c_out, so in this frame it is D - c_skip x that is scaled, and c_out drops out.
+//
+// `channels` guides the first of them alone; the others are the conditional estimate. DiT (Peebles & Xie 2023) samples so.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/std.h>
+
+#include <fmt/format.h>
 
 #include <cmath>
 #include <numbers>
@@ -32,6 +37,7 @@ enum class Course { constant, linear, cosine };
 struct CfgOptions {
   double scale = 1, sigma_lo = 0, rescale = 0;
   std::optional<double> sigma_hi;
+  std::optional<int64_t> channels;
   Course schedule = Course::constant;
 };
 
@@ -45,14 +51,21 @@ class CfgDenoiser final : public Denoiser {
     if (scale == 1) return inner_->denoise(x, sigma, condition);
     const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "cfg");
     Estimate d = e.with;
-    d.x0 = extrapolate(e.without.x0, e.with.x0, scale);
-    d.x0_uncond = extrapolate(e.without.x0_uncond, e.with.x0_uncond, scale);
-    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
+    d.x0 = guided(e.without.x0, e.with.x0, scale);
+    d.x0_uncond = guided(e.without.x0_uncond, e.with.x0_uncond, scale);
+    d.gradient = guided(e.without.gradient, e.with.gradient, scale);
     if (o_.rescale > 0) d.x0 = rescaled(d.x0, e.with.x0, x * parameterization_->c_skip(sigma));
     return d;
   }
 
  private:
+  /// without + scale (with - without), of the guided channels.
+  Tensor guided(const Tensor& without, const Tensor& with, double scale) const {
+    if (!o_.channels || !without.defined() || !with.defined() || *o_.channels >= with.size(1)) return extrapolate(without, with, scale);
+    const int64_t some = *o_.channels, rest = with.size(1) - some;
+    return at::cat({extrapolate(without.narrow(1, 0, some), with.narrow(1, 0, some), scale), with.narrow(1, some, rest)}, 1);
+  }
+
   double scale_at(double sigma) const {
     if (sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return 1;
     if (o_.schedule == Course::constant) return o_.scale;
@@ -90,6 +103,7 @@ class Cfg final : public Guidance {
       f.choice("schedule", schedule,
                "schedule of the scale over the noise level; the last two grow from 1 at the noisiest, with the same mean",
                {{"constant", Course::constant}, {"linear", Course::linear}, {"cosine", Course::cosine}});
+      f.field("channels", channels, "guide this many channels, the first ones; null = all", at_least(1));
       f.field("rescale", rescale, "phi: share of the guided output that is rescaled to the spread of the conditional one", within(0, 1));
       f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
       f.require(schedule == Course::constant || scale >= 1, "schedule", "needs a scale of at least 1");
@@ -101,6 +115,8 @@ class Cfg final : public Guidance {
     if (o_.scale != 1) need_null(controls, "cfg");
   }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
+    if (o_.channels && model.shape.channels > 0 && *o_.channels > model.shape.channels)
+      throw ConfigError(fmt::format("channels: {} are to be guided, and x has {}", *o_.channels, model.shape.channels));
     return std::make_shared<CfgDenoiser>(std::move(inner), o_, model);
   }
 

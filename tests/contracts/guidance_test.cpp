@@ -136,14 +136,14 @@ TEST_P(GuidanceContract, KeepsItsLaws) {
   expect_to_hold(conform(*make<Guidance>(GetParam().yaml), at_scale(1) ? GuidanceAtScale(at_scale) : nullptr));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Registry, GuidanceContract,
-    testing::ValuesIn(specimens("guidance",
-                                {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}", "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}",
-                                 "{type: cfg, scale: 3, sigma_lo: 0.7}", "{type: classifier, scale: 4, form: mean}",
-                                 "{type: skip_layer, blocks: [block], scale: 2}", "{type: clip, range: 0.2, keep_direction: true}",
-                                 "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
-    readable);
+INSTANTIATE_TEST_SUITE_P(Registry, GuidanceContract,
+                         testing::ValuesIn(specimens(
+                             "guidance", {"{type: cfg, scale: 0}", "{type: cfg, scale: 3}",
+                                          "{type: cfg, scale: 3, schedule: cosine, rescale: 0.7}", "{type: cfg, scale: 3, sigma_lo: 0.7}",
+                                          "{type: cfg, scale: 3, channels: 1}", "{type: classifier, scale: 4, form: mean}",
+                                          "{type: skip_layer, blocks: [block], scale: 2}", "{type: clip, range: 0.2, keep_direction: true}",
+                                          "{type: dynamic_threshold, quantile: 0.9, keep_direction: true}"})),
+                         readable);
 
 class Guidances : public GuidanceContract {};
 
@@ -154,6 +154,18 @@ TEST_F(Guidances, CfgMovesAlongTheDifference) {
   EXPECT_TRUE(at::equal(wrapped("{type: cfg, scale: 0}")->denoise(x, 1, classes()).x0, without));
   EXPECT_EQ(error_of([&] { wrapped("{type: cfg, scale: 3}")->denoise(x, 1, {.classes = classes().classes}); }),
             "cfg needs an unconditional estimate, and this model was trained without one (conditioner dropout: 0)");
+}
+
+TEST_F(Guidances, CfgOfTheFirstChannelsLeavesTheOthers) {
+  const Tensor x = noisy(at::kDouble).repeat({1, 3, 1, 1}), with = inner_->denoise(x, 1, classes()).x0;
+  const Tensor all = wrapped("{type: cfg, scale: 3}")->denoise(x, 1, classes()).x0;
+  const Tensor two = wrapped("{type: cfg, scale: 3, channels: 2}")->denoise(x, 1, classes()).x0;
+  EXPECT_TRUE(at::equal(two.narrow(1, 0, 2), all.narrow(1, 0, 2)));
+  EXPECT_TRUE(at::equal(two.narrow(1, 2, 1), with.narrow(1, 2, 1)));
+  EXPECT_FALSE(at::equal(two, all));
+  const GuidedModel model{.schedule = make<NoiseSchedule>("cosine"), .models = no_models(), .shape = {3, 4, 4}};
+  EXPECT_EQ(error_of([&] { make<Guidance>("{type: cfg, scale: 3, channels: 4}")->wrap(inner_, model); }),
+            "channels: 4 are to be guided, and x has 3");
 }
 
 // Where the guided output and the conditional one have no spread, there is nothing to scale.

@@ -14,7 +14,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, NoiseScheduleContract,
                                                      {"{type: linear, timesteps: 50, rescale: true}", "{type: linear, timesteps: 2}",
                                                       "{type: cosine, timesteps: 4000}", "{type: cosine, timesteps: 10}",
                                                       "{type: angle, min_signal: 0.001, max_signal: 0.999}", "{type: flow, shift: 3}",
-                                                      "{type: zero_terminal_snr, schedule: cosine}", "{type: vp, epsilon: 1.0e-05}"})),
+                                                      "{type: flow, timestep: image}", "{type: zero_terminal_snr, schedule: cosine}",
+                                                      "{type: vp, epsilon: 1.0e-05}"})),
                          readable);
 
 }  // namespace

@@ -54,7 +54,7 @@ TEST_P(ParameterizationContract, TheTargetOfItsPaper) {
 INSTANTIATE_TEST_SUITE_P(Registry, ParameterizationContract,
                          testing::ValuesIn(specimens("parameterization",
                                                      {"{type: eps, sign: score}", "{type: edm, prediction: v, sigma_data: 1}",
-                                                      "{type: consistency, sigma_data: 1}"})),
+                                                      "{type: consistency, sigma_data: 1}", "{type: flow, direction: to_image}"})),
                          readable);
 
 /// Diffusers' v under EDM is EDM's F with the sign turned.

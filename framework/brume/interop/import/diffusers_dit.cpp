@@ -1,0 +1,172 @@
+// A diffusers directory of DiT (DiTPipeline): transformer, scheduler and vae; or its transformer alone (DiTTransformer2DModel). diffusers
+// spaces the frequencies of the noise level's embedding otherwise than DiT (`shift: 1`), and guides all channels of the noise.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <fmt/format.h>
+
+#include <map>
+#include <vector>
+
+#include "brume/config/tree.h"
+#include "brume/interop/import/diffusers_parts.h"
+#include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/import/families.h"
+#include "brume/interop/layouts/name_table.h"
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_class(const fs::path& file, const char* name) {
+  if (!fs::is_regular_file(file)) return false;
+  const nlohmann::json config = read_json(file);
+  return config.is_object() && DiffusersConfig(config, file.string(), "a component").get<std::string>("_class_name", "") == name;
+}
+
+bool knows(const Source& source) {
+  return source.directory() &&
+         (is_class(source.path / "model_index.json", "DiTPipeline") ||
+          (!fs::exists(source.path / "model_index.json") && is_class(source.path / "config.json", "DiTTransformer2DModel")));
+}
+
+/// The transformer's config.json.
+struct Transformer {
+  Value options;
+  int64_t in = 4, size = 32, classes = 1000, depth = 28;
+  bool variance = false;
+};
+
+Transformer read_transformer(const fs::path& file) {
+  const DiffusersConfig c(file, "the dit of brume");
+  c.only<std::string>("norm_type", "ada_norm_zero");
+  c.only<std::string>("activation_fn", "gelu-approximate");
+  c.only("attention_bias", true);
+  c.only("norm_elementwise_affine", false);
+  Transformer t;
+  t.in = c.get<int64_t>("in_channels", 4), t.size = c.get<int64_t>("sample_size", 32);
+  t.classes = c.get<int64_t>("num_embeds_ada_norm", 1000), t.depth = c.get<int64_t>("num_layers", 28);
+  const int64_t out = c.get<int64_t>("out_channels", t.in), heads = c.get<int64_t>("num_attention_heads", 16);
+  if (out != t.in && out != 2 * t.in) c.refuse("out_channels", fmt::format("{} and {}", t.in, 2 * t.in));
+  t.variance = out != t.in;
+  t.options = plugin_of("dit", {{"patch", c.get<int64_t>("patch_size", 2)},
+                                {"width", heads * c.get<int64_t>("attention_head_dim", 72)},
+                                {"depth", t.depth},
+                                {"heads", heads},
+                                {"mlp_norm_eps", c.get("norm_eps", 1e-5)},
+                                {"dropout", c.get("dropout", 0.0)},
+                                {"noise_embedding", plugin_of("sinusoidal", {{"shift", 1}})}});
+  return t;
+}
+
+/// Names of diffusers, block by block. Queries, keys and values are one layer in DiT.
+NameTable names_of(int64_t depth) {
+  NameTable names;
+  names.add("x_embedder.proj.", "pos_embed.proj.");
+  names.add("final_layer.adaLN_modulation.1.", "proj_out_1.");
+  names.add("final_layer.linear.", "proj_out_2.");
+  for (int64_t i = 0; i < depth; ++i) {
+    const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
+    names.add(ours + "adaLN_modulation.1.", theirs + "norm1.linear.");
+    names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
+    names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
+    names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
+  }
+  const std::string embedders = "norm1.emb.";
+  names.add("t_embedder.mlp.0.", embedders + "timestep_embedder.linear_1.");
+  names.add("t_embedder.mlp.2.", embedders + "timestep_embedder.linear_2.");
+  names.add("y_embedder.embedding_table.", embedders + "class_embedder.embedding_table.");
+  return names;
+}
+
+/// The tensors under brume's names. Every block repeats the embedders of noise level and class, which must be the same.
+NamedTensors renamed(const NamedTensors& tensors, int64_t depth, const std::string& folder) {
+  const NameTable names = names_of(depth);
+  NamedTensors all;
+  std::map<std::string, at::Tensor> shared, parts;
+  for (const NamedTensor& t : tensors) {
+    const size_t repeated = t.name.find("norm1.emb."), qkv = t.name.find(".attn1.to_");
+    if (t.name == "pos_embed.pos_embed") continue;  // fixed positions, computed here
+    if (qkv != std::string::npos && t.name.find(".to_out.") == std::string::npos) {
+      parts[t.name] = t.tensor;
+      continue;
+    }
+    const auto ours = names.ours(repeated == std::string::npos ? t.name : t.name.substr(repeated));
+    if (!ours) throw ConfigError(fmt::format("{}: the dit of brume has no place for the tensor '{}'", folder, t.name));
+    if (repeated != std::string::npos) {
+      const auto [first, fresh] = shared.try_emplace(*ours, t.tensor);
+      if (!fresh && !at::equal(first->second, t.tensor))
+        throw ConfigError(
+            fmt::format("{}: '{}' differs from that of another block; the dit of brume has one for all blocks", folder, t.name));
+      if (!fresh) continue;
+    }
+    all.push_back({*ours, t.tensor});
+  }
+  for (int64_t i = 0; i < depth; ++i)
+    for (const char* what : {"weight", "bias"}) {
+      std::vector<at::Tensor> three;
+      for (const char* part : {"q", "k", "v"}) {
+        const auto at = parts.find(fmt::format("transformer_blocks.{}.attn1.to_{}.{}", i, part, what));
+        if (at == parts.end())
+          throw ConfigError(fmt::format("{}: has no tensor 'transformer_blocks.{}.attn1.to_{}.{}'", folder, i, part, what));
+        three.push_back(at->second);
+      }
+      all.push_back({fmt::format("blocks.{}.attn.qkv.{}", i, what), at::cat(three)});
+    }
+  return all;
+}
+
+Imported import_directory(const Source& source, const ImportOptions& options) {
+  for (const auto& [key, value] : options.settings)
+    if (key != "variant") throw ConfigError(fmt::format("{}={}: a diffusers directory of DiT has only `variant` to be set", key, value));
+  const auto said = options.settings.find("variant");
+  const std::string variant = said == options.settings.end() ? "" : said->second;
+  const bool pipeline = fs::is_regular_file(source.path / "model_index.json");
+  const fs::path network = pipeline ? source.path / "transformer" : source.path, config = network / "config.json";
+  const Transformer t = read_transformer(config);
+  const DiffusersScheduler s =
+      pipeline
+          ? read_diffusers_scheduler(DiffusersConfig(source.path / "scheduler/scheduler_config.json", "a scheduler of brume"), false)
+          : read_diffusers_scheduler(DiffusersConfig(nlohmann::json::object({{"_class_name", "DDIMScheduler"}, {"clip_sample", false}}),
+                                                     config.string(), "a scheduler of brume"),
+                                     false);
+  Imported model;
+  Value all = map_of({{"image", image_of(t.in, t.size, t.size)}});
+  if (pipeline) {
+    const DiffusersStage stage =
+        read_diffusers_stage(source.path / "vae", has_variant(source.path / "vae", variant) ? variant : "", t.size);
+    if (stage.latent_channels != t.in)
+      throw ConfigError(
+          fmt::format("{}: in_channels is {}, and the latents of the vae have {}", config.string(), t.in, stage.latent_channels));
+    all = map_of({{"image", image_of(stage.channels, t.size * stage.ratio, t.size * stage.ratio)}, {"autoencoder", stage.options}});
+    for (const NamedTensor& tensor : stage.tensors) model.tensors.push_back({"autoencoder." + tensor.name, tensor.tensor});
+  } else {
+    model.losses.emplace_back("there is no scheduler: linear betas and DDIM are assumed; there is no vae: the model makes latents");
+  }
+  all.set("network", t.options);
+  all.set("conditioner", plugin_of("class_label", {{"classes", t.classes}, {"dropout", 0.1}}));
+  all.set("noise", s.noise);
+  all.set("parameterization", s.parameterization);
+  all.set("variance", value_of(t.variance ? "learned_range" : "none"));
+  model.options = section_of(all, config.string());
+  std::vector<Value> guidance{plugin_of("cfg", {{"scale", 4}})};
+  guidance.insert(guidance.end(), s.guidance.begin(), s.guidance.end());
+  model.sample = section_of(map_of({{"sampler", s.sampler},
+                                    {"spacing", s.spacing},
+                                    {"steps", 50},
+                                    {"guidance", guidance},
+                                    {"start", s.start},
+                                    {"timestep_rounding", s.timestep_rounding}}),
+                            source.path.string());
+  model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
+  for (const NamedTensor& tensor : renamed(component_tensors(network, variant), t.depth, network.string()))
+    model.tensors.push_back({"network." + tensor.name, tensor.tensor});
+  return model;
+}
+
+}  // namespace
+
+const Family diffusers_transformer{"diffusers directory of DiT", knows, import_directory};
+
+}  // namespace brume

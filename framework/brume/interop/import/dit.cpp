@@ -1,0 +1,244 @@
+// Diffusion transformers of their authors' programs: DiT (Peebles & Xie 2023), SiT (Ma et al. 2024) and LightningDiT (Yao & Wang 2025),
+// a state dict or a training file (its averaged weights). brume's `dit` has DiT's names. Shapes tell the architecture except the heads;
+// DiT and SiT have the same names and shapes and mean different things by them:
+//
+//   program    process                      the network receives    and gives
+//   dit        linear betas, 1000 steps     the timestep            the noise, and a variance if learn_sigma
+//   sit        x = t image + (1 - t) noise  t                       the velocity image - noise; a second half is dropped
+//
+// The first stage is in no such file: vae=DIRECTORY names a diffusers AutoencoderKL, which the imported model then holds.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "brume/config/tree.h"
+#include "brume/interop/import/diffusers_parts.h"
+#include "brume/interop/import/families.h"
+#include "brume/interop/import/flags.h"
+
+namespace brume {
+namespace {
+
+const std::vector<std::string> flag_names{"program",     "model",       "cls",   "input_size", "image_size", "patch_size",
+                                          "in_channels", "hidden_size", "depth", "num_heads",  "mlp_ratio",  "class_dropout_prob",
+                                          "num_classes", "learn_sigma", "vae"};
+
+/// The architecture, as names and shapes tell it.
+struct Shape {
+  int64_t width = 0, patch = 0, in = 0, out = 0, depth = 0, mlp = 0, rows = 0, side = 0;
+  bool swiglu = false, rms = false, qk_norm = false, rotary = false, sine = true;
+};
+
+class Weights {
+ public:
+  explicit Weights(const Source& source) : source_(source) {}
+  bool has(const std::string& name) const { return find(source_.tensors, name) != nullptr; }
+  const at::Tensor& get(const std::string& name, int64_t dims) const {
+    const at::Tensor* t = find(source_.tensors, name);
+    if (!t) throw ConfigError(fmt::format("{}: looks like a DiT, but has no tensor '{}'", file(), name));
+    if (t->dim() != dims || t->numel() == 0)
+      throw ConfigError(fmt::format("{}: '{}' has {} dimensions, and in a DiT {}", file(), name, t->dim(), dims));
+    return *t;
+  }
+  std::string file() const { return source_.path.filename().string(); }
+
+ private:
+  const Source& source_;
+};
+
+/// Whether a table is that of fixed sines and cosines: the first frequency of column and row is 1.
+bool is_sine_table(const at::Tensor& table, int64_t side) {
+  const at::Tensor t = table.to(at::kFloat).contiguous();
+  const int64_t width = t.size(2);
+  const float* values = t.data_ptr<float>();
+  for (int64_t i = 0; i < t.size(1); ++i, values += width)
+    if (std::abs(values[0] - std::sin(double(i % side))) > 1e-3 || std::abs(values[width / 2] - std::sin(double(i / side))) > 1e-3)
+      return false;
+  return true;
+}
+
+Shape read_shape(const Weights& w) {
+  const at::Tensor &patches = w.get("x_embedder.proj.weight", 4), &positions = w.get("pos_embed", 3);
+  Shape s{.width = patches.size(0), .patch = patches.size(2), .in = patches.size(1)};
+  while (w.has(fmt::format("blocks.{}.attn.qkv.weight", s.depth))) ++s.depth;
+  s.swiglu = w.has("blocks.0.mlp.w12.weight"), s.rms = w.has("blocks.0.norm1.weight"), s.qk_norm = w.has("blocks.0.attn.q_norm.weight");
+  s.rotary = w.has("feat_rope.freqs_cos");
+  s.mlp = w.get(s.swiglu ? "blocks.0.mlp.w3.weight" : "blocks.0.mlp.fc2.weight", 2).size(1);
+  if (w.has("y_embedder.embedding_table.weight")) s.rows = w.get("y_embedder.embedding_table.weight", 2).size(0);
+  s.out = w.get("final_layer.linear.weight", 2).size(0) / (s.patch * s.patch);
+  s.side = std::llround(std::sqrt(double(positions.size(1))));
+  if (s.side * s.side != positions.size(1) || positions.size(2) != s.width || s.width % 4)
+    throw ConfigError(
+        fmt::format("{}: 'pos_embed' holds {} positions of {} channels; those of a square of patches, {} channels each, are "
+                    "expected",
+                    w.file(), positions.size(1), positions.size(2), s.width));
+  s.sine = is_sine_table(positions, s.side);
+  if (s.out != s.in && s.out != 2 * s.in)
+    throw ConfigError(
+        fmt::format("{}: takes {} channels and gives {}; a DiT gives as many, or twice as many with learn_sigma", w.file(), s.in, s.out));
+  return s;
+}
+
+/// What is said and what the weights have must agree.
+void check(const Flags& flags, const Shape& s) {
+  flags.agree("hidden_size", flags.integer("hidden_size"), s.width);
+  flags.agree("patch_size", flags.integer("patch_size"), s.patch);
+  flags.agree("in_channels", flags.integer("in_channels"), s.in);
+  flags.agree("depth", flags.integer("depth"), s.depth);
+  flags.agree("input_size", flags.integer("input_size"), s.side * s.patch);
+  flags.agree("learn_sigma", flags.truth("learn_sigma"), s.out != s.in);
+}
+
+int64_t heads_of(const Flags& flags, const Weights& w, const Shape& s) {
+  const auto said = flags.integer("num_heads");
+  std::optional<int64_t> heads = said;
+  if (s.qk_norm) heads = s.width / w.get("blocks.0.attn.q_norm.weight", 1).size(0);
+  if (s.qk_norm) flags.agree("num_heads", said, *heads);
+  static const std::map<int64_t, int64_t> published{{1152, 16}, {1024, 16}, {768, 12}, {384, 6}};  // XL, L, B, S
+  if (!heads && published.contains(s.width)) heads = published.at(s.width);
+  if (!heads) flags.wanted("num_heads", "the heads of its attention are not to be read from the weights");
+  if (*heads < 1 || s.width % *heads)
+    throw ConfigError(fmt::format("{}: expected a divisor of {}, the width", flags.said("num_heads"), s.width));
+  return *heads;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  return text;
+}
+
+/// Whether it is of flow matching. Weights tell LightningDiT; of the others a setting, the name of the model, or that of the file.
+bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
+  if (const auto program = flags.text("program")) {
+    if (*program != "dit" && *program != "sit") throw ConfigError(fmt::format("{}: expected dit or sit", flags.said("program")));
+    return *program == "sit";
+  }
+  if (s.swiglu || s.rms || s.rotary) return true;
+  for (const std::string& text : {flags.text("cls").value_or(""), flags.text("model").value_or(""), source.path.filename().string()}) {
+    const std::string name = lower(text);
+    if (name.find("sit") != std::string::npos) return true;
+    if (name.find("dit") != std::string::npos) return false;
+  }
+  flags.wanted("program", "weights of DiT and of SiT have the same names and shapes (program=dit or program=sit)");
+}
+
+Value network_of(const Flags& flags, const Weights& w, const Shape& s) {
+  const double said = flags.number("mlp_ratio").value_or(4);
+  const double found = double(s.mlp) * (s.swiglu ? 1.5 : 1) / double(s.width);
+  const bool fits = int64_t((s.swiglu ? 2.0 / 3 : 1.0) * double(int64_t(double(s.width) * said))) == s.mlp;
+  return plugin_of("dit", {{"patch", s.patch},
+                           {"width", s.width},
+                           {"depth", s.depth},
+                           {"heads", heads_of(flags, w, s)},
+                           {"mlp_ratio", fits ? said : found},
+                           {"positions", s.sine ? "sine" : "learned"},
+                           {"rotary", s.rotary},
+                           {"qk_norm", s.qk_norm},
+                           {"norm", s.rms ? "rms" : "layer"},
+                           {"activation", s.swiglu ? "swiglu" : "gelu"}});
+}
+
+/// The classes, and whether the last row is that of the null class.
+Value conditioner_of(const Flags& flags, const Shape& s, bool& null) {
+  const auto classes = flags.integer("num_classes");
+  const double dropout = flags.number("class_dropout_prob").value_or(classes && *classes == s.rows ? 0 : 0.1);
+  null = dropout > 0 && s.rows > 1;
+  const int64_t found = s.rows - null;
+  flags.agree("num_classes", classes, found);
+  return s.rows > 0 ? plugin_of("class_label", {{"classes", found}, {"dropout", null ? dropout : 0}}) : value_of("none");
+}
+
+/// Both programs guide the first three channels only.
+Value guidance_of(const Shape& s, bool null) {
+  if (!null) return Value::list({});
+  Value cfg = plugin_of("cfg", {{"scale", 4}});
+  if (s.in > 3) cfg.set("channels", value_of(3));
+  return Value::list({cfg});
+}
+
+/// SiT drops the second half of the channels: its rows of the last layer are left out.
+at::Tensor without_variance(const at::Tensor& rows, const Shape& s) {
+  const int64_t squares = s.patch * s.patch;
+  std::vector<int64_t> sizes = rows.sizes().vec();
+  sizes[0] = squares * s.in;
+  return rows.reshape({squares, s.out, -1}).narrow(1, 0, s.in).reshape(sizes);
+}
+
+void add_tensors(Imported& model, const Source& source, const Shape& s, bool flow) {
+  for (const NamedTensor& t : source.tensors) {
+    if ((t.name == "pos_embed" && s.sine) || t.name.starts_with("feat_rope.")) continue;  // computed here
+    const bool last = t.name.starts_with("final_layer.linear.");
+    if (t.name.starts_with("projectors."))
+      model.losses.push_back(fmt::format("{}: only training with REPA uses it", t.name));
+    else
+      model.tensors.push_back({"network." + t.name, last && flow && s.out != s.in ? without_variance(t.tensor, s) : t.tensor});
+  }
+  if (flow && s.out != s.in) model.losses.emplace_back("the second half of the output's channels, which SiT does not use");
+}
+
+/// Image and first stage.
+void set_stage(Imported& model, Value& options, const Flags& flags, const Shape& s) {
+  const int64_t side = s.side * s.patch;
+  const auto vae = flags.text("vae");
+  if (!vae) {
+    options.set("image", image_of(s.in, side, side));
+    if (s.in != 1 && s.in != 3)
+      model.losses.push_back(
+          fmt::format("no first stage is in the file, so that the model makes latents of {} channels; "
+                      "vae=DIRECTORY names a diffusers AutoencoderKL",
+                      s.in));
+    return;
+  }
+  const DiffusersStage stage = read_diffusers_stage(*vae, "", side);
+  if (stage.latent_channels != s.in)
+    throw ConfigError(
+        fmt::format("{}: has latents of {} channels, and the network takes {}", flags.said("vae"), stage.latent_channels, s.in));
+  options.set("image", image_of(stage.channels, side * stage.ratio, side * stage.ratio));
+  options.set("autoencoder", stage.options);
+  for (const NamedTensor& t : stage.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});
+}
+
+bool knows(const Source& source) {
+  const auto has = [&](const char* name) { return find(source.tensors, name) != nullptr; };
+  return has("x_embedder.proj.weight") && has("t_embedder.mlp.0.weight") && has("blocks.0.attn.qkv.weight") &&
+         has("final_layer.linear.weight");
+}
+
+Imported import_dit(const Source& source, const ImportOptions& options) {
+  const Flags flags(source, options, flag_names);
+  const Weights weights(source);
+  if (weights.has("blocks.0.scale_shift_table"))
+    throw ConfigError(fmt::format("{}: is a PixArt network, which takes words as T5 encodes them, and brume has no T5", weights.file()));
+  const Shape shape = read_shape(weights);
+  check(flags, shape);
+  const bool flow = is_flow(flags, source, shape);
+  bool null = false;
+  Imported model;
+  Value all = Value::map();
+  set_stage(model, all, flags, shape);
+  all.set("network", network_of(flags, weights, shape));
+  all.set("conditioner", conditioner_of(flags, shape, null));
+  all.set("noise", flow ? plugin_of("flow", {{"timestep", "image"}, {"timestep_scale", 1}}) : value_of("linear"));
+  all.set("parameterization", flow ? plugin_of("flow", {{"direction", "to_image"}}) : value_of("eps"));
+  all.set("variance", value_of(!flow && shape.out != shape.in ? "learned_range" : "none"));
+  model.options = section_of(all, source.path.string());
+  const char* variance = shape.out != shape.in ? "learned_range" : "large";
+  Value sample = flow ? map_of({{"sampler", plugin_of("heun", {{"time", "flow"}, {"scale", "flow"}})},
+                                {"spacing", plugin_of("flow", {{"s_min", 0}, {"inclusive", false}})},
+                                {"steps", 50}})
+                      : map_of({{"sampler", plugin_of("ddpm", {{"variance", variance}})}, {"spacing", "linspace"}, {"steps", 250}});
+  sample.set("guidance", guidance_of(shape, null));
+  model.sample = section_of(sample, source.path.string());
+  add_tensors(model, source, shape, flow);
+  return model;
+}
+
+}  // namespace
+
+const Family diffusion_transformer{"DiT, SiT or LightningDiT network", knows, import_dit};
+
+}  // namespace brume
