@@ -77,7 +77,7 @@ TEST(Dit, TheDirectoryHasTheWeightsOfTheFile) {
     ASSERT_TRUE(same) << t.name;
     EXPECT_TRUE(at::equal(*same, t.tensor)) << t.name;
   }
-  EXPECT_EQ(file.size(), 26u);
+  EXPECT_EQ(file.size(), 31u);
 }
 
 TEST(Dit, GivesTheOutputOfSit) {

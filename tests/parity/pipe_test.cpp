@@ -148,6 +148,20 @@ TEST_F(Pipe, Pndm) {
   expect_image(run);
 }
 
+// diffusers' DiTPipeline guides all channels of the noise and drops the variance; its batch is [with the class; without].
+TEST(DitPipe, Ddim) {
+  const std::string dit = "../refs2/dit/dit_tiny_p2_sigma";
+  BRUME_NEED_REF(dit + "_diffusers/model_index.json");
+  const NamedTensors wanted = load_tensors(ref_path(dit + "_pipe_ddim6_cfg4_seed5.safetensors").string());
+  Walk run(ref_path(dit + "_diffusers").string(), 6, "4");
+  run.sample(5, {{.label = 207}, {.label = 7}});
+  ASSERT_EQ(run.x.size(), 6u);
+  for (size_t k = 0; k < 6; ++k)
+    expect_close(run.after(k), (*find(wanted, "latents_steps"))[int64_t(k)].narrow(0, 0, 2), 1e-5, fmt::format("latents {}", k));
+  expect_close(run.image, *find(wanted, "decoded_raw"), 2e-4, "decoded");
+  expect_close(in_unit(run.image), *find(wanted, "image"), 2e-4, "image");
+}
+
 TEST_F(Pipe, Ddpm) {
   open("tiny_ddpm_ddpm8_seed0");
   Walk run(ref_path("pipe/tiny_ddpm").string(), 8, "");
