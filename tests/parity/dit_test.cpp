@@ -127,9 +127,7 @@ class Walk {
     root.set("sample", stored_.card.sample);
     register_builtins(registry_);
     config_ = read_stored_configuration(registry_, root, name, {});
-    pipeline_ = std::make_unique<Pipeline>(config_.model, Compute{}, 0, &stored_.card.files);
-    pipeline_->take(name, stored_.tensors);
-    pipeline_->freeze();
+    pipeline_ = std::make_unique<Pipeline>(config_.model, Compute{}, StoredWeights{name, stored_.tensors, stored_.card.files});
   }
   /// x after every step. `null`: the null class. The first x is drawn from seed 7.
   std::vector<Tensor> operator()(const std::string& yaml, int64_t null) const {

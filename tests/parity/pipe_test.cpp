@@ -37,9 +37,7 @@ class Walk {
     apply_override(root, "sample.noise_order", "batch", "order");
     if (!cfg.empty()) apply_override(root, "sample.guidance.0.scale", cfg, "cfg");
     config_ = read_stored_configuration(registry_, root, directory, {});
-    pipeline_ = std::make_unique<Pipeline>(config_.model, Compute{}, 0, &stored_.card.files);
-    pipeline_->take(directory, stored_.tensors);
-    pipeline_->freeze();
+    pipeline_ = std::make_unique<Pipeline>(config_.model, Compute{}, StoredWeights{directory, stored_.tensors, stored_.card.files});
   }
 
   void sample(uint64_t seed, const std::vector<Annotation>& images) {
