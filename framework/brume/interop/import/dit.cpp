@@ -44,6 +44,12 @@ class Weights {
       throw ConfigError(fmt::format("{}: '{}' has {} dimensions, and in a DiT {}", file(), name, t->dim(), dims));
     return *t;
   }
+  /// Throws ConfigError if a matrix is not of this shape: a network of other widths than the file's may be larger than the memory.
+  void expect(const std::string& name, int64_t rows, int64_t columns) const {
+    const at::Tensor& t = get(name, 2);
+    if (t.size(0) != rows || t.size(1) != columns)
+      throw ConfigError(fmt::format("{}: '{}' is {}x{}, and {}x{} is expected", file(), name, t.size(0), t.size(1), rows, columns));
+  }
   std::string file() const { return source_.path.filename().string(); }
 
  private:
@@ -70,6 +76,12 @@ Shape read_shape(const Weights& w) {
   s.mlp = w.get(s.swiglu ? "blocks.0.mlp.w3.weight" : "blocks.0.mlp.fc2.weight", 2).size(1);
   if (w.has("y_embedder.embedding_table.weight")) s.rows = w.get("y_embedder.embedding_table.weight", 2).size(0);
   s.out = w.get("final_layer.linear.weight", 2).size(0) / (s.patch * s.patch);
+  w.expect("blocks.0.attn.qkv.weight", 3 * s.width, s.width);
+  w.expect(s.swiglu ? "blocks.0.mlp.w3.weight" : "blocks.0.mlp.fc2.weight", s.width, s.mlp);
+  w.expect("final_layer.linear.weight", s.out * s.patch * s.patch, s.width);
+  if (const int64_t biases = w.get("final_layer.linear.bias", 1).size(0); biases != s.out * s.patch * s.patch)
+    throw ConfigError(
+        fmt::format("{}: 'final_layer.linear.bias' has {} numbers, and {} are expected", w.file(), biases, s.out * s.patch * s.patch));
   s.side = std::llround(std::sqrt(double(positions.size(1))));
   if (s.side * s.side != positions.size(1) || positions.size(2) != s.width || s.width % 4)
     throw ConfigError(
