@@ -177,6 +177,15 @@ TEST(Dit, FollowsTheOdeOfSit) {
                    "guidance: [{type: cfg, scale: 2, channels: 3}]}",
                    10),
               *find(io, "traj.ode_euler9"), 1, 1e-5, "Euler");
+  expect_path(walk("sample: {sampler: {type: heun, alpha: 0.5, time: flow, scale: flow}, spacing: {type: flow, s_min: 0, inclusive: "
+                   "false}, steps: 4}",
+                   10),
+              *find(io, "traj.ode_midpoint5_nocfg"), 1, 1e-5, "midpoint");
+  const std::vector<Tensor> adaptive = walk(
+      "sample: {sampler: {type: rk45, rtol: 1.0e-5, atol: 1.0e-6}, spacing: flow, steps: 2, guidance: [{type: cfg, scale: 2, channels: "
+      "3}]}",
+      10);
+  expect_close(adaptive.back(), (*find(io, "traj.ode_dopri5"))[2].narrow(0, 0, 2), 2e-4, "Dormand and Prince");
 }
 
 }  // namespace

@@ -60,4 +60,14 @@ Frame::Point Frame::at(double s, const NoiseSchedule* schedule) const {
   return p;
 }
 
+double Frame::sigma(double u, const NoiseSchedule* schedule) const {
+  switch (time) {
+    case Time::variance: return std::sqrt(u);
+    case Time::flow: return u / (1 - u);
+    case Time::schedule: return schedule->sigma(u);
+    case Time::sigma: break;
+  }
+  return u;
+}
+
 }  // namespace brume

@@ -28,6 +28,8 @@ struct Frame {
   };
   /// `schedule` is needed if time or scale say so; its derivatives are taken numerically (to about 1e-11).
   Point at(double sigma, const NoiseSchedule* schedule) const;
+  /// Returns sigma at u, the inverse of at(sigma).u.
+  double sigma(double u, const NoiseSchedule* schedule) const;
 };
 
 }  // namespace brume
