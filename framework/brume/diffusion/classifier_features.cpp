@@ -25,7 +25,7 @@ class OfPipeline final : public Features, public NamesClasses {
     const ImageShape given{images.size(1), images.size(2), images.size(3)};
     if (given != input()) throw ConfigError(fmt::format("{} takes {} images, not {}", name_, input().text(), given.text()));
     const Classifier::Output y = classifier_->classify(images);
-    return {y.features.cpu(), y.logits.cpu()};
+    return {y.features.cpu(), y.logits.cpu(), {}};
   }
 
  private:

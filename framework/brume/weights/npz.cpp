@@ -10,6 +10,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
