@@ -4,6 +4,7 @@
 #include <ATen/ops/randn.h>
 
 #include <cmath>
+#include <stdexcept>
 
 #include "brume/core/set_metric.h"
 #include "brume/numerics/frechet.h"
@@ -68,11 +69,11 @@ TEST(SetMetrics, ASetIsNearestToItselfAndNoiseMovesItAway) {
       if (f.name == name) return f.value;
     throw std::logic_error("no figure " + name);
   };
-  for (const auto& [yaml, name] : {std::pair{"fid", "fid"}, std::pair{"cmmd", "cmmd"}, std::pair{"{type: kid, subsets: 0}", "kid"}}) {
-    double before = figure(yaml, 0, name);
-    if (std::string(name) != "kid") EXPECT_NEAR(before, 0, 1e-9) << name;
+  for (const std::string name : {"fid", "cmmd"}) {
+    double before = figure(name, 0, name);
+    EXPECT_NEAR(before, 0, 1e-9) << name;
     for (const double noise : {0.1, 0.2, 0.4}) {
-      const double now = figure(yaml, noise, name);
+      const double now = figure(name, noise, name);
       EXPECT_GT(now, before) << name << " at noise " << noise;
       before = now;
     }

@@ -90,11 +90,12 @@ TEST(ReferenceMetrics, PrecisionRecallDensityCoverage) {
 TEST(ReferenceMetrics, KernelDiscrepancies) {
   BRUME_NEED_REF(numbers);
   for_cases([](const std::string& name, const json& c, const Tensor& real, const Tensor& fake) {
-    for (const json& wanted : c.value("kid_full", json::array())) {
-      const SquaredMmd d = squared_mmd(fake, real, kernel_of(wanted["options"]));
-      near(d.biased, wanted["biased"], 1e-9, name);
-      near(d.unbiased, wanted["unbiased"], 1e-9, name);
-    }
+    if (c.contains("kid_full"))
+      for (const json& wanted : c["kid_full"]) {
+        const SquaredMmd d = squared_mmd(fake, real, kernel_of(wanted["options"]));
+        near(d.biased, wanted["biased"], 1e-9, name);
+        near(d.unbiased, wanted["unbiased"], 1e-9, name);
+      }
     for (const json& wanted : c["kid_subsets"]) {
       const auto subsets = wanted["subset_indices"].get<std::vector<Subset>>();
       const SubsetMmd d = squared_mmd_of_subsets(fake, real, subsets, kernel_of(wanted["options"]));
@@ -133,7 +134,7 @@ TEST(MomentSum, IsTheMomentsWhateverTheBatch) {
   EXPECT_TRUE(a.mean.equal(b.mean));
   EXPECT_TRUE(a.covariance.equal(b.covariance));
   EXPECT_TRUE(a.mean.allclose(wanted.mean, 1e-14));
-  EXPECT_TRUE(a.covariance.allclose(wanted.covariance, 1e-10, 1e-17));
+  EXPECT_TRUE(a.covariance.allclose(wanted.covariance, 1e-9, 1e-15));
   EXPECT_TRUE(a.covariance.equal(whole.statistics().covariance)) << "a second look changes nothing";
 }
 

@@ -34,9 +34,9 @@ class Features {
   };
 
   struct Output {
-    Tensor features;  ///< [N, D] float32 on the host
-    Tensor logits;    ///< [N, logit_width()] float32 on the host; undefined if that is 0
-    Tensor spatial;   ///< [N, spatial_width()] float32 on the host, for sFID; undefined if that is 0
+    Tensor features;   ///< [N, D] float32 on the host
+    Tensor logits;     ///< [N, logit_width()] float32 on the host; undefined if that is 0
+    Tensor spatial{};  ///< [N, spatial_width()] float32 on the host, for sFID; undefined if that is 0
   };
 
   virtual ~Features() = default;
