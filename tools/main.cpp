@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
   add_sample(app, program, code);
   add_encode(app, program, code);
   add_evaluate(app, program, code);
+  add_statistics(app, program, code);
   add_likelihood(app, program, code);
   add_invert(app, program, code);
   add_conform(app, program, code);

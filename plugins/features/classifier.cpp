@@ -20,6 +20,7 @@ class ClassifierFeatures final : public Features, public NamesClasses {
   ClassifierFeatures(const Options& o, const Context& context) : classifier_(context.classifier(o.path.string())) {}
 
   std::string name() const override { return classifier_->name(); }
+  std::string hash() const override { return classifier_->hash(); }
   ImageShape input() const override { return classifier_->input(); }
   std::string preprocessing() const override { return classifier_->preprocessing(); }
   int64_t width() const override { return classifier_->width(); }

@@ -67,6 +67,9 @@ void write_all(const std::string& folder) {
   write(folder + "/torch", "legacy", legacy_torch_bytes(legacy, {{"0", 6, floats}, {"1", 2, flags}}));
   write(folder + "/zip", "both", zip_bytes({{"a", "content"}, {"b", std::string(50, 'x'), true}, {"c", "wide", false, 3, true}}, true));
   write(folder + "/zip", "empty", zip_bytes({}));
+  const std::string array =
+      std::string("\x93NUMPY\x01\0", 8) + raw<uint16_t>(59) + "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n";
+  write(folder + "/npz", "array", zip_bytes({{"mu.npy", array + floats}, {"sigma.npy", array + floats, true}}));
 
   write(folder + "/json", "unet",
         R"({"_class_name": "UNet2DConditionModel", "sample_size": 8, "block_out_channels": [32, 64], "layers_per_block": 1, )"

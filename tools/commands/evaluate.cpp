@@ -1,5 +1,5 @@
 // brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --features FEATURES --real DATA,
-// brume evaluate MODEL --metric METRIC.
+// brume evaluate MODEL --metric METRIC, brume evaluate --images DIR --metric METRIC.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,12 +9,13 @@
 #include "brume/config/yaml.h"
 #include "brume/core/features.h"
 #include "brume/diffusion/checkpoint.h"
-#include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/evaluation.h"
 #include "commands/evaluate_autoencoder.h"
 #include "commands/evaluate_metric.h"
+#include "commands/evaluate_sets.h"
 #include "commands/open_data.h"
+#include "commands/open_features.h"
 #include "program/outputs.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
@@ -25,7 +26,7 @@ namespace {
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limit is given
 
 struct Arguments {
-  std::string source, features, classifier, real, baseline, json, metric, data, captions;
+  std::string source, features, classifier, images, shape, real, baseline, json, metric, data, captions;
   std::vector<double> cfg;
   SampleArguments settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
@@ -37,35 +38,6 @@ struct Row {
   std::string name;
   SetFigures figures;
 };
-
-/// The value of --features: "classifier:FILE" sets the option `path` of the extractor; else a name, or YAML of it.
-Value features_value(const std::string& text) {
-  const size_t colon = text.find(':');
-  const bool named = colon != std::string::npos && colon > 0 && colon + 1 < text.size() && text[colon + 1] != ' ' && text[0] != '{';
-  if (!named) return parse_yaml(text, "--features");
-  Value value = Value::map();
-  value.set("type", Value::text(text.substr(0, colon)));
-  value.set("path", Value::text(text.substr(colon + 1), true));
-  return value;
-}
-
-/// Opens an extractor. --precision (fp32 if it is not given: a measure must not depend on the processor), --device and --threads count.
-std::shared_ptr<const Features> open_features(Program& program, const Value& value, const Overrides& overrides) {
-  struct Root {
-    ComputeOptions compute;
-    void declare(Fields& f) { f.section("compute", compute, "the device, precision and threads of the computation"); }
-  } root;
-  Overrides where = overrides;
-  where.set.clear();
-  if (where.precision.empty()) where.precision = "fp32";
-  Value asked = Value::map();
-  where.apply(asked);
-  read_config(program.registry, asked, root);
-  const Compute compute = resolve_compute(root.compute);
-  const ModelFiles models(program.registry, compute, "");
-  const auto classifier = [&](const std::string& path) { return models.classifier_features(path); };
-  return create_deferred<Features>(program.registry, value).make({classifier, compute.device, compute.dtype});
-}
 
 FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Dataset>& data, const ImageShape& image,
                        const std::string& option, const ClassList& classes, int64_t limit) {
@@ -124,7 +96,7 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 int evaluate_classifier(Program& program, const Arguments& a) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));
-  const auto classifier = open_features(program, features_value("classifier:" + a.source), a.settings.overrides);
+  const auto classifier = open_features(program, "classifier:" + a.source, a.settings.overrides);
   const auto data = open_data(program, "--real", a.real, classifier->input());
   const ClassList classes = compared_classes(*classifier, *data, "--real");
   const FeatureSet real = features_of(*classifier, data, classifier->input(), "--real", classes, a.limit);
@@ -146,7 +118,7 @@ FeatureSet samples(const Arguments& a, const Features& extractor, const Model& m
 int evaluate_model(Program& program, const Arguments& a) {
   if (a.features.empty())
     throw ConfigError("evaluate needs --features, an extractor such as classifier:FILE; --classifier FILE is short for it");
-  const auto extractor = open_features(program, features_value(a.features), a.settings.overrides);
+  const auto extractor = open_features(program, a.features, a.settings.overrides);
   const Model model = open_model(program.registry, a.settings);
   const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
   const ImageShape image = images_for(*extractor, model.shape());
@@ -171,6 +143,15 @@ int evaluate(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   check_file("--json", a.json);
   catch_interrupt();
+  if (judges_sets(program.registry, a.metric)) {
+    for (const auto& [option, given] :
+         {std::pair{"--data", &a.data}, std::pair{"--captions", &a.captions}, std::pair{"--baseline", &a.baseline}})
+      if (!given->empty()) throw ConfigError(fmt::format("{}: is not for metrics of sets ({})", option, a.metric));
+    return evaluate_sets(program,
+                         {a.metric, a.features, a.images, a.real, a.shape, a.json, a.cfg, a.settings, a.count, a.batch, a.limit, a.seed});
+  }
+  if (!a.images.empty()) throw ConfigError("--images: is for metrics of sets, such as --metric fid");
+  if (a.source.empty()) throw ConfigError("evaluate needs a CHECKPOINT; or --images DIR and --metric, which judges images in files");
   if (!a.metric.empty()) {
     for (const auto& [option, given] :
          {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--features", &a.features}})
@@ -199,11 +180,11 @@ void add_evaluate(Command app, Program& program, int& code) {
   const Command command =
       app.add_subcommand("evaluate", "measures samples by features or a metric; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Arguments>();
-  command.add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder")
-      .required()
-      .type_name("CHECKPOINT");
+  command.add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder").type_name("CHECKPOINT");
   CommandOption features =
-      command.add_option("--features", a->features, "the extractor whose features are compared: classifier:FILE, or {type: NAME, ...}")
+      command
+          .add_option("--features", a->features,
+                      "the extractor whose features are compared: inception:FILE, classifier:FILE, or {type: NAME, ...}")
           .type_name("FEATURES");
   command.add_option("--classifier", a->classifier, "short for --features classifier:FILE").type_name("FILE").excludes(features);
   command
@@ -212,9 +193,20 @@ void add_evaluate(Command app, Program& program, int& code) {
                   "of its entries")
       .capture_default_str()
       .check(between(1, 64));
-  command.add_option("--real", a->real, "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it").type_name("DATA");
-  command.add_option("--metric", a->metric, "judges each image against its caption, instead of a classifier: caption_accuracy")
+  command
+      .add_option("--real", a->real,
+                  "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it; of metrics of "
+                  "sets, also a folder, or an .npz file of images or of statistics")
+      .type_name("DATA");
+  command
+      .add_option("--metric", a->metric,
+                  "metrics of sets of images, `fid,kid` or [fid, {type: kid, subsets: 50}]; or caption_accuracy, which judges each image "
+                  "against its caption")
       .type_name("METRIC");
+  command.add_option("--images", a->images, "with metrics of sets, instead of a model: a folder of images, an .npz file, or a data set")
+      .type_name("DIR");
+  command.add_option("--shape", a->shape, "with --images: channels, height and width of a data set's images, as 3x32x32")
+      .type_name("CxHxW");
   command
       .add_option("--data", a->data,
                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
@@ -236,7 +228,7 @@ void add_evaluate(Command app, Program& program, int& code) {
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
   a->settings.add_sampling_to(command);
   command.callback([&program, &code, a] {
-    a->settings.source = a->source = model_file(a->source);
+    if (!a->source.empty()) a->settings.source = a->source = model_file(a->source);
     if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;
     code = evaluate(program, *a);
   });

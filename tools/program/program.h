@@ -27,6 +27,7 @@ void add_train(Command app, Program& program, int& code);
 void add_sample(Command app, Program& program, int& code);
 void add_encode(Command app, Program& program, int& code);
 void add_evaluate(Command app, Program& program, int& code);
+void add_statistics(Command app, Program& program, int& code);
 void add_likelihood(Command app, Program& program, int& code);
 void add_invert(Command app, Program& program, int& code);
 void add_conform(Command app, Program& program, int& code);

@@ -10,12 +10,13 @@ namespace {
 
 class OfPipeline final : public Features, public NamesClasses {
  public:
-  OfPipeline(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name)
-      : classifier_(std::move(classifier)), name_("classifier " + name) {
+  OfPipeline(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name, const std::string& hash)
+      : classifier_(std::move(classifier)), name_("classifier " + name), hash_(hash) {
     const ImageShape s = input();
     width_ = extract(at::zeros({1, s.channels, s.height, s.width})).features.size(1);
   }
   std::string name() const override { return name_; }
+  std::string hash() const override { return hash_; }
   ImageShape input() const override { return classifier_->options().image; }
   std::string preprocessing() const override { return "none"; }
   int64_t width() const override { return width_; }
@@ -30,14 +31,15 @@ class OfPipeline final : public Features, public NamesClasses {
 
  private:
   std::shared_ptr<const ClassifierPipeline> classifier_;
-  std::string name_;
+  std::string name_, hash_;
   int64_t width_ = 0;
 };
 
 }  // namespace
 
-std::shared_ptr<const Features> features_of(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name) {
-  return std::make_shared<OfPipeline>(std::move(classifier), name);
+std::shared_ptr<const Features> features_of(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name,
+                                            const std::string& hash) {
+  return std::make_shared<OfPipeline>(std::move(classifier), name, hash);
 }
 
 }  // namespace brume

@@ -8,7 +8,8 @@
 
 namespace brume {
 
-/// Returns the features and logits of a frozen classifier at no noise. `name`: of its file, for reports.
-std::shared_ptr<const Features> features_of(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name);
+/// Returns the features and logits of a frozen classifier at no noise. `name`: of its file, for reports; `hash`: of the file.
+std::shared_ptr<const Features> features_of(std::shared_ptr<const ClassifierPipeline> classifier, const std::string& name,
+                                            const std::string& hash = {});
 
 }  // namespace brume

@@ -14,6 +14,8 @@
 #include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/configuration.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/files/mapped_file.h"
+#include "brume/files/sha256.h"
 #include "brume/interop/import/import.h"
 
 namespace brume {
@@ -145,7 +147,7 @@ std::shared_ptr<const Features> ModelFiles::classifier_features(const std::strin
       read_section<ClassifierOptions>(registry_, "classifier", card.classifier, file, card.plugins), compute_);
   load_model(file, classifier->weights());
   classifier->freeze();
-  return features_of(std::move(classifier), file);
+  return features_of(std::move(classifier), file, sha256(MappedFile::open(file)->bytes()));
 }
 
 }  // namespace brume

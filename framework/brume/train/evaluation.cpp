@@ -15,6 +15,7 @@
 #include "brume/core/names_classes.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
+#include "brume/train/feature_summary.h"
 
 namespace brume {
 namespace {
@@ -29,9 +30,6 @@ double mean(const std::vector<double>& values) {
     if (!std::isnan(v)) sum += v, ++count;
   return count > 0 ? sum / double(count) : unknown;
 }
-
-/// Values in [-1, 1] as a picture of 8 bits holds them.
-Tensor rounded(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1; }
 
 }  // namespace
 
@@ -125,7 +123,7 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
     std::vector<Annotation> made = request.images;
     for (Annotation& a : made)
       if (a.label >= 0 && !numbers.empty()) a.label = numbers[size_t(a.label)];
-    set.add(rounded(sample_images(model, request, options)), made);
+    set.add(as_8_bits(sample_images(model, request, options)), made);
   }
   return set;
 }

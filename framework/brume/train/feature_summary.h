@@ -1,0 +1,68 @@
+#pragma once
+// What set metrics need to know of a set of images, and files of it.
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "brume/core/features.h"
+#include "brume/core/fnv.h"
+#include "brume/core/set_metric.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/numerics/moment_sum.h"
+
+namespace brume {
+
+/// Returns values in [-1, 1] as a picture of 8 bits holds them.
+Tensor as_8_bits(const Tensor& images);
+
+/// Returns what any of the metrics needs.
+SetMetric::Needs needs_of(const std::vector<std::shared_ptr<const SetMetric>>& metrics);
+
+/// Throws ConfigError naming a metric's need that the extractor does not have: logits or spatial features.
+void check_needs(const SetMetric::Needs& needs, const Features& extractor);
+
+/// Collects the features of a set, image by image. Keeps only what is needed: sums for `statistics`, so memory does not grow with the
+/// number of images. The summary depends on the images and their order, not on the batches.
+class FeatureSummarizer {
+ public:
+  /// `name`: of the set, for errors. The extractor must outlive it.
+  FeatureSummarizer(const Features& extractor, const SetMetric::Needs& needs, std::string name);
+  /// images: [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three.
+  void add(const Tensor& images);
+  int64_t images() const { return images_; }
+  FeatureSummary summary() const;
+  /// Returns the images' sizes and whether they are grey, if that is worth saying: "16x16 to 32x48", "grey, repeated in 3 channels".
+  std::vector<std::string> notes() const;
+  /// Returns the FNV-1a hash of the pixels at 8 bits, in the order of the images: 16 hexadecimal digits.
+  std::string hash() const;
+
+ private:
+  void note(const Tensor& images);
+
+  const Features& extractor_;
+  SetMetric::Needs needs_;
+  std::string name_;
+  int64_t images_ = 0;
+  MomentSum statistics_, spatial_;
+  std::vector<Tensor> rows_, logits_;
+  int64_t heights_[2] = {0, 0}, widths_[2] = {0, 0};  // the smallest and the largest
+  bool grey_ = true;
+  Fnv1a pixels_;
+};
+
+/// Adds `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the number of an image
+/// in the whole run; guidances find their models in `models`.
+void add_samples(FeatureSummarizer& summarizer, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
+                 uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models);
+
+/// Writes `mu` and `sigma`, and `mu_s` and `sigma_s` if there are spatial features: an .npz that pytorch-fid reads, and ADM's evaluator.
+/// One more array, `brume`, has as JSON the extractor, the hash of its weights, its preprocessing, and the images' number and `hash`.
+void write_statistics(const std::string& path, const FeatureSummary& summary, const Features& extractor, const std::string& hash);
+
+/// Returns the statistics of an .npz of brume, pytorch-fid or ADM. Throws ConfigError if arrays that are needed are missing, of another
+/// width than the extractor's, not finite or not symmetric; or if the file names another extractor, other weights or another preprocessing.
+FeatureSummary read_statistics(const std::string& path, const Features& extractor, const SetMetric::Needs& needs);
+
+}  // namespace brume

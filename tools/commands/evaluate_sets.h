@@ -1,0 +1,23 @@
+#pragma once
+// brume evaluate MODEL|--images DIR --metric fid,kid: samples, or images in files, judged as a set.
+#include <string>
+#include <vector>
+
+#include "sampling/arguments.h"
+
+namespace brume::tools {
+
+struct SetArguments {
+  std::string metrics, features, images, real, shape, json;
+  std::vector<double> cfg;
+  SampleArguments settings;  ///< with the model; without one if `images` are judged
+  int64_t count = 0, batch = 64, limit = 0;
+  uint64_t seed = 0;
+};
+
+/// Returns true if the value of --metric names metrics of sets.
+bool judges_sets(const Registry& registry, const std::string& metrics);
+
+int evaluate_sets(Program& program, const SetArguments& a);
+
+}  // namespace brume::tools

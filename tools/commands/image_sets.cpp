@@ -1,0 +1,132 @@
+#include "commands/image_sets.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "brume/config/yaml.h"
+#include "brume/image/image.h"
+#include "brume/image/image_finder.h"
+#include "brume/train/class_scores.h"
+#include "brume/weights/npz.h"
+#include "commands/open_data.h"
+#include "program/progress.h"
+
+namespace brume::tools {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limit is given
+
+int64_t at_most(int64_t limit, int64_t size) { return limit > 0 ? std::min(limit, size) : size; }
+
+/// Adds batches and shows how far it is.
+class Adding {
+ public:
+  Adding(FeatureSummarizer& summarizer, const ImageSet& set, int64_t count)
+      : summarizer_(summarizer), progress_(set.option.substr(2), count, "images") {}
+  void operator()(const Tensor& images) {
+    summarizer_.add(images);
+    progress_.update(summarizer_.images(), double(images.size(0)));
+    if (interrupted.load()) throw Interrupted();
+  }
+
+ private:
+  FeatureSummarizer& summarizer_;
+  Progress progress_;
+};
+
+/// Files of equal sizes that follow each other are one batch. An extractor of one size gets them resized to it.
+void add_folder(FeatureSummarizer& summarizer, const Features& extractor, const ImageSet& set, int64_t batch) {
+  Inventory inventory;
+  const std::vector<fs::path> files =
+      ImageFinder(set.text, image_extensions(), ImageFinder::Texts::left_out, inventory).find(set.text).images;
+  if (files.empty())
+    throw ConfigError(
+        fmt::format("{}: there is no image in '{}' (looked for {})", set.option, set.text, fmt::join(image_extensions(), ", ")));
+  const ImageShape input = extractor.input();
+  const int64_t count = at_most(set.limit, int64_t(files.size()));
+  Adding add(summarizer, set, count);
+  std::vector<Tensor> waiting;
+  const auto flush = [&] {
+    if (!waiting.empty()) add(at::stack(waiting));
+    waiting.clear();
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    Image image = read_image(files[size_t(i)].string(), input.channels);
+    if (input.height > 0 && (image.height != input.height || image.width != input.width)) image = resize(image, input.height, input.width);
+    const Tensor t = to_tensor(image);
+    if (!waiting.empty() && waiting.back().sizes() != t.sizes()) flush();
+    waiting.push_back(t);
+    if (int64_t(waiting.size()) == batch) flush();
+  }
+  flush();
+}
+
+void add_array(FeatureSummarizer& summarizer, const ImageSet& set, int64_t batch) {
+  const Tensor all = NpzFile(set.text).array("arr_0");
+  if (all.dim() != 4 || all.scalar_type() != at::kByte || (all.size(3) != 1 && all.size(3) != 3))
+    throw ConfigError(fmt::format("{}: '{}': arr_0 is [{}], and images are [N, H, W, 1 or 3] of 8 bits", set.option, set.text,
+                                  fmt::join(all.sizes(), ", ")));
+  const int64_t count = at_most(set.limit, all.size(0));
+  Adding add(summarizer, set, count);
+  for (int64_t i = 0; i < count; i += batch)
+    add(all.narrow(0, i, std::min(batch, count - i)).permute({0, 3, 1, 2}).to(at::kFloat).contiguous() / 127.5 - 1);
+}
+
+/// The shape in the section `model` of a configuration file.
+std::optional<ImageShape> configured_shape(const std::string& text) {
+  if (!text.ends_with(".yaml") && !text.ends_with(".yml")) return {};
+  const Value file = load_yaml(text);
+  const Value* model = file.is_map() ? file.find("model") : nullptr;
+  const Value* image = model && model->is_map() ? model->find("image") : nullptr;
+  if (!image || !image->is_map()) return {};
+  ImageShape shape;
+  for (const auto& [key, value] :
+       {std::pair{"channels", &shape.channels}, std::pair{"height", &shape.height}, std::pair{"width", &shape.width}})
+    if (const Value* v = image->find(key)) *value = std::atoll(v->scalar.c_str());
+  return shape;
+}
+
+void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& set, std::optional<ImageShape> shape, int64_t batch) {
+  if (!shape) shape = configured_shape(set.text);
+  if (!shape) throw ConfigError(fmt::format("{}: the shape of the images is not known; give it with --shape, as 3x32x32", set.option));
+  const auto data = open_data(program, set.option, set.text, *shape);
+  const int64_t count = data->size() > 0 ? at_most(set.limit, data->size()) : set.limit > 0 ? set.limit : of_endless;
+  Adding add(summarizer, set, count);
+  for_each_batch(*data, *shape, batch, count, [&](const Tensor& images, const std::vector<Annotation>&) {
+    add(images);
+    return true;
+  });
+}
+
+}  // namespace
+
+std::optional<ImageShape> shape_of(const std::string& text) {
+  if (text.empty()) return {};
+  ImageShape shape;
+  char after = 0;
+  if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &shape.channels, &shape.height, &shape.width, &after) != 3 || shape.channels < 1 ||
+      shape.height < 1 || shape.width < 1)
+    throw ConfigError(fmt::format("--shape: '{}' is no shape such as 3x32x32 (channels, height, width)", text));
+  return shape;
+}
+
+bool has_array(const ImageSet& set, const std::string& name) { return set.text.ends_with(".npz") && NpzFile(set.text).contains(name); }
+
+void add_images(Program& program, FeatureSummarizer& summarizer, const Features& extractor, const ImageSet& set,
+                const std::optional<ImageShape>& shape, int64_t batch) {
+  std::error_code ignored;
+  if (fs::is_directory(set.text, ignored)) return add_folder(summarizer, extractor, set, batch);
+  if (set.text.ends_with(".npz")) return add_array(summarizer, set, batch);
+  const ImageShape input = extractor.input();
+  add_data(program, summarizer, set, input.height > 0 ? input : shape, batch);
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,57 @@
+// brume statistics DATA -o stats.npz: the mean and covariance of the features of images, for `brume evaluate --real`.
+#include <fmt/format.h>
+
+#include "brume/train/feature_summary.h"
+#include "commands/image_sets.h"
+#include "commands/open_features.h"
+#include "program/outputs.h"
+#include "program/progress.h"
+
+namespace brume::tools {
+namespace {
+
+struct Arguments {
+  std::string data, features, output, shape;
+  int64_t limit = 0, batch = 64;
+  Overrides overrides;
+};
+
+int statistics(Program& program, const Arguments& a) {
+  check_file("--output", a.output);
+  catch_interrupt();
+  const std::optional<ImageShape> shape = shape_of(a.shape);
+  const auto extractor = open_features(program, a.features, a.overrides);
+  FeatureSummarizer summarizer(*extractor, {.statistics = true, .spatial = extractor->spatial_width() > 0}, a.data);
+  add_images(program, summarizer, *extractor, {"--data", a.data, a.limit}, shape, a.batch);
+  make_parent(a.output);
+  write_statistics(a.output, summarizer.summary(), *extractor, "fnv1a:" + summarizer.hash());
+  fmt::print("{}: {} images, {} features of {}; images are {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),
+             extractor->preprocessing());
+  for (const std::string& note : summarizer.notes()) fmt::print("note: {}\n", note);
+  if (summarizer.images() <= extractor->width())
+    print_warning(fmt::format("{} images are few for {} features: the covariance is singular", summarizer.images(), extractor->width()));
+  return 0;
+}
+
+}  // namespace
+
+void add_statistics(Command app, Program& program, int& code) {
+  const Command command = app.add_subcommand("statistics", "writes mean and covariance of the features of images, for FID");
+  auto a = std::make_shared<Arguments>();
+  command.add_option("data", a->data, "the images: a folder, an .npz file of images (arr_0), a data set in YAML, or a configuration file")
+      .required()
+      .type_name("DATA");
+  command.add_option("--features", a->features, "the extractor: inception:FILE, classifier:FILE, or {type: NAME, ...}")
+      .required()
+      .type_name("FEATURES");
+  command.add_option("-o,--output", a->output, "the .npz file to write").required().type_name("FILE");
+  command.add_option("--shape", a->shape, "of a data set's images: channels, height and width, as 3x32x32").type_name("CxHxW");
+  command.add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
+      .capture_default_str()
+      .check(between(1, 65536));
+  command.add_option("--limit", a->limit, "images at most; 0 = all, or 10000 of an endless set").check(between(0, 100000000));
+  a->overrides.add_to(command);
+  command.callback([&program, &code, a] { code = statistics(program, *a); });
+}
+
+}  // namespace brume::tools
