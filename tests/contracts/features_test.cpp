@@ -6,36 +6,20 @@
 #include <thread>
 
 #include "brume/core/features.h"
-#include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
 #include "support/inception.h"
+#include "support/model_file.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
 namespace {
 
-/// A classifier with the weights it begins with, as `classifier.safetensors`.
-void write_classifier(const TempFolder& folder) {
-  struct Root {
-    ClassifierOptions classifier;
-    void declare(Fields& f) { f.section("classifier", classifier, "of a test"); }
-  } root;
-  const Value resolved = read_config(builtins(),
-                                     parse_yaml("classifier: {image: {channels: 1, height: 16, width: 16}, classes: 5, network: {type: "
-                                                "unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2}}",
-                                                "test.yaml"),
-                                     root);
-  ModelCard card;
-  card.classifier = *resolved.find("classifier");
-  save_model(folder.file("classifier.safetensors"), ClassifierPipeline(root.classifier, Compute{}, 1).weights(), card);
-}
-
 class FeaturesContract : public testing::TestWithParam<Specimen> {
  protected:
   static void SetUpTestSuite() {
     folder_ = new TempFolder;
-    write_classifier(*folder_);
+    classifier_file(*folder_, 1);
     write_inception(folder_->file("inception.safetensors"), 1);
   }
   static void TearDownTestSuite() { delete folder_; }

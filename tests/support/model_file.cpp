@@ -6,6 +6,7 @@
 #include <map>
 
 #include "brume/diffusion/checkpoint.h"
+#include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/pipeline.h"
 #include "support/registry.h"
 
@@ -20,6 +21,22 @@ std::string model_file(const TempFolder& folder, const std::string& yaml) {
   card.files = pipeline.files();
   save_model(folder.file("model.safetensors"), pipeline.weights(), card);
   return folder.file("model.safetensors");
+}
+
+std::string classifier_file(const TempFolder& folder, uint64_t seed) {
+  struct Root {
+    ClassifierOptions classifier;
+    void declare(Fields& f) { f.section("classifier", classifier, "of a test"); }
+  } root;
+  const Value resolved = read_config(builtins(),
+                                     parse_yaml("classifier: {image: {channels: 1, height: 16, width: 16}, classes: 5, network: {type: "
+                                                "unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2}}",
+                                                "test.yaml"),
+                                     root);
+  ModelCard card;
+  card.classifier = *resolved.find("classifier");
+  save_model(folder.file("classifier.safetensors"), ClassifierPipeline(root.classifier, Compute{}, seed).weights(), card);
+  return folder.file("classifier.safetensors");
 }
 
 void expect_same(const Contents& got, const Contents& wanted, bool configuration) {

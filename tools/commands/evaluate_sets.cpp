@@ -133,6 +133,7 @@ nlohmann::ordered_json json_of(const SetArguments& a, const Features& extractor,
     file["model"] = a.settings.source, file["seed"] = a.seed;
   else
     file["images"] = a.images;
+  file["metrics"] = a.metrics;
   file["features"] = {
       {"name", extractor.name()}, {"hash", extractor.hash()}, {"preprocessing", extractor.preprocessing()}, {"width", extractor.width()}};
   if (compares) file["real"] = {{"name", a.real}, {"images", real.summary.images}, {"hash", real.hash}, {"notes", real.notes}};
