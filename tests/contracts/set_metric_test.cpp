@@ -41,8 +41,8 @@ TEST_P(SetMetricContract, ReadsOnlyWhatItNeeds) {
   const auto only = [&](FeatureSummary s) {
     if (!needs.statistics) s.statistics = {};
     if (!needs.spatial) s.spatial = {};
-    if (!needs.rows) s.rows = {};
-    if (!needs.logits) s.logits = {};
+    if (!needs.rows) s.rows = Tensor();
+    if (!needs.logits) s.logits = Tensor();
     return s;
   };
   const auto all = metric_->score(summary(40, 1), summary(50, 11));
