@@ -15,7 +15,7 @@
 #include "brume/core/names_classes.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
-#include "brume/train/feature_summary.h"
+#include "brume/numerics/image_quality.h"
 
 namespace brume {
 namespace {

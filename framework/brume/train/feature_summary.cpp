@@ -9,10 +9,9 @@
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/numerics/image_quality.h"
 
 namespace brume {
-
-Tensor as_8_bits(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1; }
 
 SetMetric::Needs needs_of(const std::vector<std::shared_ptr<const SetMetric>>& metrics) {
   SetMetric::Needs all{.real = false};

@@ -14,9 +14,6 @@
 
 namespace brume {
 
-/// Returns values in [-1, 1] as a picture of 8 bits holds them.
-Tensor as_8_bits(const Tensor& images);
-
 /// Returns what any of the metrics needs.
 SetMetric::Needs needs_of(const std::vector<std::shared_ptr<const SetMetric>>& metrics);
 
