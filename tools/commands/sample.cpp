@@ -118,6 +118,9 @@ int sample(Program& program, const Arguments& a) {
   check_record(a.record);
   is_file("-o", a.out, {".png"});
   const Model model = open_model(program.registry, a.sample);
+  if (const int64_t channels = model.shape().channels; channels != 1 && channels != 3)
+    throw ConfigError(fmt::format("{}: makes images of {} channels, and a picture has 1 or 3; a model of latents needs its first stage",
+                                  a.sample.source, channels));
   ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
   if (a.record.any() && options.sampler->traits().own_steps)
