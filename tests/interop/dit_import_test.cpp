@@ -120,7 +120,8 @@ TEST_F(DitImport, DamagedTensors) {
     EXPECT_THROW(fit(import()), ConfigError) << whole[i].name;
     tensors = whole;
     tensors.erase(tensors.begin() + int64_t(i));
-    if (whole[i].name != "y_embedder.embedding_table.weight") EXPECT_THROW(fit(import()), ConfigError) << whole[i].name;
+    if (whole[i].name == "y_embedder.embedding_table.weight") continue;  // a model without classes
+    EXPECT_THROW(fit(import()), ConfigError) << whole[i].name;
   }
 }
 
