@@ -65,7 +65,7 @@ class ImageFolder final : public Dataset, public ImageFiles {
                         root.folders[0].filename().string() + "); images of a class belong in its sub-folder");
     for (const fs::path& image : root.images) files_.push_back({image, -1});
     for (const fs::path& folder : root.folders) add_class(folder, finder.find(folder).images);
-    if (files_.empty()) throw ConfigError("there is no image in " + quoted(o_.path) + looked_for());
+    if (files_.empty()) throw ConfigError("there is no image in " + quoted(o_.path) + looked_for() + left_out());
   }
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
@@ -93,6 +93,8 @@ class ImageFolder final : public Dataset, public ImageFiles {
   };
 
   std::string looked_for() const { return " (looked for " + joined(o_.extensions) + ")"; }
+
+  std::string left_out() const { return inventory_.left_out().empty() ? "" : "; left out: " + inventory_.text(); }
 
   void add_class(const fs::path& folder, const std::vector<fs::path>& images) {
     if (images.empty()) throw ConfigError("there is no image in the class folder " + quoted(folder) + looked_for());

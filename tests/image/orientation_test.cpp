@@ -44,7 +44,7 @@ TEST(Orientation, IsFollowedInJpeg) {
   Image shown(16, 24, 3);
   for (int64_t y = 0; y < 16; ++y)
     for (int64_t x = 0; x < 24; ++x)
-      for (int64_t c = 0; c < 3; ++c) shown.row(y)[3 * x + c] = uint8_t(40 + 8 * x + (c == 1 ? 0 : 4 * y));
+      for (int64_t c = 0; c < 3; ++c) shown.row(y)[3 * x + c] = uint8_t(40 + 4 * x + (c == 1 ? 0 : 4 * y));
   for (int orientation = 1; orientation <= 8; ++orientation) {
     const std::string jpeg = encode_jpeg(stored_for(shown, orientation), 100);
     const std::string data = std::string("Exif\0\0", 6) + exif(orientation, orientation % 2);

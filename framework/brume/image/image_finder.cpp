@@ -68,7 +68,7 @@ void ImageFinder::add(const fs::path& entry, Listing& listing) {
   if (type == fs::file_type::directory) {
     if (fs::is_symlink(entry) && leads_back(entry)) return leave_out("linked back to a folder that holds it", entry);
     listing.folders.push_back(entry);
-  } else if (type == fs::file_type::not_found) {
+  } else if (type == fs::file_type::not_found || type == fs::file_type::none) {  // none: links in a circle
     leave_out("linked to nothing", entry);
   } else if (type != fs::file_type::regular) {
     leave_out("no regular file", entry);
