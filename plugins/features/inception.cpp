@@ -58,7 +58,7 @@ class InceptionFeatures final : public Features {
       f.field("path", path, "the weights: pt_inception-2015-12-05-6726825d.pth of pytorch-fid, or torch-fidelity's file");
       f.choice("resize", resize, "the program whose resizing and scaling it takes over; torch_fidelity's is also ADM's",
                {{"pytorch_fid", Resize::pytorch_fid}, {"torch_fidelity", Resize::torch_fidelity}});
-      f.field("dims", dims, "number of features: 2048, or 768, 192 or 64 of an earlier block (pytorch-fid's --dims)", within(64, 2048));
+      f.field("dims", dims, "number of features: 2048, or 768, 192 or 64 of an earlier block (pytorch-fid's dims)", within(64, 2048));
       f.require(dims == 2048 || dims == 768 || dims == 192 || dims == 64, "dims", "must be 64, 192, 768 or 2048");
     }
   };

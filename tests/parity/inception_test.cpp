@@ -97,7 +97,7 @@ TEST_F(Inception, UnknownWeightsAreSaidAndOthersRefused) {
   EXPECT_NE(error.find("lacks the tensor"), std::string::npos) << error;
   EXPECT_NE(error.find("has a tensor 'AuxLogits.fc.weight' that the model does not"), std::string::npos) << error;
   EXPECT_EQ(error_of([&] { make<Features>("inception", Features::Context{}); }),
-            "features: path: the file of the weights is missing (pt_inception-2015-12-05-6726825d.pth)");
+            "test.yaml:1:1: features: path: the file of the weights is missing (pt_inception-2015-12-05-6726825d.pth)");
 }
 
 }  // namespace
