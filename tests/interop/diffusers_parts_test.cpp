@@ -206,7 +206,7 @@ TEST_F(Directory, WhatIsAddedToModelsIsNoModel) {
   for (const char* lora :
        {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "unet.mid_block.attentions.0.proj_in.lora_A.weight"})
     EXPECT_TRUE(refused(lora).ends_with("; its names are those of a LoRA, which is added to a model (sample.lora)")) << lora;
-  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion: `brume sample MODEL --embedding` adds it to a model"));
+  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion, which is added to a model (sample.prompts.embeddings)"));
 }
 
 // An importer's own sections have no lines that could be looked up.
