@@ -98,7 +98,7 @@ TEST(ReferenceMetrics, KernelDiscrepancies) {
       }
     for (const json& wanted : c["kid_subsets"]) {
       const auto subsets = wanted["subset_indices"].get<std::vector<Subset>>();
-      const SubsetMmd d = squared_mmd_of_subsets(fake, real, subsets, kernel_of(wanted["options"]));
+      const SubsetMmd d = squared_mmd_of_subsets(real, fake, subsets, kernel_of(wanted["options"]));
       near(d.mean, wanted["mean"], 1e-9, name);
       near(d.std, wanted["std"], 1e-9, name);
     }

@@ -110,11 +110,12 @@ void print_table(const std::vector<Row>& rows) {
 }
 
 /// Says under what conditions the figures hold.
-void print_notes(const Features& extractor, const std::vector<Row>& rows, const Reference& real, const SetMetric::Needs& needs) {
+void print_notes(const SetArguments& a, const Features& extractor, const std::vector<Row>& rows, const Reference& real,
+                 const SetMetric::Needs& needs) {
   fmt::print("features: {}{}; images are {}\n", extractor.name(),
              extractor.hash().empty() ? "" : fmt::format(" (SHA-256 {})", extractor.hash().substr(0, 16)), extractor.preprocessing());
   if (needs.real)
-    fmt::print("real: {}, {} images ({})\n", real.summary.name,
+    fmt::print("real: {}, {} images ({})\n", a.real,
                real.summary.images > 0 ? fmt::to_string(real.summary.images) : std::string("an unknown number of"), real.hash);
   for (const std::string& note : real.notes) fmt::print("note: real images: {}\n", note);
   for (const Row& r : rows)
@@ -185,7 +186,7 @@ int evaluate_sets(Program& program, const SetArguments& a) {
     rows.push_back(judged("images", summarizer, real, metrics));
   }
   print_table(rows);
-  print_notes(*extractor, rows, real, needs);
+  print_notes(a, *extractor, rows, real, needs);
   if (!a.json.empty()) write_file(a.json, json_of(a, *extractor, real, rows, needs.real).dump(1) + "\n");
   return 0;
 }
