@@ -128,12 +128,13 @@ TEST(Dit, TakesImagesOfAnySize) {
 }
 
 TEST(Dit, RefusesSizesThatAreNoMultiplesOfThePatch) {
-  EXPECT_EQ(error_of([] {
-              make<Network>("{type: dit, patch: 3}", Network::Context{.input = {1, 28, 27}});
-            }),
-            "patch: 3 does not divide 28x27, the height and width of the network's input; divisors of both are needed");
+  EXPECT_EQ(
+      error_of([] {
+        make<Network>("{type: dit, patch: 3}", Network::Context{.input = {1, 28, 27}});
+      }),
+      "test.yaml:1:1: network: patch: 3 does not divide 28x27, the height and width of the network's input; divisors of both are needed");
   EXPECT_EQ(error_of([] { make<Network>("{type: dit, width: 12, heads: 5}", Network::Context{}); }),
-            "test.yaml:1:26: heads: 5 heads do not divide width 12");
+            "test.yaml:1:31: network: heads: 5 heads do not divide width 12");
 }
 
 // A tap of each block sees what the block computes; one that skips all blocks leaves the patches.
