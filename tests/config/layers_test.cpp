@@ -44,10 +44,9 @@ const std::vector<Include>& includes() {
   return all;
 }
 
-/// "interop/import" of framework/brume/interop/import/flags.cpp; "plugins" of all plugins, "tools" of all of the program.
+/// "interop/import" of framework/brume/interop/import/flags.cpp; "plugins" of all plugins.
 std::string room_of(const std::string& file) {
-  for (const char* whole : {"plugins", "tools"})
-    if (file.starts_with(whole)) return whole;
+  if (file.starts_with("plugins")) return "plugins";
   std::string room = fs::path(file).parent_path().string();
   const std::string framework = "framework/brume/";
   if (room.starts_with(framework)) room.erase(0, framework.size());

@@ -51,7 +51,7 @@ Addition lora(const NamedTensors& tensors) {
   }
   return {
       "LoRA",
-      fmt::format("of the {}, rank {}, with {} names; --lora FILE adds it", fmt::join(parts, " and the "), fmt::join(ranks, ", "), writer),
+      fmt::format("of the {}, rank {}, with {} names; sample.lora adds it", fmt::join(parts, " and the "), fmt::join(ranks, ", "), writer),
       ""};
 }
 
@@ -80,10 +80,10 @@ Addition addition_of(const std::string& path, const NamedTensors& tensors) {
     return {"textual inversion of two text encoders (SDXL)", "", "brume takes those of one text encoder"};
   if (!may_be_embedding(tensors)) return {};
   const Word word = read_embedding(path);
-  return {
-      "textual inversion",
-      fmt::format("{} vectors of width {}, the word '{}'; --embedding FILE adds it", word.vectors.size(0), word.vectors.size(1), word.text),
-      ""};
+  return {"textual inversion",
+          fmt::format("{} vectors of width {}, the word '{}'; sample.prompts.embeddings adds it", word.vectors.size(0),
+                      word.vectors.size(1), word.text),
+          ""};
 }
 
 }  // namespace brume
