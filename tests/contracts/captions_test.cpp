@@ -107,7 +107,7 @@ TEST_F(Captions, SeveralThatDoNotGoTogether) {
   holds("composite", "of: is empty; it takes a list of conditions");
   holds("{type: composite, of: [class_label, class_label]}", "of: two conditions are made of classes, and the network takes one");
   holds("{type: composite, of: [{type: text, tokenizer: a}, {type: text, tokenizer: b}]}", "of: two conditions are made of tokens");
-  holds("{type: composite, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out where each can be");
+  holds("{type: composite, dropout: 0.1, of: [{type: class_label, dropout: 0}]}", "all can only be left out if each can be");
   EXPECT_FALSE(
       make<Conditioner>("{type: composite, of: [{type: class_label, dropout: 0}, {type: text, tokenizer: t}]}")->traits().has_null);
 }

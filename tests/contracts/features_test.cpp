@@ -90,7 +90,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, FeaturesContract, testing::ValuesIn(specimens
 TEST(ClassifierFeatures, NeedsItsFile) {
   const ModelFiles models(builtins(), Compute{}, "");
   const Features::Context context{[&](const std::string& path) { return models.classifier_features(path); }};
-  EXPECT_EQ(error_of([&] { make<Features>("classifier", context); }), "test.yaml:1:1: features: path: the checkpoint of a classifier is missing");
+  EXPECT_EQ(error_of([&] { make<Features>("classifier", context); }),
+            "test.yaml:1:1: features: path: the checkpoint of a classifier is missing");
   EXPECT_EQ(error_of([&] { make<Features>("{type: classifier, path: absent.safetensors}", context); }),
             "test.yaml:1:1: features: there is no file 'absent.safetensors'");
 }
