@@ -163,7 +163,8 @@ TEST(DiffusersSchedulers, WhatMultistepSolversRead) {
   }
   EXPECT_FALSE(read(with("DPMSolverSDE", {{"variance_type", "learned_range"}, {"lambda_min_clipped", -2.5}})).learned_range);
   EXPECT_EQ(flow(read(with("SASolver", {{"algorithm_type", "noise_prediction"}})).sampler),
-            "{type: sa_solver, predictor_order: 2, corrector_order: 2, lower_order_final: true, prediction: noise}");
+            "{type: sa_solver, predictor_order: 2, corrector_order: 2, lower_order_final: true, prediction: noise, tau_start: 0.2, "
+            "tau_end: 0.8}");
   const DiffusersScheduler inverse = read(with("DPMSolverMultistepInverse", {{"solver_order", 3}}));
   EXPECT_EQ(flow(inverse.sampler), flow(read(with("DPMSolverMultistep", {{"solver_order", 3}})).sampler));
   EXPECT_EQ(inverse.losses.size(), 1u);

@@ -20,8 +20,9 @@ namespace {
 /// frame and in the arithmetic of Real.
 template <class Real>
 struct Posterior {
-  Posterior(Real a, Real to, std::optional<Real> of_table = {}) {
-    const Real beta = of_table.value_or(1 - a / to), keep = of_table ? 1 - beta : a / to, rest = 1 - a, rest_to = 1 - to;
+  /// `by_beta`: alpha is 1 - beta, as UnCLIP has it; `of_table`: its beta between neighbouring times.
+  Posterior(Real a, Real to, bool by_beta = false, std::optional<Real> of_table = {}) {
+    const Real beta = of_table.value_or(1 - a / to), keep = by_beta ? 1 - beta : a / to, rest = 1 - a, rest_to = 1 - to;
     x0 = std::sqrt(to) * beta / rest;
     x = std::sqrt(keep) * rest_to / rest;
     noise = std::sqrt(rest_to / rest * beta);
@@ -269,7 +270,7 @@ Tensor DiffusersScheduler::rounding(const Leg& leg, const Tensor& x, const Tenso
   const auto exact_alpha = [&](double sigma) { return 1 / (1 + sigma * sigma); };
   const double to = leg.to > 0 ? schedule.time(leg.to) : -1;
   const bool of_table = request_.beta_of_table && std::abs(to + 1 - leg.t) < 0.5;
-  const Posterior<float> rounded(alphas_[size_t(leg.t)], leg.to > 0 ? alphas_[size_t(std::nearbyint(to))] : 1.0f,
+  const Posterior<float> rounded(alphas_[size_t(leg.t)], leg.to > 0 ? alphas_[size_t(std::nearbyint(to))] : 1.0f, request_.beta_of_table,
                                  of_table ? std::optional(betas_[size_t(leg.t)]) : std::nullopt);
   const Posterior<double> exact(exact_alpha(leg.from), exact_alpha(leg.to));
   Tensor difference = x0 * (double(rounded.x0) - exact.x0) + x * (double(rounded.x) - exact.x);

@@ -41,9 +41,11 @@ Estimate RecordingDenoiser::denoise(const Tensor& x, double sigma, const Conditi
 void DiffusersSolver::take_rounded(std::vector<double>& sigmas) const {
   std::vector<double> rounded = request_.rounded_sigmas;
   if (is("FlowMatch") || is("IPNDM") || is("ScoreSdeVe") || flag("use_flow_sigmas") || rounded.empty()) return;
-  rounded.erase(std::unique(rounded.begin(), rounded.end()), rounded.end());
+  if (two_calls_) rounded.erase(std::unique(rounded.begin(), rounded.end()), rounded.end());
   if (rounded.size() != sigmas.size()) return;
-  for (size_t i = 0; i < sigmas.size(); ++i) EXPECT_NEAR(sigmas[i], rounded[i], 2e-4 * rounded[i]) << "sigma " << i;
+  // 1 - 0.999 of the cosine schedule, in float32, is off by 6e-5 at each of the last times.
+  const double allowed = get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? 2e-3 : 2e-4;
+  for (size_t i = 0; i < sigmas.size(); ++i) EXPECT_NEAR(sigmas[i], rounded[i], allowed * rounded[i]) << "sigma " << i;
   sigmas = rounded;
 }
 

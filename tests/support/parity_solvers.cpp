@@ -88,6 +88,8 @@ std::string DiffusersSolver::noise_yaml() {
   if (is("ScoreSdeVe")) return fmt::format("{{type: ve, sigma_min: {}, sigma_max: {}}}", get("sigma_min", 0.01), get("sigma_max", 1348.0));
   if (is("FlowMatch") || flag("use_flow_sigmas")) return "{type: flow, t_min: 1.0e-06}";
   if (is("IPNDM")) return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
+  if (is("Euler") && request_.set_timesteps.contains("sigmas"))  // beyond those of the table, too
+    return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
   if (get<std::string>("timestep_type", "discrete") == "continuous" && request_.config.contains("sigma_max") &&
       request_.config["sigma_max"].is_number())  // any levels of a variance-preserving frame
     return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
@@ -153,9 +155,11 @@ std::string DiffusersSolver::sampler_yaml() {
                        get<std::string>("solver_type", "bh2"), get("predict_x0", true) ? "data" : "noise", lower,
                        fmt::join(get("disable_corrector", std::vector<int64_t>{}), ", "));
   if (is("SASolver"))
-    return fmt::format("{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}, prediction: {}}}",
-                       get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower,
-                       get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise");
+    return fmt::format(
+        "{{type: sa_solver, predictor_order: {}, corrector_order: {}, lower_order_final: {}, prediction: {}, tau_start: {}, tau_end: {}}}",
+        get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower,
+        get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise",
+        std::min(1.0, 200 / double(training_times_)), std::min(1.0, 800 / double(training_times_)));
   if (is("PNDM") && !chains() &&
       (!flag("skip_prk_steps") || get<std::string>("prediction_type", "epsilon") == "v_prediction" ||
        config_times()[0] - config_times()[1] != double(training_times_ / steps_)))
@@ -222,6 +226,8 @@ std::string DiffusersSolver::spacing_yaml() {
     return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", get("flow_shift", 1.0),
                        is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0, end);
   }
+  if (is("TCD") && request_.set_timesteps.contains("original_inference_steps"))  // even steps then, whatever their number
+    return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(request_.told, ", "), end);
   if (!custom.empty()) return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(custom, ", "), end);
   if (is("LCM") || is("TCD"))
     return fmt::format("{{type: lcm, original_steps: {}, share: {}, final: {}}}",

@@ -51,6 +51,10 @@ class Pndm final : public Sampler {
       run.report({i, steps, sigma, x, x0});
       past.insert(past.begin(), f);
       if (int64_t(past.size()) > o_.order) past.pop_back();
+      if (i == 0 && o_.zero_first) {
+        x = x * (to / sigma);  // the step below loses its digits at sigma = 1e6
+        continue;
+      }
       Tensor mean;
       if (start == Start::runge_kutta && i < 3 && o_.order > 1 && to > 0) {
         const NoiseSchedule& schedule = run.training_times();

@@ -212,6 +212,7 @@ class Reader {
   Value sampler() const {
     const auto order = c_.get<int64_t>("solver_order", 2);
     const bool lower = c_.get("lower_order_final", true);
+    const auto times = double(c_.get<int64_t>("num_train_timesteps", 1000));
     if (ddpm()) return ddpm_sampler();
     if (is("DDIM")) return plugin_of("ddim", {{"eta", 0}});
     if (is("PNDM"))
@@ -238,7 +239,9 @@ class Reader {
                        {{"predictor_order", c_.get<int64_t>("predictor_order", 2)},
                         {"corrector_order", c_.get<int64_t>("corrector_order", 2)},
                         {"lower_order_final", lower},
-                        {"prediction", c_.get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise"}});
+                        {"prediction", c_.get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise"},
+                        {"tau_start", std::min(1.0, 200 / times)},  // noise between the training times 200 and 800
+                        {"tau_end", std::min(1.0, 800 / times)}});
     if (is("LCM")) return plugin_of("lcm", {{"timestep_scaling", c_.get("timestep_scaling", 10.0)}});
     return plugin_of("tcd", {{"eta", 0}});  // the default of its pipelines
   }
