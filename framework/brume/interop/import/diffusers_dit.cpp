@@ -117,6 +117,25 @@ NamedTensors renamed(const NamedTensors& tensors, int64_t depth, const std::stri
   return all;
 }
 
+/// Of a pipeline its own; of a transformer alone DDIM with linear betas.
+DiffusersScheduler scheduler_of(const fs::path& folder, bool pipeline) {
+  const char* part = "a scheduler of brume";
+  if (pipeline) return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler/scheduler_config.json", part), false);
+  const nlohmann::json ddim = nlohmann::json::object({{"_class_name", "DDIMScheduler"}, {"clip_sample", false}});
+  return read_diffusers_scheduler(DiffusersConfig(ddim, (folder / "config.json").string(), part), false);
+}
+
+/// Image and first stage of a pipeline.
+void set_stage(Imported& model, Value& options, const fs::path& folder, const std::string& variant, const Transformer& t) {
+  const DiffusersStage stage = read_diffusers_stage(folder, has_variant(folder, variant) ? variant : "", t.size);
+  if (stage.latent_channels != t.in)
+    throw ConfigError(fmt::format("{}: has latents of {} channels, and the transformer takes {} (in_channels)", folder.string(),
+                                  stage.latent_channels, t.in));
+  options.set("image", image_of(stage.channels, t.size * stage.ratio, t.size * stage.ratio));
+  options.set("autoencoder", stage.options);
+  for (const NamedTensor& tensor : stage.tensors) model.tensors.push_back({"autoencoder." + tensor.name, tensor.tensor});
+}
+
 Imported import_directory(const Source& source, const ImportOptions& options) {
   for (const auto& [key, value] : options.settings)
     if (key != "variant") throw ConfigError(fmt::format("{}={}: a diffusers directory of DiT has only `variant` to be set", key, value));
@@ -125,25 +144,13 @@ Imported import_directory(const Source& source, const ImportOptions& options) {
   const bool pipeline = fs::is_regular_file(source.path / "model_index.json");
   const fs::path network = pipeline ? source.path / "transformer" : source.path, config = network / "config.json";
   const Transformer t = read_transformer(config);
-  const DiffusersScheduler s =
-      pipeline
-          ? read_diffusers_scheduler(DiffusersConfig(source.path / "scheduler/scheduler_config.json", "a scheduler of brume"), false)
-          : read_diffusers_scheduler(DiffusersConfig(nlohmann::json::object({{"_class_name", "DDIMScheduler"}, {"clip_sample", false}}),
-                                                     config.string(), "a scheduler of brume"),
-                                     false);
+  const DiffusersScheduler s = scheduler_of(source.path, pipeline);
   Imported model;
   Value all = map_of({{"image", image_of(t.in, t.size, t.size)}});
-  if (pipeline) {
-    const DiffusersStage stage =
-        read_diffusers_stage(source.path / "vae", has_variant(source.path / "vae", variant) ? variant : "", t.size);
-    if (stage.latent_channels != t.in)
-      throw ConfigError(
-          fmt::format("{}: in_channels is {}, and the latents of the vae have {}", config.string(), t.in, stage.latent_channels));
-    all = map_of({{"image", image_of(stage.channels, t.size * stage.ratio, t.size * stage.ratio)}, {"autoencoder", stage.options}});
-    for (const NamedTensor& tensor : stage.tensors) model.tensors.push_back({"autoencoder." + tensor.name, tensor.tensor});
-  } else {
+  if (pipeline)
+    set_stage(model, all, source.path / "vae", variant, t);
+  else
     model.losses.emplace_back("there is no scheduler: linear betas and DDIM are assumed; there is no vae: the model makes latents");
-  }
   all.set("network", t.options);
   all.set("conditioner", plugin_of("class_label", {{"classes", t.classes}, {"dropout", 0.1}}));
   all.set("noise", s.noise);
