@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <string_view>
 #include <vector>
 
 #include "brume/config/tree.h"
@@ -34,7 +35,7 @@ bool knows(const Source& source) {
 /// The transformer's config.json.
 struct Transformer {
   Value options;
-  int64_t in = 4, size = 32, classes = 1000, depth = 28;
+  int64_t in = 4, size = 32, classes = 1000, depth = 28, width = 1152;
   bool variance = false;
 };
 
@@ -47,11 +48,13 @@ Transformer read_transformer(const fs::path& file) {
   Transformer t;
   t.in = c.get<int64_t>("in_channels", 4), t.size = c.get<int64_t>("sample_size", 32);
   t.classes = c.get<int64_t>("num_embeds_ada_norm", 1000), t.depth = c.get<int64_t>("num_layers", 28);
+  if (t.depth < 1 || t.depth > 1000) c.refuse("num_layers", "1 to 1000");
   const int64_t out = c.get<int64_t>("out_channels", t.in), heads = c.get<int64_t>("num_attention_heads", 16);
   if (out != t.in && out != 2 * t.in) c.refuse("out_channels", fmt::format("{} and {}", t.in, 2 * t.in));
   t.variance = out != t.in;
+  t.width = heads * c.get<int64_t>("attention_head_dim", 72);
   t.options = plugin_of("dit", {{"patch", c.get<int64_t>("patch_size", 2)},
-                                {"width", heads * c.get<int64_t>("attention_head_dim", 72)},
+                                {"width", t.width},
                                 {"depth", t.depth},
                                 {"heads", heads},
                                 {"mlp_norm_eps", c.get("norm_eps", 1e-5)},
@@ -81,8 +84,8 @@ NameTable names_of(int64_t depth) {
 }
 
 /// The tensors under brume's names. Every block repeats the embedders of noise level and class, which must be the same.
-NamedTensors renamed(const NamedTensors& tensors, int64_t depth, const std::string& folder) {
-  const NameTable names = names_of(depth);
+NamedTensors renamed(const NamedTensors& tensors, const Transformer& transformer, const std::string& folder) {
+  const NameTable names = names_of(transformer.depth);
   NamedTensors all;
   std::map<std::string, at::Tensor> shared, parts;
   for (const NamedTensor& t : tensors) {
@@ -96,20 +99,25 @@ NamedTensors renamed(const NamedTensors& tensors, int64_t depth, const std::stri
     if (!ours) throw ConfigError(fmt::format("{}: the dit of brume has no place for the tensor '{}'", folder, t.name));
     if (repeated != std::string::npos) {
       const auto [first, fresh] = shared.try_emplace(*ours, t.tensor);
-      if (!fresh && !at::equal(first->second, t.tensor))
+      if (!fresh && (first->second.scalar_type() != t.tensor.scalar_type() || !at::equal(first->second, t.tensor)))
         throw ConfigError(
             fmt::format("{}: '{}' differs from that of another block; the dit of brume has one for all blocks", folder, t.name));
       if (!fresh) continue;
     }
     all.push_back({*ours, t.tensor});
   }
-  for (int64_t i = 0; i < depth; ++i)
+  for (int64_t i = 0; i < transformer.depth; ++i)
     for (const char* what : {"weight", "bias"}) {
       std::vector<at::Tensor> three;
+      std::vector<int64_t> shape{transformer.width};
+      if (std::string_view(what) == "weight") shape.push_back(transformer.width);
       for (const char* part : {"q", "k", "v"}) {
-        const auto at = parts.find(fmt::format("transformer_blocks.{}.attn1.to_{}.{}", i, part, what));
-        if (at == parts.end())
-          throw ConfigError(fmt::format("{}: has no tensor 'transformer_blocks.{}.attn1.to_{}.{}'", folder, i, part, what));
+        const std::string name = fmt::format("transformer_blocks.{}.attn1.to_{}.{}", i, part, what);
+        const auto at = parts.find(name);
+        if (at == parts.end()) throw ConfigError(fmt::format("{}: has no tensor '{}'", folder, name));
+        if (at->second.sizes() != at::IntArrayRef(shape))
+          throw ConfigError(fmt::format("{}: '{}' is not of the width {} that config.json gives (heads times attention_head_dim)", folder,
+                                        name, transformer.width));
         three.push_back(at->second);
       }
       all.push_back({fmt::format("blocks.{}.attn.qkv.{}", i, what), at::cat(three)});
@@ -167,7 +175,7 @@ Imported import_directory(const Source& source, const ImportOptions& options) {
                                     {"timestep_rounding", s.timestep_rounding}}),
                             source.path.string());
   model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
-  for (const NamedTensor& tensor : renamed(component_tensors(network, variant), t.depth, network.string()))
+  for (const NamedTensor& tensor : renamed(component_tensors(network, variant), t, network.string()))
     model.tensors.push_back({"network." + tensor.name, tensor.tensor});
   return model;
 }
