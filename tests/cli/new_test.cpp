@@ -33,7 +33,8 @@ TEST_P(NewPlugin, ChecksTrainsAndSamples) {
 }
 
 TEST_P(NewPlugin, IsUsedByItsConfiguration) {
-  if (kind_ == "metric" || kind_ == "set_metric" || kind_ == "features") GTEST_SKIP() << "measures what a configuration makes, and stands in none";
+  if (kind_ == "metric" || kind_ == "set_metric" || kind_ == "features")
+    GTEST_SKIP() << "measures what a configuration makes, and stands in none";
   const Finished without = run_brume({"check", (projects_.folder(kind_) / "test.yaml").string()});
   EXPECT_EQ(without.code, 2);
   EXPECT_NE(without.err.find("unknown " + kind_ + " '" + name_ + "'"), std::string::npos) << without.err;

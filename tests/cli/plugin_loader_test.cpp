@@ -210,8 +210,8 @@ class Checkpoints : public NamingPlugins {
   }
   std::string hint(const std::string& file, const std::string& kind) const {
     const fs::path library = fs::canonical(projects_.library(kind));
-    return "error: " + file + ": was made with the plugin library " + library.filename().string() + "; load it as a plugin: " +
-           library.string() + "\n";
+    return "error: " + file + ": was made with the plugin library " + library.filename().string() +
+           "; load it as a plugin: " + library.string() + "\n";
   }
 };
 

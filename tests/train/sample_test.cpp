@@ -129,7 +129,7 @@ TEST_F(Start, WhoMadeTheNaN) {
   class Broken final : public Sampler {
    public:
     explicit Broken(bool solver) : solver_(solver) {}
-    Tensor sample(const Denoiser& d, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
+    Tensor sample(const Denoiser& d, Tensor x, const std::vector<double>& sigmas, brume::Run& run) const override {
       const Tensor wrong = solver_ ? x * NAN : x;
       const Tensor x0 = d.denoise(wrong, sigmas[0], run.condition).x0;
       run.report({0, 1, sigmas[0], wrong, solver_ ? x0 : x0 * NAN});

@@ -14,6 +14,7 @@
 namespace brume::test {
 namespace {
 
+using namespace files;
 using at::Tensor;
 
 std::string npy(const std::string& dict, const std::string& data) {
