@@ -45,7 +45,7 @@ TEST(ClipTokenizer, WordsAreWhatItsPatternSays) {
   EXPECT_EQ(words("!'s"), "!' s");
   EXPECT_EQ(words(" \t\n a \xC2\xA0 b\r\n"), "a b");
   EXPECT_EQ(words("ÉCOLE ΣΑΣ Ж"), "école σας ж") << "as Python's str.lower()";
-  EXPECT_EQ(words("\xC4\xB0"), "i\xCC\x87") << "one letter becomes two";
+  EXPECT_EQ(words("\xC4\xB0"), "i \xCC\x87") << "one letter becomes a letter and a mark, which is no letter";
   EXPECT_EQ(words("日本 café"), "日 本 café");
   EXPECT_EQ(words("a\x01\xE2\x80\x8D"
                   "b"),
