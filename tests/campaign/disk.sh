@@ -59,10 +59,13 @@ resumes() {
 }
 
 "$brume" train tiny.yaml --set train.steps=1 --set train.preview.count=0 --out one >/dev/null 2>&1
+"$brume" train ldm.yaml --out ldm >/dev/null 2>&1
+"$brume" export ldm/model.safetensors --to ldm foreign.safetensors >/dev/null
+"$brume" train stage.yaml --out stage >/dev/null 2>&1
 size=$(stat -c %s one/training.safetensors)
-disk small $((size / 2))
+disk small $(($(stat -c %s foreign.safetensors) / 2))
 run "train, no room from the start" "needs .* and the disk has" "$brume" train tiny.yaml --out small/run
-run "import, no room" "no room on the disk" "$brume" import one/model.safetensors -o small/model.safetensors
+run "import, no room" "no room on the disk" "$brume" import foreign.safetensors -o small/model.safetensors
 [ -z "$(files small | grep -v config.yaml)" ] || fail "files are left on the full disk: $(files small)"
 umount small
 
@@ -82,7 +85,7 @@ refused "sample, ulimit -f" "ulimit -f" $code
 disk closed $((size * 20))
 during "train, the disk becomes read-only" "Read-only" closed/run 'until mount -o remount,ro closed 2>/dev/null; do sleep 0.05; done'
 run "sample to a read-only disk" "Read-only" "$brume" sample one/model.safetensors -n 1 --steps 1 -o closed/a.png
-run "encode to a read-only disk" "Read-only" "$brume" encode "$work/stage.yaml" --data '{type: shapes}' -n 4 -o closed/latents
+run "encode to a read-only disk" "Read-only" "$brume" encode stage/model.safetensors --data '{type: shapes}' -n 4 -o closed/latents
 mount -o remount,rw closed
 resumes "train, the disk becomes read-only" closed/run
 umount closed
