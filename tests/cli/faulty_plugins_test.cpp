@@ -48,16 +48,16 @@ TEST(FaultyPlugins, Samplers) {
             "error: sampler 'throws_torch' (plugin library LIB): sample() threw: The size of tensor a (8) must match the size of tensor b "
             "(7) at non-singleton dimension 3\n");
   EXPECT_EQ(of("undefined"),
-            "error: sampler 'undefined' (plugin library LIB): sample() returned an undefined tensor, expected [1, 3, 8, 8]\n");
-  EXPECT_EQ(of("misshapen"), "error: sampler 'misshapen' (plugin library LIB): sample() returned [2, 1], expected [1, 3, 8, 8]\n");
+            "error: sampler 'undefined' (plugin library LIB): sample() returned an undefined tensor, expected [16, 3, 8, 8]\n");
+  EXPECT_EQ(of("misshapen"), "error: sampler 'misshapen' (plugin library LIB): sample() returned [2, 1], expected [16, 3, 8, 8]\n");
 }
 
 TEST(FaultyPlugins, Networks) {
   const auto of = [](const std::string& name) { return sampled({"model.network={type: " + name + "}", "model.conditioner=none"}); };
   EXPECT_EQ(of("throws"), "error: network 'throws' (plugin library LIB): forward() threw: on purpose\n");
   EXPECT_EQ(of("undefined"),
-            "error: network 'undefined' (plugin library LIB): forward() returned an undefined tensor, expected [1, 3, 8, 8]\n");
-  EXPECT_EQ(of("misshapen"), "error: network 'misshapen' (plugin library LIB): forward() returned [2, 1], expected [1, 3, 8, 8]\n");
+            "error: network 'undefined' (plugin library LIB): forward() returned an undefined tensor, expected [16, 3, 8, 8]\n");
+  EXPECT_EQ(of("misshapen"), "error: network 'misshapen' (plugin library LIB): forward() returned [2, 1], expected [16, 3, 8, 8]\n");
   EXPECT_NE(of("unmade").find("network 'unmade' (plugin library LIB): its constructor threw: no such row\n"), std::string::npos);
 }
 
@@ -74,7 +74,7 @@ TEST(FaultyPlugins, Objectives) {
 TEST(FaultyPlugins, SchedulesAndSpacings) {
   const std::string falling = said({"model.noise=falling"}, {"check", "tiny.yaml"});
   EXPECT_NE(
-      falling.find("noise_schedule 'falling' (plugin library LIB): sigma falls from 54.5982 at time 0 to 52.9186 at time 0.00390625; it "
+      falling.find("noise_schedule 'falling' (plugin library LIB): sigma falls from 54.5982 at time 0 to 52.9183 at time 0.00390625; it "
                    "must rise\n"),
       std::string::npos)
       << falling;
@@ -88,7 +88,7 @@ TEST(FaultyPlugins, Guidances) {
   };
   EXPECT_EQ(of("no_denoiser"), "error: guidance 'no_denoiser' (plugin library LIB): wrap() returned no denoiser\n");
   EXPECT_EQ(of("misshapen"),
-            "error: guidance 'misshapen' (plugin library LIB): denoise() of its denoiser returned [2, 1], expected [1, 3, 8, 8]\n");
+            "error: guidance 'misshapen' (plugin library LIB): denoise() of its denoiser returned [2, 1], expected [16, 3, 8, 8]\n");
 }
 
 TEST(FaultyPlugins, DataSetsAndOptimizers) {
