@@ -16,6 +16,8 @@ namespace {
 
 using namespace files;
 using at::Tensor;
+using files::raw;
+using files::zip_bytes;
 
 std::string npy(const std::string& dict, const std::string& data) {
   const std::string header = dict + "\n";
