@@ -3,6 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -44,7 +45,7 @@ TEST(Npz, ReadsTheReferenceFiles) {
 
 TEST(Npz, WhatIsWrittenIsReadBack) {
   const TempFolder folder;
-  const Tensor a = at::arange(6, at::kDouble).view({2, 3}).t() / 7, b = at::arange(5, at::kLong), c = at::tensor(3.5);
+  const Tensor a = at::arange(6, at::kDouble).view({2, 3}).t() / 7, b = at::arange(5, at::kLong), c = at::scalar_tensor(3.5);
   write_npz(folder.file("a.npz"), {{"a", a}, {"b", b}, {"c", c}});
   const NpzFile file(folder.file("a.npz"));
   EXPECT_EQ(file.names(), (std::vector<std::string>{"a", "b", "c"}));
