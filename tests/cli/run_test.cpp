@@ -74,7 +74,7 @@ TEST_F(Run, SamplesNeedTheCheckpointOnly) {
   fs::create_directories(path("elsewhere"));
   fs::copy_file(path(model()), path("elsewhere/m.safetensors"), fs::copy_options::overwrite_existing);
   const Finished done = run_brume({"sample",       "m.safetensors",
-                                   "--classes",    "star,1,circle",
+                                   "--classes",    "star,#1,circle",
                                    "-n",           "6",
                                    "--steps",      "3",
                                    "--sampler",    "ddim",
