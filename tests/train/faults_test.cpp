@@ -73,7 +73,7 @@ class ThrowsAt final : public Objective {
   ThrowsAt(std::shared_ptr<const Objective> inner, int64_t step) : inner_(std::move(inner)), step_(step) {}
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, brume::Training& training,
               at::Generator& random) const override {
-    if (training.step == step_) throw std::runtime_error("a truncated image");
+    if (training.step == step_) throw ConfigError("a truncated image");
     return inner_->loss(model, x0, condition, training, random);
   }
   std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return inner_->memory(schedule); }
@@ -221,7 +221,7 @@ TEST(Faults, KeepsTheCheckpointsThatAreAskedFor) {
   EXPECT_EQ(run_of("runs/x/checkpoints/step_000008/training.safetensors"), "runs/x");
   EXPECT_EQ(run_of("runs/x/training.safetensors"), "runs/x");
   EXPECT_EQ(error_of([] { load({"train.keep_best=loss"}); }),
-            "train.keep_best: 'loss' is not max or min and the name of a figure, like 'min test_loss'");
+            "--set train.keep_best=loss: train.keep_best: 'loss' is not max or min and the name of a figure, like 'min test_loss'");
 }
 
 TEST(Faults, NoRoomIsKnownBeforeTheFirstStep) {
