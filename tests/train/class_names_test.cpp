@@ -117,8 +117,10 @@ TEST(ClassNames, OfGuidesAndTeachers) {
 
 /// Folders of images of one grey each, by name.
 std::string folders(const TempFolder& folder, const std::string& name, const std::vector<std::pair<std::string, uint8_t>>& classes) {
-  for (const auto& [word, grey] : classes)
+  for (const auto& [word, grey] : classes) {
+    fs::create_directories(folder.path() / name / word);
     for (const char* file : {"a.png", "b.png"}) write_png(folder.file(fmt::format("{}/{}/{}", name, word, file)), Image(8, 8, 1, grey));
+  }
   return (folder.path() / name).string();
 }
 
