@@ -159,6 +159,7 @@ TEST(Latents, TrainAsEncodingOnTheFlyDoes) {
     images->read(i, uint64_t(i), {pixels.data_ptr<float>() + i * 256, 256});
     annotations.push_back(cached->read(i, 0, {moments.data_ptr<float>() + i * 256, 256}));
   }
+  const at::NoGradGuard no_grad;  // the weights of this pipeline are not trained
   const auto loss = [&](const Tensor& given, bool encoded) {
     Training training{0, 10, read.config.train->objective->memory(*read.config.model.noise), &files};
     at::Generator random = at::detail::createCPUGenerator(9);
