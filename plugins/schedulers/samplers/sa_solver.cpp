@@ -71,7 +71,8 @@ class SaSolver final : public Sampler {
     const NoiseSchedule& schedule = run.training_times();
     const double range = schedule.timesteps() > 0 ? double(schedule.timesteps()) : schedule.t_max() - schedule.t_min();
     const double t = (schedule.time(sigma) - schedule.t_min()) / range;
-    return t >= o_.tau_start && t <= o_.tau_end ? o_.tau : 0;
+    constexpr double rounding = 1e-9;  // of a training time that is an end of the interval
+    return t >= o_.tau_start - rounding && t <= o_.tau_end + rounding ? o_.tau : 0;
   }
 
   /// By the newest `order` predictions; in the corrector the newest is the one at the end of the move.
