@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -36,9 +37,19 @@ inline std::string cmake_cache(const std::string& name) {
 
 class Projects final {
  public:
+  /// Throws the error of the first call again if the projects cannot be built: a second attempt takes minutes and fails as well.
   static const Projects& get() {
-    static const Projects projects;
-    return projects;
+    static std::string error;
+    static const std::unique_ptr<const Projects> projects = [] {
+      try {
+        return std::unique_ptr<const Projects>(new Projects);
+      } catch (const std::exception& e) {
+        error = e.what();
+        return std::unique_ptr<const Projects>();
+      }
+    }();
+    if (!projects) throw std::runtime_error(error);
+    return *projects;
   }
 
   fs::path prefix() const { return root_.path() / "prefix"; }
