@@ -42,6 +42,7 @@ set(BRUME_API_HEADERS
   train/ema.h
   train/learner.h
   train/loader.h
+  train/optimization.h
   train/options.h
   train/trainer.h
   weights/model_weights.h

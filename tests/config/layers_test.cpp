@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -251,6 +253,39 @@ TEST(Layers, TheLibraryPrintsNothingAndNamesNoOption) {
     return line.starts_with("framework/brume/config/describe.cpp:") || line.starts_with("framework/brume/config/value.h:");
   };
   for (const std::string& line : options) EXPECT_TRUE(known(line)) << line;
+}
+
+TEST(Layers, OneSourceKnowsTheCommandLineLibrary) {
+  for (const Include& i : includes())
+    if (i.header.starts_with("CLI/")) {
+      EXPECT_EQ(i.file, "tools/program/command_line.cpp") << i.text();
+    }
+}
+
+/// The headers that are installed, as "core/noise.h".
+std::set<std::string> installed() {
+  std::ifstream in(fs::path(BRUME_SOURCE_DIR) / "cmake/BrumeHeaders.cmake");
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  const auto list = [&](const std::string& name) {
+    const size_t begin = text.find("set(" + name) + name.size() + 4;
+    std::istringstream words(text.substr(begin, text.find(')', begin) - begin));
+    return std::vector<std::string>(std::istream_iterator<std::string>(words), {});
+  };
+  std::set<std::string> all;
+  for (const std::string& header : list("BRUME_API_HEADERS")) all.insert(header);
+  for (const std::string& room : list("BRUME_API_ROOMS"))
+    for (const auto& entry : fs::directory_iterator(fs::path(BRUME_SOURCE_DIR) / "framework/brume" / room))
+      if (entry.path().extension() == ".h") all.insert(room + "/" + entry.path().filename().string());
+  return all;
+}
+
+TEST(Layers, InstalledHeadersIncludeInstalledOnes) {
+  const std::set<std::string> api = installed();
+  ASSERT_TRUE(api.contains("model.h") && api.contains("core/sampler.h"));
+  for (const Include& i : includes())
+    if (i.header.starts_with("brume/") && i.file.starts_with("framework/brume/") && api.contains(i.file.substr(16))) {
+      EXPECT_TRUE(api.contains(i.header.substr(6))) << i.text();
+    }
 }
 
 TEST(Layers, IncludesAreSeen) {
