@@ -207,12 +207,20 @@ class Rate {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   double images_ = 0;
 };
+
+/// Releases a lock where it ends.
+struct LockedUntilEnd {
+  Lock& lock;
+  ~LockedUntilEnd() { lock.release(); }
+};
 }  // namespace
 
 bool Trainer::run(const TrainCallbacks& callbacks) {
   const nn::MemoryPoolScope keep;
   std::optional<WarningScope> warnings;
   if (callbacks.warn) warnings.emplace(callbacks.warn);
+  if (!lock_.held()) lock_ = lock_run(directory_);
+  const LockedUntilEnd locked{lock_};
   const StopScope whole({});  // a step, and a checkpoint, is not left in its middle
   try {
     return run_steps(callbacks);

@@ -46,7 +46,7 @@ struct TrainerOptions {
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
 ///   checkpoints/step_N    both files of the checkpoints that `train.keep`, `keep_every` and `keep_best` ask for
-/// The directory is locked as long as the trainer lives: a second one in it is refused.
+/// The directory is locked until run() returns: a second trainer in it is refused.
 class Trainer {
  public:
   /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
