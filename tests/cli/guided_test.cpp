@@ -122,7 +122,7 @@ TEST_F(Guided, TheBatchChangesNothing) {
 
 TEST_F(Guided, AModelWithoutClassesTakesThoseOfTheClassifier) {
   const auto plain = sampled({}, "plain"),
-             asked = sampled({"--classifier", "judge/model.safetensors", "--classifier-scale", "20", "--classes", "star,2"}, "plain");
+             asked = sampled({"--classifier", "judge/model.safetensors", "--classifier-scale", "20", "--classes", "star,#2"}, "plain");
   EXPECT_NE(plain, asked);
   EXPECT_EQ(said({"--classes", "star"}, "plain"), "error: --classes: this model is not class-conditional\n");
   EXPECT_EQ(said({"--classifier", "judge/model.safetensors", "--classes", "7"}, "plain"),
