@@ -56,10 +56,10 @@ Addition lora(const NamedTensors& tensors) {
 }
 
 bool may_be_embedding(const NamedTensors& tensors) {
-  constexpr int64_t most_vectors = 256;
+  constexpr int64_t most_vectors = 256, least_width = 16;
   const auto vectors = [](const NamedTensor& t) {
     return t.tensor.is_floating_point() && t.tensor.numel() > 0 &&
-           (t.tensor.dim() == 1 || (t.tensor.dim() == 2 && t.tensor.size(0) <= most_vectors));
+           (t.tensor.dim() == 1 || (t.tensor.dim() == 2 && t.tensor.size(0) <= most_vectors)) && t.tensor.size(-1) >= least_width;
   };
   const auto number = [](const NamedTensor& t) { return t.name.starts_with("string_to_token."); };
   const int64_t count = std::count_if(tensors.begin(), tensors.end(), vectors),
