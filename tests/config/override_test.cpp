@@ -6,7 +6,7 @@ namespace {
 
 Value with(const std::string& yaml, const std::vector<std::string>& assignments) {
   Value root = parse_yaml(yaml, "x.yaml");
-  for (const std::string& a : assignments) apply_override(root, a);
+  for (const std::string& a : assignments) apply_override(root, a, "--set");
   return root;
 }
 Machine machine(const std::string& yaml, const std::vector<std::string>& assignments) { return read(with(yaml, assignments)).machine; }

@@ -87,7 +87,7 @@ TEST_F(Renamed, MistakesInAFormerKeyNameItsPlace) {
 TEST_F(Renamed, TheCommandLineIsLaidOverTheFile) {
   const auto with = [&](const std::string& yaml, const std::vector<std::string>& assignments) {
     Value root = parse_yaml(yaml, "x.yaml");
-    for (const std::string& a : assignments) apply_override(root, a);
+    for (const std::string& a : assignments) apply_override(root, a, "--set");
     return root;
   };
   EXPECT_EQ(wheel(with("{type: wheel, spokes: 5}", {"rods=6"})).o.spokes, 6);

@@ -74,7 +74,7 @@ void Overrides::add_to(Command command) {
 }
 
 void Overrides::apply(Value& root) const {
-  for (const std::string& assignment : set) apply_override(root, assignment);
+  for (const std::string& assignment : set) apply_override(root, assignment, "--set");
   if (!precision.empty()) apply_override(root, "compute.precision", precision, "--precision " + precision);
   if (!device.empty()) apply_override(root, "compute.device", device, "--device " + device);
   if (threads) apply_override(root, "compute.threads", std::to_string(*threads), fmt::format("--threads {}", *threads));

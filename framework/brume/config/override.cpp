@@ -73,7 +73,7 @@ void apply_override(Value& root, std::string_view path, std::string_view text, c
 }
 
 void apply_override(Value& root, std::string_view assignment, const std::string& source) {
-  const std::string label = fmt::format("{} {}", source, assignment);
+  const std::string label = source.empty() ? std::string(assignment) : fmt::format("{} {}", source, assignment);
   const size_t equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
     throw ConfigError(fmt::format("{}: expected KEY=VALUE, like sample.steps=20", label));

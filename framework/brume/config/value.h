@@ -51,9 +51,9 @@ const Value& nearest(const Value& root, std::string_view path);
 /// `over` laid on `base`: maps merge key by key, unless their `type` differs; anything else replaces.
 Value merge(Value base, const Value& over);
 
-/// Applies one override "a.b.2.c=value" (the value is YAML) as if it stood in the file. `source` names it in messages
-/// ("--set"). A plugin given by its name alone ("sampler: ddim") becomes a map when one of its keys is set.
-void apply_override(Value& root, std::string_view assignment, const std::string& source = "--set");
+/// Applies one override "a.b.2.c=value" (the value is YAML) as if it stood in the file. Errors name it "SOURCE a.b.2.c=value", or without
+/// the source if that is empty. A plugin given by its name alone ("sampler: ddim") becomes a map if one of its keys is set.
+void apply_override(Value& root, std::string_view assignment, const std::string& source = "");
 /// The same with the path and the value apart ("--steps 20" is sample.steps = 20).
 void apply_override(Value& root, std::string_view path, std::string_view value, const std::string& label);
 
