@@ -5,10 +5,10 @@
 #include <filesystem>
 
 #include "brume/config/foreign.h"
+#include "brume/config/out_of_memory.h"
 #include "brume/config/plugin_loader.h"
 #include "brume/config/version.h"
 #include "brume/core/interruption.h"
-#include "brume/core/out_of_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
 #include "program/program.h"

@@ -6,11 +6,11 @@
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <new>
 #include <set>
 #include <stdexcept>
 
 #include "brume/config/errors.h"
+#include "brume/config/out_of_memory.h"
 
 namespace brume {
 namespace {
@@ -33,6 +33,8 @@ const void* vtable_of(const void* object) {
   return vtable;
 }
 
+std::string name_of_library(std::string_view library) { return fmt::format("code of the plugin library {}", library); }
+
 }  // namespace
 
 void remember_library(const std::string& library) {
@@ -47,7 +49,7 @@ std::string plugin_name(const void* object) {
   if (const auto it = known().plugins.find(vtable); it != known().plugins.end()) return it->second;
   Dl_info info{};
   if (dladdr(vtable, &info) == 0 || !info.dli_fname || !known().libraries.contains(info.dli_fname)) return "";
-  return fmt::format("code of the plugin library {}", info.dli_fname);
+  return name_of_library(info.dli_fname);
 }
 
 std::string name_of_plugin(std::string_view kind, std::string_view type, std::string_view library) {
@@ -74,9 +76,8 @@ void rethrow_as(const std::string& plugin, std::string_view function) {
     throw;
   } catch (const Interrupted&) {
     throw;
-  } catch (const std::bad_alloc&) {
-    throw;
   } catch (const std::exception& e) {
+    if (out_of_memory(e)) throw;
     throw ConfigError(fmt::format("{}: {} threw: {}", plugin, function, brief(e)));
   } catch (...) {
     throw ConfigError(fmt::format("{}: {} threw something that is not a std::exception", plugin, function));
@@ -94,7 +95,7 @@ void name_in_errors(Recipe& recipe, std::string_view kind, const std::string& ty
       rethrow_as(name, "check()");
     }
   };
-  recipe.make = [name, make = recipe.make](const void* context) {
+  recipe.make = [name, library, make = recipe.make](const void* context) {
     std::shared_ptr<void> object;
     try {
       object = make(context);
@@ -102,7 +103,9 @@ void name_in_errors(Recipe& recipe, std::string_view kind, const std::string& ty
       rethrow_as(name, "its constructor");
     }
     const std::lock_guard hold(known().guard);
-    known().plugins[vtable_of(object.get())] = name;
+    // A class that is registered twice has one vtable: errors name its library then.
+    const auto [at, fresh] = known().plugins.emplace(vtable_of(object.get()), name);
+    if (!fresh && at->second != name) at->second = name_of_library(library);
     return object;
   };
 }

@@ -35,7 +35,8 @@ void expect_schedule(const NoiseSchedule& schedule) {
   double before = 0, t_before = lo;
   for (int i = 0; i <= intervals; ++i) {
     const double t = lo + (hi - lo) * i / intervals, sigma = calling(schedule, "sigma()", [&] { return schedule.sigma(t); });
-    if (!(sigma > 0)) blame(&schedule, fmt::format("sigma({:.6g}) is {:.6g}, expected a number above 0", t, sigma));
+    if (!(sigma > 0) || !std::isfinite(sigma))
+      blame(&schedule, fmt::format("sigma({:.6g}) is {:.6g}, expected a number above 0", t, sigma));
     if (sigma < before)
       blame(&schedule,
             fmt::format("sigma falls from {:.6g} at time {:.6g} to {:.6g} at time {:.6g}; it must rise", before, t_before, sigma, t));

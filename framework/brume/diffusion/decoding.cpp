@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "brume/config/errors.h"
+#include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
-#include "brume/core/out_of_memory.h"
 #include "brume/diffusion/tiling.h"
 
 namespace brume {

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "brume/core/boundary.h"
 #include "brume/core/noise.h"
 #include "brume/numerics/timesteps.h"
 
@@ -38,12 +39,14 @@ class ErringDenoiser final : public Denoiser {
 Tensor trial(const ModelOptions& model, const SampleOptions& sample, const std::vector<double>& sigmas, double error) {
   std::shared_ptr<const Denoiser> denoiser = std::make_shared<ErringDenoiser>(*model.parameterization, error);
   for (const auto& g : sample.guidance)
-    if (g->traits().place == GuidancePlace::clip) denoiser = g->wrap(denoiser, {model.noise, no_models(), model.parameterization});
+    if (g->traits().place == GuidancePlace::clip)
+      denoiser = calling(*g, "wrap()", [&] { return g->wrap(denoiser, {model.noise, no_models(), model.parameterization}); });
   const auto noise = per_image_noise(0, 0);
   const Condition none;
   Run run{none, *noise, {}, model.noise.get()};
   const Tensor like = at::empty({1, 1, 4, 4}, at::kDouble);
-  return sample.sampler->sample(*denoiser, noise->draw(like, sigmas[0], sigmas[0]) * model.noise->start_std(sigmas[0]), sigmas, run);
+  const Tensor x = noise->draw(like, sigmas[0], sigmas[0]) * model.noise->start_std(sigmas[0]);
+  return calling(*sample.sampler, "sample()", [&] { return sample.sampler->sample(*denoiser, x, sigmas, run); });
 }
 
 }  // namespace
@@ -54,7 +57,7 @@ std::optional<std::string> divergence_warning(const ModelOptions& model, const S
   std::vector<double> sigmas;
   double grown = 0;
   try {
-    sigmas = distinct_levels(sample.spacing->sigmas(*model.noise, sample.steps));
+    sigmas = distinct_levels(checked_sigmas(*sample.spacing, *model.noise, sample.steps));
     grown = (trial(model, sample, sigmas, error) - trial(model, sample, sigmas, 0)).abs().max().item<double>();
   } catch (const ConfigError&) {
     if (sigmas.empty()) return {};

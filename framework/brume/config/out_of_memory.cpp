@@ -1,4 +1,4 @@
-#include "brume/core/out_of_memory.h"
+#include "brume/config/out_of_memory.h"
 
 #include <fmt/format.h>
 
