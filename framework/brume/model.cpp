@@ -1,13 +1,14 @@
 #include "brume/model.h"
-#include "brume/config/number.h"
 
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "brume/config/number.h"
 #include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
+#include "brume/core/boundary.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/configuration.h"
@@ -228,8 +229,7 @@ void Model::Opened::set_image(const ImageRequest& r, SampleRequest& run) const {
 }
 
 SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& options) const {
-  const bool at_once = options.noise_order == NoiseOrder::batch;
-  if (r.first > 0 && at_once)
+  if (r.first > 0 && options.noise_order == NoiseOrder::batch)
     throw ConfigError(
         fmt::format("{} {}: noise order 'batch' draws the noise of all images at once, and a piece would not be what it is in the whole; "
                     "{} per_image makes a run in pieces",
@@ -240,7 +240,7 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   run.seed = r.seed;
   run.height = r.height;
   run.width = r.width;
-  run.batch = at_once ? std::max(r.batch, int64_t(run.images.size())) : r.batch;
+  run.batch = r.batch;
   run.models = others.get();
   run.initial_noise = r.initial_noise;
   set_image(r, run);
@@ -260,7 +260,7 @@ Tensor Model::sample(const ImageRequest& r) const {
   const ImageShape image = opened_->image_of(r);
   if (r.progress)
     run.observer = [&](int64_t first, const Step& step) {
-      const int64_t done = image_steps(first, std::min(run.batch, count - first), steps, step);
+      const int64_t done = image_steps(first, steps, step);
       const auto preview = [&] { return decode_sampled(pipeline().autoencoder(), step.x0, image, options.tile).to(at::kFloat).cpu(); };
       return r.progress({done, count * steps, first, step, preview});
     };
@@ -269,7 +269,9 @@ Tensor Model::sample(const ImageRequest& r) const {
 
 Tensor Model::encode(const Tensor& images) const {
   const at::NoGradGuard no_grad;
-  return pipeline().autoencoder().encode(images.to(pipeline().compute().device, at::kFloat)).to(at::kFloat).cpu();
+  const Autoencoder& autoencoder = pipeline().autoencoder();
+  const Tensor moments = checked_moments(autoencoder, images.to(pipeline().compute().device, at::kFloat));
+  return autoencoder.latents_of(moments, Autoencoder::Normal()).to(at::kFloat).cpu();
 }
 
 Tensor Model::decode(const Tensor& latents, int64_t tile) const {

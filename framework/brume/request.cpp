@@ -1,5 +1,4 @@
 #include "brume/request.h"
-#include "brume/config/number.h"
 
 #include <fmt/format.h>
 
@@ -140,6 +139,16 @@ std::vector<int64_t> class_indices(const ImageRequest& r, const std::vector<std:
   return indices;
 }
 
+void check_numbers(const ImageRequest& r) {
+  const auto least = [&](std::string_view field, int64_t value, int64_t low) {
+    if (value < low) throw ConfigError(fmt::format("{}: {} is below {}", called(r.names, field), value, low));
+  };
+  least("batch", r.batch, 1);
+  for (const auto& [field, value] : {std::pair("images_per_prompt", r.images_per_prompt), std::pair("count", r.count),
+                                     std::pair("first", r.first), std::pair("height", r.height), std::pair("width", r.width)})
+    least(field, value, 0);
+}
+
 void check_prompts(const ImageRequest& r, const Controls& controls) {
   const std::string prompts = called(r.names, "prompts"), negatives = called(r.names, "negatives");
   if (controls.captions) {
@@ -162,8 +171,8 @@ std::string called(const FieldNames& names, std::string_view field) {
   return it == names.end() ? std::string(field) : it->second;
 }
 
-int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step) {
-  return first * steps + (step.count > 0 ? batch * steps * (step.index + 1) / step.count : 0);
+int64_t image_steps(int64_t first, int64_t steps, const Step& step) {
+  return first * steps + (step.count > 0 ? step.x.size(0) * steps * (step.index + 1) / step.count : 0);
 }
 
 void apply_settings(const Registry& registry, const ImageRequest& r, Value& root) {
@@ -186,6 +195,7 @@ void apply_settings(const Registry& registry, const ImageRequest& r, Value& root
 void add_inpainting(const Registry& registry, Value& root) { guidance_or_new(registry, root, "inpaint", GuidancePlace::inpaint); }
 
 std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& controls, const std::vector<std::string>& classes) {
+  check_numbers(r);
   check_prompts(r, controls);
   std::vector<int64_t> labels = class_indices(r, classes);
   if (labels.empty())

@@ -16,7 +16,7 @@
 
 namespace brume {
 class Registry;
-struct Value;
+class Value;
 
 /// What a caller calls the fields of its request in messages, by field: {{"steps", "--steps"}}. Other fields keep their own names.
 using FieldNames = std::map<std::string, std::string, std::less<>>;
@@ -31,9 +31,9 @@ struct SampleProgress {
   std::function<Tensor()> preview;  ///< decodes x0: returns images [B, C, H, W] in [-1, 1] on the host
 };
 
-/// Returns how far a run has come, in image steps, `step` being one of the batch of `batch` images from `first` on. A sampler with steps of
-/// its own moves by the share of them that is known.
-int64_t image_steps(int64_t first, int64_t batch, int64_t steps, const Step& step);
+/// Returns how far a run has come, in image steps, `step` being one of the batch from image `first` on. A sampler with steps of its own
+/// moves by the share of them that is known.
+int64_t image_steps(int64_t first, int64_t steps, const Step& step);
 
 /// Fields that are left out are as the model's own section `sample:` has them, or as said here.
 struct ImageRequest {

@@ -42,7 +42,7 @@ std::string words_of(const std::string& prompt, bool weights) {
   return text::composed(text);
 }
 
-/// Whether a word in capitals stands between others.
+/// Returns true if a word in capitals stands between others.
 bool joins(std::string_view prompt, std::string_view word) {
   const size_t at = text::find_word(prompt, word);
   const auto blank = [&](size_t i) { return i < prompt.size() && std::isspace(static_cast<unsigned char>(prompt[i])); };

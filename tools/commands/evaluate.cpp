@@ -108,11 +108,8 @@ int evaluate_classifier(Program& program, const Arguments& a) {
 FeatureSet samples(const Arguments& a, const Features& extractor, const Model& model, const SampleOptions& options, const std::string& name,
                    const ClassList& classes) {
   Progress progress(name, a.count * options.steps, "image steps");
-  const auto observer = [&](int64_t first, const Step& step) {
-    progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
-    return !interrupted.load();
-  };
-  return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others(), classes);
+  return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, moving(progress, options.steps), model.others(),
+                         classes);
 }
 
 int evaluate_model(Program& program, const Arguments& a) {

@@ -120,12 +120,8 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
     request.seed = a.seed;
     request.batch = a.batch;
     request.models = &model.others();
-    const int64_t count = int64_t(asked.size());
-    Progress progress(name, count * options.steps, "image steps");
-    request.observer = [&, steps = options.steps](int64_t first, const Step& step) {
-      progress.update(image_steps(first, std::min(a.batch, count - first), steps, step), double(step.x.size(0)));
-      return !interrupted.load();
-    };
+    Progress progress(name, int64_t(asked.size()) * options.steps, "image steps");
+    request.observer = moving(progress, options.steps);
     rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request)});
   }
   fmt::print("{}: {} steps, seed {}; judged by {}\n", a.settings.source, runs.front().second.steps, a.seed, a.metric);

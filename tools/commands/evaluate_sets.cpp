@@ -84,11 +84,7 @@ Row judge_samples(const SetArguments& a, const Features& extractor, const Model&
                   const std::vector<std::shared_ptr<const SetMetric>>& metrics) {
   FeatureSummarizer summarizer(extractor, needs, name);
   Progress progress(name, a.count * options.steps, "image steps");
-  const auto observer = [&](int64_t first, const Step& step) {
-    progress.update(image_steps(first, std::min(a.batch, a.count - first), options.steps, step), double(step.x.size(0)));
-    return !interrupted.load();
-  };
-  add_samples(summarizer, model.pipeline(), options, a.count, a.batch, a.seed, observer, model.others());
+  add_samples(summarizer, model.pipeline(), options, a.count, a.batch, a.seed, moving(progress, options.steps), model.others());
   progress.finish();
   Row row = judged(name, summarizer, real, metrics);
   row.steps = options.steps;

@@ -6,10 +6,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
+#include <string_view>
 
+#include "brume/config/number.h"
 #include "brume/config/yaml.h"
 #include "brume/image/image.h"
 #include "brume/image/image_finder.h"
@@ -27,10 +27,12 @@ constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limi
 int64_t at_most(int64_t limit, int64_t size) { return limit > 0 ? std::min(limit, size) : size; }
 
 /// Adds batches and shows how far it is.
+bool is_shape(const ImageShape& s) { return s.channels > 0 && s.height > 0 && s.width > 0; }
+
 class Adding {
  public:
   Adding(FeatureSummarizer& summarizer, const ImageSet& set, int64_t count)
-      : summarizer_(summarizer), progress_(set.option.substr(2), count, "images") {}
+      : summarizer_(summarizer), progress_(set.option.substr(set.option.find_first_not_of('-')), count, "images") {}
   void operator()(const Tensor& images) {
     summarizer_.add(images);
     progress_.update(summarizer_.images(), double(images.size(0)));
@@ -80,18 +82,21 @@ void add_array(FeatureSummarizer& summarizer, const ImageSet& set, int64_t batch
     add(all.narrow(0, i, std::min(batch, count - i)).permute({0, 3, 1, 2}).to(at::kFloat).contiguous() / 127.5 - 1);
 }
 
-/// The shape in the section `model` of a configuration file.
+/// Returns the shape in the section `model`, `classifier` or `autoencoder` of a configuration file.
 std::optional<ImageShape> configured_shape(const std::string& text) {
   if (!text.ends_with(".yaml") && !text.ends_with(".yml")) return {};
   const Value file = load_yaml(text);
-  const Value* model = file.is_map() ? file.find("model") : nullptr;
-  const Value* image = model && model->is_map() ? model->find("image") : nullptr;
-  if (!image || !image->is_map()) return {};
-  ImageShape shape;
-  for (const auto& [key, value] :
-       {std::pair{"channels", &shape.channels}, std::pair{"height", &shape.height}, std::pair{"width", &shape.width}})
-    if (const Value* v = image->find(key)) *value = std::atoll(v->scalar.c_str());
-  return shape;
+  for (const char* section : {"model", "classifier", "autoencoder"}) {
+    const Value* model = file.is_map() ? file.find(section) : nullptr;
+    const Value* image = model && model->is_map() ? model->find("image") : nullptr;
+    if (!image || !image->is_map()) continue;
+    const auto side = [&](const char* key) {
+      const Value* v = image->find(key);
+      return v ? parse_number<int64_t>(v->scalar).value_or(0) : 0;
+    };
+    if (const ImageShape shape{side("channels"), side("height"), side("width")}; is_shape(shape)) return shape;
+  }
+  return {};
 }
 
 void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& set, std::optional<ImageShape> shape, int64_t batch) {
@@ -110,11 +115,14 @@ void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& s
 
 std::optional<ImageShape> shape_of(const std::string& text) {
   if (text.empty()) return {};
-  ImageShape shape;
-  char after = 0;
-  if (std::sscanf(text.c_str(), "%ldx%ldx%ld%c", &shape.channels, &shape.height, &shape.width, &after) != 3 || shape.channels < 1 ||
-      shape.height < 1 || shape.width < 1)
-    throw ConfigError(fmt::format("--shape: '{}' is no shape such as 3x32x32 (channels, height, width)", text));
+  std::vector<int64_t> sides;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('x', begin), text.size());
+    sides.push_back(parse_number<int64_t>(std::string_view(text).substr(begin, end - begin)).value_or(0));
+    begin = end + 1;
+  }
+  const ImageShape shape = sides.size() == 3 ? ImageShape{sides[0], sides[1], sides[2]} : ImageShape{};
+  if (!is_shape(shape)) throw ConfigError(fmt::format("--shape: '{}' is no shape such as 3x32x32 (channels, height, width)", text));
   return shape;
 }
 

@@ -4,7 +4,6 @@
 #include <ATen/ops/stack.h>
 #include <fmt/format.h>
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "brume/diffusion/class_names.h"

@@ -54,7 +54,7 @@ class Pictures {
         classes_(model.classes(request)),
         captions_(model.captions()),
         one_file_(is_file("-o", a.out, {".png"})),
-        apart_(options.noise_order != NoiseOrder::batch && a.sample.noise.empty()) {
+        apart_(options.noise_order != NoiseOrder::batch && a.sample.noise.empty() && !has_rows(request.image) && !has_rows(request.mask)) {
     a_.sample.request.steps = options.steps;
   }
   bool one_file() const { return one_file_; }
@@ -91,6 +91,9 @@ class Pictures {
   }
 
  private:
+  /// Returns true if each image of a run has a row of its own, which a run of one image cannot name.
+  static bool has_rows(const Tensor& t) { return t.defined() && t.size(0) > 1; }
+
   Arguments a_;
   std::vector<Annotation> annotations_;
   std::vector<std::string> classes_;

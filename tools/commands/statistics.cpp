@@ -22,7 +22,7 @@ int statistics(Program& program, const Arguments& a) {
   const std::optional<ImageShape> shape = shape_of(a.shape);
   const auto extractor = open_features(program, a.features, a.overrides);
   FeatureSummarizer summarizer(*extractor, {.statistics = true, .spatial = extractor->spatial_width() > 0}, a.data);
-  add_images(program, summarizer, *extractor, {"--data", a.data, a.limit}, shape, a.batch);
+  add_images(program, summarizer, *extractor, {"data", a.data, a.limit}, shape, a.batch);
   make_parent(a.output);
   write_statistics(a.output, summarizer.summary(), *extractor, "fnv1a:" + summarizer.hash());
   fmt::print("{}: {} images, {} features of {}; images are {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),

@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "brume/core/sampler.h"
+#include "brume/request.h"
+#include "program/program.h"
+
 namespace brume {
 namespace {
 
@@ -52,4 +56,14 @@ void Progress::finish() {
   open_ = false;
 }
 
+namespace tools {
+
+std::function<bool(int64_t, const Step&)> moving(Progress& progress, int64_t steps) {
+  return [&progress, steps](int64_t first, const Step& step) {
+    progress.update(image_steps(first, steps, step), double(step.x.size(0)));
+    return !interrupted.load();
+  };
+}
+
+}  // namespace tools
 }  // namespace brume

@@ -2,9 +2,11 @@
 // One line that says how far long work is: on a terminal it is rewritten in place, elsewhere it is printed now and then.
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace brume {
+struct Step;
 
 class Progress {
  public:
@@ -26,4 +28,10 @@ class Progress {
   bool terminal_, open_ = false;
 };
 
+namespace tools {
+
+/// Returns an observer of sampling with this many steps, which moves `progress` and ends the run after Ctrl-C.
+std::function<bool(int64_t first, const Step&)> moving(Progress& progress, int64_t steps);
+
+}  // namespace tools
 }  // namespace brume

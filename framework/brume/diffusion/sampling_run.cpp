@@ -136,6 +136,8 @@ void check_end(const Tensor& x) {
 class SamplingRun {
  public:
   SamplingRun(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
+  /// Calls `take` with the images of each batch, in order, and the index of the first of them.
+  void each_batch(const std::function<void(int64_t first, const Tensor& images)>& take) const;
   Tensor images() const;
 
  private:
@@ -320,12 +322,17 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   return decode_sampled(model_.autoencoder(), x, image_, options_.tile).to(at::kFloat).cpu();
 }
 
+void SamplingRun::each_batch(const std::function<void(int64_t, const Tensor&)>& take) const {
+  const int64_t batch = options_.noise_order == NoiseOrder::batch ? count() : request_.batch;
+  for (int64_t first = 0; first < count(); first += batch) take(first, sample(first, std::min(batch, count() - first)));
+}
+
 Tensor SamplingRun::images() const {
   std::vector<Tensor> images;
-  for (int64_t first = 0; first < count(); first += request_.batch) {
-    images.push_back(sample(first, std::min(request_.batch, count() - first)));
-    if (request_.made) request_.made(first, images.back());
-  }
+  each_batch([&](int64_t first, const Tensor& made) {
+    images.push_back(made);
+    if (request_.made) request_.made(first, made);
+  });
   if (images.empty()) return at::empty({0, image_.channels, image_.height, image_.width});
   return at::cat(images);
 }
@@ -336,6 +343,12 @@ Tensor sample_images(const Pipeline& model, const SampleRequest& request, const 
   const nn::MemoryPoolScope keep;
   const at::NoGradGuard no_grad;
   return SamplingRun(model, request, options).images();
+}
+
+void sample_batches(const Pipeline& model, const SampleRequest& request, const SampleOptions& options) {
+  const nn::MemoryPoolScope keep;
+  const at::NoGradGuard no_grad;
+  SamplingRun(model, request, options).each_batch(request.made);
 }
 
 std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models) {

@@ -14,7 +14,7 @@ struct SampleRequest {
   std::vector<Annotation> images;  ///< one per image: its class, caption and negative
   int64_t first = 0;               ///< number of the first image, if a long run is requested piece by piece
   uint64_t seed = 0;
-  int64_t batch = 16;                        ///< images per batch
+  int64_t batch = 16;                        ///< images per batch; the noise order `batch` makes all of them one batch
   Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
   const ModelSource* models = &no_models();  ///< opens the models of guidances
 
@@ -34,6 +34,8 @@ struct SampleRequest {
 /// Returns images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation alone. Throws
 /// ConfigError if the model, the options or the guidances cannot make these images.
 Tensor sample_images(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
+/// Samples the same images for `request.made` alone: no image is kept, so memory does not grow with their number.
+void sample_batches(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
 
 /// Returns the model's denoiser with its guidances, whose models `models` opens. Throws ConfigError if one cannot be made.
 std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models);

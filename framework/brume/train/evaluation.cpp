@@ -13,7 +13,6 @@
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/names_classes.h"
-#include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/frechet.h"
 #include "brume/numerics/image_quality.h"
 
@@ -99,6 +98,18 @@ FeatureSet data_features(const Features& extractor, const Dataset& data, const I
   return set;
 }
 
+SampleRequest samples_in_turn(const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch, uint64_t seed,
+                              const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models) {
+  const int64_t classes = int64_t(requestable_classes(model, options, models).size());
+  SampleRequest request;
+  request.seed = seed;
+  request.batch = batch;
+  request.models = &models;
+  request.observer = observer;
+  for (int64_t i = 0; i < count; ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
+  return request;
+}
+
 FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
                            uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models,
                            const ClassList& known) {
@@ -110,21 +121,16 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
     throw ConfigError(fmt::format("the model makes {} images, and {} takes {}", image.text(), extractor.name(), wanted.text()));
   if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
     throw ConfigError(fmt::format("the model has {} classes, and {} has {}", classes, extractor.name(), extractor.classes()));
-  const int64_t piece = options.noise_order == NoiseOrder::batch ? count : std::min(batch, count);
   FeatureSet set(extractor);
-  for (int64_t first = 0; first < count; first += piece) {
-    SampleRequest request;
-    request.first = first;
-    request.seed = seed;
-    request.models = &models;
-    request.batch = piece;
-    for (int64_t i = first; i < std::min(first + piece, count); ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
-    if (observer) request.observer = [&](int64_t inner, const Step& step) { return observer(first + inner, step); };
-    std::vector<Annotation> made = request.images;
+  SampleRequest request = samples_in_turn(model, options, count, batch, seed, observer, models);
+  request.made = [&](int64_t first, const Tensor& images) {
+    const auto begin = request.images.begin() + first;
+    std::vector<Annotation> made(begin, begin + images.size(0));
     for (Annotation& a : made)
       if (a.label >= 0 && !numbers.empty()) a.label = numbers[size_t(a.label)];
-    set.add(as_8_bits(sample_images(model, request, options)), made);
-  }
+    set.add(as_8_bits(images), made);
+  };
+  sample_batches(model, request, options);
   return set;
 }
 

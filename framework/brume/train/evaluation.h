@@ -7,6 +7,7 @@
 #include "brume/core/features.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/diffusion/sampling_run.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
@@ -56,6 +57,10 @@ FeatureSet data_features(const Features& extractor, const Dataset& data, const I
 
 /// Returns the classes that sets are compared by: the extractor's if it classifies, else those of the real images, called `name`.
 ClassList compared_classes(const Features& extractor, const Dataset& real, const std::string& name);
+
+/// Returns a request of `count` samples, the classes in turn, for sample_batches().
+SampleRequest samples_in_turn(const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch, uint64_t seed,
+                              const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models);
 
 /// Returns the features of `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the
 /// number of an image in the whole run; guidances find their models in `models`. Classes are numbered as `known` has them. Throws

@@ -8,8 +8,8 @@
 
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
-#include "brume/diffusion/sampling_run.h"
 #include "brume/numerics/image_quality.h"
+#include "brume/train/evaluation.h"
 
 namespace brume {
 
@@ -86,18 +86,9 @@ std::string FeatureSummarizer::hash() const { return fmt::format("{:016x}", pixe
 
 void add_samples(FeatureSummarizer& summarizer, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
                  uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models) {
-  const int64_t classes = int64_t(requestable_classes(model, options, models).size());
-  const int64_t piece = options.noise_order == NoiseOrder::batch ? count : std::min(batch, count);
-  for (int64_t first = 0; first < count; first += piece) {
-    SampleRequest request;
-    request.first = first;
-    request.seed = seed;
-    request.models = &models;
-    request.batch = piece;
-    for (int64_t i = first; i < std::min(first + piece, count); ++i) request.images.push_back({classes > 0 ? i % classes : -1, ""});
-    if (observer) request.observer = [&](int64_t inner, const Step& step) { return observer(first + inner, step); };
-    summarizer.add(as_8_bits(sample_images(model, request, options)));
-  }
+  SampleRequest request = samples_in_turn(model, options, count, batch, seed, observer, models);
+  request.made = [&](int64_t, const Tensor& images) { summarizer.add(as_8_bits(images)); };
+  sample_batches(model, request, options);
 }
 
 }  // namespace brume

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "brume/core/boundary.h"
+#include "brume/numerics/image_quality.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
@@ -28,7 +29,7 @@ void count(Tally::Group& group, const Verdict& verdict) {
 void Tally::add(const Annotation& asked, Verdict verdict) { judged_.push_back({asked.caption, std::move(verdict)}); }
 
 void Tally::judge(const Metric& metric, const Tensor& images, const std::vector<Annotation>& asked) {
-  const Tensor pixels = (((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).to(at::kCPU, at::kFloat).contiguous();
+  const Tensor pixels = as_8_bits(images).to(at::kCPU, at::kFloat).contiguous();
   const ImageShape shape{images.size(1), images.size(2), images.size(3)};
   for (size_t i = 0; i < asked.size(); ++i)
     add(asked[i], calling(metric, "judge()", [&] {
@@ -64,17 +65,13 @@ JudgedSet judge_data(const Metric& metric, const Dataset& data, const ImageShape
 
 Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOptions& options, const std::vector<Annotation>& asked,
                     const SampleRequest& request) {
-  const int64_t count = int64_t(asked.size());
-  const int64_t piece = options.noise_order == NoiseOrder::batch ? count : std::min(request.batch, count);
   Tally tally;
-  for (int64_t first = 0; first < count; first += piece) {
-    SampleRequest part = request;
-    part.first = first;
-    part.batch = piece;
-    part.images.assign(asked.begin() + first, asked.begin() + std::min(first + piece, count));
-    if (request.observer) part.observer = [&](int64_t inner, const Step& step) { return request.observer(first + inner, step); };
-    tally.judge(metric, sample_images(model, part, options), part.images);
-  }
+  SampleRequest all = request;
+  all.images = asked;
+  all.made = [&](int64_t first, const Tensor& images) {
+    tally.judge(metric, images, {asked.begin() + first, asked.begin() + first + images.size(0)});
+  };
+  sample_batches(model, all, options);
   return tally;
 }
 
