@@ -34,22 +34,17 @@ fs::path training_file(const Arguments& a) {
   return at;
 }
 
-/// The libraries a training used; they are named in its file, and loaded only if the user says so.
-std::vector<std::string> take_plugins(Value& root) {
-  std::vector<std::string> libraries;
-  if (const Value* named = root.find("plugins"))
-    for (const Value& library : named->items) libraries.push_back(library.scalar);
-  root.erase("plugins");
-  return libraries;
+Resumed begun(Program& program, const Arguments& a) {
+  Value root = load_yaml(a.config);
+  a.overrides.apply(root);
+  Resumed r;
+  r.config = read_training(program.registry, std::move(root), fs::path(a.config).parent_path(), &r.resolved);
+  return r;
 }
 
-/// Refuses to take the weights of a training for another model's, and says what else is not as it was.
-void compare_with(Program& program, const fs::path& file, const Value& resolved, const Value& given) {
-  Value root = training_configuration(file), stored;
-  const std::vector<std::string> libraries = take_plugins(root);
-  read_stored_configuration(program.registry, root, file.string(), libraries, &stored);
-  if (const std::string changes = changes_since(stored, resolved, given); !changes.empty())
-    fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), changes);
+Resumed resumed(Program& program, const Arguments& a, const fs::path& file) {
+  const std::optional<Value> given = a.config.empty() ? std::nullopt : std::optional(load_yaml(a.config));
+  return read_resumed(program.registry, file, given, [&](Value& root) { a.overrides.apply(root); });
 }
 
 /// Returns true if a training has no step left, and says so; a sample grid of the last step that is missing is left to do.
@@ -106,20 +101,16 @@ bool run_to_end(Trainer& trainer, const Config& config, const fs::path& director
 int train(Program& program, const Arguments& a, bool resume) {
   const fs::path file = resume ? training_file(a) : fs::path();
   if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
-  Value root = a.config.empty() ? training_configuration(file) : load_yaml(a.config), resolved;
-  const std::vector<std::string> libraries = a.config.empty() ? take_plugins(root) : std::vector<std::string>{};
-  a.overrides.apply(root);
-  if (resume && !a.config.empty()) complete_model(root, training_configuration(file));
-  const Config config = resume ? read_stored_configuration(program.registry, root, file.string(), libraries, &resolved)
-                               : read_training(program.registry, root, fs::path(a.config).parent_path(), &resolved);
+  const Resumed r = resume ? resumed(program, a, file) : begun(program, a);
+  const Config& config = r.config;
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
   const fs::path directory = resume && a.out.empty() ? run_of(file) : run_directory(a);
-  if (resume) compare_with(program, file, resolved, root);
+  if (!r.changes.empty()) fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), r.changes);
   if (resume && finished(file, config)) return 0;
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
 
   const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
-  Trainer trainer(config, std::move(resolved), directory, file, models, a.overwrite && !resume);
+  Trainer trainer(config, r.resolved, directory, file, models, a.overwrite && !resume);
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
   fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}\n", directory.string(), double(parameters) / 1e6,

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "brume/train/differences.h"
+#include "brume/train/source.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/model_metadata.h"
 #include "brume/weights/weights_file.h"
@@ -13,10 +14,10 @@ namespace brume {
 namespace fs = std::filesystem;
 namespace {
 
-/// Whether the state of the optimizers belongs to other weights after the change.
+/// Returns true if the state of the optimizers belongs to other weights after the change.
 bool of_the_optimizers(const Difference& d) { return d.path == "train.discriminator" || d.path.starts_with("train.freeze"); }
 
-/// Whether the learning rate of the optimizer depends on the number of steps.
+/// Returns true if the learning rate of the optimizer depends on the number of steps.
 bool decays(const Value& resolved) {
   const Value& decay = nearest(resolved, "train.optimizer.decay");
   return decay.is_scalar() && decay.scalar != "constant";
@@ -32,7 +33,30 @@ ModelMetadata training_metadata(const fs::path& file) {
   return metadata;
 }
 
+/// Removes `plugins:` and returns the libraries that it named.
+std::vector<std::string> take_plugins(Value& root) {
+  std::vector<std::string> libraries;
+  if (const Value* named = root.find("plugins"))
+    for (const Value& library : named->items) libraries.push_back(library.scalar);
+  root.erase("plugins");
+  return libraries;
+}
+
 }  // namespace
+
+Resumed read_resumed(Registry& registry, const fs::path& file, const std::optional<Value>& given,
+                     const std::function<void(Value&)>& change) {
+  Value stored = training_configuration(file), stored_resolved;
+  const std::vector<std::string> libraries = take_plugins(stored);
+  Value root = given ? *given : stored;
+  if (change) change(root);
+  if (given) complete_model(root, stored);
+  Resumed r;
+  r.config = read_stored_configuration(registry, root, file.string(), given ? std::vector<std::string>{} : libraries, &r.resolved);
+  read_stored_configuration(registry, stored, file.string(), libraries, &stored_resolved);
+  r.changes = changes_since(stored_resolved, r.resolved, root);
+  return r;
+}
 
 std::string changes_since(const Value& stored, const Value& resolved, const Value& given) {
   std::vector<Difference> changes = differences(stored, resolved);

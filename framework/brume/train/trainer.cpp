@@ -14,9 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
-#include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
 #include "brume/core/interruption.h"
+#include "brume/core/warnings.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
@@ -300,28 +300,6 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
     if (due(t.preview.every)) attempt("sample grid", callbacks, [&] { preview(); });
   }
   return true;
-}
-
-std::unique_ptr<Trainer> Trainer::open(Value root, const fs::path& folder, const TrainerOptions& o) {
-  auto own = o.registry ? nullptr : std::make_unique<Registry>();
-  if (own) register_builtins(*own);
-  Registry& registry = own ? *own : *o.registry;
-  Value resolved;
-  const Config config = read_configuration(registry, root, &resolved);
-  if (!config.train) throw ConfigError("the configuration has no section 'train'");
-  auto models = std::make_unique<ModelFiles>(registry, resolve_compute(config.compute), folder);
-  auto trainer = std::make_unique<Trainer>(config, std::move(resolved), o.directory, o.resume, *models, o.overwrite);
-  trainer->registry_ = std::move(own);
-  trainer->models_ = std::move(models);
-  return trainer;
-}
-
-std::unique_ptr<Trainer> Trainer::from_yaml(const std::string& yaml, const TrainerOptions& options) {
-  return open(parse_yaml(yaml, "configuration"), "", options);
-}
-
-std::unique_ptr<Trainer> Trainer::from_file(const fs::path& configuration, const TrainerOptions& options) {
-  return open(load_yaml(configuration.string()), configuration.parent_path(), options);
 }
 
 void Trainer::append_metrics(const Metrics& metrics) {
