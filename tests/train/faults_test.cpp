@@ -2,6 +2,7 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "brume/config/yaml.h"
 #include "brume/core/guidance.h"
 #include "brume/files/atomic_file.h"
+#include "brume/files/text_file.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
@@ -235,6 +237,31 @@ TEST(Faults, NoRoomIsKnownBeforeTheFirstStep) {
   EXPECT_TRUE(said.starts_with("run/deep: a checkpoint of this training needs 5764607523.0 GB while it is written, and the disk has "))
       << said;
   EXPECT_EQ(error_of([&] { check_room(run, {1000, 2000}, t, 0); }), "no error");
+}
+
+TEST(Faults, ACheckpointThatCannotBeWrittenLeavesThePreviousOne) {
+  const TempFolder folder;
+  Loaded l = load();
+  Trainer trainer(l.config, l.resolved, folder.path() / "run");
+  const fs::path model = folder.path() / "run/model.safetensors";
+  std::string before;
+  rlimit usual{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &usual), 0);
+  const auto ignored = signal(SIGXFSZ, SIG_IGN);
+  const std::string error = error_of([&] {
+    trainer.run({.progress = [&](const TrainProgress& p) {
+      if (p.step != 6) return;  // a checkpoint of step 4 is there; the next one does not fit
+      before = read_text(model.string());
+      const rlimit small{8192, usual.rlim_max};
+      ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    }});
+  });
+  setrlimit(RLIMIT_FSIZE, &usual);
+  signal(SIGXFSZ, ignored);
+  EXPECT_NE(error.find("run/model.safetensors"), std::string::npos) << error;
+  EXPECT_NE(error.find("previous file is unchanged"), std::string::npos) << error;
+  ASSERT_FALSE(before.empty());
+  EXPECT_EQ(read_text(model.string()), before);
 }
 
 }  // namespace

@@ -196,9 +196,10 @@ void remove_stale_files(const std::string& directory) {
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (!name.starts_with('.') || !name.ends_with(temporary_ending) || !entry->is_regular_file(ignored)) continue;
-    if (Lock(entry->path().string()).held()) stale.push_back(entry->path());
+    stale.push_back(entry->path());
   }
-  for (const auto& file : stale) std::filesystem::remove(file, ignored);
+  for (const auto& file : stale)
+    if (const Lock lock(file.string()); lock.held()) std::filesystem::remove(file, ignored);  // no process writes it, and none begins to
 }
 
 void write_file(const std::string& path, std::string_view content) {

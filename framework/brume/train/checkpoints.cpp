@@ -20,7 +20,8 @@ namespace brume {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* files[] = {"model.safetensors", "training.safetensors"};  // in the order in which they are written
+/// A kept checkpoint is complete if it has the model, which is kept last and removed first.
+constexpr const char *model_name = "model.safetensors", *training_name = "training.safetensors";
 constexpr std::string_view step_prefix = "step_";
 
 fs::path folder_of(const fs::path& directory) { return directory / "checkpoints"; }
@@ -44,8 +45,18 @@ std::map<int64_t, fs::path> kept(const fs::path& directory) {
 /// Removes the two files of a checkpoint, and the folder if it is empty then.
 void remove_checkpoint(const fs::path& folder) {
   std::error_code ignored;
-  for (const char* file : {files[1], files[0]}) fs::remove(folder / file, ignored);
+  for (const char* file : {model_name, training_name}) fs::remove(folder / file, ignored);
   fs::remove(folder, ignored);
+}
+
+/// Copies a file; no part of it has the name `to` before all has. Throws ConfigError if it cannot be read or written.
+void copy_file(const fs::path& from, const fs::path& to) {
+  std::ifstream in(from, std::ios::binary);
+  AtomicFile out(to.string(), fs::file_size(from));
+  std::vector<char> part(size_t{1} << 20);
+  while (in.read(part.data(), std::streamsize(part.size())) || in.gcount() > 0) out.write(part.data(), size_t(in.gcount()));
+  if (!in.eof()) throw ConfigError(fmt::format("{}: cannot be read", from.string()));
+  out.commit();
 }
 
 /// Returns a figure by step, as metrics.jsonl has it. `names` receives those of all figures.
@@ -110,8 +121,10 @@ Lock lock_run(const fs::path& directory) {
 void clean_run(const fs::path& directory) {
   remove_stale_files(directory.string());
   remove_stale_files((directory / "samples").string());
-  for (const auto& [step, folder] : kept(directory))
-    if (!fs::exists(folder / files[1])) remove_checkpoint(folder);
+  for (const auto& [step, folder] : kept(directory)) {
+    remove_stale_files(folder.string());
+    if (!fs::exists(folder / model_name)) remove_checkpoint(folder);
+  }
 }
 
 fs::path run_of(const fs::path& training_file) {
@@ -135,14 +148,14 @@ void keep_checkpoint(const fs::path& directory, int64_t step) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
-  for (const char* file : files) {
-    fs::create_hard_link(directory / file, folder / file, error);
-    if (!error) continue;
-    fs::copy_file(directory / file, folder / file, error);  // a file system without links
-    if (!error) continue;
-    const std::string reason = error.message();
+  try {
+    for (const char* file : {training_name, model_name}) {
+      fs::create_hard_link(directory / file, folder / file, error);
+      if (error) copy_file(directory / file, folder / file);  // a file system without links
+    }
+  } catch (...) {
     remove_checkpoint(folder);
-    throw ConfigError(fmt::format("{}: cannot be kept: {}", folder.string(), reason));
+    throw;
   }
 }
 
@@ -170,7 +183,7 @@ void check_room(const fs::path& directory, const CheckpointSize& size, const Tra
   const std::optional<uint64_t> free = free_bytes(directory);
   if (!free) return;
   const int64_t writes = (t.steps - step + t.checkpoint_every - 1) / t.checkpoint_every;
-  const bool present = fs::exists(directory / files[1]);
+  const bool present = fs::exists(directory / training_name);
   const uint64_t least = present || writes < 2 ? (present ? larger : one) : one + larger;
   if (least > *free)
     throw ConfigError(fmt::format("{}: a checkpoint of this training needs {} while it is written, and the disk has {} free",
