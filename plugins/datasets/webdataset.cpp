@@ -271,7 +271,10 @@ class WebDataset final : public Dataset, public ImageFiles {
         if (!said) continue;
         const auto number = parse_number<int64_t>(*said);
         if (number) largest = std::max(largest, checked(s, *number));
-        if (!number) names.insert(*said);
+        if (number) continue;
+        if (const auto bad = invalid_utf8(*said))
+          throw ConfigError(class_place(s) + ": byte " + std::to_string(*bad + 1) + " of the class is not UTF-8");
+        names.insert(*said);
       }
     others_.clear();
     if (largest >= 0 && !names.empty())

@@ -23,8 +23,7 @@ void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch,
   for (int64_t first = 0; first < count; first += batch) {
     stop_if_asked();
     const int64_t n = std::min(batch, count - first);
-    Batch read = read_batch(data, shape, n, [&](int64_t i) { return Pick{first + i}; });
-    drop_unread(read);
+    const Batch read = read_in_turn(data, shape, first, n);
     if (read.annotations.empty()) continue;
     if (!take(read.images, read.annotations)) return;
   }

@@ -78,9 +78,8 @@ int64_t encode_set(const Autoencoder& autoencoder, const std::string& fingerprin
     std::vector<Annotation> annotations;
     while (done < end) {
       const int64_t n = std::min(o.batch, end - done);
-      Batch read = read_batch(data, image, n, [&](int64_t i) { return Pick{done + i}; });
+      Batch read = read_in_turn(data, image, done, n);
       done += n;
-      drop_unread(read);
       if (read.annotations.empty()) continue;
       std::move(read.annotations.begin(), read.annotations.end(), std::back_inserter(annotations));
       moments.push_back(encoded(read.images.to(device)).cpu().to(o.half ? at::kHalf : at::kFloat).contiguous());

@@ -26,8 +26,8 @@ void check_label(const Dataset& data, int64_t label) {
   blame(&data, fmt::format("read() returned class {}, and classes() has {}", label, classes));
 }
 
-/// Reads the image of a row; another of the set if it cannot be read and the set leaves such images out.
-Annotation read_row(const Dataset& data, Pick pick, int64_t row, std::span<float> pixels, std::vector<Unread>& unread) {
+/// Reads the image of a row. If it cannot be read and the set leaves such images out: another of the set, or nothing if `replace` is false.
+Annotation read_row(const Dataset& data, Pick pick, int64_t row, bool replace, std::span<float> pixels, std::vector<Unread>& unread) {
   const auto* files = dynamic_cast<const ImageFiles*>(&data);
   constexpr uint64_t most = 100, stand_ins = 30;
   for (uint64_t attempt = 0;; ++attempt) {
@@ -39,29 +39,35 @@ Annotation read_row(const Dataset& data, Pick pick, int64_t row, std::span<float
       if (!files || !files->skips_errors()) throw;
       if (attempt == most) throw ConfigError(fmt::format("{} images in a row cannot be read; the last: {}", most, e.what()));
       unread.push_back({row, pick.index, e.what()});
+      if (!replace) return {};
     }
     pick.index = int64_t(mix_seed(pick.draw, stand_ins, attempt) % uint64_t(data.size()));
   }
 }
 
-}  // namespace
-
-Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick) {
+Batch read(const Dataset& data, const ImageShape& shape, int64_t count, bool replace, const std::function<Pick(int64_t)>& pick) {
   Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat), {}, data.encoded().has_value()};
   float* pixels = batch.images.data_ptr<float>();
   for (int64_t i = 0; i < count; ++i)
-    batch.annotations.push_back(read_row(data, pick(i), i, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
+    batch.annotations.push_back(read_row(data, pick(i), i, replace, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
   return batch;
 }
 
-void drop_unread(Batch& batch) {
-  if (batch.unread.empty()) return;
+}  // namespace
+
+Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick) {
+  return read(data, shape, count, true, pick);
+}
+
+Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, int64_t count) {
+  Batch batch = read(data, shape, count, false, [&](int64_t i) { return Pick{first + i}; });
+  if (batch.unread.empty()) return batch;
   std::vector<Tensor> rows;
   std::vector<Annotation> annotations;
-  for (int64_t i = 0; i < batch.images.size(0); ++i) {
-    const auto lost = std::find_if(batch.unread.begin(), batch.unread.end(), [&](const Unread& u) { return u.row == i; });
-    if (lost != batch.unread.end()) {
-      warn(fmt::format("left out: {}", lost->error));
+  auto lost = batch.unread.begin();  // in the order of rows
+  for (int64_t i = 0; i < count; ++i) {
+    if (lost != batch.unread.end() && lost->row == i) {
+      warn(fmt::format("left out: {}", (lost++)->error));
       continue;
     }
     rows.push_back(batch.images.narrow(0, i, 1));
@@ -70,6 +76,7 @@ void drop_unread(Batch& batch) {
   batch.images = rows.empty() ? batch.images.narrow(0, 0, 0) : at::cat(rows);
   batch.annotations = std::move(annotations);
   batch.unread.clear();
+  return batch;
 }
 
 Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,

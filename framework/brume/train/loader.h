@@ -33,8 +33,8 @@ struct Pick {
 /// Reads `count` images, `pick` of 0, 1, ... `shape`: of what the set holds, images or moments.
 Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick);
 
-/// Takes the rows out whose images could not be read, and warns of each.
-void drop_unread(Batch& batch);
+/// Reads `count` images from `first` on. Leaves those out that cannot be read, with a warning each, if the set leaves such images out.
+Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, int64_t count);
 
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
 /// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once
