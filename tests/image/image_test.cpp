@@ -211,6 +211,14 @@ TEST_F(ImageFile, CompressedAndLatinTextIsRead) {
   EXPECT_EQ(inspect(path), path + ": PNG image, 1x1 (width x height)\n  i = é\n  l = café\n  z = compressed é\n");
 }
 
+TEST_F(ImageFile, CompressedTextsHaveRoomForAll) {
+  const std::string half = zlib(std::string(size_t{40} << 20, 'a'));  // 40 kB in the file
+  const auto text = [&](const char* key) { return chunk("zTXt", key + std::string("\0\0", 2) + half); };
+  EXPECT_EQ(read_png_text(folder.file("one", one_row_png(1, 8, 0, "\x05", text("a")))).at("a").size(), size_t{40} << 20);
+  const auto path = folder.file("both", one_row_png(1, 8, 0, "\x05", text("a") + text("b")));
+  EXPECT_EQ(error_of([&] { read_png_text(path); }, folder), "both: has compressed texts of more than 67108864 bytes");
+}
+
 TEST_F(ImageFile, ApngHoldsEveryFrame) {
   const std::vector<Image> frames{noise(5, 7, 3, 1), noise(5, 7, 3, 2), noise(5, 7, 3, 3)};
   const auto path = folder.file("film.png");

@@ -13,7 +13,7 @@ namespace brume {
 namespace {
 
 constexpr std::string_view signature{"\x89PNG\r\n\x1a\n", 8};
-constexpr size_t max_text = size_t{64} << 20;  // of one compressed text: a small chunk can hold a thousand times its size
+constexpr size_t max_text = size_t{64} << 20;  // of all compressed texts: a small chunk can hold a thousand times its size
 
 struct Chunk {
   std::string_view type;
@@ -71,14 +71,15 @@ std::string utf8_of_latin1(std::string_view text) {
   return utf8;
 }
 
-std::string inflated(std::string_view data, const std::string& path) {
+/// Returns a compressed text, and takes its size from the `room` that is left for the texts of the file.
+std::string inflated(std::string_view data, size_t& room, const std::string& path) {
   std::string text;
   z_stream stream{};
   if (inflateInit(&stream) != Z_OK) refuse(path, "zlib cannot start");
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
   stream.avail_in = static_cast<uInt>(data.size());
   int status = Z_OK;
-  while (status == Z_OK && text.size() <= max_text) {
+  while (status == Z_OK && text.size() <= room) {
     constexpr size_t step = size_t{1} << 16;
     text.append(step, '\0');
     stream.next_out = reinterpret_cast<Bytef*>(text.data() + text.size() - step);
@@ -87,7 +88,9 @@ std::string inflated(std::string_view data, const std::string& path) {
   }
   text.erase(text.size() - stream.avail_out);
   inflateEnd(&stream);
+  if (status == Z_OK) refuse(path, fmt::format("has compressed texts of more than {} bytes", max_text));
   if (status != Z_STREAM_END) refuse(path, "is a damaged PNG: a compressed text in it cannot be read");
+  room -= std::min(room, text.size());
   return text;
 }
 
@@ -101,13 +104,13 @@ std::string_view take_field(std::string_view& data, const std::string& path) {
 }
 
 /// keyword, compressed?, method, language, translated keyword, text (UTF-8)
-std::string international_text(std::string_view data, const std::string& path) {
+std::string international_text(std::string_view data, size_t& room, const std::string& path) {
   if (data.size() < 2) refuse(path, "is a damaged PNG: a text in it is cut short");
   const bool compressed = data[0] != 0;
   data.remove_prefix(2);
   take_field(data, path);
   take_field(data, path);
-  return compressed ? inflated(data, path) : std::string(data);
+  return compressed ? inflated(data, room, path) : std::string(data);
 }
 
 bool is_ascii(std::string_view text) {
@@ -153,13 +156,14 @@ PngHeader read_png_header(std::string_view png, const std::string& path) {
 
 PngText png_text(std::string_view png, const std::string& path) {
   PngText text;
+  size_t room = max_text;
   for (const auto& [type, chunk] : chunks_of(png, path)) {
     if (type != "tEXt" && type != "zTXt" && type != "iTXt") continue;
     auto data = chunk;
     const auto key = utf8_of_latin1(take_field(data, path));
     if (type == "tEXt") text[key] = utf8_of_latin1(data);
-    if (type == "zTXt") text[key] = utf8_of_latin1(inflated(data.substr(std::min<size_t>(1, data.size())), path));
-    if (type == "iTXt") text[key] = international_text(data, path);
+    if (type == "zTXt") text[key] = utf8_of_latin1(inflated(data.substr(std::min<size_t>(1, data.size())), room, path));
+    if (type == "iTXt") text[key] = international_text(data, room, path);
   }
   return text;
 }
