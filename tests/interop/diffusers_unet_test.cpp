@@ -111,6 +111,8 @@ TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
             "norm_num_groups is \"many\", which is not what diffusers writes there");
   EXPECT_NE(test::flow(read("{" + blocks + R"("attention_head_dim": [2, 8]})").options()).find("heads_per_level: [2, 8]"),
             std::string::npos);
+  EXPECT_EQ(refusal("{" + blocks + R"("attention_head_dim": [3, 5]})"),
+            "attention_head_dim is [3,5]; the unet of brume supports numbers that divide the channels of their levels only");
   EXPECT_EQ(refusal("[1]"), "is no JSON object");
   EXPECT_TRUE(refusal("[1").starts_with("is no JSON: ")) << refusal("[1");
   try {

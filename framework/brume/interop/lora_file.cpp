@@ -156,11 +156,8 @@ std::vector<AlphaPattern> patterns_of(const PeftSettings& s, const std::string& 
 void set_alphas(const PeftSettings& s, LoraFile& file) {
   if (!s.values.is_object()) return;
   std::vector<AlphaPattern> patterns;
-  for (const char* part : {"unet.", "text_encoder."})
-    for (AlphaPattern& p : patterns_of(s, s.parts ? part : "")) {
-      if (!s.parts && part != std::string_view("unet.")) continue;
-      patterns.push_back(std::move(p));
-    }
+  for (const std::string& part : s.parts ? std::vector<std::string>{"unet.", "text_encoder."} : std::vector<std::string>{""})
+    for (AlphaPattern& p : patterns_of(s, part)) patterns.push_back(std::move(p));
   for (auto& [name, change] : file.changes) {
     const auto [part, module] = lora_module(name);
     const std::string prefix = s.parts ? part : "";

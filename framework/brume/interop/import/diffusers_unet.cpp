@@ -83,6 +83,9 @@ void read_levels(const DiffusersConfig& c, DiffusersUnet& u) {
   u.residual_resampling = residual != 0;
 }
 
+/// Returns true if a level, or the middle below it, has attention.
+bool attends(const DiffusersUnet& u, size_t level) { return u.attention[level] || (u.middle_attention && level + 1 == u.channels.size()); }
+
 void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
   const size_t levels = u.channels.size();
   // Its models with tokens call the number of heads attention_head_dim (huggingface/diffusers#2011).
@@ -97,13 +100,16 @@ void read_attention(const DiffusersConfig& c, DiffusersUnet& u) {
       u.heads.push_back(c.null("attention_head_dim") ? 1 : u.channels[i] / std::max<int64_t>(1, widths[i]));
     u.depth.assign(levels, 1);
   }
+  const char* key = c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim";
   for (const int64_t heads : u.heads)
-    if (heads < 1) c.refuse(c.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim", "at least one head a level");
+    if (heads < 1) c.refuse(key, "at least one head per level");
   const std::string middle = u.transformer() ? "UNetMidBlock2DCrossAttn" : "UNetMidBlock2D";
   if (c.null("mid_block_type")) c.refuse("mid_block_type", "\"" + middle + "\"");
   c.only("mid_block_type", middle);
   u.middle_attention = u.transformer() || c.get("add_attention", true);
   if (!u.transformer()) c.only<int64_t>("attn_norm_num_groups", u.groups);  // of the middle's attention
+  for (size_t i = 0; i < levels; ++i)
+    if (attends(u, i) && u.channels[i] % u.heads[i] != 0) c.refuse(key, "numbers that divide the channels of their levels");
 }
 
 void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t> size) {
@@ -122,7 +128,7 @@ void read_size(const DiffusersConfig& c, DiffusersUnet& u, std::optional<int64_t
 
 namespace {
 
-/// Whether "_diffusers_version" is before 0.9.
+/// Returns true if "_diffusers_version" is before 0.9.
 bool is_before_0_9(const DiffusersConfig& c) {
   const auto version = c.get<std::string>("_diffusers_version", "");
   const size_t dot = version.find('.'), next = version.find_first_not_of("0123456789", dot == std::string::npos ? dot : dot + 1);
@@ -177,7 +183,7 @@ Pair heads_of(const DiffusersUnet& u) {
   bool same_heads = true, same_width = true;
   int64_t first = -1;  // of the levels with heads
   for (size_t i = 0; i < u.channels.size(); ++i) {
-    if (!u.attention[i] && !(u.middle_attention && i + 1 == u.channels.size())) continue;
+    if (!attends(u, i)) continue;
     if (first < 0) first = int64_t(i);
     same_heads = same_heads && u.heads[i] == u.heads[size_t(first)];
     same_width = same_width && u.channels[i] * u.heads[size_t(first)] == u.channels[size_t(first)] * u.heads[i];

@@ -10,12 +10,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 #include <optional>
 
 #include "brume/config/tree.h"
+#include "brume/config/utf8.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
@@ -23,9 +23,9 @@
 namespace brume {
 namespace {
 
-const std::vector<std::string> flag_names{"program",     "model",       "cls",   "input_size", "image_size", "patch_size",
-                                          "in_channels", "hidden_size", "depth", "num_heads",  "mlp_ratio",  "class_dropout_prob",
-                                          "num_classes", "learn_sigma", "vae"};
+const std::vector<std::string> flag_names{"program",     "model", "cls",       "input_size", "patch_size",         "in_channels",
+                                          "hidden_size", "depth", "num_heads", "mlp_ratio",  "class_dropout_prob", "num_classes",
+                                          "learn_sigma", "vae"};
 
 /// The architecture, as names and shapes tell it.
 struct Shape {
@@ -56,7 +56,7 @@ class Weights {
   const Source& source_;
 };
 
-/// Whether a table is that of fixed sines and cosines: the first frequency of column and row is 1.
+/// Returns true if a table is that of fixed sines and cosines: the first frequency of column and row is 1.
 bool is_sine_table(const at::Tensor& table, int64_t side) {
   const at::Tensor t = table.to(at::kFloat).contiguous();
   const int64_t width = t.size(2);
@@ -118,30 +118,34 @@ int64_t heads_of(const Flags& flags, const Weights& w, const Shape& s) {
   return *heads;
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return char(std::tolower(c)); });
-  return text;
+/// Returns true if a name has the word, and not within another one.
+bool has_word(std::string_view name, std::string_view word) {
+  const auto letter = [&](size_t i) { return i < name.size() && name[i] >= 'a' && name[i] <= 'z'; };
+  for (size_t at = name.find(word); at != name.npos; at = name.find(word, at + 1))
+    if (!(at > 0 && letter(at - 1)) && !letter(at + word.size())) return true;
+  return false;
 }
 
-/// Whether it is of flow matching. Weights tell LightningDiT; of the others a setting, the name of the model, or that of the file.
+/// Returns true if it is of flow matching. Weights tell LightningDiT; of the others a setting, the name of the model, or that of the file.
 bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
   if (const auto program = flags.text("program")) {
     if (*program != "dit" && *program != "sit") throw ConfigError(fmt::format("{}: expected dit or sit", flags.said("program")));
     return *program == "sit";
   }
-  if (s.swiglu || s.rms || s.rotary) return true;
+  if (s.swiglu || s.rms || s.rotary || s.qk_norm) return true;
   for (const std::string& text : {flags.text("cls").value_or(""), flags.text("model").value_or(""), source.path.filename().string()}) {
-    const std::string name = lower(text);
-    if (name.find("sit") != std::string::npos) return true;
-    if (name.find("dit") != std::string::npos) return false;
+    const std::string name = lower_case(text);
+    const bool sit = has_word(name, "sit") || has_word(name, "lightningdit"), dit = has_word(name, "dit");
+    if (sit != dit) return sit;
   }
   flags.wanted("program", "weights of DiT and of SiT have the same names and shapes (program=dit or program=sit)");
 }
 
 Value network_of(const Flags& flags, const Weights& w, const Shape& s) {
   const double said = flags.number("mlp_ratio").value_or(4);
-  const double found = double(s.mlp) * (s.swiglu ? 1.5 : 1) / double(s.width);
   const bool fits = int64_t((s.swiglu ? 2.0 / 3 : 1.0) * double(int64_t(double(s.width) * said))) == s.mlp;
+  // The middle of the ratios whose width is this one.
+  const double found = (s.swiglu ? 1.5 * double(s.mlp) + 0.75 : double(s.mlp)) / double(s.width);
   return plugin_of("dit", {{"patch", s.patch},
                            {"width", s.width},
                            {"depth", s.depth},

@@ -9,13 +9,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <functional>
 #include <set>
 
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
+#include "brume/config/utf8.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
 
@@ -197,7 +197,7 @@ std::string precond_of(const Flags& flags, const Network& n) {
   for (const char* name : {"precond", "class", "class_name"}) {
     auto said = flags.text(name);
     if (!said) continue;
-    std::transform(said->begin(), said->end(), said->begin(), [](unsigned char c) { return char(std::tolower(c)); });
+    said = lower_case(*said);
     std::string word = said->substr(said->rfind('.') + 1);  // "training.networks.EDMPrecond"
     if (word.ends_with("precond")) word.erase(word.size() - 7);
     if (std::find(all.begin(), all.end(), word) != all.end()) return word;

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
+#include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
 
 namespace brume {
@@ -98,8 +98,7 @@ std::optional<double> Flags::number(const std::string& name) const {
 std::optional<bool> Flags::truth(const std::string& name) const {
   const auto word = text(name);
   if (!word) return {};
-  std::string lower = *word;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  const std::string lower = lower_case(*word);
   for (const char* yes : {"true", "yes", "t", "y", "1"})
     if (lower == yes) return true;
   for (const char* no : {"false", "no", "f", "n", "0"})
