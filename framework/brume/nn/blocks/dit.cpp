@@ -20,11 +20,6 @@ namespace {
 /// x + gate branch; gate: [B, C].
 Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& branch) { return x + gate.unsqueeze(1) * branch; }
 
-/// [B, N, heads d] to [B, heads, N, d], a view.
-Tensor split(const Tensor& x, int64_t heads) { return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2); }
-/// [B, heads, N, d] to [B, N, heads d].
-Tensor merged(const Tensor& x) { return x.transpose(1, 2).reshape({x.size(0), x.size(2), x.size(1) * x.size(3)}); }
-
 }  // namespace
 
 void DitOptions::declare(Fields& f) {
@@ -116,7 +111,7 @@ Tensor DitAttention::operator()(const Tensor& x, const RotaryTable* rotary, cons
   const int64_t b = x.size(0), n = x.size(1), d = x.size(2) / heads_;
   const std::vector<Tensor> part = at::unbind(qkv_(x).reshape({b, n, 3, heads_, d}).permute({2, 0, 3, 1, 4}));
   const Tensor q = placed(part[0], q_norm_, rotary), k = placed(part[1], k_norm_, rotary);
-  return out_(merged(tapped_attention(taps, name_, q, k, part[2], mask)));
+  return out_(merge_heads(tapped_attention(taps, name_, q, k, part[2], mask)));
 }
 
 DitCrossAttention::DitCrossAttention(const Builder& build, const DitOptions& o) : name_(build.name()), heads_(o.heads) {
@@ -125,11 +120,11 @@ DitCrossAttention::DitCrossAttention(const Builder& build, const DitOptions& o) 
   out_ = zeroed(build.linear("proj", o.width, o.width));
 }
 
-Tensor DitCrossAttention::onto(const Tensor& x, const Tokens& tokens, const Taps* taps) const {
+Tensor DitCrossAttention::operator()(const Tensor& x, const Tokens& tokens, const Taps* taps) const {
   const Tensor kv = kv_(tokens.values);
   const int64_t width = kv.size(2) / 2;
-  const Tensor k = split(kv.narrow(2, 0, width), heads_), v = split(kv.narrow(2, width, width), heads_);
-  return out_.onto(x, merged(tapped_attention(taps, name_, split(q_(x), heads_), k, v, tokens.mask)));
+  const Tensor k = split_heads(kv.narrow(2, 0, width), heads_), v = split_heads(kv.narrow(2, width, width), heads_);
+  return out_(merge_heads(tapped_attention(taps, name_, split_heads(q_(x), heads_), k, v, tokens.mask)));
 }
 
 DitBlock::DitBlock(const Builder& build, const DitOptions& o, bool attends, bool joins)
@@ -161,7 +156,7 @@ Tensor DitBlock::operator()(Tensor x, const Tensor* earlier, const DitState& s) 
   const Tensor six = table_.defined() ? s.modulation + table_.to(x.scalar_type()).reshape({1, -1}) : modulation_(s.modulation);
   const std::vector<Tensor> m = six.chunk(6, 1);  // shift, scale and gate of the attention, then of the perceptron
   x = gated(x, m[2], dropout(attention_(modulate(norm1_(x), m[1], m[0]), s.rotary, s.mask, s.taps), dropout_, s.dropout));
-  if (cross_) x = cross_->onto(x, s.tokens, s.taps);
+  if (cross_) x = x + dropout((*cross_)(x, s.tokens, s.taps), dropout_, s.dropout);
   return gated(x, m[5], dropout(mlp(modulate(norm2_(x), m[4], m[3])), dropout_, s.dropout));
 }
 

@@ -79,8 +79,8 @@ class DitCrossAttention {
  public:
   DitCrossAttention(const Builder& build, const DitOptions& o);
   const std::string& name() const { return name_; }
-  /// Returns x + attention of x to `tokens`. x: [B, N, C].
-  Tensor onto(const Tensor& x, const Tokens& tokens, const Taps* taps) const;
+  /// Returns the attention of x to `tokens`. x: [B, N, C].
+  Tensor operator()(const Tensor& x, const Tokens& tokens, const Taps* taps) const;
 
  private:
   std::string name_;

@@ -27,11 +27,9 @@ CrossAttention::CrossAttention(const Builder& build, int64_t channels, int64_t c
 
 Tensor CrossAttention::onto(Tensor sum, const Tensor& x, const Tokens& tokens, double p, at::Generator* random, const Taps* taps) const {
   const Tensor& context = tokens.values.defined() ? tokens.values : x;
-  const auto split = [&](const Tensor& t) {  // [B, N, C] to [B, heads, N, C / heads], a view
-    return t.view({t.size(0), t.size(1), heads_, t.size(2) / heads_}).transpose(1, 2);
-  };
+  const auto split = [&](const Tensor& t) { return split_heads(t, heads_); };
   const Tensor a = tapped_attention(taps, name_, split(q_(x)), split(k_(context)), split(v_(context)), tokens.mask);
-  return add(std::move(sum), out_, a.transpose(1, 2).reshape(x.sizes()), p, random);
+  return add(std::move(sum), out_, merge_heads(a), p, random);
 }
 
 TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout)

@@ -62,7 +62,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
 
 Tensor gelu_tanh(const Tensor& x) {
   const OpTimer timer("gelu_tanh");
-  if (at::GradMode::is_enabled() && x.requires_grad()) return at::gelu(x, "tanh");
+  if (!x.device().is_cpu() || (at::GradMode::is_enabled() && x.requires_grad())) return at::gelu(x, "tanh");
   // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)); at::exp has the same bits at every place of an array.
   const Tensor wide = x.to(wide_type(x));
   const double rate = -2 * std::sqrt(2 / std::numbers::pi);
