@@ -145,6 +145,14 @@ TEST(Spacings, LeadingFillsWhatTheStrideReaches) {
   EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 6), (std::vector<long>{997, 831, 665, 499, 333, 167, 1}));
   EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 3), (std::vector<long>{667, 334, 1}));
   EXPECT_EQ(times_of("{type: leading, offset: 1, fill: true}", "linear", 5), times_of("{type: leading, offset: 1}", "linear", 5));
+  // More steps than training times: the error of the spacing without `fill`.
+  EXPECT_EQ(spacing_error("{type: leading, fill: true}", "linear", 1001), spacing_error("leading", "linear", 1001));
+  EXPECT_NE(spacing_error("leading", "linear", 1001), "no error");
+  // The end of the steps, of which `fill` makes one more.
+  EXPECT_NEAR(make<Spacing>("{type: karras, ends_of: {spacing: {type: leading, offset: 1, fill: true}}}")
+                  ->sigmas(*make<NoiseSchedule>("linear"), 6)
+                  .at(5),
+              make<NoiseSchedule>("linear")->sigma(1), 1e-9);
 }
 
 // lcm_origin_timesteps of diffusers with strength 0.6: 30 times from 599 on.

@@ -66,7 +66,7 @@ std::vector<double> SigmaGrid::sigmas(const NoiseSchedule& schedule, int64_t ste
   if (ends_of) {
     const std::vector<double> other = ends_of->spacing->sigmas(schedule, steps);
     within.sigma_max = range.sigma_max.value_or(other.front());
-    within.sigma_min = range.sigma_min.value_or(other[size_t(steps) - 1]);
+    within.sigma_min = range.sigma_min.value_or(other.at(other.size() - 2));  // the last is final_sigma
     if (steps == 1 && inclusive) return with_final({*within.sigma_max}, schedule, final_sigma);
   }
   const auto [lo, hi] = within.of(schedule);

@@ -39,7 +39,7 @@ class Leading final : public Spacing {
     const double last = clipped_time(schedule, o_.sigma_max);
     const double stride = discrete ? std::floor((last + 1) / double(levels)) : (last - schedule.t_min()) / double(levels);
     std::vector<double> times;
-    if (o_.fill && discrete)
+    if (o_.fill && discrete && stride > 0)
       for (double t = double(levels) * stride; t + double(o_.offset) <= last; t += stride)
         times.insert(times.begin(), t + double(o_.offset));
     for (int64_t i = levels - 1; i >= first; --i)
