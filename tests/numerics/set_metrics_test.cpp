@@ -23,6 +23,16 @@
 namespace brume::test {
 namespace {
 
+/// Computes with this many threads, as long as it lives.
+class Threads final {
+ public:
+  explicit Threads(int count) { at::set_num_threads(count); }
+  ~Threads() { at::set_num_threads(before_); }
+
+ private:
+  int before_ = at::get_num_threads();
+};
+
 using at::Tensor;
 using nlohmann::json;
 
@@ -154,6 +164,10 @@ TEST(MomentSum, ConvergesToTheClosedFormOfTwoGaussians) {
 TEST(Discrepancy, BlocksAndThreadsChangeNothing) {
   const Tensor x = normal({1100, 5}, 1), y = normal({530, 5}, 2) + 0.3;
   const SquaredMmd d = squared_mmd(x, y, GaussianKernel{.sigma = 1});
+  for (const int threads : {1, 3}) {
+    const Threads here(threads);
+    EXPECT_EQ(squared_mmd(x, y, GaussianKernel{.sigma = 1}).unbiased, d.unbiased) << threads;
+  }
   const auto k = [](const Tensor& a, const Tensor& b) { return ((a.unsqueeze(1) - b.unsqueeze(0)).square().sum(2) * -0.5).exp(); };
   const double xx = k(x, x).sum().item<double>(), yy = k(y, y).sum().item<double>(), xy = k(x, y).sum().item<double>();
   EXPECT_NEAR(d.biased, xx / (1100. * 1100) + yy / (530. * 530) - 2 * xy / (1100. * 530), 1e-12);
@@ -242,6 +256,12 @@ TEST(Manifold, BlocksAndThreadsChangeNothing) {
   EXPECT_EQ(s.recall, other.recall);
   EXPECT_EQ(s.density, other.density);
   EXPECT_EQ(s.coverage, other.coverage);
+  for (const int threads : {1, 3}) {
+    const Threads here(threads);
+    const ManifoldScores again = manifold_scores(real, fake, 3);
+    EXPECT_EQ(again.density, s.density) << threads;
+    EXPECT_EQ(again.precision, s.precision) << threads;
+  }
   EXPECT_GT(s.precision, 0.2);
   EXPECT_LT(s.precision, 1);
   EXPECT_THROW(manifold_scores(real, fake.narrow(0, 0, 3), 3), std::invalid_argument);

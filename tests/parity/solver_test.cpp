@@ -38,7 +38,8 @@ TEST_P(SolverTrajectory, IsReproduced) {
   request.step = c["step_kwargs"];
   request.told = c["timesteps"].get<std::vector<double>>();
   request.start = c["t_start"];
-  request.rounded_sigmas = c.value("sigmas", std::vector<double>());
+  // The cases of ../shared/cases hold sigmas that float32 rounded; those of refs are reproduced from brume's own.
+  if (GetParam().file.starts_with("..")) request.rounded_sigmas = c.value("sigmas", std::vector<double>());
   const DiffusersSolver solver(request);
   if (!solver.unsupported().empty()) GTEST_SKIP() << c["id"] << ": " << solver.unsupported();
   SCOPED_TRACE(c["id"].get<std::string>() + "\n" + solver.yaml());

@@ -67,7 +67,8 @@ struct SolverRequest {
   nlohmann::json set_timesteps = nlohmann::json::object(), step = nlohmann::json::object();  ///< their other arguments
   std::vector<double> told{};  ///< the reference's timesteps: what the network receives at each call
   int64_t start = 0;           ///< the call a run begins with
-  /// The reference's own sigmas, rounded as its float32 tables have them; taken instead of brume's if they agree to 2e-4.
+  /// The reference's own sigmas, rounded as its float32 tables have them; taken instead of brume's if they agree to 2e-4 (2e-3 at the
+  /// largest of the cosine schedule).
   std::vector<double> rounded_sigmas{};
   bool unscaled = false;    ///< scale_model_input is never called
   bool every_call = false;  ///< ScoreSdeVe: x after every correction, too

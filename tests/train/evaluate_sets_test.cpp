@@ -15,9 +15,6 @@
 #include "support/process.h"
 #include "support/registry.h"
 
-#define BRUME_NEED_PROGRAM \
-  if (!std::filesystem::exists(std::filesystem::path(BRUME_BINARY_DIR) / "brume")) GTEST_SKIP() << "the program is not built"
-
 namespace brume::test {
 namespace {
 
@@ -72,7 +69,6 @@ class EvaluateSets : public testing::Test {
 TempFolder* EvaluateSets::folder_ = nullptr;
 
 TEST_F(EvaluateSets, FoldersAreComparedWhateverTheBatch) {
-  BRUME_NEED_PROGRAM;
   const auto a = evaluated({"--images", "fake", "--real", "real", "--metric", all_metrics});
   const auto b = evaluated({"--images", "fake", "--real", "real", "--metric", all_metrics, "--batch", "5"});
   EXPECT_EQ(a, b);
@@ -90,7 +86,6 @@ TEST_F(EvaluateSets, FoldersAreComparedWhateverTheBatch) {
 }
 
 TEST_F(EvaluateSets, StatisticsStandForTheirImages) {
-  BRUME_NEED_PROGRAM;
   const Finished made = brume({"statistics", "real", "--features", "classifier:classifier.safetensors", "-o", "real.npz"});
   ASSERT_EQ(made.code, 0) << made.err;
   EXPECT_NE(made.out.find("real.npz: 24 images, "), std::string::npos) << made.out;
@@ -108,7 +103,6 @@ TEST_F(EvaluateSets, StatisticsStandForTheirImages) {
 }
 
 TEST_F(EvaluateSets, MistakesAreNamed) {
-  BRUME_NEED_PROGRAM;
   std::filesystem::create_directories(folder_->file("empty"));
   const auto said = [&](std::vector<std::string> more) {
     std::vector<std::string> words{"evaluate", "--features", "classifier:classifier.safetensors"};

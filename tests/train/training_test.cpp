@@ -204,10 +204,13 @@ TEST(Training, AStepThatIsNotFiniteCountsInNoFigure) {
   l.config.train->steps = 20;
   l.config.train->log_every = 10;
   Trainer trainer(l.config, l.resolved, folder.path() / "run");
-  EXPECT_TRUE(trainer.run({.progress = [](const TrainProgress& p) {
+  int64_t calls = 0;
+  EXPECT_TRUE(trainer.run({.progress = [&](const TrainProgress& p) {
+    ++calls;
     EXPECT_EQ(p.skipped, p.step < 4 ? 0 : 1) << p.step;
     EXPECT_TRUE(p.loss && std::isfinite(*p.loss)) << p.step;
   }}));
+  EXPECT_EQ(calls, 20);
   std::ifstream in(folder.path() / "run/metrics.jsonl");
   std::string first, second;
   std::getline(in, first), std::getline(in, second);
