@@ -1,5 +1,5 @@
 # The headers of the API: what programs that embed brume and plugins include as <brume/…>. No other header is installed.
-# tests/cli/headers_test.cpp compiles each of them alone.
+# tests/cli/new_projects.h compiles each of them alone; tests/config/layers_test.cpp checks what they include.
 set(BRUME_API_ROOMS config core numerics)  # every header of these
 set(BRUME_API_HEADERS
   model.h
