@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
 #include "brume/config/errors.h"
+#include "brume/config/utf8.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
@@ -22,8 +22,7 @@ std::string ending_of(const fs::path& path) {
                                               ".avif", ".heic",        ".svg",  ".pdf",  ".ppm",  ".pgm",  ".pnm", ".mp4", ".mov",
                                               ".webm", ".mkv",         ".avi",  ".zip",  ".tar",  ".npy",  ".npz", ".pt",  ".pth",
                                               ".bin",  ".safetensors", ".ckpt", ".txt",  ".json", ".yaml", ".yml", ".csv"};
-  std::string ending = path.extension().string();
-  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  const std::string ending = lower_case(path.extension().string());
   return std::find(known.begin(), known.end(), ending) == known.end() ? "" : ending;
 }
 

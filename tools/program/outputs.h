@@ -11,8 +11,8 @@ void check_file(const std::string& option, const std::string& path);
 /// The same of a directory that files are written into.
 void check_folder(const std::string& option, const std::string& path);
 
-/// Whether `path` is to be one file, which its ending says: one of `endings`, as {".png"}. What has no ending is a directory; throws
-/// ConfigError if it has the ending of a file that brume does not write there, and if `path` cannot be written.
+/// Returns true if `path` is to be one file, which its ending says: one of `endings`, as {".png"}. What has no ending is a directory;
+/// throws ConfigError if it has the ending of a file that brume does not write there, and if `path` cannot be written.
 bool is_file(const std::string& option, const std::string& path, const std::vector<std::string>& endings);
 
 /// Makes the folder that a file is to be in.

@@ -5,8 +5,8 @@
 
 namespace brume {
 
-/// Whether lists and objects stand in each other deeper than in any file written on purpose (100 levels). Whatever copies or prints a JSON
-/// value calls itself level by level, and a file of brackets would leave it no stack.
+/// Returns true if lists and objects stand in each other deeper than in any file written on purpose (100 levels). Whatever copies or prints
+/// a JSON value calls itself level by level, and a file of brackets would leave it no stack.
 bool nests_too_deep(std::string_view json);
 
 /// The value; discarded (`is_discarded()`) if the text is no JSON, or nests too deep.

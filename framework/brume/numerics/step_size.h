@@ -19,7 +19,7 @@ class PidController {
  public:
   PidController(const PidOptions& options, double order, double first_step);
   double step() const { return step_; }
-  /// Whether a step with this error (1 = as large as allowed) stands. Changes the step either way.
+  /// Returns true if a step with this error (1 = as large as allowed) stands. Changes the step either way.
   bool accepts(double error);
 
  private:

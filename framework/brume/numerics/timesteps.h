@@ -15,7 +15,7 @@ namespace brume {
 enum class FinalSigma { zero, minimum };
 
 void declare_final(Fields& f, FinalSigma& value);
-/// Whether the lowest level of the grid is a step of its own; if not, the grid has one more level and the lowest is left out,
+/// Declares whether the lowest level of the grid is a step of its own; if not, the grid has one more level and the lowest is left out,
 /// so that the run goes from the last but one to the final sigma (DPM-Solver's way).
 void declare_inclusive(Fields& f, bool& value);
 

@@ -33,7 +33,7 @@ class Optimization {
   /// Updates the modules that are due from the gradients of step number `step`, counted from 0, and clears all gradients. Returns false if
   /// the gradient of one is not finite: that one is left as it was.
   bool update(int64_t step);
-  /// Whether update(step) changed the weights of the model.
+  /// Returns true if update(step) changed the weights of the model.
   bool updated_model() const { return groups_.front().updated; }
   /// Brings the moving averages of the modules that update(step) changed up to date. `buffers`: takes over the model's weights that are not
   /// trainable.

@@ -21,7 +21,7 @@ const char* section_of(const Value& root) {
   return found == std::end(models) ? nullptr : *found;
 }
 
-/// Whether a checkpoint measures the value on its images and writes it instead of the configured one.
+/// Returns true if a checkpoint measures the value on its images and writes it instead of the configured one.
 bool measured(const Difference& d) { return d.path == "autoencoder.network.scale" || d.path == "autoencoder.network.shift"; }
 
 /// Throws ConfigError with every key in which the model to be trained differs from the source's.

@@ -12,9 +12,9 @@ namespace brume {
 
 class MappedFile;
 
-/// Whether a file beginning with `bytes` is one of torch.save, of either kind.
+/// Returns true if a file beginning with `bytes` is one of torch.save, of either kind.
 bool is_torch_file(std::string_view bytes);
-/// Whether it is of the kind before PyTorch 1.6, which is no zip archive (also: _use_new_zipfile_serialization=False).
+/// Returns true if it is of the kind before PyTorch 1.6, which is no zip archive (also: _use_new_zipfile_serialization=False).
 bool is_legacy_torch_file(std::string_view bytes);
 
 /// Everything torch.save was given, tensors as views of the mapped file (sharing storages as they did when saved), which they

@@ -35,7 +35,7 @@ std::vector<int64_t> widths_of(const Value& part) {
   return widths;
 }
 
-/// Whether each level attends.
+/// Returns true if each level attends.
 std::vector<bool> attention_of(const Value& part, int64_t height) {
   const std::vector<std::string> heights = list_of(part, "attention_resolutions");
   std::vector<bool> attends;

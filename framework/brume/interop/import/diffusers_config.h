@@ -49,7 +49,7 @@ class DiffusersConfig {
   [[noreturn]] void refuse(const char* key, const std::string& allowed) const;
 
  private:
-  /// Whether a value is a number that a program counts with: whole, though it may be written as 8.0, and of no absurd size.
+  /// Returns true if a value is a number that a program counts with: whole, though it may be written as 8.0, and of no absurd size.
   static bool counts(const nlohmann::json& value);
 
   nlohmann::json values_;

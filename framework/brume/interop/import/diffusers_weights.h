@@ -12,7 +12,7 @@ namespace brume {
 /// the only variant there is. Throws ConfigError naming what was looked for, or what is missing of an index.
 NamedTensors component_tensors(const std::filesystem::path& folder, const std::string& variant = "");
 
-/// Whether there are weights of the variant.
+/// Returns true if there are weights of the variant.
 bool has_variant(const std::filesystem::path& folder, const std::string& variant);
 
 }  // namespace brume

@@ -60,7 +60,7 @@ std::string decoder_stage_end(const Weights& w, size_t i, bool attention) {
   return w.has(last + "conv.weight") ? "conv" : w.has(last + "in_layers.2.weight") ? "residual" : "pool";
 }
 
-/// Whether the stages are levels of `blocks` residual blocks with a resampling between two levels.
+/// Returns true if the stages are levels of `blocks` residual blocks with a resampling between two levels.
 bool fits(const Weights& w, const std::vector<Stage>& stages, size_t blocks, bool encoder) {
   const size_t period = blocks + 1;
   if (stages.size() % period) return false;

@@ -25,7 +25,7 @@ struct GuidedUnet {
   Value options(int64_t height, const Value& heads, double dropout) const;
 };
 
-/// Whether they are such weights.
+/// Returns true if they are such weights.
 bool is_guided_unet(const NamedTensors& tensors);
 /// Throws ConfigError if they are not of one piece. `blocks`: the flag that is asked for if more than one number of blocks a
 /// level is possible.

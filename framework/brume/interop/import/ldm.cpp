@@ -64,7 +64,7 @@ NamedTensors unet_tensors(LdmReading& r) {
   return result;
 }
 
-/// Whether it is LatentInpaintDiffusion: the mask, then the latent of the masked image. Models without words (conditioning_key
+/// Returns true if it is LatentInpaintDiffusion: the mask, then the latent of the masked image. Models without words (conditioning_key
 /// concat) have another order, and a mask in [-1, 1].
 bool inpaints(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   if (u.context_width == 0 || u.in_channels != inpainting_channels(latent_channels)) return false;
@@ -151,7 +151,7 @@ double scale_of(const LdmReading& r, bool stable_diffusion) {
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
-/// Whether SD 2 predicts v, and why it is thought so: the one for inpainting was made of the base; the published base is known by its
+/// Returns true if SD 2 predicts v, and the reason: the one for inpainting was made of the base; the published base is known by its
 /// number of updates; else the last attention's norm has spread further if v was learned (ComfyUI's rule), which says nothing of weights
 /// that nobody trained.
 std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const NamedTensors& network, bool inpainting) {

@@ -19,7 +19,7 @@ class LdmConfig {
   explicit LdmConfig(const std::filesystem::path& file);
 
   bool there() const { return !file_.empty(); }
-  /// Whether it is one of theirs.
+  /// Returns true if it is one of theirs.
   bool is_ldm() const;
   const std::string& file() const { return file_; }
   /// A value at a path below `model.params`, or null if it is silent.

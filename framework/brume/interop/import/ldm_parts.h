@@ -24,7 +24,7 @@ class ModuleTensors {
 
   bool empty() const { return by_name_.empty(); }
   bool has(const std::string& name) const { return by_name_.contains(name); }
-  /// Whether there is a tensor below: "down.0." for "down.0.block.0.conv1.weight".
+  /// Returns true if there is a tensor below: "down.0." for "down.0.block.0.conv1.weight".
   bool below(const std::string& prefix) const;
   /// The size of a tensor along a dimension; throws ConfigError if it is not there, or has fewer.
   int64_t size(const std::string& name, int64_t dim) const;

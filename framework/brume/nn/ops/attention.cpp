@@ -237,7 +237,7 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
 /// Scores of a call from which blocks are taken if there are no kernels: 16 MB of float32.
 constexpr int64_t many_scores = int64_t(1) << 22;
 
-/// Whether oneDNN's products are faster than the kernel: if that one multiplies bfloat16 as float32 though the processor
+/// Returns true if oneDNN's products are faster than the kernel: if that one multiplies bfloat16 as float32 though the processor
 /// need not, and in float32 from AVX512 on (measured: by 10 to 20 %).
 bool better_by_products(const Tensor& q, const Tensor& k, const AttentionMask& mask) {
   constexpr int64_t many = int64_t(1) << 16;  // scores of a head

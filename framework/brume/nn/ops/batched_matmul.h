@@ -7,7 +7,7 @@ namespace brume::nn {
 /// memory. Returns [G, M, N] in `type`.
 Tensor batched_matmul(const Tensor& a, const Tensor& b, at::ScalarType type, double scale = 1);
 
-/// Whether numbers of that type are multiplied as they are on the CPU.
+/// Returns true if numbers of that type are multiplied as they are on the CPU.
 bool has_batched_matmul(at::ScalarType type);
 
 }  // namespace brume::nn

@@ -22,7 +22,8 @@ constexpr int undecided = -1;
 std::atomic<int> in_use{undecided};
 
 #if defined(__x86_64__)
-/// Whether the processor has AMX-BF16 and the kernel lets this process use it, which it wants to be asked, once (Linux, x86/xstate).
+/// Returns true if the processor has AMX-BF16 and the kernel lets this process use it, which it wants to be asked, once (Linux,
+/// x86/xstate).
 bool tiles_allowed() {
   static const bool allowed = [] {
     unsigned a = 0, b = 0, c = 0, d = 0;

@@ -17,7 +17,7 @@ const char* isa_name(Isa isa);
 /// The name of one; anything else is a std::invalid_argument that names them.
 Isa parse_isa(const std::string& name);
 
-/// Whether this processor (and this build) can run it. `reference` and `generic` always can.
+/// Returns true if this processor (and this build) can run it. `reference` and `generic` always can.
 bool isa_supported(Isa isa);
 
 /// The set in use. The first call reads BRUME_ISA; throws ConfigError if that is unknown or more than the processor has.

@@ -117,11 +117,11 @@ inline dnnl::convolution_forward::primitive_desc convolution(dnnl::prop_kind kin
 #endif
 }
 
-/// Whether a 3x3 convolution of many channels is faster on AMX if it adds images from other memory (a line of channels does not do it):
+/// True if a 3x3 convolution of many channels is faster on AMX if it adds images from other memory (a line of channels does not do it):
 /// oneDNN 2 has two kernels there, and takes the faster one for it (measured: 2560 to 1280 channels at 16x16 in 14.3 ms, else 21.6).
 constexpr bool adding_separate_helps = DNNL_VERSION_MAJOR == 2;
 
-/// Whether it computes in bfloat16 here, for which it wants AVX512. If it does not, what is given in bfloat16 is computed in float32.
+/// Returns true if oneDNN computes in bfloat16 here, which needs AVX512. If it does not, bfloat16 input is computed in float32.
 inline bool has_bf16() {
   static const bool has = [] {
     const auto any = dnnl::memory::format_tag::any;

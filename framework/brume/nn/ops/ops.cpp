@@ -56,7 +56,7 @@ void for_rows(const Tensor& joined, const Tensor& a, const Tensor& b, const F& c
   });
 }
 
-/// Whether a layer computes from what is kept with its weight.
+/// Returns true if a layer computes from what is kept with its weight.
 bool evaluates(const PackedWeight* packed, const Tensor& weight) {
   return packed && !at::GradMode::is_enabled() && !weight.requires_grad();
 }

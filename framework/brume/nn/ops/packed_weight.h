@@ -8,7 +8,7 @@
 
 namespace brume::nn {
 
-/// Whether what is computed in this type on the CPU is computed from packed weights, if nothing is recorded.
+/// Returns true if what is computed in this type on the CPU is computed from packed weights, if nothing is recorded.
 bool packing(at::ScalarType type);
 
 /// What a layer keeps with its weight. Safe to use from several threads; copies of a layer share it.

@@ -20,7 +20,7 @@ using onednn::memory;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Whether there is a bias; without one it is an empty tensor.
+/// Returns true if there is a bias; without one it is an empty tensor.
 bool has(const Tensor& bias) { return bias.numel() > 0; }
 
 /// All that is known of a convolution before its numbers are.

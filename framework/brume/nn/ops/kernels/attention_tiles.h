@@ -74,7 +74,7 @@ inline void transpose(__m512i* r) {
   }
 }
 
-/// Whether one of these is infinite or not a number.
+/// Returns true if one of these is infinite or not a number.
 inline bool unbounded(__m512i x) {
   const __m512i exponent = _mm512_set1_epi16(0x7f80);
   return _mm512_cmpeq_epi16_mask(_mm512_and_si512(x, exponent), exponent) != 0;
