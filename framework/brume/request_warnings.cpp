@@ -141,6 +141,9 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
   if (!r.spacing.empty() && options.sampler->traits().own_steps)
     all.push_back(fmt::format("{}: only its first and last level have an effect, as the sampler takes its own steps between them",
                               called(r.names, "spacing")));
+  if (r.steps && options.sampler->traits().own_count)
+    all.push_back(fmt::format("{}: has no effect but on the first and last level, as the sampler chooses the number of its steps",
+                              called(r.names, "steps")));
   for (const auto& [field, named] : {std::pair("prompts", r.prompts.size()), std::pair("classes", r.classes.size())})
     if (r.first == 0 && r.count > 0 && size_t(r.count) < named)
       all.push_back(fmt::format("{}: the last {} of {} have no effect, as {} is {}", called(r.names, field), named - size_t(r.count), named,

@@ -28,11 +28,22 @@ struct ImageShape {
   std::string text() const { return std::to_string(channels) + "x" + std::to_string(height) + "x" + std::to_string(width); }
 };
 
+/// The sizes that some networks are conditioned on, in pixels (Podell et al. 2023, "SDXL", sec. 2.2). A height or width of 0 is the
+/// image's.
+struct SizeIds {
+  int64_t original_height = 0, original_width = 0;  ///< before the image was resized
+  int64_t top = 0, left = 0;                        ///< of the crop
+  int64_t target_height = 0, target_width = 0;      ///< of the crop
+  bool operator==(const SizeIds&) const = default;
+};
+
 /// What is known of an image, besides its pixels.
 struct Annotation {
-  int64_t label = -1;      ///< class index, -1 = unlabelled
-  std::string caption{};   ///< empty = uncaptioned
-  std::string negative{};  ///< caption of the null condition, instead of the empty caption
+  int64_t label = -1;                       ///< class index, -1 = unlabelled
+  std::string caption{};                    ///< empty = uncaptioned
+  std::string negative{};                   ///< caption of the null condition, instead of the empty caption
+  SizeIds sizes{};                          ///< for networks that are conditioned on sizes
+  std::optional<SizeIds> negative_sizes{};  ///< of the null condition; absent = `sizes`
 };
 
 /// The contents of a set of encoded images.

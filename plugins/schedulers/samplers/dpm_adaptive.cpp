@@ -38,7 +38,7 @@ class DpmAdaptive final : public Sampler {
     }
   };
   explicit DpmAdaptive(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : int(o_.order), .own_steps = true}; }
+  SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : int(o_.order), .own_steps = true, .own_count = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const bool to_zero = sigmas.back() == 0;

@@ -28,7 +28,7 @@ class Rk45 final : public Sampler {
     }
   };
   explicit Rk45(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = 5, .own_steps = true}; }
+  SamplerTraits traits() const override { return {.order = 5, .own_steps = true, .own_count = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const bool to_zero = sigmas.back() == 0;
