@@ -10,6 +10,9 @@
 //
 // The vectors of a textual inversion stay in one chunk.
 //
+// With `projection` the prompt has a pooled vector as well, as SDXL and SD 3 want (Podell et al. 2023, sec. 2.1): the projection of its end
+// token; of a prompt of several chunks, that of the first.
+//
 // Padding is seen by the network, as by the published ones. The weights are somebody else's, under the names of transformers'
 // CLIPTextModel, and frozen unless `trainable`; a checkpoint holds them and the tokenizer.
 #include <ATen/TensorOperators.h>
@@ -41,9 +44,9 @@ namespace {
 
 struct ClipTextOptions {
   std::filesystem::path tokenizer, weights;
-  int64_t length = 77, width = 768, depth = 12, heads = 12, mlp = 3072, skip = 0;
+  int64_t length = 77, width = 768, depth = 12, heads = 12, mlp = 3072, skip = 0, projection = 0;
   std::optional<int64_t> pad;
-  bool quick_gelu = true, trainable = false;
+  bool quick_gelu = true, final_norm = true, trainable = false;
   double dropout = 0.1;
   void need_files() const {
     if (tokenizer.empty()) throw ConfigError("tokenizer: the folder with vocab.json and merges.txt is missing");
@@ -57,7 +60,13 @@ struct ClipTextOptions {
     f.field("heads", heads, "attention heads: 12 (SD 1), 16 (SD 2)", within(1, 256));
     f.field("mlp", mlp, "width within its feed-forward layers: 3072 (SD 1), 4096 (SD 2)", within(1, 65536));
     f.choice("activation", quick_gelu, "quick_gelu (SD 1), gelu (SD 2)", {{"quick_gelu", true}, {"gelu", false}});
-    f.field("clip_skip", skip, "last layers left out; the final norm is kept", within(0, 255));
+    f.field("clip_skip", skip, "last layers left out: 1 (SDXL, SD 3)", within(0, 255));
+    f.field("final_norm", final_norm, "the final norm of the tokens; false (SDXL, SD 3)");
+    f.field(
+        "projection", projection,
+        "width of the pooled vector, a projection of the end token after all layers and the norm: 1280 (the second encoder of SDXL); 0 = "
+        "none",
+        within(0, 65536));
     f.field("pad", pad, "token that fills a prompt up: absent = the end token (SD 1), 0 (SD 2)", at_least(0));
     f.field("trainable", trainable, "train its weights with the network");
     f.field("dropout", dropout, "probability of the empty prompt while training; 0 = no null condition, so no cfg", within(0, 1));
@@ -147,6 +156,7 @@ class Encoder final : public ConditionEncoder {
                    content_of(files_, file_of(o, added_tokens))),
         build_(origin.seed),
         encoder_(build_["text_model"], {tokenizer_.size(), o.length, o.width, o.depth, o.heads, o.mlp, o.quick_gelu}) {
+    if (o_.projection > 0) projection_ = build_.linear("text_projection", o.width, o.projection, false);
     if (origin.stored) return;
     if (o_.weights.empty() && !o_.trainable) throw ConfigError("weights: the file is missing, and the encoder is not trained");
     if (!o_.weights.empty()) load_published(o_.weights.string(), build_.weights());
@@ -163,7 +173,7 @@ class Encoder final : public ConditionEncoder {
   std::vector<Weight> weights() const override {
     std::vector<Weight> all = build_.weights();
     const auto skipped = [&](const std::string& name) {
-      for (int64_t i = o_.depth - o_.skip; i < o_.depth; ++i)
+      for (int64_t i = o_.projection > 0 ? o_.depth : o_.depth - o_.skip; i < o_.depth; ++i)
         if (name.starts_with(fmt::format("text_model.encoder.layers.{}.", i))) return true;
       return false;
     };
@@ -222,8 +232,11 @@ class Encoder final : public ConditionEncoder {
     return words[w].text;
   }
 
-  /// [1, chunks * length, width].
-  Tensor context(const std::vector<Tokens>& chunks, const PromptReading& reading, const ConditionRequest& request) const {
+  struct Encoded {
+    Tensor context;   ///< [1, chunks * length, width]
+    Tensor vector{};  ///< [chunks, projection]
+  };
+  Encoded context(const std::vector<Tokens>& chunks, const PromptReading& reading, const ConditionRequest& request) const {
     std::vector<int64_t> ids;
     std::vector<float> weights;
     for (const Tokens& tokens : chunks) {
@@ -236,11 +249,20 @@ class Encoder final : public ConditionEncoder {
     }
     const int64_t count = int64_t(chunks.size()), skip = reading.skip.value_or(o_.skip);
     const Tensor rows = at::tensor(ids).view({count, o_.length}).to(request.device);
-    const Tensor z = encoder_(rows, {.keys = {}, .causal = true}, request.dtype, skip, vectors(reading.words));
-    const Tensor whole = z.reshape({1, count * o_.length, o_.width});
-    if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return whole;
-    const Tensor before = whole.to(at::kFloat), after = before * at::tensor(weights).view({1, -1, 1}).to(request.device);
-    return (after * (before.mean() / after.mean())).to(request.dtype);
+    const nn::EncodedText z = encoder_(rows, {.keys = {}, .causal = true}, request.dtype,
+                                       {skip, o_.final_norm, projection_.weight.defined(), vectors(reading.words)});
+    Encoded out{z.tokens.reshape({1, count * o_.length, o_.width})};
+    if (z.last.defined()) out.vector = pooled(z.last, chunks);
+    if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return out;
+    const Tensor before = out.context.to(at::kFloat), after = before * at::tensor(weights).view({1, -1, 1}).to(request.device);
+    out.context = (after * (before.mean() / after.mean())).to(request.dtype);
+    return out;
+  }
+  /// Returns the projection of each chunk's end token. last: [chunks, length, width].
+  Tensor pooled(const Tensor& last, const std::vector<Tokens>& chunks) const {
+    std::vector<Tensor> ends;
+    for (size_t i = 0; i < chunks.size(); ++i) ends.push_back(last.select(0, int64_t(i)).narrow(0, int64_t(chunks[i].size()) + 1, 1));
+    return projection_(at::cat(ends));
   }
   Tensor vectors(const std::vector<Word>& words) const {
     std::vector<Tensor> all;
@@ -255,11 +277,19 @@ class Encoder final : public ConditionEncoder {
     if (!reading.weights && !reading.chunks) {
       std::vector<Tokens> all;
       for (const std::string& prompt : prompts) all.push_back(chunks(prompt, reading).front());
-      return {context(all, reading, request).view({int64_t(prompts.size()), o_.length, o_.width})};
+      const Encoded one = context(all, reading, request);
+      return {one.context.view({int64_t(prompts.size()), o_.length, o_.width}), {}, {}, one.vector};
     }
-    std::vector<Tensor> contexts;
-    for (const std::string& prompt : prompts) contexts.push_back(context(chunks(prompt, reading), reading, request));
-    return {at::cat(contexts), {}, reading.chunks ? context({{}}, reading, request) : Tensor()};
+    std::vector<Tensor> contexts, vectors;
+    for (const std::string& prompt : prompts) {
+      const Encoded one = context(chunks(prompt, reading), reading, request);
+      contexts.push_back(one.context);
+      if (one.vector.defined()) vectors.push_back(one.vector.narrow(0, 0, 1));
+    }
+    return {at::cat(contexts),
+            {},
+            reading.chunks ? context({{}}, reading, request).context : Tensor(),
+            vectors.empty() ? Tensor() : at::cat(vectors)};
   }
   void check(const PromptReading& reading) const {
     if (reading.skip.value_or(0) > o_.depth)
@@ -277,6 +307,7 @@ class Encoder final : public ConditionEncoder {
   text::ClipTokenizer tokenizer_;
   nn::Builder build_;
   nn::TextEncoder encoder_;
+  nn::Linear projection_;
   nn::CutPrompts cut_;
 };
 

@@ -25,6 +25,10 @@ class Unet final : public Network {
 
   static void check(const Options& o, const Context& c) {
     o.check(c.input, true);
+    if (c.classes > 0 && (c.vector_width > 0 || c.size_ids > 0))
+      throw ConfigError("the conditioner gives classes and a pooled vector or sizes; the unet embeds classes, or the others");
+    if (c.size_ids > 0 && o.noise_embedding->random())
+      throw ConfigError("noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");
     if (c.context_width == 0) return;
     if (!o.transformer)
       throw ConfigError(
@@ -40,6 +44,7 @@ class Unet final : public Network {
       class_number_.emplace(build_, o, "label_emb");
     else if (c.classes > 0)
       label_ = build_.embedding("label_emb", c.classes, o.embedding());
+    if (c.vector_width > 0 || c.size_ids > 0) vector_.emplace(build_, o, c.vector_width, c.size_ids);
     image_channels_ = c.image_channels;
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
@@ -60,6 +65,7 @@ class Unet final : public Network {
                  const Taps& taps) const override {
     Tensor embedding = time_embed_(c_noise, input.scalar_type());
     if (class_number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
+    if (vector_) embedding = embedding + (*vector_)(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
     const Taps* const hooks = taps.empty() ? nullptr : &taps;
@@ -131,6 +137,7 @@ class Unet final : public Network {
   nn::TimestepEmbedding time_embed_;
   nn::Embedding label_;
   std::optional<nn::TimestepEmbedding> class_number_;  ///< instead of label_: embeds the class as a number
+  std::optional<nn::VectorEmbedding> vector_;
   nn::UnetEncoder encoder_;
   std::vector<nn::Stage> middle_;
   nn::UnetDecoder decoder_;

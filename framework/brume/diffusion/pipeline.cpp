@@ -158,7 +158,7 @@ Condition Pipeline::condition(const std::vector<Annotation>& annotations) const 
   stop_if_asked();
   return calling(*encoder_, "encode()",
                  [&] {
-                   return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device});
+                   return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device, options_.image});
                  })
       .to(compute_.device);
 }

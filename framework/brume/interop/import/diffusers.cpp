@@ -3,6 +3,7 @@
 //   unet + scheduler                                     images from noise (DDPMPipeline, DDIMPipeline, PNDMPipeline)
 //   vqvae or vae + unet + scheduler                      latents without words (LDMPipeline)
 //   vae + unet + scheduler + text_encoder + tokenizer    Stable Diffusion 1 and 2, and those for inpainting
+//   the same + text_encoder_2 + tokenizer_2              SDXL and its refiner, which lacks the first text encoder
 //
 // Of the oldest (DDPM's), unet and scheduler have no folders: their files lie next to model_index.json.
 // A single component is opened as well: a U-Net for pixels, and a first stage (AutoencoderKL, VQModel, AutoencoderTiny).
@@ -15,8 +16,10 @@
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/config/tree.h"
+#include "brume/interop/import/diffusers_index.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/interop/import/diffusers_text.h"
 #include "brume/interop/import/diffusers_unet.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/families.h"
@@ -73,50 +76,6 @@ bool component(const Source& source) {
 bool knows(const Source& source) {
   return source.directory() && (fs::is_regular_file(source.path / "model_index.json") || component(source));
 }
-
-/// model_index.json: the class of each component that is there.
-class Index {
- public:
-  explicit Index(const fs::path& folder) : config_(folder / "model_index.json", "a pipeline") {
-    for (const auto& [name, value] : config_.values().items())
-      if (value.is_array() && value.size() == 2 && value[1].is_string()) classes_[name] = value[1].get<std::string>();
-  }
-  const std::string& file() const { return config_.file(); }
-  std::string pipeline() const { return config_.get<std::string>("_class_name", ""); }
-  /// The class of a component; empty if it is not there.
-  std::string component(const std::string& name) const {
-    const auto at = classes_.find(name);
-    return at == classes_.end() ? "" : at->second;
-  }
-  /// The class must be one of `wanted`.
-  void expect(const std::string& name, const std::vector<std::string>& wanted) const {
-    const std::string have = component(name);
-    if (std::find(wanted.begin(), wanted.end(), have) != wanted.end()) return;
-    throw ConfigError(fmt::format("{}: {} is {}; what brume imports there: {}", file(), name, have.empty() ? "missing" : "of class " + have,
-                                  fmt::join(wanted, ", ")));
-  }
-  /// Refuses components that change what is computed, and lists those that do not.
-  std::vector<std::string> losses() const {
-    static const std::vector<std::string> used{"unet", "scheduler", "vae", "vqvae", "text_encoder", "tokenizer"};
-    static const std::map<std::string, std::string> lost{{"safety_checker", "the safety checker"},
-                                                         {"feature_extractor", "the feature extractor of the safety checker"},
-                                                         {"image_encoder", "the image encoder of image adapters"}};
-    std::vector<std::string> losses;
-    for (const auto& [name, type] : classes_) {
-      if (std::find(used.begin(), used.end(), name) != used.end()) continue;
-      const auto at = lost.find(name);
-      if (at == lost.end())
-        throw ConfigError(fmt::format("{}: has a component '{}' of class {}; pipelines that are imported are made of {}", file(), name,
-                                      type, fmt::join(used, ", ")));
-      losses.push_back(fmt::format("{} ({})", at->second, type));
-    }
-    return losses;
-  }
-
- private:
-  DiffusersConfig config_;
-  std::map<std::string, std::string> classes_;
-};
 
 void add(Imported& model, const std::string& prefix, const NamedTensors& tensors) {
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
@@ -206,7 +165,8 @@ fs::path place_of(const fs::path& folder, const char* component, const char* fil
 class Variants {
  public:
   Variants(const fs::path& folder, const std::string& asked) : asked_(asked) {
-    for (const char* component : {"unet", "vae", "vqvae", "text_encoder"}) some_ = some_ || has_variant(folder / component, asked);
+    for (const char* component : {"unet", "vae", "vqvae", "text_encoder", "text_encoder_2"})
+      some_ = some_ || has_variant(folder / component, asked);
   }
   std::string of(const fs::path& component, std::vector<std::string>& losses) const {
     if (asked_.empty() || !some_ || has_variant(component, asked_)) return asked_;
@@ -221,10 +181,10 @@ class Variants {
 };
 
 /// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
-bool own_scheduler(const Index& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
+bool own_scheduler(const DiffusersIndex& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
 
 /// Else the class is that of model_index.json.
-DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
+DiffusersScheduler scheduler_of(const fs::path& folder, const DiffusersIndex& index) {
   const std::string pipeline = index.pipeline();
   const std::string type = own_scheduler(index) ? pipeline.substr(0, 4) + "Scheduler" : index.component("scheduler");
   const bool stable_diffusion = pipeline.starts_with("StableDiffusion") && !pipeline.starts_with("StableDiffusionXL");
@@ -232,7 +192,7 @@ DiffusersScheduler scheduler_of(const fs::path& folder, const Index& index) {
 }
 
 /// A line if a component's file is of another class than model_index.json says, which is the one that is taken.
-void note_class(const fs::path& file, const Index& index, const char* component, std::vector<std::string>& losses) {
+void note_class(const fs::path& file, const DiffusersIndex& index, const char* component, std::vector<std::string>& losses) {
   const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
   if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
 }
@@ -250,7 +210,8 @@ void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string
 }
 
 /// A pipeline without a first stage: the network sees pixels.
-void set_pixels(Sections& s, const Index& index, const fs::path& config, const DiffusersUnet& unet, const DiffusersScheduler& scheduler) {
+void set_pixels(Sections& s, const DiffusersIndex& index, const fs::path& config, const DiffusersUnet& unet,
+                const DiffusersScheduler& scheduler) {
   if (unet.in_channels != 1 && unet.in_channels != 3)
     throw ConfigError(
         fmt::format("{}: vae is missing, and {} says in_channels {}: images have 1 or 3 channels, and what has others needs one",
@@ -260,7 +221,7 @@ void set_pixels(Sections& s, const Index& index, const fs::path& config, const D
   if (scheduler.unit_range) s.autoencoder = plugin_of("rescaled", {{"scale", 0.5}, {"shift", -1}});
 }
 
-DiffusersStage read_stage(const fs::path& folder, const std::string& name, const Index& index, const std::string& variant,
+DiffusersStage read_stage(const fs::path& folder, const std::string& name, const DiffusersIndex& index, const std::string& variant,
                           const DiffusersUnet& unet, std::vector<std::string>& losses) {
   index.expect(name, {"AutoencoderKL", "VQModel", "AutoencoderTiny"});
   DiffusersStage stage = read_diffusers_stage(folder / name, variant, unet.height, index.component(name));
@@ -278,8 +239,35 @@ bool set_stage(Sections& s, Imported& model, const DiffusersStage& stage, const 
   return unet.in_channels != stage.latent_channels;
 }
 
+/// The text encoders that the U-Net is made for: one, or those of SDXL.
+DiffusersText text_of(const fs::path& folder, const DiffusersIndex& index, const DiffusersUnet& unet, const Variants& variants,
+                      std::vector<std::string>& losses) {
+  const auto variant = [&](const fs::path& component) { return variants.of(component, losses); };
+  const auto expect = [&](const std::string& ending) {
+    index.expect("text_encoder" + ending, {"CLIPTextModel", "CLIPTextModelWithProjection"});
+    index.expect("tokenizer" + ending, {"CLIPTokenizer", "CLIPTokenizerFast"});
+  };
+  if (unet.added_width == 0 || !index.component("text_encoder").empty()) expect("");
+  if (unet.added_width == 0) return read_diffusers_text(folder, variant);
+  expect("_2");
+  return read_diffusers_xl_text(folder, variant, index.truth("force_zeros_for_empty_prompt"));
+}
+
+/// The sizes that SDXL is conditioned on; the refiner has an aesthetic score among them.
+Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const DiffusersText& text, const fs::path& config) {
+  const bool score = index.truth("requires_aesthetics_score");
+  const int64_t sizes = score ? 5 : 6;
+  if (unet.added_width != text.vector_width + sizes * unet.size_channels)
+    throw ConfigError(fmt::format(
+        "{}: projection_class_embeddings_input_dim is {}; a pooled vector of {} and {} sizes of {} channels make {}", config.string(),
+        unet.added_width, text.vector_width, sizes, unet.size_channels, text.vector_width + sizes * unet.size_channels));
+  Value options = plugin_of("image_sizes", {});
+  if (score) options.set("score", value_of(6));
+  return options;
+}
+
 Imported import_pipeline(const fs::path& folder, const Said& said) {
-  const Index index(folder);
+  const DiffusersIndex index(folder);
   Imported model;
   index.expect("unet", {"UNet2DModel", "UNet2DConditionModel"});
   model.losses = index.losses();
@@ -306,15 +294,14 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   }
   std::vector<Value> others = class_labels(config, unet, said);
   if (unet.transformer()) {
-    index.expect("text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"});
-    index.expect("tokenizer", {"CLIPTokenizer", "CLIPTokenizerFast"});
-    const DiffusersText text = read_diffusers_text(folder, variants.of(folder / "text_encoder", model.losses));
-    if (text.width != unet.context_width)
-      throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the text_encoder's hidden_size {}", config.string(),
-                                    unet.context_width, text.width));
     if (inpainting) others.insert(others.begin(), masked_image());
+    const DiffusersText text = text_of(folder, index, unet, variants, model.losses);
+    if (text.width != unet.context_width)
+      throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the hidden_size of the text encoders {}", config.string(),
+                                    unet.context_width, text.width));
+    if (unet.added_width > 0) others.push_back(sizes_of(index, unet, text, config));
     s.conditioner = composite_of(text.options, others);
-    s.guidance.push_back(plugin_of("cfg", {{"scale", 7.5}}));
+    s.guidance.push_back(plugin_of("cfg", {{"scale", unet.added_width > 0 ? 5 : 7.5}}));
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
     add(model, words_prefix(others), text.tensors);

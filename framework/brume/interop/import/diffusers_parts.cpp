@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "brume/interop/import/clip_vocabulary.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/taesd.h"
@@ -81,30 +80,6 @@ void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int6
   stage.options.set("scale", value_of(c.get("scaling_factor", 0.18215)));
 }
 
-/// "!" of special_tokens_map.json or tokenizer_config.json: text, or an object with its content.
-std::string token_of(const DiffusersConfig& c, const char* key) {
-  if (!c.has(key)) return "";
-  const nlohmann::json& value = c.values()[key];
-  return value.is_object() ? DiffusersConfig(value, c.file(), "a tokenizer").get<std::string>("content", "") : c.get<std::string>(key, "");
-}
-
-/// The token prompts are filled up with.
-std::string padding_of(const fs::path& folder) {
-  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
-    if (!fs::is_regular_file(folder / name)) continue;
-    if (const std::string token = token_of(DiffusersConfig(folder / name, "a tokenizer"), "pad_token"); !token.empty()) return token;
-  }
-  return "<|endoftext|>";
-}
-
-/// Returns the token that prompts are padded with; nothing if it is the end token.
-std::optional<int64_t> padding_option(const Files& files, const fs::path& folder) {
-  const std::string token = padding_of(folder);
-  const std::optional<int64_t> number = token_number(files, token);
-  if (!number) throw ConfigError(fmt::format("{}: the pad_token '{}' is not in its vocabulary", folder.string(), token));
-  return token == "<|endoftext|>" ? std::nullopt : number;
-}
-
 }  // namespace
 
 DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
@@ -130,35 +105,6 @@ DiffusersStage read_diffusers_stage(const fs::path& folder, const std::string& v
     c.refuse("_class_name", "AutoencoderKL, VQModel and AutoencoderTiny");
   stage.tensors = from_diffusers_vae(component_tensors(folder, variant));
   return stage;
-}
-
-DiffusersText read_diffusers_text(const fs::path& folder, const std::string& variant) {
-  const DiffusersConfig c(folder / "text_encoder" / "config.json", "the text encoder of brume");
-  const auto activation = c.get<std::string>("hidden_act", "quick_gelu");
-  if (activation != "quick_gelu" && activation != "gelu") c.refuse("hidden_act", "quick_gelu and gelu");
-  c.only<double>("layer_norm_eps", 1e-5);
-  c.absent("use_attention_mask");  // its pipelines would hide the padding
-  DiffusersText text;
-  text.files = read_clip_vocabulary(folder / "tokenizer");
-  text.width = c.get<int64_t>("hidden_size", 512);
-  text.options = plugin_of("clip_text", {{"tokenizer", "tokenizer"},
-                                         {"length", c.get<int64_t>("max_position_embeddings", 77)},
-                                         {"width", text.width},
-                                         {"depth", c.get<int64_t>("num_hidden_layers", 12)},
-                                         {"heads", c.get<int64_t>("num_attention_heads", 8)},
-                                         {"mlp", c.get<int64_t>("intermediate_size", 2048)},
-                                         {"activation", activation}});
-  if (const auto pad = padding_option(text.files, folder / "tokenizer")) text.options.set("pad", value_of(*pad));
-  for (NamedTensor& t : component_tensors(folder / "text_encoder", variant)) {
-    if (t.name.ends_with("position_ids")) continue;  // 0, 1, 2, ...
-    if (t.name == "text_projection.weight") {
-      text.losses.emplace_back("the text encoder's projection of a whole prompt, which its network does not see");
-      continue;
-    }
-    text.tensors.push_back({t.name.starts_with("text_model.") ? t.name : "text_model." + t.name, t.tensor});
-  }
-  fit_token_rows(text.tensors, text.files, text.losses);
-  return text;
 }
 
 }  // namespace brume

@@ -1,5 +1,5 @@
 #pragma once
-// The other components of a diffusers directory than the U-Net: the first stage and the text encoder with its tokenizer.
+// The first stage of a diffusers directory.
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "brume/config/value.h"
-#include "brume/core/files.h"
 #include "brume/weights/tensors.h"
 
 namespace brume {
@@ -25,16 +24,5 @@ struct DiffusersStage {
 /// naming what of config.json cannot be had. `type`: the class, if config.json does not decide it.
 DiffusersStage read_diffusers_stage(const std::filesystem::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
                                     const std::string& type = "");
-
-/// CLIPTextModel and CLIPTokenizer.
-struct DiffusersText {
-  Value options;  ///< of brume's conditioner
-  NamedTensors tensors;
-  Files files;  ///< the tokenizer
-  int64_t width = 768;
-  std::vector<std::string> losses;
-};
-/// From "text_encoder" and "tokenizer" in the folder of a pipeline.
-DiffusersText read_diffusers_text(const std::filesystem::path& folder, const std::string& variant);
 
 }  // namespace brume

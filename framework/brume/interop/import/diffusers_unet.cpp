@@ -25,10 +25,9 @@ void refuse_the_unknown(const DiffusersConfig& c) {
   c.only<int64_t>("conv_out_kernel", 3);
   c.only<std::string>("time_embedding_type", "positional");
   c.only<bool>("resnet_skip_time_act", false);
-  for (const char* key :
-       {"addition_embed_type", "encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
-        "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
-        "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+  for (const char* key : {"encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
+                          "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
+                          "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
 }
 
@@ -40,6 +39,17 @@ void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
   u.classes = c.get<int64_t>("num_class_embeds", 0);
   constexpr int64_t most_classes = 10000000;
   if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
+}
+
+/// A pooled vector and sizes beside the tokens (SDXL).
+void read_added(const DiffusersConfig& c, DiffusersUnet& u) {
+  const auto type = c.get<std::string>("addition_embed_type", "");
+  if (type.empty()) return;
+  if (type != "text_time") c.refuse("addition_embed_type", "null, and \"text_time\", a pooled vector and sizes (SDXL)");
+  u.added_width = c.get<int64_t>("projection_class_embeddings_input_dim", 0);
+  u.size_channels = c.get<int64_t>("addition_time_embed_dim", 0);
+  if (u.size_channels < 2 || u.size_channels % 2) c.refuse("addition_time_embed_dim", "an even number");
+  if (u.added_width <= u.size_channels) c.refuse("projection_class_embeddings_input_dim", "more than addition_time_embed_dim");
 }
 
 /// What the names of the blocks say of one way, from the image to the lowest resolution.
@@ -158,6 +168,7 @@ DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::opti
   u.in_channels = c.get<int64_t>("in_channels", tokens ? 4 : 3);
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
   read_classes(c, u);
+  read_added(c, u);
   u.groups = c.get<int64_t>("norm_num_groups", 32);
   u.dropout = c.get<double>("dropout", 0);
   u.linear_projection = c.get("use_linear_projection", false);
@@ -219,6 +230,7 @@ Value DiffusersUnet::options() const {
   else if (pad_below)
     unet.set("downsample_padding", value_of("below"));
   if (number) unet.set("class_embedding", value_of("sinusoidal"));
+  if (added_width > 0) unet.set("size_channels", value_of(size_channels));
   if (sin_first || frequency_shift != 0 || !noise_embedding.entries.empty()) {
     Value embedding = plugin_of("sinusoidal", {{"sin_first", sin_first}, {"shift", frequency_shift}});
     for (const Value::Entry& e : noise_embedding.entries) embedding.set(e.key, e.value);

@@ -23,6 +23,8 @@ struct DiffusersUnet {
   bool before_0_9 = false;          ///< written by diffusers before 0.9
   int64_t in_channels = 4, out_channels = 4;
   int64_t context_width = 0;  ///< of the tokens; 0 = plain attention without tokens
+  int64_t added_width = 0;    ///< of the pooled vector and the embedded sizes (SDXL); 0 = none
+  int64_t size_channels = 0;  ///< of each embedded size
   int64_t classes = 0;        ///< rows of the class embedding; 0 = none
   bool number = false;        ///< the class enters as a number; the number of classes is not in the file
   int64_t groups = 32;

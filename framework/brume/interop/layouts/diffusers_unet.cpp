@@ -19,6 +19,8 @@ using Pairs = std::vector<std::pair<const char*, const char*>>;  // ours, theirs
 const Pairs whole{{"input_blocks.0.0.", "conv_in."},
                   {"out.0.", "conv_norm_out."},
                   {"out.2.", "conv_out."},
+                  {"label_emb.0.0.", "add_embedding.linear_1."},
+                  {"label_emb.0.2.", "add_embedding.linear_2."},
                   {"label_emb.0.", "class_embedding.linear_1."},
                   {"label_emb.2.", "class_embedding.linear_2."},
                   {"label_emb.weight", "class_embedding.weight"},

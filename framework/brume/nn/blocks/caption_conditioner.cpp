@@ -34,12 +34,14 @@ std::vector<EncodedCaptions> one_by_one(const std::vector<std::string>& texts, c
 }
 
 EncodedCaptions joined(const std::vector<EncodedCaptions>& all) {
-  std::vector<Tensor> contexts, masks;
+  std::vector<Tensor> contexts, masks, vectors;
   for (const EncodedCaptions& one : all) {
     contexts.push_back(one.context);
     if (one.mask.defined()) masks.push_back(one.mask);
+    if (one.vector.defined()) vectors.push_back(one.vector);
   }
-  return {at::cat(contexts), masks.empty() ? Tensor() : at::cat(masks)};
+  const auto whole = [](const std::vector<Tensor>& parts) { return parts.empty() ? Tensor() : at::cat(parts); };
+  return {at::cat(contexts), whole(masks), {}, whole(vectors)};
 }
 
 bool of_one_length(const std::vector<EncodedCaptions>& all) {
@@ -50,15 +52,17 @@ Condition pick(const EncodedCaptions& all, const std::vector<int64_t>& rows) {
   const Tensor index = at::tensor(rows).to(all.context.device());
   return Condition{.classes = {},
                    .context = all.context.index_select(0, index),
-                   .context_mask = all.mask.defined() ? all.mask.index_select(0, index) : Tensor()};
+                   .context_mask = all.mask.defined() ? all.mask.index_select(0, index) : Tensor(),
+                   .vector = all.vector.defined() ? all.vector.index_select(0, index) : Tensor()};
 }
 
 /// Each context of these rows as long as `seen`, by the filler, and all as long as `length`, by zeros that nobody sees.
 Condition filled(const std::vector<EncodedCaptions>& all, const std::vector<int64_t>& rows, const std::vector<int64_t>& seen,
                  int64_t length) {
-  std::vector<Tensor> contexts, masks;
+  std::vector<Tensor> contexts, masks, vectors;
   for (size_t i = 0; i < rows.size(); ++i) {
     const EncodedCaptions& one = all[size_t(rows[i])];
+    if (one.vector.defined()) vectors.push_back(one.vector);
     std::vector<Tensor> parts{one.context};
     for (int64_t have = one.context.size(1); have < seen[i]; have += one.filler.size(1)) parts.push_back(one.filler);
     parts.push_back(at::zeros({1, length - seen[i], one.context.size(2)}, one.context.options()));
@@ -68,7 +72,10 @@ Condition filled(const std::vector<EncodedCaptions>& all, const std::vector<int6
     masks.push_back(mask);
   }
   const bool same = std::all_of(seen.begin(), seen.end(), [&](int64_t s) { return s == length; });
-  return Condition{.classes = {}, .context = at::cat(contexts), .context_mask = same ? Tensor() : at::cat(masks)};
+  return Condition{.classes = {},
+                   .context = at::cat(contexts),
+                   .context_mask = same ? Tensor() : at::cat(masks),
+                   .vector = vectors.empty() ? Tensor() : at::cat(vectors)};
 }
 
 /// Contexts of different lengths: a caption's and its negative's first, then the batch's. `nulls` may be empty.

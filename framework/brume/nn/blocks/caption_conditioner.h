@@ -15,6 +15,7 @@ struct EncodedCaptions {
   Tensor context;   ///< [B, L, D]
   Tensor mask{};    ///< [B, L] float32; undefined = all are tokens
   Tensor filler{};  ///< [1, F, D]: what makes a context as long as the one it is compared with; undefined = all have one length
+  Tensor vector{};  ///< [B, P], a pooled vector of each; undefined = none
 };
 using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::string>& captions)>;
 
@@ -33,15 +34,19 @@ class CutPrompts {
   mutable std::set<std::string> known_;
 };
 
-/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError if one is not named; `Encoder` is
-/// made from (Options, EncoderOrigin), and its static reads_prompts says whether it follows ConditionRequest::reading.
+/// A conditioner of words. `Options` has width, dropout and need_files(), which throws ConfigError if one is not named, and `projection`,
+/// the width of the pooled vector, if it gives one; `Encoder` is made from (Options, EncoderOrigin), and its static reads_prompts is true
+/// if it follows ConditionRequest::reading.
 template <class O, class Encoder>
 class CaptionConditioner final : public Conditioner {
  public:
   using Options = O;
   explicit CaptionConditioner(const Options& o) : o_(o) { o_.need_files(); }
   ConditionerTraits traits() const override {
-    return {.context_width = o_.width, .captions = true, .reads_prompts = Encoder::reads_prompts, .has_null = o_.dropout > 0};
+    ConditionerTraits traits{
+        .context_width = o_.width, .captions = true, .reads_prompts = Encoder::reads_prompts, .has_null = o_.dropout > 0};
+    if constexpr (requires(const O& o) { o.projection; }) traits.vector_width = o_.projection;
+    return traits;
   }
   std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin& origin) const override {
     return std::make_shared<Encoder>(o_, origin);

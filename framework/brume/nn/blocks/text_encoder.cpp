@@ -41,16 +41,21 @@ Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
   return at::where((ids >= o_.rows).unsqueeze(1), added, own);
 }
 
-Tensor TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip, const Tensor& more) const {
-  const Tensor tokens = embedded(ids.reshape({-1}), more).view({ids.size(0), ids.size(1), o_.width});
+EncodedText TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, const TextReading& r) const {
+  const Tensor tokens = embedded(ids.reshape({-1}), r.more).view({ids.size(0), ids.size(1), o_.width});
   Tensor h = tokens.to(dtype) + positions_.weight.to(dtype);
-  for (int64_t i = 0; i < o_.depth - skip; ++i) {
+  const int64_t used = o_.depth - r.skip;
+  EncodedText out;
+  for (int64_t i = 0; i < (r.whole ? o_.depth : used); ++i) {
+    if (i == used) out.tokens = r.final_norm ? norm_(h) : h.clone();  // the next layer adds to h in its place
     const Layer& layer = layers_[size_t(i)];
     h = attend(layer, std::move(h), mask);
     const Tensor up = layer.up(layer.norm2(h));
     h = layer.down.onto(std::move(h), o_.quick_gelu ? quick_gelu(up) : gelu(up));
   }
-  return norm_(h);
+  if (r.whole) out.last = norm_(h);
+  if (!out.tokens.defined()) out.tokens = !r.final_norm ? h : r.whole ? out.last : norm_(h);
+  return out;
 }
 
 }  // namespace brume::nn

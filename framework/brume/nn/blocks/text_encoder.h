@@ -15,13 +15,28 @@ struct TextEncoderOptions {
   bool quick_gelu = false;  ///< x sigmoid(1.702 x) instead of gelu
 };
 
+/// What is read from an encoder.
+struct TextReading {
+  int64_t skip = 0;        ///< last layers that the tokens do not go through
+  bool final_norm = true;  ///< the tokens go through the final norm
+  bool whole = false;      ///< EncodedText::last as well
+  Tensor more{};           ///< [n, width], the embeddings of tokens rows, rows + 1, …
+};
+struct EncodedText {
+  Tensor tokens;  ///< [B, length, width]
+  Tensor last{};  ///< [B, length, width], after all layers and the final norm
+};
+
 ///   h = token[ids] + position;   h += attention(norm h);  h += mlp(norm h), `depth` times;   norm h
 class TextEncoder {
  public:
   TextEncoder(const Builder& build, const TextEncoderOptions& options);
-  /// ids: [B, length] int64. Returns [B, length, width] in `dtype`, computed in it, without the last `skip` layers. `more`, if defined:
-  /// [n, width], the embeddings of tokens rows, rows + 1, ….
-  Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, int64_t skip = 0, const Tensor& more = {}) const;
+  /// ids: [B, length] int64. Computes in `dtype`.
+  EncodedText operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, const TextReading& reading) const;
+  /// Returns the tokens after all layers and the final norm, [B, length, width].
+  Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype) const {
+    return (*this)(ids, mask, dtype, TextReading{}).tokens;
+  }
 
  private:
   struct Layer {

@@ -1,10 +1,12 @@
 #include "brume/nn/blocks/unet.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "brume/nn/ops/ops.h"
 
@@ -73,6 +75,8 @@ void UnetOptions::declare(Fields& f, bool decoder) {
     f.choice("class_embedding", class_embedding,
              "of a class-conditional network: one row per class, or the class as a number, embedded as the noise level is",
              {{"table", ClassEmbedding::table}, {"sinusoidal", ClassEmbedding::sinusoidal}});
+    f.field("size_channels", size_channels, "width of the embedding of each size, of a condition with sizes (SDXL)", at_least(2));
+    f.require(size_channels % 2 == 0, "size_channels", "must be even (cosines and sines)");
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
@@ -166,6 +170,28 @@ TimestepEmbedding::TimestepEmbedding(const Builder& build, const UnetOptions& o,
 
 Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype) const {
   return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype))));
+}
+
+VectorEmbedding::VectorEmbedding(const Builder& build, const UnetOptions& o, int64_t vector_width, int64_t size_ids)
+    : noise_(o.noise_embedding), vector_width_(vector_width), size_ids_(size_ids) {
+  if (size_ids > 0) frequencies_ = noise_->frequencies(o.size_channels, build.random());
+  const Builder here = build["label_emb"][0];
+  layers_[0] = here.linear("0", vector_width + size_ids * o.size_channels, o.embedding());
+  layers_[1] = here.linear("2", o.embedding(), o.embedding());
+}
+
+Tensor VectorEmbedding::operator()(const Condition& c, at::ScalarType dtype) const {
+  std::vector<Tensor> parts;
+  if (vector_width_ > 0) {
+    if (!c.vector.defined()) throw std::logic_error("a U-Net that takes a pooled vector was given none");
+    parts.push_back(c.vector.to(dtype));
+  }
+  if (size_ids_ > 0) {
+    if (!c.sizes.defined()) throw std::logic_error("a U-Net that takes the sizes of images was given none");
+    const Tensor numbers = c.sizes.reshape({-1}).to(at::kFloat);
+    parts.push_back(noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).view({c.sizes.size(0), -1}).to(dtype));
+  }
+  return layers_[1](silu(layers_[0](parts.size() == 1 ? parts[0] : at::cat(parts, 1))));
 }
 
 namespace {

@@ -45,6 +45,7 @@ struct UnetOptions {
   bool pad_below = false;                                  ///< strided convolutions
   std::optional<UnetTransformer> transformer;              ///< declared by the whole U-Net only
   ClassEmbedding class_embedding = ClassEmbedding::table;  ///< declared by the whole U-Net only
+  int64_t size_channels = 256;                             ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
   /// The parameters and their rules; those of the decoder if `decoder`.
@@ -94,6 +95,21 @@ class TimestepEmbedding {
 
  private:
   std::shared_ptr<const NoiseEmbedding> noise_;
+  Tensor frequencies_;
+  Linear layers_[2];
+};
+
+/// The pooled vector and the sizes of a condition as an embedding, "label_emb.0" (Podell et al. 2023, "SDXL", sec. 2.1 and 2.2): a network
+/// over the vector and each size, embedded as the noise level is.
+class VectorEmbedding {
+ public:
+  VectorEmbedding(const Builder& build, const UnetOptions& options, int64_t vector_width, int64_t size_ids);
+  /// Returns [B, 4 channels], before the SiLU every block begins with. Throws std::logic_error if the condition lacks the parts.
+  Tensor operator()(const Condition& condition, at::ScalarType dtype) const;
+
+ private:
+  std::shared_ptr<const NoiseEmbedding> noise_;
+  int64_t vector_width_, size_ids_;
   Tensor frequencies_;
   Linear layers_[2];
 };
