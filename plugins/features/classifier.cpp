@@ -21,6 +21,7 @@ class ClassifierFeatures final : public Features, public NamesClasses {
 
   std::string name() const override { return classifier_->name(); }
   std::string hash() const override { return classifier_->hash(); }
+  at::ScalarType dtype() const override { return classifier_->dtype(); }
   ImageShape input() const override { return classifier_->input(); }
   std::string preprocessing() const override { return classifier_->preprocessing(); }
   int64_t width() const override { return classifier_->width(); }

@@ -18,6 +18,7 @@
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
 #include "brume/nn/blocks/inception.h"
+#include "brume/numerics/image_quality.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 
@@ -79,6 +80,8 @@ class InceptionFeatures final : public Features {
     return fmt::format("inception {}{}", o_.path.string(), o_.dims == InceptionV3::width ? "" : fmt::format(", {} features", o_.dims));
   }
   std::string hash() const override { return hash_; }
+  at::ScalarType dtype() const override { return dtype_; }
+  std::string frechet_name() const override { return whole() ? "fid" : ""; }
   ImageShape input() const override { return {3, 0, 0}; }
   std::string preprocessing() const override {
     return fmt::format("rounded to 8 bits, resized to 299x299, bilinear, as {} does",
@@ -110,7 +113,7 @@ class InceptionFeatures final : public Features {
 
   /// images: [B, 3, H, W] in [-1, 1]; returns [B, 3, 299, 299] in [-1, 1], from values of 8 bits.
   Tensor prepared(const Tensor& images) const {
-    const Tensor values = ((images.clamp(-1, 1) + 1) * 127.5).round();
+    const Tensor values = byte_values(images).to(at::kFloat);
     if (o_.resize == Resize::torch_fidelity) return (resized_as_tensorflow(values) - 128) / 128;
     return at::upsample_bilinear2d(values / 255, {InceptionV3::side, InceptionV3::side}, false) * 2 - 1;
   }

@@ -171,7 +171,7 @@ TEST(Classifier, ItsFileSaysWhatItIs) {
   const TempFolder folder;
   train_into(tiny_classifier(1), folder.path() / "run");
   const std::string file = (folder.path() / "run/model.safetensors").string();
-  EXPECT_TRUE(holds_classifier(file));
+  EXPECT_EQ(kind_of(file), "classifier");
   EXPECT_EQ(without(error_of([&] { read_card(file); }), folder),
             "run/model.safetensors: is a classifier, not a diffusion model; `brume evaluate` is for it");
   const ModelCard card = read_classifier_card(file);
@@ -183,7 +183,7 @@ TEST(Classifier, ItsFileSaysWhatItIs) {
   diffusion.model = parse_yaml("network: unet", "x");
   save_model(model, {}, diffusion);
   EXPECT_EQ(without(error_of([&] { read_classifier_card(model); }), folder), "m.safetensors: is a diffusion model, not a classifier");
-  EXPECT_FALSE(holds_classifier(model));
+  EXPECT_EQ(kind_of(model), "model");
 }
 
 TEST(ClassifierConfiguration, Mistakes) {

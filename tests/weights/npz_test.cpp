@@ -83,6 +83,8 @@ TEST(Npz, WhatIsWrongIsNamed) {
             "x.npz: x: has a damaged header: 'shape' is (-1,)");
   EXPECT_EQ(error(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 99999999999), }", eight)),
             "x.npz: x: has a shape that no file can hold");
+  EXPECT_EQ(error(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 4294967296, 4294967296, 4294967296), }", "")),
+            "x.npz: x: has a shape that no file can hold");
   EXPECT_EQ(error("text, and not an array"), "x.npz: x: is no array of numpy");
   folder.file("y.npz", zip_bytes({{"readme.txt", "hello"}}));
   EXPECT_EQ(without(error_of([&] { NpzFile file(folder.file("y.npz")); }), folder), "y.npz: holds no arrays of numpy (NAME.npy)");

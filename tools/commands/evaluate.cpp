@@ -159,7 +159,8 @@ int evaluate(Program& program, const Arguments& a) {
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
   if (yaml && load_yaml(a.source).find("autoencoder"))
     throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
-  if (!yaml && holds_autoencoder(a.source)) {
+  const std::string kind = yaml ? "model" : kind_of(a.source);
+  if (kind == "autoencoder") {
     if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
     if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.cfg.empty())
       throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
@@ -167,7 +168,7 @@ int evaluate(Program& program, const Arguments& a) {
   }
   if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
   if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
-  if (!yaml && a.features.empty() && holds_classifier(a.source)) return evaluate_classifier(program, a);
+  if (a.features.empty() && kind == "classifier") return evaluate_classifier(program, a);
   return evaluate_model(program, a);
 }
 

@@ -57,15 +57,28 @@ Reference reference(Program& program, const SetArguments& a, const Features& ext
                     const std::optional<ImageShape>& shape) {
   if (!needs.real) return {};
   const ImageSet set{"--real", a.real, a.limit};
-  SetMetric::Needs wanted = needs;
-  wanted.logits = false;
-  if (has_array(set, "mu") && !needs.rows)
-    return {read_statistics(a.real, extractor, wanted), "sha256:" + sha256(MappedFile::open(a.real)->bytes()), {}};
-  if (has_array(set, "mu") && !has_array(set, "arr_0"))
+  SetMetric::Needs of_images = needs;
+  of_images.logits = of_images.captions = false;
+  const bool stored = holds_statistics(a.real);
+  if (stored && needs.rows && !has_array(set, "arr_0"))
     throw ConfigError(fmt::format("--real: {} has statistics alone, and {} needs the images", a.real, a.metrics));
-  FeatureSummarizer summarizer(extractor, wanted, "--real");
+  Reference real;
+  if (stored) {
+    real.summary = read_statistics(a.real, extractor, needs);
+    real.hash = "sha256:" + sha256(MappedFile::open(a.real)->bytes());
+    if (a.limit > 0 && !needs.rows) print_warning(fmt::format("--limit: has no effect on the statistics of {}", a.real));
+    if (!needs.rows) return real;
+    of_images.statistics = of_images.spatial = false;
+  }
+  FeatureSummarizer summarizer(extractor, of_images, "--real");
   add_images(program, summarizer, extractor, set, shape, a.batch);
-  return {summarizer.summary(), "fnv1a:" + summarizer.hash(), summarizer.notes()};
+  FeatureSummary images = summarizer.summary();
+  real.notes = summarizer.notes();
+  if (!stored) return {std::move(images), "fnv1a:" + summarizer.hash(), real.notes};
+  real.summary.rows = images.rows;
+  real.notes.push_back(
+      fmt::format("metrics of each image's features take the {} images of arr_0, the others the file's statistics", images.images));
+  return real;
 }
 
 Row judged(const std::string& name, const FeatureSummarizer& set, const Reference& real,

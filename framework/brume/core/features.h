@@ -15,6 +15,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "brume/core/dataset.h"
 #include "brume/core/tensor.h"
@@ -53,10 +54,18 @@ class Features {
   virtual int64_t logit_width() const { return classes(); }
   /// Returns the number of spatial features; 0 = it has none.
   virtual int64_t spatial_width() const { return 0; }
+  /// Returns whether embed() embeds captions.
+  virtual bool reads_captions() const { return false; }
+  /// Returns the name of the Fréchet distance of these features in tables and in EDM2's files: "fid", "fd_dinov2"; empty if it has none.
+  virtual std::string frechet_name() const { return {}; }
+  /// Returns the dtype that its network computes in: scores in float32 and in bfloat16 differ.
+  virtual at::ScalarType dtype() const { return at::kFloat; }
   /// Returns the SHA-256 of its weights' file; empty if it has none.
   virtual std::string hash() const { return {}; }
   /// Returns the features of images [N, C, H, W] float32 in [-1, 1] of the shape input(). Throws ConfigError if their shape is another.
   virtual Output extract(const Tensor& images) const = 0;
+  /// Returns the features of captions in the space of the images' features, [N, D] float32 on the host; undefined unless reads_captions().
+  virtual Tensor embed(const std::vector<std::string>& /*captions*/) const { return {}; }
 };
 
 }  // namespace brume

@@ -25,6 +25,7 @@ struct FeatureSummary {
   FeatureStatistics spatial;     ///< of the spatial features
   Tensor rows;                   ///< [N, D] float32, the features of each image
   Tensor logits;                 ///< [N, classes] float32
+  Tensor captions{};             ///< [N, D] float32, the features of each image's caption
 };
 
 /// A figure of a set. `const` and safe to call from several threads at once.
@@ -34,7 +35,9 @@ class SetMetric {
 
   struct Needs {
     bool statistics = false, spatial = false, rows = false, logits = false;
-    bool real = true;  ///< whether the set is compared with real images
+    bool real = true;               ///< whether the set is compared with real images
+    bool captions = false;          ///< whether each image is compared with its caption
+    std::string frechet_name = {};  ///< Features::frechet_name() of the features that the metric is defined for; empty = any
   };
   struct Figure {
     std::string name;  ///< "precision"

@@ -103,7 +103,6 @@ std::string model_file(const std::string& path) {
   return path;
 }
 
-bool holds_classifier(const std::string& path) { return read_metadata(path).has("classifier"); }
-bool holds_autoencoder(const std::string& path) { return read_metadata(path).has("autoencoder"); }
+std::string kind_of(const std::string& path) { return read_metadata(path).kind(); }
 
 }  // namespace brume

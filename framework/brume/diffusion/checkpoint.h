@@ -51,9 +51,7 @@ ModelCard read_card(const std::string& path);
 ModelCard read_classifier_card(const std::string& path);
 /// The same for a first stage alone.
 ModelCard read_autoencoder_card(const std::string& path);
-/// Returns true if the file is a classifier; throws if it is no brume model at all.
-bool holds_classifier(const std::string& path);
-/// The same of a first stage alone.
-bool holds_autoencoder(const std::string& path);
+/// Returns the section that the file's card has: "model", "classifier" or "autoencoder". Throws ConfigError if the file is no model.
+std::string kind_of(const std::string& path);
 
 }  // namespace brume

@@ -17,6 +17,7 @@ class OfPipeline final : public Features, public NamesClasses {
   }
   std::string name() const override { return name_; }
   std::string hash() const override { return hash_; }
+  at::ScalarType dtype() const override { return classifier_->compute().dtype; }
   ImageShape input() const override { return classifier_->options().image; }
   std::string preprocessing() const override { return "none"; }
   int64_t width() const override { return width_; }

@@ -23,9 +23,13 @@ Tensor gaussian(int64_t side) {
   return w / w.sum();
 }
 
+/// 0 to 255, whole numbers, in the dtype of the images.
+Tensor levels(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5).round(); }
+
 }  // namespace
 
-Tensor as_8_bits(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1; }
+Tensor as_8_bits(const Tensor& images) { return levels(images) / 127.5 - 1; }
+Tensor byte_values(const Tensor& images) { return levels(images).to(at::kByte); }
 
 Tensor psnr(const Tensor& a, const Tensor& b) {
   const Tensor error = (a.cpu().to(at::kDouble) - b.cpu().to(at::kDouble)).pow(2).flatten(1).mean(1);

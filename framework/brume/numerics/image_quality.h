@@ -7,6 +7,9 @@ namespace brume {
 /// Values in [-1, 1] as a picture of 8 bits holds them.
 Tensor as_8_bits(const Tensor& images);
 
+/// The same as bytes: uint8, on the device of the images.
+Tensor byte_values(const Tensor& images);
+
 /// Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error), the peak being 2: images [B, C, H, W] in [-1, 1]. [B]
 /// float64; 100 if the two are equal.
 Tensor psnr(const Tensor& a, const Tensor& b);

@@ -18,6 +18,12 @@ SetMetric::Needs needs_of(const std::vector<std::shared_ptr<const SetMetric>>& m
   for (const auto& metric : metrics) {
     const SetMetric::Needs n = metric->needs();
     all.statistics |= n.statistics, all.spatial |= n.spatial, all.rows |= n.rows, all.logits |= n.logits, all.real |= n.real;
+    all.captions |= n.captions;
+    if (n.frechet_name.empty()) continue;
+    if (!all.frechet_name.empty() && all.frechet_name != n.frechet_name)
+      throw ConfigError(fmt::format("the metrics {} and {} are of the features of two extractors: evaluate them one after the other",
+                                    all.frechet_name, n.frechet_name));
+    all.frechet_name = n.frechet_name;
   }
   return all;
 }
@@ -27,6 +33,12 @@ void check_needs(const SetMetric::Needs& needs, const Features& extractor) {
     throw ConfigError(fmt::format("the metrics need spatial features, and {} has none", extractor.name()));
   if (needs.logits && extractor.logit_width() == 0)
     throw ConfigError(fmt::format("the metrics need class logits, and {} has none", extractor.name()));
+  if (needs.captions && !extractor.reads_captions())
+    throw ConfigError(fmt::format("the metrics compare images with captions, and {} embeds no captions (clip_image with a tokenizer does)",
+                                  extractor.name()));
+  if (!needs.frechet_name.empty() && extractor.frechet_name() != needs.frechet_name)
+    throw ConfigError(fmt::format("{} is not defined for the features of {}; fid is the Fréchet distance in any features",
+                                  needs.frechet_name, extractor.name()));
 }
 
 FeatureSummarizer::FeatureSummarizer(const Features& extractor, const SetMetric::Needs& needs, std::string name)
@@ -38,27 +50,48 @@ void FeatureSummarizer::note(const Tensor& images) {
   heights_[0] = first ? h : std::min(heights_[0], h), heights_[1] = std::max(heights_[1], h);
   widths_[0] = first ? w : std::min(widths_[0], w), widths_[1] = std::max(widths_[1], w);
   for (int64_t c = 1; grey_ && c < images.size(1); ++c) grey_ = images.select(1, c).equal(images.select(1, 0));
-  const Tensor values = ((images.clamp(-1, 1) + 1) * 127.5).round().to(at::kCPU, at::kByte).contiguous();
+  const Tensor values = byte_values(images).cpu().contiguous();
   const auto* bytes = values.data_ptr<uint8_t>();
   for (int64_t i = 0; i < values.numel(); ++i) pixels_.add(bytes[i]);
 }
 
-void FeatureSummarizer::add(const Tensor& images) {
+void FeatureSummarizer::expect_finite(const Tensor& rows, const std::string& what) const {
+  const Tensor damaged = rows.isfinite().flatten(1).all(1).logical_not();
+  if (damaged.any().item<bool>())
+    throw ConfigError(fmt::format("{}: image {} has {} that are not finite", name_, images_ + damaged.nonzero()[0].item<int64_t>(), what));
+}
+
+void FeatureSummarizer::add_captions(const std::vector<std::string>& captions, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    if (i >= int64_t(captions.size()) || captions[size_t(i)].empty())
+      throw ConfigError(fmt::format("{}: image {} has no caption, and the metrics compare images with captions", name_, images_ + i));
+  const Tensor y = calling(extractor_, "embed()", [&] { return extractor_.embed(captions); });
+  expect_shape(&extractor_, "embed()", y, {count, extractor_.width()});
+  expect_finite(y, "features of its caption");
+  captions_.push_back(y.to(at::kFloat));
+}
+
+void FeatureSummarizer::add(const Tensor& images, const std::vector<std::string>& captions) {
   stop_if_asked();
+  expect_finite(images, "values");
   note(images);
   const Tensor input = images.size(1) == 1 && extractor_.input().channels == 3 ? images.expand({-1, 3, -1, -1}).contiguous() : images;
   const Features::Output y = calling(extractor_, "extract()", [&] { return extractor_.extract(input); });
   expect_shape(&extractor_, "extract()", y.features, {images.size(0), extractor_.width()});
+  expect_finite(y.features, "features");
   if (needs_.statistics) statistics_.add(y.features);
   if (needs_.rows) rows_.push_back(y.features.to(at::kFloat));
   if (needs_.spatial) {
     expect_shape(&extractor_, "extract()", y.spatial, {images.size(0), extractor_.spatial_width()});
+    expect_finite(y.spatial, "spatial features");
     spatial_.add(y.spatial);
   }
   if (needs_.logits) {
     expect_shape(&extractor_, "extract()", y.logits, {images.size(0), extractor_.logit_width()});
+    expect_finite(y.logits, "logits");
     logits_.push_back(y.logits.to(at::kFloat));
   }
+  if (needs_.captions) add_captions(captions, images.size(0));
   images_ += images.size(0);
 }
 
@@ -71,6 +104,7 @@ FeatureSummary FeatureSummarizer::summary() const {
   if (needs_.spatial) s.spatial = spatial_.statistics();
   if (needs_.rows) s.rows = at::cat(rows_);
   if (needs_.logits) s.logits = at::cat(logits_);
+  if (needs_.captions) s.captions = at::cat(captions_);
   return s;
 }
 
@@ -85,9 +119,15 @@ std::vector<std::string> FeatureSummarizer::notes() const {
 std::string FeatureSummarizer::hash() const { return fmt::format("{:016x}", pixels_.value); }
 
 void add_samples(FeatureSummarizer& summarizer, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
-                 uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models) {
+                 uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models,
+                 const std::vector<std::string>& captions) {
   SampleRequest request = samples_in_turn(model, options, count, batch, seed, observer, models);
-  request.made = [&](int64_t, const Tensor& images) { summarizer.add(as_8_bits(images)); };
+  for (size_t i = 0; !captions.empty() && i < request.images.size(); ++i) request.images[i].caption = captions[i % captions.size()];
+  request.made = [&](int64_t first, const Tensor& images) {
+    std::vector<std::string> of_batch;
+    for (int64_t i = 0; i < images.size(0); ++i) of_batch.push_back(request.images[size_t(first + i)].caption);
+    summarizer.add(as_8_bits(images), of_batch);
+  };
   sample_batches(model, request, options);
 }
 

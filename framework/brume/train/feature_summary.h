@@ -26,8 +26,10 @@ class FeatureSummarizer {
  public:
   /// `name`: of the set, for errors. The extractor must outlive it.
   FeatureSummarizer(const Features& extractor, const SetMetric::Needs& needs, std::string name);
-  /// images: [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three.
-  void add(const Tensor& images);
+  /// images: [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three. `captions`: one per image if
+  /// captions are needed, else ignored. Throws ConfigError naming the image if a value, or a feature of it, is not finite, or if an image
+  /// that needs a caption has none.
+  void add(const Tensor& images, const std::vector<std::string>& captions = {});
   int64_t images() const { return images_; }
   FeatureSummary summary() const;
   /// Returns the images' sizes and whether they are grey, if that is worth saying: "16x16 to 32x48", "grey, repeated in 3 channels".
@@ -37,29 +39,38 @@ class FeatureSummarizer {
 
  private:
   void note(const Tensor& images);
+  void expect_finite(const Tensor& rows, const std::string& what) const;
+  void add_captions(const std::vector<std::string>& captions, int64_t count);
 
   const Features& extractor_;
   SetMetric::Needs needs_;
   std::string name_;
   int64_t images_ = 0;
   MomentSum statistics_, spatial_;
-  std::vector<Tensor> rows_, logits_;
+  std::vector<Tensor> rows_, logits_, captions_;
   int64_t heights_[2] = {0, 0}, widths_[2] = {0, 0};  // the smallest and the largest
   bool grey_ = true;
   Fnv1a pixels_;
 };
 
-/// Adds `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the number of an image
-/// in the whole run; guidances find their models in `models`.
+/// Adds `count` samples, the classes and the captions in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the
+/// number of an image in the whole run; guidances find their models in `models`.
 void add_samples(FeatureSummarizer& summarizer, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
-                 uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models);
+                 uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models,
+                 const std::vector<std::string>& captions = {});
 
-/// Writes `mu` and `sigma`, and `mu_s` and `sigma_s` if there are spatial features: an .npz that pytorch-fid reads, and ADM's evaluator.
-/// One more array, `brume`, has as JSON the extractor, the hash of its weights, its preprocessing, and the images' number and `hash`.
+/// Writes `mu` and `sigma`, and `mu_s` and `sigma_s` if there are spatial features: an .npz that pytorch-fid reads, and ADM's evaluator; or
+/// to a .pkl, the pickle that EDM2 reads, without the spatial ones.
+/// One more array, `brume`, has as JSON the extractor, the hash of its weights, its preprocessing and precision, and the images' number and
+/// `hash`.
 void write_statistics(const std::string& path, const FeatureSummary& summary, const Features& extractor, const std::string& hash);
 
-/// Returns the statistics of an .npz of brume, pytorch-fid or ADM. Throws ConfigError if arrays that are needed are missing, of another
-/// width than the extractor's, not finite or not symmetric; or if the file names another extractor, other weights or another preprocessing.
+/// Returns true if the file has statistics: an .npz with `mu`, or a .pkl.
+bool holds_statistics(const std::string& path);
+
+/// Returns the statistics of an .npz of brume, pytorch-fid, ADM or EDM, or of a pickle of EDM2 ({"num_images", "fid": {"mu", "sigma"},
+/// "fd_dinov2": …}; nothing in it is executed). Throws ConfigError if arrays that are needed are missing, of another width than the
+/// extractor's, not finite or not symmetric; or if the file names other weights, another preprocessing or another precision.
 FeatureSummary read_statistics(const std::string& path, const Features& extractor, const SetMetric::Needs& needs);
 
 }  // namespace brume

@@ -77,7 +77,7 @@ class HeaderReader {
       for (; i < end && tuple[i] >= '0' && tuple[i] <= '9' && i - first < 18; ++i) n = n * 10 + (tuple[i] - '0');
       if (i == first) refuse(where_, "has a damaged header: 'shape' is " + shortened(tuple.substr(0, end + 1)));
       if (n > 0 && elements > (int64_t{1} << 58) / n) refuse(where_, "has a shape that no file can hold");
-      elements *= n;
+      elements *= std::max<int64_t>(n, 1);
       all.push_back(n);
     }
     return all;

@@ -306,11 +306,24 @@ class Machine final {
       case BUILD: {  // sets attributes; an OrderedDict has some (a state dict's _metadata), which are no entries of it
         const auto attributes = pop();
         if (top().as_dict() == nullptr && top().as_name() == nullptr) damaged(fmt::format("attributes for a {}", top().kind()));
-        return add_parameters(attributes);
+        return vocabulary_.keeps_attributes() ? keep(attributes) : add_parameters(attributes);
       }
       case BINPERSID: return push_new(vocabulary_.persistent(pop()));
       default: return false;
     }
+  }
+
+  bool keep(const PickleValue& attributes) {
+    const auto* dict = std::get_if<std::shared_ptr<PickleDict>>(&top().content());
+    if (dict == nullptr || dict->get() == attributes.as_dict()) return true;
+    Sequence items;
+    if (const auto* entries = attributes.as_dict(); entries != nullptr)
+      for (const auto& [key, value] : entries->entries()) items.insert(items.end(), {key, value});
+    else
+      items = {PickleValue::text("__state__"), attributes};
+    copied_ += items.size();
+    if (copied_ > bytes_.size()) damaged("attributes copied many times over");
+    return set_items(std::move(items));
   }
 
   /// Sets the entries of an nn.ParameterDict, which are attributes of it: `_parameters`, and tensors that `_keys` lists.

@@ -18,6 +18,8 @@ class PickleVocabulary {
   virtual PickleValue global(const std::string& name) = 0;
   virtual PickleValue call(const std::string& name, const Sequence& arguments) = 0;
   virtual PickleValue persistent(const PickleValue& id) = 0;  ///< an object kept outside the pickle: a storage
+  /// Returns whether the attributes of an object are kept: those of a dict as entries of the object, others under the key "__state__".
+  virtual bool keeps_attributes() const { return false; }
 };
 
 /// The pickle of thousands of tensors has under one MiB; what it builds may take some fifty times its size.
