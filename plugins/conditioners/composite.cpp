@@ -21,9 +21,13 @@ namespace {
 
 using Conditioners = std::vector<std::shared_ptr<const Conditioner>>;
 
-constexpr std::pair<Tensor Condition::*, const char*> parts[] = {
-    {&Condition::classes, "the class"}, {&Condition::context, "the context"},      {&Condition::context_mask, "the context's mask"},
-    {&Condition::image, "the image"},   {&Condition::vector, "the pooled vector"}, {&Condition::sizes, "the sizes"}};
+constexpr std::pair<Tensor Condition::*, const char*> parts[] = {{&Condition::classes, "the class"},
+                                                                 {&Condition::context, "the context"},
+                                                                 {&Condition::context_mask, "the context's mask"},
+                                                                 {&Condition::image, "the image"},
+                                                                 {&Condition::vector, "the pooled vector"},
+                                                                 {&Condition::sizes, "the sizes"},
+                                                                 {&Condition::guidance, "the guidance scale"}};
 
 /// `to` with the parts of `from`, which it must not have.
 void add(Condition& to, const Condition& from) {
@@ -123,6 +127,7 @@ class Composite final : public Conditioner {
       merged.context_width = std::max(merged.context_width, t.context_width);
       merged.vector_width = std::max(merged.vector_width, t.vector_width);
       merged.size_ids = std::max(merged.size_ids, t.size_ids);
+      merged.guidance = merged.guidance || t.guidance;
       merged.masks = merged.masks || t.masks;
       merged.captions = merged.captions || t.captions;
       merged.reads_prompts = merged.reads_prompts || t.reads_prompts;

@@ -14,6 +14,7 @@ struct Condition {
   Tensor image{};         ///< [B, C', H, W], concatenated to the network's input
   Tensor vector{};        ///< [B, D], one pooled vector per image: of a prompt (SDXL, SD3, FLUX), of a reference image
   Tensor sizes{};         ///< [B, N] float32, pixels: original height and width, top and left of the crop, target height and width (SDXL)
+  Tensor guidance{};      ///< [B] float32, the guidance scale that a guidance-distilled network imitates (FLUX.1-dev)
 
   /// The condition of the unconditional estimate (classifier-free guidance); null if the model was trained without one.
   std::shared_ptr<const Condition> null{};

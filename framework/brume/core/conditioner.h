@@ -77,6 +77,7 @@ struct ConditionerTraits {
   int64_t context_width = 0;  ///< width of the tokens of Condition::context; 0 = none
   int64_t vector_width = 0;   ///< width of Condition::vector; 0 = none
   int64_t size_ids = 0;       ///< numbers per row of Condition::sizes; 0 = none
+  bool guidance = false;      ///< gives Condition::guidance
   /// Returns the channels of Condition::image for an image and its latent. Throws ConfigError if the image does not fit.
   using ImageChannels = std::function<int64_t(const ImageShape& image, const ImageShape& latent)>;
   ImageChannels image_channels{};  ///< empty = no Condition::image

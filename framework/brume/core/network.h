@@ -51,6 +51,7 @@ class Network {
     int64_t image_channels = 0;  ///< of Condition::image, which the network concatenates to x; 0 = none
     int64_t vector_width = 0;    ///< of Condition::vector; 0 = none
     int64_t size_ids = 0;        ///< numbers per row of Condition::sizes; 0 = none
+    bool guidance = false;       ///< the condition has Condition::guidance
     /// The model's own, for networks whose output is known in closed form.
     std::shared_ptr<const NoiseSchedule> noise = nullptr;
     std::shared_ptr<const Parameterization> parameterization = nullptr;
@@ -63,6 +64,11 @@ class Network {
   virtual Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                          const Taps& taps = {}) const = 0;
   virtual NoiseQuantity quantity() const = 0;
+  /// Returns the learned log variance of the training loss at each noise level, [B] float32 (Karras et al. 2024, "Analyzing and Improving
+  /// the Training Dynamics of Diffusion Models", eq. 21); undefined for a network that learns none. c_noise: [B] float32.
+  virtual Tensor log_variance(const Tensor& /*c_noise*/) const { return {}; }
+  /// Rescales the weights, in place, to the norm that training keeps (the same paper, sec. 2.3); called before each training step.
+  virtual void normalize_weights() const {}
   /// Returns the number that heights and widths of x are multiples of.
   virtual int64_t multiple() const { return 1; }
   /// Returns the blocks that taps can name; a network without any is never called with taps.

@@ -27,8 +27,9 @@ namespace brume {
 class TrainableModel {
  public:
   struct Prediction {
-    Tensor f;         ///< F(c_in x, c_noise, condition)
-    Tensor variance;  ///< as in Estimate; undefined if the model learns none
+    Tensor f;               ///< F(c_in x, c_noise, condition)
+    Tensor variance;        ///< as in Estimate; undefined if the model learns none
+    Tensor log_variance{};  ///< Network::log_variance, [B]; undefined if the network learns none
   };
   virtual ~TrainableModel() = default;
   /// Returns float32. x: [B, ...], x = x0 + sigma * noise.

@@ -63,6 +63,7 @@ Network::Context ModelOptions::network_context(const ImageShape& latent, uint64_
           .image_channels = condition.image_channels ? condition.image_channels(image, latent) : 0,
           .vector_width = condition.vector_width,
           .size_ids = condition.size_ids,
+          .guidance = condition.guidance,
           .noise = noise,
           .parameterization = parameterization};
 }

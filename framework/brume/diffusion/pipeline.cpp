@@ -137,15 +137,15 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   const double c_in = options_.parameterization->c_in(sigmas.front(), *options_.noise);
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
   stop_if_asked();
-  const Tensor f = calling(*network_, "forward()", [&] {
-    return network_->forward(input.to(compute_.dtype), at::tensor(noise).to(x.device()), condition, dropout, taps);
-  });
+  const Tensor levels = at::tensor(noise).to(x.device());
+  const Tensor f =
+      calling(*network_, "forward()", [&] { return network_->forward(input.to(compute_.dtype), levels, condition, dropout, taps); });
   std::vector<int64_t> expected = x.sizes().vec();
   if (options_.variance != LearnedVariance::none) expected[1] *= 2;
   expect_shape(network_.get(), "forward()", f, expected);
-  const Tensor out = f.to(as);
-  if (options_.variance == LearnedVariance::none) return {out, {}};
-  return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1))};
+  const Tensor out = f.to(as), log_variance = dropout ? network_->log_variance(levels) : Tensor();
+  if (options_.variance == LearnedVariance::none) return {out, {}, log_variance};
+  return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1)), log_variance};
 }
 
 std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, std::vector<double> steps, Taps taps) const {

@@ -44,6 +44,7 @@ class DiffusionLearner final : public Learner {
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     training_.step = step;
+    pipeline_.network().normalize_weights();
     return {pipeline_.loss(*config_.train->objective, {batch.images, batch.annotations, batch.encoded}, training_, random), {}};
   }
 

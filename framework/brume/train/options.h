@@ -10,7 +10,10 @@
 namespace brume {
 
 struct EmaOptions {
+  enum class Type { exponential, power };
   enum class Warmup { none, ratio, power };
+  Type type = Type::exponential;
+  std::vector<double> std{0.05, 0.1};  ///< of `power`: lengths of the averages, over that of the training; the first is the model's
   double decay = 0.9999;
   Warmup warmup = Warmup::ratio;
   double inv_gamma = 1, power = 2.0 / 3;
