@@ -23,14 +23,12 @@ template <bool decoupled>
 class AdamOptimizer final : public Optimizer {
  public:
   using Options = AdamSettings<decoupled>;
-  AdamOptimizer(const Options& o, const Context& c) : o_(o), steps_(c.steps), adam_(c.weights, o.adam) {}
-  double update(int64_t step) override { return adam_.update(step, learning_rate(step), o_.rate.clip); }
-  double learning_rate(int64_t step) const override { return o_.rate.at(step, steps_); }
+  AdamOptimizer(const Options& o, const Context& c) : adam_(c, o.rate, o.adam) {}
+  double update(int64_t step) override { return adam_.update(step); }
+  double learning_rate(int64_t step) const override { return adam_.learning_rate(step); }
   std::vector<Weight> state() const override { return adam_.state(); }
 
  private:
-  Options o_;
-  int64_t steps_;
   Adam adam_;
 };
 

@@ -114,7 +114,8 @@ TEST(New, Refusals) {
   const std::string rule = "cannot be the name of a plugin: lower-case letters, digits and '_', beginning with a letter";
   EXPECT_EQ(error({"smapler", "mine"}), "error: unknown kind 'smapler'; did you mean 'sampler'?\n");
   EXPECT_EQ(error({"denoiser", "mine"}),
-            "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, features, guidance, metric, network, "
+            "error: unknown kind 'denoiser'; known: autoencoder, classifier, conditioner, dataset, features, guidance, lr_schedule, "
+            "metric, network, "
             "noise_embedding, "
             "noise_schedule, "
             "objective, optimizer, parameterization, perceptual_loss, sampler, set_metric, spacing, time_sampler, weighting\n");

@@ -59,6 +59,7 @@ class Parameters final : public Fields {
     for (const double x : v) inside(n, x, r);
   }
   void field(std::string_view n, std::vector<std::string>&, std::string_view d) override { seen(n, d); }
+  void field(std::string_view n, std::map<std::string, std::string>&, std::string_view d) override { seen(n, d); }
   void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
     seen(n, d);
     EXPECT_TRUE(std::set<std::string>(words.begin(), words.end()).contains(v)) << n << " is '" << v << "' by default";
@@ -82,6 +83,11 @@ class Parameters final : public Fields {
     }
   }
   void plugins(std::string_view n, std::string_view, std::string_view d, std::function<void()>, Set) override { seen(n, d); }
+  void section_list(std::string_view n, std::string_view d, std::function<void()>, std::function<void()> declare) override {
+    open(n, d, true);
+    declare();
+    close();
+  }
   bool open(std::string_view n, std::string_view d, bool) override {
     seen(n, d);
     prefix_ += std::string(n) + ".";
@@ -117,9 +123,9 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryPlugin, testing::ValuesIn(every_plugin()
 TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
-  for (const char* kind :
-       {"autoencoder", "conditioner", "dataset", "features", "guidance", "metric", "network", "noise_embedding", "noise_schedule",
-        "objective", "optimizer", "parameterization", "perceptual_loss", "sampler", "set_metric", "spacing", "time_sampler", "weighting"})
+  for (const char* kind : {"autoencoder", "conditioner", "dataset", "features", "guidance", "lr_schedule", "metric", "network",
+                           "noise_embedding", "noise_schedule", "objective", "optimizer", "parameterization", "perceptual_loss", "sampler",
+                           "set_metric", "spacing", "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

@@ -307,14 +307,15 @@ class Bench {
         if (contiguous) Tensor(w.tensor).set_data(w.tensor.contiguous());
         if (w.trainable) Tensor(w.tensor).set_requires_grad(true);
       }
-      const auto adam = std::make_shared<Adam>(network->weights(), AdamOptions());
+      const auto adam =
+          std::make_shared<Adam>(Optimizer::Context{.weights = network->weights()}, LearningRate{.lr = 1e-4, .clip = 0}, AdamOptions());
       const auto inputs = std::make_shared<Inputs>(a_, a_.batch, type);
       const auto random = std::make_shared<at::Generator>(at::detail::createCPUGenerator(4));
       return [network, adam, inputs, random] {
         const at::AutoGradMode with_grad(true);
         const Tensor out = network->forward(inputs->x, inputs->c_noise, inputs->condition, random.get()).to(at::kFloat);
         (out * out).mean().backward();
-        adam->update(0, 1e-4, 0);
+        adam->update(0);
         return out.detach();
       };
     };

@@ -49,6 +49,7 @@ class Describer final : public Fields {
   void field(std::string_view n, std::vector<std::string>& v, std::string_view d) override {
     add(n, "string list", fmt::format("[{}]", fmt::join(v, ", ")), "", d);
   }
+  void field(std::string_view n, std::map<std::string, std::string>&, std::string_view d) override { add(n, "string map", "{}", "", d); }
   void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
     add(n, "choice", v, fmt::format("{}", fmt::join(words, " | ")), d);
   }
@@ -63,6 +64,12 @@ class Describer final : public Fields {
   }
   void plugins(std::string_view n, std::string_view kind, std::string_view d, std::function<void()>, Set) override {
     add(n, fmt::format("{} list", kind), "[]", "", d);
+  }
+  void section_list(std::string_view n, std::string_view d, std::function<void()>, std::function<void()> declare) override {
+    add(n, "section list", "[]", "", d);
+    prefix_.push_back(std::string(n) + "[]");
+    declare();
+    prefix_.pop_back();
   }
   bool open(std::string_view n, std::string_view d, bool required) override {
     add(n, "section", required ? "" : "absent", "", d);

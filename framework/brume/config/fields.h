@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,6 +45,8 @@ class Fields {
   virtual void field(std::string_view name, std::vector<int64_t>& value, std::string_view doc, Range range = {}) = 0;
   virtual void field(std::string_view name, std::vector<double>& value, std::string_view doc, Range range = {}) = 0;
   virtual void field(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
+  /// A map whose keys the user chooses.
+  virtual void field(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
 
   /// One of a few words.
   virtual void choice(std::string_view name, std::string& value, std::string_view doc, std::vector<std::string> words) = 0;
@@ -95,6 +98,12 @@ class Fields {
     value->declare(*this);
     close();
   }
+  /// A list of groups of fields; `S` has `void declare(Fields&)`.
+  template <class S>
+  void sections(std::string_view name, std::vector<S>& value, std::string_view doc) {
+    section_list(
+        name, doc, [&value] { value.clear(); }, [this, &value] { value.emplace_back().declare(*this); });
+  }
 
   /// Declares that the field `name` was once called `former`, which is still read, with a warning that names both. Stands before
   /// the declaration of `name`. Giving both names in one file is a mistake.
@@ -108,6 +117,8 @@ class Fields {
   using Set = std::function<void(const Recipe&)>;
   virtual void plugin(std::string_view name, std::string_view kind, std::string_view doc, std::string_view fallback, Set set) = 0;
   virtual void plugins(std::string_view name, std::string_view kind, std::string_view doc, std::function<void()> clear, Set add) = 0;
+  /// Calls `clear` if a list is given, and `add` within each of its groups.
+  virtual void section_list(std::string_view name, std::string_view doc, std::function<void()> clear, std::function<void()> add) = 0;
   /// Enters a group; false if it is to be left alone (optional and absent).
   virtual bool open(std::string_view name, std::string_view doc, bool required) = 0;
   virtual void close() = 0;

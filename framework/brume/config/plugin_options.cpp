@@ -25,6 +25,7 @@ class OptionNames final : public Fields {
   void field(std::string_view n, std::vector<int64_t>&, std::string_view, Range) override { add(n); }
   void field(std::string_view n, std::vector<double>&, std::string_view, Range) override { add(n); }
   void field(std::string_view n, std::vector<std::string>&, std::string_view) override { add(n); }
+  void field(std::string_view n, std::map<std::string, std::string>&, std::string_view) override { add(n); }
   void choice(std::string_view n, std::string& v, std::string_view, std::vector<std::string> words) override {
     add(n);
     if (std::find(words.begin(), words.end(), v) == words.end())
@@ -36,6 +37,12 @@ class OptionNames final : public Fields {
  protected:
   void plugin(std::string_view n, std::string_view, std::string_view, std::string_view, Set) override { add(n); }
   void plugins(std::string_view n, std::string_view, std::string_view, std::function<void()>, Set) override { add(n); }
+  void section_list(std::string_view n, std::string_view, std::function<void()>, std::function<void()> declare) override {
+    add(n);
+    frames_.emplace_back();
+    declare();
+    frames_.pop_back();
+  }
   bool open(std::string_view n, std::string_view, bool) override {
     add(n);
     frames_.emplace_back();

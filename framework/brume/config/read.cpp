@@ -96,6 +96,7 @@ class Reader final : public Fields {
   void field(std::string_view n, std::vector<int64_t>& v, std::string_view, Range r) override { list(n, v, r); }
   void field(std::string_view n, std::vector<double>& v, std::string_view, Range r) override { list(n, v, r); }
   void field(std::string_view n, std::vector<std::string>& v, std::string_view) override { list(n, v, Range{}); }
+  void field(std::string_view n, std::map<std::string, std::string>& v, std::string_view) override { words(n, v); }
 
   void choice(std::string_view n, std::string& v, std::string_view, std::vector<std::string> words) override {
     const std::string before = v;
@@ -139,6 +140,26 @@ class Reader final : public Fields {
         full.items.emplace_back();
         if (const auto recipe = read_one(kind, items[i], fmt::format("{}.{}", join_path(top().path, n), i), full.items.back()))
           attempt(*recipe, add);
+      }
+    }
+    top().resolved.set(std::string(n), std::move(full));
+  }
+
+  void section_list(std::string_view n, std::string_view, std::function<void()> clear, std::function<void()> add) override {
+    const Value* v = look(n);
+    Value full = Value::list();
+    if (v && !v->is_null()) {
+      clear();
+      const std::vector<Value> items = v->is_list() ? v->items : std::vector<Value>{*v};
+      for (size_t i = 0; i < items.size(); ++i) {
+        const std::string path = fmt::format("{}.{}", join_path(top().path, n), i);
+        if (!items[i].is_map()) {
+          problems_.push_back({items[i].place, path, fmt::format("expected a map of settings, got {}", items[i].kind_text())});
+          continue;
+        }
+        push(&items[i], path);
+        add();
+        full.items.push_back(pop().resolved);
       }
     }
     top().resolved.set(std::string(n), std::move(full));
@@ -287,6 +308,20 @@ class Reader final : public Fields {
     }
     Value all = Value::list();
     for (const T& x : value) all.items.push_back(resolved(x));
+    top().resolved.set(std::string(n), std::move(all));
+  }
+
+  void words(std::string_view n, std::map<std::string, std::string>& value) {
+    if (const Value* v = look(n)) {
+      std::map<std::string, std::string> read;
+      bool good = v->is_map();
+      if (!good) problem(v->place, fmt::format("{}: expected a map of strings, got {}", n, v->kind_text()));
+      for (const Value::Entry& e : v->entries)
+        good = convert(join_path(std::string(n), e.key), e.value, read[e.key], Range{}, type_name<std::string>) && good;
+      if (good) value = std::move(read);
+    }
+    Value all = Value::map();
+    for (const auto& [key, word] : value) all.set(key, resolved(word));
     top().resolved.set(std::string(n), std::move(all));
   }
 

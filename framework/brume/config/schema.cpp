@@ -34,6 +34,9 @@ class Schema final : public Fields {
   void field(std::string_view n, std::vector<int64_t>& v, std::string_view d, Range r) override { list(n, "integer", v, d, r); }
   void field(std::string_view n, std::vector<double>& v, std::string_view d, Range r) override { list(n, "number", v, d, r); }
   void field(std::string_view n, std::vector<std::string>& v, std::string_view d) override { list(n, "string", v, d, Range{}); }
+  void field(std::string_view n, std::map<std::string, std::string>&, std::string_view d) override {
+    add(n, {{"type", "object"}, {"additionalProperties", {{"type", Json::array({"string", "number", "boolean"})}}}}, d);
+  }
   void choice(std::string_view n, std::string& v, std::string_view d, std::vector<std::string> words) override {
     add(n, {{"enum", words}, {"default", v}}, d);
   }
@@ -54,6 +57,13 @@ class Schema final : public Fields {
   void plugins(std::string_view n, std::string_view kind, std::string_view d, std::function<void()>, Set) override {
     const Json several{{"type", "array"}, {"items", reference(kind)}};
     add(n, {{"anyOf", Json::array({several, reference(kind)})}}, d);  // one may stand for a list of one
+  }
+  void section_list(std::string_view n, std::string_view d, std::function<void()>, std::function<void()> declare) override {
+    stack_.push_back(object());
+    declare();
+    Json item = std::move(stack_.back());
+    stack_.pop_back();
+    add(n, {{"type", "array"}, {"items", std::move(item)}}, d);
   }
   bool open(std::string_view n, std::string_view d, bool) override {
     names_.emplace_back(n, d);

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "brume/core/optimizer.h"
+#include "brume/numerics/gradient.h"
+#include "brume/numerics/learning_rate.h"
 
 namespace brume {
 
@@ -15,17 +17,18 @@ struct AdamOptions {
 ///   m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  w <- w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 class Adam {
  public:
-  Adam(std::vector<Weight> weights, const AdamOptions& options);
-  /// Clips the gradients to the norm `clip` (0 = not), updates, clears the gradients; `step` counts from 0. Returns the norm
-  /// before clipping; nothing is updated if it is not finite.
-  double update(int64_t step, double lr, double clip);
+  Adam(const Optimizer::Context& context, const LearningRate& rate, const AdamOptions& options);
+  /// Clips the gradients, updates, clears the gradients; `step` counts from 0. Returns the norm before clipping; nothing is updated if it
+  /// is not finite.
+  double update(int64_t step);
+  double learning_rate(int64_t step) const { return weights_.learning_rate(step); }
   std::vector<Weight> state() const;
 
  private:
-  double gradient_norm() const;
-  std::vector<Weight> weights_;
+  GradientStep weights_;
   std::vector<Tensor> first_, second_;
   AdamOptions o_;
+  LearningRate rate_;
 };
 
 }  // namespace brume

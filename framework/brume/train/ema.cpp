@@ -24,12 +24,13 @@ double Ema::decay(int64_t step) const {
   return o_.decay;
 }
 
-void Ema::update(int64_t step) {
+void Ema::update(int64_t step, const std::map<std::string, Tensor>& values) {
   const at::NoGradGuard no_grad;
   const double keep = decay(step);
   for (size_t i = 0; i < weights_.size(); ++i) {
     Tensor& s = shadow_[i].tensor;
-    const Tensor& w = weights_[i].tensor;
+    const auto value = values.find(weights_[i].name);
+    const Tensor& w = value == values.end() ? weights_[i].tensor : value->second;
     if (!weights_[i].trainable) continue;
     if (!s.device().is_cpu() || s.strides() != w.strides() || !w.is_non_overlapping_and_dense()) {
       s.mul_(keep).add_(w, 1 - keep);

@@ -1,5 +1,7 @@
 #pragma once
 // The exponential moving average of the weights.
+#include <map>
+#include <string>
 #include <vector>
 
 #include "brume/core/network.h"
@@ -13,7 +15,8 @@ class Ema {
   Ema(const std::vector<Weight>& weights, const EmaOptions& options);
   /// The decay of update number `step`, counted from 0.
   double decay(int64_t step) const;
-  void update(int64_t step);
+  /// `values`: of the weights, by name, if they are not the weights themselves (Optimizer::evaluated).
+  void update(int64_t step, const std::map<std::string, Tensor>& values = {});
   /// Copies what is not trainable: a codebook that moves by a rule of its own is an average already.
   void take_buffers();
   /// The averaged weights, named as the weights are.

@@ -1,11 +1,14 @@
 #include "brume/train/optimization.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <stdexcept>
 
 #include "brume/config/foreign.h"
+#include "brume/config/name_patterns.h"
 
 namespace brume {
 namespace {
@@ -25,19 +28,44 @@ void append(std::vector<Weight>& all, const std::string& prefix, const std::vect
 
 }  // namespace
 
+std::vector<std::string> names_of(const std::vector<Weight>& weights) {
+  std::vector<std::string> names;
+  names.reserve(weights.size());
+  for (const Weight& w : weights) names.push_back(w.name);
+  return names;
+}
+
+std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroupOptions>& groups, const std::vector<Weight>& weights) {
+  std::map<std::string, Optimizer::Own> all;
+  const std::vector<std::string> names = names_of(weights);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const std::string path = fmt::format("train.groups.{}.match", i);
+    const std::set<std::string> matched = matching({groups[i].match}, names, path);
+    bool used = false;
+    for (const Weight& w : weights)
+      if (w.trainable && matched.contains(w.name)) all[w.name] = {groups[i].lr, groups[i].weight_decay}, used = true;
+    if (!used) throw ConfigError({Problem{{}, path, fmt::format("'{}' matches weights that are not trained alone", groups[i].match)}});
+  }
+  return all;
+}
+
 Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps) : modules_(std::move(modules)) {
   if (modules_.empty() || !modules_.front().optimizer || !modules_.front().ema)
     throw std::logic_error("a training needs a model with an optimizer and a moving average");
   for (const TrainedModule& module : modules_) {
     const bool model = &module == &modules_.front();
     const size_t group = module.optimizer ? add_group(module) : 0;
-    for (Weight& w : trainable(named(module, model))) groups_[group].weights.push_back(std::move(w));
+    for (Weight& w : trainable(named(module, model))) {
+      const auto own = module.own.find(w.name);
+      groups_[group].own.push_back(own == module.own.end() ? Optimizer::Own{} : own->second);
+      groups_[group].weights.push_back(std::move(w));
+    }
     if (module.ema) averages_.push_back({group, std::make_unique<Ema>(named(module, model), *module.ema)});
   }
   for (size_t i = 0, group = 0; i < modules_.size(); ++i) {
     if (!modules_[i].optimizer) continue;
     Group& g = groups_[group++];
-    g.optimizer = modules_[i].optimizer.make({g.weights, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every)});
+    g.optimizer = modules_[i].optimizer.make({g.weights, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every), g.own});
   }
   for (const Group& group : groups_)
     for (const Weight& w : group.weights) Tensor(w.tensor).set_requires_grad(true);
@@ -63,10 +91,19 @@ bool Optimization::update(int64_t step) {
   return finite;
 }
 
+std::map<std::string, Tensor> Optimization::Group::evaluated() const {
+  const std::vector<Tensor> values = calling(*optimizer, "evaluated()", [&] { return optimizer->evaluated(); });
+  if (!values.empty() && values.size() != weights.size())
+    blame(optimizer.get(), fmt::format("evaluated() returned {} tensors for {} weights", values.size(), weights.size()));
+  std::map<std::string, Tensor> all;
+  for (size_t i = 0; i < values.size(); ++i) all.emplace(weights[i].name, values[i]);
+  return all;
+}
+
 void Optimization::average(int64_t step, bool buffers) {
   for (const Average& average : averages_) {
     const Group& group = groups_[average.group];
-    if (group.updated) average.ema->update(group.count(step));
+    if (group.updated) average.ema->update(group.count(step), group.evaluated());
   }
   if (buffers) averages_.front().ema->take_buffers();
 }
@@ -75,6 +112,7 @@ Metrics Optimization::figures(int64_t step) const {
   const Group& model = groups_.front();
   Metrics all{
       {"grad_norm", model.norm}, {"lr", model.optimizer->learning_rate(model.count(step))}, {"ema_decay", ema().decay(model.count(step))}};
+  for (const auto& [name, value] : model.optimizer->figures()) all.emplace_back(name, value);
   for (size_t i = 1; i < groups_.size(); ++i) {
     const Group& group = groups_[i];
     all.emplace_back(group.name + ".grad_norm", group.norm);

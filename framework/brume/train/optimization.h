@@ -1,5 +1,6 @@
 #pragma once
 // The optimizers and moving averages of a training.
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,13 +16,20 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 
 /// Weights that one optimizer updates: the model, or a network that is trained with it (a discriminator).
 struct TrainedModule {
-  std::string name;                 ///< prefixes its metrics and its optimizer's state; empty for the model
-  std::vector<Weight> weights{};    ///< those that are not trainable are kept, and not updated
-  Deferred<Optimizer> optimizer{};  ///< its own; empty: the model's updates it too, and both count in one norm of the gradient
-  int64_t start = 0;                ///< step of its first update; its own optimizer counts from there
-  int64_t every = 1;                ///< updates once in so many steps, with the gradient of that step alone
-  std::optional<EmaOptions> ema{};  ///< of its weights; empty: none
+  std::string name;                             ///< prefixes its metrics and its optimizer's state; empty for the model
+  std::vector<Weight> weights{};                ///< those that are not trainable are kept, and not updated
+  Deferred<Optimizer> optimizer{};              ///< its own; empty: the model's updates it too, and both count in one norm of the gradient
+  int64_t start = 0;                            ///< step of its first update; its own optimizer counts from there
+  int64_t every = 1;                            ///< updates once in so many steps, with the gradient of that step alone
+  std::optional<EmaOptions> ema{};              ///< of its weights; empty: none
+  std::map<std::string, Optimizer::Own> own{};  ///< by name of a weight: what it has instead of the optimizer's options
 };
+
+std::vector<std::string> names_of(const std::vector<Weight>& weights);
+
+/// Returns what `train.groups` gives each of the model's weights; the last group that matches counts. Throws ConfigError with every
+/// pattern that matches nothing, or nothing that is trained.
+std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroupOptions>& groups, const std::vector<Weight>& weights);
 
 /// Updates the modules of a learner, each when it is due, and averages their weights.
 class Optimization {
@@ -52,10 +60,13 @@ class Optimization {
   struct Group {
     std::string name;
     int64_t start = 0, every = 1;
-    std::vector<Weight> weights{};  ///< trainable
+    std::vector<Weight> weights{};      ///< trainable
+    std::vector<Optimizer::Own> own{};  ///< of each of them
     std::shared_ptr<Optimizer> optimizer{};
     double norm = 0;       ///< of the last gradient
     bool updated = false;  ///< by the last update()
+    /// Returns the values that the weights are evaluated with, by name; empty if they are the weights themselves.
+    std::map<std::string, Tensor> evaluated() const;
     bool due(int64_t step) const { return step >= start && (step - start) % every == 0; }
     int64_t count(int64_t step) const { return step < start ? 0 : (step - start) / every; }
   };

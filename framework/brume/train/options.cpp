@@ -80,13 +80,35 @@ void LatentOptions::declare(Fields& f) {
   f.field("center", center, "measure a shift as well, the mean");
 }
 
+void WeightGroupOptions::declare(Fields& f) {
+  f.field("match", match, "weights by a pattern of their names, as in freeze; of several groups that match, the last counts (required)");
+  f.field("lr", lr, "their learning rate, with the optimizer's warm-up and decay; absent: the optimizer's", at_least(0));
+  f.field("weight_decay", weight_decay, "their weight decay; absent: the optimizer's", at_least(0));
+}
+
+void AdoptionOptions::declare(Fields& f) {
+  f.field("classes", classes, "class of the source, by name or by number: the class here that starts with its rows");
+  f.choice("new", new_rows, "rows of the classes that have none of the source's: the mean of its rows, 0, or drawn from the seed",
+           {{"mean", NewRows::mean}, {"zero", NewRows::zero}, {"random", NewRows::random}});
+  f.choice("input_channels", input_channels, "pad = channels of the input that the source lacks begin with weights of 0",
+           {{"same", InputChannels::same}, {"pad", InputChannels::pad}});
+  f.choice("head", head, "new = the last layer is drawn from the seed, for another parameterization, variance or number of channels",
+           {{"same", Head::same}, {"new", Head::fresh}});
+  f.field("left_out", left_out, "weights of the source that the model here has no place for, by patterns as in freeze");
+  f.field("added", added, "weights here that the source lacks or has in another shape, by patterns: they are drawn from the seed");
+}
+
 void TrainOptions::declare(Fields& f, Task task) {
   f.field("from", from,
           "a model whose weights the training starts with: a file of brume or of another program, or a directory of one; its "
           "section `model` (or `classifier`, `autoencoder`) may be left out here");
+  f.section("adopt", adopt, "how weights of `from` fit a model of other shapes; absent: the model here is the source's");
+  f.require(!adopt || !from.empty(), "adopt", "needs `from`, the model whose weights are taken over");
+  f.field("train_only", train_only, "weights that are trained, by patterns as in freeze; empty = all");
   f.field("freeze", freeze,
           "weights that are not trained, by name: * stands for any characters, ? for one; a pattern that begins with ! takes "
           "weights away again that earlier ones matched");
+  f.sections("groups", groups, "weights with their own learning rate and weight decay");
   f.field("data", data, "the training images");
   const auto is = [&](Task other) { return task == other || task == Task::any; };
   if (is(Task::diffusion)) f.field("objective", objective, "the loss that is minimised", "simple");

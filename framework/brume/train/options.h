@@ -1,5 +1,6 @@
 #pragma once
 // The section `train:`, and a whole configuration.
+#include <map>
 #include <optional>
 
 #include "brume/core/objective.h"
@@ -71,10 +72,34 @@ struct KeepOptions {
   bool any() const { return last > 1 || every > 0 || !best.empty(); }
 };
 
+/// Weights with their own learning rate and weight decay.
+struct WeightGroupOptions {
+  std::string match;                       ///< a pattern of names
+  std::optional<double> lr, weight_decay;  ///< absent: the optimizer's
+  void declare(Fields& f);
+};
+
+/// What the weights of a model become in one of other shapes.
+struct AdoptionOptions {
+  enum class NewRows { mean, zero, random };
+  enum class InputChannels { same, pad };
+  enum class Head { same, fresh };
+  std::map<std::string, std::string> classes;  ///< class of the source, by name or number: class of the training
+  NewRows new_rows = NewRows::mean;            ///< of classes that no class of the source becomes
+  InputChannels input_channels = InputChannels::same;
+  Head head = Head::same;
+  std::vector<std::string> left_out;  ///< patterns of weights of the source that the model has no place for
+  std::vector<std::string> added;     ///< patterns of weights of the model that the source lacks, or has in another shape
+  void declare(Fields& f);
+};
+
 struct TrainOptions {
   enum class Task { diffusion, classifier, autoencoder, any };
-  std::filesystem::path from;       ///< a model whose weights it starts with; empty: drawn from the seed
-  std::vector<std::string> freeze;  ///< patterns of the names of weights that stay as they are
+  std::filesystem::path from;  ///< a model whose weights it starts with; empty: drawn from the seed
+  std::optional<AdoptionOptions> adopt;
+  std::vector<std::string> train_only;  ///< patterns of the names of weights that are trained; empty: all
+  std::vector<std::string> freeze;      ///< patterns of the names of weights that stay as they are
+  std::vector<WeightGroupOptions> groups;
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;         ///< of diffusion
   double label_smoothing = 0;                         ///< of a classifier

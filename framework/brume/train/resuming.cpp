@@ -15,12 +15,14 @@ namespace fs = std::filesystem;
 namespace {
 
 /// Returns true if the state of the optimizers belongs to other weights after the change.
-bool of_the_optimizers(const Difference& d) { return d.path == "train.discriminator" || d.path.starts_with("train.freeze"); }
+bool of_the_optimizers(const Difference& d) {
+  return d.path == "train.discriminator" || d.path.starts_with("train.freeze") || d.path.starts_with("train.train_only");
+}
 
 /// Returns true if the learning rate of the optimizer depends on the number of steps.
 bool decays(const Value& resolved) {
-  const Value& decay = nearest(resolved, "train.optimizer.decay");
-  return decay.is_scalar() && decay.scalar != "constant";
+  const Value& decay = nearest(resolved, "train.optimizer.decay.type");
+  return decay.is_scalar() && decay.scalar != "constant" && decay.scalar != "inverse_sqrt";
 }
 
 /// Reads the metadata of a training file. Throws ConfigError if the file is no training file.
@@ -61,7 +63,7 @@ Resumed read_resumed(Registry& registry, const fs::path& file, const std::option
 std::string changes_since(const Value& stored, const Value& resolved, const Value& given) {
   std::vector<Difference> changes = differences(stored, resolved);
   std::erase_if(changes, [](const Difference& d) {  // a resumed training opens no source
-    return d.path.starts_with("plugins") || d.path == "train.from" || d.left_to_data();
+    return d.path.starts_with("plugins") || d.path == "train.from" || d.path.starts_with("train.adopt") || d.left_to_data();
   });
   std::vector<Problem> refused;
   std::string line;

@@ -1,11 +1,10 @@
 #include "brume/train/source.h"
 
 #include <fmt/format.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 
-#include "brume/config/suggest.h"
+#include "brume/config/name_patterns.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/train/differences.h"
@@ -46,20 +45,23 @@ std::vector<std::string> names_of(const NamedTensors& tensors) {
   return names;
 }
 
-/// "network.down.*" for every part of a name before a dot, and the name.
-std::vector<std::string> patterns_of(const std::vector<std::string>& names) {
-  std::set<std::string> all(names.begin(), names.end());
-  for (const std::string& name : names)
-    for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) all.insert(name.substr(0, dot) + ".*");
-  return {all.begin(), all.end()};
-}
-
-std::string nearest_pattern(const std::string& pattern, const std::vector<std::string>& names) {
-  const std::string near = closest(pattern, patterns_of(names));
-  if (!near.empty()) return fmt::format("; did you mean '{}'?", near);
-  std::set<std::string> first;
-  for (const std::string& name : names) first.insert(name.substr(0, name.find('.')) + ".*");
-  return hint(pattern, {first.begin(), first.end()});
+/// Throws ConfigError with every pattern that matches none of the names.
+void check_patterns(const TrainOptions& train, const std::vector<std::string>& names, const Value& root) {
+  std::vector<Problem> problems;
+  const auto check = [&](const std::vector<std::string>& patterns, const std::string& path) {
+    try {
+      matching(patterns, names, path);
+    } catch (const ConfigError& e) {
+      for (Problem p : e.problems()) {
+        p.place = nearest(root, p.path).place;
+        problems.push_back(std::move(p));
+      }
+    }
+  };
+  check(train.freeze, "train.freeze");
+  check(train.train_only, "train.train_only");
+  for (size_t i = 0; i < train.groups.size(); ++i) check({train.groups[i].match}, fmt::format("train.groups.{}.match", i));
+  if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
 }  // namespace
@@ -72,29 +74,6 @@ Value sections(const ModelCard& card) {
                                       {"sample", card.sample}})
     if (!section.is_null()) root.set(name, section);
   return root;
-}
-
-std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names) {
-  std::set<std::string> matched;
-  std::vector<Problem> problems;
-  for (size_t i = 0; i < patterns.size(); ++i) {
-    const bool except = patterns[i].starts_with("!");
-    const std::string pattern = patterns[i].substr(except ? 1 : 0);
-    size_t hits = 0;
-    for (const std::string& name : names) {
-      if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
-      ++hits;
-      if (except)
-        matched.erase(name);
-      else
-        matched.insert(name);
-    }
-    if (hits == 0)
-      problems.push_back(
-          {{}, fmt::format("train.freeze.{}", i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(pattern, names))});
-  }
-  if (!problems.empty()) throw ConfigError(std::move(problems));
-  return matched;
 }
 
 void complete_model(Value& root, const Value& stored) {
@@ -121,13 +100,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
   compare(own, file, full, root);
-  try {
-    matching(config.train->freeze, names_of(source.tensors));
-  } catch (const ConfigError& e) {
-    std::vector<Problem> problems = e.problems();
-    for (Problem& p : problems) p.place = nearest(root, p.path).place;
-    throw ConfigError(std::move(problems));
-  }
+  if (!config.train->adopt) check_patterns(*config.train, names_of(source.tensors), root);
   if (resolved) *resolved = std::move(full);
   return config;
 }

@@ -1,9 +1,7 @@
 #pragma once
 // A training that starts from the weights of another model (`train.from`), some of which may stay as they are (`train.freeze`).
 #include <filesystem>
-#include <set>
 #include <string>
-#include <vector>
 
 #include "brume/core/network.h"
 #include "brume/diffusion/checkpoint.h"
@@ -23,9 +21,5 @@ Value sections(const ModelCard& card);
 /// Copies the section of the model from `stored`, a configuration with all its sections, and `sample:` with it, if `root` has `train.from`
 /// and no section of a model.
 void complete_model(Value& root, const Value& stored);
-
-/// Returns the names of `weights` that the patterns match. A pattern is a name with `*` (any characters, dots too), `?` and `[...]`; one
-/// that begins with `!` takes names away again that earlier ones matched. Throws ConfigError with every pattern that matches nothing.
-std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names);
 
 }  // namespace brume

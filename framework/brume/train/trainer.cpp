@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
+#include "brume/config/name_patterns.h"
 #include "brume/config/yaml.h"
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
@@ -109,6 +110,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   if (fresh && begun) load_weights(t.from.string(), source.tensors, learner_->weights());
   std::vector<TrainedModule> modules = learner_->modules();
   freeze(modules.front().weights);
+  modules.front().own = own_settings(t.groups, modules.front().weights);
   model_ = modules.front().weights;
   optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps);
   if (!fresh) restore(resume_from);
@@ -135,16 +137,16 @@ void Trainer::take_directory() {
 }
 
 void Trainer::freeze(std::vector<Weight>& weights) {
-  std::vector<std::string> names;
-  for (const Weight& w : weights) names.push_back(w.name);
-  const std::set<std::string> frozen = matching(config_.train->freeze, names);
+  const TrainOptions& t = *config_.train;
+  const std::vector<std::string> names = names_of(weights);
+  const std::set<std::string> frozen = matching(t.freeze, names, "train.freeze"), only = matching(t.train_only, names, "train.train_only");
   for (Weight& w : weights) {
-    if (!frozen.contains(w.name)) continue;
+    if (!frozen.contains(w.name) && (t.train_only.empty() || only.contains(w.name))) continue;
     if (!w.trainable) fixed_.push_back({w.tensor, {}});
     w.trainable = false;
   }
   if (std::none_of(weights.begin(), weights.end(), [](const Weight& w) { return w.trainable; }))
-    throw ConfigError("train.freeze leaves no weight to train");
+    throw ConfigError(fmt::format("{} leaves no weight to train", t.train_only.empty() ? "train.freeze" : "train.train_only"));
 }
 
 void Trainer::note_unread(const Batch& batch, Window& window) {

@@ -1,0 +1,53 @@
+#include "brume/config/name_patterns.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include "brume/config/errors.h"
+#include "brume/config/suggest.h"
+
+namespace brume {
+namespace {
+
+/// "network.down.*" for every part of a name before a dot, and the name.
+std::vector<std::string> patterns_of(const std::vector<std::string>& names) {
+  std::set<std::string> all(names.begin(), names.end());
+  for (const std::string& name : names)
+    for (size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) all.insert(name.substr(0, dot) + ".*");
+  return {all.begin(), all.end()};
+}
+
+std::string nearest_pattern(const std::string& pattern, const std::vector<std::string>& names) {
+  const std::string near = closest(pattern, patterns_of(names));
+  if (!near.empty()) return fmt::format("; did you mean '{}'?", near);
+  std::set<std::string> first;
+  for (const std::string& name : names) first.insert(name.substr(0, name.find('.')) + ".*");
+  return hint(pattern, {first.begin(), first.end()});
+}
+
+}  // namespace
+
+std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& path) {
+  std::set<std::string> matched;
+  std::vector<Problem> problems;
+  for (size_t i = 0; i < patterns.size(); ++i) {
+    const bool except = patterns[i].starts_with("!");
+    const std::string pattern = patterns[i].substr(except ? 1 : 0);
+    size_t hits = 0;
+    for (const std::string& name : names) {
+      if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
+      ++hits;
+      if (except)
+        matched.erase(name);
+      else
+        matched.insert(name);
+    }
+    if (hits == 0)
+      problems.push_back(
+          {{}, fmt::format("{}.{}", path, i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(pattern, names))});
+  }
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+  return matched;
+}
+
+}  // namespace brume
