@@ -211,6 +211,8 @@ std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& co
   for (size_t i = 0; i < all.size(); ++i) {
     const size_t image = size_t(r.first) + i;
     if (!labels.empty()) all[i].label = labels[image % labels.size()];
+    if (r.sizes) all[i].sizes = *r.sizes;
+    all[i].negative_sizes = r.negative_sizes;
     if (!r.prompts.empty()) all[i].caption = r.prompts[image / repeats % r.prompts.size()];
     if (!r.negatives.empty()) all[i].negative = r.negatives[r.negatives.size() == 1 ? 0 : image / repeats % r.prompts.size()];
   }

@@ -46,6 +46,8 @@ struct ImageRequest {
   int64_t first = 0;                     ///< number of the first image: image i depends on (seed, first + i) and what it shows alone
   uint64_t seed = 0;                     ///< of the noise
   int64_t height = 0, width = 0;         ///< pixels; 0 = the size that the model was trained for
+  std::optional<SizeIds> sizes{},
+      negative_sizes{};  ///< for models that are conditioned on sizes (SDXL); absent = those of the image, `sizes`
 
   // How they are sampled. Texts are YAML as in a configuration: "ddim" or "{type: ddim, eta: 1}".
   std::optional<int64_t> steps{};

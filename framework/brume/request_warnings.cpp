@@ -137,6 +137,8 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
       if (all.size() < 10) all.push_back(std::move(w));
   if (r.tile.value_or(0) > 0 && model.options().autoencoder.type() == "identity")
     all.push_back(fmt::format("{}: has no effect, as the model makes pixels and has no latents to decode", called(r.names, "tile")));
+  if ((r.sizes || r.negative_sizes) && model.options().conditioner->traits().size_ids == 0)
+    all.push_back(fmt::format("{}: have no effect, as the model is not conditioned on sizes", called(r.names, "sizes")));
   for (std::string& w : unread_noise(r, options)) all.push_back(std::move(w));
   if (!r.spacing.empty() && options.sampler->traits().own_steps)
     all.push_back(fmt::format("{}: only its first and last level have an effect, as the sampler takes its own steps between them",

@@ -202,11 +202,19 @@ std::vector<Option<A>> options_of_guidance() {
   };
 }
 
+std::vector<Option<A>> options_of_sizes() {
+  std::vector<Option<A>> all;
+  for (const Option<SizeArguments>& o : SizeArguments::options("")) all.push_back(lifted(o, &A::sizes));
+  for (const Option<SizeArguments>& o : SizeArguments::options("negative-")) all.push_back(lifted(o, &A::negative_sizes));
+  return all;
+}
+
 /// What messages of the library call its fields.
 FieldNames field_names() {
   FieldNames names;
   for (const Option<A>& o : A::options())
     if (!o.field.empty()) names[o.field] = o.long_name();
+  names["sizes"] = "--original-size, --crop and --target-size";
   return names;
 }
 
@@ -215,7 +223,7 @@ FieldNames field_names() {
 const std::vector<Option<A>>& SampleArguments::options() {
   static const std::vector<Option<A>> all = [] {
     std::vector<Option<A>> options = options_of_images();
-    for (auto* more : {options_of_sampling, options_of_guidance})
+    for (auto* more : {options_of_sizes, options_of_sampling, options_of_guidance})
       for (Option<A>& o : more()) options.push_back(std::move(o));
     for (const Option<Overrides>& o : Overrides::options()) options.push_back(lifted(o, &A::overrides));
     return options;
@@ -268,6 +276,8 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
     if (setting.starts_with("sample")) r.settings.push_back(setting);
   if (!a.prompts_file.empty())
     for (std::string& line : prompts_in(a.prompts_file)) r.prompts.push_back(std::move(line));
+  r.sizes = a.sizes.read("");
+  r.negative_sizes = a.negative_sizes.read("negative-");
   if (!a.noise.empty()) r.initial_noise = given_noise(a.noise);
   const ImageShape own = model.shape();
   const ImageShape shape{own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};

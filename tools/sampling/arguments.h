@@ -7,6 +7,7 @@
 #include "brume/model.h"
 #include "program/option.h"
 #include "program/program.h"
+#include "sampling/size_arguments.h"
 
 namespace brume::tools {
 
@@ -16,6 +17,7 @@ struct SampleArguments {
   ImageRequest request;
   std::vector<std::string> import;               ///< KEY=VALUE
   std::string prompts_file, image, mask, noise;  ///< files of what the request holds
+  SizeArguments sizes, negative_sizes;           ///< of models that are conditioned on sizes
   Overrides overrides;
 
   /// All options, in the order in which an image records them.

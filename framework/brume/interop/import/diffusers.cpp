@@ -261,9 +261,7 @@ Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const Dif
     throw ConfigError(fmt::format(
         "{}: projection_class_embeddings_input_dim is {}; a pooled vector of {} and {} sizes of {} channels make {}", config.string(),
         unet.added_width, text.vector_width, sizes, unet.size_channels, text.vector_width + sizes * unet.size_channels));
-  Value options = plugin_of("image_sizes", {});
-  if (score) options.set("score", value_of(6));
-  return options;
+  return xl_sizes(score);
 }
 
 Imported import_pipeline(const fs::path& folder, const Said& said) {

@@ -8,6 +8,7 @@
 #include "brume/interop/import/clip_vocabulary.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/layouts/conditioning.h"
 
 namespace brume {
 namespace {
@@ -84,7 +85,6 @@ DiffusersText read_diffusers_text(const fs::path& folder, const VariantOf& varia
 DiffusersText read_diffusers_xl_text(const fs::path& folder, const VariantOf& variant, bool zeros) {
   DiffusersText all;
   std::vector<Value> encoders;
-  std::vector<int64_t> channels;
   all.width = 0;
   for (const std::string ending : {"", "_2"}) {
     if (!fs::is_directory(folder / ("text_encoder" + ending))) continue;
@@ -92,22 +92,16 @@ DiffusersText read_diffusers_xl_text(const fs::path& folder, const VariantOf& va
     if (ending == "_2" && one.vector_width == 0)
       throw ConfigError(
           fmt::format("{}: lacks text_projection.weight, which gives the pooled vector of SDXL", (folder / "text_encoder_2").string()));
-    one.options.set("clip_skip", value_of(1));
-    one.options.set("final_norm", value_of(false));
     if (one.vector_width > 0) one.options.set("projection", value_of(one.vector_width));
     const auto number = int64_t(encoders.size());
     for (const NamedTensor& t : one.tensors) all.tensors.push_back({fmt::format("{}.{}", number, t.name), t.tensor});
     encoders.push_back(one.options);
-    channels.push_back(number);
     all.files.merge(one.files);
     all.width += one.width;
     all.vector_width += one.vector_width;
     all.losses.insert(all.losses.end(), one.losses.begin(), one.losses.end());
   }
-  all.options = plugin_of("joint_text", {{"of", encoders},
-                                         {"channels", channels},
-                                         {"pooled", std::vector<int64_t>{int64_t(encoders.size()) - 1}},
-                                         {"empty", zeros ? "zeros" : "encoded"}});
+  all.options = xl_words(std::move(encoders), zeros);
   return all;
 }
 

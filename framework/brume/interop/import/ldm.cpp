@@ -4,6 +4,7 @@
 //
 //   model.diffusion_model.*   the U-Net            model_ema.*          its moving average, if there is one (names without dots)
 //   first_stage_model.*       kl or vq             scale_factor         latent = scale_factor z
+//   conditioner.embedders.*   the text encoders of SDXL (ldm_xl.h)
 //   cond_stage_model.*        CLIP's text encoder, whose tokenizer is not in such files, or a table of classes
 //
 // A first stage and a text encoder that are not in the file can be taken from others (ldm_completion.h).
@@ -27,7 +28,8 @@ namespace brume {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.";
+constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.",
+                           xl_text_prefix = "conditioner.";
 
 /// The U-Net's tensors: those of its moving average, if there is one, unless ema=false or the YAML's use_ema say otherwise.
 NamedTensors unet_tensors(LdmReading& r) {
@@ -113,16 +115,26 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
                          latent_channels));
 }
 
+/// The published models that are known by their shapes.
+enum class Published { none, sd1, sd2, xl };
+
+Published published(const LdmUnet& u, const std::optional<LdmFirstStage>& stage) {
+  if (!stage || stage->codes != 0 || stage->ratio() != 8) return Published::none;
+  if (u.added_width > 0 && u.transformer) return Published::xl;
+  if (u.channels != 320) return Published::none;
+  return u.context_width == 768 ? Published::sd1 : u.context_width == 1024 ? Published::sd2 : Published::none;
+}
+
 /// Heads: as set, else those of Stable Diffusion if it is one.
-void set_heads(const LdmReading& r, LdmUnet& u, bool sd1, bool sd2) {
+void set_heads(const LdmReading& r, LdmUnet& u, Published model) {
   if (!u.attends()) return;
   const auto positive = [](std::optional<int64_t> n) { return n && *n > 0 ? n : std::nullopt; };  // -1 is "not given" there
   u.head_channels = positive(r.integer("num_head_channels", "unet_config.params.num_head_channels"));
   if (!u.head_channels) u.heads = positive(r.integer("num_heads", "unet_config.params.num_heads"));
   if (u.heads || u.head_channels) return;
-  if (sd1)
+  if (model == Published::sd1)
     u.heads = 8;
-  else if (sd2)
+  else if (model != Published::none)
     u.head_channels = 64;
   else
     r.refuse("how many heads its attention has cannot be read from tensors: num_heads=N or num_head_channels=N says it, or its YAML");
@@ -138,8 +150,16 @@ LdmBetas betas_of(const Source& source) {
   return all;
 }
 
+/// Returns the noise schedule: that of the YAML or the buffer, else Stable Diffusion's; with the tensor "ztsnr" at zero terminal SNR.
+Value noise_of(const LdmReading& r, Published model) {
+  Value noise = ldm_schedule(r.config, betas_of(r.source));
+  if (!noise.is_null()) return noise;
+  if (model == Published::none) r.refuse("its noise schedule is not in it: a YAML file with the same name says it");
+  return find(r.source.tensors, "ztsnr") ? plugin_of("zero_terminal_snr", {{"schedule", "scaled_linear"}}) : value_of("scaled_linear");
+}
+
 /// latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable Diffusion's.
-double scale_of(const LdmReading& r, bool stable_diffusion) {
+double scale_of(const LdmReading& r, bool stable_diffusion, bool xl) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
   if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {
     if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {} numbers, expected 1", buffer->numel()));
@@ -147,6 +167,7 @@ double scale_of(const LdmReading& r, bool stable_diffusion) {
   }
   if (const auto configured = r.config.number("scale_factor")) return *configured;
   if (r.config.there()) return 1;
+  if (xl) return 0.13025;
   if (stable_diffusion) return 0.18215;
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
@@ -166,7 +187,7 @@ std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const
 }
 
 /// "eps", "x0" or "v".
-std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool sd2, bool inpainting) {
+std::string parameterization_of(LdmReading& r, const NamedTensors& network, Published model, bool inpainting) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
   std::string said = r.config.word("parameterization").value_or("eps");
   const auto written = r.source.metadata.find("modelspec.prediction_type");
@@ -174,7 +195,9 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, bool
     said = *set;
   } else if (!r.config.there() && written != r.source.metadata.end()) {
     said = written->second == "epsilon" ? "eps" : written->second;
-  } else if (!r.config.there() && sd2) {
+  } else if (!r.config.there() && find(r.source.tensors, "v_pred")) {
+    said = "v";  // how fine-tuned models of SDXL say it
+  } else if (!r.config.there() && model == Published::sd2) {
     const auto [prediction, reason] = prediction_of_sd2(r, network, inpainting);
     said = prediction;
     r.losses.push_back(
@@ -196,25 +219,27 @@ std::optional<int64_t> configured_size(const LdmConfig& config) {
 }
 
 /// Height of the latents.
-int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, bool sd1, bool sd2) {
+int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, Published model) {
   if (r.setting("size")) {
     const int64_t size = *r.integer("size", "");
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
   const std::optional<int64_t> said = configured_size(r.config);
-  if (sd2 && parameterization == "v" && said.value_or(64) == 64) return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
+  if (model == Published::sd2 && parameterization == "v" && said.value_or(64) == 64)
+    return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
   if (said) return *said;
-  if (sd1 || sd2) return 512 / ratio;
+  if (model != Published::none) return (model == Published::xl ? 1024 : 512) / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }
 
 /// Says of the tensors that nobody asked for what they are.
 void name_the_rest(LdmReading& r) {
-  static const std::array<std::string_view, 4> ours{unet_prefix, first_stage_prefix, text_prefix, ema_prefix};
+  static const std::array<std::string_view, 7> ours{unet_prefix,    first_stage_prefix, text_prefix, ema_prefix,
+                                                    xl_text_prefix, "v_pred",           "ztsnr"};
   // The noise schedule's tables, and what else LatentDiffusion registers.
-  static const std::array<std::string_view, 8> tables{"betas",      "alphas_cumprod", "sqrt_",        "log_one_minus_",
-                                                      "posterior_", "lvlb_weights",   "scale_factor", "logvar"};
+  static const std::array<std::string_view, 9> tables{"betas",      "denoiser.sigmas", "alphas_cumprod", "sqrt_", "log_one_minus_",
+                                                      "posterior_", "lvlb_weights",    "scale_factor",   "logvar"};
   std::vector<std::string> rest;
   bool loss = false;
   for (const NamedTensor& t : r.source.tensors) {
@@ -240,39 +265,41 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   std::optional<LdmFirstStage> first_stage;
   if (!stage.empty()) first_stage = r.of_tensors([&] { return read_ldm_first_stage(stage); });
   compare(r, u, first_stage ? first_stage->latent_channels : u.out_channels);
-  const bool sd = first_stage && first_stage->codes == 0 && first_stage->ratio() == 8 && u.channels == 320;
-  const bool sd1 = sd && u.context_width == 768, sd2 = sd && u.context_width == 1024;
-  set_heads(r, u, sd1, sd2);
+  const Published model = published(u, first_stage);
+  set_heads(r, u, model);
 
   const bool inpainting = u.in_channels != u.out_channels;
-  const std::string parameterization = parameterization_of(r, network, sd2, inpainting);
-  const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, sd1, sd2);
-  Value noise = ldm_schedule(r.config, betas_of(source));
-  if (noise.is_null() && !sd1 && !sd2) r.refuse("its noise schedule is not in it: a YAML file with the same name says it");
-  if (noise.is_null()) noise = value_of("scaled_linear");
+  const std::string parameterization = parameterization_of(r, network, model, inpainting);
+  const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, model);
+  const Value noise = noise_of(r, model);
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
-  const std::vector<Value> others(inpainting ? 1 : 0, masked_image());
+  u.size_channels = condition.size_channels;
+  std::vector<Value> others = condition.others;
+  if (inpainting) others.insert(others.begin(), masked_image());
   for (const NamedTensor& t : condition.tensors) result.tensors.push_back({words_prefix(others) + t.name, t.tensor});
   result.files = std::move(condition.files);
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
   name_the_rest(r);
-  result.options =
-      section_of(map_of({{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
-                         {"autoencoder", first_stage ? first_stage->options(size * ratio, scale_of(r, sd)) : value_of("identity")},
-                         {"network", u.options(size)},
-                         {"conditioner", composite_of(condition.conditioner, others)},
-                         {"noise", noise},
-                         {"parameterization", parameterization}}),
-                 source.path.string());
+  result.options = section_of(
+      map_of(
+          {{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
+           {"autoencoder", first_stage ? first_stage->options(size * ratio, scale_of(r, model != Published::none, model == Published::xl))
+                                       : value_of("identity")},
+           {"network", u.options(size)},
+           {"conditioner", composite_of(condition.conditioner, others)},
+           {"noise", noise},
+           {"parameterization", parameterization}}),
+      source.path.string());
   // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg if there is a null
-  // condition.
-  result.sample = section_of(map_of({{"sampler", "ddim"},
-                                     {"spacing", plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}})},
-                                     {"steps", 50},
-                                     {"guidance", condition.guidance}}),
-                             source.path.string());
+  // condition. SDXL as published with diffusers: Euler at the same times.
+  const Value leading = model == Published::xl ? plugin_of("leading", {{"offset", 1}})
+                                               : plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}});
+  result.sample = section_of(
+      map_of(
+          {{"sampler", model == Published::xl ? "euler" : "ddim"}, {"spacing", leading}, {"steps", 50}, {"guidance", condition.guidance}}),
+      source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

@@ -9,33 +9,11 @@
 #include "brume/config/errors.h"
 #include "brume/interop/import/clip_vocabulary.h"
 #include "brume/interop/import/ldm_completion.h"
+#include "brume/interop/import/ldm_xl.h"
 
 namespace brume {
 namespace {
 namespace fs = std::filesystem;
-
-/// Reads the tokenizer from the folder that the setting names, the one next to the file, or the one of the environment.
-Files tokenizer_of(const LdmReading& r) {
-  const std::string* set = r.setting("tokenizer");
-  const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
-  const fs::path nearby = r.source.path.parent_path() / "tokenizer";
-  fs::path folder;
-  if (set)
-    folder = *set;
-  else if (fs::is_regular_file(nearby / "vocab.json") || fs::is_regular_file(nearby / "tokenizer.json"))
-    folder = nearby;
-  else if (named && *named)
-    folder = named;
-  else
-    r.refuse(
-        fmt::format("CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a folder "
-                    "'tokenizer' next to the file, or the variable BRUME_CLIP_TOKENIZER"));
-  try {
-    return read_clip_vocabulary(folder);
-  } catch (const ConfigError& e) {
-    throw ConfigError(fmt::format("tokenizer={}", e.what()));
-  }
-}
 
 /// `rows` there are, of which the last may be the null class. Among the thousand classes of ImageNet one more is.
 void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
@@ -70,19 +48,14 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
   const LdmText text = r.of_tensors([&] { return read_ldm_text(encoder, layer == "penultimate"); });
   if (text.width != u.context_width)
     r.refuse(fmt::format("the text encoder's tokens have width {}, and the U-Net attends to tokens of {}", text.width, u.context_width));
-  const std::optional<int64_t> heads = r.integer("text_heads", "cond_stage_config.params.heads");
-  if (!heads && text.width % 64)
-    r.refuse(
-        fmt::format("how many heads a text encoder of width {} has cannot be read from tensors (CLIP's have a head per 64): text_heads=N "
-                    "says it",
-                    text.width));
+  const int64_t heads = ldm_text_heads(r, text.width);
   c.tensors = r.of_tensors([&] { return ldm_text_tensors(encoder, text); });
   if (open_clip && layer == "penultimate") r.losses.push_back("the last layer of the text encoder, which the model does not use");
   for (const char* more : {"model.text_projection", "transformer.text_projection.weight"})
     if (encoder.has(more)) r.losses.push_back("the text encoder's projection into the space shared with images");
-  c.files = tokenizer_of(r);
+  c.files = ldm_tokenizer(r);
   fit_token_rows(c.tensors, c.files, r.losses);
-  c.conditioner = text.options(heads.value_or(text.width / 64));
+  c.conditioner = text.options(heads);
   c.guidance = {plugin_of("cfg", {{"scale", 7.5}})};
 }
 
@@ -105,7 +78,40 @@ void read_clip(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, Ld
 
 }  // namespace
 
+Files ldm_tokenizer(const LdmReading& r) {
+  const std::string* set = r.setting("tokenizer");
+  const char* named = std::getenv("BRUME_CLIP_TOKENIZER");
+  const fs::path nearby = r.source.path.parent_path() / "tokenizer";
+  fs::path folder;
+  if (set)
+    folder = *set;
+  else if (fs::is_regular_file(nearby / "vocab.json") || fs::is_regular_file(nearby / "tokenizer.json"))
+    folder = nearby;
+  else if (named && *named)
+    folder = named;
+  else
+    r.refuse(
+        fmt::format("CLIP's tokenizer is not in such files: tokenizer=DIR names the folder with vocab.json and merges.txt, or a folder "
+                    "'tokenizer' next to the file, or the variable BRUME_CLIP_TOKENIZER"));
+  try {
+    return read_clip_vocabulary(folder);
+  } catch (const ConfigError& e) {
+    throw ConfigError(fmt::format("tokenizer={}", e.what()));
+  }
+}
+
+int64_t ldm_text_heads(const LdmReading& r, int64_t width) {
+  const std::optional<int64_t> heads = r.integer("text_heads", "cond_stage_config.params.heads");
+  if (!heads && width % 64)
+    r.refuse(
+        fmt::format("how many heads a text encoder of width {} has cannot be read from tensors (CLIP's have a head per 64): text_heads=N "
+                    "says it",
+                    width));
+  return heads.value_or(width / 64);
+}
+
 LdmCondition read_ldm_condition(LdmReading& r, const LdmUnet& u) {
+  if (u.added_width > 0) return read_xl_condition(r, u);
   const ModuleTensors encoder = ldm_condition_module(r);
   LdmCondition c;
   if (u.context_width == 0 && u.classes > 0)

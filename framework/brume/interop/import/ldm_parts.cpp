@@ -75,6 +75,7 @@ Value LdmUnet::options(int64_t size) const {
                                   {"dropout", 0}});
   if (head_channels) unet.set("head_channels", value_of(*head_channels));
   if (heads) unet.set("heads", value_of(*heads));
+  if (size_channels > 0) unet.set("size_channels", value_of(size_channels));
   if (transformer)
     unet.set("transformer", map_of({{"depth", all_equal(depth) ? std::vector<int64_t>{depth.front()} : depth},
                                     {"projection", linear_projection ? "linear" : "conv"}}));
@@ -132,7 +133,7 @@ LdmUnet read_ldm_unet(const ModuleTensors& t) {
   if (t.has("label_emb.weight"))
     u.classes = t.size("label_emb.weight", 0);
   else if (t.below("label_emb."))
-    throw ConfigError("label_emb: is a network over a vector (SDXL, unCLIP); the unet of brume embeds classes");
+    u.added_width = t.size("label_emb.0.0.weight", 1);
   read_encoder(t, u);
   u.middle_attention = t.below("middle_block.2.");
   u.scale_shift = t.size("middle_block.0.emb_layers.1.weight", 0) == 2 * t.size("middle_block.0.out_layers.3.weight", 0);

@@ -45,6 +45,8 @@ struct LdmUnet {
   std::vector<int64_t> depth;  ///< transformer blocks of each level
   bool transformer = false, linear_projection = false, middle_attention = true, scale_shift = false, pool = false;
   int64_t context_width = 0;                    ///< of the tokens; 0 = none
+  int64_t added_width = 0;                      ///< of the pooled vector and the embedded sizes (SDXL); 0 = none
+  int64_t size_channels = 0;                    ///< of each embedded size: not to be read from the U-Net
   int64_t classes = 0;                          ///< rows of the class embedding; 0 = none
   std::optional<int64_t> heads, head_channels;  ///< one of them, if there is attention: not to be read from shapes
 

@@ -38,6 +38,23 @@ brume::Value composite_of(const brume::Value& words, const std::vector<brume::Va
 
 std::string words_prefix(const std::vector<brume::Value>& others) { return others.empty() ? "conditioner." : "conditioner.0."; }
 
+brume::Value xl_words(std::vector<brume::Value> encoders, bool zeros) {
+  std::vector<int64_t> channels;
+  for (brume::Value& encoder : encoders) {
+    encoder.set("clip_skip", value_of(1));
+    encoder.set("final_norm", value_of(false));
+    channels.push_back(int64_t(channels.size()));
+  }
+  const std::vector<int64_t> pooled{channels.back()};
+  return plugin_of("joint_text", {{"of", encoders}, {"channels", channels}, {"pooled", pooled}, {"empty", zeros ? "zeros" : "encoded"}});
+}
+
+brume::Value xl_sizes(bool score) {
+  brume::Value sizes = plugin_of("image_sizes", {});
+  if (score) sizes.set("score", value_of(6));
+  return sizes;
+}
+
 brume::Value masked_image() { return plugin_of("concat_image", {{"image", "masked"}, {"keep", true}}); }
 
 }  // namespace brume

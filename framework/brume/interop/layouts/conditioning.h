@@ -27,6 +27,12 @@ Words words_of(const brume::Value& conditioner);
 brume::Value composite_of(const brume::Value& words, const std::vector<brume::Value>& others);
 /// Returns the prefix of the tensors of the words in composite_of(words, others).
 std::string words_prefix(const std::vector<brume::Value>& others);
+/// Returns SDXL's conditioner of words, of one or two `clip_text`; the last of them has the option `projection`. `zeros`: an empty negative
+/// prompt is zeros.
+brume::Value xl_words(std::vector<brume::Value> encoders, bool zeros);
+/// Returns SDXL's conditioner of sizes; with `score` the refiner's.
+brume::Value xl_sizes(bool score);
+
 /// Returns the conditioner of inpainting.
 brume::Value masked_image();
 
