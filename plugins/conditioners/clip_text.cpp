@@ -20,11 +20,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <optional>
 
 #include "brume/config/registry.h"
@@ -37,7 +35,7 @@
 #include "brume/text/clip_tokenizer.h"
 #include "brume/text/prompt.h"
 #include "brume/text/unicode.h"
-#include "brume/weights/weights_file.h"
+#include "brume/weights/model_weights.h"
 
 namespace brume::plugins {
 namespace {
@@ -95,27 +93,6 @@ Files read_tokenizer(const ClipTextOptions& o, const Files* stored) {
 std::string content_of(const Files& files, const std::string& path) {
   const auto found = files.find(path);
   return found == files.end() ? "" : found->second;
-}
-
-/// Published files may hold more: the image's half of CLIP, or the numbers of the positions.
-void load_published(const std::string& path, const std::vector<Weight>& weights) {
-  const at::NoGradGuard no_grad;
-  std::map<std::string, Tensor> by_name;
-  for (const NamedTensor& t : load_tensors(path)) by_name.emplace(t.name, t.tensor);
-  std::vector<Problem> problems;
-  for (const Weight& w : weights) {
-    const auto found = by_name.find(w.name);
-    if (found == by_name.end())
-      problems.push_back({{}, "", fmt::format("{}: lacks the tensor '{}' [{}]", path, w.name, fmt::join(w.tensor.sizes(), ", "))});
-    else if (found->second.sizes() != w.tensor.sizes())
-      problems.push_back({{},
-                          "",
-                          fmt::format("{}: tensor '{}' has shape [{}], and these options make it [{}]", path, w.name,
-                                      fmt::join(found->second.sizes(), ", "), fmt::join(w.tensor.sizes(), ", "))});
-  }
-  if (problems.size() > 10) problems.resize(10);
-  if (!problems.empty()) throw ConfigError(std::move(problems));
-  for (const Weight& w : weights) w.tensor.copy_(by_name.at(w.name));
 }
 
 /// A token of a prompt, and how much it counts.

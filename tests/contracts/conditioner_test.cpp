@@ -195,17 +195,19 @@ TEST_P(ConditionerContract, ItsFilesAndWeightsMakeItAnew) {
   EXPECT_TRUE(at::equal(a.context, b.context));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Registry, ConditionerContract,
-    testing::ValuesIn(specimens("conditioner",
-                                {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}",
-                                 "{type: class_label, classes: 3, context_width: 16}", "{type: concat_image, image: masked, dropout: 0.5}",
-                                 "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
-                                 "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
-                                 "clip_skip: 1, activation: gelu, pad: 0}",
-                                 "{type: composite, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
-                                 "tokenizer.model, width: 16, dropout: 0.4}]}"})),
-    readable);
+INSTANTIATE_TEST_SUITE_P(Registry, ConditionerContract,
+                         testing::ValuesIn(specimens(
+                             "conditioner",
+                             {"{type: class_label, classes: 3, dropout: 0}", "{type: class_label, classes: 1, dropout: 0.5}",
+                              "{type: class_label, classes: 3, context_width: 16}", "{type: concat_image, image: masked, dropout: 0.5}",
+                              "{type: text, tokenizer: tokenizer.model, width: 16, depth: 0, dropout: 0}",
+                              "{type: clip_text, tokenizer: clip, width: 16, depth: 2, heads: 2, mlp: 32, trainable: true, "
+                              "clip_skip: 1, activation: gelu, pad: 0}",
+                              "{type: t5, tokenizer: tokenizer.model, width: 16, depth: 1, heads: 2, head_width: 4, mlp: 16, length: 32, "
+                              "mask: true}",
+                              "{type: composite, dropout: 0.1, of: [{type: class_label, classes: 3}, {type: text, tokenizer: "
+                              "tokenizer.model, width: 16, dropout: 0.4}]}"})),
+                         readable);
 
 std::shared_ptr<const Conditioner> labels(double dropout) {
   return make<Conditioner>("{type: class_label, classes: 10, dropout: " + std::to_string(dropout) + "}");

@@ -15,8 +15,11 @@ const std::map<std::string, std::string> least = {
     {"conditioner composite",
      "{type: composite, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
     {"conditioner joint_text",
-     "{type: joint_text, channels: [0], tokens: [1], pooled: [0], empty: zeros, of: [{type: clip_text, tokenizer: clip, width: 16, depth: 2, "
-     "heads: 2, mlp: 32, clip_skip: 1, final_norm: false, projection: 12}, {type: text, tokenizer: tokenizer.model, width: 24, depth: 2}]}"},
+     "{type: joint_text, channels: [0], tokens: [1], pooled: [0], empty: zeros, of: [{type: clip_text, tokenizer: clip, width: 16, depth: "
+     "2, "
+     "heads: 2, mlp: 32, clip_skip: 1, final_norm: false, projection: 12}, {type: text, tokenizer: tokenizer.model, width: 24, depth: "
+     "2}]}"},
+    {"conditioner t5", "{type: t5, tokenizer: tokenizer.model, width: 16, depth: 2, heads: 2, head_width: 8, mlp: 32, length: 24}"},
     {"conditioner text", "{type: text, tokenizer: tokenizer.model, width: 16, depth: 2}"},
     {"dataset captioned_folder", "{type: captioned_folder, captions: captions.tsv}"},
     {"dataset webdataset", "{type: webdataset, shards: 'train-{000..003}.tar'}"},

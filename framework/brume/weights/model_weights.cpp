@@ -68,6 +68,37 @@ void load_weights(const std::string& source, const NamedTensors& file, const std
   }
 }
 
+namespace {
+
+/// Returns the tensors that `weights` name; the file may hold more.
+std::vector<at::Tensor> published(const std::string& path, const std::vector<Weight>& weights) {
+  std::unordered_set<std::string> wanted;
+  for (const Weight& w : weights) wanted.insert(w.name);
+  NamedTensors some;
+  for (NamedTensor& t : load_tensors(path))
+    if (wanted.contains(t.name)) some.push_back(std::move(t));
+  return fitting(path, some, weights);
+}
+
+}  // namespace
+
+void load_published(const std::string& path, const std::vector<Weight>& weights) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> found = published(path, weights);
+  for (size_t i = 0; i < weights.size(); ++i) weights[i].tensor.copy_(found[i]);
+}
+
+void view_weights(const std::string& path, const std::vector<Weight>& weights) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> found = published(path, weights);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i].any_dtype)
+      weights[i].tensor.set_data(found[i]);
+    else
+      weights[i].tensor.copy_(found[i]);
+  }
+}
+
 Files files_in(const NamedTensors& tensors) {
   Files files;
   for (const NamedTensor& t : tensors)
