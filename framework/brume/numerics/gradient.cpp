@@ -16,13 +16,13 @@ namespace {
 constexpr int64_t grain = 16384;  // values per task; sums are taken per task, so that they do not depend on the threads
 
 template <class T>
-double square_sum(const T* g, int64_t n) {
+double sum_of_products(const T* a, const T* b, int64_t n) {
   std::vector<double> parts(size_t((n + grain - 1) / grain));
   at::parallel_for(0, int64_t(parts.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       double lanes[8] = {};
       const int64_t first = p * grain, last = std::min(n, first + grain);
-      for (int64_t i = first; i < last; ++i) lanes[i & 7] += double(g[i]) * double(g[i]);
+      for (int64_t i = first; i < last; ++i) lanes[i & 7] += double(a[i]) * double(b[i]);
       for (const double l : lanes) parts[size_t(p)] += l;
     }
   });
@@ -31,11 +31,22 @@ double square_sum(const T* g, int64_t n) {
   return sum;
 }
 
+/// Of CPU tensors that are laid out alike without gaps.
+double flat_sum(const Tensor& a, const Tensor& b) {
+  return a.scalar_type() == at::kDouble ? sum_of_products(a.data_ptr<double>(), b.data_ptr<double>(), a.numel())
+                                        : sum_of_products(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());
+}
+
 }  // namespace
 
 Tensor gradient_of(const Tensor& weight) {
   const Tensor& gradient = weight.grad();
   return gradient.strides() == weight.strides() ? gradient : at::empty_like(weight).copy_(gradient);
+}
+
+double sum_of_products(const Tensor& a, const Tensor& b) {
+  if (!a.device().is_cpu()) return (a * b).sum().to(at::kDouble).item<double>();
+  return flat_sum(a.contiguous(), b.contiguous());
 }
 
 double gradient_norm(const std::vector<Weight>& weights) {
@@ -46,8 +57,7 @@ double gradient_norm(const std::vector<Weight>& weights) {
     if (!g.defined()) continue;
     if (g.device().is_cpu()) {
       const Tensor flat = gradient_of(w.tensor);
-      sum += flat.scalar_type() == at::kDouble ? square_sum(flat.data_ptr<double>(), flat.numel())
-                                               : square_sum(flat.data_ptr<float>(), flat.numel());
+      sum += flat_sum(flat, flat);
     } else {
       const Tensor squares = (g * g).sum().to(at::kDouble);
       elsewhere = elsewhere.defined() ? elsewhere + squares : squares;

@@ -12,6 +12,9 @@ namespace brume {
 /// Returns the gradient laid out in memory as the weight is.
 Tensor gradient_of(const Tensor& weight);
 
+/// Returns the sum of the products of two tensors of one shape, in double; it does not depend on the number of threads.
+double sum_of_products(const Tensor& a, const Tensor& b);
+
 /// Returns the norm of all gradients together, summed in double; weights without a gradient count nothing. It does not depend on the
 /// number of threads.
 double gradient_norm(const std::vector<Weight>& weights);
