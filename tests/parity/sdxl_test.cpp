@@ -1,0 +1,171 @@
+// Parity of SDXL with diffusers' pipelines and SGM's checkpoint (shared/refs2/sdxl, whose README gives the tolerances): the condition, one
+// call of the U-Net, the first stage, trajectories from the directory and from one file.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "brume/core/autoencoder.h"
+#include "brume/core/network.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/model.h"
+#include "brume/weights/weights_file.h"
+#include "support/refs.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+namespace fs = std::filesystem;
+
+const std::string folder = "../refs2/sdxl/", directory = folder + "tiny_sdxl", one_file = folder + "tiny_sdxl_sgm.safetensors";
+const std::string prompt = "a photograph of an astronaut riding a horse";
+
+OpenOptions plain() {
+  OpenOptions o;
+  o.precision = "fp32";
+  return o;
+}
+
+/// The checkpoint, whose tokenizer, heads and size are not in it.
+Model single_file() {
+  OpenOptions o = plain();
+  o.import = {{"tokenizer", ref_path(directory + "/tokenizer").string()}, {"num_head_channels", "16"}, {"size", "128"}};
+  return Model::open(ref_path(one_file).string(), o);
+}
+
+void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
+  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
+  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
+  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
+  EXPECT_LE(error, allowed) << what;
+}
+
+/// What a run passes through.
+struct Walk {
+  std::vector<Tensor> after;  ///< latents after each step
+  Tensor image;
+};
+
+Walk walk(const Model& model, ImageRequest request) {
+  Walk w;
+  request.noise_order = "batch";
+  request.progress = [&](const SampleProgress& p) {
+    if (p.step.index > 0) w.after.push_back(p.step.x.clone());
+    return true;
+  };
+  request.ended = [&](const Tensor& x) { w.after.push_back(x); };
+  w.image = model.sample(request);
+  return w;
+}
+
+class Sdxl : public testing::Test {
+ protected:
+  void SetUp() override { BRUME_NEED_REF(directory + "/model_index.json"); }
+  void read(const std::string& name) { wanted_ = load_tensors(ref_path(folder + name + ".safetensors").string()); }
+  Tensor wanted(const std::string& name) const { return *find(wanted_, name); }
+  /// The directory with the scheduler of a case.
+  std::string with_scheduler(const std::string& name) {
+    const nlohmann::json& scheduler = ref_json(folder + name + ".json").at("scheduler");
+    fs::copy(ref_path(directory), folder_.path() / "model", fs::copy_options::recursive);
+    fs::permissions(folder_.path() / "model", fs::perms::owner_all, fs::perm_options::add);
+    nlohmann::json index = ref_json(directory + "/model_index.json");
+    index["scheduler"] = {"diffusers", scheduler.at("cls")};
+    const auto put = [&](const char* file, const nlohmann::json& content) {
+      fs::remove(folder_.path() / "model" / file);
+      std::ofstream(folder_.path() / "model" / file) << content.dump();
+    };
+    fs::permissions(folder_.path() / "model/scheduler", fs::perms::owner_all, fs::perm_options::add);
+    put("model_index.json", index);
+    put("scheduler/scheduler_config.json", scheduler.at("config"));
+    return (folder_.path() / "model").string();
+  }
+  void expect_run(const Walk& w) const {
+    const Tensor steps = wanted("latents_steps");
+    ASSERT_EQ(int64_t(w.after.size()), steps.size(0));
+    for (int64_t k = 0; k < steps.size(0); ++k) expect_close(w.after[size_t(k)], steps[k], 1e-4, fmt::format("latents {}", k));
+    expect_close((w.image / 2 + 0.5).clamp(0, 1), wanted("image"), 2e-4, "image");
+  }
+  NamedTensors wanted_;
+  TempFolder folder_;
+};
+
+TEST_F(Sdxl, TheConditionIsThatOfBothEncoders) {
+  read("tiny_sdxl_components");
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  const Condition c = model.condition({{.caption = prompt, .negative = "blurry"}, {.caption = prompt}});
+  expect_close(c.context.slice(0, 0, 1), wanted("prompt_embeds"), 1e-4, "tokens");
+  expect_close(c.vector.slice(0, 0, 1), wanted("pooled_prompt_embeds"), 1e-4, "pooled");
+  ASSERT_TRUE(c.null);
+  expect_close(c.null->context.slice(0, 0, 1), wanted("negative_prompt_embeds_blurry"), 1e-4, "tokens of the negative prompt");
+  expect_close(c.null->vector.slice(0, 0, 1), wanted("negative_pooled_blurry"), 1e-4, "pooled of the negative prompt");
+  EXPECT_EQ(c.null->context[1].abs().max().item<double>(), 0) << "an empty negative prompt is zeros";
+  EXPECT_EQ(c.null->vector[1].abs().max().item<double>(), 0);
+}
+
+TEST_F(Sdxl, OneCallOfTheNetwork) {
+  read("tiny_sdxl_components");
+  const at::NoGradGuard no_grad;
+  for (const Model& model : {Model::open(ref_path(directory).string(), plain()), single_file()}) {
+    Condition c;
+    c.context = wanted("context");
+    c.vector = wanted("pooled");
+    c.sizes = wanted("time_ids");
+    const Tensor out = model.pipeline().network().forward(wanted("x"), wanted("t").to(at::kFloat), c, nullptr, {});
+    expect_close(out, wanted("out"), 1e-4, "out");
+  }
+}
+
+TEST_F(Sdxl, TheFirstStage) {
+  read("tiny_sdxl_components");
+  const at::NoGradGuard no_grad;
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  expect_close(model.decode(wanted("vae_z") * 0.13025), wanted("vae_decode_of_z"), 1e-4, "decoded");
+}
+
+TEST_F(Sdxl, EulerWithAnEmptyNegativePrompt) {
+  read("tiny_sdxl_euler5_cfg5_seed42");
+  const ImageRequest request{.prompts = {prompt}, .seed = 42, .steps = 5, .cfg = 5};
+  expect_run(walk(Model::open(ref_path(directory).string(), plain()), request));
+}
+
+TEST_F(Sdxl, OneFileIsTheDirectoryBitForBit) {
+  const ImageRequest request{.prompts = {prompt}, .negatives = {"blurry"}, .seed = 42, .height = 64, .width = 96, .steps = 3, .cfg = 5};
+  const Walk a = walk(Model::open(ref_path(directory).string(), plain()), request), b = walk(single_file(), request);
+  EXPECT_TRUE(at::equal(a.image, b.image));
+}
+
+TEST_F(Sdxl, WithoutGuidance) {
+  read("tiny_sdxl_euler4_nocfg_seed3");
+  expect_run(walk(Model::open(ref_path(directory).string(), plain()),
+                  {.prompts = {prompt}, .seed = 3, .height = 64, .width = 64, .steps = 4, .cfg = 1}));
+}
+
+TEST_F(Sdxl, SizesAndANegativePrompt) {
+  const std::string name = "tiny_sdxl_dpmpp2m_karras6_neg_sizes_seed7";
+  read(name);
+  ImageRequest request{
+      .prompts = {prompt}, .negatives = {"blurry, low quality"}, .seed = 7, .height = 96, .width = 64, .steps = 6, .cfg = 7};
+  request.sizes = SizeIds{300, 200, 10, 20, 96, 64};
+  const Model model = Model::open(with_scheduler(name), plain());
+  const Walk run = walk(model, request);
+  expect_run(run);
+  request.negative_sizes = SizeIds{300, 200, 10, 21, 96, 64};
+  EXPECT_FALSE(at::equal(walk(model, request).image, run.image));
+  request.negative_sizes = request.sizes;
+  EXPECT_TRUE(at::equal(walk(model, request).image, run.image));
+}
+
+TEST_F(Sdxl, AnImageToBeginWith) {
+  read("tiny_sdxl_img2img_euler6_s0.5_seed3");
+  ImageRequest request{.prompts = {prompt}, .seed = 3, .height = 64, .width = 64, .steps = 6, .cfg = 5};
+  request.image = wanted("init_image") * 2 - 1;
+  request.strength = 0.5;
+  expect_run(walk(Model::open(ref_path(directory).string(), plain()), request));
+}
+
+}  // namespace
+}  // namespace brume::test
