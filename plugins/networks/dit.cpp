@@ -37,7 +37,15 @@ class Dit final : public Network {
       throw ConfigError(
           fmt::format("patch: {} does not divide {}x{}, the height and width of the network's input; divisors of both are needed", o.patch,
                       c.input.height, c.input.width));
-    if (c.size_ids > 0) throw ConfigError("dit has no embedding of sizes, which the conditioner gives");
+    if (c.guidance) throw ConfigError("dit has no embedding of the guidance scale, which the conditioner gives");
+    if (c.size_ids == 0) return;
+    if (c.size_ids != 6)
+      throw ConfigError("dit embeds the target size of the condition, and the conditioner gives an aesthetic score instead");
+    if (o.width % 3 != 0)
+      throw ConfigError(
+          fmt::format("width: must be a multiple of 3 for a condition of sizes, a third for each number; {} is none", o.width));
+    if (o.noise_embedding->random())
+      throw ConfigError("noise_embedding: the sizes of the condition are embedded as the noise level is, and need type: sinusoidal");
   }
 
   Dit(const Options& o, const Context& c)
@@ -110,6 +118,12 @@ class Dit final : public Network {
     if (c.classes > 0) class_ = build_["y_embedder"].normal("embedding_table.weight", {c.classes, o_.width}, 0.02);
     if (c.vector_width > 0)
       vector_ = {embedder(build_, "vector_embedder.0", c.vector_width), embedder(build_, "vector_embedder.2", o_.width)};
+    if (c.size_ids > 0)
+      for (const char* name : {"csize_embedder", "ar_embedder"}) {
+        const nn::Builder mlp = build_[name]["mlp"];
+        sizes_.push_back(embedder(mlp, "0", o_.noise_width, o_.width / 3));
+        sizes_.push_back(embedder(mlp, "2", o_.width / 3, o_.width / 3));
+      }
     if (c.context_width > 0) {
       const nn::Builder words = build_["y_embedder"]["y_proj"];
       words_ = {embedder(words, "fc1", c.context_width), embedder(words, "fc2", o_.width)};
@@ -125,7 +139,7 @@ class Dit final : public Network {
   }
 
   void make_positions() {
-    if (o_.positions == nn::Positions::sine) positions_ = nn::sine_positions(grid_, grid_, o_.width).unsqueeze(0);
+    if (o_.positions == nn::Positions::sine) positions_ = nn::sine_positions(grid_, grid_, o_.width, o_.position_scale).unsqueeze(0);
     if (o_.positions == nn::Positions::learned) positions_ = build_.normal("pos_embed", {1, grid_.count(), o_.width}, 0.02);
     if (o_.rotary) rotary_ = nn::rotary_table(grid_, grid_, o_.head());
   }
@@ -142,7 +156,7 @@ class Dit final : public Network {
     if (o_.positions == nn::Positions::none) return x;
     const bool sine = o_.positions == nn::Positions::sine;
     const Tensor positions = grid == grid_ ? positions_
-                             : sine        ? nn::sine_positions(grid, grid_, o_.width).unsqueeze(0)
+                             : sine        ? nn::sine_positions(grid, grid_, o_.width, o_.position_scale).unsqueeze(0)
                                            : nn::resized_positions(positions_, grid, grid_);
     return x + positions.to(x.options());
   }
@@ -154,7 +168,7 @@ class Dit final : public Network {
         .reshape({tokens.size(0), channels_out_, grid.rows * o_.patch, grid.columns * o_.patch});
   }
 
-  /// Noise level, class and pooled vector, [B, C].
+  /// Noise level, class, sizes and pooled vector, [B, C].
   Tensor embedding(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
     const Tensor features = o_.noise_embedding->features(c_noise, frequencies_.to(c_noise.device(), at::kFloat)).to(dtype);
     Tensor c = noise_[1](nn::silu(noise_[0](features)));
@@ -162,9 +176,22 @@ class Dit final : public Network {
       if (!condition.classes.defined()) throw std::logic_error("a class-conditional dit was given no classes");
       c = c + class_.index_select(0, condition.classes).to(dtype);
     }
+    if (!sizes_.empty()) c = c + of_sizes(condition, dtype);
     if (vector_.empty()) return c;
     if (!condition.vector.defined()) throw std::logic_error("a dit that takes a pooled vector was given none");
     return c + vector_[1](nn::silu(vector_[0](condition.vector.to(dtype))));
+  }
+
+  /// Height, width and their ratio, a third of the channels each (PixArt: Chen et al. 2024, sec. 2.3).
+  Tensor of_sizes(const Condition& condition, at::ScalarType dtype) const {
+    if (!condition.sizes.defined()) throw std::logic_error("a dit that takes the sizes of images was given none");
+    const Tensor height = condition.sizes.select(1, 4), width = condition.sizes.select(1, 5);
+    const Tensor frequencies = frequencies_.to(height.device(), at::kFloat);
+    const auto third = [&](const Tensor& numbers, size_t first) {
+      const Tensor features = o_.noise_embedding->features(numbers.to(at::kFloat), frequencies).to(dtype);
+      return sizes_[first + 1](nn::silu(sizes_[first](features)));
+    };
+    return at::cat({third(height, 0), third(width, 0), third(height / width, 2)}, 1);
   }
 
   nn::Tokens tokens_of(const Condition& condition, at::ScalarType dtype) const {
@@ -204,7 +231,7 @@ class Dit final : public Network {
   nn::Conv2d patch_;
   nn::Linear noise_[2];
   Tensor frequencies_, class_, positions_;
-  std::vector<nn::Linear> vector_, words_;
+  std::vector<nn::Linear> vector_, words_, sizes_;
   std::optional<nn::Linear> all_;  ///< the six vectors of all blocks, adaLN-single
   nn::RotaryTable rotary_;
   std::vector<nn::DitBlock> blocks_;

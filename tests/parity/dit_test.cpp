@@ -91,18 +91,28 @@ TEST(Dit, GivesTheOutputOfPixart) {
   const std::string pixart = "../refs2/pixart/pixart_tiny";
   BRUME_NEED_REF(pixart + ".safetensors");
   const NamedTensors io = load_ref(pixart + "_io.safetensors");
-  const auto network = make<Network>("{type: dit, width: 48, depth: 2, heads: 3, modulation: single}",
-                                     Network::Context{.input = {4, 8, 8}, .out_channels = 8, .context_width = 40});
-  NamedTensors weights = load_ref(pixart + ".safetensors");
-  std::erase_if(weights, [](const NamedTensor& t) { return t.name == "pos_embed" || t.name == "y_embedder.y_embedding"; });
-  load_weights(pixart, weights, network->weights());
-  const at::NoGradGuard no_grad;
-  Condition condition;
-  condition.context = find(io, "y")->squeeze(1);
-  const auto run = [&] { return network->forward(*find(io, "x"), find(io, "t")->to(at::kFloat), condition, nullptr); };
-  expect_close(run(), *find(io, "out_nomask"), 2e-5, "PixArt without a mask");
-  condition.context_mask = find(io, "mask")->to(at::kFloat);
-  expect_close(run(), *find(io, "out"), 2e-5, "PixArt");
+  for (const char* from : {".safetensors", "_diffusers"}) {
+    const auto network = network_of(import_ref(pixart + from), {.input = {4, 8, 8}, .out_channels = 8, .context_width = 40});
+    const at::NoGradGuard no_grad;
+    Condition condition;
+    condition.context = find(io, "y")->squeeze(1);
+    const auto run = [&] { return network->forward(*find(io, "x"), find(io, "t")->to(at::kFloat), condition, nullptr); };
+    expect_close(run(), *find(io, "out_nomask"), 2e-5, "PixArt without a mask");
+    condition.context_mask = find(io, "mask")->to(at::kFloat);
+    expect_close(run(), *find(io, "out"), 2e-5, "PixArt");
+  }
+}
+
+TEST(Dit, TheDirectoryOfPixartHasTheWeightsOfTheFile) {
+  const std::string pixart = "../refs2/pixart/pixart_tiny";
+  BRUME_NEED_REF(pixart + "_diffusers/config.json");
+  const NamedTensors file = import_ref(pixart + ".safetensors").tensors, folder = import_ref(pixart + "_diffusers").tensors;
+  EXPECT_EQ(file.size(), folder.size());
+  for (const NamedTensor& t : file) {
+    const Tensor* same = find(folder, t.name);
+    ASSERT_TRUE(same) << t.name;
+    EXPECT_TRUE(at::equal(*same, t.tensor)) << t.name;
+  }
 }
 
 /// One generator, and noise for twice the batch of which the first half is used: that of a program that duplicates the batch.

@@ -1,12 +1,15 @@
-// Diffusion transformers of their authors' programs: DiT (Peebles & Xie 2023), SiT (Ma et al. 2024) and LightningDiT (Yao & Wang 2025),
-// a state dict or a training file (its averaged weights). brume's `dit` has DiT's names. Shapes tell the architecture except the heads;
-// DiT and SiT have the same names and shapes and mean different things by them:
+// Diffusion transformers of their authors' programs: DiT (Peebles & Xie 2023), SiT (Ma et al. 2024), LightningDiT (Yao & Wang 2025) and
+// PixArt (Chen et al. 2024), a state dict or a training file (its averaged weights). brume's `dit` has DiT's names. Shapes tell the
+// architecture except the heads; DiT and SiT have the same names and shapes and mean different things by them:
 //
 //   program    process                      the network receives    and gives
 //   dit        linear betas, 1000 steps     the timestep            the noise, and a variance if learn_sigma
 //   sit        x = t image + (1 - t) noise  t                       the velocity image - noise; a second half is dropped
 //
-// The first stage is in no such file: vae=DIRECTORY names a diffusers AutoencoderKL, which the imported model then holds.
+// PixArt is trained as DiT is, with words instead of classes.
+//
+// The first stage is in no such file: vae=DIRECTORY names a diffusers AutoencoderKL, which the imported model then holds; so does
+// t5=DIRECTORY with PixArt's text encoder, a T5EncoderModel with its spiece.model.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,18 +22,21 @@
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
+#include "brume/interop/import/t5.h"
 
 namespace brume {
 namespace {
 
 const std::vector<std::string> flag_names{"program",     "model", "cls",       "input_size", "patch_size",         "in_channels",
                                           "hidden_size", "depth", "num_heads", "mlp_ratio",  "class_dropout_prob", "num_classes",
-                                          "learn_sigma", "vae"};
+                                          "learn_sigma", "vae",   "t5",        "pred_sigma", "model_max_length"};
 
 /// The architecture, as names and shapes tell it.
 struct Shape {
   int64_t width = 0, patch = 0, in = 0, out = 0, depth = 0, mlp = 0, rows = 0, side = 0;
-  bool swiglu = false, rms = false, qk_norm = false, rotary = false, sine = true;
+  int64_t words = 0;          ///< channels of the tokens that it attends to; 0 = none
+  double position_scale = 1;  ///< of the sines
+  bool swiglu = false, rms = false, qk_norm = false, rotary = false, sine = true, single = false, sizes = false;
 };
 
 class Weights {
@@ -56,15 +62,20 @@ class Weights {
   const Source& source_;
 };
 
-/// Returns true if a table is that of fixed sines and cosines: the first frequency of column and row is 1.
-bool is_sine_table(const at::Tensor& table, int64_t side) {
+/// Returns what divides the positions of a table of fixed sines and cosines; nothing if the table is another one. The first frequency of
+/// column and row is 1.
+std::optional<double> sine_scale(const at::Tensor& table, int64_t side) {
   const at::Tensor t = table.to(at::kFloat).contiguous();
   const int64_t width = t.size(2);
   const float* values = t.data_ptr<float>();
+  double step = 1;  // the angle of the second column
+  if (side > 1) step = std::atan2(double(values[width]), double(values[width + width / 4]));
+  if (step <= 0) return {};
   for (int64_t i = 0; i < t.size(1); ++i, values += width)
-    if (std::abs(values[0] - std::sin(double(i % side))) > 1e-3 || std::abs(values[width / 2] - std::sin(double(i / side))) > 1e-3)
-      return false;
-  return true;
+    if (std::abs(values[0] - std::sin(step * double(i % side))) > 1e-3 ||
+        std::abs(values[width / 2] - std::sin(step * double(i / side))) > 1e-3)
+      return {};
+  return std::nearbyint(1e4 / step) / 1e4;
 }
 
 Shape read_shape(const Weights& w) {
@@ -74,6 +85,8 @@ Shape read_shape(const Weights& w) {
   s.swiglu = w.has("blocks.0.mlp.w12.weight"), s.rms = w.has("blocks.0.norm1.weight"), s.qk_norm = w.has("blocks.0.attn.q_norm.weight");
   s.rotary = w.has("feat_rope.freqs_cos");
   s.mlp = w.get(s.swiglu ? "blocks.0.mlp.w3.weight" : "blocks.0.mlp.fc2.weight", 2).size(1);
+  s.single = w.has("blocks.0.scale_shift_table"), s.sizes = w.has("csize_embedder.mlp.0.weight");
+  if (w.has("y_embedder.y_proj.fc1.weight")) s.words = w.get("y_embedder.y_proj.fc1.weight", 2).size(1);
   if (w.has("y_embedder.embedding_table.weight")) s.rows = w.get("y_embedder.embedding_table.weight", 2).size(0);
   s.out = w.get("final_layer.linear.weight", 2).size(0) / (s.patch * s.patch);
   w.expect("blocks.0.attn.qkv.weight", 3 * s.width, s.width);
@@ -88,7 +101,8 @@ Shape read_shape(const Weights& w) {
         fmt::format("{}: 'pos_embed' holds {} positions of {} channels; those of a square of patches, {} channels each, are "
                     "expected",
                     w.file(), positions.size(1), positions.size(2), s.width));
-  s.sine = is_sine_table(positions, s.side);
+  const std::optional<double> scale = sine_scale(positions, s.side);
+  s.sine = scale.has_value(), s.position_scale = scale.value_or(1);
   if (s.out != s.in && s.out != 2 * s.in)
     throw ConfigError(
         fmt::format("{}: takes {} channels and gives {}; a DiT gives as many, or twice as many with learn_sigma", w.file(), s.in, s.out));
@@ -102,7 +116,7 @@ void check(const Flags& flags, const Shape& s) {
   flags.agree("in_channels", flags.integer("in_channels"), s.in);
   flags.agree("depth", flags.integer("depth"), s.depth);
   flags.agree("input_size", flags.integer("input_size"), s.side * s.patch);
-  flags.agree("learn_sigma", flags.truth("learn_sigma"), s.out != s.in);
+  for (const char* name : {"learn_sigma", "pred_sigma"}) flags.agree(name, flags.truth(name), s.out != s.in);
 }
 
 int64_t heads_of(const Flags& flags, const Weights& w, const Shape& s) {
@@ -132,6 +146,7 @@ bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
     if (*program != "dit" && *program != "sit") throw ConfigError(fmt::format("{}: expected dit or sit", flags.said("program")));
     return *program == "sit";
   }
+  if (s.words > 0) return false;
   if (s.swiglu || s.rms || s.rotary || s.qk_norm) return true;
   for (const std::string& text : {flags.text("cls").value_or(""), flags.text("model").value_or(""), source.path.filename().string()}) {
     const std::string name = lower_case(text);
@@ -146,16 +161,19 @@ Value network_of(const Flags& flags, const Weights& w, const Shape& s) {
   const bool fits = int64_t((s.swiglu ? 2.0 / 3 : 1.0) * double(int64_t(double(s.width) * said))) == s.mlp;
   // The middle of the ratios whose width is this one.
   const double found = (s.swiglu ? 1.5 * double(s.mlp) + 0.75 : double(s.mlp)) / double(s.width);
-  return plugin_of("dit", {{"patch", s.patch},
-                           {"width", s.width},
-                           {"depth", s.depth},
-                           {"heads", heads_of(flags, w, s)},
-                           {"mlp_ratio", fits ? said : found},
-                           {"positions", s.sine ? "sine" : "learned"},
-                           {"rotary", s.rotary},
-                           {"qk_norm", s.qk_norm},
-                           {"norm", s.rms ? "rms" : "layer"},
-                           {"activation", s.swiglu ? "swiglu" : "gelu"}});
+  Value network = plugin_of("dit", {{"patch", s.patch},
+                                    {"width", s.width},
+                                    {"depth", s.depth},
+                                    {"heads", heads_of(flags, w, s)},
+                                    {"mlp_ratio", fits ? said : found},
+                                    {"positions", s.sine ? "sine" : "learned"},
+                                    {"rotary", s.rotary},
+                                    {"qk_norm", s.qk_norm},
+                                    {"norm", s.rms ? "rms" : "layer"},
+                                    {"activation", s.swiglu ? "swiglu" : "gelu"}});
+  if (s.single) network.set("modulation", value_of("single"));
+  if (s.position_scale != 1) network.set("position_scale", value_of(s.position_scale));
+  return network;
 }
 
 /// The classes, and whether the last row is that of the null class.
@@ -168,8 +186,27 @@ Value conditioner_of(const Flags& flags, const Shape& s, bool& null) {
   return s.rows > 0 ? plugin_of("class_label", {{"classes", found}, {"dropout", null ? dropout : 0}}) : value_of("none");
 }
 
+/// The words as T5 encodes them, and the sizes if the network is conditioned on them; adds the encoder that t5=DIRECTORY names.
+Value words_of(Imported& model, const Flags& flags, const Shape& s) {
+  const T5Use use{.length = flags.integer("model_max_length").value_or(120), .mask = true};
+  Value words = missing_t5(s.words, use);
+  if (const auto folder = flags.text("t5")) {
+    const T5Text text = read_t5(*folder, *folder, "", use);
+    if (text.width != s.words)
+      throw ConfigError(fmt::format("{}: has tokens of {} channels, and the network takes {}", flags.said("t5"), text.width, s.words));
+    words = text.options, model.files = text.files;
+    for (const NamedTensor& t : text.tensors) model.tensors.push_back({(s.sizes ? "conditioner.0." : "conditioner.") + t.name, t.tensor});
+  } else {
+    model.losses.emplace_back(
+        "no text encoder is in the file, without which the model cannot be sampled from; t5=DIRECTORY names a "
+        "T5EncoderModel with its spiece.model");
+  }
+  return s.sizes ? plugin_of("composite", {{"of", std::vector<Value>{words, plugin_of("image_sizes", {})}}}) : words;
+}
+
 /// Both programs guide the first three channels only.
 Value guidance_of(const Shape& s, bool null) {
+  if (s.words > 0) return Value::list({plugin_of("cfg", {{"scale", 4.5}})});
   if (!null) return Value::list({});
   Value cfg = plugin_of("cfg", {{"scale", 4}});
   if (s.in > 3) cfg.set("channels", value_of(3));
@@ -187,6 +224,10 @@ at::Tensor without_variance(const at::Tensor& rows, const Shape& s) {
 void add_tensors(Imported& model, const Source& source, const Shape& s, bool flow) {
   for (const NamedTensor& t : source.tensors) {
     if ((t.name == "pos_embed" && s.sine) || t.name.starts_with("feat_rope.")) continue;  // computed here
+    if (t.name == "y_embedder.y_embedding") {
+      model.losses.push_back(t.name + ", the null condition of its training: the encoded empty prompt is taken instead, as diffusers does");
+      continue;
+    }
     const bool last = t.name.starts_with("final_layer.linear.");
     if (t.name.starts_with("projectors."))
       model.losses.push_back(fmt::format("{}: only training with REPA uses it", t.name));
@@ -227,8 +268,6 @@ bool knows(const Source& source) {
 Imported import_dit(const Source& source, const ImportOptions& options) {
   const Flags flags(source, options, flag_names);
   const Weights weights(source);
-  if (weights.has("blocks.0.scale_shift_table"))
-    throw ConfigError(fmt::format("{}: is a PixArt network, which takes words as T5 encodes them, and brume has no T5", weights.file()));
   const Shape shape = read_shape(weights);
   check(flags, shape);
   const bool flow = is_flow(flags, source, shape);
@@ -237,7 +276,7 @@ Imported import_dit(const Source& source, const ImportOptions& options) {
   Value all = Value::map();
   set_stage(model, all, flags, shape);
   all.set("network", network_of(flags, weights, shape));
-  all.set("conditioner", conditioner_of(flags, shape, null));
+  all.set("conditioner", shape.words > 0 ? words_of(model, flags, shape) : conditioner_of(flags, shape, null));
   all.set("noise", flow ? plugin_of("flow", {{"timestep", "image"}, {"timestep_scale", 1}}) : value_of("linear"));
   all.set("parameterization", flow ? plugin_of("flow", {{"direction", "to_image"}}) : value_of("eps"));
   all.set("variance", value_of(!flow && shape.out != shape.in ? "learned_range" : "none"));
@@ -247,6 +286,7 @@ Imported import_dit(const Source& source, const ImportOptions& options) {
                                 {"spacing", plugin_of("flow", {{"s_min", 0}, {"inclusive", false}})},
                                 {"steps", 50}})
                       : map_of({{"sampler", plugin_of("ddpm", {{"variance", variance}})}, {"spacing", "linspace"}, {"steps", 250}});
+  if (shape.words > 0) sample = map_of({{"sampler", "dpmpp_multistep"}, {"spacing", "linspace"}, {"steps", 20}});
   sample.set("guidance", guidance_of(shape, null));
   model.sample = section_of(sample, source.path.string());
   add_tensors(model, source, shape, flow);
@@ -255,6 +295,6 @@ Imported import_dit(const Source& source, const ImportOptions& options) {
 
 }  // namespace
 
-const Family diffusion_transformer{"DiT, SiT or LightningDiT network", knows, import_dit};
+const Family diffusion_transformer{"DiT, SiT, LightningDiT or PixArt network", knows, import_dit};
 
 }  // namespace brume

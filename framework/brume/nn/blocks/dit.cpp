@@ -30,6 +30,7 @@ void DitOptions::declare(Fields& f) {
   f.field("mlp_ratio", mlp_ratio, "channels within the multilayer perceptron, over width; SwiGLU has two thirds of them", more_than(0));
   f.choice("positions", positions, "added to the patches: fixed sines and cosines, a learned table, or nothing",
            {{"sine", Positions::sine}, {"learned", Positions::learned}, {"none", Positions::none}});
+  f.field("position_scale", position_scale, "divides the positions of the sines: 2 (PixArt at 1024 pixels)", more_than(0));
   f.field("rotary", rotary, "rotary positions in the attention, by row and column");
   f.choice("modulation", modulation,
            "noise level and class in a block: a linear layer each (adaLN-Zero), or one for all blocks and a table each (adaLN-single)",
@@ -51,6 +52,7 @@ void DitOptions::declare(Fields& f) {
   const int64_t channels = heads < 1 ? 4 : head();
   f.require(!rotary || channels % 4 == 0, "rotary", "needs heads of a multiple of 4 channels",
             fmt::format("rotary positions need heads of a multiple of 4 channels, and they have {}", channels));
+  f.require(position_scale == 1 || positions == Positions::sine, "position_scale", "needs positions: sine");
   f.require(noise_width % 2 == 0, "noise_width", "must be even");
 }
 

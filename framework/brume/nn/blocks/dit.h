@@ -24,7 +24,7 @@ enum class TokenUse { cross_attention, in_context };
 
 struct DitOptions {
   int64_t patch = 2, width = 128, depth = 6, heads = 4, noise_width = 256;
-  double mlp_ratio = 4, norm_eps = 1e-6, dropout = 0;
+  double mlp_ratio = 4, norm_eps = 1e-6, dropout = 0, position_scale = 1;
   std::optional<double> mlp_norm_eps;  ///< of the norm before the multilayer perceptron; absent = norm_eps
   Positions positions = Positions::sine;
   bool rotary = false, qk_norm = false, long_skips = false;

@@ -25,12 +25,13 @@ void for_patches(const PatchGrid& grid, const PatchGrid& made_for, const F& f) {
 
 }  // namespace
 
-Tensor sine_positions(const PatchGrid& grid, const PatchGrid& made_for, int64_t width) {
+Tensor sine_positions(const PatchGrid& grid, const PatchGrid& made_for, int64_t width, double scale) {
   const int64_t quarter = width / 4;
   const std::vector<double> rates = frequencies(quarter);
   const Tensor table = at::empty({grid.count(), width}, at::kFloat);
   float* const values = table.data_ptr<float>();
   for_patches(grid, made_for, [&](int64_t token, double row, double column) {
+    row /= scale, column /= scale;
     float* const here = values + token * width;
     for (int64_t i = 0; i < quarter; ++i) {
       here[i] = float(std::sin(column * rates[size_t(i)]));

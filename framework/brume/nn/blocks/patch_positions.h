@@ -15,8 +15,9 @@ struct PatchGrid {
 };
 
 /// Returns [N, width] float32, row by row: sines, then cosines, of the column in the first half and of the row in the second half, with
-/// frequencies 10000^(-i / (width / 4)) (Vaswani et al. 2017, sec. 3.5, in two dimensions). `width` is a multiple of 4.
-Tensor sine_positions(const PatchGrid& grid, const PatchGrid& made_for, int64_t width);
+/// frequencies 10000^(-i / (width / 4)) (Vaswani et al. 2017, sec. 3.5, in two dimensions). `width` is a multiple of 4; `scale` divides the
+/// positions (PixArt: Chen et al. 2024, for images larger than those it was first trained on).
+Tensor sine_positions(const PatchGrid& grid, const PatchGrid& made_for, int64_t width, double scale = 1);
 
 /// Returns [1, N, C] for `grid` out of a table [1, M, C] of `made_for`, by bilinear interpolation.
 Tensor resized_positions(const Tensor& table, const PatchGrid& grid, const PatchGrid& made_for);
