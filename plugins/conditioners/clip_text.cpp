@@ -273,7 +273,11 @@ class Encoder final : public ConditionEncoder {
       throw ConfigError(
           fmt::format("sample.prompts: clip_skip = {} is more than the {} layers of the text encoder", *reading.skip, o_.depth));
     for (const Word& w : reading.words)
-      if (w.vectors.size(1) != o_.width)
+      if (!w.others.empty())
+        throw ConfigError(
+            fmt::format("sample.prompts: the embedding '{}' is of a model with {} text encoders (SDXL), and this model has one", w.text,
+                        1 + w.others.size()));
+      else if (w.vectors.size(1) != o_.width)
         throw ConfigError(
             fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoder has {}", w.text,
                         w.vectors.size(1), o_.width));

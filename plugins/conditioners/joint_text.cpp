@@ -18,11 +18,14 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/prompt.h"
 #include "brume/core/seed.h"
 
 namespace brume::plugins {
@@ -68,15 +71,20 @@ Tensor mask_of(const Condition& c) {
 class JointEncoder final : public ConditionEncoder {
  public:
   JointEncoder(const JointTextOptions& o, int64_t width, const EncoderOrigin& origin) : o_(o), width_(width) {
-    for (size_t i = 0; i < o_.of.size(); ++i) all_.push_back(o_.of[i]->encoder({mix_seed(origin.seed, i), origin.stored}));
+    for (size_t i = 0; i < o_.of.size(); ++i) {
+      all_.push_back(o_.of[i]->encoder({mix_seed(origin.seed, i), origin.stored}));
+      widths_.push_back(o_.of[i]->traits().context_width);
+    }
   }
 
   Condition encode(const ConditionRequest& request) const override {
     ConditionRequest whole = request;
     whole.whole = true;
     std::vector<Condition> kept, nulls;
-    for (const auto& encoder : all_) {
-      kept.push_back(encoder->encode(whole));
+    for (size_t i = 0; i < all_.size(); ++i) {
+      const std::optional<PromptReading> reading = reading_of(request.reading, widths_[i]);
+      whole.reading = reading ? &*reading : nullptr;
+      kept.push_back(all_[i]->encode(whole));
       if (kept.back().null) nulls.push_back(*kept.back().null);
     }
     Condition all = joined(kept);
@@ -104,6 +112,27 @@ class JointEncoder final : public ConditionEncoder {
   }
 
  private:
+  /// Returns the reading with the vectors of each textual inversion that are as wide as an encoder's tokens; without the words that have
+  /// none there. Throws ConfigError if they fit no encoder.
+  std::optional<PromptReading> reading_of(const PromptReading* whole, int64_t width) const {
+    if (!whole) return {};
+    PromptReading own = *whole;
+    own.words.clear();
+    for (const Word& w : whole->words) {
+      std::vector<Tensor> all = w.others;
+      all.push_back(w.vectors);
+      bool fits = false;
+      for (const Tensor& vectors : all) {
+        fits = fits || std::find(widths_.begin(), widths_.end(), vectors.size(1)) != widths_.end();
+        if (vectors.size(1) == width) own.words.push_back({w.text, vectors});
+      }
+      if (!fits)
+        throw ConfigError(
+            fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoders have {}", w.text,
+                        w.vectors.size(1), fmt::join(widths_, " and ")));
+    }
+    return own;
+  }
   Condition joined(const std::vector<Condition>& each) const {
     std::vector<Tensor> groups, masks, vectors, side;
     for (const int64_t i : o_.channels) side.push_back(each[size_t(i)].context);
@@ -142,6 +171,7 @@ class JointEncoder final : public ConditionEncoder {
   JointTextOptions o_;
   int64_t width_;
   std::vector<std::shared_ptr<const ConditionEncoder>> all_;
+  std::vector<int64_t> widths_;  ///< of the tokens of each
 };
 
 class JointText final : public Conditioner {

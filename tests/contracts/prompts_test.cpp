@@ -158,11 +158,17 @@ TEST_F(Prompts, EmbeddingFiles) {
   const Word asked = read_embedding(file("style.safetensors", {{"emb_params", two}}) + ":my style");
   EXPECT_EQ(asked.text, "my style");
   EXPECT_TRUE(at::equal(asked.vectors, two));
-  EXPECT_EQ(without(error_of([&] {
-                      read_embedding(file("xl.safetensors", {{"clip_l", two}, {"clip_g", at::ones({2, 20})}}));
-                    }),
-                    folder),
-            "xl.safetensors: is no textual inversion of one text encoder, which is one tensor of vectors: it has 2 (clip_l, clip_g)");
+  const Word xl = read_embedding(file("xl.safetensors", {{"clip_g", at::ones({2, 20})}, {"clip_l", two}}));
+  EXPECT_EQ(xl.text, "xl");
+  EXPECT_TRUE(at::equal(xl.vectors, two));
+  ASSERT_EQ(xl.others.size(), 1u);
+  EXPECT_EQ(xl.others[0].sizes(), at::IntArrayRef({2, 20}));
+  EXPECT_EQ(
+      without(error_of([&] {
+                read_embedding(file("more.safetensors", {{"clip_l", two}, {"clip_x", two}}));
+              }),
+              folder),
+      "more.safetensors: is no textual inversion, which is one tensor of vectors, or clip_l and clip_g (SDXL): it has 2 (clip_l, clip_x)");
   EXPECT_EQ(error_of([&] { read_embedding("none.pt:x"); }), "embeddings: there is no file 'none.pt'");
 }
 

@@ -12,7 +12,8 @@ namespace brume {
 /// A textual inversion (Gal et al. 2022, "An Image is Worth One Word"): a word with vectors instead of its tokens' embeddings.
 struct Word {
   std::string text;
-  Tensor vectors;  ///< [n, width] float32
+  Tensor vectors;                ///< [n, width] float32
+  std::vector<Tensor> others{};  ///< [m, width] float32: of other text encoders of the same model (SDXL), which differ in width
 };
 
 struct PromptReading {

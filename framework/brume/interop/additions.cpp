@@ -76,13 +76,13 @@ Addition addition_of(const std::string& path, const NamedTensors& tensors) {
   const auto is = [&](const char* name) {
     return std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
   };
-  if (tensors.size() == 2 && is("clip_l") && is("clip_g"))
-    return {"textual inversion of two text encoders (SDXL)", "", "brume takes those of one text encoder"};
-  if (!may_be_embedding(tensors)) return {};
+  const bool xl = tensors.size() == 2 && is("clip_l") && is("clip_g");
+  if (!xl && !may_be_embedding(tensors)) return {};
   const Word word = read_embedding(path);
-  return {"textual inversion",
-          fmt::format("{} vectors of width {}, the word '{}'; sample.prompts.embeddings adds it", word.vectors.size(0),
-                      word.vectors.size(1), word.text),
+  const std::string more = xl ? fmt::format(" and {}", word.others[0].size(1)) : "";
+  return {xl ? "textual inversion of two text encoders (SDXL)" : "textual inversion",
+          fmt::format("{} vectors of width {}{}, the word '{}'; sample.prompts.embeddings adds it", word.vectors.size(0),
+                      word.vectors.size(1), more, word.text),
           ""};
 }
 

@@ -21,19 +21,25 @@ Word read_embedding(const std::string& asked) {
   constexpr std::string_view web = "string_to_param.", numbers = "string_to_token.";
   std::erase_if(tensors, [&](const NamedTensor& t) { return t.name.starts_with(numbers); });
   const auto is_vectors = [](const Tensor& t) { return (t.dim() == 1 || t.dim() == 2) && t.is_floating_point() && t.numel() > 0; };
-  if (tensors.size() != 1 || !is_vectors(tensors[0].tensor)) {
+  const Tensor *small = find(tensors, "clip_l"), *large = find(tensors, "clip_g");
+  const bool xl = small && large && tensors.size() == 2 && is_vectors(*small) && is_vectors(*large);
+  if (!xl && (tensors.size() != 1 || !is_vectors(tensors[0].tensor))) {
     std::vector<std::string> names;
     for (size_t i = 0; i < std::min<size_t>(tensors.size(), 5); ++i) names.push_back(tensors[i].name);
-    throw ConfigError(fmt::format("{}: is no textual inversion of one text encoder, which is one tensor of vectors: it has {} ({}{})", path,
-                                  tensors.size(), fmt::join(names, ", "), tensors.size() > names.size() ? ", …" : ""));
+    throw ConfigError(
+        fmt::format("{}: is no textual inversion, which is one tensor of vectors, or clip_l and clip_g (SDXL): it has {} ({}{})", path,
+                    tensors.size(), fmt::join(names, ", "), tensors.size() > names.size() ? ", …" : ""));
   }
-  const auto& [name, tensor] = tensors.front();
+  const std::string& name = tensors.front().name;
   std::string word = rest;
   const std::string own = name.starts_with(web) ? name.substr(web.size()) : name;
-  if (word.empty() && own != "emb_params" && own != "*") word = own;
+  if (word.empty() && !xl && own != "emb_params" && own != "*") word = own;
   if (word.empty() && metadata.contains("name")) word = metadata["name"];
   if (word.empty()) word = std::filesystem::path(path).stem().string();
-  return {text::composed(word), (tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor).to(at::kFloat)};
+  const auto rows = [](const Tensor& t) { return (t.dim() == 1 ? t.unsqueeze(0) : t).to(at::kFloat); };
+  Word result{text::composed(word), rows(xl ? *small : tensors.front().tensor)};
+  if (xl) result.others = {rows(*large)};
+  return result;
 }
 
 std::vector<Word> read_embeddings(const std::vector<std::string>& asked) {

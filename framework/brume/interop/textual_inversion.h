@@ -9,7 +9,7 @@
 namespace brume {
 
 /// `asked`: FILE, or FILE:WORD with the word that is to stand for it; else that of the file, else the file's name without its ending.
-/// Throws ConfigError if the file holds no vectors, or those of several encoders.
+/// A file of SDXL has the vectors of both encoders, clip_l and clip_g. Throws ConfigError if the file holds no vectors.
 Word read_embedding(const std::string& asked);
 /// Reads several. Throws ConfigError if two have the same word.
 std::vector<Word> read_embeddings(const std::vector<std::string>& asked);

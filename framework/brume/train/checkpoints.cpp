@@ -50,7 +50,7 @@ void remove_checkpoint(const fs::path& folder) {
 }
 
 /// Copies a file; no part of it has the name `to` before all has. Throws ConfigError if it cannot be read or written.
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_whole(const fs::path& from, const fs::path& to) {
   std::ifstream in(from, std::ios::binary);
   AtomicFile out(to.string(), fs::file_size(from));
   std::vector<char> part(size_t{1} << 20);
@@ -151,7 +151,7 @@ void keep_checkpoint(const fs::path& directory, int64_t step) {
   try {
     for (const char* file : {training_name, model_name}) {
       fs::create_hard_link(directory / file, folder / file, error);
-      if (error) copy_file(directory / file, folder / file);  // a file system without links
+      if (error) copy_whole(directory / file, folder / file);  // a file system without links
     }
   } catch (...) {
     remove_checkpoint(folder);

@@ -196,7 +196,7 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, Publ
   } else if (!r.config.there() && written != r.source.metadata.end()) {
     said = written->second == "epsilon" ? "eps" : written->second;
   } else if (!r.config.there() && find(r.source.tensors, "v_pred")) {
-    said = "v";  // how fine-tuned models of SDXL say it
+    said = known[2];  // "v": how fine-tuned models of SDXL say it
   } else if (!r.config.there() && model == Published::sd2) {
     const auto [prediction, reason] = prediction_of_sd2(r, network, inpainting);
     said = prediction;
