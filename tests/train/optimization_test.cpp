@@ -146,6 +146,48 @@ TEST(Optimization, ItsStateIsNamedAndWhole) {
                                              "optimizers.judge.m.helpers.judge.weight", "optimizers.judge.v.helpers.judge.weight"}));
 }
 
+TEST(Optimization, AGroupOfWeightsHasItsOwnLearningRate) {
+  TrainedModule grouped = model(), slow = model("{type: adam, lr: 0.002, clip: 0.5}");
+  grouped.own = own_settings({{"network.w*", 0.002, {}}}, grouped.weights);
+  EXPECT_TRUE(same(Trained({grouped}).after.at("network.weight"), Trained({slow}).after.at("network.weight")));
+  EXPECT_FALSE(same(Trained({grouped}).after.at("network.weight"), Trained({model()}).after.at("network.weight")));
+}
+
+TEST(Optimization, TheLastGroupThatMatchesCounts) {
+  const std::vector<Weight> two{weights("a", 1)[0], weights("b", 2)[0]};
+  const auto own = own_settings({{"*", 0.5, 0.25}, {"b.*", 0.125, {}}}, two);
+  EXPECT_EQ(own.at("a.weight").lr, 0.5);
+  EXPECT_EQ(own.at("a.weight").weight_decay, 0.25);
+  EXPECT_EQ(own.at("b.weight").lr, 0.125);
+  EXPECT_FALSE(own.at("b.weight").weight_decay.has_value());
+}
+
+TEST(Optimization, AGroupOfNothing) {
+  EXPECT_EQ(error_of([] {
+              own_settings({{"netwrok.*", 0.5, {}}}, weights("network", 1));
+            }),
+            "train.groups.0.match.0: 'netwrok.*' matches no weight; did you mean 'network.*'?");
+  EXPECT_EQ(error_of([] {
+              own_settings({{"*.buffer", 0.5, {}}}, weights("network", 1));
+            }),
+            "train.groups.0.match: '*.buffer' matches weights that are not trained alone");
+}
+
+TEST(Optimization, TheAverageIsOfTheEvaluatedWeights) {
+  TrainedModule free = model("{type: schedule_free, lr: 0.05, clip: 0}");
+  free.ema->decay = 0;
+  const Trained trained({free});
+  std::vector<Weight> own{weights("network", 1)[0]};
+  const auto by_hand = optimizer("{type: schedule_free, lr: 0.05, clip: 0}").make({own, steps});
+  for (int64_t step = 0; step < steps; ++step) {
+    set_gradient(own[0], uint64_t(100 + step));
+    by_hand->update(step);
+    EXPECT_TRUE(own[0].tensor.detach().equal(trained.after.at("network.weight")[size_t(step)])) << step;
+    EXPECT_TRUE(by_hand->evaluated()[0].equal(trained.after.at("ema.network.weight")[size_t(step)])) << step;
+  }
+  EXPECT_FALSE(same(trained.after.at("network.weight"), trained.after.at("ema.network.weight")));
+}
+
 TEST(Optimization, FiguresOfEveryOptimizer) {
   Optimization optimization({model(), judge(decaying)}, steps);
   std::vector<std::string> names;

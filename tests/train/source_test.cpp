@@ -210,6 +210,28 @@ TEST_F(FromSource, PatternsThatMatchNothing) {
   EXPECT_EQ(error_of([&] { Trainer(all.config, all.resolved, folder_->file("zzz")); }), "train.freeze leaves no weight to train");
 }
 
+TEST_F(FromSource, OnlyTheNamedWeightsAreTrained) {
+  const std::string folder = folder_->file("only");
+  run(Read(training(from("model") + "  train_only: ['network.out.*']\n", 3)), folder);
+  const NamedTensors source = load_tensors(file("model")), model = load_tensors(folder + "/model.safetensors");
+  for (const NamedTensor& t : source) EXPECT_EQ(find(model, t.name)->equal(t.tensor), !t.name.starts_with("network.out.")) << t.name;
+  EXPECT_EQ(said(training(from("model") + "  train_only: ['netwrok.*']\n", 1)),
+            "x.yaml:3:16: train.train_only.0: 'netwrok.*' matches no weight; did you mean 'network.*'?");
+}
+
+TEST_F(FromSource, GroupsOfWeightsAreSections) {
+  EXPECT_EQ(said(training(from("model") + "  groups:\n    - {match: 'network.otu.*', lr: 1e-6}\n    - {match: '*', lrr: 1}\n", 1)),
+            "x.yaml:4:23: train.groups.1: unknown key 'lrr'; did you mean 'lr'?");
+  EXPECT_EQ(said(training(from("model") + "  groups:\n    - {match: 'network.otu.*', lr: 1e-6}\n", 1)),
+            "x.yaml:4:15: train.groups.0.match.0: 'network.otu.*' matches no weight; did you mean 'network.out.*'?");
+  const std::string folder = folder_->file("groups");
+  run(Read(training(from("model") + "  groups: [{match: '*', lr: 0}, {match: 'network.out.*', lr: 0.01}]\n", 3)), folder);
+  const NamedTensors source = load_tensors(file("model")), model = load_tensors(folder + "/model.safetensors");
+  for (const NamedTensor& t : source)
+    if (!t.name.starts_with("network.out.")) EXPECT_TRUE(find(model, t.name)->equal(t.tensor)) << t.name;
+  EXPECT_FALSE(find(model, "network.out.0.weight")->equal(*find(source, "network.out.0.weight")));
+}
+
 TEST_F(FromSource, ATensorOfAnotherShapeIsNamed) {
   std::map<std::string, std::string> metadata;
   NamedTensors tensors = load_tensors(file("model"), &metadata);
