@@ -184,9 +184,11 @@ TEST_F(FromSource, AnotherModelIsRefusedKeyByKey) {
   std::string other = model_section + training(from("model"), 1);
   other.replace(other.find("channels: 8"), 11, "channels: 16");
   other.replace(other.find("cosine"), 6, "linear");
-  const std::string where = ", which train.from names; a configuration without 'model' takes its own";
+  const std::string where = ", which train.from names; ";
   EXPECT_EQ(said(other), "x.yaml:3:35: model.network.channels: is 16 here and 8 in 'model/model.safetensors'" + where +
-                             "\nx.yaml:5:10: model.noise.type: is linear here and cosine in 'model/model.safetensors'" + where);
+                             "a configuration without 'model' takes its own" +
+                             "\nx.yaml:5:10: model.noise.type: is linear here and cosine in 'model/model.safetensors'" + where +
+                             "train.adopt: {head: new} lets it differ");
   EXPECT_EQ(said(model_section + training(from("classifier"), 1)),
             "x.yaml:9:9: train.from: classifier/model.safetensors: holds a 'classifier', and the configuration has a 'model'");
   EXPECT_EQ(said(training("  from: absent.safetensors\n", 1)), "x.yaml:2:9: train.from: there is no file 'absent.safetensors'");
@@ -230,6 +232,32 @@ TEST_F(FromSource, GroupsOfWeightsAreSections) {
   for (const NamedTensor& t : source)
     if (!t.name.starts_with("network.out.")) EXPECT_TRUE(find(model, t.name)->equal(t.tensor)) << t.name;
   EXPECT_FALSE(find(model, "network.out.0.weight")->equal(*find(source, "network.out.0.weight")));
+}
+
+TEST_F(FromSource, FewerClassesAndAnotherParameterization) {
+  const std::string model = "model: {conditioner: {classes: 5}, parameterization: eps}\n";
+  const std::string train = training(from("model") + "  adopt: {classes: {0: 1, 1: 0, 2: 2, 3: 3, 4: 4}, head: new}\n", 2);
+  EXPECT_NE(said(model + training(from("model"), 1)).find("train.adopt: {head: new} lets it differ"), std::string::npos);
+  const Read read(model + train);
+  EXPECT_EQ(read.config.sample.steps, 7);
+  const Trainer trainer(read.config, read.resolved, folder_->file("adopted"));
+  const NamedTensors source = load_tensors(file("model"));
+  for (const Weight& w : trainer.weights()) {
+    const Tensor old = *find(source, w.name);
+    if (w.name == "network.label_emb.weight") {
+      EXPECT_TRUE(w.tensor[0].equal(old[1]) && w.tensor[1].equal(old[0]) && w.tensor[5].equal(old[5]));
+    } else {
+      EXPECT_EQ(w.tensor.equal(old), !w.name.starts_with("network.out.2.")) << w.name;
+    }
+  }
+}
+
+TEST_F(FromSource, KeysThatAreLeftOutOfTheModelAreTheSources) {
+  const Read part("model: {conditioner: {dropout: 0.2}}\n" + training(from("model"), 1)), none(training(from("model"), 1));
+  EXPECT_EQ(dump_yaml(*part.resolved.find("model")->find("network")), dump_yaml(*none.resolved.find("model")->find("network")));
+  EXPECT_EQ(said("model: {conditioner: {classes: 4}}\n" + training(from("model"), 1)),
+            "x.yaml:1:31: model.conditioner.classes: is 4 here and 5 in 'model/model.safetensors', which train.from names; train.adopt: "
+            "{classes: {...}} lets it differ");
 }
 
 TEST_F(FromSource, ATensorOfAnotherShapeIsNamed) {

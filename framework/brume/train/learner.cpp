@@ -30,7 +30,8 @@ void set_class_names(Config& config, Value& resolved, const std::vector<std::str
 std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored) {
   const Value* section = config.autoencoder ? nullptr : stored.find(section_of(config));
   const Value* known = section ? section->find("class_names") : nullptr;
-  if (known && known->is_list() && !known->items.empty() && class_names(config).empty()) {
+  const bool others = config.train->adopt && !config.train->adopt->classes.empty();
+  if (!others && known && known->is_list() && !known->items.empty() && class_names(config).empty()) {
     std::vector<std::string> names;
     for (const Value& name : known->items) names.push_back(name.scalar);
     set_class_names(config, resolved, names);

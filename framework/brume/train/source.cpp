@@ -7,6 +7,7 @@
 #include "brume/config/name_patterns.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/train/adoption.h"
 #include "brume/train/differences.h"
 
 namespace brume {
@@ -23,18 +24,25 @@ const char* section_of(const Value& root) {
 /// Returns true if a checkpoint measures the value on its images and writes it instead of the configured one.
 bool measured(const Difference& d) { return d.path == "autoencoder.network.scale" || d.path == "autoencoder.network.shift"; }
 
-/// Throws ConfigError with every key in which the model to be trained differs from the source's.
-void compare(const Value& source, const std::string& file, const Value& resolved, const Value& given) {
+/// Returns what a user can do about a key that differs. `section`: of the model.
+std::string way_out(const Difference& d, const char* section) {
+  const std::string rule = rule_for(d.path);
+  if (rule.empty()) return fmt::format("a configuration without '{}' takes its own", section);
+  return fmt::format("train.adopt: {} lets it differ", rule == "{}" ? rule : "{" + rule + "}");
+}
+
+/// Throws ConfigError with every key in which the model to be trained differs from the source's without a rule of `adopt`.
+void compare(const Value& source, const std::string& file, const Value& resolved, const Value& given,
+             const std::optional<AdoptionOptions>& adopt) {
   const char *have = section_of(source), *wanted = section_of(resolved);
   if (std::string(have) != wanted)
     throw ConfigError({Problem{nearest(given, "train.from").place, "train.from",
                                fmt::format("{}: holds a '{}', and the configuration has a '{}'", file, have, wanted)}});
   std::vector<Problem> problems;
   for (const Difference& d : differences(source, resolved))
-    if (d.of_model() && !d.left_to_data() && !measured(d))
+    if (d.of_model() && !d.left_to_data() && !measured(d) && !(adopt && allows(*adopt, d.path)))
       problems.push_back({nearest(given, d.path).place, d.path,
-                          fmt::format("is {} here and {} in '{}', which train.from names; a configuration without '{}' takes its own",
-                                      d.after, d.before, file, have)});
+                          fmt::format("is {} here and {} in '{}', which train.from names; {}", d.after, d.before, file, way_out(d, have))});
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
@@ -77,9 +85,15 @@ Value sections(const ModelCard& card) {
 }
 
 void complete_model(Value& root, const Value& stored) {
-  if (!nearest(root, "train.from").is_scalar() || section_of(root)) return;
-  for (const char* section : models)
-    if (const Value* own = stored.find(section)) root.set(section, *own);
+  if (!nearest(root, "train.from").is_scalar()) return;
+  const char* given = section_of(root);
+  for (const char* section : models) {
+    const Value* own = stored.find(section);
+    if (!own || (given && std::string(given) != section)) continue;
+    Value completed = *own;
+    if (given) completed.erase("class_names");  // left to the data
+    root.set(section, given ? merge(std::move(completed), *root.find(section)) : std::move(completed));
+  }
   if (const Value* sample = stored.find("sample"); sample && !root.find("sample")) root.set("sample", *sample);
 }
 
@@ -99,7 +113,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   complete_model(root, own);
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
-  compare(own, file, full, root);
+  compare(own, file, full, root, config.train->adopt);
   if (!config.train->adopt) check_patterns(*config.train, names_of(source.tensors), root);
   if (resolved) *resolved = std::move(full);
   return config;

@@ -10,16 +10,16 @@
 namespace brume {
 
 /// Reads a configuration as read_configuration does. If it has `train.from`, the path is looked for in `folder`, then in the current one,
-/// and stands in the result as it was found; a section `model:` (`classifier:`, `autoencoder:`) that is left out is the source's, and so is
-/// `sample:` then. Throws ConfigError if the source cannot be opened, with every key of a model that is given and differs from the
-/// source's, and with every pattern of `train.freeze` that matches none of the source's weights. No weights are read.
+/// and stands in the result as it was found; a section `model:` (`classifier:`, `autoencoder:`), a key of it, or `sample:` that is left out
+/// is the source's. Throws ConfigError if the source cannot be opened, with every key of a model that is given, differs from the source's
+/// and has no rule in `train.adopt`, and with every pattern of weights that matches none of the source's. No weights are read.
 Config read_training(Registry& registry, Value root, const std::filesystem::path& folder, Value* resolved = nullptr);
 
 /// Returns the sections of a model's file as a configuration has them.
 Value sections(const ModelCard& card);
 
-/// Copies the section of the model from `stored`, a configuration with all its sections, and `sample:` with it, if `root` has `train.from`
-/// and no section of a model.
+/// Lays the section of the model in `root` over that of `stored`, a configuration with all its sections, and takes `sample:` from there if
+/// `root` has none. Does nothing if `root` has no `train.from`.
 void complete_model(Value& root, const Value& stored);
 
 }  // namespace brume

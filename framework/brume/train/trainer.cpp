@@ -21,6 +21,7 @@
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
@@ -107,7 +108,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
-  if (fresh && begun) load_weights(t.from.string(), source.tensors, learner_->weights());
+  if (fresh && begun) take_over(source);
   std::vector<TrainedModule> modules = learner_->modules();
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
@@ -134,6 +135,17 @@ Trainer::~Trainer() = default;
 void Trainer::take_directory() {
   lock_ = lock_run(directory_);
   clean_run(directory_);
+}
+
+void Trainer::take_over(const StoredModel& source) {
+  const TrainOptions& t = *config_.train;
+  const std::vector<Weight> weights = learner_->weights();
+  if (!t.adopt) return load_weights(t.from.string(), source.tensors, weights);
+  const bool label_norm = nearest(resolved_, "model.network.type").scalar == "song_unet";
+  load_weights(
+      t.from.string(),
+      adopt(t.from.string(), source.tensors, weights, *t.adopt, class_rows(sections(source.card)), class_rows(resolved_), label_norm),
+      weights);
 }
 
 void Trainer::freeze(std::vector<Weight>& weights) {

@@ -114,7 +114,9 @@ class Trainer {
   void test(const TrainCallbacks& callbacks);
   void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
-  /// Makes those of the model's weights that `train.freeze` names not trainable.
+  /// Copies the weights of `train.from` into the model's, as `train.adopt` has it.
+  void take_over(const StoredModel& source);
+  /// Makes those of the model's weights that `train.freeze` names, or `train.train_only` does not, not trainable.
   void freeze(std::vector<Weight>& weights);
   std::vector<Weight> training_state() const;
 
