@@ -25,7 +25,7 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
   }
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     const std::vector<double> sigmas(size_t(x.size(0)), sigma);
-    const auto [f, variance] = p_.call(x, sigmas, condition, nullptr, x.scalar_type(), rounding(sigma), taps_);
+    const auto [f, variance, log_variance] = p_.call(x, sigmas, condition, nullptr, x.scalar_type(), rounding(sigma), taps_);
     const auto finite = [](const Tensor& t) { return std::isfinite(t.detach().sum().item<double>()); };
     if (!finite(f) && finite(x))  // else a sampler made it, of which Run::report tells
       throw ConfigError(fmt::format("the network gave NaN or Inf at sigma = {:.6g}; nothing was written", sigma));
