@@ -65,6 +65,7 @@ int run(int argc, char** argv) {
   add_plot(app, program, code);
   add_tokenizer(app, program, code);
   add_export(app, program, code);
+  add_ema(app, program, code);
   try {
     if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
   } catch (const ConfigError&) {

@@ -170,7 +170,9 @@ TEST_P(NetworkContract, GradientsReachEveryTrainableWeight) {
   const auto network = awake();
   for (Weight& w : network->weights())
     if (w.trainable) w.tensor.set_requires_grad(true);
-  (run(*network, 6) * normal({6, 3, 16, 16}, 77)).sum().backward();
+  Tensor sum = (run(*network, 6) * normal({6, 3, 16, 16}, 77)).sum();
+  if (const Tensor learned = network->log_variance(levels(6)); learned.defined()) sum = sum + learned.sum();
+  sum.backward();
   for (const Weight& w : network->weights()) {
     if (!w.trainable) continue;
     ASSERT_TRUE(w.tensor.grad().defined()) << w.name;
@@ -239,6 +241,8 @@ INSTANTIATE_TEST_SUITE_P(
          "{type: dhariwal_unet, channels: 32, multipliers: [1, 2, 4], blocks: 1, attention_resolutions: [8]}",
          "{type: unet, channels: 24, groups: 8, multipliers: [1, 2], blocks: 1, attention_resolutions: [16, 8], heads: 3, "
          "transformer: {depth: [1, 2], projection: linear, dropout: 0.1}}",
+         "{type: edm2_unet, channels: 8, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], head_channels: 4, dropout: 0.1, "
+         "label_balance: 0.3, noise_channels: 12, embedding_channels: 20, clip: 0}",
          "{type: dit, width: 48, depth: 3, heads: 3, patch: 4, positions: learned, qk_norm: true, long_skips: true, tokens: in_context}",
          "{type: dit, width: 32, depth: 2, heads: 2, patch: 8, positions: none, rotary: true, norm: rms, activation: swiglu, qk_norm: "
          "true}",

@@ -28,6 +28,8 @@ const std::map<std::string, std::string> least = {
     {"dataset latents", "{type: latents, path: latents}"},
     {"features classifier", "{type: classifier, path: classifier.safetensors}"},
     {"features inception", "{type: inception, path: inception.safetensors}"},
+    {"network edm2_unet",
+     "{type: edm2_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], head_channels: 8, logvar_channels: 16}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
     {"perceptual_loss classifier", "{type: classifier, path: classifier.safetensors}"},
     {"perceptual_loss lpips", "{type: lpips, vgg: vgg16.safetensors}"},

@@ -41,6 +41,7 @@ void add_bench(Command app, Program& program, int& code);
 void add_schema(Command app, Program& program, int& code);
 void add_plot(Command app, Program& program, int& code);
 void add_tokenizer(Command app, Program& program, int& code);
+void add_ema(Command app, Program& program, int& code);
 void add_export(Command app, Program& program, int& code);
 
 /// Prints a warning on stderr, each text once.

@@ -7,14 +7,20 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/numerics/power_average.h"
+
 namespace brume {
 
-Ema::Ema(const std::vector<Weight>& weights, const EmaOptions& options) : o_(options), weights_(weights) {
+size_t averages_of(const EmaOptions& options) { return options.type == EmaOptions::Type::power ? options.std.size() : 1; }
+
+Ema::Ema(const std::vector<Weight>& weights, const EmaOptions& options, size_t number) : o_(options), weights_(weights) {
+  if (o_.type == EmaOptions::Type::power) exponent_ = power_exponent(o_.std.at(number));
   for (const Weight& w : weights) shadow_.push_back({w.name, w.tensor.detach().clone(), w.trainable});
 }
 
 double Ema::decay(int64_t step) const {
   const double t = double(step);
+  if (o_.type == EmaOptions::Type::power) return std::pow(1 - 1 / (t + 1), exponent_ + 1);
   if (step == 0 && o_.warmup != EmaOptions::Warmup::none) return 0;  // the first average is the weights themselves
   switch (o_.warmup) {
     case EmaOptions::Warmup::none: return o_.decay;

@@ -9,10 +9,15 @@
 
 namespace brume {
 
-/// shadow <- d shadow + (1 - d) w after each update, d rising to `decay` (diffusers' EMAModel).
+/// Returns the number of averages that the options ask for.
+size_t averages_of(const EmaOptions& options);
+
+/// shadow <- d shadow + (1 - d) w after each update, d rising to `decay` (diffusers' EMAModel), or following a power function
+/// (numerics/power_average.h).
 class Ema {
  public:
-  Ema(const std::vector<Weight>& weights, const EmaOptions& options);
+  /// `number`: which of the options' averages.
+  Ema(const std::vector<Weight>& weights, const EmaOptions& options, size_t number = 0);
   /// The decay of update number `step`, counted from 0.
   double decay(int64_t step) const;
   /// `values`: of the weights, by name, if they are not the weights themselves (Optimizer::evaluated).
@@ -24,6 +29,7 @@ class Ema {
 
  private:
   EmaOptions o_;
+  double exponent_ = 0;  ///< of a power function
   std::vector<Weight> weights_, shadow_;
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -60,7 +62,8 @@ Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps) : 
       groups_[group].own.push_back(own == module.own.end() ? Optimizer::Own{} : own->second);
       groups_[group].weights.push_back(std::move(w));
     }
-    if (module.ema) averages_.push_back({group, std::make_unique<Ema>(named(module, model), *module.ema)});
+    for (size_t i = 0; module.ema && i < averages_of(*module.ema); ++i)
+      averages_.push_back({group, std::make_unique<Ema>(named(module, model), *module.ema, i), i, model});
   }
   for (size_t i = 0, group = 0; i < modules_.size(); ++i) {
     if (!modules_[i].optimizer) continue;
@@ -105,7 +108,8 @@ void Optimization::average(int64_t step, bool buffers) {
     const Group& group = groups_[average.group];
     if (group.updated) average.ema->update(group.count(step), group.evaluated());
   }
-  if (buffers) averages_.front().ema->take_buffers();
+  for (const Average& average : averages_)
+    if (buffers && average.model) average.ema->take_buffers();
 }
 
 Metrics Optimization::figures(int64_t step) const {
@@ -121,11 +125,19 @@ Metrics Optimization::figures(int64_t step) const {
   return all;
 }
 
+std::vector<const Ema*> Optimization::model_averages() const {
+  std::vector<const Ema*> all;
+  for (const Average& average : averages_)
+    if (average.model) all.push_back(average.ema.get());
+  return all;
+}
+
 std::vector<Weight> Optimization::state() const {
   std::vector<Weight> all;
   append(all, "weights.", modules_.front().weights);
   for (size_t i = 1; i < modules_.size(); ++i) append(all, "helpers.", modules_[i].weights);
-  for (const Average& average : averages_) append(all, "ema.", average.ema->shadow());
+  for (const Average& average : averages_)
+    append(all, average.number == 0 ? "ema." : fmt::format("ema{}.", average.number), average.ema->shadow());
   for (const Group& group : groups_)
     append(all, group.name.empty() ? "optimizer." : "optimizers." + group.name + ".", group.optimizer->state());
   return all;

@@ -52,8 +52,10 @@ class Optimization {
   /// Returns the weights ("weights.…", "helpers.…"), averages ("ema.…") and optimizer states ("optimizer.…", "optimizers.NAME.…") that a
   /// training file keeps. Restoring copies into these tensors.
   std::vector<Weight> state() const;
-  /// The moving average of the model.
+  /// The moving average of the model; the first if it has several.
   const Ema& ema() const { return *averages_.front().ema; }
+  /// Returns all moving averages of the model, in the order of EmaOptions::std.
+  std::vector<const Ema*> model_averages() const;
 
  private:
   /// An optimizer and the modules that it updates.
@@ -73,6 +75,8 @@ class Optimization {
   struct Average {
     size_t group;
     std::unique_ptr<Ema> ema;
+    size_t number;  ///< among those of its module
+    bool model;     ///< its module is the model
   };
   size_t add_group(const TrainedModule& module);
 

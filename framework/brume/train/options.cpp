@@ -38,11 +38,15 @@ void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
+  f.choice("type", type, "exponential, or several averages whose length grows with the training (power), from which others are made afterwards",
+           {{"exponential", Type::exponential}, {"power", Type::power}});
+  f.field("std", std, "of power: lengths of the averages, over that of the training; the first is sampled and saved", within(1e-3, 0.28));
   f.field("decay", decay, "largest decay of the moving average of the weights", within(0, 1));
   f.choice("warmup", warmup, "warm-up of the decay: none, ratio = (1 + t) / (10 + t), power = 1 - (1 + t / inv_gamma)^-power",
            {{"none", Warmup::none}, {"ratio", Warmup::ratio}, {"power", Warmup::power}});
   f.field("inv_gamma", inv_gamma, "parameter of the power warm-up", more_than(0));
   f.field("power", power, "parameter of the power warm-up", more_than(0));
+  f.require(type == Type::exponential || !std.empty(), "std", "is empty; it takes one length per average");
 }
 
 void PreviewOptions::declare(Fields& f) {

@@ -23,6 +23,7 @@
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
+#include "brume/train/ema_snapshots.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
@@ -53,6 +54,7 @@ void prepare_directory(const fs::path& directory, const fs::path& inner) {
 void remove_training(const fs::path& directory) {
   for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
   remove_checkpoints(directory);
+  remove_snapshots(directory);
   if (!fs::is_directory(directory / "samples")) return;
   std::vector<fs::path> pictures;
   for (const auto& entry : fs::directory_iterator(directory / "samples"))
@@ -274,6 +276,11 @@ void Trainer::attempt(const char* what, const TrainCallbacks& callbacks, const s
 void Trainer::checkpoint(const TrainCallbacks& callbacks) {
   const KeepOptions& keep = config_.train->keep;
   save();
+  if (config_.train->ema.type == EmaOptions::Type::power) {
+    ModelCard card = learner_->card(ema().shadow());
+    card.step = step_;
+    save_snapshots(directory_, config_.train->ema, optimization_->model_averages(), card);
+  }
   if (keep.any()) keep_checkpoint(directory_, step_);
   attempt("test", callbacks, [&] { test(callbacks); });
   if (keep.any()) prune_checkpoints(directory_, step_, keep);

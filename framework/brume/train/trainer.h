@@ -45,6 +45,7 @@ struct TrainerOptions {
 ///   samples/step_N.png    sample grids of a model, reconstructions of an autoencoder
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
+///   ema/step_N_std_S.safetensors   models of the power-function averages at checkpoints
 ///   checkpoints/step_N    both files of the checkpoints that `train.keep`, `keep_every` and `keep_best` ask for
 /// The directory is locked until run() returns: a second trainer in it is refused.
 class Trainer {
