@@ -65,7 +65,8 @@ class Edm2Unet final : public Network {
       throw ConfigError("edm2_unet takes classes and images, and the conditioner gives more");
     for (size_t level = 0; level < o.multipliers.size(); ++level)
       if ((o.attends(c.input.height >> level) || level + 1 == o.multipliers.size()) && o.width(level) % o.head_channels)
-        throw ConfigError(fmt::format("head_channels: {} does not divide the {} channels of level {}", o.head_channels, o.width(level), level));
+        throw ConfigError(
+            fmt::format("head_channels: {} does not divide the {} channels of level {}", o.head_channels, o.width(level), level));
   }
 
   Edm2Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), image_channels_(c.image_channels) {
@@ -121,8 +122,16 @@ class Edm2Unet final : public Network {
     return nn::place_name(c.input.height >> level, part);
   }
   nn::Edm2BlockOptions block(int64_t in, int64_t out, bool decoder, bool attends, Resample resample = Resample::keep) const {
-    return {in,           out,      o_.embedding(), attends ? out / o_.head_channels : 0,       decoder,
-            resample,     o_.dropout, o_.residual_balance, o_.attention_balance, o_.clip};
+    return {in,
+            out,
+            o_.embedding(),
+            attends ? out / o_.head_channels : 0,
+            decoder,
+            resample,
+            o_.dropout,
+            o_.residual_balance,
+            o_.attention_balance,
+            o_.clip};
   }
 
   void make_encoder(const nn::Builder& build, const Context& c) {

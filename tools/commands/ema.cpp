@@ -17,7 +17,8 @@ struct Arguments {
 };
 
 void reconstruct(const Arguments& a) {
-  if (a.std < 1e-3 || a.std > 0.28) throw ConfigError(fmt::format("--std {}: is the length of an average over the training, 0.001 to 0.28", a.std));
+  if (a.std < 1e-3 || a.std > 0.28)
+    throw ConfigError(fmt::format("--std {}: is the length of an average over the training, 0.001 to 0.28", a.std));
   check_file("--out", a.out);
   const Reconstruction r = reconstruct_average(a.run, a.std, a.step);
   save_model(a.out, r.weights, r.card);

@@ -1,6 +1,6 @@
 #pragma once
-// Moving averages whose length grows with the training, and others made of them afterwards (Karras et al. 2024, "Analyzing and Improving the
-// Training Dynamics of Diffusion Models", sec. 3 and app. C).
+// Moving averages whose length grows with the training, and others made of them afterwards (Karras et al. 2024, "Analyzing and Improving
+// the Training Dynamics of Diffusion Models", sec. 3 and app. C).
 //
 //   average(t) = sum of w(s) p(s),   p(s) ~ s^exponent, s in [0, t];   length = std of p / t
 #include <vector>

@@ -38,7 +38,8 @@ void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
 }  // namespace
 
 void EmaOptions::declare(Fields& f) {
-  f.choice("type", type, "exponential, or several averages whose length grows with the training (power), from which others are made afterwards",
+  f.choice("type", type,
+           "exponential, or several averages whose length grows with the training (power), from which others are made afterwards",
            {{"exponential", Type::exponential}, {"power", Type::power}});
   f.field("std", std, "of power: lengths of the averages, over that of the training; the first is sampled and saved", within(1e-3, 0.28));
   f.field("decay", decay, "largest decay of the moving average of the weights", within(0, 1));

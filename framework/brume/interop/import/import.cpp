@@ -63,7 +63,7 @@ Value section_of(Value tree, const std::string& source) {
 const std::vector<Family>& families() {
   static const std::vector<Family> all{exported_directory,  diffusers_transformer, diffusers_pixart, diffusion_transformer,
                                        diffusers_directory, compvis_ldm,           tiny_autoencoder, compvis_first_stage,
-                                       edm_network,         guided_diffusion};
+                                       edm_network,         edm2_network,          guided_diffusion};
   return all;
 }
 

@@ -36,9 +36,7 @@ Tensor unit_magnitude(const Tensor& x, at::IntArrayRef dims) {
 
 Tensor mp_silu(const Tensor& x) { return silu(x) / 0.596; }
 
-Tensor mp_sum(const Tensor& a, const Tensor& b, double t) {
-  return (a + (b - a) * t) / std::sqrt((1 - t) * (1 - t) + t * t);
-}
+Tensor mp_sum(const Tensor& a, const Tensor& b, double t) { return (a + (b - a) * t) / std::sqrt((1 - t) * (1 - t) + t * t); }
 
 Tensor mp_cat(const Tensor& a, const Tensor& b, double t) {
   const double na = double(a.size(1)), nb = double(b.size(1)), c = std::sqrt((na + nb) / ((1 - t) * (1 - t) + t * t));
