@@ -7,10 +7,12 @@
 
 #include "brume/core/features.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/weights/safetensors.h"
 #include "support/inception.h"
 #include "support/model_file.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
+#include "support/vision.h"
 
 namespace brume::test {
 namespace {
@@ -21,12 +23,15 @@ class FeaturesContract : public testing::TestWithParam<Specimen> {
     folder_ = new TempFolder;
     classifier_file(*folder_, 1);
     write_inception(folder_->file("inception.safetensors"), 1);
+    write_safetensors(folder_->file("clip_image.safetensors"), clip_tensors());
+    write_safetensors(folder_->file("dinov2.safetensors"), dinov2_tensors(4, true));
   }
   static void TearDownTestSuite() { delete folder_; }
   void SetUp() override {
     const ModelFiles models(builtins(), Compute{}, folder_->path());
     std::string yaml = GetParam().yaml;
-    if (const size_t at = yaml.find("inception.safetensors"); at != std::string::npos) yaml.insert(at, folder_->path().string() + "/");
+    for (const char* file : {"inception.safetensors", "clip_image.safetensors", "dinov2.safetensors"})
+      if (const size_t at = yaml.find(file); at != std::string::npos) yaml.insert(at, folder_->path().string() + "/");
     features_ = make<Features>(yaml, {[&](const std::string& path) { return models.classifier_features(path); }});
     image_ = features_->input();
     if (image_.height == 0) image_.height = 24, image_.width = 16;

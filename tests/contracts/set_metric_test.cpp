@@ -2,6 +2,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
 
 #include <cmath>
 #include <stdexcept>
@@ -16,8 +17,9 @@ namespace {
 Tensor normal(at::IntArrayRef shape, uint64_t seed) { return at::randn(shape, at::detail::createCPUGenerator(seed), at::TensorOptions()); }
 
 FeatureSummary summary(int64_t images, uint64_t seed, double noise = 0) {
-  const Tensor rows = normal({images, 6}, seed) + normal({images, 6}, seed + 100) * noise, spatial = normal({images, 5}, seed + 1);
-  return {"a set", images, feature_statistics(rows), feature_statistics(spatial), rows, normal({images, 7}, seed + 2)};
+  const auto noisy = [&](at::IntArrayRef shape, uint64_t s) { return normal(shape, s) + normal(shape, s + 100) * noise; };
+  const Tensor rows = noisy({images, 6}, seed), spatial = noisy({images, 5}, seed + 1), logits = normal({images, 7}, seed + 2);
+  return {"a set", images, feature_statistics(rows), feature_statistics(spatial), rows, logits, rows + normal({images, 6}, seed + 3)};
 }
 
 class SetMetricContract : public testing::TestWithParam<Specimen> {
@@ -43,6 +45,7 @@ TEST_P(SetMetricContract, ReadsOnlyWhatItNeeds) {
     if (!needs.spatial) s.spatial = {};
     if (!needs.rows) s.rows = Tensor();
     if (!needs.logits) s.logits = Tensor();
+    if (!needs.captions) s.captions = Tensor();
     return s;
   };
   const auto all = metric_->score(summary(40, 1), summary(50, 11));
@@ -69,7 +72,7 @@ TEST(SetMetrics, ASetIsNearestToItselfAndNoiseMovesItAway) {
       if (f.name == name) return f.value;
     throw std::logic_error("no figure " + name);
   };
-  for (const std::string name : {"fid", "cmmd"}) {
+  for (const std::string name : {"fid", "sfid", "fd_dinov2", "cmmd"}) {
     double before = figure(name, 0, name);
     EXPECT_NEAR(before, 0, 1e-9) << name;
     for (const double noise : {0.1, 0.2, 0.4}) {
@@ -78,9 +81,26 @@ TEST(SetMetrics, ASetIsNearestToItselfAndNoiseMovesItAway) {
       before = now;
     }
   }
-  EXPECT_EQ(figure("precision_recall", 0, "precision"), 1);
+  for (const auto& [metric, name] :
+       {std::pair<std::string, std::string>{"precision_recall", "precision"}, {"density_coverage", "coverage"}}) {
+    double before = figure(metric, 0, name);
+    EXPECT_EQ(before, 1) << name;
+    for (const double noise : {0.4, 0.8, 1.6}) {
+      const double now = figure(metric, noise, name);
+      EXPECT_LT(now, before) << name << " at noise " << noise;
+      before = now;
+    }
+  }
   EXPECT_EQ(figure("precision_recall", 0, "recall"), 1);
-  EXPECT_GT(figure("precision_recall", 0.2, "precision"), figure("precision_recall", 1.5, "precision"));
+}
+
+TEST(SetMetrics, ClipScoreIsTheMeanCosineWithoutNegativeOnes) {
+  FeatureSummary set;
+  set.rows = at::tensor({3.f, 0.f, 0.f, 2.f, 1.f, 1.f}).view({3, 2}),
+  set.captions = at::tensor({1.f, 0.f, 0.f, -5.f, 1.f, 0.f}).view({3, 2});
+  const auto figures = make<SetMetric>("clip_score")->score(set, {});
+  EXPECT_NEAR(figures[0].value, 100 * (1 + 0 + std::sqrt(0.5)) / 3, 1e-12);
+  EXPECT_NEAR(make<SetMetric>("{type: clip_score, weight: 2.5}")->score(set, {})[0].value, figures[0].value / 40, 1e-12);
 }
 
 }  // namespace

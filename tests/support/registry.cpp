@@ -26,6 +26,8 @@ const std::map<std::string, std::string> least = {
     {"dataset idx", "{type: idx, images: train-images-idx3-ubyte.gz}"},
     {"dataset image_folder", "{type: image_folder, path: images}"},
     {"dataset latents", "{type: latents, path: latents}"},
+    {"features clip_image", "{type: clip_image, path: clip_image.safetensors, activation: gelu}"},
+    {"features dinov2", "{type: dinov2, path: dinov2.safetensors}"},
     {"features classifier", "{type: classifier, path: classifier.safetensors}"},
     {"features inception", "{type: inception, path: inception.safetensors}"},
     {"network edm2_unet",
