@@ -32,7 +32,7 @@ class Hybrid final : public Objective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     const BoundError::Drawn drawn = o_.bound.draw(*o_.time, model.schedule(), x0.size(0), training.memory, random);
-    const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
+    const NoisyBatch b = add_noise(x0, drawn.sigmas, random, o_.error.noise);
     const TrainableModel::Prediction y = model.predict(b.x, b.sigmas, condition);
     const Tensor losses =
         o_.error.per_image(b, y.f, model.parameterization()) + o_.bound.per_image(b, drawn, y, model, BoundError::Mean::fixed) * o_.lambda;

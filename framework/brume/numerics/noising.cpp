@@ -26,18 +26,40 @@ double target_scale(Target target, double sigma) {
   throw std::logic_error("unknown target");
 }
 
+/// Makes white noise a stationary process along one dimension whose neighbours have the correlation `r`, and variance 1:
+/// n_i <- r n_(i-1) + sqrt(1 - r^2) n_i.
+void correlate(Tensor& noise, int64_t dim, double r) {
+  for (int64_t i = 1; i < noise.size(dim); ++i) {
+    Tensor here = noise.select(dim, i);
+    here.mul_(std::sqrt(1 - r * r)).add_(noise.select(dim, i - 1), r);
+  }
+}
+
 }  // namespace
 
-NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random) {
-  const Tensor noise = at::randn(x0.sizes(), random, at::TensorOptions().dtype(x0.scalar_type())).to(x0.device());
-  const Tensor x = x0 + noise * each_image(sigmas, x0, [](double s) { return s; });
-  return {x0, noise, x, std::move(sigmas)};
+void TrainingNoise::declare(Fields& f) {
+  f.field("offset", offset, "standard deviation of a number that is added to the noise of each channel; 0.05 to 0.1 is usual", at_least(0));
+  f.field("correlation", correlation, "correlation of neighbouring pixels; 0 = white noise", within(0, 0.999));
+  f.field("perturbation", perturbation, "more noise in the network's input than in the target, as a share of it; 0.1 is usual",
+          at_least(0));
+}
+
+NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random, const TrainingNoise& kind) {
+  const auto options = at::TensorOptions().dtype(x0.scalar_type());
+  Tensor noise = at::randn(x0.sizes(), random, options);
+  if (kind.correlation > 0)
+    for (int64_t dim = 2; dim < x0.dim(); ++dim) correlate(noise, dim, kind.correlation);
+  if (kind.offset > 0) noise = noise + at::randn({x0.size(0), x0.size(1), 1, 1}, random, options) * kind.offset;
+  const auto scaled = [&](const Tensor& n) { return x0 + n.to(x0.device()) * each_image(sigmas, x0, [](double s) { return s; }); };
+  const Tensor x = scaled(kind.perturbation > 0 ? noise + at::randn(x0.sizes(), random, options) * kind.perturbation : noise);
+  return {x0, noise.to(x0.device()), x, std::move(sigmas)};
 }
 
 void TargetError::declare(Fields& f, std::string_view usual_weighting) {
   f.choice("loss", loss, "penalty of the error", {{"mse", Penalty::mse}, {"mae", Penalty::mae}, {"huber", Penalty::huber}});
   f.field("delta", delta, "error at which the huber loss turns from square to linear", more_than(0));
   f.field("weighting", weighting, "weight of each noise level", usual_weighting);
+  f.section("noise", noise, "the noise that is added to images, if it is not white");
 }
 
 void TargetError::declare_target(Fields& f) {
@@ -69,7 +91,7 @@ Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const T
   if (int64_t(drawn.sigmas.size()) != x0.size(0) || int64_t(drawn.weights.size()) != x0.size(0))
     blame(&time, fmt::format("draw() returned {} noise levels and {} weights for {} images", drawn.sigmas.size(), drawn.weights.size(),
                              x0.size(0)));
-  const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
+  const NoisyBatch b = add_noise(x0, drawn.sigmas, random, error.noise);
   const Tensor losses = error.per_image(b, model.network(b.x, b.sigmas, condition), model.parameterization());
   return mean_loss(time, model.schedule(), drawn, losses, training.memory);
 }

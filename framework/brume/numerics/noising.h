@@ -22,12 +22,21 @@ Tensor each_image(const std::vector<double>& sigmas, const Tensor& like, const F
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(like.scalar_type()).view(shape).to(like.device());
 }
 
+/// The noise of a training, if it is not white.
+struct TrainingNoise {
+  double offset = 0;        ///< a number per image and channel, N(0, offset^2), is added (Guttenberg 2023, "Diffusion with Offset Noise")
+  double correlation = 0;   ///< of neighbours in a row or a column: r^(|dx| + |dy|) between any two pixels, with variance 1
+  double perturbation = 0;  ///< more noise in the network's input than in the target (Ning et al. 2023, sec. 4: gamma)
+  void declare(Fields& f);
+};
+
 /// x = x0 + sigma noise.
 struct NoisyBatch {
   Tensor x0, noise, x;
   std::vector<double> sigmas;  ///< one per image
 };
-NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random);
+/// With a perturbation, x = x0 + sigma (noise + perturbation xi). What is not white is drawn after the noise, from the same generator.
+NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random, const TrainingNoise& kind = {});
 
 /// (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x if it would cancel.
 template <class U>
@@ -44,8 +53,9 @@ struct TargetError {
   Target target = Target::noise;
   double delta = 1;
   std::shared_ptr<const Weighting> weighting{};
+  TrainingNoise noise{};
 
-  /// loss, delta and weighting; the target is another parameter's.
+  /// loss, delta, weighting and noise; the target is another parameter's.
   void declare(Fields& f, std::string_view usual_weighting = "none");
   void declare_target(Fields& f);
   /// The mean over each image, [B].
