@@ -32,7 +32,8 @@ class NetworkContract : public testing::TestWithParam<Specimen> {
  protected:
   /// With spatial transformers, or if they say what is done with tokens, the network receives tokens and an image.
   static bool conditioned() {
-    return GetParam().yaml.find("transformer") != std::string::npos || GetParam().yaml.find("tokens:") != std::string::npos;
+    return GetParam().yaml.find("transformer") != std::string::npos || GetParam().yaml.find("tokens:") != std::string::npos ||
+           GetParam().yaml.find("depth: 2, single_depth") != std::string::npos;
   }
   static std::shared_ptr<Network> fresh(uint64_t seed = 5, const std::string& more = "") {
     Network::Context c = context;
@@ -243,6 +244,9 @@ INSTANTIATE_TEST_SUITE_P(
          "transformer: {depth: [1, 2], projection: linear, dropout: 0.1}}",
          "{type: edm2_unet, channels: 8, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], head_channels: 4, dropout: 0.1, "
          "label_balance: 0.3, noise_channels: 12, embedding_channels: 20, clip: 0}",
+         "{type: mmdit, width: 32, depth: 2, single_depth: 2, heads: 2, patch: 4, qk_norm: true, rotary_axes: [4, 6, 6]}",
+         "{type: mmdit, width: 32, depth: 2, single_depth: 0, heads: 4, patch: 4, position_size: 6}",
+         "{type: mmdit, width: 32, depth: 3, heads: 2, patch: 8, qk_norm: true, dual_blocks: [0, 1]}",
          "{type: dit, width: 48, depth: 3, heads: 3, patch: 4, positions: learned, qk_norm: true, long_skips: true, tokens: in_context}",
          "{type: dit, width: 32, depth: 2, heads: 2, patch: 8, positions: none, rotary: true, norm: rms, activation: swiglu, qk_norm: "
          "true}",
