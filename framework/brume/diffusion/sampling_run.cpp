@@ -14,6 +14,7 @@
 
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
+#include "brume/core/sized_spacing.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/decoding.h"
@@ -93,12 +94,22 @@ std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) 
   throw std::logic_error("unknown order of noise");
 }
 
+namespace {
+
+/// Returns the noise levels of a run for latents of this shape.
+std::vector<double> sigmas_for(const Spacing& spacing, const ImageShape& latent, const NoiseSchedule& schedule, int64_t steps) {
+  if (const auto* sized = dynamic_cast<const SizedSpacing*>(&spacing)) return checked_sigmas(*sized->for_size(latent), schedule, steps);
+  return checked_sigmas(spacing, schedule, steps);
+}
+
+}  // namespace
+
 std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models,
                                                 const ImageShape& latent) {
   options.check(model.options());
   std::vector<double> steps;
   if (options.timestep_rounding == TimestepRounding::nearest_step)
-    steps = checked_sigmas(*options.spacing, *model.options().noise, options.steps);
+    steps = sigmas_for(*options.spacing, latent, *model.options().noise, options.steps);
   const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
   const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
   const SameClasses others(models, {model.options().class_names, "the model"});
@@ -234,7 +245,7 @@ void SamplingRun::check_image() const {
 }
 
 void SamplingRun::choose_steps() {
-  const std::vector<double> all = distinct_levels(checked_sigmas(*options_.spacing, *model_.options().noise, options_.steps));
+  const std::vector<double> all = distinct_levels(sigmas_for(*options_.spacing, latent_, *model_.options().noise, options_.steps));
   const int64_t steps = int64_t(all.size()) - 1, left = int64_t(double(steps) * request_.strength);
   if (left == 0)
     throw ConfigError(

@@ -3,11 +3,13 @@
 //
 //   linear:       s' = shift s / (1 + (shift - 1) s)
 //   exponential:  the same with shift = e^mu
+//
+// With `tokens` and `mus` mu is that of the size of the images: on the line through the two points (tokens, mu) (FLUX).
 #include <algorithm>
 #include <cmath>
 
 #include "brume/config/registry.h"
-#include "brume/core/spacing.h"
+#include "brume/core/sized_spacing.h"
 #include "brume/numerics/beta_distribution.h"
 #include "brume/numerics/beta_table.h"
 #include "brume/numerics/timesteps.h"
@@ -17,17 +19,22 @@ namespace {
 
 enum class Curve { linear, karras, exponential, beta };
 
-class Flow final : public Spacing {
+class Flow final : public SizedSpacing {
  public:
   struct Options {
     double shift = 1;
     std::optional<double> mu, s_max, s_min, terminal;
+    std::vector<double> tokens, mus;
+    int64_t patch = 2;
     Curve curve = Curve::linear;
     bool inclusive = true;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("shift", shift, "above 1: more steps at high noise", more_than(0));
       f.field("mu", mu, "log of the shift, instead of it (FLUX)");
+      f.field("tokens", tokens, "two numbers of tokens, for a mu by the size of the images: [256, 4096] (FLUX)", more_than(0));
+      f.field("mus", mus, "mu at these numbers of tokens: [0.5, 1.15] (FLUX); that of the second if the size is not known");
+      f.field("patch", patch, "height and width of a token, for that", within(1, 256));
       f.field("s_max", s_max, "first s before the shift; null = the schedule's", within(1e-6, 1));
       f.field("s_min", s_min, "last s before the shift; null = the schedule's", within(0, 1));
       f.field("terminal", terminal, "the last s after the shift; null = as the shift gives it", within(1e-6, 0.999));
@@ -36,6 +43,10 @@ class Flow final : public Spacing {
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
       f.require(!mu || shift == 1, "mu", "give mu or shift, not both");
+      const bool line = !tokens.empty() || !mus.empty();
+      f.require(!line || (tokens.size() == 2 && mus.size() == 2 && tokens[0] != tokens[1]), "tokens",
+                "takes two different numbers, and mus as many");
+      f.require(!line || (!mu && shift == 1), "mus", "give shift, mu, or tokens and mus");
     }
   };
   explicit Flow(const Options& o) : o_(o) {}
@@ -45,7 +56,7 @@ class Flow final : public Spacing {
     const double first = o_.s_max.value_or(s_of(schedule.sigma(schedule.t_max())));
     const double last = o_.s_min.value_or(s_of(schedule.sigma(schedule.t_min())));
     std::vector<double> s = linspace(first, last, steps + !o_.inclusive);
-    const double shift = o_.mu ? std::exp(*o_.mu) : o_.shift;
+    const double shift = o_.mu ? std::exp(*o_.mu) : o_.mus.empty() ? o_.shift : std::exp(o_.mus[1]);
     for (double& v : s) v = shift * v / (1 + (shift - 1) * v);
     if (o_.terminal) {
       const double scale = (1 - s.back()) / (1 - *o_.terminal);
@@ -56,6 +67,15 @@ class Flow final : public Spacing {
     for (double& v : s) v = std::min(v / std::max(1 - v, 1e-300), 1e6);
     require_within(schedule, s);
     return with_final(std::move(s), schedule, o_.final_sigma);
+  }
+
+  std::shared_ptr<const Spacing> for_size(const ImageShape& latent) const override {
+    Options own = o_;
+    if (!o_.mus.empty()) {
+      const double count = double((latent.height / o_.patch) * (latent.width / o_.patch));
+      own.mu = o_.mus[0] + (count - o_.tokens[0]) * (o_.mus[1] - o_.mus[0]) / (o_.tokens[1] - o_.tokens[0]);
+    }
+    return std::make_shared<Flow>(own);
   }
 
  private:

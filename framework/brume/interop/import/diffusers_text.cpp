@@ -39,8 +39,9 @@ std::optional<int64_t> padding_option(const Files& files, const fs::path& folder
   return token == "<|endoftext|>" ? std::nullopt : number;
 }
 
-/// Reads one encoder: "text_encoder" and "tokenizer", or those with `ending` ("_2"). With `pooled` its projection is kept.
-DiffusersText read_encoder(const fs::path& folder, const std::string& ending, const VariantOf& variant, bool pooled) {
+}  // namespace
+
+DiffusersText read_clip_encoder(const fs::path& folder, const std::string& ending, const VariantOf& variant, bool pooled) {
   const fs::path place = folder / ("text_encoder" + ending);
   const std::string tokenizer = "tokenizer" + ending;
   const DiffusersConfig c(place / "config.json", "the text encoder of brume");
@@ -78,9 +79,9 @@ DiffusersText read_encoder(const fs::path& folder, const std::string& ending, co
   return text;
 }
 
-}  // namespace
-
-DiffusersText read_diffusers_text(const fs::path& folder, const VariantOf& variant) { return read_encoder(folder, "", variant, false); }
+DiffusersText read_diffusers_text(const fs::path& folder, const VariantOf& variant) {
+  return read_clip_encoder(folder, "", variant, false);
+}
 
 DiffusersText read_diffusers_xl_text(const fs::path& folder, const VariantOf& variant, bool zeros) {
   DiffusersText all;
@@ -88,7 +89,7 @@ DiffusersText read_diffusers_xl_text(const fs::path& folder, const VariantOf& va
   all.width = 0;
   for (const std::string ending : {"", "_2"}) {
     if (!fs::is_directory(folder / ("text_encoder" + ending))) continue;
-    DiffusersText one = read_encoder(folder, ending, variant, ending == "_2");
+    DiffusersText one = read_clip_encoder(folder, ending, variant, ending == "_2");
     if (ending == "_2" && one.vector_width == 0)
       throw ConfigError(
           fmt::format("{}: lacks text_projection.weight, which gives the pooled vector of SDXL", (folder / "text_encoder_2").string()));

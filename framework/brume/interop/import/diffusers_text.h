@@ -28,6 +28,9 @@ using VariantOf = std::function<std::string(const std::filesystem::path& compone
 /// Reads CLIPTextModel and CLIPTokenizer from "text_encoder" and "tokenizer" in the folder of a pipeline.
 DiffusersText read_diffusers_text(const std::filesystem::path& folder, const VariantOf& variant);
 
+/// Reads one CLIP encoder: "text_encoder" and "tokenizer", or those with `ending` ("_2"). With `pooled` its projection is kept.
+DiffusersText read_clip_encoder(const std::filesystem::path& folder, const std::string& ending, const VariantOf& variant, bool pooled);
+
 /// Reads the encoders of SDXL as one `joint_text`: "text_encoder", which the refiner lacks, and "text_encoder_2", which gives the pooled
 /// vector. `zeros`: force_zeros_for_empty_prompt.
 DiffusersText read_diffusers_xl_text(const std::filesystem::path& folder, const VariantOf& variant, bool zeros);

@@ -61,9 +61,10 @@ Value section_of(Value tree, const std::string& source) {
 }
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all{exported_directory,  diffusers_transformer, diffusers_pixart, diffusion_transformer,
-                                       diffusers_directory, compvis_ldm,           tiny_autoencoder, compvis_first_stage,
-                                       edm_network,         edm2_network,          guided_diffusion};
+  static const std::vector<Family> all{exported_directory, diffusers_transformer, diffusers_pixart,    mmdit_network,
+                                       diffusers_mmdit,    diffusion_transformer, diffusers_directory, compvis_ldm,
+                                       tiny_autoencoder,   compvis_first_stage,   edm_network,         edm2_network,
+                                       guided_diffusion};
   return all;
 }
 
