@@ -1,6 +1,9 @@
 // Image files with captions: from a table (TSV, CSV or JSON lines, one row per image; several rows of one image are several captions), or
 // from a .txt with the name of each image (several lines are several captions). One of an image's captions is drawn each time it is read.
 //
+// A folder without texts that has a metadata.jsonl or metadata.csv is read by that, as Hugging Face's image folders are: the columns
+// file_name and text, unless others are named. The tags of captions can be shuffled and dropped.
+//
 // A held-out split is of images, by the hash of their names as the table has them, or relative to the folder: it stays the same when
 // images are added.
 #include <algorithm>
@@ -12,14 +15,17 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "brume/config/errors.h"
 #include "brume/config/fields.h"
+#include "brume/config/number.h"
 #include "brume/config/registry.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
 #include "brume/core/seed.h"
+#include "brume/data/caption_edits.h"
 #include "brume/data/caption_table.h"
 #include "brume/data/split.h"
 #include "brume/files/mapped_file.h"
@@ -57,6 +63,9 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
     fs::path path, captions;
     CaptionColumns columns;
     ResizeCrop fit;
+    CaptionEdits edits;
+    std::string caption_extension = "txt";
+    bool folder_repeats = false;
     Split split;
 
     void declare(Fields& f) {
@@ -67,6 +76,11 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
       f.require(!columns.captions.empty(), "caption_columns", "must name at least one column", "names no column");
       f.field("class_column", columns.category, "column of the table with the image's class; absent: no classes");
       f.require(columns.category.empty() || !captions.empty(), "class_column", "needs 'captions', the table");
+      f.field("caption_extension", caption_extension, "ending of the text with the name of each image");
+      f.field("folder_repeats", folder_repeats,
+              "folders are called N_WORDS: their images are read N times per epoch, and WORDS is the caption of those without a text");
+      f.require(!folder_repeats || captions.empty(), "folder_repeats", "needs a folder, and captions is a table");
+      edits.declare(f);
       fit.declare(f);
       split.declare(f, "of the images, by the hash of their names");
     }
@@ -94,10 +108,10 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
       throw std::out_of_range("captioned_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
     const Image& image = images_[static_cast<size_t>(index)];
     const std::string file = image.file.string();
-    o_.fit.read(MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
+    const SizeIds sizes = o_.fit.read(MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
     constexpr uint64_t stream_of_captions = 1;
     const size_t chosen = SplitMix(mix_seed(draw, stream_of_captions)).below(image.captions.size());
-    return {.label = image.label, .caption = image.captions[chosen]};
+    return {.label = image.label, .caption = o_.edits.apply(image.captions[chosen], draw), .sizes = sizes};
   }
 
   const Inventory& inventory() const override { return inventory_; }
@@ -153,13 +167,14 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
 
   void read_folder() {
     if (!fs::is_directory(o_.path)) throw ConfigError("there is no folder " + quoted(o_.path));
-    ImageFinder finder(o_.path, image_extensions(), ImageFinder::Texts::listed, inventory_);
+    ImageFinder finder(o_.path, image_extensions(), ImageFinder::Texts::listed, inventory_, o_.caption_extension);
     ImageFinder::Listing found = finder.find(o_.path);
+    if (found.texts.empty() && find_metadata()) return read_table();
     std::sort(found.images.begin(), found.images.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
     std::map<std::string, fs::path> texts;  // by their paths without extensions
     for (const fs::path& text : found.texts) {
       fs::path& known = texts[fs::path(text).replace_extension().native()];
-      if (known.empty() || text.extension() == ".txt") known = text;
+      if (known.empty() || text.extension() == "." + o_.caption_extension) known = text;
     }
     std::set<fs::path> without_image(found.texts.begin(), found.texts.end());
     Mistakes mistakes;
@@ -173,8 +188,11 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
         continue;
       }
       try {
-        images_.push_back({file, -1, captions_beside(file, text == texts.end() ? fs::path() : text->second)});
-        inventory_.captions += int64_t(images_.back().captions.size());
+        const auto [repeats, words] = named_folder(name);
+        const bool by_folder = text == texts.end() && !words.empty();
+        Image image{file, -1, by_folder ? std::vector{words} : captions_beside(file, text == texts.end() ? fs::path() : text->second)};
+        inventory_.captions += int64_t(image.captions.size());
+        images_.insert(images_.end(), size_t(repeats), image);
       } catch (const ConfigError& e) {
         if (!skips_errors()) mistakes.add(e.what());
         inventory_.leave_out("without a caption that can be read", name);
@@ -185,10 +203,35 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
     mistakes.raise();
   }
 
+  /// Takes over the table of a folder of images that has one. Returns false if it has none.
+  bool find_metadata() {
+    for (const char* name : {"metadata.jsonl", "metadata.csv"}) {
+      if (!fs::is_regular_file(o_.path / name)) continue;
+      const CaptionColumns usual;
+      if (o_.columns.file == usual.file) o_.columns.file = "file_name";
+      if (o_.columns.captions == usual.captions) o_.columns.captions = {"text"};
+      o_.captions = o_.path / name;
+      inventory_ = {};
+      return true;
+    }
+    return false;
+  }
+
+  /// Returns N and WORDS of the folder N_WORDS that an image lies in, seen from the root; 1 and "" without such a folder, or the option.
+  std::pair<int64_t, std::string> named_folder(const std::string& image) const {
+    const std::string folder = image.substr(0, image.find('/'));
+    const size_t underscore = folder.find('_');
+    if (!o_.folder_repeats || folder.size() == image.size() || underscore == folder.npos) return {1, ""};
+    const auto repeats = parse_number<int64_t>(folder.substr(0, underscore));
+    if (!repeats || *repeats < 1) return {1, ""};
+    if (*repeats > 10000) throw ConfigError("folder " + quoted(o_.path / folder) + ": its images would be read more than 10000 times");
+    return {*repeats, folder.substr(underscore + 1)};
+  }
+
   /// Returns the lines of the file `text`; an empty path means that there is no such file.
-  static std::vector<std::string> captions_beside(const fs::path& image, const fs::path& text) {
+  std::vector<std::string> captions_beside(const fs::path& image, const fs::path& text) const {
     if (text.empty())
-      throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(fs::path(image).replace_extension(".txt")));
+      throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(fs::path(image).replace_extension(o_.caption_extension)));
     const std::string content = read_text(text.string());
     std::vector<std::string> captions;
     for (const std::string_view line : lines_of(content))

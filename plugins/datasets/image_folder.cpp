@@ -75,8 +75,8 @@ class ImageFolder final : public Dataset, public ImageFiles {
     if (index < 0 || index >= size())
       throw std::out_of_range("image_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
     const auto& [file, label] = files_[static_cast<size_t>(index)];
-    o_.fit.read(MappedFile::open(file.string())->bytes(), file.string(), shape_, draw, pixels);
-    return {.label = label, .caption = {}};
+    const SizeIds sizes = o_.fit.read(MappedFile::open(file.string())->bytes(), file.string(), shape_, draw, pixels);
+    return {.label = label, .sizes = sizes};
   }
 
   const Inventory& inventory() const override { return inventory_; }

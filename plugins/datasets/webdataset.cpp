@@ -24,6 +24,7 @@
 #include "brume/config/utf8.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
+#include "brume/data/caption_edits.h"
 #include "brume/data/split.h"
 #include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
@@ -125,6 +126,7 @@ class WebDataset final : public Dataset, public ImageFiles {
   struct Options {
     std::string shards, caption_key = "caption", class_key;
     std::vector<std::string> classes;
+    CaptionEdits edits;
     ResizeCrop fit;
     Split split;
 
@@ -133,6 +135,7 @@ class WebDataset final : public Dataset, public ImageFiles {
       f.field("caption_key", caption_key, "key of the caption in a .json, for samples without a .txt");
       f.field("class_key", class_key, "key of the class in a .json, for samples without a .cls; absent: none");
       f.field("classes", classes, "names of the classes, by the number in a .cls; absent: '0', '1', ..., or the names in the .cls, sorted");
+      edits.declare(f);
       fit.declare(f);
       split.declare(f, "of the samples, by the hash of their keys");
     }
@@ -158,8 +161,8 @@ class WebDataset final : public Dataset, public ImageFiles {
     if (index < 0 || index >= size())
       throw std::out_of_range("webdataset: sample " + std::to_string(index) + " of " + std::to_string(size()));
     const Sample& s = samples_[static_cast<size_t>(index)];
-    o_.fit.read(bytes(s, s.image), name(s, s.image), shape_, draw, pixels);
-    return {.label = s.label, .caption = caption(s)};
+    const SizeIds sizes = o_.fit.read(bytes(s, s.image), name(s, s.image), shape_, draw, pixels);
+    return {.label = s.label, .caption = o_.edits.apply(caption(s), draw), .sizes = sizes};
   }
 
   void check_image(int64_t index) const override {

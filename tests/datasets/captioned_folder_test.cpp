@@ -197,5 +197,69 @@ TEST(CrawlTiles, HaveCaptions) {
   EXPECT_EQ(set.data->classes().at(size_t(set.read(2).label)), "gui skills");
 }
 
+TEST_F(CaptionedFolder, TagsAreShuffledAndDropped) {
+  image("a.png");
+  const std::string file = table("t.tsv", "file\tcaption\na.png\tsks cat, red, big , on grass\n");
+  EXPECT_EQ(open("captions: " + file).read(0, 3).caption, "sks cat, red, big , on grass") << "as it stands";
+  std::set<std::string> orders;
+  std::map<std::string, int> kept;
+  const Opened shuffled = open("captions: " + file + ", shuffle_tags: true, keep_tags: 1");
+  const Opened dropping = open("captions: " + file + ", drop_tags: 0.25, keep_tags: 1, prefix: '<', suffix: '>'");
+  for (uint64_t draw = 0; draw < 400; ++draw) {
+    const std::string caption = shuffled.read(0, draw).caption, some = dropping.read(0, draw).caption;
+    EXPECT_TRUE(caption.starts_with("sks cat, ")) << caption;
+    EXPECT_EQ(caption.size(), std::string("sks cat, red, big, on grass").size());
+    orders.insert(caption);
+    EXPECT_TRUE(some.starts_with("<sks cat") && some.ends_with(">")) << some;
+    for (const char* tag : {"red", "big", "on grass"}) kept[tag] += some.find(tag) != some.npos;
+  }
+  EXPECT_EQ(orders.size(), 6u);
+  for (const auto& [tag, count] : kept) EXPECT_NEAR(count, 300, 43) << tag;
+  EXPECT_EQ(shuffled.read(0, 5).caption, shuffled.read(0, 5).caption);
+  int empty = 0;
+  const Opened whole = open("captions: " + file + ", drop_caption: 0.5");
+  for (uint64_t draw = 0; draw < 400; ++draw) empty += whole.read(0, draw).caption.empty();
+  EXPECT_NEAR(empty, 200, 50);
+}
+
+TEST_F(CaptionedFolder, OtherEndingsOfTexts) {
+  image("a.png");
+  table("a.caption", "a cat\n");
+  EXPECT_EQ(open("path: " + dir.path.string() + ", caption_extension: caption").read(0).caption, "a cat");
+  EXPECT_NE(error("path: " + dir.path.string() + ", caption_extension: tags").find("there is no 'a.tags'"), std::string::npos);
+}
+
+TEST_F(CaptionedFolder, FoldersSayHowOftenTheirImagesAreRead) {
+  image("3_sks cat/a.png", 10), image("3_sks cat/b.png", 20), image("1_cat/c.png", 30), image("d.png", 40);
+  table("3_sks cat/b.txt", "its own\n"), table("d.txt", "outside\n");
+  const Opened set = open("path: " + dir.path.string() + ", folder_repeats: true");
+  ASSERT_EQ(set.data->size(), 3 + 3 + 1 + 1);
+  std::map<std::string, int> captions;
+  for (int64_t i = 0; i < set.data->size(); ++i) ++captions[set.read(i).caption];
+  EXPECT_EQ(captions, (std::map<std::string, int>{{"sks cat", 3}, {"its own", 3}, {"cat", 1}, {"outside", 1}}));
+  EXPECT_NE(error("path: " + dir.path.string()).find("has no caption"), std::string::npos);
+}
+
+TEST_F(CaptionedFolder, FoldersOfHuggingFace) {
+  image("a.png", 10), image("b.png", 20);
+  table("metadata.jsonl", "{\"file_name\": \"b.png\", \"text\": \"bee\"}\n{\"file_name\": \"a.png\", \"text\": \"ay\"}\n");
+  const Opened set = open("path: " + dir.path.string());
+  ASSERT_EQ(set.data->size(), 2);
+  EXPECT_EQ(set.read(0).caption, "bee");
+  EXPECT_EQ(set.read(0).value(shape, 0, 0, 0), 20);
+}
+
+TEST_F(CaptionedFolder, SizesAndCropsAreTold) {
+  image("a.png", 10, 16, 40);
+  const std::string file = table("t.tsv", "file\tcaption\na.png\tx\n");
+  const SizeIds center = open("captions: " + file).read(0).sizes;
+  EXPECT_EQ(center, (SizeIds{16, 40, 0, 6, 8, 8})) << "resized to 8 by 20";
+  std::set<int64_t> lefts;
+  for (uint64_t draw = 0; draw < 200; ++draw)
+    lefts.insert(open("captions: " + file + ", crop: random, flip: true").read(0, draw).sizes.left);
+  EXPECT_EQ(*lefts.begin(), 0);
+  EXPECT_EQ(*lefts.rbegin(), 12);
+}
+
 }  // namespace
 }  // namespace brume::test

@@ -27,6 +27,7 @@ void register_dataset_idx(Registry&);
 void register_dataset_image_folder(Registry&);
 void register_dataset_captioned_folder(Registry&);
 void register_dataset_webdataset(Registry&);
+void register_dataset_mix(Registry&);
 void register_metric_caption_accuracy(Registry&);
 }  // namespace brume::plugins
 
@@ -36,6 +37,7 @@ struct Picture {
   int64_t label = -2;
   std::string caption;
   std::vector<float> pixels;
+  SizeIds sizes{};
   bool operator==(const Picture&) const = default;
   /// 0..255 at a place.
   long value(const ImageShape& shape, int64_t channel, int64_t y, int64_t x) const {
@@ -54,6 +56,7 @@ struct Opened {
     plugins::register_dataset_image_folder(registry);
     plugins::register_dataset_captioned_folder(registry);
     plugins::register_dataset_webdataset(registry);
+    plugins::register_dataset_mix(registry);
     data = create_deferred<Dataset>(registry, parse_yaml(yaml, "x.yaml")).make({.shape = shape});
   }
   Picture read(int64_t index, uint64_t draw = 0) const {
@@ -61,6 +64,7 @@ struct Opened {
     const Annotation a = data->read(index, draw, p.pixels);
     p.label = a.label;
     p.caption = a.caption;
+    p.sizes = a.sizes;
     return p;
   }
 };

@@ -31,8 +31,13 @@ const std::vector<std::string>& image_extensions() {
   return all;
 }
 
-ImageFinder::ImageFinder(const fs::path& root, const std::vector<std::string>& extensions, Texts texts, Inventory& inventory)
-    : root_(root), texts_(texts == Texts::listed), inventory_(inventory), open_{without_links(root)} {
+ImageFinder::ImageFinder(const fs::path& root, const std::vector<std::string>& extensions, Texts texts, Inventory& inventory,
+                         const std::string& text_extension)
+    : root_(root),
+      texts_(texts == Texts::listed),
+      text_extension_(dotted(text_extension)),
+      inventory_(inventory),
+      open_{without_links(root)} {
   for (const std::string& extension : extensions) extensions_.push_back(dotted(extension));
 }
 
@@ -74,7 +79,7 @@ void ImageFinder::add(const fs::path& entry, Listing& listing) {
     leave_out("no regular file", entry);
   } else if (std::find(extensions_.begin(), extensions_.end(), extension) != extensions_.end()) {
     listing.images.push_back(entry);
-  } else if (texts_ && extension == ".txt") {
+  } else if (texts_ && extension == text_extension_) {
     listing.texts.push_back(entry);
   } else {
     leave_out("no image by its name", entry);

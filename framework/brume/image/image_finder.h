@@ -17,12 +17,13 @@ const std::vector<std::string>& image_extensions();
 class ImageFinder final {
  public:
   struct Listing {
-    std::vector<std::filesystem::path> images, texts, folders;  ///< texts: .txt, if they are asked for; each sorted byte by byte
+    std::vector<std::filesystem::path> images, texts, folders;  ///< texts: if they are asked for; each sorted byte by byte
   };
   enum class Texts { left_out, listed };
 
   /// `root` must be a folder; `extensions` count in any case, with or without a dot; `inventory` must outlive the finder.
-  ImageFinder(const std::filesystem::path& root, const std::vector<std::string>& extensions, Texts texts, Inventory& inventory);
+  ImageFinder(const std::filesystem::path& root, const std::vector<std::string>& extensions, Texts texts, Inventory& inventory,
+              const std::string& text_extension = "txt");
 
   /// Returns what lies directly in the root. Throws ConfigError if a folder cannot be read.
   Listing list_root() { return list(root_); }
@@ -38,6 +39,7 @@ class ImageFinder final {
   std::filesystem::path root_;
   std::vector<std::string> extensions_;  ///< in small letters, with their dots
   bool texts_;
+  std::string text_extension_;  ///< in small letters, with its dot
   Inventory& inventory_;
   std::vector<std::filesystem::path> open_;  ///< the folders that are being listed, from the root on, without links
 };

@@ -57,11 +57,11 @@ void ResizeCrop::check_file(std::string_view bytes, const std::string& name, con
   if (header.height > 0 && header.width > 0) resized({header.height, header.width}, shape, name);
 }
 
-void ResizeCrop::read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw,
-                      std::span<float> pixels) const {
+SizeIds ResizeCrop::read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw,
+                         std::span<float> pixels) const {
   const uint8_t level = background == Background::white ? 255 : background == Background::grey ? 128 : 0;
   Image image = decode_image_file(bytes, name, shape.channels, level);
-  const Size size = resized({image.height, image.width}, shape, name);
+  const Size stored{image.height, image.width}, size = resized(stored, shape, name);
   if (resize != Resize::none) image = brume::resize(image, size.height, size.width);
   int64_t top = (image.height - shape.height) / 2, left = (image.width - shape.width) / 2;
   SplitMix random(draw);
@@ -77,6 +77,12 @@ void ResizeCrop::read(std::string_view bytes, const std::string& name, const Ima
         const int64_t from = left + (mirror ? shape.width - 1 - x : x);
         *to++ = static_cast<float>(image.row(top + y)[from * shape.channels + c]) / 127.5f - 1;
       }
+  return {.original_height = stored.height,
+          .original_width = stored.width,
+          .top = top,
+          .left = mirror ? image.width - shape.width - left : left,
+          .target_height = shape.height,
+          .target_width = shape.width};
 }
 
 }  // namespace brume

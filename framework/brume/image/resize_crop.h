@@ -26,8 +26,9 @@ struct ResizeCrop {
   void declare(Fields& f);
   /// Throws ConfigError if images of this shape cannot be read from files.
   static void check(const ImageShape& shape);
-  /// Writes `bytes` of an image file, called `name` in errors, as pixels of `shape` in [-1, 1]. `draw` decides on crop and mirror.
-  void read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw, std::span<float> pixels) const;
+  /// Writes `bytes` of an image file, called `name` in errors, as pixels of `shape` in [-1, 1]. `draw` decides on crop and mirror. Returns
+  /// the size in the file and the place of the crop in the resized image, mirrored if the image is.
+  SizeIds read(std::string_view bytes, const std::string& name, const ImageShape& shape, uint64_t draw, std::span<float> pixels) const;
   /// Throws ConfigError if `read` would, as far as the file shows that without decoding.
   void check_file(std::string_view bytes, const std::string& name, const ImageShape& shape) const;
 
