@@ -11,6 +11,7 @@
 #include "brume/config/yaml.h"
 #include "brume/files/json.h"
 #include "brume/interop/export/diffusers_scheduler.h"
+#include "brume/interop/export/diffusers_text.h"
 #include "brume/interop/export/export.h"
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/conditioning.h"
@@ -130,6 +131,11 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
          {"time_embedding_type", "positional"}};
   c["sample_size"] = height == width ? json(height) : json({height, width});
   if (const int64_t classes = size_of("label_emb.weight", 0); classes > 0) c["num_class_embeds"] = classes;
+  if (const int64_t added = size_of("label_emb.0.0.weight", 1); added > 0) {
+    c["addition_embed_type"] = "text_time";
+    c["addition_time_embed_dim"] = integer_of(network, "size_channels");
+    c["projection_class_embeddings_input_dim"] = added;
+  }
   c["class_embed_type"] = text_of(network, "class_embedding") == "sinusoidal" ? json("timestep") : json();
   const std::string attn = words ? "CrossAttn" : "Attn";
   const bool residual = text_of(network, "resampling") == "residual";
@@ -230,73 +236,26 @@ struct Export {
     notes.insert(notes.end(), s.notes.begin(), s.notes.end());
   }
 
-  /// Tokens of CLIP's tokenizer: their numbers, and the word of one.
-  struct Vocabulary {
-    json numbers;
-    int64_t of(const std::string& token, int64_t otherwise) const {
-      return numbers.is_object() && numbers.contains(token) && numbers[token].is_number_integer() ? numbers[token].get<int64_t>()
-                                                                                                  : otherwise;
-    }
-    std::string word(int64_t number) const {
-      for (const auto& [token, n] : numbers.items())
-        if (n == number) return token;
-      return "";
-    }
-  };
-  Vocabulary vocabulary() const {
-    for (const auto& [path, bytes] : files_in(model.tensors))
-      if (fs::path(path).filename() == "vocab.json") return {json_or_discarded(bytes)};
-    return {json::object()};
-  }
-
-  void clip_text(const Value& c, const NamedTensors& tensors) {
-    const at::Tensor* tokens = find(tensors, "text_model.embeddings.token_embedding.weight");
-    if (!tokens) refuse("its clip_text has no 'text_model.embeddings.token_embedding.weight'");
-    const std::string begin = "<|startoftext|>", end = "<|endoftext|>";
-    const int64_t rows = tokens->size(0);
-    const Vocabulary known = vocabulary();
-    const int64_t bos = known.of(begin, rows - 2), eos = known.of(end, rows - 1),
-                  pad = text_of(c, "pad").empty() || text_of(c, "pad") == "null" ? eos : integer_of(c, "pad");
-    const std::string padding = pad == eos ? end : known.word(pad);
-    if (padding.empty()) refuse(fmt::format("its clip_text fills prompts up with token {}, which its vocabulary has no word for", pad));
-    out.config("text_encoder/config.json", {{"architectures", {"CLIPTextModel"}},
-                                            {"attention_dropout", 0.0},
-                                            {"bos_token_id", bos},
-                                            {"eos_token_id", eos},
-                                            {"hidden_act", text_of(c, "activation")},
-                                            {"hidden_size", integer_of(c, "width")},
-                                            {"intermediate_size", integer_of(c, "mlp")},
-                                            {"layer_norm_eps", 1e-5},
-                                            {"max_position_embeddings", integer_of(c, "length")},
-                                            {"model_type", "clip_text_model"},
-                                            {"num_attention_heads", integer_of(c, "heads")},
-                                            {"num_hidden_layers", integer_of(c, "depth")},
-                                            {"pad_token_id", pad},
-                                            {"vocab_size", rows}});
-    out.tensors("text_encoder/model.safetensors", tensors);
-    out.config("tokenizer/special_tokens_map.json", {{"bos_token", begin}, {"eos_token", end}, {"pad_token", padding}, {"unk_token", end}});
-    out.config("tokenizer/tokenizer_config.json", {{"add_prefix_space", false},
-                                                   {"bos_token", begin},
-                                                   {"do_lower_case", true},
-                                                   {"eos_token", end},
-                                                   {"errors", "replace"},
-                                                   {"model_max_length", integer_of(c, "length")},
-                                                   {"pad_token", padding},
-                                                   {"tokenizer_class", "CLIPTokenizer"},
-                                                   {"unk_token", end}});
-    index["text_encoder"] = {"transformers", "CLIPTextModel"};
-    index["tokenizer"] = {"transformers", "CLIPTokenizer"};
-    if (integer_of(c, "clip_skip") > 0) notes.push_back("clip_skip, which other programs are asked for when they sample");
-  }
-
   void conditioner(const Words& words) {
     const Value& c = words.conditioner;
     const std::string type = text_of(c, "type");
     const NamedTensors tensors = below(model.tensors, words.prefix);
-    const bool clip = type == "clip_text";
-    if (clip) clip_text(c, tensors);
-    for (const auto& [path, bytes] : files_in(model.tensors)) {
-      const std::string name = fs::path(path).filename().string(), place = (clip ? "tokenizer/" : "text_encoder/") + name;
+    const bool clip = !words.encoders().empty();
+    const Files kept = files_in(model.tensors);
+    for (const TextEncoderPlace& e : words.encoders()) {
+      write_diffusers_text(out, e, below(model.tensors, e.prefix), kept, source);
+      index["text_encoder" + e.ending] = {"transformers",
+                                          integer_of(e.options, "projection") > 0 ? "CLIPTextModelWithProjection" : "CLIPTextModel"};
+      index["tokenizer" + e.ending] = {"transformers", "CLIPTokenizer"};
+      for (const auto& [path, bytes] : kept)
+        if (!files.find(path) && fs::path(path).parent_path() == fs::path(text_of(e.options, "tokenizer")))
+          files.set(path, brume::Value::text(fmt::format("tokenizer{}/{}", e.ending, fs::path(path).filename().string()), true));
+      if (!words.xl() && integer_of(e.options, "clip_skip") > 0)
+        notes.emplace_back("clip_skip, which other programs are asked for when they sample");
+    }
+    for (const auto& [path, bytes] : kept) {
+      if (clip) break;
+      const std::string place = "text_encoder/" + fs::path(path).filename().string();
       out.file(place, bytes);
       files.set(path, brume::Value::text(place, true));
     }
@@ -323,6 +282,13 @@ struct Export {
   }
 };
 
+/// The pipeline of Stable Diffusion: an XL without its first text encoder is the refiner.
+std::string stable_pipeline(const Words& words) {
+  if (!words.xl()) return words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
+  if (words.inpainting) return "StableDiffusionXLInpaintPipeline";
+  return words.encoders().size() == 2 ? "StableDiffusionXLPipeline" : "StableDiffusionXLImg2ImgPipeline";
+}
+
 void export_model(Export& e) {
   const Value options = e.model.metadata.required("model", e.source);
   const Value image = part_of(options, "image"), stage = part_of(options, "autoencoder"), network = part_of(options, "network");
@@ -340,12 +306,16 @@ void export_model(Export& e) {
   e.scheduler(scheduler);
   const Words words = words_of(part_of(options, "conditioner"));
   e.conditioner(words);
-  const bool stable = text_of(words.conditioner, "type") == "clip_text" && e.index.contains("vae");
-  const char* stable_pipeline = words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
-  e.index["_class_name"] = stable ? stable_pipeline : pixels ? "DDPMPipeline" : "LDMPipeline";
+  const bool stable = !words.encoders().empty() && e.index.contains("vae");
+  e.index["_class_name"] = stable ? stable_pipeline(words) : pixels ? "DDPMPipeline" : "LDMPipeline";
   e.index["_diffusers_version"] = version;
-  if (stable) {
-    for (const char* none : {"safety_checker", "feature_extractor", "image_encoder"}) e.index[none] = {nullptr, nullptr};
+  if (stable)
+    for (const char* none : {"feature_extractor", "image_encoder"}) e.index[none] = {nullptr, nullptr};
+  if (stable && words.xl()) {
+    e.index["force_zeros_for_empty_prompt"] = text_of(words.conditioner, "empty") == "zeros";
+    if (words.sizes.find("score") && number_of(words.sizes, "score") > 0) e.index["requires_aesthetics_score"] = true;
+  } else if (stable) {
+    e.index["safety_checker"] = {nullptr, nullptr};
     e.index["requires_safety_checker"] = false;
   }
   e.out.config("model_index.json", e.index);

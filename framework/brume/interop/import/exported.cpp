@@ -49,9 +49,12 @@ void add_model(Imported& model, const fs::path& folder) {
   add(model, "network.", in_attention_order(unet, layout));
   for (const char* stage : {"vae", "vqvae"})
     if (fs::is_directory(folder / stage)) add(model, "autoencoder.", from_diffusers_vae(component(folder / stage, weights)));
+  const Words words = words_of(part_of(model.options, "conditioner"));
+  for (const TextEncoderPlace& e : words.encoders())
+    add(model, e.prefix, component(folder / ("text_encoder" + e.ending), "model.safetensors"));
   const fs::path text = folder / "text_encoder";
-  if (fs::is_regular_file(text / "model.safetensors") || fs::is_regular_file(text / "brume.safetensors"))
-    add(model, words_of(part_of(model.options, "conditioner")).prefix, component(text, "model.safetensors"));
+  if (words.encoders().empty() && fs::is_regular_file(text / "brume.safetensors"))
+    add(model, words.prefix, component(text, "model.safetensors"));
 }
 
 Imported import_directory(const Source& source, const ImportOptions& options) {

@@ -14,12 +14,24 @@ namespace brume {
 /// Returns the input channels of a network that inpaints latents of `latent` channels.
 inline int64_t inpainting_channels(int64_t latent) { return 2 * latent + 1; }
 
+/// A text encoder of a model, a `clip_text`.
+struct TextEncoderPlace {
+  brume::Value options = brume::Value::map();
+  std::string prefix;  ///< of its tensors in a model
+  std::string ending;  ///< of its folders in a diffusers directory: "text_encoder_2" has "_2"
+};
+
 /// The conditioner of words within a model's conditioner.
 struct Words {
-  brume::Value conditioner = brume::Value::map();  ///< clip_text, or the whole conditioner if it has no words
+  brume::Value conditioner = brume::Value::map();  ///< clip_text, SDXL's joint_text, or the whole conditioner if it has no words
   std::string prefix = "conditioner.";             ///< of its tensors in a model
   bool inpainting = false;
   brume::Value classes = brume::Value::map();  ///< class_label; empty if the model has no classes
+  brume::Value sizes = brume::Value::map();    ///< image_sizes; empty if the model is not SDXL
+
+  bool xl() const { return !sizes.entries.empty(); }
+  /// Returns the text encoders; none if there is no clip_text.
+  std::vector<TextEncoderPlace> encoders() const;
 };
 Words words_of(const brume::Value& conditioner);
 
