@@ -7,8 +7,8 @@
 #include <tuple>
 
 #include "brume/config/foreign.h"
-#include "brume/config/number.h"
 #include "brume/config/registry.h"
+#include "brume/config/scalars.h"
 #include "brume/config/suggest.h"
 
 namespace brume {
@@ -17,56 +17,6 @@ namespace {
 std::string join_path(const std::string& path, std::string_view name) {
   return path.empty() ? std::string(name) : fmt::format("{}.{}", path, name);
 }
-
-bool parse(const Value& v, bool& out) {
-  if (v.quoted || (v.scalar != "true" && v.scalar != "false")) return false;
-  out = v.scalar == "true";
-  return true;
-}
-
-template <class T>
-bool parse_into(const Value& v, T& out) {
-  const auto number = v.quoted ? std::nullopt : parse_signed_number<T>(v.scalar);
-  if (number) out = *number;
-  return number.has_value();
-}
-
-bool parse(const Value& v, int64_t& out) { return parse_into(v, out); }
-
-bool parse(const Value& v, double& out) {
-  constexpr double infinity = std::numeric_limits<double>::infinity();
-  if (v.scalar == ".inf" || v.scalar == "-.inf") return out = v.scalar[0] == '-' ? -infinity : infinity, !v.quoted;
-  return parse_into(v, out) && !std::isnan(out);
-}
-
-bool parse(const Value& v, std::string& out) {
-  out = v.scalar;
-  return true;
-}
-
-template <class T>
-constexpr std::string_view type_name = "";
-template <>
-constexpr std::string_view type_name<bool> = "true or false";
-template <>
-constexpr std::string_view type_name<int64_t> = "an integer";
-template <>
-constexpr std::string_view type_name<double> = "a number";
-template <>
-constexpr std::string_view type_name<std::string> = "a string";
-template <class T>
-constexpr std::string_view list_name = "";
-template <>
-constexpr std::string_view list_name<int64_t> = "a list of integers";
-template <>
-constexpr std::string_view list_name<double> = "a list of numbers";
-template <>
-constexpr std::string_view list_name<std::string> = "a list of strings";
-
-Value resolved(bool v) { return Value::text(v ? "true" : "false"); }
-Value resolved(int64_t v) { return Value::text(fmt::format("{}", v)); }
-Value resolved(double v) { return Value::text(std::isinf(v) ? (v > 0 ? ".inf" : "-.inf") : fmt::format("{}", v)); }
-Value resolved(const std::string& v) { return Value::text(v, true); }
 
 class Reader final : public Fields {
  public:
