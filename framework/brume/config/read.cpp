@@ -13,6 +13,7 @@
 
 namespace brume {
 namespace {
+using namespace detail;
 
 std::string join_path(const std::string& path, std::string_view name) {
   return path.empty() ? std::string(name) : fmt::format("{}.{}", path, name);

@@ -12,7 +12,7 @@
 #include "brume/config/number.h"
 #include "brume/config/value.h"
 
-namespace brume {
+namespace brume::detail {
 
 inline bool parse(const Value& v, bool& out) {
   if (v.quoted || (v.scalar != "true" && v.scalar != "false")) return false;
@@ -64,4 +64,4 @@ inline Value resolved(int64_t v) { return Value::text(fmt::format("{}", v)); }
 inline Value resolved(double v) { return Value::text(std::isinf(v) ? (v > 0 ? ".inf" : "-.inf") : fmt::format("{}", v)); }
 inline Value resolved(const std::string& v) { return Value::text(v, true); }
 
-}  // namespace brume
+}  // namespace brume::detail
