@@ -14,6 +14,7 @@
 #include "commands/evaluate_autoencoder.h"
 #include "commands/evaluate_metric.h"
 #include "commands/evaluate_sets.h"
+#include "commands/evaluation_file.h"
 #include "commands/open_data.h"
 #include "commands/open_features.h"
 #include "program/outputs.h"
@@ -26,8 +27,9 @@ namespace {
 constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limit is given
 
 struct Arguments {
-  std::string source, features, classifier, images, shape, real, baseline, json, metric, data, captions;
-  std::vector<double> cfg;
+  std::string source, features, classifier, images, shape, real, baseline, json, metric, data, captions, samplers;
+  std::vector<std::string> compare;
+  SamplingGrid grid;
   SampleArguments settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
   uint64_t seed = 0;
@@ -37,6 +39,7 @@ struct Arguments {
 struct Row {
   std::string name;
   SetFigures figures;
+  int64_t steps = 0;  ///< 0 = no samples
 };
 
 FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Dataset>& data, const ImageShape& image,
@@ -76,13 +79,15 @@ void print_table(const std::vector<Row>& rows) {
 
 nlohmann::ordered_json json_of(const Row& row, const SetFigures& real) {
   const SetFigures& f = row.figures;
-  return {{"name", row.name},
-          {"images", f.images},
-          {"accuracy", f.accuracy},
-          {"frechet_distance", f.frechet},
-          {"spread", f.spread},
-          {"spread_of_real", f.spread / real.spread},
-          {"spread_by_class", f.spread_by_class}};
+  nlohmann::ordered_json json{{"name", row.name},
+                              {"images", f.images},
+                              {"accuracy", f.accuracy},
+                              {"frechet_distance", f.frechet},
+                              {"spread", f.spread},
+                              {"spread_of_real", f.spread / real.spread},
+                              {"spread_by_class", f.spread_by_class}};
+  if (row.steps > 0) json["steps"] = row.steps;
+  return json;
 }
 
 void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::ordered_json about) {
@@ -94,7 +99,7 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 
 /// The accuracy of a classifier.
 int evaluate_classifier(Program& program, const Arguments& a) {
-  for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.cfg.empty()}})
+  for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.grid.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));
   const auto classifier = open_features(program, "classifier:" + a.source, a.settings.overrides);
   const auto data = open_data(program, "--real", a.real, classifier->input());
@@ -117,7 +122,7 @@ int evaluate_model(Program& program, const Arguments& a) {
     throw ConfigError("evaluate needs --features, an extractor such as classifier:FILE; --classifier FILE is short for it");
   const auto extractor = open_features(program, a.features, a.settings.overrides);
   const Model model = open_model(program.registry, a.settings);
-  const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
+  const auto runs = sampling_runs(model, request_of(a.settings, model), a.grid);
   const ImageShape image = images_for(*extractor, model.shape());
   const auto data = open_data(program, "--real", a.real, image);
   const ClassList classes = compared_classes(*extractor, *data, "--real");
@@ -127,12 +132,13 @@ int evaluate_model(Program& program, const Arguments& a) {
     const auto baseline = open_data(program, "--baseline", a.baseline, image);
     rows.push_back({"baseline", figures(features_of(*extractor, baseline, image, "--baseline", classes, a.limit), real)});
   }
-  for (const auto& [name, options] : runs) rows.push_back({name, figures(samples(a, *extractor, model, options, name, classes), real)});
-  fmt::print("{}: {} steps, seed {}; features of {}\n", a.source, runs.front().second.steps, a.seed, extractor->name());
+  for (const auto& [name, options, sampler, cfg] : runs)
+    rows.push_back({name, figures(samples(a, *extractor, model, options, name, classes), real), options.steps});
+  fmt::print("{}: {}, seed {}; features of {}\n", a.source, steps_of(runs), a.seed, extractor->name());
   print_table(rows);
   if (const int64_t wide = extractor->width(); a.count <= wide)
     fmt::print("note: {} samples are few for {} features; their Fréchet distance is too large by much\n", a.count, wide);
-  write_json(a, rows, {{"model", a.source}, {"features", extractor->name()}, {"steps", runs.front().second.steps}, {"seed", a.seed}});
+  write_json(a, rows, {{"model", a.source}, {"features", extractor->name()}, {"steps", runs.front().options.steps}, {"seed", a.seed}});
   return 0;
 }
 
@@ -140,12 +146,17 @@ int evaluate(Program& program, const Arguments& a) {
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   check_file("--json", a.json);
   catch_interrupt();
+  if (!a.compare.empty()) {
+    if (!a.source.empty() || !a.metric.empty() || !a.images.empty())
+      throw ConfigError("--compare: prints files of earlier evaluations, and nothing is evaluated with it");
+    print_table(comparable_sets(a.compare));
+    return 0;
+  }
   if (judges_sets(program.registry, a.metric)) {
-    for (const auto& [option, given] :
-         {std::pair{"--data", &a.data}, std::pair{"--captions", &a.captions}, std::pair{"--baseline", &a.baseline}})
+    for (const auto& [option, given] : {std::pair{"--data", &a.data}, std::pair{"--baseline", &a.baseline}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is not for metrics of sets ({})", option, a.metric));
-    return evaluate_sets(program,
-                         {a.metric, a.features, a.images, a.real, a.shape, a.json, a.cfg, a.settings, a.count, a.batch, a.limit, a.seed});
+    return evaluate_sets(program, {a.metric, a.features, a.images, a.real, a.shape, a.captions, a.json, a.grid, a.settings, a.count,
+                                   a.batch, a.limit, a.seed});
   }
   if (!a.images.empty()) throw ConfigError("--images: is for metrics of sets, such as --metric fid");
   if (a.source.empty()) throw ConfigError("evaluate needs a CHECKPOINT; or --images DIR and --metric, which judges images in files");
@@ -153,7 +164,7 @@ int evaluate(Program& program, const Arguments& a) {
     for (const auto& [option, given] :
          {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--features", &a.features}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is for --features, and --metric judges without", option));
-    return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.cfg, a.settings, a.count, a.batch, a.seed});
+    return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.grid, a.settings, a.count, a.batch, a.seed});
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
@@ -162,7 +173,7 @@ int evaluate(Program& program, const Arguments& a) {
   const std::string kind = yaml ? "model" : kind_of(a.source);
   if (kind == "autoencoder") {
     if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
-    if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.cfg.empty())
+    if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
       throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
     return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
   }
@@ -210,23 +221,46 @@ void add_evaluate(Command app, Program& program, int& code) {
                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
                   "images are judged as well")
       .type_name("DATA");
-  command.add_option("--captions", a->captions, "with --metric, instead of --data: the captions, one per line").type_name("FILE");
+  command
+      .add_option("--captions", a->captions,
+                  "with --metric, instead of --data: the captions, one per line; those of clip_score, and those "
+                  "that samples are made of")
+      .type_name("FILE");
   command.add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are").type_name("DATA");
   command.add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
       .capture_default_str()
       .check(between(2, 100000000));
-  command.add_option("--cfg", a->cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
+  command.add_option("--cfg", a->grid.cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
       .delimiter(',');
+  command.add_option("--steps", a->grid.steps, "numbers of sampling steps, one run each")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .check(between(1, 100000));
+  command
+      .add_option("--sampler", a->samplers,
+                  "samplers, one run each: ddim,heun or {type: ddim, eta: 1}; with several scales or steps, one "
+                  "run of each combination")
+      .type_name("NAMES");
   add_seed(command, a->seed);
   command.add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
       .capture_default_str()
       .check(between(1, 65536));
   command.add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
       .check(between(0, 100000000));
-  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  command
+      .add_option("--json", a->json,
+                  "write the figures to a file as well; metrics of sets write it after each run, and runs that it has "
+                  "are not computed again")
+      .type_name("FILE");
+  command
+      .add_option("--compare", a->compare, "prints files of --json in one table, if their figures can be compared; instead of a CHECKPOINT")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .type_name("FILES");
   a->settings.add_sampling_to(command);
   command.callback([&program, &code, a] {
     if (!a->source.empty()) a->settings.source = a->source = model_file(a->source);
+    a->grid.samplers = list_of(a->samplers, "--sampler");
     if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;
     code = evaluate(program, *a);
   });

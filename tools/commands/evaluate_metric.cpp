@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
-#include "brume/files/text_file.h"
 #include "brume/train/judgement.h"
+#include "commands/captions.h"
 #include "commands/open_data.h"
 #include "program/progress.h"
 
@@ -25,13 +24,7 @@ struct Row {
 };
 
 std::vector<Annotation> captions_of(const std::string& file, int64_t count) {
-  if (!std::filesystem::exists(file) || std::filesystem::is_directory(file))
-    throw ConfigError(fmt::format("--captions: there is no file '{}'", file));
-  const std::string text = read_text(file);
-  std::vector<std::string> lines;
-  for (const std::string_view line : lines_of(text))
-    if (!line.empty()) lines.emplace_back(line);
-  if (lines.empty()) throw ConfigError(fmt::format("--captions: '{}' is empty", file));
+  const std::vector<std::string> lines = captions_in(file);
   std::vector<Annotation> all;
   for (int64_t i = 0; i < count; ++i) all.push_back({.label = -1, .caption = lines[size_t(i) % lines.size()]});
   return all;
@@ -93,7 +86,7 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
   const Model model = open_model(program.registry, a.settings);
   const ImageRequest settings = request_of(a.settings, model);
-  const auto runs = sampling_runs(model, settings, a.cfg);
+  const auto runs = sampling_runs(model, settings, a.grid);
   const Controls controls = model.pipeline().options().controls();
   const bool by_class = controls.classes > 0 && !controls.captions;
   if (by_class && a.data.empty())
@@ -115,7 +108,7 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
     for (Annotation& wanted : asked) wanted.label = -1;
   if (by_class) fmt::print("note: this model knows the class of an image, not its caption\n");
   if (!controls.captions && !by_class) fmt::print("note: this model knows neither class nor caption of an image\n");
-  for (const auto& [name, options] : runs) {
+  for (const auto& [name, options, sampler, cfg] : runs) {
     SampleRequest request;
     request.seed = a.seed;
     request.batch = a.batch;
@@ -124,7 +117,7 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
     request.observer = moving(progress, options.steps);
     rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request)});
   }
-  fmt::print("{}: {} steps, seed {}; judged by {}\n", a.settings.source, runs.front().second.steps, a.seed, a.metric);
+  fmt::print("{}: {}, seed {}; judged by {}\n", a.settings.source, steps_of(runs), a.seed, a.metric);
   print_table(rows);
   write_json(a, rows);
   return 0;

@@ -9,7 +9,7 @@ namespace brume::tools {
 
 struct MetricArguments {
   std::string metric, data, captions, json;
-  std::vector<double> cfg;
+  SamplingGrid grid;
   SampleArguments settings;  ///< with the model
   int64_t count = 0, batch = 64;
   uint64_t seed = 0;

@@ -4,29 +4,24 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
-#include "brume/files/atomic_file.h"
+#include "brume/core/fnv.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
 #include "brume/train/feature_summary.h"
+#include "commands/captions.h"
+#include "commands/evaluation_file.h"
 #include "commands/image_sets.h"
 #include "commands/open_features.h"
 #include "program/progress.h"
 
 namespace brume::tools {
 namespace {
-
-/// A judged set: its figures, and what they are of.
-struct Row {
-  std::string name, hash;
-  int64_t images = 0, steps = 0;
-  std::vector<std::string> notes;
-  std::vector<SetMetric::Figure> figures;
-};
 
 /// The real images: what is known of them, and of where it came from.
 struct Reference {
@@ -81,80 +76,130 @@ Reference reference(Program& program, const SetArguments& a, const Features& ext
   return real;
 }
 
-Row judged(const std::string& name, const FeatureSummarizer& set, const Reference& real,
-           const std::vector<std::shared_ptr<const SetMetric>>& metrics) {
-  Row row{name, "fnv1a:" + set.hash(), set.images(), 0, set.notes(), {}};
-  const FeatureSummary summary = set.summary();
-  for (const auto& metric : metrics) {
-    const auto figures = calling(*metric, "score()", [&] { return metric->score(summary, real.summary); });
-    row.figures.insert(row.figures.end(), figures.begin(), figures.end());
+/// What is evaluated with what, and how far it is.
+struct Evaluation {
+  std::vector<std::shared_ptr<const SetMetric>> metrics;
+  SetMetric::Needs needs;
+  std::shared_ptr<const Features> extractor;
+  std::vector<std::string> captions;
+  Reference real{};
+  EvaluationFile file{};
+};
+
+/// Fills in the figures of the set and what they are of.
+void judge(const FeatureSummarizer& images, const Evaluation& e, EvaluatedSet& set) {
+  set.hash = "fnv1a:" + images.hash(), set.images = images.images(), set.notes = images.notes();
+  const FeatureSummary summary = images.summary();
+  for (const auto& metric : e.metrics) {
+    const auto figures = calling(*metric, "score()", [&] { return metric->score(summary, e.real.summary); });
+    set.figures.insert(set.figures.end(), figures.begin(), figures.end());
   }
-  return row;
 }
 
-Row judge_samples(const SetArguments& a, const Features& extractor, const Model& model, const std::string& name,
-                  const SampleOptions& options, const SetMetric::Needs& needs, const Reference& real,
-                  const std::vector<std::shared_ptr<const SetMetric>>& metrics) {
-  FeatureSummarizer summarizer(extractor, needs, name);
-  Progress progress(name, a.count * options.steps, "image steps");
-  add_samples(summarizer, model.pipeline(), options, a.count, a.batch, a.seed, moving(progress, options.steps), model.others());
-  progress.finish();
-  Row row = judged(name, summarizer, real, metrics);
-  row.steps = options.steps;
-  return row;
+/// Numbers of images that published figures are of, by the name of the figure.
+constexpr std::pair<std::string_view, int64_t> published[] = {{"fid", 50000},       {"sfid", 50000},      {"inception_score", 50000},
+                                                              {"fd_dinov2", 50000}, {"precision", 50000}, {"cmmd", 30000}};
+
+/// Returns the SHA-256 of a model's file; "" of a directory.
+std::string hash_of(const std::string& model) {
+  return std::filesystem::is_regular_file(model) ? "sha256:" + sha256(MappedFile::open(model)->bytes()) : "";
 }
 
-void print_table(const std::vector<Row>& rows) {
-  size_t width = 8;
-  for (const Row& r : rows) width = std::max(width, r.name.size());
-  fmt::print("{:<{}} {:>8}", "", width, "images");
-  const auto column = [](const std::string& name) { return std::max<size_t>(10, name.size()); };
-  for (const auto& f : rows.front().figures) fmt::print(" {:>{}}", f.name, column(f.name));
-  fmt::print("\n");
-  for (const Row& r : rows) {
-    fmt::print("{:<{}} {:>8}", r.name, width, r.images);
-    for (const auto& f : r.figures) fmt::print(" {:>{}}", fmt::format("{:.6g}", f.value), column(f.name));
-    fmt::print("\n");
-  }
+/// Returns the options of the command line that decide how images are sampled.
+nlohmann::ordered_json settings_of(const SampleArguments& a) {
+  nlohmann::ordered_json settings = nlohmann::ordered_json::object();
+  for (const auto& option : SampleArguments::options())
+    if (const auto values = option.values(a); option.recorded && !values.empty() && option.long_name() != "--seed")
+      settings[option.long_name().substr(2)] = fmt::format("{}", fmt::join(values, " "));
+  return settings;
 }
 
 /// Says under what conditions the figures hold.
-void print_notes(const SetArguments& a, const Features& extractor, const std::vector<Row>& rows, const Reference& real,
-                 const SetMetric::Needs& needs) {
+void print_notes(const SetArguments& a, const Evaluation& e) {
+  const Features& extractor = *e.extractor;
+  const Reference& real = e.real;
+  const SetMetric::Needs& needs = e.needs;
   fmt::print("features: {}{}; images are {}\n", extractor.name(),
              extractor.hash().empty() ? "" : fmt::format(" (SHA-256 {})", extractor.hash().substr(0, 16)), extractor.preprocessing());
   if (needs.real)
     fmt::print("real: {}, {} images ({})\n", a.real,
                real.summary.images > 0 ? fmt::to_string(real.summary.images) : std::string("an unknown number of"), real.hash);
   for (const std::string& note : real.notes) fmt::print("note: real images: {}\n", note);
-  for (const Row& r : rows)
-    for (const std::string& note : r.notes) fmt::print("note: {}: {}\n", r.name, note);
+  for (const EvaluatedSet& set : e.file.sets)
+    for (const std::string& note : set.notes) fmt::print("note: {}: {}\n", set.name, note);
   const int64_t wide = std::max(needs.statistics ? extractor.width() : 0, needs.spatial ? extractor.spatial_width() : 0);
-  for (const Row& r : rows)
-    if (r.images <= wide)
+  for (const EvaluatedSet& set : e.file.sets) {
+    if (set.images <= wide)
       print_warning(fmt::format("{}: {} images are few for {} features: the covariance is singular, and the Fréchet distance too large",
-                                r.name, r.images, wide));
+                                set.name, set.images, wide));
+    for (const auto& f : set.figures)
+      for (const auto& [name, number] : published)
+        if (f.name == name && set.images < number)
+          print_warning(
+              fmt::format("{}: published figures of {} are of {} images, and this one of {}", set.name, name, number, set.images));
+  }
 }
 
-nlohmann::ordered_json json_of(const SetArguments& a, const Features& extractor, const Reference& real, const std::vector<Row>& rows,
-                               bool compares) {
+nlohmann::ordered_json conditions_of(const SetArguments& a, const Features& extractor, const Reference& real,
+                                     const std::vector<std::string>& captions, bool compares) {
   nlohmann::ordered_json file;
-  if (a.images.empty())
-    file["model"] = a.settings.source, file["seed"] = a.seed;
-  else
+  if (a.images.empty()) {
+    file["model"] = a.settings.source;
+    file["model_hash"] = hash_of(a.settings.source);
+    file["seed"] = a.seed;
+    file["count"] = a.count;
+    file["settings"] = settings_of(a.settings);
+  } else {
     file["images"] = a.images;
+  }
   file["metrics"] = a.metrics;
-  file["features"] = {
-      {"name", extractor.name()}, {"hash", extractor.hash()}, {"preprocessing", extractor.preprocessing()}, {"width", extractor.width()}};
+  file["features"] = {{"name", extractor.name()},
+                      {"hash", extractor.hash()},
+                      {"preprocessing", extractor.preprocessing()},
+                      {"precision", extractor.dtype() == at::kBFloat16 ? "bf16" : "fp32"},
+                      {"width", extractor.width()}};
   if (compares) file["real"] = {{"name", a.real}, {"images", real.summary.images}, {"hash", real.hash}, {"notes", real.notes}};
-  file["sets"] = nlohmann::ordered_json::array();
-  for (const Row& r : rows) {
-    nlohmann::ordered_json set{{"name", r.name}, {"images", r.images}, {"hash", r.hash}, {"notes", r.notes}};
-    if (r.steps > 0) set["steps"] = r.steps;
-    for (const auto& f : r.figures) set["figures"][f.name] = f.value;
-    file["sets"].push_back(set);
+  if (!captions.empty()) {
+    Fnv1a hash;
+    for (const std::string& caption : captions) hash.add(fnv1a(caption));
+    file["captions"] = {{"name", a.captions}, {"number", captions.size()}, {"hash", fmt::format("fnv1a:{:016x}", hash.value)}};
   }
   return file;
+}
+
+/// Judges the samples of each run that the file of --json does not have yet, and writes the file after each.
+void judge_model(Program& program, const SetArguments& a, Evaluation& e, const Model& model, const std::vector<SamplingRun>& runs) {
+  e.real = reference(program, a, *e.extractor, e.needs, model.shape());
+  e.file.conditions = conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real);
+  const std::vector<EvaluatedSet> finished = a.json.empty() ? std::vector<EvaluatedSet>() : finished_sets(a.json, e.file.conditions);
+  for (const SamplingRun& run : runs) {
+    EvaluatedSet set{.name = run.name, .hash = {}, .steps = run.options.steps, .sampler = run.sampler, .cfg = run.cfg};
+    const auto kept = std::find_if(finished.begin(), finished.end(), [&](const EvaluatedSet& s) { return s.same_sampling(set); });
+    if (kept != finished.end()) {
+      fmt::print("{}: taken from {}\n", run.name, a.json);
+      e.file.sets.push_back(*kept);
+      continue;
+    }
+    FeatureSummarizer summarizer(*e.extractor, e.needs, run.name);
+    Progress progress(run.name, a.count * run.options.steps, "image steps");
+    add_samples(summarizer, model.pipeline(), run.options, a.count, a.batch, a.seed, moving(progress, run.options.steps), model.others(),
+                e.captions);
+    progress.finish();
+    judge(summarizer, e, set);
+    e.file.sets.push_back(set);
+    if (!a.json.empty()) write_evaluation(a.json, e.file);
+  }
+}
+
+void judge_images(Program& program, const SetArguments& a, Evaluation& e) {
+  const std::optional<ImageShape> shape = shape_of(a.shape);
+  e.real = reference(program, a, *e.extractor, e.needs, shape);
+  FeatureSummarizer summarizer(*e.extractor, e.needs, "--images");
+  add_images(program, summarizer, *e.extractor, {"--images", a.images, a.limit, e.captions}, shape, a.batch);
+  EvaluatedSet set{.name = "images", .hash = {}};
+  judge(summarizer, e, set);
+  e.file = {conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real), {set}};
+  if (!a.json.empty()) write_evaluation(a.json, e.file);
 }
 
 }  // namespace
@@ -171,32 +216,29 @@ bool judges_sets(const Registry& registry, const std::string& metrics) {
 }
 
 int evaluate_sets(Program& program, const SetArguments& a) {
-  std::vector<std::shared_ptr<const SetMetric>> metrics;
-  for (const Value& value : metric_values(a.metrics)) metrics.push_back(create<SetMetric>(program.registry, value));
-  const SetMetric::Needs needs = needs_of(metrics);
+  Evaluation e;
+  for (const Value& value : metric_values(a.metrics)) e.metrics.push_back(create<SetMetric>(program.registry, value));
+  e.needs = needs_of(e.metrics);
   if (a.features.empty()) throw ConfigError(fmt::format("--metric: {} needs --features, such as inception:FILE", a.metrics));
-  if (needs.real && a.real.empty()) throw ConfigError(fmt::format("--metric: {} needs --real, the real images", a.metrics));
+  if (e.needs.real && a.real.empty()) throw ConfigError(fmt::format("--metric: {} needs --real, the real images", a.metrics));
   if (a.images.empty() == a.settings.source.empty())
     throw ConfigError("evaluate needs either a CHECKPOINT, whose samples are judged, or --images");
-  const auto extractor = open_features(program, a.features, a.settings.overrides);
-  check_needs(needs, *extractor);
-  std::vector<Row> rows;
-  Reference real;
+  if (e.needs.captions && a.captions.empty())
+    throw ConfigError(fmt::format("--metric: {} needs --captions, a caption per line", a.metrics));
+  if (!a.captions.empty()) e.captions = captions_in(a.captions);
+  e.extractor = open_features(program, a.features, a.settings.overrides);
+  check_needs(e.needs, *e.extractor);
   if (a.images.empty()) {
     const Model model = open_model(program.registry, a.settings);
-    const auto runs = sampling_runs(model, request_of(a.settings, model), a.cfg);
-    real = reference(program, a, *extractor, needs, model.shape());
-    for (const auto& [name, options] : runs) rows.push_back(judge_samples(a, *extractor, model, name, options, needs, real, metrics));
+    if (!e.captions.empty() && !e.needs.captions && !model.pipeline().options().controls().captions)
+      print_warning(fmt::format("--captions: has no effect: {} takes none, and {} does not need them", a.settings.source, a.metrics));
+    judge_model(program, a, e, model, sampling_runs(model, request_of(a.settings, model), a.grid));
   } else {
-    const std::optional<ImageShape> shape = shape_of(a.shape);
-    real = reference(program, a, *extractor, needs, shape);
-    FeatureSummarizer summarizer(*extractor, needs, "--images");
-    add_images(program, summarizer, *extractor, {"--images", a.images, a.limit}, shape, a.batch);
-    rows.push_back(judged("images", summarizer, real, metrics));
+    if (!e.captions.empty() && !e.needs.captions) print_warning(fmt::format("--captions: has no effect: {} does not need them", a.metrics));
+    judge_images(program, a, e);
   }
-  print_table(rows);
-  print_notes(a, *extractor, rows, real, needs);
-  if (!a.json.empty()) write_file(a.json, json_of(a, *extractor, real, rows, needs.real).dump(1) + "\n");
+  print_table(e.file.sets);
+  print_notes(a, e);
   return 0;
 }
 

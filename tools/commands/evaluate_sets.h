@@ -8,8 +8,8 @@
 namespace brume::tools {
 
 struct SetArguments {
-  std::string metrics, features, images, real, shape, json;
-  std::vector<double> cfg;
+  std::string metrics, features, images, real, shape, captions, json;
+  SamplingGrid grid;
   SampleArguments settings;  ///< with the model; without one if `images` are judged
   int64_t count = 0, batch = 64, limit = 0;
   uint64_t seed = 0;

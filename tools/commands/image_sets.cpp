@@ -32,15 +32,29 @@ bool is_shape(const ImageShape& s) { return s.channels > 0 && s.height > 0 && s.
 class Adding {
  public:
   Adding(FeatureSummarizer& summarizer, const ImageSet& set, int64_t count)
-      : summarizer_(summarizer), progress_(set.option.substr(set.option.find_first_not_of('-')), count, "images") {}
-  void operator()(const Tensor& images) {
-    summarizer_.add(images);
+      : summarizer_(summarizer),
+        captions_(set.captions),
+        progress_(set.option.substr(set.option.find_first_not_of('-')), count, "images") {}
+  void operator()(const Tensor& images, const std::vector<Annotation>& annotations = {}) {
+    summarizer_.add(images, captions_of(images.size(0), annotations));
     progress_.update(summarizer_.images(), double(images.size(0)));
     if (interrupted.load()) throw Interrupted();
   }
 
  private:
+  std::vector<std::string> captions_of(int64_t count, const std::vector<Annotation>& annotations) const {
+    std::vector<std::string> all;
+    for (size_t i = 0; i < size_t(count); ++i) {
+      const size_t place = size_t(summarizer_.images()) + i;
+      all.push_back(place < captions_.size()                      ? captions_[place]
+                    : captions_.empty() && i < annotations.size() ? annotations[i].caption
+                                                                  : "");
+    }
+    return all;
+  }
+
   FeatureSummarizer& summarizer_;
+  const std::vector<std::string>& captions_;
   Progress progress_;
 };
 
@@ -105,8 +119,8 @@ void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& s
   const auto data = open_data(program, set.option, set.text, *shape);
   const int64_t count = data->size() > 0 ? at_most(set.limit, data->size()) : set.limit > 0 ? set.limit : of_endless;
   Adding add(summarizer, set, count);
-  for_each_batch(*data, *shape, batch, count, [&](const Tensor& images, const std::vector<Annotation>&) {
-    add(images);
+  for_each_batch(*data, *shape, batch, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+    add(images, annotations);
     return true;
   });
 }

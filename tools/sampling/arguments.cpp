@@ -237,8 +237,8 @@ void SampleArguments::add_to(Command command, const std::vector<std::string>& so
 }
 
 void SampleArguments::add_sampling_to(Command command) {
-  add_to(command, {"--steps", "--sampler", "--spacing", "--noise-order", "--tile", "--lora", "--import", "--embedding", "--prompt-weights",
-                   "--long-prompts", "--clip-skip", "--set", "--precision", "--device", "--threads"});
+  add_to(command, {"--spacing", "--noise-order", "--tile", "--lora", "--import", "--embedding", "--prompt-weights", "--long-prompts",
+                   "--clip-skip", "--set", "--precision", "--device", "--threads"});
 }
 
 std::map<std::string, std::string> import_settings(const std::string& option, const std::vector<std::string>& assignments) {
@@ -289,15 +289,49 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
   return r;
 }
 
-std::vector<std::pair<std::string, SampleOptions>> sampling_runs(const Model& model, ImageRequest request,
-                                                                 const std::vector<double>& scales) {
-  if (scales.empty()) return {{"samples", model.sampling(request)}};
-  std::vector<std::pair<std::string, SampleOptions>> runs;
-  for (const double scale : scales) {
-    request.cfg = scale;
-    runs.emplace_back(fmt::format("cfg {}", scale), model.sampling(request));
-  }
+std::vector<SamplingRun> sampling_runs(const Model& model, const ImageRequest& request, const SamplingGrid& grid) {
+  const auto choices = [](const auto& values, auto none) {
+    std::vector<std::optional<std::decay_t<decltype(none)>>> all(values.begin(), values.end());
+    if (all.empty()) all.emplace_back();
+    return all;
+  };
+  std::vector<SamplingRun> runs;
+  for (const auto& sampler : choices(grid.samplers, std::string()))
+    for (const auto& cfg : choices(grid.cfg, 0.0))
+      for (const auto& steps : choices(grid.steps, int64_t{0})) {
+        ImageRequest r = request;
+        std::vector<std::string> name;
+        if (sampler) r.sampler = *sampler;
+        if (cfg) r.cfg = cfg;
+        if (steps) r.steps = steps;
+        if (grid.samplers.size() > 1) name.push_back(*sampler);
+        if (cfg) name.push_back(fmt::format("cfg {}", *cfg));
+        if (grid.steps.size() > 1) name.push_back(fmt::format("{} steps", *steps));
+        runs.push_back({name.empty() ? "samples" : fmt::format("{}", fmt::join(name, ", ")), model.sampling(r), sampler.value_or(""), cfg});
+      }
   return runs;
+}
+
+std::string steps_of(const std::vector<SamplingRun>& runs) {
+  const auto [least, most] =
+      std::minmax_element(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.options.steps < b.options.steps; });
+  const int64_t few = least->options.steps, many = most->options.steps;
+  return few == many ? fmt::format("{} steps", few) : fmt::format("{} to {} steps", few, many);
+}
+
+std::vector<std::string> list_of(const std::string& text, const std::string& option) {
+  std::vector<std::string> all(1);
+  int depth = 0;
+  for (const char c : text) {
+    depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    if (c == ',' && depth == 0)
+      all.emplace_back();
+    else if (c != ' ' || !all.back().empty())
+      all.back() += c;
+  }
+  for (const std::string& item : all)
+    if (item.empty() && !text.empty()) throw ConfigError(fmt::format("{}: '{}' has an empty item", option, text));
+  return text.empty() ? std::vector<std::string>{} : all;
 }
 
 std::vector<std::string> labels_of(const std::vector<Annotation>& images, const std::vector<std::string>& classes) {
