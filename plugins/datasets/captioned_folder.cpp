@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <stdexcept>
@@ -22,6 +23,7 @@
 #include "brume/config/fields.h"
 #include "brume/config/number.h"
 #include "brume/config/registry.h"
+#include "brume/core/buckets.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
 #include "brume/core/seed.h"
@@ -30,7 +32,9 @@
 #include "brume/data/split.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/text_file.h"
+#include "brume/image/aspect_buckets.h"
 #include "brume/image/image_finder.h"
+#include "brume/image/image_header.h"
 #include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
@@ -57,7 +61,7 @@ class Mistakes {
   size_t count_ = 0;
 };
 
-class CaptionedFolder final : public Dataset, public ImageFiles {
+class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets {
  public:
   struct Options {
     fs::path path, captions;
@@ -66,6 +70,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
     CaptionEdits edits;
     std::string caption_extension = "txt";
     bool folder_repeats = false;
+    std::optional<AspectBuckets> buckets;
     Split split;
 
     void declare(Fields& f) {
@@ -81,6 +86,8 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
               "folders are called N_WORDS: their images are read N times per epoch, and WORDS is the caption of those without a text");
       f.require(!folder_repeats || captions.empty(), "folder_repeats", "needs a folder, and captions is a table");
       edits.declare(f);
+      f.section("buckets", buckets,
+                "trains on images of other proportions in a shape near their own, each batch of one shape; absent: one shape");
       fit.declare(f);
       split.declare(f, "of the images, by the hash of their names");
     }
@@ -90,6 +97,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
     if (o.path.empty() && o.captions.empty())
       throw ConfigError("missing 'captions' (a table of images and captions), or 'path' (a folder with a .txt for each image)");
     ResizeCrop::check(context.shape);
+    if (o.buckets) o.buckets->shapes(context.shape);
   }
 
   CaptionedFolder(Options options, const Context& context) : o_(std::move(options)), shape_(context.shape) {
@@ -98,20 +106,17 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
       throw ConfigError(
           quoted(source()) + " has no image" +
           (all_ > 0 ? " of the split '" + std::string(o_.split.word()) + "' (there are " + std::to_string(all_) + " in all)" : ""));
+    if (o_.buckets) find_buckets();
   }
 
   int64_t size() const override { return static_cast<int64_t>(images_.size()); }
   const std::vector<std::string>& classes() const override { return classes_; }
 
-  Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
-    if (index < 0 || index >= size())
-      throw std::out_of_range("captioned_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
-    const Image& image = images_[static_cast<size_t>(index)];
-    const std::string file = image.file.string();
-    const SizeIds sizes = o_.fit.read(MappedFile::open(file)->bytes(), file, shape_, draw, pixels);
-    constexpr uint64_t stream_of_captions = 1;
-    const size_t chosen = SplitMix(mix_seed(draw, stream_of_captions)).below(image.captions.size());
-    return {.label = image.label, .caption = o_.edits.apply(image.captions[chosen], draw), .sizes = sizes};
+  std::vector<ImageShape> buckets() const override { return shapes_; }
+  size_t bucket_of(int64_t index) const override { return bucket_of_.at(size_t(index)); }
+  Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override { return read_as(index, draw, shape_, pixels); }
+  Annotation read_bucket(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    return read_as(index, draw, shapes_[bucket_of(index)], pixels);
   }
 
   const Inventory& inventory() const override { return inventory_; }
@@ -127,6 +132,31 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
     int64_t label = -1;
     std::vector<std::string> captions;
   };
+
+  Annotation read_as(int64_t index, uint64_t draw, const ImageShape& shape, std::span<float> pixels) const {
+    if (index < 0 || index >= size())
+      throw std::out_of_range("captioned_folder: image " + std::to_string(index) + " of " + std::to_string(size()));
+    const Image& image = images_[static_cast<size_t>(index)];
+    const std::string file = image.file.string();
+    const SizeIds sizes = o_.fit.read(MappedFile::open(file)->bytes(), file, shape, draw, pixels);
+    constexpr uint64_t stream_of_captions = 1;
+    const size_t chosen = SplitMix(mix_seed(draw, stream_of_captions)).below(image.captions.size());
+    return {.label = image.label, .caption = o_.edits.apply(image.captions[chosen], draw), .sizes = sizes};
+  }
+
+  /// Finds the bucket of each image by its header. An image that cannot be read is of the first: reading it says so.
+  void find_buckets() {
+    shapes_ = o_.buckets->shapes(shape_);
+    for (const Image& image : images_) {
+      const std::string file = image.file.string();
+      try {
+        const ImageHeader header = read_image_header(MappedFile::open(file)->bytes(), file);
+        bucket_of_.push_back(header.height > 0 && header.width > 0 ? nearest_shape(shapes_, header.height, header.width) : 0);
+      } catch (const ConfigError&) {
+        bucket_of_.push_back(0);
+      }
+    }
+  }
 
   const fs::path& source() const { return o_.captions.empty() ? o_.path : o_.captions; }
 
@@ -243,6 +273,8 @@ class CaptionedFolder final : public Dataset, public ImageFiles {
   Options o_;
   ImageShape shape_;
   std::vector<Image> images_;
+  std::vector<ImageShape> shapes_;  ///< of the buckets; empty = one shape
+  std::vector<size_t> bucket_of_;   ///< by image
   std::vector<std::string> classes_;
   Inventory inventory_;
   size_t all_ = 0;  // images, of every split

@@ -2,6 +2,7 @@
 #include <map>
 #include <set>
 
+#include "brume/core/buckets.h"
 #include "brume/data/caption_table.h"
 #include "brume/image/image.h"
 #include "support.h"
@@ -259,6 +260,32 @@ TEST_F(CaptionedFolder, SizesAndCropsAreTold) {
     lefts.insert(open("captions: " + file + ", crop: random, flip: true").read(0, draw).sizes.left);
   EXPECT_EQ(*lefts.begin(), 0);
   EXPECT_EQ(*lefts.rbegin(), 12);
+}
+
+TEST_F(CaptionedFolder, BucketsAreNearTheProportionsOfImages) {
+  image("wide.png", 10, 8, 32), image("tall.png", 20, 30, 8), image("square.png", 30, 20, 21);
+  const std::string file = table("t.tsv", "file\tcaption\nwide.png\tw\ntall.png\tt\nsquare.png\ts\n");
+  const Opened set = open("captions: " + file + ", buckets: {step: 2}");
+  const Buckets* buckets = buckets_of(*set.data);
+  ASSERT_TRUE(buckets);
+  const std::vector<ImageShape> shapes = buckets->buckets();
+  std::set<std::string> names;
+  for (const ImageShape& s : shapes) names.insert(s.text());
+  EXPECT_EQ(names, (std::set<std::string>{"3x16x4", "3x14x4", "3x12x4", "3x10x6", "3x8x8", "3x6x10", "3x4x12", "3x4x14", "3x4x16"}));
+  const auto read = [&](int64_t i) {
+    const ImageShape& shape = shapes[buckets->bucket_of(i)];
+    std::vector<float> pixels(size_t(shape.numel()));
+    const Annotation a = buckets->read_bucket(i, 0, pixels);
+    EXPECT_EQ(a.sizes.target_height, shape.height);
+    EXPECT_EQ(a.sizes.target_width, shape.width);
+    return shape;
+  };
+  EXPECT_EQ(read(0), (ImageShape{3, 4, 16}));
+  EXPECT_EQ(read(1), (ImageShape{3, 16, 4}));
+  EXPECT_EQ(read(2), (ImageShape{3, 8, 8}));
+  EXPECT_EQ(set.read(0).pixels.size(), size_t(shape.numel())) << "in the model's shape, for those who ask for that";
+  EXPECT_FALSE(buckets_of(*open("captions: " + file).data));
+  EXPECT_NE(error("captions: " + file + ", buckets: {step: 16}").find("no bucket can be made"), std::string::npos);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // Batches in order: the same for any number of workers, and from any step on.
 #include "brume/train/loader.h"
 
+#include <algorithm>
 #include <chrono>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -148,6 +150,50 @@ TEST(Loader, RowsThatCannotBeReadAreDropped) {
 
 TEST(Loader, GoesWhileItReads) {
   for (int i = 0; i < 20; ++i) Loader(std::make_shared<Numbered>(), {1, 1, 1}, 50, 7, 0, 8);
+}
+
+/// Ten images in buckets of 6, 3 and 1 images; each says its index.
+class Bucketed final : public Dataset, public Buckets {
+ public:
+  int64_t size() const override { return 10; }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  Annotation read(int64_t, uint64_t, std::span<float>) const override { throw std::logic_error("buckets are read by read_bucket()"); }
+  std::vector<ImageShape> buckets() const override { return {{1, 2, 1}, {1, 1, 1}, {1, 1, 2}}; }
+  size_t bucket_of(int64_t index) const override { return index < 6 ? 0 : index < 9 ? 1 : 2; }
+  Annotation read_bucket(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    std::fill(pixels.begin(), pixels.end(), float(index));
+    return {.label = index, .caption = std::to_string(draw)};
+  }
+
+ private:
+  std::vector<std::string> classes_;
+};
+
+TEST(Loader, ABatchIsOfOneBucket) {
+  const auto data = std::make_shared<Bucketed>();
+  constexpr int64_t batch = 2, per_epoch = 3 + 2 + 1;
+  Loader loader(data, {1, 9, 9}, batch, 5, 0, 2), later(data, {1, 9, 9}, batch, 5, 8, 0);
+  std::vector<std::map<int64_t, int>> seen(3);
+  std::vector<std::vector<float>> order;
+  for (int64_t step = 0; step < 3 * per_epoch; ++step) {
+    const Batch b = loader.next();
+    const size_t bucket = data->bucket_of(b.annotations[0].label);
+    const ImageShape shape = data->buckets()[bucket];
+    EXPECT_EQ(b.images.sizes(), at::IntArrayRef({batch, shape.channels, shape.height, shape.width}));
+    for (const Annotation& a : b.annotations) {
+      EXPECT_EQ(data->bucket_of(a.label), bucket);
+      ++seen[size_t(step / per_epoch)][a.label];
+    }
+    order.push_back({float(b.annotations[0].label), float(b.annotations[1].label)});
+    if (step >= 8) EXPECT_TRUE(later.next().images.equal(b.images)) << "resumed at step 8, now " << step;
+  }
+  for (const std::map<int64_t, int>& epoch : seen) {
+    EXPECT_EQ(epoch.size(), 10u) << "each image is read in an epoch";
+    for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(epoch.at(i), 1);
+    EXPECT_EQ(epoch.at(6) + epoch.at(7) + epoch.at(8), 4);
+    EXPECT_EQ(epoch.at(9), 2);
+  }
+  EXPECT_NE(std::vector(order.begin(), order.begin() + per_epoch), std::vector(order.begin() + per_epoch, order.begin() + 2 * per_epoch));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "brume/config/errors.h"
+#include "brume/core/buckets.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
 #include "brume/core/names_classes.h"
@@ -37,12 +38,14 @@ class Relabelled : public Dataset {
   const std::vector<std::string>& classes() const override { return names_; }
   std::optional<EncodedSet> encoded() const override { return data_->encoded(); }
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
-    Annotation a = data_->read(index, draw, pixels);
-    if (a.label >= 0) a.label = numbers_.at(size_t(a.label));
-    return a;
+    return relabelled(data_->read(index, draw, pixels));
   }
 
  protected:
+  Annotation relabelled(Annotation a) const {
+    if (a.label >= 0) a.label = numbers_.at(size_t(a.label));
+    return a;
+  }
   std::shared_ptr<const Dataset> data_;
 
  private:
@@ -50,14 +53,20 @@ class Relabelled : public Dataset {
   std::vector<std::string> names_;
 };
 
-class RelabelledFiles final : public Relabelled, public ImageFiles {
+class RelabelledFiles final : public Relabelled, public ImageFiles, public Buckets {
  public:
   using Relabelled::Relabelled;
   const Inventory& inventory() const override { return files().inventory(); }
   void check_image(int64_t index) const override { files().check_image(index); }
   bool skips_errors() const override { return files().skips_errors(); }
+  std::vector<ImageShape> buckets() const override { return inner() ? inner()->buckets() : std::vector<ImageShape>{}; }
+  size_t bucket_of(int64_t index) const override { return inner()->bucket_of(index); }
+  Annotation read_bucket(int64_t index, uint64_t draw, std::span<float> pixels) const override {
+    return relabelled(inner()->read_bucket(index, draw, pixels));
+  }
 
  private:
+  const Buckets* inner() const { return buckets_of(*data_); }
   const ImageFiles& files() const { return dynamic_cast<const ImageFiles&>(*data_); }
 };
 

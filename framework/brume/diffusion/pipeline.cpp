@@ -166,16 +166,17 @@ Condition Pipeline::condition(const std::vector<Annotation>& annotations) const 
 Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const {
   const Tensor given = batch.images.to(compute_.device);
   const Tensor images = batch.encoded ? Tensor() : given;
+  ImageShape shape = options_.image;  // or that of a bucket
+  if (!batch.encoded) shape.height = given.size(2), shape.width = given.size(3);
   const Condition condition =
       calling(*encoder_, "encode()", [&] {
-        return encoder_->encode(
-            {batch.annotations, &random, compute_.dtype, compute_.device, options_.image, images, {}, autoencoder_.get()});
+        return encoder_->encode({batch.annotations, &random, compute_.dtype, compute_.device, shape, images, {}, autoencoder_.get()});
       }).to(compute_.device);
   const Tensor latents = calling(*autoencoder_, "encode_moments()", [&] {
     const at::NoGradGuard no_grad;
     return autoencoder_->latents_of(batch.encoded ? given : autoencoder_->encode_moments(given), &random);
   });
-  const ImageShape z = latent();
+  const ImageShape z = autoencoder_->latent(shape);
   expect_shape(autoencoder_.get(), "latents_of()", latents, {int64_t(batch.annotations.size()), z.channels, z.height, z.width});
   const Tensor loss =
       calling(objective, "loss()", [&] { return objective.loss(Trainable(*this, random), latents, condition, training, random); });

@@ -31,6 +31,7 @@ class DiffusionLearner final : public Learner {
         examples_(origin.examples),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &teachers_} {
     if (data.encoded()) check_encoded(*data.encoded());
+    if (const Buckets* buckets = buckets_of(data)) check_buckets(*buckets);
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->traits().captions && prompts_.empty())
@@ -96,6 +97,14 @@ class DiffusionLearner final : public Learner {
     if (masks) request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
     const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
     request.image = examples_.images.index_select(0, numbers);
+  }
+
+  void check_buckets(const Buckets& buckets) const {
+    const int64_t step = pipeline_.network().multiple() * (config_.model.image.height / pipeline_.latent().height);
+    for (const ImageShape& shape : buckets.buckets())
+      if (shape.height % step || shape.width % step)
+        throw ConfigError(
+            fmt::format("train.data has a bucket of {}, and the network takes images whose sides are multiples of {}", shape.text(), step));
   }
 
   /// Moments of another first stage mean nothing to this one.

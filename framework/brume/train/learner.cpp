@@ -46,6 +46,9 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
   if (data.encoded() && (config.autoencoder || config.classifier))
     throw ConfigError(
         fmt::format("train.data holds latents, and {} learns from images", config.autoencoder ? "an autoencoder" : "a classifier"));
+  if (buckets_of(data) && (config.autoencoder || config.classifier))
+    throw ConfigError(fmt::format("train.data has buckets, and {} learns from images of one shape",
+                                  config.autoencoder ? "an autoencoder" : "a classifier"));
   if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->traits().classes;

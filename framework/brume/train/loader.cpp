@@ -26,13 +26,25 @@ void check_label(const Dataset& data, int64_t label) {
   blame(&data, fmt::format("read() returned class {}, and classes() has {}", label, classes));
 }
 
+/// Returns another image of the set for one that cannot be read, of the same bucket if the set has buckets.
+int64_t stand_in(const Dataset& data, const Buckets* buckets, const Pick& pick, uint64_t attempt) {
+  constexpr uint64_t most = 1000, stand_ins = 30;
+  for (uint64_t i = 0;; ++i) {
+    const int64_t index = int64_t(mix_seed(pick.draw, stand_ins, attempt + i * 1000) % uint64_t(data.size()));
+    if (!buckets || buckets->bucket_of(index) == buckets->bucket_of(pick.index) || i == most) return index;
+  }
+}
+
 /// Reads the image of a row. If it cannot be read and the set leaves such images out: another of the set, or nothing if `replace` is false.
-Annotation read_row(const Dataset& data, Pick pick, int64_t row, bool replace, std::span<float> pixels, std::vector<Unread>& unread) {
+Annotation read_row(const Dataset& data, const Buckets* buckets, Pick pick, int64_t row, bool replace, std::span<float> pixels,
+                    std::vector<Unread>& unread) {
   const auto* files = dynamic_cast<const ImageFiles*>(&data);
-  constexpr uint64_t most = 100, stand_ins = 30;
+  constexpr uint64_t most = 100;
   for (uint64_t attempt = 0;; ++attempt) {
     try {
-      const Annotation read = calling(data, "read()", [&] { return data.read(pick.index, pick.draw, pixels); });
+      const Annotation read = calling(data, "read()", [&] {
+        return buckets ? buckets->read_bucket(pick.index, pick.draw, pixels) : data.read(pick.index, pick.draw, pixels);
+      });
       check_label(data, read.label);
       return read;
     } catch (const ConfigError& e) {
@@ -41,26 +53,28 @@ Annotation read_row(const Dataset& data, Pick pick, int64_t row, bool replace, s
       unread.push_back({row, pick.index, e.what()});
       if (!replace) return {};
     }
-    pick.index = int64_t(mix_seed(pick.draw, stand_ins, attempt) % uint64_t(data.size()));
+    pick.index = stand_in(data, buckets, pick, attempt);
   }
 }
 
-Batch read(const Dataset& data, const ImageShape& shape, int64_t count, bool replace, const std::function<Pick(int64_t)>& pick) {
+Batch read_rows(const Dataset& data, const Buckets* buckets, const ImageShape& shape, int64_t count, bool replace,
+                const std::function<Pick(int64_t)>& pick) {
   Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat), {}, data.encoded().has_value()};
   float* pixels = batch.images.data_ptr<float>();
   for (int64_t i = 0; i < count; ++i)
-    batch.annotations.push_back(read_row(data, pick(i), i, replace, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
+    batch.annotations.push_back(
+        read_row(data, buckets, pick(i), i, replace, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
   return batch;
 }
 
 }  // namespace
 
 Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, const std::function<Pick(int64_t)>& pick) {
-  return read(data, shape, count, true, pick);
+  return read_rows(data, nullptr, shape, count, true, pick);
 }
 
 Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, int64_t count) {
-  Batch batch = read(data, shape, count, false, [&](int64_t i) { return Pick{first + i}; });
+  Batch batch = read_rows(data, nullptr, shape, count, false, [&](int64_t i) { return Pick{first + i}; });
   if (batch.unread.empty()) return batch;
   std::vector<Tensor> rows;
   std::vector<Annotation> annotations;
@@ -86,7 +100,10 @@ Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int
       batch_(batch),
       seed_(seed),
       step_(first_step),
-      workers_(size_t(workers)) {
+      workers_(size_t(workers)),
+      buckets_(buckets_of(*data_)) {
+  if (buckets_) images_of_.resize(buckets_->buckets().size());
+  for (int64_t i = 0; buckets_ && i < data_->size(); ++i) images_of_.at(buckets_->bucket_of(i)).push_back(i);
   read_ahead();
 }
 
@@ -114,6 +131,7 @@ Batch Loader::next() {
 }
 
 std::vector<int64_t> Loader::indices(int64_t step) {
+  if (buckets_) return of_bucket(step);
   std::vector<int64_t> all;
   for (int64_t i = 0; i < batch_; ++i) all.push_back(index(step * batch_ + i));
   return all;
@@ -124,15 +142,44 @@ int64_t Loader::index(int64_t draw) {
   if (size == 0) return draw;
   if (draw / size != epoch_) {
     epoch_ = draw / size;
-    order_.resize(size_t(size));
-    std::iota(order_.begin(), order_.end(), 0);
-    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[mix_seed(seed_, 10 + uint64_t(epoch_), i) % i]);
+    order_ = permutation(size_t(size), 10 + uint64_t(epoch_));
   }
   return order_[size_t(draw % size)];
 }
 
+std::vector<int64_t> Loader::permutation(size_t count, uint64_t stream) const {
+  std::vector<int64_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  for (size_t i = count; i > 1; --i) std::swap(order[i - 1], order[mix_seed(seed_, stream, i) % i]);
+  return order;
+}
+
+std::vector<int64_t> Loader::of_bucket(int64_t step) {
+  int64_t per_epoch = 0;
+  for (const std::vector<int64_t>& images : images_of_) per_epoch += (int64_t(images.size()) + batch_ - 1) / batch_;
+  if (step / per_epoch != epoch_) plan(step / per_epoch);
+  return batches_.at(size_t(step % per_epoch));
+}
+
+void Loader::plan(int64_t epoch) {
+  constexpr uint64_t stream_of_buckets = uint64_t(1) << 32;
+  epoch_ = epoch;
+  std::vector<std::vector<int64_t>> all;
+  uint64_t stream = mix_seed(stream_of_buckets, uint64_t(epoch));
+  for (const std::vector<int64_t>& images : images_of_) {
+    const std::vector<int64_t> order = permutation(images.size(), stream++);
+    for (size_t begin = 0; begin < order.size(); begin += size_t(batch_)) {
+      std::vector<int64_t>& batch = all.emplace_back();
+      for (size_t i = 0; i < size_t(batch_); ++i) batch.push_back(images[size_t(order[(begin + i) % order.size()])]);
+    }
+  }
+  batches_.clear();
+  for (const int64_t i : permutation(all.size(), stream)) batches_.push_back(all[size_t(i)]);
+}
+
 Batch Loader::read(int64_t step, const std::vector<int64_t>& indices) const {
-  return read_batch(*data_, shape_, batch_, [&](int64_t i) {
+  const ImageShape shape = buckets_ ? buckets_->buckets()[buckets_->bucket_of(indices.front())] : shape_;
+  return read_rows(*data_, buckets_, shape, batch_, true, [&](int64_t i) {
     return Pick{indices[size_t(i)], mix_seed(seed_, 5, uint64_t(step * batch_ + i))};
   });
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/core/buckets.h"
 #include "brume/core/dataset.h"
 #include "brume/core/tensor.h"
 
@@ -37,8 +38,9 @@ Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, co
 Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, int64_t count);
 
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
-/// The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task, and as many are read at once
-/// as there are workers: they come out in their order, whatever the number.
+/// A set with buckets is drawn bucket by bucket: an epoch has the batches of each, the last of a bucket filled up from its beginning, in an
+/// order that is seeded likewise. The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task,
+/// and as many are read at once as there are workers: they come out in their order, whatever the number.
 class Loader {
  public:
   /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place.
@@ -52,6 +54,12 @@ class Loader {
   Batch read(int64_t step, const std::vector<int64_t>& indices) const;
   std::vector<int64_t> indices(int64_t step);
   int64_t index(int64_t draw);
+  /// Returns the images of a batch of one bucket.
+  std::vector<int64_t> of_bucket(int64_t step);
+  /// Makes the batches of an epoch.
+  void plan(int64_t epoch);
+  /// Returns a permutation of `count` numbers that follows from the seed, the epoch and `stream`.
+  std::vector<int64_t> permutation(size_t count, uint64_t stream) const;
   void read_ahead();
 
   std::shared_ptr<const Dataset> data_;
@@ -62,6 +70,9 @@ class Loader {
   size_t workers_;
   int64_t epoch_ = -1;
   std::vector<int64_t> order_;
+  const Buckets* buckets_;                       ///< null: all images have one shape
+  std::vector<std::vector<int64_t>> images_of_;  ///< by bucket
+  std::vector<std::vector<int64_t>> batches_;    ///< of the epoch
   std::deque<std::future<Batch>> ahead_;
 };
 
