@@ -46,7 +46,7 @@ TEST_F(Inspect, ListsThePartsOfADirectory) {
             "  unet: UNet2DModel\n"
             "    model.safetensors: safetensors, 2 tensors, 10 parameters, 32 bytes, F16 and F32\n"
             "    DIR/unet/other.bin: is no weights file brume reads: it begins with 68 65 6c 6c 6f ('hello'); readable are safetensors "
-            "files and PyTorch files (.pt, .pth, .ckpt)\n");
+            "files, PyTorch files (.pt, .pth, .ckpt) and GGUF files\n");
   EXPECT_EQ(error_of([&] { inspect(folder.file("empty")); }, folder), "empty: is a directory without weights or configurations of models");
 }
 

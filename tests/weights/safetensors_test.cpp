@@ -119,9 +119,9 @@ TEST(Safetensors, ListsDtypesItCannotComputeWith) {
   const SafetensorsFile file(folder.file("f8", safetensors_bytes(header, std::string(6, '\1'))));
   EXPECT_EQ(file.entries().size(), 4u);
   EXPECT_EQ(file.tensor("d").item<int8_t>(), 1);
-  EXPECT_EQ(error_of([&] { file.tensor("a"); }, folder),
-            "f8: tensor 'a' has dtype F8_E4M3, which brume does not compute with (readable: F64, F32, F16, BF16, I64, I32, I16, I8, "
-            "U8, BOOL)");
+  EXPECT_EQ(error_of([&] { file.tensor("b"); }, folder),
+            "f8: tensor 'b' has dtype F4, which brume does not compute with (readable: F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, "
+            "I16, I8, U8, BOOL)");
   EXPECT_EQ(error_of([&] { file.tensor("e"); }, folder), "f8: has no tensor 'e'");
 }
 

@@ -11,6 +11,7 @@
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
+#include "brume/weights/float8.h"
 #include "brume/weights/mapped_tensors.h"
 #include "brume/weights/safetensors_header.h"
 
@@ -105,10 +106,11 @@ at::Tensor SafetensorsFile::tensor(std::string_view name) const {
 }
 
 at::Tensor SafetensorsFile::tensor(const SafetensorsEntry& entry) const {
+  if (is_float8(entry.dtype)) return from_float8(file_->data() + data_begin_ + entry.begin, entry.shape, entry.dtype);
   const auto* dtype = safetensors_dtype(entry.dtype);
   if (dtype == nullptr || dtype->type == at::ScalarType::Undefined) {
     refuse(path(), fmt::format("tensor '{}' has dtype {}, which brume does not compute with "
-                               "(readable: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL)",
+                               "(readable: F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U8, BOOL)",
                                entry.name, entry.dtype));
   }
   return view_file(file_, data_begin_ + entry.begin, entry.shape, dtype->type, entry.name);
@@ -117,7 +119,12 @@ at::Tensor SafetensorsFile::tensor(const SafetensorsEntry& entry) const {
 NamedTensors SafetensorsFile::tensors() const {
   NamedTensors all;
   all.reserve(entries_.size());
-  for (const auto& entry : entries_) all.push_back({entry.name, tensor(entry)});
+  std::vector<std::string> narrow;
+  for (const auto& entry : entries_) {
+    all.push_back({entry.name, tensor(entry)});
+    if (is_float8(entry.dtype)) narrow.push_back(entry.name);
+  }
+  apply_float8_scales(all, narrow, path());
   return all;
 }
 

@@ -39,10 +39,11 @@ class SafetensorsFile final {
   bool contains(std::string_view name) const { return find(name) != nullptr; }
   const SafetensorsEntry* find(std::string_view name) const;  ///< nullptr if absent
 
-  /// Throws ConfigError if there is no such tensor, or if its dtype has no counterpart in LibTorch.
+  /// Throws ConfigError if there is no such tensor, or if its dtype is not computed with. Floats of 8 bits become bfloat16, without scales.
   at::Tensor tensor(std::string_view name) const;
   at::Tensor tensor(const SafetensorsEntry& entry) const;
-  NamedTensors tensors() const;  ///< all of them, in the order of the header
+  /// Returns all of them, in the order of the header; those of 8 bits as float8.h says.
+  NamedTensors tensors() const;
 
  private:
   std::shared_ptr<const MappedFile> file_;

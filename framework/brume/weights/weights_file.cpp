@@ -12,6 +12,9 @@
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/image/png.h"
+#include "brume/weights/float8.h"
+#include "brume/weights/gguf.h"
+#include "brume/weights/gguf_blocks.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/safetensors_header.h"
 #include "brume/weights/torch_file.h"
@@ -19,7 +22,7 @@
 namespace brume {
 namespace {
 
-enum class Format { safetensors, torch, png, unknown };
+enum class Format { safetensors, torch, gguf, png, unknown };
 
 /// Files that are met instead of weights, by their first bytes.
 struct Magic {
@@ -31,7 +34,6 @@ using namespace std::string_view_literals;
 constexpr std::array magics{
     Magic{"\x89PNG"sv, "a PNG image"},
     Magic{"\xff\xd8\xff"sv, "a JPEG image"},
-    Magic{"GGUF"sv, "a GGUF model"},
     Magic{"\x89HDF"sv, "an HDF5 file"},
     Magic{"\x93NUMPY"sv, "a NumPy array"},
     Magic{"\x1f\x8b"sv, "gzip-compressed data: unpack it first"},
@@ -53,6 +55,7 @@ bool is_safetensors(std::string_view bytes) {
 Format format_of(std::string_view bytes) {
   if (is_torch_file(bytes)) return Format::torch;
   if (is_png(bytes)) return Format::png;
+  if (is_gguf(bytes)) return Format::gguf;
   return is_safetensors(bytes) ? Format::safetensors : Format::unknown;
 }
 
@@ -65,8 +68,8 @@ Format format_of(std::string_view bytes) {
     letters += c >= 0x20 && c < 0x7f ? c : '.';
   }
   const auto known = std::find_if(magics.begin(), magics.end(), [bytes](const Magic& magic) { return bytes.starts_with(magic.bytes); });
-  refuse(file.path(), fmt::format("is no weights file brume reads: it begins with {} ('{}'{}{}); readable are safetensors files and "
-                                  "PyTorch files (.pt, .pth, .ckpt)",
+  refuse(file.path(), fmt::format("is no weights file brume reads: it begins with {} ('{}'{}{}); readable are safetensors files, "
+                                  "PyTorch files (.pt, .pth, .ckpt) and GGUF files",
                                   hexadecimal, letters, known == magics.end() ? "" : ", ", known == magics.end() ? "" : known->meaning));
 }
 
@@ -95,7 +98,7 @@ Listing list_safetensors(const std::shared_ptr<const MappedFile>& file) {
   for (const auto& entry : weights.entries()) {
     listing.rows.push_back({entry.name, entry.dtype, entry.shape, entry.bytes()});
     const auto* dtype = safetensors_dtype(entry.dtype);
-    computable = computable && dtype != nullptr && dtype->type != at::ScalarType::Undefined;
+    computable = computable && dtype != nullptr && (dtype->type != at::ScalarType::Undefined || is_float8(entry.dtype));
   }
   if (computable) listing.tensors = weights.tensors();
   return listing;
@@ -117,6 +120,18 @@ Listing list_torch(const std::shared_ptr<const MappedFile>& file) {
   for (const auto& [name, tensor] : listing.tensors) {
     listing.rows.push_back({name, dtype_name(tensor.scalar_type()), tensor.sizes().vec(), tensor.nbytes()});
   }
+  return listing;
+}
+
+Listing list_gguf(const std::shared_ptr<const MappedFile>& file) {
+  const GgufFile weights(file);
+  Listing listing{file->path(), "GGUF", false, weights.metadata(), {}, {}};
+  bool computable = true;
+  for (const GgufEntry& entry : weights.entries()) {
+    listing.rows.push_back({entry.name, gguf_type_name(entry.type), entry.shape, entry.bytes});
+    computable = computable && gguf_type(entry.type) != nullptr;
+  }
+  if (computable) listing.tensors = weights.tensors();
   return listing;
 }
 
@@ -143,6 +158,11 @@ NamedTensors load_tensors(const std::string& path, std::map<std::string, std::st
       if (metadata != nullptr) *metadata = std::move(others);
       return tensors;
     }
+    case Format::gguf: {
+      const GgufFile weights(file);
+      if (metadata != nullptr) *metadata = weights.metadata();
+      return weights.tensors();
+    }
     default: refuse_unknown(*file);
   }
 }
@@ -158,6 +178,7 @@ Listing list_file(const std::string& path) {
   switch (format_of(file->bytes())) {
     case Format::safetensors: return list_safetensors(file);
     case Format::torch: return list_torch(file);
+    case Format::gguf: return list_gguf(file);
     case Format::png: return list_png(*file);
     default: refuse_unknown(*file);
   }

@@ -20,14 +20,14 @@ struct MmditNetwork {
   int64_t size = 128;                   ///< height and width of the latents
   double mlp_ratio = 4;
   bool qk_norm = false;
-  std::vector<int64_t> dual_blocks, rotary_axes;
+  std::vector<int64_t> dual_blocks{}, rotary_axes{};
   Value options() const;
 };
 
 /// What can be set of such an import.
 struct MmditSettings {
-  std::string variant;
-  std::filesystem::path pipeline;  ///< a diffusers directory whose text encoders and first stage are taken
+  std::string variant{};
+  std::filesystem::path pipeline{};  ///< a diffusers directory whose text encoders and first stage are taken
   int64_t length = 0;              ///< of T5's tokens; 0 = the family's
 };
 
