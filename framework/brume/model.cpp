@@ -161,7 +161,7 @@ void Model::Opened::load(Registry& all, const OpenedFile& s, const OpenOptions& 
   pipeline = std::make_unique<const Pipeline>(config.model, compute, 0, nullptr, *others);
   if (!pipeline->weightless())
     throw ConfigError(fmt::format("{}: its network has weights; train it, then sample the run's model.safetensors", path));
-  for (const std::string& lora : loras) merge_lora(lora, {});
+  merged_loras(loras, {}, compute.dtype);  // throws if there are any: nothing fits
 }
 
 Model::Model(std::shared_ptr<const Opened> opened) : opened_(std::move(opened)) {}

@@ -37,10 +37,9 @@ class Lora : public testing::Test {
   }
   /// What was added to each weight that changed.
   std::map<std::string, Tensor> merged(const std::string& asked) {
-    merge_lora(asked, pipeline->weights());
     std::map<std::string, Tensor> changes;
-    for (const Weight& w : pipeline->weights())
-      if (!at::equal(w.tensor, before[w.name])) changes[w.name] = w.tensor - before[w.name];
+    for (const auto& [name, weight] : merged_loras({asked}, pipeline->weights(), at::kFloat))
+      if (!at::equal(weight, before[name])) changes[name] = weight - before[name];
     return changes;
   }
   std::string said(const NamedTensors& tensors) {
@@ -95,7 +94,6 @@ TEST_F(Lora, DiffusersNamesAndOldOnes) {
     const auto changes = merged(file({{down, a}, {up, b}}));
     ASSERT_EQ(changes.size(), 1u) << down;
     expect_near(changes.at(ours + "to_q.weight"), product);
-    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
   }
   const auto out =
       merged(file({{"unet." + block + "processor.to_out_lora.down.weight", a}, {"unet." + block + "processor.to_out_lora.up.weight", b}}));
@@ -103,7 +101,6 @@ TEST_F(Lora, DiffusersNamesAndOldOnes) {
   for (const auto& [down, up] :
        std::vector<std::pair<std::string, std::string>>{{"q_proj.lora_linear_layer.down.weight", "q_proj.lora_linear_layer.up.weight"},
                                                         {"to_q_lora.down.weight", "to_q_lora.up.weight"}}) {
-    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
     const std::string layer = "text_encoder.text_model.encoder.layers.0.self_attn.";
     expect_near(merged(file({{layer + down, a}, {layer + up, b}})).at("conditioner.text_model.encoder.layers.0.self_attn.q_proj.weight"),
                 product);
@@ -129,7 +126,6 @@ TEST_F(Lora, NamesOfPeftAndComfyUi) {
       const auto changes = merged(file({{module + down, a}, {module + up, b}}));
       ASSERT_EQ(changes.size(), 1u) << module << down;
       expect_near(changes.at(weight), product);
-      for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
     }
   const std::string peft = "base_model.model." + unet;
   EXPECT_EQ(said({{peft + ".lora_A.one.weight", a}, {peft + ".lora_B.two.weight", b}}),
@@ -145,7 +141,6 @@ TEST_F(Lora, AlphasBesideAFileOfPeft) {
   const WarningScope scope([&](const std::string& text) { warned += text; });
   expect_near(merged(file(tensors)).at(ours), product);
   EXPECT_NE(warned.find("alpha = rank is taken"), std::string::npos) << warned;
-  for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
   folder.file("adapter_config.json", R"({"r": 4, "lora_alpha": 8, "alpha_pattern": {"attn1.*": 1}})");
   warned.clear();
   expect_near(merged(file(tensors)).at(ours), product * 2);
@@ -168,7 +163,6 @@ TEST_F(Lora, AlphaPatternsAreRegularExpressions) {
     for (const char* name : {"network.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
                              "network.output_blocks.3.1.transformer_blocks.0.attn1.to_q.weight"})
       all.push_back(std::round(20 * (changes.at(name) / at::matmul(b, a)).median().item<double>()) / 10);
-    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
     return all;
   };
   using Alphas = std::vector<double>;
@@ -202,9 +196,9 @@ TEST_F(Lora, StrengthNoneChangesNothing) {
                              {"lora_unet_conv_in.lora_up.weight", normal({32, 4, 1, 1})}};
   EXPECT_TRUE(merged(file(tensors) + ":0").empty());
   EXPECT_EQ(merged(file(tensors) + ":-1").size(), 1u);
-  merged(file(tensors));
-  const Weight& w = pipeline->weights().front();
-  for (const Weight& each : pipeline->weights()) EXPECT_LE((each.tensor - before[each.name]).abs().max().item<double>(), 1e-5) << w.name;
+  const std::string both = file(tensors);
+  for (const auto& [name, weight] : merged_loras({both + ":-1", both}, pipeline->weights(), at::kFloat))
+    EXPECT_LE((weight - before[name]).abs().max().item<double>(), 1e-5) << name;
 }
 
 TEST_F(Lora, ACoreBetween) {
@@ -225,7 +219,6 @@ TEST_F(Lora, PeftsAlphas) {
   const std::string module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k";
   const NamedTensors tensors{{"unet." + module + ".lora_A.weight", a}, {"unet." + module + ".lora_B.weight", b}};
   const auto change = [&](const std::string& json) {
-    for (const Weight& w : pipeline->weights()) Tensor(w.tensor).copy_(before[w.name]);
     return merged(file(tensors, {{"lora_adapter_metadata", json}})).at("network.input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight");
   };
   expect_near(change(R"({"unet.lora_alpha": 8, "unet.r": 4})"), product * 2);
@@ -246,7 +239,7 @@ TEST_F(Lora, OfAnotherArchitectureIsRefused) {
   const Tensor a = normal({4, 320}), b = normal({320, 4});
   EXPECT_EQ(said({{"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", a},
                   {"lora_unet_double_blocks_0_img_attn_proj.lora_up.weight", b}}),
-            "lora.safetensors: does not fit this model, which is of another architecture; nothing was changed:\n"
+            "lora.safetensors: this LoRA is of FLUX, and the model is of SD 1; nothing was changed:\n"
             "lora.safetensors: 'lora_unet_double_blocks_0_img_attn_proj' has no place in this model");
   const std::string q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", fits = "lora_unet_conv_in";
   EXPECT_EQ(said({{q + ".lora_down.weight", a},
@@ -254,12 +247,14 @@ TEST_F(Lora, OfAnotherArchitectureIsRefused) {
                   {fits + ".lora_down.weight", normal({1, 4, 3, 3})},
                   {fits + ".lora_up.weight", normal({32, 1, 1, 1})},
                   {"lora_unet_conv_out.lora_up.weight", normal({32, 1, 1, 1})},
-                  {"lora_unet_conv_out.hada_w1_a", a}}),
+                  {"lora_unet_conv_out.hada", a},
+                  {"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", a}}),
             "lora.safetensors: does not fit this model; nothing was changed:\n"
             "lora.safetensors: 'lora_unet_conv_out' has no down matrix\n"
             "lora.safetensors: 'lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q' changes a weight [320, 320], and "
             "'network.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight' is [32, 32]\n"
-            "lora.safetensors: 'lora_unet_conv_out.hada_w1_a' is no part of a LoRA (LoHa, LoKr and DoRA are not read)");
+            "lora.safetensors: 'lora_unet_mid_block_attentions_0_proj_in' is incomplete: hada_w1_a without the rest of its parts\n"
+            "lora.safetensors: 'lora_unet_conv_out.hada' is no part of a LoRA or of its kin");
   EXPECT_EQ(said({{q + ".lora_down.weight", a}, {q + ".lora_up.weight", normal({32, 5})}}),
             "lora.safetensors: does not fit this model; nothing was changed:\n"
             "lora.safetensors: '" +

@@ -76,8 +76,7 @@ Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t
 
 Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, const StoredWeights& stored, const ModelSource& models)
     : Pipeline(options, compute, 0, &stored.files, models) {
-  take(stored.source, stored.tensors);
-  for (const std::string& lora : stored.loras) merge_lora(lora, weights());
+  take(stored);
   freeze();
 }
 
@@ -101,12 +100,17 @@ void Pipeline::freeze() {
   }
 }
 
-void Pipeline::take(const std::string& source, const NamedTensors& tensors) {
+void Pipeline::take(const StoredWeights& stored) {
   const at::NoGradGuard no_grad;
   std::vector<Weight> all = weights();
-  const std::vector<Tensor> found = fitting(source, tensors, all);
+  std::vector<Tensor> found = fitting(stored.source, stored.tensors, all);
+  std::vector<Weight> originals = all;
+  for (size_t i = 0; i < all.size(); ++i) originals[i].tensor = found[i];
+  const std::map<std::string, Tensor> merged = merged_loras(stored.loras, originals, compute_.dtype);
   for (size_t i = 0; i < all.size(); ++i) {
     Tensor& target = all[i].tensor;
+    const auto changed = merged.find(all[i].name);
+    if (changed != merged.end()) found[i] = changed->second;
     const at::ScalarType type = all[i].trainable ? compute_.dtype : target.scalar_type();
     target.set_requires_grad(false);
     if (stays(all[i])) {

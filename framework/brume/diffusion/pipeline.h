@@ -16,7 +16,7 @@ struct StoredWeights {
   std::string source;                ///< names them in messages
   const NamedTensors& tensors;       ///< views of a file
   const Files& files;                ///< of a tokenizer and the like
-  std::vector<std::string> loras{};  ///< FILE or FILE:STRENGTH, added to the weights
+  std::vector<std::string> loras{};  ///< added to the weights, see interop/lora_strength.h
 };
 
 /// Owns the parts of a model. `const` use is safe from several threads.
@@ -28,7 +28,7 @@ class Pipeline {
            const ModelSource& models = no_models());
 
   /// Makes a model that is complete and no longer trained: weights that layers pack stay views of the file, the others are converted once
-  /// to the compute dtype. Throws ConfigError as load_weights and merge_lora do.
+  /// to the compute dtype. Throws ConfigError as load_weights and merged_loras do.
   Pipeline(const ModelOptions& options, const Compute& compute, const StoredWeights& stored, const ModelSource& models = no_models());
 
   /// Returns the model's denoiser, unguided, which lives as long as the pipeline. `steps`: the levels that nearest_step rounds. Throws
@@ -67,7 +67,7 @@ class Pipeline {
   bool weightless() const { return weights().empty(); }
 
  private:
-  void take(const std::string& source, const NamedTensors& tensors);
+  void take(const StoredWeights& stored);
   /// Returns true if a weight keeps its dtype because layers compute from a packed copy of it.
   bool stays(const Weight& w) const;
   class NetworkDenoiser;

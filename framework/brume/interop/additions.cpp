@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "brume/interop/layouts/lora_names.h"
-#include "brume/interop/lora_file.h"
+#include "brume/interop/lora_tensor_name.h"
 #include "brume/interop/textual_inversion.h"
 
 namespace brume {
@@ -20,16 +20,9 @@ bool any_has(const NamedTensors& tensors, std::string_view part) {
 }
 
 /// Adapters that change what a network computes, by a part of the names of their tensors.
-constexpr std::pair<std::string_view, std::string_view> adapters[] = {{"ip_adapter.", "IP-Adapter"},
-                                                                      {"hada_w1_a", "LoHa adapter"},
-                                                                      {"lokr_w1", "LoKr adapter"},
-                                                                      {"dora_scale", "DoRA adapter"},
-                                                                      {"lora_magnitude_vector", "DoRA adapter"},
-                                                                      {"controlnet_cond_embedding.", "ControlNet"},
-                                                                      {"input_hint_block.", "ControlNet"},
-                                                                      {"lora_controlnet", "ControlLoRA"},
-                                                                      {"motion_modules.", "motion adapter (AnimateDiff)"},
-                                                                      {"adapter.body.", "T2I-Adapter"}};
+constexpr std::pair<std::string_view, std::string_view> adapters[] = {
+    {"ip_adapter.", "IP-Adapter"},      {"controlnet_cond_embedding.", "ControlNet"},        {"input_hint_block.", "ControlNet"},
+    {"lora_controlnet", "ControlLoRA"}, {"motion_modules.", "motion adapter (AnimateDiff)"}, {"adapter.body.", "T2I-Adapter"}};
 
 /// The writer of a LoRA, by a name in it.
 std::string writer_of(const std::string& name) {
@@ -38,21 +31,30 @@ std::string writer_of(const std::string& name) {
   return name.starts_with("lora_") ? "kohya's" : "diffusers'";
 }
 
+/// Kinds of adapters by a role of their tensors; a kind that comes first hides the next one.
+constexpr std::pair<std::string_view, std::string_view> kinds[] = {
+    {"dora_scale", "DoRA"}, {"lora_up", "LoRA"},   {"hada_w1_a", "LoHa"}, {"lokr_w1", "LoKr"}, {"lokr_w1_a", "LoKr"},
+    {"a1", "GLoRA"},        {"oft_blocks", "OFT"}, {"on_input", "IA3"},   {"ia3_l", "IA3"},    {"diff", "full difference"}};
+
 Addition lora(const NamedTensors& tensors) {
   std::set<int64_t> ranks;
-  std::set<std::string> parts;
+  std::set<std::string> parts, roles;
   std::string writer;
   for (const NamedTensor& t : tensors) {
-    if (!is_lora_matrix(t.name) || t.tensor.dim() < 2) continue;
+    const auto name = lora_tensor_name(t.name);
+    if (!name || name->role == "alpha") continue;
     writer = writer_of(t.name);
-    ranks.insert(std::min(t.tensor.size(0), t.tensor.size(1)));
+    roles.insert(name->role);
+    const bool ranked = name->role == "lora_down" || name->role == "hada_w1_b" || name->role == "lokr_w2_b" || name->role == "lokr_w1_b";
+    if (ranked && t.tensor.dim() > 1) ranks.insert(t.tensor.size(0));
     const std::string part = lora_module(t.name).first;
-    parts.insert(part == "text_encoder." || t.name.starts_with("lora_te") ? "text encoder" : "U-Net");
+    parts.insert(part == "text_encoder." || part == "text_encoder_2." || t.name.starts_with("lora_te") ? "text encoder" : "U-Net");
   }
-  return {
-      "LoRA",
-      fmt::format("of the {}, rank {}, with {} names; sample.lora adds it", fmt::join(parts, " and the "), fmt::join(ranks, ", "), writer),
-      ""};
+  const auto kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& k) { return roles.contains(std::string(k.first)); });
+  return {kind == std::end(kinds) ? "LoRA" : std::string(kind->second),
+          fmt::format("of the {}{}, with {} names; sample.lora adds it", fmt::join(parts, " and the "),
+                      ranks.empty() ? "" : fmt::format(", rank {}", fmt::join(ranks, ", ")), writer),
+          ""};
 }
 
 bool may_be_embedding(const NamedTensors& tensors) {

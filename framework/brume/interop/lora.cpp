@@ -1,81 +1,153 @@
-// Merges a LoRA file.
-//
-//   W += strength (alpha / r) up down,   down [r, in], up [out, r];   absent alpha = r
-//
-// Of a convolution, down is [r, in, k, k] and up [out, r, 1, 1]; LyCORIS may put a core [r, r, k, k] between two 1x1 (CP decomposition,
-// as in LoCon). lora_file.cpp has the names.
 #include "brume/interop/lora.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cctype>
+#include <set>
 
 #include "brume/config/errors.h"
-#include "brume/files/named_file.h"
+#include "brume/core/warnings.h"
 #include "brume/interop/layouts/lora_names.h"
 #include "brume/interop/lora_file.h"
+#include "brume/interop/lora_generation.h"
+#include "brume/interop/lora_strength.h"
 
 namespace brume {
 namespace {
 
-/// Returns what is wrong with a change, or "".
-std::string problem_of(const std::string& module, const LoraChange& c, const LoraTarget& target) {
-  if (!c.down.defined() || !c.up.defined()) return fmt::format("'{}' has no {} matrix", module, c.down.defined() ? "up" : "down");
-  const auto sizes = [](const Tensor& t) { return fmt::format("[{}]", fmt::join(t.sizes(), ", ")); };
-  const bool core = c.mid.defined();
-  if (c.down.dim() < 2 || c.up.dim() < 2 || (core && (c.mid.dim() != 4 || c.down.dim() != 4 || c.mid.size(0) != c.up.size(1))) ||
-      (core ? c.mid.size(1) : c.up.size(1)) != c.down.size(0) || c.up.numel() != c.up.size(0) * c.up.size(1))
-    return fmt::format("'{}': up {} and down {}{} cannot be multiplied", module, sizes(c.up), sizes(c.down),
-                       core ? " with a core " + sizes(c.mid) : "");
-  if (c.down.size(0) < 1 || !std::isfinite(c.scale()))
-    return fmt::format("'{}' has rank {} and alpha {}; its scale, alpha / rank, must be a number", module, c.down.size(0), c.alpha);
+/// What is wrong with a file: one line for all problems that differ by the numbers in a name alone.
+class Problems {
+ public:
+  void add(const std::string& problem) {
+    std::string form;
+    for (const char c : problem)
+      if (!std::isdigit(static_cast<unsigned char>(c))) form += c;
+    const auto [at, fresh] = index_.emplace(form, all_.size());
+    if (fresh) all_.push_back({problem, 0});
+    ++all_[at->second].second;
+  }
+  bool empty() const { return all_.empty(); }
+  /// Throws ConfigError with all of them under one head line.
+  [[noreturn]] void raise(const std::string& path, const std::string& head) const {
+    std::vector<Problem> lines{{{}, "", fmt::format("{}: {}; nothing was changed:", path, head)}};
+    for (const auto& [problem, count] : all_)
+      lines.push_back({{}, "", fmt::format("{}: {}{}", path, problem, count > 1 ? fmt::format(" ({} like this)", count) : "")});
+    throw ConfigError(std::move(lines));
+  }
+
+ private:
+  std::map<std::string, size_t> index_;
+  std::vector<std::pair<std::string, size_t>> all_;
+};
+
+std::string place_problem(const std::string& module, const LoraTarget& target) {
   if (!target.weight) return fmt::format("'{}' has no place in this model", module);
-  const Weight& weight = *target.weight;
-  if (target.part) return fmt::format("'{}' is only a part of '{}', which holds q, k and v; that is not merged", module, weight.name);
-  if (!c.fits(weight.tensor))
-    return fmt::format("'{}' changes a weight [{}], and '{}' is {}", module, fmt::join(c.shape(), ", "), weight.name, sizes(weight.tensor));
+  if (target.part)
+    return fmt::format("'{}' is only a part of '{}', which holds q, k and v; that is not merged", module, target.weight->name);
   return {};
 }
 
-void add(const LoraChange& change, double strength, const Weight& weight) {
-  Tensor target = weight.tensor;  // shares the storage; its own may be a view of a file
-  const Tensor delta = (change.product().view(target.sizes()) * (strength * change.scale())).to(target.device());
-  target.set_data(target.to(at::kFloat, false, true).add_(delta).to(target.scalar_type()));
-}
+/// One file, with the weight of each of its modules.
+class PlacedLora {
+ public:
+  PlacedLora(const std::string& asked, const std::vector<Weight>& weights, const LoraNames& names)
+      : request_(read_lora_request(asked)), file_(read_lora(request_.path)) {
+    if (file_.changes.empty() && file_.biases.empty())
+      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} tensors is of one", request_.path, file_.unknown.size()));
+    for (const auto& [module, change] : file_.changes) {
+      const LoraTarget target = names.find(module);
+      lost_ += !target.weight;
+      std::string problem = change.kind().empty() || !target.weight ? "" : place_problem(module, target);
+      if (problem.empty() && target.weight) problem = problem_of(module, change, target.weight->name, target.weight->tensor.sizes());
+      if (problem.empty()) problem = place_problem(module, target);
+      if (!problem.empty()) problems_.add(problem);
+    }
+    for (const auto& [module, bias] : file_.biases) {
+      const LoraTarget target = names.find_bias(module);
+      lost_ += !target.weight;
+      std::string problem = place_problem(module, target);
+      if (problem.empty() && bias.numel() != target.weight->tensor.numel())
+        problem = fmt::format("'{}' changes a bias of {} values, and '{}' has {}", module, bias.numel(), target.weight->name,
+                              target.weight->tensor.numel());
+      if (!problem.empty()) problems_.add(problem);
+    }
+    for (const std::string& name : file_.unknown) problems_.add(fmt::format("'{}' is no part of a LoRA or of its kin", name));
+    if (!problems_.empty()) problems_.raise(request_.path, head(weights));
+    warn_of_parts(names);
+  }
+
+  /// Adds to `sums`, which begin as the weights in float32.
+  void add_to(std::map<std::string, Tensor>& sums, const LoraNames& names) const {
+    for (const auto& [module, change] : file_.changes) {
+      const Weight& weight = *names.find(module).weight;
+      add(
+          sums, weight, [&, &change = change](double strength) { return added_by(change, weight.tensor.to(at::kFloat), strength); },
+          module);
+    }
+    for (const auto& [module, bias] : file_.biases) {
+      const Weight& weight = *names.find_bias(module).weight;
+      add(
+          sums, weight, [&, &bias = bias](double strength) { return bias.to(at::kFloat).reshape(weight.tensor.sizes()) * strength; },
+          module);
+    }
+  }
+
+ private:
+  std::string head(const std::vector<Weight>& weights) const {
+    const std::string own = generation_of(file_), model = generation_of(weights);
+    if (!own.empty() && !model.empty() && own != model) return fmt::format("this LoRA is of {}, and the model is of {}", own, model);
+    const bool none = lost_ > 0 && lost_ == file_.changes.size() + file_.biases.size();
+    return fmt::format("does not fit this model{}", none ? ", which is of another architecture" : "");
+  }
+
+  /// Warns of parts with a strength of their own of which the file changes nothing.
+  void warn_of_parts(const LoraNames& names) const {
+    std::set<std::string> changed;
+    for (const auto& [module, change] : file_.changes)
+      for (std::string& part : lora_parts(names.find(module).weight->name)) changed.insert(std::move(part));
+    for (const auto& [module, bias] : file_.biases)
+      for (std::string& part : lora_parts(names.find_bias(module).weight->name)) changed.insert(std::move(part));
+    for (const auto& [part, strength] : request_.parts)
+      if (!changed.contains(part))
+        warn(fmt::format("{}: {}={} has no effect, as the LoRA changes nothing there", request_.path, part, strength));
+  }
+
+  template <class Delta>
+  void add(std::map<std::string, Tensor>& sums, const Weight& weight, const Delta& delta, const std::string& module) const {
+    const double strength = request_.of(weight.name);
+    if (strength == 0) return;
+    Tensor& sum = sums[weight.name];
+    if (!sum.defined()) sum = weight.tensor.to(at::kFloat, false, true);
+    try {
+      sum.add_(delta(strength).to(sum.device()));
+    } catch (const c10::Error&) {
+      throw ConfigError(fmt::format("{}: '{}' has parts whose sizes do not fit each other", request_.path, module));
+    }
+  }
+
+  LoraRequest request_;
+  LoraFile file_;
+  size_t lost_ = 0;
+  Problems problems_;
+};
 
 }  // namespace
 
-void merge_lora(const std::string& asked, const std::vector<Weight>& weights) {
+std::map<std::string, Tensor> merged_loras(const std::vector<std::string>& asked, const std::vector<Weight>& weights, at::ScalarType type) {
+  if (asked.empty()) return {};
   const at::NoGradGuard no_grad;
-  const auto [path, strength] = file_and_number(asked, "lora");
-  const LoraFile file = read_lora(path);
   const LoraNames names(weights);
-  std::vector<std::string> problems;
-  size_t lost = 0;
-  for (const auto& [module, change] : file.changes) {
-    const std::string problem = problem_of(module, change, names.find(module));
-    lost += !names.find(module).weight;
-    if (!problem.empty()) problems.push_back(problem);
-  }
-  for (const std::string& name : file.unknown)
-    problems.push_back(fmt::format("'{}' is no part of a LoRA (LoHa, LoKr and DoRA are not read)", name));
-  if (file.changes.empty()) throw ConfigError(fmt::format("{}: is no LoRA: none of its {} tensors is of one", path, file.unknown.size()));
-  if (!problems.empty()) {
-    const bool none = lost == file.changes.size();
-    std::vector<Problem> all{
-        {{},
-         "",
-         fmt::format("{}: does not fit this model{}; nothing was changed:", path, none ? ", which is of another architecture" : "")}};
-    constexpr size_t shown = 20;
-    for (size_t i = 0; i < std::min(shown, problems.size()); ++i) all.push_back({{}, "", fmt::format("{}: {}", path, problems[i])});
-    if (problems.size() > shown) all.push_back({{}, "", fmt::format("{}: and {} more", path, problems.size() - shown)});
-    throw ConfigError(std::move(all));
-  }
-  for (const auto& [module, change] : file.changes) add(change, strength, *names.find(module).weight);
+  std::vector<PlacedLora> all;
+  for (const std::string& one : asked) all.emplace_back(one, weights, names);
+  std::map<std::string, Tensor> sums;
+  for (const PlacedLora& lora : all) lora.add_to(sums, names);
+  for (auto& [name, sum] : sums) sum = sum.to(type);
+  return sums;
 }
 
 }  // namespace brume

@@ -1,5 +1,7 @@
 #pragma once
-// Low-rank changes to a model's weights (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models") from the files people share.
+// Changes to a model's weights from the files people share: LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models") and
+// its kin (weight_change.h).
+#include <map>
 #include <string>
 #include <vector>
 
@@ -7,9 +9,9 @@
 
 namespace brume {
 
-/// Adds what a file changes to the weights of a model with a U-Net and CLIP's text encoder: W += strength (alpha / r) up down, in float32,
-/// then in the type of W. `asked`: FILE, or FILE:STRENGTH; 1 if not given. Throws ConfigError naming everything of it that has no place
-/// in this model or does not fit there; then nothing is changed.
-void merge_lora(const std::string& asked, const std::vector<Weight>& weights);
+/// Returns the weights that files change, by name: W plus what each file adds to the W of the model, summed in float32 in the order of the
+/// files, then cast once to `type`. A strength of 0 adds nothing. `asked`: see lora_strength.h. Throws ConfigError naming everything of a
+/// file that has no place in this model or does not fit there.
+std::map<std::string, Tensor> merged_loras(const std::vector<std::string>& asked, const std::vector<Weight>& weights, at::ScalarType type);
 
 }  // namespace brume

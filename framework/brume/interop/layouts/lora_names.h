@@ -1,5 +1,5 @@
 #pragma once
-// The weights of a U-Net and of CLIP's text encoder by the names that LoRA files of diffusers, PEFT and kohya's trainers have for them.
+// The weights of a U-Net and of CLIP's text encoders by the names that LoRA files of diffusers, PEFT and kohya's trainers have for them.
 #include <map>
 #include <string>
 #include <string_view>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "brume/core/network.h"
+#include "brume/interop/layouts/name_table.h"
 
 namespace brume {
 
@@ -18,8 +19,8 @@ struct LoraTarget {
 
 constexpr std::string_view peft_prefix = "base_model.model.";
 
-/// Returns the part of the model ("unet.", "text_encoder."; "" if the name is flat) and the name within it of a module, without what
-/// programs put before it: PEFT "base_model.model.", ComfyUI "diffusion_model." and "text_encoders.clip_l.transformer.", kohya
+/// Returns the part of the model ("unet.", "text_encoder.", "text_encoder_2."; "" if the name is flat) and the name within it of a module,
+/// without what programs put before it: PEFT "base_model.model.", ComfyUI "diffusion_model." and "text_encoders.clip_l.transformer.", kohya
 /// "lora_te1_" for "lora_te_". A name without a part is of the text encoder if it begins with "text_model.", else of the U-Net.
 std::pair<std::string, std::string> lora_module(const std::string& name);
 
@@ -30,12 +31,26 @@ class LoraNames {
   explicit LoraNames(const std::vector<Weight>& weights);
   /// Returns the weight of a module: "unet.mid_block.attentions.0.proj_in", "lora_unet_mid_block_attentions_0_proj_in",
   /// "text_encoder.…", "lora_te_…", CompVis' own "unet.middle_block.1.proj_in", or any name that lora_module() reads.
-  LoraTarget find(const std::string& module) const;
+  LoraTarget find(const std::string& module) const { return found(by_name_, module); }
+  /// Returns the bias of a module.
+  LoraTarget find_bias(const std::string& module) const { return found(biases_, module); }
+  /// Returns the name that diffusers has for the module of a weight, "unet.mid_block.attentions.0.proj_in"; a module that diffusers does
+  /// not have keeps its own name. Throws std::logic_error if the weight is of no part that a LoRA file can name.
+  std::string diffusers_name(const std::string& weight) const;
+  /// Returns the name that kohya's trainers have for it, "lora_unet_mid_block_attentions_0_proj_in": with diffusers' names of the modules
+  /// (SD 1, SD 2), or with their own (SDXL, which has two text encoders).
+  std::string kohya_name(const std::string& weight) const;
 
  private:
-  void add(const char* dotted, const char* flat, const std::string& name, const LoraTarget& target);
+  using Names = std::map<std::string, LoraTarget>;
+  static LoraTarget found(const Names& names, const std::string& module);
+  void add(Names& names, const std::string& dotted, const std::string& flat, const std::string& module, const LoraTarget& target);
+  /// Returns the part and the own name of the module of a weight: {"unet.", "middle_block.1.proj_in"}.
+  std::pair<std::string, std::string> own_name(const std::string& weight) const;
 
-  std::map<std::string, LoraTarget> by_name_;
+  Names by_name_, biases_;
+  NameTable table_;
+  std::vector<std::string> encoders_;  ///< what the names of each text encoder's weights begin with
 };
 
 }  // namespace brume
