@@ -143,7 +143,7 @@ class Encoder final : public ConditionEncoder {
     const auto encode = [&] {
       return nn::encode_captions(request, o_.dropout, [&](const std::vector<std::string>& texts) { return encoded(texts, request); });
     };
-    if (o_.trainable) return encode();
+    if (o_.trainable || learns(request)) return encode();
     const at::NoGradGuard no_grad;
     return encode();
   }
@@ -161,6 +161,14 @@ class Encoder final : public ConditionEncoder {
 
  private:
   size_t room() const { return size_t(o_.length - 2); }
+  /// Returns true if adapters of its weights, or words of the request, are trained.
+  bool learns(const ConditionRequest& request) const {
+    if (!at::GradMode::is_enabled()) return false;
+    const auto& weights = build_.weights();
+    const auto learned = [](const Word& w) { return w.vectors.requires_grad(); };
+    return std::any_of(weights.begin(), weights.end(), [](const Weight& w) { return w.tensor.requires_grad(); }) ||
+           (request.reading && std::any_of(request.reading->words.begin(), request.reading->words.end(), learned));
+  }
 
   /// What is read as one piece, in tokens; words of textual inversions are tokens of their own, counted after the tokenizer's.
   void append(Tokens& tokens, std::string_view text, double weight, const std::vector<Word>& words) const {

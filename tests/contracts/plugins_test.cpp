@@ -123,9 +123,10 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryPlugin, testing::ValuesIn(every_plugin()
 TEST(EveryPluginTable, HasEveryKind) {
   std::set<std::string> kinds;
   for (const Specimen& s : every_plugin()) kinds.insert(s.kind);
-  for (const char* kind : {"autoencoder", "conditioner", "dataset", "features", "guidance", "lr_schedule", "metric", "network",
-                           "noise_embedding", "noise_schedule", "objective", "optimizer", "parameterization", "perceptual_loss", "sampler",
-                           "set_metric", "spacing", "time_sampler", "weighting"})
+  for (const char* kind :
+       {"adapter",         "autoencoder", "conditioner",     "dataset",        "features",     "guidance",  "lr_schedule",
+        "metric",          "network",     "noise_embedding", "noise_schedule", "objective",    "optimizer", "parameterization",
+        "perceptual_loss", "sampler",     "set_metric",      "spacing",        "time_sampler", "weighting"})
     EXPECT_TRUE(kinds.contains(kind)) << kind;
 }
 

@@ -108,7 +108,11 @@ void PromptOptions::declare(Fields& f) {
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
 }
 
-PromptReading PromptOptions::reading() const { return {weights, chunks, clip_skip, read_embeddings(embeddings)}; }
+PromptReading PromptOptions::reading() const {
+  PromptReading reading{weights, chunks, clip_skip, read_embeddings(embeddings)};
+  reading.words.insert(reading.words.end(), words.begin(), words.end());
+  return reading;
+}
 
 void SampleOptions::declare(Fields& f) {
   f.field("sampler", sampler, "the solver", "ddim");
@@ -120,7 +124,7 @@ void SampleOptions::declare(Fields& f) {
            "which stochastic samplers converge as steps grow",
            {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
   f.section("prompts", prompts, "reading of prompts, by models with CLIP's text encoder");
-  f.field("lora", lora, "files of low-rank changes to the weights (LoRA), FILE or FILE:STRENGTH");
+  f.field("lora", lora, "files of changes to the weights (LoRA and its kin), FILE, FILE:STRENGTH or FILE:STRENGTH@PART=STRENGTH,...");
   f.choice("start", start,
            "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
            {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});

@@ -71,6 +71,7 @@ struct PromptOptions {
   bool weights = false, chunks = false;
   std::optional<int64_t> clip_skip;
   std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
+  std::vector<Word> words{};            ///< of a program, in addition to those
   void declare(Fields& f);
   bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
   /// With the embeddings out of their files; throws ConfigError if a file holds none.

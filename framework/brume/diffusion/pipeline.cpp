@@ -174,7 +174,9 @@ Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Trainin
   if (!batch.encoded) shape.height = given.size(2), shape.width = given.size(3);
   const Condition condition =
       calling(*encoder_, "encode()", [&] {
-        return encoder_->encode({batch.annotations, &random, compute_.dtype, compute_.device, shape, images, {}, autoencoder_.get()});
+        ConditionRequest request{batch.annotations, &random, compute_.dtype, compute_.device, shape, images, {}, autoencoder_.get()};
+        request.reading = batch.reading;
+        return encoder_->encode(request);
       }).to(compute_.device);
   const Tensor latents = calling(*autoencoder_, "encode_moments()", [&] {
     const at::NoGradGuard no_grad;

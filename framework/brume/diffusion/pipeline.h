@@ -10,6 +10,7 @@
 #include "brume/weights/tensors.h"
 
 namespace brume {
+struct PromptReading;
 
 /// The weights of a model that is no longer trained.
 struct StoredWeights {
@@ -40,7 +41,8 @@ class Pipeline {
   struct Examples {
     const Tensor& images;  ///< [B, C, H, W] in [-1, 1], or the moments of as many (Autoencoder::encode_moments)
     const std::vector<Annotation>& annotations;
-    bool encoded = false;  ///< moments
+    bool encoded = false;                    ///< moments
+    const PromptReading* reading = nullptr;  ///< of the captions; null = as the model reads them
   };
   /// Returns the training loss of a batch; differentiable. `random` is the only source of random numbers.
   Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const;

@@ -232,7 +232,7 @@ Tensor added_by(const WeightChange& c, const Tensor& weight, double strength) {
   if (c.part("oft_blocks").defined()) return oft(c, w, strength);
   if (c.part("ia3_l").defined() || c.part("on_input").defined()) return ia3(c, w, strength);
   if (c.part("a1").defined()) return glora(c, w) * (strength * c.scale());
-  const Tensor delta = additive(c, w.sizes()).view(w.sizes()), magnitude = c.part("dora_scale");
+  const Tensor delta = additive(c, w.sizes()).reshape(w.sizes()), magnitude = c.part("dora_scale");
   if (!magnitude.defined()) return delta * (strength * c.scale());
   const Tensor sum = w + delta * c.scale();
   std::vector<int64_t> shape = magnitude.sizes().vec();

@@ -46,9 +46,13 @@ class DiffusionLearner final : public Learner {
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     training_.step = step;
     pipeline_.network().normalize_weights();
-    return {pipeline_.loss(*config_.train->objective, {batch.images, batch.annotations, batch.encoded}, training_, random), {}};
+    return {
+        pipeline_.loss(*config_.train->objective,
+                       {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_}, training_, random),
+        {}};
   }
 
+  void teach(const std::vector<Word>& words) override { reading_.words = words; }
   std::vector<Weight> state() const override { return training_.memory; }
 
   Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
@@ -70,6 +74,7 @@ class DiffusionLearner final : public Learner {
     request.models = &models_;
     SampleOptions options = config_.sample;
     options.steps = p.steps;
+    options.prompts.words = reading_.words;
     const Tensor images = sample_images(*averaged_, request, options);
     std::vector<Image> tiles;
     for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(to_image(images[i]));
@@ -138,6 +143,7 @@ class DiffusionLearner final : public Learner {
   Batch examples_;  ///< what sample grids are made after
   std::vector<std::string> prompts_, classes_;
   Training training_;
+  PromptReading reading_;  ///< with the words that are taught
   std::unique_ptr<Pipeline> averaged_;
 };
 

@@ -14,6 +14,7 @@
 #include "brume/train/options.h"
 
 namespace brume {
+struct Word;
 
 class Learner {
  public:
@@ -42,6 +43,15 @@ class Learner {
   virtual Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) = 0;
   /// Makes a picture of what averaged weights can do; false if there is nothing to show.
   virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
+
+  /// Reads the captions of training images and the prompts of sample grids with these words from now on.
+  virtual void teach(const std::vector<Word>& /*words*/) {}
+  /// Called after its state and weights were read from the training file that it is resumed from. Throws ConfigError if it cannot go on.
+  virtual void restored() {}
+  /// Returns the weights of the model's file, for averaged ones.
+  virtual std::vector<Weight> stored(const std::vector<Weight>& averaged) const { return averaged; }
+  /// Writes files of averaged weights that stand next to the model's: adapters alone.
+  virtual void save_parts(const std::filesystem::path& /*directory*/, const std::vector<Weight>& /*averaged*/, int64_t /*step*/) const {}
 
   /// What the model's file, of averaged weights, says of itself, but for the step.
   virtual ModelCard card(const std::vector<Weight>& averaged) = 0;

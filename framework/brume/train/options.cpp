@@ -1,5 +1,6 @@
 #include "brume/train/options.h"
 
+#include "brume/core/adapter.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 #include "brume/train/checkpoints.h"
 
@@ -116,7 +117,15 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.sections("groups", groups, "weights with their own learning rate and weight decay");
   f.field("data", data, "the training images");
   const auto is = [&](Task other) { return task == other || task == Task::any; };
-  if (is(Task::diffusion)) f.field("objective", objective, "the loss that is minimised", "simple");
+  if (is(Task::diffusion)) {
+    f.field("adapters", adapters,
+            "what is trained in addition to the weights of `from`, which stay as they are; empty = the weights are trained");
+    f.field("triggers", triggers, "words that call what adapters learn; written to their files");
+    f.require(adapters.empty() || !from.empty(), "adapters", "needs `from`, the model that they change");
+    f.require(adapters.empty() || (!adopt && freeze.empty() && train_only.empty()), "adapters",
+              "cannot stand with adopt, freeze or train_only: nothing else is trained");
+    f.field("objective", objective, "the loss that is minimised", "simple");
+  }
   if (is(Task::classifier) || is(Task::autoencoder))
     f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
   if (is(Task::classifier)) {

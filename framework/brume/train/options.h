@@ -9,6 +9,7 @@
 #include "brume/diffusion/configuration.h"
 
 namespace brume {
+class Adapter;
 
 struct EmaOptions {
   enum class Type { exponential, power };
@@ -100,6 +101,8 @@ struct TrainOptions {
   std::vector<std::string> train_only;  ///< patterns of the names of weights that are trained; empty: all
   std::vector<std::string> freeze;      ///< patterns of the names of weights that stay as they are
   std::vector<WeightGroupOptions> groups;
+  std::vector<std::shared_ptr<const Adapter>> adapters;  ///< of diffusion; if there are any, they alone are trained
+  std::vector<std::string> triggers;                     ///< words that call what adapters learn, for their files
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;         ///< of diffusion
   double label_smoothing = 0;                         ///< of a classifier

@@ -16,7 +16,8 @@ namespace {
 
 /// Returns true if the state of the optimizers belongs to other weights after the change.
 bool of_the_optimizers(const Difference& d) {
-  return d.path == "train.discriminator" || d.path.starts_with("train.freeze") || d.path.starts_with("train.train_only");
+  return d.path == "train.discriminator" || d.path.starts_with("train.freeze") || d.path.starts_with("train.train_only") ||
+         d.path.starts_with("train.adapters");
 }
 
 /// Returns true if the learning rate of the optimizer depends on the number of steps.

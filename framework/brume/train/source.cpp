@@ -68,7 +68,8 @@ void check_patterns(const TrainOptions& train, const std::vector<std::string>& n
   };
   check(train.freeze, "train.freeze");
   check(train.train_only, "train.train_only");
-  for (size_t i = 0; i < train.groups.size(); ++i) check({train.groups[i].match}, fmt::format("train.groups.{}.match", i));
+  for (size_t i = 0; train.adapters.empty() && i < train.groups.size(); ++i)
+    check({train.groups[i].match}, fmt::format("train.groups.{}.match", i));
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 

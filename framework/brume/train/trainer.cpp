@@ -21,9 +21,11 @@
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/train/adapted_learner.h"
 #include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/ema_snapshots.h"
+#include "brume/train/metrics_file.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
@@ -34,7 +36,7 @@ namespace fs = std::filesystem;
 namespace {
 
 /// Streams of random numbers under the training's seed.
-enum Stream : uint64_t { weights = 20, order = 21, steps = 22 };
+enum Stream : uint64_t { weights = 20, order = 21, steps = 22, adapters = 23 };
 
 constexpr int64_t most_bad_steps = 20;  ///< updates in a row whose gradient is not finite
 
@@ -53,6 +55,10 @@ void prepare_directory(const fs::path& directory, const fs::path& inner) {
 /// Removes what an earlier training left, and nothing else.
 void remove_training(const fs::path& directory) {
   for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  std::error_code none;
+  const std::vector<fs::directory_entry> entries(fs::directory_iterator(directory, none), fs::directory_iterator());
+  for (const auto& entry : entries)
+    if (is_adapter(entry.path())) fs::remove(entry.path());
   remove_checkpoints(directory);
   remove_snapshots(directory);
   if (!fs::is_directory(directory / "samples")) return;
@@ -70,29 +76,6 @@ Batch examples(const Config& config, const Dataset& data) {
   return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
-/// Returns true if metrics.jsonl has the figures of a test after `step`.
-bool has_test(const fs::path& file, int64_t step) {
-  std::ifstream in(file);
-  std::string line;
-  while (std::getline(in, line)) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_object() && json.value("step", int64_t(-1)) == step && !json.contains("grad_norm")) return true;
-  }
-  return false;
-}
-
-/// Lines of metrics after the step a training is resumed from belong to a future that is not taken.
-void trim_metrics(const fs::path& file, int64_t step) {
-  std::ifstream in(file);
-  if (!in) return;
-  std::string kept, line;
-  while (std::getline(in, line)) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (json.is_object() && json.value("step", int64_t(0)) <= step) kept += line + "\n";
-  }
-  write_file(file.string(), kept);
-}
-
 }  // namespace
 
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
@@ -105,12 +88,14 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const uint64_t seed = uint64_t(t.seed);
   compute_ = resolve_compute(config_.compute);
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
-  const StoredModel source = fresh && begun ? open_any(t.from.string()) : StoredModel();
+  const bool adapts = !t.adapters.empty();       // the source's weights are no part of a training file then
+  const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
   data_ = labelled(config_, resolved_, t.data.make({config_.image()}), fresh ? sections(source.card) : training_configuration(resume_from));
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
-  if (fresh && begun) take_over(source);
+  if ((fresh && begun) || adapts) take_over(source);
+  if (adapts) learner_ = adapted(std::move(learner_), config_, source, mix_seed(seed, Stream::adapters));
   std::vector<TrainedModule> modules = learner_->modules();
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
@@ -378,7 +363,8 @@ void Trainer::save() {
   lost_ = true;
   ModelCard card = learner_->card(ema().shadow());
   card.step = step_;
-  save_model((directory_ / "model.safetensors").string(), ema().shadow(), card);
+  save_model((directory_ / "model.safetensors").string(), learner_->stored(ema().shadow()), card);
+  learner_->save_parts(directory_, ema().shadow(), step_);
   NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
@@ -390,6 +376,7 @@ void Trainer::save() {
 void Trainer::restore(const fs::path& file) {
   step_ = training_step(file);
   load_weights(file.string(), training_state());
+  learner_->restored();
 }
 
 }  // namespace brume

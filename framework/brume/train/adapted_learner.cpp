@@ -1,0 +1,213 @@
+#include "brume/train/adapted_learner.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+
+#include "brume/core/seed.h"
+#include "brume/interop/lora_generation.h"
+#include "brume/interop/lora_writing.h"
+#include "brume/train/adapter_targets.h"
+#include "brume/train/new_word.h"
+#include "brume/weights/model_hash.h"
+#include "brume/weights/safetensors.h"
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Changes of one weight, by the number of the adapter.
+using Changes = std::map<size_t, WeightChange>;
+
+/// A weight that adapters change.
+struct Target {
+  Weight weight;  ///< of the model; holds the sum while a loss is computed
+  Tensor base;    ///< in the dtype of its file
+  Changes changes{};
+};
+
+Tensor bytes_of(const std::string& text) {
+  const Tensor t = at::empty({int64_t(text.size())}, at::kByte);
+  std::copy(text.begin(), text.end(), static_cast<char*>(t.data_ptr()));
+  return t;
+}
+std::string text_of(const Tensor& bytes) { return {static_cast<const char*>(bytes.data_ptr()), size_t(bytes.numel())}; }
+
+class AdaptedLearner final : public Learner {
+ public:
+  AdaptedLearner(std::unique_ptr<Learner> learner, const Config& config, const StoredModel& base, uint64_t seed)
+      : learner_(std::move(learner)),
+        train_(*config.train),
+        file_(train_.from.string()),
+        weights_(learner_->weights()),
+        names_(weights_),
+        hash_(bytes_of(model_hash(file_, base.tensors))),
+        resumed_hash_(hash_.clone()) {
+    for (size_t i = 0; i < train_.adapters.size(); ++i)
+      if (const auto word = train_.adapters[i]->word())
+        add(i, new_word(*word, weights_, base.card.files, path_of(i)));
+      else
+        add(i, base, mix_seed(seed, i));
+    learner_->teach(words_of(parameters_));
+  }
+
+  std::vector<TrainedModule> modules() const override { return {model_module(parameters_, train_)}; }
+
+  Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
+    for (Target& t : targets_) {
+      Tensor& w = t.weight.tensor;
+      {
+        const at::NoGradGuard no_grad;
+        w.detach_();
+        w.copy_(t.base);
+      }
+      for (const auto& [adapter, change] : t.changes) w.add_(added_by(change, t.base, 1));  // recorded: w leads to the parameters
+    }
+    return learner_->loss(batch, step, random);
+  }
+
+  std::vector<Weight> state() const override {
+    std::vector<Weight> all = learner_->state();
+    all.push_back({"adapters.base_hash", resumed_hash_, false});
+    return all;
+  }
+  void restored() override {
+    if (text_of(resumed_hash_) != text_of(hash_))
+      throw ConfigError(fmt::format("{}: its SHA-256 is {}, and the adapters of this training are of a base with {}", file_, text_of(hash_),
+                                    text_of(resumed_hash_)));
+  }
+
+  Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
+    return learner_->test(stored(averaged), stop);
+  }
+  bool preview(const std::vector<Weight>& averaged, const fs::path& file) override {
+    learner_->teach(words_of(averaged));
+    const bool made = learner_->preview(stored(averaged), file);
+    learner_->teach(words_of(parameters_));
+    return made;
+  }
+  ModelCard card(const std::vector<Weight>&) override { return learner_->card(weights_); }
+
+  std::vector<Weight> stored(const std::vector<Weight>& averaged) const override {
+    const at::NoGradGuard no_grad;
+    std::vector<Weight> all = weights_;
+    std::map<std::string, Tensor> sums;
+    const std::vector<Target> merged = with(averaged);
+    for (const Target& t : merged) {
+      Tensor& sum = sums[t.weight.name] = t.base.to(at::kFloat, false, true);
+      for (const auto& [adapter, change] : t.changes) sum.add_(added_by(change, t.base, 1));
+    }
+    for (Weight& w : all)
+      if (const auto sum = sums.find(w.name); sum != sums.end()) w.tensor = sum->second;
+    return all;
+  }
+
+  void save_parts(const fs::path& directory, const std::vector<Weight>& averaged, int64_t step) const override {
+    const std::vector<Target> merged = with(averaged);
+    const std::vector<Word> words = words_of(averaged);
+    for (size_t i = 0; i < words.size(); ++i)
+      write_safetensors((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
+                        {{words[i].text, words[i].vectors.detach()}},
+                        {{"name", words[i].text}, {"brume.base_sha256", text_of(hash_)}, {"brume.steps", std::to_string(step)}});
+    for (size_t i = 0; i < train_.adapters.size(); ++i) {
+      if (train_.adapters[i]->word()) continue;
+      std::map<std::string, WeightChange> changes;
+      for (const Target& t : merged)
+        if (const auto own = t.changes.find(i); own != t.changes.end()) changes[t.weight.name] = own->second;
+      const std::string name = train_.adapters.size() == 1 ? "adapter" : fmt::format("adapter_{}", i + 1);
+      const LoraDescription description{text_of(hash_), generation_of(weights_), step, fmt::format("{}", fmt::join(train_.triggers, ", "))};
+      write_lora((directory / (name + ".safetensors")).string(), LoraLayout::kohya, changes, names_, description);
+      if (can_write(LoraLayout::diffusers, changes))
+        write_lora((directory / (name + "_diffusers.safetensors")).string(), LoraLayout::diffusers, changes, names_, description);
+    }
+  }
+
+ private:
+  static std::string name_of(size_t adapter, const std::string& weight, const std::string& role) {
+    return fmt::format("adapters.{}.{}.{}", adapter, weight, role);
+  }
+
+  static std::string path_of(size_t adapter) { return fmt::format("train.adapters.{}", adapter); }
+
+  void add(size_t number, const Word& word) {
+    for (const auto& [other, text] : words_)
+      if (text == word.text)
+        throw ConfigError({Problem{{}, path_of(number) + ".token", fmt::format("'{}' is the token of adapter {} as well", text, other)}});
+    words_.emplace_back(number, word.text);
+    parameters_.push_back({name_of(number, "word", "vectors"), word.vectors});
+  }
+
+  void add(size_t number, const StoredModel& base, uint64_t seed) {
+    const Adapter& adapter = *train_.adapters[number];
+    at::Generator random = at::detail::createCPUGenerator(seed);
+    for (const Weight& w : adapter_targets(adapter, weights_, path_of(number))) {
+      Target& target = target_of(w, base);
+      WeightChange& change = target.changes[number];
+      for (const Weight& p : adapter.parameters(target.base.to(at::kFloat), random)) {
+        change.parts[p.name] = p.tensor;
+        parameters_.push_back({name_of(number, w.name, p.name), p.tensor});
+      }
+      change.alpha = double(float(adapter.alpha()));  // as files have it
+      change.has_alpha = change.alpha > 0;
+      if (!change.has_alpha && change.rank() > 0) change.alpha = double(change.rank()), change.has_alpha = true;
+    }
+  }
+
+  Target& target_of(const Weight& w, const StoredModel& base) {
+    const auto known = std::find_if(targets_.begin(), targets_.end(), [&](const Target& t) { return t.weight.name == w.name; });
+    if (known != targets_.end()) return *known;
+    const Tensor* file = find(base.tensors, w.name);
+    return targets_.emplace_back(Target{w, file && file->sizes() == w.tensor.sizes() ? *file : w.tensor.clone()});
+  }
+
+  /// Returns the new words with vectors of these parameters.
+  std::vector<Word> words_of(const std::vector<Weight>& parameters) const {
+    std::vector<Word> words;
+    for (const auto& [number, text] : words_)
+      for (const Weight& p : parameters)
+        if (p.name == name_of(number, "word", "vectors")) words.push_back({text, p.tensor});
+    return words;
+  }
+
+  /// Returns the targets with changes of other parameters.
+  std::vector<Target> with(const std::vector<Weight>& parameters) const {
+    std::map<std::string, Tensor> by_name;
+    for (const Weight& p : parameters) by_name[p.name] = p.tensor;
+    std::vector<Target> all = targets_;
+    for (Target& t : all)
+      for (auto& [number, change] : t.changes)
+        for (auto& [role, tensor] : change.parts) tensor = by_name.at(name_of(number, t.weight.name, role));
+    return all;
+  }
+
+  std::unique_ptr<Learner> learner_;
+  TrainOptions train_;
+  std::string file_;
+  std::vector<Weight> weights_;  ///< of the model
+  LoraNames names_;
+  Tensor hash_;          ///< of the base
+  Tensor resumed_hash_;  ///< of the base that the training began with
+  std::vector<Target> targets_;
+  std::vector<std::pair<size_t, std::string>> words_;  ///< adapters, and what they teach
+  std::vector<Weight> parameters_;
+};
+
+}  // namespace
+
+bool is_adapter(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return (name.starts_with("adapter") || name.starts_with("embedding")) && file.extension() == ".safetensors";
+}
+
+std::unique_ptr<Learner> adapted(std::unique_ptr<Learner> learner, const Config& config, const StoredModel& base, uint64_t seed) {
+  return std::make_unique<AdaptedLearner>(std::move(learner), config, base, seed);
+}
+
+}  // namespace brume

@@ -1,0 +1,70 @@
+#include "brume/train/adapter_targets.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "brume/config/errors.h"
+#include "brume/config/name_patterns.h"
+
+namespace brume {
+namespace {
+
+bool has(const Weight& w, const char* part) { return w.name.find(part) != std::string::npos; }
+bool of_network(const Weight& w) { return w.name.starts_with("network."); }
+bool of_attention(const Weight& w) { return of_network(w) && (has(w, "attn") || has(w, ".qkv.")); }
+
+struct Group {
+  const char* name;
+  bool (*holds)(const Weight&);
+};
+constexpr Group groups[] = {{"attention", of_attention},
+                            {"feed_forward", [](const Weight& w) { return of_network(w) && (has(w, ".ff.") || has(w, ".mlp.")); }},
+                            {"convolutions", [](const Weight& w) { return of_network(w) && w.tensor.dim() == 4 && !of_attention(w); }},
+                            {"text_encoder", [](const Weight& w) { return !of_network(w) && (has(w, ".self_attn.") || has(w, ".mlp.")); }}};
+
+/// Returns true if a LoRA file can name the weight and it is a matrix or a convolution.
+bool adaptable(const Weight& w) {
+  return w.tensor.dim() >= 2 && w.name.ends_with(".weight") &&
+         (of_network(w) || (w.name.starts_with("conditioner.") && has(w, "text_model.")));
+}
+
+std::string groups_of(const std::vector<Weight>& weights) {
+  std::vector<std::string> found;
+  for (const Group& g : groups)
+    if (std::any_of(weights.begin(), weights.end(), g.holds)) found.push_back(g.name);
+  return found.empty() ? "none of the groups" : fmt::format("{}", fmt::join(found, ", "));
+}
+
+}  // namespace
+
+std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<Weight>& weights, const std::string& path) {
+  std::vector<Weight> able, chosen;
+  std::vector<std::string> names;
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(able), adaptable);
+  for (const Weight& w : able) names.push_back(w.name);
+  std::set<std::string> wanted;
+  const std::vector<std::string> targets = adapter.targets();
+  std::vector<Problem> problems;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const std::string place = fmt::format("{}.targets.{}", path, i);
+    const auto group = std::find_if(std::begin(groups), std::end(groups), [&](const Group& g) { return targets[i] == g.name; });
+    const size_t before = wanted.size();
+    if (group == std::end(groups)) {
+      for (const std::string& name : matching({targets[i]}, names, path + ".targets")) wanted.insert(name);
+      continue;
+    }
+    for (const Weight& w : able)
+      if (group->holds(w)) wanted.insert(w.name);
+    if (wanted.size() == before)
+      problems.push_back({{}, place, fmt::format("'{}' has no weight in this model; it has {}", targets[i], groups_of(able))});
+  }
+  if (!problems.empty()) throw ConfigError(std::move(problems));
+  std::copy_if(able.begin(), able.end(), std::back_inserter(chosen), [&](const Weight& w) { return wanted.contains(w.name); });
+  return chosen;
+}
+
+}  // namespace brume

@@ -1,0 +1,17 @@
+#pragma once
+// The first vectors of a word that a textual inversion adds.
+#include <string>
+#include <vector>
+
+#include "brume/core/adapter.h"
+#include "brume/core/files.h"
+#include "brume/core/prompt.h"
+
+namespace brume {
+
+/// Returns a word with the vectors of its initial tokens, by the table of CLIP's text encoder among `weights` and the tokenizer in `files`.
+/// `path` names the adapter in messages. Throws ConfigError if the model has no such encoder or several, if the word is empty or is a token
+/// of the model, or if `init` has no token.
+Word new_word(const NewWord& wanted, const std::vector<Weight>& weights, const Files& files, const std::string& path);
+
+}  // namespace brume

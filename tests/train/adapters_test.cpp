@@ -1,0 +1,156 @@
+// Adapters that are trained on frozen weights: their files, added to the base, are the live model bit for bit.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "brume/files/mapped_file.h"
+#include "brume/files/sha256.h"
+#include "brume/model.h"
+#include "brume/train/trainer.h"
+#include "brume/weights/weights_file.h"
+#include "support/tempdir.h"
+#include "support/tokenizers.h"
+
+namespace brume::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Adapters : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    for (const char* name : {"clip/vocab.json", "clip/merges.txt"}) folder_->file(name, small_tokenizers().at(name));
+    train(fmt::format(
+              "model:\n  image: {{height: 8, width: 8}}\n"
+              "  network: {{type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, attention_resolutions: [8], heads: "
+              "2, zero_init: false, transformer: {{depth: [1]}}}}\n"
+              "  conditioner: {{type: clip_text, tokenizer: {}, trainable: true, width: 16, depth: 2, heads: 2, mlp: 32, length: 10}}\n"
+              "  parameterization: v\n",
+              folder_->file("clip")) +
+              "sample: {steps: 2, guidance: [{type: cfg, scale: 3}]}\n" + section("", 3),
+          "base");
+  }
+  static void TearDownTestSuite() { delete folder_; }
+
+  static std::string section(const std::string& more, int64_t steps) {
+    return fmt::format(
+        "train:\n  data: {{type: shapes, caption: short}}\n  optimizer: {{type: adamw, lr: 0.01}}\n  batch: 4\n  steps: {}\n"
+        "  ema: {{decay: 0}}\n  preview: {{count: 0}}\n  log_every: 1\n{}compute: {{threads: 1, precision: fp32}}\n",
+        steps, more);
+  }
+  /// Trains into a folder; stops after `stop_at` steps if that is given.
+  static void train(const std::string& yaml, const std::string& name, int64_t stop_at = -1, const std::string& resume = "") {
+    const auto trainer = Trainer::from_yaml(yaml, {.directory = folder_->file(name), .resume = resume});
+    trainer->run([&] { return trainer->step() == stop_at; });
+  }
+  static std::string with(const std::string& adapters, int64_t steps = 3) {
+    return section(fmt::format("  from: {}\n  adapters: {}\n  triggers: [mist]\n", folder_->file("base/model.safetensors"), adapters),
+                   steps);
+  }
+  static Tensor image(const std::string& model, const std::vector<std::string>& loras = {}) {
+    return Model::open(folder_->file(model), {.precision = "fp32", .loras = loras})
+        .sample({.prompts = {"red circle"}, .count = 1, .seed = 7});
+  }
+  static std::string first_line(const std::string& run) {
+    std::ifstream in(folder_->file(run + "/metrics.jsonl"));
+    std::string line;
+    std::getline(in, line);
+    return line.substr(0, line.find("grad_norm"));
+  }
+  static std::string hash() { return sha256(MappedFile::open(folder_->file("base/model.safetensors"))->bytes()); }
+  static std::string said(const std::string& yaml) {
+    try {
+      train(yaml, "refused");
+    } catch (const ConfigError& e) {
+      return without(e.what(), *folder_);
+    }
+    return "";
+  }
+  inline static TempFolder* folder_ = nullptr;
+};
+
+TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
+  const std::string before = hash();
+  const Tensor base = image("base");
+  for (const char* type : {"lora", "dora", "loha", "lokr"}) {
+    SCOPED_TRACE(type);
+    train(with(fmt::format("[{{type: {}, rank: 2, alpha: 3, targets: [attention, feed_forward, convolutions, text_encoder]}}]", type)),
+          type);
+    const Tensor live = image(type);
+    EXPECT_FALSE(at::equal(live, base));
+    EXPECT_TRUE(at::equal(live, image("base", {folder_->file(fmt::format("{}/adapter.safetensors", type))})));
+    const std::string other = folder_->file(fmt::format("{}/adapter_diffusers.safetensors", type));
+    EXPECT_EQ(fs::exists(other), std::string(type).find("lo") != 0 || std::string(type) == "lora") << "LoHa and LoKr have no names there";
+    if (fs::exists(other)) EXPECT_TRUE(at::equal(live, image("base", {other})));
+    std::map<std::string, std::string> metadata;
+    load_tensors(folder_->file(fmt::format("{}/adapter.safetensors", type)), &metadata);
+    EXPECT_EQ(metadata["brume.base_sha256"], before);
+    EXPECT_EQ(metadata["ss_network_dim"], "2");
+    EXPECT_EQ(metadata["ss_steps"], "3");
+    EXPECT_EQ(metadata["modelspec.trigger_phrase"], "mist");
+  }
+  EXPECT_EQ(hash(), before);
+}
+
+TEST_F(Adapters, SeveralAtOnceAddUp) {
+  train(with("[{type: lora, rank: 2}, {type: lokr, rank: 1, targets: [attention, convolutions]}]"), "two");
+  EXPECT_TRUE(
+      at::equal(image("two"), image("base", {folder_->file("two/adapter_1.safetensors"), folder_->file("two/adapter_2.safetensors")})));
+}
+
+TEST_F(Adapters, BeginAsTheBase) {
+  train(section("  from: " + folder_->file("base/model.safetensors") + "\n", 1), "plain");
+  train(with("[{type: dora, rank: 2, targets: [attention, convolutions, text_encoder]}]", 1), "begun");
+  EXPECT_EQ(first_line("begun"), first_line("plain"));
+  EXPECT_NE(first_line("begun").find("loss"), std::string::npos);
+}
+
+TEST_F(Adapters, ResumeBitForBitOnTheSameBaseAlone) {
+  const std::string yaml = with(
+      "[{type: lora, rank: 2, targets: [attention, text_encoder]}, {type: textual_inversion, token: <mist>, "
+      "init: circle}]",
+      4);
+  train(yaml, "through");
+  train(yaml, "halves", 2);
+  train(yaml, "halves", -1, folder_->file("halves/training.safetensors"));
+  const NamedTensors one = load_tensors(folder_->file("through/training.safetensors")),
+                     two = load_tensors(folder_->file("halves/training.safetensors"));
+  ASSERT_EQ(one.size(), two.size());
+  for (const NamedTensor& t : one) EXPECT_TRUE(t.tensor.equal(*find(two, t.name))) << t.name;
+  fs::create_directories(folder_->file("moved"));
+  fs::copy_file(folder_->file("through/model.safetensors"), folder_->file("moved/model.safetensors"));
+  std::string other = yaml;
+  other.replace(other.find(folder_->file("base/")), folder_->file("base/").size(), folder_->file("moved/"));
+  try {
+    train(other, "halves", -1, folder_->file("halves/training.safetensors"));
+    FAIL() << "another base was taken";
+  } catch (const ConfigError& e) {
+    EXPECT_NE(std::string(e.what()).find("the adapters of this training are of a base with " + hash()), std::string::npos) << e.what();
+  }
+}
+
+TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
+  train(with("[{type: textual_inversion, token: <mist>, vectors: 2, init: red circle}]"), "word");
+  const NamedTensors base = load_tensors(folder_->file("base/model.safetensors"));
+  for (const NamedTensor& t : load_tensors(folder_->file("word/model.safetensors")))
+    EXPECT_TRUE(t.tensor.equal(*find(base, t.name))) << t.name;
+  const NamedTensors word = load_tensors(folder_->file("word/embedding.safetensors"));
+  ASSERT_EQ(word.size(), 1u);
+  EXPECT_EQ(word[0].name, "<mist>");
+  EXPECT_EQ(word[0].tensor.sizes(), (std::vector<int64_t>{2, 16}));
+}
+
+TEST_F(Adapters, Mistakes) {
+  EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets"), 0u);
+  EXPECT_NE(said(with("[{type: textual_inversion, token: circle, init: red}]"))
+                .find("train.adapters.0.token: 'circle' is a token of this model already"),
+            std::string::npos);
+  EXPECT_NE(said(section("  adapters: [{type: lora}]\n", 1)).find("needs `from`"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace brume::test
