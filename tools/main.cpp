@@ -59,6 +59,7 @@ int run(int argc, char** argv) {
   add_check(app, program, code);
   add_inspect(app, program, code);
   add_import(app, program, code);
+  add_adapter(app, program, code);
   add_new(app, program, code);
   add_bench(app, program, code);
   add_schema(app, program, code);

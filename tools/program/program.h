@@ -43,6 +43,7 @@ void add_plot(Command app, Program& program, int& code);
 void add_tokenizer(Command app, Program& program, int& code);
 void add_ema(Command app, Program& program, int& code);
 void add_export(Command app, Program& program, int& code);
+void add_adapter(Command app, Program& program, int& code);
 
 /// Prints a warning on stderr, each text once.
 void print_warning(const std::string& text);

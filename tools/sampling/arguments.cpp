@@ -156,7 +156,9 @@ std::vector<Option<A>> options_of_sampling() {
           "decode latents in tiles of this many pixels per side, blended where they overlap; 0 = whole images"),
       option<A>(
           "--lora", "loras", [](auto& a) -> auto& { return a.open.loras; },
-          "adds a LoRA to the weights, at a strength (1 if not given); several add up", one_each("FILE[:STRENGTH]")),
+          "adds a LoRA or its kin to the weights, at a strength (1 if not given) that may differ by part, like @text=0.5,mid=1; several "
+          "add up",
+          one_each("FILE[:STRENGTH]")),
       option<A>(
           "--import", "import", [](auto& a) -> auto& { return a.import; },
           "a setting of another program's model, as `brume import --set` takes it", one_each("KEY=VALUE")),
