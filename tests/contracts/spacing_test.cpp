@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <set>
 
 #include "brume/core/spacing.h"
 #include "support/laws.h"
@@ -51,10 +52,16 @@ class SpacingContract : public testing::TestWithParam<Case> {
   }
   double lo() const { return schedule_->sigma(schedule_->t_min()); }
   double hi() const { return schedule_->sigma(schedule_->t_max()); }
+  /// Spacings that round to levels refuse numbers of steps at which two coincide.
+  bool rounds() const {
+    const std::string& name = GetParam().spacing.name;
+    return name.starts_with("beta") || name == "smoothstep" || name == "laplace";
+  }
   /// Spacings that are meant for some schedules only say so.
   bool is_refused() const {
     const std::string& name = GetParam().spacing.name;
-    if (name != "ays" && name != "lcm" && name != "flow") return false;
+    const std::set<std::string> particular{"ays", "flow", "gits", "lcm", "optimal_steps"};
+    if (!particular.contains(name)) return false;
     return error_of([&] { spacing(1)->sigmas(*schedule_, 1), spacing(10)->sigmas(*schedule_, 10); }) != "no error";
   }
 };
@@ -63,6 +70,7 @@ TEST_P(SpacingContract, StepsPlusOneDescendingSigmas) {
   if (is_refused()) GTEST_SKIP() << "not for this schedule";
   for (const int64_t steps : {1, 2, 10, 50}) {
     SCOPED_TRACE(steps);
+    if (rounds() && error_of([&] { spacing(steps)->sigmas(*schedule_, steps); }) != "no error") continue;  // levels coincide
     const std::vector<double> s = spacing(steps)->sigmas(*schedule_, steps);
     ASSERT_EQ(s.size(), size_t(steps) + 1);
     for (size_t i = 0; i + 2 < s.size(); ++i) EXPECT_GT(s[i], s[i + 1]) << i;

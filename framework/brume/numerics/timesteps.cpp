@@ -103,6 +103,18 @@ std::vector<double> distinct_levels(std::vector<double> sigmas) {
   return sigmas;
 }
 
+void declare_merge(Fields& f, bool& value) {
+  f.field("merge", value, "leave out levels that coincide, and take fewer steps (ComfyUI); false: refuse that number of steps");
+}
+
+std::vector<double> merged_levels(std::vector<double> sigmas, bool merge) {
+  const size_t before = sigmas.size();
+  sigmas = distinct_levels(std::move(sigmas));
+  if (merge || sigmas.size() == before) return sigmas;
+  throw ConfigError(fmt::format("{} steps are more than this spacing has levels for; it has {} distinct ones, which merge: true takes",
+                                before - 1, sigmas.size() - 1));
+}
+
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma) {
   std::vector<double> sigmas;
   for (size_t i = 0; i < times.size(); ++i) {

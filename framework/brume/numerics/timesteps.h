@@ -68,6 +68,11 @@ std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<d
 /// The last, where the run ends, stays: every sampler bears a last step that stands still.
 std::vector<double> distinct_levels(std::vector<double> sigmas);
 
+/// Declares what happens to levels that coincide.
+void declare_merge(Fields& f, bool& value);
+/// Returns `sigmas`, with the final one, without those that repeat the one before if `merge` is true; throws ConfigError otherwise.
+std::vector<double> merged_levels(std::vector<double> sigmas, bool merge);
+
 /// `sigmas` (descending), then the final one.
 std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma);
 
