@@ -56,6 +56,11 @@ void write_all(const std::string& folder) {
       R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
       R"("b":{"dtype":"BOOL","shape":[2],"data_offsets":[24,26]},"h":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[26,26]}})";
   write(folder + "/safetensors", "small", safetensors_bytes(header, floats + flags));
+  const auto text = [](const std::string& s) { return raw<uint64_t>(s.size()) + s; };
+  std::string gguf = "GGUF" + raw<uint32_t>(3) + raw<uint64_t>(1) + raw<uint64_t>(1) + text("k") + raw<uint32_t>(8) + text("v") +
+                     text("b") + raw<uint32_t>(1) + raw<uint64_t>(32) + raw<uint32_t>(8) + raw<uint64_t>(0);
+  gguf.resize((gguf.size() + 31) / 32 * 32);
+  write(folder + "/gguf", "small", gguf + std::string(34, '\1'));
   write(folder + "/safetensors", "empty", safetensors_bytes("{}", ""));
 
   const auto pickled = training_file(pickle::storage("FloatStorage", "0", 6), pickle::storage("BoolStorage", "1", 2));

@@ -78,6 +78,16 @@ TEST(Fuzz, Safetensors) {
   fuzz(content_of(path), 4000, use_tensors);
 }
 
+TEST(Fuzz, Gguf) {
+  const auto text = [](const std::string& s) { return raw<uint64_t>(s.size()) + s; };
+  std::string head = "GGUF" + raw<uint32_t>(3) + raw<uint64_t>(2) + raw<uint64_t>(2) + text("k") + raw<uint32_t>(8) + text("v") +
+                     text("l") + raw<uint32_t>(9) + raw<uint32_t>(5) + raw<uint64_t>(2) + raw<int32_t>(1) + raw<int32_t>(2) + text("a") +
+                     raw<uint32_t>(2) + raw<uint64_t>(2) + raw<uint64_t>(3) + raw<uint32_t>(0) + raw<uint64_t>(0) + text("b") +
+                     raw<uint32_t>(1) + raw<uint64_t>(32) + raw<uint32_t>(8) + raw<uint64_t>(32);
+  head.resize((head.size() + 31) / 32 * 32);
+  fuzz(head + numbers<float>({0, 1, 2, 3, 4, 5}) + std::string(8, '\0') + std::string(34, '\1'), 8000, use_tensors);
+}
+
 std::string torch_seed(bool compress) {
   const auto floats = pickle::storage("FloatStorage", "0", 6), booleans = pickle::storage("BoolStorage", "1", 2);
   const auto value = pickle::dict(

@@ -21,7 +21,8 @@ float value_of_byte(uint8_t byte, int exponent_bits) {
   const int exponent = (byte >> mantissa_bits) & ((1 << exponent_bits) - 1), mantissa = byte & ((1 << mantissa_bits) - 1);
   const float sign = (byte & 0x80) != 0 ? -1 : 1;
   if (exponent_bits == 4 && (byte & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
-  if (exponent_bits == 5 && exponent == 31) return mantissa == 0 ? sign * std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+  if (exponent_bits == 5 && exponent == 31)
+    return mantissa == 0 ? sign * std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
   const float share = float(mantissa) / float(1 << mantissa_bits);
   return sign * (exponent == 0 ? std::ldexp(share, 1 - bias) : std::ldexp(1 + share, exponent - bias));
 }
@@ -74,11 +75,10 @@ void apply_float8_scales(NamedTensors& tensors, const std::vector<std::string>& 
     if (scale)
       *by_name.at(name) = scaled(*by_name.at(name), *scale, name, path);
     else if (marked && name.ends_with(".weight"))
-      refuse(path, fmt::format("tensor '{}' has 8 bits and no scale ('{}'), and the file says that its tensors are scaled (scaled_fp8)", name,
-                               scale_names(name).back()));
+      refuse(path, fmt::format("tensor '{}' has 8 bits and no scale ('{}'), and the file says that its tensors are scaled (scaled_fp8)",
+                               name, scale_names(name).back()));
   }
-  if (!names.empty())
-    std::erase_if(tensors, [&](const NamedTensor& t) { return used.contains(t.name) || t.name == "scaled_fp8"; });
+  if (!names.empty()) std::erase_if(tensors, [&](const NamedTensor& t) { return used.contains(t.name) || t.name == "scaled_fp8"; });
 }
 
 }  // namespace brume

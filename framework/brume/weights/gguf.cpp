@@ -29,7 +29,8 @@ class Cursor {
   uint64_t at() const { return at_; }
   uint64_t left() const { return file_.size() - at_; }
   std::string_view take(uint64_t count) {
-    if (count > left()) refuse(file_.path(), fmt::format("is truncated: its header needs {} bytes at byte {}, {} are there", count, at_, left()));
+    if (count > left())
+      refuse(file_.path(), fmt::format("is truncated: its header needs {} bytes at byte {}, {} are there", count, at_, left()));
     at_ += count;
     return file_.bytes(at_ - count, count);
   }
@@ -98,8 +99,8 @@ uint64_t bytes_of(const GgufEntry& entry, const std::string& path) {
   if (!type) return 0;  // refused when asked for
   const uint64_t row = entry.shape.empty() ? 1 : uint64_t(entry.shape.back());
   if (row % type->weights != 0)
-    refuse(path, fmt::format("tensor '{}' of type {} has rows of {} weights, no multiple of the {} of a block", shortened(entry.name), type->name,
-                             row, type->weights));
+    refuse(path, fmt::format("tensor '{}' of type {} has rows of {} weights, no multiple of the {} of a block", shortened(entry.name),
+                             type->name, row, type->weights));
   const auto bits = bits_of(entry.shape, 8 * type->bytes);
   if (!bits) refuse(path, fmt::format("tensor '{}' is larger than any file", shortened(entry.name)));
   return *bits / 8 / type->weights;
@@ -175,9 +176,10 @@ NamedTensors GgufFile::tensors() const {
   for (const GgufEntry& entry : entries_) {
     const GgufType* type = gguf_type(entry.type);
     if (!type)
-      refuse(file_->path(), fmt::format("tensor '{}' has the type {} of ggml, which brume does not read (readable: F32, F16, BF16, Q8_0, Q4_0, "
-                                        "Q4_K, Q5_K, Q6_K)",
-                                        shortened(entry.name), entry.type));
+      refuse(file_->path(),
+             fmt::format("tensor '{}' has the type {} of ggml, which brume does not read (readable: F32, F16, BF16, Q8_0, Q4_0, "
+                         "Q4_K, Q5_K, Q6_K)",
+                         shortened(entry.name), entry.type));
     if (type->decode) {
       all.push_back({entry.name, decoded(*file_, entry, *type)});
       continue;

@@ -1,6 +1,7 @@
 #pragma once
-// GGUF, the files of ggml's programs (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): a header with typed metadata and the names,
-// shapes and types of the tensors, then their data. Whole floats are views of the mapped file; quantised tensors are converted to float32.
+// GGUF, the files of ggml's programs (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): a header with typed metadata and the
+// names, shapes and types of the tensors, then their data. Whole floats are views of the mapped file; quantised tensors are converted to
+// float32.
 #include <cstdint>
 #include <map>
 #include <memory>

@@ -30,8 +30,8 @@ void decode_q4_0(const uint8_t* block, float* out) {
   }
 }
 
-/// Scale and least value of one of the eight parts of a block, 6 bits each in 12 bytes: of the first four parts whole, of the others the low
-/// 4 bits here and the high 2 bits with the first ones.
+/// Scale and least value of one of the eight parts of a block, 6 bits each in 12 bytes: of the first four parts whole, of the others the
+/// low 4 bits here and the high 2 bits with the first ones.
 struct Part {
   int scale, least;
 };
@@ -71,9 +71,8 @@ void decode_q6_k(const uint8_t* block, float* out) {
 }
 
 constexpr std::array types{
-    GgufType{0, "F32", 1, 4, nullptr},          GgufType{1, "F16", 1, 2, nullptr},
-    GgufType{30, "BF16", 1, 2, nullptr},        GgufType{8, "Q8_0", 32, 34, decode_q8_0},
-    GgufType{2, "Q4_0", 32, 18, decode_q4_0},   GgufType{12, "Q4_K", 256, 144, decode_q4_k},
+    GgufType{0, "F32", 1, 4, nullptr},           GgufType{1, "F16", 1, 2, nullptr},           GgufType{30, "BF16", 1, 2, nullptr},
+    GgufType{8, "Q8_0", 32, 34, decode_q8_0},    GgufType{2, "Q4_0", 32, 18, decode_q4_0},    GgufType{12, "Q4_K", 256, 144, decode_q4_k},
     GgufType{13, "Q5_K", 256, 176, decode_q5_k}, GgufType{14, "Q6_K", 256, 210, decode_q6_k},
 };
 

@@ -9,8 +9,8 @@ namespace brume {
 struct GgufType {
   uint32_t number;
   std::string_view name;
-  uint64_t weights;                                     ///< in a block
-  uint64_t bytes;                                       ///< of a block
+  uint64_t weights;                                      ///< in a block
+  uint64_t bytes;                                        ///< of a block
   void (*decode)(const uint8_t* block, float* weights);  ///< null: whole floats, one per block
 };
 
