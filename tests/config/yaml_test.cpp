@@ -49,6 +49,7 @@ TEST(Yaml, Files) {
   EXPECT_EQ(load_error("nowhere.yaml"), "nowhere.yaml: cannot be read" + here);
   std::filesystem::create_directory(folder.path() / "folder.yaml");
   EXPECT_EQ(load_error("folder.yaml"), "folder.yaml: cannot be read" + here);
+  EXPECT_EQ(load_error("foldre.yaml"), "foldre.yaml: cannot be read" + here + "; did you mean 'folder.yaml'?");
   folder.file("empty.yaml", "");
   EXPECT_TRUE(load_yaml(folder.file("empty.yaml")).entries.empty());
   folder.file("bad.yaml", "a: 1\na: 2\n");

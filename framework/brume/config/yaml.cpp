@@ -1,4 +1,5 @@
 #include "brume/config/yaml.h"
+#include "brume/config/file_hint.h"
 #include "brume/config/number.h"
 
 #include <fmt/format.h>
@@ -182,7 +183,8 @@ Value load(const std::filesystem::path& file, std::vector<std::filesystem::path>
   std::ostringstream text;
   if (!in || std::filesystem::is_directory(file) || !(text << in.rdbuf())) {
     if (in && std::filesystem::is_regular_file(file) && std::filesystem::file_size(file) == 0) return Value::map();
-    throw ConfigError(fmt::format("{}: cannot be read (in {})", file.string(), std::filesystem::current_path().string()));
+    throw ConfigError(
+        fmt::format("{}: cannot be read (in {}){}", file.string(), std::filesystem::current_path().string(), file_hint(file)));
   }
   Value root = parse_yaml(text.str(), file.string());
   open.push_back(file);

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "brume/config/file_hint.h"
 #include "brume/files/refuse.h"
 
 namespace brume {
@@ -33,7 +34,10 @@ class Descriptor final {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   const Descriptor file(path);  // non-blocking, so that a named pipe is refused below instead of waited for
-  if (file.number() < 0) refuse(path, fmt::format("cannot be opened: {}", std::strerror(errno)));
+  if (file.number() < 0) {
+    const std::string reason = std::strerror(errno);  // before a look at the folder
+    refuse(path, fmt::format("cannot be opened: {}{}", reason, file_hint(path)));
+  }
   struct stat status {};
   if (::fstat(file.number(), &status) != 0) refuse(path, fmt::format("cannot be examined: {}", std::strerror(errno)));
   if (S_ISDIR(status.st_mode)) refuse(path, "is a directory, not a file");

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "brume/config/file_hint.h"
 #include "brume/config/utf8.h"
 #include "brume/files/refuse.h"
 
@@ -30,7 +31,10 @@ std::string read_text(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) refuse(path, "is a directory, not a file");
   std::ifstream in(path, std::ios::binary);
-  if (!in) refuse(path, fmt::format("cannot be opened: {}", std::strerror(errno)));
+  if (!in) {
+    const std::string reason = std::strerror(errno);  // before a look at the folder
+    refuse(path, fmt::format("cannot be opened: {}{}", reason, file_hint(path)));
+  }
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
   if (in.bad()) refuse(path, "cannot be read");
   const std::string_view text = without_byte_order_mark(bytes);
