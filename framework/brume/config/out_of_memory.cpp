@@ -16,4 +16,14 @@ std::optional<std::string> out_of_memory(const std::exception& e) {
   return fmt::format(" for {} bytes", what.substr(from + asked.size(), to - from - asked.size()));
 }
 
+int64_t largest_that_fits(int64_t most, int64_t least, const std::function<void(int64_t)>& attempt) {
+  for (int64_t size = most; size >= least; size /= 2) try {
+      attempt(size);
+      return size;
+    } catch (const std::exception& e) {
+      if (!out_of_memory(e)) throw;
+    }
+  return 0;
+}
+
 }  // namespace brume

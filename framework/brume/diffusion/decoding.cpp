@@ -24,13 +24,9 @@ Tensor decode(const Autoencoder& autoencoder, const Tensor& latents, const Image
 int64_t tile_that_fits(const Autoencoder& autoencoder, const Tensor& latents, int64_t ratio, int64_t side) {
   int64_t tile = 1;
   while (2 * tile < side) tile *= 2;
-  for (; tile >= 4 * ratio; tile /= 2) try {
-      autoencoder.decode(at::zeros({latents.size(0), latents.size(1), tile / ratio, tile / ratio}, latents.options()));
-      return tile;
-    } catch (const std::exception& e) {
-      if (!out_of_memory(e)) throw;
-    }
-  return 0;
+  return largest_that_fits(tile, 4 * ratio, [&](int64_t side) {
+    autoencoder.decode(at::zeros({latents.size(0), latents.size(1), side / ratio, side / ratio}, latents.options()));
+  });
 }
 
 }  // namespace

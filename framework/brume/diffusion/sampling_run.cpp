@@ -12,12 +12,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
-#include "brume/core/sized_spacing.h"
 #include "brume/core/warnings.h"
-#include "brume/diffusion/class_names.h"
 #include "brume/diffusion/decoding.h"
+#include "brume/diffusion/guided_denoiser.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/numerics/timesteps.h"
 
@@ -58,33 +58,6 @@ class FromNoise final : public Denoiser {
   double sigma_, std_;
 };
 
-/// The denoiser that a library's guidance returned: what goes wrong in it is reported in the guidance's name.
-class Checked final : public Denoiser {
- public:
-  Checked(std::shared_ptr<const Guidance> guidance, std::shared_ptr<const Denoiser> inner)
-      : guidance_(std::move(guidance)), inner_(std::move(inner)) {}
-  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    const Estimate d = calling(*guidance_, function, [&] { return inner_->denoise(x, sigma, condition); });
-    expect_shape(guidance_.get(), function, d.x0, x.sizes().vec());
-    for (const Tensor& t : {d.x0_uncond, d.gradient})
-      if (t.defined()) expect_shape(guidance_.get(), function, t, x.sizes().vec());
-    return d;
-  }
-
- private:
-  static constexpr const char* function = "denoise() of its denoiser";
-  std::shared_ptr<const Guidance> guidance_;
-  std::shared_ptr<const Denoiser> inner_;
-};
-
-std::shared_ptr<const Denoiser> wrapped(const std::shared_ptr<const Guidance>& guidance, std::shared_ptr<const Denoiser> inner,
-                                        const GuidedModel& model) {
-  std::shared_ptr<const Denoiser> steered = calling(*guidance, "wrap()", [&] { return guidance->wrap(std::move(inner), model); });
-  if (plugin_name(guidance.get()).empty()) return steered;
-  if (!steered) blame(guidance.get(), "wrap() returned no denoiser");
-  return std::make_shared<Checked>(guidance, std::move(steered));
-}
-
 std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) {
   switch (order) {
     case NoiseOrder::per_image: return per_image_noise(seed, first);
@@ -92,37 +65,6 @@ std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) 
     case NoiseOrder::brownian: return brownian_noise(seed, first);
   }
   throw std::logic_error("unknown order of noise");
-}
-
-namespace {
-
-/// Returns the noise levels of a run for latents of this shape.
-std::vector<double> sigmas_for(const Spacing& spacing, const ImageShape& latent, const NoiseSchedule& schedule, int64_t steps) {
-  if (const auto* sized = dynamic_cast<const SizedSpacing*>(&spacing)) return checked_sigmas(*sized->for_size(latent), schedule, steps);
-  return checked_sigmas(spacing, schedule, steps);
-}
-
-}  // namespace
-
-std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models,
-                                                const ImageShape& latent) {
-  options.check(model.options());
-  std::vector<double> steps;
-  if (options.timestep_rounding == TimestepRounding::nearest_step)
-    steps = sigmas_for(*options.spacing, latent, *model.options().noise, options.steps);
-  const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
-  const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
-  const SameClasses others(models, {model.options().class_names, "the model"});
-  const GuidedModel steered{.schedule = model.options().noise,
-                            .models = others,
-                            .parameterization = model.options().parameterization,
-                            .controls = model.options().controls(),
-                            .shape = latent,
-                            .tap_points = model.network().tap_points(),
-                            .denoiser = tapped};
-  std::shared_ptr<const Denoiser> denoiser = own;
-  for (const auto& g : options.guidance) denoiser = wrapped(g, denoiser, steered);
-  return denoiser;
 }
 
 /// Returns rows [first, first + n), or the one row n times.
@@ -162,12 +104,23 @@ class SamplingRun {
     }
   };
 
+  /// What a batch begins with.
+  struct Start {
+    std::unique_ptr<Noise> noise;
+    Part part;
+    Tensor x;
+    Condition condition;
+  };
+
   void check_sides() const;
   void check_shapes() const;
   void check_image() const;
   void choose_steps();
   void encode_known();
   Tensor sample(int64_t first, int64_t count) const;
+  /// Returns what sample() returns. Throws ConfigError that says which batch fits, if there is not enough memory.
+  Tensor sample_or_advise(int64_t first, int64_t count) const;
+  Start start(int64_t first, int64_t count) const;
   Condition condition_of(const Part& part) const;
   Tensor initial(const Tensor& noise, const Part& part) const;
   /// Returns one row per image; one row for all if one is given and drawn for all at once, as PyTorch users have it.
@@ -303,10 +256,8 @@ Condition SamplingRun::condition_of(const Part& part) const {
   return condition.to(compute.device);
 }
 
-/// Returns the images of one batch, on the host.
-Tensor SamplingRun::sample(int64_t first, int64_t count) const {
-  const auto noise = noise_of(options_.noise_order, request_.seed, request_.first + first);
-  const NoiseSchedule& schedule = *model_.options().noise;
+SamplingRun::Start SamplingRun::start(int64_t first, int64_t count) const {
+  auto noise = noise_of(options_.noise_order, request_.seed, request_.first + first);
   Part part{first, count, *noise};
   // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
   if (known_.defined()) part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
@@ -315,7 +266,15 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   Tensor x = request_.initial_noise.defined() ? request_.initial_noise.narrow(0, first, count).to(like.options())
                                               : noise->draw(like, sigmas_[0], sigmas_[0]);
   x = initial(x, part);
-  const Condition condition = condition_of(part);
+  Condition condition = condition_of(part);
+  return {std::move(noise), std::move(part), std::move(x), std::move(condition)};
+}
+
+/// Returns the images of one batch, on the host.
+Tensor SamplingRun::sample(int64_t first, int64_t count) const {
+  const auto [noise, part, begin, condition] = start(first, count);
+  const NoiseSchedule& schedule = *model_.options().noise;
+  Tensor x = begin;
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
   const std::vector<int64_t> shape = x.sizes().vec();
@@ -333,9 +292,34 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   return decode_sampled(model_.autoencoder(), x, image_, options_.tile).to(at::kFloat).cpu();
 }
 
+Tensor SamplingRun::sample_or_advise(int64_t first, int64_t count) const {
+  std::string asked;
+  try {
+    return sample(first, count);
+  } catch (const ConfigError&) {
+    throw;
+  } catch (const Interrupted&) {
+    throw;
+  } catch (const std::exception& e) {
+    const auto memory = out_of_memory(e);
+    if (!memory) throw;
+    asked = *memory;
+  }
+  const int64_t most = options_.noise_order == NoiseOrder::batch ? 0 : count / 2;
+  const int64_t fits = largest_that_fits(most, 1, [&](int64_t images) {
+    const Start s = start(first, images);
+    denoiser_->denoise(s.x, sigmas_.front(), s.condition);
+  });
+  throw ConfigError(fmt::format("there is not enough memory{} to sample {} image{} of {}x{}: {}", asked, count,
+                                count == 1 ? "" : "s at once", image_.width, image_.height,
+                                fits > 0    ? fmt::format("batches of {} fit", fits)
+                                : count > 1 ? "fewer images per batch, smaller images or a smaller model need less"
+                                            : "smaller images or a smaller model need less"));
+}
+
 void SamplingRun::each_batch(const std::function<void(int64_t, const Tensor&)>& take) const {
   const int64_t batch = options_.noise_order == NoiseOrder::batch ? count() : request_.batch;
-  for (int64_t first = 0; first < count(); first += batch) take(first, sample(first, std::min(batch, count() - first)));
+  for (int64_t first = 0; first < count(); first += batch) take(first, sample_or_advise(first, std::min(batch, count() - first)));
 }
 
 Tensor SamplingRun::images() const {

@@ -15,6 +15,7 @@
 
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
+#include "brume/config/out_of_memory.h"
 #include "brume/config/yaml.h"
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
@@ -25,6 +26,7 @@
 #include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/ema_snapshots.h"
+#include "brume/train/memory_advice.h"
 #include "brume/train/metrics_file.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
@@ -229,9 +231,11 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
     const std::string failed = save_before_leaving();
     if (failed.empty()) throw;
     throw ConfigError(fmt::format("{}; {}", e.what(), failed));
-  } catch (...) {
+  } catch (const std::exception& e) {
     if (const std::string failed = save_before_leaving(); !failed.empty()) warn(failed);
-    throw;
+    const auto asked = out_of_memory(e);
+    if (!asked || updating_) throw;
+    throw ConfigError(memory_advice(*asked, *learner_, *data_, config_));
   }
 }
 
