@@ -31,7 +31,7 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
 
 TEST(Bench, SaysWhatItCannot) {
   EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
-            "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, sd15, small; did you mean 'sd15'?\n");
+            "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, inception, sd15, small; did you mean 'sd15'?\n");
   const TempFolder dir;
   dir.file("file", "x");
   EXPECT_EQ(run_brume({"bench", "--arch", "small", "--json", "file/x.json"}, {dir.path()}).err,

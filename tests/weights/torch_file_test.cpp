@@ -173,8 +173,24 @@ TEST_F(TorchFile, RefusesOtherArchives) {
   EXPECT_EQ(error(zip_bytes({{"word/document.xml", "<>"}})),
             "x.pt: is a zip archive without a data.pkl, so no PyTorch file (it holds 'word/document.xml'...)");
   EXPECT_EQ(error(zip_bytes({})), "x.pt: is a zip archive without a data.pkl, so no PyTorch file (it holds nothing...)");
-  EXPECT_EQ(error(zip_bytes({{"x/data.pkl", data}, {"x/code/a.py", ""}})),
-            "x.pt: is a TorchScript program (torch.jit.save), not weights: save its state_dict() with torch.save instead");
+}
+
+TEST_F(TorchFile, ReadsTheTensorsOfATorchScriptProgram) {
+  // As torch.jit.save has modules: GLOBAL, EMPTY_TUPLE, NEWOBJ, a dict of the attributes, BUILD.
+  const auto module = [](const std::string& name, const std::string& attributes) {
+    return "c__torch__\n" + name + "\n)\x81" + attributes + "b";
+  };
+  const auto inner = module("Inner", pickle::dict({{"weight", pickle::tensor(float_storage, 0, {2, 3}, {3, 1})}}));
+  const auto outer = module("Outer", pickle::dict({{"visual", inner}, {"bias", pickle::tensor(float_storage, 3, {3}, {1})}}));
+  const std::string floats = numbers<float>({0, 1, 2, 3, 4, 5});
+  const auto tensors =
+      state_dict(load(zip_bytes({{"x/data.pkl", pickle::whole(outer)}, {"x/data/0", floats}, {"x/code/__torch__.py", ""}})));
+  ASSERT_EQ(tensors.size(), 2u);
+  EXPECT_EQ(tensors[0].name, "visual.weight");
+  EXPECT_EQ(values_of(tensors[0].tensor), (std::vector<float>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(values_of(tensors[1].tensor), (std::vector<float>{3, 4, 5}));
+  EXPECT_EQ(error(zip_bytes({{"x/data.pkl", pickle::whole(outer)}, {"x/data/0", floats}})).substr(0, 43),
+            "x.pt: refuses to load '__torch__.Outer': on");
 }
 
 TEST_F(TorchFile, RefusesDamagedArchives) {

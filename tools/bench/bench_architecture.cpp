@@ -11,15 +11,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "bench/eager_inception.h"
 #include "bench/measuring.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/core/autoencoder.h"
 #include "brume/diffusion/compute.h"
 #include "brume/files/atomic_file.h"
+#include "brume/nn/blocks/inception.h"
 #include "brume/nn/blocks/text_encoder.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/memory_pool.h"
@@ -61,7 +64,7 @@ struct Architecture {
     }
   };
   int64_t batch = 1, out_channels = 0, classes = 0;  // 0 channels: as many as there are on the way in
-  bool train = false;
+  bool train = false, inception = false;
   ComputeOptions compute;
   ShapeFields input, image;
   std::optional<Tokens> tokens;
@@ -79,7 +82,8 @@ struct Architecture {
     f.section("tokens", tokens, "");
     f.section("text_encoder", text, "");
     f.section("compute", compute, "");
-    f.field("network", network, "");
+    f.field("inception", inception, "");
+    f.field("network", network, "", "unet");
     f.field("autoencoder", autoencoder, "", "identity");
   }
 };
@@ -167,7 +171,7 @@ class Bench {
       throw ConfigError(fmt::format("--device {}: architectures are measured on the CPU; bench a configuration", compute.device.str()));
     type_ = compute.dtype;
     if (asked.batch > 0) a_.batch = asked.batch;
-    add_network();
+    a_.inception ? add_inception() : add_network();
     if (a_.text) add_text_encoder();
     if (a_.autoencoder.type() != "identity") add_decoder();
     if (a_.train) add_training();
@@ -265,6 +269,35 @@ class Bench {
         return network->forward(inputs->x, inputs->c_noise, inputs->condition, nullptr);
       };
     });
+  }
+
+  /// Random weights, normalised so that no activation grows from layer to layer.
+  void add_inception() {
+    const auto weights = nn::InceptionV3::layout();
+    at::Generator random = at::detail::createCPUGenerator(1);
+    for (const Weight& w : weights) {
+      Tensor t = w.tensor;
+      parameters_ += t.numel();
+      const bool ones = w.name.ends_with(".bn.weight") || w.name.ends_with(".running_var");
+      if (t.dim() > 1)
+        t.normal_(0, std::sqrt(2.0 * double(t.size(0)) / double(t.numel())), random);
+      else
+        t.fill_(ones ? 1 : 0);
+    }
+    const auto own = std::make_shared<nn::InceptionV3>(weights, at::kCPU);
+    const auto eager = std::make_shared<EagerInception>(weights);
+    const Inputs inputs(a_, a_.batch, at::kFloat);
+    const Tensor contiguous = inputs.x.contiguous();
+    const auto quietly = [](const auto& network, const Tensor& x) {
+      return [network, x] {
+        const at::NoGradGuard no_grad;
+        return network(x);
+      };
+    };
+    const auto features = [own, type = type_](const Tensor& x) { return (*own)(x.to(type)).features.to(at::kFloat); };
+    const auto baseline = [eager](const Tensor& x) { return (*eager)(x); };
+    parts_.push_back({fmt::format("network, batch {}", a_.batch), "images/s", double(a_.batch), quietly(features, contiguous),
+                      quietly(baseline, contiguous), quietly(baseline, contiguous)});
   }
 
   void add_text_encoder() {

@@ -71,17 +71,18 @@ std::string find_prefix(const ZipArchive& archive) {
   refuse(archive.file()->path(), fmt::format("is a zip archive without a data.pkl, so no PyTorch file (it holds {}...)", holds));
 }
 
-void check_archive(const ZipArchive& archive, const std::string& prefix) {
+void check_byte_order(const ZipArchive& archive, const std::string& prefix) {
   const auto& path = archive.file()->path();
   if (const auto* order = archive.find(prefix + "byteorder")) {
     const auto text = order->size < 32 ? archive.read(*order) : "unknown";
     if (text != "little") refuse(path, fmt::format("its numbers are {}-endian (readable: little)", shortened(text, 20)));
   }
-  for (const auto& entry : archive.entries()) {
-    if (entry.name.starts_with(prefix + "code/")) {
-      refuse(path, "is a TorchScript program (torch.jit.save), not weights: save its state_dict() with torch.save instead");
-    }
-  }
+}
+
+/// Returns true if the archive is one of torch.jit.save: a program, whose module holds the tensors.
+bool is_script(const ZipArchive& archive, const std::string& prefix) {
+  return std::any_of(archive.entries().begin(), archive.entries().end(),
+                     [&](const ZipEntry& entry) { return entry.name.starts_with(prefix + "code/"); });
 }
 
 /// What training programs call the weights they keep among other things, averaged ones first: those are what they sample with.
@@ -164,13 +165,13 @@ PickleValue load_torch_file(std::shared_ptr<const MappedFile> file) {
   if (is_legacy_torch_file(file->bytes())) return load_legacy_torch_file(file);
   const ZipArchive archive(std::move(file));
   const auto prefix = find_prefix(archive);
-  check_archive(archive, prefix);
+  check_byte_order(archive, prefix);
   const auto& pickle = *archive.find(prefix + "data.pkl");
   if (pickle.size > max_pickle_bytes) {
     refuse(archive.file()->path(), fmt::format("its pickle has {} bytes (at most {})", pickle.size, max_pickle_bytes));
   }
   ZipStorages storages(archive, prefix);
-  TorchVocabulary vocabulary(storages, archive.file()->path());
+  TorchVocabulary vocabulary(storages, archive.file()->path(), is_script(archive, prefix));
   return read_pickle(archive.read(pickle), vocabulary, archive.file()->path());
 }
 

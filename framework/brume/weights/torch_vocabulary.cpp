@@ -68,6 +68,9 @@ bool is_bystander(std::string_view name) {
          std::any_of(bystander_packages.begin(), bystander_packages.end(), [name](auto package) { return name.starts_with(package); });
 }
 
+/// Classes of a TorchScript program, and what makes its lists.
+bool of_script(std::string_view name) { return name.starts_with("__torch__.") || name.starts_with("torch.jit._pickle."); }
+
 /// A tuple (or torch.Size) of integers.
 std::optional<std::vector<int64_t>> integers(const PickleValue& value) {
   if (value.as_tuple() == nullptr) return std::nullopt;
@@ -113,6 +116,7 @@ PickleValue ordered_dict(const Sequence& arguments) {
 void TorchVocabulary::invalid(const std::string& reason) const { refuse(file_, reason); }
 
 PickleValue TorchVocabulary::global(const std::string& name) {
+  if (script_ && of_script(name)) return PickleValue(PickleName(name));
   if (find_storage(name) != nullptr || among(words, name) || is_bystander(name)) return PickleValue(PickleName(name));
   invalid(
       fmt::format("refuses to load '{}': only tensors and plain data are read from a PyTorch file, and nothing in it is executed; "
@@ -138,6 +142,7 @@ PickleValue TorchVocabulary::call(const std::string& name, const Sequence& argum
     if (arguments.size() > 1) device += ":" + arguments[1].summary(20);
     return PickleValue(PickleName(device));
   }
+  if (script_ && of_script(name)) return PickleValue::dict();
   if (is_bystander(name) || name.starts_with("torch.nn.modules.container.Parameter")) return PickleValue::dict();
   invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
 }

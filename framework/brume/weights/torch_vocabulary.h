@@ -20,12 +20,15 @@ class TorchStorages {
 
 class TorchVocabulary final : public PickleVocabulary {
  public:
-  /// `file` names the source in errors; both outlive this object.
-  TorchVocabulary(TorchStorages& storages, const std::string& file) : storages_(storages), file_(file) {}
+  /// `file` names the source in errors; both outlive this object. `script`: the pickle is one of TorchScript (torch.jit.save), whose
+  /// modules are read as dicts of their attributes.
+  TorchVocabulary(TorchStorages& storages, const std::string& file, bool script = false)
+      : storages_(storages), file_(file), script_(script) {}
 
   PickleValue global(const std::string& name) override;
   PickleValue call(const std::string& name, const Sequence& arguments) override;
   PickleValue persistent(const PickleValue& id) override;
+  bool keeps_attributes() const override { return script_; }
 
  private:
   PickleValue rebuild_tensor(const Sequence& arguments) const;
@@ -34,6 +37,7 @@ class TorchVocabulary final : public PickleVocabulary {
 
   TorchStorages& storages_;
   const std::string& file_;
+  bool script_;
 };
 
 }  // namespace brume
