@@ -57,7 +57,8 @@ Source edm2_source(const std::string& path, const Features& extractor) {
     std::vector<std::string> there;
     for (const auto& [key, value] : file->entries())
       if (key.as_text() && value.as_dict()) there.push_back(shortened(*key.as_text(), 40));
-    refuse(path, fmt::format("has statistics of {}, and none of the features of {}{}", fmt::join(there, ", "), extractor.name(),
+    refuse(path, fmt::format("has statistics of {}, and none of the features of {}{}",
+                             there.empty() ? std::string("nothing") : fmt::format("{}", fmt::join(there, ", ")), extractor.name(),
                              name.empty() ? "" : fmt::format(" ('{}')", name)));
   }
   NamedTensors named;
