@@ -63,7 +63,7 @@ struct Architecture {
       f.field("quick_gelu", o.quick_gelu, "");
     }
   };
-  int64_t batch = 1, out_channels = 0, classes = 0;  // 0 channels: as many as there are on the way in
+  int64_t batch = 1, out_channels = 0, classes = 0, vector_width = 0;  // 0 channels: as many as there are on the way in
   bool train = false, inception = false;
   ComputeOptions compute;
   ShapeFields input, image;
@@ -76,6 +76,7 @@ struct Architecture {
     f.field("batch", batch, "", at_least(1));
     f.field("out_channels", out_channels, "", at_least(0));
     f.field("classes", classes, "", at_least(0));
+    f.field("vector_width", vector_width, "", at_least(0));
     f.field("train", train, "");
     f.section("input", input, "");
     f.section("image", image, "");
@@ -148,6 +149,7 @@ struct Inputs {
     x = x.contiguous(at::MemoryFormat::ChannelsLast);
     c_noise = at::full({batch}, 500.0, at::kFloat);
     if (a.classes > 0) condition.classes = at::randint(a.classes, {batch}, random, at::kLong);
+    if (a.vector_width > 0) condition.vector = at::randn({batch, a.vector_width}, random, at::TensorOptions().dtype(at::kFloat)).to(type);
     if (a.tokens)
       condition.context = at::randn({batch, a.tokens->length, a.tokens->width}, random, at::TensorOptions().dtype(at::kFloat)).to(type);
   }
@@ -247,7 +249,8 @@ class Bench {
                             .out_channels = out,
                             .classes = a_.classes,
                             .seed = 1,
-                            .context_width = a_.tokens ? a_.tokens->width : 0});
+                            .context_width = a_.tokens ? a_.tokens->width : 0,
+                            .vector_width = a_.vector_width});
   }
 
   /// `make` gives the evaluation in a type, always of the same weights.
