@@ -85,12 +85,12 @@ struct AdoptionOptions {
   enum class NewRows { mean, zero, random };
   enum class InputChannels { same, pad };
   enum class Head { same, fresh };
-  std::map<std::string, std::string> classes;  ///< class of the source, by name or number: class of the training
+  std::map<std::string, std::string> classes{};  ///< class of the source, by name or number: class of the training
   NewRows new_rows = NewRows::mean;            ///< of classes that no class of the source becomes
   InputChannels input_channels = InputChannels::same;
   Head head = Head::same;
-  std::vector<std::string> left_out;  ///< patterns of weights of the source that the model has no place for
-  std::vector<std::string> added;     ///< patterns of weights of the model that the source lacks, or has in another shape
+  std::vector<std::string> left_out{};  ///< patterns of weights of the source that the model has no place for
+  std::vector<std::string> added{};     ///< patterns of weights of the model that the source lacks, or has in another shape
   void declare(Fields& f);
 };
 
