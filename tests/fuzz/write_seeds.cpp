@@ -61,6 +61,18 @@ void write_all(const std::string& folder) {
                      text("b") + raw<uint32_t>(1) + raw<uint64_t>(32) + raw<uint32_t>(8) + raw<uint64_t>(0);
   gguf.resize((gguf.size() + 31) / 32 * 32);
   write(folder + "/gguf", "small", gguf + std::string(34, '\1'));
+  const auto id = pickle::tuple({pickle::text("storage"), pickle::global("torch", "FloatStorage"), pickle::text("7"), pickle::text("cpu"),
+                                 pickle::integer(6), "N"}) +
+                  "Q";
+  const std::string saved = legacy_torch_bytes(pickle::whole(id), {{"7", 6, floats}});
+  const std::string storage =
+      pickle::global("torch.storage", "_load_from_bytes") + "B" + raw<uint32_t>(uint32_t(saved.size())) + saved + "\x85R";
+  const std::string network =
+      pickle::global("torch_utils.persistence", "_reconstruct_persistent_obj") +
+      pickle::dict({{"class_name", pickle::text("Net")},
+                    {"state", pickle::dict({{"_parameters", pickle::dict({{"w", pickle::tensor(storage, 0, {2, 3}, {3, 1})}})}})}}) +
+      "\x85R";
+  write(folder + "/network_pickle", "small", pickle::whole(pickle::dict({{"ema", network}})));
   write(folder + "/safetensors", "empty", safetensors_bytes("{}", ""));
 
   const auto pickled = training_file(pickle::storage("FloatStorage", "0", 6), pickle::storage("BoolStorage", "1", 2));

@@ -395,11 +395,9 @@ class Machine final {
 
 }  // namespace
 
-PickleValue read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file) {
-  if (bytes.size() > max_pickle_bytes) {
-    refuse(file, fmt::format("its pickle has {} bytes (at most {})", bytes.size(), max_pickle_bytes));
-  }
-  return take_pickle(bytes, vocabulary, file);
+PickleValue read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file, size_t limit) {
+  if (bytes.size() > limit) refuse(file, fmt::format("its pickle has {} bytes (at most {})", bytes.size(), limit));
+  return Machine(bytes, vocabulary, file).run();
 }
 
 PickleValue take_pickle(std::string_view& bytes, PickleVocabulary& vocabulary, const std::string& file) {

@@ -25,8 +25,9 @@ class PickleVocabulary {
 /// The pickle of thousands of tensors has under one MiB; what it builds may take some fifty times its size.
 constexpr size_t max_pickle_bytes = size_t{64} << 20;
 
-/// The value pickled in `bytes`, acyclic and of bounded depth and size. `file` names the source in errors (ConfigError).
-PickleValue read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file);
+/// Returns the value pickled in `bytes`, acyclic and of bounded depth and size. `file` names the source in errors (ConfigError); a pickle
+/// that holds the numbers of its tensors may have more than `limit` bytes.
+PickleValue read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file, size_t limit = max_pickle_bytes);
 /// The same of a pickle that other bytes follow, which is taken off the front of `bytes`.
 PickleValue take_pickle(std::string_view& bytes, PickleVocabulary& vocabulary, const std::string& file);
 

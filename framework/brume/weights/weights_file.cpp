@@ -15,6 +15,7 @@
 #include "brume/weights/float8.h"
 #include "brume/weights/gguf.h"
 #include "brume/weights/gguf_blocks.h"
+#include "brume/weights/network_pickle.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/safetensors_header.h"
 #include "brume/weights/torch_file.h"
@@ -22,7 +23,7 @@
 namespace brume {
 namespace {
 
-enum class Format { safetensors, torch, gguf, png, unknown };
+enum class Format { safetensors, torch, gguf, pickle, png, unknown };
 
 /// Files that are met instead of weights, by their first bytes.
 struct Magic {
@@ -37,8 +38,6 @@ constexpr std::array magics{
     Magic{"\x89HDF"sv, "an HDF5 file"},
     Magic{"\x93NUMPY"sv, "a NumPy array"},
     Magic{"\x1f\x8b"sv, "gzip-compressed data: unpack it first"},
-    Magic{"\x80\x04"sv, "a bare Python pickle"},
-    Magic{"\x80\x02"sv, "a bare Python pickle"},
     Magic{"sys_info\0"sv, "a tar archive of PyTorch 0.1: load it with a newer PyTorch and save it again"},
     Magic{"<!DOCTYPE"sv, "a web page: the download failed, or needs a login"},
     Magic{"<html"sv, "a web page: the download failed, or needs a login"},
@@ -56,6 +55,7 @@ Format format_of(std::string_view bytes) {
   if (is_torch_file(bytes)) return Format::torch;
   if (is_png(bytes)) return Format::png;
   if (is_gguf(bytes)) return Format::gguf;
+  if (is_pickle(bytes)) return Format::pickle;
   return is_safetensors(bytes) ? Format::safetensors : Format::unknown;
 }
 
@@ -135,6 +135,14 @@ Listing list_gguf(const std::shared_ptr<const MappedFile>& file) {
   return listing;
 }
 
+Listing list_pickle(const std::shared_ptr<const MappedFile>& file) {
+  Listing listing{file->path(), "pickle of a network", false, {}, {}, {}};
+  listing.tensors = load_network_pickle(file, listing.metadata);
+  for (const auto& [name, tensor] : listing.tensors)
+    listing.rows.push_back({name, dtype_name(tensor.scalar_type()), tensor.sizes().vec(), tensor.nbytes()});
+  return listing;
+}
+
 Listing list_png(const MappedFile& file) {
   const PngHeader header = read_png_header(file.bytes(), file.path());
   Listing listing{file.path(), fmt::format("PNG image, {}x{} (width x height)", header.width, header.height), true, {}, {}, {}};
@@ -163,6 +171,12 @@ NamedTensors load_tensors(const std::string& path, std::map<std::string, std::st
       if (metadata != nullptr) *metadata = weights.metadata();
       return weights.tensors();
     }
+    case Format::pickle: {
+      std::map<std::string, std::string> others;
+      auto tensors = load_network_pickle(file, others);
+      if (metadata != nullptr) *metadata = std::move(others);
+      return tensors;
+    }
     default: refuse_unknown(*file);
   }
 }
@@ -179,6 +193,7 @@ Listing list_file(const std::string& path) {
     case Format::safetensors: return list_safetensors(file);
     case Format::torch: return list_torch(file);
     case Format::gguf: return list_gguf(file);
+    case Format::pickle: return list_pickle(file);
     case Format::png: return list_png(*file);
     default: refuse_unknown(*file);
   }

@@ -87,12 +87,19 @@ void check(const Flags& flags, const Network& n) {
   flags.agree("logvar_channels", flags.integer("logvar_channels"), n.logvar);
 }
 
-Value network_of(const Flags& flags, const Network& n) {
+/// Said, kept by the modules of a .pkl, or the default.
+int64_t head_channels(const Flags& flags, const Source& source) {
+  const auto kept = source.metadata.find("channels_per_head");
+  const auto number = kept == source.metadata.end() ? std::nullopt : parse_number<int64_t>(kept->second);
+  return flags.integer("channels_per_head").value_or(number.value_or(64));
+}
+
+Value network_of(const Flags& flags, const Source& source, const Network& n) {
   Value network = plugin_of("edm2_unet", {{"channels", n.channels},
                                           {"multipliers", n.multipliers},
                                           {"blocks", n.blocks},
                                           {"attention_resolutions", n.attention},
-                                          {"head_channels", flags.integer("channels_per_head").value_or(64)},
+                                          {"head_channels", head_channels(flags, source)},
                                           {"noise_channels", n.noise},
                                           {"embedding_channels", n.embedding},
                                           {"logvar_channels", n.logvar},
@@ -119,7 +126,7 @@ Imported import_edm2(const Source& source, const ImportOptions& options) {
   Imported model;
   const Value conditioner = n.classes > 0 ? plugin_of("class_label", {{"classes", n.classes}, {"dropout", 0}}) : value_of("none");
   model.options = section_of(map_of({{"image", image_of(n.in, n.heights[0], n.heights[0])},
-                                     {"network", network_of(flags, n)},
+                                     {"network", network_of(flags, source, n)},
                                      {"conditioner", conditioner},
                                      {"noise", "edm"},
                                      {"parameterization", plugin_of("edm", {{"sigma_data", flags.number("sigma_data").value_or(0.5)}})}}),
