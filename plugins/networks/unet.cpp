@@ -28,7 +28,8 @@ class Unet final : public Network {
     if (c.classes > 0 && (c.vector_width > 0 || c.size_ids > 0))
       throw ConfigError("the conditioner gives classes and a pooled vector or sizes; the unet embeds classes, or the others");
     if (c.size_ids > 0 && o.noise_embedding->random())
-      throw ConfigError("noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");
+      throw ConfigError(
+          "noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");
     if (c.context_width == 0) return;
     if (!o.transformer)
       throw ConfigError(

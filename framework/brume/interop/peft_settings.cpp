@@ -91,7 +91,8 @@ void set_peft_alphas(const std::string& path, const std::map<std::string, std::s
   const PeftSettings s = settings_of(path, metadata, changes);
   if (!s.values.is_object()) return;
   std::vector<AlphaPattern> patterns;
-  for (const std::string& part : s.parts ? std::vector<std::string>{"unet.", "text_encoder.", "text_encoder_2."} : std::vector<std::string>{""})
+  for (const std::string& part :
+       s.parts ? std::vector<std::string>{"unet.", "text_encoder.", "text_encoder_2."} : std::vector<std::string>{""})
     for (AlphaPattern& p : patterns_of(s, part)) patterns.push_back(std::move(p));
   for (auto& [name, change] : changes) {
     const auto [part, module] = lora_module(name);

@@ -20,7 +20,7 @@ struct PowerAverage {
 /// Returns the integral of the product of two averages' densities (eq. 148 to 150).
 double power_product(const PowerAverage& a, const PowerAverage& b);
 /// Returns the weights, of sum 1, of `known` whose sum is nearest to `wanted` in the squared difference of densities (algorithm 3). Throws
-/// std::invalid_argument if there is none, or two are the same.
+/// std::invalid_argument if the list is empty, or two are the same.
 std::vector<double> post_hoc_weights(const std::vector<PowerAverage>& known, const PowerAverage& wanted);
 
 }  // namespace brume

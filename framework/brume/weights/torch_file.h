@@ -1,6 +1,6 @@
 #pragma once
-// Files written by torch.save (.pt, .pth, .ckpt) or torch.jit.save: since PyTorch 1.6 a zip archive of one pickle and its storages, before that five
-// pickles and the storages one after the other.
+// Files written by torch.save (.pt, .pth, .ckpt) or torch.jit.save: since PyTorch 1.6 a zip archive of one pickle and its storages, before
+// that five pickles and the storages one after the other.
 #include <memory>
 #include <string>
 #include <string_view>

@@ -19,7 +19,7 @@ struct LdmCondition {
   int64_t size_channels = 0;    ///< of each size that the U-Net embeds; 0 = none
 };
 /// Returns CLIP's tokenizer, which such files lack: that of the folder which the setting `tokenizer` names, of the folder "tokenizer" next
-/// to the file, or of the environment. Throws ConfigError if there is none.
+/// to the file, or of the environment. Throws ConfigError if none of them has it.
 Files ldm_tokenizer(const LdmReading& reading);
 /// Returns the heads of a text encoder: as set, else one per 64 channels. Throws ConfigError if that is no whole number.
 int64_t ldm_text_heads(const LdmReading& reading, int64_t width);

@@ -28,7 +28,7 @@ struct MmditNetwork {
 struct MmditSettings {
   std::string variant{};
   std::filesystem::path pipeline{};  ///< a diffusers directory whose text encoders and first stage are taken
-  int64_t length = 0;              ///< of T5's tokens; 0 = the family's
+  int64_t length = 0;                ///< of T5's tokens; 0 = the family's
 };
 
 /// Adds text encoders and first stage of the diffusers directory `folder` to the model and its options; without one (an empty path), says
