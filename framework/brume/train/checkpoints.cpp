@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "brume/config/suggest.h"
 #include "brume/core/warnings.h"
 #include "brume/files/atomic_file.h"
+#include "brume/train/metrics_file.h"
 
 namespace brume {
 namespace fs = std::filesystem;
@@ -62,16 +62,11 @@ void copy_whole(const fs::path& from, const fs::path& to) {
 /// Returns a figure by step, as metrics.jsonl has it. `names` receives those of all figures.
 std::map<int64_t, double> figures(const fs::path& directory, const std::string& figure, std::set<std::string>& names) {
   std::map<int64_t, double> all;
-  std::ifstream in(directory / "metrics.jsonl");
-  std::string line;
-  while (std::getline(in, line)) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (!json.is_object()) continue;
-    for (const auto& [name, value] : json.items()) {
-      if (value.is_number()) names.insert(name);
-      if (name == figure && value.is_number()) all[json.value("step", int64_t(0))] = value.get<double>();
+  for (const MetricsLine& line : read_metrics(directory / "metrics.jsonl"))
+    for (const auto& [name, value] : line.figures) {
+      names.insert(name);
+      if (name == figure) all[line.step] = value;
     }
-  }
   return all;
 }
 
@@ -80,7 +75,6 @@ std::optional<int64_t> best_of(const fs::path& directory, const std::map<int64_t
   const BestBy by = best_by(rule);
   std::set<std::string> names;
   const std::map<int64_t, double> values = figures(directory, by.figure, names);
-  names.erase("step");
   if (values.empty())
     warn(fmt::format("train.keep_best: no line of metrics.jsonl has the figure '{}'{}", by.figure,
                      hint(by.figure, {names.begin(), names.end()})));

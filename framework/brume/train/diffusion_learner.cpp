@@ -15,6 +15,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/image/image.h"
 #include "brume/train/learner.h"
+#include "brume/train/validation.h"
 
 namespace brume {
 namespace {
@@ -30,9 +31,10 @@ class DiffusionLearner final : public Learner {
         files_(pipeline_.files()),
         examples_(origin.examples),
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &teachers_} {
-    if (data.encoded()) check_encoded(*data.encoded());
+    if (data.encoded()) check_encoded("train.data", *data.encoded());
     if (const Buckets* buckets = buckets_of(data)) check_buckets(*buckets);
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    if (config_.train->validation) open_validation(*config_.train->validation);
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->traits().captions && prompts_.empty())
       for (const Annotation& a : examples_.annotations) prompts_.push_back(a.caption);
@@ -55,7 +57,11 @@ class DiffusionLearner final : public Learner {
   void teach(const std::vector<Word>& words) override { reading_.words = words; }
   std::vector<Weight> state() const override { return training_.memory; }
 
-  Metrics test(const std::vector<Weight>&, const std::function<bool()>&) override { return {}; }
+  Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
+    if (!validation_) return {};
+    take(averaged);
+    return validation_losses(*averaged_, *validation_, *config_.train->validation, uint64_t(config_.train->seed), stop);
+  }
 
   bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
     const PreviewOptions& p = config_.train->preview;
@@ -112,16 +118,23 @@ class DiffusionLearner final : public Learner {
             fmt::format("train.data has a bucket of {}, and the network takes images whose sides are multiples of {}", shape.text(), step));
   }
 
+  void open_validation(const ValidationOptions& options) {
+    validation_ = options.data.make({config_.model.image});
+    if (validation_->encoded()) check_encoded("train.validation.data", *validation_->encoded());
+    if (!config_.model.class_names.empty())
+      validation_ = with_classes(validation_, "train.validation.data", {config_.model.class_names, "the model"});
+  }
+
   /// Moments of another first stage mean nothing to this one.
-  void check_encoded(const EncodedSet& set) const {
+  void check_encoded(const std::string& name, const EncodedSet& set) const {
     const Autoencoder& first_stage = pipeline_.autoencoder();
     const std::string own = fingerprint(first_stage, config_.model.autoencoder.type());
     if (set.autoencoder != own)
-      throw ConfigError(fmt::format("train.data was encoded by the first stage {}, and model.autoencoder is {}; encode the images again",
+      throw ConfigError(fmt::format("{} was encoded by the first stage {}, and model.autoencoder is {}; encode the images again", name,
                                     set.autoencoder, own));
     const ImageShape wanted = first_stage.moments(config_.model.image);
     if (set.shape != wanted)
-      throw ConfigError(fmt::format("train.data holds moments of {}, and those of model.image are {}", set.shape.text(), wanted.text()));
+      throw ConfigError(fmt::format("{} holds moments of {}, and those of model.image are {}", name, set.shape.text(), wanted.text()));
   }
 
   void take(const std::vector<Weight>& averaged) {
@@ -145,6 +158,7 @@ class DiffusionLearner final : public Learner {
   Training training_;
   PromptReading reading_;  ///< with the words that are taught
   std::unique_ptr<Pipeline> averaged_;
+  std::shared_ptr<const Dataset> validation_;
 };
 
 }  // namespace

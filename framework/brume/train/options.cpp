@@ -1,8 +1,14 @@
 #include "brume/train/options.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "brume/config/suggest.h"
 #include "brume/core/adapter.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 #include "brume/train/checkpoints.h"
+#include "brume/train/run_log.h"
 
 namespace brume {
 namespace {
@@ -24,6 +30,14 @@ void check_objective(const Objective& objective, const ModelOptions& model) {
   } catch (const ConfigError& e) {
     throw e.located({}, "train.objective");
   }
+}
+
+void check_log(const std::vector<std::string>& log) {
+  const auto fail = [](const std::string& message) { throw ConfigError(std::vector<Problem>{{{}, "train.log", message}}); };
+  for (const std::string& word : log)
+    if (std::find(log_words().begin(), log_words().end(), word) == log_words().end())
+      fail(fmt::format("'{}' is not allowed{}", word, hint(word, log_words())));
+  if (std::find(log.begin(), log.end(), "metrics") == log.end()) fail("lacks 'metrics', which resuming and keep_best need");
 }
 
 void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
@@ -60,6 +74,12 @@ void PreviewOptions::declare(Fields& f) {
 }
 
 void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
+
+void ValidationOptions::declare(Fields& f) {
+  f.field("data", data, "images that are not trained on");
+  f.field("images", images, "images that are measured: the first so many", within(1, 1000000));
+  f.field("levels", levels, "noise levels, evenly spaced in training time", within(1, 1000));
+}
 
 void AdversarialOptions::declare(Fields& f) {
   f.field("start", start, "step from which the discriminator is trained and counts", at_least(0));
@@ -125,6 +145,7 @@ void TrainOptions::declare(Fields& f, Task task) {
     f.require(adapters.empty() || (!adopt && freeze.empty() && train_only.empty()), "adapters",
               "cannot stand with adopt, freeze or train_only: nothing else is trained");
     f.field("objective", objective, "the loss that is minimised", "simple");
+    f.section("validation", validation, "images that are not trained on: the loss by noise level is measured on them, at checkpoints");
   }
   if (is(Task::classifier) || is(Task::autoencoder))
     f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
@@ -145,6 +166,7 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
   if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
+  f.field("log", log, "what the figures are written to: metrics (metrics.jsonl, always), tensorboard (an event file)");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
   f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
   f.field("keep", keep.last, "newest checkpoints kept, in checkpoints/step_N; 1 = the last one alone, in the run directory",
@@ -177,6 +199,12 @@ void Config::check() const {
   if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
   if (autoencoder) check_loss(train->loss, image());
+  check_log(train->log);
+  if (train->validation) {
+    train->validation->data.check({image()});
+    if (model.conditioner->traits().image_channels)
+      throw ConfigError(std::vector<Problem>{{{}, "train.validation", "is not for models that are conditioned on images"}});
+  }
   if (train->test) train->test->data.check({image()});
 }
 

@@ -34,6 +34,13 @@ struct TestOptions {
   void declare(Fields& f);
 };
 
+/// Images that are not trained on: what the loss of a diffusion model is measured on, by noise level, at checkpoints.
+struct ValidationOptions {
+  Deferred<Dataset> data;
+  int64_t images = 256, levels = 8;
+  void declare(Fields& f);
+};
+
 /// The patch discriminator that an autoencoder is trained against.
 struct AdversarialOptions {
   int64_t start = 0, channels = 64, layers = 3;
@@ -106,6 +113,7 @@ struct TrainOptions {
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;         ///< of diffusion
   double label_smoothing = 0;                         ///< of a classifier
+  std::optional<ValidationOptions> validation;        ///< of diffusion
   std::optional<TestOptions> test;                    ///< of a classifier or an autoencoder
   ReconstructionOptions loss;                         ///< of an autoencoder
   std::optional<DiscriminatorOptions> discriminator;  ///< of an autoencoder; absent: `optimizer` serves both
@@ -113,7 +121,8 @@ struct TrainOptions {
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
   EmaOptions ema;
-  PreviewOptions preview;  ///< of all but a classifier
+  PreviewOptions preview;                   ///< of all but a classifier
+  std::vector<std::string> log{"metrics"};  ///< words of log_words()
   int64_t log_every = 50, checkpoint_every = 1000;
   KeepOptions keep;
   /// The parameters of one task; those of all for `any` (the schema).

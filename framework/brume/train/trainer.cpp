@@ -6,12 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
@@ -28,6 +25,7 @@
 #include "brume/train/ema_snapshots.h"
 #include "brume/train/memory_advice.h"
 #include "brume/train/metrics_file.h"
+#include "brume/train/run_log.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
@@ -56,7 +54,8 @@ void prepare_directory(const fs::path& directory, const fs::path& inner) {
 
 /// Removes what an earlier training left, and nothing else.
 void remove_training(const fs::path& directory) {
-  for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml"}) fs::remove(directory / name);
+  for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml", event_file_name})
+    fs::remove(directory / name);
   std::error_code none;
   const std::vector<fs::directory_entry> entries(fs::directory_iterator(directory, none), fs::directory_iterator());
   for (const auto& entry : entries)
@@ -116,7 +115,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
     if (fresh && !overwrite) refuse_held(directory_);
   }
   write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
-  trim_metrics(directory_ / "metrics.jsonl", step_);
+  log_ = std::make_unique<RunLog>(directory_, t.log, resolved_, step_);
 }
 
 Trainer::~Trainer() = default;
@@ -157,7 +156,9 @@ void Trainer::note_unread(const Batch& batch, Window& window) {
 }
 
 std::optional<double> Trainer::train_step(Window& window) {
+  const auto asked = std::chrono::steady_clock::now();
   const Batch batch = loader_->next();
+  log_->count(config_.train->batch, std::chrono::duration<double>(std::chrono::steady_clock::now() - asked).count());
   note_unread(batch, window);
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
@@ -196,21 +197,6 @@ std::optional<double> Trainer::train_step(Window& window) {
 }
 
 namespace {
-/// Images per second since it was made; 0 before that can be measured.
-class Rate {
- public:
-  void add(int64_t images) { images_ += double(images); }
-  double value() const {
-    constexpr double measurable = 0.01;
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    return seconds >= measurable ? images_ / seconds : 0;
-  }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  double images_ = 0;
-};
-
 /// Releases a lock where it ends.
 struct LockedUntilEnd {
   Lock& lock;
@@ -288,7 +274,7 @@ void Trainer::complete(const TrainCallbacks& callbacks) {
 bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   const TrainOptions& t = *config_.train;
   if (continues_) complete(callbacks);
-  Rate rate;
+  log_->begin();
   Window window;
   TrainProgress progress{step_, t.steps, t.batch};
   while (step_ < t.steps) {
@@ -300,10 +286,9 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
     progress.step = step_;
     progress.skipped += !loss;
     if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
-    rate.add(t.batch);
     if (callbacks.progress) callbacks.progress(progress);
     if (due(t.log_every)) {
-      log(window, rate.value());
+      log(window);
       window = {};
     }
     if (due(t.checkpoint_every)) checkpoint(callbacks);
@@ -312,30 +297,19 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   return true;
 }
 
-void Trainer::append_metrics(const Metrics& metrics) {
-  nlohmann::ordered_json line{{"step", step_}};
-  for (const auto& [name, value] : metrics) line[name] = value;
-  std::ofstream out(directory_ / "metrics.jsonl", std::ios::app);
-  out << line.dump() << "\n";
-  if (!out.flush())
-    throw ConfigError(fmt::format("{}: cannot be written: {}", (directory_ / "metrics.jsonl").string(), std::strerror(errno)));
-}
-
-void Trainer::log(const Window& window, double rate) {
+void Trainer::log(const Window& window) {
   Metrics line;
   for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
   if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
   if (window.unread > 0) line.emplace_back("unread_images", double(window.unread));
-  const Metrics figures = optimization_->figures(step_ - 1);
-  line.insert(line.end(), figures.begin(), figures.end());
-  line.emplace_back("images_per_second", rate);
-  append_metrics(line);
+  for (const Metrics& more : {optimization_->figures(step_ - 1), log_->machine()}) line.insert(line.end(), more.begin(), more.end());
+  log_->append(step_, line);
 }
 
 void Trainer::test(const TrainCallbacks& callbacks) {
   const Metrics figures = learner_->test(ema().shadow(), callbacks.stop);
   if (figures.empty()) return;
-  append_metrics(figures);
+  log_->append(step_, figures);
   if (callbacks.tested) callbacks.tested(step_, figures);
 }
 
@@ -344,7 +318,9 @@ fs::path Trainer::preview_file() const { return directory_ / "samples" / fmt::fo
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
   const fs::path file = preview_file();
-  return learner_->preview(ema().shadow(), file) ? file : fs::path();
+  if (!learner_->preview(ema().shadow(), file)) return {};
+  log_->picture(step_, file);
+  return file;
 }
 
 std::vector<Weight> Trainer::training_state() const {

@@ -13,6 +13,7 @@
 
 namespace brume {
 class ModelFiles;
+class RunLog;
 struct CheckpointSize;
 
 /// How far a training is, after an update.
@@ -42,6 +43,7 @@ struct TrainerOptions {
 /// Trains one model, classifier or autoencoder into a run directory:
 ///   config.yaml           the resolved configuration
 ///   metrics.jsonl         one JSON object every `log_every` steps, and one every test
+///   events.out.tfevents.brume  the same, the sample grids and the configuration for TensorBoard, if `train.log` asks for it
 ///   samples/step_N.png    sample grids of a model, reconstructions of an autoencoder
 ///   model.safetensors     the averaged weights, all that sampling needs
 ///   training.safetensors  everything that resuming needs, and the configuration
@@ -111,9 +113,8 @@ class Trainer {
   /// One update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window);
   void note_unread(const Batch& batch, Window& window);
-  void log(const Window& window, double rate);
+  void log(const Window& window);
   void test(const TrainCallbacks& callbacks);
-  void append_metrics(const Metrics& metrics);
   void restore(const std::filesystem::path& file);
   /// Copies the weights of `train.from` into the model's, as `train.adopt` has it.
   void take_over(const StoredModel& source);
@@ -136,6 +137,7 @@ class Trainer {
   std::vector<Fixed> fixed_;
   std::unique_ptr<Optimization> optimization_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<RunLog> log_;
   int64_t step_ = 0;
   int64_t saved_ = 0;  ///< step of the last checkpoint
   int64_t bad_steps_ = 0;

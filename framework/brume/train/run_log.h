@@ -1,0 +1,40 @@
+#pragma once
+// What a training writes while it runs: metrics.jsonl, TensorBoard's events, and what they say of the machine.
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brume/train/tensorboard.h"
+
+namespace brume {
+
+/// The words of `train.log`.
+const std::vector<std::string>& log_words();
+
+class RunLog {
+ public:
+  /// Goes on with the files of a run directory: what they have of later steps than `step` is removed. `writers`: of `train.log`.
+  RunLog(std::filesystem::path directory, const std::vector<std::string>& writers, const Value& resolved, int64_t step);
+
+  /// Begins to measure.
+  void begin();
+  /// Counts the images of a step, and the seconds that were spent waiting for them.
+  void count(int64_t images, double waited);
+  /// Returns, since begin(), images_per_second; since the last call, data_share, the share of the time that was spent waiting for images;
+  /// memory_mb, the resident memory of the process; seconds, of the whole training, with those before it was resumed.
+  Metrics machine();
+
+  void append(int64_t step, const Metrics& figures);
+  void picture(int64_t step, const std::filesystem::path& png);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::filesystem::path file_;
+  std::optional<TensorBoardLog> tensorboard_;
+  Clock::time_point begin_ = Clock::now(), last_ = begin_;
+  double images_ = 0, waited_ = 0, earlier_ = 0;
+};
+
+}  // namespace brume
