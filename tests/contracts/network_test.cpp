@@ -245,7 +245,7 @@ INSTANTIATE_TEST_SUITE_P(
          "{type: edm2_unet, channels: 8, multipliers: [1, 2, 2], blocks: 2, attention_resolutions: [], head_channels: 4, dropout: 0.1, "
          "label_balance: 0.3, noise_channels: 12, embedding_channels: 20, clip: 0}",
          "{type: mmdit, width: 32, depth: 2, single_depth: 2, heads: 2, patch: 4, qk_norm: true, rotary_axes: [4, 6, 6]}",
-         "{type: mmdit, width: 32, depth: 2, single_depth: 0, heads: 4, patch: 4, position_size: 6}",
+         "{type: mmdit, width: 32, depth: 2, single_depth: 0, heads: 4, patch: 4, position_size: 9}",
          "{type: mmdit, width: 32, depth: 3, heads: 2, patch: 8, qk_norm: true, dual_blocks: [0, 1]}",
          "{type: dit, width: 48, depth: 3, heads: 3, patch: 4, positions: learned, qk_norm: true, long_skips: true, tokens: in_context}",
          "{type: dit, width: 32, depth: 2, heads: 2, patch: 8, positions: none, rotary: true, norm: rms, activation: swiglu, qk_norm: "
