@@ -47,6 +47,8 @@ int run(int argc, char** argv) {
     for (const std::string& library : program.plugins) load_plugin(program.registry, library);
   });
   add_train(app, program, code);
+  add_sweep(app, program, code);
+  add_runs(app, program, code);
   add_sample(app, program, code);
   add_encode(app, program, code);
   add_evaluate(app, program, code);

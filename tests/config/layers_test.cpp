@@ -85,7 +85,8 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     room("framework/brume", below);  // the front door
     room("conform", {"config", "core", "numerics"});
     room("train", below);
-    below.merge(std::set<std::string>{"framework/brume", "train", "interop/export", "conform"});
+    room("experiments", {"config", "core", "files", "train"});
+    below.merge(std::set<std::string>{"framework/brume", "train", "experiments", "interop/export", "conform"});
     room("tools/program", below);
     below.insert("tools/program");
     room("tools/plot", below);

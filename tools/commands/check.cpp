@@ -5,6 +5,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/stability.h"
+#include "brume/experiments/sweep.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
 #include "brume/train/source.h"
@@ -66,6 +67,12 @@ void add_check(Command app, Program& program, int&) {
           asked->config));
     Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
     asked->overrides.apply(root);
+    if (root.find("sweep")) {
+      const Sweep sweep = expand_sweep(root);
+      check_runs(program.registry, sweep, std::filesystem::path(asked->config).parent_path());
+      fmt::print(stderr, "{}: a sweep of {} runs\n", asked->config, sweep.runs.size());
+      root.erase("sweep");
+    }
     const Config config = read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
     if (asked->data) check_data(config, asked->config);
     if (config.model.network)

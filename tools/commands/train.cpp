@@ -19,7 +19,7 @@ namespace {
 
 struct Arguments {
   std::string config, out, resume;
-  bool overwrite = false;
+  bool overwrite = false, of_sweep = false;
   Overrides overrides;
 };
 
@@ -34,8 +34,17 @@ fs::path training_file(const Arguments& a) {
   return at;
 }
 
-Resumed begun(Program& program, const Arguments& a) {
+/// Returns the configuration of one run: `brume sweep` sets what varies.
+Value one_run(const Arguments& a) {
   Value root = load_yaml(a.config);
+  if (root.find("sweep") && !a.of_sweep)
+    print_warning(fmt::format("{0}: the section 'sweep' has no effect on train; `brume sweep {0}` trains its runs", a.config));
+  root.erase("sweep");
+  return root;
+}
+
+Resumed begun(Program& program, const Arguments& a) {
+  Value root = one_run(a);
   a.overrides.apply(root);
   Resumed r;
   r.config = read_training(program.registry, std::move(root), fs::path(a.config).parent_path(), &r.resolved);
@@ -43,7 +52,7 @@ Resumed begun(Program& program, const Arguments& a) {
 }
 
 Resumed resumed(Program& program, const Arguments& a, const fs::path& file) {
-  const std::optional<Value> given = a.config.empty() ? std::nullopt : std::optional(load_yaml(a.config));
+  const std::optional<Value> given = a.config.empty() ? std::nullopt : std::optional(one_run(a));
   return read_resumed(program.registry, file, given, [&](Value& root) { a.overrides.apply(root); });
 }
 
@@ -137,6 +146,7 @@ void add_train(Command app, Program& program, int& code) {
                              .type_name("[FILE]")
                              .expected(0, 1);
   command.add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
+  command.add_flag("--of-sweep", asked->of_sweep, "one run of a sweep").hidden();
   asked->overrides.add_to(command);
   command.callback([&program, &code, asked, resume] {
     if (resume.count() > 0 && asked->resume.empty()) asked->resume = "here";

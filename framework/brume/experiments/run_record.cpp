@@ -1,0 +1,158 @@
+#include "brume/experiments/run_record.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "brume/config/number.h"
+#include "brume/config/yaml.h"
+#include "brume/experiments/evaluations.h"
+#include "brume/files/text_file.h"
+#include "brume/train/metrics_file.h"
+#include "brume/train/tensorboard.h"
+#include "brume/train/trainer.h"
+
+namespace brume {
+namespace fs = std::filesystem;
+namespace {
+
+void add(RunRecord& record, const std::string& name, double value) {
+  const auto [at, fresh] = record.figures.emplace(name, RunFigure{value, value});
+  if (fresh) return;
+  at->second.last = value;
+  if (larger_is_better(name) ? value > at->second.best : value < at->second.best) at->second.best = value;
+}
+
+void read_configuration_of(const fs::path& file, RunRecord& record) {
+  if (!fs::exists(file)) {
+    record.note = "has no config.yaml";
+    return;
+  }
+  for (const auto& [path, value] : scalars_of(parse_stored_yaml(read_text(file.string()), file.string())))
+    record.configuration[path] = value.scalar;
+  const auto steps = record.configuration.find("train.steps");
+  if (steps != record.configuration.end()) record.steps = parse_number<int64_t>(steps->second).value_or(0);
+  if (record.steps == 0) {
+    record.state = RunState::other_version;
+    record.note = "config.yaml has no train.steps";
+  }
+}
+
+/// Reads the step of the checkpoint. A newer layout makes it a run of another version.
+void read_checkpoint(const fs::path& file, RunRecord& record) {
+  if (!fs::exists(file)) {
+    record.note = "has no checkpoint";
+    return;
+  }
+  try {
+    training_configuration(file);
+    record.step = training_step(file);
+    record.state = record.step >= record.steps ? RunState::done : RunState::stopped;
+  } catch (const ConfigError& e) {
+    record.note = e.problems().front().message;
+    if (record.note.find("newer") != record.note.npos) record.state = RunState::other_version;
+  }
+}
+
+}  // namespace
+
+const char* text_of(RunState state) {
+  switch (state) {
+    case RunState::done: return "done";
+    case RunState::stopped: return "stopped";
+    case RunState::half_written: return "half written";
+    case RunState::other_version: return "other version";
+  }
+  return "";
+}
+
+bool of_machine(const std::string& figure) {
+  return figure == "images_per_second" || figure == "data_share" || figure == "memory_mb" || figure == "seconds";
+}
+
+bool larger_is_better(const std::string& figure) {
+  for (const char* word : {"accuracy", "precision", "recall", "density", "coverage", "score", "psnr", "ssim", "right", "images_per_second"})
+    if (figure.find(word) != figure.npos) return true;
+  return false;
+}
+
+bool is_run(const fs::path& directory) {
+  std::error_code none;
+  for (const char* file : {"config.yaml", "metrics.jsonl", "training.safetensors"})
+    if (fs::is_regular_file(directory / file, none)) return true;
+  return false;
+}
+
+std::vector<fs::path> find_runs(const fs::path& directory) {
+  if (!fs::is_directory(directory)) throw ConfigError(fmt::format("{}: no such directory", directory.string()));
+  std::vector<fs::path> found, next{directory};
+  while (!next.empty()) {
+    const fs::path at = next.back();
+    next.pop_back();
+    if (is_run(at)) {
+      found.push_back(at);
+      continue;
+    }
+    std::error_code error;
+    for (auto entry = fs::directory_iterator(at, error); !error && entry != fs::directory_iterator(); entry.increment(error))
+      if (entry->is_directory(error) && !entry->is_symlink(error)) next.push_back(entry->path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+RunRecord read_run(const fs::path& directory, const std::string& name) {
+  RunRecord record{name};
+  try {
+    read_configuration_of(directory / "config.yaml", record);
+    if (record.note.empty()) read_checkpoint(directory / "training.safetensors", record);
+  } catch (const ConfigError& e) {
+    record.note = e.problems().front().text();
+  }
+  for (const MetricsLine& line : read_metrics(directory / "metrics.jsonl")) {
+    record.step = std::max(record.step, line.step);
+    for (const auto& [figure, value] : line.figures) add(record, figure, value);
+  }
+  record.evaluations = read_evaluations(directory);
+  for (const Evaluation& e : record.evaluations)
+    for (const auto& [figure, value] : e.figures) add(record, figure, value);
+  return record;
+}
+
+std::string record_text(const RunRecord& r) {
+  nlohmann::ordered_json figures = nlohmann::ordered_json::object(), evaluations = nlohmann::ordered_json::array();
+  for (const auto& [name, f] : r.figures) figures[name] = {{"last", f.last}, {"best", f.best}};
+  for (const Evaluation& e : r.evaluations) {
+    nlohmann::ordered_json one{{"file", e.file}, {"set", e.set}, {"steps", e.steps}, {"figures", e.figures}};
+    if (e.scale) one["scale"] = *e.scale;
+    evaluations.push_back(std::move(one));
+  }
+  return nlohmann::ordered_json{{"name", r.name},   {"state", text_of(r.state)},        {"note", r.note},     {"step", r.step},
+                                {"steps", r.steps}, {"configuration", r.configuration}, {"figures", figures}, {"evaluations", evaluations}}
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+RunRecord record_of(const std::string& text) {
+  try {
+    const nlohmann::json json = nlohmann::json::parse(text);
+    RunRecord r{json.at("name").get<std::string>()};
+    for (const RunState s : {RunState::done, RunState::stopped, RunState::half_written, RunState::other_version})
+      if (json.at("state") == text_of(s)) r.state = s;
+    r.note = json.at("note").get<std::string>();
+    r.step = json.at("step").get<int64_t>(), r.steps = json.at("steps").get<int64_t>();
+    r.configuration = json.at("configuration").get<std::map<std::string, std::string>>();
+    for (const auto& [name, f] : json.at("figures").items()) r.figures[name] = {f.at("last").get<double>(), f.at("best").get<double>()};
+    for (const auto& e : json.at("evaluations")) {
+      Evaluation one{e.at("file").get<std::string>(), e.at("set").get<std::string>(), e.at("steps").get<int64_t>()};
+      if (e.contains("scale")) one.scale = e.at("scale").get<double>();
+      one.figures = e.at("figures").get<std::map<std::string, double>>();
+      r.evaluations.push_back(std::move(one));
+    }
+    return r;
+  } catch (const nlohmann::json::exception&) {
+    throw ConfigError("the text is no record of a run");
+  }
+}
+
+}  // namespace brume
