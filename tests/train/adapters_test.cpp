@@ -145,7 +145,8 @@ TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
 }
 
 TEST_F(Adapters, Mistakes) {
-  EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets"), 0u);
+  EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets.1: 'atention' matches no weight"),
+            0u);
   EXPECT_NE(said(with("[{type: textual_inversion, token: circle, init: red}]"))
                 .find("train.adapters.0.token: 'circle' is a token of this model already"),
             std::string::npos);

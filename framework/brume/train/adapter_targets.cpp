@@ -54,7 +54,16 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
     const auto group = std::find_if(std::begin(groups), std::end(groups), [&](const Group& g) { return targets[i] == g.name; });
     const size_t before = wanted.size();
     if (group == std::end(groups)) {
-      for (const std::string& name : matching({targets[i]}, names, path + ".targets")) wanted.insert(name);
+      const bool except = targets[i].starts_with("!");
+      try {
+        for (const std::string& name : matching({targets[i].substr(except ? 1 : 0)}, names, place))
+          if (except)
+            wanted.erase(name);
+          else
+            wanted.insert(name);
+      } catch (const ConfigError& e) {
+        problems.push_back({{}, place, e.problems().front().message});
+      }
       continue;
     }
     for (const Weight& w : able)

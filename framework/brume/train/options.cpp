@@ -165,6 +165,7 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("seed", seed, "seed of the weights, the order of the images and the noise", at_least(0));
   f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
+  f.require(adapters.empty() || ema.type == EmaOptions::Type::exponential, "ema", "is exponential if adapters are trained");
   if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
   f.field("log", log, "what the figures are written to: metrics (metrics.jsonl, always), tensorboard (an event file)");
   f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));

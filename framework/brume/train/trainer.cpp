@@ -336,7 +336,7 @@ CheckpointSize Trainer::checkpoint_size() const {
     for (const Weight& w : all) sum += uint64_t(w.tensor.numel()) * w.tensor.element_size() + per_tensor;
     return sum;
   };
-  return {bytes(ema().shadow()), bytes(training_state())};
+  return {bytes(learner_->stored(ema().shadow())), bytes(training_state())};
 }
 
 void Trainer::save() {
