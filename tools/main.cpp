@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
   add_train(app, program, code);
   add_sweep(app, program, code);
   add_runs(app, program, code);
+  add_report(app, program, code);
   add_sample(app, program, code);
   add_encode(app, program, code);
   add_evaluate(app, program, code);

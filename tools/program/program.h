@@ -43,6 +43,7 @@ void add_plot(Command app, Program& program, int& code);
 void add_tokenizer(Command app, Program& program, int& code);
 void add_ema(Command app, Program& program, int& code);
 void add_sweep(Command app, Program& program, int& code);
+void add_report(Command app, Program& program, int& code);
 void add_runs(Command app, Program& program, int& code);
 void add_export(Command app, Program& program, int& code);
 void add_adapter(Command app, Program& program, int& code);
