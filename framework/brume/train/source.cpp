@@ -115,7 +115,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
   compare(own, file, full, root, config.train->adopt);
-  if (!config.train->adopt) check_patterns(*config.train, names_of(source.tensors), root);
+  if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(*config.train, names_of(source.tensors), root);
   if (resolved) *resolved = std::move(full);
   return config;
 }
