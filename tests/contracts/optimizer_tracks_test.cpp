@@ -80,7 +80,9 @@ TEST_P(PublishedOptimizer, EveryStep) {
         EXPECT_LT((evaluated[i].flatten() - numbers(step["eval"][weights[i].name])).abs().max().item<double>(), 1e-9) << k;
       }
     }
-    if (step.contains("info")) EXPECT_NEAR(optimizer->figures().front().second, double(step["info"]["d"]), 1e-12) << k;
+    if (step.contains("info")) {
+      EXPECT_NEAR(optimizer->figures().front().second, double(step["info"]["d"]), 1e-12) << k;
+    }
   }
 }
 

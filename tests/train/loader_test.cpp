@@ -185,7 +185,9 @@ TEST(Loader, ABatchIsOfOneBucket) {
       ++seen[size_t(step / per_epoch)][a.label];
     }
     order.push_back({float(b.annotations[0].label), float(b.annotations[1].label)});
-    if (step >= 8) EXPECT_TRUE(later.next().images.equal(b.images)) << "resumed at step 8, now " << step;
+    if (step >= 8) {
+      EXPECT_TRUE(later.next().images.equal(b.images)) << "resumed at step 8, now " << step;
+    }
   }
   for (const std::map<int64_t, int>& epoch : seen) {
     EXPECT_EQ(epoch.size(), 10u) << "each image is read in an epoch";
