@@ -155,7 +155,9 @@ std::string quality(const std::vector<RunRecord>& runs, bool against_steps) {
   for (size_t i = 0; i < runs.size(); ++i)
     for (const Evaluation& e : runs[i].evaluations) {
       if (e.steps == 0 || (!against_steps && !e.scale)) continue;
-      const std::string other = against_steps ? (e.scale ? fmt::format(", cfg {}", *e.scale) : "") : fmt::format(", {} steps", e.steps);
+      std::string other = e.sampler.empty() ? "" : ", " + e.sampler;
+      if (against_steps && e.scale) other += fmt::format(", cfg {}", *e.scale);
+      if (!against_steps) other += fmt::format(", {} steps", e.steps);
       for (const auto& [name, value] : e.figures) figures[name][{i, other}].emplace_back(against_steps ? double(e.steps) : *e.scale, value);
     }
   std::string html;

@@ -67,6 +67,7 @@ class Job {
     if (training_ && next_ == 0) {
       fs::create_directories(directory_);
       fs::remove(directory_ / note_name);
+      remove_measures();
       if (fs::exists(directory_ / "training.safetensors")) words.insert(words.end(), {"--resume", directory_.string()});
     }
     words.insert(words.begin(), plugins_.begin(), plugins_.end());
@@ -109,6 +110,12 @@ class Job {
                    {"--json", use == 1 ? fmt::format("{{run}}/{}.json", command) : fmt::format("{{run}}/{}_{}.json", command, use)});
     for (std::string& word : words) word = replaced(replaced(word, "{run}", directory_.string()), "{name}", name_);
     return words;
+  }
+  /// Removes what commands have measured of an earlier model of this run.
+  void remove_measures() const {
+    for (const auto& words : steps_)
+      for (size_t i = 0; i + 1 < words.size(); ++i)
+        if (words[i] == "--json" && fs::path(words[i + 1]).parent_path() == directory_) fs::remove(words[i + 1]);
   }
   std::vector<std::string> noted() const {
     std::vector<std::string> all;

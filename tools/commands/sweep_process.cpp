@@ -34,7 +34,9 @@ int start_process(const std::vector<std::string>& arguments, const std::string& 
   if (child > 0) return int(child);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(1);
-  if (!log.empty()) {
+  if (log.empty()) {
+    ::dup2(2, 1);
+  } else {
     const int file = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (file < 0) ::_exit(126);
     ::dup2(file, 1), ::dup2(file, 2);

@@ -20,7 +20,7 @@ std::optional<double> number_after(const std::string& name, const std::string& w
 
 void add_figures(const nlohmann::json& json, Evaluation& e) {
   for (const auto& [name, value] : json.items())
-    if (value.is_number() && name != "seed" && name != "steps" && name != "images") e.figures[name] = value.get<double>();
+    if (value.is_number() && name != "seed" && name != "steps" && name != "images" && name != "cfg") e.figures[name] = value.get<double>();
 }
 
 Evaluation evaluation_of(const nlohmann::json& set, const nlohmann::json& file, const std::string& name) {
@@ -28,7 +28,9 @@ Evaluation evaluation_of(const nlohmann::json& set, const nlohmann::json& file, 
   if (const auto at = set.find("name"); at != set.end() && at->is_string()) e.set = at->get<std::string>();
   for (const nlohmann::json* of : {&file, &set})
     if (const auto at = of->find("steps"); at != of->end() && at->is_number_integer()) e.steps = at->get<int64_t>();
-  e.scale = number_after(e.set, "cfg");
+  const auto scale = set.find("cfg"), sampler = set.find("sampler");
+  e.scale = scale != set.end() && scale->is_number() ? scale->get<double>() : number_after(e.set, "cfg");
+  if (sampler != set.end() && sampler->is_string()) e.sampler = sampler->get<std::string>();
   const auto figures = set.find("figures");
   add_figures(figures != set.end() && figures->is_object() ? *figures : set, e);
   return e;

@@ -124,7 +124,7 @@ std::string record_text(const RunRecord& r) {
   nlohmann::ordered_json figures = nlohmann::ordered_json::object(), evaluations = nlohmann::ordered_json::array();
   for (const auto& [name, f] : r.figures) figures[name] = {{"last", f.last}, {"best", f.best}};
   for (const Evaluation& e : r.evaluations) {
-    nlohmann::ordered_json one{{"file", e.file}, {"set", e.set}, {"steps", e.steps}, {"figures", e.figures}};
+    nlohmann::ordered_json one{{"file", e.file}, {"set", e.set}, {"steps", e.steps}, {"sampler", e.sampler}, {"figures", e.figures}};
     if (e.scale) one["scale"] = *e.scale;
     evaluations.push_back(std::move(one));
   }
@@ -146,6 +146,7 @@ RunRecord record_of(const std::string& text) {
     for (const auto& e : json.at("evaluations")) {
       Evaluation one{e.at("file").get<std::string>(), e.at("set").get<std::string>(), e.at("steps").get<int64_t>()};
       if (e.contains("scale")) one.scale = e.at("scale").get<double>();
+      one.sampler = e.at("sampler").get<std::string>();
       one.figures = e.at("figures").get<std::map<std::string, double>>();
       r.evaluations.push_back(std::move(one));
     }

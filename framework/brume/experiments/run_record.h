@@ -20,6 +20,7 @@ struct Evaluation {
   std::string file, set;             ///< "evaluate.json", "cfg 2"
   int64_t steps = 0;                 ///< of sampling; 0 if unknown
   std::optional<double> scale = {};  ///< of classifier-free guidance
+  std::string sampler = {};          ///< "" if unknown
   std::map<std::string, double> figures = {};
 };
 
