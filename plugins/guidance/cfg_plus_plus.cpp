@@ -1,7 +1,7 @@
 // CFG++ (Chung et al. 2024, alg. 2): the guided estimate lies between the two, and the noise that is put back is the unconditional one's,
 // so that x stays near the data that the model knows.
 //
-//   D = D_uncond + scale (D_cond - D_uncond),   0 <= scale <= 1
+//   D = D_uncond + scale (D_cond - D_uncond),   0 <= scale <= 1 in the paper
 //   x' = D + (to / from) (x - D_uncond)          the sampler's, from `x0_uncond`
 //
 // Samplers that do not take the direction from `x0_uncond` are refused.
@@ -33,7 +33,9 @@ class CfgPlusPlus final : public Guidance {
  public:
   struct Options {
     double scale = 0.6;
-    void declare(Fields& f) { f.field("scale", scale, "0 = the unconditional model, 1 = the conditional estimate", within(0, 1)); }
+    void declare(Fields& f) {
+      f.field("scale", scale, "0 = the unconditional model, 1 = the conditional estimate, more = further (ComfyUI)", at_least(0));
+    }
   };
   explicit CfgPlusPlus(const Options& o) : o_(o) {}
   GuidanceTraits traits() const override { return {.needs_direction = true, .uses_null = true}; }

@@ -59,14 +59,27 @@ class WeakDenoiser final : public Denoiser {
 
 /// Settings at which a guidance does nothing to estimates within [-1, 1].
 const std::map<std::string, std::string> neutral = {
+    {"apg", "{type: apg, scale: 1}"},
     {"autoguidance", "{type: autoguidance, scale: 1}"},
+    {"cads", "{type: cads, noise_scale: 0}"},
     {"cfg", "{type: cfg, scale: 1}"},
+    {"cfg_norm", "{type: cfg_norm, scale: 1}"},
     {"cfg_plus_plus", ""},  // its direction is the unconditional one at any scale
+    {"cfg_zero_star", "{type: cfg_zero_star, scale: 1}"},
     {"classifier", "{type: classifier, scale: 0}"},
     {"clip", "{type: clip, range: 1.0e+9}"},
     {"dynamic_threshold", "{type: dynamic_threshold, quantile: 1, maximum: 1000}"},
+    {"easycache", "{type: easycache, threshold: 0}"},
+    {"fdg", "{type: fdg, scales: [1, 1]}"},
+    {"fresca", "{type: fresca, scale: 1, high: 1}"},
     {"inpaint", "inpaint"},  // if all is to be generated
+    {"magnitude_aware", "{type: magnitude_aware, scale: 1}"},
+    {"pag", "{type: pag, blocks: [block], scale: 0}"},
+    {"seg", "{type: seg, blocks: [block], scale: 0}"},
     {"skip_layer", "{type: skip_layer, blocks: [block], scale: 0}"},
+    {"slg", "{type: slg, blocks: [block], scale: 0}"},
+    {"taylor", "{type: taylor, threshold: 0}"},
+    {"tcfg", "{type: tcfg, scale: 1}"},
 };
 
 /// The same for any guidance: a library's has a scale, at which 1 does nothing, or "".
@@ -108,7 +121,7 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
                             .models = models,
                             .parameterization = make<Parameterization>("v"),
                             .controls = {5, true},
-                            .tap_points = {.blocks = {"block"}, .skippable = {"block"}},
+                            .tap_points = {.blocks = {"block"}, .skippable = {"block"}, .attention = {"block"}},
                             .denoiser = tapped};
     return make<Guidance>(yaml)->wrap(inner_, model);
   }

@@ -15,6 +15,7 @@
 #include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
+#include "brume/core/run_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/guided_denoiser.h"
@@ -278,6 +279,7 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
   const std::vector<int64_t> shape = x.sizes().vec();
+  const RunMemory memory(per_image_noise(mix_seed(request_.seed, 5), request_.first + first));
   x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, sigmas_, run); });
   expect_shape(options_.sampler.get(), "sample()", x, shape);
   if (const double last = sigmas_.back(); last > 0) {

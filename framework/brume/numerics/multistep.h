@@ -18,6 +18,8 @@ class PredictionHistory {
 
   void add(const Tensor& x, const Tensor& x0, double sigma) { add_value(predicted(prediction_, x, x0, sigma), sigma); }
   void add_value(Tensor value, double sigma);
+  /// Replaces the newest.
+  void set_newest(Tensor value) { values_.front() = std::move(value); }
   const Tensor& newest() const { return values_.front(); }
   const std::vector<Tensor>& values() const { return values_; }
   const std::vector<double>& lambdas() const { return lambdas_; }

@@ -13,6 +13,19 @@ NoiseSplit ancestral_step(double from, double to, double eta) {
   return {std::sqrt((to - up) * (to + up)), up};
 }
 
+void Ancestral::declare(Fields& f) {
+  f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
+  f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+  f.choice("split", flow, "how a step is split into a deterministic one and noise: by variance, or along the paths of flow matching",
+           {{"variance", false}, {"flow", true}});
+}
+
+NoiseSplit Ancestral::step(double from, double to) const {
+  if (!flow || to >= from || eta == 0) return ancestral_step(from, to, eta);
+  const double here = from / (1 + from), there = to / (1 + to), down = there * (1 + eta * (there / here - 1)), sigma = down / (1 - down);
+  return {sigma, std::sqrt((to - sigma) * (to + sigma))};
+}
+
 Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double to, Noise* noise, double s_noise) {
   const double g2 = (from - to) * (from + to);
   const Tensor mean = x0 + (x - x0) * (1 - g2 / (from * from));

@@ -13,6 +13,15 @@ struct NoiseSplit {
 };
 NoiseSplit ancestral_step(double from, double to, double eta);
 
+/// How a step is split: so that the variance of a variance-exploding process stays (above), or along the straight paths of flow matching,
+/// s_down = s' (1 + eta (s' / s - 1)), s = sigma / (1 + sigma), up = sqrt(to^2 - down^2) (ComfyUI's samplers "RF").
+struct Ancestral {
+  double eta = 1, s_noise = 1;
+  bool flow = false;
+  void declare(Fields& f);
+  NoiseSplit step(double from, double to) const;
+};
+
 /// One step of the reverse-time SDE of the variance-exploding process (Song et al. 2021b, eq. 46):
 /// x + g^2 (x0 - x) / from^2 + s_noise g z, g^2 = from^2 - to^2; without z if `noise` is null.
 Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double to, Noise* noise, double s_noise = 1);

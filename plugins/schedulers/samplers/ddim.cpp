@@ -2,7 +2,7 @@
 //
 //   up = eta to sqrt(1 - (to/from)^2),  down = sqrt(to^2 - up^2),  x' = x0 + (down/from) (x - x0) + up noise
 //
-// k-diffusion's "Euler ancestral" is the same at eta = 1.
+// k-diffusion's "Euler ancestral" is the same at eta = 1. `split: flow` is that of flow matching (see Ancestral).
 #include <ATen/TensorOperators.h>
 
 #include "brume/config/registry.h"
@@ -14,14 +14,11 @@ namespace {
 class Ddim final : public Sampler {
  public:
   struct Options {
-    double eta = 0, s_noise = 1;
-    void declare(Fields& f) {
-      f.field("eta", eta, "0 = DDIM (deterministic), 1 = DDPM (ancestral)", within(0, 1));
-      f.field("s_noise", s_noise, "standard deviation of the fresh noise", more_than(0));
-    }
+    Ancestral noise{.eta = 0};
+    void declare(Fields& f) { noise.declare(f); }
   };
   explicit Ddim(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = o_.eta == 0 ? 1 : 0, .keeps_direction = true}; }
+  SamplerTraits traits() const override { return {.order = o_.noise.eta == 0 ? 1 : 0, .keeps_direction = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -29,10 +26,10 @@ class Ddim final : public Sampler {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
       const Estimate d = denoiser.denoise(x, from, run.condition);
       run.report({i, steps, from, x, d.x0});
-      const auto [down, up] = ancestral_step(from, to, o_.eta);
+      const auto [down, up] = o_.noise.step(from, to);
       const Tensor& clean = d.x0_uncond.defined() ? d.x0_uncond : d.x0;  // the estimate that gives the direction of the noise
       x = d.x0 + (x - clean) * (down / from);
-      if (up > 0) x = x + run.noise.draw(x, from, to) * (o_.s_noise * up);
+      if (up > 0) x = x + run.noise.draw(x, from, to) * (o_.noise.s_noise * up);
     }
     return x;
   }
@@ -46,7 +43,7 @@ class Ddim final : public Sampler {
 void register_sampler_ddim(Registry& r) {
   r.add<Sampler, Ddim>("ddim", "DDIM: Euler in sigma, with optional fresh noise (eta)");
   r.preset<Sampler, Ddim>("euler_ancestral", "ddim", "Euler in sigma with ancestral noise: DDIM at eta 1",
-                          [](Ddim::Options& o) { o.eta = 1; });
+                          [](Ddim::Options& o) { o.noise.eta = 1; });
 }
 
 }  // namespace brume::plugins

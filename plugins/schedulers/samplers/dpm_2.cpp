@@ -2,6 +2,8 @@
 // with churn or with the noise of an ancestral step.
 //
 //   mid = sqrt(sigma down),  y = x + (mid - sigma) d(x, sigma),  x' = x + (down - sigma) d(y, mid) + up noise
+//
+// `split: flow` is the same in s = sigma / (1 + sigma), of x / (1 + sigma).
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
@@ -14,17 +16,14 @@ namespace {
 
 struct PlainOptions {
   Churn churn;
-  double eta = 0, s_noise = 1;
+  Ancestral noise{.eta = 0};
   void declare(Fields& f) { churn.declare(f); }
 };
 
 struct AncestralOptions {
   Churn churn;
-  double eta = 1, s_noise = 1;
-  void declare(Fields& f) {
-    f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
-    f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
-  }
+  Ancestral noise;
+  void declare(Fields& f) { noise.declare(f); }
 };
 
 template <class O>
@@ -32,7 +31,7 @@ class Dpm2 final : public Sampler {
  public:
   using Options = O;
   explicit Dpm2(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = o_.churn.adds_noise() || o_.eta > 0 ? 0 : 2}; }
+  SamplerTraits traits() const override { return {.order = o_.churn.adds_noise() || o_.noise.eta > 0 ? 0 : 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -41,20 +40,28 @@ class Dpm2 final : public Sampler {
       const double sigma = o_.churn.raise(x, sigmas[size_t(i)], steps, run.noise), to = sigmas[size_t(i) + 1];
       const Tensor x0 = denoiser.denoise(x, sigma, run.condition).x0;
       run.report({i, steps, sigmas[size_t(i)], before, x0});
-      const auto [down, up] = ancestral_step(sigma, to, o_.eta);
+      const auto [down, up] = o_.noise.step(sigma, to);
       const double mid = std::sqrt(sigma * down);
-      if (mid > 0) {
+      if (mid > 0 && o_.noise.flow) {
+        x = along_s(denoiser, x, x0, sigma, down, run);
+      } else if (mid > 0) {
         const Tensor y = x0 + (x - x0) * (mid / sigma);
         x = x + (y - denoiser.denoise(y, mid, run.condition).x0) * ((down - sigma) / mid);
       } else {
         x = x0 + (x - x0) * (down / sigma);
       }
-      if (up > 0) x = x + run.noise.draw(x, sigma, to) * (o_.s_noise * up);
+      if (up > 0) x = x + run.noise.draw(x, sigma, to) * (o_.noise.s_noise * up);
     }
     return x;
   }
 
  private:
+  /// The midpoint step in log s, s = sigma / (1 + sigma), of y = x / (1 + sigma).
+  static Tensor along_s(const Denoiser& denoiser, const Tensor& x, const Tensor& x0, double sigma, double down, Run& run) {
+    const double from = sigma / (1 + sigma), to = down / (1 + down), s = std::sqrt(from * to), mid = s / (1 - s);
+    const Tensor y = x0 + (x - x0) * (mid / sigma), slope = (y / (1 + mid) - denoiser.denoise(y, mid, run.condition).x0) / s;
+    return (x / (1 + sigma) + slope * (to - from)) * (1 + down);
+  }
   Options o_;
 };
 

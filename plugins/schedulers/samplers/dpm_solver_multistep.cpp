@@ -5,6 +5,8 @@
 //   D1 = (D_i - D_(i-1)) / r,  r = h_(i-1) / h_i                                          order 2
 //   x' = decay x + coef_f D_i + coef_slope D1 + coef_curvature D2 + noise_std n
 //
+// With an unguided estimate U (cfg++) of data prediction: x + D_i - U_i for x, and U for the earlier D (ComfyUI's dpmpp_2m_cfg_pp).
+//
 // eta = 0 is the ODE, 1 the SDE ("sde-dpmsolver++", k-diffusion's dpmpp_2m_sde and dpmpp_3m_sde).
 #include <ATen/TensorOperators.h>
 
@@ -41,7 +43,8 @@ class DpmMultistep final : public Sampler {
   using Options = MultistepOptions<prediction>;
   explicit DpmMultistep(const Options& o) : o_(o) {}
   SamplerTraits traits() const override {
-    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2))};  // it begins with order 1
+    return {.order = o_.eta > 0 ? 0 : int(std::min<int64_t>(o_.order, 2)),  // it begins with order 1
+            .keeps_direction = prediction == Prediction::data};
   }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
@@ -49,17 +52,20 @@ class DpmMultistep final : public Sampler {
     PredictionHistory past(prediction, o_.order);
     for (int64_t i = 0; i < steps; ++i) {
       const double from = sigmas[size_t(i)], to = sigmas[size_t(i) + 1];
-      const Tensor x0 = denoiser.denoise(x, from, run.condition).x0;
+      const Estimate d = denoiser.denoise(x, from, run.condition);
+      const Tensor& x0 = d.x0;
       run.report({i, steps, from, x, x0});
       past.add(x, x0, from);
       if (to == 0) return x0;
       if (to == from) continue;
       const ExponentialStep step = exponential_step(prediction, from, to, to < from ? o_.eta : 0);
       const auto [slope, curvature] = past.derivatives(order_of(i, steps), std::log(from / to));
-      Tensor next = x * step.decay + past.newest() * step.coef_f;
+      const bool direction = prediction == Prediction::data && d.x0_uncond.defined();
+      Tensor next = (direction ? x + (x0 - d.x0_uncond) : x) * step.decay + past.newest() * step.coef_f;
       if (slope.defined()) next = next + slope * (curvature.defined() || o_.heun ? step.coef_slope : step.coef_midpoint);
       if (curvature.defined()) next = next + curvature * step.coef_curvature;
       if (step.noise_std > 0) next = next + run.noise.draw(x, from, to) * (o_.s_noise * step.noise_std);
+      if (direction) past.set_newest(d.x0_uncond);
       x = next;
     }
     return x;

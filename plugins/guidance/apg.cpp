@@ -1,0 +1,104 @@
+// Adaptive projected guidance (Sadat et al. 2024, "Eliminating oversaturation and artifacts of high guidance scales", alg. 1), on x0.
+//
+//   d = D_cond - D_uncond + momentum d_last,   d <- d min(1, norm / |d|),   d <- d_orthogonal + eta d_parallel   to D_cond
+//   D = D_uncond + scale d      or, `from: condition`,   D = D_cond + (scale - 1) d
+//
+// With eta 1, no momentum and no norm it is cfg. Until `start_step` it is cfg with `cfg_scale`.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/clamp.h>
+
+#include <optional>
+
+#include "brume/config/registry.h"
+#include "brume/core/guidance.h"
+#include "brume/core/run_memory.h"
+#include "brume/numerics/per_image.h"
+
+namespace brume::plugins {
+namespace {
+
+struct ApgOptions {
+  double scale = 7.5, eta = 0, momentum = 0, sigma_lo = 0, cfg_scale = 1;
+  std::optional<double> norm{}, sigma_hi{};
+  int64_t start_step = 0;
+  bool from_condition = false;
+};
+
+class ApgDenoiser final : public Denoiser {
+ public:
+  ApgDenoiser(std::shared_ptr<const Denoiser> inner, const ApgOptions& o) : inner_(std::move(inner)), o_(o) {}
+
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    if (o_.scale == 1 || sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return inner_->denoise(x, sigma, condition);
+    const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "apg");
+    Memory outside, *memory = RunMemory::current() ? &RunMemory::current()->of<Memory>(this) : &outside;
+    const Tensor difference = e.with.x0 - e.without.x0;
+    Tensor d = difference;
+    if (o_.momentum != 0) {
+      if (memory->last.defined() && memory->last.sizes() == d.sizes()) d = d + memory->last * o_.momentum;
+      memory->last = d;
+    }
+    Estimate guided = e.with;
+    guided.gradient = extrapolate(e.without.gradient, e.with.gradient, o_.scale);
+    if (memory->steps.at(sigma) < o_.start_step)
+      guided.x0 = extrapolate(e.without.x0, e.with.x0, o_.cfg_scale);
+    else if (o_.eta == 1 && o_.momentum == 0 && !o_.norm)
+      guided.x0 = extrapolate(e.without.x0, e.with.x0, o_.scale);
+    else
+      guided.x0 =
+          o_.from_condition ? e.with.x0 + projected(d, e.with.x0) * (o_.scale - 1) : e.without.x0 + projected(d, e.with.x0) * o_.scale;
+    return guided;
+  }
+
+ private:
+  struct Memory {
+    Tensor last;
+    StepCounter steps;
+  };
+  Tensor projected(Tensor d, const Tensor& onto) const {
+    if (o_.norm) {
+      const Tensor size = image_norm(d);
+      d = d * (*o_.norm / size).masked_fill(size == 0, 1).clamp_max(1);
+    }
+    const Tensor parallel = image_parallel(d, onto);
+    return d - parallel + parallel * o_.eta;
+  }
+  std::shared_ptr<const Denoiser> inner_;
+  ApgOptions o_;
+};
+
+class Apg final : public Guidance {
+ public:
+  struct Options : ApgOptions {
+    void declare(Fields& f) {
+      f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0));
+      f.field("eta", eta, "share of the part that is parallel to the estimate", within(0, 2));
+      f.field("norm", norm, "largest norm of the difference over an image; null = any", more_than(0));
+      f.field("momentum", momentum, "share of the last difference that is added; negative = away from it (the paper's)", within(-1, 1));
+      f.choice("from", from_condition, "the estimate that the difference is added to: scale times, or scale - 1 times",
+               {{"unconditional", false}, {"condition", true}});
+      f.field("start_step", start_step, "steps of cfg before", at_least(0));
+      f.field("cfg_scale", cfg_scale, "scale of cfg in those steps", at_least(0));
+      f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
+      f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
+      f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
+    }
+  };
+  explicit Apg(const Options& o) : o_(o) {}
+  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
+  void check(const Controls& controls) const override {
+    if (o_.scale != 1) need_null(controls, "apg");
+  }
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
+    return std::make_shared<ApgDenoiser>(std::move(inner), o_);
+  }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_guidance_apg(Registry& r) { r.add<Guidance, Apg>("apg", "adaptive projected guidance, with momentum and norm"); }
+
+}  // namespace brume::plugins
