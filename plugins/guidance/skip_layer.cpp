@@ -5,53 +5,22 @@
 //
 // D is the inner estimate, with cfg if that comes before; D_model and D_skip are the model's own, with the condition. A skipped block
 // gives its input as its output. Blocks are named as their weights are: `middle_block.1`, `output_blocks.4.1.transformer_blocks.0`.
-#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
 
 #include "brume/config/registry.h"
 #include "brume/config/suggest.h"
-#include "brume/core/guidance.h"
+#include "brume/numerics/perturbed.h"
 
 namespace brume::plugins {
 namespace {
 
-struct SkipLayerOptions {
-  std::vector<std::string> blocks{};
-  double scale = 1, sigma_lo = 0;
-  std::optional<double> sigma_hi{};
-};
-
-class SkipLayerDenoiser final : public Denoiser {
- public:
-  SkipLayerDenoiser(std::shared_ptr<const Denoiser> inner, std::shared_ptr<const Denoiser> own, std::shared_ptr<const Denoiser> skipping,
-                    const SkipLayerOptions& o)
-      : inner_(std::move(inner)), own_(std::move(own)), skipping_(std::move(skipping)), o_(o) {}
-
-  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    Estimate d = inner_->denoise(x, sigma, condition);
-    if (o_.scale == 0 || sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return d;
-    const Tensor whole = own_ == inner_ ? d.x0 : own_->denoise(x, sigma, condition).x0;
-    d.x0 = d.x0 + (whole - skipping_->denoise(x, sigma, condition).x0) * o_.scale;
-    return d;
-  }
-
- private:
-  std::shared_ptr<const Denoiser> inner_, own_, skipping_;
-  SkipLayerOptions o_;
-};
-
 class SkipLayer final : public Guidance {
  public:
-  struct Options : SkipLayerOptions {
+  struct Options : PerturbedOptions {
     void declare(Fields& f) {
-      f.field("blocks", blocks, "names of the blocks to skip; blocks that change the shape of their input cannot be");
-      f.field("scale", scale, "0 = the inner estimate, more = further away from the model without those blocks", at_least(0));
-      f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
-      f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
-      f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
+      PerturbedOptions::declare(f, "names of the blocks to skip; blocks that change the shape of their input cannot be");
     }
   };
   explicit SkipLayer(const Options& o) : o_(o) {}
@@ -69,7 +38,7 @@ class SkipLayer final : public Guidance {
         throw ConfigError(fmt::format("blocks: '{}' cannot be skipped{}", block, hint(block, known)));
       taps.blocks[block] = [](const Tensor& input, const std::function<Tensor()>&) { return input; };
     }
-    return std::make_shared<SkipLayerDenoiser>(std::move(inner), model.denoiser({}), model.denoiser(std::move(taps)), o_);
+    return perturbed(std::move(inner), model, std::move(taps), o_);
   }
 
  private:
@@ -80,6 +49,8 @@ class SkipLayer final : public Guidance {
 
 void register_guidance_skip_layer(Registry& r) {
   r.add<Guidance, SkipLayer>("skip_layer", "away from the model without some of its blocks (SLG)");
+  r.preset<Guidance, SkipLayer>("slg", "skip_layer", "skip_layer at the scale of Stable Diffusion 3.5",
+                                [](SkipLayer::Options& o) { o.scale = 2.8; });
 }
 
 }  // namespace brume::plugins
