@@ -85,7 +85,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     room("framework/brume", below);  // the front door
     room("conform", {"config", "core", "numerics"});
     room("train", below);
-    room("experiments", {"config", "core", "files", "train"});
+    room("experiments", {"config", "core", "files", "weights", "train"});
     below.merge(std::set<std::string>{"framework/brume", "train", "experiments", "interop/export", "conform"});
     room("tools/program", below);
     below.insert("tools/program");

@@ -6,9 +6,8 @@
 
 namespace brume::tools {
 
-/// Starts this program with these arguments; its output goes to the end of `log`, or to this process's stderr if
-/// that is empty. The process is
-/// killed when this one ends, however that ends. `threads`: of OpenMP; 0 = as the surroundings say. Returns its id. Throws ConfigError if
+/// Starts this program with these arguments; its output goes to the end of `log`, or to stderr if that is empty. The process is killed
+/// when this one ends, however that ends. `threads`: of OpenMP; 0 = as the surroundings say. Returns its id. Throws ConfigError if
 /// no process can be started.
 int start_process(const std::vector<std::string>& arguments, const std::string& log, int threads);
 

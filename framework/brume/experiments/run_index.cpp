@@ -39,6 +39,12 @@ std::string column(sqlite3_stmt* statement, int i) {
   return text ? std::string(text, size_t(sqlite3_column_bytes(statement, i))) : std::string();
 }
 
+std::optional<int> user_version(sqlite3* db) {
+  const Statement version = prepared(db, "PRAGMA user_version");
+  if (!version || sqlite3_step(version.get()) != SQLITE_ROW) return {};
+  return sqlite3_column_int(version.get(), 0);
+}
+
 /// Opens the index if it is whole and of this layout.
 Database opened(const fs::path& file) {
   sqlite3* raw = nullptr;
@@ -46,10 +52,8 @@ Database opened(const fs::path& file) {
   Database db(raw);
   if (code != SQLITE_OK) return {};
   sqlite3_busy_timeout(raw, 2000);
-  const Statement version = prepared(raw, "PRAGMA user_version");
-  if (!version || sqlite3_step(version.get()) != SQLITE_ROW) return {};
-  const int found = sqlite3_column_int(version.get(), 0);
-  if (found != 0 && found != layout) return {};
+  const std::optional<int> version = user_version(raw);
+  if (!version || (*version != 0 && *version != layout)) return {};
   const bool whole = execute(raw, "PRAGMA synchronous = OFF") &&
                      execute(raw, "CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, stamp TEXT, record TEXT)") &&
                      execute(raw, fmt::format("PRAGMA user_version = {}", layout)) && prepared(raw, "SELECT name, stamp, record FROM runs");

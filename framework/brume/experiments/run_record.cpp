@@ -12,6 +12,8 @@
 #include "brume/train/metrics_file.h"
 #include "brume/train/tensorboard.h"
 #include "brume/train/trainer.h"
+#include "brume/weights/model_metadata.h"
+#include "brume/weights/weights_file.h"
 
 namespace brume {
 namespace fs = std::filesystem;
@@ -39,19 +41,28 @@ void read_configuration_of(const fs::path& file, RunRecord& record) {
   }
 }
 
-/// Reads the step of the checkpoint. A newer layout makes it a run of another version.
+/// Returns true if a newer brume wrote the file in a layout that this one does not read.
+bool of_newer_layout(const fs::path& file) {
+  ModelMetadata::Entries entries;
+  load_tensors(file.string(), &entries);
+  const ModelMetadata metadata(std::move(entries));
+  const std::string* format = metadata.text("format");
+  return format && parse_number<int64_t>(*format).value_or(0) > model_format;
+}
+
+/// Reads the step of the checkpoint.
 void read_checkpoint(const fs::path& file, RunRecord& record) {
   if (!fs::exists(file)) {
     record.note = "has no checkpoint";
     return;
   }
   try {
+    if (of_newer_layout(file)) record.state = RunState::other_version;
     training_configuration(file);
     record.step = training_step(file);
     record.state = record.step >= record.steps ? RunState::done : RunState::stopped;
   } catch (const ConfigError& e) {
     record.note = e.problems().front().message;
-    if (record.note.find("newer") != record.note.npos) record.state = RunState::other_version;
   }
 }
 

@@ -50,7 +50,7 @@ std::string name_of(const Value& value) {
 using Values = std::vector<std::pair<std::string, Value>>;
 
 std::vector<Values> combinations(const std::vector<SweepAxis>& axes) {
-  std::vector<Values> all{{}};
+  std::vector<Values> all(1);
   for (const SweepAxis& axis : axes) {
     std::vector<Values> longer;
     for (const Values& values : all)

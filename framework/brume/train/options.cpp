@@ -33,7 +33,7 @@ void check_objective(const Objective& objective, const ModelOptions& model) {
 }
 
 void check_log(const std::vector<std::string>& log) {
-  const auto fail = [](const std::string& message) { throw ConfigError(std::vector<Problem>{{{}, "train.log", message}}); };
+  const auto fail = [](const std::string& message) { throw ConfigError(message).located({}, "train.log"); };
   for (const std::string& word : log)
     if (std::find(log_words().begin(), log_words().end(), word) == log_words().end())
       fail(fmt::format("'{}' is not allowed{}", word, hint(word, log_words())));
@@ -204,7 +204,7 @@ void Config::check() const {
   if (train->validation) {
     train->validation->data.check({image()});
     if (model.conditioner->traits().image_channels)
-      throw ConfigError(std::vector<Problem>{{{}, "train.validation", "is not for models that are conditioned on images"}});
+      throw ConfigError("is not for models that are conditioned on images").located({}, "train.validation");
   }
   if (train->test) train->test->data.check({image()});
 }

@@ -2,10 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/mean.h>
 #include <ATen/ops/sum.h>
 #include <fmt/format.h>
 
+#include "brume/core/autoencoder.h"
+#include "brume/core/denoiser.h"
 #include "brume/core/noise.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/train/class_scores.h"
@@ -28,7 +29,7 @@ double summed_error(const Denoiser& denoiser, const Tensor& x0, double sigma, co
                     int64_t first) {
   const Tensor noise = per_image_noise(seed, first)->draw(x0, sigma, 0);
   const Tensor error = (x0 - denoiser.denoise(x0 + noise * sigma, sigma, condition).x0) / unit;
-  return error.to(at::kDouble).square().flatten(1).mean(1).sum().item<double>();
+  return error.to(at::kDouble).square().sum().item<double>() * double(x0.size(0)) / double(x0.numel());
 }
 
 }  // namespace
