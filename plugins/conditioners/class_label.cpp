@@ -17,6 +17,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/rows.h"
 #include "brume/nn/blocks/layers.h"
 
 namespace brume::plugins {
@@ -48,7 +49,8 @@ class Labels final : public ConditionEncoder {
   Condition encode(const ConditionRequest& request) const override {
     const Tensor ids = ids_of(request), null = o_.kept ? ids : at::full_like(ids, o_.classes);
     if (o_.dropout > 0 && request.dropout()) {
-      const Tensor draws = at::rand({ids.size(0)}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
+      const Tensor draws =
+          draw_rows(ids.size(0), [&](int64_t n) { return at::rand({n}, *request.dropout(), at::TensorOptions().dtype(at::kDouble)); });
       ids.masked_fill_(draws < o_.dropout, o_.classes);
     }
     Condition condition = condition_of(ids, request);

@@ -14,6 +14,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/rows.h"
 #include "brume/core/seed.h"
 
 namespace brume::plugins {
@@ -64,7 +65,8 @@ class Encoders final : public ConditionEncoder {
     whole.whole = true;
     const Condition kept = merged(whole);
     const int64_t count = int64_t(request.annotations.size());
-    const Tensor draws = at::rand({count}, *request.random, at::TensorOptions().dtype(at::kDouble));
+    const Tensor draws =
+        draw_rows(count, [&](int64_t n) { return at::rand({n}, *request.random, at::TensorOptions().dtype(at::kDouble)); });
     return kept.null ? replaced(kept, *kept.null, draws < *together_) : kept;
   }
   std::vector<Weight> weights() const override {

@@ -24,6 +24,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/autoencoder.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/rows.h"
 
 namespace brume::plugins {
 namespace {
@@ -47,7 +48,8 @@ struct ConcatImageOptions {
 
 /// One to three boxes an image, or, once in ten, all of it: [B, 1, H, W].
 Tensor drawn_masks(int64_t count, const ImageShape& shape, at::Generator& random) {
-  const Tensor masks = at::zeros({count, 1, shape.height, shape.width}), draws = at::rand({count, 14}, random, at::kDouble);
+  const Tensor masks = at::zeros({count, 1, shape.height, shape.width});
+  const Tensor draws = draw_rows(count, [&](int64_t n) { return at::rand({n, 14}, random, at::kDouble); });
   for (int64_t i = 0; i < count; ++i) {
     const double* u = draws.data_ptr<double>() + 14 * i;
     Tensor mask = masks[i][0];
@@ -86,7 +88,10 @@ class ImageBeside final : public ConditionEncoder {
     null.image = o_.kept ? condition.image : at::zeros_like(condition.image);
     condition.null = std::make_shared<Condition>(std::move(null));
     if (!request.dropout() || o_.kept) return condition;
-    const Tensor kept = at::rand({condition.image.size(0), 1, 1, 1}, *request.dropout(), at::kDouble) >= o_.dropout;
+    const Tensor draws = draw_rows(condition.image.size(0), [&](int64_t n) {
+      return at::rand({n, 1, 1, 1}, *request.dropout(), at::kDouble);
+    });
+    const Tensor kept = draws >= o_.dropout;
     condition.image = condition.image * kept.to(condition.image.options());
     return condition;
   }

@@ -26,6 +26,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
 #include "brume/core/prompt.h"
+#include "brume/core/rows.h"
 #include "brume/core/seed.h"
 
 namespace brume::plugins {
@@ -93,7 +94,8 @@ class JointEncoder final : public ConditionEncoder {
     if (o_.zeros) null = replaced(null, zero(null), empty_negatives(request));
     if (request.dropout()) {
       const auto count = int64_t(request.annotations.size());
-      const Tensor draws = at::rand({count}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
+      const Tensor draws =
+          draw_rows(count, [&](int64_t n) { return at::rand({n}, *request.dropout(), at::TensorOptions().dtype(at::kDouble)); });
       return replaced(all, null, draws < o_.dropout);
     }
     all.null = std::make_shared<Condition>(std::move(null));

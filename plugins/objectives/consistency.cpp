@@ -13,6 +13,7 @@
 #include <cmath>
 
 #include "brume/config/registry.h"
+#include "brume/core/rows.h"
 #include "brume/numerics/consistency.h"
 
 namespace brume::plugins {
@@ -38,8 +39,8 @@ class Consistency final : public Objective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     const std::vector<double> levels = consistency_levels(model.schedule(), intervals(training), o_.rho);
-    const Tensor drawn =
-        at::multinomial(at::tensor(probabilities(levels), at::TensorOptions().dtype(at::kDouble)), x0.size(0), true, random);
+    const Tensor shares = at::tensor(probabilities(levels), at::TensorOptions().dtype(at::kDouble));
+    const Tensor drawn = draw_rows(x0.size(0), [&](int64_t n) { return at::multinomial(shares, n, true, random); });
     ConsistencyPair pair;
     std::vector<double> weights;
     for (int64_t i = 0; i < x0.size(0); ++i) {

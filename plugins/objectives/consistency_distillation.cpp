@@ -14,6 +14,7 @@
 #include <map>
 
 #include "brume/config/registry.h"
+#include "brume/core/rows.h"
 #include "brume/numerics/consistency.h"
 
 namespace brume::plugins {
@@ -42,7 +43,8 @@ class ConsistencyDistillation final : public Objective {
               at::Generator& random) const override {
     const OtherModel teacher = training.models->model(o_.teacher.string());
     const std::vector<double> levels = consistency_levels(model.schedule(), o_.intervals, o_.rho);
-    const Tensor drawn = at::randint(o_.intervals, {x0.size(0)}, random, at::TensorOptions().dtype(at::kLong));
+    const Tensor drawn =
+        draw_rows(x0.size(0), [&](int64_t n) { return at::randint(o_.intervals, {n}, random, at::TensorOptions().dtype(at::kLong)); });
     ConsistencyPair pair;
     std::map<int64_t, std::vector<int64_t>> rows;  // images by level: a denoiser knows one sigma at a time
     for (int64_t i = 0; i < x0.size(0); ++i) {

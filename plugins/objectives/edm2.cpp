@@ -27,8 +27,7 @@ class Edm2 final : public Objective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     const TimeSampler& time = *o_.time;
-    const TimeSampler::Draw drawn =
-        calling(time, "draw()", [&] { return time.draw(model.schedule(), x0.size(0), training.memory, random); });
+    const TimeSampler::Draw drawn = draw_times(time, model.schedule(), x0.size(0), training.memory, random);
     const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
     const TrainableModel::Prediction p = model.predict(b.x, b.sigmas, condition);
     Tensor losses = o_.error.per_image(b, p.f, model.parameterization());

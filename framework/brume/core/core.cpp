@@ -12,6 +12,7 @@
 #include "brume/core/model_source.h"
 #include "brume/core/noise_embedding.h"
 #include "brume/core/objective.h"
+#include "brume/core/rows.h"
 #include "brume/core/sampler.h"
 #include "brume/core/time_sampler.h"
 
@@ -60,7 +61,15 @@ double within_schedule(const NoiseSchedule& schedule, double sigma) {
 
 Autoencoder::Normal Autoencoder::normal_of(at::Generator* random) {
   if (!random) return {};
-  return [random](const Tensor& like) { return at::randn(like.sizes(), *random, at::TensorOptions().dtype(at::kFloat)).to(like.device()); };
+  return [random](const Tensor& like) {
+    return draw_rows(like.size(0),
+                     [&](int64_t n) {
+                       std::vector<int64_t> shape = like.sizes().vec();
+                       shape.front() = n;
+                       return at::randn(shape, *random, at::TensorOptions().dtype(at::kFloat));
+                     })
+        .to(like.device());
+  };
 }
 
 namespace {

@@ -15,6 +15,7 @@
 
 #include "brume/core/boundary.h"
 #include "brume/core/noise.h"
+#include "brume/core/rows.h"
 
 namespace brume {
 namespace {
@@ -27,8 +28,10 @@ Tensor each(const std::vector<float>& values, const Tensor& like) {
 /// Evenly drawn times, as sigmas.
 std::vector<double> draw_sigmas(const NoiseSchedule& schedule, int64_t count, at::Generator& random) {
   const auto options = at::TensorOptions().dtype(at::kDouble);
-  const Tensor t = schedule.timesteps() > 0 ? at::randint(schedule.timesteps(), {count}, random, options)
-                                            : at::rand({count}, random, options) * (schedule.t_max() - schedule.t_min()) + schedule.t_min();
+  const Tensor t = draw_rows(count, [&](int64_t n) {
+    return schedule.timesteps() > 0 ? at::randint(schedule.timesteps(), {n}, random, options)
+                                    : at::rand({n}, random, options) * (schedule.t_max() - schedule.t_min()) + schedule.t_min();
+  });
   std::vector<double> sigmas;
   for (int64_t i = 0; i < count; ++i) sigmas.push_back(schedule.sigma(t.data_ptr<double>()[i]));
   return sigmas;
@@ -92,7 +95,10 @@ ClassifierPipeline::Loss ClassifierPipeline::loss(const Tensor& images, const st
   Tensor x = images;
   if (options_.noise) {
     sigmas = draw_sigmas(*options_.noise->schedule, x.size(0), random);
-    x = x + at::randn(x.sizes(), random, at::TensorOptions().dtype(x.scalar_type())) * each({sigmas.begin(), sigmas.end()}, x);
+    const Tensor noise = draw_rows(x.size(0), [&](int64_t n) {
+      return at::randn({n, x.size(1), x.size(2), x.size(3)}, random, at::TensorOptions().dtype(x.scalar_type()));
+    });
+    x = x + noise * each({sigmas.begin(), sigmas.end()}, x);
   }
   const Tensor logits = classify(x, sigmas, &random).logits;
   const double right = (logits.argmax(1) == wanted).sum().item<double>();

@@ -26,7 +26,7 @@ void BoundError::check(const NoiseSchedule& schedule) const { chain(schedule); }
 BoundError::Drawn BoundError::draw(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
                                    at::Generator& random) const {
   const AncestralChain levels = chain(schedule);
-  Drawn d{time.draw(schedule, count, memory, random), {}, {}, int64_t(levels.size())};
+  Drawn d{draw_times(time, schedule, count, memory, random), {}, {}, int64_t(levels.size())};
   for (const double sigma : d.time.sigmas) {
     const size_t i = levels.index(sigma);
     d.sigmas.push_back(levels.sigma(i));

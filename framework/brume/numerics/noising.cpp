@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "brume/config/foreign.h"
+#include "brume/core/rows.h"
 
 namespace brume {
 namespace {
@@ -46,12 +47,18 @@ void TrainingNoise::declare(Fields& f) {
 
 NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random, const TrainingNoise& kind) {
   const auto options = at::TensorOptions().dtype(x0.scalar_type());
-  Tensor noise = at::randn(x0.sizes(), random, options);
+  const auto normal = [&](std::vector<int64_t> shape) {
+    return draw_rows(shape.front(), [&](int64_t n) {
+      shape.front() = n;
+      return at::randn(shape, random, options);
+    });
+  };
+  Tensor noise = normal(x0.sizes().vec());
   if (kind.correlation > 0)
     for (int64_t dim = 2; dim < x0.dim(); ++dim) correlate(noise, dim, kind.correlation);
-  if (kind.offset > 0) noise = noise + at::randn({x0.size(0), x0.size(1), 1, 1}, random, options) * kind.offset;
+  if (kind.offset > 0) noise = noise + normal({x0.size(0), x0.size(1), 1, 1}) * kind.offset;
   const auto scaled = [&](const Tensor& n) { return x0 + n.to(x0.device()) * each_image(sigmas, x0, [](double s) { return s; }); };
-  const Tensor x = scaled(kind.perturbation > 0 ? noise + at::randn(x0.sizes(), random, options) * kind.perturbation : noise);
+  const Tensor x = scaled(kind.perturbation > 0 ? noise + normal(x0.sizes().vec()) * kind.perturbation : noise);
   return {x0, noise.to(x0.device()), x, std::move(sigmas)};
 }
 
@@ -78,6 +85,22 @@ Tensor TargetError::per_image(const NoisyBatch& b, const Tensor& f, const Parame
       .mean(1);
 }
 
+TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
+                             at::Generator& random) {
+  const BatchPart* part = batch_part();
+  const int64_t images = part ? part->total : count;
+  TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(schedule, images, memory, random); });
+  if (int64_t(drawn.sigmas.size()) != images || int64_t(drawn.weights.size()) != images)
+    blame(&time,
+          fmt::format("draw() returned {} noise levels and {} weights for {} images", drawn.sigmas.size(), drawn.weights.size(), images));
+  if (!part) return drawn;
+  for (std::vector<double>* all : {&drawn.sigmas, &drawn.weights}) {
+    const auto begin = all->begin() + part->first;
+    *all = std::vector<double>(begin, begin + part->count);
+  }
+  return drawn;
+}
+
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory) {
   calling(time, "learn()", [&] { time.learn(schedule, draw, losses.detach(), memory); });
@@ -87,10 +110,7 @@ Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const T
 
 Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
                       const Condition& condition, Training& training, at::Generator& random) {
-  const TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(model.schedule(), x0.size(0), training.memory, random); });
-  if (int64_t(drawn.sigmas.size()) != x0.size(0) || int64_t(drawn.weights.size()) != x0.size(0))
-    blame(&time, fmt::format("draw() returned {} noise levels and {} weights for {} images", drawn.sigmas.size(), drawn.weights.size(),
-                             x0.size(0)));
+  const TimeSampler::Draw drawn = draw_times(time, model.schedule(), x0.size(0), training.memory, random);
   const NoisyBatch b = add_noise(x0, drawn.sigmas, random, error.noise);
   const Tensor losses = error.per_image(b, model.network(b.x, b.sigmas, condition), model.parameterization());
   return mean_loss(time, model.schedule(), drawn, losses, training.memory);

@@ -62,6 +62,11 @@ struct TargetError {
   Tensor per_image(const NoisyBatch& batch, const Tensor& f, const Parameterization& p) const;
 };
 
+/// Draws a noise level for each of `count` images; for a part of a batch (core/rows.h), those that its rows have in the whole batch. Throws
+/// as blame() does if the sampler returns another number of them.
+TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
+                             at::Generator& random);
+
 /// The mean of the losses [B] with the weights of their draw, which the sampler learns from.
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory);

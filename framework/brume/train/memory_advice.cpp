@@ -38,14 +38,14 @@ int64_t batch_that_fits(Learner& learner, const Dataset& data, const ImageShape&
 }  // namespace
 
 std::string memory_advice(const std::string& asked, Learner& learner, const Dataset& data, const Config& config) {
-  const int64_t batch = config.train->batch;
+  const int64_t parts = config.train->accumulate, batch = config.train->batch / parts;
   int64_t fits = 0;
   try {
     fits = batch_that_fits(learner, data, config.image(), batch);
   } catch (const std::exception&) {  // the error to report is the first one
   }
   return fmt::format("there is not enough memory{} to train on {} image{} at once: {}", asked, batch, batch == 1 ? "" : "s",
-                     fits > 0 ? fmt::format("train.batch: {} fits", fits) : "a smaller model, image or batch needs less");
+                     fits > 0 ? fmt::format("train.batch: {} fits", fits * parts) : "a smaller model, image or batch needs less");
 }
 
 }  // namespace brume

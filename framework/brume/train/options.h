@@ -93,7 +93,7 @@ struct AdoptionOptions {
   enum class InputChannels { same, pad };
   enum class Head { same, fresh };
   std::map<std::string, std::string> classes{};  ///< class of the source, by name or number: class of the training
-  NewRows new_rows = NewRows::mean;            ///< of classes that no class of the source becomes
+  NewRows new_rows = NewRows::mean;              ///< of classes that no class of the source becomes
   InputChannels input_channels = InputChannels::same;
   Head head = Head::same;
   std::vector<std::string> left_out{};  ///< patterns of weights of the source that the model has no place for
@@ -120,6 +120,7 @@ struct TrainOptions {
   LatentOptions latents;                              ///< of an autoencoder
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
+  int64_t accumulate = 1;  ///< parts of a batch
   EmaOptions ema;
   PreviewOptions preview;                   ///< of all but a classifier
   std::vector<std::string> log{"metrics"};  ///< words of log_words()

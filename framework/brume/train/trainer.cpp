@@ -19,6 +19,7 @@
 #include "brume/diffusion/model_files.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/train/accumulation.h"
 #include "brume/train/adapted_learner.h"
 #include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
@@ -162,8 +163,7 @@ std::optional<double> Trainer::train_step(Window& window) {
   note_unread(batch, window);
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  const Learner::Loss l = learner_->loss(batch, step_, random);
-  l.loss.backward();
+  const BatchFigures figures = backward(*learner_, batch, step_, config_.train->accumulate, random);
   updating_ = true;
   const bool finite = optimization_->update(step_);
   const bool moved = optimization_->updated_model() && learner_->updated(step_, random);
@@ -180,20 +180,19 @@ std::optional<double> Trainer::train_step(Window& window) {
                     bad_steps_, step_));
   }
   ++step_;
-  const double loss = l.loss.item<double>();
-  if (!std::isfinite(loss) || !finite) {
+  if (!std::isfinite(figures.loss) || !finite) {
     ++window.skipped;
     return {};
   }
   Metrics& sums = window.sums;
   if (sums.empty()) sums.emplace_back("loss", 0);
-  sums[0].second += loss;
-  for (size_t i = 0; i < l.metrics.size(); ++i) {
-    if (sums.size() == i + 1) sums.emplace_back(l.metrics[i].first, 0);
-    sums[i + 1].second += l.metrics[i].second;
+  sums[0].second += figures.loss;
+  for (size_t i = 0; i < figures.metrics.size(); ++i) {
+    if (sums.size() == i + 1) sums.emplace_back(figures.metrics[i].first, 0);
+    sums[i + 1].second += figures.metrics[i].second;
   }
   ++window.steps;
-  return loss;
+  return figures.loss;
 }
 
 namespace {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <map>
 
+#include "brume/core/rows.h"
 #include "brume/core/warnings.h"
 
 namespace brume::nn {
@@ -98,7 +99,8 @@ Condition encode_captions(const ConditionRequest& request, double dropout, const
   std::vector<int64_t> rows, null_rows;
   Tensor draws;
   if (request.dropout() && dropout > 0)
-    draws = at::rand({int64_t(wanted.size())}, *request.dropout(), at::TensorOptions().dtype(at::kDouble));
+    draws = draw_rows(int64_t(wanted.size()),
+                      [&](int64_t n) { return at::rand({n}, *request.dropout(), at::TensorOptions().dtype(at::kDouble)); });
   const auto dropped = [&](size_t i) { return draws.defined() && draws.data_ptr<double>()[i] < dropout; };
   for (size_t i = 0; i < wanted.size(); ++i) rows.push_back(distinct(dropped(i) ? std::string() : wanted[i].caption));
   const bool with_null = dropout > 0 && !request.dropout();

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/bincount.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 
+#include "brume/core/rows.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -94,7 +96,8 @@ void Codebook::remember(const Tensor& z, const Tensor& codes) const {
   if (!at::isfinite(rows).all().item<bool>()) return;  // the trainer leaves such a step out; the averages would never forget it
   const Tensor counts = at::bincount(flat, {}, o_.codes).to(at::kFloat);
   const std::lock_guard lock(mutex_);
-  seen_.vectors = rows;
+  const BatchPart* part = batch_part();
+  seen_.vectors = part && part->first > 0 && seen_.vectors.defined() ? at::cat({seen_.vectors, rows}) : rows;
   seen_.counts = seen_.counts.defined() ? seen_.counts + counts : counts;
   if (!ema()) return;
   if (!seen_.sums.defined()) seen_.sums = at::zeros_like(codes_);

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 
+#include "brume/core/rows.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/kernels/token_kernel.h"
 #include "brume/nn/ops/op_profile.h"
@@ -150,43 +151,60 @@ Tensor softmax_gradient(const Tensor& p, const Tensor& dp, double scale) {
 namespace {
 
 /// Of x, which is dense; by the places in its memory.
-Tensor dropped(const Tensor& x, double p, int64_t seed, const kernels::TokenKernel& kernel) {
+Tensor dropped(const Tensor& x, double p, int64_t seed, int64_t offset, const kernels::TokenKernel& kernel) {
   const Tensor y = at::empty_like(x);
   at::parallel_for(0, x.numel(), 16384, [&](int64_t begin, int64_t end) {
-    kernel.dropout(x.data_ptr(), y.data_ptr(), begin, end - begin, float(p), uint64_t(seed));
+    kernel.dropout(x.data_ptr(), y.data_ptr(), begin, end - begin, offset, float(p), uint64_t(seed));
   });
   return y;
 }
 
 /// The backward pass finds what is kept by the seed.
 struct Dropout final : torch::autograd::Function<Dropout> {
-  static Tensor forward(AutogradContext* context, const Tensor& x, double p, int64_t seed) {
+  static Tensor forward(AutogradContext* context, const Tensor& x, double p, int64_t seed, int64_t offset) {
     context->saved_data["p"] = p;
+    context->saved_data["offset"] = offset;
     context->saved_data["seed"] = seed;
     context->saved_data["strides"] = x.strides();
-    return dropped(x, p, seed, *token_kernel(x));
+    return dropped(x, p, seed, offset, *token_kernel(x));
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const OpTimer timer("dropout");
     Tensor d = grads[0];
     const std::vector<int64_t> strides = context->saved_data["strides"].toIntVector();
     if (d.strides() != at::IntArrayRef(strides)) d = at::empty_strided(d.sizes(), strides, d.options()).copy_(d);
-    return {Dropout::apply(d, context->saved_data["p"].toDouble(), context->saved_data["seed"].toInt()), {}, {}};
+    return {
+        Dropout::apply(d, context->saved_data["p"].toDouble(), context->saved_data["seed"].toInt(), context->saved_data["offset"].toInt()),
+        {},
+        {},
+        {}};
   }
 };
+
+/// Ones for the share 1 - p of the values of x, else 0.
+Tensor kept_by_torch(const Tensor& x, double p, at::Generator& random) {
+  if (!batch_part()) return at::empty_like(x).bernoulli_(1 - p, random);
+  return draw_rows(x.size(0), [&](int64_t n) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.front() = n;
+    return at::empty(shape, x.options(), x.suggest_memory_format()).bernoulli_(1 - p, random);
+  });
+}
 
 }  // namespace
 
 Tensor dropout(const Tensor& x, double p, at::Generator* random) {
   if (!random || p == 0) return x;
   const OpTimer timer("dropout");
-  if (isa() == Isa::reference) return x * at::empty_like(x).bernoulli_(1 - p, *random) * (1 / (1 - p));
+  const BatchPart* part = batch_part();
+  if (isa() == Isa::reference) return x * kept_by_torch(x, p, *random) * (1 / (1 - p));
+  const int64_t offset = part ? x.numel() / part->count * part->first : 0;
   const auto seed = int64_t(at::check_generator<at::CPUGeneratorImpl>(*random)->random64());
   const Tensor dense = x.is_non_overlapping_and_dense() ? x : x.contiguous();
-  if (token_kernel(x)) return Dropout::apply(dense, p, seed);
+  if (token_kernel(x)) return Dropout::apply(dense, p, seed, offset);
   const Tensor ones = at::ones({}, at::kFloat).expand(x.sizes());  // on other devices, and in float64: the same places
   const Tensor kept =
-      dropped(at::empty_strided(x.sizes(), dense.strides(), at::kFloat).copy_(ones), p, seed, kernels::tokens_generic().float32);
+      dropped(at::empty_strided(x.sizes(), dense.strides(), at::kFloat).copy_(ones), p, seed, offset, kernels::tokens_generic().float32);
   return x * kept.to(x.options());
 }
 

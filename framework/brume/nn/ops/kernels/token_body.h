@@ -115,13 +115,13 @@ inline uint32_t mixed(uint32_t x) {
 }
 
 template <class T>
-void dropout(const void* from, void* to, int64_t first, int64_t count, float p, uint64_t seed) {
+void dropout(const void* from, void* to, int64_t first, int64_t count, int64_t offset, float p, uint64_t seed) {
   const T* x = static_cast<const T*>(from) + first;
   T* y = static_cast<T*>(to) + first;
   const auto drops = int32_t(p * float(1 << 24));
   const float gain = 1 / (1 - p);
   for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = mixed(mixed(uint32_t(first + i) ^ uint32_t(seed)) + uint32_t(seed >> 32));
+    const uint32_t bits = mixed(mixed(uint32_t(offset + first + i) ^ uint32_t(seed)) + uint32_t(seed >> 32));
     y[i] = store<T>(int32_t(bits >> 8) < drops ? 0.0f : load<T>(x[i]) * gain);
   }
 }

@@ -25,8 +25,9 @@ struct TokenKernel {
   /// y = x, from float16.
   void (*from_half)(const uint16_t* x, void* y, int64_t count);
 
-  /// y = x / (1 - p) for the share 1 - p of `count` values from place `first` on, else 0: places and seed alone decide which.
-  void (*dropout)(const void* x, void* y, int64_t first, int64_t count, float p, uint64_t seed);
+  /// y = x / (1 - p) for the share 1 - p of `count` values from value `first` on, else 0: places and seed alone decide which. `offset`: the
+  /// place of value 0.
+  void (*dropout)(const void* x, void* y, int64_t first, int64_t count, int64_t offset, float p, uint64_t seed);
 };
 
 struct TokenKernels {
