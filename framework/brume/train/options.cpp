@@ -163,7 +163,7 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("batch", batch, "images per step", within(1, 65536));
   f.field("accumulate", accumulate,
           "equal parts that a batch is computed in, one after the other: less memory, and the update of the whole batch", within(1, 65536));
-  f.require(batch % accumulate == 0, "accumulate", "must divide batch");
+  f.require(accumulate < 1 || batch % accumulate == 0, "accumulate", "must divide batch");
   f.require(accumulate == 1 || task == Task::any || !loss.adversarial, "accumulate",
             "must be 1 with loss.adversarial, whose weight follows from the gradients of the whole batch");
   f.field("steps", steps, "number of updates", at_least(1));
