@@ -85,7 +85,9 @@ TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
     EXPECT_TRUE(at::equal(live, image("base", {folder_->file(fmt::format("{}/adapter.safetensors", type))})));
     const std::string other = folder_->file(fmt::format("{}/adapter_diffusers.safetensors", type));
     EXPECT_EQ(fs::exists(other), std::string(type).find("lo") != 0 || std::string(type) == "lora") << "LoHa and LoKr have no names there";
-    if (fs::exists(other)) EXPECT_TRUE(at::equal(live, image("base", {other})));
+    if (fs::exists(other)) {
+      EXPECT_TRUE(at::equal(live, image("base", {other})));
+    }
     std::map<std::string, std::string> metadata;
     load_tensors(folder_->file(fmt::format("{}/adapter.safetensors", type)), &metadata);
     EXPECT_EQ(metadata["brume.base_sha256"], before);
@@ -147,8 +149,8 @@ TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
 TEST_F(Adapters, Mistakes) {
   EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets.1: 'atention' matches no weight"),
             0u);
-  EXPECT_NE(said(with("[{type: textual_inversion, token: circle, init: red}]"))
-                .find("train.adapters.0.token: 'circle' is a token of this model already"),
+  EXPECT_NE(said(with("[{type: textual_inversion, token: cat, init: red}]"))
+                .find("train.adapters.0.XX of this model already"),
             std::string::npos);
   EXPECT_NE(said(section("  adapters: [{type: lora}]\n", 1)).find("needs `from`"), std::string::npos);
 }
