@@ -128,16 +128,15 @@ void print_notes(const SetArguments& a, const Evaluation& e) {
   for (const EvaluatedSet& set : e.file.sets)
     for (const std::string& note : set.notes) fmt::print("note: {}: {}\n", set.name, note);
   const int64_t wide = std::max(needs.statistics ? extractor.width() : 0, needs.spatial ? extractor.spatial_width() : 0);
-  for (const EvaluatedSet& set : e.file.sets) {
+  for (const EvaluatedSet& set : e.file.sets)
     if (set.images <= wide)
       print_warning(fmt::format("{}: {} images are few for {} features: the covariance is singular, and the Fréchet distance too large",
                                 set.name, set.images, wide));
-    for (const auto& f : set.figures)
-      for (const auto& [name, number] : published)
-        if (f.name == name && set.images < number)
-          print_warning(
-              fmt::format("{}: published figures of {} are of {} images, and this one of {}", set.name, name, number, set.images));
-  }
+  const EvaluatedSet& set = e.file.sets.front();  // all have the same number of images
+  for (const auto& f : set.figures)
+    for (const auto& [name, number] : published)
+      if (f.name == name && set.images < number)
+        print_warning(fmt::format("published figures of {} are of {} images, and these of {}", name, number, set.images));
 }
 
 nlohmann::ordered_json conditions_of(const SetArguments& a, const Features& extractor, const Reference& real,
