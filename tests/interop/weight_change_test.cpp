@@ -122,6 +122,19 @@ TEST_F(WeightChanges, GloraInBothOrdersOfItsFactors) {
   expect_near(added_by(c, w, 1), wanted * 0.5);
 }
 
+TEST_F(WeightChanges, GloraOfAConvolution) {
+  const Tensor w = normal({6, 5, 3, 3}), a1 = normal({5, 2, 1, 1}), a2 = normal({2, 5, 1, 1}), b1 = normal({6, 2, 1, 1}),
+               b2 = normal({2, 5, 3, 3});
+  WeightChange c;
+  c.parts = {{"a1", a1}, {"a2", a2}, {"b1", b1}, {"b2", b2}};
+  double wanted = 0;
+  for (int64_t r = 0; r < 2; ++r) {
+    for (int64_t i = 0; i < 5; ++i) wanted += (w[4][i][1][2] * a1[i][r][0][0] * a2[r][3][0][0]).item<double>();
+    wanted += (b1[4][r][0][0] * b2[r][3][1][2]).item<double>();
+  }
+  EXPECT_NEAR(added_by(c, w, 1)[4][3][1][2].item<double>(), wanted, 1e-5);
+}
+
 TEST_F(WeightChanges, StrengthsOfParts) {
   const TempFolder folder;
   const std::string file = folder.file("a.safetensors", "");
@@ -131,9 +144,8 @@ TEST_F(WeightChanges, StrengthsOfParts) {
   EXPECT_EQ(r.of("network.middle_block.1.proj_in.weight"), 1);
   EXPECT_EQ(r.of("network.output_blocks.2.1.proj_in.weight"), 0.5);
   EXPECT_EQ(r.of("network.output_blocks.3.1.proj_in.weight"), 0);
-  EXPECT_EQ(
-      without(error_of([&] { read_lora_request(file + "@middle=1"); }), folder),
-      "lora: 'middle' is no part of a model in 'a.safetensors@middle=1'; known: text, text1, text2, network, down, mid, up, in0, out0");
+  EXPECT_EQ(without(error_of([&] { read_lora_request(file + "@middle=1"); }), folder),
+            "lora: 'middle' is no part of a model in 'a.safetensors@middle=1'; did you mean 'mid'?");
   EXPECT_EQ(without(error_of([&] { read_lora_request(file + "@mid=x"); }), folder),
             "lora: 'mid=x' is no part and its strength in 'a.safetensors@mid=x'; mid=0.5 is");
 }

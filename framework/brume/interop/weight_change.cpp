@@ -74,8 +74,7 @@ Tensor glora(const WeightChange& c, const Tensor& w) {
   if (b1.size(0) != w.size(0) && b2.size(0) == w.size(0)) std::swap(a1, a2), std::swap(b1, b2);
   const Tensor core = c.part("bm");
   const Tensor b = core.defined() ? with_core(core, matrix(b1).t(), matrix(b2)) : at::matmul(matrix(b1), matrix(b2));
-  const Tensor flat = w.flatten(2);  // [out, in] or [out, in, k]
-  const Tensor moved = w.dim() > 2 ? at::einsum("oik,ij->ojk", {flat, at::matmul(a1, a2)}) : at::matmul(w, at::matmul(a1, a2));
+  const Tensor a = at::matmul(a1, a2), moved = w.dim() > 2 ? at::einsum("oik,ij->ojk", {w.flatten(2), a}) : at::matmul(w, a);
   return moved.reshape(w.sizes()) + b.reshape(w.sizes());
 }
 
