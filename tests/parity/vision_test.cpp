@@ -153,10 +153,11 @@ TEST_F(Vision, NoiseMovesImagesAwayFromThemselves) {
   for (const double sigma : {0.1, 0.2, 0.4}) {
     const FeatureSummary set = summary(sigma, 32);
     EXPECT_GT(figure("fid", set), fid) << sigma;
-    EXPECT_LT(figure("precision_recall", set), precision) << sigma;
+    EXPECT_LE(figure("precision_recall", set), precision) << sigma;
     fid = figure("fid", set), precision = figure("precision_recall", set);
     EXPECT_EQ(figure("fid", summary(sigma, 11)), fid) << sigma;
   }
+  EXPECT_LT(precision, 0.9);
 }
 
 TEST_F(Vision, WeightsOfAnotherNetworkAreListed) {
