@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/files/json.h"
 #include "brume/files/text_file.h"

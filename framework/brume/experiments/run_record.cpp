@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/yaml.h"
 #include "brume/experiments/evaluations.h"

@@ -7,6 +7,7 @@
 #include <functional>
 #include <utility>
 
+#include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/core/seed.h"
