@@ -45,9 +45,9 @@ TEST_F(Directory, Shards) {
   change(index, [&](json& values) { values["weight_map"].erase(all[1].name); });
   expect_all();
   NamedTensors more = tensors(second);
-  more.push_back({"add_embedding.linear_1.weight", at::ones({2})});
+  more.push_back({"extra_embedding.linear_1.weight", at::ones({2})});
   write(second, more);
-  EXPECT_EQ(refusal(), "model/unet: no place is known for add_embedding.linear_1.weight");
+  EXPECT_EQ(refusal(), "model/unet: no place is known for extra_embedding.linear_1.weight");
 
   change(index, [](json& values) { values["weight_map"]["conv_in.scale"] = "diffusion_pytorch_model-00001-of-00002.safetensors"; });
   EXPECT_EQ(refusal(),
