@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "brume/core/autoencoder.h"
@@ -46,7 +47,8 @@ void expect_close(const Tensor& got, const Tensor& wanted, double share, const s
 
 /// What a run passes through.
 struct Walk {
-  std::vector<Tensor> after;  ///< latents after each step
+  std::vector<Tensor> after;   ///< latents after each step, x0 + sigma noise
+  std::vector<double> sigmas;  ///< of those
   Tensor image;
 };
 
@@ -54,10 +56,10 @@ Walk walk(const Model& model, ImageRequest request) {
   Walk w;
   request.noise_order = "batch";
   request.progress = [&](const SampleProgress& p) {
-    if (p.step.index > 0) w.after.push_back(p.step.x.clone());
+    if (p.step.index > 0) w.after.push_back(p.step.x.clone()), w.sigmas.push_back(p.step.sigma);
     return true;
   };
-  request.ended = [&](const Tensor& x) { w.after.push_back(x); };
+  request.ended = [&](const Tensor& x) { w.after.push_back(x), w.sigmas.push_back(0); };
   w.image = model.sample(request);
   return w;
 }
@@ -83,10 +85,14 @@ class Sdxl : public testing::Test {
     put("scheduler/scheduler_config.json", scheduler.at("config"));
     return (folder_.path() / "model").string();
   }
-  void expect_run(const Walk& w) const {
+  /// `preserving`: the program's latents keep their variance: x / sqrt(1 + sigma^2).
+  void expect_run(const Walk& w, bool preserving = false) const {
     const Tensor steps = wanted("latents_steps");
     ASSERT_EQ(int64_t(w.after.size()), steps.size(0));
-    for (int64_t k = 0; k < steps.size(0); ++k) expect_close(w.after[size_t(k)], steps[k], 1e-4, fmt::format("latents {}", k));
+    for (int64_t k = 0; k < steps.size(0); ++k) {
+      const double scale = preserving ? 1 / std::hypot(1, w.sigmas[size_t(k)]) : 1;
+      expect_close(w.after[size_t(k)] * scale, steps[k], 1e-4, fmt::format("latents {}", k));
+    }
     expect_close((w.image / 2 + 0.5).clamp(0, 1), wanted("image"), 2e-4, "image");
   }
   NamedTensors wanted_;
@@ -152,7 +158,7 @@ TEST_F(Sdxl, SizesAndANegativePrompt) {
   request.sizes = SizeIds{300, 200, 10, 20, 96, 64};
   const Model model = Model::open(with_scheduler(name), plain());
   const Walk run = walk(model, request);
-  expect_run(run);
+  expect_run(run, true);
   request.negative_sizes = SizeIds{300, 200, 10, 21, 96, 64};
   EXPECT_FALSE(at::equal(walk(model, request).image, run.image));
   request.negative_sizes = request.sizes;
