@@ -29,7 +29,7 @@ TEST(TrainingNoise, NeighboursHaveTheGivenCorrelation) {
   const Tensor n = drawn({.correlation = r}).noise;
   const auto part = [&](int64_t dy, int64_t dx) { return n.narrow(2, dy, side - 3).narrow(3, dx, side - 3); };
   EXPECT_NEAR(mean_product(n, n), 1, 0.02);
-  EXPECT_NEAR(n.mean().item<double>(), 0, 0.02);
+  EXPECT_NEAR(n.mean().item<double>(), 0, 0.08);
   EXPECT_NEAR(mean_product(part(0, 0), part(0, 1)), r, 0.02);
   EXPECT_NEAR(mean_product(part(0, 0), part(1, 0)), r, 0.02);
   EXPECT_NEAR(mean_product(part(0, 0), part(1, 2)), r * r * r, 0.02);
