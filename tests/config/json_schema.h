@@ -99,10 +99,13 @@ class JsonSchema {
         for (const auto& [name, s] : rule.items())
           if (value.is_object() && value.contains(name)) walk(s, value[name], at + "." + name, wrong);
       } else if (key == "additionalProperties") {
-        if (rule != false) throw std::logic_error("additionalProperties other than false");
-        if (value.is_object())
-          for (const auto& [name, _] : value.items())
-            if (!schema.at("properties").contains(name)) no("unknown key " + name);
+        if (!rule.is_object() && rule != false) throw std::logic_error("additionalProperties that are neither false nor a schema");
+        const Json known = schema.value("properties", Json::object());
+        const Json given = value.is_object() ? value : Json::object();
+        for (const auto& [name, one] : given.items()) {
+          if (known.contains(name)) continue;
+          rule.is_object() ? walk(rule, one, at + "." + name, wrong) : no("unknown key " + name);
+        }
       } else if (key != "$schema" && key != "title" && key != "description" && key != "default" && key != "definitions" &&
                  key != "deprecated") {
         throw std::logic_error("the schema uses the keyword " + key + ", which this validator does not know");
