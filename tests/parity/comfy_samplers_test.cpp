@@ -31,7 +31,7 @@ struct Words {
 
 const std::map<std::string, Words> words = {
     {"sample_heunpp2", {"heunpp2"}},
-    {"sample_ipndm", {"ipndm", {{"max_order", "order"}}}},
+    {"sample_ipndm", {"ipndm, euler_at_final: true", {{"max_order", "order"}}}},
     {"sample_ipndm_v", {"ipndm_v", {{"max_order", "order"}}}},
     {"sample_deis",
      {"deis, variable: vp_time, lower_order_final: false", {{"max_order", "order"}, {"deis_mode", ""}}, {{"max_order", "3"}}}},
@@ -238,6 +238,7 @@ class StorkSampler : public testing::TestWithParam<size_t> {};
 TEST_P(StorkSampler, IsReproduced) {
   const json& c = ref_json(others)["stork2_flow"][GetParam()];
   std::vector<double> sigmas = c["sigmas"];
+  sigmas.erase(sigmas.begin() + 1);  // the middle of the first step
   for (double& s : sigmas) s = ve(s);
   const std::string yaml = fmt::format("{{type: stork_2, substeps: {}, derivatives: {}}}", c["options"]["s"].get<int64_t>(),
                                        c["options"]["derivative_order"].get<int64_t>());

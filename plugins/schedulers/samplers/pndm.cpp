@@ -21,9 +21,11 @@ enum class Start { runge_kutta, heun, lower_orders };
 template <Start start>
 struct PndmOptions {
   int64_t order = 4;
-  bool combine_v = false, zero_first = false;
+  bool combine_v = false, zero_first = false, euler_at_final = false;
   void declare(Fields& f) {
     f.field("order", order, "noise estimates used", within(1, 4));
+    if (start == Start::lower_orders)
+      f.field("euler_at_final", euler_at_final, "end with order 1, so that a run to 0 ends at x0 (ComfyUI)");
     if (start == Start::lower_orders)
       f.field("zero_first", zero_first, "take 0 for the first estimate of x0, whatever the network gives (diffusers' IPNDM at pure noise)");
     f.choice("combine", combine_v, "the quantity that the weights combine: the noise, or v (diffusers, for networks that predict v)",
@@ -64,7 +66,7 @@ class Pndm final : public Sampler {
       } else if (start == Start::heun && i == 0 && o_.order > 1 && to > 0) {
         mean = (f + estimate(move(f, to), to)) * 0.5;
       } else {
-        mean = weighted_sum(weights(past.size()), past);
+        mean = o_.euler_at_final && i + 1 == steps ? f : weighted_sum(weights(past.size()), past);
       }
       x = move(mean, to);
     }

@@ -4,7 +4,8 @@
 //   Y_j = mu_j Y_(j-1) + nu_j Y_(j-2) + (1 - mu_j - nu_j) y + mu~_j h v(t_j) + gamma~_j h v_0,   j = 2 ... substeps
 //   v(t) = v_0 + (t - t_0) v' + (t - t_0)^2 v'' / 2 + ...,   v', v'': differences of the last slopes
 //
-// y and t are those of the frame, flow matching's by default. The first steps are of Euler and of Adams and Bashforth.
+// y and t are those of the frame, flow matching's by default. The first step has a slope in its middle too, the next ones are of Adams and
+// Bashforth.
 #include <ATen/TensorOperators.h>
 
 #include <array>
@@ -44,15 +45,24 @@ class Stork final : public Sampler {
       slopes.insert(slopes.begin(), here.slope(x, x0));
       lengths.insert(lengths.begin(), there.u - here.u);
       if (slopes.size() > 4) slopes.pop_back(), lengths.pop_back();
-      x = (x * here.scale + moved(slopes, lengths, size_t(o_.derivatives))) / there.scale;
+      const Tensor y = x * here.scale;
+      const Tensor step =
+          i == 0 ? first_step(denoiser, y, slopes[0], here.u, lengths[0], run) : moved(slopes, lengths, size_t(o_.derivatives));
+      x = (y + step) / there.scale;
     }
     return x;
   }
 
  private:
+  /// The first step of length h from u: by the slopes at its beginning and in its middle, a quarter and three quarters.
+  Tensor first_step(const Denoiser& denoiser, const Tensor& y, const Tensor& slope, double u, double h, Run& run) const {
+    const Frame::Point middle = o_.frame.at(o_.frame.sigma(u + h / 2, run.schedule), run.schedule);
+    const Tensor x = (y + slope * (h / 2)) / middle.scale;
+    return (slope * 0.25 + middle.slope(x, denoiser.denoise(x, middle.sigma, run.condition).x0) * 0.75) * h;
+  }
+
   Tensor moved(const std::vector<Tensor>& v, const std::vector<double>& h, size_t order) const {
-    if (v.size() == 1) return v[0] * h[0];
-    if (v.size() <= order) return v[0] * (1.5 * h[0]) - v[1] * (0.5 * h[1]);
+    if (v.size() <= order) return v[0] * (h[0] + h[0] * h[0] / (2 * h[1])) - v[1] * (h[0] * h[0] / (2 * h[1]));
     const std::vector<Tensor> derivatives = differences(v, h, order);
     const std::array<double, 4> weights = gegenbauer(h[0]);
     Tensor sum = v[0] * weights[0];
@@ -66,7 +76,7 @@ class Stork final : public Sampler {
     if (order == 1) return {(v[0] - v[1]) / h[1]};
     const double a = -h[1], b = -h[2];
     if (order == 2) return {(v[1] * 4 - v[2] - v[0] * 3) / (2 * a), (v[2] * a - v[1] * (a + b) + v[0] * b) * (2 / (a * b * (a + b)))};
-    const double c = a + b, d = c - h[3], all = a * c * d;  // backward lengths of the three earlier times
+    const double c = b, d = -h[3], all = a * c * d;
     const Tensor one = v[1] - v[0], two = v[2] - v[0], three = v[3] - v[0];
     return {(one * (c * d) - two * (a * d) + three * (a * c)) / all, (one * (c + d) - two * (a + d) + three * (a + c)) * (2 / all),
             (one * (c - d) + two * (d - a) + three * (a - c)) * (6 / all)};

@@ -43,10 +43,11 @@ class Beta final : public Spacing {
  private:
   std::vector<double> over_time(const NoiseSchedule& schedule, int64_t steps) const {
     const LevelTable table(schedule, o_.times);
+    constexpr double rounding = 1e-9;  // of the quantile 1/2, whose place is between two levels
     std::vector<double> sigmas;
     for (int64_t i = 0; i < steps; ++i) {
       const double place = beta_quantile(1 - double(i) / double(steps), o_.alpha, o_.beta);
-      sigmas.push_back(table.sigma(std::lrint(place * double(table.size() - 1))));
+      sigmas.push_back(table.sigma(std::lrint(place * double(table.size() - 1) + rounding)));
     }
     return merged_levels(with_final(std::move(sigmas), schedule, o_.grid.final_sigma), o_.merge);
   }
