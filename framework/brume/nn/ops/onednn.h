@@ -1,10 +1,12 @@
 #pragma once
 // oneDNN's engine, and what differs between its versions 2 (Debian 12) and 3 (Debian 13).
 #include <ATen/ops/empty.h>
+#include <sys/mman.h>
 
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 #include <vector>
@@ -43,6 +45,14 @@ inline dnnl::memory::desc plain(const Tensor& x) {
 
 inline dnnl::memory memory(const dnnl::memory::desc& d, const Tensor& of) { return {d, engine(), of.data_ptr()}; }
 
+/// Throws std::bad_alloc if the system has no memory for the code of a few primitives. oneDNN 2.7 crashes without it.
+inline void check_room_for_code() {
+  constexpr size_t room = size_t(32) << 20;  // a primitive takes up to 1 MB for each of its kernels
+  void* const block = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) throw std::bad_alloc();
+  munmap(block, room);
+}
+
 /// What is worked out once for each shape that turns up.
 template <class T>
 class ByShape {
@@ -51,6 +61,7 @@ class ByShape {
   std::shared_ptr<const T> find(const std::vector<int64_t>& shape, const Make& make) {
     const std::lock_guard lock(mutex_);
     if (const auto found = known_.find(shape); found != known_.end()) return found->second;
+    check_room_for_code();
     auto made = std::make_shared<const T>(make());
     constexpr size_t shapes = 512;
     if (known_.size() >= shapes) known_.clear();

@@ -95,6 +95,7 @@ struct PackedWeight::State {
     follow(weight);
     const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), how, adds};
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
+    onednn::check_room_for_code();
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
     const dnnl::memory::desc any({weight.sizes().begin(), weight.sizes().end()}, onednn::type(x), dnnl::memory::format_tag::any);
     dnnl::post_ops after;
