@@ -3,9 +3,9 @@
 # that only what is missing runs, and that the table and the models have the bits of a sweep without a kill. BRUME names the program.
 . "$(dirname "$0")/common.sh"
 kills=${1:-10}
-{ cat tiny.yaml; printf 'compute: {threads: 1}\nsweep:\n  grid: {train.optimizer.lr: [1.0e-3, 1.0e-2]}\n  repeat: 3\n'; } >sweep.yaml
+{ cat tiny.yaml; printf 'compute: {threads: 1}\nsweep:\n  grid: {train.ema.decay: [0.9, 0.99]}\n  repeat: 3\n'; } >sweep.yaml
 "$brume" sweep sweep.yaml -o whole >table 2>log || { tail -n 1 log >&2; exit 2; }
-fourth="lr=1.0e-2,seed=0"
+fourth="decay=0.99,seed=0"
 for ((k = 0; k < kills; k++)); do
   rm -rf again
   "$brume" sweep sweep.yaml -o again >/dev/null 2>&1 &
@@ -22,7 +22,7 @@ for ((k = 0; k < kills; k++)); do
     name=$(basename "$run")
     cmp -s "$run/model.safetensors" "again/$name/model.safetensors" || fail "again/$name/model.safetensors has other bytes"
   done
-  for name in lr=1.0e-3,seed=0 lr=1.0e-3,seed=1 lr=1.0e-3,seed=2; do
+  for name in decay=0.9,seed=0 decay=0.9,seed=1 decay=0.9,seed=2; do
     [ mark -nt "again/$name/model.safetensors" ] || fail "$name was trained again"
   done
 done

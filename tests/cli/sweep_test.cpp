@@ -18,6 +18,7 @@ model:
   parameterization: v
 train:
   data: shapes
+  optimizer: adamw
   batch: 4
   steps: 40
   log_every: 10

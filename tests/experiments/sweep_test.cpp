@@ -21,6 +21,7 @@ model:
 train:
   data: shapes
   steps: 4
+  optimizer: adamw
 )";
 
 Sweep expanded(const std::string& sweep) { return expand_sweep(parse_yaml(tiny + "sweep:\n" + sweep, "s.yaml")); }
@@ -95,8 +96,8 @@ TEST(Sweep, RefusesRunsOfOneName) {
 
 TEST(Sweep, RefusesWhatIsNoSweep) {
   EXPECT_EQ(error_of_sweep("  gird: {train.batch: [4]}\n"),
-            "s.yaml:9:3: sweep: unknown key 'gird'; did you mean 'grid'?\n"
-            "s.yaml:9:3: sweep: varies nothing; it takes grid, zip, random or repeat");
+            "s.yaml:10:3: sweep: unknown key 'gird'; did you mean 'grid'?\n"
+            "s.yaml:10:3: sweep: varies nothing; it takes grid, zip, random or repeat");
   for (const auto& [sweep, text] : std::vector<std::pair<std::string, std::string>>{
            {"  grid: {include: [a.yaml]}\n", "include is read before the sweep; vary the keys that it includes"},
            {"  grid: {train.batch: 4}\n", "train.batch: '4' is no list of values"},
