@@ -31,7 +31,8 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
 
 TEST(Bench, SaysWhatItCannot) {
   EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
-            "error: --arch: unknown architecture 'sd16'; there are adm64, iddpm-cifar10, inception, sd15, small; did you mean 'sd15'?\n");
+            "error: --arch: unknown architecture 'sd16'; there are adm64, dit-b4, dit-xl2, iddpm-cifar10, inception, sd15, sd3-medium, "
+            "small; did you mean 'sd15'?\n");
   const TempFolder dir;
   dir.file("file", "x");
   EXPECT_EQ(run_brume({"bench", "--arch", "small", "--json", "file/x.json"}, {dir.path()}).err,
