@@ -44,7 +44,8 @@ Plan plan_of(const json& c) {
   if (name == "apg_mix")
     return {fmt::format("{{type: apg, cfg_scale: {}, scale: {}, eta: {}, norm: {}, momentum: {}, start_step: {}}}", scale,
                         number(o, "adaptive_projected_guidance_scale"), number(o, "eta"), number(o, "adaptive_projected_guidance_rescale"),
-                        number(o, "adaptive_projected_guidance_momentum"), number(o, "adaptive_projected_guidance_start_step"))};
+                        number(o, "adaptive_projected_guidance_momentum"),
+                        o["adaptive_projected_guidance_start_step"].get<int64_t>() + 1)};  // the last step of cfg
   if (name == "apg_comfy")
     return {fmt::format("{{type: apg, from: condition, scale: {}, eta: {}, norm: {}, momentum: {}}}", o["cond_scale"].get<double>() + 1,
                         number(o, "eta"), number(o, "norm_threshold"), number(o, "momentum"))};
