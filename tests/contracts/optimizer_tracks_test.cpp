@@ -18,7 +18,13 @@ namespace {
 using Json = nlohmann::json;
 constexpr const char* reference = "../refs3/optimizers.json";
 
-Tensor numbers(const Json& list) { return at::tensor(list.get<std::vector<double>>(), at::TensorOptions().dtype(at::kDouble)); }
+/// The numbers of a list, or of a list of rows.
+Tensor numbers(const Json& list) {
+  std::vector<double> all;
+  for (const Json& item : list)
+    for (const Json& number : item.is_array() ? Json(item) : Json::array({item})) all.push_back(number.get<double>());
+  return at::tensor(all, at::TensorOptions().dtype(at::kDouble));
+}
 
 /// The options of a case in brume's words.
 std::string options_of(const std::string& id, const Json& o) {
