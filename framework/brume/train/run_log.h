@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "brume/train/tensorboard.h"
@@ -26,6 +27,10 @@ class RunLog {
   /// memory_mb, the resident memory of the process; seconds, of the whole training, with those before it was resumed.
   Metrics machine();
 
+  /// Notes what has been gathered since the last line, as text, for the next training file.
+  void note(std::string gathered) { gathered_ = std::move(gathered); }
+  const std::string& gathered() const { return gathered_; }
+
   void append(int64_t step, const Metrics& figures);
   void picture(int64_t step, const std::filesystem::path& png);
 
@@ -34,6 +39,7 @@ class RunLog {
   std::filesystem::path file_;
   std::optional<TensorBoardLog> tensorboard_;
   Clock::time_point begin_ = Clock::now(), last_ = begin_;
+  std::string gathered_;
   double images_ = 0, waited_ = 0, earlier_ = 0;
 };
 

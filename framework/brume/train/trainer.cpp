@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
@@ -78,6 +79,15 @@ Batch examples(const Config& config, const Dataset& data) {
   return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
+/// What a training file has of the next line of metrics.jsonl: [sums, steps, skipped, unread].
+constexpr const char* gathered_key = "brume.gathered";
+
+std::string gathered_before(const fs::path& training_file) {
+  ModelMetadata::Entries entries;
+  load_tensors(training_file.string(), &entries);
+  return entries[gathered_key];
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
@@ -117,6 +127,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   }
   write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   log_ = std::make_unique<RunLog>(directory_, t.log, resolved_, step_);
+  if (!fresh) log_->note(gathered_before(resume_from));
 }
 
 Trainer::~Trainer() = default;
@@ -275,6 +286,10 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   if (continues_) complete(callbacks);
   log_->begin();
   Window window;
+  const auto gathered = nlohmann::json::parse(log_->gathered(), nullptr, false);  // before the training was stopped
+  const bool finite = log_->gathered().find("null") == std::string::npos;
+  if (finite && gathered.is_array() && gathered.size() == 4)
+    window = {gathered[0].get<Metrics>(), gathered[1].get<int64_t>(), gathered[2].get<int64_t>(), gathered[3].get<int64_t>()};
   TrainProgress progress{step_, t.steps, t.batch};
   while (step_ < t.steps) {
     if (callbacks.stop && callbacks.stop()) {
@@ -290,6 +305,7 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
       log(window);
       window = {};
     }
+    log_->note(nlohmann::json{window.sums, window.steps, window.skipped, window.unread}.dump());
     if (due(t.checkpoint_every)) checkpoint(callbacks);
     if (due(t.preview.every)) attempt("sample grid", callbacks, [&] { preview(); });
   }
@@ -347,7 +363,9 @@ void Trainer::save() {
   NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
-  write_safetensors((directory_ / "training.safetensors").string(), state, ModelMetadata::of_training(step_, resolved_).entries());
+  ModelMetadata::Entries entries = ModelMetadata::of_training(step_, resolved_).entries();
+  entries[gathered_key] = log_->gathered();
+  write_safetensors((directory_ / "training.safetensors").string(), state, entries);
   saved_ = step_;
   lost_ = false;
 }
