@@ -240,8 +240,8 @@ TEST_P(StorkSampler, IsReproduced) {
   std::vector<double> sigmas = c["sigmas"];
   sigmas.erase(sigmas.begin() + 1);  // the middle of the first step
   for (double& s : sigmas) s = ve(s);
-  const std::string yaml = fmt::format("{{type: stork_2, substeps: {}, derivatives: {}}}", c["options"]["s"].get<int64_t>(),
-                                       c["options"]["derivative_order"].get<int64_t>());
+  const std::string yaml = fmt::format("{{type: stork_2, nodes: published, substeps: {}, derivatives: {}}}",
+                                       c["options"]["s"].get<int64_t>(), c["options"]["derivative_order"].get<int64_t>());
   SCOPED_TRACE(yaml);
   const RecordedDenoiser denoiser(c["denoiser"], {}, true);
   FixedNoise noise(0);

@@ -6,6 +6,8 @@
 // The last step but one has two slopes, w2 = to / (2 sigma_0); the last is Euler's.
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
+
 #include "brume/config/registry.h"
 #include "brume/numerics/stochastic.h"
 
@@ -33,7 +35,7 @@ class Heunpp2 final : public Sampler {
       Tensor mean = d;
       if (slopes > 1) {
         const Tensor x2 = x + d * h, d2 = slope(x2, to);
-        const double after = slopes > 2 ? sigmas[size_t(i) + 2] : 0, n = double(slopes) * sigmas.front();
+        const double after = slopes > 2 ? sigmas[size_t(i) + 2] : 0, n = double(slopes) * std::max(sigmas.front(), sigmas.back());
         mean = d * (1 - (to + after) / n) + d2 * (to / n);
         if (slopes > 2) mean = mean + slope(x2 + d2 * (after - to), after) * (after / n);
       }

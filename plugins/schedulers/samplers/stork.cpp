@@ -22,15 +22,18 @@ class Stork final : public Sampler {
  public:
   struct Options {
     int64_t substeps = 50, derivatives = 1;
+    bool published = false;
     Frame frame{Frame::Time::flow, Frame::Scale::flow};
     void declare(Fields& f) {
       f.field("substeps", substeps, "inner stages per step, without network calls", within(2, 1000));
       f.field("derivatives", derivatives, "derivatives in the Taylor expansion of the slope", within(1, 3));
+      f.choice("nodes", published, "times of the inner stages: the method's, or the authors' program's, which leave it order 1",
+               {{"method", false}, {"published", true}});
       frame.declare(f);
     }
   };
   explicit Stork(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = o_.derivatives == 3 ? 1 : 2}; }
+  SamplerTraits traits() const override { return {.order = o_.published || o_.derivatives == 3 ? 1 : 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
@@ -93,7 +96,8 @@ class Stork final : public Sampler {
     for (int64_t j = 2; j <= o_.substeps; ++j) {
       const double n = double(j), mu = (2 * n + 1) * coefficient(j) / (n * coefficient(j - 1));
       const double nu = -(n + 1) * coefficient(j) / (n * coefficient(j - 2)), step = h * mu * whole;
-      const double share = j == 2 ? 4 / (3 * (s * s + s - 2)) : ((n - 1) * n - 2) / (s * s + s - 2);
+      const double place = j == 2 ? 4 / (3 * (s * s + s - 2)) : ((n - 1) * n - 2) / (s * s + s - 2);
+      const double share = o_.published ? place : old[0] / h;  // the weight of v_0 alone is the time of a stage
       std::array<double, 4> now{};
       double power = 1;
       for (size_t k = 0; k < 4; ++k) {
