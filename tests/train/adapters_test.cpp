@@ -150,9 +150,12 @@ TEST_F(Adapters, Mistakes) {
   EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets.1: 'atention' matches no weight"),
             0u);
   EXPECT_NE(said(with("[{type: textual_inversion, token: cat, init: red}]"))
-                .find("train.adapters.0.XX of this model already"),
+                .find("train.adapters.0.token: 'cat' is a token of this model already"),
             std::string::npos);
-  EXPECT_NE(said(section("  adapters: [{type: lora}]\n", 1)).find("needs `from`"), std::string::npos);
+  EXPECT_NE(said("model: {image: {height: 8, width: 8}, network: {type: unet, channels: 8, multipliers: [1], blocks: 1, groups: 4}}\n" +
+                 section("  adapters: [{type: lora}]\n", 1))
+                .find("needs `from`"),
+            std::string::npos);
 }
 
 }  // namespace
