@@ -7,6 +7,7 @@
 // defined). The training updates y in place of x: y <- (1 - c) y + c z - lr (1 - beta1 (1 - c)) (d + decay y).
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -73,7 +74,10 @@ class ScheduleFree final : public Optimizer {
   std::vector<Tensor> evaluated() const override {
     const at::NoGradGuard no_grad;
     std::vector<Tensor> average;
-    for (size_t i = 0; i < fast_.size(); ++i) average.push_back(step_.weights()[i].tensor.detach().lerp(fast_[i], 1 - 1 / o_.beta1));
+    for (size_t i = 0; i < fast_.size(); ++i) {
+      const Tensor w = step_.weights()[i].tensor.detach();
+      average.push_back(at::empty_like(w).copy_(w + (fast_[i] - w) * (1 - 1 / o_.beta1)));  // laid out as the weight, and rounded alike
+    }
     return average;
   }
 

@@ -2,6 +2,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include "brume/config/number.h"
 #include "brume/config/yaml.h"
 #include "brume/core/seed.h"
 #include "brume/diffusion/pipeline.h"
@@ -29,7 +30,7 @@ std::string startable(const std::string& name, const TempFolder& folder) {
 
 int64_t number(const Value& root, const std::string& path) {
   const Value& v = nearest(root, path);
-  return v.is_scalar() ? std::stoll(v.scalar) : 0;
+  return v.is_scalar() ? parse_number<int64_t>(v.scalar).value_or(0) : 0;
 }
 
 /// Images of the model's shape, in a folder per class or with captions. Returns the data set.

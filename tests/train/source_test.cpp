@@ -223,17 +223,17 @@ TEST_F(FromSource, OnlyTheNamedWeightsAreTrained) {
 
 TEST_F(FromSource, GroupsOfWeightsAreSections) {
   EXPECT_EQ(said(training(from("model") + "  groups:\n    - {match: 'network.otu.*', lr: 1e-6}\n    - {match: '*', lrr: 1}\n", 1)),
-            "x.yaml:4:23: train.groups.1: unknown key 'lrr'; did you mean 'lr'?");
+            "x.yaml:5:20: train.groups.1: unknown key 'lrr'; did you mean 'lr'?");
   EXPECT_EQ(said(training(from("model") + "  groups:\n    - {match: 'network.otu.*', lr: 1e-6}\n", 1)),
             "x.yaml:4:15: train.groups.0.match.0: 'network.otu.*' matches no weight; did you mean 'network.out.*'?");
   const std::string folder = folder_->file("groups");
   run(Read(training(from("model") + "  groups: [{match: '*', lr: 0}, {match: 'network.out.*', lr: 0.01}]\n", 3)), folder);
-  const NamedTensors source = load_tensors(file("model")), model = load_tensors(folder + "/model.safetensors");
+  const NamedTensors source = load_tensors(file("model")), state = load_tensors(folder + "/training.safetensors");
   for (const NamedTensor& t : source)
     if (!t.name.starts_with("network.out.")) {
-      EXPECT_TRUE(find(model, t.name)->equal(t.tensor)) << t.name;
+      EXPECT_TRUE(find(state, "weights." + t.name)->equal(t.tensor)) << t.name;
     }
-  EXPECT_FALSE(find(model, "network.out.0.weight")->equal(*find(source, "network.out.0.weight")));
+  EXPECT_FALSE(find(state, "weights.network.out.0.weight")->equal(*find(source, "network.out.0.weight")));
 }
 
 TEST_F(FromSource, FewerClassesAndAnotherParameterization) {
@@ -258,7 +258,7 @@ TEST_F(FromSource, KeysThatAreLeftOutOfTheModelAreTheSources) {
   const Read part("model: {conditioner: {dropout: 0.2}}\n" + training(from("model"), 1)), none(training(from("model"), 1));
   EXPECT_EQ(dump_yaml(*part.resolved.find("model")->find("network")), dump_yaml(*none.resolved.find("model")->find("network")));
   EXPECT_EQ(said("model: {conditioner: {classes: 4}}\n" + training(from("model"), 1)),
-            "x.yaml:1:31: model.conditioner.classes: is 4 here and 5 in 'model/model.safetensors', which train.from names; train.adopt: "
+            "x.yaml:1:32: model.conditioner.classes: is 4 here and 5 in 'model/model.safetensors', which train.from names; train.adopt: "
             "{classes: {...}} lets it differ");
 }
 
