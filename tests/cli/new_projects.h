@@ -60,7 +60,12 @@ class Projects final {
   fs::path embed() const { return root_.path() / "build/embed/embed"; }
   fs::path example() const { return root_.path() / "example"; }
   fs::path example_library() const { return root_.path() / "build/example/libralston.so"; }
-  std::vector<std::string> kinds() const { return builtins().kinds(); }
+  /// Kinds that `brume new` writes.
+  static std::vector<std::string> kinds() {
+    std::vector<std::string> all = builtins().kinds();
+    std::erase(all, "adapter");
+    return all;
+  }
   Finished run_installed(std::vector<std::string> arguments, const Surroundings& where = {}) const {
     arguments.insert(arguments.begin(), (prefix() / "bin/brume").string());
     return run(arguments, where);

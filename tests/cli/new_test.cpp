@@ -47,7 +47,7 @@ TEST_P(NewPlugin, IsDescribed) {
   EXPECT_EQ(text.substr(0, title.size()), title);
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, NewPlugin, testing::ValuesIn(builtins().kinds()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Registry, NewPlugin, testing::ValuesIn(Projects::kinds()), [](const auto& info) { return info.param; });
 
 // The contract suites run over the registry, so they hold a library to them like everything built in.
 TEST(NewPlugins, KeepTheContractsOfTheirKinds) {

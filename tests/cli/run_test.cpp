@@ -160,7 +160,7 @@ TEST_F(Run, ResumeSaysWhatElseChanged) {
   const Finished decaying =
       at({"train", "--resume", "run", "--out", "on2", "--set", "train.steps=21", "--set", "train.optimizer.decay=cosine"});
   EXPECT_TRUE(
-      decaying.err.starts_with("run/training.safetensors: goes on with other settings: train.optimizer.decay constant -> cosine, "
+      decaying.err.starts_with("run/training.safetensors: goes on with other settings: train.optimizer.decay.type constant -> cosine, "
                                "train.steps 20 -> 21 (the learning rate decays towards the new number)\n"))
       << decaying.err;
   folder_->file("again.yaml", tiny);  // names of classes come from the data

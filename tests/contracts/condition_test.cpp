@@ -133,7 +133,7 @@ TEST(Conditions, AComposedConditionHasThePooledVector) {
 }
 
 TEST(Conditions, ANetworkWithoutUseForPooledVectorsIgnoresThem) {
-  const auto network = make<Network>("{type: unet, channels: 8, groups: 4, multipliers: [1, 2], blocks: 1, zero_init: false}",
+  const auto network = make<Network>("{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: []}",
                                      Network::Context{.input = {1, 8, 8}, .out_channels = 1, .vector_width = 5, .size_ids = 6});
   const at::NoGradGuard no_grad;
   Condition pooled;

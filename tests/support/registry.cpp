@@ -15,7 +15,7 @@ const std::map<std::string, std::string> least = {
     {"conditioner composite",
      "{type: composite, of: [{type: class_label, classes: 3}, {type: text, tokenizer: tokenizer.model, width: 16}]}"},
     {"conditioner joint_text",
-     "{type: joint_text, channels: [0], tokens: [1], pooled: [0], empty: zeros, of: [{type: clip_text, tokenizer: clip, width: 16, depth: "
+     "{type: joint_text, channels: [0], tokens: [1], pooled: [0], of: [{type: clip_text, tokenizer: clip, width: 16, depth: "
      "2, "
      "heads: 2, mlp: 32, clip_skip: 1, final_norm: false, projection: 12}, {type: text, tokenizer: tokenizer.model, width: 24, depth: "
      "2}]}"},

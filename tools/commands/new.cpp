@@ -148,10 +148,11 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
 
 void make_project(const Registry& registry, const std::string& asked, const std::string& name, fs::path folder) {
   const std::string kind = registry.current_kind(asked);
-  const std::vector<std::string> kinds = registry.kinds();
+  std::vector<std::string> kinds = registry.kinds();
+  std::erase_if(kinds, [](const std::string& k) { return !templates().contains(k + ".cpp"); });
+  if (kind == "adapter") throw ConfigError("plugins of the kind 'adapter' are brume's own: the files of other programs know no others");
   if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
     throw ConfigError(fmt::format("unknown kind '{}'{}", kind, hint(kind, kinds)));
-  if (!templates().contains(kind + ".cpp")) throw std::logic_error("no template for a " + kind);
   check_name(registry, kind, name);
   if (folder.empty()) folder = name;
   if (!folder.has_filename()) folder = folder.parent_path();  // "here/"

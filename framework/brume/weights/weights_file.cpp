@@ -55,8 +55,8 @@ Format format_of(std::string_view bytes) {
   if (is_torch_file(bytes)) return Format::torch;
   if (is_png(bytes)) return Format::png;
   if (is_gguf(bytes)) return Format::gguf;
-  if (is_pickle(bytes)) return Format::pickle;
-  return is_safetensors(bytes) ? Format::safetensors : Format::unknown;
+  if (is_safetensors(bytes)) return Format::safetensors;  // its length may begin as a pickle does
+  return is_pickle(bytes) ? Format::pickle : Format::unknown;
 }
 
 [[noreturn]] void refuse_unknown(const MappedFile& file) {

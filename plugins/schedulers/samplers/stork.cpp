@@ -33,7 +33,8 @@ class Stork final : public Sampler {
     }
   };
   explicit Stork(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = o_.published || o_.derivatives == 3 ? 1 : 2}; }
+  /// The method is of order 2; the first step, Euler's as the authors' program has it, leaves it below.
+  SamplerTraits traits() const override { return {.order = 1}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;

@@ -28,11 +28,13 @@ class Beta final : public Spacing {
       f.field("times", times, "levels in the table of a continuous schedule, over time", at_least(2));
       declare_merge(f, merge);
       grid.declare(f);
-      const bool plain = !grid.range.sigma_min && !grid.range.sigma_max && !grid.ends_of && grid.inclusive;
-      f.require(!over_time || plain, "over", "time has the ends of the table: no sigma_min, sigma_max, ends_of, inclusive");
     }
   };
-  explicit Beta(const Options& o) : o_(o) {}
+  explicit Beta(const Options& o) : o_(o) {
+    const SigmaGrid& g = o_.grid;
+    if (o_.over_time && (g.range.sigma_min || g.range.sigma_max || g.ends_of || !g.inclusive))
+      throw ConfigError("over: time has the ends of the table: sigma_min, sigma_max, ends_of and inclusive are of sigma alone");
+  }
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     if (o_.over_time) return over_time(schedule, steps);
