@@ -40,26 +40,21 @@ void check_count(std::vector<Finding>& findings, const Spacing& spacing, const N
   });
 }
 
-/// The largest step in log sigma down to `end`, or in sigma, as a share of the first.
-double largest_step(const std::vector<double>& s, double end, bool logarithm) {
+/// The largest step in log sigma down to `end`.
+double largest_step(const std::vector<double>& s, double end) {
   double largest = 0;
-  for (size_t i = 1; i < s.size() && s[i] >= end * (1 - 1e-9); ++i)
-    largest = std::max(largest, logarithm ? std::log(s[i - 1] / s[i]) : (s[i - 1] - s[i]) / s[0]);
+  for (size_t i = 1; i < s.size() && s[i] >= end * (1 - 1e-9); ++i) largest = std::max(largest, std::log(s[i - 1] / s[i]));
   return largest;
 }
 
 void check_refinement(std::vector<Finding>& findings, const Spacing& spacing, const NoiseSchedule& schedule) {
-  const Law law{
-      "more steps are smaller steps",
-      "Four times the steps cover no less of the range, and over that of the fewer the largest step in log sigma, or in sigma, is "
-      "smaller"};
+  const Law law{"more steps are smaller steps",
+                "Four times the steps cover no less of the range, and over that of the fewer the largest step in log sigma is smaller"};
   check(findings, law, [&](Finding& f) {
     f.wanted = "the same range or more, a smaller largest step";
     try {
       const std::vector<double> coarse = spacing.sigmas(schedule, 5), fine = spacing.sigmas(schedule, 20);
-      const double from = coarse.at(0), to = coarse.at(4);
-      const bool logarithm = largest_step(fine, to, true) < largest_step(coarse, to, true);  // else the steps are even in sigma
-      const double before = largest_step(coarse, to, logarithm), after = largest_step(fine, to, logarithm);
+      const double from = coarse.at(0), to = coarse.at(4), before = largest_step(coarse, to), after = largest_step(fine, to);
       f.holds = after < before && fine.at(0) >= from * (1 - 1e-9) && fine.at(19) <= to * (1 + 1e-9);
       f.measured = fmt::format("largest step {:.3g} of 5, {:.3g} of 20; from {:.4g} to {:.4g}, then from {:.4g} to {:.4g}", before, after,
                                from, to, fine.at(0), fine.at(19));

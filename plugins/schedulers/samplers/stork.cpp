@@ -33,8 +33,7 @@ class Stork final : public Sampler {
     }
   };
   explicit Stork(const Options& o) : o_(o) {}
-  /// The method is of order 2; the first step, Euler's as the authors' program has it, leaves it below.
-  SamplerTraits traits() const override { return {.order = 1}; }
+  SamplerTraits traits() const override { return {.order = o_.published || o_.derivatives == 3 ? 1 : 2}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
