@@ -11,7 +11,7 @@
 #include "brume/config/yaml.h"
 #include "brume/core/guidance.h"
 #include "brume/files/atomic_file.h"
-#include "brume/files/text_file.h"
+#include "brume/files/mapped_file.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
@@ -47,7 +47,7 @@ struct Loaded {
 Loaded load(const std::vector<std::string>& settings = {}) {
   static Registry registry = builtins();
   Value root = parse_yaml(tiny, "tiny.yaml");
-  for (const std::string& s : settings) apply_override(root, s);
+  for (const std::string& s : settings) apply_override(root, s, "--set");
   Loaded l;
   l.config = read_configuration(registry, root, &l.resolved);
   return l;
@@ -251,7 +251,7 @@ TEST(Faults, ACheckpointThatCannotBeWrittenLeavesThePreviousOne) {
   const std::string error = error_of([&] {
     trainer.run({.progress = [&](const TrainProgress& p) {
       if (p.step != 6) return;  // a checkpoint of step 4 is there; the next one does not fit
-      before = read_text(model.string());
+      before = MappedFile::open(model.string())->bytes();
       const rlimit small{8192, usual.rlim_max};
       ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
     }});
@@ -261,7 +261,7 @@ TEST(Faults, ACheckpointThatCannotBeWrittenLeavesThePreviousOne) {
   EXPECT_NE(error.find("run/model.safetensors"), std::string::npos) << error;
   EXPECT_NE(error.find("previous file is unchanged"), std::string::npos) << error;
   ASSERT_FALSE(before.empty());
-  EXPECT_EQ(read_text(model.string()), before);
+  EXPECT_EQ(std::string(MappedFile::open(model.string())->bytes()), before);
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ struct Loaded {
 Loaded load(const std::vector<std::string>& overrides = {}) {
   static Registry registry = builtins();
   Value root = parse_yaml(tiny, "tiny.yaml");
-  for (const std::string& o : overrides) apply_override(root, o);
+  for (const std::string& o : overrides) apply_override(root, o, "--set");
   Loaded l;
   l.config = read_configuration(registry, root, &l.resolved);
   return l;

@@ -62,11 +62,13 @@ void copy_whole(const fs::path& from, const fs::path& to) {
 /// Returns a figure by step, as metrics.jsonl has it. `names` receives those of all figures.
 std::map<int64_t, double> figures(const fs::path& directory, const std::string& figure, std::set<std::string>& names) {
   std::map<int64_t, double> all;
-  for (const MetricsLine& line : read_metrics(directory / "metrics.jsonl"))
+  for (const MetricsLine& line : read_metrics(directory / "metrics.jsonl")) {
+    if (figure == "step") all[line.step] = double(line.step);
     for (const auto& [name, value] : line.figures) {
       names.insert(name);
       if (name == figure) all[line.step] = value;
     }
+  }
   return all;
 }
 
