@@ -7,8 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
 #include "brume/config/yaml.h"
 #include "brume/core/guidance.h"
@@ -61,11 +59,6 @@ bool same(const fs::path& a, const fs::path& b) {
   for (size_t i = 0; i < x.size(); ++i)
     if (x[i].name != y[i].name || !x[i].tensor.equal(y[i].tensor)) return false;
   return true;
-}
-
-std::string bytes_of(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 std::vector<std::string> entries(const fs::path& folder) {
