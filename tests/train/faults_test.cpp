@@ -218,15 +218,15 @@ TEST(Faults, KeepsTheCheckpointsThatAreAskedFor) {
   EXPECT_EQ(kept("three", {"train.keep=3"}), (Names{"step_000008", "step_000009", "step_000010"}));
   EXPECT_EQ(kept("every", {"train.keep_every=4"}), (Names{"step_000004", "step_000008", "step_000010"}));
   EXPECT_EQ(kept("first", {"train.keep_best=min images_per_second_"}), (Names{"step_000010"}));  // there is no such figure
-  EXPECT_EQ(kept("best", {"train.keep_best=max lr"}), (Names{"step_000010"}));
-  EXPECT_EQ(kept("worst", {"train.keep_best=min lr"}), (Names{"step_000001", "step_000010"}));
+  EXPECT_EQ(kept("best", {"train.keep_best=max step"}), (Names{"step_000010"}));
+  EXPECT_EQ(kept("worst", {"train.keep_best=min step"}), (Names{"step_000001", "step_000010"}));
   for (const char* file : {"model.safetensors", "training.safetensors"})
     EXPECT_TRUE(same(folder.path() / "three/checkpoints/step_000010" / file, folder.path() / "three" / file));
   EXPECT_EQ(training_step(folder.path() / "three/checkpoints/step_000008/training.safetensors"), 8);
   EXPECT_EQ(run_of("runs/x/checkpoints/step_000008/training.safetensors"), "runs/x");
   EXPECT_EQ(run_of("runs/x/training.safetensors"), "runs/x");
   EXPECT_EQ(error_of([] { load({"train.keep_best=loss"}); }),
-            "train.keep_best=loss: train.keep_best: 'loss' is not max or min and the name of a figure, like 'min test_loss'");
+            "--set train.keep_best=loss: train.keep_best: 'loss' is not max or min and the name of a figure, like 'min test_loss'");
 }
 
 TEST(Faults, NoRoomIsKnownBeforeTheFirstStep) {
