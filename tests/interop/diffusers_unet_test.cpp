@@ -102,8 +102,10 @@ TEST_F(DiffusersConfig, ResidualResampling) {
 
 TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
   EXPECT_EQ(refusal("{" + blocks + R"("act_fn": "gelu"})"), "act_fn is \"gelu\"; the unet of brume supports \"silu\" only");
+  EXPECT_EQ(refusal("{" + blocks + R"("addition_embed_type": "image"})"),
+            "addition_embed_type is \"image\"; the unet of brume supports null, and \"text_time\", a pooled vector and sizes (SDXL) only");
   EXPECT_EQ(refusal("{" + blocks + R"("addition_embed_type": "text_time"})"),
-            "addition_embed_type is \"text_time\"; the unet of brume supports null only");
+            "addition_time_embed_dim is missing; the unet of brume supports an even number only");
   EXPECT_EQ(refusal(R"({"block_out_channels": [32], "down_block_types": ["KDownBlock2D"]})"),
             "down_block_types is [\"KDownBlock2D\"]; the unet of brume supports DownBlock2D, CrossAttnDownBlock2D and "
             "ResnetDownsampleBlock2D only");

@@ -242,6 +242,8 @@ Value DiffusersUnet::options() const {
 
 NamedTensors DiffusersUnet::tensors(const NamedTensors& diffusers) const {
   using Resampling = UnetModules::Resampling;
+  for (const NamedTensor& t : diffusers)
+    if (added_width == 0 && t.name.starts_with("add_embedding.")) throw ConfigError(fmt::format("no place is known for {}", t.name));
   return from_diffusers_unet(
       diffusers, {blocks, attention, middle_attention, transformer(), residual_resampling ? Resampling::residual : Resampling::conv});
 }
