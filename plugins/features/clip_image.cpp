@@ -231,7 +231,7 @@ class ClipImageFeatures final : public Features {
       f.field("path", path, "file of the weights: OpenAI's ViT-L-14.pt, OpenCLIP's, or transformers' model.safetensors");
       f.field("tokenizer", tokenizer, "for clip_score: a folder with vocab.json and merges.txt");
       f.choice("activation", activation,
-               "quick_gelu (OpenAI's networks), gelu (most of OpenCLIP's); of_file: as its hash or the config.json beside it says",
+               "quick_gelu (OpenAI's networks), gelu (most of OpenCLIP's); of_file: as its hash or the config.json next to it says",
                {{"of_file", Activation::of_file}, {"quick_gelu", Activation::quick_gelu}, {"gelu", Activation::gelu}});
       f.field("heads", heads, "attention heads of the image tower; as the published networks of its width if absent", within(1, 1024));
     }

@@ -41,7 +41,7 @@ void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
   if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
 }
 
-/// A pooled vector and sizes beside the tokens (SDXL).
+/// Reads a pooled vector and sizes, which come with the tokens (SDXL).
 void read_added(const DiffusersConfig& c, DiffusersUnet& u) {
   const auto type = c.get<std::string>("addition_embed_type", "");
   if (type.empty()) return;
