@@ -281,10 +281,10 @@ class ClipImageFeatures final : public Features {
   /// The options of the image tower, with what its tensors do not say.
   static VisionTransformerOptions settled(const Options& o, const ClipFile& file, const std::string& hash) {
     VisionTransformerOptions n = file.network;
-    const Settings beside = settings_of(o.path);
+    const Settings stored = settings_of(o.path);
     const bool known = std::find(openai.begin(), openai.end(), hash) != openai.end();
     const bool large = n.width >= 1280;  // ViT-H, ViT-g and ViT-bigG are OpenCLIP's
-    std::optional<bool> quick = beside.quick_gelu;
+    std::optional<bool> quick = stored.quick_gelu;
     if (known || file.jit_keys) quick = true;
     if (!quick && large) quick = false;
     if (o.activation != Activation::of_file) quick = o.activation == Activation::quick_gelu;
@@ -294,7 +294,7 @@ class ClipImageFeatures final : public Features {
           "name one",
           o.path.string()));
     n.activation = *quick ? VisionTransformerOptions::Activation::quick_gelu : VisionTransformerOptions::Activation::gelu;
-    n.heads = o.heads.value_or(beside.heads.value_or(large ? 16 : std::max<int64_t>(n.width / 64, 1)));
+    n.heads = o.heads.value_or(stored.heads.value_or(large ? 16 : std::max<int64_t>(n.width / 64, 1)));
     if (n.heads < 1 || n.width % n.heads != 0)
       throw ConfigError(fmt::format("heads: {} do not divide the width {} of {}", n.heads, n.width, o.path.string()));
     return n;

@@ -25,7 +25,7 @@ struct Reconstruction {
   size_t snapshots = 0;  ///< that it is made of
 };
 /// Returns the average of length `std` at `step` (absent: that of the last snapshots), from the snapshots up to there. Throws ConfigError
-/// if there are none, or if they are of different models.
+/// if no snapshot is found, or if they are of different models.
 Reconstruction reconstruct_average(const std::filesystem::path& run, double std, std::optional<int64_t> step);
 
 }  // namespace brume
