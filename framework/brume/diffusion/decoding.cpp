@@ -41,10 +41,6 @@ Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, con
     if (!finite(images))
       throw ConfigError("the autoencoder gave NaN or infinity. Weights that need a wider range are computed in fp32 (compute.precision)");
     return images;
-  } catch (const ConfigError&) {
-    throw;
-  } catch (const Interrupted&) {
-    throw;
   } catch (const std::exception& e) {
     const auto memory = out_of_memory(e);
     if (!memory) throw;

@@ -298,10 +298,6 @@ Tensor SamplingRun::sample_or_advise(int64_t first, int64_t count) const {
   std::string asked;
   try {
     return sample(first, count);
-  } catch (const ConfigError&) {
-    throw;
-  } catch (const Interrupted&) {
-    throw;
   } catch (const std::exception& e) {
     const auto memory = out_of_memory(e);
     if (!memory) throw;
