@@ -4,8 +4,6 @@
 // network learns it better if it sees it whole (Brooks et al. 2023, "InstructPix2Pix", sec. 3.2.1, leaves out each and both).
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/where.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,8 +12,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
-#include "brume/core/rows.h"
-#include "brume/core/seed.h"
+#include "brume/nn/blocks/encoder_group.h"
 
 namespace brume::plugins {
 namespace {
@@ -39,54 +36,28 @@ void add(Condition& to, const Condition& from) {
   }
 }
 
-/// Returns the rows of `null` if `dropped`, else those of `kept`.
-Condition replaced(const Condition& kept, const Condition& null, const Tensor& dropped) {
-  Condition out;
-  for (const auto& [part, _] : parts) {
-    const Tensor &a = kept.*part, &b = null.*part;
-    if (!a.defined()) continue;
-    std::vector<int64_t> shape(size_t(a.dim()), 1);
-    shape[0] = a.size(0);
-    out.*part = at::where(dropped.view(shape).to(a.device()), b, a);
-  }
-  return out;
-}
-
 class Encoders final : public ConditionEncoder {
  public:
   Encoders(const Conditioners& of, std::optional<double> together, bool has_null, const EncoderOrigin& origin)
-      : together_(together), has_null_(has_null) {
-    for (size_t i = 0; i < of.size(); ++i) all_.push_back(of[i]->encoder({mix_seed(origin.seed, i), origin.stored}));
-  }
+      : all_(of, origin), together_(together), has_null_(has_null) {}
 
   Condition encode(const ConditionRequest& request) const override {
     if (!together_ || !request.dropout()) return merged(request);
     ConditionRequest whole = request;
     whole.whole = true;
     const Condition kept = merged(whole);
-    const int64_t count = int64_t(request.annotations.size());
-    const Tensor draws =
-        draw_rows(count, [&](int64_t n) { return at::rand({n}, *request.random, at::TensorOptions().dtype(at::kDouble)); });
-    return kept.null ? replaced(kept, *kept.null, draws < *together_) : kept;
+    const Tensor dropped = nn::dropped_rows(int64_t(request.annotations.size()), *together_, *request.random);
+    return kept.null ? nn::replaced(kept, *kept.null, dropped) : kept;
   }
-  std::vector<Weight> weights() const override {
-    std::vector<Weight> weights;
-    for (size_t i = 0; i < all_.size(); ++i)
-      for (Weight& w : prefixed(std::to_string(i) + ".", all_[i]->weights())) weights.push_back(std::move(w));
-    return weights;
-  }
-  Files files() const override {
-    Files files;
-    for (const auto& encoder : all_) files.merge(encoder->files());
-    return files;
-  }
+  std::vector<Weight> weights() const override { return all_.weights(); }
+  Files files() const override { return all_.files(); }
 
  private:
   Condition merged(const ConditionRequest& request) const {
     Condition condition, null;
     bool nulls = has_null_;
-    for (const auto& encoder : all_) {
-      const Condition one = encoder->encode(request);
+    for (size_t i = 0; i < all_.size(); ++i) {
+      const Condition one = all_[i].encode(request);
       add(condition, one);
       nulls = nulls && one.null;
       if (nulls) add(null, *one.null);
@@ -95,7 +66,7 @@ class Encoders final : public ConditionEncoder {
     return condition;
   }
 
-  std::vector<std::shared_ptr<const ConditionEncoder>> all_;
+  nn::EncoderGroup all_;
   std::optional<double> together_;
   bool has_null_;
 };

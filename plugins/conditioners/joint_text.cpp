@@ -14,9 +14,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/rand.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/where.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -26,8 +24,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
 #include "brume/core/prompt.h"
-#include "brume/core/rows.h"
-#include "brume/core/seed.h"
+#include "brume/nn/blocks/encoder_group.h"
 
 namespace brume::plugins {
 namespace {
@@ -49,21 +46,6 @@ struct JointTextOptions {
   }
 };
 
-/// Returns the rows of `null` if `dropped`, else those of `kept`.
-Tensor replaced(const Tensor& kept, const Tensor& null, const Tensor& dropped) {
-  if (!kept.defined()) return kept;
-  std::vector<int64_t> shape(size_t(kept.dim()), 1);
-  shape[0] = kept.size(0);
-  return at::where(dropped.view(shape).to(kept.device()), null, kept);
-}
-
-Condition replaced(const Condition& kept, const Condition& null, const Tensor& dropped) {
-  return Condition{.classes = {},
-                   .context = replaced(kept.context, null.context, dropped),
-                   .context_mask = replaced(kept.context_mask, null.context_mask, dropped),
-                   .vector = replaced(kept.vector, null.vector, dropped)};
-}
-
 Tensor mask_of(const Condition& c) {
   return c.context_mask.defined() ? c.context_mask
                                   : at::ones({c.context.size(0), c.context.size(1)}, c.context.options().dtype(at::kFloat));
@@ -71,11 +53,8 @@ Tensor mask_of(const Condition& c) {
 
 class JointEncoder final : public ConditionEncoder {
  public:
-  JointEncoder(const JointTextOptions& o, int64_t width, const EncoderOrigin& origin) : o_(o), width_(width) {
-    for (size_t i = 0; i < o_.of.size(); ++i) {
-      all_.push_back(o_.of[i]->encoder({mix_seed(origin.seed, i), origin.stored}));
-      widths_.push_back(o_.of[i]->traits().context_width);
-    }
+  JointEncoder(const JointTextOptions& o, int64_t width, const EncoderOrigin& origin) : o_(o), width_(width), all_(o.of, origin) {
+    for (const auto& conditioner : o_.of) widths_.push_back(conditioner->traits().context_width);
   }
 
   Condition encode(const ConditionRequest& request) const override {
@@ -85,33 +64,20 @@ class JointEncoder final : public ConditionEncoder {
     for (size_t i = 0; i < all_.size(); ++i) {
       const std::optional<PromptReading> reading = reading_of(request.reading, widths_[i]);
       whole.reading = reading ? &*reading : nullptr;
-      kept.push_back(all_[i]->encode(whole));
+      kept.push_back(all_[i].encode(whole));
       if (kept.back().null) nulls.push_back(*kept.back().null);
     }
     Condition all = joined(kept);
     if (o_.dropout == 0) return all;
     Condition null = joined(nulls);
-    if (o_.zeros) null = replaced(null, zero(null), empty_negatives(request));
-    if (request.dropout()) {
-      const auto count = int64_t(request.annotations.size());
-      const Tensor draws =
-          draw_rows(count, [&](int64_t n) { return at::rand({n}, *request.dropout(), at::TensorOptions().dtype(at::kDouble)); });
-      return replaced(all, null, draws < o_.dropout);
-    }
+    if (o_.zeros) null = nn::replaced(null, zero(null), empty_negatives(request));
+    if (request.dropout())
+      return nn::replaced(all, null, nn::dropped_rows(int64_t(request.annotations.size()), o_.dropout, *request.dropout()));
     all.null = std::make_shared<Condition>(std::move(null));
     return all;
   }
-  std::vector<Weight> weights() const override {
-    std::vector<Weight> weights;
-    for (size_t i = 0; i < all_.size(); ++i)
-      for (Weight& w : prefixed(std::to_string(i) + ".", all_[i]->weights())) weights.push_back(std::move(w));
-    return weights;
-  }
-  Files files() const override {
-    Files files;
-    for (const auto& encoder : all_) files.merge(encoder->files());
-    return files;
-  }
+  std::vector<Weight> weights() const override { return all_.weights(); }
+  Files files() const override { return all_.files(); }
 
  private:
   /// Returns the reading with the vectors of each textual inversion that are as wide as an encoder's tokens; without the words that have
@@ -172,7 +138,7 @@ class JointEncoder final : public ConditionEncoder {
 
   JointTextOptions o_;
   int64_t width_;
-  std::vector<std::shared_ptr<const ConditionEncoder>> all_;
+  nn::EncoderGroup all_;
   std::vector<int64_t> widths_;  ///< of the tokens of each
 };
 
