@@ -131,15 +131,7 @@ struct Sections {
                             {"parameterization", s.parameterization}});
     if (s.learned_range) options.set("variance", value_of("learned_range"));
     model.options = section_of(options, source);
-    std::vector<Value> all = guidance;
-    all.insert(all.end(), s.guidance.begin(), s.guidance.end());
-    model.sample = section_of(map_of({{"sampler", s.sampler},
-                                      {"spacing", s.spacing},
-                                      {"steps", steps},
-                                      {"guidance", all},
-                                      {"start", s.start},
-                                      {"timestep_rounding", s.timestep_rounding}}),
-                              source);
+    model.sample = section_of(s.sample(steps, guidance), source);
     model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   }
 };

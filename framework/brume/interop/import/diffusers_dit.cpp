@@ -11,6 +11,7 @@
 #include "brume/config/tree.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/interop/import/diffusers_transformer.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/layouts/name_table.h"
@@ -20,17 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_class(const fs::path& file, const char* name) {
-  if (!fs::is_regular_file(file)) return false;
-  const nlohmann::json config = read_json(file);
-  return config.is_object() && DiffusersConfig(config, file.string(), "a component").get<std::string>("_class_name", "") == name;
-}
-
-bool knows(const Source& source) {
-  return source.directory() &&
-         (is_class(source.path / "model_index.json", "DiTPipeline") ||
-          (!fs::exists(source.path / "model_index.json") && is_class(source.path / "config.json", "DiTTransformer2DModel")));
-}
+bool knows(const Source& source) { return is_transformer_directory(source, {"DiTPipeline"}, {"DiTTransformer2DModel"}); }
 
 /// The transformer's config.json.
 struct Transformer {
@@ -133,22 +124,8 @@ DiffusersScheduler scheduler_of(const fs::path& folder, bool pipeline) {
   return read_diffusers_scheduler(DiffusersConfig(ddim, (folder / "config.json").string(), part), false);
 }
 
-/// Image and first stage of a pipeline.
-void set_stage(Imported& model, Value& options, const fs::path& folder, const std::string& variant, const Transformer& t) {
-  const DiffusersStage stage = read_diffusers_stage(folder, has_variant(folder, variant) ? variant : "", t.size);
-  if (stage.latent_channels != t.in)
-    throw ConfigError(fmt::format("{}: has latents of {} channels, and the transformer takes {} (in_channels)", folder.string(),
-                                  stage.latent_channels, t.in));
-  options.set("image", image_of(stage.channels, t.size * stage.ratio, t.size * stage.ratio));
-  options.set("autoencoder", stage.options);
-  for (const NamedTensor& tensor : stage.tensors) model.tensors.push_back({"autoencoder." + tensor.name, tensor.tensor});
-}
-
 Imported import_directory(const Source& source, const ImportOptions& options) {
-  for (const auto& [key, value] : options.settings)
-    if (key != "variant") throw ConfigError(fmt::format("{}={}: a diffusers directory of DiT has only `variant` to be set", key, value));
-  const auto said = options.settings.find("variant");
-  const std::string variant = said == options.settings.end() ? "" : said->second;
+  const std::string variant = variant_of(options, "DiT");
   const bool pipeline = fs::is_regular_file(source.path / "model_index.json");
   const fs::path network = pipeline ? source.path / "transformer" : source.path, config = network / "config.json";
   const Transformer t = read_transformer(config);
@@ -156,7 +133,7 @@ Imported import_directory(const Source& source, const ImportOptions& options) {
   Imported model;
   Value all = map_of({{"image", image_of(t.in, t.size, t.size)}});
   if (pipeline)
-    set_stage(model, all, source.path / "vae", variant, t);
+    set_transformer_stage(model, all, source.path / "vae", variant, t.size, t.in);
   else
     model.losses.emplace_back("there is no scheduler: linear betas and DDIM are assumed; there is no vae: the model makes latents");
   all.set("network", t.options);
@@ -165,15 +142,7 @@ Imported import_directory(const Source& source, const ImportOptions& options) {
   all.set("parameterization", s.parameterization);
   all.set("variance", value_of(t.variance ? "learned_range" : "none"));
   model.options = section_of(all, config.string());
-  std::vector<Value> guidance{plugin_of("cfg", {{"scale", 4}})};
-  guidance.insert(guidance.end(), s.guidance.begin(), s.guidance.end());
-  model.sample = section_of(map_of({{"sampler", s.sampler},
-                                    {"spacing", s.spacing},
-                                    {"steps", 50},
-                                    {"guidance", guidance},
-                                    {"start", s.start},
-                                    {"timestep_rounding", s.timestep_rounding}}),
-                            source.path.string());
+  model.sample = section_of(s.sample(50, {plugin_of("cfg", {{"scale", 4}})}), source.path.string());
   model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
   for (const NamedTensor& tensor : renamed(component_tensors(network, variant), t, network.string()))
     model.tensors.push_back({"network." + tensor.name, tensor.tensor});

@@ -5,6 +5,8 @@
 
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
+#include "brume/interop/import/diffusers_config.h"
+#include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/import/diffusers_transformer.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/families.h"

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "brume/config/tree.h"
+#include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/import/diffusers_transformer.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/families.h"
@@ -117,7 +118,7 @@ Imported import_directory(const Source& source, const ImportOptions& import_opti
         read_diffusers_scheduler(DiffusersConfig(source.path / "scheduler/scheduler_config.json", "a scheduler of brume"), false);
     options.set("noise", s.noise);
     options.set("parameterization", s.parameterization);
-    sample = sample_of(s, 20, {cfg});
+    sample = s.sample(20, {cfg});
     model.losses = s.losses;
     const fs::path encoder = source.path / "text_encoder";
     const T5Text text = read_t5(encoder, source.path / "tokenizer", variant_in(encoder, variant), use);

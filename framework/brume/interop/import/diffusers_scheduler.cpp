@@ -327,6 +327,16 @@ class Reader {
 
 }  // namespace
 
+Value DiffusersScheduler::sample(int64_t steps, std::vector<Value> before) const {
+  before.insert(before.end(), guidance.begin(), guidance.end());
+  return map_of({{"sampler", sampler},
+                 {"spacing", spacing},
+                 {"steps", steps},
+                 {"guidance", before},
+                 {"start", start},
+                 {"timestep_rounding", timestep_rounding}});
+}
+
 DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion) {
   if (const auto continuous = read_continuous_scheduler(config)) return *continuous;
   return Reader(config, stable_diffusion).read();

@@ -18,6 +18,9 @@ struct DiffusersScheduler {
   Value noise_embedding = Value::map();  ///< options of the network's noise embedding, {input: quarter_log}; empty: the timestep
   bool unit_range = false;               ///< images are in [0, 1]
   std::vector<std::string> losses;
+
+  /// Returns the section `sample` of a pipeline with so many steps; its guidances are `before`, then those of the scheduler.
+  Value sample(int64_t steps, std::vector<Value> before) const;
 };
 
 /// Reads a scheduler_config.json. `stable_diffusion`: its pipelines force steps_offset to 1 and clip_sample to false. Throws ConfigError

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <map>
 
-#include "brume/config/tree.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/diffusers_weights.h"
@@ -88,16 +87,6 @@ NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names,
 at::Tensor swapped_halves(const at::Tensor& rows) {
   const int64_t half = rows.size(0) / 2;
   return at::cat({rows.narrow(0, half, rows.size(0) - half), rows.narrow(0, 0, half)});
-}
-
-Value sample_of(const DiffusersScheduler& s, int64_t steps, std::vector<Value> guidance) {
-  guidance.insert(guidance.end(), s.guidance.begin(), s.guidance.end());
-  return map_of({{"sampler", s.sampler},
-                 {"spacing", s.spacing},
-                 {"steps", steps},
-                 {"guidance", guidance},
-                 {"start", s.start},
-                 {"timestep_rounding", s.timestep_rounding}});
 }
 
 }  // namespace brume

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/layouts/name_table.h"
 
@@ -39,8 +38,5 @@ NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names,
 
 /// Returns a layer's weight or bias with its two halves of rows swapped: (scale, shift) as (shift, scale).
 at::Tensor swapped_halves(const at::Tensor& rows);
-
-/// Returns the section `sample` of a pipeline's scheduler.
-Value sample_of(const DiffusersScheduler& scheduler, int64_t steps, std::vector<Value> guidance);
 
 }  // namespace brume

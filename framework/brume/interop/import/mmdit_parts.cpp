@@ -170,7 +170,7 @@ void set_mmdit_sampling(Imported& model, Value& options, const MmditNetwork& n, 
   options.set("noise", s.noise);
   options.set("parameterization", s.parameterization);
   const std::vector<Value> guidance = n.flux ? std::vector<Value>{} : std::vector<Value>{plugin_of("cfg", {{"scale", 7}})};
-  model.sample = section_of(sample_of(s, n.flux && !n.guidance ? 4 : 28, guidance), place);
+  model.sample = section_of(s.sample(n.flux && !n.guidance ? 4 : 28, guidance), place);
   model.losses.insert(model.losses.end(), s.losses.begin(), s.losses.end());
 }
 
