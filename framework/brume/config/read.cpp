@@ -82,38 +82,22 @@ class Reader final : public Fields {
   }
 
   void plugins(std::string_view n, std::string_view kind, std::string_view, std::function<void()> clear, Set add) override {
-    const Value* v = look(n);
-    Value full = Value::list();
-    if (v && !v->is_null()) {
-      clear();
-      const std::vector<Value> items = v->is_list() ? v->items : std::vector<Value>{*v};
-      for (size_t i = 0; i < items.size(); ++i) {
-        full.items.emplace_back();
-        if (const auto recipe = read_one(kind, items[i], fmt::format("{}.{}", join_path(top().path, n), i), full.items.back()))
-          attempt(*recipe, add);
-      }
-    }
-    top().resolved.set(std::string(n), std::move(full));
+    each_item(n, clear, [&](const Value& item, const std::string& path, Value& full) {
+      full.items.emplace_back();
+      if (const auto recipe = read_one(kind, item, path, full.items.back())) attempt(*recipe, add);
+    });
   }
 
   void section_list(std::string_view n, std::string_view, std::function<void()> clear, std::function<void()> add) override {
-    const Value* v = look(n);
-    Value full = Value::list();
-    if (v && !v->is_null()) {
-      clear();
-      const std::vector<Value> items = v->is_list() ? v->items : std::vector<Value>{*v};
-      for (size_t i = 0; i < items.size(); ++i) {
-        const std::string path = fmt::format("{}.{}", join_path(top().path, n), i);
-        if (!items[i].is_map()) {
-          problems_.push_back({items[i].place, path, fmt::format("expected a map of settings, got {}", items[i].kind_text())});
-          continue;
-        }
-        push(&items[i], path);
-        add();
-        full.items.push_back(pop().resolved);
+    each_item(n, clear, [&](const Value& item, const std::string& path, Value& full) {
+      if (!item.is_map()) {
+        problems_.push_back({item.place, path, fmt::format("expected a map of settings, got {}", item.kind_text())});
+        return;
       }
-    }
-    top().resolved.set(std::string(n), std::move(full));
+      push(&item, path);
+      add();
+      full.items.push_back(pop().resolved);
+    });
   }
 
   bool open(std::string_view n, std::string_view, bool required) override {
@@ -136,6 +120,19 @@ class Reader final : public Fields {
   }
 
  private:
+  /// Reads a list, or one item that stands for a list of one, item by item. `read` adds to the resolved list.
+  template <class F>
+  void each_item(std::string_view n, const std::function<void()>& clear, const F& read) {
+    const Value* v = look(n);
+    Value full = Value::list();
+    if (v && !v->is_null()) {
+      clear();
+      const std::vector<Value> items = v->is_list() ? v->items : std::vector<Value>{*v};
+      for (size_t i = 0; i < items.size(); ++i) read(items[i], fmt::format("{}.{}", join_path(top().path, n), i), full);
+    }
+    top().resolved.set(std::string(n), std::move(full));
+  }
+
   struct Frame {
     const Value* node;
     std::string path;
