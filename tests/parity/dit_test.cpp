@@ -19,6 +19,8 @@
 #include "brume/train/options.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
+#include "support/imported_network.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -26,24 +28,6 @@ namespace brume::test {
 namespace {
 
 const std::string dit = "../refs2/dit/dit_tiny_p2_sigma", sit = "../refs2/sit/sit_tiny_p2_sigma";
-
-/// max|got - wanted| <= share * max(1, max|wanted|), printed.
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
-}
-
-/// The network of an imported model with its weights.
-std::shared_ptr<Network> network_of(const Imported& model, const Network::Context& context) {
-  const auto network = make<Network>(dump_yaml(*model.options.find("network")), context);
-  NamedTensors own;
-  for (const NamedTensor& t : model.tensors)
-    if (t.name.starts_with("network.")) own.push_back({t.name.substr(8), t.tensor});
-  load_weights("the reference", own, network->weights());
-  return network;
-}
 
 Tensor output(const Network& network, const NamedTensors& io) {
   const at::NoGradGuard no_grad;

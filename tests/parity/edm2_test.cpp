@@ -20,6 +20,7 @@
 #include "brume/train/options.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
 #include "support/parity.h"
 #include "support/refs.h"
 
@@ -27,13 +28,6 @@ namespace brume::test {
 namespace {
 
 const std::string edm2 = "../refs2/edm2/edm2_tiny_class", phema = "../refs2/edm2/phema.json";
-
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
-}
 
 class Edm2 : public testing::Test {
  protected:

@@ -16,6 +16,8 @@
 #include "brume/train/options.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
+#include "support/imported_network.h"
 #include "support/refs.h"
 #include "support/registry.h"
 
@@ -24,23 +26,7 @@ namespace {
 
 const std::string sd3 = "../refs2/sd3/", flux = "../refs2/flux/";
 
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
-}
-
 NamedTensors load_ref(const std::string& name) { return load_tensors(ref_path(name).string()); }
-
-std::shared_ptr<Network> network_of(const Imported& model, const Network::Context& context) {
-  const auto network = make<Network>(dump_yaml(*model.options.find("network")), context);
-  NamedTensors own;
-  for (const NamedTensor& t : model.tensors)
-    if (t.name.starts_with("network.")) own.push_back({t.name.substr(8), t.tensor});
-  load_weights("the reference", own, network->weights());
-  return network;
-}
 
 /// [B, C, H, W] as FLUX's tokens of 2 by 2, (c, dy, dx), and back.
 Tensor packed(const Tensor& x) {

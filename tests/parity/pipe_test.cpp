@@ -15,6 +15,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/train/options.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -76,14 +77,6 @@ class Walk {
   Config config_;
   std::unique_ptr<Pipeline> pipeline_;
 };
-
-/// max|got - wanted| <= share * max(1, max|wanted|), printed.
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
-}
 
 /// The image in [0, 1], as the pipeline hands it out.
 Tensor in_unit(const Tensor& image) { return (image / 2 + 0.5).clamp(0, 1); }

@@ -15,6 +15,7 @@
 #include "brume/diffusion/pipeline.h"
 #include "brume/model.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
 
@@ -36,13 +37,6 @@ Model single_file() {
   OpenOptions o = plain();
   o.import = {{"tokenizer", ref_path(directory + "/tokenizer").string()}, {"num_head_channels", "16"}, {"size", "128"}};
   return Model::open(ref_path(one_file).string(), o);
-}
-
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
 }
 
 /// What a run passes through.

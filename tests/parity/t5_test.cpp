@@ -13,6 +13,7 @@
 #include "brume/text/sentencepiece.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
+#include "support/expect_close.h"
 #include "support/refs.h"
 #include "support/registry.h"
 
@@ -20,13 +21,6 @@ namespace brume::test {
 namespace {
 
 const std::string folder = "../refs2/t5/";
-
-void expect_close(const Tensor& got, const Tensor& wanted, double share, const std::string& what) {
-  ASSERT_EQ(got.sizes(), wanted.sizes()) << what;
-  const double error = (got - wanted).abs().max().item<double>(), allowed = share * std::max(1.0, wanted.abs().max().item<double>());
-  fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
-  EXPECT_LE(error, allowed) << what;
-}
 
 NamedTensors stored() { return load_tensors(ref_path(folder + "tiny_t5_gated_io.safetensors").string()); }
 
