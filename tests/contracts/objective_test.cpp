@@ -13,7 +13,7 @@
 #include <cmath>
 #include <set>
 
-#include "brume/core/objective.h"
+#include "brume/core/joint_objective.h"
 #include "support/laws.h"
 #include "support/registry.h"
 
@@ -200,14 +200,20 @@ TEST_P(ObjectiveContract, SigmasAreOfTheSchedule) {
   });
 }
 
+/// Those without networks of their own: what a discriminator makes of a perfect model is not known beforehand.
+std::vector<Specimen> alone(std::vector<Specimen> all) {
+  std::erase_if(all, [](const Specimen& s) { return bool(std::dynamic_pointer_cast<const JointObjective>(make<Objective>(s.yaml))); });
+  return all;
+}
+
 INSTANTIATE_TEST_SUITE_P(Registry, ObjectiveContract,
-                         testing::ValuesIn(specimens(
+                         testing::ValuesIn(alone(specimens(
                              "objective", {"{type: simple, loss: mae, target: image}", "{type: simple, loss: huber, target: v}",
                                            "{type: simple, target: image, weighting: min_snr}", "{type: simple, target: v, weighting: p2}",
                                            "{type: simple, target: flow, time: loss_second_moment}",
                                            "{type: simple, weighting: edm, time: low_discrepancy}", "{type: flow, time: logit_normal}",
                                            "{type: vlb, variance: large, terms: mean}", "{type: hybrid, lambda: 1, terms: mean}",
-                                           "{type: consistency_distillation, teacher: t, solver: euler}"})),
+                                           "{type: consistency_distillation, teacher: t, solver: euler}"}))),
                          readable);
 
 /// A network that is wrong by e is wrong by |c_out| e in x0, whatever it predicts: the loss on a target follows.

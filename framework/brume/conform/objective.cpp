@@ -11,6 +11,7 @@
 #include "brume/config/errors.h"
 #include "brume/conform/conform.h"
 #include "brume/conform/exact_models.h"
+#include "brume/core/joint_objective.h"
 
 namespace brume {
 namespace {
@@ -218,6 +219,7 @@ void check_gradient(std::vector<Finding>& findings, const Subject& s, const char
 std::vector<Finding> conform(const Objective& objective) {
   std::vector<Finding> findings;
   std::string refusal;
+  if (dynamic_cast<const JointObjective*>(&objective)) return findings;  // its networks need a training
   const std::optional<Subject> subject = subject_of(objective, cosine_times(), refusal);
   check(findings,
         {"a model that it trains",
@@ -231,7 +233,7 @@ std::vector<Finding> conform(const Objective& objective) {
         });
   if (!subject) return findings;
   check_minimum(findings, *subject);
-  if (!subject->consistency) check_posterior_mean(findings, *subject);
+  if (!subject->consistency && objective.denoises()) check_posterior_mean(findings, *subject);
   check_batch(findings, *subject);
   check_random(findings, *subject);
   check_noise(findings, *subject);

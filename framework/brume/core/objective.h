@@ -70,6 +70,8 @@ class Objective {
   virtual std::vector<Weight> memory(const NoiseSchedule&) const { return {}; }
   /// Throws ConfigError if such a model cannot be trained by this objective.
   virtual void check(const Requirements&) const {}
+  /// Returns true if its best model is the posterior mean E[x0 | x]; few-step objectives have another.
+  virtual bool denoises() const { return true; }
 };
 
 /// What the error is of. At fixed x, an error of x0 is one of noise times -sigma, one of v times -sigma / sqrt(1 + sigma^2), and

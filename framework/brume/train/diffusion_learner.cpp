@@ -11,6 +11,8 @@
 
 #include "brume/config/foreign.h"
 #include "brume/config/yaml.h"
+#include "brume/core/joint_objective.h"
+#include "brume/core/seed.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/fingerprint.h"
@@ -40,6 +42,7 @@ class DiffusionLearner final : public Learner {
     if (const std::string plugin = plugin_name(config.train->objective.get()); config.train->accumulate > 1 && !plugin.empty())
       warn(fmt::format("train.accumulate: the parts of a batch get the same noise if {} does not draw it by draw_rows()", plugin));
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
+    open_objective(origin.seed);
     if (config_.train->validation) open_validation(*config_.train->validation);
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->traits().captions && prompts_.empty())
@@ -49,15 +52,21 @@ class DiffusionLearner final : public Learner {
       guided_denoiser(pipeline_, config_.sample, models_);  // its mistakes are found before the first step
   }
 
-  std::vector<TrainedModule> modules() const override { return {model_module(pipeline_.weights(), *config_.train)}; }
+  std::vector<TrainedModule> modules() const override {
+    std::vector<TrainedModule> all{model_module(pipeline_.weights(), *config_.train)};
+    if (!opened_) return all;
+    for (const Companion& c : opened_->companions())
+      all.push_back({.name = c.name, .weights = prefixed(c.name + ".", c.weights), .optimizer = c.optimizer});
+    return all;
+  }
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     training_.step = step;
     pipeline_.network().normalize_weights();
-    return {
-        pipeline_.loss(*config_.train->objective,
-                       {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_}, training_, random),
-        {}};
+    const Objective& objective = opened_ ? *opened_ : *config_.train->objective;
+    const Tensor loss = pipeline_.loss(
+        objective, {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_}, training_, random);
+    return {loss, opened_ ? opened_->figures() : Metrics()};
   }
 
   void teach(const std::vector<Word>& words) override { reading_.words = words; }
@@ -124,6 +133,15 @@ class DiffusionLearner final : public Learner {
             fmt::format("train.data has a bucket of {}, and the network takes images whose sides are multiples of {}", shape.text(), step));
   }
 
+  /// Makes the networks that the objective trains with the model, if it has any.
+  void open_objective(uint64_t seed) {
+    const auto* joint = dynamic_cast<const JointObjective*>(config_.train->objective.get());
+    if (!joint) return;
+    const Compute& compute = pipeline_.compute();
+    opened_ = joint->open({config_.model.network_context(pipeline_.latent(), mix_seed(seed, 6)), config_.model.network,
+                           pipeline_.network().weights(), compute.device, compute.dtype});
+  }
+
   void open_validation(const ValidationOptions& options) {
     validation_ = options.data.make({config_.model.image});
     if (validation_->encoded()) check_encoded("train.validation.data", *validation_->encoded());
@@ -162,7 +180,8 @@ class DiffusionLearner final : public Learner {
   Batch examples_;  ///< what sample grids are made after
   std::vector<std::string> prompts_, classes_;
   Training training_;
-  PromptReading reading_;  ///< with the words that are taught
+  std::unique_ptr<OpenObjective> opened_;  ///< of an objective with networks of its own
+  PromptReading reading_;                  ///< with the words that are taught
   std::unique_ptr<Pipeline> averaged_;
   std::shared_ptr<const Dataset> validation_;
 };

@@ -1,0 +1,48 @@
+#include "brume/numerics/companion_network.h"
+
+#include <ATen/TensorOperators.h>
+
+#include "brume/config/errors.h"
+#include "brume/numerics/noising.h"
+
+namespace brume {
+
+std::shared_ptr<Network> make_discriminator(const Deferred<Network>& network, const JointObjective::Context& model, bool pairs) {
+  Network::Context context = model.network;
+  if (context.image_channels > 0) throw ConfigError("a discriminator sees no images of the condition, and model.conditioner gives some");
+  context.out_channels = 1;
+  context.image_channels = pairs ? context.input.channels : 0;
+  context.context_width = context.vector_width = context.size_ids = 0;
+  context.guidance = false;
+  context.noise = nullptr, context.parameterization = nullptr;
+  std::shared_ptr<Network> made = network.make(context);
+  if (made->weights().empty()) throw ConfigError("the discriminator has no weights");
+  move_to(made->weights(), model.device);
+  return made;
+}
+
+void move_to(const std::vector<Weight>& weights, at::Device device) {
+  for (const Weight& w : weights)
+    if (!device.is_cpu()) Tensor(w.tensor).set_data(w.tensor.to(device));
+}
+
+Tensor noise_inputs(const Network& network, const std::vector<double>& sigmas, const NoiseSchedule& schedule) {
+  std::vector<float> levels;
+  for (const double s : sigmas) levels.push_back(float(noise_quantity(network.quantity(), s, schedule)));
+  return at::tensor(levels);
+}
+
+Condition class_condition(const Condition& condition, const Tensor& image) {
+  Condition known;
+  known.classes = condition.classes;
+  known.image = image;
+  return known;
+}
+
+Tensor denoised(const TrainableModel& model, const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) {
+  const Parameterization& p = model.parameterization();
+  return x * each_image(sigmas, x, [&](double s) { return p.c_skip(s); }) +
+         model.network(x, sigmas, condition) * each_image(sigmas, x, [&](double s) { return p.c_out(s); });
+}
+
+}  // namespace brume

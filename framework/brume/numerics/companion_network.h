@@ -1,0 +1,26 @@
+#pragma once
+// Networks that an objective trains with the model.
+#include <memory>
+#include <vector>
+
+#include "brume/core/joint_objective.h"
+
+namespace brume {
+
+/// Returns a discriminator of the model's latents: one logit per place, of x and, if `pairs`, of a second x in Condition::image; it knows
+/// the noise level and the class. Throws ConfigError if the network does not fit.
+std::shared_ptr<Network> make_discriminator(const Deferred<Network>& network, const JointObjective::Context& model, bool pairs);
+
+/// Moves weights to the device of the model.
+void move_to(const std::vector<Weight>& weights, at::Device device);
+
+/// Returns c_noise of a network at each sigma, [B] float32.
+Tensor noise_inputs(const Network& network, const std::vector<double>& sigmas, const NoiseSchedule& schedule);
+
+/// Returns the condition that a discriminator knows: the classes, and `image`.
+Condition class_condition(const Condition& condition, const Tensor& image = {});
+
+/// D(x) = c_skip x + c_out F of the model, [B, ...] float32.
+Tensor denoised(const TrainableModel& model, const Tensor& x, const std::vector<double>& sigmas, const Condition& condition);
+
+}  // namespace brume

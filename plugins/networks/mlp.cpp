@@ -1,0 +1,94 @@
+// A multilayer perceptron with residual blocks, for points and small vectors: an image is the list of its numbers.
+//
+//   h = W x,   h <- h + W2 silu(W1 layer_norm(h) + E e),   F = W layer_norm(h),   e = mlp(noise level) + class + mlp(vector)
+//
+// It is the network of two-dimensional examples, as those of Xiao et al. (2022, app. B.2); for pictures take a U-Net or a transformer.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <fmt/format.h>
+
+#include "brume/config/registry.h"
+#include "brume/core/network.h"
+#include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/ops.h"
+
+namespace brume::plugins {
+namespace {
+
+class Mlp final : public Network {
+ public:
+  struct Options {
+    int64_t width = 256, blocks = 3, noise_width = 64;
+    bool zero_init = true;
+    std::shared_ptr<const NoiseEmbedding> noise_embedding;
+    void declare(Fields& f) {
+      f.field("width", width, "of the hidden layers", within(1, 65536));
+      f.field("blocks", blocks, "residual blocks", within(1, 1000));
+      f.field("noise_width", noise_width, "features of the noise level", within(2, 65536));
+      f.field("zero_init", zero_init, "the last layer starts as zero");
+      f.field("noise_embedding", noise_embedding, "features of the noise level", "sinusoidal");
+      f.require(noise_width % 2 == 0, "noise_width", "must be even");
+    }
+  };
+  static void check(const Options&, const Context& c) {
+    if (c.context_width > 0) throw ConfigError("mlp attends to no tokens, which the conditioner gives; unet and dit do");
+    if (c.size_ids > 0 || c.guidance) throw ConfigError("mlp embeds no sizes and no guidance scale, which the conditioner gives");
+  }
+
+  Mlp(const Options& o, const Context& c) : o_(o), outputs_(c.out_channels), build_(c.seed) {
+    frequencies_ = o.noise_embedding->frequencies(o.noise_width, build_.random());
+    if (o.noise_embedding->random()) frequencies_ = build_.buffer("noise_frequencies", frequencies_);
+    noise_[0] = build_["noise"].linear("0", o.noise_width, o.width);
+    noise_[1] = build_["noise"].linear("2", o.width, o.width);
+    if (c.classes > 0) class_ = build_.embedding("class", c.classes, o.width);
+    vector_width_ = c.vector_width;
+    if (c.vector_width > 0) vector_[0] = build_["vector"].linear("0", c.vector_width, o.width);
+    if (c.vector_width > 0) vector_[1] = build_["vector"].linear("2", o.width, o.width);
+    const int64_t pixels = c.input.height * c.input.width;
+    in_ = build_.linear("in", (c.input.channels + c.image_channels) * pixels, o.width);
+    for (int64_t i = 0; i < o.blocks; ++i) {
+      const nn::Builder block = build_["blocks"][i];
+      blocks_.push_back({block.layer_norm("norm", o.width), block.linear("in", o.width, o.width),
+                         block.linear("embedding", o.width, o.width, false), block.linear("out", o.width, o.width)});
+    }
+    out_norm_ = build_.layer_norm("out_norm", o.width);
+    out_ = build_.linear("out", o.width, c.out_channels * pixels);
+    if (o.zero_init) out_ = nn::zeroed(out_);
+  }
+
+  NoiseQuantity quantity() const override { return o_.noise_embedding->quantity(); }
+  std::vector<Weight> weights() const override { return build_.weights(); }
+
+  Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator*, const Taps&) const override {
+    const at::ScalarType type = input.scalar_type();
+    const Tensor features = o_.noise_embedding->features(c_noise, frequencies_.to(c_noise.device(), at::kFloat)).to(type);
+    Tensor e = noise_[1](nn::silu(noise_[0](features)));
+    if (class_.weight.defined()) e = e + class_(condition.classes.to(input.device())).to(type);
+    if (vector_width_ > 0) e = e + vector_[1](nn::silu(vector_[0](condition.vector.to(input.device(), type))));
+    e = nn::silu(e);
+    const Tensor x = input.flatten(1);
+    Tensor h = in_(condition.image.defined() ? at::cat({x, condition.image.to(type).flatten(1)}, 1) : x);
+    for (const Block& b : blocks_) h = h + b.out(nn::silu(b.in(b.norm(h)) + b.embedding(e)));
+    return out_(out_norm_(h)).view({input.size(0), outputs_, input.size(2), input.size(3)});
+  }
+
+ private:
+  struct Block {
+    nn::LayerNorm norm;
+    nn::Linear in, embedding, out;
+  };
+  Options o_;
+  int64_t outputs_, vector_width_ = 0;
+  nn::Builder build_;
+  Tensor frequencies_;
+  nn::Linear noise_[2], vector_[2], in_, out_;
+  nn::Embedding class_;
+  std::vector<Block> blocks_;
+  nn::LayerNorm out_norm_;
+};
+
+}  // namespace
+
+void register_network_mlp(Registry& r) { r.add<Network, Mlp>("mlp", "a multilayer perceptron, for points and small vectors"); }
+
+}  // namespace brume::plugins
