@@ -93,6 +93,8 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     room("tools/sampling", below);
     room("tools/bench", below);
     below.merge(std::set<std::string>{"tools/sampling", "tools/plot", "tools/bench"});
+    room("tools/serve", below);
+    below.insert("tools/serve");
     room("tools/commands", below);
     below.insert("tools/commands");
     room("tools", below);

@@ -16,7 +16,7 @@
 #include "brume/files/text_file.h"
 #include "brume/train/trainer.h"
 #include "commands/run_tables.h"
-#include "commands/sweep_process.h"
+#include "program/process.h"
 #include "program/program.h"
 
 namespace brume::tools {

@@ -13,7 +13,7 @@
 namespace brume::tools {
 namespace {
 constexpr int count = 5;
-constexpr double radius = 2.1, spread = 0.26;
+constexpr double radius = 2.1;
 }  // namespace
 
 Mixture::Mixture() : means_(at::empty({count, 2}, at::kDouble)) {

@@ -17,6 +17,9 @@ class Mixture final : public Denoiser {
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
   /// Of the data, 1 at its highest, or nearly.
   double density(const Point& p) const;
+  const std::vector<Point>& centers() const { return centers_; }
+
+  static constexpr double spread = 0.26;  ///< standard deviation of each Gaussian
 
  private:
   Tensor means_;  ///< [K, 2]

@@ -1,19 +1,14 @@
 // brume plot sampler: the paths of samplers on data with an exact denoiser, and how their error falls with the number of calls.
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <map>
 
-#include "brume/core/sampler.h"
-#include "brume/core/spacing.h"
 #include "brume/files/atomic_file.h"
 #include "plot/csv.h"
-#include "plot/mixture.h"
 #include "plot/plot.h"
+#include "plot/sampler_paths.h"
 
 namespace brume::tools {
 namespace {
@@ -26,132 +21,32 @@ struct Arguments {
   PlotFiles files;
 };
 
-/// What all samplers of a chart share.
-struct Setting {
-  std::shared_ptr<const NoiseSchedule> schedule;
-  std::shared_ptr<const Spacing> spacing;
-  Mixture data;
-  uint64_t seed;
-
-  Tensor start(int64_t points, double sigma) const {
-    const Tensor like = at::empty({points, 2}, at::kDouble);
-    return per_image_noise(seed, 0)->draw(like, sigma, sigma) * schedule->start_std(sigma);
-  }
-  Tensor sample(const Sampler& sampler, const Denoiser& denoiser, const Tensor& x, const std::vector<double>& sigmas, int64_t first = 0,
-                std::function<bool(const Step&)> observer = {}) const {
-    const Condition none;
-    const auto noise = per_image_noise(seed + 1, first);
-    Run run{none, *noise, std::move(observer), schedule.get()};
-    return sampler.sample(denoiser, x, sigmas, run);
-  }
-};
-
-/// Where a point is, in the frame of unit variance: x / sqrt(1 + sigma^2).
-struct Moment {
-  double sigma;
-  Point at;
-};
-
 struct Path {
   std::string label;
-  std::vector<std::vector<Moment>> points;
-  std::vector<Point> samples;  ///< ends of many more points
-};
-
-/// Numbers of network calls and the error of the endpoint: root of the mean square distance.
-struct Cost {
-  int64_t steps, calls;
-  double error;
+  SamplerPaths of;
 };
 
 struct Curve {
   std::string label;
-  std::vector<Cost> costs;
+  std::vector<SamplerCost> costs;
 };
-
-Point place_of(const Tensor& x, double sigma, int64_t row = 0) {
-  const double scale = 1 / std::sqrt(1 + sigma * sigma);
-  return {x[row][0].item<double>() * scale, x[row][1].item<double>() * scale};
-}
-
-Path path_of(const Named<Sampler>& sampler, const Setting& setting, int64_t steps) {
-  constexpr int64_t followed = 8, points = 120;
-  const std::vector<double> sigmas = setting.spacing->sigmas(*setting.schedule, steps);
-  const Tensor start = setting.start(points, sigmas.front());
-  Path path{sampler.label, {}, {}};
-  for (int64_t i = 0; i < followed; ++i) {  // one by one: what an adaptive sampler reports of a batch are its points in turn
-    std::vector<Moment> way;
-    const auto observer = [&](const Step& step) {
-      way.push_back({step.sigma, place_of(step.x, step.sigma)});
-      return !interrupted.load();
-    };
-    const Tensor end = setting.sample(*sampler.plugin, setting.data, start.narrow(0, i, 1), sigmas, i, observer);
-    way.push_back({sigmas.back(), place_of(end, sigmas.back())});
-    path.points.push_back(std::move(way));
-  }
-  const Tensor ends = setting.sample(*sampler.plugin, setting.data, start, sigmas);
-  for (int64_t i = 0; i < points; ++i) path.samples.push_back(place_of(ends, sigmas.back(), i));
-  return path;
-}
-
-/// The sigmas of `steps` steps that end above 0: the step to 0 is x0 itself for every sampler, and hides its order.
-std::vector<double> noisy_sigmas(const Setting& setting, int64_t steps) {
-  std::vector<double> sigmas = setting.spacing->sigmas(*setting.schedule, steps + 1);
-  if (sigmas.back() > 0) return setting.spacing->sigmas(*setting.schedule, steps);
-  sigmas.pop_back();
-  return sigmas;
-}
-
-/// The last sigma of exact runs; spacings that keep their ends need one.
-class Reference {
- public:
-  explicit Reference(const Setting& setting) : setting_(setting) {}
-  const Tensor& end(const Tensor& x, double from, double to) {
-    Tensor& known = ends_[{from, to}];
-    if (!known.defined()) known = exact_flow(setting_.data, x, from, to);
-    return known;
-  }
-
- private:
-  const Setting& setting_;
-  std::map<std::pair<double, double>, Tensor> ends_;
-};
-
-Curve curve_of(const Named<Sampler>& sampler, const Setting& setting, Reference& reference) {
-  constexpr int64_t points = 64;
-  Curve curve{sampler.label, {}};
-  for (const int64_t steps : {4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128}) {
-    if (interrupted.load()) throw Interrupted();
-    const std::vector<double> sigmas = noisy_sigmas(setting, steps);
-    const Tensor x = setting.start(points, sigmas.front());
-    const Counted counted(setting.data);
-    const Tensor wrong = setting.sample(*sampler.plugin, counted, x, sigmas) - reference.end(x, sigmas.front(), sigmas.back());
-    const double error = std::sqrt(wrong.square().sum(1).mean().item<double>());
-    // One that chooses its own steps may not care how many it was given.
-    if (curve.costs.empty() || curve.costs.back().calls != counted.calls(points))
-      curve.costs.push_back({steps, counted.calls(points), error});
-  }
-  return curve;
-}
 
 struct Drawn {
   std::vector<Path> paths;
   std::vector<Curve> curves;
 };
 
-Drawn run_all(const std::vector<Named<Sampler>>& samplers, const Setting& setting, const Arguments& a) {
+Drawn run_all(const std::vector<Named<Sampler>>& samplers, const PathSetting& setting, const Arguments& a) {
   Drawn drawn;
-  Reference reference(setting);
+  ExactEnds exact(setting);
   for (const Named<Sampler>& sampler : samplers) {
     try {
-      if (sampler.plugin->traits().variance != LearnedVariance::none) throw ConfigError("needs a model that has learned its variance");
-      drawn.paths.push_back(path_of(sampler, setting, a.steps));
+      drawn.paths.push_back({sampler.label, paths_of(*sampler.plugin, setting, a.steps)});
     } catch (const ConfigError& e) {
       leave_out(sampler.label, one_line(e));
       continue;
     }
-    if (sampler.plugin->traits().order > 0 && !sampler.plugin->traits().consistency)
-      drawn.curves.push_back(curve_of(sampler, setting, reference));
+    if (has_order(*sampler.plugin)) drawn.curves.push_back({sampler.label, costs_of(*sampler.plugin, setting, exact)});
   }
   if (drawn.paths.empty()) throw ConfigError("there is nothing to draw: every sampler refuses");
   return drawn;
@@ -180,11 +75,11 @@ void draw_paths(Canvas& canvas, const Box& box, const Path& path, const Image& d
     return Point{box.left + (p.x / reach + 1) / 2 * box.width(), box.bottom - (p.y / reach + 1) / 2 * box.height()};
   };
   canvas.clip(box);
-  for (const Point& p : path.samples) canvas.mark(Marker::disc, place(p), 0.8, ink::vermillion);
-  for (const std::vector<Moment>& way : path.points) {
+  for (const Point& p : path.of.samples) canvas.mark(Marker::disc, place(p), 0.8, ink::vermillion);
+  for (const std::vector<PathMoment>& way : path.of.points) {
     std::vector<Point> line;
     line.reserve(way.size());
-    for (const Moment& m : way) line.push_back(place(m.at));
+    for (const PathMoment& m : way) line.push_back(place(m.at));
     canvas.line(line, {ink::blue, 0.8, {}});
     for (const Point& p : line) canvas.mark(Marker::disc, p, 1.2, ink::blue);
     canvas.mark(Marker::disc, line.front(), 2.4, ink::text);
@@ -201,7 +96,7 @@ Panel error_panel(const std::vector<Curve>& curves, const std::string& title) {
   Panel panel{title, {"network calls", true}, {"error of the endpoint (RMS)", true}, {}};
   for (size_t i = 0; i < curves.size(); ++i) {
     Series s{curves[i].label, {}, style(i), curves[i].costs.size() > 1, true};
-    for (const Cost& c : curves[i].costs) s.points.push_back({double(c.calls), std::max(c.error, 1e-14)});
+    for (const SamplerCost& c : curves[i].costs) s.points.push_back({double(c.calls), std::max(c.error, 1e-14)});
     panel.series.push_back(std::move(s));
   }
   return panel;
@@ -210,7 +105,7 @@ Panel error_panel(const std::vector<Curve>& curves, const std::string& title) {
 std::string errors_table(const std::vector<Curve>& curves) {
   std::string text = "sampler,steps,calls,error\n";
   for (const Curve& c : curves)
-    for (const Cost& cost : c.costs)
+    for (const SamplerCost& cost : c.costs)
       fmt::format_to(std::back_inserter(text), "{},{},{},{}\n", csv_cell(c.label), cost.steps, cost.calls, cost.error);
   return text;
 }
@@ -218,9 +113,9 @@ std::string errors_table(const std::vector<Curve>& curves) {
 std::string paths_table(const std::vector<Path>& paths) {
   std::string text = "sampler,point,step,sigma,x,y\n";
   for (const Path& p : paths)
-    for (size_t i = 0; i < p.points.size(); ++i)
-      for (size_t k = 0; k < p.points[i].size(); ++k) {
-        const Moment& m = p.points[i][k];
+    for (size_t i = 0; i < p.of.points.size(); ++i)
+      for (size_t k = 0; k < p.of.points[i].size(); ++k) {
+        const PathMoment& m = p.of.points[i][k];
         fmt::format_to(std::back_inserter(text), "{},{},{},{},{},{}\n", csv_cell(p.label), i, k, m.sigma, m.at.x, m.at.y);
       }
   return text;
@@ -270,7 +165,7 @@ void draw_all(const Drawn& drawn, const Mixture& data, const Arguments& a) {
 
 int plot_samplers(const Program& program, const Arguments& a) {
   const Registry& registry = program.registry;
-  const Setting setting{make<NoiseSchedule>(registry, a.noise), make<Spacing>(registry, a.spacing), {}, a.seed};
+  const PathSetting setting{make<NoiseSchedule>(registry, a.noise), make<Spacing>(registry, a.spacing), {}, a.seed};
   setting.spacing->sigmas(*setting.schedule, a.steps);  // a spacing that refuses the schedule is no sampler's fault
   catch_interrupt();
   const Drawn drawn = run_all(chosen<Sampler>(registry, a.samplers), setting, a);

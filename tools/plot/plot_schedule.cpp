@@ -1,11 +1,10 @@
 // brume plot schedule: alpha, sigma, log-SNR and alpha_bar over training time.
 #include <fmt/format.h>
 
-#include <cmath>
 #include <iterator>
 
-#include "brume/core/noise_schedule.h"
 #include "plot/csv.h"
+#include "plot/levels.h"
 #include "plot/plot.h"
 
 namespace brume::tools {
@@ -16,27 +15,11 @@ struct Arguments {
   PlotFiles files;
 };
 
-struct Level {
-  double share, time, alpha, sigma, log_snr, alpha_bar;
-};
-
-constexpr int intervals = 250;
-
-std::vector<Level> levels_of(const NoiseSchedule& schedule) {
-  std::vector<Level> levels;
-  for (int i = 0; i <= intervals; ++i) {
-    const double share = double(i) / intervals, time = schedule.t_min() + share * (schedule.t_max() - schedule.t_min());
-    const double sigma = schedule.sigma(time);
-    levels.push_back({share, time, schedule.signal(sigma), sigma, -2 * std::log(sigma), 1 / (1 + sigma * sigma)});
-  }
-  return levels;
-}
-
-std::vector<Series> curves(const std::vector<Named<NoiseSchedule>>& schedules, double Level::*number) {
+std::vector<Series> curves(const std::vector<Named<NoiseSchedule>>& schedules, double NoiseLevel::*number) {
   std::vector<Series> all;
   for (size_t i = 0; i < schedules.size(); ++i) {
     Series s{schedules[i].label, {}, style(i)};
-    for (const Level& level : levels_of(*schedules[i].plugin)) s.points.push_back({level.share, level.*number});
+    for (const NoiseLevel& level : noise_levels(*schedules[i].plugin)) s.points.push_back({level.share, level.*number});
     all.push_back(std::move(s));
   }
   return all;
@@ -45,7 +28,7 @@ std::vector<Series> curves(const std::vector<Named<NoiseSchedule>>& schedules, d
 std::string table_of(const std::vector<Named<NoiseSchedule>>& schedules) {
   std::string text = "schedule,t,time,alpha,sigma,log_snr,alpha_bar\n";
   for (const auto& [label, schedule] : schedules)
-    for (const Level& l : levels_of(*schedule))
+    for (const NoiseLevel& l : noise_levels(*schedule))
       fmt::format_to(std::back_inserter(text), "{},{},{},{},{},{},{}\n", csv_cell(label), l.share, l.time, l.alpha, l.sigma, l.log_snr,
                      l.alpha_bar);
   return text;
@@ -54,11 +37,11 @@ std::string table_of(const std::vector<Named<NoiseSchedule>>& schedules) {
 int plot_schedules(const Program& program, const Arguments& a) {
   const auto schedules = chosen<NoiseSchedule>(program.registry, a.schedules);
   const Axis time{"training time, 0 to 1", false, 0, 1}, share{"", false, 0, 1.02};
-  const std::vector<Series> alpha = curves(schedules, &Level::alpha);
+  const std::vector<Series> alpha = curves(schedules, &NoiseLevel::alpha);
   std::vector<Panel> panels{{"signal rate alpha", {"", false, 0, 1}, share, alpha},
-                            {"noise-to-signal ratio sigma", {"", false, 0, 1}, {"", true}, curves(schedules, &Level::sigma)},
-                            {"log-SNR = -2 log sigma", time, {"", false}, curves(schedules, &Level::log_snr)},
-                            {"alpha_bar = 1 / (1 + sigma^{2})", time, share, curves(schedules, &Level::alpha_bar)}};
+                            {"noise-to-signal ratio sigma", {"", false, 0, 1}, {"", true}, curves(schedules, &NoiseLevel::sigma)},
+                            {"log-SNR = -2 log sigma", time, {"", false}, curves(schedules, &NoiseLevel::log_snr)},
+                            {"alpha_bar = 1 / (1 + sigma^{2})", time, share, curves(schedules, &NoiseLevel::alpha_bar)}};
   for (Panel& p : panels) p.least_left = 30;
   constexpr double side = 440, high = 330, gap = 18, margin = 14;
   const double legend = 2 * (side + gap) + margin;

@@ -14,4 +14,10 @@ const Embedded& templates();
 /// What `brume bench --arch` measures, tools/architectures/*.yaml, by name: "sd15", …
 const Embedded& architectures();
 
+/// The page of `brume serve`, tools/studio/*, by the names of its files: "index.html", "main.js", …
+const Embedded& studio();
+
+/// The experiments that the studio offers as a beginning, configs/experiments/*.yaml, by name: "quickstart", …
+const Embedded& experiments();
+
 }  // namespace brume::tools
