@@ -238,6 +238,7 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   run.images = annotations(r, options);
   run.first = r.first;
   run.seed = r.seed;
+  run.runs = r.runs;
   run.height = r.height;
   run.width = r.width;
   run.batch = r.batch;

@@ -11,6 +11,7 @@
 
 #include "brume/core/dataset.h"
 #include "brume/core/guidance.h"
+#include "brume/core/row_noise.h"
 #include "brume/core/sampler.h"
 #include "brume/core/tensor.h"
 
@@ -45,6 +46,7 @@ struct ImageRequest {
   int64_t count = 0;                     ///< number of images; 0 = one per prompt or class that is named, or 16
   int64_t first = 0;                     ///< number of the first image: image i depends on (seed, first + i) and what it shows alone
   uint64_t seed = 0;                     ///< of the noise
+  std::vector<ImageOfRun> runs{};        ///< one per image: makes images of several runs at once, instead of `seed` and `first`
   int64_t height = 0, width = 0;         ///< pixels; 0 = the size that the model was trained for
   std::optional<SizeIds> sizes{},
       negative_sizes{};  ///< for models that are conditioned on sizes (SDXL); absent = those of the image, `sizes`

@@ -59,13 +59,19 @@ class FromNoise final : public Denoiser {
   double sigma_, std_;
 };
 
-std::unique_ptr<Noise> noise_of(NoiseOrder order, uint64_t seed, int64_t first) {
-  switch (order) {
-    case NoiseOrder::per_image: return per_image_noise(seed, first);
-    case NoiseOrder::batch: return batch_noise(seed);
-    case NoiseOrder::brownian: return brownian_noise(seed, first);
+/// Returns the noise of images [first, first + count) of a request. `stream`: what is mixed into the seed; 0 = the seed as it is.
+std::unique_ptr<Noise> noise_of(NoiseOrder order, const SampleRequest& request, int64_t first, int64_t count, uint64_t stream = 0) {
+  const auto of_run = [&](const ImageOfRun& image) {
+    const uint64_t seed = stream ? mix_seed(image.seed, stream) : image.seed;
+    return order == NoiseOrder::brownian ? brownian_noise(seed, image.number) : per_image_noise(seed, image.number);
+  };
+  if (!request.runs.empty()) {
+    std::vector<std::unique_ptr<Noise>> rows;
+    for (int64_t i = first; i < first + count; ++i) rows.push_back(of_run(request.runs[size_t(i)]));
+    return noise_by_rows(std::move(rows));
   }
-  throw std::logic_error("unknown order of noise");
+  if (order == NoiseOrder::batch) return batch_noise(request.seed);
+  return of_run({request.seed, request.first + first});
 }
 
 /// Returns rows [first, first + n), or the one row n times.
@@ -173,6 +179,8 @@ void SamplingRun::check_sides() const {
 }
 
 void SamplingRun::check_shapes() const {
+  if (!request_.runs.empty() && (int64_t(request_.runs.size()) != count() || options_.noise_order == NoiseOrder::batch))
+    throw std::logic_error("images of several runs: one run per image, and an order of noise by images");
   const ImageShape& z = latent_;
   if (request_.initial_noise.defined() && request_.initial_noise.sizes() != at::IntArrayRef({count(), z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
@@ -258,7 +266,7 @@ Condition SamplingRun::condition_of(const Part& part) const {
 }
 
 SamplingRun::Start SamplingRun::start(int64_t first, int64_t count) const {
-  auto noise = noise_of(options_.noise_order, request_.seed, request_.first + first);
+  auto noise = noise_of(options_.noise_order, request_, first, count);
   Part part{first, count, *noise};
   // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
   if (known_.defined()) part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
@@ -279,7 +287,7 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
   const std::vector<int64_t> shape = x.sizes().vec();
-  const RunMemory memory(per_image_noise(mix_seed(request_.seed, 5), request_.first + first));
+  const RunMemory memory(noise_of(NoiseOrder::per_image, request_, first, count, 5));
   x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, sigmas_, run); });
   expect_shape(options_.sampler.get(), "sample()", x, shape);
   if (const double last = sigmas_.back(); last > 0) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/core/row_noise.h"
 #include "brume/diffusion/pipeline.h"
 
 namespace brume {
@@ -14,6 +15,7 @@ struct SampleRequest {
   std::vector<Annotation> images;  ///< one per image: its class, caption and negative
   int64_t first = 0;               ///< number of the first image, if a long run is requested piece by piece
   uint64_t seed = 0;
+  std::vector<ImageOfRun> runs;              ///< one per image, instead of (seed, first + i); empty = one run
   int64_t batch = 16;                        ///< images per batch; the noise order `batch` makes all of them one batch
   Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
   const ModelSource* models = &no_models();  ///< opens the models of guidances
