@@ -8,7 +8,8 @@
 //
 //   context *= weight,  context *= mean_before / mean_after,   both means over all of the prompt
 //
-// The vectors of a textual inversion stay in one chunk.
+// or, per chunk, the mean of each (A1111), or context = e + weight (context - e) with e of the empty prompt (ComfyUI). The vectors of a
+// textual inversion stay in one chunk.
 //
 // With `projection` the prompt has a pooled vector as well, as SDXL and SD 3 want (Podell et al. 2023, sec. 2.1): the projection of its end
 // token; of a prompt of several chunks, that of the first.
@@ -19,6 +20,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -114,11 +116,22 @@ std::pair<size_t, size_t> first_word(std::string_view text, const std::vector<Wo
   return best;
 }
 
-/// Returns the end of the chunk of at most `room` tokens that begins at `first`: before a textual inversion that it would tear, unless
-/// that is longer than a chunk.
-size_t chunk_end(const Tokens& tokens, size_t first, size_t room) {
+/// Where a long prompt is divided.
+struct Division {
+  size_t room;          ///< tokens per chunk
+  int64_t comma;        ///< the token
+  size_t comma_tokens;  ///< a chunk ends after its last comma if at most so many tokens follow it; 0 = commas do not count
+};
+
+/// Returns the end of the chunk of at most `room` tokens that begins at `first`: after a comma, or before a textual inversion that it would
+/// tear, unless that is longer than a chunk.
+size_t chunk_end(const Tokens& tokens, size_t first, const Division& d) {
+  const size_t room = d.room;
   if (tokens.size() - first <= room) return tokens.size();
   size_t end = first + room;
+  if (tokens[end].id != d.comma)
+    for (size_t after = 1; after <= std::min(d.comma_tokens, room - 1); ++after)
+      if (tokens[end - after].id == d.comma) return end - after + 1;
   while (end > first && tokens[end].continues) --end;
   return end > first ? end : first + room;
 }
@@ -184,7 +197,10 @@ class Encoder final : public ConditionEncoder {
   /// The tokens of each chunk, without begin and end.
   std::vector<Tokens> chunks(const std::string& given, const PromptReading& reading) const {
     const std::string prompt = text::composed(given);
-    const std::vector<text::PromptPart> parts = reading.weights ? text::weighted_parts(prompt) : std::vector<text::PromptPart>{{prompt}};
+    const std::vector<text::PromptPart> parts = !reading.weights   ? std::vector<text::PromptPart>{{prompt}}
+                                                : reading.absolute ? text::absolute_parts(prompt)
+                                                                   : text::weighted_parts(prompt);
+    const Division division{room(), tokenizer_.encode(",").front(), size_t(reading.comma_tokens)};
     std::vector<Tokens> all;
     for (const auto& between : reading.chunks ? text::split_at_breaks(parts) : std::vector<std::vector<text::PromptPart>>{parts}) {
       Tokens tokens;
@@ -192,7 +208,7 @@ class Encoder final : public ConditionEncoder {
       if (!reading.chunks && tokens.size() > room()) cut(prompt, tokens, reading.words);
       size_t first = 0;
       do {
-        const size_t end = chunk_end(tokens, first, room());
+        const size_t end = chunk_end(tokens, first, division);
         all.emplace_back(tokens.begin() + int64_t(first), tokens.begin() + int64_t(end));
         first = end;
       } while (first < tokens.size());
@@ -239,9 +255,25 @@ class Encoder final : public ConditionEncoder {
     Encoded out{z.tokens.reshape({1, count * o_.length, o_.width})};
     if (z.last.defined()) out.vector = pooled(z.last, chunks);
     if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return out;
-    const Tensor before = out.context.to(at::kFloat), after = before * at::tensor(weights).view({1, -1, 1}).to(request.device);
-    out.context = (after * (before.mean() / after.mean())).to(request.dtype);
+    const Tensor rows_of_words = out.context.to(at::kFloat), factors = at::tensor(weights).view({1, -1, 1}).to(request.device);
+    out.context = emphasised(rows_of_words, factors, count, reading, request).to(request.dtype);
     return out;
+  }
+  /// Returns the rows [1, count * length, width] by their weights [1, count * length, 1].
+  Tensor emphasised(const Tensor& rows, const Tensor& weights, int64_t count, const PromptReading& reading,
+                    const ConditionRequest& request) const {
+    if (reading.emphasis == Emphasis::empty) {
+      const Tensor empty = context({{}}, reading, request).context.to(at::kFloat).repeat({1, count, 1});
+      return at::where(weights == 1, rows, empty + (rows - empty) * weights);
+    }
+    const int64_t pieces = reading.emphasis == Emphasis::chunk_mean ? count : 1;
+    std::vector<Tensor> all;
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t length = rows.size(1) / pieces;
+      const Tensor before = rows.narrow(1, i * length, length), after = before * weights.narrow(1, i * length, length);
+      all.push_back(after * (before.mean() / after.mean()));
+    }
+    return all.size() == 1 ? all[0] : at::cat(all, 1);
   }
   /// Returns the projection of each chunk's end token. last: [chunks, length, width].
   Tensor pooled(const Tensor& last, const std::vector<Tokens>& chunks) const {

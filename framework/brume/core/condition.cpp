@@ -7,8 +7,9 @@
 namespace brume {
 namespace {
 
-constexpr std::array parts = {&Condition::classes, &Condition::context,  &Condition::context_mask, &Condition::image, &Condition::vector,
-                              &Condition::sizes,   &Condition::guidance, &Condition::labels,       &Condition::known, &Condition::mask};
+constexpr std::array parts = {&Condition::classes, &Condition::context, &Condition::context_mask, &Condition::image,
+                              &Condition::vector,  &Condition::sizes,   &Condition::guidance,     &Condition::labels,
+                              &Condition::known,   &Condition::mask,    &Condition::plan};
 
 template <class F>
 Condition map(const Condition& c, const F& f) {

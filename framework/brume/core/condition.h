@@ -23,6 +23,9 @@ struct Condition {
   Tensor labels{};  ///< [B] int64, the requested class, whether or not the model knows classes (classifier guidance)
   Tensor known{};   ///< [B, C, H, W], the clean latent of a partly known image (inpainting)
   Tensor mask{};    ///< [B, 1, H, W] float32 in [0, 1]: 1 = to generate, 0 = known
+  /// [B] int64, rows of the run's prompts that change from step to step (diffusion/prompt_plan.h), by which a null condition differs;
+  /// undefined = none do.
+  Tensor plan{};
 
   /// Returns rows [begin, begin + count) of every part.
   Condition slice(int64_t begin, int64_t count) const;

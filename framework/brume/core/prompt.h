@@ -16,11 +16,21 @@ struct Word {
   std::vector<Tensor> others{};  ///< [m, width] float32: of other text encoders of the same model (SDXL), which differ in width
 };
 
+/// How the weights of words change the rows of the context. e: the rows of the empty prompt.
+enum class Emphasis {
+  mean,        ///< weight * row, then the mean over the prompt as it was
+  chunk_mean,  ///< the same for each chunk (A1111)
+  empty        ///< e + weight * (row - e) (ComfyUI)
+};
+
 struct PromptReading {
   bool weights = false;           ///< (word:1.3), (word) and [word] count more or less than the rest
   bool chunks = false;            ///< a prompt longer than the context extends it chunk by chunk; false = it is cut, with a warning
   std::optional<int64_t> skip{};  ///< number of last layers of the text encoder to skip; absent = the model's own
   std::vector<Word> words{};
+  Emphasis emphasis = Emphasis::mean;
+  bool absolute = false;     ///< (word:1.3) is 1.3 whatever is around it, and [word] is text (ComfyUI)
+  int64_t comma_tokens = 0;  ///< a chunk ends after its last comma if at most so many tokens follow that (A1111: 20)
 };
 
 }  // namespace brume

@@ -104,12 +104,20 @@ void PromptOptions::declare(Fields& f) {
   f.choice("long", chunks,
            "prompts longer than the context: cut, with a warning; or chunks, as much context as the prompt needs (BREAK ends one)",
            {{"cut", false}, {"chunks", true}});
+  f.field("changes", changes, "[a:b:0.5] changes at a share of the steps, [a|b] from step to step, a AND b are prompts side by side");
+  f.choice("emphasis", emphasis,
+           "weights multiply the tokens' rows and keep the mean of the prompt, or of each chunk (A1111); or they move the rows away from "
+           "those of the empty prompt (ComfyUI)",
+           {{"mean", Emphasis::mean}, {"chunk_mean", Emphasis::chunk_mean}, {"empty", Emphasis::empty}});
+  f.field("absolute", absolute, "(word:1.3) is 1.3 whatever is around it, and [word] is text (ComfyUI); false = weights multiply");
+  f.field("comma_tokens", comma_tokens, "a chunk ends after its last comma if at most so many tokens follow it (A1111: 20)", within(0, 75));
   f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
 }
 
 PromptReading PromptOptions::reading() const {
   PromptReading reading{weights, chunks, clip_skip, read_embeddings(embeddings)};
+  reading.emphasis = emphasis, reading.absolute = absolute, reading.comma_tokens = comma_tokens;
   reading.words.insert(reading.words.end(), words.begin(), words.end());
   return reading;
 }
@@ -120,9 +128,17 @@ void SampleOptions::declare(Fields& f) {
   f.field("steps", steps, "number of steps", within(1, 1000000));
   f.field("guidance", guidance, "guidances of the denoiser, the first innermost");
   f.choice("noise_order", noise_order,
-           "one stream of noise per image; one draw over the whole batch (PyTorch's order); or one Brownian path per image, with "
-           "which stochastic samplers converge as steps grow",
-           {{"per_image", NoiseOrder::per_image}, {"batch", NoiseOrder::batch}, {"brownian", NoiseOrder::brownian}});
+           "one stream of noise per image; one draw over the whole batch (PyTorch's order); one Brownian path per image, with which "
+           "stochastic samplers converge as steps grow; or one generator per image, that of image i from seed + i (A1111)",
+           {{"per_image", NoiseOrder::per_image},
+            {"batch", NoiseOrder::batch},
+            {"brownian", NoiseOrder::brownian},
+            {"per_seed", NoiseOrder::per_seed}});
+  f.choice("noise_generator", noise_generator,
+           "random numbers of the noise orders batch and per_seed: PyTorch's on the processor, or on CUDA (A1111, stable-diffusion.cpp)",
+           {{"cpu", NoiseGenerator::cpu}, {"cuda", NoiseGenerator::cuda}});
+  f.require(noise_generator == NoiseGenerator::cpu || noise_order == NoiseOrder::batch || noise_order == NoiseOrder::per_seed,
+            "noise_generator", "cuda needs noise_order: batch or per_seed");
   f.section("prompts", prompts, "reading of prompts, by models with CLIP's text encoder");
   f.field("lora", lora, "files of changes to the weights (LoRA and its kin), FILE, FILE:STRENGTH or FILE:STRENGTH@PART=STRENGTH,...");
   f.choice("start", start,

@@ -64,11 +64,18 @@ struct AutoencoderOptions {
   void check() const { network.check({image}); }
 };
 
-enum class NoiseOrder { per_image, batch, brownian };
+enum class NoiseOrder { per_image, batch, brownian, per_seed };
+
+/// Whose random numbers the orders `batch` and `per_seed` take: PyTorch's on the processor, or on CUDA (core/foreign_noise.h).
+enum class NoiseGenerator { cpu, cuda };
 
 /// How prompts are read, if that is not as the model was trained.
 struct PromptOptions {
   bool weights = false, chunks = false;
+  bool changes = false;  ///< [a:b:0.5], [a|b] and AND
+  Emphasis emphasis = Emphasis::mean;
+  bool absolute = false;
+  int64_t comma_tokens = 0;
   std::optional<int64_t> clip_skip;
   std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
   std::vector<Word> words{};            ///< of a program, in addition to those
@@ -89,6 +96,7 @@ struct SampleOptions {
   int64_t steps = 50;
   std::vector<std::shared_ptr<const Guidance>> guidance;
   NoiseOrder noise_order = NoiseOrder::per_image;
+  NoiseGenerator noise_generator = NoiseGenerator::cpu;
   PromptOptions prompts;
   std::vector<std::string> lora;  ///< FILE, or FILE:STRENGTH: added to the weights when they are loaded (interop/lora.h)
   StartStd start = StartStd::schedule;

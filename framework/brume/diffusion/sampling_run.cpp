@@ -14,6 +14,7 @@
 
 #include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
+#include "brume/core/foreign_noise.h"
 #include "brume/core/interruption.h"
 #include "brume/core/run_memory.h"
 #include "brume/core/warnings.h"
@@ -60,17 +61,21 @@ class FromNoise final : public Denoiser {
 };
 
 /// Returns the noise of images [first, first + count) of a request. `stream`: what is mixed into the seed; 0 = the seed as it is.
-std::unique_ptr<Noise> noise_of(NoiseOrder order, const SampleRequest& request, int64_t first, int64_t count, uint64_t stream = 0) {
+std::unique_ptr<Noise> noise_of(const SampleOptions& options, const SampleRequest& request, int64_t first, int64_t count,
+                                uint64_t stream = 0) {
+  const bool cuda = options.noise_generator == NoiseGenerator::cuda;
   const auto of_run = [&](const ImageOfRun& image) {
     const uint64_t seed = stream ? mix_seed(image.seed, stream) : image.seed;
-    return order == NoiseOrder::brownian ? brownian_noise(seed, image.number) : per_image_noise(seed, image.number);
+    if (stream == 0 && options.noise_order == NoiseOrder::per_seed) return seed_noise(seed, image.number, cuda);
+    return stream == 0 && options.noise_order == NoiseOrder::brownian ? brownian_noise(seed, image.number)
+                                                                      : per_image_noise(seed, image.number);
   };
   if (!request.runs.empty()) {
     std::vector<std::unique_ptr<Noise>> rows;
     for (int64_t i = first; i < first + count; ++i) rows.push_back(of_run(request.runs[size_t(i)]));
     return noise_by_rows(std::move(rows));
   }
-  if (order == NoiseOrder::batch) return batch_noise(request.seed);
+  if (stream == 0 && options.noise_order == NoiseOrder::batch) return cuda ? cuda_batch_noise(request.seed) : batch_noise(request.seed);
   return of_run({request.seed, request.first + first});
 }
 
@@ -266,7 +271,7 @@ Condition SamplingRun::condition_of(const Part& part) const {
 }
 
 SamplingRun::Start SamplingRun::start(int64_t first, int64_t count) const {
-  auto noise = noise_of(options_.noise_order, request_, first, count);
+  auto noise = noise_of(options_, request_, first, count);
   Part part{first, count, *noise};
   // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
   if (known_.defined()) part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
@@ -287,7 +292,7 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
   const std::vector<int64_t> shape = x.sizes().vec();
-  const RunMemory memory(noise_of(NoiseOrder::per_image, request_, first, count, 5));
+  const RunMemory memory(noise_of(options_, request_, first, count, 5), sigmas_);
   x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, sigmas_, run); });
   expect_shape(options_.sampler.get(), "sample()", x, shape);
   if (const double last = sigmas_.back(); last > 0) {

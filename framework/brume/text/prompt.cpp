@@ -1,6 +1,7 @@
 #include "brume/text/prompt.h"
 #include "brume/config/number.h"
 
+#include <algorithm>
 #include <cctype>
 #include <optional>
 
@@ -32,7 +33,7 @@ std::optional<Weight> weight_at(std::string_view text) {
 
 class Reader {
  public:
-  explicit Reader(std::string_view prompt) : left_(prompt) {}
+  Reader(std::string_view prompt, bool absolute) : left_(prompt), absolute_(absolute) {}
 
   std::vector<PromptPart> read() {
     while (!left_.empty()) take();
@@ -44,15 +45,15 @@ class Reader {
  private:
   void take() {
     const char c = left_.front();
-    if (c == '\\' && left_.size() > 1 && std::string_view("()[]\\").find(left_[1]) != std::string_view::npos) {
+    if (c == '\\' && left_.size() > 1 && std::string_view(absolute_ ? "()" : "()[]\\").find(left_[1]) != std::string_view::npos) {
       left_.remove_prefix(1);
       take_plain();
-    } else if (c == '(' || c == '[') {
+    } else if (c == '(' || (c == '[' && !absolute_)) {
       (c == '(' ? round_ : square_).push_back(parts_.size());
       left_.remove_prefix(1);
       open_ = false;
     } else if (const auto said = c == ':' && !round_.empty() ? weight_at(left_) : std::nullopt) {
-      close(round_, said->weight, said->length);
+      close(round_, said->weight, said->length, true);
     } else if (c == ')' && !round_.empty()) {
       close(round_, round_weight, 1);
     } else if (c == ']' && !square_.empty()) {
@@ -67,15 +68,20 @@ class Reader {
     parts_.back().text += left_.front();
     left_.remove_prefix(1);
   }
-  void close(std::vector<size_t>& opened, double weight, size_t length) {
-    scale(opened.back(), weight);
+  void close(std::vector<size_t>& opened, double weight, size_t length, bool said = false) {
+    scale(opened.back(), weight, said && absolute_);
     opened.pop_back();
     left_.remove_prefix(length);
     open_ = false;
   }
-  void scale(size_t from, double weight) {
-    for (size_t i = from; i < parts_.size(); ++i) parts_[i].weight *= weight;
+  /// `fixes`: the parts weigh as they do, whatever is around them.
+  void scale(size_t from, double weight, bool fixes = false) {
+    for (size_t i = from; i < parts_.size(); ++i) {
+      if (!fixed(i)) parts_[i].weight *= weight;
+      if (fixes) fixed_.resize(std::max(fixed_.size(), parts_.size())), fixed_[i] = true;
+    }
   }
+  bool fixed(size_t part) const { return part < fixed_.size() && fixed_[part]; }
   std::vector<PromptPart> joined() const {
     std::vector<PromptPart> all;
     for (const PromptPart& p : parts_) {
@@ -89,7 +95,9 @@ class Reader {
   }
 
   std::string_view left_;
+  bool absolute_;
   std::vector<PromptPart> parts_;
+  std::vector<bool> fixed_;
   std::vector<size_t> round_, square_;  ///< the first part after each bracket that is open
   bool open_ = false;                   ///< the last part goes on
 };
@@ -108,7 +116,9 @@ size_t find_break(std::string_view text) {
 
 }  // namespace
 
-std::vector<PromptPart> weighted_parts(std::string_view prompt) { return Reader(prompt).read(); }
+std::vector<PromptPart> weighted_parts(std::string_view prompt) { return Reader(prompt, false).read(); }
+
+std::vector<PromptPart> absolute_parts(std::string_view prompt) { return Reader(prompt, true).read(); }
 
 std::vector<std::vector<PromptPart>> split_at_breaks(const std::vector<PromptPart>& parts) {
   std::vector<std::vector<PromptPart>> all(1);
