@@ -17,6 +17,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/lora.h"
+#include "brume/like.h"
 #include "brume/request_warnings.h"
 
 namespace brume {
@@ -186,8 +187,13 @@ bool Model::captions() const { return pipeline().options().controls().captions; 
 SampleOptions Model::sampling(const ImageRequest& request) const {
   Value root = Value::map();
   if (!opened_->sample.is_null()) root.set("sample", opened_->sample);
-  apply_settings(*opened_->registry, request, root);
   const ModelOptions& model = pipeline().options();
+  if (!request.like.empty()) {
+    if (!root.find("sample")) root.set("sample", Value::map());
+    const Likeness like = likeness(request.like, called(request.names, "like"), model.conditioner->traits().reads_prompts);
+    *root.find("sample") = merge(*root.find("sample"), like.sample);
+  }
+  apply_settings(*opened_->registry, request, root);
   if (request.mask.defined() && !model.conditioner->traits().masks) add_inpainting(*opened_->registry, root);
   const Value* section = root.find("sample");
   const auto options =

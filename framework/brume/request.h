@@ -51,6 +51,10 @@ struct ImageRequest {
   std::optional<SizeIds> sizes{},
       negative_sizes{};  ///< for models that are conditioned on sizes (SDXL); absent = those of the image, `sizes`
 
+  std::string wildcards{};  ///< folder of NAME.txt, a line of which stands for each __NAME__ in a prompt
+
+  /// Sampling as another program does it, "a1111:DPM++ 2M Karras" (like.h); the fields below and the settings are laid over it.
+  std::string like{};
   // How they are sampled. Texts are YAML as in a configuration: "ddim" or "{type: ddim, eta: 1}".
   std::optional<int64_t> steps{};
   std::string sampler{}, spacing{};
@@ -61,16 +65,24 @@ struct ImageRequest {
   std::optional<int64_t> tile{};             ///< pixels per side of the tiles in which latents are decoded; 0 = whole images
   std::vector<std::string> embeddings{};     ///< files of textual inversions, FILE or FILE:WORD
   std::optional<bool> prompt_weights{};      ///< (word:1.3), (word) and [word] change the weight of a word
+  std::optional<bool> prompt_changes{};      ///< [a:b:0.5], [a|b] and a AND b
   std::string long_prompts{};                ///< "cut" or "chunks"
   std::optional<int64_t> clip_skip{};        ///< last layers of CLIP's text encoder to skip
   std::vector<std::string> settings{};       ///< "sample.guidance.0.scale=3", laid over all above but the guidances
 
   // What they start from.
-  Tensor image{};                    ///< [1 or count, C, H, W] in [-1, 1]
-  Tensor mask{};                     ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate; needs an image
-  std::optional<double> strength{};  ///< share of the steps that is run on the image, in (0, 1]; 0.6, or 1 if there is a mask
-  Tensor initial_noise{};            ///< [count, C, H, W] N(0, 1) in the latents' shape, instead of the seed's
-  int64_t batch = 16;                ///< images per batch; changes speed and memory alone
+  Tensor image{};                            ///< [1 or count, C, H, W] in [-1, 1]
+  Tensor mask{};                             ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate; needs an image
+  std::optional<double> strength{};          ///< share of the steps that is run on the image, in (0, 1]; 0.6, or 1 if there is a mask
+  std::optional<uint64_t> variation_seed{};  ///< of noise that is blended into the seed's
+  double variation = 0.1;                    ///< share of that noise, in [0, 1]: 0 = the seed's alone
+  std::optional<double> hires{};             ///< factor of a second pass: the images are enlarged and sampled again from `hires_strength`
+  double hires_strength = 0.5;               ///< share of the steps of that pass, in (0, 1]
+  std::string hires_of{};                    ///< what is enlarged: "pixels" or "latents"; "" = "pixels"
+  std::filesystem::path refiner{};           ///< a model that takes the last steps (SDXL's refiner)
+  std::optional<double> refine_from{};       ///< share of the steps before those; 0.8
+  Tensor initial_noise{};                    ///< [count, C, H, W] N(0, 1) in the latents' shape, instead of the seed's
+  int64_t batch = 16;                        ///< images per batch; changes speed and memory alone
 
   // Callbacks, on the thread of the caller.
   std::function<bool(const SampleProgress&)> progress{};            ///< once per step of a batch; false cancels

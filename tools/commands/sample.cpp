@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "brume/diffusion/options.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/like.h"
 #include "program/outputs.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
@@ -117,6 +119,14 @@ Tensor run(ImageRequest& request, const Model& model, Pictures& pictures, Record
   return model.sample(request);
 }
 
+/// Says what the names of another program became.
+void print_likeness(const ImageRequest& r, const Model& model) {
+  if (r.like.empty()) return;
+  const Likeness like = likeness(r.like, "--like", model.pipeline().options().conditioner->traits().reads_prompts);
+  fmt::print(stderr, "--like {}: {}\n", r.like, like.text());
+  for (const std::string& loss : like.losses) print_warning(fmt::format("--like {}: {}", r.like, loss));
+}
+
 int sample(Program& program, const Arguments& a) {
   check_record(a.record);
   is_file("-o", a.out, {".png"});
@@ -126,6 +136,7 @@ int sample(Program& program, const Arguments& a) {
                                   a.sample.source, channels));
   ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
+  print_likeness(request, model);
   if (a.record.any() && options.sampler->traits().own_steps)
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");

@@ -143,7 +143,19 @@ std::vector<Option<A>> options_of_sampling() {
                           "(word:1.3), (word) and [word] change the weight of a word");
                     },
                     [](const A& a) { return words(a.request.prompt_weights); }};
+  Option<A> changes{"--prompt-changes", "prompt_changes",
+                    [](Command command, A& a) {
+                      return command.add_flag_function(
+                          "--prompt-changes", [&a](int64_t count) { a.request.prompt_changes = count > 0; },
+                          "[a:b:0.5] changes at a share of the steps, [a|b] from step to step, a AND b are prompts side by side");
+                    },
+                    [](const A& a) { return words(a.request.prompt_changes); }};
   return {
+      option<A>(
+          "--like", "like", [](auto& a) -> auto& { return a.request.like; },
+          "samples as another program does: a1111, comfyui, sdcpp or diffusers, and the name of a sampler there, as in a1111:'DPM++ 2M "
+          "Karras'; other options are laid over it",
+          type_name("PROGRAM[:NAME]")),
       option<A>(
           "--sampler", "sampler", [](auto& a) -> auto& { return a.request.sampler; }, "a name, or {type: ddim, eta: 1}"),
       option<A>(
@@ -166,6 +178,7 @@ std::vector<Option<A>> options_of_sampling() {
           "--embedding", "embeddings", [](auto& a) -> auto& { return a.request.embeddings; },
           "a textual inversion, and the word that stands for it in prompts if not the file's own", one_each("FILE[:WORD]")),
       weights,
+      changes,
       option<A>(
           "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
           "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),

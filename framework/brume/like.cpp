@@ -1,0 +1,158 @@
+#include "brume/like.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "brume/config/errors.h"
+#include "brume/config/suggest.h"
+#include "brume/config/tree.h"
+#include "brume/config/yaml.h"
+#include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/interop/layouts/sections.h"
+
+namespace brume {
+namespace {
+
+/// Returns a name as it is compared: lower case, without what separates words.
+std::string plain(std::string_view name) {
+  std::string text;
+  for (const char c : name)
+    if (std::string_view(" _-/").find(c) == std::string_view::npos) text += char(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+/// Returns the map of a plugin, which YAML may name alone.
+Value plugin(const char* yaml) {
+  Value v = parse_yaml(yaml, "");
+  return v.is_map() ? v : plugin_of(v.scalar, {});
+}
+
+struct Names {
+  const LikeName& sampler;
+  const LikeName* spacing;  ///< null: the program's own for the sampler
+};
+
+const LikeName* named(const std::vector<LikeName>& all, std::string_view name) {
+  const auto it = std::find_if(all.begin(), all.end(), [&](const LikeName& n) { return plain(n.name) == plain(name); });
+  return it == all.end() ? nullptr : &*it;
+}
+
+/// Returns the longest sampler that a name begins with and whose rest is a spacing, or nothing.
+std::optional<Names> names_in(const LikeProgram& program, std::string_view name) {
+  const std::string text = plain(name);
+  std::optional<Names> best;
+  size_t length = 0;
+  for (const LikeName& s : program.samplers) {
+    const std::string sampler = plain(s.name);
+    if (!text.starts_with(sampler) || sampler.size() < length) continue;
+    const std::string rest = text.substr(sampler.size());
+    const LikeName* spacing = rest.empty() ? nullptr : named(program.spacings, rest);
+    if (!rest.empty() && !spacing) continue;
+    best.emplace(Names{s, spacing});
+    length = sampler.size();
+  }
+  return best;
+}
+
+[[noreturn]] void refuse(std::string_view option, const LikeProgram& program, std::string_view name) {
+  std::vector<std::string> known, spacings;
+  for (const LikeName& n : program.samplers) known.emplace_back(n.name);
+  for (const LikeName& n : program.spacings) spacings.emplace_back(n.name);
+  throw ConfigError(fmt::format("{}: {} has no sampler '{}'{}; its samplers are {}; a spacing may follow: {}", option, program.name, name,
+                                hint(std::string(name), known), fmt::join(known, ", "), fmt::join(spacings, ", ")));
+}
+
+void set_names(Likeness& like, const LikeProgram& program, const Names& names) {
+  const LikeName& spacing = names.spacing                      ? *names.spacing
+                            : *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic)
+                                                               : program.spacings.front();
+  Value levels = plugin(spacing.ours);
+  const std::string type = text_of(levels, "type");
+  if (names.sampler.drops_lowest && (type == "normal" || type == "karras" || type == "exponential"))
+    levels.set("inclusive", value_of(false));
+  like.sample.set("sampler", plugin(names.sampler.ours));
+  like.sample.set("spacing", levels);
+  for (const char* loss : {names.sampler.loss, spacing.loss})
+    if (*loss != '\0') like.losses.emplace_back(loss);
+}
+
+/// Sets what a class of diffusers is with "key=value" after its name, values as in JSON.
+void set_class(Likeness& like, std::string_view option, std::string_view words) {
+  nlohmann::json config = nlohmann::json::object();
+  for (size_t at = 0; at < words.size();) {
+    const size_t end = std::min(words.find(' ', at), words.size());
+    const std::string word(words.substr(at, end - at));
+    at = end + 1;
+    const size_t equals = word.find('=');
+    if (word.empty()) continue;
+    if (equals == word.npos) {
+      config["_class_name"] = word;
+      continue;
+    }
+    const auto value = nlohmann::json::parse(word.substr(equals + 1), nullptr, false);
+    config[word.substr(0, equals)] = value.is_discarded() ? nlohmann::json(word.substr(equals + 1)) : value;
+  }
+  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, std::string(option), "the scheduler"), true);
+  like.sample.set("sampler", s.sampler.is_map() ? s.sampler : plugin_of(s.sampler.scalar, {}));
+  like.sample.set("spacing", s.spacing);
+  like.sample.set("start", value_of(s.start));
+  like.sample.set("timestep_rounding", value_of(s.timestep_rounding));
+  like.losses.insert(like.losses.end(), s.losses.begin(), s.losses.end());
+}
+
+std::string one_line(const Value& v) {
+  std::vector<std::string> parts;
+  if (v.is_list()) {
+    for (const Value& item : v.items) parts.push_back(one_line(item));
+    return fmt::format("[{}]", fmt::join(parts, ", "));
+  }
+  if (!v.is_map()) return v.scalar;
+  if (v.entries.size() == 1 && v.entries[0].key == "type") return v.entries[0].value.scalar;
+  for (const Value::Entry& e : v.entries) parts.push_back(fmt::format("{}: {}", e.key, one_line(e.value)));
+  return fmt::format("{{{}}}", fmt::join(parts, ", "));
+}
+
+}  // namespace
+
+std::string Likeness::text() const {
+  const std::string braced = one_line(sample);
+  return braced.size() < 2 ? braced : braced.substr(1, braced.size() - 2);
+}
+
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts) {
+  const size_t colon = std::min(like.find(':'), like.size());
+  const std::string program(like.substr(0, colon));
+  const std::string_view name = colon == like.size() ? std::string_view() : like.substr(colon + 1);
+  const auto& all = like_programs();
+  const auto p = std::find_if(all.begin(), all.end(), [&](const LikeProgram& x) { return plain(x.name) == plain(program); });
+  if (p == all.end()) {
+    std::vector<std::string> known;
+    for (const LikeProgram& x : all) known.emplace_back(x.name);
+    throw ConfigError(
+        fmt::format("{}: there is no program '{}'{}; there are {}", option, program, hint(program, known), fmt::join(known, ", ")));
+  }
+  Likeness result;
+  const auto set_all = [&](const char* yaml) {
+    for (const Value::Entry& e : parse_yaml(yaml, "").entries) result.sample.set(e.key, e.value);
+  };
+  if (!name.empty() && p->samplers.empty()) {
+    set_class(result, option, name);
+  } else if (!name.empty()) {
+    const auto names = names_in(*p, name);
+    if (!names) refuse(option, *p, name);
+    set_names(result, *p, *names);
+    set_all(p->frame);
+    if (text_of(*result.sample.find("sampler"), "type") == "ddim" || text_of(*result.sample.find("sampler"), "type") == "plms")
+      result.sample.set("start", value_of("schedule"));  // on timesteps, whose x keeps its variance
+  }
+  set_all(p->noise);
+  if (reads_prompts) result.sample.set("prompts", parse_yaml(p->prompts, ""));
+  return result;
+}
+
+}  // namespace brume

@@ -1,0 +1,47 @@
+#pragma once
+// Sampling as other programs do it, under their names: "a1111:DPM++ 2M Karras", "comfyui:euler beta", "sdcpp:euler_a",
+// "diffusers:DPMSolverMultistepScheduler use_karras_sigmas=true", or the program alone.
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "brume/config/value.h"
+
+namespace brume {
+
+/// What one of another program's names is in brume.
+struct Likeness {
+  Value sample = Value::map();        ///< what of the section `sample:` it decides
+  std::vector<std::string> losses{};  ///< what of that program brume does otherwise
+
+  /// Returns the section as one line of YAML: "sampler: dpmpp_2m, spacing: karras, ...".
+  std::string text() const;
+};
+
+/// Returns the section for `like`, "PROGRAM" or "PROGRAM:NAME". The program alone decides how prompts are read (if `reads_prompts`) and how
+/// noise is drawn; a name decides sampler, spacing, start and timestep rounding as well. Throws ConfigError in the name of `option` if it
+/// knows neither, with the nearest name.
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts);
+
+/// A sampler or spacing of another program, and brume's as YAML.
+struct LikeName {
+  const char* name;            ///< "DPM++ 2M"
+  const char* ours;            ///< "{type: dpmpp_2m}"
+  const char* automatic = "";  ///< of a sampler: the program's spacing if none is named; "" = the program's first
+  bool drops_lowest = false;   ///< of a sampler: the grid has one level more, and the lowest is left out
+  const char* loss = "";       ///< what brume does otherwise
+};
+
+/// How another program samples.
+struct LikeProgram {
+  const char* name;                ///< "a1111"
+  const char* prompts;             ///< section `sample.prompts`, as YAML
+  const char* noise;               ///< noise_order and noise_generator, as YAML
+  const char* frame;               ///< start and timestep_rounding, as YAML
+  std::vector<LikeName> samplers;  ///< none: a class of diffusers
+  std::vector<LikeName> spacings;
+};
+/// Returns the table of programs.
+const std::vector<LikeProgram>& like_programs();
+
+}  // namespace brume

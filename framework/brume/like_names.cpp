@@ -1,0 +1,156 @@
+// The names of samplers and spacings in A1111's web UI, ComfyUI, stable-diffusion.cpp and diffusers, and what they are here.
+#include "brume/like.h"
+
+namespace brume {
+namespace {
+
+constexpr const char* brownian = "its Brownian noise is drawn by torchsde, which brume does not have";
+constexpr const char* plus_plus = "the guidance is cfg_plus_plus there: --set sample.guidance=[{type: cfg_plus_plus}]";
+
+const std::vector<LikeName> a1111_samplers{
+    {"Euler a", "euler_ancestral"},
+    {"Euler", "euler"},
+    {"LMS", "lms"},
+    {"Heun", "heun"},
+    {"DPM2", "dpm_2", "Karras", true},
+    {"DPM2 a", "dpm_2_ancestral", "Karras", true},
+    {"DPM++ 2S a", "dpmpp_2s_ancestral", "Karras"},
+    {"DPM++ 2M", "dpmpp_2m", "Karras"},
+    {"DPM++ SDE", "dpmpp_sde", "Karras", false, brownian},
+    {"DPM++ 2M SDE", "dpmpp_2m_sde", "Exponential", false, brownian},
+    {"DPM++ 2M SDE Heun", "{type: dpmpp_2m_sde, solver: heun}", "Exponential", false, brownian},
+    {"DPM++ 3M SDE", "dpmpp_3m_sde", "Exponential", true, brownian},
+    {"DPM fast", "dpm_fast"},
+    {"DPM adaptive", "{type: dpm_adaptive, order: 3, eta: 0, shared_steps: true}"},
+    {"LCM", "consistency"},
+    {"DDIM", "{type: ddim, eta: 0}", "Timesteps"},
+    {"PLMS", "plms", "Timesteps"},
+    {"UniPC", "{type: unipc, order: 3, solver: bh1}", "Uniform", true},
+};
+
+const std::vector<LikeName> a1111_spacings{
+    {"Uniform", "normal"},
+    {"Automatic", "normal"},
+    {"Karras", "karras"},
+    {"Exponential", "exponential"},
+    {"Polyexponential", "{type: exponential, rho: 1}"},
+    {"SGM Uniform", "sgm_uniform"},
+    {"KL Optimal", "kl_optimal", "", false, "its steps are divided by the number of steps, here by one less"},
+    {"Align Your Steps", "ays"},
+    {"Simple", "simple"},
+    {"Normal", "normal"},
+    {"DDIM", "{type: ddim_uniform, fill: true}"},
+    {"Beta", "beta"},
+    {"Timesteps", "{type: leading, offset: 1, final: minimum}"},
+};
+
+const std::vector<LikeName> comfy_samplers{
+    {"euler", "euler"},
+    {"euler_cfg_pp", "euler", "", false, plus_plus},
+    {"euler_ancestral", "euler_ancestral"},
+    {"euler_ancestral_cfg_pp", "euler_ancestral", "", false, plus_plus},
+    {"heun", "heun"},
+    {"heunpp2", "heunpp2"},
+    {"dpm_2", "dpm_2", "", true},
+    {"dpm_2_ancestral", "dpm_2_ancestral", "", true},
+    {"lms", "lms"},
+    {"dpm_fast", "dpm_fast"},
+    {"dpm_adaptive", "{type: dpm_adaptive, order: 3, eta: 0, shared_steps: true}"},
+    {"dpmpp_2s_ancestral", "dpmpp_2s_ancestral"},
+    {"dpmpp_2s_ancestral_cfg_pp", "dpmpp_2s_ancestral", "", false, plus_plus},
+    {"dpmpp_sde", "dpmpp_sde", "", false, brownian},
+    {"dpmpp_sde_gpu", "dpmpp_sde", "", false, brownian},
+    {"dpmpp_2m", "dpmpp_2m"},
+    {"dpmpp_2m_cfg_pp", "dpmpp_2m", "", false, plus_plus},
+    {"dpmpp_2m_sde", "dpmpp_2m_sde", "", false, brownian},
+    {"dpmpp_2m_sde_gpu", "dpmpp_2m_sde", "", false, brownian},
+    {"dpmpp_2m_sde_heun", "{type: dpmpp_2m_sde, solver: heun}", "", false, brownian},
+    {"dpmpp_3m_sde", "dpmpp_3m_sde", "", false, brownian},
+    {"dpmpp_3m_sde_gpu", "dpmpp_3m_sde", "", false, brownian},
+    {"ddpm", "ddpm"},
+    {"lcm", "consistency"},
+    {"ipndm", "{type: ipndm, euler_at_final: true}"},
+    {"ipndm_v", "ipndm_v"},
+    {"deis", "{type: deis, order: 3, variable: vp_time, lower_order_final: false}"},
+    {"res_multistep", "res_multistep"},
+    {"res_multistep_cfg_pp", "res_multistep", "", false, plus_plus},
+    {"res_multistep_ancestral", "res_multistep_ancestral"},
+    {"res_multistep_ancestral_cfg_pp", "res_multistep_ancestral", "", false, plus_plus},
+    {"gradient_estimation", "gradient_estimation"},
+    {"gradient_estimation_cfg_pp", "gradient_estimation", "", false, plus_plus},
+    {"er_sde", "er_sde"},
+    {"seeds_2", "seeds_2"},
+    {"seeds_3", "seeds_3"},
+    {"sa_solver", "{type: sa_solver, before_zero: true, predictor_order: 3, corrector_order: 4}"},
+    {"sa_solver_pece", "{type: sa_solver_pece, before_zero: true, predictor_order: 3, corrector_order: 4}"},
+    {"ddim", "euler"},
+    {"uni_pc", "{type: unipc, order: 3, solver: bh1}", "", true, "it ends at sigma 0.001, not 0"},
+    {"uni_pc_bh2", "{type: unipc, order: 3, solver: bh2}", "", true, "it ends at sigma 0.001, not 0"},
+};
+
+const std::vector<LikeName> comfy_spacings{
+    {"normal", "normal"},
+    {"simple", "simple"},
+    {"sgm_uniform", "sgm_uniform"},
+    {"karras", "karras"},
+    {"exponential", "exponential"},
+    {"ddim_uniform", "{type: ddim_uniform, fill: true}"},
+    {"beta", "{type: beta_time, merge: true}"},
+    {"linear_quadratic", "linear_quadratic"},
+    {"kl_optimal", "kl_optimal"},
+    {"bong_tangent", "bong_tangent"},
+    {"beta57", "beta57"},
+    {"align_your_steps", "{type: ays, digits: levels}"},
+    {"gits", "gits"},
+};
+
+const std::vector<LikeName> sdcpp_samplers{
+    {"euler", "euler"},
+    {"euler_a", "euler_ancestral"},
+    {"heun", "heun"},
+    {"dpm2", "dpm_2"},
+    {"dpm++2s_a", "dpmpp_2s_ancestral"},
+    {"dpm++2m", "dpmpp_2m"},
+    {"dpm++2mv2", "dpmpp_2m", "", false, "dpm++2mv2 weighs the last two estimates by other step lengths; dpm++2m is the nearest"},
+    {"ipndm", "{type: ipndm, euler_at_final: true}"},
+    {"ipndm_v", "ipndm_v"},
+    {"lcm", "consistency"},
+    {"ddim_trailing", "{type: ddim, eta: 0}", "trailing"},
+    {"tcd", "tcd", "trailing"},
+    {"res_multistep", "res_multistep"},
+    {"res_2s", "res_2s"},
+    {"er_sde", "er_sde"},
+};
+
+const std::vector<LikeName> sdcpp_spacings{
+    {"discrete", "normal"},
+    {"default", "normal"},
+    {"karras", "karras"},
+    {"exponential", "exponential"},
+    {"ays", "ays"},
+    {"gits", "gits"},
+    {"simple", "simple"},
+    {"sgm_uniform", "sgm_uniform"},
+    {"smoothstep", "smoothstep"},
+    {"bong_tangent", "bong_tangent"},
+    {"lcm", "lcm"},
+    {"kl_optimal", "kl_optimal"},
+    {"trailing", "trailing"},
+};
+
+}  // namespace
+
+const std::vector<LikeProgram>& like_programs() {
+  static const std::vector<LikeProgram> all{
+      {"a1111", "{weights: true, long: chunks, emphasis: chunk_mean, comma_tokens: 20, changes: true}",
+       "{noise_order: per_seed, noise_generator: cuda}", "{start: sigma, timestep_rounding: exact}", a1111_samplers, a1111_spacings},
+      {"comfyui", "{weights: true, long: chunks, emphasis: empty, absolute: true}", "{noise_order: batch, noise_generator: cpu}",
+       "{start: schedule, timestep_rounding: nearest}", comfy_samplers, comfy_spacings},
+      {"sdcpp", "{weights: true, long: chunks, emphasis: mean}", "{noise_order: per_seed, noise_generator: cuda}",
+       "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings},
+      {"diffusers", "{weights: false, long: cut}", "{noise_order: batch, noise_generator: cpu}", "{}", {}, {}},
+  };
+  return all;
+}
+
+}  // namespace brume
