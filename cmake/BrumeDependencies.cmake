@@ -25,6 +25,12 @@ find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.hpp)
 if(NOT DNNL_LIBRARY OR NOT DNNL_INCLUDE)
   string(APPEND missing "\n  oneDNN (Debian: libdnnl-dev)")
 endif()
+# Optional: without gloo, brume computes in one process (framework/brume/distributed).
+find_library(GLOO_LIBRARY gloo)
+find_path(GLOO_INCLUDE gloo/context.h)
+if(NOT GLOO_LIBRARY OR NOT GLOO_INCLUDE)
+  message(STATUS "brume is built without gloo (Debian: libgloo-dev): it trains in one process only")
+endif()
 if(missing)
   message(FATAL_ERROR "brume needs packages that CMake does not find:${missing}\n"
                       "On Debian, tools/scripts/setup.sh installs them. Elsewhere, set CMAKE_PREFIX_PATH to the prefixes that hold them.")

@@ -11,6 +11,7 @@
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
+#include "brume/distributed/world.h"
 #include "program/program.h"
 #include "sampling/replay.h"
 #include "spinning.h"
@@ -30,8 +31,12 @@ void name_libraries(const Registry& registry, const std::exception& e) {
   throw ConfigError(fmt::format("{} (the fault of brume or of the plugin library {})", brief(e), fmt::join(libraries, " or ")));
 }
 
+std::string version_text() {
+  return fmt::format("brume {}{}", version(), world_backend().empty() ? " (built without gloo: it trains in one process only)" : "");
+}
+
 int run(int argc, char** argv) {
-  CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", "brume " + version());
+  CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", version_text());
   const Command app = line.root();
   Program program;
   int code = 0;

@@ -45,6 +45,7 @@ class Prodigy final : public Optimizer {
         second_(step_.zeros()),
         sum_(step_.zeros()),
         distance_(at::zeros({3}, at::TensorOptions().dtype(at::kDouble))) {
+    if (!c.counted.empty()) throw ConfigError("prodigy estimates one distance from all weights: train.shard must be none");
     for (const Own& own : c.own)
       if (own.lr && *own.lr != 0 && *own.lr != o.rate.lr)
         throw ConfigError("prodigy finds one learning rate for all: a group's lr can be 0 or the optimizer's, and one is " +

@@ -62,6 +62,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
     const auto room = [&](const char* name, std::set<std::string> below) { all[name] = std::move(below); };
     room("config", {});
     room("core", {"config"});
+    room("distributed", {"config", "core"});
     room("text", {"config"});
     room("numerics", {"config", "core"});
     room("nn/ops/kernels", {});
@@ -80,6 +81,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
                                           "image",  "weights", "data", "interop/layouts", "interop/import", "data/shapes", "interop"};
     room("plugins", libraries);
     std::set<std::string> below = libraries;
+    below.insert("distributed");
     room("diffusion", below);
     below.insert("diffusion");
     room("framework/brume", below);  // the front door

@@ -30,9 +30,10 @@ class Optimizer {
     std::optional<double> lr{}, weight_decay{};
   };
   struct Context {
-    std::vector<Weight> weights;  ///< the trainable ones, float32
-    int64_t steps = 0;            ///< of the whole training
-    std::vector<Own> own{};       ///< one per weight; empty = no weight has anything of its own
+    std::vector<Weight> weights;    ///< the trainable ones, float32
+    int64_t steps = 0;              ///< of the whole training
+    std::vector<Own> own{};         ///< one per weight; empty = no weight has anything of its own
+    std::vector<Weight> counted{};  ///< weights whose gradients count in the norm, if `weights` are a part of them; empty = `weights`
   };
   virtual ~Optimizer() = default;
   /// Updates the weights from their .grad(), which it clears. `step` counts from 0. Returns the norm of the gradient before

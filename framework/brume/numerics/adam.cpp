@@ -43,7 +43,7 @@ std::vector<Weight> Adam::state() const {
 double Adam::update(int64_t step) {
   const at::NoGradGuard no_grad;
   const std::vector<Weight>& weights = weights_.weights();
-  const double norm = gradient_norm(weights);
+  const double norm = gradient_norm(weights_.counted());
   const double t = double(step + 1);
   const double unbias1 = 1 - std::pow(o_.beta1, t), unbias2 = 1 - std::pow(o_.beta2, t);
   Factors f{};

@@ -67,7 +67,12 @@ double gradient_norm(const std::vector<Weight>& weights) {
 }
 
 GradientStep::GradientStep(const Optimizer::Context& context, const LearningRate& rate, double weight_decay)
-    : weights_(context.weights), own_(context.own), steps_(context.steps), rate_(rate), weight_decay_(weight_decay) {
+    : weights_(context.weights),
+      counted_(context.counted),
+      own_(context.own),
+      steps_(context.steps),
+      rate_(rate),
+      weight_decay_(weight_decay) {
   if (own_.empty()) own_.resize(weights_.size());
   if (own_.size() != weights_.size()) throw std::logic_error("an optimizer's weights and their own settings differ in number");
 }
@@ -79,7 +84,7 @@ double GradientStep::weight_decay(size_t index) const { return own_[index].weigh
 double GradientStep::run(int64_t step, const std::function<void(const Update&)>& apply,
                          const std::function<void(const std::vector<Update>&)>& begin) {
   const at::NoGradGuard no_grad;
-  const double norm = gradient_norm(weights_), scale = clip_factor(norm, rate_.clip);
+  const double norm = gradient_norm(counted()), scale = clip_factor(norm, rate_.clip);
   std::vector<Update> updates;
   for (size_t i = 0; std::isfinite(norm) && i < weights_.size(); ++i) {
     const Tensor& w = weights_[i].tensor;

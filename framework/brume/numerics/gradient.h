@@ -43,13 +43,15 @@ class GradientStep {
   double weight_decay(size_t index) const;
 
   const std::vector<Weight>& weights() const { return weights_; }
+  /// Returns the weights whose gradients count in the norm.
+  const std::vector<Weight>& counted() const { return counted_.empty() ? weights_ : counted_; }
   /// Returns a tensor of zeros like each weight.
   std::vector<Tensor> zeros() const;
   /// Adds "PREFIX.NAME" for each weight to `state`.
   void add_state(std::vector<Weight>& state, const std::string& prefix, const std::vector<Tensor>& tensors) const;
 
  private:
-  std::vector<Weight> weights_;
+  std::vector<Weight> weights_, counted_;
   std::vector<Optimizer::Own> own_;
   int64_t steps_;
   LearningRate rate_;

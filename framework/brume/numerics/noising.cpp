@@ -4,6 +4,8 @@
 #include <ATen/core/Generator.h>
 #include <ATen/ops/huber_loss.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
@@ -12,6 +14,7 @@
 
 #include "brume/config/foreign.h"
 #include "brume/core/rows.h"
+#include "brume/core/step_parts.h"
 
 namespace brume {
 namespace {
@@ -34,6 +37,24 @@ void correlate(Tensor& noise, int64_t dim, double r) {
     Tensor here = noise.select(dim, i);
     here.mul_(std::sqrt(1 - r * r)).add_(noise.select(dim, i - 1), r);
   }
+}
+
+/// Calls TimeSampler::learn() with all images of the batch.
+void learn(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
+           const std::vector<Weight>& memory) {
+  const auto use = [&time, &schedule, memory](const TimeSampler::Draw& all, const Tensor& of_all) {
+    calling(time, "learn()", [&] { time.learn(schedule, all, of_all, memory); });
+  };
+  if (!batch_part() || memory.empty()) return use(draw, losses);
+  const auto doubles = at::TensorOptions().dtype(at::kDouble);
+  const Tensor rows = at::stack({at::tensor(draw.sigmas, doubles), at::tensor(draw.weights, doubles), losses.to(at::kCPU, at::kDouble)}, 1);
+  when_whole(rows, [use](const Tensor& all) {
+    const auto column = [&](int64_t i) {
+      const Tensor values = all.select(1, i).contiguous();
+      return std::vector<double>(values.data_ptr<double>(), values.data_ptr<double>() + values.numel());
+    };
+    use({column(0), column(1)}, all.select(1, 2));
+  });
 }
 
 }  // namespace
@@ -103,7 +124,7 @@ TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& sched
 
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory) {
-  calling(time, "learn()", [&] { time.learn(schedule, draw, losses.detach(), memory); });
+  learn(time, schedule, draw, losses.detach(), memory);
   if (std::all_of(draw.weights.begin(), draw.weights.end(), [](double w) { return w == 1; })) return losses.mean();
   return (losses * at::tensor(draw.weights, at::TensorOptions().dtype(at::kDouble)).to(losses.options())).mean();
 }

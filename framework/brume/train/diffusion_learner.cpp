@@ -37,8 +37,6 @@ class DiffusionLearner final : public Learner {
         training_{0, config.train->steps, config.train->objective->memory(*config.model.noise), &teachers_} {
     if (data.encoded()) check_encoded("train.data", *data.encoded());
     if (const Buckets* buckets = buckets_of(data)) check_buckets(*buckets);
-    if (config.train->accumulate > 1 && !training_.memory.empty())
-      throw ConfigError("train.accumulate must be 1 if the objective or its time sampler learns from the losses (loss_second_moment)");
     if (const std::string plugin = plugin_name(config.train->objective.get()); config.train->accumulate > 1 && !plugin.empty())
       warn(fmt::format("train.accumulate: the parts of a batch get the same noise if {} does not draw it by draw_rows()", plugin));
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");

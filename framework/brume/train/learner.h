@@ -32,6 +32,9 @@ class Learner {
   /// Returns the loss of update number `step`, counted from 0. One backward pass gives the gradients of all modules, so that what one of
   /// them must not learn from enters detached. `random` is the only randomness.
   virtual Loss loss(const Batch& batch, int64_t step, at::Generator& random) = 0;
+  /// Returns true if loss() of a part of a batch needs figures of the whole batch, which it takes by mean_over_parts(). Parts that one
+  /// process computes are passed twice then.
+  virtual bool needs_whole(int64_t /*step*/) const { return false; }
   /// What it remembers from step to step in addition to the weights, to be saved and restored bit for bit (restoring copies into these).
   virtual std::vector<Weight> state() const { return {}; }
 

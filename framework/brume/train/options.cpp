@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/core/adapter.h"
 #include "brume/nn/blocks/patch_discriminator.h"
@@ -40,6 +41,14 @@ void check_log(const std::vector<std::string>& log) {
   if (std::find(log.begin(), log.end(), "metrics") == log.end()) fail("lacks 'metrics', which resuming and keep_best need");
 }
 
+void check_stop_after(const std::string& duration) {
+  try {
+    if (!duration.empty()) seconds_of(duration);
+  } catch (const ConfigError& e) {
+    throw e.located({}, "train.stop_after");
+  }
+}
+
 void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
   loss.perceptual_loss.check({image});
   if (!loss.adversarial) return;
@@ -51,6 +60,14 @@ void check_loss(const ReconstructionOptions& loss, const ImageShape& image) {
 }
 
 }  // namespace
+
+double seconds_of(const std::string& duration) {
+  static const std::map<char, double> units{{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+  const auto unit = duration.empty() ? units.end() : units.find(duration.back());
+  const auto number = unit == units.end() ? std::nullopt : parse_number<double>(std::string_view(duration).substr(0, duration.size() - 1));
+  if (!number || !(*number > 0)) throw ConfigError(fmt::format("'{}' is no time like 90s, 15m, 3h or 2d", duration));
+  return *number * unit->second;
+}
 
 void EmaOptions::declare(Fields& f) {
   f.choice("type", type,
@@ -162,10 +179,13 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("optimizer", optimizer, "the optimizer and its learning rate schedule", "adamw");
   f.field("batch", batch, "images per step", within(1, 65536));
   f.field("accumulate", accumulate,
-          "equal parts that a batch is computed in, one after the other: less memory, and the update of the whole batch", within(1, 65536));
+          "equal parts that each process computes its images in, one after the other: less memory, and the update of the whole batch",
+          within(1, 65536));
   f.require(accumulate < 1 || batch % accumulate == 0, "accumulate", "must divide batch");
-  f.require(accumulate == 1 || task == Task::any || !loss.adversarial, "accumulate",
-            "must be 1 with loss.adversarial, whose weight follows from the gradients of the whole batch");
+  f.choice("shard", shard, "optimizer = of several processes, each keeps and updates a part of the optimizer's state and of the averages",
+           {{"none", Shard::none}, {"optimizer", Shard::optimizer}});
+  f.field("timeout", timeout, "seconds after which a process that takes no part in a step ends the training of all", within(10, 1000000));
+  f.field("stop_after", stop_after, "time after which the training stops with a checkpoint, like 90s, 15m, 3h or 2d; empty = never");
   f.field("steps", steps, "number of updates", at_least(1));
   f.field("seed", seed, "seed of the weights, the order of the images and the noise", at_least(0));
   f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
@@ -206,6 +226,7 @@ void Config::check() const {
   train->data.check({image()});
   if (autoencoder) check_loss(train->loss, image());
   check_log(train->log);
+  check_stop_after(train->stop_after);
   if (train->validation) {
     train->validation->data.check({image()});
     if (model.conditioner->traits().image_channels)

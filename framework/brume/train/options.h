@@ -120,7 +120,11 @@ struct TrainOptions {
   LatentOptions latents;                              ///< of an autoencoder
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
-  int64_t accumulate = 1;  ///< parts of a batch
+  int64_t accumulate = 1;  ///< parts of a batch that each process computes
+  enum class Shard { none, optimizer };
+  Shard shard = Shard::none;  ///< what each process keeps a part of, instead of all
+  int64_t timeout = 1800;     ///< seconds that processes wait for one that takes no part in a step
+  std::string stop_after;     ///< as seconds_of() reads it; empty: trains to the last step
   EmaOptions ema;
   PreviewOptions preview;                   ///< of all but a classifier
   std::vector<std::string> log{"metrics"};  ///< words of log_words()
@@ -129,6 +133,9 @@ struct TrainOptions {
   /// The parameters of one task; those of all for `any` (the schema).
   void declare(Fields& f, Task task);
 };
+
+/// Returns the seconds of "90s", "15m", "3h" or "1.5d". Throws ConfigError for any other text.
+double seconds_of(const std::string& duration);
 
 /// A whole configuration: a model and how it is trained.
 struct Config : ModelConfig {

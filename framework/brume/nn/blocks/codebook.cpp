@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/bincount.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
@@ -16,8 +15,9 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include "brume/core/rows.h"
+#include "brume/core/step_parts.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -93,15 +93,25 @@ void Codebook::remember(const Tensor& z, const Tensor& codes) const {
   if (!ema() && o_.restart_after == 0) return;
   const at::NoGradGuard no_grad;
   const Tensor rows = positions(z).flatten(0, 1), flat = codes.flatten();
-  if (!at::isfinite(rows).all().item<bool>()) return;  // the trainer leaves such a step out; the averages would never forget it
-  const Tensor counts = at::bincount(flat, {}, o_.codes).to(at::kFloat);
-  const std::lock_guard lock(mutex_);
-  const BatchPart* part = batch_part();
-  seen_.vectors = part && part->first > 0 && seen_.vectors.defined() ? at::cat({seen_.vectors, rows}) : rows;
-  seen_.counts = seen_.counts.defined() ? seen_.counts + counts : counts;
+  Tensor counts = at::bincount(flat, {}, o_.codes).to(at::kFloat);
+  if (!at::isfinite(rows).all().item<bool>()) counts.fill_(NAN);  // the trainer leaves such a step out; the averages would never forget it
+  when_whole(counts.unsqueeze(0), [this](const Tensor& all) {
+    const std::lock_guard lock(mutex_);
+    const Tensor sum = all.sum(0);
+    seen_.finite = at::isfinite(sum).all().item<bool>();
+    if (seen_.finite) seen_.counts = seen_.counts.defined() ? seen_.counts + sum : sum;
+  });
+  if (o_.restart_after > 0)
+    when_whole(rows, [this](const Tensor& all) {
+      const std::lock_guard lock(mutex_);
+      if (seen_.finite) seen_.vectors = all;
+    });
   if (!ema()) return;
-  if (!seen_.sums.defined()) seen_.sums = at::zeros_like(codes_);
-  seen_.sums.index_add_(0, flat, rows);
+  when_whole(at::zeros_like(codes_).index_add_(0, flat, rows).unsqueeze(0), [this](const Tensor& all) {
+    const std::lock_guard lock(mutex_);
+    const Tensor sum = all.sum(0);
+    if (seen_.finite) seen_.sums = seen_.sums.defined() ? seen_.sums + sum : sum;
+  });
 }
 
 void Codebook::update(at::Generator& random) const {

@@ -57,9 +57,10 @@ class Codebook {
 
   /// Of the passes since the last update.
   struct Seen {
-    Tensor counts;   ///< [codes]
-    Tensor sums;     ///< [codes, width], for ema
-    Tensor vectors;  ///< [N, width], of the last pass
+    Tensor counts;       ///< [codes]
+    Tensor sums;         ///< [codes, width], for ema
+    Tensor vectors;      ///< [N, width], of the last step
+    bool finite = true;  ///< the last step's vectors
   };
   CodebookOptions o_;
   Tensor codes_, cluster_size_, embed_avg_, unused_;
