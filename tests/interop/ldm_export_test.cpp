@@ -7,6 +7,7 @@
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/open_clip.h"
 #include "brume/interop/layouts/sections.h"
+#include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 #include "support/file_builders.h"
 #include "support/foreign_models.h"
@@ -60,6 +61,16 @@ class LdmExport : public testing::Test {
   Contents wanted;
 };
 
+/// A model file's contents with every default, as exports take them.
+Contents resolved(const Imported& imported) {
+  Contents model = contents_of(imported);
+  Value section = Value::map();
+  section.set("model", imported.options);
+  ModelSection root;
+  model.metadata.set("model", *read_config(builtins(), section, root).find("model"));
+  return model;
+}
+
 TEST_F(LdmExport, OpenClipGivesTheSameBits) {
   make();
   EXPECT_EQ(write(), std::vector<std::string>());
@@ -88,14 +99,54 @@ TEST_F(LdmExport, QuickGeluGivesTheSameBits) {
   BRUME_NEED_REF("ldm/tiny_ldm.ckpt");
   const Imported imported =
       import_model(ref_path("ldm/tiny_ldm.ckpt"), {{{"tokenizer", ref_path("pipe/tiny_sd/tokenizer").string()}, {"text_heads", "4"}}, {}});
-  const Contents model = contents_of(imported);
-  Value section = Value::map();
-  section.set("model", imported.options);
-  ModelSection root;
-  Contents resolved = model;  // as a model file has it: with every default
-  resolved.metadata.set("model", *read_config(builtins(), section, root).find("model"));
-  export_ldm(resolved, "model", folder.path() / "out.safetensors");
-  expect_same(open_model(folder.file("out.safetensors")), model, true);
+  export_ldm(resolved(imported), "model", folder.path() / "out.safetensors");
+  expect_same(open_model(folder.file("out.safetensors")), contents_of(imported), true);
+}
+
+TEST_F(LdmExport, SdxlIsItsFileBitForBit) {
+  BRUME_NEED_REF("../refs2/sdxl/tiny_sdxl_sgm.safetensors");
+  const fs::path source = ref_path("../refs2/sdxl/tiny_sdxl_sgm.safetensors");
+  const std::string tokenizer = ref_path("../refs2/sdxl/tiny_sdxl/tokenizer").string();
+  export_ldm(resolved(import_model(source, {{{"tokenizer", tokenizer}, {"num_head_channels", "16"}, {"size", "128"}}, {}})), "model",
+             folder.path() / "out.safetensors");
+  const NamedTensors wanted = load_tensors(source.string()), got = load_tensors(folder.file("out.safetensors"));
+  size_t kept = 0;
+  for (const NamedTensor& t : wanted) {
+    if (t.name.ends_with("position_ids") || t.name.ends_with("logit_scale") || t.name == "denoiser.sigmas") continue;
+    const at::Tensor* same = find(got, t.name);
+    ASSERT_TRUE(same) << t.name;
+    EXPECT_TRUE(same->scalar_type() == t.tensor.scalar_type() && same->equal(t.tensor)) << t.name;
+    ++kept;
+  }
+  EXPECT_EQ(kept, got.size());
+  const Imported again = import_model(folder.path() / "out.safetensors");  // its YAML says what the settings said
+  fit(again);
+  EXPECT_EQ(text_of(*again.options.find("image"), "height"), "128");
+}
+
+// The refiner has OpenCLIP's encoder alone, and a score instead of the target size.
+TEST_F(LdmExport, SdxlsRefinerIsItsFileBitForBit) {
+  BRUME_NEED_REF("../refs2/sdxl/tiny_sdxl_sgm.safetensors");
+  const NamedTensors base = load_tensors(ref_path("../refs2/sdxl/tiny_sdxl_sgm.safetensors").string());
+  const std::string second = "conditioner.embedders.1.";
+  NamedTensors refiner;
+  for (const NamedTensor& t : base) {
+    if (t.name.starts_with("conditioner.embedders.0.") || t.name == "denoiser.sigmas" || t.name.ends_with("logit_scale")) continue;
+    if (t.name.starts_with(second))
+      refiner.push_back({"conditioner.embedders.0." + t.name.substr(second.size()), t.tensor});
+    else if (t.name.ends_with("attn2.to_k.weight") || t.name.ends_with("attn2.to_v.weight"))
+      refiner.push_back({t.name, t.tensor.narrow(1, 0, 128).contiguous()});
+    else if (t.name == "model.diffusion_model.label_emb.0.0.weight")
+      refiner.push_back({t.name, t.tensor.narrow(1, 0, 40 + 5 * 16).contiguous()});
+    else
+      refiner.push_back(t);
+  }
+  write_safetensors(folder.file("refiner.safetensors"), refiner);
+  const std::string tokenizer = ref_path("../refs2/sdxl/tiny_sdxl/tokenizer").string();
+  export_ldm(resolved(import_model(folder.file("refiner.safetensors"),
+                                   {{{"tokenizer", tokenizer}, {"num_head_channels", "16"}, {"size", "128"}}, {}})),
+             "model", folder.path() / "out.safetensors");
+  expect_same({load_tensors(folder.file("out.safetensors")), {}}, {refiner, {}}, false);
 }
 
 TEST_F(LdmExport, SaysWhatItCannotHold) {

@@ -39,7 +39,7 @@ void add_export(Command app, Program& program, int&) {
   const Command command = app.add_subcommand("export", "a brume model for other programs");
   auto a = std::make_shared<Arguments>();
   command.add_option("model", a->source, "a model.safetensors, or what `brume import` takes").required().type_name("MODEL");
-  command.add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion and its YAML")
+  command.add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion or SDXL, and its YAML")
       .required()
       .check(one_of({"diffusers", "ldm"}));
   command.add_option("target", a->target, "the directory or the file; it must not exist").required().type_name("TARGET");

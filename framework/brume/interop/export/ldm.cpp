@@ -1,5 +1,6 @@
 // A brume model as one file of latent diffusion (Rombach et al. 2022; CompVis): the inverse of interop/import/ldm.cpp. The U-Net and the
 // first stage keep their names below their module's; the YAML next to the file says what tensors do not.
+#include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -91,6 +92,8 @@ struct LdmExport {
         height, size("input_blocks.0.0.weight", 1), size("out.2.weight", 0), integer_of(network, "channels"), factors(network, height),
         layout.blocks, fmt::join(list_of(network, "multipliers"), ", "), layout.head_channels > 0 ? "num_head_channels" : "num_heads",
         layout.head_channels > 0 ? layout.head_channels : layout.heads, truth_of(network, "scale_shift") ? "True" : "False");
+    if (const int64_t added = size("label_emb.0.0.weight", 1); added > 0)
+      yaml += fmt::format("        num_classes: sequential\n        adm_in_channels: {}\n", added);
     if (const int64_t classes = size("label_emb.weight", 0); classes > 0) yaml += fmt::format("        num_classes: {}\n", classes);
     if (transformer.entries.empty()) return yaml;
     const std::vector<std::string> depth = list_of(transformer, "depth");
@@ -123,6 +126,21 @@ struct LdmExport {
         fmt::join(list_of(stage, "multipliers"), ", "), text_of(stage, "blocks"), fmt::join(list_of(stage, "attention_resolutions"), ", "));
   }
 
+  /// SGM's, of SDXL: the text encoders and the sizes; other programs know them by the tensors.
+  std::string xl_condition() const {
+    const std::vector<TextEncoderPlace> encoders = words.encoders();
+    only(words.conditioner, "conditioner", "empty", encoders.size() == 2 ? "zeros" : "encoded");
+    for (const TextEncoderPlace& e : encoders) {
+      const bool last = &e == &encoders.back();
+      only(e.options, "conditioner", "activation", last ? "gelu" : "quick_gelu");
+      only(e.options, "conditioner", "pad", last ? "0" : "");
+      if (integer_of(e.options, "heads") * 64 != integer_of(e.options, "width"))
+        refuse(fmt::format("a text encoder of width {} has {} heads; SDXL's are 64 wide", text_of(e.options, "width"),
+                           text_of(e.options, "heads")));
+    }
+    return "    conditioner_config:\n      target: sgm.modules.GeneralConditioner\n";
+  }
+
   std::string condition() const {
     const Value& conditioner = words.conditioner;
     const std::string type = text_of(conditioner, "type");
@@ -134,11 +152,12 @@ struct LdmExport {
           "      target: ldm.modules.encoders.modules.ClassEmbedder\n      params: {{embed_dim: {}, n_classes: {}, key: class_label}}\n",
           width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
     }
+    if (words.xl()) return xl_condition();
     if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
     if (!words.classes.entries.empty())
       refuse("its conditioner is 'composite', of words and a class; latent diffusion is given one of them");
     if (type != "clip_text")
-      refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, class_label and none", type));
+      refuse(fmt::format("its conditioner is '{}'; latent diffusion is given clip_text, SDXL's, class_label and none", type));
     only(conditioner, "conditioner", "clip_skip", "0");
     only(conditioner, "conditioner", "pad", open_clip() ? "0" : "");
     std::string yaml = words.inpainting ? "    conditioning_key: hybrid\n    finetune_keys: null\n" : "    conditioning_key: crossattn\n";
@@ -158,6 +177,24 @@ bool of_training(const std::string& name) {
   return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
 }
 
+/// The text encoders of SDXL, OpenCLIP's last; its projection is [width, projection] there.
+void add_xl_words(const LdmExport& e, NamedTensors& tensors) {
+  const std::vector<TextEncoderPlace> encoders = e.words.encoders();
+  for (size_t i = 0; i < encoders.size(); ++i) {
+    const NamedTensors words = below(e.model.tensors, encoders[i].prefix);
+    const std::string prefix = fmt::format("conditioner.embedders.{}.", i);
+    if (i + 1 < encoders.size()) {
+      for (const NamedTensor& t : words) tensors.push_back({prefix + "transformer." + t.name, t.tensor});
+      continue;
+    }
+    for (const NamedTensor& t : to_open_clip(words, integer_of(encoders[i].options, "depth"), false))
+      tensors.push_back({prefix + "model." + t.name, t.tensor});
+    const at::Tensor* projection = find(words, "text_projection.weight");
+    if (!projection) e.refuse("its last text encoder has no 'text_projection.weight'");
+    tensors.push_back({prefix + "model.text_projection", projection->t().contiguous()});
+  }
+}
+
 /// The model's tensors under the names of their modules.
 NamedTensors ldm_tensors(const LdmExport& e) {
   NamedTensors tensors;
@@ -168,7 +205,9 @@ NamedTensors ldm_tensors(const LdmExport& e) {
   add("model.diffusion_model.", below(e.model.tensors, "network."));
   add("first_stage_model.", below(e.model.tensors, "autoencoder."));
   const NamedTensors words = below(e.model.tensors, e.words.prefix);
-  if (!e.told_words())
+  if (e.words.xl())
+    add_xl_words(e, tensors);
+  else if (!e.told_words())
     add("cond_stage_model.", words);
   else if (!e.open_clip())
     add("cond_stage_model.transformer.", words);

@@ -81,7 +81,7 @@ NamedTensors from_open_clip(const NamedTensors& tensors, int64_t depth) {
   return result;
 }
 
-NamedTensors to_open_clip(const NamedTensors& tensors, int64_t depth) {
+NamedTensors to_open_clip(const NamedTensors& tensors, int64_t depth, bool spare) {
   NamedTensors result;
   for (const auto& [to, from] : whole) {
     const at::Tensor* t = find(tensors, std::string(from));
@@ -91,6 +91,7 @@ NamedTensors to_open_clip(const NamedTensors& tensors, int64_t depth) {
   NamedTensors last;
   for (int64_t layer = 0; layer < depth; ++layer)
     for (NamedTensor& t : last = open_clip_layer(tensors, layer)) result.push_back(t);
+  if (!spare) last.clear();
   for (const NamedTensor& t : last) {
     const std::string name = fmt::format("{}{}.{}", theirs, depth, layer_of(t.name, theirs).second);
     result.push_back({name, at::zeros_like(t.tensor)});
