@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   add_runs(app, program, code);
   add_report(app, program, code);
   add_sample(app, program, code);
+  add_serve(app, program, code);
   add_encode(app, program, code);
   add_evaluate(app, program, code);
   add_statistics(app, program, code);
