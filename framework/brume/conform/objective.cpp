@@ -232,8 +232,13 @@ std::vector<Finding> conform(const Objective& objective) {
           f.wanted = "one", f.holds = subject.has_value();
         });
   if (!subject) return findings;
+  if (!objective.denoises()) {
+    check_random(findings, *subject);
+    check_gradient(findings, *subject, "the cosine schedule");
+    return findings;
+  }
   check_minimum(findings, *subject);
-  if (!subject->consistency && objective.denoises()) check_posterior_mean(findings, *subject);
+  if (!subject->consistency) check_posterior_mean(findings, *subject);
   check_batch(findings, *subject);
   check_random(findings, *subject);
   check_noise(findings, *subject);

@@ -1,0 +1,21 @@
+#pragma once
+// A trained model that teaches another.
+#include <filesystem>
+#include <vector>
+
+#include "brume/core/objective.h"
+
+namespace brume {
+
+/// Returns the model of an objective's option `teacher`. Throws ConfigError if its images have another shape than those of x0.
+OtherModel open_teacher(const Training& training, const std::filesystem::path& file, const Tensor& x0);
+/// Throws ConfigError if no file is named.
+void expect_teacher(const std::filesystem::path& file);
+
+/// Returns the estimates D(x, sigma) of a denoiser, one sigma per image; images of one sigma are taken together. No gradient.
+Tensor estimates(const Denoiser& denoiser, const Tensor& x, const std::vector<double>& sigmas, const Condition& condition);
+
+/// Returns D + (to/from)(x - D) per image: a step of DDIM in the sigma frame.
+Tensor ddim_step(const Tensor& x, const Tensor& x0, const std::vector<double>& from, const std::vector<double>& to);
+
+}  // namespace brume
