@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "brume/config/number.h"
 #include "brume/config/plugin_loader.h"
@@ -14,7 +15,9 @@
 #include "brume/diffusion/configuration.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/diffusion/refining.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/hires.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/lora.h"
 #include "brume/like.h"
@@ -122,6 +125,9 @@ struct Model::Opened {
   std::string path;
   std::vector<std::string> libraries;  ///< that the file was made with
   Value sample;
+  OpenOptions options;                            ///< that it was opened with
+  mutable std::mutex lock;                        ///< of `refiners`
+  mutable std::map<std::string, Model> refiners;  ///< those that were asked for, by path
   std::unique_ptr<ModelFiles> others;
   std::unique_ptr<const Pipeline> pipeline;
 
@@ -129,11 +135,14 @@ struct Model::Opened {
   void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
   SampleRequest run_of(const ImageRequest& request, const SampleOptions& options) const;
   void set_image(const ImageRequest& r, SampleRequest& run) const;
+  /// Returns the refiner of the request, opened as this model was.
+  Model refiner(const ImageRequest& r) const;
+  void check_passes(const ImageRequest& r) const;
   std::vector<Annotation> annotations(const ImageRequest& r, const SampleOptions& options) const;
   ImageShape image_of(const ImageRequest& r) const;
 };
 
-Model::Opened::Opened(const OpenOptions& o) : warn(o.warn) {
+Model::Opened::Opened(const OpenOptions& o) : warn(o.warn), options(o) {
   if (o.registry) return;
   register_builtins(own);
   if (warn) own.on_warning([warn = warn](const Problem& problem) { warn(problem.text()); });
@@ -219,16 +228,48 @@ ImageShape Model::Opened::image_of(const ImageRequest& r) const {
   return {own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};
 }
 
+Model Model::Opened::refiner(const ImageRequest& r) const {
+  const std::lock_guard guard(lock);
+  const std::string file = r.refiner.string();
+  if (const auto known = refiners.find(file); known != refiners.end()) return known->second;
+  OpenOptions o = options;
+  o.registry = const_cast<Registry*>(registry);
+  o.plugins.clear(), o.loras.clear(), o.settings.clear();
+  return refiners.emplace(file, Model::open(r.refiner, o)).first->second;
+}
+
+/// A network that is conditioned on a score instead of a target size is a refiner's (Podell et al. 2023): it knows no composition.
+void Model::Opened::check_passes(const ImageRequest& r) const {
+  constexpr int64_t refiners_sizes = 5;
+  const auto needs = [&](bool given, std::string_view field, bool there, std::string_view other) {
+    if (given && !there) throw ConfigError(fmt::format("{}: has no effect without {}", called(r.names, field), called(r.names, other)));
+  };
+  needs(r.refine_from.has_value(), "refine_from", !r.refiner.empty(), "refiner");
+  needs(r.hires_strength.has_value(), "hires_strength", r.hires.has_value(), "hires");
+  needs(!r.hires_of.empty(), "hires_of", r.hires.has_value(), "hires");
+  needs(r.variation.has_value(), "variation", r.variation_seed.has_value(), "variation_seed");
+  if (r.refine_from && !(*r.refine_from > 0 && *r.refine_from < 1))
+    throw ConfigError(fmt::format("{}: {} is outside (0, 1)", called(r.names, "refine_from"), *r.refine_from));
+  if (r.variation && !(*r.variation >= 0 && *r.variation <= 1))
+    throw ConfigError(fmt::format("{}: {} is outside [0, 1]", called(r.names, "variation"), *r.variation));
+  if (pipeline->options().conditioner->traits().size_ids == refiners_sizes && !r.image.defined() && !r.latents.defined())
+    throw ConfigError(fmt::format("{}: is a refiner, which makes no image without a base model: it is the {} of one, or it refines {}",
+                                  path, called(r.names, "refiner"), called(r.names, "image")));
+}
+
 void Model::Opened::set_image(const ImageRequest& r, SampleRequest& run) const {
   const auto need = [&](bool given, std::string_view field, const char* what) {
     if (given)
       throw ConfigError(fmt::format("{}: there is no image {}; {} names one", called(r.names, field), what, called(r.names, "image")));
   };
-  if (!r.image.defined()) {
+  run.latents = r.latents;
+  if (r.latents.defined()) {
+    run.strength = r.strength.value_or(0.6);
+  } else if (!r.image.defined()) {
     need(r.mask.defined(), "mask", "it is laid over");
     need(r.strength.has_value(), "strength", "to start from");
-    return;
   }
+  if (!r.image.defined()) return;
   run.image = r.image;
   run.mask = r.mask;
   run.strength = r.strength.value_or(r.mask.defined() || pipeline->concat_image() ? 1 : 0.6);
@@ -250,6 +291,8 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   run.batch = r.batch;
   run.models = others.get();
   run.initial_noise = r.initial_noise;
+  run.variation_seed = r.variation_seed;
+  run.variation = r.variation.value_or(0.1);
   set_image(r, run);
   run.ended = r.ended;
   run.made = r.made;
@@ -259,8 +302,18 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
 Tensor Model::sample(const ImageRequest& r) const {
   std::optional<WarningScope> warnings;
   if (opened_->warn) warnings.emplace(opened_->warn);
+  opened_->check_passes(r);
+  if (r.hires) return sample_hires(*this, r);
   const SampleOptions options = sampling(r);
   SampleRequest run = opened_->run_of(r, options);
+  std::optional<Model> refiner;
+  SampleOptions refiner_options;
+  if (!r.refiner.empty()) {
+    refiner = opened_->refiner(r);
+    refiner_options = refiner->sampling(r);
+    run.refining = std::make_shared<const Refining>(
+        Refining{refiner->pipeline(), refiner_options, refiner->others(), run.images, r.refine_from.value_or(0.8)});
+  }
   if (opened_->warn)
     for (const std::string& text : warnings_of(r, options, pipeline(), run.images)) opened_->warn(text);
   const int64_t count = int64_t(run.images.size()), steps = options.steps;

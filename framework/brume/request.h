@@ -72,12 +72,13 @@ struct ImageRequest {
 
   // What they start from.
   Tensor image{};                            ///< [1 or count, C, H, W] in [-1, 1]
+  Tensor latents{};                          ///< [1 or count, C, h, w] to start from, instead of an image
   Tensor mask{};                             ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate; needs an image
   std::optional<double> strength{};          ///< share of the steps that is run on the image, in (0, 1]; 0.6, or 1 if there is a mask
   std::optional<uint64_t> variation_seed{};  ///< of noise that is blended into the seed's
-  double variation = 0.1;                    ///< share of that noise, in [0, 1]: 0 = the seed's alone
+  std::optional<double> variation{};         ///< share of that noise, in [0, 1], 0 = the seed's alone; 0.1
   std::optional<double> hires{};             ///< factor of a second pass: the images are enlarged and sampled again from `hires_strength`
-  double hires_strength = 0.5;               ///< share of the steps of that pass, in (0, 1]
+  std::optional<double> hires_strength{};    ///< share of the steps of that pass, in (0, 1]; 0.5
   std::string hires_of{};                    ///< what is enlarged: "pixels" or "latents"; "" = "pixels"
   std::filesystem::path refiner{};           ///< a model that takes the last steps (SDXL's refiner)
   std::optional<double> refine_from{};       ///< share of the steps before those; 0.8

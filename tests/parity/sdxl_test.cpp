@@ -167,5 +167,62 @@ TEST_F(Sdxl, AnImageToBeginWith) {
   expect_run(walk(Model::open(ref_path(directory).string(), plain()), request));
 }
 
+/// A small request of one image, and its error.
+ImageRequest small() { return {.prompts = {prompt}, .seed = 3, .height = 64, .width = 64, .steps = 5, .cfg = 3}; }
+std::string said(const Model& model, const ImageRequest& request) {
+  try {
+    model.sample(request);
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST_F(Sdxl, AModelThatRefinesItselfIsOneRun) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  ImageRequest request = small();
+  const Tensor whole = model.sample(request);
+  int64_t steps = 0;
+  request.refiner = ref_path(directory).string();
+  request.progress = [&](const SampleProgress& p) { return p.step.index == steps++ && p.step.count == 5; };
+  EXPECT_TRUE(at::equal(model.sample(request), whole)) << "Euler's method keeps no history";
+  EXPECT_EQ(steps, 5);
+  request.progress = {};
+  request.refine_from = 0.01;
+  EXPECT_NE(said(model, request).find("a refiner from 0.01 on leaves no step to the base model of 5 steps"), std::string::npos);
+  request.refiner.clear();
+  EXPECT_NE(said(model, request).find("refine_from: has no effect without refiner"), std::string::npos);
+}
+
+TEST_F(Sdxl, VariationsBlendTheNoise) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  ImageRequest request = small();
+  const Tensor plain_image = model.sample(request);
+  request.variation_seed = 9;
+  request.variation = 0;
+  EXPECT_TRUE(at::equal(model.sample(request), plain_image));
+  request.variation = 0.2;
+  EXPECT_FALSE(at::equal(model.sample(request), plain_image));
+  request.variation = 1;
+  const Tensor other = model.sample(request);
+  request = small();
+  request.seed = 9;
+  expect_close(other, model.sample(request), 1e-4, "the variation seed's image");
+}
+
+TEST_F(Sdxl, ASecondPassIsLarger) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  for (const char* of : {"pixels", "latents"}) {
+    ImageRequest request = small();
+    request.hires = 1.5;
+    request.hires_of = of;
+    int64_t done = 0, total = 0;
+    request.progress = [&](const SampleProgress& p) { return done = p.done, total = p.total, true; };
+    EXPECT_EQ(model.sample(request).sizes(), at::IntArrayRef({1, 3, 96, 96})) << of;
+    EXPECT_EQ(done, total);
+    EXPECT_EQ(total, 10);
+  }
+}
+
 }  // namespace
 }  // namespace brume::test

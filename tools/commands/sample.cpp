@@ -140,6 +140,7 @@ int sample(Program& program, const Arguments& a) {
   if (a.record.any() && options.sampler->traits().own_steps)
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
+  if (a.record.any() && request.hires) throw ConfigError("--frames, --strip and --trajectory show one pass, and --hires makes two");
   Pictures pictures(a, model, request, options);
   RecordArguments wanted = a.record;
   wanted.columns = a.columns, wanted.tile = options.tile;

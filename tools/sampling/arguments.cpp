@@ -206,6 +206,27 @@ std::vector<Option<A>> options_of_guidance() {
           "--mask", "mask", [](auto& a) -> auto& { return a.mask; },
           "the part of the image to generate: white; black and transparent are kept", type_name("FILE")),
       option<A>(
+          "--hires", "hires", [](auto& a) -> auto& { return a.request.hires; },
+          "a second pass: enlarges the images by this factor and samples them again", type_name("FACTOR")),
+      option<A>(
+          "--hires-strength", "hires_strength", [](auto& a) -> auto& { return a.request.hires_strength; },
+          "share of the steps of the second pass; 0.5 if not given"),
+      option<A>(
+          "--hires-of", "hires_of", [](auto& a) -> auto& { return a.request.hires_of; },
+          "what is enlarged: pixels, by bicubic interpolation, or latents, by bilinear interpolation; pixels if not given"),
+      option<A>(
+          "--variation-seed", "variation_seed", [](auto& a) -> auto& { return a.request.variation_seed; },
+          "seed of noise that is blended into the initial noise"),
+      option<A>(
+          "--variation", "variation", [](auto& a) -> auto& { return a.request.variation; },
+          "share of that noise: 0 = the seed's alone, 1 = the variation seed's alone; 0.1 if not given"),
+      option<A>(
+          "--refiner", "refiner", [](auto& a) -> auto& { return a.refiner; }, "a model that takes the last steps (SDXL's refiner)",
+          type_name("CHECKPOINT")),
+      option<A>(
+          "--refine-from", "refine_from", [](auto& a) -> auto& { return a.request.refine_from; },
+          "share of the way that the base model runs; 0.8 if not given"),
+      option<A>(
           "--strength", "strength", [](auto& a) -> auto& { return a.request.strength; },
           "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CommandOption o) { o.check(between(0.0, 1.0)); }),
       option<A>(
@@ -293,6 +314,7 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
     for (std::string& line : prompts_in(a.prompts_file)) r.prompts.push_back(std::move(line));
   r.sizes = a.sizes.read("");
   r.negative_sizes = a.negative_sizes.read("negative-");
+  r.refiner = a.refiner;
   if (!a.noise.empty()) r.initial_noise = given_noise(a.noise);
   const ImageShape own = model.shape();
   const ImageShape shape{own.channels, r.height > 0 ? r.height : own.height, r.width > 0 ? r.width : own.width};

@@ -16,9 +16,9 @@ struct SampleArguments {
   std::string source;
   OpenOptions open;
   ImageRequest request;
-  std::vector<std::string> import;               ///< KEY=VALUE
-  std::string prompts_file, image, mask, noise;  ///< files of what the request holds
-  SizeArguments sizes, negative_sizes;           ///< of models that are conditioned on sizes
+  std::vector<std::string> import;                        ///< KEY=VALUE
+  std::string prompts_file, image, mask, noise, refiner;  ///< files of what the request holds
+  SizeArguments sizes, negative_sizes;                    ///< of models that are conditioned on sizes
   Overrides overrides;
 
   /// All options, in the order in which an image records them.

@@ -14,12 +14,13 @@
 
 #include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
-#include "brume/core/foreign_noise.h"
 #include "brume/core/interruption.h"
 #include "brume/core/run_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/guided_denoiser.h"
+#include "brume/diffusion/refining.h"
+#include "brume/diffusion/run_noise.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/numerics/timesteps.h"
 
@@ -59,25 +60,6 @@ class FromNoise final : public Denoiser {
   std::shared_ptr<const Denoiser> inner_;
   double sigma_, std_;
 };
-
-/// Returns the noise of images [first, first + count) of a request. `stream`: what is mixed into the seed; 0 = the seed as it is.
-std::unique_ptr<Noise> noise_of(const SampleOptions& options, const SampleRequest& request, int64_t first, int64_t count,
-                                uint64_t stream = 0) {
-  const bool cuda = options.noise_generator == NoiseGenerator::cuda;
-  const auto of_run = [&](const ImageOfRun& image) {
-    const uint64_t seed = stream ? mix_seed(image.seed, stream) : image.seed;
-    if (stream == 0 && options.noise_order == NoiseOrder::per_seed) return seed_noise(seed, image.number, cuda);
-    return stream == 0 && options.noise_order == NoiseOrder::brownian ? brownian_noise(seed, image.number)
-                                                                      : per_image_noise(seed, image.number);
-  };
-  if (!request.runs.empty()) {
-    std::vector<std::unique_ptr<Noise>> rows;
-    for (int64_t i = first; i < first + count; ++i) rows.push_back(of_run(request.runs[size_t(i)]));
-    return noise_by_rows(std::move(rows));
-  }
-  if (stream == 0 && options.noise_order == NoiseOrder::batch) return cuda ? cuda_batch_noise(request.seed) : batch_noise(request.seed);
-  return of_run({request.seed, request.first + first});
-}
 
 /// Returns rows [first, first + n), or the one row n times.
 Tensor rows_of(const Tensor& t, int64_t first, int64_t n) {
@@ -142,6 +124,13 @@ class SamplingRun {
   /// Returns the standard deviation of the noise that a run starts from at sigma.
   double start_std(double sigma) const { return options_.start == StartStd::sigma ? sigma : model_.options().noise->start_std(sigma); }
   int64_t count() const { return int64_t(request_.images.size()); }
+  /// Returns the request's observer of a batch; its steps are counted from `before`.
+  std::function<bool(const Step&)> observer(int64_t first, int64_t before) const {
+    if (!refiner_) return [this, first](const Step& step) { return request_.observer(first, step); };
+    return [this, first, before](const Step& step) {
+      return request_.observer(first, {step.index + before, int64_t(sigmas_.size()) - 1, step.sigma, step.x, step.x0});
+    };
+  }
 
   const Pipeline& model_;
   const SampleRequest& request_;
@@ -152,6 +141,8 @@ class SamplingRun {
   Tensor known_, mask_;  ///< moments of the given image, and what of it to generate; one row, or one per image
   PromptReading reading_;
   std::shared_ptr<const Denoiser> denoiser_;
+  std::optional<Refiner> refiner_;
+  int64_t own_steps_ = 0;  ///< steps before the refiner's
 };
 
 SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, const SampleOptions& options)
@@ -170,6 +161,11 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
   encode_known();
   reading_ = options.prompts.reading();
   denoiser_ = guided_denoiser(model, options, *request.models, latent_);
+  own_steps_ = int64_t(sigmas_.size()) - 1;
+  if (request.refining) {
+    refiner_.emplace(*request.refining, image_, latent_);
+    own_steps_ = refiner_->split(*model.options().noise, sigmas_);
+  }
   if (known_.defined() && mask_.defined() && whole_)
     denoiser_ = std::make_shared<FromNoise>(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
 }
@@ -187,6 +183,10 @@ void SamplingRun::check_shapes() const {
   if (!request_.runs.empty() && (int64_t(request_.runs.size()) != count() || options_.noise_order == NoiseOrder::batch))
     throw std::logic_error("images of several runs: one run per image, and an order of noise by images");
   const ImageShape& z = latent_;
+  if (const Tensor& l = request_.latents;
+      l.defined() && l.sizes() != at::IntArrayRef({l.size(0) == 1 ? 1 : count(), z.channels, z.height, z.width}))
+    throw ConfigError(fmt::format("the latents have shape [{}], expected [1 or {}, {}, {}, {}]", fmt::join(l.sizes(), ", "), count(),
+                                  z.channels, z.height, z.width));
   if (request_.initial_noise.defined() && request_.initial_noise.sizes() != at::IntArrayRef({count(), z.channels, z.height, z.width}))
     throw ConfigError(fmt::format("the initial noise has shape [{}], expected [{}, {}, {}, {}]",
                                   fmt::join(request_.initial_noise.sizes(), ", "), count(), z.channels, z.height, z.width));
@@ -208,7 +208,10 @@ void SamplingRun::check_image() const {
   expect(r.mask, "mask", 1);
   if (r.mask.defined() && !r.image.defined()) throw ConfigError("a mask needs an image it is laid over");
   if (!(r.strength > 0 && r.strength <= 1)) throw ConfigError(fmt::format("strength = {} is outside (0, 1]", r.strength));
-  if (r.strength < 1 && !r.image.defined()) throw ConfigError("a strength needs an image to start from");
+  if (r.latents.defined() && (r.image.defined() || r.mask.defined() || concat))
+    throw ConfigError("latents to start from are instead of an image and its mask, of a model that needs neither");
+  if (r.refining && (r.mask.defined() || concat)) throw ConfigError("a refiner cannot inpaint, and a mask or an image is to be kept");
+  if (r.strength < 1 && !r.image.defined() && !r.latents.defined()) throw ConfigError("a strength needs an image to start from");
 }
 
 void SamplingRun::choose_steps() {
@@ -274,11 +277,14 @@ SamplingRun::Start SamplingRun::start(int64_t first, int64_t count) const {
   auto noise = noise_of(options_, request_, first, count);
   Part part{first, count, *noise};
   // The order of the draws is diffusers': the given image's latent, the noise, then what the condition draws.
-  if (known_.defined()) part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
+  if (request_.latents.defined())
+    part.known = rows_of(request_.latents, first, count).to(model_.compute().device, at::kFloat);
+  else if (known_.defined())
+    part.known = rows_of(model_.autoencoder().latents_of(rows(known_, part), part.normal()), 0, count);
   const at::TensorOptions type = at::TensorOptions().dtype(at::kFloat).device(model_.compute().device);
   const Tensor like = at::empty({count, latent_.channels, latent_.height, latent_.width}, type);
   Tensor x = request_.initial_noise.defined() ? request_.initial_noise.narrow(0, first, count).to(like.options())
-                                              : noise->draw(like, sigmas_[0], sigmas_[0]);
+                                              : varied(noise->draw(like, sigmas_[0], sigmas_[0]), options_, request_, first);
   x = initial(x, part);
   Condition condition = condition_of(part);
   return {std::move(noise), std::move(part), std::move(x), std::move(condition)};
@@ -290,11 +296,15 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
   const NoiseSchedule& schedule = *model_.options().noise;
   Tensor x = begin;
   Run run{condition, *noise, {}, &schedule};
-  if (request_.observer) run.observer = [&](const Step& step) { return request_.observer(first, step); };
+  if (request_.observer) run.observer = observer(first, 0);
   const std::vector<int64_t> shape = x.sizes().vec();
   const RunMemory memory(noise_of(options_, request_, first, count, 5), sigmas_);
-  x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, sigmas_, run); });
+  const std::vector<double> own(sigmas_.begin(), sigmas_.begin() + own_steps_ + 1);
+  x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, own, run); });
   expect_shape(options_.sampler.get(), "sample()", x, shape);
+  if (refiner_)
+    x = refiner_->sample(x, {sigmas_.begin() + own_steps_, sigmas_.end()}, first, *noise, noise_of(options_, request_, first, count, 6),
+                         request_.observer ? observer(first, own_steps_) : nullptr);
   if (const double last = sigmas_.back(); last > 0) {
     x = x * schedule.signal(last);                  // a first stage knows the network's frame
     if (mask_.defined() && part.known.defined()) {  // what is known ends clean

@@ -2,6 +2,7 @@
 // Sampling from a pipeline.
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "brume/diffusion/pipeline.h"
 
 namespace brume {
+struct Refining;
 
 /// The images to generate.
 struct SampleRequest {
@@ -18,11 +20,15 @@ struct SampleRequest {
   std::vector<ImageOfRun> runs;              ///< one per image, instead of (seed, first + i); empty = one run
   int64_t batch = 16;                        ///< images per batch; the noise order `batch` makes all of them one batch
   Tensor initial_noise;                      ///< [count, C, H, W] N(0, 1), instead of the seed's; undefined = the seed's
+  std::optional<uint64_t> variation_seed;    ///< of noise that is blended into the initial noise
+  double variation = 0;                      ///< share of that noise, in [0, 1]
+  std::shared_ptr<const Refining> refining;  ///< a model that takes the last steps; null = none
   const ModelSource* models = &no_models();  ///< opens the models of guidances
 
   int64_t height = 0, width = 0;  ///< of the images; 0 = as the model was trained
 
   Tensor image;         ///< [1 or count, C, H, W] in [-1, 1] to start from, instead of noise alone; undefined = none
+  Tensor latents;       ///< [1 or count, C, h, w] to start from, instead of an image; undefined = none
   double strength = 1;  ///< share of the steps that is run on it, the last ones, in (0, 1]
   Tensor mask;          ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate: for inpainting; needs an image
   /// Called once per step of a batch, before x moves on; `first`: the index of the batch's first image. False cancels (Interrupted).
