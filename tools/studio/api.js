@@ -50,8 +50,8 @@ export const get = async (path, signal) => (await send('GET', path, undefined, s
 export const post = async (path, body = {}, signal) => (await send('POST', path, body, signal)).json();
 export const remove = async (path) => { await send('DELETE', path); };
 
-/// A path of a name that may hold anything but keeps its slashes.
-export const pathOf = (name) => name.split('/').map(encodeURIComponent).join('/');
+/// A name as one segment of a path.
+export const pathOf = encodeURIComponent;
 
 /// Sets the picture of an <img>: its address, or its bytes if a key is needed for them.
 export async function showPicture(img, path) {

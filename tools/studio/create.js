@@ -30,19 +30,18 @@ function adopt(state, request) {
   if (request.sampler) state.sampler = pluginValue(request.sampler);
   if (request.spacing) state.spacing = pluginValue(request.spacing);
   for (const lora of request.loras ?? []) {
-    const colon = lora.lastIndexOf(':');
-    state.loras.push(colon > 0 ? {file: lora.slice(0, colon), strength: Number(lora.slice(colon + 1))} : {file: lora, strength: 1});
+    const colon = typeof lora === 'string' ? lora.lastIndexOf(':') : 0;
+    state.loras.push(typeof lora === 'object' ? {file: lora.file, strength: lora.scale ?? 1} : colon > 0 ? {file: lora.slice(0, colon), strength: Number(lora.slice(colon + 1))} : {file: lora, strength: 1});
   }
-  const guidance = (request.settings ?? []).find((s) => s.startsWith('sample.guidance='));
-  if (guidance) state.guidance = JSON.parse(guidance.slice('sample.guidance='.length)).map((g) => pluginValue(g));
+  if (request.guidance) state.guidance = request.guidance.map((g) => pluginValue(g));
 }
 
 /// The request of the API for these settings.
 export function requestOf(state, model, start) {
   const number = (text) => (text === '' || text === null ? undefined : Number(text));
   const request = {model: state.model, count: Number(state.count) || 1, seed: Number(state.seed) || 0, steps: number(state.steps), cfg: number(state.cfg),
-    width: number(state.width), height: number(state.height)};
-  if (model?.captions) {
+    width: number(state.width), height: number(state.height), preview: 2};
+  if (model?.text) {
     request.prompts = state.prompt.split('\n').map((p) => p.trim()).filter(Boolean);
     if (request.prompts.length === 0) request.prompts = [''];
     if (state.negative.trim()) request.negatives = [state.negative.trim()];
@@ -50,7 +49,7 @@ export function requestOf(state, model, start) {
   if (state.sampler) request.sampler = written(state.sampler);
   if (state.spacing) request.spacing = written(state.spacing);
   if (state.loras.length) request.loras = state.loras.map((l) => `${l.file}:${l.strength}`);
-  if (state.guidance) request.settings = [`sample.guidance=${JSON.stringify(state.guidance.map((g) => (Object.keys(g).length === 1 ? g.type : g)))}`];
+  if (state.guidance) request.guidance = state.guidance.map((g) => (Object.keys(g).length === 1 ? g.type : g));
   if (state.guidance) delete request.cfg;
   const given = start?.value();
   if (given) Object.assign(request, given, {strength: number(state.strength)});
@@ -61,7 +60,7 @@ export function requestOf(state, model, start) {
 const input = (state, key, changed, attributes = {}) => h('input', {value: state[key], oninput: (e) => { state[key] = e.target.value; changed(); }, ...attributes});
 
 function contentFields(state, model, changed) {
-  if (model?.captions) {
+  if (model?.text) {
     return [field('Prompt', h('textarea', {rows: 3, id: 'prompt', value: state.prompt, oninput: (e) => { state.prompt = e.target.value; changed(); }}), 'One per line.'),
       field('Negative prompt', input(state, 'negative', changed))];
   }
@@ -106,8 +105,8 @@ function sizeFields(state, model, changed) {
   const random = h('input', {type: 'checkbox', checked: state.randomSeed, onchange: (e) => { state.randomSeed = e.target.checked; changed(); }});
   return [h('div', {class: 'pair'}, field('Images', input(state, 'count', changed, {type: 'number', min: 1, max: 64, id: 'count'})), field('Seed', seed)),
     h('label', {class: 'check'}, random, 'A fresh seed each time'),
-    h('div', {class: 'pair'}, field('Width', input(state, 'width', changed, {type: 'number', min: 1, placeholder: String(model?.width ?? '')})),
-      field('Height', input(state, 'height', changed, {type: 'number', min: 1, placeholder: String(model?.height ?? '')})))];
+    h('div', {class: 'pair'}, field('Width', input(state, 'width', changed, {type: 'number', min: 1, placeholder: String(model?.image?.width ?? '')})),
+      field('Height', input(state, 'height', changed, {type: 'number', min: 1, placeholder: String(model?.image?.height ?? '')})))];
 }
 
 /// What a finished picture offers.
@@ -145,7 +144,7 @@ export async function create(view, signal) {
   }
   function draw() {
     const model = modelOf();
-    const described = {schema: shape, sample: model?.sample};
+    const described = {schema: shape, sample: model?.defaults};
     fill(form,
       field('Model', select(usable.map((m) => [m.id, m.name ?? m.id]), state.model, (e) => {
         Object.assign(state, {model: e.target.value, classes: [], sampler: null, spacing: null, guidance: null});

@@ -1,6 +1,6 @@
 // X/Y plots: any two settings against each other, an image per pair of values.
 import {h, fill, field, button, select, attempt, notice} from './dom.js';
-import {namesOf, written} from './form.js';
+import {namesOf, pluginValue, written} from './form.js';
 import {submit, watch, cancel, isOver, picture, progressText} from './jobs.js';
 import {showPicture, pictureBlob} from './api.js';
 
@@ -13,18 +13,14 @@ const number = (text) => {
 };
 
 /// The settings that can vary: a name, an example, and how a value is laid over the request.
-function axesOf(shape) {
-  const setting = (request, key, text) => { request.settings = [...(request.settings ?? []), `${key}=${text}`]; };
-  const axes = {
+function axesOf() {
+  return {
     'steps': ['5, 10, 20', set('steps', number)], 'guidance scale': ['1, 3, 7', set('cfg', number)], 'seed': ['0, 1, 2', set('seed', number)],
     'sampler': ['ddim, euler, dpmpp_2m', set('sampler', String)], 'spacing': ['trailing, karras', set('spacing', String)],
     'class': ['', (r, text) => { r.classes = [text]; }], 'prompt': ['', (r, text) => { r.prompts = [text]; }],
     'negative prompt': ['', (r, text) => { r.negatives = [text]; }], 'strength': ['0.3, 0.6, 0.9', set('strength', number)],
     'LoRA': ['file:0.5, file:1', (r, text) => { r.loras = [text]; }], 'width': ['16, 32', set('width', number)], 'height': ['16, 32', set('height', number)],
   };
-  for (const key of Object.keys(shape.schema?.properties?.sample?.properties ?? {}))
-    if (!(key in axes) && !['include', 'prompts', 'guidance', 'lora', 'told_time'].includes(key)) axes[`sample.${key}`] = ['', (r, text) => setting(r, `sample.${key}`, text)];
-  return axes;
 }
 
 /// Adds the parameters of the chosen sampler, such as "sampler.eta".
@@ -90,10 +86,10 @@ function tableOf(xName, yName, xs, ys) {
 /// The panel. `about()` returns {model, start, shape}; `requestOf` makes a request of the settings.
 export function gridPanel(state, about, requestOf, results, signal) {
   const {model, shape} = about();
-  const axes = axesOf({schema: shape});
-  addParameters(axes, shape, state, model?.sample?.sampler?.type);
+  const axes = axesOf();
+  addParameters(axes, shape, state, pluginValue(model?.defaults?.sampler, 'ddim').type);
   if (model?.classes?.length) axes.class[0] = model.classes.slice(0, 3).join(', ');
-  if (!model?.captions) { delete axes.prompt; delete axes['negative prompt']; }
+  if (!model?.text) { delete axes.prompt; delete axes['negative prompt']; }
   axes.sampler[0] = namesOf(shape, 'sampler').filter((n) => ['ddim', 'euler', 'dpmpp_2m'].includes(n)).join(', ');
   const side = (label, standard) => {
     const values = h('input', {value: axes[standard][0]});
@@ -108,7 +104,7 @@ export function gridPanel(state, about, requestOf, results, signal) {
     if (xs.length * ys.length > mostCells) throw new Error(`${xs.length * ys.length} images are more than the ${mostCells} of a grid`);
     if (x.name.value === y.name.value) throw new Error('the two axes are the same setting');
     const requests = ys.map((b) => xs.map((a) => {
-      const request = {...requestOf(state, about().model, about().start), count: 1};
+      const request = {...requestOf(state, about().model, about().start), count: 1, preview: 0};
       axes[x.name.value][1](request, a);
       axes[y.name.value][1](request, b);
       return request;
