@@ -11,6 +11,7 @@
 #include "program/program.h"
 #include "serve/http.h"
 #include "serve/page_routes.h"
+#include "serve/run_routes.h"
 
 namespace brume::tools {
 namespace {
@@ -36,11 +37,13 @@ void watch(Server& server) {
   server.stop();
 }
 
-int serve(const Arguments& a) {
+int serve(const Program& program, const Arguments& a) {
   check_address(a);
   check_folder("--runs", a.runs);
   std::filesystem::create_directories(a.runs);
+  Trainings trainings(a.runs, program.plugins);
   Server server(a.server);
+  add_run_routes(server, program.registry, a.runs, trainings);
   add_page_routes(server);
   const int port = server.bind();
   fmt::print("brume serves on http://{}:{}\n", a.server.address, port);
@@ -55,7 +58,7 @@ int serve(const Arguments& a) {
 
 }  // namespace
 
-void add_serve(Command app, Program&, int& code) {
+void add_serve(Command app, Program& program, int& code) {
   const Command command = app.add_subcommand("serve", "a page in the browser, and APIs that make images");
   auto a = std::make_shared<Arguments>();
   if (const char* key = std::getenv("BRUME_API_KEY")) a->server.api_key = key;
@@ -64,7 +67,7 @@ void add_serve(Command app, Program&, int& code) {
   command.add_option("--port", a->server.port, "0 = one that is free").capture_default_str().check(between(0, 65535));
   command.add_option("--api-key", a->server.api_key, "key that every request must carry (also: BRUME_API_KEY)").type_name("KEY");
   command.add_flag("--no-auth", a->no_auth, "lets other machines in without a key");
-  command.callback([&code, a] { code = serve(*a); });
+  command.callback([&program, &code, a] { code = serve(program, *a); });
 }
 
 }  // namespace brume::tools
