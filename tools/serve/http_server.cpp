@@ -62,7 +62,7 @@ class BoundedStream final : public httplib::Stream {
   }
   void get_remote_ip_and_port(std::string& ip, int& port) const override { address(::getpeername, ip, port); }
   void get_local_ip_and_port(std::string& ip, int& port) const override { address(::getsockname, ip, port); }
-  httplib::socket_t socket() const override { return socket_; }
+  socket_t socket() const override { return socket_; }
 
  private:
   bool wait(short events, Clock::time_point until) const {
@@ -106,7 +106,7 @@ class BoundedServer final : public httplib::Server {
   BoundedServer(const ServerOptions& options, const std::atomic<bool>& stopping) : options_(options), stopping_(stopping) {}
 
  private:
-  bool process_and_close_socket(httplib::socket_t socket) override {
+  bool process_and_close_socket(socket_t socket) override {
     BoundedStream stream(socket, options_, stopping_);
     connection = &stream;
     bool closed = false;
@@ -271,7 +271,12 @@ const Route& Server::State::route(const std::string& method, const std::string& 
 }
 
 HttpRequest Server::State::request_of(const httplib::Request& r, const std::string& path) const {
-  HttpRequest request{.method = r.method, .path = path, .query = query_of(r.target), .body = r.body, .client = r.remote_addr};
+  HttpRequest request;
+  request.method = r.method;
+  request.path = path;
+  request.query = query_of(r.target);
+  request.body = r.body;
+  request.client = r.remote_addr;
   for (const auto& [name, value] : r.headers) request.header.emplace(lower_case(name), value);
   for (const auto& [name, file] : r.files) request.parts.push_back({name, file.content, file.filename});
   request.alive = [stream = connection, this] { return !stopping.load() && !stream->peer_closed(); };
@@ -318,7 +323,7 @@ void Server::State::set_up() {
   server.new_task_queue = [this] { return new httplib::ThreadPool(size_t(options.connections)); };
   server.set_payload_max_length(options.most_bytes);
   server.set_tcp_nodelay(true);
-  server.set_socket_options([](httplib::socket_t socket) {  // the library's own would share a port that is in use
+  server.set_socket_options([](socket_t socket) {  // the library's own would share a port that is in use
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
