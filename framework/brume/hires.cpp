@@ -51,7 +51,7 @@ Tensor sample_hires(const Model& model, const ImageRequest& r) {
   second.hires.reset();
   second.refiner.clear();
   second.refine_from.reset();
-  second.image = {};
+  second.image = Tensor();
   second.height = enlarged(model, r.height > 0 ? r.height : own.height, *r.hires);
   second.width = enlarged(model, r.width > 0 ? r.width : own.width, *r.hires);
   second.strength = r.hires_strength.value_or(0.5);
