@@ -14,6 +14,7 @@
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/softmax.h"
+#include "brume/nn/ops/winograd.h"
 
 namespace brume::nn {
 namespace {
@@ -37,10 +38,14 @@ Adding adding(const Tensor& weight, at::ScalarType type) {
   return onednn::adding_separate_helps && weight.size(1) >= many && weight.size(2) == 3 ? Adding::separate : Adding::in_place;
 }
 
+/// Returns true if nothing else sees the memory of x, which is channels last.
+bool alone(const Tensor& x) {
+  return x.use_count() == 1 && x.storage().use_count() == 1 && !x.requires_grad() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
 /// The same numbers, channels last, in memory that nothing else sees.
 Tensor owned(Tensor x) {
-  const bool alone = x.use_count() == 1 && x.storage().use_count() == 1 && !x.requires_grad();
-  if (alone && x.is_contiguous(at::MemoryFormat::ChannelsLast)) return x;
+  if (alone(x)) return x;
   return at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast).copy_(x);
 }
 
@@ -63,6 +68,7 @@ struct PackedWeight::State {
 
   std::mutex mutex;
   std::map<Shape, std::shared_ptr<const Ready>> ready;
+  std::shared_ptr<const WinogradWeight> winograd;
   // Which tensor it is. The weak reference keeps the address of the storage from being given to another one.
   c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};
   int64_t offset = -1;
@@ -72,6 +78,7 @@ struct PackedWeight::State {
     c10::StorageImpl* const now = weight.storage().unsafeGetStorageImpl();
     if (storage._unsafe_get_target() == now && offset == weight.storage_offset() && version == weight._version()) return;
     ready.clear();
+    winograd.reset();
     storage = c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getWeakStorageImpl());
     offset = weight.storage_offset(), version = weight._version();
   }
@@ -87,6 +94,15 @@ struct PackedWeight::State {
     onednn::turn(dnnl::reorder(from, to), from, to);
     discard_file_pages(weight.data_ptr(), weight.nbytes());
     return result;
+  }
+
+  std::shared_ptr<const WinogradWeight> for_winograd(const Tensor& weight) {
+    const std::lock_guard lock(mutex);
+    follow(weight);
+    if (winograd) return winograd;
+    winograd = std::make_shared<const WinogradWeight>(winograd_weight(weight, lasting_memory));
+    discard_file_pages(weight.data_ptr(), weight.nbytes());
+    return winograd;
   }
 
   std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
@@ -118,6 +134,13 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
   if (onednn::widens(x)) {
     const auto wide = [](const Tensor& t) { return t.defined() ? t.to(at::kFloat) : t; };
     return conv2d(wide(x), weight, wide(bias), stride, padding, wide(sum)).to(x.scalar_type());
+  }
+  if (winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding)) {
+    const Tensor dense = bias.defined() ? bias.contiguous() : bias;
+    const Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
+    const Tensor added = adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
+    winograd_conv2d(x, *state_->for_winograd(weight), dense, added, result);
+    return result;
   }
   const Adding how = adding(weight, x.scalar_type());
   Tensor out = how == Adding::in_place && adds ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);

@@ -12,6 +12,7 @@
 
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/op_profile.h"
+#include "brume/nn/ops/winograd.h"
 
 namespace brume::nn {
 namespace {
@@ -58,6 +59,14 @@ std::shared_ptr<const Plan> plan(const Tensor& x, const Tensor& weight, const Te
   });
 }
 
+/// Memory of a weight whose order serves one pass.
+Tensor passing_memory(size_t bytes) { return at::empty({int64_t(bytes)}, at::kByte); }
+
+/// Returns true if the pass forward, and that of the gradient by x, take a quarter of the multiplications.
+bool by_winograd(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
+  return winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding);
+}
+
 /// weight and bias: float32.
 struct LearningConv final : torch::autograd::Function<LearningConv> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride,
@@ -66,6 +75,10 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
     const Tensor out = onednn::convolved(x, weight, stride, padding);
+    if (by_winograd(x, weight, stride, padding)) {
+      winograd_conv2d(x, winograd_weight(weight, passing_memory), has(bias) ? bias.contiguous() : Tensor(), {}, out);
+      return out;
+    }
     const auto own = plan(x, weight, bias, out, stride, padding);
     const auto& d = own->to.forward;
     const Tensor ordered = onednn::bytes(d.weights_desc());
@@ -95,7 +108,11 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
     const double flops = 2 * double(d_out.numel()) * double(weight.numel() / weight.size(0));
     if (context->needs_input_grad(0)) {
       const OpTimer timer("conv2d gradient by x", flops);
-      result[0] = by_x(*own, x, weight, d_out);
+      result[0] = at::empty_like(x);
+      if (by_winograd(x, weight, stride, padding))
+        winograd_conv2d(d_out, winograd_gradient_weight(weight, passing_memory), {}, {}, result[0]);
+      else
+        by_x(*own, weight, d_out, result[0]);
     }
     if (context->needs_input_grad(1) || context->needs_input_grad(2)) {
       const OpTimer timer("conv2d gradient by weight", flops);
@@ -107,15 +124,14 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
   }
 
  private:
-  static Tensor by_x(const Plan& own, const Tensor& x, const Tensor& weight, const Tensor& d_out) {
+  static void by_x(const Plan& own, const Tensor& weight, const Tensor& d_out, const Tensor& dx) {
     const auto& d = own.to.by_x;
-    const Tensor dx = at::empty_like(x), ordered = onednn::bytes(d.weights_desc());
+    const Tensor ordered = onednn::bytes(d.weights_desc());
     onednn::turn(own.weight_by_x, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
     onednn::execute(d, own.by_x,
                     {{DNNL_ARG_DIFF_DST, memory(d.diff_dst_desc(), d_out)},
                      {DNNL_ARG_WEIGHTS, memory(d.weights_desc(), ordered)},
                      {DNNL_ARG_DIFF_SRC, memory(d.diff_src_desc(), dx)}});
-    return dx;
   }
 
   static void by_weight(const Plan& own, const Tensor& x, const Tensor& d_out, const Tensor& dw, const Tensor& db) {

@@ -1,0 +1,12 @@
+#include <immintrin.h>
+
+#include "brume/nn/ops/kernels/winograd_kernel.h"
+
+namespace brume::nn::kernels {
+namespace winograd_on_avx2 {
+#include "brume/nn/ops/kernels/winograd_body.h"
+}  // namespace winograd_on_avx2
+
+const WinogradKernel& winograd_avx2() { return winograd_on_avx2::all; }
+
+}  // namespace brume::nn::kernels

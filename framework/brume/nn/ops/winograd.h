@@ -1,0 +1,29 @@
+#pragma once
+// 3x3 convolutions in float32 with a quarter of the multiplications (Winograd's F(4x4, 3x3), kernels/winograd_kernel.h).
+#include "brume/core/tensor.h"
+#include "brume/nn/ops/kernels/winograd_kernel.h"
+
+namespace brume::nn {
+
+/// Returns true if a convolution of images [., C, H, W] in this type with a weight [O, C, k, k] is faster this way. Does not depend on the
+/// number of images. False for all shapes unless the environment variable BRUME_WINOGRAD is 1 and the instruction set is AVX2 or later.
+bool winograd_fits(at::ScalarType type, int64_t height, int64_t width, const Tensor& weight, int64_t stride, int64_t padding);
+
+/// Weights in the order that the kernel reads; two bytes each if they are float16 or bfloat16.
+struct WinogradWeight {
+  Tensor stored;  ///< [panels, C, 9, panel]
+  kernels::StoredAs type = kernels::StoredAs::float32;
+  int64_t channels = 0, out = 0;
+};
+
+/// weight: [O, C, 3, 3], any type and strides. `memory`: gives so many bytes.
+WinogradWeight winograd_weight(const Tensor& weight, Tensor (*memory)(size_t));
+
+/// The weight of the gradient by x, which is a convolution of the gradient by the result: channels exchanged, turned by half a turn.
+WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(size_t));
+
+/// y = x * weight + bias + sum, with stride 1 and padding 1. x, y, sum: [B, ., H, W] float32, channels last; bias: [O] float32; sum and
+/// bias may be undefined, and `sum` may be `y`. The bits of an image depend neither on the batch nor on the threads.
+void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y);
+
+}  // namespace brume::nn
