@@ -4,38 +4,51 @@
 #include <ATen/core/Generator.h>
 
 #include "brume/core/rows.h"
+#include "brume/core/step_parts.h"
 
 namespace brume {
 namespace {
 
-Batch rows_of(const Batch& batch, const BatchPart& part) {
-  const auto begin = batch.annotations.begin() + part.first;
-  return {batch.images.narrow(0, part.first, part.count), std::vector<Annotation>(begin, begin + part.count), batch.encoded};
+Batch rows_of(const Batch& batch, int64_t first, int64_t count) {
+  const auto begin = batch.annotations.begin() + first;
+  return {batch.images.narrow(0, first, count), std::vector<Annotation>(begin, begin + count), batch.encoded};
 }
 
 }  // namespace
 
-BatchFigures backward(Learner& learner, const Batch& batch, int64_t step, int64_t parts, at::Generator& random) {
-  if (parts == 1) {
+BatchFigures backward(Learner& learner, const Batch& batch, int64_t step, int64_t parts, World& world, at::Generator& random) {
+  if (parts == 1 && world.size() == 1) {
     Learner::Loss l = learner.loss(batch, step, random);
     l.loss.backward();
     return {l.loss.item<double>(), std::move(l.metrics)};
   }
-  BatchFigures mean;
+  BatchFigures sum;
   const Tensor start = random.get_state();
-  const int64_t total = batch.images.size(0), count = total / parts;
-  for (int64_t i = 0; i < parts; ++i) {
-    const BatchPart part{i * count, count, total};
-    const BatchPartScope scope(part);
-    random.set_state(start);
-    const Learner::Loss l = learner.loss(rows_of(batch, part), step, random);
-    (l.loss / double(parts)).backward();
-    mean.loss += l.loss.item<double>() / double(parts);
-    if (i == 0)
-      for (const auto& [name, _] : l.metrics) mean.metrics.emplace_back(name, 0);
-    for (size_t m = 0; m < l.metrics.size(); ++m) mean.metrics[m].second += l.metrics[m].second / double(parts);
+  const int64_t rows = batch.images.size(0), count = rows / parts;
+  const double all = double(parts * world.size());
+  StepParts step_parts(
+      parts, world.size() == 1 ? StepParts::Gather() : [&](const Tensor& t) { return world.all_gather_rows(t); });
+  const auto pass = [&](bool survey, const std::function<void(const Learner::Loss&)>& use) {
+    for (int64_t i = 0; i < parts; ++i) {
+      const BatchPartScope scope({world.rank() * rows + i * count, count, world.size() * rows});
+      step_parts.begin(survey);
+      random.set_state(start);
+      use(learner.loss(rows_of(batch, i * count, count), step, random));
+    }
+  };
+  if (parts > 1 && learner.needs_whole(step)) {
+    pass(true, [](const Learner::Loss&) {});
+    step_parts.end_survey();
   }
-  return mean;
+  pass(false, [&](const Learner::Loss& l) {
+    (l.loss / all).backward();
+    sum.loss += l.loss.item<double>() / all;
+    if (sum.metrics.empty())
+      for (const auto& [name, _] : l.metrics) sum.metrics.emplace_back(name, 0);
+    for (size_t m = 0; m < l.metrics.size(); ++m) sum.metrics[m].second += l.metrics[m].second / all;
+  });
+  step_parts.finish();
+  return sum;
 }
 
 }  // namespace brume

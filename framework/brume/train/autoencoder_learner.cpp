@@ -11,6 +11,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -23,6 +24,7 @@
 #include "brume/core/interruption.h"
 #include "brume/core/noise.h"
 #include "brume/core/perceptual_loss.h"
+#include "brume/core/step_parts.h"
 #include "brume/image/image.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 #include "brume/train/learner.h"
@@ -38,9 +40,10 @@ void move_to(at::Device device, const std::vector<Weight>& weights) {
     if (!device.is_cpu()) Tensor(w.tensor).set_data(w.tensor.to(device));
 }
 
+/// Returns the norm of the gradient of the whole batch's loss, which is the mean of those of its parts.
 double norm_of_gradient(const Tensor& loss, const Tensor& weight) {
   const auto gradient = torch::autograd::grad({loss}, {weight}, {}, /*retain_graph=*/true, /*create_graph=*/false, /*allow_unused=*/true);
-  return gradient[0].defined() ? gradient[0].to(at::kFloat).norm().item<double>() : 0;
+  return mean_over_parts(gradient[0].defined() ? gradient[0].to(at::kFloat) : at::zeros_like(weight, at::kFloat)).norm().item<double>();
 }
 
 /// The number called `name` in a section, if it has one.
@@ -111,6 +114,8 @@ class AutoencoderLearner final : public Learner {
     if (discriminator_) total = total + adversarial(x, y, nll, step, metrics);
     return {total, metrics};
   }
+
+  bool needs_whole(int64_t step) const override { return discriminator_ && step >= config_.train->loss.adversarial->start && balances(); }
 
   bool updated(int64_t step, at::Generator& random) override {
     network_->updated(step, random);
@@ -207,10 +212,16 @@ class AutoencoderLearner final : public Learner {
 
   Tensor judged(const Tensor& images, bool learns) const { return (*discriminator_)(images.to(compute_.dtype), learns).to(at::kFloat); }
 
+  /// Returns true if the network has a last layer that learns.
+  bool balances() const {
+    const Tensor last = network_->last_layer();
+    return last.defined() && last.requires_grad();
+  }
+
   /// Returns the weight of eq. 7 of Esser et al. 2021; 1 if the network does not name its last layer, or that layer is frozen.
   double adaptive(const Tensor& nll, const Tensor& g) const {
+    if (!balances()) return 1;
     const Tensor last = network_->last_layer();
-    if (!last.defined() || !last.requires_grad()) return 1;
     return std::clamp(norm_of_gradient(nll, last) / (norm_of_gradient(g, last) + 1e-4), 0.0, 1e4);
   }
 

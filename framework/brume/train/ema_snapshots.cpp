@@ -62,13 +62,13 @@ at::Tensor weighted_sum(const std::vector<StoredModel>& models, const std::vecto
 
 }  // namespace
 
-void save_snapshots(const fs::path& run, const EmaOptions& options, const std::vector<const Ema*>& averages, const ModelCard& card) {
+void save_snapshots(const fs::path& run, const EmaOptions& options, const std::vector<std::vector<Weight>>& averages,
+                    const ModelCard& card) {
   std::error_code error;
   fs::create_directories(folder_of(run), error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder_of(run).string(), error.message()));
   for (size_t i = 0; i < averages.size(); ++i)
-    save_model((folder_of(run) / fmt::format("step_{:06}_std_{}.safetensors", card.step, options.std[i])).string(), averages[i]->shadow(),
-               card);
+    save_model((folder_of(run) / fmt::format("step_{:06}_std_{}.safetensors", card.step, options.std[i])).string(), averages[i], card);
 }
 
 void remove_snapshots(const fs::path& run) {

@@ -12,7 +12,7 @@
 namespace brume {
 
 /// Writes a snapshot of each average at the step of the card.
-void save_snapshots(const std::filesystem::path& run, const EmaOptions& options, const std::vector<const Ema*>& averages,
+void save_snapshots(const std::filesystem::path& run, const EmaOptions& options, const std::vector<std::vector<Weight>>& averages,
                     const ModelCard& card);
 /// Removes the snapshots of a run, and nothing else.
 void remove_snapshots(const std::filesystem::path& run);

@@ -94,10 +94,11 @@ Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, 
 }
 
 Loader::Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
-               int64_t workers)
+               int64_t workers, std::optional<BatchRows> rows)
     : data_(std::move(data)),
       shape_(data_->encoded() ? data_->encoded()->shape : shape),
       batch_(batch),
+      rows_(rows.value_or(BatchRows{0, batch})),
       seed_(seed),
       step_(first_step),
       workers_(size_t(workers)),
@@ -179,8 +180,9 @@ void Loader::plan(int64_t epoch) {
 
 Batch Loader::read(int64_t step, const std::vector<int64_t>& indices) const {
   const ImageShape shape = buckets_ ? buckets_->buckets()[buckets_->bucket_of(indices.front())] : shape_;
-  return read_rows(*data_, buckets_, shape, batch_, true, [&](int64_t i) {
-    return Pick{indices[size_t(i)], mix_seed(seed_, 5, uint64_t(step * batch_ + i))};
+  return read_rows(*data_, buckets_, shape, rows_.count, true, [&](int64_t i) {
+    const int64_t row = rows_.first + i;
+    return Pick{indices[size_t(row)], mix_seed(seed_, 5, uint64_t(step * batch_ + row))};
   });
 }
 

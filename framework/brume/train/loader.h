@@ -4,6 +4,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,15 +38,21 @@ Batch read_batch(const Dataset& data, const ImageShape& shape, int64_t count, co
 /// Reads `count` images from `first` on. Leaves those out that cannot be read, with a warning each, if the set leaves such images out.
 Batch read_in_turn(const Dataset& data, const ImageShape& shape, int64_t first, int64_t count);
 
+/// Rows `first` to `first + count` of each batch, which one of several processes computes.
+struct BatchRows {
+  int64_t first = 0, count = 0;
+};
+
 /// Draw number k of a finite set is entry k mod size of a permutation seeded by (seed, k div size); of an endless one, image k.
 /// A set with buckets is drawn bucket by bucket: an epoch has the batches of each, the last of a bucket filled up from its beginning, in an
 /// order that is seeded likewise. The order follows from (seed, step) alone, so that a training resumes in place. One batch is one task,
 /// and as many are read at once as there are workers: they come out in their order, whatever the number.
 class Loader {
  public:
-  /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place.
+  /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place. `rows`: what next() returns of each
+  /// batch; absent: all.
   Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
-         int64_t workers = 1);
+         int64_t workers = 1, std::optional<BatchRows> rows = {});
   ~Loader();
   /// What went wrong while reading a batch is thrown when that batch is due.
   Batch next();
@@ -65,6 +72,7 @@ class Loader {
   std::shared_ptr<const Dataset> data_;
   ImageShape shape_;
   int64_t batch_;
+  BatchRows rows_;
   uint64_t seed_;
   int64_t step_;  ///< of the next batch to be begun
   size_t workers_;

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -11,6 +9,7 @@
 
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
+#include "brume/train/data_parallel.h"
 
 namespace brume {
 namespace {
@@ -51,7 +50,8 @@ std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroup
   return all;
 }
 
-Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps) : modules_(std::move(modules)) {
+Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps, World& world, bool sharded)
+    : world_(world), sharded_(sharded && world.size() > 1), modules_(std::move(modules)) {
   if (modules_.empty() || !modules_.front().optimizer || !modules_.front().ema)
     throw std::logic_error("a training needs a model with an optimizer and a moving average");
   for (const TrainedModule& module : modules_) {
@@ -62,16 +62,42 @@ Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps) : 
       groups_[group].own.push_back(own == module.own.end() ? Optimizer::Own{} : own->second);
       groups_[group].weights.push_back(std::move(w));
     }
-    for (size_t i = 0; module.ema && i < averages_of(*module.ema); ++i)
-      averages_.push_back({group, std::make_unique<Ema>(named(module, model), *module.ema, i), i, model});
   }
-  for (size_t i = 0, group = 0; i < modules_.size(); ++i) {
-    if (!modules_[i].optimizer) continue;
-    Group& g = groups_[group++];
-    g.optimizer = modules_[i].optimizer.make({g.weights, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every), g.own});
+  for (size_t i = 0, group = 0; i < modules_.size(); ++i)
+    if (modules_[i].optimizer) make_optimizer(groups_[group++], modules_[i].optimizer, steps);
+  for (size_t m = 0, group = 0; m < modules_.size(); ++m) {
+    const TrainedModule& module = modules_[m];
+    if (m > 0 && module.optimizer) ++group;
+    for (size_t i = 0; module.ema && i < averages_of(*module.ema); ++i)
+      averages_.push_back(
+          {module.optimizer ? group : 0, std::make_unique<Ema>(averaged_here(named(module, m == 0)), *module.ema, i), i, m == 0});
   }
   for (const Group& group : groups_)
     for (const Weight& w : group.weights) Tensor(w.tensor).set_requires_grad(true);
+}
+
+void Optimization::make_optimizer(Group& g, const Deferred<Optimizer>& optimizer, int64_t steps) {
+  Optimizer::Context context{{}, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every)};
+  if (sharded_) g.owners = owners_of(g.weights, world_.size());
+  for (size_t i = 0; i < g.weights.size(); ++i) {
+    if (sharded_) owner_of_[g.weights[i].name] = g.owners[i];
+    if (sharded_ && g.owners[i] != world_.rank()) continue;
+    context.weights.push_back(g.weights[i]);
+    context.own.push_back(g.own[i]);
+  }
+  if (sharded_) context.counted = g.weights;
+  g.owned = context.weights;
+  g.optimizer = optimizer.make(std::move(context));
+}
+
+std::vector<Weight> Optimization::averaged_here(const std::vector<Weight>& weights) const {
+  if (!sharded_) return weights;
+  std::vector<Weight> some;
+  for (const Weight& w : weights) {
+    const auto owner = owner_of_.find(w.name);
+    if (owner == owner_of_.end() || owner->second == world_.rank()) some.push_back(w);
+  }
+  return some;
 }
 
 size_t Optimization::add_group(const TrainedModule& module) {
@@ -79,8 +105,17 @@ size_t Optimization::add_group(const TrainedModule& module) {
   return groups_.size() - 1;
 }
 
+void Optimization::sum_gradients() {
+  std::vector<Weight> all;
+  for (const Group& group : groups_) all.insert(all.end(), group.weights.begin(), group.weights.end());
+  brume::sum_gradients(all, world_);
+}
+
 bool Optimization::update(int64_t step) {
   bool finite = true;
+  gathered_ = false;
+  whole_.clear();
+  for (Average& average : averages_) average.whole.clear();
   for (Group& group : groups_) {
     group.updated = false;
     if (!group.due(step)) {
@@ -89,6 +124,10 @@ bool Optimization::update(int64_t step) {
     }
     group.norm = calling(*group.optimizer, "update()", [&] { return group.optimizer->update(group.count(step)); });
     group.updated = std::isfinite(group.norm);
+    if (sharded_) {
+      for (const Weight& w : group.weights) w.tensor.mutable_grad().reset();
+      if (group.updated) share_weights(group.weights, group.owners, world_);
+    }
     finite = finite && group.updated;
   }
   return finite;
@@ -96,10 +135,10 @@ bool Optimization::update(int64_t step) {
 
 std::map<std::string, Tensor> Optimization::Group::evaluated() const {
   const std::vector<Tensor> values = calling(*optimizer, "evaluated()", [&] { return optimizer->evaluated(); });
-  if (!values.empty() && values.size() != weights.size())
-    blame(optimizer.get(), fmt::format("evaluated() returned {} tensors for {} weights", values.size(), weights.size()));
+  if (!values.empty() && values.size() != owned.size())
+    blame(optimizer.get(), fmt::format("evaluated() returned {} tensors for {} weights", values.size(), owned.size()));
   std::map<std::string, Tensor> all;
-  for (size_t i = 0; i < values.size(); ++i) all.emplace(weights[i].name, values[i]);
+  for (size_t i = 0; i < values.size(); ++i) all.emplace(owned[i].name, values[i]);
   return all;
 }
 
@@ -125,21 +164,42 @@ Metrics Optimization::figures(int64_t step) const {
   return all;
 }
 
-std::vector<const Ema*> Optimization::model_averages() const {
-  std::vector<const Ema*> all;
+std::vector<std::vector<Weight>> Optimization::model_averages() const {
+  std::vector<std::vector<Weight>> all;
   for (const Average& average : averages_)
-    if (average.model) all.push_back(average.ema.get());
+    if (average.model) all.push_back(average.shadow());
   return all;
+}
+
+std::string Optimization::Average::prefix() const { return number == 0 ? "ema." : fmt::format("ema{}.", number); }
+
+std::vector<Weight> Optimization::parted_state() const {
+  std::vector<Weight> all;
+  for (const Average& average : averages_) append(all, average.prefix(), average.ema->shadow());
+  for (const Group& group : groups_)
+    append(all, group.name.empty() ? "optimizer." : "optimizers." + group.name + ".", group.optimizer->state());
+  return all;
+}
+
+void Optimization::gather() {
+  if (!sharded_ || gathered_) return;
+  whole_ = collect(parted_state(), world_);
+  gathered_ = true;
+  if (!world_.leads()) return;
+  std::map<std::string, Tensor> by_name;
+  for (const Weight& w : whole_) by_name.emplace(w.name, w.tensor);
+  for (Average& average : averages_)
+    if (average.model)
+      for (const Weight& w : modules_.front().weights)
+        average.whole.push_back({w.name, by_name.at(average.prefix() + w.name), w.trainable});
 }
 
 std::vector<Weight> Optimization::state() const {
   std::vector<Weight> all;
   append(all, "weights.", modules_.front().weights);
   for (size_t i = 1; i < modules_.size(); ++i) append(all, "helpers.", modules_[i].weights);
-  for (const Average& average : averages_)
-    append(all, average.number == 0 ? "ema." : fmt::format("ema{}.", average.number), average.ema->shadow());
-  for (const Group& group : groups_)
-    append(all, group.name.empty() ? "optimizer." : "optimizers." + group.name + ".", group.optimizer->state());
+  const std::vector<Weight> parted = gathered_ ? whole_ : parted_state();
+  all.insert(all.end(), parted.begin(), parted.end());
   return all;
 }
 

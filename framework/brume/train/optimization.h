@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "brume/distributed/world.h"
 #include "brume/train/ema.h"
 
 namespace brume {
@@ -31,13 +32,17 @@ std::vector<std::string> names_of(const std::vector<Weight>& weights);
 /// pattern that matches nothing, or nothing that is trained.
 std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroupOptions>& groups, const std::vector<Weight>& weights);
 
-/// Updates the modules of a learner, each when it is due, and averages their weights.
+/// Updates the modules of a learner, each when it is due, and averages their weights: in each process of a world the same. Sharded
+/// (Rajbhandari et al. 2020, "ZeRO", stage 1), each process updates and averages a part of the weights, keeps the state of those alone, and
+/// sends them to the others.
 class Optimization {
  public:
   /// The first module is the model, which has an optimizer and a moving average. `steps`: of the whole training. Weights that are
-  /// trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two.
-  Optimization(std::vector<TrainedModule> modules, int64_t steps);
+  /// trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two. `world`: lives as long.
+  Optimization(std::vector<TrainedModule> modules, int64_t steps, World& world = *world_of_one(), bool sharded = false);
 
+  /// Replaces the gradients by their sums over all processes.
+  void sum_gradients();
   /// Updates the modules that are due from the gradients of step number `step`, counted from 0, and clears all gradients. Returns false if
   /// the gradient of one is not finite: that one is left as it was.
   bool update(int64_t step);
@@ -47,15 +52,21 @@ class Optimization {
   /// trainable.
   void average(int64_t step, bool buffers);
 
+  /// Collects the state of all processes on rank 0 if it is sharded, until the next update: called on all processes before state(),
+  /// averaged() and model_averages() are used there.
+  void gather();
+
   /// Returns the model's grad_norm, lr and ema_decay of step number `step`, then NAME.grad_norm and NAME.lr of every other optimizer.
   Metrics figures(int64_t step) const;
   /// Returns the weights ("weights.…", "helpers.…"), averages ("ema.…") and optimizer states ("optimizer.…", "optimizers.NAME.…") that a
-  /// training file keeps. Restoring copies into these tensors.
+  /// training file keeps: those of this process, or of all after gather(). Restoring copies into these tensors.
   std::vector<Weight> state() const;
-  /// The moving average of the model; the first if it has several.
+  /// The moving average of the model; the first if it has several. Sharded, it has the weights that this process updates.
   const Ema& ema() const { return *averages_.front().ema; }
-  /// Returns all moving averages of the model, in the order of EmaOptions::std.
-  std::vector<const Ema*> model_averages() const;
+  /// Returns the model's weights of the first average.
+  const std::vector<Weight>& averaged() const { return averages_.front().shadow(); }
+  /// Returns the model's weights of all averages, in the order of EmaOptions::std.
+  std::vector<std::vector<Weight>> model_averages() const;
 
  private:
   /// An optimizer and the modules that it updates.
@@ -64,6 +75,8 @@ class Optimization {
     int64_t start = 0, every = 1;
     std::vector<Weight> weights{};      ///< trainable
     std::vector<Optimizer::Own> own{};  ///< of each of them
+    std::vector<int64_t> owners{};      ///< the process that updates each of them; empty if not sharded
+    std::vector<Weight> owned{};        ///< those that this process updates
     std::shared_ptr<Optimizer> optimizer{};
     double norm = 0;       ///< of the last gradient
     bool updated = false;  ///< by the last update()
@@ -75,11 +88,24 @@ class Optimization {
   struct Average {
     size_t group;
     std::unique_ptr<Ema> ema;
-    size_t number;  ///< among those of its module
-    bool model;     ///< its module is the model
+    size_t number;                ///< among those of its module
+    bool model;                   ///< its module is the model
+    std::vector<Weight> whole{};  ///< the weights of all processes, after gather()
+    const std::vector<Weight>& shadow() const { return whole.empty() ? ema->shadow() : whole; }
+    std::string prefix() const;  ///< in a training file
   };
   size_t add_group(const TrainedModule& module);
+  /// Makes a group's optimizer, for the weights that this process updates.
+  void make_optimizer(Group& group, const Deferred<Optimizer>& optimizer, int64_t steps);
+  /// Returns the weights of a module that this process averages.
+  std::vector<Weight> averaged_here(const std::vector<Weight>& weights) const;
+  /// Returns the state that processes have parts of.
+  std::vector<Weight> parted_state() const;
 
+  World& world_;
+  bool sharded_, gathered_ = false;
+  std::vector<Weight> whole_;  ///< parted_state() of all processes, after gather()
+  std::map<std::string, int64_t> owner_of_;
   std::vector<TrainedModule> modules_;
   std::vector<Group> groups_;
   std::vector<Average> averages_;

@@ -18,6 +18,7 @@
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/distributed/world.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/train/accumulation.h"
@@ -91,14 +92,14 @@ std::string gathered_before(const fs::path& training_file) {
 }  // namespace
 
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
-                 bool overwrite)
-    : config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
+                 bool overwrite, std::shared_ptr<World> world)
+    : world_(world ? std::move(world) : world_of_one()), config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const bool fresh = resume_from.empty();
-  if (fs::is_directory(directory_)) take_directory();
-  if (fresh && !overwrite) refuse_held(directory_);
+  if (world_->leads() && fs::is_directory(directory_)) take_directory();
+  if (world_->leads() && fresh && !overwrite) refuse_held(directory_);
+  divide(resume_from);
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
-  compute_ = resolve_compute(config_.compute);
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
   const bool adapts = !t.adapters.empty();       // the source's weights are no part of a training file then
   const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
@@ -112,22 +113,29 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
   model_ = modules.front().weights;
-  optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps);
+  optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps, *world_, t.shard == TrainOptions::Shard::optimizer);
   if (!fresh) restore(resume_from);
   saved_ = step_;
   continues_ = !fresh && fs::weakly_canonical(run_of(resume_from)) == fs::weakly_canonical(directory_);
   for (Fixed& fixed : fixed_) fixed.value = fixed.weight.clone();
-  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, t.workers);
-  check_room(directory_, checkpoint_size(), t, step_);
-  if (fresh && overwrite) remove_training(directory_);
-  prepare_directory(directory_, config_.classifier ? "" : "samples");
-  if (!lock_.held()) {
-    take_directory();
-    if (fresh && !overwrite) refuse_held(directory_);
-  }
+  const int64_t workers = t.workers == 0 ? 0 : std::max<int64_t>(1, t.workers / world_->local_size());
+  loader_ = std::make_unique<Loader>(data_, config_.image(), t.batch, mix_seed(seed, Stream::order), step_, workers, rows());
+  compare_processes();
+  optimization_->gather();
+  if (!world_->leads()) return;
+  open_directory(fresh, overwrite);
   write_file((directory_ / "config.yaml").string(), dump_yaml(resolved_));
   log_ = std::make_unique<RunLog>(directory_, t.log, resolved_, step_);
   if (!fresh) log_->note(gathered_before(resume_from));
+}
+
+void Trainer::open_directory(bool fresh, bool overwrite) {
+  check_room(directory_, checkpoint_size(), *config_.train, step_);
+  if (fresh && overwrite) remove_training(directory_);
+  prepare_directory(directory_, config_.classifier ? "" : "samples");
+  if (lock_.held()) return;
+  take_directory();
+  if (fresh && !overwrite) refuse_held(directory_);
 }
 
 Trainer::~Trainer() = default;
@@ -167,14 +175,16 @@ void Trainer::note_unread(const Batch& batch, Window& window) {
     if (unread_.emplace(u.index, u.error).second) warn(fmt::format("left out: {}", u.error));
 }
 
-std::optional<double> Trainer::train_step(Window& window) {
+std::optional<double> Trainer::train_step(Window& window, const TrainCallbacks& callbacks) {
   const auto asked = std::chrono::steady_clock::now();
   const Batch batch = loader_->next();
-  log_->count(config_.train->batch, std::chrono::duration<double>(std::chrono::steady_clock::now() - asked).count());
+  if (log_) log_->count(config_.train->batch, std::chrono::duration<double>(std::chrono::steady_clock::now() - asked).count());
   note_unread(batch, window);
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  const BatchFigures figures = backward(*learner_, batch, step_, config_.train->accumulate, random);
+  BatchFigures figures = backward(*learner_, batch, step_, config_.train->accumulate, *world_, random);
+  optimization_->sum_gradients();
+  agree(figures, window, callbacks);
   updating_ = true;
   const bool finite = optimization_->update(step_);
   const bool moved = optimization_->updated_model() && learner_->updated(step_, random);
@@ -218,7 +228,7 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
   const nn::MemoryPoolScope keep;
   std::optional<WarningScope> warnings;
   if (callbacks.warn) warnings.emplace(callbacks.warn);
-  if (!lock_.held()) lock_ = lock_run(directory_);
+  if (world_->leads() && !lock_.held()) lock_ = lock_run(directory_);
   const LockedUntilEnd locked{lock_};
   const StopScope whole({});  // a step, and a checkpoint, is not left in its middle
   try {
@@ -237,7 +247,8 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
 
 std::string Trainer::save_before_leaving() {
   const bool diverged = bad_steps_ >= most_bad_steps && fs::exists(directory_ / "training.safetensors");
-  if (saved_ == step_ || lost_ || diverged) return "";
+  if (saved_ == step_ || lost_ || diverged || !world_->leads()) return "";
+  if (config_.train->shard != TrainOptions::Shard::none && world_->size() > 1) return "";  // parts of the state are elsewhere
   if (updating_) return fmt::format("the training could not be saved: step {} was left in its middle", step_ + 1);
   try {
     save();
@@ -260,9 +271,10 @@ void Trainer::attempt(const char* what, const TrainCallbacks& callbacks, const s
 
 void Trainer::checkpoint(const TrainCallbacks& callbacks) {
   const KeepOptions& keep = config_.train->keep;
-  save();
+  save_together();
+  if (!world_->leads()) return;
   if (config_.train->ema.type == EmaOptions::Type::power) {
-    ModelCard card = learner_->card(ema().shadow());
+    ModelCard card = learner_->card(optimization_->averaged());
     card.step = step_;
     save_snapshots(directory_, config_.train->ema, optimization_->model_averages(), card);
   }
@@ -283,32 +295,37 @@ void Trainer::complete(const TrainCallbacks& callbacks) {
 
 bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   const TrainOptions& t = *config_.train;
-  if (continues_) complete(callbacks);
-  log_->begin();
+  if (!t.stop_after.empty()) end_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(int64_t(1000 * seconds_of(t.stop_after)));
+  if (continues_) optimization_->gather();
+  if (continues_ && world_->leads()) complete(callbacks);
+  if (log_) log_->begin();
   Window window;
-  const auto gathered = nlohmann::json::parse(log_->gathered(), nullptr, false);  // before the training was stopped
-  const bool finite = log_->gathered().find("null") == std::string::npos;
+  const auto gathered = nlohmann::json::parse(log_ ? log_->gathered() : "", nullptr, false);  // before the training was stopped
+  const bool finite = log_ && log_->gathered().find("null") == std::string::npos;
   if (finite && gathered.is_array() && gathered.size() == 4)
     window = {gathered[0].get<Metrics>(), gathered[1].get<int64_t>(), gathered[2].get<int64_t>(), gathered[3].get<int64_t>()};
   TrainProgress progress{step_, t.steps, t.batch};
   while (step_ < t.steps) {
-    if (callbacks.stop && callbacks.stop()) {
-      save();
+    if (world_->size() == 1 ? asked_to_stop(callbacks) : stop_) {
+      save_together();
+      world_->barrier();
       return false;
     }
-    const std::optional<double> loss = train_step(window);
+    const std::optional<double> loss = train_step(window, callbacks);
     progress.step = step_;
     progress.skipped += !loss;
     if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
     if (callbacks.progress) callbacks.progress(progress);
     if (due(t.log_every)) {
-      log(window);
+      if (log_) log(window);
       window = {};
     }
-    log_->note(nlohmann::json{window.sums, window.steps, window.skipped, window.unread}.dump());
+    if (log_) log_->note(nlohmann::json{window.sums, window.steps, window.skipped, window.unread}.dump());
     if (due(t.checkpoint_every)) checkpoint(callbacks);
-    if (due(t.preview.every)) attempt("sample grid", callbacks, [&] { preview(); });
+    if (due(t.preview.every)) optimization_->gather();
+    if (due(t.preview.every) && world_->leads()) attempt("sample grid", callbacks, [&] { preview(); });
   }
+  world_->barrier();
   return true;
 }
 
@@ -322,7 +339,7 @@ void Trainer::log(const Window& window) {
 }
 
 void Trainer::test(const TrainCallbacks& callbacks) {
-  const Metrics figures = learner_->test(ema().shadow(), callbacks.stop);
+  const Metrics figures = learner_->test(optimization_->averaged(), callbacks.stop);
   if (figures.empty()) return;
   log_->append(step_, figures);
   if (callbacks.tested) callbacks.tested(step_, figures);
@@ -333,7 +350,7 @@ fs::path Trainer::preview_file() const { return directory_ / "samples" / fmt::fo
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
   const fs::path file = preview_file();
-  if (!learner_->preview(ema().shadow(), file)) return {};
+  if (!learner_->preview(optimization_->averaged(), file)) return {};
   log_->picture(step_, file);
   return file;
 }
@@ -351,20 +368,21 @@ CheckpointSize Trainer::checkpoint_size() const {
     for (const Weight& w : all) sum += uint64_t(w.tensor.numel()) * w.tensor.element_size() + per_tensor;
     return sum;
   };
-  return {bytes(learner_->stored(ema().shadow())), bytes(training_state())};
+  return {bytes(learner_->stored(optimization_->averaged())), bytes(training_state())};
 }
 
 void Trainer::save() {
   lost_ = true;
-  ModelCard card = learner_->card(ema().shadow());
+  ModelCard card = learner_->card(optimization_->averaged());
   card.step = step_;
-  save_model((directory_ / "model.safetensors").string(), learner_->stored(ema().shadow()), card);
-  learner_->save_parts(directory_, ema().shadow(), step_);
+  save_model((directory_ / "model.safetensors").string(), learner_->stored(optimization_->averaged()), card);
+  learner_->save_parts(directory_, optimization_->averaged(), step_);
   NamedTensors state;
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
   ModelMetadata::Entries entries = ModelMetadata::of_training(step_, resolved_).entries();
   entries[gathered_key] = log_->gathered();
+  if (world_->size() > 1) entries[processes_key] = std::to_string(world_->size());
   write_safetensors((directory_ / "training.safetensors").string(), state, entries);
   saved_ = step_;
   lost_ = false;
@@ -372,7 +390,10 @@ void Trainer::save() {
 
 void Trainer::restore(const fs::path& file) {
   step_ = training_step(file);
-  load_weights(file.string(), training_state());
+  if (config_.train->shard == TrainOptions::Shard::none || world_->size() == 1)
+    load_weights(file.string(), training_state());
+  else
+    load_published(file.string(), training_state());  // the file has the parts of other processes as well
   learner_->restored();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 // Batches, optimizer, moving average, checkpoints and previews around a Learner's loss.
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -13,7 +14,9 @@
 
 namespace brume {
 class ModelFiles;
+struct BatchFigures;
 class RunLog;
+class World;
 struct CheckpointSize;
 
 /// How far a training is, after an update.
@@ -56,15 +59,18 @@ class Trainer {
   /// `resume_from` names a training file, whose state is taken over bit for bit; or `overwrite` says that what it holds goes, which it does
   /// once everything that the new training needs is there.
   /// `models`: the models that teachers and the guidances of the sample grids name; lives as long as the trainer.
+  /// `world`: the processes that each compute a part of every batch; null = this one alone. Rank 0 writes the files. Throws ConfigError on
+  /// all processes if they differ in build, configuration or initial weights.
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
-          const ModelSource& models = no_models(), bool overwrite = false);
+          const ModelSource& models = no_models(), bool overwrite = false, std::shared_ptr<World> world = {});
   ~Trainer();
   /// Makes a training of a configuration, which is checked first. Throws ConfigError.
   static std::unique_ptr<Trainer> from_yaml(const std::string& yaml, const TrainerOptions& options);
   static std::unique_ptr<Trainer> from_file(const std::filesystem::path& configuration, const TrainerOptions& options);
 
   /// Trains to the last step. Returns false if it was stopped: then a checkpoint is written, and the run can be resumed. An exception is
-  /// thrown on after a checkpoint of the last whole step was written. A test or a sample grid that fails is a warning.
+  /// thrown on after a checkpoint of the last whole step was written. A test or a sample grid that fails is a warning. If one process of a
+  /// world is asked to stop, all stop after the same step. Throws WorldError if one is lost.
   bool run(const TrainCallbacks& callbacks);
   bool run(const std::function<bool()>& stop) { return run(TrainCallbacks{.stop = stop}); }
 
@@ -96,6 +102,22 @@ class Trainer {
     Tensor weight, value;
   };
   bool run_steps(const TrainCallbacks& callbacks);
+  /// Sets the device, the threads and the parts of a batch of this process.
+  void divide(const std::filesystem::path& resume_from);
+  /// Keeps the parts that a batch was computed in before, if the number of processes is another one now.
+  void keep_parts(const std::filesystem::path& training_file);
+  /// Prepares the run directory for the files that rank 0 writes.
+  void open_directory(bool fresh, bool overwrite);
+  void compare_processes() const;
+  static const char* const processes_key;  ///< of the metadata of a training file: the number of processes, if there were several
+  /// Returns the rows of a batch that this process computes.
+  BatchRows rows() const;
+  /// Returns true if this process is asked to stop, or its time is over.
+  bool asked_to_stop(const TrainCallbacks& callbacks) const;
+  /// Makes the figures of a step those of all processes, and `stop_` true if one of them is asked to stop.
+  void agree(BatchFigures& figures, Window& window, const TrainCallbacks& callbacks);
+  /// Writes a checkpoint by rank 0.
+  void save_together();
   /// Returns true at the steps that are multiples of `every` (0 = none), and at the last.
   bool due(int64_t every) const { return step_ == config_.train->steps || (every > 0 && step_ % every == 0); }
   /// Does what a process that ended right after it had written the checkpoint of this step has left undone.
@@ -111,7 +133,7 @@ class Trainer {
   std::string save_before_leaving();
   CheckpointSize checkpoint_size() const;
   /// One update; returns its loss, or nothing of a step that was skipped.
-  std::optional<double> train_step(Window& window);
+  std::optional<double> train_step(Window& window, const TrainCallbacks& callbacks);
   void note_unread(const Batch& batch, Window& window);
   void log(const Window& window);
   void test(const TrainCallbacks& callbacks);
@@ -124,9 +146,12 @@ class Trainer {
 
   static std::unique_ptr<Trainer> open(Value root, const std::filesystem::path& folder, const TrainerOptions& options);
 
-  Lock lock_;                           ///< of the directory
-  std::unique_ptr<Registry> registry_;  ///< of a caller who has none
-  std::unique_ptr<ModelFiles> models_;  ///< of from_yaml and from_file
+  std::shared_ptr<World> world_;
+  std::chrono::steady_clock::time_point end_ = std::chrono::steady_clock::time_point::max();  ///< train.stop_after
+  bool stop_ = false;                                                                         ///< a process of the world is asked to stop
+  Lock lock_;                                                                                 ///< of the directory
+  std::unique_ptr<Registry> registry_;                                                        ///< of a caller who has none
+  std::unique_ptr<ModelFiles> models_;                                                        ///< of from_yaml and from_file
   Config config_;
   Value resolved_;
   std::filesystem::path directory_;
