@@ -121,7 +121,7 @@ void add_trainings(Server& server, const Registry& registry, Trainings& training
   server.add("POST", "/api/v1/trainings/{name}/resume", {.summary = "Continues a stopped run at its checkpoint"},
              [&trainings](const HttpRequest& r) { return trainings.resume(r.names[0]), json_answer(trainings.json()); });
   server.add("GET", "/api/v1/schema", {.summary = "JSON Schema of a configuration, with the parameters of every plugin"},
-             [&registry](const HttpRequest&) { return json_answer(json_schema(registry, declare_configuration)); });
+             [&registry](const HttpRequest&) { return json_answer(json_schema(registry, [](Fields& f) { Config().declare(f); })); });
   server.add("GET", "/api/v1/examples", {.summary = "Configurations to begin with"},
              [](const HttpRequest&) { return json_answer(examples_json()); });
 }
