@@ -10,6 +10,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/value.h"
 #include "brume/diffusion/checkpoint.h"
+#include "brume/request_controls.h"
 
 namespace brume {
 namespace {
@@ -190,6 +191,7 @@ void apply_settings(const Registry& registry, const ImageRequest& r, Value& root
   set("sample.prompts.clip_skip", "clip_skip", text_of(r.clip_skip));
   set("sample.prompts.embeddings", "embeddings", quoted_list(r.embeddings));
   for (const std::string& setting : r.settings) apply_override(root, setting, called(r.names, "settings"));
+  lay_controls(r, root);
   set_guidances(registry, r, root);  // last: "sample.guidance=[]" says what they are laid over
 }
 

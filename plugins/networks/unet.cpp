@@ -12,12 +12,13 @@
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/unet.h"
+#include "brume/nn/blocks/unet_control.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
 namespace {
 
-class Unet final : public Network {
+class Unet final : public Network, public HasControlBranch {
  public:
   struct Options : nn::UnetOptions {
     void declare(Fields& f) { nn::UnetOptions::declare(f, true); }
@@ -41,7 +42,7 @@ class Unet final : public Network {
       throw ConfigError("attention_resolutions: the conditioner gives tokens, and there is no attention that could see them");
   }
 
-  Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), time_embed_(build_, o) {
+  Unet(const Options& o, const Context& c) : o_(o), c_(c), build_(c.seed), time_embed_(build_, o) {
     if (c.classes > 0 && o.class_embedding == nn::ClassEmbedding::sinusoidal)
       class_number_.emplace(build_, o, "label_emb");
     else if (c.classes > 0)
@@ -95,6 +96,10 @@ class Unet final : public Network {
     return out_conv_(out_norm_.silu(h));
   }
 
+  std::shared_ptr<ControlBranch> control_branch(const ControlBranchOptions& control) const override {
+    return std::make_shared<nn::UnetControlBranch>(o_, c_, control);
+  }
+
   TapPoints tap_points() const override {
     TapPoints points;
     for (const nn::Stage& stage : encoder_.stages) {
@@ -134,6 +139,7 @@ class Unet final : public Network {
   }
 
   Options o_;
+  Context c_;
   int64_t image_channels_ = 0, context_ = 0;
   nn::Builder build_;
   nn::TimestepEmbedding time_embed_;

@@ -238,6 +238,27 @@ std::vector<Option<A>> options_of_guidance() {
   };
 }
 
+std::vector<Option<A>> options_of_controls() {
+  return {
+      option<A>(
+          "--control", "controls", [](auto& a) -> auto& { return a.request.controls; },
+          "a ControlNet, T2I-Adapter or IP-Adapter, its strength (1 if not given) and the share of the steps in which it counts, as in "
+          "canny.safetensors:0.8@0-0.6; several add up",
+          one_each("FILE[:SCALE][@FROM-TO]")),
+      option<A>(
+          "--control-image", "control_images", [](auto& a) -> auto& { return a.request.control_images; },
+          "the image that steers, one for all controls or one per control; canny:, blur:, grey:, tile:, inpaint: or lines: before the file "
+          "makes it of a photograph",
+          one_each("[PREPROCESSOR:]FILE")),
+      option<A>(
+          "--control-mask", "control_masks", [](auto& a) -> auto& { return a.request.control_masks; },
+          "the part of the image where a control counts: white; one for all controls or one per control", one_each("FILE")),
+      option<A>(
+          "--image-encoder", "image_encoder", [](auto& a) -> auto& { return a.request.image_encoder; },
+          "CLIP's image encoder, for IP-Adapter", type_name("FILE")),
+  };
+}
+
 std::vector<Option<A>> options_of_sizes() {
   std::vector<Option<A>> all;
   for (const Option<SizeArguments>& o : SizeArguments::options("")) all.push_back(lifted(o, &A::sizes));
@@ -259,7 +280,7 @@ FieldNames field_names() {
 const std::vector<Option<A>>& SampleArguments::options() {
   static const std::vector<Option<A>> all = [] {
     std::vector<Option<A>> options = options_of_images();
-    for (auto* more : {options_of_sizes, options_of_sampling, options_of_guidance})
+    for (auto* more : {options_of_sizes, options_of_sampling, options_of_guidance, options_of_controls})
       for (Option<A>& o : more()) options.push_back(std::move(o));
     for (const Option<Overrides>& o : Overrides::options()) options.push_back(lifted(o, &A::overrides));
     return options;

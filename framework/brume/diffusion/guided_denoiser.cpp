@@ -43,13 +43,15 @@ std::vector<double> sigmas_for(const Spacing& spacing, const ImageShape& latent,
 }
 
 std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const SampleOptions& options, const ModelSource& models,
-                                                const ImageShape& latent) {
+                                                const ImageShape& latent, const CallTaps& controls) {
   options.check(model.options());
   std::vector<double> steps;
   if (options.timestep_rounding == TimestepRounding::nearest_step)
     steps = sigmas_for(*options.spacing, latent, *model.options().noise, options.steps);
-  const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps);
-  const auto tapped = [&](Taps taps) { return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps)); };
+  const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps, {}, controls);
+  const auto tapped = [&](Taps taps) {
+    return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps), controls);
+  };
   const SameClasses others(models, {model.options().class_names, "the model"});
   const GuidedModel steered{.schedule = model.options().noise,
                             .models = others,

@@ -9,6 +9,7 @@
 #include "brume/core/autoencoder.h"
 #include "brume/core/classifier.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/control.h"
 #include "brume/core/guidance.h"
 #include "brume/core/network.h"
 #include "brume/core/parameterization.h"
@@ -95,6 +96,7 @@ struct SampleOptions {
   std::shared_ptr<const Spacing> spacing;
   int64_t steps = 50;
   std::vector<std::shared_ptr<const Guidance>> guidance;
+  std::vector<std::shared_ptr<const Control>> control;
   NoiseOrder noise_order = NoiseOrder::per_image;
   NoiseGenerator noise_generator = NoiseGenerator::cpu;
   PromptOptions prompts;

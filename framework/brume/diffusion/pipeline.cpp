@@ -19,13 +19,13 @@ namespace brume {
 /// D(x) = c_skip x + c_out F(c_in x, c_noise): the only place between the sigma frame and the network's own.
 class Pipeline::NetworkDenoiser final : public Denoiser {
  public:
-  NetworkDenoiser(const Pipeline& p, TimestepRounding rounding, std::vector<double> steps, Taps taps)
-      : p_(p), rounding_(rounding), steps_(std::move(steps)), taps_(std::move(taps)) {
+  NetworkDenoiser(const Pipeline& p, TimestepRounding rounding, std::vector<double> steps, Taps taps, CallTaps call_taps)
+      : p_(p), rounding_(rounding), steps_(std::move(steps)), taps_(std::move(taps)), call_taps_(std::move(call_taps)) {
     if (!taps_.empty()) taps_.check(p_.network_->tap_points());
   }
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     const std::vector<double> sigmas(size_t(x.size(0)), sigma);
-    const auto [f, variance, log_variance] = p_.call(x, sigmas, condition, nullptr, x.scalar_type(), rounding(sigma), taps_);
+    const auto [f, variance, log_variance] = p_.call(x, sigmas, condition, nullptr, x.scalar_type(), rounding(sigma), taps_, call_taps_);
     const auto finite = [](const Tensor& t) { return std::isfinite(t.detach().sum().item<double>()); };
     if (!finite(f) && finite(x))  // else a sampler made it, of which Run::report tells
       throw ConfigError(fmt::format("the network gave NaN or Inf at sigma = {:.6g}; nothing was written", sigma));
@@ -46,6 +46,7 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
   TimestepRounding rounding_;
   std::vector<double> steps_;
   Taps taps_;
+  CallTaps call_taps_;
 };
 
 class Pipeline::Trainable final : public TrainableModel {
@@ -129,7 +130,8 @@ double Pipeline::c_noise(double sigma, TimestepRounding rounding) const {
 }
 
 TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition,
-                                          at::Generator* dropout, at::ScalarType as, TimestepRounding rounding, const Taps& taps) const {
+                                          at::Generator* dropout, at::ScalarType as, TimestepRounding rounding, const Taps& taps,
+                                          const CallTaps& call_taps) const {
   std::vector<float> scale, noise;
   for (const double s : sigmas) {
     scale.push_back(float(options_.parameterization->c_in(s, *options_.noise)));
@@ -142,8 +144,10 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   const Tensor input = same ? x * c_in : x * at::tensor(scale).view(shape).to(x.device(), x.scalar_type());
   stop_if_asked();
   const Tensor levels = at::tensor(noise).to(x.device());
+  const Tensor in = input.to(compute_.dtype);
+  const Taps more = call_taps ? call_taps(taps, sigmas.front(), in, levels, condition) : Taps();
   const Tensor f =
-      calling(*network_, "forward()", [&] { return network_->forward(input.to(compute_.dtype), levels, condition, dropout, taps); });
+      calling(*network_, "forward()", [&] { return network_->forward(in, levels, condition, dropout, call_taps ? more : taps); });
   std::vector<int64_t> expected = x.sizes().vec();
   if (options_.variance != LearnedVariance::none) expected[1] *= 2;
   expect_shape(network_.get(), "forward()", f, expected);
@@ -152,8 +156,9 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   return {out.narrow(1, 0, x.size(1)), out.narrow(1, x.size(1), x.size(1)), log_variance};
 }
 
-std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, std::vector<double> steps, Taps taps) const {
-  return std::make_shared<NetworkDenoiser>(*this, rounding, std::move(steps), std::move(taps));
+std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, std::vector<double> steps, Taps taps,
+                                                   CallTaps call_taps) const {
+  return std::make_shared<NetworkDenoiser>(*this, rounding, std::move(steps), std::move(taps), std::move(call_taps));
 }
 
 bool Pipeline::concat_image() const { return bool(options_.conditioner->traits().image_channels); }

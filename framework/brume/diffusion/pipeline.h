@@ -1,5 +1,6 @@
 #pragma once
 // A model: its weights, its denoiser and its loss. diffusion/sampling_run.h samples from it.
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ struct StoredWeights {
   std::vector<std::string> loras{};  ///< added to the weights, see interop/lora_strength.h
 };
 
+/// Returns the taps of one call of the network, `taps` and what is added for these rows. input, c_noise, condition: as for
+/// Network::forward.
+using CallTaps = std::function<Taps(Taps taps, double sigma, const Tensor& input, const Tensor& c_noise, const Condition& condition)>;
+
 /// Owns the parts of a model. `const` use is safe from several threads.
 class Pipeline {
  public:
@@ -33,9 +38,9 @@ class Pipeline {
   Pipeline(const ModelOptions& options, const Compute& compute, const StoredWeights& stored, const ModelSource& models = no_models());
 
   /// Returns the model's denoiser, unguided, which lives as long as the pipeline. `steps`: the levels that nearest_step rounds. Throws
-  /// ConfigError if `taps` name a block that the network does not have.
+  /// ConfigError if `taps` name a block that the network does not have. `call_taps`: makes those of each call; empty = `taps` alone.
   std::shared_ptr<const Denoiser> denoiser(TimestepRounding rounding = TimestepRounding::exact, std::vector<double> steps = {},
-                                           Taps taps = {}) const;
+                                           Taps taps = {}, CallTaps call_taps = {}) const;
 
   /// Training images of a batch.
   struct Examples {
@@ -78,7 +83,8 @@ class Pipeline {
   double c_noise(double sigma, TimestepRounding rounding) const;
   /// Returns F and the variance, in the dtype `as`.
   TrainableModel::Prediction call(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition, at::Generator* dropout,
-                                  at::ScalarType as, TimestepRounding rounding = TimestepRounding::exact, const Taps& taps = {}) const;
+                                  at::ScalarType as, TimestepRounding rounding = TimestepRounding::exact, const Taps& taps = {},
+                                  const CallTaps& call_taps = {}) const;
 
   ModelOptions options_;
   Compute compute_;

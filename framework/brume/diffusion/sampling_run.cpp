@@ -20,6 +20,7 @@
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/guided_denoiser.h"
 #include "brume/diffusion/refining.h"
+#include "brume/diffusion/run_controls.h"
 #include "brume/diffusion/run_noise.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/numerics/timesteps.h"
@@ -140,6 +141,7 @@ class SamplingRun {
   bool whole_ = true;    ///< every step is run
   Tensor known_, mask_;  ///< moments of the given image, and what of it to generate; one row, or one per image
   PromptReading reading_;
+  std::shared_ptr<const RunControls> controls_;  ///< null = none
   std::shared_ptr<const Denoiser> denoiser_;
   std::optional<Refiner> refiner_;
   int64_t own_steps_ = 0;  ///< steps before the refiner's
@@ -160,7 +162,9 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
   choose_steps();
   encode_known();
   reading_ = options.prompts.reading();
-  denoiser_ = guided_denoiser(model, options, *request.models, latent_);
+  if (!options.control.empty())
+    controls_ = std::make_shared<const RunControls>(model, options.control, ControlledRun{image_, latent_, request.mask, count(), sigmas_});
+  denoiser_ = guided_denoiser(model, options, *request.models, latent_, controls_ ? controls_->taps() : CallTaps());
   own_steps_ = int64_t(sigmas_.size()) - 1;
   if (request.refining) {
     refiner_.emplace(*request.refining, image_, latent_);
@@ -270,6 +274,7 @@ Condition SamplingRun::condition_of(const Part& part) const {
                                     .reading = &reading_});
   });
   set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
+  if (controls_) controls_->number_rows(condition, part.first, part.count);
   return condition.to(compute.device);
 }
 

@@ -1,0 +1,253 @@
+#include "brume/interop/control_file.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "brume/config/errors.h"
+#include "brume/interop/import/diffusers_config.h"
+#include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/layouts/diffusers_unet.h"
+#include "brume/weights/weights_file.h"
+
+namespace brume {
+namespace {
+namespace fs = std::filesystem;
+
+bool has(const NamedTensors& tensors, std::string_view name) { return find(tensors, name) != nullptr; }
+bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
+}
+bool any_contains(const NamedTensors& tensors, std::string_view part) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.find(part) != t.name.npos; });
+}
+
+std::string generation(int64_t context) {
+  return context == 768    ? "SD 1"
+         : context == 1024 ? "SD 2"
+         : context == 2048 ? "SDXL"
+                           : fmt::format("a model with tokens of width {}", context);
+}
+
+/// What a file that is no control most likely is.
+std::string likely(const NamedTensors& tensors) {
+  const std::string type = control_type(tensors);
+  if (!type.empty()) return fmt::format("it is of the type {}", type);
+  if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
+    return "it is a LoRA, which sample.lora (--lora) adds";
+  if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";
+  if (any_contains(tensors, "controlnet_x_embedder") || any_contains(tensors, "double_blocks")) return "it is a ControlNet of FLUX";
+  if (any_begins(tensors, "pos_embed_input") || any_contains(tensors, "joint_blocks")) return "it is a ControlNet of SD 3";
+  if (any_begins(tensors, "vision_model.") || any_begins(tensors, "visual.")) return "it is an image encoder of CLIP";
+  return "it is of a program or a kind that is not read";
+}
+
+/// The names, by their first part, with how many there are.
+std::string grouped(const NamedTensors& tensors) {
+  std::map<std::string, size_t> groups;
+  for (const NamedTensor& t : tensors) ++groups[t.name.substr(0, t.name.find('.'))];
+  std::vector<std::string> texts;
+  for (const auto& [group, count] : groups) texts.push_back(count == 1 ? group : fmt::format("{}.* ({})", group, count));
+  constexpr size_t most = 20;
+  const size_t left = texts.size() > most ? texts.size() - most : 0;
+  texts.resize(std::min(texts.size(), most));
+  return fmt::format("{}{}", fmt::join(texts, ", "), left > 0 ? fmt::format(" and {} groups more", left) : "");
+}
+
+int64_t context_of(const NamedTensors& tensors) {
+  for (const NamedTensor& t : tensors)
+    if (t.name.ends_with("attn2.to_k.weight") && t.tensor.dim() == 2) return t.tensor.size(1);
+  return 0;
+}
+
+int64_t number_below(const NamedTensors& tensors, const std::string& prefix) {
+  int64_t n = 0;
+  while (any_begins(tensors, fmt::format("{}{}.", prefix, n))) ++n;
+  return n;
+}
+
+/// The names of diffusers' ControlNetModel that its U-Net does not have; stages: of the encoder.
+NameTable own_names(int64_t hint_layers) {
+  NameTable table;
+  table.add("middle_block_out.0.", "controlnet_mid_block.");
+  table.add("input_hint_block.0.", "controlnet_cond_embedding.conv_in.");
+  for (int64_t i = 1; i + 1 < hint_layers; ++i)
+    table.add(fmt::format("input_hint_block.{}.", 2 * i), fmt::format("controlnet_cond_embedding.blocks.{}.", i - 1));
+  table.add(fmt::format("input_hint_block.{}.", 2 * (hint_layers - 1)), "controlnet_cond_embedding.conv_out.");
+  for (int64_t i = 0; i < 64; ++i) table.add(fmt::format("zero_convs.{}.0.", i), fmt::format("controlnet_down_blocks.{}.", i));
+  return table;
+}
+
+/// The modules of the model's U-Net, with attention where the control has it.
+UnetModules modules_of(const std::vector<Weight>& network, const NamedTensors& control) {
+  std::vector<std::string> names;
+  for (const Weight& w : network) names.push_back(w.name);
+  UnetModules modules = unet_modules(names);
+  for (size_t level = 0; level < modules.attention.size(); ++level)
+    modules.attention[level] = any_begins(control, fmt::format("down_blocks.{}.attentions.0.", level));
+  modules.middle_attention = any_begins(control, "mid_block.attentions.0.");
+  return modules;
+}
+
+NamedTensors from_diffusers(const NamedTensors& tensors, const std::vector<Weight>& network) {
+  const NameTable own = own_names(number_below(tensors, "controlnet_cond_embedding.blocks.") + 2);
+  NamedTensors result, rest;
+  for (const NamedTensor& t : tensors) {
+    if (const auto name = own.ours(t.name))
+      result.push_back({*name, t.tensor});
+    else
+      rest.push_back(t);
+  }
+  for (NamedTensor& t : from_diffusers_unet(rest, modules_of(network, tensors))) result.push_back(std::move(t));
+  return result;
+}
+
+/// W + up down, of the network's own weights (Hu et al. 2021), and what the file has whole.
+NamedTensors from_lora(const ControlTensors& file, const std::vector<Weight>& network) {
+  std::map<std::string, at::Tensor> all;
+  for (const Weight& w : network)
+    if (!w.name.starts_with("output_blocks.") && !w.name.starts_with("out.")) all[w.name] = w.tensor;
+  std::vector<std::string> unknown;
+  for (const NamedTensor& t : file.tensors) {
+    if (t.name == "lora_controlnet" || t.name.ends_with(".down")) continue;
+    if (!t.name.ends_with(".up")) {
+      all[t.name] = t.tensor;
+      continue;
+    }
+    const std::string module = t.name.substr(0, t.name.size() - 3);
+    const at::Tensor* down = find(file.tensors, module + ".down");
+    const auto weight = all.find(module + ".weight");
+    if (!down || weight == all.end()) {
+      unknown.push_back(t.name);
+      continue;
+    }
+    const at::Tensor change = at::mm(t.tensor.to(at::kFloat).flatten(1), down->to(at::kFloat).flatten(1));
+    if (change.numel() != weight->second.numel())
+      throw ConfigError(fmt::format("{}: '{}' changes a weight of [{}] by [{}]; the control-LoRA is of another generation of models",
+                                    file.source, module, fmt::join(weight->second.sizes(), ", "), fmt::join(change.sizes(), ", ")));
+    weight->second = weight->second.to(at::kCPU, at::kFloat) + change.reshape(weight->second.sizes());
+  }
+  if (!unknown.empty())
+    throw ConfigError(fmt::format("{}: the model has no weights for {}; the control-LoRA is of another generation of models", file.source,
+                                  fmt::join(unknown, ", ")));
+  NamedTensors result;
+  for (const auto& [name, tensor] : all) result.push_back({name, tensor});
+  return result;
+}
+
+/// Reads what the shapes tell. tensors: under CompVis' names.
+ControlBranchOptions options_of(const std::string& source, const NamedTensors& tensors, const std::vector<Weight>& network) {
+  ControlBranchOptions o;
+  const auto hint = [&](int64_t layer) -> const at::Tensor& {
+    const at::Tensor* t = find(tensors, fmt::format("input_hint_block.{}.weight", 2 * layer));
+    if (!t || t->dim() != 4) throw ConfigError(fmt::format("{}: lacks the tensor 'input_hint_block.{}.weight'", source, 2 * layer));
+    return *t;
+  };
+  o.hint_channels = hint(0).size(1);
+  int64_t layers = 0;
+  while (has(tensors, fmt::format("input_hint_block.{}.weight", 2 * layers))) ++layers;
+  if (layers < 2 || layers % 2 != 0)
+    throw ConfigError(fmt::format("{}: its encoder of hints has {} layers, and a ControlNet's an even number", source, layers));
+  o.hint_widths.clear();
+  for (int64_t i = 0; i + 1 < layers; i += 2) o.hint_widths.push_back(hint(i).size(0));
+  std::vector<std::string> names;
+  for (const Weight& w : network) names.push_back(w.name);
+  const UnetModules modules = unet_modules(names);
+  o.middle_attention = any_begins(tensors, "middle_block.2.");
+  bool same = true;
+  NamedTensors own;
+  for (const Weight& w : network) own.push_back({w.name, w.tensor});
+  for (size_t level = 0; level < modules.attention.size(); ++level) {
+    const std::string here = fmt::format("input_blocks.{}.1.transformer_blocks.", 1 + int64_t(level) * (modules.blocks + 1));
+    o.depth.push_back(number_below(tensors, here));
+    same = same && o.depth.back() == number_below(own, here);
+  }
+  if (same) o.depth.clear();
+  return o;
+}
+
+}  // namespace
+
+ControlTensors control_tensors(const std::string& path) {
+  ControlTensors file{path, {}};
+  if (fs::is_directory(path))
+    file.tensors = component_tensors(path);
+  else if (fs::is_regular_file(path))
+    file.tensors = load_tensors(path);
+  else
+    throw ConfigError(fmt::format("control: there is no file '{}'", path));
+  if (any_begins(file.tensors, "control_model.")) {
+    NamedTensors control;
+    for (NamedTensor& t : file.tensors)
+      if (t.name.starts_with("control_model.")) control.push_back(std::move(t));
+    file.tensors = std::move(control);
+  }
+  for (const std::string_view prefix : {"module.", "control_model.", "controlnet.", "adapter."})
+    for (NamedTensor& t : file.tensors)
+      if (t.name.starts_with(prefix)) t.name.erase(0, prefix.size());
+  return file;
+}
+
+std::string control_type(const NamedTensors& tensors) {
+  if (has(tensors, "controlnet_cond_embedding.conv_in.weight") || has(tensors, "input_hint_block.0.weight")) return "controlnet";
+  if (any_begins(tensors, "image_proj.") && any_begins(tensors, "ip_adapter.")) return "ip_adapter";
+  if (has(tensors, "body.0.block1.weight") || has(tensors, "body.0.resnets.0.block1.weight") || has(tensors, "body.0.in_conv.weight"))
+    return "t2i_adapter";
+  return "";
+}
+
+void refuse_control(const ControlTensors& file, const std::string& wanted) {
+  throw ConfigError(fmt::format("{}: is no {}: {}; its tensors are {}", file.source, wanted, likely(file.tensors), grouped(file.tensors)));
+}
+
+void check_generation(const ControlTensors& file, const std::string& what, int64_t context, int64_t model) {
+  if (context > 0 && model > 0 && context != model)
+    throw ConfigError(fmt::format("{}: this {} is of {}, the model is {}", file.source, what, generation(context), generation(model)));
+}
+
+ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight>& network, int64_t context_width) {
+  const ControlTensors file = control_tensors(path);
+  if (control_type(file.tensors) != "controlnet") refuse_control(file, "controlnet");
+  check_generation(file, "ControlNet", context_of(file.tensors), context_width);
+  ControlNetFile result{path, {}, {}};
+  try {
+    if (has(file.tensors, "lora_controlnet"))
+      result.tensors = from_lora(file, network);
+    else if (has(file.tensors, "controlnet_cond_embedding.conv_in.weight"))
+      result.tensors = from_diffusers(file.tensors, network);
+    else
+      result.tensors = file.tensors;
+  } catch (const ConfigError& e) {
+    if (std::string(e.what()).find(path) != std::string::npos) throw;
+    throw ConfigError(fmt::format("{}: {}", path, e.what()));
+  }
+  result.options = options_of(path, result.tensors, network);
+  const fs::path settings = fs::path(path) / "config.json";
+  if (fs::is_directory(path) && fs::is_regular_file(settings)) {
+    const nlohmann::json json = read_json(settings);
+    result.options.global_pool = json.is_object() && json.value("global_pool_conditions", false);
+  }
+  return result;
+}
+
+NamedTensors to_diffusers_controlnet(const NamedTensors& tensors, const std::vector<Weight>& network) {
+  std::vector<std::string> names;
+  for (const Weight& w : network) names.push_back(w.name);
+  const NameTable table = unet_names(unet_modules(names));
+  int64_t layers = 0;
+  while (has(tensors, fmt::format("input_hint_block.{}.weight", 2 * layers))) ++layers;
+  const NameTable own = own_names(layers);
+  NamedTensors result;
+  for (const NamedTensor& t : tensors) {
+    const auto name = own.theirs(t.name);
+    result.push_back({name ? *name : table.theirs(t.name).value_or(t.name), t.tensor});
+  }
+  return result;
+}
+
+}  // namespace brume
