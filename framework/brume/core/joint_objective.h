@@ -30,6 +30,8 @@ class OpenObjective : public Objective {
  public:
   bool denoises() const override { return false; }
   virtual std::vector<Companion> companions() const = 0;
+  /// Returns the number of steps from one update of the model to the next: its companions are updated in each.
+  virtual int64_t model_every() const { return 1; }
   /// Returns figures of the last loss, by name, for metrics.jsonl: the same names after every step.
   virtual std::vector<std::pair<std::string, double>> figures() const = 0;
 };

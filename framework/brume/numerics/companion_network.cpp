@@ -21,6 +21,12 @@ std::shared_ptr<Network> make_discriminator(const Deferred<Network>& network, co
   return made;
 }
 
+TrainableModel::Prediction CompanionModel::predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const {
+  const Tensor input = x * each_image(sigmas, x, [&](double s) { return parameterization().c_in(s, schedule()); });
+  const Tensor levels = noise_inputs(*network_, sigmas, schedule()).to(x.device());
+  return {network_->forward(input.to(dtype_), levels, condition, nullptr).to(at::kFloat), {}};
+}
+
 void move_to(const std::vector<Weight>& weights, at::Device device) {
   for (const Weight& w : weights)
     if (!device.is_cpu()) Tensor(w.tensor).set_data(w.tensor.to(device));

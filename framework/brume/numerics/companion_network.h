@@ -11,6 +11,22 @@ namespace brume {
 /// the noise level and the class. Throws ConfigError if the network does not fit.
 std::shared_ptr<Network> make_discriminator(const Deferred<Network>& network, const JointObjective::Context& model, bool pairs);
 
+/// A network like the model's, in the model's frame.
+class CompanionModel final : public TrainableModel {
+ public:
+  /// `model` lives as long as it.
+  CompanionModel(const TrainableModel& model, std::shared_ptr<const Network> network, at::ScalarType dtype)
+      : model_(model), network_(std::move(network)), dtype_(dtype) {}
+  Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override;
+  const NoiseSchedule& schedule() const override { return model_.schedule(); }
+  const Parameterization& parameterization() const override { return model_.parameterization(); }
+
+ private:
+  const TrainableModel& model_;
+  std::shared_ptr<const Network> network_;
+  at::ScalarType dtype_;
+};
+
 /// Moves weights to the device of the model.
 void move_to(const std::vector<Weight>& weights, at::Device device);
 

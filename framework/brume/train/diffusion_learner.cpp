@@ -53,6 +53,7 @@ class DiffusionLearner final : public Learner {
   std::vector<TrainedModule> modules() const override {
     std::vector<TrainedModule> all{model_module(pipeline_.weights(), *config_.train)};
     if (!opened_) return all;
+    all.front().every = opened_->model_every();
     for (const Companion& c : opened_->companions())
       all.push_back({.name = c.name, .weights = prefixed(c.name + ".", c.weights), .optimizer = c.optimizer});
     return all;

@@ -1,0 +1,128 @@
+// Distribution matching distillation (Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation", and "Improved
+// Distribution Matching Distillation", DMD2, sec. 4): the images of a few-step generator are to have the teacher's scores.
+//
+//   x = D_model(x0 + sigma_k n, sigma_k), sigma_k a level of the spacing;   x_t = x + sigma n
+//   grad = (D_fake(x_t) - D_teacher(x_t)) / mean |x - D_teacher(x_t)|,   loss = |x - stop-gradient(x - grad)|^2 / 2
+//   fake score: (1 / sigma^2 + 1 / sd^2) |D_fake(x_t) - x|^2, in every step; the model learns once in `model_every` (two time scales)
+//
+// The fake score is a network like the model's and begins with its weights: those of the teacher, by `train.from`. All images of a batch
+// have one sigma of x_t, so that the teacher is called once. Sample with `consistency` over the same spacing.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/randint.h>
+
+#include "brume/config/registry.h"
+#include "brume/core/rows.h"
+#include "brume/core/spacing.h"
+#include "brume/numerics/companion_network.h"
+#include "brume/numerics/distillation.h"
+#include "brume/numerics/noising.h"
+#include "brume/numerics/teacher.h"
+
+namespace brume::plugins {
+namespace {
+
+struct DmdOptions {
+  std::filesystem::path teacher;
+  int64_t steps = 1, model_every = 5;
+  double sigma_data = 0.5;
+  std::shared_ptr<const Spacing> spacing;
+  std::shared_ptr<const TimeSampler> time;
+  Deferred<Optimizer> optimizer;
+  void declare(Fields& f) {
+    f.field("teacher", teacher, "model.safetensors of the trained model");
+    f.field("steps", steps, "of the model; sample with as many", within(1, 1000));
+    f.field("spacing", spacing, "the noise levels of the steps; sample with the same", "trailing");
+    f.field("model_every", model_every, "updates of the fake score for one of the model", at_least(1));
+    f.field("sigma_data", sigma_data, "standard deviation of the images, in the weight of the fake score", more_than(0));
+    f.field("time", time, "distribution of the noise levels of the scores", "uniform");
+    f.field("optimizer", optimizer, "of the fake score", "adam");
+  }
+};
+
+class OpenDmd final : public OpenObjective {
+ public:
+  OpenDmd(const DmdOptions& o, const JointObjective::Context& c)
+      : o_(o), dtype_(c.dtype), first_(c.weights), fake_(c.model.make(c.network)) {
+    move_to(fake_->weights(), c.device);
+  }
+
+  std::vector<Companion> companions() const override { return {{"fake_score", fake_->weights(), o_.optimizer}}; }
+  int64_t model_every() const override { return o_.model_every; }
+  std::vector<std::pair<std::string, double>> figures() const override { return figures_; }
+
+  Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
+              at::Generator& random) const override {
+    if (training.step == 0) begin();
+    const OtherModel teacher = open_teacher(training, o_.teacher, x0);
+    const CompanionModel fake(model, fake_, dtype_);
+    const bool due = training.step % o_.model_every == 0;
+    const Tensor image = [&] {
+      const at::AutoGradMode learns(due);
+      return generated(model, x0, condition, random);
+    }();
+    const NoisyBatch seen = noised(model, image, training, random), known = noised(model, image, training, random);
+    const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
+    const double sigma = known.sigmas.front();
+    const Tensor learned = error.square().mean() * (1 / (sigma * sigma) + 1 / (o_.sigma_data * o_.sigma_data));
+    figures_ = {{"fake_score", learned.item<double>()}};
+    if (!due) return learned;
+    const Tensor gradient = [&] {
+      const at::NoGradGuard no_grad;
+      const Tensor real = teacher.denoiser->denoise(seen.x, seen.sigmas.front(), condition).x0;
+      return distribution_gradient(seen.x0, real, denoised(fake, seen.x, seen.sigmas, condition));
+    }();
+    return (image - (seen.x0 - gradient)).square().mean() / 2 + learned;
+  }
+
+ private:
+  /// Copies the model's weights, which a file may have been read into since it was made.
+  void begin() const {
+    const at::NoGradGuard no_grad;
+    const std::vector<Weight> into = fake_->weights();
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(first_[i].tensor);
+  }
+
+  Tensor generated(const TrainableModel& model, const Tensor& x0, const Condition& condition, at::Generator& random) const {
+    const std::vector<double> sigmas = o_.spacing->sigmas(model.schedule(), o_.steps);
+    const auto steps = int64_t(sigmas.size()) - 1;
+    const Tensor drawn =
+        draw_rows(x0.size(0), [&](int64_t n) { return at::randint(steps, {n}, random, at::TensorOptions().dtype(at::kLong)); });
+    std::vector<double> from;
+    for (int64_t i = 0; i < x0.size(0); ++i) from.push_back(sigmas[size_t(drawn.data_ptr<int64_t>()[i])]);
+    const NoisyBatch b = add_noise(x0, from, random);
+    return denoised(model, b.x, from, condition);
+  }
+
+  /// Images with noise of one level: the first draw, which all parts of a batch share.
+  NoisyBatch noised(const TrainableModel& model, const Tensor& image, const Training& training, at::Generator& random) const {
+    const double sigma = o_.time->draw(model.schedule(), 1, training.memory, random).sigmas.front();
+    return add_noise(image.detach(), std::vector<double>(size_t(image.size(0)), sigma), random);
+  }
+
+  DmdOptions o_;
+  at::ScalarType dtype_;
+  std::vector<Weight> first_;
+  std::shared_ptr<Network> fake_;
+  mutable std::vector<std::pair<std::string, double>> figures_;
+};
+
+class Dmd final : public JointObjective {
+ public:
+  using Options = DmdOptions;
+  explicit Dmd(const Options& o) : o_(o) {}
+  std::unique_ptr<OpenObjective> open(const Context& context) const override { return std::make_unique<OpenDmd>(o_, context); }
+  void check(const Requirements&) const override { expect_teacher(o_.teacher); }
+
+ private:
+  Options o_;
+};
+
+}  // namespace
+
+void register_objective_dmd(Registry& r) {
+  r.add<Objective, Dmd>("dmd", "distribution matching distillation: a few-step generator with the teacher's scores");
+}
+
+}  // namespace brume::plugins
