@@ -14,8 +14,14 @@ function itemsOf(jobs) {
   });
 }
 
-const wordsOf = (item) => [item.job.id, item.job.state, titleOf(item.job), ...settingsOf(item.job).map(([name, value]) => `${name}:${value}`)].join(' ').toLowerCase();
-const matches = (item, query) => query.toLowerCase().split(/\s+/).every((word) => wordsOf(item).includes(word));
+/// A word is looked for anywhere; NAME:VALUE in that setting, numbers as a whole ("steps:10" is not 100).
+function has(item, word) {
+  const pairs = settingsOf(item.job).map(([name, value]) => [name.toLowerCase(), value.toLowerCase()]);
+  const colon = word.indexOf(':'), name = word.slice(0, colon), wanted = word.slice(colon + 1);
+  if (colon > 0 && wanted !== '') return pairs.some(([n, v]) => n === name && (Number.isFinite(Number(wanted)) ? v === wanted : v.includes(wanted)));
+  return [item.job.id, item.job.state, titleOf(item.job), ...pairs.flat()].join(' ').toLowerCase().includes(word);
+}
+const matches = (item, query) => query.toLowerCase().split(/\s+/).filter(Boolean).every((word) => has(item, word));
 
 function reuse(item) {
   handed.request = requestOf(item.job);
