@@ -248,7 +248,7 @@ TEST(FewStepParity, DenoisingDiffusionGan) {
     Condition condition;
     condition.vector = at::zeros({sizes[0], 5}, f64);
     ToyDraws draws;
-    Run run{condition, draws, {}};
+    brume::Run run{condition, draws, {}};
     const Tensor start = wave(sizes, true, .61, 1.4) * std::hypot(1, sigmas.front());
     const Tensor made = make<Sampler>("ddgan")->sample(ToyGenerator(sigmas), start, sigmas, run);
     close.near(made, c["sample_from_model"], 3e-6, id + " sample");
