@@ -15,6 +15,7 @@
 #include "brume/diffusion/configuration.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/diffusion/prompt_plan.h"
 #include "brume/diffusion/refining.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/hires.h"
@@ -313,6 +314,8 @@ Tensor Model::sample(const ImageRequest& r) const {
     refiner_options = refiner->sampling(r);
     run.refining = std::make_shared<const Refining>(
         Refining{refiner->pipeline(), refiner_options, refiner->others(), run.images, r.refine_from.value_or(0.8)});
+    if (refiner_options.prompts.changes && changes(run.images, options.steps))
+      throw ConfigError(fmt::format("{}: cannot follow prompts that change (sample.prompts.changes)", called(r.names, "refiner")));
   }
   if (opened_->warn)
     for (const std::string& text : warnings_of(r, options, pipeline(), run.images)) opened_->warn(text);

@@ -11,6 +11,7 @@
 #include "brume/config/value.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/request_controls.h"
+#include "brume/wildcards.h"
 
 namespace brume {
 namespace {
@@ -217,6 +218,8 @@ std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& co
     if (r.sizes) all[i].sizes = *r.sizes;
     all[i].negative_sizes = r.negative_sizes;
     if (!r.prompts.empty()) all[i].caption = r.prompts[image / repeats % r.prompts.size()];
+    if (!r.wildcards.empty())
+      all[i].caption = with_wildcards(all[i].caption, r.wildcards, r.seed, int64_t(image), called(r.names, "wildcards"));
     if (!r.negatives.empty()) all[i].negative = r.negatives[r.negatives.size() == 1 ? 0 : image / repeats % r.prompts.size()];
   }
   return all;

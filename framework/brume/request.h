@@ -51,7 +51,7 @@ struct ImageRequest {
   std::optional<SizeIds> sizes{},
       negative_sizes{};  ///< for models that are conditioned on sizes (SDXL); absent = those of the image, `sizes`
 
-  std::string wildcards{};  ///< folder of NAME.txt, a line of which stands for each __NAME__ in a prompt
+  std::string wildcards{};  ///< folder of NAME.txt, a line of which stands for each __NAME__ in a caption
 
   /// Sampling as another program does it, "a1111:DPM++ 2M Karras" (like.h); the fields below and the settings are laid over it.
   std::string like{};

@@ -92,11 +92,14 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
       say(fmt::format("'{}'",
                       prompt.substr(at, prompt.find('>', at) == std::string::npos ? std::string::npos : prompt.find('>', at) + 1 - at)),
           fmt::format("{} FILE:STRENGTH adds a LoRA", called(r.names, "loras")));
-  if (joins(prompt, "AND")) say("'AND'", "brume makes an image of one prompt");
-  if (const std::string text = bracket_with(prompt, alternates); !text.empty())
-    say(fmt::format("'{}'", text), "brume has no prompts that change from step to step");
-  else if (const std::string at_step = bracket_with(prompt, changes_at_a_step); !at_step.empty())
-    say(fmt::format("'{}'", at_step), "brume has no prompts that change from step to step");
+  if (!options.prompts.changes) {
+    const std::string reads = fmt::format("{} reads it otherwise", called(r.names, "prompt_changes"));
+    if (joins(prompt, "AND")) say("'AND'", reads);
+    if (const std::string text = bracket_with(prompt, alternates); !text.empty())
+      say(fmt::format("'{}'", text), reads);
+    else if (const std::string at_step = bracket_with(prompt, changes_at_a_step); !at_step.empty())
+      say(fmt::format("'{}'", at_step), reads);
+  }
   if (!reads_prompts) return found;
   if (const std::string text = options.prompts.weights ? "" : weight_in(prompt); !text.empty())
     say(fmt::format("'{}'", text), fmt::format("{} reads it as a weight", called(r.names, "prompt_weights")));

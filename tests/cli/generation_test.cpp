@@ -161,7 +161,7 @@ TEST_F(Generation, WordsOfOtherProgramsAreTold) {
   EXPECT_EQ(warned("a <lora:x:0.8> star"),
             "warning: --prompt \"a <lora:x:0.8> star\": '<lora:x:0.8>' is read as words; --lora FILE:STRENGTH adds a LoRA");
   EXPECT_EQ(warned("a star AND a ring"),
-            "warning: --prompt \"a star AND a ring\": 'AND' is read as words; brume makes an image of one prompt");
+            "warning: --prompt \"a star AND a ring\": 'AND' is read as words; --prompt-changes reads it otherwise");
   EXPECT_NE(warned("a [red|blue] star"), "");
   EXPECT_NE(warned("a [red:blue:0.5] star"), "");
   EXPECT_EQ(warned("a (red:1.2) star"),

@@ -224,5 +224,47 @@ TEST_F(Sdxl, ASecondPassIsLarger) {
   }
 }
 
+TEST_F(Sdxl, PromptsThatChange) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  const auto image = [&](const std::string& text, const std::string& negative = "") {
+    ImageRequest request = small();
+    request.prompts = {text};
+    request.negatives = {negative};
+    request.prompt_changes = true;
+    return model.sample(request);
+  };
+  const Tensor a = image("a red circle"), b = image("a green star");
+  EXPECT_TRUE(at::equal(image("[a red circle|a red circle]"), a));
+  EXPECT_TRUE(at::equal(image("[a red circle:a green star:5]"), a)) << "changes when the run is over";
+  EXPECT_TRUE(at::equal(image("[a red circle:a green star:0.0]"), b));
+  const Tensor half = image("[a red circle:a green star:0.5]");
+  EXPECT_FALSE(at::equal(half, a) || at::equal(half, b));
+  EXPECT_TRUE(at::equal(image("a red circle", "[x::0.0]"), a)) << "an empty negative prompt is zeros";
+  expect_close(image("a red circle :0.5 AND a red circle :0.5"), a, 1e-3, "two halves of one prompt");
+  EXPECT_FALSE(at::equal(image("a red circle AND a green star"), a));
+}
+
+TEST_F(Sdxl, Wildcards) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  folder_.file("cards/colour.txt", "red\n# none\n\nblue\n");
+  folder_.file("cards/thing.txt", "__colour__ star\n");
+  folder_.file("cards/loop.txt", "__loop__\n");
+  ImageRequest request{.prompts = {"a __thing__ and a_b__"}, .count = 20};
+  request.wildcards = (folder_.path() / "cards").string();
+  int64_t red = 0;
+  const auto all = model.annotations(request);
+  for (const Annotation& x : all) {
+    EXPECT_TRUE(x.caption == "a red star and a_b__" || x.caption == "a blue star and a_b__") << x.caption;
+    red += x.caption == "a red star and a_b__";
+  }
+  EXPECT_TRUE(red > 3 && red < 17) << red;
+  request.first = 7, request.count = 1;
+  EXPECT_EQ(model.annotations(request)[0].caption, all[7].caption) << "image 7 alone";
+  for (const auto& [name, error] : {std::pair("none", "none.txt' for __none__"), {"loop", "without end"}, {"../x", "outside the folder"}}) {
+    request.prompts = {"__" + std::string(name) + "__"};
+    EXPECT_NE(said(model, request).find(error), std::string::npos) << said(model, request);
+  }
+}
+
 }  // namespace
 }  // namespace brume::test

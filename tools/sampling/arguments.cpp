@@ -177,6 +177,9 @@ std::vector<Option<A>> options_of_sampling() {
       option<A>(
           "--embedding", "embeddings", [](auto& a) -> auto& { return a.request.embeddings; },
           "a textual inversion, and the word that stands for it in prompts if not the file's own", one_each("FILE[:WORD]")),
+      option<A>(
+          "--wildcards", "wildcards", [](auto& a) -> auto& { return a.request.wildcards; },
+          "a line of DIRECTORY/NAME.txt, drawn by the seed, stands for each __NAME__ in a prompt", type_name("DIRECTORY")),
       weights,
       changes,
       option<A>(

@@ -3,6 +3,7 @@
 #include "brume/core/boundary.h"
 #include "brume/core/sized_spacing.h"
 #include "brume/diffusion/class_names.h"
+#include "brume/diffusion/prompt_plan.h"
 #include "brume/numerics/timesteps.h"
 
 namespace brume {
@@ -48,10 +49,12 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
   std::vector<double> steps;
   if (options.timestep_rounding == TimestepRounding::nearest_step)
     steps = sigmas_for(*options.spacing, latent, *model.options().noise, options.steps);
-  const std::shared_ptr<const Denoiser> own = model.denoiser(options.timestep_rounding, steps, {}, controls);
-  const auto tapped = [&](Taps taps) {
-    return taps.empty() ? own : model.denoiser(options.timestep_rounding, steps, std::move(taps), controls);
+  const auto made = [&](Taps taps) {
+    std::shared_ptr<const Denoiser> d = model.denoiser(options.timestep_rounding, steps, std::move(taps), controls);
+    return options.prompts.changes ? following_plan(std::move(d)) : d;
   };
+  const std::shared_ptr<const Denoiser> own = made({});
+  const auto tapped = [&](Taps taps) { return taps.empty() ? own : made(std::move(taps)); };
   const SameClasses others(models, {model.options().class_names, "the model"});
   const GuidedModel steered{.schedule = model.options().noise,
                             .models = others,

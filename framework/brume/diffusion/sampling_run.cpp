@@ -19,6 +19,7 @@
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/guided_denoiser.h"
+#include "brume/diffusion/prompt_plan.h"
 #include "brume/diffusion/refining.h"
 #include "brume/diffusion/run_controls.h"
 #include "brume/diffusion/run_noise.h"
@@ -105,6 +106,7 @@ class SamplingRun {
     Part part;
     Tensor x;
     Condition condition;
+    std::shared_ptr<const PromptPlan> plan;  ///< null: the prompts do not change
   };
 
   void check_sides() const;
@@ -116,7 +118,7 @@ class SamplingRun {
   /// Returns what sample() returns. Throws ConfigError that says which batch fits, if there is not enough memory.
   Tensor sample_or_advise(int64_t first, int64_t count) const;
   Start start(int64_t first, int64_t count) const;
-  Condition condition_of(const Part& part) const;
+  Condition condition_of(const Part& part, std::shared_ptr<const PromptPlan>& plan) const;
   Tensor initial(const Tensor& noise, const Part& part) const;
   /// Returns one row per image; one row for all if one is given and drawn for all at once, as PyTorch users have it.
   Tensor rows(const Tensor& t, const Part& part) const {
@@ -256,23 +258,32 @@ Tensor SamplingRun::initial(const Tensor& noise, const Part& part) const {
   return fresh * mask + noised * (1 - mask);
 }
 
-Condition SamplingRun::condition_of(const Part& part) const {
+Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const PromptPlan>& plan) const {
   const Compute& compute = model_.compute();
   const auto begin = request_.images.begin() + part.first;
   const std::vector<Annotation> wanted(begin, begin + part.count);
   const auto on_device = [&](const Tensor& t) { return t.defined() ? rows(t, part).to(compute.device) : t; };
   stop_if_asked();
-  Condition condition = calling(model_.encoder(), "encode()", [&] {
-    return model_.encoder().encode({.annotations = wanted,
-                                    .dtype = compute.dtype,
-                                    .device = compute.device,
-                                    .shape = image_,
-                                    .images = on_device(request_.image),
-                                    .masks = on_device(request_.mask),
-                                    .first_stage = &model_.autoencoder(),
-                                    .normal = part.normal(),
-                                    .reading = &reading_});
-  });
+  const bool concat = model_.concat_image();
+  const auto encode = [&](const std::vector<Annotation>& annotations) {
+    return calling(model_.encoder(), "encode()", [&] {
+      return model_.encoder().encode({.annotations = annotations,
+                                      .dtype = compute.dtype,
+                                      .device = compute.device,
+                                      .shape = image_,
+                                      .images = &annotations == &wanted ? on_device(request_.image) : Tensor(),
+                                      .masks = &annotations == &wanted ? on_device(request_.mask) : Tensor(),
+                                      .first_stage = &model_.autoencoder(),
+                                      .normal = part.normal(),
+                                      .reading = &reading_});
+    });
+  };
+  if (options_.prompts.changes && changes(wanted, int64_t(sigmas_.size()) - 1)) {
+    if (concat) throw ConfigError("sample.prompts.changes: is for models that make images of words alone, and this one is given an image");
+    plan = std::make_shared<const PromptPlan>(wanted, int64_t(sigmas_.size()) - 1,
+                                              [&](const std::vector<Annotation>& variants) { return encode(variants).to(compute.device); });
+  }
+  Condition condition = plan ? plan->first() : encode(wanted);
   set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
   if (controls_) controls_->number_rows(condition, part.first, part.count);
   return condition.to(compute.device);
@@ -291,19 +302,21 @@ SamplingRun::Start SamplingRun::start(int64_t first, int64_t count) const {
   Tensor x = request_.initial_noise.defined() ? request_.initial_noise.narrow(0, first, count).to(like.options())
                                               : varied(noise->draw(like, sigmas_[0], sigmas_[0]), options_, request_, first);
   x = initial(x, part);
-  Condition condition = condition_of(part);
-  return {std::move(noise), std::move(part), std::move(x), std::move(condition)};
+  std::shared_ptr<const PromptPlan> plan;
+  Condition condition = condition_of(part, plan);
+  return {std::move(noise), std::move(part), std::move(x), std::move(condition), std::move(plan)};
 }
 
 /// Returns the images of one batch, on the host.
 Tensor SamplingRun::sample(int64_t first, int64_t count) const {
-  const auto [noise, part, begin, condition] = start(first, count);
+  const auto [noise, part, begin, condition, plan] = start(first, count);
   const NoiseSchedule& schedule = *model_.options().noise;
   Tensor x = begin;
   Run run{condition, *noise, {}, &schedule};
   if (request_.observer) run.observer = observer(first, 0);
   const std::vector<int64_t> shape = x.sizes().vec();
   const RunMemory memory(noise_of(options_, request_, first, count, 5), sigmas_);
+  follow(plan);
   const std::vector<double> own(sigmas_.begin(), sigmas_.begin() + own_steps_ + 1);
   x = calling(*options_.sampler, "sample()", [&] { return options_.sampler->sample(*denoiser_, x, own, run); });
   expect_shape(options_.sampler.get(), "sample()", x, shape);

@@ -1,0 +1,157 @@
+#include "brume/diffusion/prompt_plan.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "brume/core/run_memory.h"
+#include "brume/text/prompt_schedule.h"
+
+namespace brume {
+namespace {
+
+constexpr char key = 0;  // its address is the owner of the plan in a run's memory
+
+/// Variants of annotations, each once per image.
+struct Variants {
+  std::vector<Annotation> all;
+  int64_t row(Annotation image, std::map<std::string, int64_t>& known, const std::string& text, std::string Annotation::*field) {
+    const auto [at, fresh] = known.emplace(text, int64_t(all.size()));
+    if (!fresh) return at->second;
+    image.*field = text;
+    all.push_back(std::move(image));
+    return at->second;
+  }
+};
+
+Condition numbered(Condition c, const Tensor& plan) {
+  c.plan = plan;
+  return c;
+}
+
+class PlanFollower final : public Denoiser {
+ public:
+  explicit PlanFollower(std::shared_ptr<const Denoiser> inner) : inner_(std::move(inner)) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    RunMemory* memory = RunMemory::current();
+    const auto plan = memory ? memory->of<std::shared_ptr<const PromptPlan>>(&key) : nullptr;
+    if (!plan || !condition.plan.defined()) return inner_->denoise(x, sigma, condition);
+    return plan->denoise(*inner_, x, sigma, condition, memory->step_at(sigma));
+  }
+
+ private:
+  std::shared_ptr<const Denoiser> inner_;
+};
+
+}  // namespace
+
+PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps,
+                       const std::function<Condition(const std::vector<Annotation>&)>& encode) {
+  Variants variants;
+  for (const Annotation& a : images) {
+    std::map<std::string, int64_t> captions, negatives;
+    Annotation base = a;
+    base.caption = text::prompt_at(text::prompts_between_ands(a.caption)[0].text, 0, steps);
+    base.negative = text::prompt_at(a.negative, 0, steps);
+    Image image;
+    for (const text::PromptPiece& p : text::prompts_between_ands(a.caption)) {
+      image.pieces.push_back({p.weight, {}});
+      for (int64_t s = 0; s < steps; ++s)
+        image.pieces.back().rows.push_back(variants.row(base, captions, text::prompt_at(p.text, s, steps), &Annotation::caption));
+    }
+    for (int64_t s = 0; s < steps; ++s)
+      image.negative.push_back(variants.row(base, negatives, text::prompt_at(a.negative, s, steps), &Annotation::negative));
+    images_.push_back(std::move(image));
+  }
+  encoded_ = encode(variants.all);
+}
+
+Condition PromptPlan::first() const {
+  std::vector<int64_t> rows, nulls;
+  for (const Image& image : images_) rows.push_back(image.pieces[0].rows[0]), nulls.push_back(image.negative[0]);
+  const Tensor numbers = at::arange(int64_t(images_.size()), at::kLong);
+  Condition c = encoded_;
+  c.null = nullptr;
+  c = numbered(c.select(at::tensor(rows)), numbers);
+  if (encoded_.null) c.null = std::make_shared<Condition>(numbered(encoded_.null->select(at::tensor(nulls)), numbers * -1 - 1));
+  return c;
+}
+
+Estimate PromptPlan::denoise(const Denoiser& inner, const Tensor& x, double sigma, const Condition& condition, int64_t step) const {
+  std::vector<int64_t> of_x, rows, null_x, null_rows;  // what is evaluated: row of x, row of the condition
+  struct Sum {
+    std::vector<std::pair<double, int64_t>> kept;  ///< weight and place among the evaluated
+    std::vector<std::pair<double, int64_t>> nulls;
+  };
+  std::vector<Sum> sums;
+  const Tensor numbers = condition.plan.cpu();
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    const int64_t number = numbers[i].item<int64_t>();
+    const Image& image = images_[size_t(number < 0 ? -1 - number : number)];
+    const auto add_null = [&](double weight) {
+      sums.back().nulls.emplace_back(weight, int64_t(null_x.size()));
+      null_x.push_back(i), null_rows.push_back(image.negative[size_t(step)]);
+    };
+    sums.emplace_back();
+    double rest = 1;
+    if (number >= 0)
+      for (const Piece& p : image.pieces) {
+        sums.back().kept.emplace_back(p.weight, int64_t(of_x.size()));
+        of_x.push_back(i), rows.push_back(p.rows[size_t(step)]);
+        rest -= p.weight;
+      }
+    if (number < 0 || (std::abs(rest) > 1e-9 && encoded_.null)) add_null(rest);
+  }
+  std::vector<int64_t> places = null_x;
+  places.insert(places.end(), of_x.begin(), of_x.end());
+  Condition with = encoded_;
+  with.null = nullptr;
+  const Condition kept = rows.empty() ? Condition{} : with.select(at::tensor(rows)),
+                  nulls = null_rows.empty() ? Condition{} : encoded_.null->select(at::tensor(null_rows));
+  const Condition all = rows.empty() ? nulls : null_rows.empty() ? kept : concat(nulls, kept);
+  const Estimate d = inner.denoise(x.index_select(0, at::tensor(places).to(x.device())), sigma, all);
+  const auto summed = [&](const Tensor& t) {
+    if (!t.defined()) return t;
+    std::vector<Tensor> each;
+    for (const Sum& s : sums) {
+      Tensor sum;
+      const auto add = [&](double weight, int64_t place) {
+        const Tensor one = t.narrow(0, place, 1), part = weight == 1 ? one : one * weight;
+        sum = sum.defined() ? sum + part : part;
+      };
+      for (const auto& [weight, place] : s.nulls) add(weight, place);
+      for (const auto& [weight, place] : s.kept) add(weight, place + int64_t(null_x.size()));
+      each.push_back(sum);
+    }
+    return at::cat(each);
+  };
+  Estimate out;
+  out.x0 = summed(d.x0);
+  if (d.variance.defined()) out.variance = summed(d.variance);
+  return out;
+}
+
+std::shared_ptr<const Denoiser> following_plan(std::shared_ptr<const Denoiser> inner) {
+  return std::make_shared<PlanFollower>(std::move(inner));
+}
+
+void follow(std::shared_ptr<const PromptPlan> plan) {
+  if (plan) RunMemory::current()->of<std::shared_ptr<const PromptPlan>>(&key) = std::move(plan);
+}
+
+bool changes(const std::vector<Annotation>& images, int64_t steps) {
+  const auto moves = [&](const std::string& prompt) {
+    for (int64_t s = 0; s < steps; ++s)
+      if (text::prompt_at(prompt, s, steps) != prompt) return true;
+    return text::prompts_between_ands(prompt).size() > 1;
+  };
+  return std::any_of(images.begin(), images.end(), [&](const Annotation& a) { return moves(a.caption) || moves(a.negative); });
+}
+
+}  // namespace brume

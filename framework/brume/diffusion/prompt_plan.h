@@ -1,0 +1,49 @@
+#pragma once
+// Prompts that change from step to step and prompts side by side (text/prompt_schedule.h), as a denoiser below all guidances:
+//
+//   D = D_null + sum_i w_i (D_i - D_null)
+//
+// so that classifier-free guidance over it is that of Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion Models".
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "brume/core/dataset.h"
+#include "brume/core/denoiser.h"
+
+namespace brume {
+
+/// The prompts of a batch, step by step.
+class PromptPlan {
+ public:
+  /// `encode` gives the condition of annotations, one row each.
+  PromptPlan(const std::vector<Annotation>& images, int64_t steps, const std::function<Condition(const std::vector<Annotation>&)>& encode);
+
+  /// Returns the condition of the batch at step 0, whose rows name their image: Condition::plan is i, or -1 - i in the null condition.
+  Condition first() const;
+  /// Returns the estimate at `step` for a condition that first() gave, or rows of it.
+  Estimate denoise(const Denoiser& inner, const Tensor& x, double sigma, const Condition& condition, int64_t step) const;
+
+ private:
+  struct Piece {
+    double weight;
+    std::vector<int64_t> rows;  ///< of `encoded_`, by step
+  };
+  struct Image {
+    std::vector<Piece> pieces;
+    std::vector<int64_t> negative;  ///< rows of the null condition, by step
+  };
+  Condition encoded_;
+  std::vector<Image> images_;
+};
+
+/// Returns a denoiser that follows the plan of this thread's run, if it follows one.
+std::shared_ptr<const Denoiser> following_plan(std::shared_ptr<const Denoiser> inner);
+
+/// Lets the run of this thread (RunMemory) follow a plan; null: none.
+void follow(std::shared_ptr<const PromptPlan> plan);
+
+/// Returns true if the prompts of an image change within so many steps, or are several.
+bool changes(const std::vector<Annotation>& images, int64_t steps);
+
+}  // namespace brume
