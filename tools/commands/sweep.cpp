@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <thread>
 
 #include "brume/config/number.h"
 #include "brume/config/yaml.h"
+#include "brume/diffusion/processors.h"
 #include "brume/experiments/run_index.h"
 #include "brume/experiments/sweep.h"
 #include "brume/files/atomic_file.h"
@@ -135,7 +135,7 @@ class Job {
 
 /// Runs the jobs, so many at once. Returns the names of those that failed.
 std::vector<std::string> run_jobs(std::vector<Job>& jobs, const Arguments& a, const std::string& checked) {
-  const int cores = int(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = int(usable_processors());
   const int threads = a.jobs > 1 ? std::max(1, cores / int(a.jobs)) : 0;
   std::map<int, Job*> running;
   std::vector<std::string> failed;

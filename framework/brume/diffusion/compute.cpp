@@ -6,12 +6,11 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <thread>
 
 #include "brume/config/fields.h"
+#include "brume/diffusion/processors.h"
 
 namespace brume {
 
@@ -31,7 +30,7 @@ bool has_fast_bf16() {
 }
 
 Compute resolve_compute(const ComputeOptions& o) {
-  at::set_num_threads(o.threads > 0 ? int(o.threads) : int(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(o.threads > 0 ? int(o.threads) : int(usable_processors()));
   Compute c;
   try {
     c.device = at::Device(o.device);

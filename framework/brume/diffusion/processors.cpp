@@ -1,0 +1,101 @@
+#include "brume/diffusion/processors.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+
+namespace brume {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Returns the numbers of the processors that this process may run on; none if the system does not say.
+std::set<int64_t> allowed_processors() {
+  std::set<int64_t> result;
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return result;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &set)) result.insert(i);
+#endif
+  return result;
+}
+
+/// Reads a kernel's list of processors: "0-3,8,10-11".
+std::set<int64_t> processor_list(const fs::path& file) {
+  std::set<int64_t> result;
+  std::ifstream in(file);
+  constexpr int64_t most = 65536;
+  for (std::string part; std::getline(in, part, ',');) {
+    std::istringstream text(part);
+    int64_t first = 0, last = 0;
+    char dash = 0;
+    if (!(text >> first)) continue;
+    if (!(text >> dash >> last) || dash != '-') last = first;
+    for (int64_t i = std::max<int64_t>(0, first); i <= std::min(last, most); ++i) result.insert(i);
+  }
+  return result;
+}
+
+/// Returns the processors of a quota of `quota` microseconds every `period` microseconds; nothing if there is no limit.
+std::optional<double> share(double quota, double period) {
+  if (!(quota > 0) || !(period > 0)) return {};
+  return quota / period;
+}
+
+/// Returns the limit that one directory of a cgroup sets, if it sets one.
+std::optional<double> limit_of(const fs::path& directory) {
+  double quota = 0, period = 0;
+  if (std::ifstream both(directory / "cpu.max"); both >> quota >> period) return share(quota, period);  // "max 100000" is no number
+  std::ifstream first(directory / "cpu.cfs_quota_us"), second(directory / "cpu.cfs_period_us");
+  if (first >> quota && second >> period) return share(quota, period);  // -1: no limit
+  return {};
+}
+
+/// Returns the smallest limit of `group`, an absolute path below `mount`, and of the groups above it.
+std::optional<double> smallest_limit(const fs::path& mount, fs::path group) {
+  std::optional<double> result = limit_of(mount);  // a container sees its own group there
+  for (group = group.relative_path(); !group.empty(); group = group.parent_path())
+    if (const auto limit = limit_of(mount / group)) result = std::min(*limit, result.value_or(*limit));
+  return result;
+}
+
+/// Returns the smallest limit of all cgroups of this process. Lines of /proc/self/cgroup: "0::/a/b" (v2), "4:cpu,cpuacct:/a/b" (v1).
+std::optional<double> quota(const fs::path& root) {
+  std::optional<double> result;
+  std::ifstream groups(root / "proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const bool unified = controllers == ",,";
+    if (!unified && controllers.find(",cpu,") == std::string::npos) continue;
+    const fs::path mount = root / "sys/fs/cgroup" / (unified ? "" : "cpu");
+    if (const auto limit = smallest_limit(mount, line.substr(second + 1))) result = std::min(*limit, result.value_or(*limit));
+  }
+  return result;
+}
+
+}  // namespace
+
+int64_t usable_processors(const fs::path& root) {
+  const std::set<int64_t> allowed = allowed_processors();
+  int64_t result = std::max<int64_t>(1, allowed.empty() ? int64_t(std::thread::hardware_concurrency()) : int64_t(allowed.size()));
+  int64_t fast = 0;
+  for (const int64_t i : processor_list(root / "sys/devices/cpu_core/cpus")) fast += int64_t(allowed.count(i));
+  if (fast > 0) result = std::min(result, fast);
+  if (const auto limit = quota(root)) result = std::min(result, std::max<int64_t>(1, int64_t(std::ceil(std::min(*limit, 65536.0)))));
+  return result;
+}
+
+}  // namespace brume

@@ -1,0 +1,75 @@
+// The number of threads, in trees of files such as Linux has them: quotas of cgroups of both versions, hybrid processors.
+#include <gtest/gtest.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "brume/diffusion/processors.h"
+#include "support/tempdir.h"
+
+namespace brume::test {
+namespace {
+
+class Processors : public testing::Test {
+ protected:
+  /// Writes a file of the tree.
+  void write(const std::string& name, const std::string& content) {
+    const std::filesystem::path file = root_.path() / name;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << content;
+  }
+  int64_t usable() const { return usable_processors(root_.path()); }
+
+  TempFolder root_;
+  const int64_t all_ = usable_processors(root_.path());  ///< of an empty tree, which limits nothing
+};
+
+TEST_F(Processors, AreThoseOfTheProcessWithoutLimits) {
+  EXPECT_GE(all_, 1);
+  write("proc/self/cgroup", "0::/user/app\n");
+  write("sys/fs/cgroup/user/app/cpu.max", "max 100000\n");
+  EXPECT_EQ(usable(), all_);
+}
+
+TEST_F(Processors, AQuotaOfHalfACoreIsOneThread) {
+  write("proc/self/cgroup", "0::/user/app\n");
+  write("sys/fs/cgroup/user/app/cpu.max", "50000 100000\n");
+  EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, AQuotaIsRoundedUp) {
+  write("proc/self/cgroup", "0::/\n");
+  write("sys/fs/cgroup/cpu.max", "150000 100000\n");
+  EXPECT_EQ(usable(), std::min<int64_t>(2, all_));
+  write("sys/fs/cgroup/cpu.max", "6400000 100000\n");
+  EXPECT_EQ(usable(), all_) << "a quota of more than there are";
+}
+
+TEST_F(Processors, AQuotaOfAGroupAboveHolds) {
+  write("proc/self/cgroup", "0::/user/app\n");
+  write("sys/fs/cgroup/user/cpu.max", "100000 100000\n");
+  write("sys/fs/cgroup/user/app/cpu.max", "400000 100000\n");
+  EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, AQuotaOfTheFirstVersionHolds) {
+  write("proc/self/cgroup", "7:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n");
+  write("sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us", "100000\n");
+  write("sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us", "-1\n");
+  EXPECT_EQ(usable(), all_);
+  write("sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us", "80000\n");
+  EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, OfAHybridProcessorTheFastOnesCount) {
+  write("sys/devices/cpu_core/cpus", std::to_string(sched_getcpu()) + "\n");
+  EXPECT_EQ(usable(), 1);
+  write("sys/devices/cpu_core/cpus", "0-1,2,3-4095\n");
+  EXPECT_EQ(usable(), all_);
+}
+
+}  // namespace
+}  // namespace brume::test
