@@ -52,6 +52,7 @@ int run(int argc, char** argv) {
     for (const std::string& library : program.plugins) load_plugin(program.registry, library);
   });
   add_train(app, program, code);
+  add_launch(app, program, code);
   add_sweep(app, program, code);
   add_runs(app, program, code);
   add_report(app, program, code);

@@ -300,7 +300,11 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   return run;
 }
 
-Tensor Model::sample(const ImageRequest& r) const {
+Tensor Model::sample(const ImageRequest& r) const { return make(r, true); }
+void Model::sample_batches(const ImageRequest& r) const { make(r, false); }
+
+/// Returns the images if they are kept.
+Tensor Model::make(const ImageRequest& r, bool keep) const {
   std::optional<WarningScope> warnings;
   if (opened_->warn) warnings.emplace(opened_->warn);
   opened_->check_passes(r);
@@ -327,7 +331,9 @@ Tensor Model::sample(const ImageRequest& r) const {
       const auto preview = [&] { return decode_sampled(pipeline().autoencoder(), step.x0, image, options.tile).to(at::kFloat).cpu(); };
       return r.progress({done, count * steps, first, step, preview});
     };
-  return sample_images(pipeline(), run, options);
+  if (keep) return sample_images(pipeline(), run, options);
+  brume::sample_batches(pipeline(), run, options);
+  return {};
 }
 
 Tensor Model::encode(const Tensor& images) const {

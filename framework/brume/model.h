@@ -50,6 +50,8 @@ class Model {
   /// Returns images [N, C, H, W] in [-1, 1], float32 on the host. Throws ConfigError, and Interrupted if `progress` returned false; images
   /// of earlier batches were then given to `made`.
   Tensor sample(const ImageRequest& request = {}) const;
+  /// Makes the same images for `request.made` alone: none is kept, so memory does not grow with their number.
+  void sample_batches(const ImageRequest& request) const;
 
   /// Returns the latents of images [N, C, H, W] in [-1, 1]: float32 on the host. The mode, if latents are drawn.
   Tensor encode(const Tensor& images) const;
@@ -83,6 +85,7 @@ class Model {
  private:
   struct Opened;
   explicit Model(std::shared_ptr<const Opened> opened);
+  Tensor make(const ImageRequest& request, bool keep) const;
   std::shared_ptr<const Opened> opened_;
 };
 

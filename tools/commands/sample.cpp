@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "brume/diffusion/options.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/image/image.h"
 #include "brume/like.h"
 #include "program/outputs.h"
+#include "program/processes.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
+#include "sampling/piece.h"
 #include "sampling/replay.h"
 #include "sampling/sample_record.h"
 
@@ -24,6 +28,8 @@ struct Arguments {
   std::string from, out = "sample.png";
   RecordArguments record;
   int64_t columns = 0;
+  bool missing = false;
+  Rendezvous job;
 };
 
 /// A class by its number, as --classes takes it: "#2" if "2" is the name of another.
@@ -65,11 +71,26 @@ class Pictures {
   void add(int64_t first, const Tensor& images) {
     fs::create_directories(a_.out);
     for (int64_t i = 0; i < images.size(0); ++i, ++written_) {
-      const size_t number = size_t(first + i);
-      const SampleArguments made = apart_ ? arguments_of_one(a_.sample, annotations_[number], number, captions_, classes_) : a_.sample;
-      const std::string name = fmt::format("{:05}.png", a_.sample.request.first + int64_t(number));
-      write_png((fs::path(a_.out) / name).string(), to_image(images[i]), origin_text(made));
+      const size_t index = size_t(first + i);
+      write_png(file_of(index), to_image(images[i]), origin_text(made_by(index)));
     }
+  }
+
+  /// Leaves the images for this process of a job, and those that are missing in the directory if only these are to be made.
+  void divide(const WorldPlace& place) {
+    std::vector<int64_t> own = numbers_of(place, int64_t(annotations_.size()));
+    const auto is_there = [&](int64_t i) { return fs::exists(file_of(size_t(i))); };
+    if (a_.missing) {
+      if (const auto here = std::find_if(own.begin(), own.end(), is_there); here != own.end()) check_origin(size_t(*here));
+      std::erase_if(own, is_there);
+    }
+    pieces_ = pieces_of(own);
+  }
+
+  /// Calls `make` with the request of each piece and the index of its first image; with the whole request if it is not divided.
+  void each_piece(const ImageRequest& request, const std::function<void(const ImageRequest& piece, int64_t begin)>& make) const {
+    if (!pieces_) return make(request, 0);
+    for (const Piece& piece : *pieces_) make(piece_of(request, piece), piece.begin);
   }
 
   /// Writes one picture of all.
@@ -89,14 +110,37 @@ class Pictures {
 
   /// Says how many images were written.
   void report(std::FILE* to, bool whole) const {
-    if (written_ > 0) fmt::print(to, "{}: {}{} images\n", a_.out, written_, whole ? "" : fmt::format(" of {}", annotations_.size()));
+    const bool all = whole && written_ == int64_t(annotations_.size());
+    if (written_ > 0 || pieces_)
+      fmt::print(to, "{}: {}{} images\n", a_.out, written_, all ? "" : fmt::format(" of {}", annotations_.size()));
   }
 
  private:
   /// Returns true if each image of a run has a row of its own, which a run of one image cannot name.
   static bool has_rows(const Tensor& t) { return t.defined() && t.size(0) > 1; }
 
+  std::string file_of(size_t index) const {
+    return (fs::path(a_.out) / fmt::format("{:05}.png", a_.sample.request.first + int64_t(index))).string();
+  }
+
+  /// Returns the arguments that an image records.
+  SampleArguments made_by(size_t index) const {
+    return apart_ ? arguments_of_one(a_.sample, annotations_[index], index, captions_, classes_) : a_.sample;
+  }
+
+  /// Throws ConfigError if an image of the directory records other arguments than it would now.
+  void check_origin(size_t index) const {
+    const auto had = read_png_text(file_of(index)), now = origin_text(made_by(index));
+    const auto command = [](const auto& text) { return text.contains("brume") ? text.at("brume") : std::string(); };
+    if (command(had) != command(now))
+      throw ConfigError(
+          fmt::format("--missing: {} was made by 'brume sample {}', and would now be by 'brume sample {}'; another directory "
+                      "keeps them apart",
+                      file_of(index), command(had), command(now)));
+  }
+
   Arguments a_;
+  std::optional<std::vector<Piece>> pieces_{};  ///< the images to make; nothing = all
   std::vector<Annotation> annotations_;
   std::vector<std::string> classes_;
   bool captions_, one_file_;
@@ -104,11 +148,11 @@ class Pictures {
   int64_t written_ = 0;
 };
 
-/// Samples; `pictures` and `record` receive what there is to write.
-Tensor run(ImageRequest& request, const Model& model, Pictures& pictures, Record* record) {
+/// Samples; `pictures` and `record` receive what there is to write. Returns the images if they are to be one picture or a record.
+Tensor run(ImageRequest request, int64_t begin, const Model& model, Pictures& pictures, Record* record) {
   std::optional<Progress> bar;
   if (record) request.ended = [&](const Tensor& x) { record->end(x); };
-  if (!pictures.one_file()) request.made = [&](int64_t first, const Tensor& images) { pictures.add(first, images); };
+  if (!pictures.one_file()) request.made = [&](int64_t first, const Tensor& images) { pictures.add(begin + first, images); };
   request.progress = [&](const SampleProgress& p) {
     if (!bar) bar.emplace("sample", p.total, "image steps");
     if (record) record->add(p.first, p.step);
@@ -116,7 +160,9 @@ Tensor run(ImageRequest& request, const Model& model, Pictures& pictures, Record
     return !interrupted.load();
   };
   catch_interrupt();
-  return model.sample(request);
+  if (record || pictures.one_file()) return model.sample(request);
+  model.sample_batches(request);
+  return {};
 }
 
 /// Says what the names of another program became.
@@ -127,14 +173,25 @@ void print_likeness(const ImageRequest& r, const Model& model) {
   for (const std::string& loss : like.losses) print_warning(fmt::format("--like {}: {}", r.like, loss));
 }
 
-int sample(Program& program, const Arguments& a) {
+/// Divides the images among the processes of a job, and leaves out those that are there.
+void divide(const Arguments& a, const WorldPlace& place, const SampleOptions& options, Pictures& pictures) {
+  if (place.size == 1 && !a.missing) return;
+  const std::string why = a.missing ? "--missing" : fmt::format("{} processes", place.size);
+  if (pictures.one_file()) throw ConfigError(fmt::format("{}: needs -o DIRECTORY; -o {} is one picture of all images", why, a.out));
+  if (a.record.any()) throw ConfigError(fmt::format("{}: --frames, --strip and --trajectory are of all images", why));
+  check_divisible(options, why.c_str());
+  pictures.divide(place);
+}
+
+int sample(Program& program, Arguments a) {
+  const WorldPlace place = place_in_job(a.job, a.sample.overrides.threads);
   check_record(a.record);
   is_file("-o", a.out, {".png"});
   const Model model = open_model(program.registry, a.sample);
   if (const int64_t channels = model.shape().channels; channels != 1 && channels != 3)
     throw ConfigError(fmt::format("{}: makes images of {} channels, and a picture has 1 or 3; a model of latents needs its first stage",
                                   a.sample.source, channels));
-  ImageRequest request = request_of(a.sample, model);
+  const ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
   print_likeness(request, model);
   if (a.record.any() && options.sampler->traits().own_steps)
@@ -142,12 +199,15 @@ int sample(Program& program, const Arguments& a) {
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
   if (a.record.any() && request.hires) throw ConfigError("--frames, --strip and --trajectory show one pass, and --hires makes two");
   Pictures pictures(a, model, request, options);
+  divide(a, place, options, pictures);
   RecordArguments wanted = a.record;
   wanted.columns = a.columns, wanted.tile = options.tile;
   Record record(wanted, model.pipeline());
   Tensor images;
   try {
-    images = run(request, model, pictures, wanted.any() ? &record : nullptr);
+    pictures.each_piece(request, [&](const ImageRequest& piece, int64_t begin) {
+      images = run(piece, begin, model, pictures, wanted.any() ? &record : nullptr);
+    });
   } catch (...) {
     pictures.report(stderr, false);
     throw;
@@ -171,6 +231,8 @@ void add_sample(Command app, Program& program, int& code) {
   command  // replayed() has put the arguments of the image here, long before this is read
       .add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
       .type_name("FILE.png [CHECKPOINT]");
+  command.add_flag("--missing", a->missing, "make only the images that the directory of -o does not have");
+  add_rendezvous(command, a->job);
   a->sample.add_to(command);
   command.add_option("--grid", a->columns, "columns of the picture").check(between(1, 1000));
   command.add_option("--frames", a->record.frames, "every step: FILE.png = one animated picture (APNG), else a directory");

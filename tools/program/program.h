@@ -48,6 +48,7 @@ void add_runs(Command app, Program& program, int& code);
 void add_export(Command app, Program& program, int& code);
 void add_adapter(Command app, Program& program, int& code);
 void add_serve(Command app, Program& program, int& code);
+void add_launch(Command app, Program& program, int& code);
 
 /// Prints a warning on stderr, each text once.
 void print_warning(const std::string& text);

@@ -19,6 +19,8 @@ std::string duration(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+bool hidden = false;
+
 }  // namespace
 
 Progress::Progress(std::string what, int64_t total, std::string unit, int64_t start)
@@ -26,12 +28,15 @@ Progress::Progress(std::string what, int64_t total, std::string unit, int64_t st
 
 Progress::~Progress() { finish(); }
 
+void Progress::hide() { hidden = true; }
+
 void Progress::update(int64_t done, double units, const std::string& note) {
   constexpr double measurable = 0.01;  // seconds, less than which say nothing of a rate
   const auto now = Clock::now();
   const double seconds = std::chrono::duration<double>(now - begin_).count();
   units_ += units;
   rate_ = seconds >= measurable ? units_ / seconds : 0;
+  if (hidden) return;
   const double pause = terminal_ ? 0.1 : 15;
   const bool last = done >= total_;
   if (!last && std::chrono::duration<double>(now - shown_).count() < pause) return;

@@ -17,6 +17,8 @@ class Progress {
   void update(int64_t done, double units, const std::string& note = "");
   /// Ends the line.
   void finish();
+  /// Shows no progress in this process from now on.
+  static void hide();
   double rate() const { return rate_; }  ///< units per second since the beginning
 
  private:

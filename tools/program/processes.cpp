@@ -1,0 +1,32 @@
+#include "program/processes.h"
+
+#include <numeric>
+
+#include "program/progress.h"
+
+namespace brume::tools {
+
+void add_rendezvous(Command command, Rendezvous& given) {
+  given.mark = "--";
+  command.add_option("--rendezvous", given.address, "where the processes of a job find each other: tcp://HOST:PORT or file:///PATH")
+      .type_name("ADDRESS");
+  command.add_option("--rank", given.rank, "number of this process in a job, from 0, if no launcher says it");
+  command.add_option("--world", given.world, "number of processes of the job, if no launcher says it");
+}
+
+WorldPlace place_in_job(const Rendezvous& given, std::optional<int64_t>& threads) {
+  const WorldPlace place = find_launch(process_environment, given).place;
+  if (place.size == 1) return place;
+  if (place.rank > 0) Progress::hide();
+  if (!threads && place.local_size > 1) threads = threads_per_process(place.local_size);
+  return place;
+}
+
+std::vector<int64_t> numbers_of(const WorldPlace& place, int64_t count) {
+  const int64_t begin = count * place.rank / place.size, end = count * (place.rank + 1) / place.size;
+  std::vector<int64_t> numbers(size_t(end - begin));
+  std::iota(numbers.begin(), numbers.end(), begin);
+  return numbers;
+}
+
+}  // namespace brume::tools
