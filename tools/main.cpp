@@ -1,7 +1,9 @@
 // brume: train, sample and explain diffusion models from one YAML file.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 
 #include "brume/config/foreign.h"
@@ -81,6 +83,8 @@ int run(int argc, char** argv) {
     if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
   } catch (const ConfigError&) {
     throw;
+  } catch (const WorldError&) {
+    throw;
   } catch (const Interrupted&) {
     throw;
   } catch (const std::exception& e) {
@@ -100,6 +104,10 @@ int main(int argc, char** argv) {
     return brume::tools::run(argc, argv);
   } catch (const brume::ConfigError& e) {
     return brume::tools::report(e);
+  } catch (const brume::WorldError& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    std::fflush(nullptr);
+    _exit(3);  // threads may wait for the lost process for ever
   } catch (const brume::Interrupted&) {
     fmt::print(stderr, "interrupted\n");
     return 130;

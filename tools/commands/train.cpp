@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "brume/config/foreign.h"
+#include "brume/config/number.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/train/checkpoints.h"
@@ -10,6 +12,7 @@
 #include "brume/train/source.h"
 #include "brume/train/trainer.h"
 #include "commands/open_data.h"
+#include "program/processes.h"
 #include "program/program.h"
 #include "program/progress.h"
 
@@ -21,6 +24,7 @@ struct Arguments {
   std::string config, out, resume;
   bool overwrite = false, of_sweep = false;
   Overrides overrides;
+  Rendezvous rendezvous;
 };
 
 /// The run directory: --out, or runs/<name of the configuration>.
@@ -66,10 +70,13 @@ bool finished(const fs::path& file, const Config& config) {
 }
 
 /// Trains, and shows how far it is; returns false if it was interrupted.
-bool run(Trainer& trainer, int64_t steps) {
+bool run(Trainer& trainer, int64_t steps, const World& world) {
+  TrainCallbacks quiet;
+  quiet.stop = [] { return interrupted.load(); };
+  quiet.warn = print_warning;
+  if (!world.leads()) return trainer.run(quiet);
   Progress bar("train", steps, "images", trainer.step());
-  TrainCallbacks callbacks;
-  callbacks.stop = [] { return interrupted.load(); };
+  TrainCallbacks callbacks = quiet;
   callbacks.progress = [&](const TrainProgress& p) {
     bar.update(p.step, double(p.images),
                (p.loss ? fmt::format("loss {:.4f}", *p.loss) : "") + (p.skipped ? fmt::format("  {} not finite", p.skipped) : ""));
@@ -80,7 +87,6 @@ bool run(Trainer& trainer, int64_t steps) {
     for (const auto& [name, value] : figures) text += fmt::format("  {} {:.4f}", name, value);
     fmt::print(stderr, "step {}:{}\n", step, text);
   };
-  callbacks.warn = print_warning;
   return trainer.run(callbacks);
 }
 
@@ -93,46 +99,81 @@ void report_stop(const Trainer& trainer, const Config& config, const fs::path& d
 }
 
 /// Trains. Prints the images that were left out, and the step of a training that did not reach its end.
-bool run_to_end(Trainer& trainer, const Config& config, const fs::path& directory) {
+bool run_to_end(Trainer& trainer, const Config& config, const fs::path& directory, const World& world) {
   const int64_t begin = trainer.step();
   bool done = false;
   try {
-    done = run(trainer, config.train->steps);
+    done = run(trainer, config.train->steps, world);
   } catch (...) {
-    if (trainer.step() > begin && trainer.saved_step() == trainer.step()) report_stop(trainer, config, directory);
+    if (world.leads() && trainer.step() > begin && trainer.saved_step() == trainer.step()) report_stop(trainer, config, directory);
     throw;
   }
   if (!trainer.unread().empty()) fmt::print(stderr, "{} training images could not be read and were left out\n", trainer.unread().size());
-  if (!done) report_stop(trainer, config, directory);
+  if (!done && world.leads()) report_stop(trainer, config, directory);
   return done;
 }
 
-int train(Program& program, const Arguments& a, bool resume) {
-  const fs::path file = resume ? training_file(a) : fs::path();
-  if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
-  const Resumed r = resume ? resumed(program, a, file) : begun(program, a);
-  const Config& config = r.config;
-  if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
-  const fs::path directory = resume && a.out.empty() ? run_of(file) : run_directory(a);
-  if (!r.changes.empty()) fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), r.changes);
-  if (resume && finished(file, config)) return 0;
-  if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
-
-  const ModelFiles models(program.registry, resolve_compute(config.compute), (resume ? file : fs::path(a.config)).parent_path());
-  Trainer trainer(config, r.resolved, directory, file, models, a.overwrite && !resume);
+/// Prints what is trained, and on what.
+void report_begin(const Trainer& trainer, const Config& config, const fs::path& directory, const World& world) {
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
-  fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}\n", directory.string(), double(parameters) / 1e6,
+  fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}{}\n", directory.string(), double(parameters) / 1e6,
              config.train->freeze.empty() ? "" : " that are not frozen", trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32",
-             trainer.compute().device.str());
+             trainer.compute().device.str(), world.size() > 1 ? fmt::format(", {} processes", world.size()) : "");
   print_inventory("train.data", trainer.data());
-  catch_interrupt();
-  if (!run_to_end(trainer, config, directory)) return 130;
+}
+
+/// Prints where the results are.
+void report_end(const Config& config, const fs::path& directory) {
   const char* what = config.classifier ? "classifier" : config.autoencoder ? "autoencoder" : "model";
   fmt::print(stderr, "{}: {}\n", what, (directory / "model.safetensors").string());
   if (!config.classifier)
     fmt::print(stderr, "{}: {}\n", config.autoencoder ? "reconstructions" : "samples", (directory / "samples").string());
+}
+
+/// Trains in this process of a world. Returns the exit code: 0 if all of them stopped together.
+int train_in(const std::shared_ptr<World>& shared, Program& program, const Resumed& r, const Arguments& a, const fs::path& file,
+             const fs::path& directory) {
+  const World& world = *shared;
+  const ModelFiles models(program.registry, resolve_compute(r.config.compute), (file.empty() ? fs::path(a.config) : file).parent_path());
+  Trainer trainer(r.config, r.resolved, directory, file, models, a.overwrite && file.empty(), shared);
+  if (world.leads()) report_begin(trainer, r.config, directory, world);
+  catch_interrupt();
+  const bool done = run_to_end(trainer, r.config, directory, world);
+  if (!done) return interrupted && world.size() == 1 ? 130 : 0;
+  if (world.leads()) report_end(r.config, directory);
   return 0;
+}
+
+/// Returns true if torchrun started this process again because one failed (torchrun --max-restarts).
+bool restarted() { return parse_number<int64_t>(process_environment("TORCHELASTIC_RESTART_COUNT").value_or("0")).value_or(0) > 0; }
+
+/// Returns the training file that is continued: also of a training that torchrun started again. Empty: a new training.
+fs::path continued(const Arguments& a, bool resume) {
+  if (resume) return training_file(a);
+  const fs::path file = run_directory(a) / "training.safetensors";
+  return restarted() && fs::exists(file) ? file : fs::path();
+}
+
+int train(Program& program, const Arguments& a, bool resume) {
+  if (a.config.empty() && !resume) throw ConfigError("train needs a configuration, or --resume FILE");
+  const fs::path file = continued(a, resume);
+  const Resumed r = file.empty() ? begun(program, a) : resumed(program, a, file);
+  if (!r.config.train) throw ConfigError(fmt::format("{}: has no section 'train'", a.config));
+  const fs::path directory = !file.empty() && a.out.empty() ? run_of(file) : run_directory(a);
+  const std::shared_ptr<World> world = join_world(find_launch(process_environment, a.rendezvous).place, std::chrono::seconds(300),
+                                                  std::chrono::seconds(r.config.train->timeout));
+  try {
+    if (world->leads() && !r.changes.empty()) fmt::print(stderr, "{}: goes on with other settings: {}\n", file.string(), r.changes);
+    if (!file.empty() && finished(file, r.config)) return 0;
+    if (const std::string warning = blas_warning(); world->leads() && !warning.empty()) print_warning(warning);
+    return train_in(world, program, r, a, file, directory);
+  } catch (const WorldError&) {
+    throw;
+  } catch (const std::exception& e) {
+    world->leave(brief(e));
+    throw;
+  }
 }
 
 }  // namespace
@@ -148,6 +189,7 @@ void add_train(Command app, Program& program, int& code) {
   command.add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
   command.add_flag("--of-sweep", asked->of_sweep, "one run of a sweep").hidden();
   asked->overrides.add_to(command);
+  add_rendezvous(command, asked->rendezvous);
   command.callback([&program, &code, asked, resume] {
     if (resume.count() > 0 && asked->resume.empty()) asked->resume = "here";
     code = train(program, *asked, resume.count() > 0);

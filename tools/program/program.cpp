@@ -17,11 +17,10 @@ std::atomic<bool> interrupted{false};
 
 void catch_interrupt() {
   struct sigaction action = {};
-  action.sa_handler = [](int) {
-    if (interrupted.exchange(true)) _exit(130);
+  action.sa_handler = [](int signal) {
+    if (interrupted.exchange(true) && signal == SIGINT) _exit(130);  // launchers send SIGTERM after Ctrl-C
   };
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
 
 void print_warning(const std::string& text) {

@@ -18,7 +18,8 @@ struct Program {
   std::vector<std::string> plugins;  ///< --plugin
 };
 
-/// Becomes true at the first Ctrl-C; the second ends the process at once.
+/// Becomes true at the first SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (Slurm, before the time is over); a second Ctrl-C ends the process at
+/// once.
 extern std::atomic<bool> interrupted;
 void catch_interrupt();
 
