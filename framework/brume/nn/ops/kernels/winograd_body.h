@@ -102,7 +102,7 @@ inline Vector stored(const uint16_t* from, bool half) {
   typedef uint32_t Words __attribute__((vector_size(lanes * sizeof(uint32_t))));
   if (half) {
 #if defined(__AVX512F__)
-    return (Vector)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return (Vector)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 #else
     return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #endif
