@@ -31,7 +31,7 @@ struct Claim {
     std::string said = launcher;
     if (rank) said += fmt::format(" {}={}", rank_name, *rank);
     if (size) said += fmt::format(" {}={}", size_name, *size);
-    return said;
+    return launcher.empty() ? said.substr(1) : said;
   }
 };
 
