@@ -1,0 +1,233 @@
+#include "serve/a1111_routes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+#include <random>
+
+#include "brume/image/png.h"
+#include "brume/like.h"
+#include "serve/job_routes.h"
+#include "serve/json_fields.h"
+#include "serve/pictures.h"
+
+namespace brume::tools {
+namespace {
+
+HttpAnswer answer_of(const nlohmann::ordered_json& json) {
+  HttpAnswer answer;
+  answer.body = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return answer;
+}
+
+const LikeProgram& webui() {
+  for (const LikeProgram& program : like_programs())
+    if (std::string_view(program.name) == "a1111") return program;
+  throw std::logic_error("like_programs() does not know a1111");
+}
+
+/// The model that clients have chosen by /sdapi/v1/options; "" = none.
+class Chosen {
+ public:
+  std::string get() const {
+    const std::lock_guard guard(lock_);
+    return model_;
+  }
+  void set(std::string model) {
+    const std::lock_guard guard(lock_);
+    model_ = std::move(model);
+  }
+
+ private:
+  mutable std::mutex lock_;
+  std::string model_;
+};
+
+std::string model_of(const Jobs& jobs, const Chosen& chosen) {
+  const std::vector<std::string> ids = jobs.shelf().ids();
+  if (const std::string model = chosen.get(); std::find(ids.begin(), ids.end(), model) != ids.end()) return model;
+  return ids.empty() ? "" : ids.front();
+}
+
+/// Returns true if the model is asked in words.
+bool takes_text(const Jobs& jobs, const std::string& id) {
+  for (const auto& model : jobs.shelf().list())
+    if (model["id"] == id && model.contains("text")) return model["text"].get<bool>();
+  return true;
+}
+
+/// Names of the program: "Euler a", "DPM++ 2M Karras", "DPM++ 2M" with the scheduler "Karras"; a name of brume's is one too.
+void set_sampler(Generation& g, JsonFields& f) {
+  std::string sampler = f.text("sampler_name", 200).value_or("");
+  if (sampler.empty()) sampler = f.text("sampler_index", 200).value_or("");
+  std::string scheduler = f.text("scheduler", 200).value_or("");
+  f.ignore({"sampler_index"});
+  if (scheduler == "Automatic" || scheduler == "automatic") scheduler.clear();
+  if (sampler.empty()) return;
+  const auto& known = webui().samplers;
+  const bool theirs = std::any_of(known.begin(), known.end(), [&](const LikeName& n) { return sampler.starts_with(n.name); });
+  if (!theirs) {
+    g.sampler = sampler, g.spacing = scheduler;
+    return;
+  }
+  g.like = "a1111:" + sampler + (scheduler.empty() ? "" : " " + scheduler);
+}
+
+std::string first_picture(JsonFields& f) {
+  const nlohmann::json* list = f.find("init_images");
+  if (!list || !list->is_array() || list->empty() || !list->front().is_string())
+    throw HttpError(400, "init_images: is no list of pictures in base64", "init_images");
+  if (list->size() > 1) throw HttpError(400, "init_images: one picture is taken", "init_images");
+  return base64_decoded(list->front().get_ref<const std::string&>(), "init_images");
+}
+
+struct Asked {
+  Generation generation;
+  nlohmann::ordered_json parameters;
+  bool send = true;
+};
+
+Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chosen, bool from_image) {
+  JsonFields f(body);
+  Asked asked;
+  Generation& g = asked.generation;
+  g.model = model_of(jobs, chosen);
+  if (const nlohmann::json* settings = f.find("override_settings"); settings && settings->is_object())
+    if (const auto named = JsonFields(*settings).text("sd_model_checkpoint", 1000)) g.model = *named;
+  g.model = jobs.shelf().id_of(g.model);
+  const std::string prompt = f.text("prompt").value_or(""), negative = f.text("negative_prompt").value_or("");
+  if (takes_text(jobs, g.model)) {
+    g.prompts = {prompt};
+    if (!negative.empty()) g.negatives = {negative};
+  } else if (!prompt.empty()) {
+    g.classes = {prompt};
+  }
+  g.count = f.whole("batch_size", 1, 100000).value_or(1) * f.whole("n_iter", 1, 100000).value_or(1);
+  g.seed = f.seed("seed").value_or(std::random_device()());
+  g.steps = f.whole("steps", 1, 10000);
+  g.cfg = f.real("cfg_scale", -1000, 1000);
+  g.width = f.whole("width", 1, 16384).value_or(0), g.height = f.whole("height", 1, 16384).value_or(0);
+  set_sampler(g, f);
+  asked.send = f.flag("send_images").value_or(true);
+  if (from_image) {
+    g.image = first_picture(f);
+    if (const auto mask = f.text("mask", size_t(128) << 20); mask && !mask->empty()) g.mask = base64_decoded(*mask, "mask");
+    g.strength = f.real("denoising_strength", 0, 1).value_or(0.75);
+  }
+  f.ignore({"save_images", "do_not_save_samples", "do_not_save_grid", "override_settings_restore_afterwards", "styles", "alwayson_scripts",
+            "send_images", "include_init_images", "script_args", "comments"});
+  g.warnings = f.unknown();
+  check_limits(g, jobs.options().limits);
+  asked.parameters = nlohmann::ordered_json::parse(body.dump());
+  for (const char* picture : {"init_images", "mask"}) asked.parameters.erase(picture);
+  return asked;
+}
+
+HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
+  const Generation g = asked.generation;
+  const Job job = finished(jobs, jobs.submit(std::move(asked.generation), r.client), r);
+  nlohmann::ordered_json images = nlohmann::ordered_json::array(), seeds = nlohmann::ordered_json::array();
+  for (int64_t k = 0; k < job.record.images && asked.send; ++k) images.push_back(base64_of(jobs.picture_bytes(job.record.id, k)));
+  for (int64_t k = 0; k < job.record.images; ++k) seeds.push_back(g.seed);
+  const nlohmann::ordered_json info{{"prompt", g.prompts.empty() ? "" : g.prompts[0]},
+                                    {"negative_prompt", g.negatives.empty() ? "" : g.negatives[0]},
+                                    {"seed", g.seed},
+                                    {"all_seeds", seeds},
+                                    {"sd_model_name", g.model},
+                                    {"job", job.record.id}};
+  HttpAnswer answer = answer_of({{"images", images}, {"parameters", asked.parameters}, {"info", info.dump()}});
+  answer.header = warning_header(job.record.warnings);
+  return answer;
+}
+
+HttpAnswer progress(const Jobs& jobs) {
+  const auto job = jobs.running();
+  const double share = job && job->total > 0 ? double(job->done) / double(job->total) : 0;
+  nlohmann::ordered_json image;
+  if (job && !job->preview.empty()) image = base64_of(job->preview);
+  return answer_of({{"progress", share},
+                    {"eta_relative", job ? job->eta : 0.0},
+                    {"state",
+                     {{"skipped", false},
+                      {"interrupted", job && job->cancelled},
+                      {"job", job ? job->record.id : ""},
+                      {"job_count", job ? 1 : 0},
+                      {"sampling_step", job ? job->step : 0},
+                      {"sampling_steps", job ? job->steps : 0}}},
+                    {"current_image", image},
+                    {"textinfo", nullptr}});
+}
+
+HttpAnswer names_of(const std::vector<LikeName>& names) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const LikeName& n : names)
+    all.push_back(
+        {{"name", n.name}, {"label", n.name}, {"aliases", nlohmann::ordered_json::array()}, {"options", nlohmann::ordered_json::object()}});
+  return answer_of(all);
+}
+
+HttpAnswer png_info(const HttpRequest& r) {
+  const nlohmann::json body = json_body(r.body);
+  JsonFields f(body);
+  const auto text = f.text("image", size_t(128) << 20);
+  if (!text) throw HttpError(400, "image: is missing", "image");
+  const std::string bytes = base64_decoded(*text, "image");
+  if (!is_png(bytes)) throw HttpError(400, "image: is no PNG", "image");
+  const PngText items = png_text(bytes, "image");
+  const auto find = [&](const char* key) { return items.contains(key) ? items.at(key) : std::string(); };
+  return answer_of({{"info", items.contains("parameters") ? find("parameters") : find("brume")},
+                    {"items", items},
+                    {"parameters", nlohmann::ordered_json::object()}});
+}
+
+void add_lists(Server& server, Jobs& jobs) {
+  server.add("GET", "/sdapi/v1/samplers", {.summary = "The names of samplers", .answer = R"({"type":"array"})"},
+             [](const HttpRequest&) { return names_of(webui().samplers); });
+  server.add("GET", "/sdapi/v1/schedulers", {.summary = "The names of spacings", .answer = R"({"type":"array"})"},
+             [](const HttpRequest&) { return names_of(webui().spacings); });
+  server.add("GET", "/sdapi/v1/sd-models", {.summary = "The models", .answer = R"({"type":"array"})"}, [&](const HttpRequest&) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const std::string& id : jobs.shelf().ids())
+      all.push_back({{"title", id}, {"model_name", id}, {"filename", id}, {"hash", nullptr}, {"sha256", nullptr}, {"config", nullptr}});
+    return answer_of(all);
+  });
+  server.add("GET", "/sdapi/v1/loras", {.summary = "The files of LoRAs", .answer = R"({"type":"array"})"}, [&](const HttpRequest&) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const std::string& name : jobs.shelf().loras())
+      all.push_back(
+          {{"name", name.substr(0, name.rfind('.'))}, {"alias", name}, {"path", name}, {"metadata", nlohmann::ordered_json::object()}});
+    return answer_of(all);
+  });
+}
+
+}  // namespace
+
+void add_a1111_routes(Server& server, Jobs& jobs) {
+  const auto chosen = std::make_shared<Chosen>();
+  const std::string object = R"({"type":"object"})";
+  server.add("POST", "/sdapi/v1/txt2img", {"Makes images", object, object},
+             [&jobs, chosen](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, false), r); });
+  server.add("POST", "/sdapi/v1/img2img", {"Makes images of an image", object, object},
+             [&jobs, chosen](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, true), r); });
+  server.add("GET", "/sdapi/v1/progress", {.summary = "How far the running job is"}, [&](const HttpRequest&) { return progress(jobs); });
+  server.add("POST", "/sdapi/v1/interrupt", {.summary = "Cancels the running job"}, [&](const HttpRequest&) {
+    jobs.interrupt();
+    return answer_of(nlohmann::ordered_json::object());
+  });
+  server.add("GET", "/sdapi/v1/options", {.summary = "The model that is chosen"}, [&jobs, chosen](const HttpRequest&) {
+    return answer_of({{"sd_model_checkpoint", model_of(jobs, *chosen)}});
+  });
+  server.add("POST", "/sdapi/v1/options", {"Chooses the model", object, object}, [&jobs, chosen](const HttpRequest& r) {
+    const nlohmann::json body = json_body(r.body);
+    JsonFields f(body);
+    if (const auto model = f.text("sd_model_checkpoint", 1000)) chosen->set(jobs.shelf().id_of(*model));
+    HttpAnswer answer = answer_of(nlohmann::ordered_json::object());
+    answer.header = warning_header(f.unknown());
+    return answer;
+  });
+  server.add("POST", "/sdapi/v1/png-info", {"Reads the texts of a PNG", object, object}, [](const HttpRequest& r) { return png_info(r); });
+  add_lists(server, jobs);
+}
+
+}  // namespace brume::tools

@@ -1,0 +1,78 @@
+#pragma once
+// The models of the server: found in folders, opened at first use, closed if others need the memory.
+#include <cstdint>
+#include <filesystem>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "brume/model.h"
+
+namespace brume::tools {
+
+struct ShelfOptions {
+  std::vector<std::filesystem::path> models;  ///< files, directories of models, and folders that hold them
+  std::filesystem::path runs, loras;          ///< folders; empty = none
+  uint64_t memory = 0;                        ///< bytes of weights that stay open; 0 = without a bound
+  OpenOptions open;                           ///< device, precision and threads
+};
+
+/// A model that is open, with these LoRAs.
+struct OpenModel {
+  Model model;
+  std::string path;
+  uint64_t bytes = 0;  ///< of its weights in float32
+};
+
+class ModelShelf {
+ public:
+  ModelShelf(Registry& registry, ShelfOptions options);
+
+  /// Returns [{"id", "loaded", "error", "classes", "text", "image", "defaults"}] of the models that are there now.
+  nlohmann::ordered_json list() const;
+  std::vector<std::string> ids() const;
+  /// Returns the names of the files of LoRAs.
+  std::vector<std::string> loras() const;
+
+  /// Returns the id that a request means: itself, or the one model if it names none. Throws HttpError 404 or 400.
+  std::string id_of(const std::string& asked) const;
+  /// Returns FILE:STRENGTH with the file's path. Throws HttpError 400 if the folder of LoRAs has no such file.
+  std::string lora_path(const std::string& asked) const;
+
+  /// Opens a model, or takes it from the shelf. Throws HttpError 503 if the memory does not suffice, and ConfigError.
+  std::shared_ptr<const OpenModel> open(const std::string& id, const std::vector<std::string>& loras);
+
+  /// Receives warnings of models on this thread while it lives.
+  class Warnings {
+   public:
+    explicit Warnings(std::vector<std::string>& to);
+    ~Warnings();
+    Warnings(const Warnings&) = delete;
+    Warnings& operator=(const Warnings&) = delete;
+  };
+
+ private:
+  struct Found {
+    std::string id, path;
+  };
+  struct Facts {
+    std::string stamp;
+    nlohmann::ordered_json json;
+    uint64_t bytes = 0;
+  };
+  std::vector<Found> found() const;
+  const Facts& facts(const Found& model) const;
+  void make_room(const std::string& id, uint64_t bytes);
+
+  Registry& registry_;
+  const ShelfOptions options_;
+  mutable std::mutex lock_;
+  mutable std::map<std::string, Facts> facts_;                                ///< by path
+  std::list<std::pair<std::string, std::shared_ptr<const OpenModel>>> open_;  ///< by id and LoRAs, the latest used first
+};
+
+}  // namespace brume::tools
