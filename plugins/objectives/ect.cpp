@@ -20,7 +20,7 @@ class Ect final : public Objective {
  public:
   struct Options : EasyConsistency {
     int64_t stages = 8;
-    std::shared_ptr<const TimeSampler> time;
+    double mean = -1.1, std = 2;
     void declare(Fields& f) {
       f.field("q", q, "t - r shrinks by this factor from stage to stage", more_than(1));
       f.field("k", k, "t - r is up to 1 + k / 2 times as large at low noise", at_least(0));
@@ -29,7 +29,8 @@ class Ect final : public Objective {
       f.choice("mapping", constant, "t - r is a share of t that depends on t, or a constant share",
                {{"sigmoid", false}, {"constant", true}});
       f.field("stages", stages, "of the training, equally long", at_least(1));
-      f.field("time", time, "distribution of the noise levels", "{type: log_normal, mean: -1.1, std: 2}");
+      f.field("mean", mean, "mean of log t (P_mean)");
+      f.field("std", std, "standard deviation of log t (P_std)", more_than(0));
     }
   };
   explicit Ect(const Options& o) : o_(o) {}
@@ -38,15 +39,15 @@ class Ect final : public Objective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     const int64_t stage = std::min(o_.stages - 1, o_.stages * training.step / std::max<int64_t>(1, training.steps));
-    const TimeSampler::Draw drawn = draw_times(*o_.time, model.schedule(), x0.size(0), training.memory, random);
+    const std::vector<double> levels = log_normal_levels(model.schedule(), x0.size(0), o_.mean, o_.std, random);
     const double least = model.schedule().sigma(model.schedule().t_min());
     std::vector<double> below, known;
-    for (const double t : drawn.sigmas) {
+    for (const double t : levels) {
       const double r = std::min(o_.below(t, stage), t * (1 - 1e-6));
       known.push_back(r < least);  // the image itself
       below.push_back(std::max(r, least));
     }
-    const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
+    const NoisyBatch b = add_noise(x0, levels, random);
     const Tensor before_dropout = random.get_state();
     const Tensor online = denoised(model, b.x, b.sigmas, condition);
     random.set_state(before_dropout);
@@ -57,9 +58,8 @@ class Ect final : public Objective {
     }();
     for (size_t i = 0; i < below.size(); ++i)
       if (known[i] > 0) below[i] = 0;
-    return mean_loss(*o_.time, model.schedule(), drawn, o_.losses(online, target, drawn.sigmas, below), training.memory);
+    return o_.losses(online, target, levels, below).mean();
   }
-  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
 
  private:
   Options o_;

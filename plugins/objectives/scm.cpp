@@ -30,7 +30,7 @@ class Scm final : public Objective {
     double sigma_data = 0.5;
     int64_t warmup = 10000;
     Tangent tangent;
-    std::shared_ptr<const TimeSampler> time;
+    double mean = -1, std = 1.4;
     void declare(Fields& f) {
       f.field("teacher", teacher, "model.safetensors of a trained model, for distillation; empty = consistency training");
       f.field("sigma_data", sigma_data, "standard deviation of the images", more_than(0));
@@ -38,7 +38,8 @@ class Scm final : public Objective {
       f.field("normalize", tangent.normalized, "divide the tangent by its norm");
       f.field("c", tangent.c, "keeps that division finite", more_than(0));
       f.field("step", tangent.step, "of the difference quotient, in t", within(1e-6, 0.1));
-      f.field("time", time, "distribution of the noise levels", "{type: log_normal, mean: -1, std: 1.4}");
+      f.field("mean", mean, "mean of log sigma (P_mean)");
+      f.field("std", std, "standard deviation of log sigma (P_std)", more_than(0));
     }
   };
   explicit Scm(const Options& o) : o_(o) {}
@@ -47,10 +48,9 @@ class Scm final : public Objective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     const double sd = o_.sigma_data;
-    const TimeSampler::Draw drawn = draw_times(*o_.time, model.schedule(), x0.size(0), training.memory, random);
-    const NoisyBatch b = add_noise(x0, drawn.sigmas, random);
+    const NoisyBatch b = add_noise(x0, log_normal_levels(model.schedule(), x0.size(0), o_.mean, o_.std, random), random);
     TrigFlow trig{{}, {}, {}, sd};
-    for (const double s : drawn.sigmas) trig.t.push_back(std::atan(s / sd));
+    for (const double s : b.sigmas) trig.t.push_back(std::atan(s / sd));
     const auto each = [&](const auto& f) { return each_image(trig.t, x0, f); };
     trig.x = b.x * each([](double t) { return std::cos(t); });
     trig.slope = b.noise * each([&](double t) { return sd * std::cos(t); }) - x0 * each([](double t) { return std::sin(t); });
@@ -69,9 +69,8 @@ class Scm final : public Objective {
     tangent.warmup = std::min(1.0, double(training.step) / double(o_.warmup));
     const Tensor g = consistency_tangent(network, trig, online, tangent, times(model.schedule()));
     const Tensor squares = (online - (online.detach() + g)).square().flatten(1).mean(1);
-    return mean_loss(*o_.time, model.schedule(), drawn, u.defined() ? squares * (-u).exp() + u : squares, training.memory);
+    return (u.defined() ? squares * (-u).exp() + u : squares).mean();
   }
-  std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
 
  private:
   TimeRange times(const NoiseSchedule& schedule) const {

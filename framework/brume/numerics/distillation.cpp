@@ -1,16 +1,26 @@
 #include "brume/numerics/distillation.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Generator.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "brume/core/rows.h"
 #include "brume/numerics/noising.h"
 #include "brume/numerics/teacher.h"
 
 namespace brume {
+
+std::vector<double> log_normal_levels(const NoiseSchedule& schedule, int64_t images, double mean, double std, at::Generator& random) {
+  const Tensor normal = draw_rows(images, [&](int64_t n) { return at::randn({n}, random, at::TensorOptions().dtype(at::kDouble)); });
+  std::vector<double> sigmas;
+  for (int64_t i = 0; i < images; ++i) sigmas.push_back(within_schedule(schedule, std::exp(mean + std * normal.data_ptr<double>()[i])));
+  return sigmas;
+}
 
 Tensor progressive_target(const Estimates& teacher, const Tensor& x, const std::vector<double>& from, const std::vector<double>& middle,
                           const std::vector<double>& to) {

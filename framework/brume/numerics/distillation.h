@@ -7,6 +7,9 @@
 
 namespace brume {
 
+/// Returns a noise level per image, within the schedule's range, whose logarithms are normal (Karras et al. 2022, table 1).
+std::vector<double> log_normal_levels(const NoiseSchedule& schedule, int64_t images, double mean, double std, at::Generator& random);
+
 /// What a denoiser makes of x at one sigma per image.
 using Estimates = std::function<Tensor(const Tensor& x, const std::vector<double>& sigmas)>;
 
