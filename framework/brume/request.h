@@ -70,11 +70,10 @@ struct ImageRequest {
   std::optional<int64_t> clip_skip{};        ///< last layers of CLIP's text encoder to skip
   std::vector<std::string> settings{};       ///< "sample.guidance.0.scale=3", laid over all above but the guidances
 
-  // Images that steer them block by block: ControlNet, T2I-Adapter, IP-Adapter; instead of the model's own `sample.control`.
+  // Images that steer them block by block (ControlNet); instead of the model's own `sample.control`.
   std::vector<std::string> controls{};        ///< FILE, FILE:SCALE or FILE:SCALE@FROM-TO, shares of the steps
   std::vector<std::string> control_images{};  ///< FILE or PREPROCESSOR:FILE: one for all controls, or one per control
   std::vector<std::string> control_masks{};   ///< FILE, white where a control counts: none, one for all controls, or one per control
-  std::string image_encoder{};                ///< file of CLIP's image encoder, for IP-Adapter
 
   // What they start from.
   Tensor image{};                            ///< [1 or count, C, H, W] in [-1, 1]

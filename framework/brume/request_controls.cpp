@@ -57,8 +57,7 @@ void lay_controls(const ImageRequest& r, Value& root) {
   const auto name = [&](std::string_view field) { return called(r.names, field); };
   if (r.controls.empty()) {
     for (const auto& [field, given] :
-         {std::pair("control_images", !r.control_images.empty()), std::pair("control_masks", !r.control_masks.empty()),
-          std::pair("image_encoder", !r.image_encoder.empty())})
+         {std::pair("control_images", !r.control_images.empty()), std::pair("control_masks", !r.control_masks.empty())})
       if (given) throw ConfigError(fmt::format("{}: there is no control; {} names one", name(field), name("controls")));
     return;
   }
@@ -69,7 +68,7 @@ void lay_controls(const ImageRequest& r, Value& root) {
     const AskedControl asked = asked_control(r.controls[i], name("controls"));
     const ControlTensors file = control_tensors(asked.file);
     const std::string type = control_type(file.tensors);
-    if (type.empty()) refuse_control(file, "ControlNet, T2I-Adapter or IP-Adapter");
+    if (type != "controlnet") refuse_control(file, "ControlNet");
     Value control = Value::map();
     const auto set = [&](const char* key, const std::string& text) {
       if (!text.empty()) control.set(key, Value::text(text, true));
@@ -81,7 +80,6 @@ void lay_controls(const ImageRequest& r, Value& root) {
     control.set("scale", Value::text(fmt::format("{}", asked.scale)));
     control.set("from", Value::text(fmt::format("{}", asked.from)));
     control.set("to", Value::text(fmt::format("{}", asked.to)));
-    if (type == "ip_adapter") set("encoder", r.image_encoder);
     list.items.push_back(std::move(control));
   }
   if (!root.find("sample")) root.set("sample", Value::map());

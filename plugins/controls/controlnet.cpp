@@ -42,10 +42,10 @@ class OpenControlNet final : public OpenControl {
     places_ = branch_->places();
   }
 
-  EncodedControl encode(const Tensor& images) const override {
+  std::vector<Tensor> encode(const Tensor& images) const override {
     if (channels_ != 1 && channels_ != 3)
       throw ConfigError(fmt::format("{}: takes images of {} channels, and an image file has 1 or 3", source_, channels_));
-    return {{channels_ == 3 ? images : images.mean(at::IntArrayRef({1}), true)}};
+    return {channels_ == 3 ? images : images.mean(at::IntArrayRef({1}), true)};
   }
 
   void add_to(Taps& taps, const ControlledCall& call) const override {
@@ -54,7 +54,7 @@ class OpenControlNet final : public OpenControl {
       throw ConfigError(fmt::format("{}: takes images of {}x{} for these latents, and the image is {}x{}", source_,
                                     factor_ * call.input.size(3), factor_ * call.input.size(2), hint.size(3), hint.size(2)));
     const std::vector<Tensor> residuals =
-        branch_->residuals(call.input, call.c_noise, call.condition, hint.to(call.input.device()), call.dropout);
+        branch_->residuals(call.input, call.c_noise, call.condition, hint.to(call.input.device()), nullptr);
     for (size_t i = 0; i < residuals.size(); ++i) {
       Tensor r = call.scale == 1 ? residuals[i] : residuals[i] * call.scale;
       if (call.mask.defined()) r = r * at::adaptive_avg_pool2d(call.mask, {r.size(2), r.size(3)}).to(r.scalar_type());

@@ -245,20 +245,17 @@ std::vector<Option<A>> options_of_controls() {
   return {
       option<A>(
           "--control", "controls", [](auto& a) -> auto& { return a.request.controls; },
-          "a ControlNet, T2I-Adapter or IP-Adapter, its strength (1 if not given) and the share of the steps in which it counts, as in "
+          "a ControlNet or control-LoRA, its strength (1 if not given) and the share of the steps in which it counts, as in "
           "canny.safetensors:0.8@0-0.6; several add up",
           one_each("FILE[:SCALE][@FROM-TO]")),
       option<A>(
           "--control-image", "control_images", [](auto& a) -> auto& { return a.request.control_images; },
           "the image that steers, one for all controls or one per control; canny:, blur:, grey:, tile:, inpaint: or lines: before the file "
-          "makes it of a photograph",
+          "makes it of a photograph; or a tensor [B, 3, H, W] in [0, 1] as .safetensors",
           one_each("[PREPROCESSOR:]FILE")),
       option<A>(
           "--control-mask", "control_masks", [](auto& a) -> auto& { return a.request.control_masks; },
           "the part of the image where a control counts: white; one for all controls or one per control", one_each("FILE")),
-      option<A>(
-          "--image-encoder", "image_encoder", [](auto& a) -> auto& { return a.request.image_encoder; },
-          "CLIP's image encoder, for IP-Adapter", type_name("FILE")),
   };
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Images that steer a network block by block while sampling: ControlNet, T2I-Adapter, IP-Adapter.
+// Images that steer a network block by block while sampling: ControlNet.
 //
 // How to write one:
 //   1. Derive a final class from Control with a nested `Options` (ControlSettings and its own fields, `declare(Fields&)`), made from those.
@@ -7,8 +7,8 @@
 //   3. `encode()` turns images into the tensors that calls receive, one row per image.
 //   4. `add_to()` adds to the taps of one call what the rows of the condition give. Treat each image alone; keep nothing between calls.
 //   5. Put it into plugins/controls/NAME.cpp, which ends with `register_control_NAME`.
-//   6. Read plugins/controls/t2i_adapter.cpp as an example. See docs/control.md.
-//   7. Run test_contracts --gtest_filter='*Control*NAME*' (tests/contracts/control_test.cpp).
+//   6. Read plugins/controls/controlnet.cpp as an example. See docs/control.md.
+//   7. Run test_parity --gtest_filter='*Control*' (tests/parity/controlnet_test.cpp).
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,18 +31,12 @@ struct ControlSettings {
 
 /// The model that a control steers.
 struct ControlledModel {
-  const Network& network;                       ///< lives as long as what open() returns
-  ImageShape latent{};                          ///< of one x
-  int64_t context_width = 0, vector_width = 0;  ///< of the model's condition; 0 = none
-  int64_t ratio = 8;                            ///< pixels per side of one place of x
+  const Network& network;     ///< lives as long as what open() returns
+  ImageShape latent{};        ///< of one x
+  int64_t context_width = 0;  ///< of the tokens of the model's condition; 0 = none
+  int64_t ratio = 8;          ///< pixels per side of one place of x
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;  ///< that it computes in
-};
-
-/// An image as a control takes it, one row per image in each tensor.
-struct EncodedControl {
-  std::vector<Tensor> given;
-  std::vector<Tensor> null{};  ///< of the unconditional estimate, of the same shapes; empty = as `given`
 };
 
 /// One call of the network.
@@ -53,17 +47,15 @@ struct ControlledCall {
   const std::vector<Tensor>& control;  ///< what encode() made of the images, a row per row of the input
   const Tensor& mask;                  ///< [B, 1, H, W] in [0, 1]; undefined = everywhere
   double scale = 1;
-  at::Generator* dropout = nullptr;  ///< null = evaluation
 };
 
 /// A control with its weights. `const` and safe to call from several threads at once.
 class OpenControl {
  public:
   virtual ~OpenControl() = default;
-  /// Returns what encode() takes: images as they are in their file, or resized to the images that are made.
-  virtual bool own_size() const { return false; }
-  /// images: [B, 3, H, W] in [0, 1], of the size of the images that are made unless own_size(). Throws ConfigError if they do not fit.
-  virtual EncodedControl encode(const Tensor& images) const = 0;
+  /// Returns what calls receive of images [B, 3, H, W] in [0, 1] of the size of the images that are made, one row per image in each
+  /// tensor. Throws ConfigError if they do not fit.
+  virtual std::vector<Tensor> encode(const Tensor& images) const = 0;
   /// Adds to `taps` what this control adds to one call.
   virtual void add_to(Taps& taps, const ControlledCall& call) const = 0;
 };

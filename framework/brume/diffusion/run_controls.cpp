@@ -2,17 +2,17 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/remainder.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
 #include "brume/image/control_image.h"
+#include "brume/weights/weights_file.h"
 
 namespace brume {
 namespace {
@@ -29,24 +29,41 @@ std::pair<double, double> levels(const ControlSettings& s, const std::vector<dou
   return {first == 0 ? std::numeric_limits<double>::infinity() : sigmas[size_t(first)], last ? -1 : sigmas[size_t(end)]};
 }
 
-void set_plan(Condition& condition, const Tensor& rows, int64_t count) {
+/// Returns [1 or count, 3, H, W] in [0, 1]: of an image file, or the one tensor of a safetensors file.
+Tensor images_of(const std::string& asked, const ControlImageUse& use, int64_t count) {
+  if (!asked.ends_with(".safetensors") || !std::filesystem::is_regular_file(asked)) return control_image(asked, use);
+  const NamedTensors tensors = load_tensors(asked);
+  const Tensor images = tensors.size() == 1 ? tensors.front().tensor.to(at::kFloat) : Tensor();
+  const auto sides = [&] { return images.size(2) == use.height && images.size(3) == use.width; };
+  if (!images.defined() || images.dim() != 4 || images.size(1) != 3 || (images.size(0) != 1 && images.size(0) != count) || !sides())
+    throw ConfigError(fmt::format("control image: {} must hold one tensor [1 or {}, 3, {}, {}] of values in [0, 1]", asked, count,
+                                  use.height, use.width));
+  return images;
+}
+
+void set_plan(Condition& condition, const Tensor& rows) {
   if (condition.plan.defined()) throw ConfigError("sample.control: prompts that change from step to step cannot be combined with controls");
   condition.plan = rows;
   if (!condition.null) return;
   Condition null = *condition.null;
-  set_plan(null, rows + count, 0);
+  set_plan(null, rows);
   condition.null = std::make_shared<Condition>(std::move(null));
+}
+
+/// Returns the rows of images `numbers`, [B] int64; the one row of all images.
+std::vector<Tensor> rows_of(const std::vector<Tensor>& encoded, const Tensor& numbers) {
+  std::vector<Tensor> rows;
+  for (const Tensor& t : encoded) rows.push_back(t.index_select(0, numbers.to(t.device()).clamp_max(t.size(0) - 1)));
+  return rows;
 }
 
 }  // namespace
 
-RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_ptr<const Control>>& controls, const ControlledRun& run)
-    : count_(run.count) {
+RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_ptr<const Control>>& controls, const ControlledRun& run) {
   const ConditionerTraits condition = model.options().conditioner->traits();
   const ControlledModel steered{.network = model.network(),
                                 .latent = model.latent(),
                                 .context_width = condition.context_width,
-                                .vector_width = condition.vector_width,
                                 .ratio = std::max<int64_t>(1, run.image.height / run.latent.height),
                                 .device = model.compute().device,
                                 .dtype = model.compute().dtype};
@@ -59,7 +76,7 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     if (s.scale == 0 || highest == 0) continue;
     Entry entry{s, calling(*controls[i], "open()", [&] { return controls[i]->open(steered); }), {}, {}, highest, lowest};
     const ImageShape shape{3, run.image.height, run.image.width};
-    const Tensor images = control_image(s.image, {shape.height, shape.width, entry.control->own_size(), run.mask});
+    const Tensor images = images_of(s.image, {shape.height, shape.width, run.mask}, run.count);
     entry.encoded = calling(*controls[i], "encode()", [&] { return entry.control->encode(images); });
     if (!s.mask.empty()) entry.mask = control_mask(s.mask, shape.height, shape.width).to(steered.device);
     entries_.push_back(std::move(entry));
@@ -67,20 +84,7 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
 }
 
 void RunControls::number_rows(Condition& condition, int64_t first, int64_t rows) const {
-  set_plan(condition, at::arange(first, first + rows), count_);
-}
-
-/// numbers: [B] int64 as Condition::plan has them.
-std::vector<Tensor> RunControls::rows_of(const EncodedControl& encoded, const Tensor& numbers) const {
-  std::vector<Tensor> rows;
-  for (size_t i = 0; i < encoded.given.size(); ++i) {
-    const Tensor& given = encoded.given[i];
-    const Tensor& null = encoded.null.empty() ? given : encoded.null[i];
-    const int64_t images = given.size(0);
-    const Tensor of = at::remainder(numbers, count_).clamp_max(images - 1) + (numbers >= count_).to(at::kLong) * images;
-    rows.push_back(at::cat({given, null}).index_select(0, of.to(given.device())));
-  }
-  return rows;
+  set_plan(condition, at::arange(first, first + rows));
 }
 
 CallTaps RunControls::taps() const {

@@ -16,7 +16,7 @@ struct ControlledRun {
   const std::vector<double>& sigmas;
 };
 
-/// A row of a condition says by Condition::plan which image it is of: i, and count + i for the unconditional estimate.
+/// A row of a condition says by Condition::plan which image it is of.
 class RunControls {
  public:
   /// Opens the controls that have a strength and reads their images. Throws ConfigError.
@@ -30,14 +30,12 @@ class RunControls {
   struct Entry {
     ControlSettings settings;
     std::shared_ptr<const OpenControl> control;
-    EncodedControl encoded;
+    std::vector<Tensor> encoded;
     Tensor mask;                     ///< [1, 1, H, W]; undefined = everywhere
     double highest = 0, lowest = 0;  ///< counts at lowest < sigma <= highest
     bool counts_at(double sigma) const { return lowest < sigma && sigma <= highest; }
   };
-  std::vector<Tensor> rows_of(const EncodedControl& encoded, const Tensor& numbers) const;
 
-  int64_t count_;
   std::vector<Entry> entries_;
 };
 

@@ -108,10 +108,11 @@ Image preprocessed(const Image& image, const std::string& preprocessor) {
 at::Tensor control_image(const std::string& asked, const ControlImageUse& use) {
   const auto [preprocessor, file] = parts(asked);
   const std::vector<std::string> known = control_preprocessors();
-  if (!preprocessor.empty() && std::find(known.begin(), known.end(), preprocessor) == known.end()) preprocessed(Image(1, 1, 3), preprocessor);
+  if (!preprocessor.empty() && std::find(known.begin(), known.end(), preprocessor) == known.end())
+    preprocessed(Image(1, 1, 3), preprocessor);
   expect_file(file);
   Image image = read_image(file, 3);
-  if (!use.own_size && (image.height != use.height || image.width != use.width)) {
+  if (image.height != use.height || image.width != use.width) {
     warn(fmt::format("control image {} is {}x{}, and the images are {}x{}: it is resized (Lanczos), without keeping its proportions", file,
                      image.width, image.height, use.width, use.height));
     image = resize_as_pillow_lanczos(image, use.height, use.width);

@@ -22,7 +22,6 @@ std::vector<std::string> control_preprocessors();
 /// How a control image is read.
 struct ControlImageUse {
   int64_t height = 0, width = 0;  ///< of the images that are made
-  bool own_size = false;          ///< it keeps its own size
   at::Tensor mask{};              ///< [N, 1, H, W] in [0, 1], 1 = to generate; undefined = none; for `inpaint`
 };
 

@@ -37,6 +37,8 @@ std::string generation(int64_t context) {
 /// What a file that is no control most likely is.
 std::string likely(const NamedTensors& tensors) {
   const std::string type = control_type(tensors);
+  if (type == "ip_adapter") return "it is an IP-Adapter, which is not read";
+  if (type == "t2i_adapter") return "it is a T2I-Adapter, which is not read";
   if (!type.empty()) return fmt::format("it is of the type {}", type);
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
     return "it is a LoRA, which sample.lora (--lora) adds";
@@ -231,21 +233,6 @@ ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight
   if (fs::is_directory(path) && fs::is_regular_file(settings)) {
     const nlohmann::json json = read_json(settings);
     result.options.global_pool = json.is_object() && json.value("global_pool_conditions", false);
-  }
-  return result;
-}
-
-NamedTensors to_diffusers_controlnet(const NamedTensors& tensors, const std::vector<Weight>& network) {
-  std::vector<std::string> names;
-  for (const Weight& w : network) names.push_back(w.name);
-  const NameTable table = unet_names(unet_modules(names));
-  int64_t layers = 0;
-  while (has(tensors, fmt::format("input_hint_block.{}.weight", 2 * layers))) ++layers;
-  const NameTable own = own_names(layers);
-  NamedTensors result;
-  for (const NamedTensor& t : tensors) {
-    const auto name = own.theirs(t.name);
-    result.push_back({name ? *name : table.theirs(t.name).value_or(t.name), t.tensor});
   }
   return result;
 }

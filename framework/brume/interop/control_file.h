@@ -36,7 +36,4 @@ struct ControlNetFile {
 /// rank are added to the weights of the model's network. `network`: the weights of the model's U-Net. Throws ConfigError.
 ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight>& network, int64_t context_width);
 
-/// Returns a ControlNet's tensors under the names of diffusers' ControlNetModel.
-NamedTensors to_diffusers_controlnet(const NamedTensors& tensors, const std::vector<Weight>& network);
-
 }  // namespace brume
