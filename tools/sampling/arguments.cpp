@@ -14,6 +14,7 @@
 #include "brume/files/text_file.h"
 #include "brume/image/image.h"
 #include "brume/weights/weights_file.h"
+#include "sampling/pass_options.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
@@ -209,27 +210,6 @@ std::vector<Option<A>> options_of_guidance() {
           "--mask", "mask", [](auto& a) -> auto& { return a.mask; },
           "the part of the image to generate: white; black and transparent are kept", type_name("FILE")),
       option<A>(
-          "--hires", "hires", [](auto& a) -> auto& { return a.request.hires; },
-          "a second pass: enlarges the images by this factor and samples them again", type_name("FACTOR")),
-      option<A>(
-          "--hires-strength", "hires_strength", [](auto& a) -> auto& { return a.request.hires_strength; },
-          "share of the steps of the second pass; 0.5 if not given"),
-      option<A>(
-          "--hires-of", "hires_of", [](auto& a) -> auto& { return a.request.hires_of; },
-          "what is enlarged: pixels, by bicubic interpolation, or latents, by bilinear interpolation; pixels if not given"),
-      option<A>(
-          "--variation-seed", "variation_seed", [](auto& a) -> auto& { return a.request.variation_seed; },
-          "seed of noise that is blended into the initial noise"),
-      option<A>(
-          "--variation", "variation", [](auto& a) -> auto& { return a.request.variation; },
-          "share of that noise: 0 = the seed's alone, 1 = the variation seed's alone; 0.1 if not given"),
-      option<A>(
-          "--refiner", "refiner", [](auto& a) -> auto& { return a.refiner; }, "a model that takes the last steps (SDXL's refiner)",
-          type_name("CHECKPOINT")),
-      option<A>(
-          "--refine-from", "refine_from", [](auto& a) -> auto& { return a.request.refine_from; },
-          "share of the way that the base model runs; 0.8 if not given"),
-      option<A>(
           "--strength", "strength", [](auto& a) -> auto& { return a.request.strength; },
           "share of the steps that is run on the image: 0.6, or 1 with a mask", [](CommandOption o) { o.check(between(0.0, 1.0)); }),
       option<A>(
@@ -280,7 +260,7 @@ FieldNames field_names() {
 const std::vector<Option<A>>& SampleArguments::options() {
   static const std::vector<Option<A>> all = [] {
     std::vector<Option<A>> options = options_of_images();
-    for (auto* more : {options_of_sizes, options_of_sampling, options_of_guidance, options_of_controls})
+    for (auto* more : {options_of_sizes, options_of_sampling, options_of_passes, options_of_guidance, options_of_controls})
       for (Option<A>& o : more()) options.push_back(std::move(o));
     for (const Option<Overrides>& o : Overrides::options()) options.push_back(lifted(o, &A::overrides));
     return options;

@@ -19,6 +19,7 @@
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/guided_denoiser.h"
+#include "brume/diffusion/inpainting_start.h"
 #include "brume/diffusion/prompt_plan.h"
 #include "brume/diffusion/refining.h"
 #include "brume/diffusion/run_controls.h"
@@ -46,22 +47,6 @@ void set_guides(Condition& condition, const Tensor& labels, const Tensor& known,
   set_guides(null, labels, known, mask);
   condition.null = std::make_shared<Condition>(std::move(null));
 }
-
-/// Starts inpainting of all steps from noise alone, as published inpainting does: at the first sigma the network receives
-/// start_std * noise instead of z + sigma * noise in the known part; at every other sigma, x itself.
-class FromNoise final : public Denoiser {
- public:
-  FromNoise(std::shared_ptr<const Denoiser> inner, double sigma, double std) : inner_(std::move(inner)), sigma_(sigma), std_(std) {}
-  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    if (sigma != sigma_) return inner_->denoise(x, sigma, condition);
-    const Tensor mask = condition.mask.to(x.scalar_type()), noise = (x - condition.known.to(x.scalar_type())) / sigma;
-    return inner_->denoise(x * mask + noise * (1 - mask) * std_, sigma, condition);
-  }
-
- private:
-  std::shared_ptr<const Denoiser> inner_;
-  double sigma_, std_;
-};
 
 /// Returns rows [first, first + n), or the one row n times.
 Tensor rows_of(const Tensor& t, int64_t first, int64_t n) {
@@ -172,8 +157,7 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
     refiner_.emplace(*request.refining, image_, latent_);
     own_steps_ = refiner_->split(*model.options().noise, sigmas_);
   }
-  if (known_.defined() && mask_.defined() && whole_)
-    denoiser_ = std::make_shared<FromNoise>(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
+  if (known_.defined() && mask_.defined() && whole_) denoiser_ = started_from_noise(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
 }
 
 /// The sides must suit the network and the first stage, which decides if the network takes any.
