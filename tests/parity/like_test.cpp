@@ -97,7 +97,7 @@ TEST(Like, SamplersOfComfyUiGiveItsNumbers) {
     const Condition none;
     int64_t draws = 0;
     CountedWaves noise([&] { return draws++; });
-    Run run{none, noise, {}, schedule.get()};
+    brume::Run run{none, noise, {}, schedule.get()};
     const Tensor end = make<Sampler>(dump_yaml(*like.sample.find("sampler")))
                            ->sample(ExactMixture(c["denoiser"] == "gauss"), wave(0) * sigmas.front(), sigmas, run);
     Closeness closeness;
