@@ -100,11 +100,15 @@ nlohmann::ordered_json json_of(const JobRecord& job) {
 std::optional<JobRecord> record_in(const std::string& text) try {
   const nlohmann::json json = json_or_discarded(text);
   if (!json.is_object() || !is_job_id(json.at("id").get<std::string>())) return {};
-  JobRecord job{.id = json.at("id"), .state = json.at("state"), .created = json.at("created"), .seconds = json.at("seconds")};
+  JobRecord job;
+  job.id = json.at("id").get<std::string>();
+  job.state = json.at("state").get<std::string>();
+  job.created = json.at("created").get<double>();
+  job.seconds = json.at("seconds").get<double>();
   job.images = int64_t(json.at("images").size());
   job.request = nlohmann::ordered_json::parse(json.at("request").dump());
-  if (json.contains("error")) job.error = json.at("error").at("message");
-  for (const auto& warning : json.at("warnings")) job.warnings.push_back(warning);
+  if (json.contains("error")) job.error = json.at("error").at("message").get<std::string>();
+  for (const auto& warning : json.at("warnings")) job.warnings.push_back(warning.get<std::string>());
   return job;
 } catch (const nlohmann::json::exception&) {
   return {};
