@@ -245,7 +245,7 @@ let failed = 0, passed = 0;
 try {
   const context = await browser.newContext({viewport: {width: 1280, height: 860}, colorScheme: 'light', acceptDownloads: true});
   const page = await context.newPage(), complaints = [];
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(30_000);
   page.on('console', (message) => { if (message.type() === 'error') complaints.push(message.text()); });
   page.on('pageerror', (error) => complaints.push(error.stack));
   await page.goto(address);

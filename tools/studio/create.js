@@ -33,7 +33,7 @@ function adopt(state, request) {
     const colon = typeof lora === 'string' ? lora.lastIndexOf(':') : 0;
     state.loras.push(typeof lora === 'object' ? {file: lora.file, strength: lora.scale ?? 1} : colon > 0 ? {file: lora.slice(0, colon), strength: Number(lora.slice(colon + 1))} : {file: lora, strength: 1});
   }
-  if (request.guidance) state.guidance = request.guidance.map((g) => pluginValue(g));
+  if (Array.isArray(request.guidance)) state.guidance = request.guidance.map((g) => pluginValue(g));
 }
 
 /// The request of the API for these settings.

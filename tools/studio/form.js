@@ -108,6 +108,10 @@ export function pluginList(schema, kind, label, list, changed) {
 /// A plugin as it is written in a configuration: its name, or YAML with what differs from the defaults.
 export const written = (value) => (Object.keys(value).length === 1 ? value.type : JSON.stringify(value));
 
+/// The same as YAML alone, for labels that people read: "{type: ddim, eta: 1}".
+export const inYaml = (value) => (Object.keys(value).length === 1 ? value.type
+  : `{${Object.entries(value).map(([key, v]) => `${key}: ${key === 'type' ? v : JSON.stringify(v)}`).join(', ')}}`);
+
 /// Reads what a configuration has for a plugin: a name, or a map with `type`.
 export function pluginValue(given, fallback) {
   if (!given) return {type: fallback};

@@ -6,7 +6,16 @@ const over = new Set(['done', 'failed', 'cancelled', 'interrupted']);
 export const isOver = (job) => over.has(job.state);
 
 export const submit = (request) => post('jobs', request);
-export const list = async () => (await get('jobs')).jobs ?? [];
+
+/// All jobs, the latest first.
+export async function list() {
+  const all = [];
+  for (;;) {
+    const page = (await get(`jobs?limit=100${all.length ? `&before=${all.at(-1).id}` : ''}`)).jobs;
+    all.push(...page);
+    if (page.length < 100) return all;
+  }
+}
 export const cancel = (id) => post(`jobs/${id}/cancel`);
 export const forget = (id) => remove(`jobs/${id}`);
 export const picture = (job, k) => job.images?.[k]?.url ?? `jobs/${job.id}/images/${k}.png`;

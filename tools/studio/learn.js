@@ -2,7 +2,7 @@
 import {post, schema} from './api.js';
 import {h, fill, field, button, settled} from './dom.js';
 import {chart, legend, lineClass} from './chart.js';
-import {pluginField, written, namesOf} from './form.js';
+import {pluginField, inYaml, namesOf} from './form.js';
 
 const most = 6;
 
@@ -45,7 +45,7 @@ function schedulesView(shape, signal) {
       chart(lines('sigma'), {title: 'Noise-to-signal ratio σ', x: 'training time', logY: true}), chart(lines('log_snr'), {title: 'log-SNR = −2 log σ', x: 'training time'}),
       chart(lines('alpha_bar'), {title: 'ᾱ = 1 / (1 + σ²)', x: 'training time'}))];
   };
-  const changed = drawing(output, () => ['plot/schedules', {schedules: list.map(written)}], draw, signal);
+  const changed = drawing(output, () => ['plot/schedules', {schedules: list.map(inYaml)}], draw, signal);
   return [chooser(shape, 'noise_schedule', 'schedule', list, changed), output];
 }
 
@@ -63,7 +63,7 @@ function spacingsView(shape, signal) {
   const draw = ({spacings}) => [legend(spacings.map((s) => s.name)), h('div', {class: 'charts'},
     chart(spacings.map((s, number) => ({name: s.name, number, markers: true, x: s.sigma.map((_, i) => i), y: s.sigma})), {title: 'σ of each step; 0 is left out', x: 'step', logY: true}),
     chart(spacings.map((s, number) => ({name: s.name, number, markers: true, x: s.sigma.map((_, i) => i), y: s.t.map((v) => v ?? NaN)})), {title: 'Training time of each step', x: 'step'}))];
-  const changed = drawing(output, () => ['plot/spacings', {spacings: list.map(written), noise: written(noise), steps}], draw, signal);
+  const changed = drawing(output, () => ['plot/spacings', {spacings: list.map(inYaml), noise: inYaml(noise), steps}], draw, signal);
   return [h('div', {class: 'stack'}, chooser(shape, 'spacing', 'spacing', list, changed), stepsField(steps, 60, (n) => { steps = n; changed(); }),
     pluginField(shape, 'noise_schedule', 'Noise schedule', noise, changed)), output];
 }
@@ -95,7 +95,7 @@ function samplersView(shape, signal) {
       measured.length ? chart(measured.map((s) => ({name: s.name, number: s.number, markers: true, x: s.calls, y: s.error.map((v) => v ?? NaN)})),
         {title: 'Distance from the exact solution', x: 'network calls', logX: true, logY: true, width: 900, height: 330}) : null];
   };
-  const changed = drawing(output, () => ['plot/samplers', {samplers: list.map(written), noise: written(noise), spacing: written(spacing), steps, seed, errors}], draw, signal);
+  const changed = drawing(output, () => ['plot/samplers', {samplers: list.map(inYaml), noise: inYaml(noise), spacing: inYaml(spacing), steps, seed, errors}], draw, signal);
   const measure = h('input', {type: 'checkbox', checked: errors, onchange: (e) => { errors = e.target.checked; changed(); }});
   return [h('div', {class: 'stack'}, chooser(shape, 'sampler', 'sampler', list, changed), stepsField(steps, 60, (n) => { steps = n; changed(); }),
     field('Seed', h('input', {type: 'number', min: 0, value: seed, oninput: (e) => { seed = Number(e.target.value) || 0; changed(); }})),
