@@ -164,45 +164,44 @@ void Jobs::run(const Group& group) {
   const ModelShelf::Warnings of_model(warnings);
   const WarningScope scope([&](const std::string& text) { warnings.push_back(text); });
   const StopScope stop([&] { return stopping_ || all_cancelled(group); });
-});
-const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500) {
-  for (const auto& job : group) {
-    {
-      const std::lock_guard guard(lock_);
-      job->record.warnings.insert(job->record.warnings.end(), warnings.begin(), warnings.end());
+  const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500) {
+    for (const auto& job : group) {
+      {
+        const std::lock_guard guard(lock_);
+        job->record.warnings.insert(job->record.warnings.end(), warnings.begin(), warnings.end());
+      }
+      const bool cancelled = all_cancelled({job});
+      end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status);
     }
-    const bool cancelled = all_cancelled({job});
-    end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status);
+  };
+  try {
+    std::vector<std::string> loras;
+    for (const std::string& lora : group[0]->request.loras) loras.push_back(shelf_.lora_path(lora));
+    const auto model = shelf_.open(group[0]->request.model, loras);
+    const bool together = group.size() == 1 || model->model.sampling().noise_order != NoiseOrder::batch;
+    if (together) {
+      sample(group, *model);
+    } else {
+      for (const auto& job : group) run({job});
+    }
+    end_all("done");
+  } catch (const Interrupted&) {
+    if (stopping_)
+      end_all("interrupted", "the server ended before the job did", 503);
+    else
+      end_all("failed", fmt::format("the job took longer than {} s", options_.time_limit), 504);
+  } catch (const HttpError& e) {
+    end_all("failed", e.what(), e.status);
+  } catch (const ConfigError& e) {
+    if (group.size() > 1) {  // the fault of one of them
+      for (const auto& job : group) run({job});
+      return;
+    }
+    end_all("failed", e.what(), 400);
+  } catch (const std::exception& e) {
+    const auto memory = out_of_memory(e);
+    end_all("failed", memory ? "there is not enough memory; fewer or smaller images need less" : e.what(), memory ? 503 : 500);
   }
-};
-try {
-  std::vector<std::string> loras;
-  for (const std::string& lora : group[0]->request.loras) loras.push_back(shelf_.lora_path(lora));
-  const auto model = shelf_.open(group[0]->request.model, loras);
-  const bool together = group.size() == 1 || model->model.sampling().noise_order != NoiseOrder::batch;
-  if (together) {
-    sample(group, *model);
-  } else {
-    for (const auto& job : group) run({job});
-  }
-  end_all("done");
-} catch (const Interrupted&) {
-  if (stopping_)
-    end_all("interrupted", "the server ended before the job did", 503);
-  else
-    end_all("failed", fmt::format("the job took longer than {} s", options_.time_limit), 504);
-} catch (const HttpError& e) {
-  end_all("failed", e.what(), e.status);
-} catch (const ConfigError& e) {
-  if (group.size() > 1) {  // the fault of one of them
-    for (const auto& job : group) run({job});
-    return;
-  }
-  end_all("failed", e.what(), 400);
-} catch (const std::exception& e) {
-  const auto memory = out_of_memory(e);
-  end_all("failed", memory ? "there is not enough memory; fewer or smaller images need less" : e.what(), memory ? 503 : 500);
-}
 }
 
 }  // namespace brume::tools
