@@ -36,6 +36,7 @@ class Progressive final : public Objective {
     }
   };
   explicit Progressive(const Options& o) : o_(o) {}
+  bool denoises() const override { return false; }
 
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {

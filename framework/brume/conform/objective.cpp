@@ -3,6 +3,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -37,7 +38,9 @@ struct Subject {
     const KnowingTeacher teacher(x0);
     at::Generator random = generator(seed);
     Training training{0, 100, objective.memory(model.schedule()), &teacher};
-    return objective.loss(model, x0, {}, training, random);
+    Condition condition;
+    condition.vector = at::zeros({x0.size(0), 16});  // the length of a step, for those that take one
+    return objective.loss(model, x0, condition, training, random);
   }
 };
 
