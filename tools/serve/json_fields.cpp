@@ -17,8 +17,9 @@ namespace {
 [[noreturn]] void refuse(const char* field, const std::string& why) { throw HttpError(400, fmt::format("{}: {}", field, why), field); }
 
 std::string shown(const nlohmann::json& value) {
-  const std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+  std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  if (text.size() > 60) text.replace(57, text.npos, "...");
+  return text;
 }
 
 }  // namespace
