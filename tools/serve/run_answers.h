@@ -22,7 +22,7 @@ std::string run_json(const std::filesystem::path& run, const std::string& name);
 /// `after` alone. Figures that are not finite are null.
 std::string metrics_json(const std::filesystem::path& run, int64_t after);
 
-/// Returns the sample grid of a step, or nothing if there is none.
+/// Returns the sample grid of a step, or nothing if the run has no grid of that step.
 std::optional<std::filesystem::path> grid_file(const std::filesystem::path& run, int64_t step);
 
 }  // namespace brume::tools

@@ -16,7 +16,7 @@ struct StudioFile {
   const char* type;  ///< of HTTP: "text/javascript; charset=utf-8"
 };
 
-/// Returns a file of the studio by its name, "index.html"; nothing if there is none.
+/// Returns a file of the studio by its name, "index.html"; nothing if no file has it.
 std::optional<StudioFile> studio_file(std::string_view name);
 
 /// Returns {"examples": [{"name", "yaml"}]}: the experiments that are whole in one file and name no data of the machine.

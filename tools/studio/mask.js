@@ -1,4 +1,4 @@
-// A picture to start from, with a mask painted on it: what is painted is made anew, the rest is kept.
+// A picture to start from, with a mask painted on it: what is painted is generated, the rest is kept.
 import {h, fill, field, button, notice} from './dom.js';
 
 const readFile = (file) => new Promise((resolve, reject) => {

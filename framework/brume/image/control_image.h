@@ -31,7 +31,7 @@ at::Tensor control_image(const std::string& asked, const ControlImageUse& use);
 /// Returns [1, 1, H, W] in [0, 1] of the luma of a file, resized.
 at::Tensor control_mask(const std::string& file, int64_t height, int64_t width);
 
-/// Returns the image after a preprocessor that needs no mask. Throws ConfigError naming the nearest if there is none of that name.
+/// Returns the image after a preprocessor that needs no mask. Throws ConfigError with the nearest name if no preprocessor has it.
 Image preprocessed(const Image& image, const std::string& preprocessor);
 
 }  // namespace brume
