@@ -174,7 +174,7 @@ TEST_F(WorldTraining, GoesOnWithAnotherNumberOfProcesses) {
 TEST_F(WorldTraining, RefusesProcessesThatDiffer) {
   const TempFolder folder;
   const auto errors = in_world(2, [&](const std::shared_ptr<World>& world) {
-    const ReadConfig read(configuration(diffusion, {world->rank() == 0 ? "train.optimizer.lr=0.01" : "train.optimizer.lr=0.02"}));
+    const ReadConfig read(configuration(diffusion, {fmt::format("train.optimizer={{type: adamw, lr: 0.0{}}}", world->rank() + 1)}));
     Trainer(read.config, read.resolved, folder.file("run"), "", no_models(), false, world);
   });
   for (const std::string& error : errors)

@@ -22,7 +22,7 @@ void StepParts::begin(bool survey) {
 
 Tensor StepParts::all_rows(const std::vector<Tensor>& parts) const {
   const Tensor mine = parts.size() == 1 ? parts.front() : at::cat(parts);
-  return gather_ ? gather_(mine.cpu().contiguous()).to(mine.device()) : mine;
+  return gather_ ? gather_(mine.cpu().contiguous()).to(mine.device()) : mine.contiguous();
 }
 
 Tensor StepParts::mean_of(const std::vector<Tensor>& values) const {

@@ -39,7 +39,7 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 
 constexpr milliseconds slice(500);    ///< between two looks at what other processes report
 constexpr seconds unsuspected(5);     ///< of waiting, before the others are asked whether they live
-constexpr seconds patience(15);       ///< for a process that reports nothing
+constexpr seconds patience(20);       ///< for a process that reports nothing
 constexpr seconds short_patience(5);  ///< for one of those of which a connection closed
 constexpr seconds for_ever(30 * 86400);
 

@@ -42,8 +42,7 @@ void Presence::beat() {
     try {
       const std::lock_guard store(store_mutex_);
       keys_.set(beat_key(rank_), fmt::format("{} {}", i, operations_.load()));
-    } catch (const std::exception&) {
-      return;  // the store is gone: whoever waits for others finds out
+    } catch (const std::exception&) {  // if the store is gone, whoever waits for others finds out
     }
     ended_.wait_for(lock, period, [&] { return end_; });
   }
