@@ -34,7 +34,8 @@ inline std::string torch_file(const NamedTensors& tensors, bool legacy) {
     data.append(static_cast<const char*>(whole.data_ptr()), whole.nbytes());
   }
   const std::string all = pickle::whole(pickle::dict(items));
-  return legacy ? files::legacy_torch_bytes(all, {{"0", total, data}}) : files::torch_bytes(all, {data});
+  if (legacy) return files::legacy_torch_bytes(all, {{"0", total, data}});
+  return files::torch_bytes(all, {data});
 }
 
 class Directory : public testing::Test {
