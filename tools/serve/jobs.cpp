@@ -6,7 +6,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
-#include "brume/files/text_file.h"
+#include "brume/files/mapped_file.h"
 #include "serve/http.h"
 
 namespace brume::tools {
@@ -178,7 +178,7 @@ fs::path Jobs::picture(const std::string& id, int64_t k) const {
 std::string Jobs::picture_bytes(const std::string& id, int64_t k) const {
   const fs::path file = picture(id, k);
   if (!fs::is_regular_file(file)) throw HttpError(404, "the picture was removed", "", "image_not_found");
-  return read_text(file.string());
+  return std::string(MappedFile::open(file.string())->bytes());
 }
 
 /// Takes the next job out of the queue, and those that can be sampled in one batch with it. The client that was served the longest time ago
