@@ -13,6 +13,7 @@ set(BRUME_API_HEADERS
   diffusion/compute.h
   diffusion/configuration.h
   diffusion/options.h
+  distributed/world.h
   files/lock.h
   files/mapped_file.h
   files/tar.h

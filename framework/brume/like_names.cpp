@@ -5,7 +5,7 @@ namespace brume {
 namespace {
 
 constexpr const char* brownian = "its Brownian noise is drawn by torchsde, which brume does not have";
-constexpr const char* plus_plus = "the guidance is cfg_plus_plus there: --set sample.guidance=[{type: cfg_plus_plus}]";
+constexpr const char* plus_plus = "the guidance is cfg_plus_plus there (sample.guidance: [{type: cfg_plus_plus}])";
 
 const std::vector<LikeName> a1111_samplers{
     {"Euler a", "euler_ancestral"},

@@ -121,7 +121,8 @@ TEST_F(SchemaCheck, WrongTypesAndRanges) {
   EXPECT_EQ(wrong("sample: {steps: many}"), ".sample.steps: is no \"integer\"");
   EXPECT_EQ(wrong("sample: {steps: '20'}"), ".sample.steps: is no \"integer\"");
   EXPECT_EQ(wrong("sample: {steps: 0}"), ".sample.steps: 0 breaks minimum 1.0");
-  EXPECT_EQ(wrong("sample: {noise_order: both}"), ".sample.noise_order: \"both\" is none of [\"per_image\",\"batch\",\"brownian\"]");
+  EXPECT_EQ(wrong("sample: {noise_order: both}"),
+            ".sample.noise_order: \"both\" is none of [\"per_image\",\"batch\",\"brownian\",\"per_seed\"]");
   EXPECT_NE(wrong("sample: {sampler: {type: ddim, eta: 1.5}}"), "");
   EXPECT_NE(wrong("sample: {spacing: {type: karras, sigma_min: 0}}"), "");
   EXPECT_EQ(wrong("train: {ema: {power: 0}}"), ".train.ema.power: 0 breaks exclusiveMinimum 0.0");

@@ -41,7 +41,7 @@ std::string likely(const NamedTensors& tensors) {
   if (type == "t2i_adapter") return "it is a T2I-Adapter, which is not read";
   if (!type.empty()) return fmt::format("it is of the type {}", type);
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
-    return "it is a LoRA, which sample.lora (--lora) adds";
+    return "it is a LoRA, which sample.lora adds";
   if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";
   if (any_contains(tensors, "controlnet_x_embedder") || any_contains(tensors, "double_blocks")) return "it is a ControlNet of FLUX";
   if (any_begins(tensors, "pos_embed_input") || any_contains(tensors, "joint_blocks")) return "it is a ControlNet of SD 3";
