@@ -105,7 +105,7 @@ TEST_F(Serve, NamesTheFieldThatIsWrong) {
 TEST_F(Serve, NamesUnknownFieldsInAHeader) {
   const Reply reply = server_->post("/api/v1/jobs", R"({"step": 2, "classes": ["1"]})");
   EXPECT_EQ(reply.status, 201) << reply.body;
-  EXPECT_NE(reply.header.at("brume-warning").find("'step'"), std::string::npos);
+  EXPECT_NE(reply.header.at("brume-warning").find("\"step\""), std::string::npos);
   EXPECT_EQ(server_->ended(reply.json()["id"].get<std::string>())["state"], "done");
 }
 

@@ -82,7 +82,6 @@ int serve(Program& program, Arguments a) {
     JobStore store(a.images);
     Server server(a.server);
     Jobs jobs(shelf, store, a.jobs);
-    add_page_routes(server);
     add_job_routes(server, jobs);
     add_model_routes(server, shelf, program.registry);
     add_openai_routes(server, jobs);
@@ -90,6 +89,7 @@ int serve(Program& program, Arguments a) {
     Trainings trainings(a.runs, program.plugins);
     add_run_routes(server, program.registry, a.runs, trainings);
     add_openapi_route(server);
+    add_page_routes(server);  // last: they take every name at the root
     const int port = server.bind();
     fmt::print("brume serves on http://{}:{}\n", a.server.address, port);
     std::fflush(stdout);

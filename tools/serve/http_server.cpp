@@ -323,6 +323,7 @@ void Server::State::set_up() {
   server.new_task_queue = [this] { return new httplib::ThreadPool(size_t(options.connections)); };
   server.set_payload_max_length(options.most_bytes);
   server.set_tcp_nodelay(true);
+  server.set_keep_alive_max_count(1000);
   server.set_socket_options([](socket_t socket) {  // the library's own would share a port that is in use
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
