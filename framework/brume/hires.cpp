@@ -41,13 +41,13 @@ Tensor sample_hires(const Model& model, const ImageRequest& r) {
   const ImageShape own = model.shape();
   ImageRequest first = r, second = r;
   std::vector<Tensor> ends;
+  for (ImageRequest* pass : {&first, &second}) pass->hires_strength.reset(), pass->hires_of.clear();
   first.hires.reset();
   first.made = {};
   first.ended = [&](const Tensor& x) { ends.push_back(x.to(at::kFloat).cpu()); };
   if (r.progress) first.progress = [&](const SampleProgress& p) { return r.progress({p.done, 2 * p.total, p.first, p.step, p.preview}); };
   const Tensor small = model.sample(first);
 
-  for (ImageRequest* pass : {&first, &second}) pass->hires_strength.reset(), pass->hires_of.clear();
   second.hires.reset();
   second.refiner.clear();
   second.refine_from.reset();

@@ -30,7 +30,7 @@ TEST(Like, NamesOfA1111) {
   EXPECT_EQ(of("a1111:dpm++ 2m"), of("a1111:DPM++ 2M Karras")) << "its automatic schedule";
   EXPECT_EQ(of("a1111:Euler Align Your Steps").substr(0, 29), "sampler: euler, spacing: ays,") << "'Euler a' is no beginning of that";
   EXPECT_EQ(of("a1111:Euler a").substr(0, 24), "sampler: euler_ancestral");
-  EXPECT_EQ(of("a1111:DPM2 Karras").substr(0, 63), "sampler: dpm_2, spacing: {type: karras, inclusive: false}, start");
+  EXPECT_EQ(of("a1111:DPM2 Karras").substr(0, 64), "sampler: dpm_2, spacing: {type: karras, inclusive: false}, start");
   EXPECT_NE(of("a1111:DDIM").find("start: schedule"), std::string::npos);
   EXPECT_EQ(likeness("a1111", "--like", false).text(), "noise_order: per_seed, noise_generator: cuda");
 }
