@@ -63,8 +63,8 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
   std::vector<std::string> known, spacings;
   for (const LikeName& n : program.samplers) known.emplace_back(n.name);
   for (const LikeName& n : program.spacings) spacings.emplace_back(n.name);
-  throw ConfigError(fmt::format("{}: {} has no sampler '{}'{}; its samplers are {}; a spacing may follow: {}", option, program.name, name,
-                                hint(std::string(name), known), fmt::join(known, ", "), fmt::join(spacings, ", ")));
+  throw ConfigError(fmt::format("{}: {} has no sampler '{}'{}; a spacing may follow its name: {}", option, program.name, name,
+                                hint(std::string(name), known), fmt::join(spacings, ", ")));
 }
 
 void set_names(Likeness& like, const LikeProgram& program, const Names& names) {
