@@ -35,7 +35,8 @@ echo "one process: $SECONDS s"
 
 if command -v torchrun >/dev/null || [ -x /usr/bin/torchrun ]; then
   SECONDS=0
-  /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 "$brume" train run.yaml -o torchrun 2>torchrun.log ||
+  # Debian 12's torchrun fails at its own default of --redirects and --tee.
+  /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 --redirects 1 --tee 1 "$brume" train run.yaml -o torchrun 2>torchrun.log ||
     { tail torchrun.log; exit 1; }
   same torchrun "torchrun, $SECONDS s"
 fi
