@@ -111,7 +111,7 @@ void convolve(const WinogradCall& call, const WinogradKernel& kernel, const Wino
   const Tensor input_memory = floats(cut.chunk * cut.input + 16), weight_memory = floats(cut.set * cut.weight + 16);
   const auto aligned = [](const Tensor& t) { return data(t) + (64 - reinterpret_cast<uintptr_t>(t.data_ptr()) % 64) % 64 / sizeof(float); };
   float *const inputs = aligned(input_memory), *const weights = aligned(weight_memory);
-  const int64_t tiles = call.tiles(), stored = call.channels * 9 * kernel.panel * weight.stored.element_size();
+  const int64_t tiles = call.tiles(), stored = call.channels * 9 * kernel.panel * (weight.type == StoredAs::float32 ? 4 : 2);
   const auto count = [&](int64_t b) { return std::min(block, tiles - b * block); };
   int64_t ready = -1;  // the set whose weights are transformed
   for (int64_t chunk = 0; chunk < cut.blocks; chunk += cut.chunk) {
