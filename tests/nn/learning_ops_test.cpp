@@ -23,6 +23,18 @@ Tensor dropped(const Tensor& x, double p, uint64_t seed) {
   return nn::dropout(x, p, &random);
 }
 
+TEST(Concat, HasAGradientOfItsGradient) {
+  const auto of_gradient = [](bool ours) {
+    const Tensor a = at::linspace(-1, 1, 2 * 4 * 9).view({2, 4, 3, 3}).requires_grad_(true);
+    const Tensor b = at::linspace(2, 3, 2 * 2 * 9).view({2, 2, 3, 3}).requires_grad_(true);
+    const Tensor joined = ours ? nn::concat(a, b) : at::cat({a, b}, 1);
+    const auto first = torch::autograd::grad({joined.pow(3).sum()}, {a, b}, {}, true, /*create_graph=*/true);
+    const auto second = torch::autograd::grad({first[0].square().sum() + first[1].square().sum()}, {a, b});
+    return at::cat({second[0].flatten(), second[1].flatten()});
+  };
+  EXPECT_TRUE(at::allclose(of_gradient(true), of_gradient(false)));
+}
+
 TEST(Dropout, DropsItsShareAndKeepsTheMean) {
   const Tensor x = at::ones({1000, 1000});
   for (const double p : {0.1, 0.3, 0.9}) {

@@ -4,6 +4,7 @@
 #include "brume/train/encoding.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"
+#include "program/processes.h"
 #include "program/progress.h"
 
 namespace brume::tools {
@@ -60,7 +61,7 @@ void add_encode(Command app, Program& program, int& code) {
       .capture_default_str()
       .check(between(0, 16384));
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { code = encode(program, *a); });
+  command.callback([&program, &code, a] { expect_one_process("encode"), code = encode(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -18,6 +18,7 @@
 #include "commands/open_data.h"
 #include "commands/open_features.h"
 #include "program/outputs.h"
+#include "program/processes.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
 
@@ -259,6 +260,7 @@ void add_evaluate(Command app, Program& program, int& code) {
       .type_name("FILES");
   a->settings.add_sampling_to(command);
   command.callback([&program, &code, a] {
+    expect_one_process("evaluate");
     if (!a->source.empty()) a->settings.source = a->source = model_file(a->source);
     a->grid.samplers = list_of(a->samplers, "--sampler");
     if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;

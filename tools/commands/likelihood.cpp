@@ -15,6 +15,7 @@
 #include "brume/train/class_scores.h"
 #include "commands/open_data.h"
 #include "program/outputs.h"
+#include "program/processes.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
 
@@ -193,7 +194,7 @@ void add_likelihood(Command app, Program& program, int& code) {
   command.add_flag("--no-dequantise", a->no_dequantise, "ode: add no noise to the images, which do not have 8 bits");
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { code = likelihood(program, *a); });
+  command.callback([&program, &code, a] { expect_one_process("likelihood"), code = likelihood(program, *a); });
 }
 
 }  // namespace brume::tools

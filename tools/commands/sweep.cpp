@@ -17,6 +17,7 @@
 #include "brume/train/trainer.h"
 #include "commands/run_tables.h"
 #include "program/process.h"
+#include "program/processes.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -220,7 +221,7 @@ void add_sweep(Command app, Program& program, int& code) {
       .check(one_of({"missing", "commands"}));
   command.add_flag("--dry-run", a->dry, "check all runs and print their names");
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { code = sweep_of(program, *a); });
+  command.callback([&program, &code, a] { expect_one_process("sweep"), code = sweep_of(program, *a); });
 }
 
 }  // namespace brume::tools

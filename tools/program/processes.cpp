@@ -1,7 +1,10 @@
 #include "program/processes.h"
 
+#include <fmt/format.h>
+
 #include <numeric>
 
+#include "brume/config/errors.h"
 #include "program/progress.h"
 
 namespace brume::tools {
@@ -20,6 +23,16 @@ WorldPlace place_in_job(const Rendezvous& given, std::optional<int64_t>& threads
   if (place.rank > 0) Progress::hide();
   if (!threads && place.local_size > 1) threads = threads_per_process(place.local_size);
   return place;
+}
+
+void expect_one_process(const std::string& command) {
+  const Launch launch = find_launch(process_environment);
+  const bool script = launch.launcher == "Slurm" && !process_environment("SLURM_STEP_ID");  // of sbatch, which runs once
+  if (launch.place.size > 1 && !script)
+    throw ConfigError(
+        fmt::format("brume {0} does not divide its work: each of the {1} processes that {2} started would do all of it and write "
+                    "the same files; start brume {0} once, without {2}",
+                    command, launch.place.size, launch.launcher));
 }
 
 std::vector<int64_t> numbers_of(const WorldPlace& place, int64_t count) {

@@ -80,8 +80,10 @@ struct Concat final : torch::autograd::Function<Concat> {
     return join(a, b);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& grads) {
-    const Tensor joined = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     const int64_t channels = context->saved_data["channels"].toInt();
+    if (at::GradMode::is_enabled())  // a gradient of the gradient is wanted
+      return {grads[0].narrow(1, 0, channels), grads[0].narrow(1, channels, grads[0].size(1) - channels)};
+    const Tensor joined = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor a = channels_last(joined, channels), b = channels_last(joined, joined.size(1) - channels);
     for_rows(joined, a, b, [](const char* whole, char* part, size_t bytes) { std::memcpy(part, whole, bytes); });
     return {a, b};
