@@ -36,8 +36,9 @@ class RunningServer {
 
   Reply get(const std::string& path) const;
   Reply post(const std::string& path, const std::string& body, const std::vector<std::string>& header = {}) const;
-  /// Sends bytes as they are, and reads until the server closes the connection.
-  Reply send(const std::string& bytes) const;
+  /// Sends bytes as they are, and reads until the server closes the connection. `ends`: says that nothing follows them; the server takes
+  /// it for a client that is gone.
+  Reply send(const std::string& bytes, bool ends = false) const;
   /// Submits a job and waits until it has ended. Returns it.
   nlohmann::json made(const nlohmann::json& request) const;
   /// Waits until a job has ended.
@@ -97,7 +98,7 @@ inline RunningServer::~RunningServer() {
   if (process_ > 0) stop(SIGKILL);
 }
 
-inline Reply RunningServer::send(const std::string& bytes) const {
+inline Reply RunningServer::send(const std::string& bytes, bool ends) const {
   const int s = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in to{};
   to.sin_family = AF_INET, to.sin_port = htons(uint16_t(port_)), to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -110,7 +111,7 @@ inline Reply RunningServer::send(const std::string& bytes) const {
     if (sent <= 0) break;
     at += size_t(sent);
   }
-  ::shutdown(s, SHUT_WR);
+  if (ends) ::shutdown(s, SHUT_WR);
   std::string all;
   char buffer[4096];
   for (ssize_t n; (n = ::recv(s, buffer, sizeof buffer, 0)) > 0;) all.append(buffer, size_t(n));
