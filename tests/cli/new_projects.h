@@ -63,7 +63,7 @@ class Projects final {
   /// Kinds that `brume new` writes.
   static std::vector<std::string> kinds() {
     std::vector<std::string> all = builtins().kinds();
-    std::erase(all, "adapter");
+    for (const char* own : {"adapter", "control"}) std::erase(all, own);
     return all;
   }
   Finished run_installed(std::vector<std::string> arguments, const Surroundings& where = {}) const {

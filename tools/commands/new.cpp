@@ -150,7 +150,8 @@ void make_project(const Registry& registry, const std::string& asked, const std:
   const std::string kind = registry.current_kind(asked);
   std::vector<std::string> kinds = registry.kinds();
   std::erase_if(kinds, [](const std::string& k) { return !templates().contains(k + ".cpp"); });
-  if (kind == "adapter") throw ConfigError("plugins of the kind 'adapter' are brume's own: the files of other programs know no others");
+  if (kind == "adapter" || kind == "control")
+    throw ConfigError(fmt::format("plugins of the kind '{}' are brume's own: the files of other programs know no others", kind));
   if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
     throw ConfigError(fmt::format("unknown kind '{}'{}", kind, hint(kind, kinds)));
   check_name(registry, kind, name);
