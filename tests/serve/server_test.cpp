@@ -151,7 +151,7 @@ TEST_F(Serve, SurvivesMalformedRequests) {
 }
 
 TEST_F(Serve, CancelsWithinOneStepAndTwice) {
-  const nlohmann::json job = server_->post("/api/v1/jobs", R"({"steps": 9000, "count": 8})").json();
+  const nlohmann::json job = server_->post("/api/v1/jobs", R"({"steps": 1000, "count": 8})").json();
   const std::string id = job["id"];
   EXPECT_EQ(server_->post("/api/v1/jobs/" + id + "/cancel", "").status, 200);
   EXPECT_EQ(server_->ended(id)["state"], "cancelled");
@@ -202,7 +202,7 @@ TEST(ServeProcess, KeepsItsHistoryThroughAKill) {
   {
     RunningServer server({"--runs", "runs"}, folder.path());
     done = server.made({{"steps", 2}})["id"].get<std::string>();
-    running = server.post("/api/v1/jobs", R"({"steps": 9000, "count": 8})").json()["id"].get<std::string>();
+    running = server.post("/api/v1/jobs", R"({"steps": 1000, "count": 8})").json()["id"].get<std::string>();
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     EXPECT_EQ(server.stop(SIGKILL), 128 + SIGKILL);
   }
@@ -211,7 +211,7 @@ TEST(ServeProcess, KeepsItsHistoryThroughAKill) {
   EXPECT_EQ(server.get("/api/v1/jobs/" + done).json()["state"], "done");
   EXPECT_EQ(server.get("/api/v1/jobs/" + done + "/images/0.png").status, 200);
   EXPECT_EQ(server.get("/api/v1/jobs/" + running).json()["state"], "interrupted");
-  server.post("/api/v1/jobs", R"({"steps": 9000, "count": 8})");
+  server.post("/api/v1/jobs", R"({"steps": 1000, "count": 8})");
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(server.stop(SIGTERM), 0);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));

@@ -151,7 +151,8 @@ void Jobs::interrupt() {
 
 std::optional<Job> Jobs::running() const {
   const std::lock_guard guard(lock_);
-  return running_.empty() ? std::nullopt : std::optional(*running_.front());
+  const auto at = std::find_if(running_.begin(), running_.end(), [](const auto& job) { return job->record.state == "running"; });
+  return at == running_.end() ? std::nullopt : std::optional(**at);  // one that has ended stays until its batch has
 }
 
 std::vector<Job> Jobs::list(const std::string& search, int64_t limit, const std::string& before) const {
