@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <thread>
@@ -13,6 +14,18 @@
 
 namespace brume::test {
 namespace {
+
+std::string from_base64(const std::string& text) {
+  const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text.substr(0, text.find('='))) {
+    bits = bits << 6 | uint32_t(digits.find(c));
+    if ((count += 6) >= 8) bytes += char(bits >> (count -= 8) & 255);
+  }
+  return bytes;
+}
 
 class Serve : public testing::Test {
  protected:
@@ -170,6 +183,28 @@ TEST_F(Serve, AnswersAsOpenAiDoes) {
   const nlohmann::json error = server_->post("/v1/images/generations", R"({"model": "mm", "prompt": "2"})").json()["error"];
   EXPECT_EQ(error["code"], "model_not_found");
   EXPECT_EQ(error["type"], "invalid_request_error");
+}
+
+TEST_F(Serve, EditsWhereTheMaskIsTransparent) {
+  const std::string white = from_base64("iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAD0lEQVR42mP4TwAwjAwFAIS1/wHNOWXHAAAAAElFTkSuQmCC");
+  const std::string half =
+      from_base64("iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAFUlEQVR42mPg5ORkQMb/0QDDyFAAAKDpguGpZ2z3AAAAAElFTkSuQmCC");
+  const auto edited = [&](const std::string& mask) {
+    const auto part = [](const std::string& head, const std::string& content) {
+      return "--B\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + content + "\r\n";
+    };
+    return server_->post("/v1/images/edits",
+                         part("name=\"image\"; filename=\"i.png\"", white) + part("name=\"mask\"; filename=\"m.png\"", mask) +
+                             part("name=\"model\"", "m") + part("name=\"prompt\"", "2") + "--B--\r\n",
+                         {"Content-Type: multipart/form-data; boundary=B"});
+  };
+  const Reply reply = edited(half);
+  ASSERT_EQ(reply.status, 200) << reply.body;
+  const Image image = decode_image_file(from_base64(reply.json()["data"][0]["b64_json"].get<std::string>()), "edited", 1);
+  for (int64_t y = 0; y < 8; ++y)
+    for (int64_t x = 4; x < 8; ++x) EXPECT_EQ(image.row(y)[x], 255) << "kept";
+  EXPECT_NE(std::count(image.pixels.begin(), image.pixels.end(), 255), 64) << "edited";
+  EXPECT_EQ(edited(white).json()["error"]["param"], "mask");
 }
 
 TEST_F(Serve, AnswersAsA1111Does) {

@@ -107,7 +107,7 @@ Asked edit_in(const HttpRequest& r, const Jobs& jobs) {
       if (!image.empty()) throw HttpError(400, "image: one picture is edited", "image");
       image = part.content;
     } else if (part.name == "mask") {
-      mask = part.content;
+      mask = mask_of_transparency(part.content, jobs.options().limits.pixels);
     } else if (part.content.size() > 100000) {
       throw HttpError(400, "a field of the form is longer than 100000 bytes", "body");
     } else if (part.name == "n" || part.name == "steps" || part.name == "cfg" || part.name == "strength") {

@@ -16,4 +16,8 @@ std::string base64_decoded(std::string_view text, const std::string& field);
 /// Throws HttpError 400 if the bytes are no picture, and 413 if it has more pixels than `most`, by its header alone.
 void check_picture(std::string_view bytes, const std::string& field, int64_t most_pixels);
 
+/// Returns the PNG of a mask as `brume sample` reads it, white = to generate, from one as OpenAI has it: its transparent places are edited.
+/// Throws HttpError as check_picture, and 400 if no place is transparent.
+std::string mask_of_transparency(std::string_view bytes, int64_t most_pixels);
+
 }  // namespace brume::tools
