@@ -19,7 +19,7 @@
 #include <optional>
 #include <utility>
 
-#include "brume/distributed/world.h"
+#include "brume/core/processors.h"
 #include "program/program.h"
 
 namespace brume::tools {

@@ -8,7 +8,7 @@
 
 #include "brume/config/number.h"
 #include "brume/config/yaml.h"
-#include "brume/diffusion/processors.h"
+#include "brume/core/processors.h"
 #include "brume/experiments/run_index.h"
 #include "brume/experiments/sweep.h"
 #include "brume/files/atomic_file.h"

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "brume/config/errors.h"
+#include "brume/core/processors.h"
 #include "program/progress.h"
 
 namespace brume::tools {

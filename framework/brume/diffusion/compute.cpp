@@ -10,7 +10,7 @@
 #include <filesystem>
 
 #include "brume/config/fields.h"
-#include "brume/diffusion/processors.h"
+#include "brume/core/processors.h"
 
 namespace brume {
 

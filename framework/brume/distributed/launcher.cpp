@@ -97,24 +97,24 @@ std::optional<Claim> slurm(const Variables& v) {
   return c;
 }
 
+/// Reads the four variables that an MPI's launcher sets.
+Claim mpi(const Variables& v, const char* launcher, const char* rank, const char* size, const char* local_rank, const char* local_size) {
+  Claim c{launcher, rank, size};
+  c.rank = v.number(rank);
+  c.size = v.number(size, 1);
+  c.local_rank = v.number(local_rank).value_or(0);
+  c.local_size = v.number(local_size, 1).value_or(1);
+  return c;
+}
+
 std::optional<Claim> open_mpi(const Variables& v) {
   if (!v.has("OMPI_COMM_WORLD_RANK")) return {};
-  Claim c{"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"};
-  c.rank = v.number("OMPI_COMM_WORLD_RANK");
-  c.size = v.number("OMPI_COMM_WORLD_SIZE", 1);
-  c.local_rank = v.number("OMPI_COMM_WORLD_LOCAL_RANK").value_or(0);
-  c.local_size = v.number("OMPI_COMM_WORLD_LOCAL_SIZE", 1).value_or(1);
-  return c;
+  return mpi(v, "Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE");
 }
 
 std::optional<Claim> hydra(const Variables& v) {
   if (!v.has("PMI_RANK") || !v.has("PMI_SIZE")) return {};
-  Claim c{"MPICH", "PMI_RANK", "PMI_SIZE"};
-  c.rank = v.number("PMI_RANK");
-  c.size = v.number("PMI_SIZE", 1);
-  c.local_rank = v.number("MPI_LOCALRANKID").value_or(0);
-  c.local_size = v.number("MPI_LOCALNRANKS", 1).value_or(1);
-  return c;
+  return mpi(v, "MPICH", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS");
 }
 
 std::optional<Claim> pmix(const Variables& v) {

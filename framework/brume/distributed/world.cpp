@@ -5,8 +5,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
-#include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -74,14 +72,6 @@ std::shared_ptr<World> join_world(const WorldPlace& place, std::chrono::seconds 
   if (place.rank < 0 || place.rank >= place.size)
     throw ConfigError(fmt::format("rank {} is outside a world of {}", place.rank, place.size));
   return c10d_world(place, join, timeout);
-}
-
-int64_t threads_per_process(int64_t local_size) {
-  const int64_t cores = std::max<int64_t>(1, ::sysconf(_SC_NPROCESSORS_ONLN));
-  cpu_set_t set;
-  const int64_t allowed = ::sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : cores;
-  const int64_t share = std::max<int64_t>(1, cores / std::max<int64_t>(1, local_size));
-  return std::min(allowed, share);  // a launcher that binds each process to its cores has divided them already
 }
 
 }  // namespace brume

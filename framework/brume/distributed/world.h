@@ -82,8 +82,4 @@ std::shared_ptr<World> join_world(const WorldPlace& place, std::chrono::seconds 
 /// Returns "gloo", or "" if this build was made without it and every world is of one process.
 std::string world_backend();
 
-/// Returns the processor threads of one process if those of a machine share its cores: all that this process may run on, or its part of
-/// them. LibTorch's own count and OMP_NUM_THREADS are not considered.
-int64_t threads_per_process(int64_t local_size);
-
 }  // namespace brume

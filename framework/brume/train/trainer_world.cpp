@@ -6,6 +6,7 @@
 #include "brume/config/number.h"
 #include "brume/config/version.h"
 #include "brume/config/yaml.h"
+#include "brume/core/processors.h"
 #include "brume/core/warnings.h"
 #include "brume/train/accumulation.h"
 #include "brume/train/data_parallel.h"

@@ -1,4 +1,4 @@
-#include "brume/diffusion/processors.h"
+#include "brume/core/processors.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -86,16 +86,28 @@ std::optional<double> quota(const fs::path& root) {
   return result;
 }
 
+/// Returns `count` as far as the quota of this process's cgroups allows, at least 1.
+int64_t within_quota(int64_t count, const fs::path& root) {
+  if (const auto limit = quota(root)) count = std::min(count, int64_t(std::ceil(std::min(*limit, 65536.0))));
+  return std::max<int64_t>(1, count);
+}
+
+int64_t processors_of_machine() { return int64_t(std::thread::hardware_concurrency()); }
+
 }  // namespace
 
 int64_t usable_processors(const fs::path& root) {
   const std::set<int64_t> allowed = allowed_processors();
-  int64_t result = std::max<int64_t>(1, allowed.empty() ? int64_t(std::thread::hardware_concurrency()) : int64_t(allowed.size()));
+  int64_t result = std::max<int64_t>(1, allowed.empty() ? processors_of_machine() : int64_t(allowed.size()));
   int64_t fast = 0;
   for (const int64_t i : processor_list(root / "sys/devices/cpu_core/cpus")) fast += int64_t(allowed.count(i));
   if (fast > 0) result = std::min(result, fast);
-  if (const auto limit = quota(root)) result = std::min(result, std::max<int64_t>(1, int64_t(std::ceil(std::min(*limit, 65536.0)))));
-  return result;
+  return within_quota(result, root);
+}
+
+int64_t threads_per_process(int64_t local_size, const fs::path& root) {
+  const int64_t share = within_quota(processors_of_machine(), root) / std::max<int64_t>(1, local_size);
+  return std::min(usable_processors(root), std::max<int64_t>(1, share));
 }
 
 }  // namespace brume

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string>
 
-#include "brume/diffusion/processors.h"
+#include "brume/core/processors.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -62,6 +62,16 @@ TEST_F(Processors, AQuotaOfTheFirstVersionHolds) {
   EXPECT_EQ(usable(), all_);
   write("sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us", "80000\n");
   EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, AreDividedAmongTheProcessesOfAMachine) {
+  const int64_t alone = threads_per_process(1, root_.path());
+  EXPECT_EQ(alone, all_);
+  EXPECT_EQ(threads_per_process(100000, root_.path()), 1);
+  write("proc/self/cgroup", "0::/\n");
+  write("sys/fs/cgroup/cpu.max", "200000 100000\n");
+  EXPECT_EQ(threads_per_process(1, root_.path()), std::min<int64_t>(2, all_));
+  EXPECT_EQ(threads_per_process(2, root_.path()), 1) << "the quota is that of all";
 }
 
 TEST_F(Processors, OfAHybridProcessorTheFastOnesCount) {

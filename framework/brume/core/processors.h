@@ -13,4 +13,9 @@ namespace brume {
 /// `root`: the directory that has proc/ and sys/. What is missing or unreadable there limits nothing.
 int64_t usable_processors(const std::filesystem::path& root = "/");
 
+/// Returns the number of threads of one of `local_size` processes that share this machine: the smaller of usable_processors(), since a
+/// launcher that binds each process to its processors has divided them already, and an equal part of the machine's processors within the
+/// quota. LibTorch's own count and OMP_NUM_THREADS are not considered. `root`: as above.
+int64_t threads_per_process(int64_t local_size, const std::filesystem::path& root = "/");
+
 }  // namespace brume
