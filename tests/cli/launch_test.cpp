@@ -1,5 +1,5 @@
 // brume launch, and images divided among the processes of a job.
-#include "small_model.h"
+#include "support/small_model.h"
 
 namespace brume::test {
 namespace {

@@ -1,6 +1,6 @@
 // brume sample: an image records how it was made and is made again from that; runs in pieces; other sizes; runs without prompts.
 #include "brume/image/image.h"
-#include "small_model.h"
+#include "support/small_model.h"
 
 namespace brume::test {
 namespace {

@@ -1,7 +1,7 @@
 // brume sample: options that would be of no effect, or found wrong only after the run; what a stopped run leaves; and directories as
 // models.
 #include "brume/image/image.h"
-#include "small_model.h"
+#include "support/small_model.h"
 
 namespace brume::test {
 namespace {

@@ -6,6 +6,7 @@
 #include "brume/config/yaml.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
+#include "support/small_trainings.h"
 #include "train/autoencoder_support.h"
 #include "world_support.h"
 
@@ -23,27 +24,6 @@ train:
   preview: {count: 0}
 compute: {precision: fp32, threads: 1}
 sample: {sampler: ddim, steps: 4}
-)";
-
-const std::string classifier = R"(
-classifier:
-  image: {channels: 1, height: 16, width: 16}
-  network: {type: unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2, middle_attention: false, dropout: 0.1}
-  classes: 5
-  noise: {schedule: cosine}
-train:
-  data: {type: shapes, label: form}
-compute: {precision: fp32, threads: 1}
-)";
-
-const std::string autoencoder = R"(
-autoencoder:
-  image: {channels: 1, height: 16, width: 16}
-  network: {type: kl, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, latent_channels: 2}
-train:
-  data: {type: shapes}
-  preview: {count: 0}
-compute: {precision: fp32, threads: 1}
 )";
 
 using Sets = std::vector<std::string>;
@@ -119,12 +99,12 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"edm", &diffusion, {"train.objective=edm", "model.noise=edm", "model.parameterization=edm"}},
         Case{"edm2", &diffusion, {"train.objective=edm2", "model.noise=edm", "model.parameterization=edm"}},
         Case{"consistency", &diffusion, {"train.objective=consistency", "model.noise=edm", "model.parameterization=consistency"}},
-        Case{"classifier", &classifier, {}}, Case{"autoencoder", &autoencoder, {}},
+        Case{"classifier", &small_classifier, {}}, Case{"autoencoder", &small_autoencoder, {}},
         Case{"adversarial",
-             &autoencoder,
+             &small_autoencoder,
              {"train.loss.adversarial={weight: 0.5, channels: 8, layers: 1, start: 2}", "train.discriminator={optimizer: adam}"}},
         Case{"codebook",
-             &autoencoder,
+             &small_autoencoder,
              {"autoencoder.network={type: vq, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, latent_channels: 2, "
               "codes: 16, codebook: ema, restart_after: 2}"}}),
     [](const auto& info) { return info.param.name; });

@@ -10,6 +10,7 @@
 #include "brume/image/image.h"
 #include "running_server.h"
 #include "support/process.h"
+#include "support/small_model.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -27,38 +28,30 @@ std::string from_base64(const std::string& text) {
   return bytes;
 }
 
-class Serve : public testing::Test {
+class Serve : public SmallModel {
  protected:
   static void SetUpTestSuite() {
-    folder_ = new TempFolder;
-    folder_->file(
-        "m.yaml",
-        "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n"
-        "  conditioner: {type: class_label, classes: 5, dropout: 0.2}\n  parameterization: v\n"
-        "train: {data: shapes, batch: 4, steps: 2, preview: {count: 0}}\nsample: {steps: 4}\ncompute: {threads: 1, precision: fp32}\n");
-    const Finished done = run_brume({"train", "m.yaml", "--out", "runs/m"}, {folder_->path()});
-    ASSERT_EQ(done.code, 0) << done.err;
-    server_ = new RunningServer({"--runs", "runs"}, folder_->path());
+    SmallModel::SetUpTestSuite();
+    server_ = new RunningServer({"m", "--runs", "runs"}, folder_->path());
   }
   static void TearDownTestSuite() {
     delete server_;
-    delete folder_;
-    server_ = nullptr, folder_ = nullptr;
+    server_ = nullptr;
+    SmallModel::TearDownTestSuite();
   }
   static Image picture(const std::string& id, int k) {
     return read_image((folder_->path() / "runs/images" / id / (std::to_string(k) + ".png")).string());
   }
   static Image sampled(const std::vector<std::string>& options, int k) {
-    std::vector<std::string> words{"sample", "runs/m", "--threads", "1", "--precision", "fp32", "-o", "out"};
+    std::vector<std::string> words{"sample", "m", "--threads", "1", "--precision", "fp32", "-o", "out"};
     words.insert(words.end(), options.begin(), options.end());
     std::filesystem::remove_all(folder_->path() / "out");
-    const Finished done = run_brume(words, {folder_->path()});
+    const Finished done = at(words);
     EXPECT_EQ(done.code, 0) << done.err;
     char name[16];
     std::snprintf(name, sizeof name, "%05d.png", k);
     return read_image((folder_->path() / "out" / name).string());
   }
-  inline static TempFolder* folder_ = nullptr;
   inline static RunningServer* server_ = nullptr;
 };
 

@@ -6,6 +6,7 @@
 #include "brume/train/trainer.h"
 #include "classifier_support.h"
 #include "support/registry.h"
+#include "support/small_trainings.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -23,27 +24,6 @@ train:
   preview: {count: 0}
 compute: {precision: fp32, threads: 1}
 sample: {sampler: ddim, steps: 4}
-)";
-
-const std::string classifier = R"(
-classifier:
-  image: {channels: 1, height: 16, width: 16}
-  network: {type: unet_encoder, channels: 16, multipliers: [1, 2], blocks: 1, groups: 4, heads: 2, middle_attention: false, dropout: 0.1}
-  classes: 5
-  noise: {schedule: cosine}
-train:
-  data: {type: shapes, label: form}
-compute: {precision: fp32, threads: 1}
-)";
-
-const std::string autoencoder = R"(
-autoencoder:
-  image: {channels: 1, height: 16, width: 16}
-  network: {type: kl, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, latent_channels: 2}
-train:
-  data: {type: shapes}
-  preview: {count: 0}
-compute: {precision: fp32, threads: 1}
 )";
 
 /// Returns the model's weights after 20 updates by gradient descent.
@@ -72,11 +52,11 @@ void expect_whole(const std::string& yaml) {
 }
 
 TEST(Accumulation, TrainsAModelAsTheWholeBatchDoes) { expect_whole(diffusion); }
-TEST(Accumulation, TrainsAClassifierAsTheWholeBatchDoes) { expect_whole(classifier); }
-TEST(Accumulation, TrainsAnAutoencoderAsTheWholeBatchDoes) { expect_whole(autoencoder); }
+TEST(Accumulation, TrainsAClassifierAsTheWholeBatchDoes) { expect_whole(small_classifier); }
+TEST(Accumulation, TrainsAnAutoencoderAsTheWholeBatchDoes) { expect_whole(small_autoencoder); }
 
 TEST(Accumulation, TrainsAgainstADiscriminatorAsTheWholeBatchDoes) {
-  Value root = parse_yaml(autoencoder, "x.yaml");
+  Value root = parse_yaml(small_autoencoder, "x.yaml");
   apply_override(root, "train.loss.adversarial={weight: 0.5, channels: 8, layers: 1}");
   expect_whole(dump_yaml(root));
 }
