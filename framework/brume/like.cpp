@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "brume/config/errors.h"
+#include "brume/config/inline_yaml.h"
 #include "brume/config/suggest.h"
 #include "brume/config/tree.h"
 #include "brume/config/yaml.h"
@@ -105,23 +106,16 @@ void set_class(Likeness& like, std::string_view option, std::string_view words) 
   like.losses.insert(like.losses.end(), s.losses.begin(), s.losses.end());
 }
 
-std::string one_line(const Value& v) {
-  std::vector<std::string> parts;
-  if (v.is_list()) {
-    for (const Value& item : v.items) parts.push_back(one_line(item));
-    return fmt::format("[{}]", fmt::join(parts, ", "));
-  }
-  if (!v.is_map()) return v.scalar;
-  if (v.entries.size() == 1 && v.entries[0].key == "type") return v.entries[0].value.scalar;
-  for (const Value::Entry& e : v.entries) parts.push_back(fmt::format("{}: {}", e.key, one_line(e.value)));
-  return fmt::format("{{{}}}", fmt::join(parts, ", "));
-}
-
 }  // namespace
 
 std::string Likeness::text() const {
-  const std::string braced = one_line(sample);
-  return braced.size() < 2 ? braced : braced.substr(1, braced.size() - 2);
+  if (!sample.is_map()) return "";
+  Value shown = sample;
+  for (Value::Entry& e : shown.entries)
+    if (e.value.entries.size() == 1 && e.value.entries[0].key == "type")
+      e.value = Value(e.value.entries[0].value);  // a plugin's name alone
+  const std::string braced = inline_yaml(shown);
+  return braced.substr(1, braced.size() - 2);
 }
 
 Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts) {

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "brume/config/inline_yaml.h"
 #include "brume/config/plugin_loader.h"
 #include "brume/config/yaml.h"
-#include "brume/experiments/inline_yaml.h"
 #include "brume/experiments/sweep.h"
 #include "brume/experiments/sweep_section.h"
 #include "support/registry.h"

@@ -8,8 +8,8 @@
 #include <map>
 #include <set>
 
+#include "brume/config/inline_yaml.h"
 #include "brume/config/yaml.h"
-#include "brume/experiments/inline_yaml.h"
 #include "brume/experiments/sweep_section.h"
 #include "brume/train/source.h"
 

@@ -1,4 +1,4 @@
-#include "brume/experiments/inline_yaml.h"
+#include "brume/config/inline_yaml.h"
 
 #include <nlohmann/json.hpp>
 
