@@ -64,6 +64,8 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
   std::vector<std::string> known, spacings;
   for (const LikeName& n : program.samplers) known.emplace_back(n.name);
   for (const LikeName& n : program.spacings) spacings.emplace_back(n.name);
+  for (const LikeName& n : program.samplers)
+    for (const std::string& spacing : spacings) known.push_back(fmt::format("{} {}", n.name, spacing));
   throw ConfigError(fmt::format("{}: {} has no sampler '{}'{}; a spacing may follow its name: {}", option, program.name, name,
                                 hint(std::string(name), known), fmt::join(spacings, ", ")));
 }

@@ -120,6 +120,9 @@ TEST(Launcher, TakesTheUsersWord) {
   for (const char* wrong : {"tcp://h", "tcp://:8", "tcp://h:0", "tcp://h:99999", "http://h:8", "file://x", "x"})
     EXPECT_NE(error_of({}, given(wrong)).find("is neither file:///PATH nor tcp://HOST:PORT"), std::string::npos) << wrong;
   EXPECT_EQ(error_of({}, given("")), "--world 3: needs --rendezvous, through which the processes find each other");
+  EXPECT_EQ(shown(found({}, {.rank = 1, .world = 3, .needed = false})), " 1/3 0/1 ");
+  EXPECT_EQ(error_of({}, {.rank = 1, .world = 3, .mark = "--"}),
+            "--world 3: needs --rendezvous, through which the processes find each other");
   EXPECT_EQ(error_of({}, {.address = "tcp://h:8", .rank = 1, .mark = "--"}), "--rank is given, and --world is not");
   EXPECT_EQ(error_of({}, {.address = "tcp://h:8", .mark = "--"}), "--rendezvous tcp://h:8: needs --rank and --world");
 }

@@ -53,6 +53,7 @@ TEST(Like, UnknownNamesGetTheNearest) {
   };
   EXPECT_NE(said("a111").find("there is no program 'a111'; did you mean 'a1111'?"), std::string::npos) << said("a111");
   EXPECT_NE(said("comfyui:dpmp_2m").find("comfyui has no sampler 'dpmp_2m'; did you mean 'dpmpp_2m'?"), std::string::npos);
+  EXPECT_NE(said("a1111:DPM++ 2N Karras").find("did you mean 'DPM++ 2M Karras'?"), std::string::npos) << said("a1111:DPM++ 2N Karras");
   EXPECT_NE(said("diffusers:EulerDiscretScheduler").find("did you mean 'EulerDiscreteScheduler'?"), std::string::npos);
 }
 

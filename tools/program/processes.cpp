@@ -19,7 +19,9 @@ void add_rendezvous(Command command, Rendezvous& given) {
 }
 
 WorldPlace place_in_job(const Rendezvous& given, std::optional<int64_t>& threads) {
-  const WorldPlace place = find_launch(process_environment, given).place;
+  Rendezvous alone = given;
+  alone.needed = false;
+  const WorldPlace place = find_launch(process_environment, alone).place;
   if (place.size == 1) return place;
   if (place.rank > 0) Progress::hide();
   if (!threads && place.local_size > 1) threads = threads_per_process(place.local_size);
@@ -27,7 +29,7 @@ WorldPlace place_in_job(const Rendezvous& given, std::optional<int64_t>& threads
 }
 
 void expect_one_process(const std::string& command) {
-  const Launch launch = find_launch(process_environment);
+  const Launch launch = find_launch(process_environment, {.needed = false});
   const bool script = launch.launcher == "Slurm" && !process_environment("SLURM_STEP_ID");  // of sbatch, which runs once
   if (launch.place.size > 1 && !script)
     throw ConfigError(

@@ -269,7 +269,7 @@ Launch find_launch(const Environment& environment, const Rendezvous& given) {
   }
   check_agreement(claims, v);
   Launch launch = merged(claims);
-  if (launch.place.size > 1) set_store(launch, v, given);
+  if (launch.place.size > 1 && (given.needed || !given.address.empty())) set_store(launch, v, given);
   return launch;
 }
 

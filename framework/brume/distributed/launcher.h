@@ -22,6 +22,7 @@ struct Rendezvous {
   std::optional<int64_t> rank{};   ///< of this process, from 0
   std::optional<int64_t> world{};  ///< number of processes
   std::string mark{};              ///< what messages put before "rendezvous", "rank" and "world": "--" of a command line
+  bool needed = true;              ///< false: the processes do not talk to each other, and `place.address` stays empty
 };
 
 /// This process among those that it was started with.
