@@ -1,6 +1,7 @@
 // brume sample: options that would be of no effect, or found wrong only after the run; what a stopped run leaves; and directories as
 // models.
 #include "brume/image/image.h"
+#include "brume/weights/weights_file.h"
 #include "support/small_model.h"
 
 namespace brume::test {
@@ -20,8 +21,10 @@ class SampleOptions : public SmallModel {
 };
 
 TEST_F(SampleOptions, EndingsThatAreNotWritten) {
-  EXPECT_EQ(said({"-o", "out.jpg"}), "error: -o out.jpg: no .jpg is written there, but .png; a name without an ending is a directory\n");
-  EXPECT_EQ(said({"-o", "out.JPEG"}), "error: -o out.JPEG: no .jpeg is written there, but .png; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"-o", "out.jpg"}),
+            "error: -o out.jpg: no .jpg is written there, but .png or .safetensors; a name without an ending is a directory\n");
+  EXPECT_EQ(said({"-o", "out.JPEG"}),
+            "error: -o out.JPEG: no .jpeg is written there, but .png or .safetensors; a name without an ending is a directory\n");
   EXPECT_EQ(said({"--frames", "s.gif"}),
             "error: --frames s.gif: no .gif is written there, but .png or .apng; a name without an ending is a directory\n");
   EXPECT_EQ(said({"--strip", "s.jpg"}),
@@ -32,6 +35,17 @@ TEST_F(SampleOptions, EndingsThatAreNotWritten) {
   EXPECT_TRUE(fs::is_regular_file(path("run.v2/00000.png"))) << "no ending of a file";
   EXPECT_EQ(at({"sample", "m", "-n", "1", "-o", "LARGE.PNG"}).code, 0);
   EXPECT_TRUE(fs::is_regular_file(path("LARGE.PNG")));
+}
+
+TEST_F(SampleOptions, ATensorHasTheImagesOfThePictures) {
+  ASSERT_EQ(at({"sample", "m", "-n", "2", "-o", "all.safetensors"}).code, 0);
+  ASSERT_EQ(at({"sample", "m", "-n", "2", "-o", "each"}).code, 0);
+  const NamedTensors tensors = load_tensors(path("all.safetensors").string());
+  ASSERT_EQ(tensors.size(), 1u);
+  EXPECT_EQ(tensors[0].name, "images");
+  ASSERT_EQ(tensors[0].tensor.size(0), 2);
+  for (int64_t i = 0; i < 2; ++i)
+    EXPECT_TRUE(to_image(tensors[0].tensor[i]) == read_image(path("each/0000" + std::to_string(i) + ".png").string())) << i;
 }
 
 TEST_F(SampleOptions, OutputsAreCheckedBeforeTheRun) {

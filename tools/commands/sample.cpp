@@ -7,10 +7,12 @@
 #include <functional>
 #include <optional>
 
+#include "brume/config/utf8.h"
 #include "brume/diffusion/options.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/image/image.h"
 #include "brume/like.h"
+#include "brume/weights/safetensors.h"
 #include "program/outputs.h"
 #include "program/processes.h"
 #include "program/progress.h"
@@ -22,6 +24,9 @@
 namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
+
+const std::vector<std::string> files_of_all{".png", ".safetensors"};  ///< that -o writes
+bool is_tensor(const std::string& out) { return lower_case(out).ends_with(".safetensors"); }
 
 struct Arguments {
   SampleArguments sample;
@@ -61,7 +66,7 @@ class Pictures {
         annotations_(model.annotations(request)),
         classes_(model.classes(request)),
         captions_(model.captions()),
-        one_file_(is_file("-o", a.out, {".png"})),
+        one_file_(is_file("-o", a.out, files_of_all)),
         apart_(options.noise_order != NoiseOrder::batch && a.sample.noise.empty() && !has_rows(request.image) && !has_rows(request.mask)) {
     a_.sample.request.steps = options.steps;
   }
@@ -93,8 +98,23 @@ class Pictures {
     for (const Piece& piece : *pieces_) make(piece_of(request, piece), piece.begin);
   }
 
-  /// Writes one picture of all.
+  /// Writes one file of all: a picture, or the tensor.
   void write(const Tensor& images) const {
+    if (!is_tensor(a_.out)) return write_picture(images);
+    make_parent(a_.out);
+    write_safetensors(a_.out, {{"images", images.to(at::kFloat).cpu()}}, origin_text(a_.sample));
+    fmt::print("{}\n", a_.out);
+  }
+
+  /// Says how many images were written.
+  void report(std::FILE* to, bool whole) const {
+    const bool all = whole && written_ == int64_t(annotations_.size());
+    if (written_ > 0 || pieces_)
+      fmt::print(to, "{}: {}{} images\n", a_.out, written_, all ? "" : fmt::format(" of {}", annotations_.size()));
+  }
+
+ private:
+  void write_picture(const Tensor& images) const {
     std::vector<Image> all;
     for (int64_t i = 0; i < images.size(0); ++i) all.push_back(to_image(images[i]));
     const std::vector<std::string> labels = labels_of(annotations_, classes_);
@@ -108,14 +128,6 @@ class Pictures {
     fmt::print("{}\n", a_.out);
   }
 
-  /// Says how many images were written.
-  void report(std::FILE* to, bool whole) const {
-    const bool all = whole && written_ == int64_t(annotations_.size());
-    if (written_ > 0 || pieces_)
-      fmt::print(to, "{}: {}{} images\n", a_.out, written_, all ? "" : fmt::format(" of {}", annotations_.size()));
-  }
-
- private:
   /// Returns true if each image of a run has a row of its own, which a run of one image cannot name.
   static bool has_rows(const Tensor& t) { return t.defined() && t.size(0) > 1; }
 
@@ -177,7 +189,9 @@ void print_likeness(const ImageRequest& r, const Model& model) {
 void divide(const Arguments& a, const WorldPlace& place, const SampleOptions& options, Pictures& pictures) {
   if (place.size == 1 && !a.missing) return;
   const std::string why = a.missing ? "--missing" : fmt::format("{} processes", place.size);
-  if (pictures.one_file()) throw ConfigError(fmt::format("{}: needs -o DIRECTORY; -o {} is one picture of all images", why, a.out));
+  if (pictures.one_file())
+    throw ConfigError(
+        fmt::format("{}: needs -o DIRECTORY; -o {} is one {} of all images", why, a.out, is_tensor(a.out) ? "tensor" : "picture"));
   if (a.record.any()) throw ConfigError(fmt::format("{}: --frames, --strip and --trajectory are of all images", why));
   check_divisible(options, why.c_str());
   pictures.divide(place);
@@ -186,11 +200,13 @@ void divide(const Arguments& a, const WorldPlace& place, const SampleOptions& op
 int sample(Program& program, Arguments a) {
   const WorldPlace place = place_in_job(a.job, a.sample.overrides.threads);
   check_record(a.record);
-  is_file("-o", a.out, {".png"});
+  is_file("-o", a.out, files_of_all);
   const Model model = open_model(program.registry, a.sample);
-  if (const int64_t channels = model.shape().channels; channels != 1 && channels != 3)
-    throw ConfigError(fmt::format("{}: makes images of {} channels, and a picture has 1 or 3; a model of latents needs its first stage",
-                                  a.sample.source, channels));
+  if (const int64_t channels = model.shape().channels; channels != 1 && channels != 3 && !is_tensor(a.out))
+    throw ConfigError(
+        fmt::format("{}: makes images of {} channels, and a picture has 1 or 3; a model of latents needs its first stage, "
+                    "and -o FILE.safetensors takes any number of channels",
+                    a.sample.source, channels));
   const ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
   print_likeness(request, model);
@@ -227,7 +243,11 @@ void add_sample(Command app, Program& program, int& code) {
       app.add_subcommand("sample", "makes images from a checkpoint (or from a configuration whose network has no weights)");
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->sample.source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
-  command.add_option("-o,--out", a->out, "FILE.png = one picture (a grid), anything else = a directory of images").capture_default_str();
+  command
+      .add_option(
+          "-o,--out", a->out,
+          "FILE.png = one picture (a grid); FILE.safetensors = the tensor `images` [N, C, H, W] in [-1, 1]; else a directory of images")
+      .capture_default_str();
   command  // replayed() has put the arguments of the image here, long before this is read
       .add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
       .type_name("FILE.png [CHECKPOINT]");
