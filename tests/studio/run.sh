@@ -5,4 +5,6 @@ if ! command -v node >/dev/null; then
   echo "skipped: Node.js is not installed (tools/scripts/setup_studio.sh)"
   exit 77
 fi
-exec node "$(dirname "$0")/studio.mjs" "$@"
+program=$(realpath "$1")
+shift
+exec node "$(dirname "$0")/studio.mjs" "$program" "$@"

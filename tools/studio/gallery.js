@@ -96,14 +96,15 @@ export async function gallery(view, signal) {
     removeAll.disabled = chosen.size === 0;
   }
   function tile(item) {
-    const title = titleOf(item.job), open = button('', () => details(item, refresh), {class: 'tile', 'aria-label': `Open ${title}, image ${(item.k ?? 0) + 1}`});
+    const title = titleOf(item.job), name = `${title}, ${item.k === null ? item.job.state : `image ${item.k + 1}`}`;
+    const open = button('', () => details(item, refresh), {class: 'tile', 'aria-label': `Open ${name}`});
     if (item.k === null) open.append(h('span', {class: 'faint'}, item.job.state));
     else {
       const img = h('img', {alt: '', loading: 'lazy'});
       attempt(() => showPicture(img, picture(item.job, item.k)));
       open.append(img);
     }
-    const box = h('input', {type: 'checkbox', checked: chosen.has(key(item)), 'aria-label': `Choose ${title}, image ${(item.k ?? 0) + 1}`, onchange: (e) => choose(item, e.target.checked)});
+    const box = h('input', {type: 'checkbox', checked: chosen.has(key(item)), 'aria-label': `Choose ${name}`, onchange: (e) => choose(item, e.target.checked)});
     return h('li', {}, open, h('div', {class: 'tile-foot'}, box, h('span', {class: 'cut', title}, title)));
   }
   function draw() {
