@@ -4,6 +4,7 @@
 //
 // It is the network of two-dimensional examples, as those of Xiao et al. (2022, app. B.2); for pictures take a U-Net or a transformer.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <fmt/format.h>
 
@@ -61,13 +62,15 @@ class Mlp final : public Network {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator*, const Taps&) const override {
     const at::ScalarType type = input.scalar_type();
-    const Tensor features = o_.noise_embedding->features(c_noise, frequencies_.to(c_noise.device(), at::kFloat)).to(type);
+    // The rows of one image in training: one matrix product per layer. Elsewhere each image alone, whose bits do not depend on the batch.
+    const auto rows = [](const Tensor& t) { return at::GradMode::is_enabled() ? t.unsqueeze(0) : t; };
+    const Tensor features = rows(o_.noise_embedding->features(c_noise, frequencies_.to(c_noise.device(), at::kFloat)).to(type));
     Tensor e = noise_[1](nn::silu(noise_[0](features)));
     if (class_.weight.defined()) e = e + class_(condition.classes.to(input.device())).to(type);
-    if (vector_width_ > 0) e = e + vector_[1](nn::silu(vector_[0](condition.vector.to(input.device(), type))));
+    if (vector_width_ > 0) e = e + vector_[1](nn::silu(vector_[0](rows(condition.vector.to(input.device(), type)))));
     e = nn::silu(e);
     const Tensor x = input.flatten(1);
-    Tensor h = in_(condition.image.defined() ? at::cat({x, condition.image.to(type).flatten(1)}, 1) : x);
+    Tensor h = in_(rows(condition.image.defined() ? at::cat({x, condition.image.to(type).flatten(1)}, 1) : x));
     for (const Block& b : blocks_) h = h + b.out(nn::silu(b.in(b.norm(h)) + b.embedding(e)));
     return out_(out_norm_(h)).view({input.size(0), outputs_, input.size(2), input.size(3)});
   }
