@@ -74,6 +74,10 @@ class Parameters final : public Fields {
     EXPECT_TRUE(keys_.contains(prefix_ + std::string(key))) << "a rule names the key '" << key << "', which is not declared";
     EXPECT_TRUE(rules_.insert(std::string(key) + ": " + std::string(rule)).second) << "a rule is stated twice: " << rule;
   }
+  void unused(bool, std::string_view key, std::string_view when) override {
+    EXPECT_TRUE(keys_.contains(prefix_ + std::string(key))) << "a warning names the key '" << key << "', which is not declared";
+    EXPECT_FALSE(when.empty()) << key;
+  }
 
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {

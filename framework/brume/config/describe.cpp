@@ -57,6 +57,9 @@ class Describer final : public Fields {
   void require(bool, std::string_view key, std::string_view rule, std::string_view) override {
     rules.push_back(fmt::format("{}: {}", path(key), rule));
   }
+  void unused(bool, std::string_view key, std::string_view when) override {
+    rules.push_back(fmt::format("{}: has no effect if {}", path(key), when));
+  }
 
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view d, std::string_view fallback, Set) override {

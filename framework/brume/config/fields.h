@@ -113,6 +113,10 @@ class Fields {
   /// error what does not, with the values ("3 heads do not divide width 8"). The error points at `key` if that is given, else at the map.
   virtual void require(bool ok, std::string_view key, std::string_view rule, std::string_view mistake = {}) = 0;
 
+  /// Declares that the field `key` has no effect if `now` holds, of which `when` says what it is ("eta is 0"): gives a warning if another
+  /// value than the default is given for it. Stands after the declaration of `key`.
+  virtual void unused(bool now, std::string_view key, std::string_view when);
+
  protected:
   using Set = std::function<void(const Recipe&)>;
   virtual void plugin(std::string_view name, std::string_view kind, std::string_view doc, std::string_view fallback, Set set) = 0;
@@ -123,5 +127,7 @@ class Fields {
   virtual bool open(std::string_view name, std::string_view doc, bool required) = 0;
   virtual void close() = 0;
 };
+
+inline void Fields::unused(bool, std::string_view, std::string_view) {}
 
 }  // namespace brume

@@ -67,6 +67,12 @@ class Reader final : public Fields {
     problem(at ? at->place : top().place, fmt::format("{}: {}", key, mistake.empty() ? rule : mistake));
   }
 
+  void unused(bool now, std::string_view key, std::string_view when) override {
+    const auto& changed = top().changed;
+    if (now && std::find(changed.begin(), changed.end(), key) != changed.end())
+      warn({given(key)->place, top().path, fmt::format("{} has no effect, as {}", key, when)});
+  }
+
  protected:
   void plugin(std::string_view n, std::string_view kind, std::string_view, std::string_view fallback, Set set) override {
     const Value* v = look(n);
@@ -139,10 +145,11 @@ class Reader final : public Fields {
     Place place;
     std::vector<std::string> known;
     Value resolved = Value::map();
-    std::vector<std::pair<std::string, std::string>> former;  ///< a name, and what it was called
+    std::vector<std::pair<std::string, std::string>> former{};  ///< a name, and what it was called
+    std::vector<std::string> changed{};                         ///< fields that are given another value than their default
   };
   Frame& top() { return stack_.back(); }
-  void push(const Value* node, std::string path) { stack_.push_back({node, std::move(path), node->place, {}, Value::map(), {}}); }
+  void push(const Value* node, std::string path) { stack_.push_back({node, std::move(path), node->place, {}, Value::map()}); }
 
   Frame pop() {
     Frame frame = std::move(stack_.back());
@@ -222,11 +229,18 @@ class Reader final : public Fields {
     return true;
   }
 
+  /// Gives a field its value.
+  template <class T, class U>
+  void take(std::string_view n, T& value, U read) {
+    if (value != read) top().changed.emplace_back(n);
+    value = std::move(read);
+  }
+
   template <class T>
   void scalar(std::string_view n, T& value, const Range& range) {
     if (const Value* v = look(n)) {
       T read{};
-      if (convert(n, *v, read, range, type_name<T>)) value = read;
+      if (convert(n, *v, read, range, type_name<T>)) take(n, value, read);
     }
     top().resolved.set(std::string(n), resolved(value));
   }
@@ -235,9 +249,9 @@ class Reader final : public Fields {
     if (const Value* v = look(n)) {
       T read{};
       if (v->is_null())
-        value.reset();
+        take(n, value, std::optional<T>());
       else if (convert(n, *v, read, range, type_name<T>))
-        value = read;
+        take(n, value, read);
     }
     top().resolved.set(std::string(n), value ? resolved(*value) : Value{});
   }
@@ -252,7 +266,7 @@ class Reader final : public Fields {
         good = convert(n, item, one, range, type_name<T>) && good;
         read.push_back(one);
       }
-      if (good) value = std::move(read);
+      if (good) take(n, value, std::move(read));
     }
     Value all = Value::list();
     for (const T& x : value) all.items.push_back(resolved(x));
@@ -266,7 +280,7 @@ class Reader final : public Fields {
       if (!good) problem(v->place, fmt::format("{}: expected a map of strings, got {}", n, v->kind_text()));
       for (const Value::Entry& e : v->entries)
         good = convert(join_path(std::string(n), e.key), e.value, read[e.key], Range{}, type_name<std::string>) && good;
-      if (good) value = std::move(read);
+      if (good) take(n, value, std::move(read));
     }
     Value all = Value::map();
     for (const auto& [key, word] : value) all.set(key, resolved(word));

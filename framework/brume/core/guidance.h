@@ -54,8 +54,9 @@ enum class GuidancePlace {
 
 struct GuidanceTraits {
   bool needs_direction =
-      false;               ///< has an effect only with samplers that keep the unconditional direction (SamplerTraits::keeps_direction)
-  bool uses_null = false;  ///< computes the unconditional estimate; one guidance per run can
+      false;                    ///< has an effect only with samplers that keep the unconditional direction (SamplerTraits::keeps_direction)
+  bool sets_direction = false;  ///< gives the direction of the noise to samplers that keep it; has its other effects with all samplers
+  bool uses_null = false;       ///< computes the unconditional estimate; one guidance per run can
   GuidancePlace place = GuidancePlace::estimate;
 };
 
