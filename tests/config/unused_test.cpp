@@ -21,7 +21,7 @@ class Clutch final : public Gear {
       f.field("seed", seed, "of the wear");
       f.field("weights", weights, "of the parts");
       f.choice("finish", finish, "of the surface", {"rough", "polished"});
-      for (const char* key : {"wear", "seed", "weights", "finish"}) f.unused(slip == 0, key, "slip is 0");
+      f.unused(slip == 0, {"wear", "seed", "weights", "finish"}, "slip is 0");
     }
   };
   explicit Clutch(const Options&) {}

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -116,6 +117,9 @@ class Fields {
   /// Declares that the field `key` has no effect if `now` holds, of which `when` says what it is ("eta is 0"): gives a warning if another
   /// value than the default is given for it. Stands after the declaration of `key`.
   virtual void unused(bool now, std::string_view key, std::string_view when);
+  void unused(bool now, std::initializer_list<std::string_view> keys, std::string_view when) {
+    for (const std::string_view key : keys) unused(now, key, when);
+  }
 
  protected:
   using Set = std::function<void(const Recipe&)>;
