@@ -68,7 +68,7 @@ class ClassifierGuidance final : public Guidance {
     }
   };
   explicit ClassifierGuidance(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.place = GuidancePlace::classifier}; }
+  GuidanceTraits traits() const override { return {.sets_gradient = o_.form == Form::mean, .place = GuidancePlace::classifier}; }
   void check(const Controls&) const override {
     if (o_.model.empty()) throw ConfigError("model: missing; the model.safetensors of a classifier trained on noisy images");
   }

@@ -35,7 +35,7 @@ class Clip final : public Guidance {
     }
   };
   explicit Clip(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.place = GuidancePlace::clip}; }
+  GuidanceTraits traits() const override { return {.sets_direction = o_.keep_direction, .place = GuidancePlace::clip}; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<ClipDenoiser>(std::move(inner), o_.range, o_.keep_direction);
   }

@@ -46,7 +46,7 @@ class DynamicThreshold final : public Guidance {
     }
   };
   explicit DynamicThreshold(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.place = GuidancePlace::clip}; }
+  GuidanceTraits traits() const override { return {.sets_direction = o_.keep_direction, .place = GuidancePlace::clip}; }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
     return std::make_shared<ThresholdDenoiser>(std::move(inner), o_);
   }

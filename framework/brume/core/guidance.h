@@ -53,10 +53,13 @@ enum class GuidancePlace {
 };
 
 struct GuidanceTraits {
-  bool needs_direction =
-      false;                    ///< has an effect only with samplers that keep the unconditional direction (SamplerTraits::keeps_direction)
-  bool sets_direction = false;  ///< gives the direction of the noise to samplers that keep it; has its other effects with all samplers
-  bool uses_null = false;       ///< computes the unconditional estimate; one guidance per run can
+  /// Has an effect only with samplers that keep the unconditional direction (SamplerTraits::keeps_direction).
+  bool needs_direction = false;
+  /// Was asked to set the direction of the noise, which those samplers alone keep; all else that it does needs no such sampler.
+  bool sets_direction = false;
+  /// Was asked to keep a gradient apart for samplers that take it (SamplerTraits::takes_gradient); with others it is as if it was not.
+  bool sets_gradient = false;
+  bool uses_null = false;  ///< computes the unconditional estimate; one guidance per run can
   GuidancePlace place = GuidancePlace::estimate;
 };
 

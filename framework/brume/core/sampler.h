@@ -47,6 +47,7 @@ struct SamplerTraits {
   LearnedVariance variance = LearnedVariance::none;  ///< what the model must have learned
   bool consistency = false;      ///< takes x0 for a consistency function's (Song et al. 2023), a point of the data and not a mean
   bool keeps_direction = false;  ///< takes the direction of the noise from Estimate::x0_uncond, as cfg++ needs
+  bool takes_gradient = false;   ///< shifts its mean by Estimate::gradient
   bool own_steps = false;        ///< takes its own steps between the first sigma and the last
   bool own_count = false;        ///< chooses the number of its steps, by a tolerance
 };

@@ -41,7 +41,8 @@ class Ddpm final : public Sampler {
   SamplerTraits traits() const override {
     return {.variance = o_.variance == Variance::learned         ? LearnedVariance::learned
                         : o_.variance == Variance::learned_range ? LearnedVariance::learned_range
-                                                                 : LearnedVariance::none};
+                                                                 : LearnedVariance::none,
+            .takes_gradient = true};
   }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {

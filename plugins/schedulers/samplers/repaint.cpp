@@ -36,7 +36,10 @@ class Repaint final : public Sampler {
   explicit Repaint(const Options& o) : o_(o) {}
   SamplerTraits traits() const override {
     const SamplerTraits inner = o_.sampler->traits();
-    return {.order = o_.resamples == 1 ? inner.order : 0, .variance = inner.variance, .keeps_direction = inner.keeps_direction};
+    return {.order = o_.resamples == 1 ? inner.order : 0,
+            .variance = inner.variance,
+            .keeps_direction = inner.keeps_direction,
+            .takes_gradient = inner.takes_gradient};
   }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
