@@ -253,11 +253,17 @@ class ClipImageFeatures final : public Features {
   int64_t width() const override { return network_options_.projection; }
   bool reads_captions() const override { return text_ != nullptr; }
 
+  int64_t patch_width() const override { return network_options_.width; }
+
   Output extract(const Tensor& images) const override {
-    if (images.dim() != 4 || images.size(1) != 3)
-      throw ConfigError(fmt::format("clip_image takes images of 3 channels, not {}", images.dim() == 4 ? images.size(1) : 0));
+    expect_images(images);
     const at::NoGradGuard no_grad;
     return {network_(prepared(images).to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous(), {}};
+  }
+  Tensor patches(const Tensor& images) const override {
+    expect_images(images);
+    const at::NoGradGuard no_grad;
+    return network_.patches(prepared(images).to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous();
   }
   Tensor embed(const std::vector<std::string>& captions) const override {
     const at::NoGradGuard no_grad;
@@ -265,6 +271,11 @@ class ClipImageFeatures final : public Features {
   }
 
  private:
+  static void expect_images(const Tensor& images) {
+    if (images.dim() != 4 || images.size(1) != 3)
+      throw ConfigError(fmt::format("clip_image takes images of 3 channels, not {}", images.dim() == 4 ? images.size(1) : 0));
+  }
+
   ClipImageFeatures(const Options& o, const Context& context, const ClipFile& file, const std::string& hash)
       : o_(o),
         device_(context.device),

@@ -104,14 +104,24 @@ class Dinov2Features final : public Features {
   }
   int64_t width() const override { return width_; }
 
+  int64_t patch_width() const override { return width_; }
+
   Output extract(const Tensor& images) const override {
-    if (images.dim() != 4 || images.size(1) != 3)
-      throw ConfigError(fmt::format("dinov2 takes images of 3 channels, not {}", images.dim() == 4 ? images.size(1) : 0));
+    expect_images(images);
     const at::NoGradGuard no_grad;
     return {network_(prepared(images).to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous(), {}};
   }
+  Tensor patches(const Tensor& images) const override {
+    expect_images(images);
+    const at::NoGradGuard no_grad;
+    return network_.patches(prepared(images).to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous();
+  }
 
  private:
+  static void expect_images(const Tensor& images) {
+    if (images.dim() != 4 || images.size(1) != 3)
+      throw ConfigError(fmt::format("dinov2 takes images of 3 channels, not {}", images.dim() == 4 ? images.size(1) : 0));
+  }
   static nn::VisionTransformer read(const Options& o, at::Device device, int64_t& width) {
     Dinov2File file(o.path.string());
     const std::vector<Weight> weights = nn::VisionTransformer::layout(file.network, file.names);

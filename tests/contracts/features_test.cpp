@@ -71,6 +71,19 @@ TEST_P(FeaturesContract, OneRowPerImage) {
   }
 }
 
+TEST_P(FeaturesContract, PatchesAreAGridPerImageThatDependsOnItAlone) {
+  const Tensor x = images(3), all = features_->patches(x);
+  ASSERT_EQ(all.defined(), features_->patch_width() > 0);
+  if (!all.defined()) return;
+  ASSERT_EQ(all.dim(), 4);
+  EXPECT_EQ(all.size(0), 3);
+  EXPECT_EQ(all.size(1), features_->patch_width());
+  EXPECT_EQ(all.scalar_type(), at::kFloat);
+  EXPECT_FALSE(all.requires_grad());
+  EXPECT_FALSE(all[0].equal(all[1])) << "images that differ";
+  for (int64_t i = 0; i < 3; ++i) EXPECT_TRUE(features_->patches(x.narrow(0, i, 1)).equal(all.narrow(0, i, 1))) << i;
+}
+
 TEST_P(FeaturesContract, ARowDependsOnItsImageAlone) {
   const Tensor x = images(5), all = features_->extract(x).features;
   for (int64_t i = 0; i < 5; ++i) EXPECT_TRUE(features_->extract(x.narrow(0, i, 1)).features.equal(all.narrow(0, i, 1))) << i;

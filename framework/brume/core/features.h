@@ -54,6 +54,8 @@ class Features {
   virtual int64_t logit_width() const { return classes(); }
   /// Returns the number of spatial features; 0 = it has none.
   virtual int64_t spatial_width() const { return 0; }
+  /// Returns the number of features of a patch; 0 = it has none of patches.
+  virtual int64_t patch_width() const { return 0; }
   /// Returns whether embed() embeds captions.
   virtual bool reads_captions() const { return false; }
   /// Returns the name of the Fréchet distance of these features in tables and in EDM2's files: "fid", "fd_dinov2"; empty if it has none.
@@ -64,6 +66,8 @@ class Features {
   virtual std::string hash() const { return {}; }
   /// Returns the features of images [N, C, H, W] float32 in [-1, 1] of the shape input(). Throws ConfigError if their shape is another.
   virtual Output extract(const Tensor& images) const = 0;
+  /// Returns the features of the patches of such images, [N, patch_width(), rows, columns] float32 on the host; undefined if that is 0.
+  virtual Tensor patches(const Tensor& /*images*/) const { return {}; }
   /// Returns the features of captions in the space of the images' features, [N, D] float32 on the host; undefined unless reads_captions().
   virtual Tensor embed(const std::vector<std::string>& /*captions*/) const { return {}; }
 };

@@ -51,9 +51,9 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
 
 class Pipeline::Trainable final : public TrainableModel {
  public:
-  Trainable(const Pipeline& p, at::Generator& random) : p_(p), random_(random) {}
+  Trainable(const Pipeline& p, at::Generator& random, const Taps& taps) : p_(p), random_(random), taps_(taps) {}
   Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override {
-    return p_.call(x, sigmas, condition, &random_, at::kFloat);
+    return p_.call(x, sigmas, condition, &random_, at::kFloat, TimestepRounding::exact, taps_);
   }
   const NoiseSchedule& schedule() const override { return *p_.options_.noise; }
   const Parameterization& parameterization() const override { return *p_.options_.parameterization; }
@@ -62,6 +62,7 @@ class Pipeline::Trainable final : public TrainableModel {
  private:
   const Pipeline& p_;
   at::Generator& random_;
+  const Taps& taps_;
 };
 
 Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, const Files* stored, const ModelSource& models)
@@ -172,7 +173,9 @@ Condition Pipeline::condition(const std::vector<Annotation>& annotations) const 
       .to(compute_.device);
 }
 
-Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const {
+Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random,
+                      const Taps& taps) const {
+  if (!taps.empty()) taps.check(network_->tap_points());
   const Tensor given = batch.images.to(compute_.device);
   const Tensor images = batch.encoded ? Tensor() : given;
   ImageShape shape = options_.image;  // or that of a bucket
@@ -190,7 +193,7 @@ Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Trainin
   const ImageShape z = autoencoder_->latent(shape);
   expect_shape(autoencoder_.get(), "latents_of()", latents, {int64_t(batch.annotations.size()), z.channels, z.height, z.width});
   const Tensor loss =
-      calling(objective, "loss()", [&] { return objective.loss(Trainable(*this, random), latents, condition, training, random); });
+      calling(objective, "loss()", [&] { return objective.loss(Trainable(*this, random, taps), latents, condition, training, random); });
   expect_loss(&objective, "loss()", loss);
   return loss;
 }

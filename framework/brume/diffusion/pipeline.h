@@ -49,8 +49,9 @@ class Pipeline {
     bool encoded = false;                    ///< moments
     const PromptReading* reading = nullptr;  ///< of the captions; null = as the model reads them
   };
-  /// Returns the training loss of a batch; differentiable. `random` is the only source of random numbers.
-  Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random) const;
+  /// Returns the training loss of a batch; differentiable. `random` is the only source of random numbers. `taps`: of every call of the
+  /// network; throws ConfigError if they name a block that it does not have.
+  Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random, const Taps& taps = {}) const;
 
   const Autoencoder& autoencoder() const { return *autoencoder_; }
   const Network& network() const { return *network_; }

@@ -18,6 +18,7 @@
 #include "brume/diffusion/fingerprint.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/image/image.h"
+#include "brume/train/alignment.h"
 #include "brume/train/learner.h"
 #include "brume/train/validation.h"
 
@@ -41,6 +42,10 @@ class DiffusionLearner final : public Learner {
       warn(fmt::format("train.accumulate: the parts of a batch get the same noise if {} does not draw it by draw_rows()", plugin));
     if (pipeline_.weightless()) throw ConfigError("model.network has no weights: there is nothing to train");
     open_objective(origin.seed);
+    if (config.train->align) {
+      if (data.encoded()) throw ConfigError("needs images, and train.data holds latents").located({}, "train.align");
+      alignment_.emplace(*config.train->align, pipeline_, models_, mix_seed(origin.seed, 7));
+    }
     if (config_.train->validation) open_validation(*config_.train->validation);
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->traits().captions && prompts_.empty())
@@ -52,10 +57,12 @@ class DiffusionLearner final : public Learner {
 
   std::vector<TrainedModule> modules() const override {
     std::vector<TrainedModule> all{model_module(pipeline_.weights(), *config_.train)};
-    if (!opened_) return all;
-    all.front().every = opened_->model_every();
-    for (const Companion& c : opened_->companions())
-      all.push_back({.name = c.name, .weights = prefixed(c.name + ".", c.weights), .optimizer = c.optimizer});
+    if (opened_) {
+      all.front().every = opened_->model_every();
+      for (const Companion& c : opened_->companions())
+        all.push_back({.name = c.name, .weights = prefixed(c.name + ".", c.weights), .optimizer = c.optimizer});
+    }
+    if (alignment_) all.push_back({.name = "align", .weights = prefixed("align.", alignment_->weights())});
     return all;
   }
 
@@ -63,9 +70,16 @@ class DiffusionLearner final : public Learner {
     training_.step = step;
     pipeline_.network().normalize_weights();
     const Objective& objective = opened_ ? *opened_ : *config_.train->objective;
-    const Tensor loss = pipeline_.loss(
-        objective, {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_}, training_, random);
-    return {loss, opened_ ? opened_->figures() : Metrics()};
+    const Taps taps = alignment_ ? alignment_->taps() : Taps();
+    Loss loss;
+    loss.loss = pipeline_.loss(objective, {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_},
+                               training_, random, taps);
+    if (opened_) loss.metrics = opened_->figures();
+    if (!alignment_) return loss;
+    const Tensor cosine = alignment_->cosine(batch.images);
+    if (cosine.defined()) loss.loss = loss.loss - cosine * config_.train->align->weight;
+    loss.metrics.emplace_back("alignment", alignment_->figure());
+    return loss;
   }
 
   void teach(const std::vector<Word>& words) override { reading_.words = words; }
@@ -180,7 +194,8 @@ class DiffusionLearner final : public Learner {
   std::vector<std::string> prompts_, classes_;
   Training training_;
   std::unique_ptr<OpenObjective> opened_;  ///< of an objective with networks of its own
-  PromptReading reading_;                  ///< with the words that are taught
+  std::optional<Alignment> alignment_;
+  PromptReading reading_;  ///< with the words that are taught
   std::unique_ptr<Pipeline> averaged_;
   std::shared_ptr<const Dataset> validation_;
 };

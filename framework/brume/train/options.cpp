@@ -118,6 +118,13 @@ void ReconstructionOptions::declare(Fields& f) {
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 
+void AlignmentOptions::declare(Fields& f) {
+  f.field("features", features, "what images are described by: of their patches, or of the whole image if it has none of patches");
+  f.field("block", block, "the block of the network whose output is aligned; empty = the last of the first third");
+  f.field("weight", weight, "of the mean cosine, which is subtracted from the loss; 0 = it is measured alone", at_least(0));
+  f.field("width", width, "channels within the projection, of three layers", within(1, 65536));
+}
+
 void LatentOptions::declare(Fields& f) {
   f.field("images", images, "training images that the scale of the latents is measured on", within(1, 1000000));
   f.field("center", center, "measure a shift as well, the mean");
@@ -162,6 +169,8 @@ void TrainOptions::declare(Fields& f, Task task) {
     f.require(adapters.empty() || (!adopt && freeze.empty() && train_only.empty()), "adapters",
               "cannot stand with adopt, freeze or train_only: nothing else is trained");
     f.field("objective", objective, "the loss that is minimised", "simple");
+    f.section("align", align, "REPA: a block of the network is drawn towards features of the clean images, and learns faster");
+    f.require(adapters.empty() || !align, "align", "cannot stand with adapters");
     f.section("validation", validation, "images that are not trained on: the loss by noise level is measured on them, at checkpoints");
   }
   if (is(Task::classifier) || is(Task::autoencoder))
@@ -224,6 +233,7 @@ void Config::check() const {
   }
   if (train->objective) check_objective(*train->objective, model);
   train->data.check({image()});
+  if (train->align) train->align->features.check({});
   if (autoencoder) check_loss(train->loss, image());
   check_log(train->log);
   check_stop_after(train->stop_after);

@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 
+#include "brume/core/features.h"
 #include "brume/core/objective.h"
 #include "brume/core/optimizer.h"
 #include "brume/core/perceptual_loss.h"
@@ -72,6 +73,15 @@ struct LatentOptions {
   void declare(Fields& f);
 };
 
+/// What the features of a block of the network are drawn towards, see train/alignment.h.
+struct AlignmentOptions {
+  Deferred<Features> features;
+  std::string block;  ///< a tap point; empty: the last of the first third
+  double weight = 0.5;
+  int64_t width = 2048;
+  void declare(Fields& f);
+};
+
 /// Which checkpoints stay in RUN/checkpoints.
 struct KeepOptions {
   int64_t last = 1;  ///< the newest so many; 1 = those of the run directory alone
@@ -113,6 +123,7 @@ struct TrainOptions {
   Deferred<Dataset> data;
   std::shared_ptr<const Objective> objective;         ///< of diffusion
   double label_smoothing = 0;                         ///< of a classifier
+  std::optional<AlignmentOptions> align;              ///< of diffusion
   std::optional<ValidationOptions> validation;        ///< of diffusion
   std::optional<TestOptions> test;                    ///< of a classifier or an autoencoder
   ReconstructionOptions loss;                         ///< of an autoencoder

@@ -207,7 +207,7 @@ Tensor VisionTransformer::tokens(const Tensor& images) const {
   return at::cat(parts, 1);
 }
 
-Tensor VisionTransformer::operator()(const Tensor& images) const {
+Tensor VisionTransformer::through_blocks(const Tensor& images) const {
   Tensor x = tokens(images);
   if (o_.norm_before) x = before_(x);
   const int64_t batch = x.size(0), length = x.size(1), head = o_.width / o_.heads;
@@ -219,8 +219,19 @@ Tensor VisionTransformer::operator()(const Tensor& images) const {
     const Tensor h = o_.activation == Activation::swiglu ? swiglu(up) : o_.activation == Activation::quick_gelu ? quick_gelu(up) : gelu(up);
     x = block.down.onto(std::move(x), h);
   }
-  const Tensor y = after_(x.select(1, 0).contiguous());
+  return x;
+}
+
+Tensor VisionTransformer::operator()(const Tensor& images) const {
+  const Tensor y = after_(through_blocks(images).select(1, 0).contiguous());
   return o_.projection > 0 ? projection_(y) : y;
+}
+
+Tensor VisionTransformer::patches(const Tensor& images) const {
+  const int64_t side = images.size(2) / o_.patch, count = side * side;
+  const Tensor x = through_blocks(images);
+  const Tensor y = after_(x.narrow(1, x.size(1) - count, count).contiguous());
+  return y.transpose(1, 2).reshape({images.size(0), o_.width, side, side});
 }
 
 }  // namespace brume::nn

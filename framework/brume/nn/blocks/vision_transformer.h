@@ -46,6 +46,8 @@ class VisionTransformer {
   /// Returns the features [B, projection or width] of normalised images [B, 3, S, S], S a multiple of the patch; computed in their dtype.
   /// The bits of an image's row do not depend on the batch.
   Tensor operator()(const Tensor& images) const;
+  /// Returns the last tokens of the patches, after the norm and without the projection: [B, width, S / patch, S / patch].
+  Tensor patches(const Tensor& images) const;
 
  private:
   struct Block {
@@ -54,6 +56,8 @@ class VisionTransformer {
   };
   Tensor position_table(int64_t side) const;
   Tensor tokens(const Tensor& images) const;
+  /// Returns the tokens after the blocks, [B, 1 + registers + patches, W].
+  Tensor through_blocks(const Tensor& images) const;
 
   VisionTransformerOptions o_;
   Tensor class_, positions_, registers_;  ///< [1, 1, W], [1, 1 + positions^2, W], [1, registers, W], float32
