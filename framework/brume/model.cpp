@@ -18,6 +18,7 @@
 #include "brume/diffusion/prompt_plan.h"
 #include "brume/diffusion/refining.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/diffusion/unused_options.h"
 #include "brume/hires.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/lora.h"
@@ -134,6 +135,10 @@ struct Model::Opened {
 
   explicit Opened(const OpenOptions& o);
   void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
+  /// The section `sample:` of the model, with the request laid over it.
+  Value configuration(const ImageRequest& r) const;
+  /// What the request asks for and has no effect, and what it writes as other programs read it.
+  void warn_of(const ImageRequest& r, const SampleOptions& options, const std::vector<Annotation>& images) const;
   SampleRequest run_of(const ImageRequest& request, const SampleOptions& options) const;
   void set_image(const ImageRequest& r, SampleRequest& run) const;
   /// Returns the refiner of the request, opened as this model was.
@@ -194,21 +199,26 @@ ImageShape Model::latent() const { return pipeline().latent(); }
 
 bool Model::captions() const { return pipeline().options().controls().captions; }
 
-SampleOptions Model::sampling(const ImageRequest& request) const {
+Value Model::Opened::configuration(const ImageRequest& request) const {
   Value root = Value::map();
-  if (!opened_->sample.is_null()) root.set("sample", opened_->sample);
-  const ModelOptions& model = pipeline().options();
+  if (!sample.is_null()) root.set("sample", sample);
+  const ModelOptions& model = pipeline->options();
   if (!request.like.empty()) {
     if (!root.find("sample")) root.set("sample", Value::map());
     const Likeness like = likeness(request.like, called(request.names, "like"), model.conditioner->traits().reads_prompts);
     *root.find("sample") = merge(*root.find("sample"), like.sample);
   }
-  apply_settings(*opened_->registry, request, root);
-  if (request.mask.defined() && !model.conditioner->traits().masks) add_inpainting(*opened_->registry, root);
+  apply_settings(*registry, request, root);
+  if (request.mask.defined() && !model.conditioner->traits().masks) add_inpainting(*registry, root);
+  return root;
+}
+
+SampleOptions Model::sampling(const ImageRequest& request) const {
+  const Value root = opened_->configuration(request);
   const Value* section = root.find("sample");
   const auto options =
       read_section<SampleOptions>(*opened_->registry, "sample", section ? *section : Value(), opened_->path, opened_->libraries);
-  check_located(root, [&] { options.check(model); });
+  check_located(root, [&] { options.check(pipeline().options()); });
   return options;
 }
 
@@ -300,6 +310,12 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   return run;
 }
 
+void Model::Opened::warn_of(const ImageRequest& r, const SampleOptions& o, const std::vector<Annotation>& images) const {
+  const ImageShape latent = pipeline->autoencoder().latent(image_of(r));
+  for (const std::string& text : unused_options(*registry, configuration(r), pipeline->options(), latent, o)) warn(text);
+  for (const std::string& text : warnings_of(r, o, *pipeline, images)) warn(text);
+}
+
 Tensor Model::sample(const ImageRequest& r) const { return make(r, true); }
 void Model::sample_batches(const ImageRequest& r) const { make(r, false); }
 
@@ -321,8 +337,7 @@ Tensor Model::make(const ImageRequest& r, bool keep) const {
     if (refiner_options.prompts.changes && changes(run.images, options.steps))
       throw ConfigError(fmt::format("{}: cannot follow prompts that change (sample.prompts.changes)", called(r.names, "refiner")));
   }
-  if (opened_->warn)
-    for (const std::string& text : warnings_of(r, options, pipeline(), run.images)) opened_->warn(text);
+  if (opened_->warn) opened_->warn_of(r, options, run.images);
   const int64_t count = int64_t(run.images.size()), steps = options.steps;
   const ImageShape image = opened_->image_of(r);
   if (r.progress)

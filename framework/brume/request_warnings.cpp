@@ -108,19 +108,6 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
   return found;
 }
 
-/// Settings of noise that a sampler without noise does not read.
-std::vector<std::string> unread_noise(const ImageRequest& r, const SampleOptions& options) {
-  std::vector<std::string> all;
-  if (options.sampler->traits().order == 0) return all;  // it adds noise
-  const auto sets = [](const std::string& setting) { return setting.starts_with("sample.sampler.s_noise="); };
-  if (r.sampler.find("s_noise:") != std::string::npos || std::any_of(r.settings.begin(), r.settings.end(), sets))
-    all.push_back(fmt::format("{}: s_noise has no effect, as the sampler adds no noise", called(r.names, "sampler")));
-  if (r.seed != 0 && r.initial_noise.defined() && !r.image.defined())
-    all.push_back(fmt::format("{}: has no effect, as {} gives the initial noise and the sampler adds none", called(r.names, "seed"),
-                              called(r.names, "initial_noise")));
-  return all;
-}
-
 }  // namespace
 
 std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions& options, const Pipeline& model,
@@ -142,13 +129,10 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
     all.push_back(fmt::format("{}: has no effect, as the model makes pixels and has no latents to decode", called(r.names, "tile")));
   if ((r.sizes || r.negative_sizes) && model.options().conditioner->traits().size_ids == 0)
     all.push_back(fmt::format("{}: have no effect, as the model is not conditioned on sizes", called(r.names, "sizes")));
-  for (std::string& w : unread_noise(r, options)) all.push_back(std::move(w));
-  if (!r.spacing.empty() && options.sampler->traits().own_steps)
-    all.push_back(fmt::format("{}: only its first and last level have an effect, as the sampler takes its own steps between them",
-                              called(r.names, "spacing")));
-  if (r.steps && options.sampler->traits().own_count)
-    all.push_back(fmt::format("{}: has no effect but on the first and last level, as the sampler chooses the number of its steps",
-                              called(r.names, "steps")));
+  const bool adds_noise = options.sampler->traits().order == 0;
+  if (r.seed != 0 && r.initial_noise.defined() && !r.image.defined() && !adds_noise)
+    all.push_back(fmt::format("{}: has no effect, as {} gives the initial noise and the sampler adds none", called(r.names, "seed"),
+                              called(r.names, "initial_noise")));
   for (const auto& [field, named] : {std::pair("prompts", r.prompts.size()), std::pair("classes", r.classes.size())})
     if (r.first == 0 && r.count > 0 && size_t(r.count) < named)
       all.push_back(fmt::format("{}: the last {} of {} have no effect, as {} is {}", called(r.names, field), named - size_t(r.count), named,

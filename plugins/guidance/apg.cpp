@@ -81,6 +81,9 @@ class Apg final : public Guidance {
       f.field("cfg_scale", cfg_scale, "scale of cfg in those steps", at_least(0));
       f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
       f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
+      f.unused(scale == 1, {"eta", "norm", "momentum", "from", "start_step", "cfg_scale", "sigma_lo", "sigma_hi"}, "scale is 1");
+      f.unused(start_step == 0, "cfg_scale", "start_step is 0");
+      f.unused(eta == 1 && momentum == 0 && !norm, "from", "eta, norm and momentum make it cfg");
       f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
     }
   };

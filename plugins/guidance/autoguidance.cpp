@@ -43,6 +43,7 @@ class Autoguidance final : public Guidance {
       f.field("model", model,
               "model.safetensors of the weaker model; looked for in the folder of the file that names it, then in the current one");
       f.field("scale", scale, "1 = the model alone, more = further away from the weaker one", at_least(0));
+      f.unused(scale == 1, "model", "scale is 1");
     }
   };
   explicit Autoguidance(const Options& o) : o_(o) {}

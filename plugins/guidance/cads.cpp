@@ -61,6 +61,8 @@ class Cads final : public Guidance {
       f.field("tau2", tau2, "time from which on it is noise alone, 1 = the start", within(0, 1));
       f.field("rescale", rescale, "give the noisy condition the mean and spread of the clean one");
       f.field("psi", psi, "share of that", within(0, 1));
+      f.unused(noise_scale == 0, {"tau1", "tau2", "rescale", "psi"}, "noise_scale is 0");
+      f.unused(!rescale, "psi", "rescale is false");
       f.require(tau1 < tau2, "tau1", "must be less than tau2");
     }
   };

@@ -105,6 +105,7 @@ class Cfg final : public Guidance {
                {{"constant", Course::constant}, {"linear", Course::linear}, {"cosine", Course::cosine}});
       f.field("channels", channels, "guide this many channels, the first ones; null = all", at_least(1));
       f.field("rescale", rescale, "phi: share of the guided output that is rescaled to the spread of the conditional one", within(0, 1));
+      f.unused(scale == 1, {"sigma_lo", "sigma_hi", "schedule", "channels", "rescale"}, "scale is 1");
       f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
       f.require(schedule == Course::constant || scale >= 1, "schedule", "needs a scale of at least 1");
     }

@@ -39,6 +39,7 @@ class CfgNorm final : public Guidance {
     void declare(Fields& f) {
       f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0));
       f.field("strength", strength, "factor of the result", more_than(0));
+      f.unused(scale == 1, "strength", "scale is 1");
     }
   };
   explicit CfgNorm(const Options& o) : o_(o) {}

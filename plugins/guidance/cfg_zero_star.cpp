@@ -58,6 +58,7 @@ class CfgZeroStar final : public Guidance {
       f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0));
       f.field("factor", factor, "factor of the unconditional velocity; null = the projection, 1 = cfg");
       f.field("zero_init_steps", zero_init_steps, "first steps of a run without velocity (1 in the paper, for flow matching)", at_least(0));
+      f.unused(scale == 1, {"factor", "zero_init_steps"}, "scale is 1");
     }
   };
   explicit CfgZeroStar(const Options& o) : o_(o) {}

@@ -65,6 +65,7 @@ class ClassifierGuidance final : public Guidance {
       f.field("scale", scale, "0 = the model alone, 1 = Bayes' rule, more = stronger", at_least(0));
       f.choice("form", form, "score = in the estimate; mean = ddpm shifts its mean by variance times gradient (ADM alg. 1)",
                {{"score", Form::score}, {"mean", Form::mean}});
+      f.unused(scale == 0, {"model", "form"}, "scale is 0");
     }
   };
   explicit ClassifierGuidance(const Options& o) : o_(o) {}

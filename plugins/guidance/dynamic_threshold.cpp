@@ -42,6 +42,7 @@ class DynamicThreshold final : public Guidance {
     void declare(Fields& f) {
       f.field("quantile", quantile, "quantile of |x0| within an image", within(0, 1));
       f.field("maximum", maximum, "upper bound of the threshold; below 1 it is the threshold", more_than(0));
+      f.unused(maximum <= 1, "quantile", "maximum is 1 or less, and is the threshold");
       f.field("keep_direction", keep_direction, "take the direction of the noise from the untouched x0 (diffusers' DDIM)");
     }
   };

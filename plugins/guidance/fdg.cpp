@@ -97,6 +97,7 @@ class Fdg final : public Guidance {
       f.field("parallel_weights", parallel_weights, "share of the parallel part of the difference, per level; none = all of it");
       f.field("rescale", rescale, "share of the result that is rescaled to the spread of the conditional estimate", within(0, 1));
       f.choice("rescale_in", rescale_levels, "where it is rescaled: the whole, or each level", {{"data", false}, {"levels", true}});
+      f.unused(rescale == 0, "rescale_in", "rescale is 0");
       f.require(scales.size() > 1 && scales.size() <= 8, "scales", "must be 2 to 8 numbers");
       f.require(parallel_weights.empty() || parallel_weights.size() == scales.size(), "parallel_weights", "must be one per scale");
     }

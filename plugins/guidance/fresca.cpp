@@ -68,6 +68,8 @@ class Fresca final : public Guidance {
       f.field("low", low, "factor of the low frequencies of the difference", at_least(0));
       f.field("high", high, "factor of the high ones", at_least(0));
       f.field("cutoff", cutoff, "frequencies below this are low", at_least(1));
+      f.unused(low == high, "cutoff", "low and high are equal");
+      f.unused(scale == 0, {"low", "high", "cutoff"}, "scale is 0");
     }
   };
   explicit Fresca(const Options& o) : o_(o) {}

@@ -49,6 +49,8 @@ class MagnitudeAware final : public Guidance {
       f.field("alpha", alpha, "fall of the scale with the difference; 0 = cfg", at_least(0));
       f.choice("quantity", quantity, "what the difference is measured in",
                {{"velocity", Quantity::velocity}, {"noise", Quantity::noise}, {"x0", Quantity::x0}});
+      f.unused(scale == 1, {"alpha", "quantity"}, "scale is 1");
+      f.unused(alpha == 0, "quantity", "alpha is 0");
     }
   };
   explicit MagnitudeAware(const Options& o) : o_(o) {}

@@ -138,9 +138,11 @@ class StepCache final : public Guidance {
     void declare(Fields& f) {
       f.field("threshold", threshold, "largest relative error that is foreseen; 0 = every call is made", at_least(0));
       if (taylor) f.field("order", order, "degree of the polynomial", within(1, 3));
+      if (taylor) f.unused(threshold == 0, "order", "threshold is 0");
       f.field("longest", longest, "calls left out in a row, at most", at_least(1));
       f.field("first", first, "calls that are made first", at_least(2));
       f.field("sigma_lo", sigma_lo, "make every call up to this noise level", at_least(0));
+      f.unused(threshold == 0, {"longest", "first", "sigma_lo"}, "threshold is 0");
     }
   };
   explicit StepCache(const Options& o) : o_(o) {}

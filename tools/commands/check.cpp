@@ -5,6 +5,7 @@
 
 #include "brume/config/yaml.h"
 #include "brume/diffusion/stability.h"
+#include "brume/diffusion/unused_options.h"
 #include "brume/experiments/sweep.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
@@ -29,6 +30,14 @@ Value stored_configuration(const std::string& path) {
   for (const char* section : {"model", "classifier", "autoencoder", "sample"})
     if (contents.metadata.has(section)) root.set(section, contents.metadata.section(section, path));
   return root;
+}
+
+/// Warns of a run that diverges, and of options that it does not depend on.
+void warn_of_sampling(const Registry& registry, const Value& root, const Config& config) {
+  if (const auto warning = divergence_warning(config.model, config.sample)) print_warning(*warning);
+  const ModelOptions& model = config.model;
+  const ImageShape latent = model.autoencoder.weightless() ? model.autoencoder.make({model.image})->latent(model.image) : model.image;
+  for (const std::string& warning : unused_options(registry, root, model, latent, config.sample)) print_warning(warning);
 }
 
 /// Opens the data sets of a training and reads the header of every image.
@@ -75,8 +84,7 @@ void add_check(Command app, Program& program, int&) {
     }
     const Config config = read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
     if (asked->data) check_data(config, asked->config);
-    if (config.model.network)
-      if (const auto warning = divergence_warning(config.model, config.sample)) print_warning(*warning);
+    if (config.model.network) warn_of_sampling(program.registry, root, config);
     if (asked->show)
       fmt::print("{}", dump_yaml(resolved));
     else

@@ -69,8 +69,9 @@ class Reader final : public Fields {
 
   void unused(bool now, std::string_view key, std::string_view when) override {
     const auto& changed = top().changed;
-    if (now && std::find(changed.begin(), changed.end(), key) != changed.end())
-      warn({given(key)->place, top().path, fmt::format("{} has no effect, as {}", key, when)});
+    if (!now || std::find(changed.begin(), changed.end(), key) == changed.end()) return;
+    if (const Value* at = given(key); at->place.file)  // somebody wrote it
+      warn({at->place, top().path, fmt::format("{} has no effect, as {}", key, when)});
   }
 
  protected:

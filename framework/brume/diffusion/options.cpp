@@ -111,6 +111,8 @@ void PromptOptions::declare(Fields& f) {
            {{"mean", Emphasis::mean}, {"chunk_mean", Emphasis::chunk_mean}, {"empty", Emphasis::empty}});
   f.field("absolute", absolute, "(word:1.3) is 1.3 whatever is around it, and [word] is text (ComfyUI); false = weights multiply");
   f.field("comma_tokens", comma_tokens, "a chunk ends after its last comma if at most so many tokens follow it (A1111: 20)", within(0, 75));
+  f.unused(!weights, {"emphasis", "absolute"}, "weights is false");
+  f.unused(!chunks, "comma_tokens", "long is cut");
   f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
 }

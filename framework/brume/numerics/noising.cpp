@@ -86,6 +86,7 @@ NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator
 void TargetError::declare(Fields& f, std::string_view usual_weighting) {
   f.choice("loss", loss, "penalty of the error", {{"mse", Penalty::mse}, {"mae", Penalty::mae}, {"huber", Penalty::huber}});
   f.field("delta", delta, "error at which the huber loss turns from square to linear", more_than(0));
+  f.unused(loss != Penalty::huber, "delta", "loss is not huber");
   f.field("weighting", weighting, "weight of each noise level", usual_weighting);
   f.section("noise", noise, "the noise that is added to images, if it is not white");
 }

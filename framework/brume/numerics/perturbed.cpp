@@ -38,6 +38,7 @@ void PerturbedOptions::declare(Fields& f, const char* what) {
   f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
   f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
   f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
+  f.unused(scale == 0, {"blocks", "sigma_lo", "sigma_hi"}, "scale is 0");
 }
 
 void PerturbedOptions::check(const char* example) const {

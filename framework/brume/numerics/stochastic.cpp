@@ -18,6 +18,7 @@ void Ancestral::declare(Fields& f) {
   f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
   f.choice("split", flow, "how a step is split into a deterministic one and noise: by variance, or along the paths of flow matching",
            {{"variance", false}, {"flow", true}});
+  f.unused(eta == 0, {"s_noise", "split"}, "eta is 0");
 }
 
 NoiseSplit Ancestral::step(double from, double to) const {
@@ -37,6 +38,7 @@ void Churn::declare(Fields& f) {
   f.field("s_tmin", s_tmin, "least sigma at which noise is added", at_least(0));
   f.field("s_tmax", s_tmax, "largest sigma at which noise is added", at_least(0));
   f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+  f.unused(s_churn == 0, {"s_tmin", "s_tmax", "s_noise"}, "s_churn is 0");
 }
 
 double Churn::raise(Tensor& x, double sigma, int64_t steps, Noise& noise) const {

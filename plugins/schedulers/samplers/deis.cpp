@@ -26,6 +26,7 @@ class Deis final : public Sampler {
       f.field("lower_order_final", lower_order_final, "with fewer than 15 steps, end with orders 2 and 1");
       f.choice("variable", vp_time, "the variable of the polynomials: log sigma, or the time of the process that was trained (\"tab\")",
                {{"log_sigma", false}, {"vp_time", true}});
+      f.unused(order == 1, {"lower_order_final", "variable"}, "order is 1");
     }
   };
   explicit Deis(const Options& o) : o_(o) {}

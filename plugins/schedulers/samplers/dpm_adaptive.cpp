@@ -32,6 +32,7 @@ class DpmAdaptive final : public Sampler {
       f.field("h_init", h_init, "first step in log sigma", more_than(0));
       f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+      f.unused(eta == 0, "s_noise", "eta is 0");
       pid.declare(f);
       f.field("shared_steps", shared_steps, "one step length for the whole batch: faster, and an image then depends on its batch");
       f.require(eta == 0 || shared_steps, "eta", "above 0 needs shared_steps: true");

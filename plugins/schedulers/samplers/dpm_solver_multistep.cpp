@@ -33,6 +33,8 @@ struct MultistepOptions {
     f.field("euler_at_final", euler_at_final, "end with order 1 in any case");
     f.field("eta", eta, "0 = the ODE, 1 = the reverse SDE", prediction == Prediction::data ? at_least(0) : within(0, 1));
     f.field("s_noise", s_noise, "standard deviation of the SDE's noise", more_than(0));
+    f.unused(eta == 0, "s_noise", "eta is 0");
+    f.unused(order == 1, {"solver", "lower_order_final", "euler_at_final"}, "order is 1");
     f.require(prediction == Prediction::data || eta == 0 || eta == 1, "eta", "must be 0 or 1 with noise prediction");
   }
 };

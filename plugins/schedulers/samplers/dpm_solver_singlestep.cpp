@@ -27,6 +27,8 @@ struct SinglestepOptions {
     f.field("lower_order_final", lower_order_final, "end with lower orders, as sigma = 0 needs");
     f.field("eta", eta, "0 = the ODE, 1 = the reverse SDE", within(0, 1));
     f.field("s_noise", s_noise, "standard deviation of the SDE's noise", more_than(0));
+    f.unused(eta == 0, "s_noise", "eta is 0");
+    f.unused(order == 1, {"solver", "lower_order_final"}, "order is 1");
     f.require(prediction == Prediction::data || eta == 0 || eta == 1, "eta", "must be 0 or 1 with noise prediction");
   }
 };

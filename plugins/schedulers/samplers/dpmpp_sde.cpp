@@ -20,6 +20,7 @@ class DpmppSde final : public Sampler {
     void declare(Fields& f) {
       f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+      f.unused(eta == 0, "s_noise", "eta is 0");
       f.field("r", r, "place in the step, in log sigma, of the second network call", within(0.05, 1));
     }
   };

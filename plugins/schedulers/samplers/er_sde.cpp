@@ -29,6 +29,8 @@ class ErSde final : public Sampler {
       f.choice("noise_scale", noise_scale, "f: sigma (exp(sigma^0.3) + 10), or sigma^power",
                {{"exponential", Scale::exponential}, {"power", Scale::power}});
       f.field("power", power, "exponent of noise_scale: power; 1 = the ODE, 2 = the reverse SDE", at_least(1));
+      f.unused(noise_scale == Scale::exponential, "power", "noise_scale is exponential");
+      f.unused(noise_scale == Scale::power && power == 1, "s_noise", "power is 1, the ODE");
     }
   };
   explicit ErSde(const Options& o) : o_(o) {}

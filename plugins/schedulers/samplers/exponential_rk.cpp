@@ -38,6 +38,11 @@ class ExponentialRk final : public Sampler {
       f.field("c3", c3, "place of the third stage, for res_3s and dpmpp_3s (of order 3 at 2/3)", within(0.01, 1));
       f.field("ita", ita, "noise added before each step raises sigma by the factor 1 + ita; 0 = none", at_least(0));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+      f.unused(ita == 0, "s_noise", "ita is 0");
+      const bool two = tableau == Method::res_2s || tableau == Method::dpmpp_2s;
+      const bool three = tableau == Method::res_3s || tableau == Method::dpmpp_3s;
+      f.unused(!two && !three, "c2", "the tableau has its own places");
+      f.unused(!three, "c3", "the tableau has no third stage, or its own place for it");
       f.require(tableau != Method::res_3s || std::abs(c2 - 2.0 / 3) > 1e-6, "c2", "must not be 2/3 for res_3s");
     }
   };

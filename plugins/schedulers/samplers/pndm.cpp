@@ -30,6 +30,7 @@ struct PndmOptions {
       f.field("zero_first", zero_first, "take 0 for the first estimate of x0, whatever the network gives (diffusers' IPNDM at pure noise)");
     f.choice("combine", combine_v, "the quantity that the weights combine: the noise, or v (diffusers, for networks that predict v)",
              {{"noise", false}, {"v", true}});
+    if (start == Start::lower_orders) f.unused(order == 1, "euler_at_final", "order is 1");
   }
 };
 

@@ -25,6 +25,7 @@ class PredictorCorrector final : public Sampler {
       f.field("corrections", corrections, "Langevin steps at each sigma", at_least(0));
       f.choice("norms", batch_norm, "|z| and |s| of each image, or their means over the batch as in the authors' code",
                {{"image", false}, {"batch", true}});
+      f.unused(corrections == 0, {"snr", "norms"}, "corrections is 0");
     }
   };
   explicit PredictorCorrector(const Options& o) : o_(o) {}

@@ -31,6 +31,7 @@ class Repaint final : public Sampler {
       f.field("sampler", sampler, "the sampler that walks down", "ddpm");
       f.field("jump_length", jump_length, "levels that are walked back up", at_least(1));
       f.field("resamples", resamples, "times that each stretch is walked; 1 = the inner sampler", at_least(1));
+      f.unused(resamples == 1, "jump_length", "resamples is 1");
     }
   };
   explicit Repaint(const Options& o) : o_(o) {}

@@ -23,6 +23,7 @@ class ResMultistep final : public Sampler {
     void declare(Fields& f) {
       f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
+      f.unused(eta == 0, "s_noise", "eta is 0");
     }
   };
   explicit ResMultistep(const Options& o) : o_(o) {}

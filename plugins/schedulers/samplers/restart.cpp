@@ -39,6 +39,7 @@ class Restart final : public Sampler {
       f.sections("intervals", intervals, "the intervals of sigma that are walked again");
       f.field("rho", rho, "curvature of the levels within an interval", at_least(1));
       f.field("s_noise", s_noise, "standard deviation of the added noise", more_than(0));
+      f.unused(intervals.empty(), {"rho", "s_noise"}, "there are no intervals");
     }
   };
   explicit Restart(const Options& o) : o_(o) {}

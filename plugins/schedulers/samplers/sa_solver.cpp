@@ -38,6 +38,9 @@ class SaSolver final : public Sampler {
       f.field("simple_order_2", halved, "take h^2 / 2 for the integral of the slope of two data predictions (the authors' program)");
       f.choice("prediction", prediction, "what the polynomials interpolate: the estimate of x0, or of the noise",
                {{"data", Prediction::data}, {"noise", Prediction::noise}});
+      f.unused(tau == 0, {"tau_start", "tau_end", "sigma_lo", "sigma_hi"}, "tau is 0");
+      f.unused(sigma_lo || sigma_hi, {"tau_start", "tau_end"}, "sigma_lo or sigma_hi says where the noise is");
+      f.unused(corrector_order == 0, "pece", "corrector_order is 0");
       f.require(tau_start <= tau_end, "tau_start", "must not exceed tau_end");
     }
   };

@@ -24,6 +24,7 @@ struct SeedsOptions {
     if (stages == 3) f.field("r2", r2, "place of the third call", within(0.05, 1));
     f.field("eta", eta, "share of the reverse SDE's noise; 0 = the ODE", at_least(0));
     f.field("s_noise", s_noise, "standard deviation of that noise; 0 = none", at_least(0));
+    f.unused(eta == 0, "s_noise", "eta is 0");
     if (stages == 3) f.require(r1 < r2, "r1", "must be less than r2");
   }
 };

@@ -32,6 +32,7 @@ class UniPc final : public Sampler {
       f.choice("prediction", prediction, "the quantity that is extrapolated", {{"data", Prediction::data}, {"noise", Prediction::noise}});
       f.field("lower_order_final", lower_order_final, "end with orders 2 and 1");
       f.field("disable_corrector", disable_corrector, "steps (from 0) that are not corrected");
+      f.unused(order == 1, "lower_order_final", "order is 1");
     }
   };
   explicit UniPc(const Options& o) : o_(o) {}

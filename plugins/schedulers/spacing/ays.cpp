@@ -23,6 +23,7 @@ class Ays final : public Spacing {
                {{"sd15", Family::sd15}, {"sdxl", Family::sdxl}, {"svd", Family::svd}});
       f.choice("digits", levels, "the lists as published, to three digits, or the levels of the schedule that they stand for (ComfyUI)",
                {{"published", false}, {"levels", true}});
+      f.unused(family == Family::svd, "digits", "model is svd");
       declare_final(f, final_sigma);
     }
   };

@@ -26,6 +26,7 @@ class Beta final : public Spacing {
       f.choice("over", over_time, "what the quantiles are of: sigma, or the place in the table of levels (ComfyUI, stable-diffusion.cpp)",
                {{"sigma", false}, {"time", true}});
       f.field("times", times, "levels in the table of a continuous schedule, over time", at_least(2));
+      f.unused(!over_time, "times", "over is sigma");
       declare_merge(f, merge);
       grid.declare(f);
     }

@@ -23,6 +23,7 @@ class Explicit final : public Spacing {
       f.field("interpolate", interpolate, "resample the list to the number of steps, linearly in log sigma (\"align your steps\")");
       declare_final(f, final_sigma);
       f.field("end", end, "sigma at which the run ends; null = as final says", at_least(0));
+      f.unused(end.has_value(), "final", "end says where the run ends");
       f.require(times.empty() || sigmas.empty(), "sigmas", "give times or sigmas, not both");
       f.require(descending(times), "times", "must descend");
       f.require(descending(sigmas), "sigmas", "must descend");

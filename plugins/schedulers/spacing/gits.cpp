@@ -102,6 +102,7 @@ class Gits final : public Spacing {
       f.field("coefficient", coefficient, "the penalty that the steps were found with, in steps of 0.05", within(0.8, 1.5));
       f.choice("list", list, "the lists of the coefficient, or the one list of Forge for these models",
                {{"coefficient", List::coefficient}, {"sdxl", List::sdxl}, {"sd15", List::sd15}});
+      f.unused(list != List::coefficient, "coefficient", "list is one of its own");
       declare_final(f, final_sigma);
       const double place = (coefficient - 0.8) / 0.05;
       f.require(std::abs(place - std::round(place)) < 1e-6, "coefficient", "must be one of 0.8, 0.85, ... 1.5");

@@ -23,6 +23,7 @@ class Linspace final : public Spacing {
       f.renamed("between", "interpolation");
       f.choice("interpolation", linear_sigma, "sigma between those integers, if not rounded: linear in log sigma or in sigma",
                {{"log_sigma", false}, {"sigma", true}});
+      f.unused(round, "interpolation", "round is true");
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
       declare_clip(f, sigma_max);
