@@ -15,6 +15,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/classifier.h"
 #include "brume/nn/blocks/pooling.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/unet.h"
 #include "brume/nn/ops/ops.h"
 
@@ -47,7 +48,7 @@ class UnetEncoder final : public Classifier {
       throw ConfigError(fmt::format("pooling: {} channels cannot be split into equal heads", channels));
   }
 
-  UnetEncoder(const Options& o, const Context& c) : build_(c.seed), time_embed_(build_, o) {
+  UnetEncoder(const Options& o, const Context& c) : checkpoint_(o.checkpoint), build_(c.seed), time_embed_(build_, o) {
     nn::UnetEncoder encoder = nn::make_unet_encoder(build_["input_blocks"], o, c.input);
     const int64_t channels = encoder.channels.back(), halvings = int64_t(o.multipliers.size()) - 1;
     stages_ = std::move(encoder.stages);
@@ -81,7 +82,8 @@ class UnetEncoder final : public Classifier {
     Tensor h = input;
     std::vector<Tensor> means;  // of each stage of the encoder, and of the middle
     for (size_t i = 0; i < stages_.size(); ++i) {
-      h = stages_[i](h, embedding, dropout);
+      h = nn::recomputed(checkpoint_ && stages_[i].keeps_values(), dropout,
+                         [&stage = stages_[i], h, embedding](at::Generator* random) { return stage(h, embedding, random); });
       if (spatial_ && (i < encoder_stages_ || i + 1 == stages_.size())) means.push_back(nn::mean_pool(h));
     }
     if (spatial_) {
@@ -96,6 +98,7 @@ class UnetEncoder final : public Classifier {
   }
 
  private:
+  bool checkpoint_;
   nn::Builder build_;
   nn::TimestepEmbedding time_embed_;
   std::vector<nn::Stage> stages_;

@@ -33,6 +33,7 @@
 #include "brume/core/prompt.h"
 #include "brume/files/mapped_file.h"
 #include "brume/nn/blocks/caption_conditioner.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/text_encoder.h"
 #include "brume/text/clip_tokenizer.h"
 #include "brume/text/prompt.h"
@@ -46,7 +47,7 @@ struct ClipTextOptions {
   std::filesystem::path tokenizer, weights;
   int64_t length = 77, width = 768, depth = 12, heads = 12, mlp = 3072, skip = 0, projection = 0;
   std::optional<int64_t> pad;
-  bool quick_gelu = true, final_norm = true, trainable = false;
+  bool quick_gelu = true, final_norm = true, trainable = false, checkpoint = false;
   double dropout = 0.1;
   void need_files() const {
     if (tokenizer.empty()) throw ConfigError("tokenizer: the folder with vocab.json and merges.txt is missing");
@@ -70,6 +71,7 @@ struct ClipTextOptions {
     f.field("pad", pad, "token that fills a prompt up: absent = the end token (SD 1), 0 (SD 2)", at_least(0));
     f.field("trainable", trainable, "train its weights with the network");
     f.field("dropout", dropout, "probability of the empty prompt while training; 0 = no null condition, so no cfg", within(0, 1));
+    nn::declare_checkpoint(f, checkpoint);
     f.require(width % heads == 0, "heads", "must divide width");
     f.require(skip <= depth, "clip_skip", "must not be more than depth");
   }
@@ -145,7 +147,7 @@ class Encoder final : public ConditionEncoder {
         tokenizer_(files_.at(file_of(o, "vocab.json")), files_.at(file_of(o, "merges.txt")), o.tokenizer.string(), o.pad,
                    content_of(files_, file_of(o, added_tokens))),
         build_(origin.seed),
-        encoder_(build_["text_model"], {tokenizer_.size(), o.length, o.width, o.depth, o.heads, o.mlp, o.quick_gelu}) {
+        encoder_(build_["text_model"], {tokenizer_.size(), o.length, o.width, o.depth, o.heads, o.mlp, o.quick_gelu, o.checkpoint}) {
     if (o_.projection > 0) projection_ = build_.linear("text_projection", o.width, o.projection, false);
     if (origin.stored) return;
     if (o_.weights.empty() && !o_.trainable) throw ConfigError("weights: the file is missing, and the encoder is not trained");

@@ -17,6 +17,7 @@
 #include "brume/core/conditioner.h"
 #include "brume/files/mapped_file.h"
 #include "brume/nn/blocks/caption_conditioner.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/text_encoder.h"
 #include "brume/text/sentencepiece.h"
 #include "brume/text/unicode.h"
@@ -28,6 +29,7 @@ struct TextOptions {
   std::filesystem::path tokenizer;
   int64_t length = 32, width = 256, depth = 4, heads = 4, mlp_ratio = 4;
   double dropout = 0.1;
+  bool checkpoint = false;
   void need_files() const {
     if (tokenizer.empty()) throw ConfigError("tokenizer: the file is missing; `brume tokenizer train` makes one");
   }
@@ -39,6 +41,7 @@ struct TextOptions {
     f.field("heads", heads, "attention heads", within(1, 256));
     f.field("mlp_ratio", mlp_ratio, "width within its feed-forward layers, over `width`", within(1, 64));
     f.field("dropout", dropout, "probability of the empty caption while training; 0 = no null condition, so no cfg", within(0, 1));
+    nn::declare_checkpoint(f, checkpoint);
     f.require(width % heads == 0, "heads", "must divide width");
   }
 };
@@ -57,7 +60,8 @@ class Encoder final : public ConditionEncoder {
                           .width = o.width,
                           .depth = o.depth,
                           .heads = o.heads,
-                          .mlp = o.mlp_ratio * o.width}) {}
+                          .mlp = o.mlp_ratio * o.width,
+                          .checkpoint = o.checkpoint}) {}
 
   Condition encode(const ConditionRequest& request) const override {
     return nn::encode_captions(request, o_.dropout, [&](const std::vector<std::string>& captions) { return encoded(captions, request); });

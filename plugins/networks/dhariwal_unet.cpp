@@ -13,6 +13,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm_unet.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/numerics/waves.h"
 
@@ -65,13 +66,11 @@ class DhariwalUnet final : public Network {
     const Tensor embedding = embed(c_noise, condition, input.scalar_type());
     Tensor h = first_(nn::concat_image(input, condition, image_channels_));
     std::vector<Tensor> skips{h};
-    for (const nn::EdmBlock& block : down_) skips.push_back(h = block(h, embedding, dropout));
+    for (const nn::EdmBlock& block : down_) skips.push_back(h = checkpointed(block, h, {}, embedding, dropout));
     for (const Up& stage : up_) {
-      if (stage.joins) {
-        h = nn::concat(h, skips.back());
-        skips.pop_back();
-      }
-      h = stage.block(h, embedding, dropout);
+      const Tensor skip = stage.joins ? skips.back() : Tensor();
+      if (stage.joins) skips.pop_back();
+      h = checkpointed(stage.block, h, skip, embedding, dropout);
     }
     return out_conv_(out_norm_.silu(h));
   }
@@ -81,6 +80,13 @@ class DhariwalUnet final : public Network {
     nn::EdmBlock block;
     bool joins;  ///< a feature map of the encoder is concatenated with its input
   };
+
+  Tensor checkpointed(const nn::EdmBlock& block, const Tensor& h, const Tensor& skip, const Tensor& embedding,
+                      at::Generator* dropout) const {
+    return nn::recomputed(o_.checkpoint && &block != &up_.back().block, dropout, [=, &block](at::Generator* random) {
+      return block(skip.defined() ? nn::concat(h, skip) : h, embedding, random);
+    });
+  }
 
   Tensor embed(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
     const auto [cosines, sines] = cos_sin(o_.label(c_noise).unsqueeze(1) * frequencies_.to(c_noise.device()).unsqueeze(0));

@@ -22,6 +22,7 @@
 #include "brume/core/network.h"
 #include "brume/nn/blocks/dit.h"
 #include "brume/nn/blocks/edm_unet.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/nn/ops/transformer_ops.h"
 
@@ -213,10 +214,23 @@ class Dit final : public Network {
       Tensor earlier;
       if (joins(int64_t(i))) earlier = kept.back(), kept.pop_back();
       const auto run = [&](Tensor in) { return block(std::move(in), earlier.defined() ? &earlier : nullptr, state); };
-      x = state.taps ? state.taps->apply(block.name(), x, [&] { return run(x); }) : run(std::move(x));
+      if (o_.checkpoint && !state.taps && nn::Recomputation::possible() && i + 1 < blocks_.size())
+        x = checkpointed(block, x, earlier, state);
+      else
+        x = state.taps ? state.taps->apply(block.name(), x, [&] { return run(x); }) : run(std::move(x));
       if (keeps(int64_t(i))) kept.push_back(state.taps ? state.taps->skip(block.name(), x) : x);
     }
     return x;
+  }
+
+  static Tensor checkpointed(const nn::DitBlock& block, const Tensor& x, const Tensor& earlier, const nn::DitState& state) {
+    const nn::RotaryTable rotary = state.rotary ? *state.rotary : nn::RotaryTable{};
+    return nn::recomputed(true, state.dropout, [=, &block](at::Generator* random) {
+      nn::DitState own = state;
+      own.dropout = random;
+      if (own.rotary) own.rotary = &rotary;
+      return block(x, earlier.defined() ? &earlier : nullptr, own);
+    });
   }
 
   Tensor last_modulation(const Tensor& c) const {

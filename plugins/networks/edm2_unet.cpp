@@ -18,6 +18,7 @@
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm2_block.h"
 #include "brume/nn/blocks/edm_unet.h"
+#include "brume/nn/blocks/recompute.h"
 
 namespace brume::plugins {
 namespace {
@@ -27,6 +28,7 @@ struct Edm2Options {
   std::vector<int64_t> multipliers{1, 2, 3, 4}, attention_resolutions{16, 8};
   std::optional<int64_t> noise_channels, embedding_channels;
   double dropout = 0, label_balance = 0.5, concat_balance = 0.5, residual_balance = 0.3, attention_balance = 0.3, clip = 256;
+  bool checkpoint = false;
 
   void declare(Fields& f) {
     f.field("channels", channels, "channels of the first level", within(1, 8192));
@@ -43,6 +45,7 @@ struct Edm2Options {
     f.field("residual_balance", residual_balance, "share of the residual branch", within(0, 1));
     f.field("attention_balance", attention_balance, "share of the attention", within(0, 1));
     f.field("clip", clip, "largest magnitude of an activation; 0 = no limit", at_least(0));
+    nn::declare_checkpoint(f, checkpoint);
     f.require(!multipliers.empty(), "multipliers", "is empty; it takes one number per level");
   }
   int64_t width(size_t level) const { return channels * multipliers[level]; }
@@ -94,10 +97,15 @@ class Edm2Unet final : public Network {
     Tensor x = nn::concat_image(input, condition, image_channels_);
     x = first_(at::cat({x, at::ones_like(x.narrow(1, 0, 1))}, 1));
     std::vector<Tensor> skips{x};
-    for (const nn::Edm2Block& block : down_) skips.push_back(x = block(x, embedding, dropout));
+    for (const nn::Edm2Block& block : down_)
+      skips.push_back(
+          x = nn::recomputed(o_.checkpoint, dropout, [=, &block](at::Generator* random) { return block(x, embedding, random); }));
     for (const Up& up : up_) {
-      if (up.joins) x = nn::mp_cat(x, skips.back(), o_.concat_balance), skips.pop_back();
-      x = up.block(x, embedding, dropout);
+      const Tensor skip = up.joins ? skips.back() : Tensor();
+      if (up.joins) skips.pop_back();
+      x = nn::recomputed(o_.checkpoint && &up != &up_.back(), dropout, [=, &up, t = o_.concat_balance](at::Generator* random) {
+        return up.block(skip.defined() ? nn::mp_cat(x, skip, t) : x, embedding, random);
+      });
     }
     return out_(x, gain_);
   }

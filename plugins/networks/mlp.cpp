@@ -11,6 +11,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/layers.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::plugins {
@@ -20,13 +21,14 @@ class Mlp final : public Network {
  public:
   struct Options {
     int64_t width = 256, blocks = 3, noise_width = 64;
-    bool zero_init = true;
+    bool zero_init = true, checkpoint = false;
     std::shared_ptr<const NoiseEmbedding> noise_embedding;
     void declare(Fields& f) {
       f.field("width", width, "of the hidden layers", within(1, 65536));
       f.field("blocks", blocks, "residual blocks", within(1, 1000));
       f.field("noise_width", noise_width, "features of the noise level", within(2, 65536));
       f.field("zero_init", zero_init, "the last layer starts as zero");
+      nn::declare_checkpoint(f, checkpoint);
       f.field("noise_embedding", noise_embedding, "features of the noise level", "sinusoidal");
       f.require(noise_width % 2 == 0, "noise_width", "must be even");
     }
@@ -71,7 +73,9 @@ class Mlp final : public Network {
     e = nn::silu(e);
     const Tensor x = input.flatten(1);
     Tensor h = in_(rows(condition.image.defined() ? at::cat({x, condition.image.to(type).flatten(1)}, 1) : x));
-    for (const Block& b : blocks_) h = h + b.out(nn::silu(b.in(b.norm(h)) + b.embedding(e)));
+    for (const Block& b : blocks_)
+      h = nn::recomputed(o_.checkpoint && &b != &blocks_.back(), nullptr,
+                         [=, &b](at::Generator*) { return h + b.out(nn::silu(b.in(b.norm(h)) + b.embedding(e))); });
     return out_(out_norm_(h)).view({input.size(0), outputs_, input.size(2), input.size(3)});
   }
 

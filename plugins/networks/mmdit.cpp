@@ -18,11 +18,13 @@
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm_unet.h"
 #include "brume/nn/blocks/joint_block.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/nn/ops/transformer_ops.h"
 
@@ -32,7 +34,7 @@ namespace {
 struct MmditOptions {
   int64_t patch = 2, width = 128, depth = 4, heads = 2, single_depth = 0, noise_width = 256, position_size = 0;
   double mlp_ratio = 4;
-  bool qk_norm = false;
+  bool qk_norm = false, checkpoint = false;
   std::vector<int64_t> dual_blocks, rotary_axes;
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
@@ -54,6 +56,7 @@ struct MmditOptions {
             at_least(0));
     f.field("noise_width", noise_width, "features of the noise level, an even number", within(2, 65536));
     f.field("noise_embedding", noise_embedding, "embedding of the noise level", "sinusoidal");
+    nn::declare_checkpoint(f, checkpoint);
     f.require(width % 4 == 0, "width", "must be a multiple of 4", fmt::format("{} is no multiple of 4", width));
     f.require(heads < 1 || width % heads == 0, "heads", "must divide width", fmt::format("{} heads do not divide width {}", heads, width));
     f.require(noise_width % 2 == 0, "noise_width", "must be even");
@@ -123,11 +126,19 @@ class Mmdit final : public Network {
     if (!o_.rotary_axes.empty()) rotary = rotary_of(grid, input.device());
     const nn::JointState state{c, mask_of(condition, words, grid), rotary ? &*rotary : nullptr, taps.empty() ? nullptr : &taps};
     Tensor x = patches(nn::concat_image(input, condition, image_channels_), grid);
-    for (const nn::JointBlock& block : blocks_) block(words, x, state);
+    const auto again = [&](size_t number) {
+      return o_.checkpoint && !state.taps && number + 1 < blocks_.size() + singles_.size() && nn::Recomputation::possible();
+    };
+    for (size_t i = 0; i < blocks_.size(); ++i)
+      if (again(i))
+        std::tie(words, x) = checkpointed(blocks_[i], words, x, state);
+      else
+        blocks_[i](words, x, state);
     if (!singles_.empty()) {
       const int64_t front = words.defined() ? words.size(1) : 0;
       if (front > 0) x = at::cat({words, x}, 1);
-      for (const nn::SingleBlock& block : singles_) x = block(x, state);
+      for (size_t i = 0; i < singles_.size(); ++i)
+        x = again(blocks_.size() + i) ? checkpointed(singles_[i], x, state) : singles_[i](x, state);
       x = x.narrow(1, front, grid.count());
     }
     const std::vector<Tensor> m = last_modulation_(c).chunk(2, 1);
@@ -157,6 +168,25 @@ class Mmdit final : public Network {
       if (!nn::SkipInit::now()) layer.weight.normal_(0, 0.02, build_.random());
     return layers;
   }
+  /// The state without what it points to.
+  struct OwnState {
+    nn::JointState state;
+    nn::RotaryTable rotary;
+    explicit OwnState(const nn::JointState& s) : state(s), rotary(s.rotary ? *s.rotary : nn::RotaryTable{}) {}
+    nn::JointState operator*() const { return {state.embedding, state.mask, state.rotary ? &rotary : nullptr, nullptr}; }
+  };
+  static std::pair<Tensor, Tensor> checkpointed(const nn::JointBlock& block, const Tensor& words, const Tensor& x,
+                                                const nn::JointState& state) {
+    return nn::recomputed(true, nullptr, [=, &block, own = OwnState(state)](at::Generator*) {
+      std::pair<Tensor, Tensor> streams{words, x};
+      block(streams.first, streams.second, *own);
+      return streams;
+    });
+  }
+  static Tensor checkpointed(const nn::SingleBlock& block, const Tensor& x, const nn::JointState& state) {
+    return nn::recomputed(true, nullptr, [=, &block, own = OwnState(state)](at::Generator*) { return block(x, *own); });
+  }
+
   static Tensor apply(const Embedder& layers, const Tensor& x) { return layers[1](nn::silu(layers[0](x))); }
 
   void make_positions() {

@@ -20,6 +20,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm_unet.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/numerics/waves.h"
 
@@ -110,7 +111,7 @@ class SongUnet final : public Network {
     Tensor h = nn::concat_image(input, condition, image_channels_), aux = h;
     std::vector<Tensor> skips;
     for (const Down& stage : down_) {
-      h = stage.conv ? (*stage.conv)(h) : (*stage.block)(h, embedding, dropout);
+      h = stage.conv ? (*stage.conv)(h) : checkpointed(*stage.block, h, {}, embedding, dropout);
       if (stage.aux_skip) {
         aux = filter_.down(aux);
         h = h + (*stage.aux_skip)(aux);
@@ -120,11 +121,9 @@ class SongUnet final : public Network {
     }
     Tensor image;
     for (const Up& stage : up_) {
-      if (stage.joins) {
-        h = nn::concat(h, skips.back());
-        skips.pop_back();
-      }
-      h = stage.block(h, embedding, dropout);
+      const Tensor skip = stage.joins ? skips.back() : Tensor();
+      if (stage.joins) skips.pop_back();
+      h = checkpointed(stage.block, h, skip, embedding, dropout);
       if (!stage.aux_norm) continue;
       const Tensor part = stage.aux_conv(stage.aux_norm->silu(h));
       image = image.defined() ? filter_.up(image) + part : part;
@@ -133,6 +132,13 @@ class SongUnet final : public Network {
   }
 
  private:
+  Tensor checkpointed(const nn::EdmBlock& block, const Tensor& h, const Tensor& skip, const Tensor& embedding,
+                      at::Generator* dropout) const {
+    return nn::recomputed(o_.checkpoint && &block != &up_.back().block, dropout, [=, &block](at::Generator* random) {
+      return block(skip.defined() ? nn::concat(h, skip) : h, embedding, random);
+    });
+  }
+
   Tensor embed(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
     Tensor frequencies = frequencies_.to(c_noise.device(), at::kFloat);
     if (o_.embedding_type == Embedding::fourier) frequencies = frequencies * (2 * M_PI);

@@ -11,6 +11,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/unet.h"
 #include "brume/nn/blocks/unet_control.h"
 #include "brume/nn/ops/ops.h"
@@ -75,21 +76,32 @@ class Unet final : public Network, public HasControlBranch {
     const auto run = [&](const nn::Stage& stage, Tensor in, const Tensor* next = nullptr) {
       return stage(std::move(in), embedding, dropout, tokens, hooks, next);
     };
+    const bool again = o_.checkpoint && !hooks && nn::Recomputation::possible();
+    const auto checkpointed = [&](const nn::Stage& stage, const Tensor& in, const Tensor& skip = {}, const Tensor& next = {}) {
+      return nn::recomputed(stage.keeps_values(), dropout, [=, &stage](at::Generator* random) {
+        return stage(skip.defined() ? nn::concat(in, skip) : in, embedding, random, tokens, nullptr, next.defined() ? &next : nullptr);
+      });
+    };
     std::vector<Tensor> skips;
     Tensor h = concat_image(input, condition);
     for (const nn::Stage& stage : encoder_.stages) {
-      h = hooks ? hooks->apply(stage.name, h, [&] { return run(stage, h); }) : run(stage, h);
+      h = hooks ? hooks->apply(stage.name, h, [&] { return run(stage, h); }) : again ? checkpointed(stage, h) : run(stage, h);
       skips.push_back(hooks ? hooks->skip(stage.name, h) : h);
     }
     const auto middle = [&] {
       Tensor m = h;
-      for (const nn::Stage& stage : middle_) m = run(stage, m);
+      for (const nn::Stage& stage : middle_) m = again ? checkpointed(stage, m) : run(stage, m);
       return m;
     };
     h = hooks ? hooks->apply(middle_name, h, middle) : middle();
     for (const nn::Stage& stage : decoder_.stages) {
-      Tensor in = nn::concat(h, skips.back());
       const Tensor* const next = skips.size() > 1 ? &skips[skips.size() - 2] : nullptr;
+      if (again && next) {  // not the last stage, whose values are needed at once
+        h = checkpointed(stage, h, skips.back(), *next);
+        skips.pop_back();
+        continue;
+      }
+      Tensor in = nn::concat(h, skips.back());
       h = hooks ? hooks->apply(stage.name, in, [&] { return run(stage, in, next); }) : run(stage, std::move(in), next);
       skips.pop_back();
     }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/tapped_attention.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/nn/ops/transformer_ops.h"
@@ -43,6 +44,7 @@ void DitOptions::declare(Fields& f) {
            {{"gelu", MlpActivation::gelu}, {"swiglu", MlpActivation::swiglu}});
   f.field("long_skips", long_skips, "join each block of the second half with its counterpart in the first (U-ViT)");
   f.field("dropout", dropout, "of the results of attention and perceptron, while training", within(0, 1));
+  declare_checkpoint(f, checkpoint);
   f.field("norm_eps", norm_eps, "added to the variance", more_than(0));
   f.field("mlp_norm_eps", mlp_norm_eps, "the same before the perceptron; null = norm_eps", more_than(0));
   f.field("noise_width", noise_width, "features of the noise level, an even number", within(2, 65536));

@@ -27,7 +27,7 @@ struct DitOptions {
   double mlp_ratio = 4, norm_eps = 1e-6, dropout = 0, position_scale = 1;
   std::optional<double> mlp_norm_eps;  ///< of the norm before the multilayer perceptron; absent = norm_eps
   Positions positions = Positions::sine;
-  bool rotary = false, qk_norm = false, long_skips = false;
+  bool rotary = false, qk_norm = false, long_skips = false, checkpoint = false;
   Norm norm = Norm::layer;
   MlpActivation activation = MlpActivation::gelu;
   Modulation modulation = Modulation::zero;

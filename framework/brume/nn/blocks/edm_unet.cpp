@@ -10,6 +10,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -47,6 +48,7 @@ void EdmUnetOptions::declare(Fields& f) {
   f.field("null_is_zero", null_is_zero,
           "the null class of the conditioner is the vector of zeros of EDM's label dropout, not a class with weights of its own");
   f.field("zero_init", zero_init, "each block begins as its skip connection, the network as zero");
+  declare_checkpoint(f, checkpoint);
   f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(channels % 4 == 0, "channels", "must be a multiple of 4 (cosines and sines, and groups of 4 channels)");
 }

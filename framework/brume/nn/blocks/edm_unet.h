@@ -21,7 +21,7 @@ struct EdmUnetOptions {
   std::vector<int64_t> attention_resolutions{};
   double dropout = 0;
   NoiseLabel noise_label = NoiseLabel::edm;
-  bool null_is_zero = false, zero_init = true;
+  bool null_is_zero = false, zero_init = true, checkpoint = false;
 
   void declare(Fields& f);
   /// What is wrong with them; `first`: channels of the first convolution. Throws ConfigError.

@@ -9,6 +9,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/nn/blocks/latent_shape.h"
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -37,6 +38,7 @@ void FirstStageOptions::declare(Fields& f) {
   f.field("quant_conv", quant_conv, "1x1 convolutions to the latent and from it (SD and before; not SD3 and FLUX)");
   f.field("groups", groups, "groups of the group norms; they must divide every level's channels", at_least(1));
   f.field("dropout", dropout, "dropout within the residual blocks", within(0, 0.999));
+  declare_checkpoint(f, checkpoint);
   f.require(quant_conv || inner() == latent_channels, "inner_channels", "needs quant_conv, if it is not latent_channels");
   f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(std::all_of(multipliers.begin(), multipliers.end(), [&](int64_t m) { return channels * m % groups == 0; }), "groups",
@@ -154,23 +156,37 @@ void FirstStageNetwork::make_decoder(const Builder& build, const ImageShape& ima
   decoder_.out = build.conv2d("conv_out", channels, image.channels, 3);
 }
 
+Tensor FirstStageNetwork::through(const std::vector<Step>& steps, Tensor h, at::Generator* dropout, const Resample& resample) const {
+  const bool again = o_.checkpoint && Recomputation::possible();
+  for (const Step& step : steps) {
+    const bool resamples = resample && &step == &steps.back();
+    if (again) {
+      h = recomputed(true, dropout, [=, &step](at::Generator* random) { return resamples ? resample(step(h, random)) : step(h, random); });
+    } else {
+      h = step(std::move(h), dropout);
+      if (resamples) h = resample(h);
+    }
+  }
+  return h;
+}
+
 Tensor FirstStageNetwork::encode(const Tensor& images, at::Generator* dropout) const {
   Tensor h = encoder_.in(images);
   for (const Level& level : encoder_.levels) {
-    for (const Step& step : level.steps) h = step(std::move(h), dropout);
-    if (level.resample.weight.defined()) h = halve(h, level.resample);
+    const bool halves = level.resample.weight.defined();
+    h = through(level.steps, std::move(h), dropout, halves ? [&level](const Tensor& x) { return halve(x, level.resample); } : Resample());
   }
-  for (const Step& step : encoder_.middle) h = step(std::move(h), dropout);
+  h = through(encoder_.middle, std::move(h), dropout);
   h = encoder_.out(encoder_.norm.silu(h));
   return o_.quant_conv ? encoder_.quant(h) : h;
 }
 
 Tensor FirstStageNetwork::decode(const Tensor& z, at::Generator* dropout) const {
-  Tensor h = decoder_.in(o_.quant_conv ? decoder_.quant(z) : z);
-  for (const Step& step : decoder_.middle) h = step(std::move(h), dropout);
+  Tensor h = through(decoder_.middle, decoder_.in(o_.quant_conv ? decoder_.quant(z) : z), dropout);
   for (const Level& level : decoder_.levels) {
-    for (const Step& step : level.steps) h = step(std::move(h), dropout);
-    if (level.resample.weight.defined()) h = level.resample(upsample(h));
+    const bool doubles = level.resample.weight.defined();
+    h = through(level.steps, std::move(h), dropout,
+                doubles ? [&level](const Tensor& x) { return level.resample(upsample(x)); } : Resample());
   }
   return decoder_.out(decoder_.norm.silu(h));
 }

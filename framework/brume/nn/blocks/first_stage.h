@@ -3,6 +3,7 @@
 // time, halved by strided convolutions and doubled by nearest neighbour, self-attention at the bottleneck.
 //
 // Weights are named as in CompVis' latent-diffusion and taming-transformers, whose state dicts load as they are.
+#include <functional>
 #include <optional>
 
 #include "brume/config/fields.h"
@@ -19,7 +20,7 @@ struct FirstStageOptions {
   bool middle_attention = true;
   int64_t latent_channels = 4;
   std::optional<int64_t> inner_channels;  ///< z_channels of CompVis, whose embed_dim is latent_channels
-  bool quant_conv = true;
+  bool quant_conv = true, checkpoint = false;
   int64_t groups = 32;
   double dropout = 0;
 
@@ -83,6 +84,9 @@ class FirstStageNetwork {
     std::vector<Step> middle;
     GroupNorm norm;
   };
+  using Resample = std::function<Tensor(const Tensor&)>;
+  /// Runs the steps, and `resample` after the last one if it is given.
+  Tensor through(const std::vector<Step>& steps, Tensor h, at::Generator* dropout, const Resample& resample = {}) const;
   void make_encoder(const Builder& build, const ImageShape& image, int64_t moments);
   void make_decoder(const Builder& build, const ImageShape& image);
   std::vector<Step> make_middle(const Builder& build, int64_t channels) const;

@@ -3,6 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/where.h>
 
+#include "brume/nn/blocks/recompute.h"
+
 namespace brume::nn {
 
 TextEncoder::TextEncoder(const Builder& build, const TextEncoderOptions& options) : o_(options) {
@@ -33,6 +35,12 @@ Tensor TextEncoder::attend(const Layer& layer, Tensor sum, const AttentionMask& 
   return layer.out.onto(std::move(sum), a.transpose(1, 2).reshape(h.sizes()));
 }
 
+Tensor TextEncoder::through(const Layer& layer, Tensor h, const AttentionMask& mask) const {
+  h = attend(layer, std::move(h), mask);
+  const Tensor up = layer.up(layer.norm2(h));
+  return layer.down.onto(std::move(h), o_.quick_gelu ? quick_gelu(up) : gelu(up));
+}
+
 /// [B * length] to [B * length, width].
 Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
   if (!more.defined()) return tokens_(ids);
@@ -49,9 +57,10 @@ EncodedText TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask
   for (int64_t i = 0; i < (r.whole ? o_.depth : used); ++i) {
     if (i == used) out.tokens = r.final_norm ? norm_(h) : h.clone();  // the next layer adds to h in its place
     const Layer& layer = layers_[size_t(i)];
-    h = attend(layer, std::move(h), mask);
-    const Tensor up = layer.up(layer.norm2(h));
-    h = layer.down.onto(std::move(h), o_.quick_gelu ? quick_gelu(up) : gelu(up));
+    if (o_.checkpoint && Recomputation::possible())
+      h = recomputed(true, nullptr, [=, this, &layer](at::Generator*) { return through(layer, h, mask); });
+    else
+      h = through(layer, std::move(h), mask);
   }
   if (r.whole) out.last = norm_(h);
   if (!out.tokens.defined()) out.tokens = !r.final_norm ? h : r.whole ? out.last : norm_(h);

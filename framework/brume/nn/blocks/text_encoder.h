@@ -13,6 +13,7 @@ struct TextEncoderOptions {
   int64_t length = 0;  ///< tokens of a prompt
   int64_t width = 0, depth = 0, heads = 1, mlp = 0;
   bool quick_gelu = false;  ///< x sigmoid(1.702 x) instead of gelu
+  bool checkpoint = false;  ///< in training, its layers are computed again in the backward pass
 };
 
 /// What is read from an encoder.
@@ -46,6 +47,7 @@ class TextEncoder {
   Tensor embedded(const Tensor& ids, const Tensor& more) const;
   /// sum + attention(norm(sum)).
   Tensor attend(const Layer& layer, Tensor sum, const AttentionMask& mask) const;
+  Tensor through(const Layer& layer, Tensor h, const AttentionMask& mask) const;
 
   TextEncoderOptions o_;
   Embedding tokens_, positions_;

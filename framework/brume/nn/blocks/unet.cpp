@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 
 namespace brume::nn {
@@ -67,6 +68,7 @@ void UnetOptions::declare(Fields& f, bool decoder) {
            "padding of strided convolutions: one pixel all around, or below and to the right only (the models of DDPM's authors)",
            {{"around", false}, {"below", true}});
   f.field("zero_init", zero_init, "each block begins as the identity, the network as zero");
+  declare_checkpoint(f, checkpoint);
   if (decoder)
     f.section("transformer", transformer,
               "spatial transformers (LDM, Stable Diffusion) instead of plain attention; they attend to the condition's tokens");

@@ -37,7 +37,7 @@ struct UnetOptions {
   std::optional<int64_t> head_channels;
   std::vector<int64_t> heads_per_level;  ///< instead of heads and head_channels; of encoder and decoder; empty = the same at all levels
   QkvOrder attention_order = QkvOrder::heads_first;
-  bool scale_shift = true, zero_init = true;
+  bool scale_shift = true, zero_init = true, checkpoint = false;
   Resampling resampling = Resampling::conv;
   double dropout = 0;
   int64_t groups = 32;
@@ -77,6 +77,8 @@ struct Stage {
   std::optional<Conv2d> pool_conv;
 
   bool attends() const { return attention || transformer; }
+  /// Returns true if its backward pass needs more than its input.
+  bool keeps_values() const { return block || attends() || resample; }
   /// h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none. `next`: the skip connection that the next stage takes, whose
   /// height and width this one upsamples to if it upsamples; null = twice its own.
   Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}, const Taps* taps = nullptr,
