@@ -68,7 +68,7 @@ void lay_controls(const ImageRequest& r, Value& root) {
     const AskedControl asked = asked_control(r.controls[i], name("controls"));
     const ControlTensors file = control_tensors(asked.file);
     const std::string type = control_type(file.tensors);
-    if (type != "controlnet") refuse_control(file, "ControlNet");
+    if (type != "controlnet" && type != "t2i_adapter") refuse_control(file, "ControlNet or T2I-Adapter");
     Value control = Value::map();
     const auto set = [&](const char* key, const std::string& text) {
       if (!text.empty()) control.set(key, Value::text(text, true));

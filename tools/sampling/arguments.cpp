@@ -225,7 +225,7 @@ std::vector<Option<A>> options_of_controls() {
   return {
       option<A>(
           "--control", "controls", [](auto& a) -> auto& { return a.request.controls; },
-          "a ControlNet or control-LoRA, its strength (1 if not given) and the share of the steps in which it counts, as in "
+          "a ControlNet, control-LoRA or T2I-Adapter, its strength (1 if not given) and the share of the steps in which it counts, as in "
           "canny.safetensors:0.8@0-0.6; several add up",
           one_each("FILE[:SCALE][@FROM-TO]")),
       option<A>(

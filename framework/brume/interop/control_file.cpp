@@ -37,9 +37,7 @@ std::string generation(int64_t context) {
 /// What a file that is no control most likely is.
 std::string likely(const NamedTensors& tensors) {
   const std::string type = control_type(tensors);
-  if (type == "ip_adapter") return "it is an IP-Adapter, which is not read";
-  if (type == "t2i_adapter") return "it is a T2I-Adapter, which is not read";
-  if (!type.empty()) return fmt::format("it is of the type {}", type);
+  if (!type.empty()) return fmt::format("it is a {}, which the type {} reads", control_name(type), type);
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
     return "it is a LoRA, which sample.lora adds";
   if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";
@@ -203,6 +201,10 @@ std::string control_type(const NamedTensors& tensors) {
   return "";
 }
 
+std::string control_name(const std::string& type) {
+  return type == "ip_adapter" ? "IP-Adapter" : type == "t2i_adapter" ? "T2I-Adapter" : "ControlNet";
+}
+
 void refuse_control(const ControlTensors& file, const std::string& wanted) {
   throw ConfigError(fmt::format("{}: is no {}: {}; its tensors are {}", file.source, wanted, likely(file.tensors), grouped(file.tensors)));
 }
@@ -214,7 +216,7 @@ void check_generation(const ControlTensors& file, const std::string& what, int64
 
 ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight>& network, int64_t context_width) {
   const ControlTensors file = control_tensors(path);
-  if (control_type(file.tensors) != "controlnet") refuse_control(file, "controlnet");
+  if (control_type(file.tensors) != "controlnet") refuse_control(file, "ControlNet");
   check_generation(file, "ControlNet", context_of(file.tensors), context_width);
   ControlNetFile result{path, {}, {}};
   try {

@@ -20,7 +20,10 @@ ControlTensors control_tensors(const std::string& path);
 /// Returns "controlnet", "t2i_adapter" or "ip_adapter" by a file's names; "" if it is none of them.
 std::string control_type(const NamedTensors& tensors);
 
-/// Throws the ConfigError of a file that is no `wanted` (one of these types): what it is, or its names, grouped, with the likely reason.
+/// Returns what a type's files are called: "ControlNet", "T2I-Adapter" or "IP-Adapter".
+std::string control_name(const std::string& type);
+
+/// Throws the ConfigError of a file that is no `wanted` (one of these names): what it is, or its names, grouped, with the likely reason.
 [[noreturn]] void refuse_control(const ControlTensors& file, const std::string& wanted);
 
 /// Throws ConfigError naming both generations if a control is of another one than the model. `what`: "ControlNet".
