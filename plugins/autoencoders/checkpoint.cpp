@@ -4,11 +4,12 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/autoencoder.h"
+#include "brume/core/codes.h"
 
 namespace brume::plugins {
 namespace {
 
-class Checkpoint final : public Autoencoder {
+class Checkpoint final : public Autoencoder, public Quantiser {
  public:
   struct Options {
     std::filesystem::path path;
@@ -28,8 +29,15 @@ class Checkpoint final : public Autoencoder {
   std::vector<Weight> weights() const override { return opened_.autoencoder->weights(); }
   std::optional<std::string> stored_as() const override { return opened_.configuration; }
   std::optional<int64_t> codes() const override { return opened_.autoencoder->codes(); }
+  Tensor codes_of(const Tensor& moments) const override { return quantiser().codes_of(moments); }
+  Tensor decode_codes(const Tensor& codes) const override { return quantiser().decode_codes(codes); }
 
  private:
+  const Quantiser& quantiser() const {
+    const auto* quantiser = dynamic_cast<const Quantiser*>(opened_.autoencoder.get());
+    if (!quantiser) throw ConfigError("the first stage has no codebook");
+    return *quantiser;
+  }
   FirstStage opened_;
 };
 

@@ -3,11 +3,12 @@
 //
 //   z = encoder(x),   q(z) = the nearest codes,   x' = decoder(q(z)),   latent = scale (z - shift)
 //
-// Latents for diffusion are taken before quantisation, which counts as the decoder's first layer.
+// Latents for diffusion are taken before quantisation, which counts as the decoder's first layer; `codes` makes discrete ones.
 #include <ATen/TensorOperators.h>
 
 #include "brume/config/registry.h"
 #include "brume/core/autoencoder.h"
+#include "brume/core/codes.h"
 #include "brume/nn/blocks/codebook.h"
 #include "brume/nn/blocks/first_stage.h"
 #include "brume/nn/blocks/latent_shape.h"
@@ -15,7 +16,7 @@
 namespace brume::plugins {
 namespace {
 
-class Vq final : public Autoencoder {
+class Vq final : public Autoencoder, public Quantiser {
  public:
   struct Options : nn::FirstStageOptions {
     nn::CodebookOptions codebook;
@@ -45,7 +46,10 @@ class Vq final : public Autoencoder {
   Tensor encode_moments(const Tensor& images) const override { return network_.encode(images.to(dtype_), nullptr).to(at::kFloat); }
   Tensor latents_of(const Tensor& moments, const Normal&) const override { return (moments.to(at::kFloat) - o_.shift) * o_.scale; }
   Tensor decode(const Tensor& latents) const override {
-    const Tensor codes = codebook_.nearest(latents.to(at::kFloat) / o_.scale + o_.shift);
+    return decode_codes(codebook_.nearest(latents.to(at::kFloat) / o_.scale + o_.shift));
+  }
+  Tensor codes_of(const Tensor& moments) const override { return codebook_.nearest(moments.to(at::kFloat)); }
+  Tensor decode_codes(const Tensor& codes) const override {
     return network_.decode(codebook_.vectors(codes).to(dtype_), nullptr).to(at::kFloat);
   }
 
