@@ -54,8 +54,8 @@ TEST_F(Launch, WhatCannotBeDividedIsRefused) {
   const Finished one_file = as_rank("0", {"sample", "m", "-o", "all.png"});
   EXPECT_EQ(one_file.err, "error: 2 processes: needs -o DIRECTORY; -o all.png is one picture of all images\n");
   const Finished contradiction = as_rank("0", {"sample", "m", "-o", "d", "--rank", "1", "--world", "2"});
-  const Finished whole = as_rank("0", {"evaluate", "m", "--images", "x"});
-  EXPECT_NE(whole.err.find("error: brume evaluate does not divide its work: each of the 2 processes"), std::string::npos) << whole.err;
+  const Finished whole = as_rank("0", {"sweep", "m.yaml"});
+  EXPECT_NE(whole.err.find("error: brume sweep does not divide its work: each of the 2 processes"), std::string::npos) << whole.err;
   EXPECT_NE(contradiction.err.find("--rank=1 --world=2 and the environment RANK=0 WORLD_SIZE=2"), std::string::npos) << contradiction.err;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "brume/config/yaml.h"
 #include "brume/data/latent_shards.h"
@@ -14,6 +15,7 @@
 #include "brume/diffusion/pipeline.h"
 #include "brume/train/encoding.h"
 #include "brume/weights/safetensors.h"
+#include "support/process.h"
 #include "train/autoencoder_support.h"
 
 namespace brume::test {
@@ -72,6 +74,38 @@ TEST(Latents, AreTheMomentsOfTheImages) {
         EXPECT_TRUE(moments.equal(expected)) << i;
     }
   }
+}
+
+/// Every file of a folder, by its name.
+std::map<std::string, std::string> files_in(const fs::path& folder) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : fs::directory_iterator(folder)) all[entry.path().filename().string()] = read_text(entry.path());
+  return all;
+}
+
+TEST(Latents, OfSeveralProcessesAreThoseOfOne) {
+  const TempFolder folder;
+  const auto autoencoder = kl();
+  const auto as_rank = [&](int64_t rank) {
+    const EncodingOptions options{.batch = 4, .shard = 7, .place = {.rank = rank, .size = 3}};
+    return encode_set(*autoencoder, "kl", at::kCPU, Numbered(), {1, 8, 8}, folder.path() / "three", options, nullptr);
+  };
+  const Encoded one = encode_set(*autoencoder, "kl", at::kCPU, Numbered(), {1, 8, 8}, folder.path() / "one", {.shard = 7}, nullptr);
+  EXPECT_EQ(one.indexed, 40);
+  EXPECT_EQ(as_rank(2).indexed, 0);
+  EXPECT_EQ(as_rank(0).indexed, 0);
+  EXPECT_FALSE(fs::exists(folder.path() / "three/index.json"));
+  const EncodingOptions rest{.batch = 4, .shard = 7, .missing = true};  // rank 1 was lost
+  const Encoded made = encode_set(*autoencoder, "kl", at::kCPU, Numbered(), {1, 8, 8}, folder.path() / "three", rest, nullptr);
+  EXPECT_EQ(made.shards, 2);
+  EXPECT_EQ(made.images, 14);
+  EXPECT_EQ(made.indexed, 40);
+  EXPECT_EQ(files_in(folder.path() / "three"), files_in(folder.path() / "one"));
+  EXPECT_EQ(encode_set(*autoencoder, "kl", at::kCPU, Numbered(), {1, 8, 8}, folder.path() / "three", rest, nullptr).shards, 0);
+  const std::string other = error_of([&] {
+    encode_set(*autoencoder, "other", at::kCPU, Numbered(), {1, 8, 8}, folder.path() / "three", rest, nullptr);
+  });
+  EXPECT_NE(other.find("latents-00000.safetensors was made of {"), std::string::npos) << other;
 }
 
 TEST(Latents, TakeOnlyAFolderWithoutAny) {

@@ -14,9 +14,20 @@ struct Arguments {
   std::string source, data, out, dtype = "float32";
   EncodingOptions options;
   Overrides overrides;
+  Rendezvous job;
 };
 
-int encode(Program& program, const Arguments& a) {
+/// Says what was written, and what the folder is now.
+void report(const Arguments& a, const Encoded& done, const OpenedFirstStage& stage, const WorldPlace& place) {
+  const std::string moments = fmt::format("moments of {} by {}", stage.autoencoder->moments(stage.image).text(), stage.fingerprint);
+  if (place.size > 1 || a.options.missing)
+    fmt::print(stderr, "{}: wrote {} of {} shards, {} images\n", a.out, done.shards, done.all, done.images);
+  if (done.indexed > 0) fmt::print(stderr, "{}: {} images as {}\n", a.out, done.indexed, moments);
+  if (done.indexed == 0 && place.size == 1) throw std::logic_error("encode: a shard is missing");
+}
+
+int encode(Program& program, Arguments a) {
+  const WorldPlace place = place_in_job(a.job, a.overrides.threads);
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   const OpenedFirstStage stage = open_first_stage(program, a.source, a.overrides);
   if (a.data.empty() && !stage.data) throw ConfigError("encode needs --data, the images");
@@ -24,19 +35,23 @@ int encode(Program& program, const Arguments& a) {
       a.data.empty() ? std::shared_ptr<const Dataset>(stage.data.make({stage.image})) : open_data(program, "--data", a.data, stage.image);
   EncodingOptions options = a.options;
   options.half = a.dtype == "float16";
+  options.place = place;
   catch_interrupt();
-  print_inventory("data", *data);
+  if (place.rank == 0) print_inventory("data", *data);
   int64_t before = 0;
   std::optional<Progress> progress;
-  const int64_t count = encode_set(*stage.autoencoder, stage.fingerprint, stage.compute.device, *data, stage.image, a.out, options,
-                                   [&](int64_t done, int64_t all) {
-                                     if (!progress) progress.emplace("encode", all, "images");
-                                     progress->update(done, double(done - before));
-                                     before = done;
-                                     return !interrupted.load();
-                                   });
-  fmt::print(stderr, "{}: {} images as moments of {} by {}\n", a.out, count, stage.autoencoder->moments(stage.image).text(),
-             stage.fingerprint);
+  const Encoded done = encode_set(*stage.autoencoder, stage.fingerprint, stage.compute.device, *data, stage.image, a.out, options,
+                                  [&](int64_t images, int64_t all) {
+                                    if (!progress) progress.emplace("encode", all, "images");
+                                    progress->update(images, double(images - before));
+                                    before = images;
+                                    return !interrupted.load();
+                                  });
+  progress.reset();
+  if (place.rank == 0 && done.all < place.size)
+    print_warning(
+        fmt::format("{} processes had {} shards to make, one process each; a smaller --shard divides the images", place.size, done.all));
+  report(a, done, stage, place);
   return 0;
 }
 
@@ -60,8 +75,11 @@ void add_encode(Command app, Program& program, int& code) {
   command.add_option("--tile", a->options.tile, "encode large images in tiles of this many pixels per side; 0 = whole images")
       .capture_default_str()
       .check(between(0, 16384));
+  command.add_flag("--missing", a->options.missing,
+                   "make only the shards that the folder does not have; an interrupted call keeps its own");
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { expect_one_process("encode"), code = encode(program, *a); });
+  add_rendezvous(command, a->job);
+  command.callback([&program, &code, a] { code = encode(program, *a); });
 }
 
 }  // namespace brume::tools

@@ -21,6 +21,7 @@
 #include "program/processes.h"
 #include "program/progress.h"
 #include "sampling/arguments.h"
+#include "sampling/piece.h"
 
 namespace brume::tools {
 namespace {
@@ -34,6 +35,7 @@ struct Arguments {
   SampleArguments settings;
   int64_t count = 1000, batch = 64, limit = 0, bits = 8;
   uint64_t seed = 0;
+  Rendezvous job;
 };
 
 /// One line of the report.
@@ -44,15 +46,15 @@ struct Row {
 };
 
 FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Dataset>& data, const ImageShape& image,
-                       const std::string& option, const ClassList& classes, int64_t limit) {
+                       const std::string& option, const ClassList& classes, int64_t limit, World& world) {
   const int64_t count = limit > 0 || data->size() > 0 ? limit : of_endless;
   std::optional<Progress> progress;
-  FeatureSet set = data_features(extractor, *with_classes(data, option, classes), image, option, count, [&](int64_t done, int64_t all) {
+  const auto moved = [&](int64_t done, int64_t all) {
     if (!progress) progress.emplace(option.substr(2) + " images", all, "images");
     progress->update(done, std::min<double>(256, double(done)));
     return !interrupted.load();
-  });
-  return set;
+  };
+  return data_features(extractor, *with_classes(data, option, classes), image, option, count, moved, world);
 }
 
 std::string percent(double share) { return std::isnan(share) ? "-" : fmt::format("{:.2f} %", 100 * share); }
@@ -99,42 +101,50 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 }
 
 /// The accuracy of a classifier.
-int evaluate_classifier(Program& program, const Arguments& a) {
+int evaluate_classifier(Program& program, const Arguments& a, World& world) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.grid.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));
   const auto classifier = open_features(program, "classifier:" + a.source, a.settings.overrides);
   const auto data = open_data(program, "--real", a.real, classifier->input());
   const ClassList classes = compared_classes(*classifier, *data, "--real");
-  const FeatureSet real = features_of(*classifier, data, classifier->input(), "--real", classes, a.limit);
+  const FeatureSet real = features_of(*classifier, data, classifier->input(), "--real", classes, a.limit, world);
+  if (!world.leads()) return 0;
   fmt::print("{}: accuracy {} on {} images\n", a.source, percent(real.accuracy()), real.images());
   write_json(a, {{"real", figures(real, real)}}, {{"classifier", a.source}});
   return 0;
 }
 
 FeatureSet samples(const Arguments& a, const Features& extractor, const Model& model, const SampleOptions& options, const std::string& name,
-                   const ClassList& classes) {
-  Progress progress(name, a.count * options.steps, "image steps");
+                   const ClassList& classes, World& world) {
+  Progress progress(name, world.part(a.count).count() * options.steps, "image steps");
   return sample_features(extractor, model.pipeline(), options, a.count, a.batch, a.seed, moving(progress, options.steps), model.others(),
-                         classes);
+                         classes, world);
 }
 
-int evaluate_model(Program& program, const Arguments& a) {
+int evaluate_model(Program& program, const Arguments& a, World& world) {
   if (a.features.empty())
     throw ConfigError("evaluate needs --features, an extractor such as classifier:FILE; --classifier FILE is short for it");
   const auto extractor = open_features(program, a.features, a.settings.overrides);
   const Model model = open_model(program.registry, a.settings);
   const auto runs = sampling_runs(model, request_of(a.settings, model), a.grid);
+  if (world.size() > 1)
+    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
   const ImageShape image = images_for(*extractor, model.shape());
   const auto data = open_data(program, "--real", a.real, image);
   const ClassList classes = compared_classes(*extractor, *data, "--real");
-  const FeatureSet real = features_of(*extractor, data, image, "--real", classes, a.limit);
-  std::vector<Row> rows{{"real", figures(real, real)}};
+  const FeatureSet real = features_of(*extractor, data, image, "--real", classes, a.limit, world);
+  std::vector<Row> rows;
+  const auto add = [&](const std::string& name, const FeatureSet& set, int64_t steps) {
+    if (world.leads()) rows.push_back({name, figures(set, real), steps});
+  };
+  add("real", real, 0);
   if (!a.baseline.empty()) {
     const auto baseline = open_data(program, "--baseline", a.baseline, image);
-    rows.push_back({"baseline", figures(features_of(*extractor, baseline, image, "--baseline", classes, a.limit), real)});
+    add("baseline", features_of(*extractor, baseline, image, "--baseline", classes, a.limit, world), 0);
   }
   for (const auto& [name, options, sampler, cfg] : runs)
-    rows.push_back({name, figures(samples(a, *extractor, model, options, name, classes), real), options.steps});
+    add(name, samples(a, *extractor, model, options, name, classes, world), options.steps);
+  if (!world.leads()) return 0;
   fmt::print("{}: {}, seed {}; features of {}\n", a.source, steps_of(runs), a.seed, extractor->name());
   print_table(rows);
   if (const int64_t wide = extractor->width(); a.count <= wide)
@@ -143,21 +153,23 @@ int evaluate_model(Program& program, const Arguments& a) {
   return 0;
 }
 
-int evaluate(Program& program, const Arguments& a) {
+int evaluate(Program& program, const Arguments& a, World& world) {
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   check_file("--json", a.json);
   catch_interrupt();
   if (!a.compare.empty()) {
     if (!a.source.empty() || !a.metric.empty() || !a.images.empty())
       throw ConfigError("--compare: prints files of earlier evaluations, and nothing is evaluated with it");
-    print_table(comparable_sets(a.compare));
+    if (world.leads()) print_table(comparable_sets(a.compare));
     return 0;
   }
   if (judges_sets(program.registry, a.metric)) {
     for (const auto& [option, given] : {std::pair{"--data", &a.data}, std::pair{"--baseline", &a.baseline}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is not for metrics of sets ({})", option, a.metric));
-    return evaluate_sets(program, {a.metric, a.features, a.images, a.real, a.shape, a.captions, a.json, a.grid, a.settings, a.count,
-                                   a.batch, a.limit, a.seed});
+    return evaluate_sets(
+        program,
+        {a.metric, a.features, a.images, a.real, a.shape, a.captions, a.json, a.grid, a.settings, a.count, a.batch, a.limit, a.seed},
+        world);
   }
   if (!a.images.empty()) throw ConfigError("--images: is for metrics of sets, such as --metric fid");
   if (a.source.empty()) throw ConfigError("evaluate needs a CHECKPOINT; or --images DIR and --metric, which judges images in files");
@@ -165,7 +177,7 @@ int evaluate(Program& program, const Arguments& a) {
     for (const auto& [option, given] :
          {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}, std::pair{"--features", &a.features}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is for --features, and --metric judges without", option));
-    return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.grid, a.settings, a.count, a.batch, a.seed});
+    return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.grid, a.settings, a.count, a.batch, a.seed}, world);
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
@@ -176,12 +188,15 @@ int evaluate(Program& program, const Arguments& a) {
     if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
     if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
       throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
+    if (world.size() > 1)
+      throw ConfigError(
+          fmt::format("{}: is an autoencoder, whose evaluation {} processes do not divide; start one", a.source, world.size()));
     return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
   }
   if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
   if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
-  if (a.features.empty() && kind == "classifier") return evaluate_classifier(program, a);
-  return evaluate_model(program, a);
+  if (a.features.empty() && kind == "classifier") return evaluate_classifier(program, a, world);
+  return evaluate_model(program, a, world);
 }
 
 }  // namespace
@@ -259,12 +274,12 @@ void add_evaluate(Command app, Program& program, int& code) {
       .delimiter(',')
       .type_name("FILES");
   a->settings.add_sampling_to(command);
+  add_rendezvous(command, a->job);
   command.callback([&program, &code, a] {
-    expect_one_process("evaluate");
     if (!a->source.empty()) a->settings.source = a->source = model_file(a->source);
     a->grid.samplers = list_of(a->samplers, "--sampler");
     if (!a->classifier.empty()) a->features = "classifier:" + a->classifier;
-    code = evaluate(program, *a);
+    code = in_job(a->job, a->settings.overrides.threads, [&](World& world) { return evaluate(program, *a, world); });
   });
 }
 

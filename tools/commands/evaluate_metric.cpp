@@ -13,6 +13,7 @@
 #include "commands/captions.h"
 #include "commands/open_data.h"
 #include "program/progress.h"
+#include "sampling/piece.h"
 
 namespace brume::tools {
 namespace {
@@ -81,12 +82,14 @@ void check_captions(const Metric& metric, const ImageShape& shape, const std::ve
 
 }  // namespace
 
-int evaluate_metric(Program& program, const MetricArguments& a) {
+int evaluate_metric(Program& program, const MetricArguments& a, World& world) {
   if (a.data.empty() == a.captions.empty()) throw ConfigError("--metric: needs captions: either --data DATA or --captions FILE");
   const auto metric = create<Metric>(program.registry, parse_yaml(a.metric, "--metric"));
   const Model model = open_model(program.registry, a.settings);
   const ImageRequest settings = request_of(a.settings, model);
   const auto runs = sampling_runs(model, settings, a.grid);
+  if (world.size() > 1)
+    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
   const Controls controls = model.pipeline().options().controls();
   const bool by_class = controls.classes > 0 && !controls.captions;
   if (by_class && a.data.empty())
@@ -106,17 +109,18 @@ int evaluate_metric(Program& program, const MetricArguments& a) {
   }
   if (model.classes(settings).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
-  if (by_class) fmt::print("note: this model knows the class of an image, not its caption\n");
-  if (!controls.captions && !by_class) fmt::print("note: this model knows neither class nor caption of an image\n");
+  if (by_class && world.leads()) fmt::print("note: this model knows the class of an image, not its caption\n");
+  if (!controls.captions && !by_class && world.leads()) fmt::print("note: this model knows neither class nor caption of an image\n");
   for (const auto& [name, options, sampler, cfg] : runs) {
     SampleRequest request;
     request.seed = a.seed;
     request.batch = a.batch;
     request.models = &model.others();
-    Progress progress(name, int64_t(asked.size()) * options.steps, "image steps");
+    Progress progress(name, world.part(int64_t(asked.size())).count() * options.steps, "image steps");
     request.observer = moving(progress, options.steps);
-    rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request)});
+    rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request, world)});
   }
+  if (!world.leads()) return 0;
   fmt::print("{}: {}, seed {}; judged by {}\n", a.settings.source, steps_of(runs), a.seed, a.metric);
   print_table(rows);
   write_json(a, rows);

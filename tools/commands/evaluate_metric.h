@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/distributed/world.h"
 #include "sampling/arguments.h"
 
 namespace brume::tools {
@@ -15,6 +16,7 @@ struct MetricArguments {
   uint64_t seed = 0;
 };
 
-int evaluate_metric(Program& program, const MetricArguments& a);
+/// The processes of `world` divide the samples; rank 0 prints and writes.
+int evaluate_metric(Program& program, const MetricArguments& a, World& world);
 
 }  // namespace brume::tools

@@ -1,5 +1,6 @@
 #include "commands/evaluate_sets.h"
 
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -19,11 +20,12 @@
 #include "commands/image_sets.h"
 #include "commands/open_features.h"
 #include "program/progress.h"
+#include "sampling/piece.h"
 
 namespace brume::tools {
 namespace {
 
-/// The real images: what is known of them, and of where it came from.
+/// The real images: what rank 0 knows of them, and of where it came from.
 struct Reference {
   FeatureSummary summary;
   std::string hash;
@@ -49,7 +51,7 @@ std::string type_of(const Value& metric) {
 }
 
 Reference reference(Program& program, const SetArguments& a, const Features& extractor, const SetMetric::Needs& needs,
-                    const std::optional<ImageShape>& shape) {
+                    const std::optional<ImageShape>& shape, World& world) {
   if (!needs.real) return {};
   const ImageSet set{"--real", a.real, a.limit};
   SetMetric::Needs of_images = needs;
@@ -59,14 +61,17 @@ Reference reference(Program& program, const SetArguments& a, const Features& ext
     throw ConfigError(fmt::format("--real: {} has statistics alone, and {} needs the images", a.real, a.metrics));
   Reference real;
   if (stored) {
-    real.summary = read_statistics(a.real, extractor, needs);
-    real.hash = "sha256:" + sha256(MappedFile::open(a.real)->bytes());
-    if (a.limit > 0 && !needs.rows) print_warning(fmt::format("--limit: has no effect on the statistics of {}", a.real));
+    if (world.leads()) {
+      real.summary = read_statistics(a.real, extractor, needs);
+      real.hash = "sha256:" + sha256(MappedFile::open(a.real)->bytes());
+    }
+    if (a.limit > 0 && !needs.rows && world.leads()) print_warning(fmt::format("--limit: has no effect on the statistics of {}", a.real));
     if (!needs.rows) return real;
     of_images.statistics = of_images.spatial = false;
   }
-  FeatureSummarizer summarizer(extractor, of_images, "--real");
+  FeatureSummarizer summarizer(extractor, of_images, "--real", world);
   add_images(program, summarizer, extractor, set, shape, a.batch);
+  if (!world.leads()) return real;
   FeatureSummary images = summarizer.summary();
   real.notes = summarizer.notes();
   if (!stored) return {std::move(images), "fnv1a:" + summarizer.hash(), real.notes};
@@ -86,14 +91,15 @@ struct Evaluation {
   EvaluationFile file{};
 };
 
-/// Fills in the figures of the set and what they are of.
-void judge(const FeatureSummarizer& images, const Evaluation& e, EvaluatedSet& set) {
+/// Returns the set with its figures and what they are of.
+EvaluatedSet judged(const FeatureSummarizer& images, const Evaluation& e, EvaluatedSet set) {
   set.hash = "fnv1a:" + images.hash(), set.images = images.images(), set.notes = images.notes();
   const FeatureSummary summary = images.summary();
   for (const auto& metric : e.metrics) {
     const auto figures = calling(*metric, "score()", [&] { return metric->score(summary, e.real.summary); });
     set.figures.insert(set.figures.end(), figures.begin(), figures.end());
   }
+  return set;
 }
 
 /// Numbers of images that published figures are of, by the name of the figure.
@@ -166,37 +172,59 @@ nlohmann::ordered_json conditions_of(const SetArguments& a, const Features& extr
   return file;
 }
 
+EvaluatedSet set_of(const SamplingRun& run) {
+  return {.name = run.name, .hash = {}, .steps = run.options.steps, .sampler = run.sampler, .cfg = run.cfg};
+}
+
+/// Returns for each run the set that the file of --json has. The processes agree on what rank 0 finds, which alone knows the figures.
+std::vector<std::optional<EvaluatedSet>> finished(const SetArguments& a, const Evaluation& e, const std::vector<SamplingRun>& runs,
+                                                  World& world) {
+  std::vector<std::optional<EvaluatedSet>> sets(runs.size());
+  std::vector<EvaluatedSet> kept;
+  if (world.leads() && !a.json.empty()) kept = finished_sets(a.json, e.file.conditions);
+  const Tensor found = at::zeros({int64_t(runs.size())}, at::kLong);
+  for (size_t i = 0; i < runs.size(); ++i)
+    for (const EvaluatedSet& set : kept)
+      if (!sets[i] && set.same_sampling(set_of(runs[i]))) sets[i] = set, found.data_ptr<int64_t>()[i] = 1;
+  world.broadcast(found);
+  for (size_t i = 0; i < runs.size(); ++i)
+    if (!sets[i] && found.data_ptr<int64_t>()[i] == 1) sets[i] = set_of(runs[i]);
+  return sets;
+}
+
 /// Judges the samples of each run that the file of --json does not have yet, and writes the file after each.
-void judge_model(Program& program, const SetArguments& a, Evaluation& e, const Model& model, const std::vector<SamplingRun>& runs) {
-  e.real = reference(program, a, *e.extractor, e.needs, model.shape());
-  e.file.conditions = conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real);
-  const std::vector<EvaluatedSet> finished = a.json.empty() ? std::vector<EvaluatedSet>() : finished_sets(a.json, e.file.conditions);
-  for (const SamplingRun& run : runs) {
-    EvaluatedSet set{.name = run.name, .hash = {}, .steps = run.options.steps, .sampler = run.sampler, .cfg = run.cfg};
-    const auto kept = std::find_if(finished.begin(), finished.end(), [&](const EvaluatedSet& s) { return s.same_sampling(set); });
-    if (kept != finished.end()) {
-      fmt::print("{}: taken from {}\n", run.name, a.json);
-      e.file.sets.push_back(*kept);
+void judge_model(Program& program, const SetArguments& a, Evaluation& e, const Model& model, const std::vector<SamplingRun>& runs,
+                 World& world) {
+  if (world.size() > 1)
+    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
+  e.real = reference(program, a, *e.extractor, e.needs, model.shape(), world);
+  if (world.leads()) e.file.conditions = conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real);
+  const auto kept = finished(a, e, runs, world);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const SamplingRun& run = runs[i];
+    if (kept[i]) {
+      if (world.leads()) fmt::print("{}: taken from {}\n", run.name, a.json);
+      e.file.sets.push_back(*kept[i]);
       continue;
     }
-    FeatureSummarizer summarizer(*e.extractor, e.needs, run.name);
-    Progress progress(run.name, a.count * run.options.steps, "image steps");
+    FeatureSummarizer summarizer(*e.extractor, e.needs, run.name, world);
+    Progress progress(run.name, world.part(a.count).count() * run.options.steps, "image steps");
     add_samples(summarizer, model.pipeline(), run.options, a.count, a.batch, a.seed, moving(progress, run.options.steps), model.others(),
                 e.captions);
     progress.finish();
-    judge(summarizer, e, set);
-    e.file.sets.push_back(set);
+    if (!world.leads()) continue;
+    e.file.sets.push_back(judged(summarizer, e, set_of(run)));
     if (!a.json.empty()) write_evaluation(a.json, e.file);
   }
 }
 
-void judge_images(Program& program, const SetArguments& a, Evaluation& e) {
+void judge_images(Program& program, const SetArguments& a, Evaluation& e, World& world) {
   const std::optional<ImageShape> shape = shape_of(a.shape);
-  e.real = reference(program, a, *e.extractor, e.needs, shape);
-  FeatureSummarizer summarizer(*e.extractor, e.needs, "--images");
+  e.real = reference(program, a, *e.extractor, e.needs, shape, world);
+  FeatureSummarizer summarizer(*e.extractor, e.needs, "--images", world);
   add_images(program, summarizer, *e.extractor, {"--images", a.images, a.limit, e.captions}, shape, a.batch);
-  EvaluatedSet set{.name = "images", .hash = {}};
-  judge(summarizer, e, set);
+  if (!world.leads()) return;
+  const EvaluatedSet set = judged(summarizer, e, {.name = "images", .hash = {}});
   e.file = {conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real), {set}};
   if (!a.json.empty()) write_evaluation(a.json, e.file);
 }
@@ -214,7 +242,7 @@ bool judges_sets(const Registry& registry, const std::string& metrics) {
   return false;
 }
 
-int evaluate_sets(Program& program, const SetArguments& a) {
+int evaluate_sets(Program& program, const SetArguments& a, World& world) {
   Evaluation e;
   for (const Value& value : metric_values(a.metrics)) e.metrics.push_back(create<SetMetric>(program.registry, value));
   e.needs = needs_of(e.metrics);
@@ -231,11 +259,12 @@ int evaluate_sets(Program& program, const SetArguments& a) {
     const Model model = open_model(program.registry, a.settings);
     if (!e.captions.empty() && !e.needs.captions && !model.pipeline().options().controls().captions)
       print_warning(fmt::format("--captions: has no effect: {} takes none, and {} does not need them", a.settings.source, a.metrics));
-    judge_model(program, a, e, model, sampling_runs(model, request_of(a.settings, model), a.grid));
+    judge_model(program, a, e, model, sampling_runs(model, request_of(a.settings, model), a.grid), world);
   } else {
     if (!e.captions.empty() && !e.needs.captions) print_warning(fmt::format("--captions: has no effect: {} does not need them", a.metrics));
-    judge_images(program, a, e);
+    judge_images(program, a, e, world);
   }
+  if (!world.leads()) return 0;
   print_table(e.file.sets);
   print_notes(a, e);
   return 0;

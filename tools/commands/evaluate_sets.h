@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/distributed/world.h"
 #include "sampling/arguments.h"
 
 namespace brume::tools {
@@ -18,6 +19,7 @@ struct SetArguments {
 /// Returns true if the value of --metric names metrics of sets.
 bool judges_sets(const Registry& registry, const std::string& metrics);
 
-int evaluate_sets(Program& program, const SetArguments& a);
+/// The processes of `world` divide the images; rank 0 judges, prints and writes.
+int evaluate_sets(Program& program, const SetArguments& a, World& world);
 
 }  // namespace brume::tools

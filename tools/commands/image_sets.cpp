@@ -26,15 +26,16 @@ constexpr int64_t of_endless = 10000;  ///< images of an endless set, if no limi
 
 int64_t at_most(int64_t limit, int64_t size) { return limit > 0 ? std::min(limit, size) : size; }
 
-/// Adds batches and shows how far it is.
 bool is_shape(const ImageShape& s) { return s.channels > 0 && s.height > 0 && s.width > 0; }
 
+/// Adds batches of a part of a set and shows how far it is.
 class Adding {
  public:
-  Adding(FeatureSummarizer& summarizer, const ImageSet& set, int64_t count)
+  Adding(FeatureSummarizer& summarizer, const ImageSet& set, const NumberRange& part)
       : summarizer_(summarizer),
         captions_(set.captions),
-        progress_(set.option.substr(set.option.find_first_not_of('-')), count, "images") {}
+        first_(part.begin),
+        progress_(set.option.substr(set.option.find_first_not_of('-')), part.count(), "images") {}
   void operator()(const Tensor& images, const std::vector<Annotation>& annotations = {}) {
     summarizer_.add(images, captions_of(images.size(0), annotations));
     progress_.update(summarizer_.images(), double(images.size(0)));
@@ -45,7 +46,7 @@ class Adding {
   std::vector<std::string> captions_of(int64_t count, const std::vector<Annotation>& annotations) const {
     std::vector<std::string> all;
     for (size_t i = 0; i < size_t(count); ++i) {
-      const size_t place = size_t(summarizer_.images()) + i;
+      const size_t place = size_t(first_ + summarizer_.images()) + i;
       all.push_back(place < captions_.size()                      ? captions_[place]
                     : captions_.empty() && i < annotations.size() ? annotations[i].caption
                                                                   : "");
@@ -55,6 +56,7 @@ class Adding {
 
   FeatureSummarizer& summarizer_;
   const std::vector<std::string>& captions_;
+  int64_t first_;
   Progress progress_;
 };
 
@@ -67,14 +69,14 @@ void add_folder(FeatureSummarizer& summarizer, const Features& extractor, const 
     throw ConfigError(
         fmt::format("{}: there is no image in '{}' (looked for {})", set.option, set.text, fmt::join(image_extensions(), ", ")));
   const ImageShape input = extractor.input();
-  const int64_t count = at_most(set.limit, int64_t(files.size()));
-  Adding add(summarizer, set, count);
+  const NumberRange part = summarizer.begin(at_most(set.limit, int64_t(files.size())));
+  Adding add(summarizer, set, part);
   std::vector<Tensor> waiting;
   const auto flush = [&] {
     if (!waiting.empty()) add(at::stack(waiting));
     waiting.clear();
   };
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = part.begin; i < part.end; ++i) {
     Image image = read_image(files[size_t(i)].string(), input.channels);
     if (input.height > 0 && (image.height != input.height || image.width != input.width)) image = resize(image, input.height, input.width);
     const Tensor t = to_tensor(image);
@@ -90,10 +92,10 @@ void add_array(FeatureSummarizer& summarizer, const ImageSet& set, int64_t batch
   if (all.dim() != 4 || all.scalar_type() != at::kByte || (all.size(3) != 1 && all.size(3) != 3))
     throw ConfigError(fmt::format("{}: '{}': arr_0 is [{}], and images are [N, H, W, 1 or 3] of 8 bits", set.option, set.text,
                                   fmt::join(all.sizes(), ", ")));
-  const int64_t count = at_most(set.limit, all.size(0));
-  Adding add(summarizer, set, count);
-  for (int64_t i = 0; i < count; i += batch)
-    add(all.narrow(0, i, std::min(batch, count - i)).permute({0, 3, 1, 2}).to(at::kFloat).contiguous() / 127.5 - 1);
+  const NumberRange part = summarizer.begin(at_most(set.limit, all.size(0)));
+  Adding add(summarizer, set, part);
+  for (int64_t i = part.begin; i < part.end; i += batch)
+    add(all.narrow(0, i, std::min(batch, part.end - i)).permute({0, 3, 1, 2}).to(at::kFloat).contiguous() / 127.5 - 1);
 }
 
 /// Returns the shape in the section `model`, `classifier` or `autoencoder` of a configuration file.
@@ -117,9 +119,10 @@ void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& s
   if (!shape) shape = configured_shape(set.text);
   if (!shape) throw ConfigError(fmt::format("{}: the shape of the images is not known; give it with --shape, as 3x32x32", set.option));
   const auto data = open_data(program, set.option, set.text, *shape);
-  const int64_t count = data->size() > 0 ? at_most(set.limit, data->size()) : set.limit > 0 ? set.limit : of_endless;
-  Adding add(summarizer, set, count);
-  for_each_batch(*data, *shape, batch, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+  const int64_t limit = set.limit > 0 || data->size() > 0 ? set.limit : of_endless;
+  const NumberRange part = summarizer.begin(count_of(*data, limit));
+  Adding add(summarizer, set, part);
+  for_each_batch(*data, *shape, batch, part, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
     add(images, annotations);
     return true;
   });
@@ -145,10 +148,14 @@ bool has_array(const ImageSet& set, const std::string& name) { return set.text.e
 void add_images(Program& program, FeatureSummarizer& summarizer, const Features& extractor, const ImageSet& set,
                 const std::optional<ImageShape>& shape, int64_t batch) {
   std::error_code ignored;
-  if (fs::is_directory(set.text, ignored)) return add_folder(summarizer, extractor, set, batch);
-  if (set.text.ends_with(".npz")) return add_array(summarizer, set, batch);
   const ImageShape input = extractor.input();
-  add_data(program, summarizer, set, input.height > 0 ? input : shape, batch);
+  if (fs::is_directory(set.text, ignored))
+    add_folder(summarizer, extractor, set, batch);
+  else if (set.text.ends_with(".npz"))
+    add_array(summarizer, set, batch);
+  else
+    add_data(program, summarizer, set, input.height > 0 ? input : shape, batch);
+  summarizer.gather();
 }
 
 }  // namespace brume::tools

@@ -24,8 +24,8 @@ std::optional<ImageShape> shape_of(const std::string& text);
 /// Returns true if the set is an .npz file that has this array.
 bool has_array(const ImageSet& set, const std::string& name);
 
-/// Adds the images, `batch` at a time, with a progress bar. `shape`: of a data set's images, if no configuration says it. Throws
-/// ConfigError naming the option.
+/// Adds this process's part of the images, `batch` at a time, with a progress bar, and gathers those of all. `shape`: of a data set's
+/// images, if no configuration says it. Throws ConfigError naming the option.
 void add_images(Program& program, FeatureSummarizer& summarizer, const Features& extractor, const ImageSet& set,
                 const std::optional<ImageShape>& shape, int64_t batch);
 

@@ -144,7 +144,7 @@ volatile std::sig_atomic_t received = 0;
 /// The processes of a job, until all have ended.
 class Job {
  public:
-  explicit Job(const Arguments& a) : apart_(a.command.front() == "sample") {
+  explicit Job(const Arguments& a) : apart_(a.command.front() == "sample" || a.command.front() == "encode") {
     const uint16_t port = free_port();
     for (int64_t rank = 0; rank < a.count; ++rank) {
       Process process;
@@ -203,7 +203,7 @@ class Job {
     code_ = code;
     if (stopped_) return;
     fmt::print(stderr, "brume launch: rank {} {}; {}\n", rank, how,
-               apart_ ? "the others go on; --missing makes its images" : "the others are ended");
+               apart_ ? "the others go on; --missing makes its part" : "the others are ended");
     if (apart_) return;
     send(SIGTERM);
     deadline_ = Clock::now() + grace;

@@ -29,6 +29,7 @@ struct Arguments {
   double rtol = 1e-5, atol = 1e-5;
   bool no_clip = false, no_dequantise = false;
   uint64_t seed = 0;
+  Rendezvous job;
 };
 
 /// What was found, one number per image.
@@ -50,56 +51,63 @@ double standard_error(const std::vector<double>& v) {
   return v.size() > 1 ? std::sqrt(squares / double(v.size() - 1) / double(v.size())) : std::nan("");
 }
 
-/// Calls take(images, annotations, number of the first) over the data, batch by batch.
+/// Calls take(images, annotations, number of the first) over this process's part of the data, batch by batch. Throws ConfigError if an
+/// image is left out, and the numbers of those after it would depend on the number of processes.
 template <class F>
-void over_images(const Arguments& a, const Dataset& data, const ImageShape& shape, const F& take) {
-  int64_t first = 0;
-  for_each_batch(data, shape, a.batch, a.count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+void over_images(const Arguments& a, const Dataset& data, const ImageShape& shape, const World& world, const F& take) {
+  const NumberRange part = world.part(count_of(data, a.count));
+  int64_t first = part.begin;
+  for_each_batch(data, shape, a.batch, part, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
     take(images, annotations, first);
     first += images.size(0);
     return true;
   });
+  if (world.size() > 1 && first != part.end)
+    throw ConfigError(
+        fmt::format("--data: {} images cannot be read, and {} processes number those after them in another way than one; "
+                    "remove them, or start one process",
+                    part.end - first, world.size()));
 }
 
-Found by_bound(const Arguments& a, const Pipeline& model, const Dataset& data) {
+Found by_bound(const Arguments& a, const Pipeline& model, const Dataset& data, World& world) {
   const ModelOptions& m = model.options();
   const int64_t steps = m.noise->timesteps() == 0 && a.steps == 0 ? 1000 : a.steps;
   const AncestralChain chain = training_chain(*m.noise, steps);
   const BoundOptions options{step_variance(m.variance, a.variance == "large" ? StepVariance::large : StepVariance::small), !a.no_clip};
-  const int64_t count = data.size() > 0 ? std::min(a.count, data.size()) : a.count;
-  Progress progress("likelihood", count * int64_t(chain.size()), "image steps");
+  const NumberRange part = world.part(count_of(data, a.count));
+  Progress progress("likelihood", part.count() * int64_t(chain.size()), "image steps");
   const auto denoiser = model.denoiser();
   std::vector<Tensor> priors, terms;
-  over_images(a, data, m.image, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
+  over_images(a, data, m.image, world, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
     const auto noise = per_image_noise(a.seed, first);
     const int64_t n = images.size(0);
     const VariationalBound b = variational_bound(*denoiser, images.to(model.compute().device), model.condition(annotations), chain,
                                                  m.noise->start_std(chain.sigma(chain.size() - 1)), options, *noise, [&](int64_t done) {
-                                                   progress.update(first * int64_t(chain.size()) + n * done, double(n));
+                                                   progress.update((first - part.begin) * int64_t(chain.size()) + n * done, double(n));
                                                    return !interrupted.load();
                                                  });
     priors.push_back(b.prior.to(at::kCPU, at::kDouble));
     terms.push_back(b.terms.to(at::kCPU, at::kDouble));
   });
   progress.finish();
-  Found found{{}, at::cat(priors), at::cat(terms), 0};
+  Found found{{}, world.all_gather_rows(at::cat(priors)), world.all_gather_rows(at::cat(terms)), 0};
   const Tensor total = (found.prior + found.terms.sum(1)).contiguous();
   found.bits.assign(total.data_ptr<double>(), total.data_ptr<double>() + total.numel());
   return found;
 }
 
-Found by_ode(const Arguments& a, const Pipeline& model, const Dataset& data) {
+Found by_ode(const Arguments& a, const Pipeline& model, const Dataset& data, World& world) {
   const ModelOptions& m = model.options();
   OdeOptions options;
   options.solver.rtol = a.rtol;
   options.solver.atol = a.atol;
   options.probes = a.probes;
   options.probe = a.probe == "gaussian" ? OdeOptions::Probe::gaussian : OdeOptions::Probe::rademacher;
-  const int64_t count = data.size() > 0 ? std::min(a.count, data.size()) : a.count;
-  Progress progress("likelihood", count, "images");
+  const NumberRange part = world.part(count_of(data, a.count));
+  Progress progress("likelihood", part.count(), "images");
   const auto denoiser = model.denoiser();
   Found found;
-  over_images(a, data, m.image, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
+  over_images(a, data, m.image, world, [&](const Tensor& images, const std::vector<Annotation>& annotations, int64_t first) {
     const Tensor x = a.no_dequantise ? images : dequantized(images, a.seed, first);
     const Condition condition = model.condition(annotations);
     for (int64_t i = 0; i < x.size(0); ++i) {  // one by one: the solver's steps are each image's own
@@ -109,11 +117,14 @@ Found by_ode(const Arguments& a, const Pipeline& model, const Dataset& data) {
           ode_likelihood(*denoiser, x.narrow(0, i, 1).to(model.compute().device), condition.slice(i, 1), *m.noise, options, *noise);
       found.bits.push_back(bits_per_dim(l.log_p, m.image.numel()));
       found.evaluations += l.evaluations;
-      progress.update(first + i + 1, 1, fmt::format("{:.3f} bits/dim", mean(found.bits)));
+      progress.update(first - part.begin + i + 1, 1, fmt::format("{:.3f} bits/dim", mean(found.bits)));
     }
   });
   progress.finish();
-  found.evaluations /= int64_t(found.bits.size());
+  const Tensor bits = world.all_gather_rows(at::tensor(found.bits, at::kDouble)).contiguous(), calls = at::tensor({found.evaluations});
+  world.all_reduce(calls);
+  found.bits.assign(bits.data_ptr<double>(), bits.data_ptr<double>() + bits.numel());
+  found.evaluations = calls.item<int64_t>() / bits.numel();
   return found;
 }
 
@@ -147,7 +158,7 @@ void write_json(const Arguments& a, const Found& f) {
   write_file(a.json, j.dump(1) + "\n");
 }
 
-int likelihood(Program& program, const Arguments& a) {
+int likelihood(Program& program, const Arguments& a, World& world) {
   check_file("--json", a.json);
   SampleArguments of_model;
   of_model.source = a.source;
@@ -160,7 +171,10 @@ int likelihood(Program& program, const Arguments& a) {
   const auto data =
       with_classes(open_data(program, "--data", a.data, model.options().image), "--data", {model.options().class_names, "the model"});
   catch_interrupt();
-  const Found found = a.method == "vlb" ? by_bound(a, model, *data) : by_ode(a, model, *data);
+  if (const int64_t count = count_of(*data, a.count); count < world.size())
+    throw ConfigError(fmt::format("{} images cannot be divided among {} processes", count, world.size()));
+  const Found found = a.method == "vlb" ? by_bound(a, model, *data, world) : by_ode(a, model, *data, world);
+  if (!world.leads()) return 0;
   print(a, found);
   write_json(a, found);
   return 0;
@@ -194,7 +208,9 @@ void add_likelihood(Command app, Program& program, int& code) {
   command.add_flag("--no-dequantise", a->no_dequantise, "ode: add no noise to the images, which do not have 8 bits");
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { expect_one_process("likelihood"), code = likelihood(program, *a); });
+  add_rendezvous(command, a->job);
+  command.callback(
+      [&program, &code, a] { code = in_job(a->job, a->overrides.threads, [&](World& world) { return likelihood(program, *a, world); }); });
 }
 
 }  // namespace brume::tools

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <numeric>
 #include <optional>
 
 #include "brume/config/utf8.h"
@@ -83,7 +84,9 @@ class Pictures {
 
   /// Leaves the images for this process of a job, and those that are missing in the directory if only these are to be made.
   void divide(const WorldPlace& place) {
-    std::vector<int64_t> own = numbers_of(place, int64_t(annotations_.size()));
+    const NumberRange part = part_of(place, int64_t(annotations_.size()));
+    std::vector<int64_t> own(size_t(part.count()));
+    std::iota(own.begin(), own.end(), part.begin);
     const auto is_there = [&](int64_t i) { return fs::exists(file_of(size_t(i))); };
     if (a_.missing) {
       if (const auto here = std::find_if(own.begin(), own.end(), is_there); here != own.end()) check_origin(size_t(*here));

@@ -5,6 +5,7 @@
 #include "commands/image_sets.h"
 #include "commands/open_features.h"
 #include "program/outputs.h"
+#include "program/processes.h"
 #include "program/progress.h"
 
 namespace brume::tools {
@@ -14,15 +15,17 @@ struct Arguments {
   std::string data, features, output, shape;
   int64_t limit = 0, batch = 64;
   Overrides overrides;
+  Rendezvous job;
 };
 
-int statistics(Program& program, const Arguments& a) {
+int statistics(Program& program, const Arguments& a, World& world) {
   check_file("--output", a.output);
   catch_interrupt();
   const std::optional<ImageShape> shape = shape_of(a.shape);
   const auto extractor = open_features(program, a.features, a.overrides);
-  FeatureSummarizer summarizer(*extractor, {.statistics = true, .spatial = extractor->spatial_width() > 0}, a.data);
+  FeatureSummarizer summarizer(*extractor, {.statistics = true, .spatial = extractor->spatial_width() > 0}, a.data, world);
   add_images(program, summarizer, *extractor, {"data", a.data, a.limit}, shape, a.batch);
+  if (!world.leads()) return 0;
   make_parent(a.output);
   write_statistics(a.output, summarizer.summary(), *extractor, "fnv1a:" + summarizer.hash());
   fmt::print("{}: {} images, {} features of {}; images are {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),
@@ -51,7 +54,9 @@ void add_statistics(Command app, Program& program, int& code) {
       .check(between(1, 65536));
   command.add_option("--limit", a->limit, "images at most; 0 = all, or 10000 of an endless set").check(between(0, 100000000));
   a->overrides.add_to(command);
-  command.callback([&program, &code, a] { code = statistics(program, *a); });
+  add_rendezvous(command, a->job);
+  command.callback(
+      [&program, &code, a] { code = in_job(a->job, a->overrides.threads, [&](World& world) { return statistics(program, *a, world); }); });
 }
 
 }  // namespace brume::tools

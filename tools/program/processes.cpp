@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
+#include <chrono>
 
 #include "brume/config/errors.h"
+#include "brume/config/foreign.h"
 #include "brume/core/processors.h"
 #include "program/progress.h"
 
@@ -18,14 +19,39 @@ void add_rendezvous(Command command, Rendezvous& given) {
   command.add_option("--world", given.world, "number of processes of the job, if no launcher says it");
 }
 
+namespace {
+
+void share_machine(const WorldPlace& place, std::optional<int64_t>& threads) {
+  if (place.size == 1) return;
+  if (place.rank > 0) Progress::hide();
+  if (!threads && place.local_size > 1) threads = threads_per_process(place.local_size);
+}
+
+}  // namespace
+
 WorldPlace place_in_job(const Rendezvous& given, std::optional<int64_t>& threads) {
   Rendezvous alone = given;
   alone.needed = false;
   const WorldPlace place = find_launch(process_environment, alone).place;
-  if (place.size == 1) return place;
-  if (place.rank > 0) Progress::hide();
-  if (!threads && place.local_size > 1) threads = threads_per_process(place.local_size);
+  share_machine(place, threads);
   return place;
+}
+
+int in_job(const Rendezvous& given, std::optional<int64_t>& threads, const std::function<int(World& world)>& work) {
+  constexpr std::chrono::hours patience(24 * 7);  // parts may take long; the death of a process is noticed in seconds
+  const WorldPlace place = find_launch(process_environment, given).place;
+  const std::shared_ptr<World> world = join_world(place, std::chrono::seconds(300), patience);
+  share_machine(place, threads);
+  try {
+    const int code = work(*world);
+    world->barrier();
+    return code;
+  } catch (const WorldError&) {
+    throw;
+  } catch (const std::exception& e) {
+    world->leave(brief(e));
+    throw;
+  }
 }
 
 void expect_one_process(const std::string& command) {
@@ -36,13 +62,6 @@ void expect_one_process(const std::string& command) {
         fmt::format("brume {0} does not divide its work: each of the {1} processes that {2} started would do all of it and write "
                     "the same files; start brume {0} once, without {2}",
                     command, launch.place.size, launch.launcher));
-}
-
-std::vector<int64_t> numbers_of(const WorldPlace& place, int64_t count) {
-  const int64_t begin = count * place.rank / place.size, end = count * (place.rank + 1) / place.size;
-  std::vector<int64_t> numbers(size_t(end - begin));
-  std::iota(numbers.begin(), numbers.end(), begin);
-  return numbers;
 }
 
 }  // namespace brume::tools

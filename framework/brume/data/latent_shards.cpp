@@ -38,7 +38,8 @@ int64_t LatentIndex::count() const {
 
 std::string latent_shard_name(int64_t number) { return fmt::format("latents-{:05}.safetensors", number); }
 
-void write_latent_shard(const std::string& path, const at::Tensor& moments, const std::vector<Annotation>& annotations) {
+void write_latent_shard(const std::string& path, const at::Tensor& moments, const std::vector<Annotation>& annotations,
+                        const std::string& origin) {
   const int64_t n = moments.size(0);
   const at::Tensor labels = at::empty({n}, at::kLong), ends = at::empty({n}, at::kLong);
   std::string text;
@@ -50,7 +51,7 @@ void write_latent_shard(const std::string& path, const at::Tensor& moments, cons
   const at::Tensor captions = at::empty({int64_t(text.size())}, at::kByte);
   if (!text.empty()) std::memcpy(captions.data_ptr(), text.data(), text.size());
   write_safetensors(path, {{"moments", moments}, {"labels", labels}, {"captions", captions}, {"caption_ends", ends}},
-                    {{"format", "brume-latents"}});
+                    {{"format", "brume-latents"}, {"origin", origin}});
 }
 
 void write_latent_index(const std::string& folder, const LatentIndex& index) {

@@ -27,7 +27,9 @@ struct LatentIndex {
 /// "latents-00003.safetensors".
 std::string latent_shard_name(int64_t number);
 
-void write_latent_shard(const std::string& path, const at::Tensor& moments, const std::vector<Annotation>& annotations);
+/// `origin`: what it is made of, which a call for missing shards compares; metadata "origin".
+void write_latent_shard(const std::string& path, const at::Tensor& moments, const std::vector<Annotation>& annotations,
+                        const std::string& origin);
 void write_latent_index(const std::string& folder, const LatentIndex& index);
 /// Throws ConfigError saying what is wrong with the file.
 LatentIndex read_latent_index(const std::string& folder);

@@ -32,6 +32,10 @@ class WorldOfOne final : public World {
 
 }  // namespace
 
+NumberRange part_of(const WorldPlace& place, int64_t count) {
+  return {count * place.rank / place.size, count * (place.rank + 1) / place.size};
+}
+
 Tensor World::all_gather_rows(const Tensor& rows) {
   if (size() == 1) return rows;
   const Tensor counts = all_gather(at::zeros({1}, at::kLong).fill_(rows.size(0))).flatten();

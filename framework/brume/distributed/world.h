@@ -20,6 +20,15 @@ struct WorldPlace {
   std::string prefix{};                    ///< of the store's keys, like torchrun's "/worker/attempt_0"
 };
 
+/// Numbers from `begin` to below `end`.
+struct NumberRange {
+  int64_t begin = 0, end = 0;
+  int64_t count() const { return end - begin; }
+};
+
+/// Returns the numbers below `count` that one of several processes works on: equal parts by rank, one after the other.
+NumberRange part_of(const WorldPlace& place, int64_t count);
+
 /// Thrown if a process of the world failed, left or does not answer. The message names its rank.
 class WorldError : public std::runtime_error {
  public:
@@ -44,6 +53,8 @@ class World {
   int64_t size() const { return place_.size; }
   int64_t local_rank() const { return place_.local_rank; }
   int64_t local_size() const { return place_.local_size; }
+  /// Returns the numbers below `count` that this process works on, as part_of().
+  NumberRange part(int64_t count) const { return part_of(place_, count); }
   /// Returns true for rank 0, which writes the files and reports.
   bool leads() const { return place_.rank == 0; }
 

@@ -9,8 +9,8 @@
 
 namespace brume {
 
-Lock::Lock(const std::string& path) : descriptor_(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)) {
-  if (descriptor_ < 0 || ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+Lock::Lock(const std::string& path, With with) : descriptor_(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)) {
+  if (descriptor_ < 0 || ::flock(descriptor_, (with == With::nobody ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) return;
   taken_ = errno == EWOULDBLOCK;
   release();
 }

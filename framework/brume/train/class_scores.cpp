@@ -16,14 +16,19 @@ void ClassScores::add(const Tensor& logits, const Tensor& labels) {
   loss += at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum).item<double>();
 }
 
-void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit,
-                    const std::function<bool(const Tensor&, const std::vector<Annotation>&)>& take) {
+int64_t count_of(const Dataset& data, int64_t limit) {
   if (data.size() == 0 && limit <= 0) throw std::logic_error("all images of an endless set were asked for");
-  const int64_t count = limit <= 0 ? data.size() : data.size() == 0 ? limit : std::min(limit, data.size());
-  for (int64_t first = 0; first < count; first += batch) {
+  return limit <= 0 ? data.size() : data.size() == 0 ? limit : std::min(limit, data.size());
+}
+
+void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit, const TakeBatch& take) {
+  for_each_batch(data, shape, batch, NumberRange{0, count_of(data, limit)}, take);
+}
+
+void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, const NumberRange& range, const TakeBatch& take) {
+  for (int64_t first = range.begin; first < range.end; first += batch) {
     stop_if_asked();
-    const int64_t n = std::min(batch, count - first);
-    const Batch read = read_in_turn(data, shape, first, n);
+    const Batch read = read_in_turn(data, shape, first, std::min(batch, range.end - first));
     if (read.annotations.empty()) continue;
     if (!take(read.images, read.annotations)) return;
   }

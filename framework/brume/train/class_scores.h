@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "brume/diffusion/classifier_pipeline.h"
+#include "brume/distributed/world.h"
 
 namespace brume {
 
@@ -18,9 +19,14 @@ struct ClassScores {
   double mean_loss() const { return images > 0 ? loss / double(images) : 0; }
 };
 
-/// Images of a data set as they lie there, in batches: the first `limit` of them, or all. An endless set needs a limit. Stops if
-/// `take` (images [B, C, H, W], their annotations) returns false.
-void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit,
-                    const std::function<bool(const Tensor&, const std::vector<Annotation>&)>& take);
+/// Receives images [B, C, H, W] and their annotations; returns false to stop.
+using TakeBatch = std::function<bool(const Tensor&, const std::vector<Annotation>&)>;
+/// Calls `take` with the images of a data set in their order, in batches: the first `limit` of them, or all. An endless set needs a limit.
+void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit, const TakeBatch& take);
+/// The same of the images whose numbers are in a range.
+void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, const NumberRange& range, const TakeBatch& take);
+
+/// Returns the number of a set's images, at most `limit`; 0 = no limit, which an endless set needs (std::logic_error).
+int64_t count_of(const Dataset& data, int64_t limit);
 
 }  // namespace brume

@@ -51,6 +51,17 @@ void FeatureSet::add(const Tensor& images, const std::vector<Annotation>& annota
   if (!known.empty()) scores_.add(y.logits.index_select(0, at::tensor(rows)), at::tensor(known));
 }
 
+void FeatureSet::gather(World& world) {
+  if (world.size() == 1) return;
+  const Tensor own = features_.empty() ? at::empty({0, extractor_->width()}, at::kDouble) : at::cat(features_);
+  features_ = {world.all_gather_rows(own)};
+  const Tensor labels = world.all_gather_rows(at::tensor(labels_, at::kLong)).contiguous();
+  labels_.assign(labels.data_ptr<int64_t>(), labels.data_ptr<int64_t>() + labels.numel());
+  const Tensor scores = at::tensor({scores_.images, scores_.right});
+  world.all_reduce(scores);
+  scores_.images = scores[0].item<int64_t>(), scores_.right = scores[1].item<int64_t>();
+}
+
 int64_t FeatureSet::classes() const {
   if (extractor_->classes() > 0 || labels_.empty()) return extractor_->classes();
   return std::max<int64_t>(0, *std::max_element(labels_.begin(), labels_.end()) + 1);
@@ -84,17 +95,18 @@ ClassList compared_classes(const Features& extractor, const Dataset& real, const
 }
 
 FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
-                         const std::function<bool(int64_t, int64_t)>& progress) {
+                         const std::function<bool(int64_t, int64_t)>& progress, World& world) {
   const int64_t classes = int64_t(data.classes().size());
   if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
     throw ConfigError(fmt::format("{} has {} classes, and {} has {}", name, classes, extractor.name(), extractor.classes()));
-  const int64_t count = data.size() == 0 ? limit : limit > 0 ? std::min(limit, data.size()) : data.size();
+  const NumberRange part = world.part(count_of(data, limit));
   FeatureSet set(extractor);
-  for_each_batch(data, shape, 256, count, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+  for_each_batch(data, shape, 256, part, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
     set.add(images, annotations);
-    if (progress && !progress(set.images(), count)) throw Interrupted();
+    if (progress && !progress(set.images(), part.count())) throw Interrupted();
     return true;
   });
+  set.gather(world);
   return set;
 }
 
@@ -110,9 +122,14 @@ SampleRequest samples_in_turn(const Pipeline& model, const SampleOptions& option
   return request;
 }
 
+void keep_part(SampleRequest& request, const NumberRange& part) {
+  request.first += part.begin;
+  request.images = std::vector<Annotation>(request.images.begin() + part.begin, request.images.begin() + part.end);
+}
+
 FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
                            uint64_t seed, const std::function<bool(int64_t, const Step&)>& observer, const ModelSource& models,
-                           const ClassList& known) {
+                           const ClassList& known, World& world) {
   const ImageShape image = model.options().image, wanted = images_for(extractor, image);
   const std::vector<std::string> names = requestable_classes(model, options, models);
   const std::vector<int64_t> numbers = class_numbers({names, "the model"}, known);
@@ -123,6 +140,7 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
     throw ConfigError(fmt::format("the model has {} classes, and {} has {}", classes, extractor.name(), extractor.classes()));
   FeatureSet set(extractor);
   SampleRequest request = samples_in_turn(model, options, count, batch, seed, observer, models);
+  keep_part(request, world.part(count));
   request.made = [&](int64_t first, const Tensor& images) {
     const auto begin = request.images.begin() + first;
     std::vector<Annotation> made(begin, begin + images.size(0));
@@ -130,7 +148,8 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
       if (a.label >= 0 && !numbers.empty()) a.label = numbers[size_t(a.label)];
     set.add(as_8_bits(images), made);
   };
-  sample_batches(model, request, options);
+  if (!request.images.empty()) sample_batches(model, request, options);
+  set.gather(world);
   return set;
 }
 

@@ -8,6 +8,7 @@
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/distributed/world.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
@@ -20,6 +21,8 @@ class FeatureSet {
   /// the extractor tells apart.
   void add(const Tensor& images, const std::vector<Annotation>& annotations);
 
+  /// Brings the images that the processes have to all of them, in the order of the ranks. Collective.
+  void gather(World& world);
   int64_t images() const { return int64_t(labels_.size()); }
   /// Returns the share of the images with a class that the extractor puts there; NaN if none has one, or if it does not classify.
   double accuracy() const;
@@ -51,9 +54,9 @@ ImageShape images_for(const Features& extractor, const ImageShape& images);
 
 /// Returns the features of the first `limit` images of a data set (0 = all), which has images of `shape`. `progress` is called with the
 /// number that is done and the number of all; if it returns false, Interrupted is thrown. Throws ConfigError, calling the set `name`, if
-/// it has another number of classes than the extractor.
+/// it has another number of classes than the extractor. The processes of `world` divide the images.
 FeatureSet data_features(const Features& extractor, const Dataset& data, const ImageShape& shape, const std::string& name, int64_t limit,
-                         const std::function<bool(int64_t done, int64_t count)>& progress);
+                         const std::function<bool(int64_t done, int64_t count)>& progress, World& world = *world_of_one());
 
 /// Returns the classes that sets are compared by: the extractor's if it classifies, else those of the real images, called `name`.
 ClassList compared_classes(const Features& extractor, const Dataset& real, const std::string& name);
@@ -62,11 +65,14 @@ ClassList compared_classes(const Features& extractor, const Dataset& real, const
 SampleRequest samples_in_turn(const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch, uint64_t seed,
                               const std::function<bool(int64_t first, const Step&)>& observer, const ModelSource& models);
 
+/// Leaves in a request the images of a part of them, which are as in the whole.
+void keep_part(SampleRequest& request, const NumberRange& part);
+
 /// Returns the features of `count` samples, the classes in turn, `batch` at a time, rounded to 8 bits. The observer's first argument is the
-/// number of an image in the whole run; guidances find their models in `models`. Classes are numbered as `known` has them. Throws
-/// ConfigError if the model makes other images, or has other classes, than the extractor.
+/// number of an image in this process's part of them; guidances find their models in `models`. Classes are numbered as `known` has them.
+/// Throws ConfigError if the model makes other images, or has other classes, than the extractor.
 FeatureSet sample_features(const Features& extractor, const Pipeline& model, const SampleOptions& options, int64_t count, int64_t batch,
                            uint64_t seed, const std::function<bool(int64_t first, const Step&)>& observer,
-                           const ModelSource& models = no_models(), const ClassList& known = {});
+                           const ModelSource& models = no_models(), const ClassList& known = {}, World& world = *world_of_one());
 
 }  // namespace brume

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "brume/core/boundary.h"
 #include "brume/numerics/image_quality.h"
 #include "brume/train/class_scores.h"
+#include "brume/train/evaluation.h"
 
 namespace brume {
 namespace {
@@ -37,6 +39,19 @@ void Tally::judge(const Metric& metric, const Tensor& images, const std::vector<
         }));
 }
 
+void Tally::gather(World& world) {
+  if (world.size() == 1) return;
+  using Json = nlohmann::json;
+  Json own = Json::array();
+  for (const Judged& j : judged_) own.push_back({j.caption, j.verdict.right, j.verdict.group, j.verdict.parts, j.verdict.seen});
+  judged_.clear();
+  for (const std::string& text : world.all_gather(own.dump(-1, ' ', false, Json::error_handler_t::replace)))
+    for (const Json& j : Json::parse(text))
+      judged_.push_back(
+          {j[0].get<std::string>(),
+           {j[1].get<bool>(), j[2].get<std::string>(), j[3].get<std::vector<std::pair<std::string, bool>>>(), j[4].get<std::string>()}});
+}
+
 std::vector<Tally::Group> Tally::groups() const {
   std::map<std::string, Group> by_name;
   Group all{.name = "all", .whole = {}, .parts = {}};
@@ -64,14 +79,16 @@ JudgedSet judge_data(const Metric& metric, const Dataset& data, const ImageShape
 }
 
 Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOptions& options, const std::vector<Annotation>& asked,
-                    const SampleRequest& request) {
+                    const SampleRequest& request, World& world) {
   Tally tally;
-  SampleRequest all = request;
-  all.images = asked;
-  all.made = [&](int64_t first, const Tensor& images) {
-    tally.judge(metric, images, {asked.begin() + first, asked.begin() + first + images.size(0)});
+  SampleRequest own = request;
+  own.images = asked;
+  keep_part(own, world.part(int64_t(asked.size())));
+  own.made = [&](int64_t first, const Tensor& images) {
+    tally.judge(metric, images, {own.images.begin() + first, own.images.begin() + first + images.size(0)});
   };
-  sample_batches(model, all, options);
+  if (!own.images.empty()) sample_batches(model, own, options);
+  tally.gather(world);
   return tally;
 }
 

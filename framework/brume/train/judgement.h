@@ -6,6 +6,7 @@
 
 #include "brume/core/metric.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/distributed/world.h"
 
 namespace brume {
 
@@ -32,6 +33,9 @@ class Tally {
   /// images: [B, C, H, W] in [-1, 1] on the host; judged as 8-bit pictures would hold them.
   void judge(const Metric& metric, const Tensor& images, const std::vector<Annotation>& asked);
 
+  /// Brings the verdicts of all processes to each of them, in the order of the ranks. Collective.
+  void gather(World& world);
+
   int64_t images() const { return int64_t(judged_.size()); }
   /// "all" first, then those that came up, by name; without "all" alone if there is one group.
   std::vector<Group> groups() const;
@@ -49,8 +53,8 @@ struct JudgedSet {
 JudgedSet judge_data(const Metric& metric, const Dataset& data, const ImageShape& shape, int64_t count);
 
 /// One sample for each of `asked`, `request.batch` at a time; `request` has the seed, the models and the observer, whose first argument
-/// numbers the images of the whole run.
+/// numbers the images of this process's part. The processes of `world` divide the images.
 Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOptions& options, const std::vector<Annotation>& asked,
-                    const SampleRequest& request);
+                    const SampleRequest& request, World& world = *world_of_one());
 
 }  // namespace brume
