@@ -12,24 +12,28 @@
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
 #include "brume/core/run_memory.h"
+#include "brume/numerics/guidance_scale.h"
 #include "brume/numerics/per_image.h"
 
 namespace brume::plugins {
 namespace {
 
-struct ApgOptions {
-  double scale = 7.5, eta = 0, momentum = 0, sigma_lo = 0, cfg_scale = 1;
-  std::optional<double> norm{}, sigma_hi{};
+struct ApgOptions : GuidanceScale {
+  ApgOptions() { scale = 7.5; }
+  double eta = 0, momentum = 0, cfg_scale = 1;
+  std::optional<double> norm{};
   int64_t start_step = 0;
   bool from_condition = false;
 };
 
 class ApgDenoiser final : public Denoiser {
  public:
-  ApgDenoiser(std::shared_ptr<const Denoiser> inner, const ApgOptions& o) : inner_(std::move(inner)), o_(o) {}
+  ApgDenoiser(std::shared_ptr<const Denoiser> inner, const ApgOptions& o, const GuidedModel& model)
+      : inner_(std::move(inner)), o_(o), scale_(o, model.schedule) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    if (o_.scale == 1 || sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return inner_->denoise(x, sigma, condition);
+    const double scale = scale_(sigma);
+    if (scale == 1) return inner_->denoise(x, sigma, condition);
     const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "apg");
     Memory outside, *memory = RunMemory::current() ? &RunMemory::current()->of<Memory>(this) : &outside;
     const Tensor difference = e.with.x0 - e.without.x0;
@@ -39,14 +43,14 @@ class ApgDenoiser final : public Denoiser {
       memory->last = d;
     }
     Estimate guided = e.with;
-    guided.gradient = extrapolate(e.without.gradient, e.with.gradient, o_.scale);
+    guided.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
     if (memory->steps.at(sigma) < o_.start_step)
       guided.x0 = extrapolate(e.without.x0, e.with.x0, o_.cfg_scale);
     else if (o_.eta == 1 && o_.momentum == 0 && !o_.norm)
-      guided.x0 = extrapolate(e.without.x0, e.with.x0, o_.scale);
+      guided.x0 = extrapolate(e.without.x0, e.with.x0, scale);
     else
       guided.x0 =
-          o_.from_condition ? e.with.x0 + projected(d, e.with.x0) * (o_.scale - 1) : e.without.x0 + projected(d, e.with.x0) * o_.scale;
+          o_.from_condition ? e.with.x0 + projected(d, e.with.x0) * (scale - 1) : e.without.x0 + projected(d, e.with.x0) * scale;
     return guided;
   }
 
@@ -65,13 +69,14 @@ class ApgDenoiser final : public Denoiser {
   }
   std::shared_ptr<const Denoiser> inner_;
   ApgOptions o_;
+  ScaleAt scale_;
 };
 
 class Apg final : public Guidance {
  public:
   struct Options : ApgOptions {
     void declare(Fields& f) {
-      f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0));
+      GuidanceScale::declare(f, "1 = the conditional model, more = stronger");
       f.field("eta", eta, "share of the part that is parallel to the estimate", within(0, 2));
       f.field("norm", norm, "largest norm of the difference over an image; null = any", more_than(0));
       f.field("momentum", momentum, "share of the last difference that is added; negative = away from it (the paper's)", within(-1, 1));
@@ -79,21 +84,18 @@ class Apg final : public Guidance {
                {{"unconditional", false}, {"condition", true}});
       f.field("start_step", start_step, "steps of cfg before", at_least(0));
       f.field("cfg_scale", cfg_scale, "scale of cfg in those steps", at_least(0));
-      f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
-      f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
-      f.unused(scale == 1, {"eta", "norm", "momentum", "from", "start_step", "cfg_scale", "sigma_lo", "sigma_hi"}, "scale is 1");
+      f.unused(!steers(), {"eta", "norm", "momentum", "from", "start_step", "cfg_scale"}, "scale is 1");
       f.unused(start_step == 0, "cfg_scale", "start_step is 0");
       f.unused(eta == 1 && momentum == 0 && !norm, "from", "eta, norm and momentum make it cfg");
-      f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
     }
   };
   explicit Apg(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
+  GuidanceTraits traits() const override { return {.uses_null = o_.steers()}; }
   void check(const Controls& controls) const override {
-    if (o_.scale != 1) need_null(controls, "apg");
+    if (o_.steers()) need_null(controls, "apg");
   }
-  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
-    return std::make_shared<ApgDenoiser>(std::move(inner), o_);
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
+    return std::make_shared<ApgDenoiser>(std::move(inner), o_, model);
   }
 
  private:

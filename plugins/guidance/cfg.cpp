@@ -3,7 +3,7 @@
 //   D = D_uncond + s (D_cond - D_uncond)
 //
 // Only within an interval of noise levels, sigma_lo < sigma <= sigma_hi (Kynkaanniemi et al. 2024); outside it s = 1, and the network
-// is called once. The scale over the noise level (Wang et al. 2024, "Analysis of Classifier-Free Guidance Weight Schedulers"), with
+// is called once. `curve` changes the scale from step to step, `schedule` by the noise level (Wang et al. 2024, "Analysis of Classifier-Free Guidance Weight Schedulers"), with
 // u = time(sigma) mapped onto [0, 1], 1 the noisiest, and the mean of s over time what it is when constant:
 //
 //   s = 1 + (scale - 1) f(u),   constant: f = 1,   linear: f = 2 (1 - u),   cosine: f = 1 + cos(pi u)
@@ -28,15 +28,15 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
+#include "brume/numerics/guidance_scale.h"
 
 namespace brume::plugins {
 namespace {
 
 enum class Course { constant, linear, cosine };
 
-struct CfgOptions {
-  double scale = 1, sigma_lo = 0, rescale = 0;
-  std::optional<double> sigma_hi;
+struct CfgOptions : GuidanceScale {
+  double rescale = 0;
   std::optional<int64_t> channels;
   Course schedule = Course::constant;
 };
@@ -44,7 +44,7 @@ struct CfgOptions {
 class CfgDenoiser final : public Denoiser {
  public:
   CfgDenoiser(std::shared_ptr<const Denoiser> inner, const CfgOptions& o, const GuidedModel& model)
-      : inner_(std::move(inner)), o_(o), schedule_(model.schedule), parameterization_(model.parameterization) {}
+      : inner_(std::move(inner)), o_(o), scale_(o, model.schedule), schedule_(model.schedule), parameterization_(model.parameterization) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     const double scale = scale_at(sigma);
@@ -67,10 +67,10 @@ class CfgDenoiser final : public Denoiser {
   }
 
   double scale_at(double sigma) const {
-    if (sigma <= o_.sigma_lo || (o_.sigma_hi && sigma > *o_.sigma_hi)) return 1;
-    if (o_.schedule == Course::constant) return o_.scale;
+    const double scale = scale_(sigma);
+    if (o_.schedule == Course::constant || scale == 1) return scale;
     const double lo = schedule_->t_min(), hi = schedule_->t_max(), u = (schedule_->time(sigma) - lo) / (hi - lo);
-    return 1 + (o_.scale - 1) * (o_.schedule == Course::linear ? 2 * (1 - u) : 1 + std::cos(std::numbers::pi * u));
+    return 1 + (scale - 1) * (o_.schedule == Course::linear ? 2 * (1 - u) : 1 + std::cos(std::numbers::pi * u));
   }
 
   Tensor rescaled(const Tensor& guided, const Tensor& with, const Tensor& skip) const {
@@ -89,6 +89,7 @@ class CfgDenoiser final : public Denoiser {
 
   std::shared_ptr<const Denoiser> inner_;
   CfgOptions o_;
+  ScaleAt scale_;
   std::shared_ptr<const NoiseSchedule> schedule_;
   std::shared_ptr<const Parameterization> parameterization_;
 };
@@ -97,23 +98,20 @@ class Cfg final : public Guidance {
  public:
   struct Options : CfgOptions {
     void declare(Fields& f) {
-      f.field("scale", scale, "1 = the conditional model, 0 = the unconditional one, more = stronger", at_least(0));
-      f.field("sigma_lo", sigma_lo, "guide above this noise level only", at_least(0));
-      f.field("sigma_hi", sigma_hi, "guide up to this noise level only", more_than(0));
+      GuidanceScale::declare(f, "1 = the conditional model, 0 = the unconditional one, more = stronger");
       f.choice("schedule", schedule,
                "schedule of the scale over the noise level; the last two grow from 1 at the noisiest, with the same mean",
                {{"constant", Course::constant}, {"linear", Course::linear}, {"cosine", Course::cosine}});
       f.field("channels", channels, "guide this many channels, the first ones; null = all", at_least(1));
       f.field("rescale", rescale, "phi: share of the guided output that is rescaled to the spread of the conditional one", within(0, 1));
-      f.unused(scale == 1, {"sigma_lo", "sigma_hi", "schedule", "channels", "rescale"}, "scale is 1");
-      f.require(!sigma_hi || *sigma_hi > sigma_lo, "sigma_hi", "must be more than sigma_lo");
+      f.unused(!steers(), {"schedule", "channels", "rescale"}, "scale is 1");
       f.require(schedule == Course::constant || scale >= 1, "schedule", "needs a scale of at least 1");
     }
   };
   explicit Cfg(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
+  GuidanceTraits traits() const override { return {.uses_null = o_.steers()}; }
   void check(const Controls& controls) const override {
-    if (o_.scale != 1) need_null(controls, "cfg");
+    if (o_.steers()) need_null(controls, "cfg");
   }
   std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
     if (o_.channels && model.shape.channels > 0 && *o_.channels > model.shape.channels)

@@ -6,22 +6,24 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
+#include "brume/numerics/guidance_scale.h"
 
 namespace brume::plugins {
 namespace {
 
 class CfgNormDenoiser final : public Denoiser {
  public:
-  CfgNormDenoiser(std::shared_ptr<const Denoiser> inner, double scale, double strength)
-      : inner_(std::move(inner)), scale_(scale), strength_(strength) {}
+  CfgNormDenoiser(std::shared_ptr<const Denoiser> inner, ScaleAt scale, double strength)
+      : inner_(std::move(inner)), scale_(std::move(scale)), strength_(strength) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    if (scale_ == 1) return inner_->denoise(x, sigma, condition);
+    const double scale = scale_(sigma);
+    if (scale == 1) return inner_->denoise(x, sigma, condition);
     const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "cfg_norm");
     const auto length = [](const Tensor& t) { return t.pow(2).sum(at::IntArrayRef({1}), true).sqrt(); };
     Estimate d = e.with;
-    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale_);
-    const Tensor guided = extrapolate(e.without.x0, e.with.x0, scale_);
+    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
+    const Tensor guided = extrapolate(e.without.x0, e.with.x0, scale);
     const Tensor allowed = length(e.with.x0), size = length(guided);
     d.x0 = guided * (allowed / (size + 1e-8)).masked_fill(size <= allowed * (1 + 1e-9), 1) * strength_;
     return d;
@@ -29,26 +31,28 @@ class CfgNormDenoiser final : public Denoiser {
 
  private:
   std::shared_ptr<const Denoiser> inner_;
-  double scale_, strength_;
+  ScaleAt scale_;
+  double strength_;
 };
 
 class CfgNorm final : public Guidance {
  public:
-  struct Options {
-    double scale = 4, strength = 1;
+  struct Options : GuidanceScale {
+    Options() { scale = 4; }
+    double strength = 1;
     void declare(Fields& f) {
-      f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0));
+      GuidanceScale::declare(f, "1 = the conditional model, more = stronger");
       f.field("strength", strength, "factor of the result", more_than(0));
-      f.unused(scale == 1, "strength", "scale is 1");
+      f.unused(!steers(), "strength", "scale is 1");
     }
   };
   explicit CfgNorm(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
+  GuidanceTraits traits() const override { return {.uses_null = o_.steers()}; }
   void check(const Controls& controls) const override {
-    if (o_.scale != 1) need_null(controls, "cfg_norm");
+    if (o_.steers()) need_null(controls, "cfg_norm");
   }
-  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
-    return std::make_shared<CfgNormDenoiser>(std::move(inner), o_.scale, o_.strength);
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
+    return std::make_shared<CfgNormDenoiser>(std::move(inner), ScaleAt(o_, model.schedule), o_.strength);
   }
 
  private:

@@ -44,7 +44,7 @@ class Seg final : public Guidance {
     void declare(Fields& f) {
       PerturbedOptions::declare(f, "names of the attention to smooth, self-attention alone");
       f.field("blur", blur, "standard deviation of the blur in tokens; null = without end", more_than(0));
-      f.unused(scale == 0, "blur", "scale is 0");
+      f.unused(!steers(), "blur", "scale is 0");
     }
   };
   explicit Seg(const Options& o) : o_(o) {}

@@ -6,6 +6,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
+#include "brume/numerics/guidance_scale.h"
 #include "brume/numerics/per_image.h"
 
 namespace brume::plugins {
@@ -13,14 +14,15 @@ namespace {
 
 class TcfgDenoiser final : public Denoiser {
  public:
-  TcfgDenoiser(std::shared_ptr<const Denoiser> inner, double scale) : inner_(std::move(inner)), scale_(scale) {}
+  TcfgDenoiser(std::shared_ptr<const Denoiser> inner, ScaleAt scale) : inner_(std::move(inner)), scale_(std::move(scale)) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
-    if (scale_ == 1) return inner_->denoise(x, sigma, condition);
+    const double scale = scale_(sigma);
+    if (scale == 1) return inner_->denoise(x, sigma, condition);
     const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "tcfg");
     Estimate d = e.with;
-    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale_);
-    d.x0 = extrapolate(x - projected(x - e.with.x0, x - e.without.x0), e.with.x0, scale_);
+    d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
+    d.x0 = extrapolate(x - projected(x - e.with.x0, x - e.without.x0), e.with.x0, scale);
     return d;
   }
 
@@ -33,22 +35,22 @@ class TcfgDenoiser final : public Denoiser {
     return image_parallel(u, at::where((a == 0).logical_and(b == 0), u, c * a + u * b));
   }
   std::shared_ptr<const Denoiser> inner_;
-  double scale_;
+  ScaleAt scale_;
 };
 
 class Tcfg final : public Guidance {
  public:
-  struct Options {
-    double scale = 5;
-    void declare(Fields& f) { f.field("scale", scale, "1 = the conditional model, more = stronger", at_least(0)); }
+  struct Options : GuidanceScale {
+    Options() { scale = 5; }
+    void declare(Fields& f) { GuidanceScale::declare(f, "1 = the conditional model, more = stronger"); }
   };
   explicit Tcfg(const Options& o) : o_(o) {}
-  GuidanceTraits traits() const override { return {.uses_null = o_.scale != 1}; }
+  GuidanceTraits traits() const override { return {.uses_null = o_.steers()}; }
   void check(const Controls& controls) const override {
-    if (o_.scale != 1) need_null(controls, "tcfg");
+    if (o_.steers()) need_null(controls, "tcfg");
   }
-  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel&) const override {
-    return std::make_shared<TcfgDenoiser>(std::move(inner), o_.scale);
+  std::shared_ptr<const Denoiser> wrap(std::shared_ptr<const Denoiser> inner, const GuidedModel& model) const override {
+    return std::make_shared<TcfgDenoiser>(std::move(inner), ScaleAt(o_, model.schedule));
   }
 
  private:

@@ -1,18 +1,17 @@
 #pragma once
 // Guidance away from what the model predicts with a part of its network perturbed: skipped blocks, changed attention.
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "brume/config/fields.h"
 #include "brume/core/guidance.h"
+#include "brume/numerics/guidance_scale.h"
 
 namespace brume {
 
-struct PerturbedOptions {
+struct PerturbedOptions : GuidanceScale {
+  PerturbedOptions() { neutral = 0; }
   std::vector<std::string> blocks{};
-  double scale = 1, sigma_lo = 0;
-  std::optional<double> sigma_hi{};
   /// `what`: the description of `blocks`.
   void declare(Fields& f, const char* what);
   /// Throws ConfigError if no block is named; `example` is one.

@@ -1,0 +1,49 @@
+#pragma once
+// The scale of a guidance over a run: within an interval of noise levels (Kynkaanniemi et al. 2024), and along a curve.
+#include <memory>
+#include <optional>
+
+#include "brume/core/noise_schedule.h"
+
+namespace brume {
+class Fields;
+
+/// A scale that grows or falls from step to step, u = step / (steps - 1):
+///
+///   minimum + (scale - minimum) f(u),   rising: f = u, 1 - cos(pi u / 2), 1 - cos(u), u^power
+///                                      falling: f = 1 - u,  cos(pi u / 2),   cos(u),  1 - u^power
+///
+/// Outside a run u is the share of the training times that is done.
+struct ScaleCurve {
+  enum class Shape { linear, cosine, half_cosine, power };
+  Shape shape = Shape::cosine;
+  bool rising = false;
+  double minimum = 1, power = 2;
+  void declare(Fields& f);
+  double at(double scale, double sigma, const NoiseSchedule& schedule) const;
+};
+
+/// Options of guidances that a scale of `neutral` turns off.
+struct GuidanceScale {
+  double neutral = 1, scale = 1, sigma_lo = 0;
+  std::optional<double> sigma_hi{};
+  std::optional<ScaleCurve> curve{};
+  /// `what`: the description of `scale`.
+  void declare(Fields& f, const char* what);
+  /// Returns false if the scale is neutral at every level.
+  bool steers() const { return scale != neutral || (curve && curve->minimum != neutral); }
+};
+
+/// The scale of a guidance at each level; neutral outside its interval.
+class ScaleAt {
+ public:
+  ScaleAt(const GuidanceScale& options, std::shared_ptr<const NoiseSchedule> schedule)
+      : options_(options), schedule_(std::move(schedule)) {}
+  double operator()(double sigma) const;
+
+ private:
+  GuidanceScale options_;
+  std::shared_ptr<const NoiseSchedule> schedule_;
+};
+
+}  // namespace brume
