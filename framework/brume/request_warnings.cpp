@@ -21,6 +21,10 @@ bool steers_away(const SampleOptions& options) {
   return std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_null; });
 }
 
+bool wants_negative(const SampleOptions& options) {
+  return std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_empty; });
+}
+
 /// Each text that the images' conditions are made of, once.
 std::vector<std::string> texts_of(const std::vector<Annotation>& images, bool negatives) {
   std::vector<std::string> all;
@@ -118,6 +122,9 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
   if (negative && !away)
     all.push_back(fmt::format("{}: is of no effect, as no guidance steers away from it; {} 5 does", called(r.names, "negatives"),
                               called(r.names, "cfg")));
+  if (!negative && wants_negative(options))
+    all.push_back(fmt::format("a guidance steers away from a negative prompt, and none is given ({}); it does what cfg does",
+                              called(r.names, "negatives")));
   const std::vector<std::string> texts = texts_of(images, away);
   std::vector<std::string> words;
   for (const std::string& text : texts) words.push_back(words_of(text, options.prompts.weights));

@@ -49,8 +49,7 @@ class ApgDenoiser final : public Denoiser {
     else if (o_.eta == 1 && o_.momentum == 0 && !o_.norm)
       guided.x0 = extrapolate(e.without.x0, e.with.x0, scale);
     else
-      guided.x0 =
-          o_.from_condition ? e.with.x0 + projected(d, e.with.x0) * (scale - 1) : e.without.x0 + projected(d, e.with.x0) * scale;
+      guided.x0 = o_.from_condition ? e.with.x0 + projected(d, e.with.x0) * (scale - 1) : e.without.x0 + projected(d, e.with.x0) * scale;
     return guided;
   }
 

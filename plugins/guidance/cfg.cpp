@@ -3,8 +3,9 @@
 //   D = D_uncond + s (D_cond - D_uncond)
 //
 // Only within an interval of noise levels, sigma_lo < sigma <= sigma_hi (Kynkaanniemi et al. 2024); outside it s = 1, and the network
-// is called once. `curve` changes the scale from step to step, `schedule` by the noise level (Wang et al. 2024, "Analysis of Classifier-Free Guidance Weight Schedulers"), with
-// u = time(sigma) mapped onto [0, 1], 1 the noisiest, and the mean of s over time what it is when constant:
+// is called once. `curve` changes the scale from step to step, `schedule` over the noise level (Wang et al. 2024, "Analysis of
+// Classifier-Free Guidance Weight Schedulers"), with u = time(sigma) mapped onto [0, 1], 1 the noisiest, and the mean of s over time what
+// it is when constant:
 //
 //   s = 1 + (scale - 1) f(u),   constant: f = 1,   linear: f = 2 (1 - u),   cosine: f = 1 + cos(pi u)
 //

@@ -29,6 +29,7 @@ enum class Quantity { x0, noise, velocity };
 struct Plan {
   std::string guidance{};
   Quantity quantity = Quantity::x0;
+  bool one_image = false;  ///< numbers over the whole batch there
 };
 
 std::string number(const json& o, const char* key) { return o[key].dump(); }
@@ -58,6 +59,9 @@ Plan plan_of(const json& c) {
   if (name == "fdg")
     return {fmt::format("{{type: fdg, scales: {}, parallel_weights: {}, rescale: {}}}", o["guidance_scales"].dump(),
                         get("parallel_weights", "[]"), get("guidance_rescale", "0"))};
+  if (name == "perp_neg")
+    return {fmt::format("{{type: perp_neg, scale: {}, negative_scale: {}}}", number(o, "cond_scale"), number(o, "neg_scale")), Quantity::x0,
+            true};
   if (name == "cfg_norm") return {fmt::format("{{type: cfg_norm, scale: {}, strength: {}}}", number(o, "scale"), number(o, "strength"))};
   if (name == "fresca")
     return {fmt::format("{{type: fresca, scale: 1, low: {}, high: {}, cutoff: {}}}", number(o, "scale_low"), number(o, "scale_high"),
@@ -92,16 +96,17 @@ Tensor back(const Tensor& x0, const Tensor& x, Quantity quantity) {
   return quantity == Quantity::velocity ? x - x0 * 2 : converted(x0, x, quantity);
 }
 
-/// Gives the inputs of a step: the null condition's class is 1.
+/// Gives the inputs of a step, by the class of the condition: 0 with, 1 without, 2 without a negative prompt.
 class GivenEstimates final : public Denoiser {
  public:
-  mutable Tensor with, without;
+  mutable Tensor inputs[3];
   mutable Tensor context;
   Estimate denoise(const Tensor& x, double, const Condition& condition) const override {
     context = condition.context;
     if (!condition.classes.defined()) return {x, {}, {}};
-    if (x.size(0) == with.size(0)) return {condition.classes[0].item<int64_t>() == 1 ? without : with, {}, {}};
-    return {at::cat({without, with}), {}, {}};
+    std::vector<Tensor> all;
+    for (int64_t i = 0; i < x.size(0); i += inputs[0].size(0)) all.push_back(inputs[condition.classes[i].item<int64_t>()]);
+    return {at::cat(all), {}, {}};
   }
 };
 
@@ -117,20 +122,24 @@ TEST_P(Guider, IsReproduced) {
   const json& c = ref_json(file)["cases"][GetParam()];
   const Plan plan = plan_of(c);
   SCOPED_TRACE(plan.guidance);
-  const std::vector<int64_t> shape = c["shape"];
+  std::vector<int64_t> shape = c["shape"];
+  if (plan.one_image) shape = {1, shape[0] * shape[1], shape[2], shape[3]};
   const auto given = std::make_shared<GivenEstimates>();
   const auto denoiser = wrapped(plan.guidance, given);
-  Condition condition, null;
+  const bool three = plan.guidance.find("perp_neg") != std::string::npos;
+  Condition condition, null, empty;
   condition.classes = at::arange(1, at::kLong).expand({shape[0]}) * 0;
   null.classes = condition.classes + 1;
+  empty.classes = condition.classes + 2;
+  if (three) null.null = std::make_shared<Condition>(empty);
   condition.null = std::make_shared<Condition>(null);
   const RunMemory memory(per_image_noise(0, 0));
   double level = sigma;
   for (const json& step : c["steps"]) {
     const int64_t k = step["step"];
     const Tensor x = input("x", k, shape);
-    given->with = converted(input("cond", k, shape), x, plan.quantity);
-    given->without = converted(input("uncond", k, shape), x, plan.quantity);
+    const char* names[] = {"cond", three ? "skip" : "uncond", "uncond"};
+    for (size_t i = 0; i < 3; ++i) given->inputs[i] = converted(input(names[i], k, shape), x, plan.quantity);
     const Tensor got = back(denoiser->denoise(x, level, condition).x0, x, plan.quantity);
     Closeness closeness;
     closeness.near(got, step.contains("pred") ? step["pred"] : step["out"], c["atol"], fmt::format("step {}", k));

@@ -244,6 +244,24 @@ TEST_F(Sdxl, PromptsThatChange) {
   EXPECT_FALSE(at::equal(image("a red circle AND a green star"), a));
 }
 
+TEST_F(Sdxl, PerpNegHasTheEmptyPromptAsAThirdCondition) {
+  const Model model = Model::open(ref_path(directory).string(), plain());
+  const auto image = [&](const std::string& guidance, const std::string& negative, bool changes = false) {
+    ImageRequest request = small();
+    request.cfg.reset();
+    request.settings = {"sample.guidance=" + guidance};
+    request.negatives = {negative};
+    request.prompt_changes = changes;
+    return model.sample(request);
+  };
+  const std::string perp_neg = "[{type: perp_neg, scale: 3}]", cfg = "[{type: cfg, scale: 3}]";
+  const Tensor plain_cfg = image(cfg, ""), guided = image(perp_neg, "a green star");
+  EXPECT_TRUE(at::equal(image(perp_neg, ""), plain_cfg)) << "without a negative prompt it is cfg";
+  expect_close(image("[{type: perp_neg, scale: 3, negative_scale: 0}]", "a green star"), plain_cfg, 1e-4, "cfg from the empty prompt");
+  EXPECT_FALSE(at::equal(guided, plain_cfg) || at::equal(guided, image(cfg, "a green star")));
+  expect_close(image(perp_neg, "[a green star|a green star]", true), guided, 1e-4, "a negative prompt that changes into itself");
+}
+
 TEST_F(Sdxl, Wildcards) {
   const Model model = Model::open(ref_path(directory).string(), plain());
   folder_.file("cards/colour.txt", "red\n# none\n\nblue\n");

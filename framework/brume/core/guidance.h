@@ -61,6 +61,8 @@ struct GuidanceTraits {
   bool sets_gradient = false;
   bool uses_null = false;  ///< computes the unconditional estimate; one guidance per run can
   GuidancePlace place = GuidancePlace::estimate;
+  /// Needs the condition of the empty prompt as well, as `condition.null->null`; a run gives it if it has a negative prompt.
+  bool uses_empty = false;
 };
 
 /// Wraps a denoiser and returns a steered one. Guidances are applied in the order of the configuration, the first innermost.

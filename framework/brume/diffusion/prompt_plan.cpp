@@ -51,7 +51,7 @@ class PlanFollower final : public Denoiser {
 
 }  // namespace
 
-PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps,
+PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
                        const std::function<Condition(const std::vector<Annotation>&)>& encode) {
   Variants variants;
   for (const Annotation& a : images) {
@@ -67,19 +67,27 @@ PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps,
     }
     for (int64_t s = 0; s < steps; ++s)
       image.negative.push_back(variants.row(base, negatives, text::prompt_at(a.negative, s, steps), &Annotation::negative));
+    if (with_empty) image.empty = variants.row(base, negatives, "", &Annotation::negative);
     images_.push_back(std::move(image));
   }
   encoded_ = encode(variants.all);
 }
 
 Condition PromptPlan::first() const {
-  std::vector<int64_t> rows, nulls;
-  for (const Image& image : images_) rows.push_back(image.pieces[0].rows[0]), nulls.push_back(image.negative[0]);
+  std::vector<int64_t> rows, nulls, empties;
+  for (const Image& image : images_) {
+    rows.push_back(image.pieces[0].rows[0]), nulls.push_back(image.negative[0]);
+    if (image.empty >= 0) empties.push_back(image.empty);
+  }
   const Tensor numbers = at::arange(int64_t(images_.size()), at::kLong);
   Condition c = encoded_;
   c.null = nullptr;
   c = numbered(c.select(at::tensor(rows)), numbers);
-  if (encoded_.null) c.null = std::make_shared<Condition>(numbered(encoded_.null->select(at::tensor(nulls)), numbers * -1 - 1));
+  if (!encoded_.null) return c;
+  Condition null = numbered(encoded_.null->select(at::tensor(nulls)), numbers * -1 - 1);
+  if (!empties.empty())
+    null.null = std::make_shared<Condition>(numbered(encoded_.null->select(at::tensor(empties)), numbers * -1 - 1 - int64_t(rows.size())));
+  c.null = std::make_shared<Condition>(std::move(null));
   return c;
 }
 
@@ -92,11 +100,12 @@ Estimate PromptPlan::denoise(const Denoiser& inner, const Tensor& x, double sigm
   std::vector<Sum> sums;
   const Tensor numbers = condition.plan.cpu();
   for (int64_t i = 0; i < x.size(0); ++i) {
-    const int64_t number = numbers[i].item<int64_t>();
-    const Image& image = images_[size_t(number < 0 ? -1 - number : number)];
+    const int64_t number = numbers[i].item<int64_t>(), count = int64_t(images_.size());
+    const Image& image = images_[size_t(number < 0 ? (-1 - number) % count : number)];
+    const int64_t null_row = number < -count ? image.empty : image.negative[size_t(step)];
     const auto add_null = [&](double weight) {
       sums.back().nulls.emplace_back(weight, int64_t(null_x.size()));
-      null_x.push_back(i), null_rows.push_back(image.negative[size_t(step)]);
+      null_x.push_back(i), null_rows.push_back(null_row);
     };
     sums.emplace_back();
     double rest = 1;

@@ -16,10 +16,12 @@ namespace brume {
 /// The prompts of a batch, step by step.
 class PromptPlan {
  public:
-  /// `encode` gives the condition of annotations, one row each.
-  PromptPlan(const std::vector<Annotation>& images, int64_t steps, const std::function<Condition(const std::vector<Annotation>&)>& encode);
+  /// `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt too.
+  PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
+             const std::function<Condition(const std::vector<Annotation>&)>& encode);
 
-  /// Returns the condition of the batch at step 0, whose rows name their image: Condition::plan is i, or -1 - i in the null condition.
+  /// Returns the condition of the batch at step 0, whose rows name their image of n: Condition::plan is i, -1 - i in the null condition,
+  /// and -1 - n - i in that of the empty prompt, the null condition's null condition.
   Condition first() const;
   /// Returns the estimate at `step` for a condition that first() gave, or rows of it.
   Estimate denoise(const Denoiser& inner, const Tensor& x, double sigma, const Condition& condition, int64_t step) const;
@@ -32,6 +34,7 @@ class PromptPlan {
   struct Image {
     std::vector<Piece> pieces;
     std::vector<int64_t> negative;  ///< rows of the null condition, by step
+    int64_t empty = -1;             ///< row of the null condition; -1 = not encoded
   };
   Condition encoded_;
   std::vector<Image> images_;

@@ -6,6 +6,7 @@
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/run_memory.h"
+#include "brume/diffusion/empty_prompt.h"
 #include "brume/diffusion/guided_denoiser.h"
 
 namespace brume {
@@ -37,16 +38,15 @@ Condition Refiner::condition_of(int64_t first, int64_t count) const {
   const std::vector<Annotation> wanted(begin, begin + count);
   stop_if_asked();
   const ConditionEncoder& encoder = refining_.model.encoder();
-  return calling(encoder, "encode()",
-                 [&] {
-                   return encoder.encode({.annotations = wanted,
-                                          .dtype = compute.dtype,
-                                          .device = compute.device,
-                                          .shape = image_,
-                                          .first_stage = &refining_.model.autoencoder(),
-                                          .reading = &reading_});
-                 })
-      .to(compute.device);
+  const auto encode = [&](const std::vector<Annotation>& annotations) {
+    return encoder.encode({.annotations = annotations,
+                           .dtype = compute.dtype,
+                           .device = compute.device,
+                           .shape = image_,
+                           .first_stage = &refining_.model.autoencoder(),
+                           .reading = &reading_});
+  };
+  return calling(encoder, "encode()", [&] { return encode_with_empty(refining_.options.guidance, wanted, encode); }).to(compute.device);
 }
 
 Tensor Refiner::sample(const Tensor& x, const std::vector<double>& sigmas, int64_t first, Noise& noise, std::unique_ptr<Noise> of_guidances,

@@ -18,6 +18,7 @@
 #include "brume/core/run_memory.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
+#include "brume/diffusion/empty_prompt.h"
 #include "brume/diffusion/guided_denoiser.h"
 #include "brume/diffusion/inpainting_start.h"
 #include "brume/diffusion/prompt_plan.h"
@@ -249,14 +250,14 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
   const auto on_device = [&](const Tensor& t) { return t.defined() ? rows(t, part).to(compute.device) : t; };
   stop_if_asked();
   const bool concat = model_.concat_image();
-  const auto encode = [&](const std::vector<Annotation>& annotations) {
+  const auto encode = [&](const std::vector<Annotation>& annotations, bool of_images) {
     return calling(model_.encoder(), "encode()", [&] {
       return model_.encoder().encode({.annotations = annotations,
                                       .dtype = compute.dtype,
                                       .device = compute.device,
                                       .shape = image_,
-                                      .images = &annotations == &wanted ? on_device(request_.image) : Tensor(),
-                                      .masks = &annotations == &wanted ? on_device(request_.mask) : Tensor(),
+                                      .images = of_images ? on_device(request_.image) : Tensor(),
+                                      .masks = of_images ? on_device(request_.mask) : Tensor(),
                                       .first_stage = &model_.autoencoder(),
                                       .normal = part.normal(),
                                       .reading = &reading_});
@@ -264,10 +265,12 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
   };
   if (options_.prompts.changes && changes(wanted, int64_t(sigmas_.size()) - 1)) {
     if (concat) throw ConfigError("sample.prompts.changes: is for models that make images of words alone, and this one is given an image");
-    plan = std::make_shared<const PromptPlan>(wanted, int64_t(sigmas_.size()) - 1,
-                                              [&](const std::vector<Annotation>& variants) { return encode(variants).to(compute.device); });
+    plan = std::make_shared<const PromptPlan>(
+        wanted, int64_t(sigmas_.size()) - 1, needs_empty(options_.guidance, wanted),
+        [&](const std::vector<Annotation>& variants) { return encode(variants, false).to(compute.device); });
   }
-  Condition condition = plan ? plan->first() : encode(wanted);
+  const auto encode_images = [&](const std::vector<Annotation>& images) { return encode(images, true); };
+  Condition condition = plan ? plan->first() : encode_with_empty(options_.guidance, wanted, encode_images);
   set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
   if (controls_) controls_->number_rows(condition, part.first, part.count);
   return condition.to(compute.device);

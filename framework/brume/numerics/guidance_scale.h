@@ -18,9 +18,11 @@ struct ScaleCurve {
   enum class Shape { linear, cosine, half_cosine, power };
   Shape shape = Shape::cosine;
   bool rising = false;
-  double minimum = 1, power = 2;
+  std::optional<double> minimum{};
+  double power = 2;
   void declare(Fields& f);
-  double at(double scale, double sigma, const NoiseSchedule& schedule) const;
+  /// `neutral`: the minimum if none is set.
+  double at(double scale, double neutral, double sigma, const NoiseSchedule& schedule) const;
 };
 
 /// Options of guidances that a scale of `neutral` turns off.
@@ -31,7 +33,7 @@ struct GuidanceScale {
   /// `what`: the description of `scale`.
   void declare(Fields& f, const char* what);
   /// Returns false if the scale is neutral at every level.
-  bool steers() const { return scale != neutral || (curve && curve->minimum != neutral); }
+  bool steers() const { return scale != neutral || (curve && curve->minimum.value_or(neutral) != neutral); }
 };
 
 /// The scale of a guidance at each level; neutral outside its interval.
