@@ -5,17 +5,14 @@
 //
 // The blur is Gaussian with reflected borders, over the grid of the tokens; without `blur` all queries are their mean.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mean.h>
-#include <ATen/ops/reflection_pad2d.h>
 #include <ATen/ops/softmax.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "brume/config/registry.h"
+#include "brume/numerics/blur.h"
 #include "brume/numerics/perturbed.h"
 
 namespace brume::plugins {
@@ -24,16 +21,11 @@ namespace {
 /// q: [B, heads, N, d], N tokens of an image whose height is `ratio` times its width.
 Tensor smoothed(const Tensor& q, const std::optional<double>& blur, double ratio) {
   if (!blur) return q.mean(at::IntArrayRef({2}), true).expand_as(q);
-  const int64_t n = q.size(2), rows = std::max<int64_t>(1, std::lround(std::sqrt(double(n) * ratio))), columns = n / rows;
-  if (rows * columns != n) throw ConfigError("seg: the tokens of this attention are not the grid of an image; leave blur out");
-  const int64_t reach = std::min<int64_t>(int64_t(std::ceil(3 * *blur)), std::min(rows, columns) - 1);
-  if (reach < 1) return q;
-  const Tensor place = at::arange(-reach, reach + 1, q.options()), bell = (place * place * (-0.5 / (*blur * *blur))).exp();
-  const Tensor line = bell / bell.sum();
-  Tensor image = q.transpose(2, 3).reshape({-1, 1, rows, columns});
-  image = at::reflection_pad2d(image, {reach, reach, reach, reach});
-  image = at::conv2d(at::conv2d(image, line.view({1, 1, -1, 1})), line.view({1, 1, 1, -1}));
-  return image.reshape({q.size(0), q.size(1), q.size(3), n}).transpose(2, 3);
+  const auto grid = token_grid(q.size(2), ratio);
+  if (!grid) throw ConfigError("seg: the tokens of this attention are not the grid of an image; leave blur out");
+  const Tensor image = q.transpose(2, 3).reshape({q.size(0), -1, grid->first, grid->second});
+  const Tensor blurred = gaussian_blur(image, *blur, int64_t(std::ceil(3 * *blur)));
+  return blurred.reshape({q.size(0), q.size(1), q.size(3), q.size(2)}).transpose(2, 3);
 }
 
 class Seg final : public Guidance {

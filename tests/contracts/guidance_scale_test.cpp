@@ -40,7 +40,7 @@ TEST(GuidanceScale, FollowsItsCurve) {
     const std::vector<double> got = scales({.scale = 9, .curve = ScaleCurve{.shape = shape, .rising = rising, .minimum = 3, .power = 4}});
     for (size_t i = 0; i < 5; ++i) {
       const double u = double(i) / 4, down = shape == Shape::linear        ? 1 - u
-                                             : shape == Shape::cosine      ? std::cos(M_PI_2 * u)
+                                             : shape == Shape::cosine      ? std::cos(1.5707 * u)
                                              : shape == Shape::half_cosine ? std::cos(u)
                                                                            : 1 - u * u * u * u;
       EXPECT_NEAR(got[i], 3 + 6 * (rising ? 1 - down : down), 1e-12) << int(shape) << rising << i;

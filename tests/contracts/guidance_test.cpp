@@ -75,7 +75,9 @@ const std::map<std::string, std::string> neutral = {
     {"inpaint", "inpaint"},  // if all is to be generated
     {"magnitude_aware", "{type: magnitude_aware, scale: 1}"},
     {"perp_neg", "{type: perp_neg, scale: 1}"},
+    {"mimic", "{type: mimic, scale: 1}"},
     {"pag", "{type: pag, blocks: [block], scale: 0}"},
+    {"sag", "{type: sag, blocks: [block], scale: 0}"},
     {"seg", "{type: seg, blocks: [block], scale: 0}"},
     {"skip_layer", "{type: skip_layer, blocks: [block], scale: 0}"},
     {"slg", "{type: slg, blocks: [block], scale: 0}"},

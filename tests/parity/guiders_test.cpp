@@ -34,6 +34,18 @@ struct Plan {
 
 std::string number(const json& o, const char* key) { return o[key].dump(); }
 
+/// ", KEY: {shape: half_cosine, ...}" of "Half Cosine Down"; "" of "Constant".
+std::string curve(const std::string& key, const std::string& mode, const std::string& minimum, const std::string& power) {
+  if (mode == "Constant") return "";
+  const std::string shape = mode.substr(0, mode.rfind(' ')), way = mode.substr(mode.rfind(' ') + 1);
+  return fmt::format(", {}: {{shape: {}, direction: {}, minimum: {}, power: {}}}", key,
+                     shape == "Half Cosine" ? "half_cosine"
+                     : shape == "Cosine"    ? "cosine"
+                     : shape == "Linear"    ? "linear"
+                                            : "power",
+                     way == "Up" ? "up" : "down", minimum, power);
+}
+
 Plan plan_of(const json& c) {
   const std::string id = c["id"], name = id.substr(0, id.find('/'));
   const json& o = c["options"];
@@ -62,6 +74,13 @@ Plan plan_of(const json& c) {
   if (name == "perp_neg")
     return {fmt::format("{{type: perp_neg, scale: {}, negative_scale: {}}}", number(o, "cond_scale"), number(o, "neg_scale")), Quantity::x0,
             true};
+  if (name == "mimic")
+    return {fmt::format("{{type: mimic, scale: {}, mimic_scale: {}, percentile: {}, spread: {}, centre: {}, over: {}, phi: {}{}{}}}",
+                        number(o, "cfg_scale"), number(o, "mimic_scale"), number(o, "threshold_percentile"),
+                        o["variability_measure"] == "AD" ? "largest" : "std", o["scaling_startpoint"] == "ZERO" ? "zero" : "mean",
+                        o["separate_feature_channels"].get<bool>() ? "channel" : "image", number(o, "interpolate_phi"),
+                        curve("curve", o["cfg_mode"], number(o, "cfg_scale_min"), number(o, "sched_val")),
+                        curve("mimic_curve", o["mimic_mode"], number(o, "mimic_scale_min"), number(o, "sched_val")))};
   if (name == "cfg_norm") return {fmt::format("{{type: cfg_norm, scale: {}, strength: {}}}", number(o, "scale"), number(o, "strength"))};
   if (name == "fresca")
     return {fmt::format("{{type: fresca, scale: 1, low: {}, high: {}, cutoff: {}}}", number(o, "scale_low"), number(o, "scale_high"),
@@ -133,17 +152,19 @@ TEST_P(Guider, IsReproduced) {
   empty.classes = condition.classes + 2;
   if (three) null.null = std::make_shared<Condition>(empty);
   condition.null = std::make_shared<Condition>(null);
-  const RunMemory memory(per_image_noise(0, 0));
-  double level = sigma;
+  std::vector<double> levels{sigma};  // steps at the same noise
+  const auto& o = c["options"];
+  for (int64_t i = 0; i < (o.contains("max_steps") ? o["max_steps"].get<int64_t>() : 20); ++i)
+    levels.push_back(std::nextafter(levels.back(), 0.0));
+  const RunMemory memory(per_image_noise(0, 0), levels);
   for (const json& step : c["steps"]) {
     const int64_t k = step["step"];
     const Tensor x = input("x", k, shape);
     const char* names[] = {"cond", three ? "skip" : "uncond", "uncond"};
     for (size_t i = 0; i < 3; ++i) given->inputs[i] = converted(input(names[i], k, shape), x, plan.quantity);
-    const Tensor got = back(denoiser->denoise(x, level, condition).x0, x, plan.quantity);
+    const Tensor got = back(denoiser->denoise(x, levels[size_t(k)], condition).x0, x, plan.quantity);
     Closeness closeness;
     closeness.near(got, step.contains("pred") ? step["pred"] : step["out"], c["atol"], fmt::format("step {}", k));
-    level = std::nextafter(level, 0.0);  // another step at the same noise
   }
 }
 

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "brume/config/fields.h"
 #include "brume/core/run_memory.h"
 
 namespace brume {
+namespace {
+
+constexpr double quarter = 1.5707;  // pi / 2, as the dynamic thresholding of Stable Diffusion has it
+
+}  // namespace
 
 void ScaleCurve::declare(Fields& f) {
   f.choice("shape", shape, "how the scale goes from one end to the other",
@@ -25,7 +29,7 @@ double ScaleCurve::at(double scale, double neutral, double sigma, const NoiseSch
       std::clamp(!run || run->steps() == 0 ? done : double(run->step_at(sigma)) / double(std::max<int64_t>(1, run->steps() - 1)), 0.0, 1.0);
   const auto either = [&](double falling) { return rising ? 1 - falling : falling; };
   const double share = shape == Shape::linear        ? either(1 - u)
-                       : shape == Shape::cosine      ? either(std::cos(std::numbers::pi / 2 * u))
+                       : shape == Shape::cosine      ? either(std::cos(quarter * u))
                        : shape == Shape::half_cosine ? either(std::cos(u))
                                                      : either(1 - std::pow(u, power));
   const double least = minimum.value_or(neutral);

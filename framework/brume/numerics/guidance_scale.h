@@ -10,10 +10,9 @@ class Fields;
 
 /// A scale that grows or falls from step to step, u = step / (steps - 1):
 ///
-///   minimum + (scale - minimum) f(u),   rising: f = u, 1 - cos(pi u / 2), 1 - cos(u), u^power
-///                                      falling: f = 1 - u,  cos(pi u / 2),   cos(u),  1 - u^power
+///   minimum + (scale - minimum) f(u),   falling: f = 1 - u,  cos(pi u / 2),  cos(u),  1 - u^power;   rising: 1 minus that
 ///
-/// Outside a run u is the share of the training times that is done.
+/// They are the modes of mcmonkeyprojects' "dynamic thresholding". Outside a run u is the share of the training times that is done.
 struct ScaleCurve {
   enum class Shape { linear, cosine, half_cosine, power };
   Shape shape = Shape::cosine;
