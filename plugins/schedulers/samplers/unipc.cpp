@@ -36,7 +36,11 @@ class UniPc final : public Sampler {
     }
   };
   explicit UniPc(const Options& o) : o_(o) {}
-  SamplerTraits traits() const override { return {.order = int(o_.lower_order_final ? std::min<int64_t>(o_.order, 2) : o_.order)}; }
+  /// The corrector adds one to the predictor's order; the first step, of order 1, and the last, which is not corrected, limit the run.
+  SamplerTraits traits() const override {
+    if (!o_.disable_corrector.empty()) return {.order = int(std::min<int64_t>(o_.order, 2))};
+    return {.order = o_.lower_order_final || o_.order == 1 ? 2 : 3};
+  }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t steps = int64_t(sigmas.size()) - 1;
