@@ -61,11 +61,11 @@ class MimicDenoiser final : public Denoiser {
   }
   /// `high` within the range of `low`; both [C, pixels].
   Tensor limited(const Tensor& low, const Tensor& high) const {
-    const std::vector<int64_t> pixels{1};
-    const Tensor mean = high.mean(pixels, true), centred = high - mean, low_centred = low - low.mean(pixels, true);
+    const Tensor mean = high.mean(at::IntArrayRef({1}), true), centred = high - mean,
+                 low_centred = low - low.mean(at::IntArrayRef({1}), true);
     const auto together = [&](const Tensor& t) { return o_.whole_image ? t.reshape({1, -1}) : t; };
     const auto deviation = [&](const Tensor& t) { return together(t).std(at::OptionalIntArrayRef({1}), true, true); };
-    const Tensor a = o_.deviation ? deviation(low_centred) : together(low_centred).abs().amax(pixels, true);
+    const Tensor a = o_.deviation ? deviation(low_centred) : together(low_centred).abs().amax(at::IntArrayRef({1}), true);
     const Tensor b = o_.deviation ? deviation(centred) : together(centred).abs().quantile(o_.percentile, 1, true);
     if (o_.from_zero || o_.deviation) {
       const Tensor ratio = (a / b).masked_fill(b == 0, 1);

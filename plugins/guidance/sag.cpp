@@ -9,7 +9,6 @@
 // several blocks it is the mean.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/mean.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/upsample_nearest2d.h>
@@ -44,8 +43,8 @@ class Watch {
     const Tensor shares = (at::matmul(q, k.transpose(2, 3)) * (1 / std::sqrt(double(q.size(3))))).softmax(-1);
     if (innermost) {
       std::vector<Tensor> rows;  // image by image: a reduction over rows rounds by the number of rows
-      for (int64_t i = 0; i < q.size(0); ++i)
-        rows.push_back(shares[i].to(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).mean(at::IntArrayRef({0})).sum(0));
+      const at::ScalarType type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+      for (int64_t i = 0; i < q.size(0); ++i) rows.push_back(shares[i].to(type).sum(0).sum(0) / double(q.size(1)));
       innermost->maps.push_back(at::stack(rows));
     }
     return at::matmul(shares, v);

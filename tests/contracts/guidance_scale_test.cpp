@@ -60,9 +60,9 @@ TEST(GuidanceScale, IsNeutralOutsideItsInterval) {
 TEST(GuidanceScale, OutsideARunTheTimesCount) {
   const auto schedule = make<NoiseSchedule>("cosine");
   const ScaleAt scale({.scale = 3, .curve = ScaleCurve{.shape = ScaleCurve::Shape::linear}}, schedule);
-  EXPECT_NEAR(scale(schedule->sigma(schedule->t_max())), 3, 1e-9);
-  EXPECT_NEAR(scale(schedule->sigma(schedule->t_min())), 1, 1e-9);
-  EXPECT_NEAR(scale(schedule->sigma((schedule->t_max() + schedule->t_min()) / 2)), 2, 1e-9);
+  EXPECT_NEAR(scale(schedule->sigma(schedule->t_max())), 3, 1e-6);
+  EXPECT_NEAR(scale(schedule->sigma(schedule->t_min())), 1, 1e-6);
+  EXPECT_NEAR(scale(schedule->sigma((schedule->t_max() + schedule->t_min()) / 2)), 2, 1e-6);
 }
 
 /// x0 = sin(x + class / 3).

@@ -49,6 +49,8 @@ TEST_P(MultistepOrder, IsTheDeclaredOne) {
 std::vector<std::string> samplers() {
   std::vector<std::string> all;
   for (const int order : {1, 2, 3, 4}) all.push_back(fmt::format("{{type: lms, order: {}}}", order));
+  all.push_back("stork_4");
+  all.push_back("{type: stork_4, derivatives: 1}");
   for (const int order : {1, 2, 3, 4})
     for (const char* solver : {"bh1", "bh2"})
       for (const char* prediction : {"data", "noise"})

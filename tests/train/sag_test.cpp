@@ -59,7 +59,9 @@ Tensor by_the_formula(const Model& model, double scale, double threshold) {
   EXPECT_NEAR(map.mean().item<double>(), 1, 1e-5) << "each query gives one in all";
   const int64_t side = std::lround(std::sqrt(double(map.size(1))));
   const Tensor salient = at::upsample_nearest2d(map.view({2, 1, side, side}), {8, 8}) > threshold;
-  if (threshold == 1) EXPECT_TRUE(salient.any().item<bool>() && !salient.all().item<bool>()) << "a part of the image";
+  if (threshold == 1) {
+    EXPECT_TRUE(salient.any().item<bool>() && !salient.all().item<bool>()) << "a part of the image";
+  }
   const Tensor degraded = at::where(salient, gaussian_blur(clean, 1, 4), clean);
   const Tensor other = own->denoise(x + degraded - clean, 2, *model.condition().null).x0;
   return model.pipeline->denoiser()->denoise(x, 2, model.condition()).x0 + (degraded - other) * scale;
@@ -115,9 +117,9 @@ TEST(GaussianBlur, IsTheConvolutionWithReflectedBorders) {
 }
 
 TEST(TokenGrid, FollowsTheProportions) {
-  EXPECT_EQ(token_grid(24, 1.5), (std::optional(std::pair<int64_t, int64_t>(6, 4))));
-  EXPECT_EQ(token_grid(16, 1), (std::optional(std::pair<int64_t, int64_t>(4, 4))));
-  EXPECT_EQ(token_grid(17, 1), std::nullopt);
+  EXPECT_EQ(token_grid(24, 1.5).value(), (std::pair<int64_t, int64_t>(6, 4)));
+  EXPECT_EQ(token_grid(16, 1).value(), (std::pair<int64_t, int64_t>(4, 4)));
+  EXPECT_FALSE(token_grid(17, 1).has_value());
 }
 
 }  // namespace

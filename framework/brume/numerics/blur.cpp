@@ -9,12 +9,12 @@
 
 namespace brume {
 
-Tensor gaussian_blur(const Tensor& x, double std, int64_t reach) {
+Tensor gaussian_blur(const Tensor& x, double deviation, int64_t reach) {
   reach = std::min(reach, std::min(x.size(2), x.size(3)) - 1);
   if (reach < 1) return x;
   std::vector<double> line;
   double sum = 0;
-  for (int64_t i = -reach; i <= reach; ++i) sum += line.emplace_back(std::exp(-0.5 * double(i * i) / (std * std)));
+  for (int64_t i = -reach; i <= reach; ++i) sum += line.emplace_back(std::exp(-0.5 * double(i * i) / (deviation * deviation)));
   const auto along = [&](const Tensor& t, int64_t dim, int64_t length) {
     Tensor blurred;
     for (size_t i = 0; i < line.size(); ++i) {
