@@ -18,6 +18,7 @@
 #include "brume/core/sampler.h"
 #include "brume/numerics/adversarial.h"
 #include "brume/numerics/ancestral.h"
+#include "brume/numerics/consistency.h"
 #include "brume/numerics/distillation.h"
 #include "brume/numerics/noising.h"
 #include "support/parity.h"
@@ -145,6 +146,56 @@ TEST(FewStepParity, EasyConsistency) {
     near_list(close, p.grad(), c["grad_params"], rtol, id + " gradient");
   }
   close.print("ect");
+}
+
+TEST(FewStepParity, ConsistencyCurricula) {
+  BRUME_NEED_REF(file);
+  for (const json& c : ref_json(file)["consistency_schedules"])
+    for (size_t i = 0; i < c["steps"].size(); ++i) {
+      const int64_t step = c["steps"][i], steps = c["total"];
+      const ConsistencyCurriculum improved, original{ConsistencyCurriculum::Growth::square_root, 2, 150};
+      EXPECT_EQ(improved.intervals(step, steps) + 1, c["improved"][i].get<int64_t>()) << step;
+      EXPECT_EQ(original.intervals(step, steps) + 1, c["original"][i].get<int64_t>()) << step;
+    }
+}
+
+TEST(FewStepParity, ImprovedConsistency) {
+  BRUME_NEED_REF(file);
+  Closeness close;
+  for (const json& c : ref_json(file)["ict"]) {
+    const std::string id = c["id"];
+    const int64_t intervals = ConsistencyCurriculum().intervals(c["step"], c["total"]);
+    EXPECT_EQ(double(intervals + 1), c["num_timesteps"].get<double>()) << id;
+    const std::vector<double> levels = consistency_levels(*make<NoiseSchedule>("edm"), intervals, 7);
+    for (size_t i = 0; i < 3; ++i) {
+      close.near(levels[i], c["sigmas_first_last"][0][i], 1e-9, id + " levels");
+      close.near(levels[levels.size() - 3 + i], c["sigmas_first_last"][1][i], 1e-9, id + " last levels");
+    }
+    const Tensor shares = at::tensor(log_normal_shares(levels, -1.1, 2), f64), pdf = shares / shares.sum();
+    close.near(pdf.narrow(0, 0, int64_t(c["pdf_first8"].size())), c["pdf_first8"], 1e-9, id + " shares");
+    close.near(pdf.square().sum().item<double>(), c["pdf_sum_sq"], 1e-9, id + " squares of shares");
+    std::vector<double> below, above, weights;
+    for (const json& k : c["timesteps"]) {
+      below.push_back(levels[k.get<size_t>()]), above.push_back(levels[k.get<size_t>() + 1]);
+      weights.push_back(1 / (above.back() - below.back()));
+      close.near(weights.back(), c["weights"][weights.size() - 1], 1e-9, id + " weight");
+    }
+    const Tensor p = params(0), x0 = image(), n = noise();
+    const auto parameterization = make<Parameterization>("{type: consistency, sigma_min: 0.002, sigma_data: 0.5}");
+    const auto denoised = [&](const std::vector<double>& sigmas) {
+      const Tensor x = x0 + n * each(sigmas, x0);
+      return x * each_image(sigmas, x, [&](double s) { return parameterization->c_skip(s); }) +
+             toy(p, x, each(sigmas, x)) * each_image(sigmas, x, [&](double s) { return parameterization->c_out(s); });
+    };
+    const Tensor online = denoised(above), target = denoised(below).detach();
+    close.summary(online, c["predicted"], 1e-7, id + " prediction");
+    close.summary(target, c["target"], 1e-7, id + " target");
+    const Tensor l = (pseudo_huber(online, target, 0.00054 * std::sqrt(48.0), true) * at::tensor(weights, f64)).mean();
+    close.near(l.item<double>(), c["loss"], rtol, id + " loss");
+    l.backward();
+    near_list(close, p.grad(), c["grad_params"], rtol, id + " gradient");
+  }
+  close.print("ict");
 }
 
 TEST(FewStepParity, ProgressiveDistillation) {

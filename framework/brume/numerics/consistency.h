@@ -14,12 +14,28 @@ std::vector<double> consistency_levels(const NoiseSchedule& schedule, int64_t in
 /// a constant would be a perfect consistency model.
 void check_boundary(const Objective::Requirements& model, const char* name);
 
-/// sqrt(|a - b|^2 + c^2) - c for each image, [B] (Song & Dhariwal 2023, sec. 3.3).
-Tensor pseudo_huber(const Tensor& a, const Tensor& b, double c);
+/// How many intervals between noise levels there are at step k of K:
+///
+///   doubling: min(s0 2^floor(k / K'), s1),  K' = floor(K / (log2(floor(s1 / s0)) + 1))    (Song & Dhariwal 2023, sec. 3.4)
+///   square_root: ceil(sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1), at most s1              (Song et al. 2023, app. C)
+struct ConsistencyCurriculum {
+  enum class Growth { doubling, square_root, constant };
+  Growth growth = Growth::doubling;
+  int64_t first = 10, last = 1280;  ///< s0 and s1; constant: s1
+  int64_t intervals(int64_t step, int64_t steps) const;
+};
+
+/// The shares at which the intervals of ascending levels are drawn: those of log sigma ~ N(mean, std^2) (Song & Dhariwal 2023, sec. 3.5).
+std::vector<double> log_normal_shares(const std::vector<double>& levels, double mean, double std);
+
+/// The pseudo-Huber distance of each image, [B]: sqrt(|a - b|^2 + c^2) - c of the image (Song & Dhariwal 2023, sec. 3.3), or the mean of
+/// that of its numbers.
+Tensor pseudo_huber(const Tensor& a, const Tensor& b, double c, bool of_numbers = false);
 
 /// One step of a consistency loss.
 struct ConsistencyPair {
   std::vector<double> above, below;  ///< neighbouring levels, one pair an image
+  bool of_numbers = false;           ///< the distance is that of single numbers
   /// x at `below`, on the trajectory of x at `above`.
   std::function<Tensor(const NoisyBatch& at_above)> follow;
 };
