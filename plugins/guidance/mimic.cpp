@@ -5,7 +5,7 @@
 //   D = phi (mean + g') + (1 - phi) G(scale),   g' = clamp(g(scale), -c, c) a / c,  c = max(a, b)   if the spread is the largest value,
 //                                                    g(scale) a / b                                if it is the standard deviation
 //
-// a is the largest |g|, b the quantile `percentile` of |g|. `centre: zero` gives D = G(scale) a / b. Equal scales are cfg.
+// a is the largest |g|, b the quantile `percentile` of |g|. `center: zero` gives D = G(scale) a / b. Equal scales are cfg.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/clamp.h>
@@ -90,10 +90,10 @@ class Mimic final : public Guidance {
       f.choice("spread", deviation, "what of the range is kept: the largest value, or the standard deviation",
                {{"largest", false}, {"std", true}});
       f.field("percentile", percentile, "quantile of the values that stands for the largest", within(0, 1));
-      f.choice("centre", from_zero, "values are scaled from their mean per channel, or from zero", {{"mean", false}, {"zero", true}});
+      f.choice("center", from_zero, "values are scaled from their mean per channel, or from zero", {{"mean", false}, {"zero", true}});
       f.choice("over", whole_image, "the range of each channel, or of all channels of an image", {{"channel", false}, {"image", true}});
       f.field("phi", phi, "share of the limited estimate; the rest is cfg", within(0, 1));
-      f.unused(!steers(), {"mimic_scale", "spread", "percentile", "centre", "over", "phi"}, "scale is 1");
+      f.unused(!steers(), {"mimic_scale", "spread", "percentile", "center", "over", "phi"}, "scale is 1");
       f.unused(deviation, "percentile", "the spread is the standard deviation");
     }
   };

@@ -75,7 +75,7 @@ Plan plan_of(const json& c) {
     return {fmt::format("{{type: perp_neg, scale: {}, negative_scale: {}}}", number(o, "cond_scale"), number(o, "neg_scale")), Quantity::x0,
             true};
   if (name == "mimic")
-    return {fmt::format("{{type: mimic, scale: {}, mimic_scale: {}, percentile: {}, spread: {}, centre: {}, over: {}, phi: {}{}{}}}",
+    return {fmt::format("{{type: mimic, scale: {}, mimic_scale: {}, percentile: {}, spread: {}, center: {}, over: {}, phi: {}{}{}}}",
                         number(o, "cfg_scale"), number(o, "mimic_scale"), number(o, "threshold_percentile"),
                         o["variability_measure"] == "AD" ? "largest" : "std", o["scaling_startpoint"] == "ZERO" ? "zero" : "mean",
                         o["separate_feature_channels"].get<bool>() ? "channel" : "image", number(o, "interpolate_phi"),
