@@ -15,6 +15,7 @@
 
 #include "brume/core/network.h"
 #include "brume/core/parameterization.h"
+#include "brume/core/rows.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -179,6 +180,36 @@ TEST_P(NetworkContract, GradientsReachEveryTrainableWeight) {
     ASSERT_TRUE(w.tensor.grad().defined()) << w.name;
     EXPECT_TRUE(at::isfinite(w.tensor.grad()).all().item<bool>()) << w.name;
     EXPECT_GT(w.tensor.grad().abs().max().item<float>(), 0) << w.name;
+  }
+}
+
+TEST_P(NetworkContract, CheckpointingKeepsTheBitsOfGradients) {
+  if (weightless()) GTEST_SKIP() << "it has no weights";
+  const std::string text = describe(builtins(), "network", GetParam().name);
+  ASSERT_NE(text.find("\n  checkpoint "), std::string::npos) << "a network of blocks has nn::declare_checkpoint()";
+  const std::string dropout = text.find("\n  dropout ") == std::string::npos ? "" : "dropout: 0.3, ";
+  const auto gradients = [&](const std::string& checkpoint, at::ScalarType type) {
+    const auto network = awake(dropout + "checkpoint: " + checkpoint);
+    const BatchPartScope part({2, 4, 8});
+    at::Generator random = at::detail::createCPUGenerator(3);
+    const Tensor x = images(4, type).set_requires_grad(true);
+    for (Weight& w : network->weights())
+      if (w.trainable) w.tensor.set_requires_grad(true);
+    const Tensor y = network->forward(x, levels(4), condition(4), &random);
+    (y.to(at::kFloat) * normal({4, 3, 16, 16}, 77)).sum().backward();
+    std::vector<std::pair<std::string, Tensor>> all{{"output", y.detach()}, {"input", x.grad()}};
+    for (const Weight& w : network->weights()) all.emplace_back(w.name, w.tensor.grad());
+    return all;
+  };
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const auto kept = gradients("false", type), again = gradients("true", type);
+    ASSERT_EQ(kept.size(), again.size());
+    for (size_t i = 0; i < kept.size(); ++i) {
+      ASSERT_EQ(kept[i].second.defined(), again[i].second.defined()) << kept[i].first;
+      if (kept[i].second.defined()) {
+        EXPECT_TRUE(at::equal(kept[i].second, again[i].second)) << kept[i].first << ", " << toString(type);
+      }
+    }
   }
 }
 
