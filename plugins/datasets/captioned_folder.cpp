@@ -26,6 +26,7 @@
 #include "brume/core/buckets.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
+#include "brume/core/loss_weights.h"
 #include "brume/core/seed.h"
 #include "brume/data/caption_edits.h"
 #include "brume/data/caption_table.h"
@@ -35,6 +36,7 @@
 #include "brume/image/aspect_buckets.h"
 #include "brume/image/image_finder.h"
 #include "brume/image/image_header.h"
+#include "brume/image/loss_mask.h"
 #include "brume/image/resize_crop.h"
 
 namespace brume::plugins {
@@ -61,14 +63,16 @@ class Mistakes {
   size_t count_ = 0;
 };
 
-class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets {
+class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets, public LossWeights {
  public:
   struct Options {
     fs::path path, captions;
     CaptionColumns columns;
     ResizeCrop fit;
+    LossMask mask;
     CaptionEdits edits;
     std::string caption_extension = "txt";
+    std::string prompt;
     bool folder_repeats = false;
     std::optional<AspectBuckets> buckets;
     Split split;
@@ -82,12 +86,14 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets 
       f.field("class_column", columns.category, "column of the table with the image's class; absent: no classes");
       f.require(columns.category.empty() || !captions.empty(), "class_column", "needs 'captions', the table");
       f.field("caption_extension", caption_extension, "ending of the text with the name of each image");
+      f.field("prompt", prompt, "caption of images without a text; empty = they are an error");
       f.field("folder_repeats", folder_repeats,
               "folders are called N_WORDS: their images are read N times per epoch, and WORDS is the caption of those without a text");
       f.require(!folder_repeats || captions.empty(), "folder_repeats", "needs a folder, and captions is a table");
       edits.declare(f);
       f.section("buckets", buckets,
                 "trains on images of other proportions in a shape near their own, each batch of one shape; absent: one shape");
+      mask.declare(f);
       fit.declare(f);
       split.declare(f, "of the images, by the hash of their names");
     }
@@ -107,6 +113,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets 
           quoted(source()) + " has no image" +
           (all_ > 0 ? " of the split '" + std::string(o_.split.word()) + "' (there are " + std::to_string(all_) + " in all)" : ""));
     if (o_.buckets) find_buckets();
+    if (!o_.mask.folder.empty()) find_masks();
   }
 
   int64_t size() const override { return static_cast<int64_t>(images_.size()); }
@@ -117,6 +124,12 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets 
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override { return read_as(index, draw, shape_, pixels); }
   Annotation read_bucket(int64_t index, uint64_t draw, std::span<float> pixels) const override {
     return read_as(index, draw, shapes_[bucket_of(index)], pixels);
+  }
+
+  bool weighs() const override { return o_.mask.any(); }
+  void read_weights(int64_t index, uint64_t draw, const ImageShape& shape, std::span<float> weights) const override {
+    const fs::path& file = images_.at(size_t(index)).file;
+    o_.mask.read(o_.fit, file, name_of(file), shape, draw, weights);
   }
 
   const Inventory& inventory() const override { return inventory_; }
@@ -156,6 +169,19 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets 
         bucket_of_.push_back(0);
       }
     }
+  }
+
+  /// Returns the name of an image relative to the folder of images.
+  fs::path name_of(const fs::path& file) const { return file.lexically_relative(!o_.path.empty() ? o_.path : o_.captions.parent_path()); }
+  /// Names the images without a mask.
+  void find_masks() const {
+    Mistakes mistakes;
+    for (const Image& image : images_) try {
+        o_.mask.file_of(name_of(image.file));
+      } catch (const ConfigError& e) {
+        mistakes.add(e.what());
+      }
+    mistakes.raise();
   }
 
   const fs::path& source() const { return o_.captions.empty() ? o_.path : o_.captions; }
@@ -219,8 +245,9 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets 
       }
       try {
         const auto [repeats, words] = named_folder(name);
-        const bool by_folder = text == texts.end() && !words.empty();
-        Image image{file, -1, by_folder ? std::vector{words} : captions_beside(file, text == texts.end() ? fs::path() : text->second)};
+        const std::string& usual = words.empty() ? o_.prompt : words;
+        const bool without_text = text == texts.end() && !usual.empty();
+        Image image{file, -1, without_text ? std::vector{usual} : captions_beside(file, text == texts.end() ? fs::path() : text->second)};
         inventory_.captions += int64_t(image.captions.size());
         images_.insert(images_.end(), size_t(repeats), image);
       } catch (const ConfigError& e) {

@@ -13,6 +13,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
+#include "brume/core/loss_weights.h"
 #include "brume/core/seed.h"
 
 namespace brume::plugins {
@@ -20,14 +21,15 @@ namespace {
 
 struct Part {
   Deferred<Dataset> data;
-  double weight = 1;
+  double weight = 1, loss_weight = 1;
   void declare(Fields& f) {
     f.field("data", data, "a set of images, of a known number");
     f.field("weight", weight, "times that each of its images is read per epoch", more_than(0));
+    f.field("loss_weight", loss_weight, "factor of the loss of its images", at_least(0));
   }
 };
 
-class Mix final : public Dataset, public ImageFiles {
+class Mix final : public Dataset, public ImageFiles, public LossWeights {
  public:
   struct Options {
     std::vector<Part> sets;
@@ -49,12 +51,19 @@ class Mix final : public Dataset, public ImageFiles {
 
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
     const Set& set = set_of(index);
-    constexpr uint64_t stream_of_rests = 3;
-    int64_t own = index - set.begin;
-    if (own >= set.whole) own = int64_t(SplitMix(mix_seed(draw, stream_of_rests)).below(uint64_t(set.data->size())));
-    Annotation read = set.data->read(own % set.data->size(), draw, pixels);
+    Annotation read = set.data->read(set.own(index, draw), draw, pixels);
     if (read.label >= 0 && !set.labels.empty()) read.label = set.labels.at(size_t(read.label));
     return read;
+  }
+
+  bool weighs() const override {
+    return std::any_of(sets_.begin(), sets_.end(), [](const Set& s) { return s.loss_weight != 1 || loss_weights_of(*s.data); });
+  }
+  void read_weights(int64_t index, uint64_t draw, const ImageShape& shape, std::span<float> weights) const override {
+    const Set& set = set_of(index);
+    std::fill(weights.begin(), weights.end(), 1.0f);
+    if (const LossWeights* own = loss_weights_of(*set.data)) own->read_weights(set.own(index, draw), draw, shape, weights);
+    for (float& w : weights) w *= float(set.loss_weight);
   }
 
   const Inventory& inventory() const override { return inventory_; }
@@ -70,6 +79,13 @@ class Mix final : public Dataset, public ImageFiles {
     int64_t begin, end;  ///< of its indices in an epoch
     int64_t whole;       ///< of these, those that count its images in turn; the rest are drawn
     std::vector<int64_t> labels;
+    double loss_weight;
+    /// Returns the number in its set of the image that `index` is.
+    int64_t own(int64_t index, uint64_t draw) const {
+      constexpr uint64_t stream_of_rests = 3;
+      const int64_t number = index - begin, size = data->size();
+      return number < whole ? number % size : int64_t(SplitMix(mix_seed(draw, stream_of_rests)).below(uint64_t(size)));
+    }
   };
 
   void add(const Part& part, std::shared_ptr<const Dataset> data) {
@@ -80,7 +96,7 @@ class Mix final : public Dataset, public ImageFiles {
     if (!sets_.empty()) check_encoded(*data, refuse);
     const int64_t begin = sets_.empty() ? 0 : sets_.back().end,
                   count = std::max<int64_t>(1, std::llround(part.weight * double(data->size())));
-    Set set{data, begin, begin + count, int64_t(part.weight) * data->size(), {}};
+    Set set{data, begin, begin + count, int64_t(part.weight) * data->size(), {}, part.loss_weight};
     for (const std::string& name : data->classes()) {
       auto known = std::find(classes_.begin(), classes_.end(), name);
       if (known == classes_.end()) known = classes_.insert(known, name);

@@ -42,14 +42,19 @@ std::string fingerprint(const Autoencoder& autoencoder, const std::string& type)
     const Value* of = root.is_map() ? root.find("type") : &root;
     if (of) name = of->scalar;
   }
+  return fingerprint(name, autoencoder.weights());
+}
+
+std::string fingerprint(const std::string& name, const std::vector<Weight>& weights, const Files& files) {
   Hash hash;
   hash.add(name);
-  for (const Weight& w : autoencoder.weights()) {
+  for (const Weight& w : weights) {
     const Tensor values = w.tensor.detach().to(at::kCPU, at::kFloat).contiguous();
     hash.add(w.name);
     for (const int64_t n : values.sizes()) hash.add(&n, sizeof n);
     hash.add(values.data_ptr(), size_t(values.numel()) * sizeof(float));
   }
+  for (const auto& [file, content] : files) hash.add(content);
   return fmt::format("{}-{:016x}", name, hash.value());
 }
 

@@ -1,8 +1,10 @@
 #pragma once
 // What tells one first stage from another.
 #include <string>
+#include <vector>
 
 #include "brume/core/autoencoder.h"
+#include "brume/core/files.h"
 
 namespace brume {
 
@@ -10,5 +12,8 @@ namespace brume {
 /// afterwards is no part of it: cached moments are from before. `type`: how the configuration calls it; a checkpoint counts as what it
 /// holds.
 std::string fingerprint(const Autoencoder& autoencoder, const std::string& type);
+
+/// The same of any weights, and of the files that they are used with.
+std::string fingerprint(const std::string& name, const std::vector<Weight>& weights, const Files& files = {});
 
 }  // namespace brume

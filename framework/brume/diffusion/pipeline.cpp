@@ -188,7 +188,8 @@ Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Trainin
       }).to(compute_.device);
   const Tensor latents = calling(*autoencoder_, "encode_moments()", [&] {
     const at::NoGradGuard no_grad;
-    return autoencoder_->latents_of(batch.encoded ? given : autoencoder_->encode_moments(given), &random);
+    const Tensor known = batch.encoded ? given : batch.moments.defined() ? batch.moments.to(compute_.device) : Tensor();
+    return autoencoder_->latents_of(known.defined() ? known : autoencoder_->encode_moments(given), &random);
   });
   const ImageShape z = autoencoder_->latent(shape);
   expect_shape(autoencoder_.get(), "latents_of()", latents, {int64_t(batch.annotations.size()), z.channels, z.height, z.width});

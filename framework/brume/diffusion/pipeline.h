@@ -48,6 +48,7 @@ class Pipeline {
     const std::vector<Annotation>& annotations;
     bool encoded = false;                    ///< moments
     const PromptReading* reading = nullptr;  ///< of the captions; null = as the model reads them
+    Tensor moments{};                        ///< of the images, if they are known
   };
   /// Returns the training loss of a batch; differentiable. `random` is the only source of random numbers. `taps`: of every call of the
   /// network; throws ConfigError if they name a block that it does not have.

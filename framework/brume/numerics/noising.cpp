@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Generator.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/huber_loss.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/stack.h>
@@ -11,6 +12,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+#include <utility>
 
 #include "brume/config/foreign.h"
 #include "brume/core/rows.h"
@@ -57,7 +60,21 @@ void learn(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSam
   });
 }
 
+thread_local ErrorWeights* error_weights = nullptr;
+
 }  // namespace
+
+ErrorWeights::ErrorWeights(Tensor weights) : weights_(std::move(weights)), outer_(error_weights) { error_weights = this; }
+ErrorWeights::~ErrorWeights() { error_weights = outer_; }
+
+Tensor ErrorWeights::apply(const Tensor& penalty) {
+  if (!error_weights || !error_weights->weights_.defined()) return penalty;
+  error_weights->used_ = true;
+  const Tensor& w = error_weights->weights_;
+  if (penalty.dim() != 4 || penalty.size(0) != w.size(0))
+    throw std::logic_error(fmt::format("weights of {} images, and the error of {}", w.size(0), penalty.size(0)));
+  return penalty * at::adaptive_avg_pool2d(w.to(penalty.device(), penalty.scalar_type()), {penalty.size(2), penalty.size(3)});
+}
 
 void TrainingNoise::declare(Fields& f) {
   f.field("offset", offset, "standard deviation of a number that is added to the noise of each channel; 0.05 to 0.1 is usual", at_least(0));
@@ -101,7 +118,7 @@ Tensor TargetError::per_image(const NoisyBatch& b, const Tensor& f, const Parame
   const Tensor penalty = loss == Penalty::mse   ? e * e
                          : loss == Penalty::mae ? e.abs()
                                                 : at::huber_loss(e, at::zeros_like(e), at::Reduction::None, delta);
-  return (penalty *
+  return (ErrorWeights::apply(penalty) *
           each_image(b.sigmas, e, [&](double s) { return calling(*weighting, "weight()", [&] { return weighting->weight(s, target); }); }))
       .flatten(1)
       .mean(1);

@@ -46,6 +46,25 @@ Tensor scaled_error(const NoisyBatch& b, const Tensor& f, const Parameterization
          b.noise * each_image(b.sigmas, b.x0, [&](double s) { return p.c_skip(s) * s * unit(s); });
 }
 
+/// While one lives, the errors that TargetError measures on this thread count by `weights`, [B, 1, H, W] of the pixels of the images of a
+/// batch: of a latent's each, by the mean of its pixels (kohya-ss/sd-scripts' masked loss). Undefined weights are 1.
+class ErrorWeights {
+ public:
+  explicit ErrorWeights(Tensor weights);
+  ~ErrorWeights();
+  ErrorWeights(const ErrorWeights&) = delete;
+  ErrorWeights& operator=(const ErrorWeights&) = delete;
+  /// Returns whether an error was measured.
+  bool used() const { return used_; }
+
+ private:
+  friend struct TargetError;
+  static Tensor apply(const Tensor& penalty);
+  Tensor weights_;
+  mutable bool used_ = false;
+  ErrorWeights* outer_;
+};
+
 /// The weighted error of a target, as `simple` and what builds on it have it.
 struct TargetError {
   enum class Penalty { mse, mae, huber };

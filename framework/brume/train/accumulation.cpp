@@ -11,7 +11,9 @@ namespace {
 
 Batch rows_of(const Batch& batch, int64_t first, int64_t count) {
   const auto begin = batch.annotations.begin() + first;
-  return {batch.images.narrow(0, first, count), std::vector<Annotation>(begin, begin + count), batch.encoded};
+  Batch part{batch.images.narrow(0, first, count), std::vector<Annotation>(begin, begin + count), batch.encoded};
+  if (batch.weights.defined()) part.weights = batch.weights.narrow(0, first, count);
+  return part;
 }
 
 }  // namespace

@@ -93,6 +93,7 @@ class AdaptedLearner final : public Learner {
     learner_->teach(words_of(parameters_));
     return made;
   }
+  void keep_base(const std::vector<Weight>& averaged, const fs::path& folder) override { learner_->keep_base(stored(averaged), folder); }
   ModelCard card(const std::vector<Weight>&) override { return learner_->card(weights_); }
 
   std::vector<Weight> stored(const std::vector<Weight>& averaged) const override {

@@ -7,7 +7,10 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "brume/config/foreign.h"
 #include "brume/config/yaml.h"
@@ -18,7 +21,9 @@
 #include "brume/diffusion/fingerprint.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/image/image.h"
+#include "brume/numerics/noising.h"
 #include "brume/train/alignment.h"
+#include "brume/train/encoded_cache.h"
 #include "brume/train/learner.h"
 #include "brume/train/validation.h"
 
@@ -46,6 +51,7 @@ class DiffusionLearner final : public Learner {
       if (data.encoded()) throw ConfigError("needs images, and train.data holds latents").located({}, "train.align");
       alignment_.emplace(*config.train->align, pipeline_, models_, mix_seed(origin.seed, 7));
     }
+    if (!config.train->cache.empty()) open_cache(data);
     if (config_.train->validation) open_validation(*config_.train->validation);
     if (config_.model.conditioner->traits().captions) prompts_ = config_.train->preview.prompts;
     if (config_.model.conditioner->traits().captions && prompts_.empty())
@@ -71,9 +77,17 @@ class DiffusionLearner final : public Learner {
     pipeline_.network().normalize_weights();
     const Objective& objective = opened_ ? *opened_ : *config_.train->objective;
     const Taps taps = alignment_ ? alignment_->taps() : Taps();
+    const nn::CaptionStoreScope captions(cache_ ? &*cache_ : nullptr);
+    Pipeline::Examples known{batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_};
+    if (cache_ && !batch.encoded) known.moments = cache_->moments(batch.images);
     Loss loss;
-    loss.loss = pipeline_.loss(objective, {batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_},
-                               training_, random, taps);
+    const ErrorWeights weights(batch.weights);
+    loss.loss = pipeline_.loss(objective, known, training_, random, taps);
+    if (batch.weights.defined() && !weights.used())
+      throw ConfigError(
+          "train.objective: does not measure the error pixel by pixel, which masks and loss weights of train.data need; "
+          "simple, edm, edm2 and flow do");
+    if (cache_) check_cache();
     if (opened_) loss.metrics = opened_->figures();
     if (!alignment_) return loss;
     const Tensor cosine = alignment_->cosine(batch.images);
@@ -94,27 +108,18 @@ class DiffusionLearner final : public Learner {
   bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
     const PreviewOptions& p = config_.train->preview;
     if (p.count == 0) return false;
-    take(averaged);
-    SampleRequest request;
-    std::vector<std::string> labels;
-    const int64_t classes = int64_t(classes_.size());
-    for (int64_t i = 0; i < p.count; ++i) {
-      Annotation& image = request.images.emplace_back();
-      if (classes > 0) image.label = i % classes;
-      if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
-      if (classes > 0 || !prompts_.empty()) labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
-    }
-    give_images(request);
-    request.models = &models_;
-    SampleOptions options = config_.sample;
-    options.steps = p.steps;
-    options.prompts.words = reading_.words;
-    const Tensor images = sample_images(*averaged_, request, options);
-    std::vector<Image> tiles;
-    for (int64_t i = 0; i < images.size(0); ++i) tiles.push_back(to_image(images[i]));
-    const int64_t columns = p.columns > 0 ? p.columns : int64_t(std::ceil(std::sqrt(double(tiles.size()))));
-    write_png(file.string(), labels.empty() ? grid(tiles, columns) : labelled_grid(tiles, columns, labels));
+    Shown shown = show(averaged);
+    const int64_t square = int64_t(std::ceil(std::sqrt(double(shown.tiles.size()))));
+    int64_t columns = p.columns > 0 ? p.columns : square;
+    if (p.base && paired(shown, file.parent_path() / base_preview)) columns = 2 * (p.columns > 0 ? p.columns : (square + 1) / 2);
+    write_png(file.string(), shown.labels.empty() ? grid(shown.tiles, columns) : labelled_grid(shown.tiles, columns, shown.labels));
     return true;
+  }
+
+  void keep_base(const std::vector<Weight>& averaged, const std::filesystem::path& folder) override {
+    if (config_.train->preview.count == 0) return;
+    const std::vector<Image> tiles = show(averaged).tiles;
+    write_png((folder / base_preview).string(), grid(tiles, int64_t(tiles.size()), 0));
   }
 
   ModelCard card(const std::vector<Weight>&) override {
@@ -126,6 +131,58 @@ class DiffusionLearner final : public Learner {
   }
 
  private:
+  /// The images of a sample grid, and the text above each.
+  struct Shown {
+    std::vector<Image> tiles;
+    std::vector<std::string> labels;
+  };
+  Shown show(const std::vector<Weight>& averaged) {
+    const PreviewOptions& p = config_.train->preview;
+    take(averaged);
+    Shown shown;
+    SampleRequest request;
+    const int64_t classes = int64_t(classes_.size());
+    for (int64_t i = 0; i < p.count; ++i) {
+      Annotation& image = request.images.emplace_back();
+      if (classes > 0) image.label = i % classes;
+      if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
+      if (classes > 0 || !prompts_.empty()) shown.labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
+    }
+    give_images(request);
+    request.models = &models_;
+    SampleOptions options = config_.sample;
+    options.steps = p.steps;
+    options.prompts.words = reading_.words;
+    const Tensor images = sample_images(*averaged_, request, options);
+    for (int64_t i = 0; i < images.size(0); ++i) shown.tiles.push_back(to_image(images[i]));
+    return shown;
+  }
+
+  /// Puts the tile of the base in front of each. Returns false, with a warning, if keep_base() has not written them.
+  static bool paired(Shown& shown, const std::filesystem::path& file) {
+    const Image& first = shown.tiles.front();
+    const int64_t count = int64_t(shown.tiles.size());
+    Image row;
+    if (std::filesystem::is_regular_file(file)) row = read_image(file.string(), first.channels);
+    if (row.height != first.height || row.width != first.width * count) {
+      warn(fmt::format("train.preview.base: '{}' does not have these {} images; they are made at the first step alone", file.string(),
+                       count));
+      return false;
+    }
+    Shown pairs;
+    for (int64_t i = 0; i < count; ++i) {
+      Image base(first.height, first.width, first.channels);
+      const int64_t bytes = first.width * first.channels;
+      for (int64_t y = 0; y < first.height; ++y) std::copy_n(row.row(y) + i * bytes, bytes, base.row(y));
+      pairs.tiles.push_back(std::move(base));
+      pairs.tiles.push_back(std::move(shown.tiles[size_t(i)]));
+      pairs.labels.push_back("base");
+      pairs.labels.push_back(shown.labels.empty() ? "trained" : shown.labels[size_t(i)]);
+    }
+    shown = std::move(pairs);
+    return true;
+  }
+
   /// What of the images a sample grid knows: nothing, or, if the model makes images out of others, all but the middle of examples.
   void give_images(SampleRequest& request) const {
     const ImageShape& shape = config_.model.image;
@@ -153,6 +210,21 @@ class DiffusionLearner final : public Learner {
     const Compute& compute = pipeline_.compute();
     opened_ = joint->open({config_.model.network_context(pipeline_.latent(), mix_seed(seed, 6)), config_.model.network,
                            pipeline_.network().weights(), compute.device, compute.dtype});
+  }
+
+  void open_cache(const Dataset& data) {
+    cache_.emplace(config_.train->cache, pipeline_, config_.model.autoencoder.type());
+    images_ = data.size();
+  }
+
+  /// Warns of a cache that nothing goes through, or that every image is new to.
+  void check_cache() {
+    const EncodedCache::Account& a = cache_->account();
+    if (a.images + a.captions == 0 && !std::exchange(warned_of_cache_, true))
+      warn("train.cache has no effect: no first stage encodes these images, and no frozen text encoder their captions");
+    if (images_ > 0 && a.images_encoded > 4 * images_ && !std::exchange(warned_of_cache_, true))
+      warn(fmt::format("train.cache: {} images were encoded of a set of {}; crops and flips that are drawn make each reading another image",
+                       a.images_encoded, images_));
   }
 
   void open_validation(const ValidationOptions& options) {
@@ -198,6 +270,9 @@ class DiffusionLearner final : public Learner {
   PromptReading reading_;  ///< with the words that are taught
   std::unique_ptr<Pipeline> averaged_;
   std::shared_ptr<const Dataset> validation_;
+  std::optional<EncodedCache> cache_;
+  int64_t images_ = 0;  ///< of the training set; 0 = endless
+  bool warned_of_cache_ = false;
 };
 
 }  // namespace

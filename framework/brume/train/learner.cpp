@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "brume/core/loss_weights.h"
 #include "brume/diffusion/class_names.h"
 
 namespace brume {
@@ -49,6 +52,11 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
   if (buckets_of(data) && (config.autoencoder || config.classifier))
     throw ConfigError(fmt::format("train.data has buckets, and {} learns from images of one shape",
                                   config.autoencoder ? "an autoencoder" : "a classifier"));
+  if (loss_weights_of(data) && (config.autoencoder || config.classifier))
+    throw ConfigError(fmt::format("train.data has masks or loss weights, and {} does not weigh its images",
+                                  config.autoencoder ? "an autoencoder" : "a classifier"));
+  if (config.train->preview.base && (config.autoencoder || config.classifier))
+    throw ConfigError("train.preview.base: shows images of a diffusion model, and this is none");
   if (config.autoencoder) return make_autoencoder_learner(config, resolved, compute, set, origin);
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->traits().classes;
@@ -58,6 +66,13 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
   if (classes > 0 && class_names(config).empty()) set_class_names(config, resolved, data.classes());  // a checkpoint knows them by name
   return classifier ? make_classifier_learner(config, resolved, compute, origin)
                     : make_diffusion_learner(config, resolved, compute, data, origin);
+}
+
+Batch examples(const Config& config, const Dataset& data) {
+  if (config.classifier || config.autoencoder) return {};
+  const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
+  const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
+  return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
 }  // namespace brume

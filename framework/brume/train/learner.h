@@ -47,6 +47,9 @@ class Learner {
   /// Makes a picture of what averaged weights can do; false if there is nothing to show.
   virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
 
+  /// Writes what preview() shows of the weights before the first step, for train.preview.base, into the folder of the pictures.
+  virtual void keep_base(const std::vector<Weight>& /*averaged*/, const std::filesystem::path& /*folder*/) {}
+
   /// Reads the captions of training images and the prompts of sample grids with these words from now on.
   virtual void teach(const std::vector<Word>& /*words*/) {}
   /// Called after its state and weights were read from the training file that it is resumed from. Throws ConfigError if it cannot go on.
@@ -60,6 +63,9 @@ class Learner {
   virtual ModelCard card(const std::vector<Weight>& averaged) = 0;
 };
 
+/// The file of keep_base().
+inline constexpr const char* base_preview = "base.png";
+
 /// The model as a module: with the optimizer and the moving average of `train:`.
 TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train);
 
@@ -70,6 +76,9 @@ struct LearnerOrigin {
   const Files* stored = nullptr;  ///< not null: the training is resumed, and these are the files it kept
   Batch examples{};               ///< the first training images, as many as a sample grid shows
 };
+
+/// Returns what sample grids are made after, if a model needs more than noise for them.
+Batch examples(const Config& config, const Dataset& data);
 
 /// Returns the training images with the labels of the model's class names. If the configuration leaves those to the data, they are the ones
 /// of `stored`, the configuration that the first weights come from, if it has any: they are set in `config` and `resolved`. Throws

@@ -11,6 +11,7 @@
 #include "brume/config/errors.h"
 #include "brume/config/foreign.h"
 #include "brume/core/image_files.h"
+#include "brume/core/loss_weights.h"
 #include "brume/core/noise.h"
 #include "brume/core/warnings.h"
 
@@ -35,16 +36,24 @@ int64_t stand_in(const Dataset& data, const Buckets* buckets, const Pick& pick, 
   }
 }
 
+/// Where the pixels of a row go.
+struct Row {
+  std::span<float> pixels, weights;  ///< weights: if the set has some
+  const ImageShape& shape;
+};
+
 /// Reads the image of a row. If it cannot be read and the set leaves such images out: another of the set, or nothing if `replace` is false.
-Annotation read_row(const Dataset& data, const Buckets* buckets, Pick pick, int64_t row, bool replace, std::span<float> pixels,
+Annotation read_row(const Dataset& data, const Buckets* buckets, Pick pick, int64_t row, bool replace, const Row& to,
                     std::vector<Unread>& unread) {
   const auto* files = dynamic_cast<const ImageFiles*>(&data);
   constexpr uint64_t most = 100;
   for (uint64_t attempt = 0;; ++attempt) {
     try {
       const Annotation read = calling(data, "read()", [&] {
-        return buckets ? buckets->read_bucket(pick.index, pick.draw, pixels) : data.read(pick.index, pick.draw, pixels);
+        return buckets ? buckets->read_bucket(pick.index, pick.draw, to.pixels) : data.read(pick.index, pick.draw, to.pixels);
       });
+      if (const LossWeights* weights = loss_weights_of(data))
+        calling(data, "read_weights()", [&] { weights->read_weights(pick.index, pick.draw, to.shape, to.weights); });
       check_label(data, read.label);
       return read;
     } catch (const ConfigError& e) {
@@ -60,10 +69,15 @@ Annotation read_row(const Dataset& data, const Buckets* buckets, Pick pick, int6
 Batch read_rows(const Dataset& data, const Buckets* buckets, const ImageShape& shape, int64_t count, bool replace,
                 const std::function<Pick(int64_t)>& pick) {
   Batch batch{at::empty({count, shape.channels, shape.height, shape.width}, at::kFloat), {}, data.encoded().has_value()};
-  float* pixels = batch.images.data_ptr<float>();
+  if (loss_weights_of(data)) batch.weights = at::empty({count, 1, shape.height, shape.width}, at::kFloat);
+  const auto row_of = [](const Tensor& t, int64_t i) {
+    if (!t.defined()) return std::span<float>();
+    const int64_t numbers = t.numel() / t.size(0);
+    return std::span<float>(t.data_ptr<float>() + i * numbers, size_t(numbers));
+  };
   for (int64_t i = 0; i < count; ++i)
     batch.annotations.push_back(
-        read_row(data, buckets, pick(i), i, replace, {pixels + i * shape.numel(), size_t(shape.numel())}, batch.unread));
+        read_row(data, buckets, pick(i), i, replace, {row_of(batch.images, i), row_of(batch.weights, i), shape}, batch.unread));
   return batch;
 }
 

@@ -25,6 +25,7 @@ struct Batch {
   std::vector<Annotation> annotations;
   bool encoded = false;  ///< moments
   std::vector<Unread> unread{};
+  Tensor weights{};  ///< [B, 1, H, W] float32, factors of the error at the pixels; undefined = all are 1
 };
 
 /// An image of a set, and the draw it is read for (Dataset::read).

@@ -87,7 +87,17 @@ void PreviewOptions::declare(Fields& f) {
   f.field("count", count, "images in the grid", within(0, 1024));
   f.field("columns", columns, "columns of the grid; 0 = as square as possible", at_least(0));
   f.field("steps", steps, "sampling steps", at_least(1));
+  f.field("base", base, "shows each image next to the one that the weights made before the first step, of the same prompt and seed");
   f.field("prompts", prompts, "prompts of a model that is conditioned on captions, taken in turn; empty = captions of the training images");
+}
+
+void PriorOptions::declare(Fields& f) {
+  f.field("class_prompt", class_prompt, "prompt of the class, without the word of the subject (required)");
+  f.field("class_data", class_data, "folder of the class images; the model makes those that it lacks (required)");
+  f.field("class_images", class_images, "least number of class images", within(1, 1000000));
+  f.field("loss_weight", loss_weight, "factor of the loss of class images (prior_loss_weight elsewhere)", at_least(0));
+  f.require(!class_prompt.empty(), "class_prompt", "is missing, like 'photo of a cat'");
+  f.require(!class_data.empty(), "class_data", "is missing: a folder for the class images");
 }
 
 void TestOptions::declare(Fields& f) { f.field("data", data, "images that are not trained on"); }
@@ -168,6 +178,11 @@ void TrainOptions::declare(Fields& f, Task task) {
     f.require(adapters.empty() || !from.empty(), "adapters", "needs `from`, the model that they change");
     f.require(adapters.empty() || (!adopt && freeze.empty() && train_only.empty()), "adapters",
               "cannot stand with adopt, freeze or train_only: nothing else is trained");
+    f.section("prior_preservation", prior,
+              "DreamBooth: images of the class, made by the model before it is trained, alternate with those of the subject; absent: none");
+    f.field("cache", cache,
+            "a folder that keeps what the first stage makes of each image and frozen text encoders of each caption, from training to "
+            "training; empty = nothing is kept");
     f.field("objective", objective, "the loss that is minimised", "simple");
     f.section("align", align, "REPA: a block of the network is drawn towards features of the clean images, and learns faster");
     f.require(adapters.empty() || !align, "align", "cannot stand with adapters");

@@ -25,6 +25,7 @@ struct EmaOptions {
 
 struct PreviewOptions {
   int64_t every = 1000, count = 16, columns = 0, steps = 20;
+  bool base = false;
   std::vector<std::string> prompts;
   void declare(Fields& f);
 };
@@ -82,6 +83,15 @@ struct AlignmentOptions {
   void declare(Fields& f);
 };
 
+/// DreamBooth's images of the subject's class.
+struct PriorOptions {
+  std::string class_prompt;
+  std::filesystem::path class_data;
+  int64_t class_images = 100;
+  double loss_weight = 1;
+  void declare(Fields& f);
+};
+
 /// Which checkpoints stay in RUN/checkpoints.
 struct KeepOptions {
   int64_t last = 1;  ///< the newest so many; 1 = those of the run directory alone
@@ -121,6 +131,8 @@ struct TrainOptions {
   std::vector<std::shared_ptr<const Adapter>> adapters;  ///< of diffusion; if there are any, they alone are trained
   std::vector<std::string> triggers;                     ///< words that call what adapters learn, for their files
   Deferred<Dataset> data;
+  std::optional<PriorOptions> prior;                  ///< of diffusion
+  std::filesystem::path cache;                        ///< of diffusion: a folder; empty: nothing is kept
   std::shared_ptr<const Objective> objective;         ///< of diffusion
   double label_smoothing = 0;                         ///< of a classifier
   std::optional<AlignmentOptions> align;              ///< of diffusion

@@ -28,6 +28,7 @@
 #include "brume/train/ema_snapshots.h"
 #include "brume/train/memory_advice.h"
 #include "brume/train/metrics_file.h"
+#include "brume/train/prior_preservation.h"
 #include "brume/train/run_log.h"
 #include "brume/train/source.h"
 #include "brume/weights/model_metadata.h"
@@ -68,16 +69,10 @@ void remove_training(const fs::path& directory) {
   if (!fs::is_directory(directory / "samples")) return;
   std::vector<fs::path> pictures;
   for (const auto& entry : fs::directory_iterator(directory / "samples"))
-    if (entry.path().filename().string().starts_with("step_") && entry.path().extension() == ".png") pictures.push_back(entry.path());
+    if (const std::string name = entry.path().filename().string();
+        name == base_preview || (name.starts_with("step_") && name.ends_with(".png")))
+      pictures.push_back(entry.path());
   for (const fs::path& picture : pictures) fs::remove(picture);
-}
-
-/// What sample grids are made after, if a model needs more than noise for them.
-Batch examples(const Config& config, const Dataset& data) {
-  if (config.classifier || config.autoencoder) return {};
-  const ImageShape shape = data.encoded() ? data.encoded()->shape : config.image();
-  const int64_t wanted = config.train->preview.count, count = data.size() == 0 ? wanted : std::min(wanted, data.size());
-  return read_batch(data, shape, count, [](int64_t i) { return Pick{i, 0}; });
 }
 
 /// What a training file has of the next line of metrics.jsonl: [sums, steps, skipped, unread].
@@ -103,7 +98,8 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
   const bool adapts = !t.adapters.empty();       // the source's weights are no part of a training file then
   const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
-  data_ = labelled(config_, resolved_, t.data.make({config_.image()}), fresh ? sections(source.card) : training_configuration(resume_from));
+  data_ = labelled(config_, resolved_, training_images(config_, fresh ? &source : nullptr, models, compute_, *world_),
+                   fresh ? sections(source.card) : training_configuration(resume_from));
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
@@ -299,6 +295,8 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   if (continues_) optimization_->gather();
   if (continues_ && world_->leads()) complete(callbacks);
   if (log_) log_->begin();
+  if (step_ == 0 && t.preview.base && world_->leads())
+    attempt("sample grid", callbacks, [&] { learner_->keep_base(optimization_->averaged(), directory_ / "samples"); });
   Window window;
   const auto gathered = nlohmann::json::parse(log_ ? log_->gathered() : "", nullptr, false);  // before the training was stopped
   const bool finite = log_ && log_->gathered().find("null") == std::string::npos;

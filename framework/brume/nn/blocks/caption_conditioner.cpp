@@ -9,12 +9,16 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "brume/core/rows.h"
 #include "brume/core/warnings.h"
 
 namespace brume::nn {
 namespace {
+
+thread_local CaptionStore* store = nullptr;
+thread_local int64_t calls = 0;  ///< of encoders, while there is a store
 
 /// Each text once, and its rows.
 struct Distinct {
@@ -30,7 +34,8 @@ struct Distinct {
 /// Each text encoded alone.
 std::vector<EncodedCaptions> one_by_one(const std::vector<std::string>& texts, const EncodeCaptions& encode) {
   std::vector<EncodedCaptions> all;
-  for (const std::string& text : texts) all.push_back(encode({text}));
+  const int64_t encoder = calls++;
+  for (const std::string& text : texts) all.push_back(store ? store->get(encoder, text, [&] { return encode({text}); }) : encode({text}));
   return all;
 }
 
@@ -91,6 +96,9 @@ Condition of_lengths(const std::vector<EncodedCaptions>& all, const std::vector<
 }
 
 }  // namespace
+
+CaptionStoreScope::CaptionStoreScope(CaptionStore* s) : outer_(std::exchange(store, s)), outer_calls_(std::exchange(calls, 0)) {}
+CaptionStoreScope::~CaptionStoreScope() { store = outer_, calls = outer_calls_; }
 
 Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode) {
   const std::vector<Annotation>& wanted = request.annotations;

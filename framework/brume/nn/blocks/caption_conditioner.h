@@ -1,5 +1,6 @@
 #pragma once
 // What conditioners of words share: which captions of a batch are replaced by the empty one, and each distinct one encoded once.
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <set>
@@ -23,6 +24,27 @@ using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::stri
 /// dropout > 0, the null condition of its negative captions. If nothing is learned each is encoded alone, so that its bits do not
 /// depend on the others. Of a caption and its negative the shorter is filled up; what a batch adds to that is masked.
 Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);
+
+/// Keeps what frozen encoders make of captions.
+class CaptionStore {
+ public:
+  virtual ~CaptionStore() = default;
+  /// Returns what encode() returns for the caption alone. `encoder`: number of the encoder, by the order in which a condition calls them.
+  virtual EncodedCaptions get(int64_t encoder, const std::string& caption, const std::function<EncodedCaptions()>& encode) = 0;
+};
+
+/// While one lives, the captions of one condition that this thread encodes without gradients go through a store; null = none.
+class CaptionStoreScope {
+ public:
+  explicit CaptionStoreScope(CaptionStore* store);
+  ~CaptionStoreScope();
+  CaptionStoreScope(const CaptionStoreScope&) = delete;
+  CaptionStoreScope& operator=(const CaptionStoreScope&) = delete;
+
+ private:
+  CaptionStore* outer_;
+  int64_t outer_calls_;
+};
 
 /// Warns (core/warnings.h) of prompts too long for their context: once of each, and of the first ten only.
 class CutPrompts {
