@@ -7,6 +7,8 @@
 //   tokens = patches(x) + positions;   c = mlp(noise level) + row of the class
 //   depth times:  x += gate1 attention(norm(x) (1 + scale1) + shift1);   x += gate2 mlp(norm(x) (1 + scale2) + shift2)
 //   F = patches of linear(norm(x) (1 + scale) + shift)
+// Patches are squares of an image, pieces of a signal (an image of one row) or blocks of a volume (an image of slices, one below the
+// other).
 //
 // Weights are named as in DiT, so that its state dicts load as they are; the table of fixed positions is computed.
 #include <ATen/TensorOperators.h>
@@ -15,6 +17,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 
@@ -34,10 +37,7 @@ class Dit final : public Network {
   struct Options : nn::DitOptions {};
 
   static void check(const Options& o, const Context& c) {
-    if (c.input.height % o.patch || c.input.width % o.patch)
-      throw ConfigError(
-          fmt::format("patch: {} does not divide {}x{}, the height and width of the network's input; divisors of both are needed", o.patch,
-                      c.input.height, c.input.width));
+    check_sides(o, c.input.height, c.input.width, o.patch_of(c.input.height));
     if (c.guidance) throw ConfigError("dit has no embedding of the guidance scale, which the conditioner gives");
     if (c.size_ids == 0) return;
     if (c.size_ids != 6)
@@ -52,9 +52,9 @@ class Dit final : public Network {
   Dit(const Options& o, const Context& c)
       : o_(o),
         build_(c.seed),
-        channels_out_(c.out_channels),
         image_channels_(c.image_channels),
-        grid_{c.input.height / o.patch, c.input.width / o.patch} {
+        patch_size_(o.patch_of(c.input.height)),
+        grid_(grid_of(c.input.height, c.input.width)) {
     make_embedders(c);
     make_positions();
     for (int64_t i = 0; i < o.depth; ++i)
@@ -65,16 +65,17 @@ class Dit final : public Network {
       last_table_ = last.normal("scale_shift_table", {2, o.width}, 1 / std::sqrt(double(o.width)));
     else
       last_modulation_ = nn::zeroed(last.linear("adaLN_modulation.1", o.width, 2 * o.width));
-    out_ = nn::zeroed(last.linear("linear", o.width, o.patch * o.patch * c.out_channels));
+    out_ = nn::zeroed(last.linear("linear", o.width, patch_size_.count() * c.out_channels));
   }
 
   NoiseQuantity quantity() const override { return o_.noise_embedding->quantity(); }
   std::vector<Weight> weights() const override { return build_.weights(); }
-  int64_t multiple() const override { return o_.patch; }
+  int64_t multiple() const override { return std::gcd(o_.slices * patch_size_.height, patch_size_.width); }
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                  const Taps& taps) const override {
-    const nn::PatchGrid grid{input.size(2) / o_.patch, input.size(3) / o_.patch};
+    check_sides(o_, input.size(2), input.size(3), patch_size_);
+    const nn::PatchGrid grid = grid_of(input.size(2), input.size(3));
     const Tensor c = embedding(c_noise, condition, input.scalar_type());
     const nn::Tokens tokens = tokens_of(condition, input.scalar_type());
     const std::optional<nn::RotaryTable> rotary = rotary_of(grid, input.device());
@@ -90,7 +91,7 @@ class Dit final : public Network {
     x = run_blocks(std::move(x), state);
     if (front) x = x.narrow(1, tokens.values.size(1), grid.count());
     const std::vector<Tensor> m = last_modulation(c).chunk(2, 1);
-    return image(out_(nn::modulate(norm_(x), m[1], m[0])), grid);
+    return nn::join_patches(out_(nn::modulate(norm_(x), m[1], m[0])), grid, patch_size_);
   }
 
   TapPoints tap_points() const override {
@@ -103,14 +104,32 @@ class Dit final : public Network {
   }
 
  private:
+  static void check_sides(const Options& o, int64_t height, int64_t width, const nn::PatchSize& p) {
+    if (height % o.slices)
+      throw ConfigError(fmt::format("slices: {} do not divide {}, the height of the network's input", o.slices, height));
+    if (height / o.slices % p.height == 0 && width % p.width == 0) return;
+    if (p.height == p.width && o.slices == 1)
+      throw ConfigError(
+          fmt::format("patch: {} does not divide {}x{}, the height and width of the network's input; divisors of both are needed", o.patch,
+                      height, width));
+    throw ConfigError(fmt::format("patch: patches of {}x{} do not divide {}x{}, the height and width of {}", p.height, p.width,
+                                  height / o.slices, width, o.slices == 1 ? "the network's input" : "a slice of the network's input"));
+  }
+  nn::PatchGrid grid_of(int64_t height, int64_t width) const {
+    return {height / o_.slices / patch_size_.height, width / patch_size_.width, o_.slices / patch_size_.slices};
+  }
+  bool flat() const { return patch_size_.height == patch_size_.width && o_.slices == 1; }
+
   /// Blocks of the first half that those of the second half join, the last one first.
   bool keeps(int64_t block) const { return o_.long_skips && block < o_.depth / 2; }
   bool joins(int64_t block) const { return o_.long_skips && block >= o_.depth - o_.depth / 2; }
 
   void make_embedders(const Context& c) {
     const int64_t channels = c.input.channels + c.image_channels;
-    patch_ = build_["x_embedder"].conv2d("proj", channels, o_.width, o_.patch, o_.patch);
-    patch_.padding = 0;
+    if (flat())
+      patch_ = build_["x_embedder"].conv2d("proj", channels, o_.width, o_.patch, o_.patch), patch_.padding = 0;
+    else
+      values_ = build_["x_embedder"].linear("proj", channels * patch_size_.count(), o_.width);
     const nn::Builder time = build_["t_embedder"]["mlp"];
     noise_[0] = embedder(time, "0", o_.noise_width);
     noise_[1] = embedder(time, "2", o_.width);
@@ -153,20 +172,14 @@ class Dit final : public Network {
 
   /// [B, N, C] of the patches of an image, row by row.
   Tensor patches(const Tensor& input, const nn::PatchGrid& grid) const {
-    const Tensor x = patch_(input).permute({0, 2, 3, 1}).reshape({input.size(0), grid.count(), o_.width});
+    const Tensor x = flat() ? patch_(input).permute({0, 2, 3, 1}).reshape({input.size(0), grid.count(), o_.width})
+                            : values_(nn::cut_patches(input, grid, patch_size_));
     if (o_.positions == nn::Positions::none) return x;
     const bool sine = o_.positions == nn::Positions::sine;
     const Tensor positions = grid == grid_ ? positions_
                              : sine        ? nn::sine_positions(grid, grid_, o_.width, o_.position_scale).unsqueeze(0)
                                            : nn::resized_positions(positions_, grid, grid_);
     return x + positions.to(x.options());
-  }
-
-  /// The inverse: [B, N, patch patch C] to [B, C, H, W].
-  Tensor image(const Tensor& tokens, const nn::PatchGrid& grid) const {
-    return tokens.reshape({tokens.size(0), grid.rows, grid.columns, o_.patch, o_.patch, channels_out_})
-        .permute({0, 5, 1, 3, 2, 4})
-        .reshape({tokens.size(0), channels_out_, grid.rows * o_.patch, grid.columns * o_.patch});
   }
 
   /// Noise level, class, sizes and pooled vector, [B, C].
@@ -240,9 +253,11 @@ class Dit final : public Network {
 
   Options o_;
   nn::Builder build_;
-  int64_t channels_out_, image_channels_;
+  int64_t image_channels_;
+  nn::PatchSize patch_size_;
   nn::PatchGrid grid_;  ///< of the size that the network was made for
   nn::Conv2d patch_;
+  nn::Linear values_;  ///< instead of patch_, for patches of signals and volumes, and for those that are no squares
   nn::Linear noise_[2];
   Tensor frequencies_, class_, positions_;
   std::vector<nn::Linear> vector_, words_, sizes_;

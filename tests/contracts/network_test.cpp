@@ -281,6 +281,7 @@ INSTANTIATE_TEST_SUITE_P(
          "{type: dit, width: 48, depth: 3, heads: 3, patch: 4, positions: learned, qk_norm: true, long_skips: true, tokens: in_context}",
          "{type: dit, width: 32, depth: 2, heads: 2, patch: 8, positions: none, rotary: true, norm: rms, activation: swiglu, qk_norm: "
          "true}",
+         "{type: dit, width: 48, depth: 2, heads: 2, patch: 4, patch_height: 2, slices: 4, patch_slices: 2, rotary: true}",
          "{type: dit, width: 32, depth: 2, heads: 4, modulation: single, tokens: cross_attention, rotary: true, "
          "noise_embedding: {type: fourier, scale: 0.1}}"})),
     [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });

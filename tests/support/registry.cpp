@@ -21,6 +21,7 @@ const std::map<std::string, std::string> least = {
      "2}]}"},
     {"conditioner t5", "{type: t5, tokenizer: tokenizer.model, width: 16, depth: 2, heads: 2, head_width: 8, mlp: 32, length: 24}"},
     {"conditioner text", "{type: text, tokenizer: tokenizer.model, width: 16, depth: 2}"},
+    {"dataset arrays", "{type: arrays, path: signals.npz}"},
     {"dataset captioned_folder", "{type: captioned_folder, captions: captions.tsv}"},
     {"dataset mix", "{type: mix, sets: [{data: shapes}]}"},
     {"dataset webdataset", "{type: webdataset, shards: 'train-{000..003}.tar'}"},

@@ -25,6 +25,10 @@ Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& branch) { return
 
 void DitOptions::declare(Fields& f) {
   f.field("patch", patch, "height and width of a patch", within(1, 256));
+  f.field("patch_height", patch_height, "height of a patch, if it is not the width; absent: 1 for signals, images of one row",
+          within(1, 256));
+  f.field("slices", slices, "of volumes, images whose slices stand one below the other: height = slices x rows; 1 = images", at_least(1));
+  f.field("patch_slices", patch_slices, "slices of a patch", within(1, 256));
   f.field("width", width, "channels of a token, a multiple of 4", within(4, 65536));
   f.field("depth", depth, "number of blocks", within(1, 1000));
   f.field("heads", heads, "heads of the attention", at_least(1));
@@ -52,8 +56,14 @@ void DitOptions::declare(Fields& f) {
   f.require(width % 4 == 0, "width", "must be a multiple of 4", fmt::format("{} is no multiple of 4", width));
   f.require(heads < 1 || width % heads == 0, "heads", "must divide width", fmt::format("{} heads do not divide width {}", heads, width));
   const int64_t channels = heads < 1 ? 4 : head();
-  f.require(!rotary || channels % 4 == 0, "rotary", "needs heads of a multiple of 4 channels",
-            fmt::format("rotary positions need heads of a multiple of 4 channels, and they have {}", channels));
+  const bool deep = patch_slices > 0 && slices / patch_slices > 1;  // several patches along the depth
+  const int64_t turned = deep ? 6 : 4;
+  f.require(!rotary || channels % turned == 0, "rotary", "needs heads of a multiple of 4 channels, or 6 for volumes",
+            fmt::format("rotary positions need heads of a multiple of {} channels, and they have {}", turned, channels));
+  f.require(!deep || positions != Positions::sine || width % 6 == 0, "width", "must be a multiple of 12 for sines of three axes",
+            fmt::format("{} is no multiple of 12, which sines of three axes need", width));
+  f.require(slices < 1 || patch_slices < 1 || slices % patch_slices == 0, "patch_slices", "must divide slices",
+            fmt::format("{} does not divide the {} slices", patch_slices, slices));
   f.require(position_scale == 1 || positions == Positions::sine, "position_scale", "needs positions: sine");
   f.require(noise_width % 2 == 0, "noise_width", "must be even");
 }

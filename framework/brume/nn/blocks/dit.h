@@ -9,7 +9,7 @@
 
 #include "brume/core/noise_embedding.h"
 #include "brume/nn/blocks/layers.h"
-#include "brume/nn/blocks/patch_positions.h"
+#include "brume/nn/blocks/patches.h"
 #include "brume/nn/blocks/transformer.h"
 
 namespace brume::nn {
@@ -25,7 +25,9 @@ enum class TokenUse { cross_attention, in_context };
 struct DitOptions {
   int64_t patch = 2, width = 128, depth = 6, heads = 4, noise_width = 256;
   double mlp_ratio = 4, norm_eps = 1e-6, dropout = 0, position_scale = 1;
-  std::optional<double> mlp_norm_eps;  ///< of the norm before the multilayer perceptron; absent = norm_eps
+  std::optional<int64_t> patch_height;   ///< absent = patch, and 1 for signals
+  int64_t slices = 1, patch_slices = 1;  ///< of a volume
+  std::optional<double> mlp_norm_eps;    ///< of the norm before the multilayer perceptron; absent = norm_eps
   Positions positions = Positions::sine;
   bool rotary = false, qk_norm = false, long_skips = false, checkpoint = false;
   Norm norm = Norm::layer;
@@ -35,6 +37,8 @@ struct DitOptions {
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
   void declare(Fields& f);
+  /// Returns the size of a patch of images of this height.
+  PatchSize patch_of(int64_t height) const { return {patch_height.value_or(height == 1 ? 1 : patch), patch, patch_slices}; }
   int64_t head() const { return width / heads; }  ///< channels of a head
   /// Returns the channels within the multilayer perceptron; two thirds of them for SwiGLU, whose first layer gives two halves.
   int64_t mlp_width() const;
