@@ -128,8 +128,9 @@ TEST(DitRanks, MistakesAreNamed) {
   EXPECT_NE(error("slices: 4, patch: 4", {1, 24, 8}).find("patches of 4x4 do not divide 6x8, the height and width of a slice"),
             std::string::npos);
   EXPECT_NE(error("slices: 4, patch_slices: 3", {1, 24, 8}).find("3 does not divide the 4 slices"), std::string::npos);
-  EXPECT_NE(error_of([] { make<Network>("{type: dit, width: 32, slices: 4}", Network::Context{.input = {1, 24, 8}}); })
-                .find("32 is no multiple of 12, which sines of three axes need"),
+  EXPECT_NE(error_of([] {
+              make<Network>("{type: dit, width: 32, slices: 4}", Network::Context{.input = {1, 24, 8}});
+            }).find("32 is no multiple of 12, which sines of three axes need"),
             std::string::npos);
 }
 

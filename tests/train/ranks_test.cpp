@@ -58,9 +58,8 @@ TEST(Ranks, LearnAMixtureOfSignals) {
     signals[i] = (at::arange(8, at::kFloat) * 0.05 + 0.4) * sign + 0.02 * float(i / 2 % 3 - 1);
   }
   write_npz(folder.file("signals.npz"), {{"signals", signals}});
-  const Tensor x = samples_of(fmt::format(model, 1, 8, "{type: dit, width: 24, depth: 2, heads: 2, patch: 2}",
-                                          folder.file("signals.npz"), 400),
-                              folder, 32);
+  const Tensor x = samples_of(
+      fmt::format(model, 1, 8, "{type: dit, width: 24, depth: 2, heads: 2, patch: 2}", folder.file("signals.npz"), 400), folder, 32);
   ASSERT_EQ(x.sizes(), at::IntArrayRef({32, 1, 1, 8}));
   const Tensor mode = (at::arange(8, at::kFloat) * 0.05 + 0.4).view({1, 1, 1, 8});
   int64_t up = 0, down = 0;

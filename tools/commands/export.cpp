@@ -1,4 +1,4 @@
-// brume export MODEL --to diffusers DIR | --to ldm FILE.safetensors
+// brume export MODEL --to diffusers DIR | --to ldm FILE.safetensors | --to dit FILE.safetensors
 #include <fmt/format.h>
 
 #include "brume/diffusion/checkpoint.h"
@@ -28,7 +28,9 @@ Contents opened(Program& program, const std::string& path) {
 void export_model(Program& program, Arguments a) {
   a.source = model_file(a.source);
   const Contents model = opened(program, a.source);
-  const auto notes = a.to == "ldm" ? export_ldm(model, a.source, a.target) : export_diffusers(model, a.source, a.target);
+  const auto notes = a.to == "ldm"   ? export_ldm(model, a.source, a.target)
+                     : a.to == "dit" ? export_dit(model, a.source, a.target)
+                                     : export_diffusers(model, a.source, a.target);
   for (const std::string& note : notes) fmt::print("  other programs will not find: {}\n", note);
   fmt::print("{}\n", a.target);
 }
@@ -39,9 +41,12 @@ void add_export(Command app, Program& program, int&) {
   const Command command = app.add_subcommand("export", "a brume model for other programs");
   auto a = std::make_shared<Arguments>();
   command.add_option("model", a->source, "a model.safetensors, or what `brume import` takes").required().type_name("MODEL");
-  command.add_option("--to", a->to, "diffusers: a directory; ldm: one file of latent diffusion or SDXL, and its YAML")
+  command
+      .add_option("--to", a->to,
+                  "diffusers: a directory; ldm: one file of latent diffusion or SDXL, and its YAML; dit: the same of DiT, "
+                  "SiT or PixArt")
       .required()
-      .check(one_of({"diffusers", "ldm"}));
+      .check(one_of({"diffusers", "ldm", "dit"}));
   command.add_option("target", a->target, "the directory or the file; it must not exist").required().type_name("TARGET");
   command.callback([&program, a] { export_model(program, *a); });
 }

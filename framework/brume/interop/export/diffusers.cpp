@@ -12,6 +12,7 @@
 #include "brume/files/json.h"
 #include "brume/interop/export/diffusers_scheduler.h"
 #include "brume/interop/export/diffusers_text.h"
+#include "brume/interop/export/diffusers_transformer.h"
 #include "brume/interop/export/export.h"
 #include "brume/interop/export/partial.h"
 #include "brume/interop/layouts/conditioning.h"
@@ -289,6 +290,23 @@ std::string stable_pipeline(const Words& words) {
   return words.encoders().size() == 2 ? "StableDiffusionXLPipeline" : "StableDiffusionXLImg2ImgPipeline";
 }
 
+/// `stage`: the model has a first stage. Without one, the transformer is written alone.
+void export_transformer(Export& e, const Value& options, int64_t size, bool stage) {
+  const TransformerDirectory made = write_diffusers_transformer(e.out, e.model, options, size, stage, e.source);
+  e.notes.insert(e.notes.end(), made.notes.begin(), made.notes.end());
+  e.files = made.files;
+  if (made.pipeline) {
+    e.stage(part_of(options, "autoencoder"), part_of(options, "image"), "vae/");
+    e.index = made.index;
+    e.index["vae"] = {"diffusers", "AutoencoderKL"};
+    e.scheduler(to_diffusers_scheduler(options, e.model.metadata.section("sample", e.source)));
+    e.index["_class_name"] = made.pipeline_name;
+    e.index["_diffusers_version"] = version;
+    e.out.config("model_index.json", e.index);
+  }
+  e.brume_yaml("model", options);
+}
+
 void export_model(Export& e) {
   const Value options = e.model.metadata.required("model", e.source);
   const Value image = part_of(options, "image"), stage = part_of(options, "autoencoder"), network = part_of(options, "network");
@@ -297,6 +315,13 @@ void export_model(Export& e) {
   if (!pixels) {
     const int64_t halvings = int64_t(list_of(stage, "multipliers").size()) - 1;
     for (const char* side : {"height", "width"}) latent.set(side, Value::text(std::to_string(integer_of(image, side) >> halvings)));
+  }
+  if (is_transformer(network)) {
+    if (const std::string type = text_of(stage, "type"); !pixels && type != "kl")
+      e.refuse(fmt::format("its autoencoder is '{}'; diffusers' transformers are given kl", type));
+    return export_transformer(e, options, integer_of(latent, "height"), !pixels);
+  }
+  if (!pixels) {
     const bool vq = text_of(stage, "type") == "vq";
     e.stage(stage, image, vq ? "vqvae/" : "vae/");
     e.index[vq ? "vqvae" : "vae"] = {"diffusers", vq ? "VQModel" : "AutoencoderKL"};

@@ -98,6 +98,15 @@ DiffusersSchedulerFile to_diffusers_scheduler(const Value& model, const Value& s
     s.type = "FlowMatchEulerDiscreteScheduler";
     s.config["num_train_timesteps"] = std::llround(number_of(noise, "timestep_scale"));
     s.config["shift"] = number_of(noise, "shift");
+    const Value spacing = part_of(sample, "spacing");
+    const std::vector<std::string> tokens = list_of(spacing, "tokens"), mus = list_of(spacing, "mus");
+    if (tokens.size() == 2 && mus.size() == 2) {  // a shift by the number of tokens
+      s.config["use_dynamic_shifting"] = true;
+      s.config["base_image_seq_len"] = parse_number<int64_t>(tokens[0]).value_or(256);
+      s.config["max_image_seq_len"] = parse_number<int64_t>(tokens[1]).value_or(4096);
+      s.config["base_shift"] = parse_number<double>(mus[0]).value_or(0.5);
+      s.config["max_shift"] = parse_number<double>(mus[1]).value_or(1.15);
+    }
   } else {
     ddim(s, noise, parameterization, sample);
   }

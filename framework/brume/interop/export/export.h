@@ -18,4 +18,8 @@ std::vector<std::string> export_diffusers(const Contents& model, const std::stri
 /// One file as CompVis' latent-diffusion and Stable Diffusion have it, and its YAML next to it.
 std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const std::filesystem::path& file);
 
+/// One file of a `dit` as DiT, SiT and PixArt have it, with the table of positions that they store, and a YAML of what weights do not tell
+/// next to it, by which brume opens the file. Text encoders and first stage are left out, and said.
+std::vector<std::string> export_dit(const Contents& model, const std::string& source, const std::filesystem::path& file);
+
 }  // namespace brume

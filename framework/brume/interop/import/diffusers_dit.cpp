@@ -14,7 +14,7 @@
 #include "brume/interop/import/diffusers_transformer.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/import/families.h"
-#include "brume/interop/layouts/name_table.h"
+#include "brume/interop/layouts/transformer_names.h"
 
 namespace brume {
 namespace {
@@ -54,33 +54,13 @@ Transformer read_transformer(const fs::path& file) {
   return t;
 }
 
-/// Names of diffusers, block by block. Queries, keys and values are one layer in DiT.
-NameTable names_of(int64_t depth) {
-  NameTable names;
-  names.add("x_embedder.proj.", "pos_embed.proj.");
-  names.add("final_layer.adaLN_modulation.1.", "proj_out_1.");
-  names.add("final_layer.linear.", "proj_out_2.");
-  for (int64_t i = 0; i < depth; ++i) {
-    const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
-    names.add(ours + "adaLN_modulation.1.", theirs + "norm1.linear.");
-    names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
-    names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
-    names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
-  }
-  const std::string embedders = "norm1.emb.";
-  names.add("t_embedder.mlp.0.", embedders + "timestep_embedder.linear_1.");
-  names.add("t_embedder.mlp.2.", embedders + "timestep_embedder.linear_2.");
-  names.add("y_embedder.embedding_table.", embedders + "class_embedder.embedding_table.");
-  return names;
-}
-
 /// The tensors under brume's names. Every block repeats the embedders of noise level and class, which must be the same.
 NamedTensors renamed(const NamedTensors& tensors, const Transformer& transformer, const std::string& folder) {
-  const NameTable names = names_of(transformer.depth);
+  const NameTable names = dit_names(transformer.depth).names;
   NamedTensors all;
   std::map<std::string, at::Tensor> shared, parts;
   for (const NamedTensor& t : tensors) {
-    const size_t repeated = t.name.find("norm1.emb."), qkv = t.name.find(".attn1.to_");
+    const size_t repeated = t.name.find(dit_embedders), qkv = t.name.find(".attn1.to_");
     if (t.name == "pos_embed.pos_embed") continue;  // fixed positions, computed here
     if (qkv != std::string::npos && t.name.find(".to_out.") == std::string::npos) {
       parts[t.name] = t.tensor;

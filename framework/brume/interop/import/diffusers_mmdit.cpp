@@ -1,8 +1,6 @@
 // A diffusers directory of Stable Diffusion 3 and 3.5 (StableDiffusion3Pipeline) or FLUX (FluxPipeline), or its transformer alone.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/diffusers_config.h"
@@ -51,79 +49,12 @@ MmditNetwork read_flux(const DiffusersConfig& c) {
   return n;
 }
 
-/// Names that both have, those of FLUX's single blocks, and the layers that are one in brume.
-struct Names {
-  NameTable names;
-  std::vector<JoinedLayer> joined;
-};
-
-void add_block(Names& all, int64_t i, bool last_of_words) {
-  const std::string theirs = fmt::format("transformer_blocks.{}.", i), block = fmt::format("joint_blocks.{}.", i);
-  const std::string x = block + "x_block.", words = block + "context_block.";
-  NameTable& n = all.names;
-  n.add(x + "adaLN_modulation.1.", theirs + "norm1.linear.");
-  n.add(x + "attn.proj.", theirs + "attn.to_out.0.");
-  n.add(x + "attn.ln_q.", theirs + "attn.norm_q.");
-  n.add(x + "attn.ln_k.", theirs + "attn.norm_k.");
-  n.add(x + "attn2.proj.", theirs + "attn2.to_out.0.");
-  n.add(x + "attn2.ln_q.", theirs + "attn2.norm_q.");
-  n.add(x + "attn2.ln_k.", theirs + "attn2.norm_k.");
-  n.add(x + "mlp.fc1.", theirs + "ff.net.0.proj.");
-  n.add(x + "mlp.fc2.", theirs + "ff.net.2.");
-  n.add(words + "adaLN_modulation.1.", theirs + "norm1_context.linear.");
-  n.add(words + "attn.ln_q.", theirs + "attn.norm_added_q.");
-  n.add(words + "attn.ln_k.", theirs + "attn.norm_added_k.");
-  if (!last_of_words) {
-    n.add(words + "attn.proj.", theirs + "attn.to_add_out.");
-    n.add(words + "mlp.fc1.", theirs + "ff_context.net.0.proj.");
-    n.add(words + "mlp.fc2.", theirs + "ff_context.net.2.");
-  }
-  const std::string a = theirs + "attn.";
-  all.joined.push_back({x + "attn.qkv", {a + "to_q", a + "to_k", a + "to_v"}});
-  all.joined.push_back({words + "attn.qkv", {a + "add_q_proj", a + "add_k_proj", a + "add_v_proj"}});
-}
-
-Names names_of(const MmditNetwork& network) {
-  Names all;
-  NameTable& n = all.names;
-  n.add("x_embedder.proj.", network.flux ? "x_embedder." : "pos_embed.proj.");
-  n.add("pos_embed", "pos_embed.pos_embed");
-  n.add("context_embedder.", "context_embedder.");
-  n.add("final_layer.adaLN_modulation.1.", "norm_out.linear.");
-  n.add("final_layer.linear.", "proj_out.");
-  const std::vector<std::pair<const char*, const char*>> embedders{
-      {"t_embedder", "timestep_embedder"}, {"y_embedder", "text_embedder"}, {"g_embedder", "guidance_embedder"}};
-  for (const auto& [ours, theirs] : embedders) {
-    n.add(fmt::format("{}.mlp.0.", ours), fmt::format("time_text_embed.{}.linear_1.", theirs));
-    n.add(fmt::format("{}.mlp.2.", ours), fmt::format("time_text_embed.{}.linear_2.", theirs));
-  }
-  for (int64_t i = 0; i < network.depth; ++i) {
-    add_block(all, i, i + 1 == network.depth && network.single_depth == 0);
-    if (std::find(network.dual_blocks.begin(), network.dual_blocks.end(), i) == network.dual_blocks.end()) continue;
-    const std::string a = fmt::format("transformer_blocks.{}.attn2.", i);
-    all.joined.push_back({fmt::format("joint_blocks.{}.x_block.attn2.qkv", i), {a + "to_q", a + "to_k", a + "to_v"}});
-  }
-  for (int64_t i = 0; i < network.single_depth; ++i) {
-    const std::string ours = fmt::format("single_blocks.{}.", i), theirs = fmt::format("single_transformer_blocks.{}.", i);
-    n.add(ours + "modulation.lin.", theirs + "norm.linear.");
-    n.add(ours + "linear2.", theirs + "proj_out.");
-    n.add(ours + "ln_q.", theirs + "attn.norm_q.");
-    n.add(ours + "ln_k.", theirs + "attn.norm_k.");
-    all.joined.push_back({ours + "linear1", {theirs + "attn.to_q", theirs + "attn.to_k", theirs + "attn.to_v", theirs + "proj_mlp"}});
-  }
-  return all;
-}
-
-/// The tensors under brume's names. diffusers has (scale, shift) where the originals have (shift, scale): in the last layer, and in the
-/// words' last block.
+/// The tensors under brume's names.
 NamedTensors renamed(const NamedTensors& tensors, const MmditNetwork& n, const std::string& folder) {
-  const Names names = names_of(n);
-  NamedTensors all = renamed_layers(tensors, names.names, names.joined, folder, "mmdit");
-  const std::string words = n.single_depth > 0 ? "" : fmt::format("joint_blocks.{}.context_block.adaLN_modulation.1.", n.depth - 1);
+  NamedTensors all = renamed_layers(tensors, mmdit_names(n.flux, n.depth, n.single_depth, n.dual_blocks), folder, "mmdit");
   for (NamedTensor& t : all) {
-    const bool swaps = t.name.starts_with("final_layer.adaLN_modulation.") || (!words.empty() && t.name.starts_with(words));
-    if (swaps) t.tensor = swapped_halves(t.tensor);
-    if (n.flux) t.tensor = flux_layout(t.name, t.tensor, n);
+    if (mmdit_swaps(t.name, n.depth, n.single_depth)) t.tensor = swapped_halves(t.tensor);
+    if (n.flux) t.tensor = from_flux_layout(t.name, t.tensor, n.patches());
   }
   return all;
 }

@@ -53,42 +53,9 @@ Transformer read_transformer(const fs::path& file) {
   return t;
 }
 
-NameTable names_of(int64_t depth) {
-  NameTable names;
-  names.add("x_embedder.proj.", "pos_embed.proj.");
-  names.add("t_block.1.", "adaln_single.linear.");
-  names.add("final_layer.scale_shift_table", "scale_shift_table");
-  names.add("final_layer.linear.", "proj_out.");
-  const std::vector<std::pair<const char*, const char*>> embedders{{"t_embedder.mlp.", "adaln_single.emb.timestep_embedder"},
-                                                                   {"csize_embedder.mlp.", "adaln_single.emb.resolution_embedder"},
-                                                                   {"ar_embedder.mlp.", "adaln_single.emb.aspect_ratio_embedder"}};
-  for (const auto& [ours, theirs] : embedders) {
-    names.add(ours + std::string("0."), theirs + std::string(".linear_1."));
-    names.add(ours + std::string("2."), theirs + std::string(".linear_2."));
-  }
-  names.add("y_embedder.y_proj.fc1.", "caption_projection.linear_1.");
-  names.add("y_embedder.y_proj.fc2.", "caption_projection.linear_2.");
-  for (int64_t i = 0; i < depth; ++i) {
-    const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
-    names.add(ours + "scale_shift_table", theirs + "scale_shift_table");
-    names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
-    names.add(ours + "cross_attn.q_linear.", theirs + "attn2.to_q.");
-    names.add(ours + "cross_attn.proj.", theirs + "attn2.to_out.0.");
-    names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
-    names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
-  }
-  return names;
-}
-
 NamedTensors renamed(NamedTensors tensors, const Transformer& t, const std::string& folder) {
   std::erase_if(tensors, [](const NamedTensor& x) { return x.name == "pos_embed.pos_embed"; });  // computed here
-  std::vector<JoinedLayer> joined;
-  for (int64_t i = 0; i < t.depth; ++i) {
-    const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
-    joined.push_back({ours + "attn.qkv", {theirs + "attn1.to_q", theirs + "attn1.to_k", theirs + "attn1.to_v"}});
-    joined.push_back({ours + "cross_attn.kv_linear", {theirs + "attn2.to_k", theirs + "attn2.to_v"}});
-  }
-  return renamed_layers(tensors, names_of(t.depth), joined, folder, "dit");
+  return renamed_layers(tensors, pixart_names(t.depth), folder, "dit");
 }
 
 /// Words, and the sizes if the network is conditioned on them.

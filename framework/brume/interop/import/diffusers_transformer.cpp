@@ -52,10 +52,9 @@ void set_transformer_stage(Imported& model, Value& options, const fs::path& fold
   for (const NamedTensor& t : stage.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});
 }
 
-NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names, const std::vector<JoinedLayer>& joined,
-                            const std::string& folder, const char* network) {
+NamedTensors renamed_layers(const NamedTensors& tensors, const LayerNames& layout, const std::string& folder, const char* network) {
   std::map<std::string, at::Tensor> parts;  // of joined layers, by their whole names
-  for (const JoinedLayer& layer : joined)
+  for (const JoinedLayer& layer : layout.joined)
     for (const std::string& name : layer.theirs)
       for (const char* what : {"weight", "bias"}) parts[name + "." + what] = at::Tensor();
   NamedTensors all;
@@ -64,11 +63,11 @@ NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names,
       part->second = t.tensor;
       continue;
     }
-    const auto ours = names.ours(t.name);
+    const auto ours = layout.names.ours(t.name);
     if (!ours) throw ConfigError(fmt::format("{}: the {} of brume has no place for the tensor '{}'", folder, network, t.name));
     all.push_back({*ours, t.tensor});
   }
-  for (const JoinedLayer& layer : joined)
+  for (const JoinedLayer& layer : layout.joined)
     for (const std::string what : {"weight", "bias"}) {
       std::vector<at::Tensor> rows;
       for (const std::string& name : layer.theirs) {
@@ -82,11 +81,6 @@ NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names,
       if (!rows.empty()) all.push_back({layer.ours + "." + what, at::cat(rows)});
     }
   return all;
-}
-
-at::Tensor swapped_halves(const at::Tensor& rows) {
-  const int64_t half = rows.size(0) / 2;
-  return at::cat({rows.narrow(0, half, rows.size(0) - half), rows.narrow(0, 0, half)});
 }
 
 }  // namespace brume

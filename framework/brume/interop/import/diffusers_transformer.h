@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "brume/interop/import/import.h"
-#include "brume/interop/layouts/name_table.h"
+#include "brume/interop/layouts/transformer_names.h"
 
 namespace brume {
 
@@ -26,17 +26,8 @@ std::string variant_in(const std::filesystem::path& component, const std::string
 void set_transformer_stage(Imported& model, Value& options, const std::filesystem::path& folder, const std::string& variant, int64_t size,
                            int64_t channels);
 
-/// Layers of theirs whose rows are one layer of ours, in this order: names up to the last dot.
-struct JoinedLayer {
-  std::string ours;
-  std::vector<std::string> theirs;
-};
 /// Returns the tensors under brume's names. Throws ConfigError naming a tensor without a place, or a part of a joined layer that is missing
 /// or has another number of columns than the first. `network`: for messages.
-NamedTensors renamed_layers(const NamedTensors& tensors, const NameTable& names, const std::vector<JoinedLayer>& joined,
-                            const std::string& folder, const char* network);
-
-/// Returns a layer's weight or bias with its two halves of rows swapped: (scale, shift) as (shift, scale).
-at::Tensor swapped_halves(const at::Tensor& rows);
+NamedTensors renamed_layers(const NamedTensors& tensors, const LayerNames& layout, const std::string& folder, const char* network);
 
 }  // namespace brume

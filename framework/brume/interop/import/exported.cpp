@@ -42,7 +42,19 @@ fs::path within(const fs::path& folder, const std::string& name) {
   return folder / path;
 }
 
+/// The tensors of a directory of transformers, by the importer of the plain directory.
+void add_transformer(Imported& model, const fs::path& folder) {
+  const Source plain{folder, {}, {}};
+  for (const Family* family : {&diffusers_transformer, &diffusers_pixart, &diffusers_mmdit})
+    if (family->knows(plain)) {
+      model.tensors = family->import(plain, {}).tensors;
+      return;
+    }
+  throw ConfigError(fmt::format("{}: there is neither unet/ nor a transformer", folder.string()));
+}
+
 void add_model(Imported& model, const fs::path& folder) {
+  if (!fs::is_directory(folder / "unet")) return add_transformer(model, folder);
   constexpr const char* weights = "diffusion_pytorch_model.safetensors";
   const UnetLayout layout = unet_layout(part_of(model.options, "network"));
   const NamedTensors unet = read_diffusers_unet(folder / "unet/config.json").tensors(component(folder / "unet", weights));

@@ -138,7 +138,7 @@ NamedTensors flux_tensors(const NamedTensors& tensors, const MmditNetwork& n, co
   for (const NamedTensor& t : tensors) {
     const auto ours = names.ours(t.name);
     if (!ours) throw ConfigError(fmt::format("{}: the mmdit of brume has no place for the tensor '{}'", file, t.name));
-    all.push_back({*ours, flux_layout(*ours, t.tensor, n)});
+    all.push_back({*ours, from_flux_layout(*ours, t.tensor, n.patches())});
   }
   return all;
 }

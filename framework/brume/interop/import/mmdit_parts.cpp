@@ -135,15 +135,6 @@ void add_mmdit_parts(Imported& model, Value& options, const MmditNetwork& n, con
   for (const NamedTensor& t : text.tensors) model.tensors.push_back({(n.guidance ? "conditioner.0." : "conditioner.") + t.name, t.tensor});
 }
 
-at::Tensor flux_layout(const std::string& name, const at::Tensor& t, const MmditNetwork& n) {
-  const int64_t squares = n.patch * n.patch;
-  if (name == "x_embedder.proj.weight" && t.dim() == 2 && t.size(1) == n.in * squares)
-    return t.reshape({t.size(0), n.in, n.patch, n.patch});
-  if (name.starts_with("final_layer.linear.") && t.dim() >= 1 && t.size(0) == n.out * squares)
-    return t.reshape({n.out, squares, -1}).transpose(0, 1).reshape(t.sizes());
-  return t;
-}
-
 void set_mmdit_sampling(Imported& model, Value& options, const MmditNetwork& n, const fs::path& scheduler) {
   nlohmann::json config = nlohmann::json::object({{"_class_name", "FlowMatchEulerDiscreteScheduler"}, {"shift", n.flux ? 1.0 : 3.0}});
   const std::string place = scheduler.empty() ? "scheduler" : scheduler.string();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "brume/interop/import/import.h"
+#include "brume/interop/layouts/transformer_names.h"
 
 namespace brume {
 
@@ -22,6 +23,7 @@ struct MmditNetwork {
   bool qk_norm = false;
   std::vector<int64_t> dual_blocks{}, rotary_axes{};
   Value options() const;
+  FluxPatches patches() const { return {in, out, patch}; }
 };
 
 /// What can be set of such an import.
@@ -35,10 +37,6 @@ struct MmditSettings {
 /// what is missing. Throws ConfigError if their widths are not those of the network.
 void add_mmdit_parts(Imported& model, Value& options, const MmditNetwork& network, const std::filesystem::path& folder,
                      const MmditSettings& settings);
-
-/// Returns a tensor of FLUX's first or last layer in brume's layout, others as they are: the first is a convolution, and rows of the last
-/// are ordered by row, column and channel within a patch instead of channel, row and column. `name`: brume's.
-at::Tensor flux_layout(const std::string& name, const at::Tensor& tensor, const MmditNetwork& network);
 
 /// Sets noise, parameterization and the section `sample`; `scheduler`: a scheduler_config.json, or an empty path.
 void set_mmdit_sampling(Imported& model, Value& options, const MmditNetwork& network, const std::filesystem::path& scheduler);
