@@ -49,6 +49,8 @@ class DiffusionLearner final : public Learner {
     open_objective(origin.seed);
     if (config.train->align) {
       if (data.encoded()) throw ConfigError("needs images, and train.data holds latents").located({}, "train.align");
+      if (nearest(resolved, "model.network.checkpoint").scalar == "true")
+        warn("model.network.checkpoint has no effect with train.align, which reads what a block computes");
       alignment_.emplace(*config.train->align, pipeline_, models_, mix_seed(origin.seed, 7));
     }
     if (!config.train->cache.empty()) open_cache(data);
