@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "brume/core/dataset.h"
+#include "brume/core/tensor.h"
 #include "brume/weights/npz.h"
 #include "brume/weights/safetensors.h"
 #include "support/registry.h"
