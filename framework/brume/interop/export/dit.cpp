@@ -77,7 +77,12 @@ struct DitExport {
     const auto set = [&](const char* key, const std::string& text) { all.set(key, Value::text(text)); };
     set("num_heads", text_of(network, "heads"));
     if (const std::string ratio = text_of(network, "mlp_ratio"); !ratio.empty()) set("mlp_ratio", ratio);
-    if (words()) return all;
+    if (words()) {
+      const Value* of = labels.find("of");  // with the sizes of images
+      const Value& t5 = of && !of->items.empty() ? of->items.front() : labels;
+      if (const std::string length = text_of(t5, "length"); !length.empty()) set("model_max_length", length);
+      return all;
+    }
     set("program", flow() ? "sit" : "dit");
     const at::Tensor* rows = find(tensors, "y_embedder.embedding_table.weight");
     if (!rows) return all;
