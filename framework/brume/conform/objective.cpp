@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "brume/config/errors.h"
+#include "brume/conform/codes.h"
 #include "brume/conform/conform.h"
 #include "brume/conform/exact_models.h"
 #include "brume/core/joint_objective.h"
@@ -222,6 +223,7 @@ void check_gradient(std::vector<Finding>& findings, const Subject& s, const char
 std::vector<Finding> conform(const Objective& objective) {
   std::vector<Finding> findings;
   std::string refusal;
+  if (const OfCodes* codes = of_codes(objective)) return conform_codes(objective, *codes);
   if (dynamic_cast<const JointObjective*>(&objective)) return findings;  // its networks need a training
   const std::optional<Subject> subject = subject_of(objective, cosine_times(), refusal);
   check(findings,

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/conform/codes.h"
 #include "brume/conform/exact_denoisers.h"
 #include "brume/conform/exact_models.h"
 #include "brume/conform/four_threads.h"
@@ -188,6 +189,7 @@ Convergence convergence(const Sampler& sampler, const Denoiser& data) {
 
 std::vector<Finding> conform(const Sampler& sampler) {
   const at::NoGradGuard no_grad;
+  if (of_codes(sampler)) return conform_codes(sampler);
   std::vector<Finding> findings;
   if (follows_the_ode(sampler)) check_path(findings, sampler);
   if (!sampler.traits().consistency) check_distribution(findings, sampler);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "brume/core/boundary.h"
+#include "brume/core/codes.h"
 #include "brume/interop/textual_inversion.h"
 
 namespace brume {
@@ -31,6 +32,23 @@ std::string name_of(LearnedVariance variance) {
   for (const auto& [name, v] : variances)
     if (v == variance) return name;
   throw std::logic_error("unknown variance");
+}
+
+/// A model of codes takes samplers of codes, of its kernel, and no other model does.
+void check_codes(const SampleOptions& sample, const ModelOptions& model, std::vector<Problem>& problems) {
+  const OfCodes *own = of_codes(*sample.sampler), *wanted = of_codes(*model.parameterization);
+  const auto fail = [&](const std::string& path, const std::string& message) { problems.push_back({{}, path, message}); };
+  if (own && !wanted) fail("sample.sampler", "is for models of codes (model.parameterization: logits), and this one is of continuous data");
+  if (!own && wanted)
+    fail("sample.sampler", "is for continuous data, and the model is of codes (model.parameterization: logits); take d3pm or mdlm");
+  if (own && wanted && own->kernel() && wanted->kernel() && *own->kernel() != *wanted->kernel())
+    fail("sample.sampler",
+         fmt::format("is for {} noise, and model.parameterization has the kernel {}{}", name_of(*own->kernel()), name_of(*wanted->kernel()),
+                     *wanted->kernel() == CodeKernel::uniform ? "; take {type: d3pm, kernel: uniform}" : ""));
+  for (size_t i = 0; wanted && i < sample.guidance.size(); ++i)
+    if (sample.guidance[i]->traits().place == GuidancePlace::clip)
+      fail(fmt::format("sample.guidance.{}", i),
+           "limits the values of images, and the model's estimates are logits of codes; leave it out");
 }
 
 }  // namespace
@@ -170,6 +188,7 @@ void SampleOptions::check(const ModelOptions& model) const {
                                     name_of(wanted), name_of(model.variance))});
   if (prompts.any() && !model.conditioner->traits().reads_prompts)
     problems.push_back({{}, "sample.prompts", "is for models with CLIP's text encoder (conditioner: clip_text), and this one has none"});
+  check_codes(*this, model, problems);
   check_guidance(model.controls(), problems);
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }

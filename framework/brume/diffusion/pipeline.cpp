@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "brume/core/boundary.h"
+#include "brume/core/codes.h"
 #include "brume/core/interruption.h"
 #include "brume/interop/lora.h"
 #include "brume/nn/blocks/layers.h"
@@ -70,6 +71,8 @@ Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t
   options_.check();
   const nn::SkipInit follow(stored != nullptr);
   autoencoder_ = options_.autoencoder.make({options_.image, mix_seed(seed, 2), stored, &models, compute_.dtype});
+  if (of_codes(*options_.parameterization) && autoencoder_->codes() != latent().channels)
+    throw ConfigError("model.parameterization gives logits of codes, and the latents of model.autoencoder are none; set it to codes");
   network_ = options_.network.make(options_.network_context(latent(), mix_seed(seed, 3)));
   encoder_ = options_.conditioner->encoder({mix_seed(seed, 4), stored});
   for (Weight& w : weights())

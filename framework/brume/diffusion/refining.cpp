@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "brume/core/boundary.h"
+#include "brume/core/codes.h"
 #include "brume/core/interruption.h"
 #include "brume/core/run_memory.h"
 #include "brume/diffusion/empty_prompt.h"
@@ -13,6 +14,8 @@ namespace brume {
 
 Refiner::Refiner(const Refining& refining, const ImageShape& image, const ImageShape& latent)
     : refining_(refining), image_(image), reading_(refining.options.prompts.reading()) {
+  if (of_codes(*refining.model.options().parameterization))
+    throw ConfigError("the refiner is a model of codes, whose runs begin with noise");
   const ImageShape own = refining.model.autoencoder().latent(image);
   if (own != latent)
     throw ConfigError(fmt::format("the refiner has latents of {} for images of {}x{}, and the base model those of {}", own.text(),

@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "brume/core/boundary.h"
+#include "brume/core/codes.h"
 #include "brume/core/noise.h"
 #include "brume/numerics/timesteps.h"
 
@@ -53,7 +54,7 @@ Tensor trial(const ModelOptions& model, const SampleOptions& sample, const std::
 
 std::optional<std::string> divergence_warning(const ModelOptions& model, const SampleOptions& sample) {
   const at::NoGradGuard no_grad;
-  if (sample.steps > most_steps || sample.sampler->traits().own_steps) return {};
+  if (sample.steps > most_steps || sample.sampler->traits().own_steps || of_codes(*sample.sampler)) return {};
   std::vector<double> sigmas;
   double grown = 0;
   try {

@@ -7,6 +7,7 @@
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/core/adapter.h"
+#include "brume/core/codes.h"
 #include "brume/nn/blocks/patch_discriminator.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/run_log.h"
@@ -26,6 +27,9 @@ void train_section(Fields& f, std::optional<TrainOptions>& train) {
 }
 
 void check_objective(const Objective& objective, const ModelOptions& model) {
+  if (of_codes(*model.parameterization) && !of_codes(objective))
+    throw ConfigError("trains models of continuous data, and model.parameterization gives logits of codes; take mdlm or d3pm")
+        .located({}, "train.objective");
   try {
     objective.check({*model.noise, *model.parameterization, model.variance});
   } catch (const ConfigError& e) {

@@ -6,9 +6,11 @@
 #include <fmt/format.h>
 
 #include "brume/core/autoencoder.h"
+#include "brume/core/codes.h"
 #include "brume/core/denoiser.h"
 #include "brume/core/noise.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/numerics/code_chain.h"
 #include "brume/train/class_scores.h"
 
 namespace brume {
@@ -32,6 +34,16 @@ double summed_error(const Denoiser& denoiser, const Tensor& x0, double sigma, co
   return error.to(at::kDouble).square().sum().item<double>() * double(x0.size(0)) / double(x0.numel());
 }
 
+/// Returns the sum over the images of their mean cross-entropy per code; with masks, per masked code.
+double summed_cross_entropy(const Denoiser& denoiser, const Tensor& x0, double sigma, const Condition& condition, CodeKernel kernel,
+                            double alpha, uint64_t seed, int64_t first) {
+  const Tensor uniform = uniform_of(per_image_noise(seed, first)->draw(x0.narrow(1, 0, 1), sigma, 0));
+  const Tensor x = corrupted(kernel, x0, std::vector<double>(size_t(x0.size(0)), alpha), uniform);
+  Tensor error = code_cross_entropy(x0, denoiser.denoise(x, sigma, condition).x0);
+  if (kernel == CodeKernel::absorbing) error = error * masked(x).squeeze(1) / (1 - alpha);
+  return error.to(at::kDouble).sum().item<double>() * double(x0.size(0)) / double(error.numel());
+}
+
 }  // namespace
 
 Metrics validation_losses(const Pipeline& model, const Dataset& data, const ValidationOptions& options, uint64_t seed,
@@ -44,14 +56,17 @@ Metrics validation_losses(const Pipeline& model, const Dataset& data, const Vali
   int64_t images = 0;
   bool whole = true;
   const auto denoiser = model.denoiser();
+  const OfCodes* codes = of_codes(*model.options().parameterization);
   for_each_batch(data, shape, batch, options.images, [&](const Tensor& read, const std::vector<Annotation>& annotations) {
     const Tensor given = read.to(model.compute().device);
     const Autoencoder& first_stage = model.autoencoder();
     const Tensor x0 = encoded ? first_stage.latents_of(given, Autoencoder::Normal()) : first_stage.encode(given);
     const Condition condition = model.condition(annotations);
     for (size_t i = 0; i < sigmas.size() && whole; ++i) {
-      const double unit = model.options().parameterization->c_out(sigmas[i]);
-      sums[i] += summed_error(*denoiser, x0, sigmas[i], condition, unit, mix_seed(seed, noise_stream, i), images);
+      const uint64_t drawn = mix_seed(seed, noise_stream, i);
+      const double unit = model.options().parameterization->c_out(sigmas[i]), alpha = code_rate(*model.options().noise, sigmas[i]);
+      sums[i] += codes ? summed_cross_entropy(*denoiser, x0, sigmas[i], condition, codes->kernel().value(), alpha, drawn, images)
+                       : summed_error(*denoiser, x0, sigmas[i], condition, unit, drawn, images);
       whole = !(stop && stop());
     }
     images += read.size(0);
