@@ -1,4 +1,5 @@
 // A batch that is computed in parts trains as the whole batch does.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include "autoencoder_support.h"
