@@ -166,9 +166,9 @@ class OpenT2IAdapter final : public OpenControl {
     if (!dynamic_cast<const HasControlBranch*>(&model.network))
       throw ConfigError(fmt::format("{}: the model's network takes no T2I-Adapter; a unet does", settings.file));
     AdapterFile adapter(settings.file, model.device);
+    std::tie(channels_, factor_) = adapter.image();
     source_ = settings.file, input_ = adapter.input, levels_ = std::move(adapter.levels);
     const std::vector<Place> places = places_of(model.network);
-    std::tie(channels_, factor_) = adapter.image();
     if (channels_ == 0) throw ConfigError(source_ + ": takes neither colour nor grey images");
     if (const int64_t wanted = model.ratio * places.front().scale; factor_ != wanted)
       throw ConfigError(
