@@ -1,5 +1,6 @@
 // brume serve [MODELS...] --runs DIR
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -75,6 +76,9 @@ int serve(Program& program, Arguments a) {
   check(a);
   std::filesystem::create_directories(a.runs);
   a.server.most_bytes = size_t(a.upload * 1e6);
+#ifdef M_ARENA_MAX
+  ::mallopt(M_ARENA_MAX, 4);  // else each of the threads of connections keeps what its largest request took
+#endif
   std::atomic<bool> ended{false};
   std::thread watcher;
   {

@@ -109,6 +109,18 @@ class BoundedServer final : public httplib::Server {
   bool process_and_close_socket(socket_t socket) override {
     BoundedStream stream(socket, options_, stopping_);
     connection = &stream;
+    try {
+      serve_all(stream);
+    } catch (const std::exception&) {  // of memory: this connection ends, the others go on
+    }
+    connection = nullptr;
+    ::shutdown(socket, SHUT_WR);
+    discard(socket);
+    ::close(socket);
+    return true;
+  }
+
+  void serve_all(BoundedStream& stream) {
     bool closed = false;
     while (!closed && stream.wait_for_request()) {
       unread = false;
@@ -117,13 +129,8 @@ class BoundedServer final : public httplib::Server {
         request.ranges.clear();
         stream.begin_body();
       };
-      if (!serve_one(stream, closed, set_up) || unread) break;
+      if (!serve_one(stream, closed, set_up) || unread) return;
     }
-    connection = nullptr;
-    ::shutdown(socket, SHUT_WR);
-    discard(socket);
-    ::close(socket);
-    return true;
   }
 
   template <class SetUp>
@@ -310,10 +317,13 @@ void Server::State::write(const HttpAnswer& answer, httplib::Response& res) cons
   if (!res.has_header("Cache-Control")) res.set_header("Cache-Control", "no-store");
   if (!answer.stream) return res.set_content(answer.body, answer.type);
   res.set_chunked_content_provider(answer.type, [this, stream = answer.stream](size_t, httplib::DataSink& sink) {
-    stream([&](std::string_view piece) {
-      if (stopping.load() || (connection && connection->peer_closed())) return false;
-      return sink.write(piece.data(), piece.size());
-    });
+    try {
+      stream([&](std::string_view piece) {
+        if (stopping.load() || (connection && connection->peer_closed())) return false;
+        return sink.write(piece.data(), piece.size());
+      });
+    } catch (const std::exception&) {  // the answer has begun: it ends here
+    }
     sink.done();
     return true;
   });

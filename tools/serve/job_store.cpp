@@ -23,7 +23,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int layout = 1;  ///< of the index; another one is made again
-constexpr const char* index_name = "index.sqlite";
 
 struct Close {
   void operator()(sqlite3* db) const { sqlite3_close(db); }
@@ -127,13 +126,13 @@ std::string job_id() {
 
 JobStore::JobStore(fs::path folder) : folder_(std::move(folder)), index_(std::make_unique<Index>()) {
   fs::create_directories(folder_);
-  index_->db = opened(folder_ / index_name);
+  index_->db = opened(folder_ / index_of_jobs);
   if (!index_->db) {
     std::error_code none;
-    fs::remove(folder_ / index_name, none);
-    index_->db = opened(folder_ / index_name);
+    fs::remove(folder_ / index_of_jobs, none);
+    index_->db = opened(folder_ / index_of_jobs);
   }
-  if (!index_->db) throw ConfigError(fmt::format("{}: the index of the images cannot be opened", (folder_ / index_name).string()));
+  if (!index_->db) throw ConfigError(fmt::format("{}: the index of the images cannot be opened", (folder_ / index_of_jobs).string()));
   open();
 }
 

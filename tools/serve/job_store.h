@@ -11,6 +11,9 @@
 
 namespace brume::tools {
 
+/// A folder with this file holds jobs.
+inline constexpr const char* index_of_jobs = "index.sqlite";
+
 /// What is kept of a job.
 struct JobRecord {
   std::string id;                   ///< "20261129-184501-000123-9f3a": sorts by the time of its beginning

@@ -7,6 +7,7 @@
 #include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
+#include "brume/files/unsynced.h"
 #include "serve/http.h"
 
 namespace brume::tools {
@@ -52,6 +53,7 @@ void Jobs::stop() {
 Job Jobs::submit(Generation request, const std::string& client) {
   request.model = shelf_.id_of(request.model);
   for (std::string& lora : request.loras) shelf_.lora_path(lora);
+  const Unsynced fast;
   auto job = std::make_shared<Job>();
   job->record = {.id = job_id(), .state = "queued", .created = now(), .warnings = request.warnings, .request = json_of(request)};
   job->client = request.client.empty() ? client : request.client;
@@ -212,6 +214,7 @@ Jobs::Group Jobs::next_group() {
 }
 
 void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status) {
+  const Unsynced fast;
   JobRecord record;
   {
     const std::lock_guard guard(lock_);
@@ -240,6 +243,7 @@ void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const 
 }
 
 void Jobs::work() {
+  const Unsynced fast;
   while (!stopping_) {
     const Group group = next_group();
     if (!group.empty()) run(group);

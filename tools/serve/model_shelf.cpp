@@ -14,6 +14,7 @@
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/configuration.h"
 #include "serve/http.h"
+#include "serve/job_store.h"
 
 namespace brume::tools {
 namespace fs = std::filesystem;
@@ -47,7 +48,7 @@ void find_models(const fs::path& folder, int depth, std::vector<fs::path>& files
     if (fs::is_directory(path, error)) {
       if (is_model_directory(path))
         files.push_back(path);
-      else if (depth < deepest)
+      else if (depth < deepest && !fs::exists(path / index_of_jobs, error))
         find_models(path, depth + 1, files);
     } else if (ends_as_model(path)) {
       files.push_back(path);

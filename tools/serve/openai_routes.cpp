@@ -63,7 +63,7 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image =
   const std::vector<std::string> ids = jobs.shelf().ids();
   if (ids.size() == 1 && (g.model.starts_with("dall-e") || g.model.starts_with("gpt-image"))) g.model = ids.front();
   set_prompt(g, jobs, *prompt);
-  g.count = f.whole("n", 1, 1000000).value_or(1);
+  g.count = f.whole("n", 1, jobs.options().limits.images).value_or(1);
   set_size(g, f.text("size", 20).value_or(""));
   const std::string format = f.text("response_format", 20).value_or("b64_json");
   if (format != "url" && format != "b64_json") throw HttpError(400, "response_format: is neither 'url' nor 'b64_json'", "response_format");
@@ -114,6 +114,8 @@ Asked edit_in(const HttpRequest& r, const Jobs& jobs) {
       const auto number = parse_number<double>(part.content);
       if (!number) throw HttpError(400, part.name + ": is no number", part.name);
       body[part.name] = *number;
+    } else if (part.name == "stream" && (part.content == "true" || part.content == "false")) {
+      body[part.name] = part.content == "true";
     } else {
       body[part.name] = part.content;
     }

@@ -21,9 +21,12 @@
 
 #include "brume/files/lock.h"
 #include "brume/files/refuse.h"
+#include "brume/files/unsynced.h"
 
 namespace brume {
 namespace {
+
+thread_local bool unsynced = false;
 
 constexpr int max_links = 40;                  // as Linux follows
 constexpr size_t max_write = size_t{1} << 30;  // one write(2) takes at most 2 GiB
@@ -151,14 +154,14 @@ void AtomicFile::write(const void* data, size_t bytes) {
 
 void AtomicFile::commit() {
   if (descriptor_ < 0) throw std::logic_error("AtomicFile: commit after commit or failure: " + path_);
-  if (::fsync(descriptor_) != 0) fail(errno, "syncing");  // delayed allocation and network disks run out of room here
-  const int descriptor = ::dup(descriptor_);              // holds the lock until the file has its name
+  if (!unsynced && ::fsync(descriptor_) != 0) fail(errno, "syncing");  // delayed allocation and network disks run out of room here
+  const int descriptor = ::dup(descriptor_);                           // holds the lock until the file has its name
   if (descriptor < 0) fail(errno, "duplicating its descriptor");
   if (::close(std::exchange(descriptor_, descriptor)) != 0 && errno != EINTR) fail(errno, "closing");
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail(errno, "renaming its temporary file");
   temporary_.clear();
   discard();
-  sync_directory();
+  if (!unsynced) sync_directory();
 }
 
 /// The new name itself survives a power cut only once its directory is on the disk.
@@ -201,6 +204,9 @@ void remove_stale_files(const std::string& directory) {
   for (const auto& file : stale)
     if (const Lock lock(file.string()); lock.held()) std::filesystem::remove(file, ignored);  // no process writes it, and none begins to
 }
+
+Unsynced::Unsynced() : outer_(std::exchange(unsynced, true)) {}
+Unsynced::~Unsynced() { unsynced = outer_; }
 
 void write_file(const std::string& path, std::string_view content) {
   AtomicFile file(path, content.size());
