@@ -1,4 +1,5 @@
 // Two processes train as one that computes two parts does: weights, averages, optimizers and memories have the same bits.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <set>
