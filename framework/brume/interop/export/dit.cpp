@@ -50,7 +50,8 @@ struct DitExport {
   bool flow() const { return text_of(part_of(options, "noise"), "type") == "flow"; }
 
   void check() const {
-    if (text_of(network, "type") != "dit") refuse(fmt::format("its network is '{}'; --to dit takes a dit", text_of(network, "type")));
+    if (text_of(network, "type") != "dit")
+      refuse(fmt::format("its network is '{}'; the file of a DiT is made of a dit", text_of(network, "type")));
     for (const auto& [key, wanted] :
          {std::pair("rotary", "false"), {"long_skips", "false"}, {"tokens", "cross_attention"}, {"slices", "1"}, {"patch_height", "null"}})
       if (const std::string have = text_of(network, key); !have.empty() && have != wanted)
@@ -96,7 +97,7 @@ struct DitExport {
 }  // namespace
 
 std::vector<std::string> export_dit(const Contents& model, const std::string& source, const fs::path& file) {
-  if (!model.metadata.has("model")) throw ConfigError(fmt::format("{}: is no diffusion model; --to dit takes a dit", source));
+  if (!model.metadata.has("model")) throw ConfigError(fmt::format("{}: is no diffusion model; the file of a DiT is made of a dit", source));
   const DitExport e{model, source};
   e.check();
   NamedTensors all = e.tensors;
