@@ -147,7 +147,7 @@ TEST(TensorBoard, AResumedTrainingDropsLaterAndDamagedEvents) {
 }
 
 TEST(TensorBoard, ProtocDecodesTheEvents) {
-  if (run({"sh", "-c", "command -v protoc"}).code != 0) GTEST_SKIP() << "protoc is not installed";
+  if (run({"sh", "-c", "command -v protoc || exit 1"}).code != 0) GTEST_SKIP() << "protoc is not installed";
   const TempFolder folder;
   TensorBoardLog(folder.path(), configuration, 0).scalars(7, {{"loss", 0.5}});
   const std::vector<std::string> events = events_of(folder.file(event_file_name));
