@@ -39,7 +39,7 @@ TempFolder* Divided::folder_ = nullptr;
 
 TEST_F(Divided, SamplesHaveTheScoresOfOneProcess) {
   expect_the_same({"evaluate", "model.safetensors", "--features", "classifier:classifier.safetensors", "--metric",
-                   "fid,kid,inception_score,precision_recall", "--real", "{type: shapes}", "--limit", "21", "-n", "9", "--batch", "4",
+                   "fid,kid,inception_score,precision_recall", "--real", "{type: shapes}", "--limit", "21", "-n", "11", "--batch", "4",
                    "--steps", "1,2"},
                   "--json", ".json");
 }
