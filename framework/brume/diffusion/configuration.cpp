@@ -88,8 +88,14 @@ void read_into(ModelConfig& config, Registry& registry, const Value& root, const
 
 ModelConfig read_model_configuration(Registry& registry, const Value& root, Value* resolved) {
   ModelConfig config;
+  const auto check = [&] {
+    if (config.classifier || config.autoencoder || root.find("sample"))
+      config.check();
+    else
+      config.model.check();  // whose sampler is not given yet: that of a model of codes is not the usual one
+  };
   read_into(
-      config, registry, root, [&](Fields& f) { config.declare(f); }, [&] { config.check(); }, resolved);
+      config, registry, root, [&](Fields& f) { config.declare(f); }, check, resolved);
   return config;
 }
 
