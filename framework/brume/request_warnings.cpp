@@ -9,6 +9,7 @@
 
 #include "brume/config/number.h"
 #include "brume/config/utf8.h"
+#include "brume/core/codes.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/interop/textual_inversion.h"
 #include "brume/text/prompt.h"
@@ -112,6 +113,17 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
   return found;
 }
 
+/// Settings of the initial noise that a run of masked codes does not read.
+std::vector<std::string> unread_noise(const ImageRequest& r, const SampleOptions& options) {
+  std::vector<std::string> all;
+  const OfCodes* codes = of_codes(*options.sampler);
+  if (!codes || codes->kernel() != CodeKernel::absorbing) return all;
+  for (const auto& [set, field] :
+       {std::pair(r.variation_seed.has_value(), "variation_seed"), std::pair(r.initial_noise.defined(), "initial_noise")})
+    if (set) all.push_back(fmt::format("{}: has no effect, as a run of masked codes begins with masks", called(r.names, field)));
+  return all;
+}
+
 }  // namespace
 
 std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions& options, const Pipeline& model,
@@ -140,6 +152,7 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
   if (r.seed != 0 && r.initial_noise.defined() && !r.image.defined() && !adds_noise)
     all.push_back(fmt::format("{}: has no effect, as {} gives the initial noise and the sampler adds none", called(r.names, "seed"),
                               called(r.names, "initial_noise")));
+  for (std::string& w : unread_noise(r, options)) all.push_back(std::move(w));
   for (const auto& [field, named] : {std::pair("prompts", r.prompts.size()), std::pair("classes", r.classes.size())})
     if (r.first == 0 && r.count > 0 && size_t(r.count) < named)
       all.push_back(fmt::format("{}: the last {} of {} have no effect, as {} is {}", called(r.names, field), named - size_t(r.count), named,

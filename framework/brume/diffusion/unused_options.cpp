@@ -14,6 +14,7 @@
 
 #include "brume/config/registry.h"
 #include "brume/config/yaml.h"
+#include "brume/core/codes.h"
 #include "brume/core/noise.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/guided_denoiser.h"
@@ -66,7 +67,7 @@ class Finder final {
       add(spacing->place, "sample.spacing", "only its first and last level count, as the sampler takes its own steps between them");
     if (steps && traits.own_count && written(steps->place))
       add(steps->place, "sample.steps", "counts for the first and the last level alone, as the sampler chooses the number of its steps");
-    if (!section || traits.own_count || levels(*options_.spacing).empty()) return;
+    if (!section || traits.own_count || of_codes(*options_.sampler) || levels(*options_.spacing).empty()) return;
     const std::vector<double> sigmas = distinct_levels(levels(*options_.spacing));
     each_option("sampler", *section, [&](const auto& whole, const auto& without) {
       const Tensor a = result_of(*std::static_pointer_cast<const Sampler>(whole), *model_.noise, sigmas);

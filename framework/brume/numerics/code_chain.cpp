@@ -41,6 +41,9 @@ Tensor each_step(const std::vector<CodeStep>& steps, const Tensor& like, const F
 /// Returns the probability that a masked code is unmasked by the step.
 double revealed(const CodeStep& s) { return s.from < 1 ? (s.to - s.from) / (1 - s.from) : 1; }
 
+/// Returns the codes of latents that may be between them, as enlarged ones are.
+Tensor nearest_codes(const Tensor& known, at::ScalarType type) { return one_hot(known.argmax(1), known.size(1), type); }
+
 /// Returns q(x_t | x_s) of each x_s, at the given x_t, for the uniform kernel.
 Tensor likelihood(const Tensor& x, const std::vector<CodeStep>& steps) {
   const double count = double(x.size(1));
@@ -151,9 +154,11 @@ CodeStep run_step(const NoiseSchedule& schedule, const std::vector<double>& sigm
 
 Tensor first_codes(CodeKernel kernel, const Tensor& x, double sigma, Run& run) {
   if (x.dim() != 4) throw ConfigError("the sampler is for codes, [B, K, H, W]");
-  if (const Tensor& known = run.condition.known; known.defined()) {
-    const std::vector<double> alpha(size_t(x.size(0)), code_rate(run.training_times(), sigma));
-    return corrupted(kernel, known.to(x.scalar_type()).expand_as(x), alpha, uniform_per_code(x, sigma, sigma, run));
+  const NoiseSchedule& schedule = run.training_times();
+  const bool from_the_end = sigma >= schedule.sigma(schedule.t_max()) * (1 - 1e-9);  // where nothing is left of what is known
+  if (const Tensor& known = run.condition.known; known.defined() && !from_the_end) {
+    const std::vector<double> alpha(size_t(x.size(0)), code_rate(schedule, sigma));
+    return corrupted(kernel, nearest_codes(known, x.scalar_type()).expand_as(x), alpha, uniform_per_code(x, sigma, sigma, run));
   }
   return kernel == CodeKernel::absorbing ? at::zeros_like(x) : one_hot(x.argmax(1), x.size(1), x.scalar_type());
 }
@@ -161,7 +166,7 @@ Tensor first_codes(CodeKernel kernel, const Tensor& x, double sigma, Run& run) {
 Tensor estimated_codes(const Tensor& logits, const Condition& condition) {
   const Tensor p = code_probabilities(logits);
   if (!condition.mask.defined() || !condition.known.defined()) return p;
-  return at::where(condition.mask < 0.5, condition.known.to(at::kDouble), p);
+  return at::where(condition.mask < 0.5, nearest_codes(condition.known, at::kDouble), p);
 }
 
 Tensor uniform_per_code(const Tensor& x, double from, double to, Run& run) {

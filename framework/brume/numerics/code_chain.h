@@ -68,7 +68,8 @@ CodeStep chain_step(const NoiseSchedule& schedule, double sigma);
 void expect_chain_steps(const NoiseSchedule& schedule, const std::vector<double>& sigmas);
 /// Returns the alphas of step i; the last step of a run ends at x0.
 CodeStep run_step(const NoiseSchedule& schedule, const std::vector<double>& sigmas, int64_t i);
-/// Returns x at the first level: drawn from pi, of uniform codes by the largest of the noise x; or from q(x_t | known).
+/// Returns x at the first level: drawn from pi, of uniform codes by the largest of the noise x; or, below the schedule's last level, from
+/// q(x_t | known) if an image is known.
 Tensor first_codes(CodeKernel kernel, const Tensor& x, double sigma, Run& run);
 /// Returns p(x0) of the logits; where a part of the image is known, that part.
 Tensor estimated_codes(const Tensor& logits, const Condition& condition);
