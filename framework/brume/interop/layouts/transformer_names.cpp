@@ -4,14 +4,27 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "brume/config/errors.h"
 
 namespace brume {
 namespace {
 
-void add_block(LayerNames& all, int64_t i, bool last_of_words) {
+/// The two layers of an embedder, whose diffusers' name has no dot at its end.
+void add_embedder(NameTable& names, const std::string& ours, const std::string& theirs) {
+  names.add(ours + ".mlp.0.", theirs + ".linear_1.");
+  names.add(ours + ".mlp.2.", theirs + ".linear_2.");
+}
+
+/// What DiT and PixArt share: self-attention and perceptron of a block.
+void add_dit_block(LayerNames& all, const std::string& ours, const std::string& theirs) {
+  all.names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
+  all.names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
+  all.names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
+  all.joined.push_back({ours + "attn.qkv", {theirs + "attn1.to_q", theirs + "attn1.to_k", theirs + "attn1.to_v"}});
+}
+
+void add_joint_block(LayerNames& all, int64_t i, bool last_of_words) {
   const std::string theirs = fmt::format("transformer_blocks.{}.", i), block = fmt::format("joint_blocks.{}.", i);
   const std::string x = block + "x_block.", words = block + "context_block.";
   NameTable& n = all.names;
@@ -55,14 +68,10 @@ LayerNames dit_names(int64_t depth) {
   for (int64_t i = 0; i < depth; ++i) {
     const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
     names.add(ours + "adaLN_modulation.1.", theirs + "norm1.linear.");
-    names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
-    names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
-    names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
-    all.joined.push_back({ours + "attn.qkv", {theirs + "attn1.to_q", theirs + "attn1.to_k", theirs + "attn1.to_v"}});
+    add_dit_block(all, ours, theirs);
   }
   const std::string embedders = dit_embedders;
-  names.add("t_embedder.mlp.0.", embedders + "timestep_embedder.linear_1.");
-  names.add("t_embedder.mlp.2.", embedders + "timestep_embedder.linear_2.");
+  add_embedder(names, "t_embedder", embedders + "timestep_embedder");
   names.add("y_embedder.embedding_table.", embedders + "class_embedder.embedding_table.");
   return all;
 }
@@ -74,24 +83,17 @@ LayerNames pixart_names(int64_t depth) {
   names.add("t_block.1.", "adaln_single.linear.");
   names.add("final_layer.scale_shift_table", "scale_shift_table");
   names.add("final_layer.linear.", "proj_out.");
-  const std::vector<std::pair<const char*, const char*>> embedders{{"t_embedder.mlp.", "adaln_single.emb.timestep_embedder"},
-                                                                   {"csize_embedder.mlp.", "adaln_single.emb.resolution_embedder"},
-                                                                   {"ar_embedder.mlp.", "adaln_single.emb.aspect_ratio_embedder"}};
-  for (const auto& [ours, theirs] : embedders) {
-    names.add(ours + std::string("0."), theirs + std::string(".linear_1."));
-    names.add(ours + std::string("2."), theirs + std::string(".linear_2."));
-  }
+  add_embedder(names, "t_embedder", "adaln_single.emb.timestep_embedder");
+  add_embedder(names, "csize_embedder", "adaln_single.emb.resolution_embedder");
+  add_embedder(names, "ar_embedder", "adaln_single.emb.aspect_ratio_embedder");
   names.add("y_embedder.y_proj.fc1.", "caption_projection.linear_1.");
   names.add("y_embedder.y_proj.fc2.", "caption_projection.linear_2.");
   for (int64_t i = 0; i < depth; ++i) {
     const std::string ours = fmt::format("blocks.{}.", i), theirs = fmt::format("transformer_blocks.{}.", i);
     names.add(ours + "scale_shift_table", theirs + "scale_shift_table");
-    names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
+    add_dit_block(all, ours, theirs);
     names.add(ours + "cross_attn.q_linear.", theirs + "attn2.to_q.");
     names.add(ours + "cross_attn.proj.", theirs + "attn2.to_out.0.");
-    names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
-    names.add(ours + "mlp.fc2.", theirs + "ff.net.2.");
-    all.joined.push_back({ours + "attn.qkv", {theirs + "attn1.to_q", theirs + "attn1.to_k", theirs + "attn1.to_v"}});
     all.joined.push_back({ours + "cross_attn.kv_linear", {theirs + "attn2.to_k", theirs + "attn2.to_v"}});
   }
   return all;
@@ -105,14 +107,11 @@ LayerNames mmdit_names(bool flux, int64_t depth, int64_t single_depth, const std
   n.add("context_embedder.", "context_embedder.");
   n.add("final_layer.adaLN_modulation.1.", "norm_out.linear.");
   n.add("final_layer.linear.", "proj_out.");
-  const std::vector<std::pair<const char*, const char*>> embedders{
-      {"t_embedder", "timestep_embedder"}, {"y_embedder", "text_embedder"}, {"g_embedder", "guidance_embedder"}};
-  for (const auto& [ours, theirs] : embedders) {
-    n.add(fmt::format("{}.mlp.0.", ours), fmt::format("time_text_embed.{}.linear_1.", theirs));
-    n.add(fmt::format("{}.mlp.2.", ours), fmt::format("time_text_embed.{}.linear_2.", theirs));
-  }
+  add_embedder(n, "t_embedder", "time_text_embed.timestep_embedder");
+  add_embedder(n, "y_embedder", "time_text_embed.text_embedder");
+  add_embedder(n, "g_embedder", "time_text_embed.guidance_embedder");
   for (int64_t i = 0; i < depth; ++i) {
-    add_block(all, i, i + 1 == depth && single_depth == 0);
+    add_joint_block(all, i, i + 1 == depth && single_depth == 0);
     if (std::find(dual_blocks.begin(), dual_blocks.end(), i) == dual_blocks.end()) continue;
     const std::string a = fmt::format("transformer_blocks.{}.attn2.", i);
     all.joined.push_back({fmt::format("joint_blocks.{}.x_block.attn2.qkv", i), {a + "to_q", a + "to_k", a + "to_v"}});
