@@ -6,7 +6,6 @@
 // Reads the directories of diffusers, single files of CompVis (`control_model.` and bare names) and control-LoRAs, for SD 1, SD 2 and SDXL.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/adaptive_avg_pool2d.h>
 #include <fmt/format.h>
 
 #include "brume/config/registry.h"
@@ -55,11 +54,8 @@ class OpenControlNet final : public OpenControl {
                                     factor_ * call.input.size(3), factor_ * call.input.size(2), hint.size(3), hint.size(2)));
     const std::vector<Tensor> residuals =
         branch_->residuals(call.input, call.c_noise, call.condition, hint.to(call.input.device()), nullptr);
-    for (size_t i = 0; i < residuals.size(); ++i) {
-      Tensor r = call.scale == 1 ? residuals[i] : residuals[i] * call.scale;
-      if (call.mask.defined()) r = r * at::adaptive_avg_pool2d(call.mask, {r.size(2), r.size(3)}).to(r.scalar_type());
-      add_residual(i + 1 < residuals.size() ? taps.skip_residuals : taps.residuals, places_[i], r);
-    }
+    for (size_t i = 0; i < residuals.size(); ++i)
+      add_residual(i + 1 < residuals.size() ? taps.skip_residuals : taps.residuals, places_[i], call.weighed(residuals[i]));
   }
 
  private:

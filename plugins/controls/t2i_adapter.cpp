@@ -10,7 +10,6 @@
 // Reads files with TencentARC's names and directories and files of diffusers: full, full_xl and light.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/pixel_unshuffle.h>
 #include <fmt/format.h>
@@ -201,11 +200,7 @@ class OpenT2IAdapter final : public OpenControl {
   }
 
   void add_to(Taps& taps, const ControlledCall& call) const override {
-    for (size_t i = 0; i < call.control.size(); ++i) {
-      Tensor r = call.scale == 1 ? call.control[i] : call.control[i] * call.scale;
-      if (call.mask.defined()) r = r * at::adaptive_avg_pool2d(call.mask, {r.size(2), r.size(3)});
-      add_residual(taps.residuals, places_[i], r);
-    }
+    for (size_t i = 0; i < call.control.size(); ++i) add_residual(taps.residuals, places_[i], call.weighed(call.control[i]));
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "brume/core/control.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
 
 namespace brume {
 
@@ -12,6 +13,11 @@ void ControlSettings::declare(Fields& f) {
   f.field("from", from, "share of the steps after which it begins", within(0, 1));
   f.field("to", to, "share of the steps after which it ends", within(0, 1));
   f.require(from <= to, "to", "must not be before `from`");
+}
+
+Tensor ControlledCall::weighed(const Tensor& residual) const {
+  const Tensor r = scale == 1 ? residual : residual * scale;
+  return mask.defined() ? r * at::adaptive_avg_pool2d(mask, {r.size(2), r.size(3)}).to(r.scalar_type()) : r;
 }
 
 void add_residual(std::map<std::string, Tensor, std::less<>>& residuals, const std::string& name, const Tensor& residual) {

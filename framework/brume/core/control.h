@@ -47,6 +47,8 @@ struct ControlledCall {
   const std::vector<Tensor>& control;  ///< what encode() made of the images, a row per row of the input
   const Tensor& mask;                  ///< [B, 1, H, W] in [0, 1]; undefined = everywhere
   double scale = 1;
+  /// Returns a residual [B, C, h, w] times the scale, and times the mean of the mask over each of its places.
+  Tensor weighed(const Tensor& residual) const;
 };
 
 /// A control with its weights. `const` and safe to call from several threads at once.
