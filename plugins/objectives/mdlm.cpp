@@ -18,10 +18,7 @@ namespace {
 
 /// The weight of sigma under times that are drawn evenly.
 double unmasking(const NoiseSchedule& schedule, double sigma) {
-  if (schedule.timesteps() > 0) {
-    const CodeStep step = chain_step(schedule, sigma);
-    return double(schedule.timesteps()) * (step.to - step.from) / (1 - step.from);
-  }
+  if (schedule.timesteps() > 0) return double(schedule.timesteps()) * revealed(chain_step(schedule, sigma));
   const double begin = schedule.t_min(), end = schedule.t_max(), near = 1e-5 * (end - begin), t = schedule.time(sigma);
   const double a = std::max(begin, t - near), b = std::min(end, t + near);
   const auto alpha = [&](double time) { return code_rate(schedule, schedule.sigma(time)); };

@@ -38,9 +38,6 @@ Tensor each_step(const std::vector<CodeStep>& steps, const Tensor& like, const F
   return each_image(values, like, [](double v) { return v; });
 }
 
-/// Returns the probability that a masked code is unmasked by the step.
-double revealed(const CodeStep& s) { return s.from < 1 ? (s.to - s.from) / (1 - s.from) : 1; }
-
 /// Returns the codes of latents that may be between them, as enlarged ones are.
 Tensor nearest_codes(const Tensor& known, at::ScalarType type) { return one_hot(known.argmax(1), known.size(1), type); }
 
@@ -52,6 +49,8 @@ Tensor likelihood(const Tensor& x, const std::vector<CodeStep>& steps) {
 }
 
 }  // namespace
+
+double revealed(const CodeStep& s) { return s.from < 1 ? (s.to - s.from) / (1 - s.from) : 1; }
 
 double code_rate(const NoiseSchedule& schedule, double sigma) { return sigma > 0 ? schedule.signal(sigma) : 1; }
 

@@ -24,6 +24,9 @@ struct CodeStep {
   double from, to;
 };
 
+/// Returns the probability that the step unmasks a masked code, (alpha_s - alpha_t) / (1 - alpha_t); 1 if no code is masked.
+double revealed(const CodeStep& step);
+
 /// Returns alpha at sigma; 1 at sigma = 0.
 double code_rate(const NoiseSchedule& schedule, double sigma);
 

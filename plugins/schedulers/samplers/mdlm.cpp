@@ -46,7 +46,7 @@ class Mdlm final : public Sampler, public OfCodes {
       run.report({i, steps, from, x, logits});
       const Tensor p = estimated_codes(logits, run.condition), u = uniform_per_code(x, from, to, run), hidden = masked(x) > 0;
       const CodeStep step = run_step(schedule, sigmas, i);
-      const double share = step.from < 1 ? (step.to - step.from) / (1 - step.from) : 1;
+      const double share = revealed(step);
       const bool sure = o_.order == Order::confidence;
       const Tensor codes = drawn(p, sure ? u : (u / share).clamp_max(1 - 1e-12));
       const Tensor shown =
