@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
+#include <utility>
 
 #include "brume/config/foreign.h"
 #include "brume/config/number.h"
@@ -135,8 +137,15 @@ void report_end(const Config& config, const fs::path& directory) {
 int train_in(const std::shared_ptr<World>& shared, Program& program, const Resumed& r, const Arguments& a, const fs::path& file,
              const fs::path& directory) {
   const World& world = *shared;
+  int64_t before = 0;
   const ModelFiles models(program.registry, resolve_compute(r.config.compute), (file.empty() ? fs::path(a.config) : file).parent_path());
-  Trainer trainer(r.config, r.resolved, directory, file, models, a.overwrite && file.empty(), shared);
+  std::optional<Progress> images;  // of the class, before the training
+  Trainer trainer(r.config, r.resolved, directory, file, models, a.overwrite && file.empty(), shared, [&](int64_t done, int64_t count) {
+    if (!images) images.emplace("class images", count, "image steps");
+    images->update(done, double(done - std::exchange(before, done)));
+    return true;
+  });
+  images.reset();
   if (world.leads()) report_begin(trainer, r.config, directory, world);
   catch_interrupt();
   const bool done = run_to_end(trainer, r.config, directory, world);

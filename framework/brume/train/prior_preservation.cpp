@@ -115,7 +115,7 @@ std::vector<int64_t> lacking(const fs::path& folder, int64_t count) {
 
 /// Makes the images of these numbers; each depends on the seed of the training and its number alone.
 void make_images(const Config& config, const std::vector<int64_t>& numbers, const StoredModel& source, const ModelSource& models,
-                 const Compute& compute) {
+                 const Compute& compute, const Preparing& preparing) {
   const PriorOptions& o = *config.train->prior;
   const at::NoGradGuard no_grad;
   const Pipeline model(config.model, compute, StoredWeights{config.train->from.string(), source.tensors, source.card.files}, models);
@@ -128,6 +128,10 @@ void make_images(const Config& config, const std::vector<int64_t>& numbers, cons
     while (end < numbers.size() && numbers[end] == numbers[end - 1] + 1) ++end;
     request.first = numbers[begin];
     request.images.assign(end - begin, Annotation{.label = -1, .caption = o.class_prompt});
+    request.observer = [&](int64_t first, const Step& step) {
+      const int64_t done = (int64_t(begin) + first) * config.sample.steps + step.x.size(0) * (step.index + 1);
+      return !preparing || preparing(done, int64_t(numbers.size()) * config.sample.steps);
+    };
     request.made = [&](int64_t first, const Tensor& images) {
       for (int64_t i = 0; i < images.size(0); ++i)
         write_png(class_image(o.class_data, numbers[begin] + first + i).string(), to_image(images[i]));
@@ -139,7 +143,7 @@ void make_images(const Config& config, const std::vector<int64_t>& numbers, cons
 
 /// Makes what the folder lacks.
 void complete(const Config& config, int64_t missing, const StoredModel* source, const ModelSource& models, const Compute& compute,
-              World& world) {
+              World& world, const Preparing& preparing) {
   const PriorOptions& o = *config.train->prior;
   const std::string lack = fmt::format("'{}' lacks {} of {} class images", o.class_data.string(), missing, o.class_images);
   if (!source) refuse(lack + ", which are made when a training begins; this one is resumed");
@@ -151,15 +155,15 @@ void complete(const Config& config, int64_t missing, const StoredModel* source, 
   if (world.leads()) warn(fmt::format("train.prior_preservation: {}; they are made first, of '{}'", lack, o.class_prompt));
   const std::vector<int64_t> all = lacking(o.class_data, missing);
   world.barrier();  // all have looked
-  const auto start = [&](int64_t rank) { return all.begin() + int64_t(all.size()) * rank / world.size(); };
-  make_images(config, {start(world.rank()), start(world.rank() + 1)}, *source, models, compute);
+  const NumberRange part = world.part(missing);
+  make_images(config, {all.begin() + part.begin, all.begin() + part.end}, *source, models, compute, preparing);
   world.barrier();
 }
 
 }  // namespace
 
 std::shared_ptr<const Dataset> training_images(const Config& config, const StoredModel* source, const ModelSource& models,
-                                               const Compute& compute, World& world) {
+                                               const Compute& compute, World& world, const Preparing& preparing) {
   const TrainOptions& t = *config.train;
   std::shared_ptr<const Dataset> data = t.data.make({config.image()});
   if (!t.prior) return data;
@@ -168,7 +172,7 @@ std::shared_ptr<const Dataset> training_images(const Config& config, const Store
   if (data->size() == 0) refuse("needs a set of a known number of images, and train.data is endless");
   ResizeCrop::check(config.image());
   const int64_t have = int64_t(images_in(t.prior->class_data).size());
-  if (have < t.prior->class_images) complete(config, t.prior->class_images - have, source, models, compute, world);
+  if (have < t.prior->class_images) complete(config, t.prior->class_images - have, source, models, compute, world, preparing);
   return std::make_shared<WithPrior>(std::move(data), images_in(t.prior->class_data), *t.prior, config.image());
 }
 

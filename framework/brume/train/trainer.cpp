@@ -87,7 +87,7 @@ std::string gathered_before(const fs::path& training_file) {
 }  // namespace
 
 Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const fs::path& resume_from, const ModelSource& models,
-                 bool overwrite, std::shared_ptr<World> world)
+                 bool overwrite, std::shared_ptr<World> world, const std::function<bool(int64_t, int64_t)>& preparing)
     : world_(world ? std::move(world) : world_of_one()), config_(config), resolved_(std::move(resolved)), directory_(std::move(directory)) {
   const bool fresh = resume_from.empty();
   if (world_->leads() && fs::is_directory(directory_)) take_directory();
@@ -98,7 +98,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
   const bool adapts = !t.adapters.empty();       // the source's weights are no part of a training file then
   const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
-  data_ = labelled(config_, resolved_, training_images(config_, fresh ? &source : nullptr, models, compute_, *world_),
+  data_ = labelled(config_, resolved_, training_images(config_, fresh ? &source : nullptr, models, compute_, *world_, preparing),
                    fresh ? sections(source.card) : training_configuration(resume_from));
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,

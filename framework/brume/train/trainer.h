@@ -61,8 +61,10 @@ class Trainer {
   /// `models`: the models that teachers and the guidances of the sample grids name; lives as long as the trainer.
   /// `world`: the processes that each compute a part of every batch; null = this one alone. Rank 0 writes the files. Throws ConfigError on
   /// all processes if they differ in build, configuration or initial weights.
+  /// `preparing` receives how far the class images of `train.prior_preservation` are, in image steps; false stops (Interrupted).
   Trainer(const Config& config, Value resolved, std::filesystem::path directory, const std::filesystem::path& resume_from = {},
-          const ModelSource& models = no_models(), bool overwrite = false, std::shared_ptr<World> world = {});
+          const ModelSource& models = no_models(), bool overwrite = false, std::shared_ptr<World> world = {},
+          const std::function<bool(int64_t done, int64_t count)>& preparing = {});
   ~Trainer();
   /// Makes a training of a configuration, which is checked first. Throws ConfigError.
   static std::unique_ptr<Trainer> from_yaml(const std::string& yaml, const TrainerOptions& options);
