@@ -37,10 +37,7 @@ class LdmImport : public testing::Test {
     return without(error_of([&] { import(settings); }), folder);
   }
   /// A folder with CLIP's tokenizer next to the file, of as many tokens as `rows` says.
-  void tokenizer() {
-    for (const char* name : {"vocab.json", "merges.txt"})
-      folder.file(std::string("tokenizer/") + name, small_tokenizers().at(std::string("clip/") + name));
-  }
+  void tokenizer() { write_clip_tokenizer(folder, "tokenizer"); }
   static constexpr int64_t rows = 256 + 256 + 7 + 2;
 
   TempFolder folder;

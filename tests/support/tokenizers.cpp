@@ -59,4 +59,8 @@ const Files& small_tokenizers() {
   return all;
 }
 
+void write_clip_tokenizer(const TempFolder& folder, const std::string& inside) {
+  for (const std::string name : {"vocab.json", "merges.txt"}) folder.file(inside + "/" + name, small_tokenizers().at("clip/" + name));
+}
+
 }  // namespace brume::test

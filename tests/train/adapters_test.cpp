@@ -23,7 +23,7 @@ class Adapters : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = new TempFolder;
-    for (const char* name : {"clip/vocab.json", "clip/merges.txt"}) folder_->file(name, small_tokenizers().at(name));
+    write_clip_tokenizer(*folder_, "clip");
     train(fmt::format(
               "model:\n  image: {{height: 8, width: 8}}\n"
               "  network: {{type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, attention_resolutions: [8], heads: "

@@ -23,7 +23,7 @@ class DreamBooth : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = new TempFolder;
-    for (const char* name : {"clip/vocab.json", "clip/merges.txt"}) folder_->file(name, small_tokenizers().at(name));
+    write_clip_tokenizer(*folder_, "clip");
     fs::create_directories(folder_->path() / "photos");
     for (const char* name : {"a", "b", "c"}) write_png(folder_->file(fmt::format("photos/{}.png", name)), Image(8, 8, 3, 90));
     train(fmt::format(

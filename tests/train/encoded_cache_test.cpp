@@ -25,7 +25,7 @@ class EncodedCaches : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     folder_ = new TempFolder;
-    for (const char* name : {"clip/vocab.json", "clip/merges.txt"}) folder_->file(name, small_tokenizers().at(name));
+    write_clip_tokenizer(*folder_, "clip");
     for (const char* name : {"a", "b", "c", "d"}) {
       paint(name, uint8_t(40 * (name[0] - 'a' + 1)));
       folder_->file(fmt::format("photos/{}.txt", name), fmt::format("a red circle {}", name));
