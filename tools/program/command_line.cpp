@@ -96,7 +96,7 @@ std::vector<OptionHelp> Command::options() const {
   std::vector<OptionHelp> all;
   for (const bool positional : {true, false})
     for (const CLI::Option* o : app_->get_options())
-      if (o->get_positional() == positional && o != app_->get_help_ptr())
+      if (o->get_positional() == positional && o != app_->get_help_ptr() && !o->get_group().empty())  // "" = hidden
         all.push_back({o->get_name(positional, !positional), value_of(*o), o->get_default_str(), o->get_description(), o->get_required(),
                        positional});
   return all;
