@@ -323,6 +323,9 @@ TEST(Statistics, WhatIsWrongIsNamed) {
   skew[0][1] = 0.5;
   EXPECT_EQ(error({{"mu", mean}, {"sigma", covariance}}), "no error");
   EXPECT_EQ(error({{"mu", mean}}), "s.npz: has no array 'sigma', only mu");
+  EXPECT_EQ(error({{"sigma", covariance}}), "s.npz: has no array 'mu', only sigma");
+  EXPECT_TRUE(holds_statistics(folder.file("s.npz")));
+  EXPECT_EQ(error({{"mu", mean}, {"sigma", -covariance}}), "s.npz: 'sigma' has a variance below 0, so it is no covariance");
   EXPECT_EQ(error({{"mu", at::zeros({3}, at::kDouble)}, {"sigma", at::eye(3, at::kDouble)}}),
             "s.npz: 'mu' is of 3 features, and halves has 2");
   EXPECT_EQ(error({{"mu", mean}, {"sigma", mean}}), "s.npz: 'mu' and 'sigma' are not a mean [F] and its covariance [F, F]");

@@ -88,7 +88,10 @@ void add_folder(FeatureSummarizer& summarizer, const Features& extractor, const 
 }
 
 void add_array(FeatureSummarizer& summarizer, const ImageSet& set, int64_t batch) {
-  const Tensor all = NpzFile(set.text).array("arr_0");
+  const NpzFile file(set.text);
+  if (!file.contains("arr_0"))
+    throw ConfigError(fmt::format("{}: '{}' has neither images (arr_0) nor statistics (mu, sigma)", set.option, set.text));
+  const Tensor all = file.array("arr_0");
   if (all.dim() != 4 || all.scalar_type() != at::kByte || (all.size(3) != 1 && all.size(3) != 3))
     throw ConfigError(fmt::format("{}: '{}': arr_0 is [{}], and images are [N, H, W, 1 or 3] of 8 bits", set.option, set.text,
                                   fmt::join(all.sizes(), ", ")));

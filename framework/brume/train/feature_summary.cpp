@@ -154,7 +154,8 @@ void FeatureSummarizer::gather() {
 }
 
 FeatureSummary FeatureSummarizer::summary() const {
-  if (images_ < 2) throw ConfigError(fmt::format("{}: has {} images, and metrics of sets need 2 at least", name_, images_));
+  if (images_ < 2)
+    throw ConfigError(fmt::format("{}: has {} image{}, and metrics of sets need 2 at least", name_, images_, images_ == 1 ? "" : "s"));
   FeatureSummary s;
   s.name = name_;
   s.images = images_;

@@ -81,7 +81,7 @@ void add_samples(FeatureSummarizer& summarizer, const Pipeline& model, const Sam
 /// `hash`.
 void write_statistics(const std::string& path, const FeatureSummary& summary, const Features& extractor, const std::string& hash);
 
-/// Returns true if the file has statistics: an .npz with `mu`, or a .pkl.
+/// Returns true if the file is one of statistics: a .pkl, or an .npz with `mu`, or with `sigma` and no images.
 bool holds_statistics(const std::string& path);
 
 /// Returns the statistics of an .npz of brume, pytorch-fid, ADM or EDM, or of a pickle of EDM2 ({"num_images", "fid": {"mu", "sigma"},

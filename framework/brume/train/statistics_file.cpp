@@ -89,6 +89,8 @@ FeatureStatistics statistics_of(const Source& file, const std::string& mean, con
   const double scale = s.covariance.abs().max().item<double>();
   if ((s.covariance - s.covariance.t()).abs().max().item<double>() > 1e-6 * scale)
     refuse(file.path, fmt::format("'{}' is not symmetric, so it is no covariance", covariance));
+  if (s.covariance.diagonal().min().item<double>() < -1e-6 * scale)
+    refuse(file.path, fmt::format("'{}' has a variance below 0, so it is no covariance", covariance));
   return s;
 }
 
@@ -133,7 +135,12 @@ void write_statistics(const std::string& path, const FeatureSummary& summary, co
   write_npz(path, arrays);
 }
 
-bool holds_statistics(const std::string& path) { return is_pickle(path) || (path.ends_with(".npz") && NpzFile(path).contains("mu")); }
+bool holds_statistics(const std::string& path) {
+  if (is_pickle(path)) return true;
+  if (!path.ends_with(".npz")) return false;
+  const NpzFile file(path);
+  return file.contains("mu") || (file.contains("sigma") && !file.contains("arr_0"));  // a file that lacks one of them is refused
+}
 
 FeatureSummary read_statistics(const std::string& path, const Features& extractor, const SetMetric::Needs& needs) {
   const Source file = is_pickle(path) ? edm2_source(path, extractor) : npz_source(path);
