@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <string_view>
 
@@ -36,8 +37,9 @@ class Adding {
         captions_(set.captions),
         first_(part.begin),
         progress_(set.option.substr(set.option.find_first_not_of('-')), part.count(), "images") {}
-  void operator()(const Tensor& images, const std::vector<Annotation>& annotations = {}) {
-    summarizer_.add(images, captions_of(images.size(0), annotations));
+  void operator()(const Tensor& images, const std::vector<Annotation>& annotations = {},
+                  const std::vector<std::array<int64_t, 2>>& sizes = {}) {
+    summarizer_.add(images, captions_of(images.size(0), annotations), sizes);
     progress_.update(summarizer_.images(), double(images.size(0)));
     if (interrupted.load()) throw Interrupted();
   }
@@ -72,16 +74,18 @@ void add_folder(FeatureSummarizer& summarizer, const Features& extractor, const 
   const NumberRange part = summarizer.begin(at_most(set.limit, int64_t(files.size())));
   Adding add(summarizer, set, part);
   std::vector<Tensor> waiting;
+  std::vector<std::array<int64_t, 2>> sizes;  // in the files
   const auto flush = [&] {
-    if (!waiting.empty()) add(at::stack(waiting));
-    waiting.clear();
+    if (!waiting.empty()) add(at::stack(waiting), {}, sizes);
+    waiting.clear(), sizes.clear();
   };
   for (int64_t i = part.begin; i < part.end; ++i) {
     Image image = read_image(files[size_t(i)].string(), input.channels);
+    const std::array<int64_t, 2> size{image.height, image.width};
     if (input.height > 0 && (image.height != input.height || image.width != input.width)) image = resize(image, input.height, input.width);
     const Tensor t = to_tensor(image);
     if (!waiting.empty() && waiting.back().sizes() != t.sizes()) flush();
-    waiting.push_back(t);
+    waiting.push_back(t), sizes.push_back(size);
     if (int64_t(waiting.size()) == batch) flush();
   }
   flush();
@@ -118,7 +122,16 @@ std::optional<ImageShape> configured_shape(const std::string& text) {
   return {};
 }
 
+/// Throws ConfigError if the text is no file, no YAML of a data set and not the name of one.
+void expect_known(const Program& program, const ImageSet& set) {
+  const std::vector<std::string> names = program.registry.names("dataset");
+  if (set.text.find_first_of("{:") == std::string::npos && !fs::exists(set.text) &&
+      std::find(names.begin(), names.end(), set.text) == names.end())
+    throw ConfigError(fmt::format("{}: there is no file or folder '{}', and no data set of that name", set.option, set.text));
+}
+
 void add_data(Program& program, FeatureSummarizer& summarizer, const ImageSet& set, std::optional<ImageShape> shape, int64_t batch) {
+  expect_known(program, set);
   if (!shape) shape = configured_shape(set.text);
   if (!shape) throw ConfigError(fmt::format("{}: the shape of the images is not known; give it with --shape, as 3x32x32", set.option));
   const auto data = open_data(program, set.option, set.text, *shape);

@@ -53,7 +53,7 @@ NumberRange FeatureSummarizer::begin(int64_t count) {
   return part;
 }
 
-Tensor FeatureSummarizer::facts_of(const Tensor& images) const {
+Tensor FeatureSummarizer::facts_of(const Tensor& images, const std::vector<std::array<int64_t, 2>>& sizes) const {
   const int64_t count = images.size(0);
   const Tensor facts = at::empty({count, 4}, at::kLong), values = byte_values(images).cpu().contiguous();
   const auto* bytes = values.data_ptr<uint8_t>();
@@ -63,7 +63,8 @@ Tensor FeatureSummarizer::facts_of(const Tensor& images) const {
     bool grey = true;
     for (int64_t c = 1; grey && c < images.size(1); ++c) grey = images[i][c].equal(images[i][0]);
     int64_t* row = facts.data_ptr<int64_t>() + 4 * i;
-    row[0] = std::bit_cast<int64_t>(hash.value), row[1] = images.size(2), row[2] = images.size(3), row[3] = grey;
+    row[0] = std::bit_cast<int64_t>(hash.value), row[3] = grey;
+    row[1] = sizes.empty() ? images.size(2) : sizes[size_t(i)][0], row[2] = sizes.empty() ? images.size(3) : sizes[size_t(i)][1];
   }
   return facts;
 }
@@ -86,13 +87,14 @@ Tensor FeatureSummarizer::embedded(const std::vector<std::string>& captions, int
   return y.to(at::kFloat);
 }
 
-void FeatureSummarizer::add(const Tensor& images, const std::vector<std::string>& captions) {
+void FeatureSummarizer::add(const Tensor& images, const std::vector<std::string>& captions,
+                            const std::vector<std::array<int64_t, 2>>& sizes) {
   stop_if_asked();
   expect_finite(images, "values");
   const int64_t count = images.size(0);
   const Tensor input = images.size(1) == 1 && extractor_.input().channels == 3 ? images.expand({-1, 3, -1, -1}).contiguous() : images;
   const Features::Output y = calling(extractor_, "extract()", [&] { return extractor_.extract(input); });
-  Rows rows{facts_of(images), {}, {}, {}, {}};
+  Rows rows{facts_of(images, sizes), {}, {}, {}, {}};
   const auto checked = [&](const Tensor& t, int64_t width, const char* what) {
     expect_shape(&extractor_, "extract()", t, {count, width});
     expect_finite(t, what);
@@ -169,8 +171,12 @@ FeatureSummary FeatureSummarizer::summary() const {
 
 std::vector<std::string> FeatureSummarizer::notes() const {
   std::vector<std::string> all;
-  if (heights_[0] != heights_[1] || widths_[0] != widths_[1])
-    all.push_back(fmt::format("sizes from {}x{} to {}x{}", heights_[0], widths_[0], heights_[1], widths_[1]));
+  const ImageShape input = extractor_.input();
+  const bool differ = heights_[0] != heights_[1] || widths_[0] != widths_[1];
+  const bool resized = input.height > 0 && images_ > 0 && (differ || heights_[0] != input.height || widths_[0] != input.width);
+  if (differ) all.push_back(fmt::format("sizes from {}x{} to {}x{}", heights_[0], widths_[0], heights_[1], widths_[1]));
+  if (resized && !differ) all.push_back(fmt::format("{}x{}", heights_[0], widths_[0]));
+  if (resized) all.back() += fmt::format(", resized to {}x{}", input.height, input.width);
   if (grey_ && images_ > 0 && extractor_.input().channels == 3) all.push_back("grey, repeated in 3 channels");
   return all;
 }

@@ -1,5 +1,6 @@
 #pragma once
 // What set metrics need to know of a set of images, and files of it.
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -33,13 +34,15 @@ class FeatureSummarizer {
   NumberRange begin(int64_t count);
   /// images: [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three. `captions`: one per image if
   /// captions are needed, else ignored. Throws ConfigError naming the image if a value, or a feature of it, is not finite, or if an image
-  /// that needs a caption has none.
-  void add(const Tensor& images, const std::vector<std::string>& captions = {});
+  /// that needs a caption has none. `sizes`: heights and widths of the images before they were resized to fit the extractor; empty = their
+  /// own.
+  void add(const Tensor& images, const std::vector<std::string>& captions = {}, const std::vector<std::array<int64_t, 2>>& sizes = {});
   int64_t images() const { return images_; }  ///< that this process has; after gather(), rank 0 has all
   /// Brings the rows of all processes to rank 0. Collective: all call it once, after their last image.
   void gather();
   FeatureSummary summary() const;
-  /// Returns the images' sizes and whether they are grey, if that is worth saying: "16x16 to 32x48", "grey, repeated in 3 channels".
+  /// Returns the images' sizes and whether they are grey, if that is worth saying: "sizes from 16x16 to 32x48", "grey, repeated in 3
+  /// channels".
   std::vector<std::string> notes() const;
   /// Returns the FNV-1a hash of the FNV-1a hashes of the images' pixels at 8 bits, in the order of the images: 16 hexadecimal digits.
   std::string hash() const;
@@ -51,7 +54,7 @@ class FeatureSummarizer {
     Tensor features, spatial, logits, captions;
     std::vector<std::pair<Tensor*, int64_t>> parts(const FeatureSummarizer& of);
   };
-  Tensor facts_of(const Tensor& images) const;
+  Tensor facts_of(const Tensor& images, const std::vector<std::array<int64_t, 2>>& sizes) const;
   void take(const Rows& rows);
   void expect_finite(const Tensor& rows, const std::string& what) const;
   Tensor embedded(const std::vector<std::string>& captions, int64_t count) const;
