@@ -36,9 +36,10 @@ class RunningServer {
 
   Reply get(const std::string& path) const;
   Reply post(const std::string& path, const std::string& body, const std::vector<std::string>& header = {}) const;
-  /// Sends bytes as they are, and reads until the server closes the connection. `ends`: says that nothing follows them; the server takes
-  /// it for a client that is gone.
+  /// Sends bytes as they are, and reads until the server closes the connection. `ends`: says that nothing follows them.
   Reply send(const std::string& bytes, bool ends = false) const;
+  /// Sends bytes and closes the connection.
+  void leave(const std::string& bytes) const;
   /// Submits a job and waits until it has ended. Returns it.
   nlohmann::json made(const nlohmann::json& request) const;
   /// Waits until a job has ended.
@@ -49,11 +50,13 @@ class RunningServer {
   std::string host() const { return "127.0.0.1:" + std::to_string(port_); }
 
  private:
+  int connected_to(const std::string& bytes) const;
   int process_ = -1, port_ = 0;
 };
 
-inline Reply parsed(const std::string& bytes) {
+inline Reply parsed(std::string bytes) {
   Reply reply;
+  while (bytes.starts_with("HTTP/1.1 100 Continue\r\n\r\n")) bytes.erase(0, 25);  // interim answers
   const size_t end = bytes.find("\r\n\r\n");
   if (end == bytes.npos || !bytes.starts_with("HTTP/1.1 ")) return reply;
   reply.status = std::stoi(bytes.substr(9, 3));
@@ -98,7 +101,8 @@ inline RunningServer::~RunningServer() {
   if (process_ > 0) stop(SIGKILL);
 }
 
-inline Reply RunningServer::send(const std::string& bytes, bool ends) const {
+/// Opens a connection and sends bytes. Returns the socket.
+inline int RunningServer::connected_to(const std::string& bytes) const {
   const int s = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in to{};
   to.sin_family = AF_INET, to.sin_port = htons(uint16_t(port_)), to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -111,6 +115,13 @@ inline Reply RunningServer::send(const std::string& bytes, bool ends) const {
     if (sent <= 0) break;
     at += size_t(sent);
   }
+  return s;
+}
+
+inline void RunningServer::leave(const std::string& bytes) const { close(connected_to(bytes)); }
+
+inline Reply RunningServer::send(const std::string& bytes, bool ends) const {
+  const int s = connected_to(bytes);
   if (ends) ::shutdown(s, SHUT_WR);
   std::string all;
   char buffer[4096];

@@ -14,7 +14,9 @@ namespace brume::tools {
 
 /// One part of a body of type multipart/form-data.
 struct FormPart {
-  std::string name, content, file_name;
+  std::string name;
+  std::string_view content;  ///< of the body
+  std::string file_name;
 };
 
 struct HttpRequest {
@@ -22,10 +24,10 @@ struct HttpRequest {
   std::map<std::string, std::string, std::less<>> query;   ///< decoded
   std::map<std::string, std::string, std::less<>> header;  ///< by names in lower case
   std::vector<std::string> names;                          ///< what stands in the path for {name}s of the route, decoded
-  std::string body;
+  std::string_view body;                                   ///< lives as long as the handler runs
   std::vector<FormPart> parts;
   std::string client;           ///< address of the peer
-  std::function<bool()> alive;  ///< false if the peer has closed the connection
+  std::function<bool()> alive;  ///< false if the peer has closed the connection, both halves of it, or the server stops
 
   /// Returns a header or a value of the query; "" if it is absent.
   std::string header_value(std::string_view name) const;
@@ -78,6 +80,8 @@ struct ServerOptions {
   std::string api_key = "";                             ///< "" = none is needed
   size_t most_bytes = 64 << 20;                         ///< of a body
   int connections = 64;                                 ///< that are served at once
+  size_t waiting = 256;                                 ///< connections that may wait for those; more are answered 503
+  size_t bodies = 4;                                    ///< bodies of `most_bytes` that may be in memory at once
   std::chrono::seconds header_time{10}, body_time{60};  ///< in which a request must have arrived
 };
 

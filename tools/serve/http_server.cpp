@@ -1,135 +1,106 @@
 // The server on cpp-httplib, with deadlines and bounds for what it reads.
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <httplib.h>
-#include <netdb.h>
 #include <poll.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/out_of_memory.h"
 #include "brume/config/utf8.h"
+#include "serve/bounded_stream.h"
+#include "serve/connection_queue.h"
+#include "serve/form.h"
 #include "serve/http.h"
+#include "serve/pictures.h"
 
 namespace brume::tools {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr size_t most_header_bytes = 32 << 10;
 constexpr size_t longest_target = 2048;
-constexpr auto idle_time = std::chrono::seconds(10);  ///< that a connection may wait for its next request
-constexpr auto write_time = std::chrono::seconds(30);
-constexpr int slice_ms = 100;  ///< after which a wait looks if the server stops
-
-/// A socket whose requests must arrive in time and within bounds, however slowly each byte comes.
-class BoundedStream final : public httplib::Stream {
- public:
-  BoundedStream(int socket, const ServerOptions& options, const std::atomic<bool>& stopping)
-      : socket_(socket), options_(options), stopping_(stopping) {}
-
-  /// Begins the next request.
-  void begin() { left_ = most_header_bytes, deadline_ = Clock::now() + options_.header_time; }
-  /// Begins the body of a request, after its header.
-  void begin_body() { left_ = options_.most_bytes + most_header_bytes, deadline_ = Clock::now() + options_.body_time; }
-  /// Waits for the first byte of a request.
-  bool wait_for_request() const { return wait(POLLIN, Clock::now() + idle_time); }
-  bool peer_closed() const {
-    pollfd p{socket_, POLLRDHUP, 0};
-    return ::poll(&p, 1, 0) > 0;
-  }
-
-  bool is_readable() const override { return wait(POLLIN, deadline_); }
-  bool is_writable() const override { return !peer_closed() && wait(POLLOUT, Clock::now() + write_time); }
-  ssize_t read(char* to, size_t size) override {
-    if (begin_ == end_) {
-      if (left_ == 0 || !wait(POLLIN, deadline_)) return -1;
-      const ssize_t got = ::recv(socket_, buffer_, std::min(sizeof buffer_, left_), 0);
-      if (got <= 0) return got;
-      begin_ = 0, end_ = size_t(got), left_ -= size_t(got);
-    }
-    const size_t n = std::min(size, end_ - begin_);
-    std::memcpy(to, buffer_ + begin_, n);
-    begin_ += n;
-    return ssize_t(n);
-  }
-  ssize_t write(const char* from, size_t size) override {
-    if (!wait(POLLOUT, Clock::now() + write_time)) return -1;
-    return ::send(socket_, from, size, MSG_NOSIGNAL);
-  }
-  void get_remote_ip_and_port(std::string& ip, int& port) const override { address(::getpeername, ip, port); }
-  void get_local_ip_and_port(std::string& ip, int& port) const override { address(::getsockname, ip, port); }
-  socket_t socket() const override { return socket_; }
-
- private:
-  bool wait(short events, Clock::time_point until) const {
-    while (events != POLLIN || !stopping_.load()) {  // an answer is still written
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
-      if (left <= 0) return false;
-      pollfd p{socket_, events, 0};
-      const int ready = ::poll(&p, 1, int(std::min<int64_t>(left, slice_ms)));
-      if (ready > 0) return true;
-      if (ready < 0 && errno != EINTR) return false;
-    }
-    return false;
-  }
-  template <class Get>
-  void address(Get get, std::string& ip, int& port) const {
-    sockaddr_storage all{};
-    socklen_t size = sizeof all;
-    char host[NI_MAXHOST] = "", service[NI_MAXSERV] = "";
-    auto* plain = reinterpret_cast<sockaddr*>(&all);
-    if (get(socket_, plain, &size) == 0)
-      ::getnameinfo(plain, size, host, sizeof host, service, sizeof service, NI_NUMERICHOST | NI_NUMERICSERV);
-    ip = host, port = std::atoi(service);
-  }
-
-  const int socket_;
-  const ServerOptions& options_;
-  const std::atomic<bool>& stopping_;
-  size_t left_ = most_header_bytes;  ///< bytes that may still be read
-  Clock::time_point deadline_{};
-  char buffer_[4096];
-  size_t begin_ = 0, end_ = 0;
-};
+constexpr size_t small_body = 1 << 20;               ///< that is always read
+constexpr const char* type_of_body = "X-Body-Type";  ///< of the request's Content-Type, which the library would act on
 
 /// The connection that this thread serves.
 thread_local BoundedStream* connection = nullptr;
 /// Set if the body of a request stays unread: nothing after it on the connection can be a request.
 thread_local bool unread = false;
 
+/// Bytes of bodies that are in memory.
+class BodyBudget {
+ public:
+  explicit BodyBudget(size_t most) : most_(most) {}
+  /// Reserves bytes for the request of this thread until it is answered. Returns false if too many are in use.
+  bool take(size_t bytes) {
+    if (bytes <= small_body) return true;
+    if (used_.fetch_add(bytes) + bytes > most_) return used_ -= bytes, false;
+    taken_ += bytes;
+    return true;
+  }
+  void give_back() { used_ -= std::exchange(taken_, 0); }
+
+ private:
+  const size_t most_;
+  std::atomic<size_t> used_{0};
+  inline static thread_local size_t taken_ = 0;
+};
+
+HttpAnswer answer_of(int status, const std::string& message, const std::string& field = "", const std::string& code = "") {
+  HttpAnswer answer;
+  answer.status = status;
+  answer.body = error_json(status, message, field, code);
+  // OpenAI's clients would send again what failed on the server's side.
+  if (status >= 500 || status == 429) answer.header["X-Should-Retry"] = status == 429 || code == "busy" ? "true" : "false";
+  if (status == 429 || code == "busy") answer.header["Retry-After"] = "1";
+  return answer;
+}
+
 class BoundedServer final : public httplib::Server {
  public:
-  BoundedServer(const ServerOptions& options, const std::atomic<bool>& stopping) : options_(options), stopping_(stopping) {}
+  BoundedServer(const ServerOptions& options, const std::atomic<bool>& stopping)
+      : bodies(options.bodies * options.most_bytes), options_(options), stopping_(stopping) {
+    new_task_queue = [this] { return new ConnectionQueue(size_t(options_.connections), options_.waiting, waiting_); };
+  }
+  BodyBudget bodies;
 
  private:
   bool process_and_close_socket(socket_t socket) override {
-    BoundedStream stream(socket, options_, stopping_);
-    connection = &stream;
-    try {
-      serve_all(stream);
-    } catch (const std::exception&) {  // of memory: this connection ends, the others go on
+    if (refusing) {
+      refuse(socket);
+    } else {
+      BoundedStream stream(socket, options_, stopping_, waiting_);
+      connection = &stream;
+      try {
+        serve_all(stream);
+      } catch (const std::exception&) {  // of memory: this connection ends, the others go on
+      }
+      bodies.give_back();
+      connection = nullptr;
     }
-    connection = nullptr;
     ::shutdown(socket, SHUT_WR);
-    discard(socket);
+    if (!refusing) discard(socket);
     ::close(socket);
     return true;
   }
 
   void serve_all(BoundedStream& stream) {
     bool closed = false;
-    while (!closed && stream.wait_for_request()) {
+    while (!closed && stream.begin()) {
       unread = false;
-      stream.begin();
       const auto set_up = [&](httplib::Request& request) {
         request.ranges.clear();
+        request.headers.erase(type_of_body);
+        if (request.has_header("Content-Type")) request.headers.emplace(type_of_body, request.get_header_value("Content-Type"));
+        request.headers.erase("Content-Type");  // its forms are parsed by regular expressions
         stream.begin_body();
       };
-      if (!serve_one(stream, closed, set_up) || unread) return;
+      const bool served = serve_one(stream, closed, set_up);
+      bodies.give_back();
+      if (!served || unread) return;
     }
   }
 
@@ -152,6 +123,16 @@ class BoundedServer final : public httplib::Server {
       return server.process_request(stream, peer, peer_port, here, port, false, closed, set_up);
   }
 
+  /// Answers a connection that is one too many, without reading it.
+  static void refuse(int socket) {
+    const std::string body = answer_of(503, "too many connections wait; try again later", "", "busy").body;
+    const std::string answer = fmt::format(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: "
+        "{}\r\n\r\n{}",
+        body.size(), body);
+    ::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+
   /// Reads what a peer still sends for a short while, so that it receives the answer instead of a reset.
   static void discard(int socket) {
     char buffer[4096];
@@ -163,14 +144,8 @@ class BoundedServer final : public httplib::Server {
 
   const ServerOptions& options_;
   const std::atomic<bool>& stopping_;
+  std::atomic<size_t> waiting_{0};
 };
-
-HttpAnswer answer_of(int status, const std::string& message, const std::string& field = "", const std::string& code = "") {
-  HttpAnswer answer;
-  answer.status = status;
-  answer.body = error_json(status, message, field, code);
-  return answer;
-}
 
 /// Returns what an address names as its host, without the port: of "http://localhost:7860", "localhost".
 std::string_view host_of(std::string_view text) {
@@ -195,6 +170,7 @@ struct Server::State {
   void check_key(const httplib::Request& r, const std::string& path) const;
   void check_origin(const httplib::Request& r) const;
   const Route& route(const std::string& method, const std::string& path, std::vector<std::string>& names) const;
+  void reserve(const httplib::Request& r);
   HttpRequest request_of(const httplib::Request& r, const std::string& path) const;
   HttpAnswer called(const HttpHandler& handler, const HttpRequest& request) const;
   void write(const HttpAnswer& answer, httplib::Response& res) const;
@@ -222,12 +198,23 @@ std::map<std::string, std::string, std::less<>> query_of(const std::string& targ
   return query;
 }
 
+/// Returns the key of a request: of "Authorization: Bearer KEY", of the password of "Basic", or of "X-Api-Key".
+std::string key_in(const httplib::Request& r) {
+  const std::string given = r.get_header_value("Authorization");
+  if (given.starts_with("Bearer ")) return given.substr(7);
+  if (!given.starts_with("Basic ")) return r.get_header_value("X-Api-Key");
+  const std::string pair = base64_decoded(std::string_view(given).substr(6), "Authorization");
+  const size_t colon = pair.find(':');
+  return colon == pair.npos ? "" : pair.substr(colon + 1);
+}
+
 /// Returns true if the body is read by the library: it has one, in a way that is understood.
 bool has_body(const httplib::Request& r) { return r.has_header("Content-Length") || r.has_header("Transfer-Encoding"); }
 
 }  // namespace
 
 void Server::State::check_origin(const httplib::Request& r) const {
+  if (r.get_header_value_count("Host") > 1) throw HttpError(400, "the host is named twice", "Host");
   const std::string host(host_of(r.get_header_value("Host")));
   const bool local = options.address.starts_with("127.") || options.address == "localhost" || options.address == "::1";
   if (local && host != "127.0.0.1" && host != "localhost" && host != "[::1]" && host != options.address)
@@ -242,9 +229,7 @@ void Server::State::check_origin(const httplib::Request& r) const {
 void Server::State::check_key(const httplib::Request& r, const std::string& path) const {
   const bool api = path.starts_with("/api/") || path.starts_with("/v1/") || path.starts_with("/sdapi/");
   if (options.api_key.empty() || !api) return;
-  std::string given = r.get_header_value("Authorization");
-  given = given.starts_with("Bearer ") ? given.substr(7) : r.get_header_value("X-Api-Key");
-  if (!equal_in_constant_time(options.api_key, given))
+  if (!equal_in_constant_time(options.api_key, key_in(r)))
     throw HttpError(401, "this server needs its API key, as 'Authorization: Bearer KEY'", "Authorization", "invalid_api_key");
 }
 
@@ -257,8 +242,11 @@ void Server::State::check(const httplib::Request& r, const std::string& path) co
   check_key(r, path);
   if (r.has_header("Content-Encoding") && r.get_header_value("Content-Encoding") != "identity")
     throw HttpError(415, "bodies are taken as they are, not compressed", "Content-Encoding");
+  if (r.has_header("Transfer-Encoding") &&
+      (r.get_header_value_count("Transfer-Encoding") > 1 || lower_case(r.get_header_value("Transfer-Encoding")) != "chunked"))
+    throw HttpError(400, "is neither absent nor 'chunked'", "Transfer-Encoding");
+  if (!r.has_header("Content-Length")) return;
   const std::string length = r.get_header_value("Content-Length");
-  if (length.empty()) return;
   const auto bytes = parse_number<uint64_t>(length);
   if (!bytes) throw HttpError(400, "is no number of bytes", "Content-Length");
   if (*bytes > options.most_bytes)
@@ -277,6 +265,13 @@ const Route& Server::State::route(const std::string& method, const std::string& 
   throw HttpError(405, fmt::format("{} takes {}", in_quotes(path), allowed), "", "wrong_method");
 }
 
+/// Reserves memory for the body that follows.
+void Server::State::reserve(const httplib::Request& r) {
+  const auto bytes = parse_number<uint64_t>(r.get_header_value("Content-Length"));
+  if (!server.bodies.take(bytes ? size_t(*bytes) : options.most_bytes))
+    throw HttpError(503, "too many large bodies arrive at once; try again later", "Content-Length", "busy");
+}
+
 HttpRequest Server::State::request_of(const httplib::Request& r, const std::string& path) const {
   HttpRequest request;
   request.method = r.method;
@@ -285,8 +280,11 @@ HttpRequest Server::State::request_of(const httplib::Request& r, const std::stri
   request.body = r.body;
   request.client = r.remote_addr;
   for (const auto& [name, value] : r.headers) request.header.emplace(lower_case(name), value);
-  for (const auto& [name, file] : r.files) request.parts.push_back({name, file.content, file.filename});
-  request.alive = [stream = connection, this] { return !stopping.load() && !stream->peer_closed(); };
+  const std::string type = request.header_value(lower_case(type_of_body));
+  if (!type.empty()) request.header["content-type"] = type;
+  if (is_form(type)) request.parts = form_parts(type, request.body);
+  const bool asks = r.version == "HTTP/1.1";
+  request.alive = [stream = connection, this, asks] { return !stopping.load() && !stream->peer_gone(asks); };
   return request;
 }
 
@@ -319,7 +317,7 @@ void Server::State::write(const HttpAnswer& answer, httplib::Response& res) cons
   res.set_chunked_content_provider(answer.type, [this, stream = answer.stream](size_t, httplib::DataSink& sink) {
     try {
       stream([&](std::string_view piece) {
-        if (stopping.load() || (connection && connection->peer_closed())) return false;
+        if (stopping.load() || (connection && connection->peer_gone(false))) return false;
         return sink.write(piece.data(), piece.size());
       });
     } catch (const std::exception&) {  // the answer has begun: it ends here
@@ -330,7 +328,6 @@ void Server::State::write(const HttpAnswer& answer, httplib::Response& res) cons
 }
 
 void Server::State::set_up() {
-  server.new_task_queue = [this] { return new httplib::ThreadPool(size_t(options.connections)); };
   server.set_payload_max_length(options.most_bytes);
   server.set_tcp_nodelay(true);
   server.set_keep_alive_max_count(1000);
@@ -345,7 +342,10 @@ void Server::State::set_up() {
       check(r, path);
       std::vector<std::string> names;
       route(r.method, path, names);
-      if (has_body(r) && r.method == "POST") return Result::Unhandled;  // its body is read, then answered below
+      if (has_body(r) && r.method == "POST") {
+        reserve(r);
+        return Result::Unhandled;  // its body is read, then answered below
+      }
       unread = has_body(r) && r.get_header_value("Content-Length") != "0";
       write(answer(r), res);
     } catch (const HttpError& e) {

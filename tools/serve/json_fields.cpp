@@ -22,10 +22,24 @@ std::string shown(const nlohmann::json& value) {
   return text;
 }
 
+constexpr size_t most_values = 100000;  ///< of a body: a parsed value takes many times the bytes of its text
+
+bool has_many_values(std::string_view json) {
+  size_t commas = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < json.size() && commas < most_values; ++i) {
+    if (json[i] == '"') quoted = !quoted;
+    if (quoted && json[i] == '\\') ++i;
+    commas += !quoted && json[i] == ',';
+  }
+  return commas >= most_values;
+}
+
 }  // namespace
 
 nlohmann::json json_body(std::string_view body) {
   if (const auto wrong = invalid_utf8(body)) throw HttpError(400, fmt::format("the body is no UTF-8, from byte {} on", *wrong), "body");
+  if (has_many_values(body)) throw HttpError(400, fmt::format("the body has more than {} values", most_values), "body");
   nlohmann::json object = json_or_discarded(body);
   if (object.is_discarded()) throw HttpError(400, "the body is no JSON, or nests too deep", "body");
   if (!object.is_object()) throw HttpError(400, "the body is no JSON object", "body");
@@ -55,10 +69,12 @@ std::vector<std::string> JsonFields::texts(const char* name, size_t most) {
   if (!value->is_array()) refuse(name, fmt::format("{} is no list of texts", shown(*value)));
   if (value->size() > most) refuse(name, fmt::format("has {} items; at most {} are taken", value->size(), most));
   std::vector<std::string> all;
+  size_t bytes = 0;
   for (const nlohmann::json& item : *value) {
     const nlohmann::json one{{name, item}};
     const auto read = JsonFields(one).text(name);
     if (!read) refuse(name, "holds null instead of a text");
+    if ((bytes += read->size()) > longest_text) refuse(name, fmt::format("has more than {} bytes", longest_text));
     all.push_back(*read);
   }
   return all;
@@ -120,7 +136,9 @@ std::vector<std::string> JsonFields::unknown() const {
   for (const auto& [key, value] : object_.items()) {
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
     if (warnings.size() == 20) break;
-    warnings.push_back(fmt::format("unknown field {} changes nothing{}", in_quotes(key), hint(key, known_)));
+    const std::string near = closest(key, known_);
+    warnings.push_back(
+        fmt::format("unknown field {} changes nothing{}", in_quotes(key), near.empty() ? "" : "; did you mean '" + near + "'?"));
   }
   return warnings;
 }

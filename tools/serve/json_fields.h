@@ -11,18 +11,21 @@
 
 namespace brume::tools {
 
-/// Parses the body of a request. Throws HttpError 400 if it is no UTF-8, no JSON, nests too deep or is no object.
+/// Parses the body of a request. Throws HttpError 400 if it is no UTF-8, no JSON, nests too deep, has more than 100000 values or is no
+/// object.
 nlohmann::json json_body(std::string_view body);
 
 /// A field that is absent or null counts as not given. Every method throws HttpError 400 naming the field if it has another type or is out
 /// of range.
 class JsonFields {
  public:
+  static constexpr size_t longest_text = 100000;  ///< bytes, unless a field says otherwise
+
   explicit JsonFields(const nlohmann::json& object) : object_(object) {}
 
   const nlohmann::json* find(const char* name);
-  std::optional<std::string> text(const char* name, size_t most_bytes = 100000);
-  /// Returns a text or a list of texts as a list.
+  std::optional<std::string> text(const char* name, size_t most_bytes = longest_text);
+  /// Returns a text or a list of texts as a list. Together they may be as long as one.
   std::vector<std::string> texts(const char* name, size_t most = 1000);
   std::optional<int64_t> whole(const char* name, int64_t least, int64_t most);
   std::optional<double> real(const char* name, double least, double most);

@@ -117,7 +117,7 @@ Asked edit_in(const HttpRequest& r, const Jobs& jobs) {
     } else if (part.name == "stream" && (part.content == "true" || part.content == "false")) {
       body[part.name] = part.content == "true";
     } else {
-      body[part.name] = part.content;
+      body[part.name] = std::string(part.content);
     }
   }
   if (r.parts.empty()) throw HttpError(400, "the body is no multipart/form-data", "body");

@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "brume/config/number.h"
-#include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
 #include "brume/train/options.h"
 #include "serve/checking.h"
+#include "serve/json_fields.h"
 #include "serve/plot_answers.h"
 #include "serve/run_answers.h"
 #include "serve/studio_files.h"
@@ -26,8 +26,7 @@ HttpAnswer json_answer(std::string body) { return {.body = std::move(body)}; }
 /// The fields of a JSON object that a request carries.
 class Body {
  public:
-  Body(const HttpRequest& request, std::vector<std::string> known) : json_(json_or_discarded(request.body)) {
-    if (!json_.is_object()) throw HttpError(400, "the body is no JSON object", "", "invalid_json");
+  Body(const HttpRequest& request, std::vector<std::string> known) : json_(json_body(request.body)) {
     for (const auto& [key, value] : json_.items())
       if (std::find(known.begin(), known.end(), key) == known.end())
         throw HttpError(400, fmt::format("unknown field '{}'; known: {}", key, fmt::join(known, ", ")), key, "unknown_field");
