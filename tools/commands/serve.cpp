@@ -25,7 +25,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> models;
-  std::string runs = "runs", images, loras;
+  std::string runs = "runs", images, loras, preview_decoder;
   ServerOptions server;
   JobOptions jobs;
   Overrides overrides;
@@ -44,6 +44,8 @@ void check(const Arguments& a) {
     if (!std::filesystem::exists(model)) throw ConfigError(fmt::format("MODELS: there is no file or folder '{}'", model));
   if (!a.loras.empty() && !std::filesystem::is_directory(a.loras))
     throw ConfigError(fmt::format("--loras: there is no folder '{}'", a.loras));
+  if (!a.preview_decoder.empty() && !std::filesystem::exists(a.preview_decoder))
+    throw ConfigError(fmt::format("--preview-decoder: there is no file '{}'", a.preview_decoder));
   check_folder("--runs", a.runs);
   check_folder("--images", a.images);
 }
@@ -53,6 +55,7 @@ ShelfOptions shelf_options(const Arguments& a) {
   o.models.assign(a.models.begin(), a.models.end());
   o.runs = a.runs;
   o.loras = a.loras;
+  o.preview_decoder = a.preview_decoder;
   o.memory = uint64_t(std::llround(a.memory * 1e9));
   o.open.device = a.overrides.device;
   o.open.precision = a.overrides.precision;
@@ -118,6 +121,10 @@ void add_serve(Command app, Program& program, int& code) {
   command.add_option("--runs", a->runs, "directory of trainings, whose models are served too").capture_default_str().type_name("DIR");
   command.add_option("--images", a->images, "directory of what is made; RUNS/images if not given").type_name("DIR");
   command.add_option("--loras", a->loras, "directory of LoRAs that requests may name").type_name("DIR");
+  command
+      .add_option("--preview-decoder", a->preview_decoder,
+                  "a small first stage, as brume import makes of TAESD: shows previews of models with its latents")
+      .type_name("FILE");
   command.add_option("--listen", a->server.address, "address to listen on").capture_default_str().type_name("ADDRESS");
   command.add_option("--port", a->server.port, "0 = one that is free").capture_default_str().check(between(0, 65535));
   command.add_option("--api-key", a->server.api_key, "key that every request must carry (also: BRUME_API_KEY)").type_name("KEY");

@@ -8,6 +8,7 @@
 
 #include "brume/image/png.h"
 #include "brume/like.h"
+#include "serve/infotext.h"
 #include "serve/job_routes.h"
 #include "serve/json_fields.h"
 #include "serve/pictures.h"
@@ -64,14 +65,16 @@ void set_sampler(Generation& g, JsonFields& f) {
   std::string scheduler = f.text("scheduler", 200).value_or("");
   f.ignore({"sampler_index"});
   if (scheduler == "Automatic" || scheduler == "automatic") scheduler.clear();
-  if (sampler.empty()) return;
+  g.like = "a1111";  // its noise and its prompts
+  if (sampler.empty() && scheduler.empty()) return;
+  if (sampler.empty()) sampler = "Euler";
   const auto& known = webui().samplers;
   const bool theirs = std::any_of(known.begin(), known.end(), [&](const LikeName& n) { return sampler.starts_with(n.name); });
   if (!theirs) {
     g.sampler = sampler, g.spacing = scheduler;
     return;
   }
-  g.like = "a1111:" + sampler + (scheduler.empty() ? "" : " " + scheduler);
+  g.like += ":" + sampler + (scheduler.empty() ? "" : " " + scheduler);
 }
 
 std::string first_picture(JsonFields& f) {
@@ -80,6 +83,29 @@ std::string first_picture(JsonFields& f) {
     throw HttpError(400, "init_images: is no list of pictures in base64", "init_images");
   if (list->size() > 1) throw HttpError(400, "init_images: one picture is taken", "init_images");
   return base64_decoded(list->front().get_ref<const std::string&>(), "init_images");
+}
+
+/// What clients of that program send besides, with the values that change nothing there either. An empty list: any value.
+constexpr const char* not_taken =
+    R"({"enable_hr": [false], "hr_scale": [], "hr_upscaler": [], "hr_second_pass_steps": [], "hr_resize_x": [],
+"hr_resize_y": [], "hr_prompt": [], "hr_negative_prompt": [], "hr_sampler_name": [], "hr_scheduler": [], "hr_checkpoint_name": [],
+"hr_additional_modules": [], "firstphase_width": [], "firstphase_height": [], "denoising_strength": [], "image_cfg_scale": [], "styles": [[]],
+"subseed": [], "subseed_strength": [0], "seed_resize_from_h": [0, -1], "seed_resize_from_w": [0, -1], "restore_faces": [false],
+"tiling": [false], "eta": [0, 1], "s_churn": [0], "s_tmax": [], "s_tmin": [0], "s_noise": [1], "s_min_uncond": [0], "script_name": [""],
+"script_args": [], "alwayson_scripts": [{}, {"ControlNet": {"args": []}}], "use_deprecated_controlnet": [false], "resize_mode": [0],
+"mask_blur": [0, 4], "mask_blur_x": [0, 4], "mask_blur_y": [0, 4], "mask_round": [true], "inpainting_fill": [0, 1], "inpaint_full_res": [],
+"inpaint_full_res_padding": [], "initial_noise_multiplier": [0, 1], "disable_extra_networks": [false], "refiner_checkpoint": [""],
+"refiner_switch_at": [], "comments": [], "save_images": [], "send_images": [], "do_not_save_samples": [], "do_not_save_grid": [],
+"include_init_images": [], "override_settings_restore_afterwards": [], "force_task_id": [], "infotext": [""]})";
+
+/// Adds a warning per field that has an effect there and none here.
+void name_not_taken(JsonFields& f, std::vector<std::string>& warnings) {
+  static const auto fields = nlohmann::json::parse(not_taken);
+  for (const auto& [name, neutral] : fields.items()) {
+    const nlohmann::json* value = f.find(name.c_str());
+    if (value && !neutral.empty() && std::find(neutral.begin(), neutral.end(), *value) == neutral.end())
+      warnings.push_back(fmt::format("{} changes nothing on this server", name));
+  }
 }
 
 struct Asked {
@@ -114,10 +140,13 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chose
     g.image = first_picture(f);
     if (const auto mask = f.text("mask", size_t(128) << 20); mask && !mask->empty()) g.mask = base64_decoded(*mask, "mask");
     g.strength = f.real("denoising_strength", 0, 1).value_or(0.75);
+    if (f.whole("inpainting_mask_invert", 0, 1).value_or(0) == 1)
+      throw HttpError(400, "inpainting_mask_invert: paint white what is to be generated", "inpainting_mask_invert");
   }
-  f.ignore({"save_images", "do_not_save_samples", "do_not_save_grid", "override_settings_restore_afterwards", "styles", "alwayson_scripts",
-            "send_images", "include_init_images", "script_args", "comments"});
+  std::vector<std::string> unused;
+  name_not_taken(f, unused);
   g.warnings = f.unknown();
+  g.warnings.insert(g.warnings.begin(), unused.begin(), unused.end());
   check_limits(g, jobs.options().limits);
   asked.parameters = nlohmann::ordered_json::parse(body.dump());
   for (const char* picture : {"init_images", "mask"}) asked.parameters.erase(picture);
@@ -129,9 +158,16 @@ HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
   const Job job = finished(jobs, jobs.submit(std::move(asked.generation), r.client), r);
   nlohmann::ordered_json images = nlohmann::ordered_json::array(), seeds = nlohmann::ordered_json::array();
   for (int64_t k = 0; k < job.record.images && asked.send; ++k) images.push_back(base64_of(jobs.picture_bytes(job.record.id, k)));
-  for (int64_t k = 0; k < job.record.images; ++k) seeds.push_back(g.seed);
-  const nlohmann::ordered_json info{{"prompt", g.prompts.empty() ? "" : g.prompts[0]},
-                                    {"negative_prompt", g.negatives.empty() ? "" : g.negatives[0]},
+  nlohmann::ordered_json texts = nlohmann::ordered_json::array();
+  for (int64_t k = 0; k < job.record.images; ++k) {
+    seeds.push_back(g.seed + uint64_t(k));
+    const PngText items = png_text(jobs.picture_bytes(job.record.id, k), "image");
+    texts.push_back(items.contains("parameters") ? items.at("parameters") : "");
+  }
+  const auto first = [](const std::vector<std::string>& texts) { return texts.empty() ? std::string() : texts[0]; };
+  const nlohmann::ordered_json info{{"prompt", first(g.prompts.empty() ? g.classes : g.prompts)},
+                                    {"negative_prompt", first(g.negatives)},
+                                    {"infotexts", texts},
                                     {"seed", g.seed},
                                     {"all_seeds", seeds},
                                     {"sd_model_name", g.model},
@@ -178,10 +214,14 @@ HttpAnswer png_info(const HttpRequest& r) {
   const auto find = [&](const char* key) { return items.contains(key) ? items.at(key) : std::string(); };
   return answer_of({{"info", items.contains("parameters") ? find("parameters") : find("brume")},
                     {"items", items},
-                    {"parameters", nlohmann::ordered_json::object()}});
+                    {"parameters", infotext_fields(find("parameters"))}});
 }
 
 void add_lists(Server& server, Jobs& jobs) {
+  for (const char* absent : {"upscalers", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles", "sd-vae"})
+    server.add("GET", std::string("/sdapi/v1/") + absent,
+               {.summary = "An empty list: the server has none", .answer = R"({"type":"array"})"},
+               [](const HttpRequest&) { return answer_of(nlohmann::ordered_json::array()); });
   server.add("GET", "/sdapi/v1/samplers", {.summary = "The names of samplers", .answer = R"({"type":"array"})"},
              [](const HttpRequest&) { return names_of(webui().samplers); });
   server.add("GET", "/sdapi/v1/schedulers", {.summary = "The names of spacings", .answer = R"({"type":"array"})"},

@@ -96,6 +96,20 @@ constexpr const char* request_schema = R"({"type":"object","properties":{"model"
 "guidance":{"type":"array"},"image":{"type":"string","contentEncoding":"base64"},"mask":{"type":"string","contentEncoding":"base64"},
 "loras":{"type":"array"},"preview":{"type":"integer","minimum":0},"client":{"type":"string"}}})";
 
+/// Returns the plugins by kind. References of their schemas lead into that of configurations, /api/v1/schema.
+nlohmann::ordered_json plugins_of(const Registry& registry) {
+  const auto all = nlohmann::ordered_json::parse(json_schema(registry, [](Fields&) {}));
+  nlohmann::ordered_json kinds;
+  for (const std::string& kind : registry.kinds())
+    for (const auto& schema : all["definitions"][kind]["anyOf"]) {
+      if (!schema.contains("properties")) continue;
+      const auto& type = schema["properties"]["type"];
+      const std::string name = (type.contains("const") ? type : type["anyOf"][0])["const"];
+      kinds[kind].push_back({{"name", name}, {"summary", registry.entry(kind, name).doc}, {"schema", schema}});
+    }
+  return kinds;
+}
+
 }  // namespace
 
 std::map<std::string, std::string> warning_header(const std::vector<std::string>& warnings) {
@@ -112,7 +126,7 @@ Job finished(Jobs& jobs, Job job, const HttpRequest& request) {
     if (!is_over(job) && !request.alive()) jobs.cancel(job.record.id);
   }
   if (job.record.state == "done") return job;
-  if (job.record.state == "failed") throw HttpError(job.error_status, job.record.error);
+  if (job.record.state == "failed") throw HttpError(job.error_status, job.record.error, job.error_field);
   throw HttpError(503, job.record.error.empty() ? "the job was cancelled" : job.record.error, "", job.record.state);
 }
 
@@ -147,13 +161,10 @@ void add_model_routes(Server& server, const ModelShelf& shelf, const Registry& r
   server.add("GET", "/api/v1/models", {.summary = "The models that are there, and the files of LoRAs"}, [&](const HttpRequest&) {
     return answer_of({{"models", shelf.list()}, {"loras", shelf.loras()}});
   });
-  server.add("GET", "/api/v1/plugins", {.summary = "The plugins of every kind"}, [&](const HttpRequest&) {
-    nlohmann::ordered_json kinds;
-    for (const std::string& kind : registry.kinds())
-      for (const std::string& name : registry.names(kind))
-        kinds[kind].push_back({{"name", name}, {"summary", registry.entry(kind, name).doc}});
-    return answer_of({{"kinds", kinds}});
-  });
+  server.add("GET", "/api/v1/plugins", {.summary = "The plugins of every kind, each with the JSON Schema of its parameters"},
+             [&](const HttpRequest&) {
+               return answer_of({{"kinds", plugins_of(registry)}});
+             });
 }
 
 void add_openapi_route(Server& server) {

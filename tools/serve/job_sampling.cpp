@@ -12,6 +12,7 @@
 #include "brume/image/image.h"
 #include "sampling/replay.h"
 #include "serve/http.h"
+#include "serve/infotext.h"
 #include "serve/jobs.h"
 #include "serve/previews.h"
 
@@ -38,9 +39,29 @@ SampleArguments arguments_of(const Generation& g, const ModelShelf& shelf, const
   a.request.like = g.like;
   if (!g.guidance.empty()) a.overrides.set.push_back("sample.guidance=" + g.guidance);
   for (const std::string& lora : g.loras) a.open.loras.push_back(shelf.lora_path(lora));
-  if (!g.image.empty()) a.image = (folder / "image").string();
-  if (!g.mask.empty()) a.mask = (folder / "mask").string();
+  if (!g.image.empty()) a.image = (folder / g.image).string();
+  if (!g.mask.empty()) a.mask = (folder / g.mask).string();
   return a;
+}
+
+/// Replaces every `from` by `to`.
+void replace_all(std::string& text, const std::string& from, const std::string& to) {
+  for (size_t at = text.find(from); at != text.npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+}
+
+/// Returns a message in the names of a request's fields: its pictures are files of the job's folder.
+std::string in_names_of_request(std::string text, const std::string& id) {
+  replace_all(text, id + "/", "");
+  for (const char* name : {"image", "mask"}) replace_all(text, std::string("--") + name, name);
+  return text;
+}
+
+/// Returns the field that a message begins with; "" if it begins with none.
+std::string field_of(const std::string& message) {
+  const std::string word = message.substr(0, message.find_first_of(":, [."));
+  static constexpr const char* fields[] = {"model", "prompts", "negatives", "classes", "count",    "seed",  "steps", "cfg",  "strength",
+                                           "width", "height",  "sampler",   "spacing", "guidance", "image", "mask",  "loras"};
+  return std::find(std::begin(fields), std::end(fields), word) == std::end(fields) ? "" : word;
 }
 
 }  // namespace
@@ -56,6 +77,7 @@ struct Jobs::Sampling {
   std::vector<Image> images;
   ImageRequest request;
   const Model* model = nullptr;
+  int64_t steps = 0;
   Previews previews;
 };
 
@@ -114,11 +136,19 @@ void Jobs::save(const Group& group, const Sampling& sampling, int64_t first, con
       JobRecord record = get(job->record.id).record;
       record.images = k + 1;
       text["brume.job"] = json_of(record).dump();
+      const Generation& g = job->request;
+      if (g.like.starts_with("a1111"))
+        text["parameters"] = infotext(g, {.prompt = g.classes.empty() ? shown.caption : g.classes[size_t(k) % g.classes.size()],
+                                          .negative = shown.negative,
+                                          .number = k,
+                                          .steps = sampling.steps,
+                                          .width = images.size(3),
+                                          .height = images.size(2)});
       write_png((store_.folder(record.id) / fmt::format("{}.png", k)).string(), to_image(images[i]), text);
       const std::lock_guard guard(lock_);
       job->record.images = k + 1;
     } catch (const std::exception& e) {
-      end(job, "failed", e.what(), 507);
+      end(job, "failed", store_.shown(e.what()), 507);
       const std::lock_guard guard(lock_);
       job->cancelled = true;
     }
@@ -128,6 +158,7 @@ void Jobs::save(const Group& group, const Sampling& sampling, int64_t first, con
 /// Samples jobs that the model can make. Throws what Model::sample does.
 void Jobs::sample(const Group& group, const OpenModel& model) {
   Sampling s;
+  s.previews = Previews(model.preview);
   s.model = &model.model;
   for (size_t j = 0; j < group.size(); ++j) {
     const Generation& g = group[j]->request;
@@ -139,7 +170,9 @@ void Jobs::sample(const Group& group, const OpenModel& model) {
     if (j == 0) s.request = request;
   }
   s.request.batch = options_.batch;
-  if (model.model.sampling(s.request).noise_order == NoiseOrder::batch) s.request.batch = std::max(s.request.batch, s.request.count);
+  const SampleOptions sampling = model.model.sampling(s.request);
+  s.steps = sampling.steps;
+  if (sampling.noise_order == NoiseOrder::batch) s.request.batch = std::max(s.request.batch, s.request.count);
   if (group.size() > 1) {
     ImageRequest& r = s.request;
     r.prompts.clear(), r.negatives.clear(), r.classes.clear();
@@ -164,14 +197,14 @@ void Jobs::run(const Group& group) {
   const ModelShelf::Warnings of_model(warnings);
   const WarningScope scope([&](const std::string& text) { warnings.push_back(text); });
   const StopScope stop([&] { return stopping_ || all_cancelled(group); });
-  const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500) {
+  const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500, const std::string& field = "") {
     for (const auto& job : group) {
       {
         const std::lock_guard guard(lock_);
         job->record.warnings.insert(job->record.warnings.end(), warnings.begin(), warnings.end());
       }
       const bool cancelled = all_cancelled({job});
-      end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status);
+      end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status, field);
     }
   };
   try {
@@ -191,13 +224,14 @@ void Jobs::run(const Group& group) {
     else
       end_all("failed", fmt::format("the job took longer than {} s", options_.time_limit), 504);
   } catch (const HttpError& e) {
-    end_all("failed", e.what(), e.status);
+    end_all("failed", e.what(), e.status, e.field);
   } catch (const ConfigError& e) {
     if (group.size() > 1) {  // the fault of one of them
       for (const auto& job : group) run({job});
       return;
     }
-    end_all("failed", e.what(), 400);
+    const std::string error = in_names_of_request(store_.shown(e.what()), group[0]->record.id);
+    end_all("failed", error, 400, field_of(error));
   } catch (const std::exception& e) {
     const auto memory = out_of_memory(e);
     end_all("failed", memory ? "there is not enough memory; fewer or smaller images need less" : e.what(), memory ? 503 : 500);

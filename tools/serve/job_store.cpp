@@ -138,6 +138,12 @@ JobStore::JobStore(fs::path folder) : folder_(std::move(folder)), index_(std::ma
 
 JobStore::~JobStore() = default;
 
+std::string JobStore::shown(std::string message) const {
+  const std::string path = (folder_ / "").string();
+  for (size_t at = message.find(path); at != message.npos; at = message.find(path, at)) message.erase(at, path.size());
+  return message;
+}
+
 /// Returns the record of a folder: job.json, or what its first picture says.
 std::optional<JobRecord> JobStore::recovered(const std::string& id) const {
   std::optional<JobRecord> job;

@@ -41,6 +41,8 @@ class JobStore {
   ~JobStore();
 
   std::filesystem::path folder(const std::string& id) const { return folder_ / id; }
+  /// Returns a message as clients may read it: without the path to the folder.
+  std::string shown(std::string message) const;
   /// Writes a record. Throws ConfigError if the disk is full.
   void put(const JobRecord& job);
   std::optional<JobRecord> get(const std::string& id) const;

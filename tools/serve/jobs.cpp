@@ -14,7 +14,7 @@ namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t most_kept = 500;  ///< jobs in memory
+constexpr size_t most_kept = 100;  ///< jobs in memory
 
 bool is_over(const Job& job) { return job.record.state != "queued" && job.record.state != "running"; }
 
@@ -59,26 +59,39 @@ Job Jobs::submit(Generation request, const std::string& client) {
   job->client = request.client.empty() ? client : request.client;
   {
     const std::lock_guard guard(lock_);
-    if (int64_t(queue_.size()) >= options_.queue)
-      throw HttpError(429, fmt::format("{} jobs wait already; try again later", queue_.size()), "", "queue_full");
-  }
-  try {
-    store_.put(job->record);
-    const fs::path folder = store_.folder(job->record.id);
-    if (!request.image.empty()) write_file((folder / "image").string(), request.image);
-    if (!request.mask.empty()) write_file((folder / "mask").string(), request.mask);
-  } catch (const std::exception& e) {
-    store_.remove(job->record.id);
-    throw HttpError(507, e.what(), "", "disk_full");
+    const int64_t waiting = int64_t(queue_.size()) + arriving_;
+    if (waiting >= options_.queue) throw HttpError(429, fmt::format("{} jobs wait already; try again later", waiting), "", "queue_full");
+    ++arriving_;
   }
   job->request = std::move(request);
+  try {
+    keep(*job);
+  } catch (const std::exception& e) {
+    const std::lock_guard guard(lock_);
+    --arriving_;
+    throw HttpError(507, store_.shown(e.what()), "", "disk_full");
+  }
   const std::lock_guard guard(lock_);
+  --arriving_;
   live_[job->record.id] = job;
   queue_.push_back(job);
   for (auto it = live_.begin(); live_.size() > most_kept && it != live_.end();) it = is_over(*it->second) ? live_.erase(it) : std::next(it);
   number_queue();
   changed_.notify_all();
   return *job;
+}
+
+/// Writes a job that arrives, with its pictures.
+void Jobs::keep(Job& job) try {
+  store_.put(job.record);
+  for (const auto& [name, bytes] : {std::pair("image", &job.request.image), std::pair("mask", &job.request.mask)}) {
+    if (bytes->empty()) continue;
+    write_file((store_.folder(job.record.id) / name).string(), *bytes);
+    *bytes = name;
+  }
+} catch (const std::exception&) {
+  store_.remove(job.record.id);
+  throw;
 }
 
 /// Numbers the jobs that wait, and counts them as changed.
@@ -140,8 +153,10 @@ Job Jobs::cancel(const std::string& id) {
 
 void Jobs::remove(const std::string& id) {
   Job job = cancel(id);
-  for (int i = 0; i < 600 && !is_over(job); ++i) job = wait(id, job.version, std::chrono::milliseconds(100));
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (!is_over(job) && std::chrono::steady_clock::now() < patience) job = wait(id, job.version, std::chrono::milliseconds(100));
   const std::lock_guard guard(lock_);
+  if (const auto live = find(id)) live->removed = true;  // what is still sampled is not written
   live_.erase(id);
   store_.remove(id);
 }
@@ -213,8 +228,7 @@ Jobs::Group Jobs::next_group() {
   return group;
 }
 
-void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status) {
-  const Unsynced fast;
+void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status, const std::string& field) {
   JobRecord record;
   {
     const std::lock_guard guard(lock_);
@@ -229,15 +243,15 @@ void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const 
     store_.put(record);
   } catch (const std::exception& e) {
     record.state = "failed";
-    record.error = e.what();
+    record.error = store_.shown(e.what());
     status = 507;
   }
   const std::lock_guard guard(lock_);
+  if (job->removed) store_.remove(record.id);
   job->record = record;
-  job->error_status = status;
+  job->error_status = status, job->error_field = field;
   job->position = 0;
   job->preview.clear();
-  job->request.image.clear(), job->request.mask.clear();
   ++job->version;
   changed_.notify_all();
 }

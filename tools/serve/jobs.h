@@ -28,10 +28,11 @@ struct JobOptions {
 /// A job that waits or runs, or has ended since the server started.
 struct Job {
   JobRecord record;
-  Generation request;
+  Generation request;  ///< its pictures are names of files in the job's folder
   std::string client;
-  bool cancelled = false;
+  bool cancelled = false, removed = false;
   int error_status = 400;
+  std::string error_field;      ///< of the request; "" if the error is of none
   int64_t done = 0, total = 0;  ///< image steps
   int64_t step = 0, steps = 0;
   double rate = 0, eta = 0;                  ///< image steps per second; seconds
@@ -82,7 +83,9 @@ class Jobs {
   bool progress(const Group& group, const Sampling& sampling, const SampleProgress& p);
   void save(const Group& group, const Sampling& sampling, int64_t first, const Tensor& images);
   void show_preview(const Group& group, const Sampling& sampling, const SampleProgress& p);
-  void end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error = "", int status = 500);
+  void end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error = "", int status = 500,
+           const std::string& field = "");
+  void keep(Job& job);
   void number_queue();
   std::shared_ptr<Job> find(const std::string& id) const;
   bool all_cancelled(const Group& group) const;
@@ -93,6 +96,7 @@ class Jobs {
   mutable std::mutex lock_;
   mutable std::condition_variable changed_;
   std::list<std::shared_ptr<Job>> queue_;
+  int64_t arriving_ = 0;  ///< jobs that are written and not in the queue yet
   Group running_;
   std::map<std::string, std::shared_ptr<Job>> live_;  ///< by id; those that ended leave it
   std::map<std::string, int64_t> served_;             ///< client: when it was served last

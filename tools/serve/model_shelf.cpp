@@ -13,6 +13,7 @@
 #include "brume/config/yaml.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/configuration.h"
+#include "brume/diffusion/pipeline.h"
 #include "serve/http.h"
 #include "serve/job_store.h"
 
@@ -114,7 +115,7 @@ Description described(Registry& registry, const std::string& path) {
   const ImageShape& image = config.model.image;
   Description d{.json = {{"classes", classes},
                          {"text", controls.captions},
-                         {"image", {{"channels", image.channels}, {"height", image.height}, {"width", image.width}}},
+                         {"image", {{"channels", image.channels}, {"height", image.height}, {"width", image.width}, {"multiple", nullptr}}},
                          {"defaults", nlohmann::ordered_json::object()}},
                 .bytes = bytes};
   if (const Value* sample = resolved.find("sample")) d.json["defaults"] = json_of(*sample);
@@ -161,11 +162,13 @@ std::vector<ModelShelf::Found> ModelShelf::found() const {
   return all;
 }
 
-const ModelShelf::Facts& ModelShelf::facts(const Found& model) const {
+ModelShelf::Facts ModelShelf::facts(const Found& model) const {
   const std::string stamp = stamp_of(model.path);
-  Facts& facts = facts_[model.path];
-  if (!facts.stamp.empty() && facts.stamp == stamp) return facts;
-  facts = {.stamp = stamp, .json = {}, .bytes = 0};
+  {
+    const std::lock_guard guard(lock_);
+    if (const auto known = facts_.find(model.path); known != facts_.end() && known->second.stamp == stamp) return known->second;
+  }
+  Facts facts{.stamp = stamp, .json = {}, .bytes = 0};
   try {
     const Description d = described(registry_, model.path);
     facts.json = d.json;
@@ -173,16 +176,18 @@ const ModelShelf::Facts& ModelShelf::facts(const Found& model) const {
   } catch (const std::exception& e) {
     facts.json = {{"error", e.what()}};
   }
-  return facts;
+  const std::lock_guard guard(lock_);
+  return facts_[model.path] = facts;
 }
 
 nlohmann::ordered_json ModelShelf::list() const {
-  const std::lock_guard guard(lock_);
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   for (const Found& model : found()) {
+    const nlohmann::ordered_json json = facts(model).json;
+    const std::lock_guard guard(lock_);
     const bool loaded = std::any_of(open_.begin(), open_.end(), [&](const auto& open) { return open.second->path == model.path; });
     nlohmann::ordered_json one{{"id", model.id}, {"loaded", loaded}};
-    one.update(facts(model).json);
+    one.update(json);
     all.push_back(std::move(one));
   }
   return all;
@@ -228,39 +233,63 @@ std::string ModelShelf::lora_path(const std::string& asked) const {
                   "loras");
 }
 
-/// Closes models until `bytes` fit.
-void ModelShelf::make_room(const std::string& id, uint64_t bytes) {
-  if (options_.memory == 0) return;
-  if (bytes > options_.memory)
+/// Closes what is open of this file, but of its last state (`stamp`) the latest used, and models until `bytes` fit.
+void ModelShelf::make_room(const std::string& id, const std::string& path, const std::string& stamp, uint64_t bytes) {
+  if (options_.memory > 0 && bytes > options_.memory)
     throw HttpError(503,
                     fmt::format("model {} needs {} for its weights, and the server keeps {}: start it with --memory {}", in_quotes(id),
                                 gigabytes(bytes), gigabytes(options_.memory), std::ceil(double(bytes) / 1e8) / 10),
                     "model", "out_of_memory");
+  const std::lock_guard guard(lock_);
+  int kept = 0;
+  open_.remove_if([&](const auto& open) { return open.second->path == path && (!open.first.starts_with(stamp) || ++kept > 1); });
   uint64_t used = bytes;
   for (const auto& [key, model] : open_) used += model->bytes;
-  for (; used > options_.memory && !open_.empty(); open_.pop_back()) used -= open_.back().second->bytes;
+  for (; options_.memory > 0 && used > options_.memory && !open_.empty(); open_.pop_back()) used -= open_.back().second->bytes;
+}
+
+/// Returns an open model, now the latest used; null if it is not open.
+std::shared_ptr<const OpenModel> ModelShelf::taken(const std::string& key) {
+  const std::lock_guard guard(lock_);
+  const auto open = std::find_if(open_.begin(), open_.end(), [&](const auto& o) { return o.first == key; });
+  if (open == open_.end()) return nullptr;
+  open_.splice(open_.begin(), open_, open);
+  return open->second;
+}
+
+/// Returns the small first stage of --preview-decoder if it has the model's latents.
+std::shared_ptr<const Autoencoder> ModelShelf::preview_of(const Model& model) const {
+  const ImageShape image = model.shape(), latent = model.latent();
+  const bool pixels = image.height == latent.height && image.width == latent.width && image.channels == latent.channels;
+  if (options_.preview_decoder.empty() || pixels) return nullptr;
+  const std::string file = std::filesystem::absolute(options_.preview_decoder).string();
+  auto decoder = model.others().first_stage(file, image, at::kFloat).autoencoder;
+  const ImageShape own = decoder->latent(image);
+  const bool fits = own.channels == latent.channels && own.height == latent.height && own.width == latent.width;
+  return fits ? decoder : nullptr;
 }
 
 std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const std::vector<std::string>& loras) {
-  const std::lock_guard guard(lock_);
+  const std::lock_guard opening(opening_);
   const std::vector<Found> all = found();
   const auto model = std::find_if(all.begin(), all.end(), [&](const Found& f) { return f.id == id; });
   if (model == all.end()) throw HttpError(404, fmt::format("model: {} is gone", in_quotes(id)), "model", "model_not_found");
-  const Facts& known = facts(*model);
-  const std::string key = fmt::format("{}|{}|{}", model->path, known.stamp, fmt::join(loras, "|"));
-  const auto open = std::find_if(open_.begin(), open_.end(), [&](const auto& o) { return o.first == key; });
-  if (open != open_.end()) {
-    open_.splice(open_.begin(), open_, open);
-    return open->second;
-  }
-  make_room(id, known.bytes);
+  const Facts known = facts(*model);
+  const std::string stamp = fmt::format("{}|{}|", model->path, known.stamp), key = stamp + fmt::format("{}", fmt::join(loras, "|"));
+  if (auto open = taken(key)) return open;
+  make_room(id, model->path, stamp, known.bytes);
   OpenOptions o = options_.open;
   o.registry = &registry_;
   o.loras = loras;
   o.warn = [](const std::string& text) {
     if (warnings_of_thread) warnings_of_thread->push_back(text);
   };
-  auto opened = std::make_shared<const OpenModel>(OpenModel{Model::open(model->path, o), model->path, known.bytes});
+  Model made = Model::open(model->path, o);
+  const auto preview = preview_of(made);
+  const int64_t multiple = made.pipeline().network().multiple() * made.shape().height / made.latent().height;
+  const auto opened = std::make_shared<const OpenModel>(OpenModel{std::move(made), model->path, known.bytes, preview});
+  const std::lock_guard guard(lock_);
+  if (facts_[model->path].json.contains("image")) facts_[model->path].json["image"]["multiple"] = multiple;
   open_.emplace_front(key, opened);
   return opened;
 }

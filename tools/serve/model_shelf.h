@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/core/autoencoder.h"
 #include "brume/model.h"
 
 namespace brume::tools {
@@ -18,6 +19,7 @@ struct ShelfOptions {
   std::vector<std::filesystem::path> models;  ///< files, directories of models, and folders that hold them
   std::filesystem::path runs, loras;          ///< folders; empty = none
   uint64_t memory = 0;                        ///< bytes of weights that stay open; 0 = without a bound
+  std::filesystem::path preview_decoder;      ///< file of a small first stage, for previews of models with its latents; empty = none
   OpenOptions open;                           ///< device, precision and threads
 };
 
@@ -25,7 +27,8 @@ struct ShelfOptions {
 struct OpenModel {
   Model model;
   std::string path;
-  uint64_t bytes = 0;  ///< of its weights in float32
+  uint64_t bytes = 0;                                    ///< of its weights in float32
+  std::shared_ptr<const Autoencoder> preview = nullptr;  ///< a small first stage with its latents
 };
 
 class ModelShelf {
@@ -43,7 +46,8 @@ class ModelShelf {
   /// Returns FILE:STRENGTH with the file's path. Throws HttpError 400 if the folder of LoRAs has no such file.
   std::string lora_path(const std::string& asked) const;
 
-  /// Opens a model, or takes it from the shelf. Throws HttpError 503 if the memory does not suffice, and ConfigError.
+  /// Opens a model, or takes it from the shelf. Of a model, the two sets of LoRAs that were used last stay open. Throws HttpError 503 if
+  /// the memory does not suffice, and ConfigError.
   std::shared_ptr<const OpenModel> open(const std::string& id, const std::vector<std::string>& loras);
 
   /// Receives warnings of models on this thread while it lives.
@@ -65,12 +69,15 @@ class ModelShelf {
     uint64_t bytes = 0;
   };
   std::vector<Found> found() const;
-  const Facts& facts(const Found& model) const;
-  void make_room(const std::string& id, uint64_t bytes);
+  Facts facts(const Found& model) const;
+  std::shared_ptr<const OpenModel> taken(const std::string& key);
+  std::shared_ptr<const Autoencoder> preview_of(const Model& model) const;
+  void make_room(const std::string& id, const std::string& path, const std::string& stamp, uint64_t bytes);
 
   Registry& registry_;
   const ShelfOptions options_;
-  mutable std::mutex lock_;
+  mutable std::mutex lock_;  ///< of what follows; a model is opened without it, so that lists are answered meanwhile
+  std::mutex opening_;
   mutable std::map<std::string, Facts> facts_;                                ///< by path
   std::list<std::pair<std::string, std::shared_ptr<const OpenModel>>> open_;  ///< by id and LoRAs, the latest used first
 };

@@ -29,6 +29,7 @@ std::string Previews::png(const Model& model, const SampleProgress& progress, in
   const Tensor x0 = progress.step.x0.narrow(0, row, 1).to(at::kCPU, at::kFloat);
   const ImageShape image = model.shape(), latent = model.latent();
   if (image.channels == latent.channels && image.height == latent.height) return encode_png(to_image(x0[0]));
+  if (tiny_) return encode_png(to_image(tiny_->decode(x0)[0].to(at::kFloat)));
   if (!map_.defined()) {
     const Tensor decoded = model.decode(x0);
     const Tensor pixels = at::adaptive_avg_pool2d(decoded, {x0.size(2), x0.size(3)})[0].flatten(1).t(), from = rows_of(x0);
