@@ -49,6 +49,19 @@ void write_images(const std::string& folder) {
   write(folder, "pnm", "P6 # a comment\n3 2 255\n");
 }
 
+/// A kind and what it reads, see fuzz_request.cpp.
+void write_requests(const std::string& folder) {
+  write(folder, "address", "a/api/v1/jobs/20261129-184501-000123-9f3a/images/0.png?a=%41+b");
+  write(folder, "job",
+        R"(j{"prompt": "a", "classes": ["1"], "n": 2, "seed": "18446744073709551615", "cfg": 1.5, "sampler": {"type": "ddim", "eta": 1}, )"
+        R"("guidance": [{"type": "cfg"}], "loras": ["a:1", {"file": "b", "scale": 2}], "image": "iVBORw0KGgo=", "width": 8, "height": 8})");
+  write(folder, "form",
+        "fmultipart/form-data; boundary=\"B\"\n--B\r\nContent-Disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\nc\r\n--B--\r\n");
+  write(folder, "picture",
+        "bdata:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAD0lEQVR42mP4TwAwjAwFAIS1/wHNOWXHAAAAAElFTkSuQmCC");
+  write(folder, "infotext", "ia cat\nNegative prompt: b\nSteps: 20, Sampler: Euler a, Size: 8x8, Model: \"x, y\", Seed: 5");
+}
+
 void write_all(const std::string& folder) {
   const auto floats = numbers<float>({0, 1, 2, 3, 4, 5});
   const std::string flags("\0\1", 2);
@@ -97,6 +110,7 @@ void write_all(const std::string& folder) {
   const std::string vocabulary = R"({"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4})";
   write(folder + "/clip_tokenizer", "files", vocabulary + '\0' + "#version: 0.2\na b</w>\n" + '\0' + "ab a b");
   write_images(folder + "/image_header");
+  write_requests(folder + "/request");
 }
 
 }  // namespace
