@@ -168,6 +168,7 @@ ModelShelf::Facts ModelShelf::facts(const Found& model) const {
     const std::lock_guard guard(lock_);
     if (const auto known = facts_.find(model.path); known != facts_.end() && known->second.stamp == stamp) return known->second;
   }
+  const std::lock_guard opening(opening_);
   Facts facts{.stamp = stamp, .json = {}, .bytes = 0};
   try {
     const Description d = described(registry_, model.path);

@@ -76,9 +76,9 @@ class ModelShelf {
 
   Registry& registry_;
   const ShelfOptions options_;
-  mutable std::mutex lock_;  ///< of what follows; a model is opened without it, so that lists are answered meanwhile
-  std::mutex opening_;
-  mutable std::map<std::string, Facts> facts_;                                ///< by path
+  mutable std::mutex lock_;                     ///< of what follows; a model is opened without it, so that lists are answered meanwhile
+  mutable std::recursive_mutex opening_;        ///< of what opens files: it may load plugins
+  mutable std::map<std::string, Facts> facts_;  ///< by path
   std::list<std::pair<std::string, std::shared_ptr<const OpenModel>>> open_;  ///< by id and LoRAs, the latest used first
 };
 
