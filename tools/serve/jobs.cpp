@@ -83,6 +83,7 @@ Job Jobs::submit(Generation request, const std::string& client) {
 
 /// Writes a job that arrives, with its pictures.
 void Jobs::keep(Job& job) try {
+  const Unsynced fast;
   store_.put(job.record);
   for (const auto& [name, bytes] : {std::pair("image", &job.request.image), std::pair("mask", &job.request.mask)}) {
     if (bytes->empty()) continue;
@@ -229,6 +230,7 @@ Jobs::Group Jobs::next_group() {
 }
 
 void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status, const std::string& field) {
+  const Unsynced fast;
   JobRecord record;
   {
     const std::lock_guard guard(lock_);
