@@ -3,7 +3,9 @@
 #include <signal.h>
 
 #include <chrono>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "running_server.h"
 #include "support/small_model.h"
@@ -122,8 +124,14 @@ TEST_F(ServeClients, APictureThatCannotBeDecodedIsNamedAndItsFolderIsNot) {
 TEST_F(ServeClients, FormsThatAreWrongAreRefused) {
   const std::string part = "--B\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\n2\r\n";
   const std::string long_head = "--B\r\nContent-Disposition: form-data; name=\"" + std::string(20000, '"') + "\r\n\r\n2\r\n--B--\r\n";
-  for (const std::string& body : {part, part + "--B", "junk" + part, long_head, std::string("--B--"), "--B\r\n\r\n2\r\n--B--",
-                                  "--B\r\nContent-Disposition: form-data\r\n\r\n2\r\n--B--"}) {
+  const std::vector<std::string> wrong{part,
+                                       part + "--B",
+                                       "junk" + part,
+                                       long_head,
+                                       "--B--",
+                                       "--B\r\n\r\n2\r\n--B--",
+                                       "--B\r\nContent-Disposition: form-data\r\n\r\n2\r\n--B--"};
+  for (const std::string& body : wrong) {
     const Reply reply = server_->send(bytes_of("POST", "/v1/images/edits", body, "Content-Type: multipart/form-data; boundary=B\r\n"));
     EXPECT_EQ(reply.status, 400) << body.substr(0, 80);
     EXPECT_TRUE(reply.json()["error"]["param"].is_string()) << reply.body;
