@@ -1,4 +1,6 @@
 // What a request brings: addresses, JSON bodies, forms, pictures in base64, A1111's texts. The first byte says which.
+#include <algorithm>
+
 #include "input.h"
 #include "serve/form.h"
 #include "serve/generation.h"
