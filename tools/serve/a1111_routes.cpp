@@ -89,8 +89,9 @@ std::string first_picture(JsonFields& f) {
 constexpr const char* not_taken =
     R"({"enable_hr": [false], "hr_scale": [], "hr_upscaler": [], "hr_second_pass_steps": [], "hr_resize_x": [],
 "hr_resize_y": [], "hr_prompt": [], "hr_negative_prompt": [], "hr_sampler_name": [], "hr_scheduler": [], "hr_checkpoint_name": [],
-"hr_additional_modules": [], "firstphase_width": [], "firstphase_height": [], "denoising_strength": [], "image_cfg_scale": [], "styles": [[]],
-"subseed": [], "subseed_strength": [0], "seed_resize_from_h": [0, -1], "seed_resize_from_w": [0, -1], "restore_faces": [false],
+"hr_additional_modules": [], "firstphase_width": [], "firstphase_height": [], "denoising_strength": [], "image_cfg_scale": [],
+"styles": [[]], "subseed": [],
+"subseed_strength": [0], "seed_resize_from_h": [0, -1], "seed_resize_from_w": [0, -1], "restore_faces": [false],
 "tiling": [false], "eta": [0, 1], "s_churn": [0], "s_tmax": [], "s_tmin": [0], "s_noise": [1], "s_min_uncond": [0], "script_name": [""],
 "script_args": [], "alwayson_scripts": [{}, {"ControlNet": {"args": []}}], "use_deprecated_controlnet": [false], "resize_mode": [0],
 "mask_blur": [0, 4], "mask_blur_x": [0, 4], "mask_blur_y": [0, 4], "mask_round": [true], "inpainting_fill": [0, 1], "inpaint_full_res": [],
