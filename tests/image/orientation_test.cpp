@@ -114,9 +114,6 @@ TEST(Transparency, IsTheSameInEveryFormat) {
     }
     EXPECT_EQ(decode_image_file(webp_of(samples_of(image, 8, true, alpha), 1), "webp", 3, background), wanted);
   }
-  const Samples grey{1, 2, 2, 8, {10, 255, 20, 0}};
-  EXPECT_EQ(refusal([&] { decode_image_file(tiff_of(grey, 1, false), "grey.tif"); }),
-            "grey.tif: is a grey TIFF with transparency, which cannot be read; save it as PNG, or without transparency");
 }
 
 /// Two frames, the first at (2, 2) of a canvas of 8 by 6.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -69,8 +70,9 @@ inline std::string png_of(const Samples& s, const std::string& before = "", cons
   return "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", header) + before + png_chunk("IDAT", packed) + after + png_chunk("IEND", "");
 }
 
-/// One uncompressed strip. `extra`: what the fourth channel is, 1 = alpha that colours are multiplied by, 2 = alpha that they are not.
-inline std::string tiff_of(const Samples& s, int orientation, bool big, int extra = 2) {
+/// One uncompressed strip. `extra`: what the second or fourth channel is, 1 = alpha that colours are multiplied by, 2 = alpha that they are
+/// not. `changed`: other values of tags; a tag that is not usual is added if its number is larger than those.
+inline std::string tiff_of(const Samples& s, int orientation, bool big, int extra = 2, const std::map<uint64_t, uint64_t>& changed = {}) {
   struct Entry {
     uint64_t tag, type;
     std::vector<uint64_t> values;
@@ -88,7 +90,14 @@ inline std::string tiff_of(const Samples& s, int orientation, bool big, int extr
                                 {277, 3, {n}},
                                 {278, 3, {uint64_t(s.height)}},
                                 {279, 4, {pixels.size()}}};
+  for (const auto& [tag, value] : changed)
+    if (tag > 279 && tag < 338) entries.push_back({tag, 3, {value}});
   if (n == 2 || n == 4) entries.push_back({338, 3, {uint64_t(extra)}});
+  for (const auto& [tag, value] : changed) {
+    if (tag > 338) entries.push_back({tag, 3, {value}});
+    for (Entry& e : entries)
+      if (e.tag == tag) e.values = {value};
+  }
   const uint64_t far = 8 + 2 + 12 * entries.size() + 4;
   const std::string bits = number(uint64_t(s.bits), 2, big);
   std::string bits_of_all;

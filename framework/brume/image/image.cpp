@@ -12,25 +12,11 @@
 #include "brume/image/image_codec.h"
 #include "brume/image/image_header.h"
 #include "brume/image/png.h"
-#include "brume/image/tiff.h"
+#include "brume/image/stored_pixels.h"
 #include "brume/image/webp.h"
 
 namespace brume {
 namespace {
-
-/// A TIFF without its orientation, which OpenCV follows as far as its version does.
-Image stored_tiff(std::string_view bytes, Decoding how, const std::string& name) {
-  const TiffDirectory tiff(bytes);
-  const uint32_t bits = tiff.value(TiffDirectory::bits_per_sample).value_or(1);
-  const uint32_t samples = tiff.value(TiffDirectory::samples_per_pixel).value_or(1);
-  const uint32_t extra = tiff.value(TiffDirectory::extra_samples).value_or(0);
-  constexpr uint32_t associated = 1, unassociated = 2;
-  if (samples == 2 && (extra == associated || extra == unassociated))
-    refuse(name, "is a grey TIFF with transparency, which cannot be read; save it as PNG, or without transparency");
-  how.premultiplied = extra == associated || (extra == unassociated && bits <= 8);  // libtiff multiplies these by their alpha
-  if (tiff.orientation() == 1) return decode_image(bytes, how, name);
-  return decode_image(tiff.with(TiffDirectory::orientation_tag, 1), how, name);
-}
 
 /// An image file as it is stored; of an animation, the first frame on its canvas.
 Image stored_image(std::string_view bytes, const ImageHeader& header, Decoding how, const std::string& name) {
@@ -38,6 +24,7 @@ Image stored_image(std::string_view bytes, const ImageHeader& header, Decoding h
   how.alpha = header.format == Format::png || header.format == Format::webp || header.format == Format::tiff;
   how.transparent_grey = header.transparent_grey;
   if (header.format == Format::tiff) return stored_tiff(bytes, how, name);
+  if (header.format == Format::bmp && bmp_has_alpha(bytes)) return transparent_bmp(bytes, how, name);
   const std::optional<WebpFrame> frame = header.format == Format::webp ? first_frame(bytes, name) : std::nullopt;
   if (!frame) return decode_image(bytes, how, name);
   const Image image = decode_image(frame->file, how, name);

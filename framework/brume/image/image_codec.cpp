@@ -82,6 +82,19 @@ cv::Mat converted(const cv::Mat& mat, const Decoding& how, const std::string& pa
   return result;
 }
 
+/// The pixels of a file as OpenCV gives them.
+cv::Mat decoded_file(std::string_view bytes, int flags, const std::string& path) {
+  if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
+  try {
+    const cv::Mat file(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
+    cv::Mat decoded = cv::imdecode(file, flags);
+    if (decoded.empty()) refuse(path, "is a damaged image: it cannot be decoded");
+    return decoded;
+  } catch (const cv::Exception& error) {
+    refuse(path, fmt::format("is a damaged image: {}", shortened(error.err, 200)));
+  }
+}
+
 /// Text of this size is legible and leaves room for a dozen characters above a tile.
 struct Lettering {
   int font = cv::FONT_HERSHEY_SIMPLEX;
@@ -111,17 +124,21 @@ std::string ascii_of(const std::string& text) {
 }  // namespace
 
 Image decode_image(std::string_view bytes, const Decoding& how, const std::string& path) {
-  if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
   // IMREAD_UNCHANGED keeps alpha, and does not turn an image as its Exif data say; both are decided here, not by OpenCV's version.
   const int flags = how.alpha ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
-  try {
-    const cv::Mat file(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
-    const cv::Mat decoded = cv::imdecode(file, flags);
-    if (decoded.empty()) refuse(path, "is a damaged image: it cannot be decoded");
-    return copy_of(converted(decoded, how, path));
-  } catch (const cv::Exception& error) {
-    refuse(path, fmt::format("is a damaged image: {}", shortened(error.err, 200)));
-  }
+  return copy_of(converted(decoded_file(bytes, flags, path), how, path));
+}
+
+std::vector<uint16_t> decode_samples(std::string_view bytes, int64_t height, int64_t width, int bits, const std::string& path) {
+  const cv::Mat decoded = decoded_file(bytes, cv::IMREAD_UNCHANGED, path);
+  const int depth = bits == 16 ? CV_16U : CV_8U;
+  if (decoded.rows != height || decoded.cols != width || decoded.channels() != 1 || decoded.depth() != depth)
+    refuse(path, "is an image whose pixels are not stored as its header says");
+  std::vector<uint16_t> samples;
+  samples.reserve(static_cast<size_t>(height * width));
+  for (int y = 0; y < decoded.rows; ++y)
+    for (int x = 0; x < decoded.cols; ++x) samples.push_back(bits == 16 ? decoded.at<uint16_t>(y, x) : decoded.at<uint8_t>(y, x));
+  return samples;
 }
 
 namespace {

@@ -19,6 +19,9 @@ struct Decoding {
 
 /// Decodes a whole file as it is stored, whatever orientation it tells.
 Image decode_image(std::string_view bytes, const Decoding& how, const std::string& path);
+/// Returns the numbers of a file of one channel, row by row, as they are stored. Throws ConfigError if it has not the size and the bits (8
+/// or 16) that are wanted.
+std::vector<uint16_t> decode_samples(std::string_view bytes, int64_t height, int64_t width, int bits, const std::string& path);
 std::string encode_png(const Image& image);
 /// A JPEG of this quality, 1 to 100: what other ways to store images are measured against.
 std::string encode_jpeg(const Image& image, int quality);

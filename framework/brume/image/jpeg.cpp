@@ -20,6 +20,7 @@ enum Marker : uint8_t {
   SOI = 0xD8,
   EOI = 0xD9,
   APP1 = 0xE1,
+  APP14 = 0xEE,
   FILL = 0xFF,
 };
 
@@ -39,6 +40,8 @@ void add(JpegHeader& header, uint8_t marker, std::string_view data) {
     header.height = static_cast<int64_t>(big_endian(data, 1));
     header.width = static_cast<int64_t>(big_endian(data, 3));
   }
+  if (begins_frame(marker) && header.channels == 0 && data.size() >= 6) header.channels = static_cast<uint8_t>(data[5]);
+  if (marker == APP14 && data.starts_with("Adobe")) header.adobe = true;
   if (marker == APP1 && header.exif.empty() && data.starts_with(std::string_view("Exif\0\0", 6))) header.exif = data;
 }
 
@@ -49,14 +52,16 @@ bool is_jpeg(std::string_view bytes) { return bytes.starts_with("\xff\xd8\xff");
 JpegHeader read_jpeg_header(std::string_view jpeg, const std::string& path) {
   JpegHeader header;
   size_t offset = 0;
-  for (;;) {
+  bool whole = false;
+  while (!whole) {
     // The next marker; in between lies nothing, or the compressed data of a scan, where 0xff is written as 0xff 0x00. An EOI
     // within a segment (the preview image of a camera) is skipped with its segment.
     offset = jpeg.find('\xff', offset);
     if (offset == std::string_view::npos || jpeg.size() - offset < 2) break;
     const auto marker = static_cast<uint8_t>(jpeg[offset + 1]);
-    if (marker == EOI) return header;
-    if (marker == FILL) {
+    if (marker == EOI) {
+      whole = true;
+    } else if (marker == FILL) {
       offset += 1;
     } else if (marker == STUFFED || stands_alone(marker)) {
       offset += 2;
@@ -68,7 +73,10 @@ JpegHeader read_jpeg_header(std::string_view jpeg, const std::string& path) {
       offset += 2 + length;
     }
   }
-  refuse(path, "is a truncated JPEG: its end (EOI) is missing");
+  if (!whole) refuse(path, "is a truncated JPEG: its end (EOI) is missing");
+  if (header.channels == 4 && !header.adobe)
+    refuse(path, "is a JPEG of four channels that does not say whether they are inverted (Adobe's segment is missing); save it as RGB");
+  return header;
 }
 
 }  // namespace brume

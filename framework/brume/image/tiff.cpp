@@ -26,7 +26,7 @@ TiffDirectory::TiffDirectory(std::string_view bytes) : bytes_(bytes), little_(by
     const uint64_t values = number(at + 4, 4);
     const size_t place = values * width <= 4 ? at + 8 : number(at + 8, 4);
     if (values == 0 || place > bytes.size() || bytes.size() - place < width) continue;
-    entries_.push_back({static_cast<uint16_t>(number(at, 2)), place, width});
+    entries_.push_back({static_cast<uint16_t>(number(at, 2)), at, place, width});
   }
 }
 
@@ -53,10 +53,18 @@ int TiffDirectory::orientation() const {
 
 std::string TiffDirectory::with(Tag tag, uint32_t value) const {
   std::string changed(bytes_);
-  if (const Entry* entry = find(tag))
-    for (size_t i = 0; i < entry->width; ++i)
-      changed[entry->at + (little_ ? i : entry->width - 1 - i)] = static_cast<char>(value >> (8 * i) & 0xff);
+  if (const Entry* entry = find(tag)) write(changed, entry->at, entry->width, value);
   return changed;
+}
+
+std::string TiffDirectory::renamed(Tag tag, Tag to) const {
+  std::string changed(bytes_);
+  if (const Entry* entry = find(tag)) write(changed, entry->entry, 2, to);
+  return changed;
+}
+
+void TiffDirectory::write(std::string& bytes, size_t at, size_t width, uint32_t value) const {
+  for (size_t i = 0; i < width; ++i) bytes[at + (little_ ? i : width - 1 - i)] = static_cast<char>(value >> (8 * i) & 0xff);
 }
 
 int exif_orientation(std::string_view exif) {

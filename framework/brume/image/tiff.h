@@ -18,9 +18,16 @@ class TiffDirectory final {
     image_width = 256,
     image_length = 257,
     bits_per_sample = 258,
+    compression = 259,
+    photometric = 262,
     orientation_tag = 274,
     samples_per_pixel = 277,
+    planar_configuration = 284,
+    predictor = 317,
+    tile_width = 322,
+    target_printer = 337,
     extra_samples = 338,
+    sample_format = 339,
   };
   /// `bytes` must outlive the directory.
   explicit TiffDirectory(std::string_view bytes);
@@ -31,13 +38,17 @@ class TiffDirectory final {
   int orientation() const;
   /// Returns the bytes with another first value of a tag that the directory has.
   std::string with(Tag tag, uint32_t value) const;
+  /// Returns the bytes with another number for a tag that the directory has.
+  std::string renamed(Tag tag, Tag to) const;
 
  private:
   struct Entry {
     uint16_t tag;
+    size_t entry;      ///< where it begins
     size_t at, width;  ///< of its first value, in bytes
   };
   uint32_t number(size_t at, size_t width) const;
+  void write(std::string& bytes, size_t at, size_t width, uint32_t value) const;
   const Entry* find(Tag tag) const;
 
   std::string_view bytes_;
