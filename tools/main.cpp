@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <filesystem>
 
 #include "brume/config/foreign.h"
@@ -11,6 +13,7 @@
 #include "brume/config/plugin_loader.h"
 #include "brume/config/version.h"
 #include "brume/core/interruption.h"
+#include "brume/core/memory_limit.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/compute.h"
 #include "brume/distributed/world.h"
@@ -31,6 +34,25 @@ void name_libraries(const Registry& registry, const std::exception& e) {
   const std::vector<std::string> libraries = registry.libraries();
   if (libraries.empty() || dynamic_cast<const std::filesystem::filesystem_error*>(&e) || out_of_memory(e)) return;
   throw ConfigError(fmt::format("{} (the fault of brume or of the plugin library {})", brief(e), fmt::join(libraries, " or ")));
+}
+
+void tell_of_memory(const std::string& asked) {
+  fmt::print(stderr, "error: there is not enough memory{}{}: a smaller model, image or batch needs less\n", asked, memory_limit_text());
+}
+
+/// Memory that runs out where no exception may pass (a thread of a library, a destructor) ends the process with the usual line.
+[[noreturn]] void end_process() {
+  try {
+    if (std::current_exception()) std::rethrow_exception(std::current_exception());
+  } catch (const std::exception& e) {
+    const auto asked = out_of_memory(e);
+    if (asked) tell_of_memory(*asked);
+    if (!asked) fmt::print(stderr, "brume has a bug, please report it: {}\n", brief(e));
+    std::fflush(nullptr);
+    _exit(asked ? 2 : 1);
+  } catch (...) {
+  }
+  std::abort();
 }
 
 std::string version_text() {
@@ -100,6 +122,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   brume::tools::limit_spinning(argc, argv);
   brume::prepare_process();
+  std::set_terminate(brume::tools::end_process);
   try {
     return brume::tools::run(argc, argv);
   } catch (const brume::ConfigError& e) {
@@ -116,7 +139,7 @@ int main(int argc, char** argv) {
     return 2;
   } catch (const std::exception& e) {
     if (const auto asked = brume::out_of_memory(e)) {
-      fmt::print(stderr, "error: there is not enough memory{}: a smaller model, image or batch needs less\n", *asked);
+      brume::tools::tell_of_memory(*asked);
       return 2;
     }
     fmt::print(stderr, "brume has a bug, please report it: {}\n", brume::brief(e));

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs train, sample, encode, evaluate, export, import and tokenizer with less address space (`ulimit -v`) than they need: `memory.sh [LIMITS]`
 # tries LIMITS sizes (default 8) for each command, evenly spread from what `brume list` needs to what the command needs. Checks that the
-# command works, or ends with exit code 2 and one line of error that names the memory, and leaves no temporary file. BRUME names the program.
+# command works, or ends with exit code 2 and one line of error that names the memory, and leaves no temporary file. The same in a control
+# group of half the memory that a training and a sampling take, if this user may make one. BRUME names the program.
 . "$(dirname "$0")/common.sh"
 limits=${1:-8}
 checks=0
@@ -44,6 +45,33 @@ short() {
   echo "$name: needs $((most / 1024)) MiB; of $limits smaller limits $works are enough, $refused end with an error"
 }
 
+# group LIMIT COMMAND...: the command in a control group of LIMIT bytes.
+group() {
+  local folder=/sys/fs/cgroup limit=memory.max code=0
+  [ -d /sys/fs/cgroup/memory ] && folder=/sys/fs/cgroup/memory limit=memory.limit_in_bytes
+  folder=$folder/brume_campaign_$$
+  echo "$1" >"$folder/$limit"
+  shift
+  (echo $BASHPID >"$folder/cgroup.procs" && exec timeout 600 "$@") || code=$?
+  return $code
+}
+
+# grouped NAME COMMAND...: the command in a group of half the resident memory that it takes.
+grouped() {
+  local name=$1 half code=0 errors
+  shift
+  rm -rf OUT && mkdir OUT
+  half=$(($(/usr/bin/time -f %M "$@" 2>&1 >/dev/null | tail -n 1) * 512))
+  rm -rf OUT && mkdir OUT
+  group $half "$@" >log 2>&1 || code=$?
+  checks=$((checks + 1))
+  errors=$(grep -c '^error: ' log || true)
+  [ $code = 2 ] && [ "$errors" = 1 ] && grep -q '^error: .*memory' log ||
+    fail "$name in a group of $((half >> 20)) MiB: exit code $code: $(grep -v '^warning' log | tail -n 2 | tr '\n' ' ')"
+  [ -z "$(find OUT -name '*.brume-tmp')" ] || fail "$name in a group leaves $(find OUT -name '*.brume-tmp')"
+  echo "$name in a control group of $((half >> 20)) MiB: $(grep -m 1 '^error: ' log | cut -c 1-150)"
+}
+
 "$brume" train tiny.yaml --set train.steps=1 --set train.preview.count=0 --out one >/dev/null 2>&1
 "$brume" train ldm.yaml --out ldm >/dev/null 2>&1
 "$brume" train stage.yaml --out stage >/dev/null 2>&1
@@ -59,5 +87,14 @@ short "encode, 256 at once" "$brume" encode stage/model.safetensors --data '{typ
 short "export" "$brume" export ldm/model.safetensors --to diffusers OUT/exported
 short "import" "$brume" import foreign.safetensors -o OUT/model.safetensors
 short "tokenizer" "$brume" tokenizer train captions.txt --size 30 -o OUT/pieces.model
+root=/sys/fs/cgroup
+[ -d $root/memory ] && root=$root/memory
+if mkdir "$root/brume_campaign_$$" 2>/dev/null; then
+  trap 'rmdir "$root/brume_campaign_$$" 2>/dev/null; rm -rf "$work"' EXIT
+  grouped "train, batch of 512" "$brume" train tiny.yaml --set train.batch=512 --set train.steps=2 --set train.preview.count=0 --out OUT/run
+  grouped "sample, 512 at once" "$brume" sample one/model.safetensors -n 512 --batch 512 --steps 1 -o OUT/images
+else
+  echo "no control group can be made here"
+fi
 echo "$checks checks"
 finish

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string>
 
+#include "brume/core/memory_limit.h"
 #include "brume/core/processors.h"
 #include "support/tempdir.h"
 
@@ -62,6 +63,18 @@ TEST_F(Processors, AQuotaOfTheFirstVersionHolds) {
   EXPECT_EQ(usable(), all_);
   write("sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us", "80000\n");
   EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, MemoryIsThatOfTheSmallestGroup) {
+  EXPECT_EQ(group_memory(root_.path()), 0);
+  write("proc/self/cgroup", "7:memory:/docker/x\n0::/user/app\n");
+  write("sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes", "9223372036854771712\n");
+  write("sys/fs/cgroup/user/app/memory.max", "max\n");
+  EXPECT_EQ(group_memory(root_.path()), 0) << "numbers that stand for no limit";
+  write("sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "3000000000\n");
+  EXPECT_EQ(group_memory(root_.path()), 3000000000) << "of the group above";
+  write("sys/fs/cgroup/user/memory.max", "2000000000\n");
+  EXPECT_EQ(group_memory(root_.path()), 2000000000);
 }
 
 TEST_F(Processors, AreDividedAmongTheProcessesOfAMachine) {

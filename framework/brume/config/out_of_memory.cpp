@@ -4,6 +4,7 @@
 
 #include <new>
 #include <string_view>
+#include <system_error>
 
 #include "brume/config/errors.h"
 
@@ -11,6 +12,10 @@ namespace brume {
 
 std::optional<std::string> out_of_memory(const std::exception& e) {
   if (dynamic_cast<const std::bad_alloc*>(&e)) return "";
+  if (const auto* system = dynamic_cast<const std::system_error*>(&e)) {  // a thread without room for its stack
+    const bool room = system->code() == std::errc::resource_unavailable_try_again || system->code() == std::errc::not_enough_memory;
+    return room ? std::optional<std::string>("") : std::nullopt;
+  }
   if (dynamic_cast<const ConfigError*>(&e) || dynamic_cast<const Interrupted*>(&e)) return {};  // whatever they say
   const std::string_view what = e.what(), asked = "you tried to allocate ";                     // LibTorch
   if (what.find("can't allocate memory") == std::string_view::npos && what.find("out of memory") == std::string_view::npos) return {};

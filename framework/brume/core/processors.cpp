@@ -13,6 +13,8 @@
 #include <string>
 #include <thread>
 
+#include "brume/core/control_groups.h"
+
 namespace brume {
 namespace {
 
@@ -62,33 +64,10 @@ std::optional<double> limit_of(const fs::path& directory) {
   return {};
 }
 
-/// Returns the smallest limit of `group`, an absolute path below `mount`, and of the groups above it.
-std::optional<double> smallest_limit(const fs::path& mount, fs::path group) {
-  std::optional<double> result = limit_of(mount);  // a container sees its own group there
-  for (group = group.relative_path(); !group.empty(); group = group.parent_path())
-    if (const auto limit = limit_of(mount / group)) result = std::min(*limit, result.value_or(*limit));
-  return result;
-}
-
-/// Returns the smallest limit of all cgroups of this process. Lines of /proc/self/cgroup: "0::/a/b" (v2), "4:cpu,cpuacct:/a/b" (v1).
-std::optional<double> quota(const fs::path& root) {
-  std::optional<double> result;
-  std::ifstream groups(root / "proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool unified = controllers == ",,";
-    if (!unified && controllers.find(",cpu,") == std::string::npos) continue;
-    const fs::path mount = root / "sys/fs/cgroup" / (unified ? "" : "cpu");
-    if (const auto limit = smallest_limit(mount, line.substr(second + 1))) result = std::min(*limit, result.value_or(*limit));
-  }
-  return result;
-}
-
 /// Returns `count` as far as the quota of this process's cgroups allows, at least 1.
 int64_t within_quota(int64_t count, const fs::path& root) {
-  if (const auto limit = quota(root)) count = std::min(count, int64_t(std::ceil(std::min(*limit, 65536.0))));
+  if (const auto limit = smallest_group_limit(root, "cpu", limit_of))
+    count = std::min(count, int64_t(std::ceil(std::min(*limit, 65536.0))));
   return std::max<int64_t>(1, count);
 }
 

@@ -6,10 +6,12 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
 #include "brume/config/fields.h"
+#include "brume/core/memory_limit.h"
 #include "brume/core/processors.h"
 
 namespace brume {
@@ -30,7 +32,10 @@ bool has_fast_bf16() {
 }
 
 Compute resolve_compute(const ComputeOptions& o) {
-  at::set_num_threads(o.threads > 0 ? int(o.threads) : int(usable_processors()));
+  const int64_t processors = usable_processors(), threads = o.threads > 0 ? o.threads : processors;
+  if (o.device == "cpu") keep_within_group_memory();
+  check_room_for_threads(threads + std::max(threads, processors));  // OpenMP's, and those of LibTorch's own pool
+  at::set_num_threads(int(threads));
   Compute c;
   try {
     c.device = at::Device(o.device);

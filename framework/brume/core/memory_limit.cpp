@@ -1,0 +1,100 @@
+#include "brume/core/memory_limit.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "brume/config/errors.h"
+#include "brume/core/control_groups.h"
+#include "brume/core/processors.h"
+
+namespace brume {
+namespace {
+
+constexpr double no_limit = double(int64_t{1} << 60);  // v1 writes the largest multiple of a page
+
+std::optional<double> memory_of(const std::filesystem::path& directory) {
+  for (const char* name : {"memory.max", "memory.limit_in_bytes"}) {
+    double bytes = 0;
+    if (std::ifstream in(directory / name); in >> bytes && bytes < no_limit) return bytes;  // "max" is no number
+  }
+  return {};
+}
+
+/// Returns the limit on the address space in bytes; 0 without one.
+int64_t address_space() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
+  return static_cast<int64_t>(limit.rlim_cur);
+}
+
+/// Returns the private memory in bytes that the process has reserved: the sixth number of /proc/self/statm, in pages.
+int64_t reserved_memory() {
+  std::ifstream in("/proc/self/statm");
+  int64_t pages = 0;
+  for (int i = 0; i < 6; ++i) in >> pages;
+  return in ? pages * sysconf(_SC_PAGESIZE) : 0;
+}
+
+}  // namespace
+
+int64_t group_memory(const std::filesystem::path& root) { return int64_t(smallest_group_limit(root, "memory", memory_of).value_or(0)); }
+
+void keep_within_group_memory() {
+  const int64_t group = group_memory();
+  rlimit limit{};
+  if (group == 0 || getrlimit(RLIMIT_DATA, &limit) != 0) return;
+  constexpr int64_t stack = int64_t{8} << 20, pools = 3;  // the stacks count in full, of which little is used
+  const auto wanted = static_cast<rlim_t>(group + pools * stack * usable_processors());
+  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur <= wanted) return;
+  if (reserved_memory() > group / 2) return;  // of which most is never used: AddressSanitizer's terabytes
+  limit.rlim_cur = wanted;
+  setrlimit(RLIMIT_DATA, &limit);
+}
+
+std::string memory_limit_text() {
+  const int64_t space = address_space(), group = group_memory();
+  if (space > 0 && (group == 0 || space <= group)) return fmt::format(" (ulimit -v allows {} MiB)", space >> 20);
+  return group > 0 ? fmt::format(" (the control group of this process allows {} MiB)", group >> 20) : "";
+}
+
+void check_room_for_threads(int64_t count) {
+  static std::atomic<int64_t> known = 0;
+  if (count <= known || (address_space() == 0 && group_memory() == 0)) return;
+  std::mutex lock;
+  std::condition_variable over;
+  bool ended = false;
+  std::vector<std::thread> threads;
+  bool room = true;
+  try {
+    while (int64_t(threads.size()) < count)
+      threads.emplace_back([&] {
+        std::unique_lock held(lock);
+        over.wait(held, [&] { return ended; });
+      });
+  } catch (const std::exception&) {
+    room = false;
+  }
+  {
+    const std::lock_guard held(lock);
+    ended = true;
+  }
+  over.notify_all();
+  for (std::thread& t : threads) t.join();
+  if (!room)
+    throw ConfigError(
+        fmt::format("there is not enough memory to start {} threads{}: a larger limit or fewer processors (taskset -c 0) are needed", count,
+                    memory_limit_text()));
+  known = count;
+}
+
+}  // namespace brume

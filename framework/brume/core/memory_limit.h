@@ -1,0 +1,24 @@
+#pragma once
+// Limits on the memory of this process: an allocation beyond them is to fail with an error, not to end or to stop the process.
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace brume {
+
+/// Returns the bytes that the control groups of this process may take (cgroup v2: memory.max; v1: memory.limit_in_bytes); 0 if they have no
+/// limit. `root`: the directory that has proc/ and sys/.
+int64_t group_memory(const std::filesystem::path& root = "/");
+
+/// Limits what this process can allocate (RLIMIT_DATA) to what its control groups may take, and to the stacks of its threads. Beyond the
+/// limit of a group, the system would end the process without a word.
+void keep_within_group_memory();
+
+/// Returns a text like " (ulimit -v allows 900 MiB)" of the limit that counts; "" without one.
+std::string memory_limit_text();
+
+/// Throws ConfigError naming the limit if so many threads cannot be started. LibTorch's thread pool waits without end for a thread that was
+/// not made, and OpenMP ends the process.
+void check_room_for_threads(int64_t count);
+
+}  // namespace brume
