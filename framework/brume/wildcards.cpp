@@ -14,7 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view mark = "__";
-constexpr int64_t most = 1000;  // replacements in one prompt
+constexpr int64_t most = 1000;         // replacements in one prompt
+constexpr size_t longest = 1'000'000;  // bytes of the prompt that they make
 constexpr uint64_t stream = 9;  // of the seed
 
 std::vector<std::string> lines_in(const std::string& folder, std::string_view name, std::string_view option) {
@@ -46,7 +47,10 @@ std::string with_wildcards(std::string_view prompt, const std::string& folder, u
     if (++replaced > most) throw ConfigError(fmt::format("{}: __{}__ stands for itself without end", option, name));
     const std::vector<std::string> lines = lines_in(folder, name, option);
     const uint64_t draw = mix_seed(mix_seed(seed, stream, uint64_t(image)), uint64_t(replaced));
-    text.replace(open, close + mark.size() - open, lines[size_t(draw % lines.size())]);
+    const std::string& line = lines[size_t(draw % lines.size())];
+    if (text.size() + line.size() > longest)
+      throw ConfigError(fmt::format("{}: __{}__ makes a prompt of more than {} bytes", option, name, longest));
+    text.replace(open, close + mark.size() - open, line);
     open = text.find(mark, open);
   }
   return text;

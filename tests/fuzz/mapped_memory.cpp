@@ -2,9 +2,12 @@
 #include "brume/files/mapped_file.h"
 
 #include <ATen/ops/sum.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "input.h"
 
@@ -15,6 +18,20 @@ std::string_view fuzz::input;
 void fuzz::touch(const NamedTensors& tensors) {
   for (const auto& [name, tensor] : tensors)
     if (size_t(tensor.numel()) <= input.size() + 1) at::sum(tensor);
+}
+
+std::string fuzz::as_file(std::string_view ending, std::string_view content, std::string_view name) {
+  namespace fs = std::filesystem;
+  struct Folder {
+    fs::path path =
+        (fs::is_directory("/dev/shm") ? fs::path("/dev/shm") : fs::temp_directory_path()) / ("brume_fuzz_" + std::to_string(getpid()));
+    Folder() { fs::create_directories(path); }
+    ~Folder() { fs::remove_all(path); }
+  };
+  static const Folder folder;
+  const fs::path file = folder.path / (std::string(name) + "." + std::string(ending));
+  std::ofstream(file, std::ios::binary) << content;
+  return file.string();
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {

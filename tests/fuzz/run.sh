@@ -24,7 +24,8 @@ rm -rf "$folder/seeds"
 "$folder/write_seeds" "$folder/seeds"
 # Leaks are of LibTorch's start; sizes in MiB: no allocation beyond what 4096 bytes may ask for (a deflated entry: 4 MiB).
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=0 OMP_NUM_THREADS=1
-for target in safetensors gguf network_pickle zip npz torch pickle json clip_tokenizer image_header request; do
+for target in safetensors gguf network_pickle zip npz torch pickle json clip_tokenizer image_header csv yaml tar prompt idx pixels \
+  sentencepiece request; do
   if ! "$folder/fuzz_$target" -runs="$runs" -seed=1 -max_len=4096 -timeout=10 -malloc_limit_mb=16 -rss_limit_mb=2048 \
     -artifact_prefix="$folder/failures/$target-" "$folder/seeds/$target" >"$folder/$target.log" 2>&1; then
     tail -n 40 "$folder/$target.log"

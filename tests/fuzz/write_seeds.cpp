@@ -4,6 +4,7 @@
 
 #include "support/file_builders.h"
 #include "support/image_builders.h"
+#include "support/tar_builder.h"
 
 namespace brume::test::files {
 namespace {
@@ -28,6 +29,18 @@ std::string training_file(const std::string& floats, const std::string& flags) {
        {"state_dict", pickle::dict({{"a", pickle::tensor(floats, 1, {2, 2}, {2, 1})}, {"b", pickle::tensor(flags, 0, {1}, {1})}})},
        {"callbacks", "}(" + callback + "}u"},
        {"list", "](G?\xf0" + std::string(6, '\0') + "\x8a\x02\x01\x02" + "q\x01h\x01" + "e"}}));
+}
+
+/// A model of SentencePiece (a protobuf of its pieces, each with a score, and of its kind, a unigram model) of pieces and their types.
+std::string sentencepiece_of(const std::vector<std::pair<std::string, int>>& pieces) {
+  std::string model;
+  for (const auto& [text, type] : pieces) {
+    const std::string piece =
+        "\x0a" + std::string(1, char(text.size())) + text + "\x15" + raw<float>(-1) + "\x18" + std::string(1, char(type));
+    model += "\x0a" + std::string(1, char(piece.size())) + piece;
+  }
+  const std::string kind = "\x18\x01\x20" + std::string(1, char(pieces.size()));
+  return model + "\x12" + std::string(1, char(kind.size())) + kind;
 }
 
 /// Small files of every format, lying on their side if a format can say so.
@@ -60,6 +73,36 @@ void write_requests(const std::string& folder) {
   write(folder, "picture",
         "bdata:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAD0lEQVR42mP4TwAwjAwFAIS1/wHNOWXHAAAAAElFTkSuQmCC");
   write(folder, "infotext", "ia cat\nNegative prompt: b\nSteps: 20, Sampler: Euler a, Size: 8x8, Model: \"x, y\", Seed: 5");
+}
+
+/// Tables, configurations, prompts, archives and images of MNIST's format.
+void write_texts(const std::string& folder) {
+  write(folder + "/csv", "csv", "a,b,c,d\n1.png,\"red, \"\"round\"\"\",x,\n2.png , blue,y,z\r\n");
+  write(folder + "/csv", "tsv", "a\tb\tc\td\n1.png\tred\tx\ty\n");
+  write(folder + "/csv", "jsonl", "{\"a\": \"1.png\", \"b\": [\"red\", \"blue\"], \"c\": \"x\", \"d\": \"y\"}\n");
+  write(folder + "/yaml", "block", "a: 1\nb:\n  - x\n  - {c: [1, 2.5e-3, '3'], d: \"e\\n\"}\nf: |\n  text\n  more\ng: ~\n# h\n");
+  write(folder + "/yaml", "anchors", "a: &x {b: 1}\nc: *x\n<<: *x\n");
+  write(folder + "/prompt", "weights", "a (red:1.3) [circle] ((on)) grey BREAK a [cat|dog] in [x:y:0.5] AND b :0.5 \\( \\)");
+  write(folder + "/prompt", "files", std::string("red\n# no\n__b__ blue\n\0green\nx__a__\n\0a __a__ and __b__", 52));
+  write(folder + "/tar", "small", tar_of({{"a.txt", "words"}, {"folder/b.png", std::string(600, 'x')}}));
+  write(folder + "/idx", "images", std::string("\0\0\x08\x03\0\0\0\2\0\0\0\2\0\0\0\3", 16) + "abcdefghijkl");
+  write(folder + "/idx", "labels", std::string("\0\0\x08\x01\0\0\0\2\3\1", 10));
+  write(folder + "/sentencepiece", "small",
+        sentencepiece_of({{"<unk>", 2},
+                          {"<s>", 3},
+                          {"a", 1},
+                          {"\xe2\x96\x81"
+                           "red",
+                           1},
+                          {"b", 1}}));
+  const Samples pair{2, 2, 2, 8, {10, 255, 200, 0, 100, 51, 40, 255}};
+  write(folder + "/pixels", "grey_tiff", tiff_of(pair, 1, false));
+  write(folder + "/pixels", "differences", tiff_of(pair, 1, true, 1, {{317, 2}}));
+  std::string bmp = "BM" + number(0, 8, false) + number(122, 4, false) + number(108, 4, false) + number(2, 4, false) + number(1, 4, false) +
+                    number(1, 2, false) + number(32, 2, false) + number(3, 4, false) + number(8, 4, false) + number(0, 16, false);
+  for (const uint32_t mask : {0xff0000u, 0xff00u, 0xffu, 0xff000000u}) bmp += number(mask, 4, false);
+  bmp.resize(122, '\0');
+  write(folder + "/pixels", "bmp_alpha", bmp + "abcdefgh");
 }
 
 void write_all(const std::string& folder) {
@@ -111,6 +154,8 @@ void write_all(const std::string& folder) {
   write(folder + "/clip_tokenizer", "files", vocabulary + '\0' + "#version: 0.2\na b</w>\n" + '\0' + "ab a b");
   write_images(folder + "/image_header");
   write_requests(folder + "/request");
+  write_images(folder + "/pixels");
+  write_texts(folder);
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+// A model of SentencePiece, which the shim opens, and a text for it. Without LibTorch, whose protobuf clashes with SentencePiece's.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "brume/text/sentencepiece_shim.h"
+
+extern "C" const BrumeSentencePiece* brume_sentencepiece();
+
+namespace {
+
+void append(void* to, const char* bytes, size_t size) { static_cast<std::string*>(to)->append(bytes, size); }
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const BrumeSentencePiece& shim = *brume_sentencepiece();
+  std::string error;
+  void* model = shim.open(reinterpret_cast<const char*>(data), size, &error, append);
+  if (!model) return 0;
+  const std::string text = "a red circle, caf\xc3\xa9 \xe3\x81\x82 " + std::string(reinterpret_cast<const char*>(data), size % 100);
+  struct Ids {
+    std::vector<int> all;
+    static void put(void* to, int id) { static_cast<Ids*>(to)->all.push_back(id); }
+  } ids;
+  shim.encode(model, text.data(), text.size(), &ids, Ids::put, &error, append);
+  std::string out;
+  shim.decode(model, ids.all.data(), ids.all.size(), &out, append, &error, append);
+  const int pieces = shim.size(model);
+  for (int i = 0; i < pieces && i < 100; ++i) shim.piece(model, i, &out, append);
+  shim.close(model);
+  return 0;
+}
