@@ -37,6 +37,7 @@ class Adafactor final : public Optimizer {
       f.field("scale_eps", scale_eps, "smallest root mean square that a weight counts with", at_least(0));
       f.field("threshold", threshold, "largest root mean square of an update", more_than(0));
       f.field("weight_decay", weight_decay, "pull towards 0", at_least(0));
+      f.unused(!scale_parameter, "scale_eps", "scale_parameter is false");
       f.require(!relative_step || rate.lr == usual_lr, "lr", "has no effect with relative_step");
       f.require(!warmup_init || relative_step, "warmup_init", "needs relative_step");
     }

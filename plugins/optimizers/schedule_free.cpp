@@ -35,6 +35,7 @@ class ScheduleFree final : public Optimizer {
       f.field("weight_decay", weight_decay, "pull towards 0", at_least(0));
       f.field("r", r, "power of the step in the weights of the average", at_least(0));
       f.field("lr_power", lr_power, "power of the largest learning rate in the weights of the average", at_least(0));
+      f.unused(base == Base::sgd, {"beta2", "eps"}, "base is sgd");
     }
   };
   ScheduleFree(const Options& o, const Context& c)

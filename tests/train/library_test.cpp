@@ -64,6 +64,30 @@ TEST_F(Library, SamplesWhatIsAsked) {
   EXPECT_EQ(model.sampling({.settings = {"sample.sampler={type: ddim, eta: 1}", "sample.steps=9"}}).steps, 9);
 }
 
+TEST_F(Library, TrainsForEpochs) {
+  std::string idx("\0\0\x08\x03\0\0\0\x0a\0\0\0\x08\0\0\0\x08", 16);  // ten images of 8 by 8
+  idx += std::string(640, '\x40');
+  const auto settings = [&](const std::string& steps) {
+    return "model:\n  image: {channels: 1, height: 8, width: 8}\n"
+           "  network: {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4}\n  parameterization: v\n"
+           "train: {data: {type: idx, images: " +
+           std::string(folder_->file("images.idx", idx)) + "}, batch: 4, preview: {count: 0}, " + steps +
+           "}\ncompute: {threads: 1, precision: fp32}\n";
+  };
+  std::vector<int64_t> steps;
+  const auto trainer = Trainer::from_yaml(settings("epochs: 2"), {.directory = folder_->file("epochs")});
+  ASSERT_TRUE(trainer->run({.progress = [&](const TrainProgress& p) { steps.push_back(p.step); }}));
+  EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 3, 4, 5}));
+  EXPECT_NE(error_of([&] {
+              Trainer::from_yaml(settings("epochs: 2, steps: 3"), {.directory = folder_->file("both")});
+            }).find("give steps or epochs, not both"),
+            std::string::npos);
+  std::string endless = small;
+  endless.replace(endless.find("steps: 4,"), 9, "epochs: 1,");
+  EXPECT_EQ(error_of([&] { Trainer::from_yaml(endless, {.directory = folder_->file("endless")}); }),
+            "train.epochs: the data set makes images without end; give train.steps instead");
+}
+
 TEST_F(Library, TellsOfItsProgress) {
   const Model model = trained();
   std::vector<int64_t> done, firsts;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "brume/core/loss_weights.h"
 #include "brume/diffusion/class_names.h"
@@ -41,6 +42,17 @@ std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::sh
   }
   if (config.autoencoder || class_names(config).empty()) return data;
   return with_classes(std::move(data), "train.data", {class_names(config), fmt::format("{}.class_names", section_of(config))});
+}
+
+void set_steps_of_epochs(Config& config, Value& resolved, const Dataset& data) {
+  TrainOptions& t = *config.train;
+  if (!t.epochs) return;
+  if (data.size() == 0) throw ConfigError("train.epochs: the data set makes images without end; give train.steps instead");
+  t.steps = std::max<int64_t>(1, std::llround(std::ceil(*t.epochs * double(data.size()) / double(t.batch) - 1e-9)));
+  t.epochs.reset();  // a later part of the training may have other steps
+  Value& section = *resolved.find("train");
+  section.set("steps", Value::text(fmt::format("{}", t.steps)));
+  section.set("epochs", Value());
 }
 
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& set,

@@ -85,6 +85,10 @@ Batch examples(const Config& config, const Dataset& data);
 /// ConfigError if the names of the two are not the same.
 std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored);
 
+/// If the training is to go through its data a number of times (train.epochs), sets train.steps of `config` and `resolved` to as many steps
+/// as that takes, rounded up. Throws ConfigError if the data have no end.
+void set_steps_of_epochs(Config& config, Value& resolved, const Dataset& data);
+
 /// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's class
 /// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError if the two have different classes.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,

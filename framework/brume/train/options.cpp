@@ -83,6 +83,9 @@ void EmaOptions::declare(Fields& f) {
            {{"none", Warmup::none}, {"ratio", Warmup::ratio}, {"power", Warmup::power}});
   f.field("inv_gamma", inv_gamma, "parameter of the power warm-up", more_than(0));
   f.field("power", power, "parameter of the power warm-up", more_than(0));
+  f.unused(type == Type::exponential, "std", "type is exponential");
+  f.unused(type == Type::power, {"decay", "warmup", "inv_gamma", "power"}, "type is power");
+  f.unused(type == Type::exponential && warmup != Warmup::power, {"inv_gamma", "power"}, "warmup is not power");
   f.require(type == Type::exponential || !std.empty(), "std", "is empty; it takes one length per average");
 }
 
@@ -93,6 +96,7 @@ void PreviewOptions::declare(Fields& f) {
   f.field("steps", steps, "sampling steps", at_least(1));
   f.field("base", base, "shows each image next to the one that the weights made before the first step, of the same prompt and seed");
   f.field("prompts", prompts, "prompts of a model that is conditioned on captions, taken in turn; empty = captions of the training images");
+  f.unused(count == 0, {"every", "columns", "steps", "prompts"}, "count is 0");
 }
 
 void PriorOptions::declare(Fields& f) {
@@ -129,6 +133,7 @@ void ReconstructionOptions::declare(Fields& f) {
   f.renamed("perceptual", "perceptual_loss");
   f.field("perceptual_loss", perceptual_loss, "distance between what a network sees in the two images", "none");
   f.field("perceptual_weight", perceptual_weight, "weight of perceptual_loss", at_least(0));
+  f.unused(perceptual_loss.type() == "none", "perceptual_weight", "perceptual_loss is none");
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 
@@ -215,6 +220,8 @@ void TrainOptions::declare(Fields& f, Task task) {
   f.field("timeout", timeout, "seconds after which a process that takes no part in a step ends the training of all", within(10, 1000000));
   f.field("stop_after", stop_after, "time after which the training stops with a checkpoint, like 90s, 15m, 3h or 2d; empty = never");
   f.field("steps", steps, "number of updates", at_least(1));
+  f.field("epochs", epochs, "passes over the data, instead of steps; null = as steps says", more_than(0));
+  f.require(!epochs || steps == TrainOptions().steps, "epochs", "give steps or epochs, not both");
   f.field("seed", seed, "seed of the weights, the order of the images and the noise", at_least(0));
   f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");

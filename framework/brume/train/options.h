@@ -143,7 +143,8 @@ struct TrainOptions {
   LatentOptions latents;                              ///< of an autoencoder
   Deferred<Optimizer> optimizer;
   int64_t batch = 64, steps = 10000, seed = 0, workers = 2;
-  int64_t accumulate = 1;  ///< parts of a batch that each process computes
+  std::optional<double> epochs;  ///< passes over the data, instead of `steps`
+  int64_t accumulate = 1;        ///< parts of a batch that each process computes
   enum class Shard { none, optimizer };
   Shard shard = Shard::none;  ///< what each process keeps a part of, instead of all
   int64_t timeout = 1800;     ///< seconds that processes wait for one that takes no part in a step

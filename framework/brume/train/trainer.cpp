@@ -100,6 +100,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
   data_ = labelled(config_, resolved_, training_images(config_, fresh ? &source : nullptr, models, compute_, *world_, preparing),
                    fresh ? sections(source.card) : training_configuration(resume_from));
+  set_steps_of_epochs(config_, resolved_, *data_);
   const Files stored = fresh ? source.card.files : files_in(load_tensors(resume_from.string()));
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
@@ -111,7 +112,6 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   model_ = modules.front().weights;
   optimization_ = std::make_unique<Optimization>(std::move(modules), t.steps, *world_, t.shard == TrainOptions::Shard::optimizer);
   if (!fresh) restore(resume_from);
-  saved_ = step_;
   continues_ = !fresh && fs::weakly_canonical(run_of(resume_from)) == fs::weakly_canonical(directory_);
   for (Fixed& fixed : fixed_) fixed.value = fixed.weight.clone();
   const int64_t workers = t.workers == 0 ? 0 : std::max<int64_t>(1, t.workers / world_->local_size());
@@ -387,7 +387,7 @@ void Trainer::save() {
 }
 
 void Trainer::restore(const fs::path& file) {
-  step_ = training_step(file);
+  step_ = saved_ = training_step(file);
   if (config_.train->shard == TrainOptions::Shard::none || world_->size() == 1)
     load_weights(file.string(), training_state());
   else
