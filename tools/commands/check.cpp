@@ -7,6 +7,7 @@
 #include "brume/diffusion/stability.h"
 #include "brume/diffusion/unused_options.h"
 #include "brume/experiments/sweep.h"
+#include "brume/files/hub_cache.h"
 #include "brume/interop/import/import.h"
 #include "brume/interop/inspect.h"
 #include "brume/train/source.h"
@@ -101,7 +102,10 @@ void add_inspect(Command app, Program&, int&) {
   auto asked = std::make_shared<Arguments>();
   command.add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them").required().type_name("FILE");
   command.add_flag("--json", asked->json, "for programs: one JSON object");
-  command.callback([asked] { fmt::print("{}", asked->json ? inspect_json(asked->path) : inspect(asked->path)); });
+  command.callback([asked] {
+    const std::string path = from_hub(asked->path);
+    fmt::print("{}", asked->json ? inspect_json(path) : inspect(path));
+  });
 }
 
 }  // namespace brume::tools

@@ -7,6 +7,7 @@
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/files/hub_cache.h"
 #include "brume/interop/import/import.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/train/options.h"
@@ -54,7 +55,8 @@ uint64_t parameters_of(const NamedTensors& tensors) {
   return count;
 }
 
-void import_to_file(Program& program, const Arguments& a) {
+void import_to_file(Program& program, Arguments a) {
+  a.source = from_hub(a.source);
   if (fs::exists(a.source) && fs::exists(a.out) && fs::equivalent(a.source, a.out))
     throw ConfigError(fmt::format("-o {}: is the source itself, which would be lost; name another file", a.out));
   if (fs::exists(a.out) && !a.overwrite) throw ConfigError(fmt::format("-o {}: exists already; --overwrite replaces it", a.out));

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "brume/files/hub_cache.h"
 #include "brume/interop/import/import.h"
 #include "brume/weights/safetensors.h"
 
@@ -93,8 +94,9 @@ StoredModel open_any(const std::string& path) {
   return model;
 }
 
-std::string model_file(const std::string& path) {
+std::string model_file(const std::string& named) {
   namespace fs = std::filesystem;
+  const std::string path = from_hub(named);
   const fs::path folder(path);
   if (!fs::is_directory(folder) || fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) return path;
   if (fs::is_regular_file(folder / "model.safetensors")) return (folder / "model.safetensors").string();

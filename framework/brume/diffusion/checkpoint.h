@@ -41,7 +41,8 @@ StoredModel open_stored(const std::string& path, const ImportOptions& options);
 /// Opens a model of any kind: the card has the section of its kind. Throws ConfigError if it is no model.
 StoredModel open_any(const std::string& path);
 
-/// Returns the model.safetensors of a training if `path` is its directory; else `path`. Throws ConfigError if a training has written none.
+/// Returns the model.safetensors of a training if `path` is its directory, what from_hub() finds if it is a name on Hugging Face's hub,
+/// else `path`. Throws ConfigError if a training has written none, or if such a model was not fetched.
 std::string model_file(const std::string& path);
 
 /// Reads the card of a diffusion model. Throws ConfigError if the file is no brume model, one of a newer layout, or holds

@@ -14,6 +14,7 @@
 #include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/configuration.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/files/hub_cache.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
 #include "brume/interop/import/import.h"
@@ -93,6 +94,7 @@ std::string find_model(const std::filesystem::path& folder, const std::string& p
   const fs::path in_folder = folder / path;
   if (fs::exists(in_folder)) return in_folder.lexically_normal().string();
   if (fs::exists(path)) return fs::path(path).lexically_normal().string();
+  if (const std::string fetched = from_hub(path); fetched != path) return fetched;
   const bool two = fs::path(path).is_relative() && !folder.empty();
   throw ConfigError(two ? fmt::format("there is no file '{}', neither in '{}' nor in the current folder", path, folder.string())
                         : fmt::format("there is no file '{}'", path));
