@@ -94,11 +94,46 @@ TEST_F(SampleOptions, ARandomSeedIsPrintedAndRecorded) {
   EXPECT_EQ(read_png_text(path("drawn.png").string()), read_png_text(path("again.png").string()));
 }
 
+TEST_F(SampleOptions, NamesOfImagesAfterTheirSeed) {
+  const Finished made = at({"sample", "m", "--seed", "7", "--first", "3", "-n", "2", "--names", "{seed}_{index}_a", "-o", "named"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(fs::exists(path("named/7_00003_a.png")) && fs::exists(path("named/7_00004_a.png")));
+  EXPECT_EQ(at({"sample", "m", "--seed", "7", "--first", "3", "-n", "2", "--names", "{seed}_{index}_a", "-o", "named", "--missing"}).code,
+            0);
+  for (const char* pattern : {"{seed}", "{index}/{seed}", "{index}{step}"})
+    EXPECT_EQ(at({"sample", "m", "-n", "2", "--names", pattern, "-o", "other"}).err,
+              "error: --names " + std::string(pattern) +
+                  ": is no pattern of names; it needs {index}, may have {seed}, and no other braces or /\n");
+  EXPECT_NE(at({"sample", "m", "-n", "1", "--names", "{seed}_{index}", "-o", "two.png"}).err.find("--names: has no effect"),
+            std::string::npos);
+}
+
 TEST_F(SampleOptions, ClassesThatNoImageShows) {
   const Finished made = at({"sample", "m", "--classes", "0,1,2", "-n", "2", "-o", "two.png"});
   EXPECT_EQ(made.code, 0) << made.err;
   EXPECT_NE(made.err.find("warning: --classes: the last 1 of 3 have no effect, as --count is 2\n"), std::string::npos) << made.err;
   EXPECT_NE(at({"sample", "m", "--tile", "8", "-n", "1", "-o", "two.png"}).err.find("warning: --tile: has no effect"), std::string::npos);
+}
+
+TEST_F(SampleOptions, SettingsWithoutEffect) {
+  const auto told = [&](const std::vector<std::string>& settings) {
+    std::vector<std::string> all{"sample", "m", "-n", "1", "--steps", "3", "-o", "two.png"};
+    all.insert(all.end(), settings.begin(), settings.end());
+    return at(all).err;
+  };
+  const auto expect = [&](const std::vector<std::string>& settings, const std::string& warning) {
+    const std::string said = told(settings);
+    EXPECT_NE(said.find(warning), std::string::npos) << said;
+  };
+  expect({"--sampler", "rk45"}, "sample.steps: counts for the first and the last level alone");
+  expect({"--sampler", "dpm_adaptive", "--spacing", "karras"}, "sample.spacing: only its first and last level count");
+  expect({"--sampler", "{type: euler, s_noise: 1.1}"}, "s_noise has no effect, as s_churn is 0");
+  expect({"--sampler", "{type: euler, s_churn: 1, s_tmin: 1e7, s_noise: 1.1}"}, "s_noise has no effect on these 3 steps");
+  expect({"--sampler", "{type: unipc, disable_corrector: [7]}"}, "disable_corrector has no effect on these 3 steps");
+  expect({"--set", "sample.guidance=[{type: clip, keep_direction: true}]", "--sampler", "unipc"}, "keep_direction has no effect");
+  expect({"--set", "sample.guidance=[{type: dynamic_threshold, quantile: 0.9}]"}, "quantile has no effect, as maximum is 1 or less");
+  for (const char* sampler : {"{type: euler, s_churn: 1, s_noise: 1.1}", "{type: unipc, disable_corrector: [0]}", "unipc"})
+    EXPECT_EQ(told({"--sampler", sampler}).find("no effect"), std::string::npos) << sampler;
 }
 
 TEST_F(SampleOptions, AStoppedRunLeavesWhatItMade) {

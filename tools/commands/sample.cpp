@@ -29,14 +29,36 @@ namespace {
 const std::vector<std::string> files_of_all{".png", ".safetensors"};  ///< that -o writes
 bool is_tensor(const std::string& out) { return lower_case(out).ends_with(".safetensors"); }
 
+const std::string usual_names = "{index}";  ///< of the images in a directory
+
 struct Arguments {
   SampleArguments sample;
-  std::string from, out = "sample.png";
+  std::string from, out = "sample.png", names = usual_names;
   RecordArguments record;
   int64_t columns = 0;
   bool missing = false;
   Rendezvous job;
 };
+
+/// Returns the name of an image after a pattern, without its extension.
+std::string name_of_image(std::string pattern, int64_t index, uint64_t seed) {
+  const auto put = [&](const std::string& field, const std::string& value) {
+    for (size_t at; (at = pattern.find(field)) != std::string::npos;) pattern.replace(at, field.size(), value);
+  };
+  put("{index}", fmt::format("{:05}", index));
+  put("{seed}", fmt::format("{}", seed));
+  return pattern;
+}
+
+void check_names(const Arguments& a, bool one_file) {
+  const std::string name = name_of_image(a.names, 0, 0);
+  if (a.names.find("{index}") == std::string::npos || name.find_first_of("{}/") != std::string::npos)
+    throw ConfigError(
+        fmt::format("--names {}: is no pattern of names; it needs {{index}}, may have {{seed}}, and no other braces or /", a.names));
+  if (a.columns > 0 && !a.record.any() && (!one_file || is_tensor(a.out)))
+    print_warning(fmt::format("--grid: has no effect, as -o {} is no picture of several images", a.out));
+  if (one_file && a.names != usual_names) print_warning(fmt::format("--names: has no effect, as -o {} is one file of all images", a.out));
+}
 
 /// A class by its number, as --classes takes it: "#2" if "2" is the name of another.
 std::string number_of_class(int64_t label, const std::vector<std::string>& classes) {
@@ -135,7 +157,8 @@ class Pictures {
   static bool has_rows(const Tensor& t) { return t.defined() && t.size(0) > 1; }
 
   std::string file_of(size_t index) const {
-    return (fs::path(a_.out) / fmt::format("{:05}.png", a_.sample.request.first + int64_t(index))).string();
+    const std::string name = name_of_image(a_.names, a_.sample.request.first + int64_t(index), a_.sample.request.seed);
+    return (fs::path(a_.out) / (name + ".png")).string();
   }
 
   /// Returns the arguments that an image records.
@@ -218,6 +241,7 @@ int sample(Program& program, Arguments a) {
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");
   if (a.record.any() && request.hires) throw ConfigError("--frames, --strip and --trajectory show one pass, and --hires makes two");
   Pictures pictures(a, model, request, options);
+  check_names(a, pictures.one_file());
   divide(a, place, options, pictures);
   RecordArguments wanted = a.record;
   wanted.columns = a.columns, wanted.tile = options.tile;
@@ -251,6 +275,11 @@ void add_sample(Command app, Program& program, int& code) {
           "-o,--out", a->out,
           "FILE.png = one picture (a grid); FILE.safetensors = the tensor `images` [N, C, H, W] in [-1, 1]; else a directory of images")
       .capture_default_str();
+  command
+      .add_option("--names", a->names,
+                  "names of the images in the directory of -o: {index} is the number of an image, {seed} the seed of all")
+      .capture_default_str()
+      .type_name("PATTERN");
   command  // replayed() has put the arguments of the image here, long before this is read
       .add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
       .type_name("FILE.png [CHECKPOINT]");
