@@ -75,6 +75,8 @@ struct ImageRequest {
   std::vector<std::string> control_images{};  ///< FILE or PREPROCESSOR:FILE: one for all controls, or one per control
   std::vector<std::string> control_masks{};   ///< FILE, white where a control counts: none, one for all controls, or one per control
 
+  std::string image_encoder{};                ///< file or directory of the CLIP that sees the image of IP-Adapters
+
   // What they start from.
   Tensor image{};                            ///< [1 or count, C, H, W] in [-1, 1]
   Tensor latents{};                          ///< [1 or count, C, h, w] to start from, instead of an image

@@ -57,18 +57,20 @@ void lay_controls(const ImageRequest& r, Value& root) {
   const auto name = [&](std::string_view field) { return called(r.names, field); };
   if (r.controls.empty()) {
     for (const auto& [field, given] :
-         {std::pair("control_images", !r.control_images.empty()), std::pair("control_masks", !r.control_masks.empty())})
+         {std::pair("control_images", !r.control_images.empty()), std::pair("control_masks", !r.control_masks.empty()),
+          std::pair("image_encoder", !r.image_encoder.empty())})
       if (given) throw ConfigError(fmt::format("{}: there is no control; {} names one", name(field), name("controls")));
     return;
   }
   if (r.control_images.empty())
     throw ConfigError(fmt::format("{}: there is no image that steers; {} names one", name("controls"), name("control_images")));
   Value list = Value::list();
+  bool sees = false;  // a control has the image encoder
   for (size_t i = 0; i < r.controls.size(); ++i) {
     const AskedControl asked = asked_control(r.controls[i], name("controls"));
     const ControlTensors file = control_tensors(asked.file);
     const std::string type = control_type(file.tensors);
-    if (type != "controlnet" && type != "t2i_adapter") refuse_control(file, "ControlNet or T2I-Adapter");
+    if (type.empty()) refuse_control(file, "ControlNet, T2I-Adapter or IP-Adapter");
     Value control = Value::map();
     const auto set = [&](const char* key, const std::string& text) {
       if (!text.empty()) control.set(key, Value::text(text, true));
@@ -76,12 +78,20 @@ void lay_controls(const ImageRequest& r, Value& root) {
     control.set("type", Value::text(type));
     set("file", asked.file);
     set("image", nth(r.control_images, i, r.controls.size(), name("control_images")));
+    if (type == "ip_adapter" && !r.image_encoder.empty()) {
+      sees = true;
+      Value encoder = Value::map();
+      encoder.set("type", Value::text("clip_image"));
+      encoder.set("path", Value::text(r.image_encoder, true));
+      control.set("encoder", std::move(encoder));
+    }
     set("mask", nth(r.control_masks, i, r.controls.size(), name("control_masks")));
     control.set("scale", Value::text(fmt::format("{}", asked.scale)));
     control.set("from", Value::text(fmt::format("{}", asked.from)));
     control.set("to", Value::text(fmt::format("{}", asked.to)));
     list.items.push_back(std::move(control));
   }
+  if (!sees && !r.image_encoder.empty()) throw ConfigError(fmt::format("{}: no control is an IP-Adapter", name("image_encoder")));
   if (!root.find("sample")) root.set("sample", Value::map());
   root.find("sample")->set("control", std::move(list));
 }

@@ -8,6 +8,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -72,11 +73,19 @@ std::optional<int64_t> number(const nlohmann::json& json, const char* key) {
   return found != json.end() && found->is_number_integer() ? std::optional(found->get<int64_t>()) : std::nullopt;
 }
 
-/// Reads config.json of transformers, or open_clip_config.json of OpenCLIP.
+/// Returns the file of the weights in a directory of transformers; any other path as it is.
+fs::path weights_in(const fs::path& path) {
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"})
+    if (fs::is_regular_file(path / name)) return path / name;
+  return path;
+}
+
+/// Reads config.json of transformers, of a CLIP or of its image tower alone, or open_clip_config.json of OpenCLIP.
 Settings settings_of(const fs::path& weights) {
   Settings s;
   const nlohmann::json transformers = neighbour(weights, "config.json"), open_clip = neighbour(weights, "open_clip_config.json");
-  if (const nlohmann::json vision = section(transformers, "vision_config"); !vision.empty()) {
+  const bool alone = transformers.is_object() && transformers.value("model_type", "") == "clip_vision_model";
+  if (const nlohmann::json vision = alone ? transformers : section(transformers, "vision_config"); !vision.empty()) {
     const auto act = vision.find("hidden_act");
     s.quick_gelu = act == vision.end() || *act == "quick_gelu";
     s.heads = number(vision, "num_attention_heads");
@@ -228,7 +237,7 @@ class ClipImageFeatures final : public Features {
     Activation activation = Activation::of_file;
     std::optional<int64_t> heads;
     void declare(Fields& f) {
-      f.field("path", path, "file of the weights: OpenAI's ViT-L-14.pt, OpenCLIP's, or transformers' model.safetensors");
+      f.field("path", path, "the weights: OpenAI's ViT-L-14.pt, OpenCLIP's file, or transformers' model.safetensors or its directory");
       f.field("tokenizer", tokenizer, "for clip_score: a folder with vocab.json and merges.txt");
       f.choice("activation", activation,
                "quick_gelu (OpenAI's networks), gelu (most of OpenCLIP's); of_file: as its hash or the config.json next to it says",
@@ -239,8 +248,7 @@ class ClipImageFeatures final : public Features {
   static void check(const Options& o, const Context&) {
     if (o.path.empty()) throw ConfigError("path: the file of the weights is missing (ViT-L-14.pt, or model.safetensors of a CLIP)");
   }
-  ClipImageFeatures(const Options& o, const Context& context)
-      : ClipImageFeatures(o, context, ClipFile(o.path.string()), sha256(MappedFile::open(o.path.string())->bytes())) {}
+  ClipImageFeatures(const Options& o, const Context& context) : ClipImageFeatures(o, context, weights_in(o.path)) {}
 
   std::string name() const override { return "clip_image " + o_.path.string(); }
   std::string hash() const override { return hash_; }
@@ -265,6 +273,11 @@ class ClipImageFeatures final : public Features {
     const at::NoGradGuard no_grad;
     return network_.patches(prepared(images).to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous();
   }
+  Tensor tokens(const Tensor& images) const override {
+    const at::NoGradGuard no_grad;
+    const Tensor normalised = images.defined() ? prepared(images) : at::zeros({1, 3, side(), side()});
+    return network_.penultimate(normalised.to(device_, dtype_)).to(at::kCPU, at::kFloat).contiguous();
+  }
   Tensor embed(const std::vector<std::string>& captions) const override {
     const at::NoGradGuard no_grad;
     return text_ ? (*text_)(captions, dtype_) : Tensor();
@@ -276,6 +289,9 @@ class ClipImageFeatures final : public Features {
       throw ConfigError(fmt::format("clip_image takes images of 3 channels, not {}", images.dim() == 4 ? images.size(1) : 0));
   }
 
+  ClipImageFeatures(Options o, const Context& context, const fs::path& weights)
+      : ClipImageFeatures((o.path = weights, o), context, ClipFile(weights.string()), sha256(MappedFile::open(weights.string())->bytes())) {
+  }
   ClipImageFeatures(const Options& o, const Context& context, const ClipFile& file, const std::string& hash)
       : o_(o),
         device_(context.device),

@@ -225,8 +225,8 @@ std::vector<Option<A>> options_of_controls() {
   return {
       option<A>(
           "--control", "controls", [](auto& a) -> auto& { return a.request.controls; },
-          "a ControlNet, control-LoRA or T2I-Adapter, its strength (1 if not given) and the share of the steps in which it counts, as in "
-          "canny.safetensors:0.8@0-0.6; several add up",
+          "a ControlNet, control-LoRA, T2I-Adapter or IP-Adapter, its strength (1 if not given) and the share of the steps in which it "
+          "counts, as in canny.safetensors:0.8@0-0.6; several add up",
           one_each("FILE[:SCALE][@FROM-TO]")),
       option<A>(
           "--control-image", "control_images", [](auto& a) -> auto& { return a.request.control_images; },
@@ -236,6 +236,9 @@ std::vector<Option<A>> options_of_controls() {
       option<A>(
           "--control-mask", "control_masks", [](auto& a) -> auto& { return a.request.control_masks; },
           "the part of the image where a control counts: white; one for all controls or one per control", one_each("FILE")),
+      option<A>(
+          "--image-encoder", "image_encoder", [](auto& a) -> auto& { return a.request.image_encoder; },
+          "the CLIP that sees the image of an IP-Adapter: a file, or a directory of transformers", type_name("FILE")),
   };
 }
 

@@ -68,6 +68,9 @@ class Features {
   virtual Output extract(const Tensor& images) const = 0;
   /// Returns the features of the patches of such images, [N, patch_width(), rows, columns] float32 on the host; undefined if that is 0.
   virtual Tensor patches(const Tensor& /*images*/) const { return {}; }
+  /// Returns the tokens that the last block of its transformer receives, [N, L, W] float32 on the host; undefined if it has no tokens.
+  /// images: as for extract(); undefined = one image of the mean colour of its training data, whose normalised values are 0.
+  virtual Tensor tokens(const Tensor& /*images*/) const { return {}; }
   /// Returns the features of captions in the space of the images' features, [N, D] float32 on the host; undefined unless reads_captions().
   virtual Tensor embed(const std::vector<std::string>& /*captions*/) const { return {}; }
 };

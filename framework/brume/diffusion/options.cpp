@@ -147,7 +147,7 @@ void SampleOptions::declare(Fields& f) {
   f.field("spacing", spacing, "the sigmas of its steps", "trailing");
   f.field("steps", steps, "number of steps", within(1, 1000000));
   f.field("guidance", guidance, "guidances of the denoiser, the first innermost");
-  f.field("control", control, "images that steer the network block by block (ControlNet); their effects add up");
+  f.field("control", control, "images that steer the network block by block (ControlNet, T2I- and IP-Adapter); their effects add up");
   f.choice("noise_order", noise_order,
            "one stream of noise per image; one draw over the whole batch (PyTorch's order); one Brownian path per image, with which "
            "stochastic samplers converge as steps grow; or one generator per image, that of image i from seed + i (A1111)",

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/where.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
+#include "brume/core/image_prompt.h"
 #include "brume/image/control_image.h"
 #include "brume/weights/weights_file.h"
 
@@ -29,31 +31,40 @@ std::pair<double, double> levels(const ControlSettings& s, const std::vector<dou
   return {first == 0 ? std::numeric_limits<double>::infinity() : sigmas[size_t(first)], last ? -1 : sigmas[size_t(end)]};
 }
 
-/// Returns [1 or count, 3, H, W] in [0, 1]: of an image file, or the one tensor of a safetensors file.
+/// Returns [1 or count, 3, H, W] in [0, 1]: of an image file, or the one tensor of a safetensors file; of the file's size if the use has
+/// none.
 Tensor images_of(const std::string& asked, const ControlImageUse& use, int64_t count) {
   if (!asked.ends_with(".safetensors") || !std::filesystem::is_regular_file(asked)) return control_image(asked, use);
   const NamedTensors tensors = load_tensors(asked);
   const Tensor images = tensors.size() == 1 ? tensors.front().tensor.to(at::kFloat) : Tensor();
-  const auto sides = [&] { return images.size(2) == use.height && images.size(3) == use.width; };
+  const auto sides = [&] { return use.height == 0 || (images.size(2) == use.height && images.size(3) == use.width); };
   if (!images.defined() || images.dim() != 4 || images.size(1) != 3 || (images.size(0) != 1 && images.size(0) != count) || !sides())
-    throw ConfigError(fmt::format("control image: {} must hold one tensor [1 or {}, 3, {}, {}] of values in [0, 1]", asked, count,
-                                  use.height, use.width));
+    throw ConfigError(fmt::format("control image: {} must hold one tensor [1 or {}, 3, {}] of values in [0, 1]", asked, count,
+                                  use.height == 0 ? "height, width" : fmt::format("{}, {}", use.height, use.width)));
   return images;
 }
 
-void set_plan(Condition& condition, const Tensor& rows) {
+/// Returns -1 - n of the number n of a row's image: that of its unconditional row.
+Tensor unconditional(const Tensor& numbers) { return -1 - numbers; }
+
+void set_plan(Condition& condition, const Tensor& rows, const Tensor& null_rows) {
   if (condition.plan.defined()) throw ConfigError("sample.control: prompts that change from step to step cannot be combined with controls");
   condition.plan = rows;
   if (!condition.null) return;
   Condition null = *condition.null;
-  set_plan(null, rows);
+  set_plan(null, null_rows, null_rows);
   condition.null = std::make_shared<Condition>(std::move(null));
 }
 
-/// Returns the rows of images `numbers`, [B] int64; the one row of all images.
-std::vector<Tensor> rows_of(const std::vector<Tensor>& encoded, const Tensor& numbers) {
+/// Returns the rows of images `numbers`, [B] int64; the one row of all images; the last row for unconditional ones if it is theirs.
+std::vector<Tensor> rows_of(const std::vector<Tensor>& encoded, const Tensor& numbers, bool last_is_none) {
+  const Tensor none = numbers < 0, images = at::where(none, unconditional(numbers), numbers);
   std::vector<Tensor> rows;
-  for (const Tensor& t : encoded) rows.push_back(t.index_select(0, numbers.to(t.device()).clamp_max(t.size(0) - 1)));
+  for (const Tensor& t : encoded) {
+    const int64_t own = t.size(0) - (last_is_none ? 1 : 0);
+    const Tensor chosen = images.clamp_max(own - 1);
+    rows.push_back(t.index_select(0, (last_is_none ? chosen.masked_fill(none, own) : chosen).to(t.device())));
+  }
   return rows;
 }
 
@@ -75,16 +86,19 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     if (s.image.empty()) throw ConfigError(place() + ".image: the image that steers is missing");
     if (s.scale == 0 || highest == 0) continue;
     Entry entry{s, calling(*controls[i], "open()", [&] { return controls[i]->open(steered); }), {}, {}, highest, lowest};
-    const ImageShape shape{3, run.image.height, run.image.width};
-    const Tensor images = images_of(s.image, {shape.height, shape.width, run.mask}, run.count);
+    entry.prompt = dynamic_cast<const OpenImagePrompt*>(entry.control.get()) != nullptr;
+    const int64_t height = run.image.height, width = run.image.width;
+    const ControlImageUse use = entry.prompt ? ControlImageUse{0, 0, {}} : ControlImageUse{height, width, run.mask};
+    const Tensor images = images_of(s.image, use, run.count);
     entry.encoded = calling(*controls[i], "encode()", [&] { return entry.control->encode(images); });
-    if (!s.mask.empty()) entry.mask = control_mask(s.mask, shape.height, shape.width).to(steered.device);
+    if (!s.mask.empty()) entry.mask = control_mask(s.mask, height, width).to(steered.device);
     entries_.push_back(std::move(entry));
   }
 }
 
 void RunControls::number_rows(Condition& condition, int64_t first, int64_t rows) const {
-  set_plan(condition, at::arange(first, first + rows));
+  const Tensor numbers = at::arange(first, first + rows);
+  set_plan(condition, numbers, unconditional(numbers));
 }
 
 CallTaps RunControls::taps() const {
@@ -93,7 +107,7 @@ CallTaps RunControls::taps() const {
     const Tensor numbers = condition.plan.defined() ? condition.plan : at::arange(input.size(0));
     for (const Entry& e : entries_)
       if (e.counts_at(sigma)) {
-        const std::vector<Tensor> rows = rows_of(e.encoded, numbers);
+        const std::vector<Tensor> rows = rows_of(e.encoded, numbers, e.prompt);
         e.control->add_to(
             taps, {.input = input, .c_noise = c_noise, .condition = condition, .control = rows, .mask = e.mask, .scale = e.settings.scale});
       }

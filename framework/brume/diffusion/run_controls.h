@@ -16,7 +16,7 @@ struct ControlledRun {
   const std::vector<double>& sigmas;
 };
 
-/// A row of a condition says by Condition::plan which image it is of.
+/// A row of a condition says by Condition::plan which image it is of: n, or -1 - n in the null condition.
 class RunControls {
  public:
   /// Opens the controls that have a strength and reads their images. Throws ConfigError.
@@ -33,6 +33,7 @@ class RunControls {
     std::vector<Tensor> encoded;
     Tensor mask;                     ///< [1, 1, H, W]; undefined = everywhere
     double highest = 0, lowest = 0;  ///< counts at lowest < sigma <= highest
+    bool prompt = false;             ///< the last row of `encoded` is that of no image, for unconditional estimates
     bool counts_at(double sigma) const { return lowest < sigma && sigma <= highest; }
   };
 

@@ -112,7 +112,7 @@ at::Tensor control_image(const std::string& asked, const ControlImageUse& use) {
     preprocessed(Image(1, 1, 3), preprocessor);
   expect_file(file);
   Image image = read_image(file, 3);
-  if (image.height != use.height || image.width != use.width) {
+  if (use.height > 0 && (image.height != use.height || image.width != use.width)) {
     warn(fmt::format("control image {} is {}x{}, and the images are {}x{}: it is resized (Lanczos), without keeping its proportions", file,
                      image.width, image.height, use.width, use.height));
     image = resize_as_pillow_lanczos(image, use.height, use.width);

@@ -21,7 +21,7 @@ std::vector<std::string> control_preprocessors();
 
 /// How a control image is read.
 struct ControlImageUse {
-  int64_t height = 0, width = 0;  ///< of the images that are made
+  int64_t height = 0, width = 0;  ///< of the images that are made; 0 = the image keeps its size
   at::Tensor mask{};              ///< [N, 1, H, W] in [0, 1], 1 = to generate; undefined = none; for `inpaint`
 };
 

@@ -37,7 +37,7 @@ std::string generation(int64_t context) {
 /// What a file that is no control most likely is.
 std::string likely(const NamedTensors& tensors) {
   const std::string type = control_type(tensors);
-  if (!type.empty()) return fmt::format("it is a {}, which the type {} reads", control_name(type), type);
+  if (!type.empty()) return fmt::format("its type is {} ({})", type, control_name(type));
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
     return "it is a LoRA, which sample.lora adds";
   if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";

@@ -207,11 +207,12 @@ Tensor VisionTransformer::tokens(const Tensor& images) const {
   return at::cat(parts, 1);
 }
 
-Tensor VisionTransformer::through_blocks(const Tensor& images) const {
+Tensor VisionTransformer::through_blocks(const Tensor& images, size_t depth) const {
   Tensor x = tokens(images);
   if (o_.norm_before) x = before_(x);
   const int64_t batch = x.size(0), length = x.size(1), head = o_.width / o_.heads;
-  for (const Block& block : blocks_) {
+  for (size_t i = 0; i < depth; ++i) {
+    const Block& block = blocks_[i];
     const Tensor qkv = block.qkv(block.norm1(x)).view({batch, length, 3, o_.heads, head}).permute({2, 0, 3, 1, 4});
     const Tensor a = attention(qkv[0], qkv[1], qkv[2]).transpose(1, 2).reshape({batch, length, o_.width});
     x = block.out.onto(std::move(x), a);
@@ -222,14 +223,16 @@ Tensor VisionTransformer::through_blocks(const Tensor& images) const {
   return x;
 }
 
+Tensor VisionTransformer::penultimate(const Tensor& images) const { return through_blocks(images, blocks_.size() - 1); }
+
 Tensor VisionTransformer::operator()(const Tensor& images) const {
-  const Tensor y = after_(through_blocks(images).select(1, 0).contiguous());
+  const Tensor y = after_(through_blocks(images, blocks_.size()).select(1, 0).contiguous());
   return o_.projection > 0 ? projection_(y) : y;
 }
 
 Tensor VisionTransformer::patches(const Tensor& images) const {
   const int64_t side = images.size(2) / o_.patch, count = side * side;
-  const Tensor x = through_blocks(images);
+  const Tensor x = through_blocks(images, blocks_.size());
   const Tensor y = after_(x.narrow(1, x.size(1) - count, count).contiguous());
   return y.transpose(1, 2).reshape({images.size(0), o_.width, side, side});
 }

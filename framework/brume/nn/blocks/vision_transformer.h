@@ -48,6 +48,8 @@ class VisionTransformer {
   Tensor operator()(const Tensor& images) const;
   /// Returns the last tokens of the patches, after the norm and without the projection: [B, width, S / patch, S / patch].
   Tensor patches(const Tensor& images) const;
+  /// Returns the tokens that the last block receives, [B, 1 + registers + patches, width]; images as above.
+  Tensor penultimate(const Tensor& images) const;
 
  private:
   struct Block {
@@ -56,8 +58,8 @@ class VisionTransformer {
   };
   Tensor position_table(int64_t side) const;
   Tensor tokens(const Tensor& images) const;
-  /// Returns the tokens after the blocks, [B, 1 + registers + patches, W].
-  Tensor through_blocks(const Tensor& images) const;
+  /// Returns the tokens after the first `depth` blocks, [B, 1 + registers + patches, W].
+  Tensor through_blocks(const Tensor& images, size_t depth) const;
 
   VisionTransformerOptions o_;
   Tensor class_, positions_, registers_;  ///< [1, 1, W], [1, 1 + positions^2, W], [1, registers, W], float32
