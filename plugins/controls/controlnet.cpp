@@ -12,75 +12,44 @@
 #include "brume/core/control.h"
 #include "brume/core/control_branch.h"
 #include "brume/interop/control_file.h"
+#include "brume/nn/blocks/branch_control.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/weights/model_weights.h"
 
 namespace brume::plugins {
 namespace {
 
-class OpenControlNet final : public OpenControl {
- public:
-  OpenControlNet(const ControlSettings& settings, const ControlledModel& model) {
-    const auto* copied = dynamic_cast<const HasControlBranch*>(&model.network);
-    if (!copied) throw ConfigError(fmt::format("{}: the model's network takes no ControlNet; a unet does", settings.file));
-    ControlNetFile file = read_controlnet(settings.file, model.network.weights(), model.context_width);
-    channels_ = file.options.hint_channels;
-    factor_ = int64_t(1) << (file.options.hint_widths.size() - 1);
-    source_ = file.source;
-    if (factor_ != model.ratio)
-      throw ConfigError(fmt::format("{}: halves its image {} times, and the model's latents are {} times smaller than images", source_,
-                                    file.options.hint_widths.size() - 1, model.ratio));
-    const nn::SkipInit follow;
-    branch_ = copied->control_branch(file.options);
-    const at::NoGradGuard no_grad;
-    const std::vector<Weight> weights = branch_->weights();
-    for (NamedTensor& t : file.tensors) reshape_as_weight(t, weights);
-    load_weights(source_, file.tensors, weights);
-    for (const Weight& w : weights)
-      Tensor(w.tensor).set_data(w.tensor.to(model.device, w.trainable ? model.dtype : w.tensor.scalar_type()));
-    places_ = branch_->places();
-  }
+/// A projection that one program keeps as a linear layer and the other as a 1x1 convolution.
+void reshape_as_weight(NamedTensor& t, const std::vector<Weight>& weights) {
+  for (const Weight& w : weights)
+    if (w.name == t.name && w.tensor.dim() != t.tensor.dim() && w.tensor.numel() == t.tensor.numel() &&
+        t.name.find(".proj_") != t.name.npos)
+      t.tensor = t.tensor.reshape(w.tensor.sizes());
+}
 
-  std::vector<Tensor> encode(const Tensor& images) const override {
-    if (channels_ != 1 && channels_ != 3)
-      throw ConfigError(fmt::format("{}: takes images of {} channels, and an image file has 1 or 3", source_, channels_));
-    return {channels_ == 3 ? images : images.mean(at::IntArrayRef({1}), true)};
-  }
-
-  void add_to(Taps& taps, const ControlledCall& call) const override {
-    const Tensor& hint = call.control.front();
-    if (hint.size(2) != factor_ * call.input.size(2) || hint.size(3) != factor_ * call.input.size(3))
-      throw ConfigError(fmt::format("{}: takes images of {}x{} for these latents, and the image is {}x{}", source_,
-                                    factor_ * call.input.size(3), factor_ * call.input.size(2), hint.size(3), hint.size(2)));
-    const std::vector<Tensor> residuals =
-        branch_->residuals(call.input, call.c_noise, call.condition, hint.to(call.input.device()), nullptr);
-    for (size_t i = 0; i < residuals.size(); ++i)
-      add_residual(i + 1 < residuals.size() ? taps.skip_residuals : taps.residuals, places_[i], call.weighed(residuals[i]));
-  }
-
- private:
-  /// A projection that one program keeps as a linear layer and the other as a 1x1 convolution.
-  static void reshape_as_weight(NamedTensor& t, const std::vector<Weight>& weights) {
-    for (const Weight& w : weights)
-      if (w.name == t.name && w.tensor.dim() != t.tensor.dim() && w.tensor.numel() == t.tensor.numel() &&
-          t.name.find(".proj_") != t.name.npos)
-        t.tensor = t.tensor.reshape(w.tensor.sizes());
-  }
-
-  std::string source_;
-  int64_t channels_ = 3, factor_ = 8;
-  std::shared_ptr<ControlBranch> branch_;
-  std::vector<std::string> places_;
-};
+std::shared_ptr<const OpenControl> opened(const ControlSettings& settings, const ControlledModel& model) {
+  const auto* copied = dynamic_cast<const HasControlBranch*>(&model.network);
+  if (!copied) throw ConfigError(fmt::format("{}: the model's network takes no ControlNet; a unet does", settings.file));
+  ControlNetFile file = read_controlnet(settings.file, model.network.weights(), model.context_width);
+  if (nn::hint_factor(file.options) != model.ratio)
+    throw ConfigError(fmt::format("{}: halves its image {} times, and the model's latents are {} times smaller than images", file.source,
+                                  file.options.hint_widths.size() - 1, model.ratio));
+  const nn::SkipInit follow;
+  const std::shared_ptr<ControlBranch> branch = copied->control_branch(file.options);
+  const at::NoGradGuard no_grad;
+  const std::vector<Weight> weights = branch->weights();
+  for (NamedTensor& t : file.tensors) reshape_as_weight(t, weights);
+  load_weights(file.source, file.tensors, weights);
+  for (const Weight& w : weights) Tensor(w.tensor).set_data(w.tensor.to(model.device, w.trainable ? model.dtype : w.tensor.scalar_type()));
+  return std::make_shared<nn::BranchControl>(file.source, branch, file.options);
+}
 
 class ControlNet final : public Control {
  public:
   struct Options : ControlSettings {};
   explicit ControlNet(const Options& o) : o_(o) {}
   const ControlSettings& settings() const override { return o_; }
-  std::shared_ptr<const OpenControl> open(const ControlledModel& model) const override {
-    return std::make_shared<OpenControlNet>(o_, model);
-  }
+  std::shared_ptr<const OpenControl> open(const ControlledModel& model) const override { return opened(o_, model); }
 
  private:
   Options o_;

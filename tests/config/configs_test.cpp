@@ -50,7 +50,11 @@ class Shipped : public testing::TestWithParam<std::string> {
     Value root = load_yaml(file());
     if (!nearest(root, "train.from").is_scalar()) return root;
     const bool classes = GetParam().ends_with("_classes.yaml"), decoder = GetParam().ends_with("_decoder.yaml");
-    const char* of = classes ? "fashion_mnist.yaml" : decoder ? "shapes_autoencoder.yaml" : "shapes_text_latent.yaml";
+    const bool control = GetParam().ends_with("control_shapes.yaml");
+    const char* of = classes   ? "fashion_mnist.yaml"
+                     : control ? "shapes_pixels.yaml"
+                     : decoder ? "shapes_autoencoder.yaml"
+                               : "shapes_text_latent.yaml";
     complete_model(root, load_yaml(source / "configs/experiments" / of));
     return root;
   }

@@ -1,5 +1,6 @@
 // brume evaluate CLASSIFIER --real DATA, brume evaluate AUTOENCODER --data DATA, brume evaluate MODEL --features FEATURES --real DATA,
-// brume evaluate MODEL --metric METRIC, brume evaluate --images DIR --metric METRIC.
+// brume evaluate MODEL --metric METRIC, brume evaluate --images DIR --metric METRIC,
+// brume evaluate MODEL --control FILE --control-image PREPROCESSOR --data DATA.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "brume/files/atomic_file.h"
 #include "brume/train/evaluation.h"
 #include "commands/evaluate_autoencoder.h"
+#include "commands/evaluate_control.h"
 #include "commands/evaluate_metric.h"
 #include "commands/evaluate_sets.h"
 #include "commands/evaluation_file.h"
@@ -180,6 +182,12 @@ int evaluate(Program& program, const Arguments& a, World& world) {
     return evaluate_metric(program, {a.metric, a.data, a.captions, a.json, a.grid, a.settings, a.count, a.batch, a.seed}, world);
   }
   if (!a.captions.empty()) throw ConfigError("--captions: is for --metric");
+  if (!a.settings.request.controls.empty() && a.features.empty()) {
+    for (const auto& [option, given] : {std::pair{"--real", &a.real}, std::pair{"--baseline", &a.baseline}})
+      if (!given->empty())
+        throw ConfigError(fmt::format("{}: is for --features; the images whose hints steer are those of --data", option));
+    return evaluate_control(program, {a.data, a.json, a.grid, a.settings, a.count, a.batch, a.seed}, world);
+  }
   const bool yaml = a.source.ends_with(".yaml") || a.source.ends_with(".yml");
   if (yaml && load_yaml(a.source).find("autoencoder"))
     throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
@@ -194,7 +202,7 @@ int evaluate(Program& program, const Arguments& a, World& world) {
     return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
   }
   if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
-  if (!a.data.empty()) throw ConfigError("--data: is for --metric, and for autoencoders");
+  if (!a.data.empty()) throw ConfigError("--data: is for --metric, for --control, and for autoencoders");
   if (a.features.empty() && kind == "classifier") return evaluate_classifier(program, a, world);
   return evaluate_model(program, a, world);
 }
@@ -235,7 +243,7 @@ void add_evaluate(Command app, Program& program, int& code) {
   command
       .add_option("--data", a->data,
                   "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
-                  "images are judged as well")
+                  "images are judged as well; with --control, the images that --control-image (a preprocessor: canny) makes hints of")
       .type_name("DATA");
   command
       .add_option("--captions", a->captions,
@@ -274,6 +282,7 @@ void add_evaluate(Command app, Program& program, int& code) {
       .delimiter(',')
       .type_name("FILES");
   a->settings.add_sampling_to(command);
+  a->settings.add_to(command, {"--control", "--control-image"});
   add_rendezvous(command, a->job);
   command.callback([&program, &code, a] {
     if (!a->source.empty()) a->settings.source = a->source = model_file(a->source);

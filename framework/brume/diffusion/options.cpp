@@ -4,6 +4,7 @@
 
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
+#include "brume/image/control_image.h"
 #include "brume/interop/textual_inversion.h"
 
 namespace brume {
@@ -53,6 +54,14 @@ void check_codes(const SampleOptions& sample, const ModelOptions& model, std::ve
 
 }  // namespace
 
+void TrainedControlOptions::declare(Fields& f) {
+  f.choice("image", image, "what it sees of a training image, see docs/control.md", image_preprocessors());
+  f.field("widths", widths,
+          "channels of the layers that see the image; each but the first halves its sides, down to those of the latents; empty = 16, 32, "
+          "96, 256, as many as that takes",
+          within(1, 65536));
+}
+
 void ModelOptions::declare(Fields& f) {
   ImageFields image_fields{image};
   f.section("image", image_fields, "the images that the model makes");
@@ -63,6 +72,9 @@ void ModelOptions::declare(Fields& f) {
   f.field("parameterization", parameterization, "what the network predicts", "eps");
   declare_variance(f, variance);
   f.field("class_names", class_names, "names of the classes; empty = those of the data set");
+  f.section("control", control,
+            "a ControlNet, which is trained on the model that train.from names, and written to control.safetensors; absent: the model is "
+            "trained");
 }
 
 Controls ModelOptions::controls() const {

@@ -19,6 +19,13 @@
 
 namespace brume {
 
+/// A ControlNet that is trained, on a model that stays as it is.
+struct TrainedControlOptions {
+  std::string image = "canny";    ///< what it sees of a training image
+  std::vector<int64_t> widths{};  ///< ControlBranchOptions::hint_widths; empty = the paper's, as many as the latents need
+  void declare(Fields& f);
+};
+
 struct ModelOptions {
   ImageShape image{3, 32, 32};
   Deferred<Autoencoder> autoencoder;
@@ -28,6 +35,7 @@ struct ModelOptions {
   std::shared_ptr<const Parameterization> parameterization;
   LearnedVariance variance = LearnedVariance::none;
   std::vector<std::string> class_names;
+  std::optional<TrainedControlOptions> control;  ///< of a training alone; a model's file has none
   void declare(Fields& f);
 
   Controls controls() const;

@@ -52,9 +52,10 @@ class Pipeline::NetworkDenoiser final : public Denoiser {
 
 class Pipeline::Trainable final : public TrainableModel {
  public:
-  Trainable(const Pipeline& p, at::Generator& random, const Taps& taps) : p_(p), random_(random), taps_(taps) {}
+  Trainable(const Pipeline& p, at::Generator& random, const Taps& taps, const CallTaps& call_taps)
+      : p_(p), random_(random), taps_(taps), call_taps_(call_taps) {}
   Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override {
-    return p_.call(x, sigmas, condition, &random_, at::kFloat, TimestepRounding::exact, taps_);
+    return p_.call(x, sigmas, condition, &random_, at::kFloat, TimestepRounding::exact, taps_, call_taps_);
   }
   const NoiseSchedule& schedule() const override { return *p_.options_.noise; }
   const Parameterization& parameterization() const override { return *p_.options_.parameterization; }
@@ -64,6 +65,7 @@ class Pipeline::Trainable final : public TrainableModel {
   const Pipeline& p_;
   at::Generator& random_;
   const Taps& taps_;
+  const CallTaps& call_taps_;
 };
 
 Pipeline::Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed, const Files* stored, const ModelSource& models)
@@ -176,8 +178,8 @@ Condition Pipeline::condition(const std::vector<Annotation>& annotations) const 
       .to(compute_.device);
 }
 
-Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random,
-                      const Taps& taps) const {
+Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random, const Taps& taps,
+                      const CallTaps& call_taps) const {
   if (!taps.empty()) taps.check(network_->tap_points());
   const Tensor given = batch.images.to(compute_.device);
   const Tensor images = batch.encoded ? Tensor() : given;
@@ -196,8 +198,8 @@ Tensor Pipeline::loss(const Objective& objective, const Examples& batch, Trainin
   });
   const ImageShape z = autoencoder_->latent(shape);
   expect_shape(autoencoder_.get(), "latents_of()", latents, {int64_t(batch.annotations.size()), z.channels, z.height, z.width});
-  const Tensor loss =
-      calling(objective, "loss()", [&] { return objective.loss(Trainable(*this, random, taps), latents, condition, training, random); });
+  const Tensor loss = calling(
+      objective, "loss()", [&] { return objective.loss(Trainable(*this, random, taps, call_taps), latents, condition, training, random); });
   expect_loss(&objective, "loss()", loss);
   return loss;
 }

@@ -51,8 +51,9 @@ class Pipeline {
     Tensor moments{};                        ///< of the images, if they are known
   };
   /// Returns the training loss of a batch; differentiable. `random` is the only source of random numbers. `taps`: of every call of the
-  /// network; throws ConfigError if they name a block that it does not have.
-  Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random, const Taps& taps = {}) const;
+  /// network; throws ConfigError if they name a block that it does not have. `call_taps`: as for denoiser(), of the sigma of the first row.
+  Tensor loss(const Objective& objective, const Examples& batch, Training& training, at::Generator& random, const Taps& taps = {},
+              const CallTaps& call_taps = {}) const;
 
   const Autoencoder& autoencoder() const { return *autoencoder_; }
   const Network& network() const { return *network_; }

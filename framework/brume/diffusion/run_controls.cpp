@@ -9,6 +9,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <stdexcept>
 
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
@@ -32,8 +33,14 @@ std::pair<double, double> levels(const ControlSettings& s, const std::vector<dou
 }
 
 /// Returns [1 or count, 3, H, W] in [0, 1]: of an image file, or the one tensor of a safetensors file; of the file's size if the use has
-/// none.
-Tensor images_of(const std::string& asked, const ControlImageUse& use, int64_t count) {
+/// none; or of the images of `source`, [count, C, H, W], if only a preprocessor is asked for.
+Tensor images_of(const std::string& asked, const ControlImageUse& use, const Tensor& source, int64_t count) {
+  const std::vector<std::string> known = image_preprocessors();
+  if (source.defined() && std::find(known.begin(), known.end(), asked) != known.end()) {
+    if (source.size(0) != count || (use.height > 0 && (source.size(2) != use.height || source.size(3) != use.width)))
+      throw std::logic_error("the images that controls see are not as many, or as large, as those that are made");
+    return control_images(source.cpu(), asked);
+  }
   if (!asked.ends_with(".safetensors") || !std::filesystem::is_regular_file(asked)) return control_image(asked, use);
   const NamedTensors tensors = load_tensors(asked);
   const Tensor images = tensors.size() == 1 ? tensors.front().tensor.to(at::kFloat) : Tensor();
@@ -89,7 +96,7 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     entry.prompt = dynamic_cast<const OpenImagePrompt*>(entry.control.get()) != nullptr;
     const int64_t height = run.image.height, width = run.image.width;
     const ControlImageUse use = entry.prompt ? ControlImageUse{0, 0, {}} : ControlImageUse{height, width, run.mask};
-    const Tensor images = images_of(s.image, use, run.count);
+    const Tensor images = images_of(s.image, use, run.source, run.count);
     entry.encoded = calling(*controls[i], "encode()", [&] { return entry.control->encode(images); });
     if (!s.mask.empty()) entry.mask = control_mask(s.mask, height, width).to(steered.device);
     entries_.push_back(std::move(entry));

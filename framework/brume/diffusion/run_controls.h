@@ -11,8 +11,9 @@ namespace brume {
 /// What a run makes.
 struct ControlledRun {
   ImageShape image, latent;
-  const Tensor& mask;  ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate; undefined = none
-  int64_t count = 0;   ///< of images
+  const Tensor& mask;    ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate; undefined = none
+  const Tensor& source;  ///< SampleRequest::control_source
+  int64_t count = 0;     ///< of images
   const std::vector<double>& sigmas;
 };
 

@@ -151,7 +151,8 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
   encode_known();
   reading_ = options.prompts.reading();
   if (!options.control.empty())
-    controls_ = std::make_shared<const RunControls>(model, options.control, ControlledRun{image_, latent_, request.mask, count(), sigmas_});
+    controls_ = std::make_shared<const RunControls>(model, options.control,
+                                                    ControlledRun{image_, latent_, request.mask, request.control_source, count(), sigmas_});
   denoiser_ = guided_denoiser(model, options, *request.models, latent_, controls_ ? controls_->taps() : CallTaps());
   own_steps_ = int64_t(sigmas_.size()) - 1;
   if (request.refining) {

@@ -1,6 +1,7 @@
 #include "brume/image/control_image.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/upsample_nearest2d.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -94,6 +95,12 @@ at::Tensor masked_out(const at::Tensor& image, const ControlImageUse& use) {
 
 std::vector<std::string> control_preprocessors() { return {"canny", "blur", "grey", "tile", "inpaint", "lines"}; }
 
+std::vector<std::string> image_preprocessors() {
+  std::vector<std::string> names = control_preprocessors();
+  std::erase(names, "inpaint");
+  return names;
+}
+
 Image preprocessed(const Image& image, const std::string& preprocessor) {
   if (preprocessor == "canny") return edges(image);
   if (preprocessor == "blur") return blurred(image);
@@ -120,6 +127,16 @@ at::Tensor control_image(const std::string& asked, const ControlImageUse& use) {
   if (!preprocessor.empty() && preprocessor != "inpaint") image = preprocessed(image, preprocessor);
   const at::Tensor unit = ((to_tensor(image) + 1) / 2).unsqueeze(0);
   return preprocessor == "inpaint" ? masked_out(unit, use) : unit;
+}
+
+at::Tensor control_images(const at::Tensor& images, const std::string& preprocessor) {
+  std::vector<at::Tensor> all;
+  for (int64_t i = 0; i < images.size(0); ++i) {
+    Image image = to_image(images[i]);
+    if (image.channels == 1) image = rgb_of(view_of(image));
+    all.push_back((to_tensor(preprocessed(image, preprocessor)) + 1) / 2);
+  }
+  return at::stack(all);
 }
 
 at::Tensor control_mask(const std::string& file, int64_t height, int64_t width) {

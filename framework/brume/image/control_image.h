@@ -18,6 +18,8 @@ namespace brume {
 ///   inpaint  the image, -1 where a mask says that it is to be generated
 ///   lines    dark lines on white, turned: what is darker than its surroundings, white on black
 std::vector<std::string> control_preprocessors();
+/// Returns those that need no mask.
+std::vector<std::string> image_preprocessors();
 
 /// How a control image is read.
 struct ControlImageUse {
@@ -28,6 +30,9 @@ struct ControlImageUse {
 /// Returns [1, 3, H, W] in [0, 1] of "FILE" or "PREPROCESSOR:FILE"; [N, ...] for `inpaint`, whose masked pixels are -1. Resizes an image of
 /// another size by Pillow's Lanczos and warns that it does. Throws ConfigError if there is no such file, or no such preprocessor.
 at::Tensor control_image(const std::string& asked, const ControlImageUse& use);
+/// Returns [B, 3, H, W] in [0, 1] of images [B, 1 or 3, H, W] in [-1, 1] after a preprocessor that needs no mask. Throws ConfigError as
+/// above.
+at::Tensor control_images(const at::Tensor& images, const std::string& preprocessor);
 /// Returns [1, 1, H, W] in [0, 1] of the luma of a file, resized.
 at::Tensor control_mask(const std::string& file, int64_t height, int64_t width);
 

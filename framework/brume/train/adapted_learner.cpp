@@ -3,7 +3,6 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,8 +13,8 @@
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_writing.h"
 #include "brume/train/adapter_targets.h"
+#include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
-#include "brume/weights/model_hash.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -33,23 +32,14 @@ struct Target {
   Changes changes{};
 };
 
-Tensor bytes_of(const std::string& text) {
-  const Tensor t = at::empty({int64_t(text.size())}, at::kByte);
-  std::copy(text.begin(), text.end(), static_cast<char*>(t.data_ptr()));
-  return t;
-}
-std::string text_of(const Tensor& bytes) { return {static_cast<const char*>(bytes.data_ptr()), size_t(bytes.numel())}; }
-
 class AdaptedLearner final : public Learner {
  public:
   AdaptedLearner(std::unique_ptr<Learner> learner, const Config& config, const StoredModel& base, uint64_t seed)
       : learner_(std::move(learner)),
         train_(*config.train),
-        file_(train_.from.string()),
         weights_(learner_->weights()),
         names_(weights_),
-        hash_(bytes_of(model_hash(file_, base.tensors))),
-        resumed_hash_(hash_.clone()) {
+        hash_(train_.from.string(), "adapters.base_hash", base) {
     for (size_t i = 0; i < train_.adapters.size(); ++i)
       if (const auto word = train_.adapters[i]->word())
         add(i, new_word(*word, weights_, base.card.files, path_of(i)));
@@ -75,14 +65,10 @@ class AdaptedLearner final : public Learner {
 
   std::vector<Weight> state() const override {
     std::vector<Weight> all = learner_->state();
-    all.push_back({"adapters.base_hash", resumed_hash_, false});
+    all.push_back(hash_.state());
     return all;
   }
-  void restored() override {
-    if (text_of(resumed_hash_) != text_of(hash_))
-      throw ConfigError(fmt::format("{}: its SHA-256 is {}, and the adapters of this training are of a base with {}", file_, text_of(hash_),
-                                    text_of(resumed_hash_)));
-  }
+  void restored() override { hash_.check("the adapters of this training are"); }
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
     return learner_->test(stored(averaged), stop);
@@ -116,14 +102,14 @@ class AdaptedLearner final : public Learner {
     for (size_t i = 0; i < words.size(); ++i)
       write_safetensors((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
                         {{words[i].text, words[i].vectors.detach()}},
-                        {{"name", words[i].text}, {"brume.base_sha256", text_of(hash_)}, {"brume.steps", std::to_string(step)}});
+                        {{"name", words[i].text}, {"brume.base_sha256", hash_.text()}, {"brume.steps", std::to_string(step)}});
     for (size_t i = 0; i < train_.adapters.size(); ++i) {
       if (train_.adapters[i]->word()) continue;
       std::map<std::string, WeightChange> changes;
       for (const Target& t : merged)
         if (const auto own = t.changes.find(i); own != t.changes.end()) changes[t.weight.name] = own->second;
       const std::string name = train_.adapters.size() == 1 ? "adapter" : fmt::format("adapter_{}", i + 1);
-      const LoraDescription description{text_of(hash_), generation_of(weights_), step, fmt::format("{}", fmt::join(train_.triggers, ", "))};
+      const LoraDescription description{hash_.text(), generation_of(weights_), step, fmt::format("{}", fmt::join(train_.triggers, ", "))};
       write_lora((directory / (name + ".safetensors")).string(), LoraLayout::kohya, changes, names_, description);
       if (can_write(LoraLayout::diffusers, changes))
         write_lora((directory / (name + "_diffusers.safetensors")).string(), LoraLayout::diffusers, changes, names_, description);
@@ -190,11 +176,9 @@ class AdaptedLearner final : public Learner {
 
   std::unique_ptr<Learner> learner_;
   TrainOptions train_;
-  std::string file_;
   std::vector<Weight> weights_;  ///< of the model
   LoraNames names_;
-  Tensor hash_;          ///< of the base
-  Tensor resumed_hash_;  ///< of the base that the training began with
+  BaseHash hash_;
   std::vector<Target> targets_;
   std::vector<std::pair<size_t, std::string>> words_;  ///< adapters, and what they teach
   std::vector<Weight> parameters_;

@@ -14,12 +14,14 @@
 
 #include "brume/config/foreign.h"
 #include "brume/config/yaml.h"
+#include "brume/core/control.h"
 #include "brume/core/joint_objective.h"
 #include "brume/core/seed.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/fingerprint.h"
 #include "brume/diffusion/sampling_run.h"
+#include "brume/image/control_image.h"
 #include "brume/image/image.h"
 #include "brume/numerics/noising.h"
 #include "brume/train/alignment.h"
@@ -29,6 +31,21 @@
 
 namespace brume {
 namespace {
+
+/// The control that is trained, for sample grids.
+class SteeringControl final : public Control {
+ public:
+  explicit SteeringControl(const Steering& steering) : control_(steering.control) {
+    settings_.file = "model.control";
+    settings_.image = steering.image;
+  }
+  const ControlSettings& settings() const override { return settings_; }
+  std::shared_ptr<const OpenControl> open(const ControlledModel&) const override { return control_; }
+
+ private:
+  ControlSettings settings_;
+  std::shared_ptr<const OpenControl> control_;
+};
 
 class DiffusionLearner final : public Learner {
  public:
@@ -49,9 +66,12 @@ class DiffusionLearner final : public Learner {
     open_objective(origin.seed);
     if (config.train->align) {
       if (data.encoded()) throw ConfigError("needs images, and train.data holds latents").located({}, "train.align");
-      if (nearest(resolved, "model.network.checkpoint").scalar == "true")
-        warn("model.network.checkpoint has no effect with train.align, which reads what a block computes");
+      warn_of_checkpoint("train.align, which reads what a block computes");
       alignment_.emplace(*config.train->align, pipeline_, models_, mix_seed(origin.seed, 7));
+    }
+    if (config.model.control) {
+      if (data.encoded()) throw ConfigError("needs images, and train.data holds latents").located({}, "model.control");
+      warn_of_checkpoint("model.control, which adds to what blocks compute");
     }
     if (!config.train->cache.empty()) open_cache(data);
     if (config_.train->validation) open_validation(*config_.train->validation);
@@ -84,7 +104,7 @@ class DiffusionLearner final : public Learner {
     if (cache_ && !batch.encoded) known.moments = cache_->moments(batch.images);
     Loss loss;
     const ErrorWeights weights(batch.weights);
-    loss.loss = pipeline_.loss(objective, known, training_, random, taps);
+    loss.loss = pipeline_.loss(objective, known, training_, random, taps, steered(batch.images));
     if (batch.weights.defined() && !weights.used())
       throw ConfigError(
           "train.objective: does not measure the error pixel by pixel, which masks and loss weights of train.data need; "
@@ -99,6 +119,8 @@ class DiffusionLearner final : public Learner {
   }
 
   void teach(const std::vector<Word>& words) override { reading_.words = words; }
+  const Pipeline* pipeline() const override { return &pipeline_; }
+  void steer(Steering steering) override { steering_ = std::move(steering); }
   std::vector<Weight> state() const override { return training_.memory; }
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
@@ -114,6 +136,7 @@ class DiffusionLearner final : public Learner {
     const int64_t square = int64_t(std::ceil(std::sqrt(double(shown.tiles.size()))));
     int64_t columns = p.columns > 0 ? p.columns : square;
     if (p.base && paired(shown, file.parent_path() / base_preview)) columns = 2 * (p.columns > 0 ? p.columns : (square + 1) / 2);
+    if (steering_.control) show_hints(file.parent_path() / control_preview, square);
     write_png(file.string(), shown.labels.empty() ? grid(shown.tiles, columns) : labelled_grid(shown.tiles, columns, shown.labels));
     return true;
   }
@@ -128,6 +151,7 @@ class DiffusionLearner final : public Learner {
     ModelCard card{*resolved_.find("model"), *resolved_.find("sample"), 0, config_.model_plugins};
     if (const auto first_stage = pipeline_.autoencoder().stored_as())
       card.model.set("autoencoder", parse_yaml(*first_stage, "autoencoder"));
+    card.model.erase("control");
     card.files = files_;
     return card;
   }
@@ -146,7 +170,7 @@ class DiffusionLearner final : public Learner {
     const int64_t classes = int64_t(classes_.size());
     for (int64_t i = 0; i < p.count; ++i) {
       Annotation& image = request.images.emplace_back();
-      if (classes > 0) image.label = i % classes;
+      if (classes > 0) image.label = steering_.control ? example(i).label : i % classes;
       if (!prompts_.empty()) image.caption = prompts_[size_t(i) % prompts_.size()];
       if (classes > 0 || !prompts_.empty()) shown.labels.push_back(prompts_.empty() ? classes_[size_t(image.label)] : image.caption);
     }
@@ -155,6 +179,10 @@ class DiffusionLearner final : public Learner {
     SampleOptions options = config_.sample;
     options.steps = p.steps;
     options.prompts.words = reading_.words;
+    if (steering_.control) {
+      options.control.push_back(std::make_shared<SteeringControl>(steering_));
+      request.control_source = shown_examples(p.count);
+    }
     const Tensor images = sample_images(*averaged_, request, options);
     for (int64_t i = 0; i < images.size(0); ++i) shown.tiles.push_back(to_image(images[i]));
     return shown;
@@ -193,8 +221,39 @@ class DiffusionLearner final : public Learner {
     request.image = at::zeros({1, shape.channels, shape.height, shape.width});
     if (!concat || examples_.encoded || !examples_.images.defined()) return;
     if (masks) request.mask.zero_().narrow(2, shape.height / 4, shape.height / 2).narrow(3, shape.width / 4, shape.width / 2).fill_(1);
-    const Tensor numbers = at::arange(int64_t(request.images.size())).remainder(examples_.images.size(0));
-    request.image = examples_.images.index_select(0, numbers);
+    request.image = shown_examples(int64_t(request.images.size()));
+  }
+  const Annotation& example(int64_t i) const { return examples_.annotations[size_t(i) % examples_.annotations.size()]; }
+  /// Writes what steers the images of sample grids, once.
+  void show_hints(const std::filesystem::path& file, int64_t columns) const {
+    if (std::filesystem::exists(file)) return;
+    std::vector<Image> tiles;
+    const Tensor hints = control_images(shown_examples(config_.train->preview.count), steering_.image);
+    for (int64_t i = 0; i < hints.size(0); ++i) tiles.push_back(to_image(hints[i] * 2 - 1));
+    write_png(file.string(), grid(tiles, columns));
+  }
+  /// Returns so many images, the examples in turn.
+  Tensor shown_examples(int64_t count) const {
+    return examples_.images.index_select(0, at::arange(count).remainder(examples_.images.size(0)));
+  }
+
+  /// Returns what adds the control's residuals to each call of the network for these images; empty if nothing steers.
+  CallTaps steered(const Tensor& images) const {
+    if (!steering_.control) return {};
+    const std::vector<Tensor> hints = steering_.control->encode(control_images(images, steering_.image));
+    return [this, hints](Taps taps, double, const Tensor& input, const Tensor& c_noise, const Condition& condition) {
+      if (input.size(0) != hints.front().size(0))
+        throw ConfigError(
+            "calls the network with a part of the images, and model.control has one hint per image; simple, edm and flow do not")
+            .located({}, "train.objective");
+      steering_.control->add_to(taps, {input, c_noise, condition, hints, no_mask_, 1});
+      return taps;
+    };
+  }
+
+  void warn_of_checkpoint(const char* user) const {
+    if (nearest(resolved_, "model.network.checkpoint").scalar == "true")
+      warn(fmt::format("model.network.checkpoint has no effect with {}", user));
   }
 
   void check_buckets(const Buckets& buckets) const {
@@ -270,6 +329,8 @@ class DiffusionLearner final : public Learner {
   std::unique_ptr<OpenObjective> opened_;  ///< of an objective with networks of its own
   std::optional<Alignment> alignment_;
   PromptReading reading_;  ///< with the words that are taught
+  Steering steering_;      ///< of model.control
+  const Tensor no_mask_;
   std::unique_ptr<Pipeline> averaged_;
   std::shared_ptr<const Dataset> validation_;
   std::optional<EncodedCache> cache_;

@@ -15,6 +15,14 @@
 
 namespace brume {
 struct Word;
+class OpenControl;
+class Pipeline;
+
+/// What steers the network of a learner, and what it sees of each image: a preprocessor (image/control_image.h).
+struct Steering {
+  std::shared_ptr<const OpenControl> control;
+  std::string image;
+};
 
 class Learner {
  public:
@@ -50,6 +58,10 @@ class Learner {
   /// Writes what preview() shows of the weights before the first step, for train.preview.base, into the folder of the pictures.
   virtual void keep_base(const std::vector<Weight>& /*averaged*/, const std::filesystem::path& /*folder*/) {}
 
+  /// Returns the model whose losses it computes; null for others than diffusion models.
+  virtual const Pipeline* pipeline() const { return nullptr; }
+  /// Steers the network in losses and sample grids from now on.
+  virtual void steer(Steering) {}
   /// Reads the captions of training images and the prompts of sample grids with these words from now on.
   virtual void teach(const std::vector<Word>& /*words*/) {}
   /// Called after its state and weights were read from the training file that it is resumed from. Throws ConfigError if it cannot go on.
@@ -65,6 +77,8 @@ class Learner {
 
 /// The file of keep_base().
 inline constexpr const char* base_preview = "base.png";
+/// What steers the images of sample grids, in their order.
+inline constexpr const char* control_preview = "control.png";
 
 /// The model as a module: with the optimizer and the moving average of `train:`.
 TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train);

@@ -249,9 +249,24 @@ void Config::declare(Fields& f) {
   });
 }
 
+namespace {
+
+/// What is trained with model.control is the control alone.
+void check_control(const TrainOptions& t) {
+  if (t.from.empty()) throw ConfigError("needs train.from, the model that it steers and that stays as it is").located({}, "model.control");
+  for (const auto& [key, given] : {std::pair("adapters", !t.adapters.empty()), std::pair("adopt", t.adopt.has_value()),
+                                   std::pair("freeze", !t.freeze.empty()), std::pair("train_only", !t.train_only.empty()),
+                                   std::pair("align", t.align.has_value()), std::pair("validation", t.validation.has_value())})
+    if (given) throw ConfigError("cannot stand with model.control, which is trained alone").located({}, fmt::format("train.{}", key));
+  if (t.ema.type != EmaOptions::Type::exponential) throw ConfigError("is exponential if model.control is trained").located({}, "train.ema");
+}
+
+}  // namespace
+
 void Config::check() const {
   ModelConfig::check();
   if (!train) return;
+  if (model.control) check_control(*train);
   try {
     if (!train->keep.best.empty()) best_by(train->keep.best);
   } catch (const ConfigError& e) {

@@ -40,7 +40,7 @@ void compare(const Value& source, const std::string& file, const Value& resolved
                                fmt::format("{}: holds a '{}', and the configuration has a '{}'", file, have, wanted)}});
   std::vector<Problem> problems;
   for (const Difference& d : differences(source, resolved))
-    if (d.of_model() && !d.left_to_data() && !measured(d) && !(adopt && allows(*adopt, d.path)))
+    if (d.of_model() && !d.path.starts_with("model.control") && !d.left_to_data() && !measured(d) && !(adopt && allows(*adopt, d.path)))
       problems.push_back({nearest(given, d.path).place, d.path,
                           fmt::format("is {} here and {} in '{}', which train.from names; {}", d.after, d.before, file, way_out(d, have))});
   if (!problems.empty()) throw ConfigError(std::move(problems));
@@ -54,7 +54,8 @@ std::vector<std::string> names_of(const NamedTensors& tensors) {
 }
 
 /// Throws ConfigError with every pattern that matches none of the names.
-void check_patterns(const TrainOptions& train, const std::vector<std::string>& names, const Value& root) {
+void check_patterns(const Config& config, const std::vector<std::string>& names, const Value& root) {
+  const TrainOptions& train = *config.train;
   std::vector<Problem> problems;
   const auto check = [&](const std::vector<std::string>& patterns, const std::string& path) {
     try {
@@ -68,7 +69,7 @@ void check_patterns(const TrainOptions& train, const std::vector<std::string>& n
   };
   check(train.freeze, "train.freeze");
   check(train.train_only, "train.train_only");
-  for (size_t i = 0; train.adapters.empty() && i < train.groups.size(); ++i)
+  for (size_t i = 0; train.adapters.empty() && !config.model.control && i < train.groups.size(); ++i)
     check({train.groups[i].match}, fmt::format("train.groups.{}.match", i));
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
@@ -115,7 +116,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
   compare(own, file, full, root, config.train->adopt);
-  if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(*config.train, names_of(source.tensors), root);
+  if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(config, names_of(source.tensors), root);
   if (resolved) *resolved = std::move(full);
   return config;
 }

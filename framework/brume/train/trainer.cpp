@@ -25,6 +25,7 @@
 #include "brume/train/adapted_learner.h"
 #include "brume/train/adoption.h"
 #include "brume/train/checkpoints.h"
+#include "brume/train/controlled_learner.h"
 #include "brume/train/ema_snapshots.h"
 #include "brume/train/memory_advice.h"
 #include "brume/train/metrics_file.h"
@@ -63,14 +64,14 @@ void remove_training(const fs::path& directory) {
   std::error_code none;
   const std::vector<fs::directory_entry> entries(fs::directory_iterator(directory, none), fs::directory_iterator());
   for (const auto& entry : entries)
-    if (is_adapter(entry.path())) fs::remove(entry.path());
+    if (is_adapter(entry.path()) || entry.path().filename() == control_file) fs::remove(entry.path());
   remove_checkpoints(directory);
   remove_snapshots(directory);
   if (!fs::is_directory(directory / "samples")) return;
   std::vector<fs::path> pictures;
   for (const auto& entry : fs::directory_iterator(directory / "samples"))
     if (const std::string name = entry.path().filename().string();
-        name == base_preview || (name.starts_with("step_") && name.ends_with(".png")))
+        name == base_preview || name == control_preview || (name.starts_with("step_") && name.ends_with(".png")))
       pictures.push_back(entry.path());
   for (const fs::path& picture : pictures) fs::remove(picture);
 }
@@ -96,7 +97,8 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   const TrainOptions& t = *config_.train;
   const uint64_t seed = uint64_t(t.seed);
   const bool begun = !fresh || !t.from.empty();  // weights are copied in
-  const bool adapts = !t.adapters.empty();       // the source's weights are no part of a training file then
+  const bool steers = config_.model.control.has_value();
+  const bool adapts = !t.adapters.empty() || steers;  // the source's weights are no part of a training file then
   const StoredModel source = (fresh && begun) || adapts ? open_any(t.from.string()) : StoredModel();
   data_ = labelled(config_, resolved_, training_images(config_, fresh ? &source : nullptr, models, compute_, *world_, preparing),
                    fresh ? sections(source.card) : training_configuration(resume_from));
@@ -105,7 +107,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   learner_ = make_learner(config_, resolved_, compute_, data_,
                           {mix_seed(seed, Stream::weights), models, begun ? &stored : nullptr, examples(config_, *data_)});
   if ((fresh && begun) || adapts) take_over(source);
-  if (adapts) learner_ = adapted(std::move(learner_), config_, source, mix_seed(seed, Stream::adapters));
+  if (adapts) learner_ = (steers ? controlled : adapted)(std::move(learner_), config_, source, mix_seed(seed, Stream::adapters));
   std::vector<TrainedModule> modules = learner_->modules();
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
