@@ -1,0 +1,37 @@
+#pragma once
+// Products of eight-bit integers (kernels/int8_kernel.h) for layers that are only evaluated.
+#include <memory>
+
+#include "brume/core/tensor.h"
+
+namespace brume::nn {
+
+/// A weight as integers: w = scale v, scale of its output channel.
+struct Int8Values {
+  Tensor values;  ///< int8, shaped as the weight, [O, ...]; from -63 to 63
+  Tensor scales;  ///< [O] float32
+};
+
+/// The nearest integers of a weight [O, ...] of any floating type; the greatest of each output channel becomes +-63.
+Int8Values int8_values(const Tensor& weight);
+
+/// The numbers that they stand for, float32.
+Tensor from_int8(const Int8Values& values);
+
+/// Integers in the order that the kernels read, which is that of every instruction set.
+struct Int8Weight {
+  Tensor panels, scales, totals;
+  int64_t channels, out, kernel;
+};
+
+/// Returns true if a weight [O, C, k, k], [O, C, k] or [O, C] can be multiplied so: square windows, sums within int32.
+bool int8_fits(const Tensor& weight);
+
+/// values: of a weight that fits.
+Int8Weight int8_weight(const Int8Values& values);
+
+/// The convolution of x, [B, C, H, W] float32, channels last on the CPU. bias: [O] or undefined; `sum`: what is added, undefined =
+/// nothing. Returns channels last. A row that holds NaN or Inf gives NaN.
+Tensor int8_conv2d(const Tensor& x, const Int8Weight& weight, const Tensor& bias, int64_t stride, int64_t padding, const Tensor& sum = {});
+
+}  // namespace brume::nn
