@@ -6,7 +6,7 @@
 namespace brume::nn {
 
 /// Returns true if a convolution of images [., C, H, W] in this type with a weight [O, C, k, k] is computed this way. Does not depend on
-/// the number of images. False for all shapes unless the environment variable BRUME_WINOGRAD is 1 and the instruction set is AVX2 or later.
+/// the number of images. The environment variable BRUME_WINOGRAD turns it on (1; without it on AVX2 alone) and off (0).
 bool winograd_fits(at::ScalarType type, int64_t height, int64_t width, const Tensor& weight, int64_t stride, int64_t padding);
 
 /// Weights in the order that the kernel reads; two bytes each if they are float16 or bfloat16.
