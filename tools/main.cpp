@@ -59,22 +59,7 @@ std::string version_text() {
   return fmt::format("brume {}{}", version(), world_backend().empty() ? " (built without gloo: it trains in one process only)" : "");
 }
 
-int run(int argc, char** argv) {
-  CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", version_text());
-  const Command app = line.root();
-  Program program;
-  int code = 0;
-  app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")
-      .type_name("FILE")
-      .allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
-  register_builtins(program.registry);
-  const WarningScope warnings(print_warning);
-  const StopScope stop([] { return interrupted.load(); });
-  program.registry.on_warning([](const Problem& warning) { print_warning(warning.text()); });
-  line.before_commands([&] {
-    for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);
-    for (const std::string& library : program.plugins) load_plugin(program.registry, library);
-  });
+void add_commands(Command app, Program& program, int& code) {
   add_train(app, program, code);
   add_launch(app, program, code);
   add_sweep(app, program, code);
@@ -101,6 +86,25 @@ int run(int argc, char** argv) {
   add_tokenizer(app, program, code);
   add_export(app, program, code);
   add_ema(app, program, code);
+}
+
+int run(int argc, char** argv) {
+  CommandLine line("brume", "brume: latent and conditional diffusion models from one YAML file", version_text());
+  const Command app = line.root();
+  Program program;
+  int code = 0;
+  app.add_option("--plugin", program.plugins, "a plugin library to load (also: the folders in BRUME_PLUGIN_PATH)")
+      .type_name("FILE")
+      .allow_extra_args(false);  // one file each, or `--plugin x.so config.yaml` would take both
+  register_builtins(program.registry);
+  const WarningScope warnings(print_warning);
+  const StopScope stop([] { return interrupted.load(); });
+  program.registry.on_warning([](const Problem& warning) { print_warning(warning.text()); });
+  line.before_commands([&] {
+    for (const auto& library : plugin_path_libraries()) load_plugin(program.registry, library);
+    for (const std::string& library : program.plugins) load_plugin(program.registry, library);
+  });
+  add_commands(app, program, code);
   try {
     if (const auto ended = line.run(replayed({argv + 1, argv + argc}))) return *ended;
   } catch (const ConfigError&) {

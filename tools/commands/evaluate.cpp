@@ -207,80 +207,89 @@ int evaluate(Program& program, const Arguments& a, World& world) {
   return evaluate_model(program, a, world);
 }
 
+/// Declares what is judged, and by what.
+void declare_judged(Command command, Arguments& a) {
+  command.add_option("source", a.source, "the model.safetensors of a model, a classifier or an autoencoder").type_name("CHECKPOINT");
+  CommandOption features =
+      command
+          .add_option("--features", a.features,
+                      "the extractor whose features are compared: inception:FILE, classifier:FILE, or {type: NAME, ...}")
+          .type_name("FEATURES");
+  command.add_option("--classifier", a.classifier, "short for --features classifier:FILE").type_name("FILE").excludes(features);
+  command
+      .add_option("--bits", a.bits,
+                  "of an autoencoder: bits per value of a latent, for the comparison with JPEG; with a codebook a position counts for log2 "
+                  "of its entries")
+      .capture_default_str()
+      .check(between(1, 64));
+  command
+      .add_option("--real", a.real,
+                  "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it; of metrics of "
+                  "sets, also a folder, or an .npz file of images or of statistics")
+      .type_name("DATA");
+  command
+      .add_option("--metric", a.metric,
+                  "metrics of sets of images, `fid,kid` or [fid, {type: kid, subsets: 50}]; or caption_accuracy, which judges each image "
+                  "against its caption")
+      .type_name("METRIC");
+  command.add_option("--images", a.images, "with metrics of sets, instead of a model: a folder of images, an .npz file, or a data set")
+      .type_name("DIR");
+  command.add_option("--shape", a.shape, "with --images: channels, height and width of a data set's images, as 3x32x32").type_name("CxHxW");
+  command
+      .add_option("--data", a.data,
+                  "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
+                  "images are judged as well; with --control, the images that --control-image (a preprocessor: canny) makes hints of")
+      .type_name("DATA");
+  command
+      .add_option("--captions", a.captions,
+                  "with --metric, instead of --data: the captions, one per line; those of clip_score, and those "
+                  "that samples are made of")
+      .type_name("FILE");
+}
+
+/// Declares the samples, and what becomes of the figures.
+void declare_samples(Command command, Arguments& a) {
+  command.add_option("--baseline", a.baseline, "other real images, compared with --real as the samples are").type_name("DATA");
+  command.add_option("-n,--count", a.count, "samples of each run, the classes or captions in turn")
+      .capture_default_str()
+      .check(between(2, 100000000));
+  command.add_option("--cfg", a.grid.cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
+      .delimiter(',');
+  command.add_option("--steps", a.grid.steps, "numbers of sampling steps, one run each")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .check(between(1, 100000));
+  command
+      .add_option("--sampler", a.samplers,
+                  "samplers, one run each: ddim,heun or {type: ddim, eta: 1}; with several scales or steps, one "
+                  "run of each combination")
+      .type_name("NAMES");
+  add_seed(command, a.seed);
+  command.add_option("--batch", a.batch, "images at once; changes nothing but speed and memory")
+      .capture_default_str()
+      .check(between(1, 65536));
+  command.add_option("--limit", a.limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
+      .check(between(0, 100000000));
+  command
+      .add_option("--json", a.json,
+                  "write the figures to a file as well; metrics of sets write it after each run, and runs that it has "
+                  "are not computed again")
+      .type_name("FILE");
+  command
+      .add_option("--compare", a.compare, "prints files of --json in one table, if their figures can be compared; instead of a CHECKPOINT")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .type_name("FILES");
+}
+
 }  // namespace
 
 void add_evaluate(Command app, Program& program, int& code) {
   const Command command =
       app.add_subcommand("evaluate", "measures samples by features or a metric; or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Arguments>();
-  command.add_option("source", a->source, "the model.safetensors of a model, a classifier or an autoencoder").type_name("CHECKPOINT");
-  CommandOption features =
-      command
-          .add_option("--features", a->features,
-                      "the extractor whose features are compared: inception:FILE, classifier:FILE, or {type: NAME, ...}")
-          .type_name("FEATURES");
-  command.add_option("--classifier", a->classifier, "short for --features classifier:FILE").type_name("FILE").excludes(features);
-  command
-      .add_option("--bits", a->bits,
-                  "of an autoencoder: bits per value of a latent, for the comparison with JPEG; with a codebook a position counts for log2 "
-                  "of its entries")
-      .capture_default_str()
-      .check(between(1, 64));
-  command
-      .add_option("--real", a->real,
-                  "the real images: {type: idx, images: ..., labels: ...}, or a YAML file of it; of metrics of "
-                  "sets, also a folder, or an .npz file of images or of statistics")
-      .type_name("DATA");
-  command
-      .add_option("--metric", a->metric,
-                  "metrics of sets of images, `fid,kid` or [fid, {type: kid, subsets: 50}]; or caption_accuracy, which judges each image "
-                  "against its caption")
-      .type_name("METRIC");
-  command.add_option("--images", a->images, "with metrics of sets, instead of a model: a folder of images, an .npz file, or a data set")
-      .type_name("DIR");
-  command.add_option("--shape", a->shape, "with --images: channels, height and width of a data set's images, as 3x32x32")
-      .type_name("CxHxW");
-  command
-      .add_option("--data", a->data,
-                  "the images of an autoencoder; with --metric, a data set whose captions are asked for, and whose own "
-                  "images are judged as well; with --control, the images that --control-image (a preprocessor: canny) makes hints of")
-      .type_name("DATA");
-  command
-      .add_option("--captions", a->captions,
-                  "with --metric, instead of --data: the captions, one per line; those of clip_score, and those "
-                  "that samples are made of")
-      .type_name("FILE");
-  command.add_option("--baseline", a->baseline, "other real images, compared with --real as the samples are").type_name("DATA");
-  command.add_option("-n,--count", a->count, "samples of each run, the classes or captions in turn")
-      .capture_default_str()
-      .check(between(2, 100000000));
-  command.add_option("--cfg", a->grid.cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
-      .delimiter(',');
-  command.add_option("--steps", a->grid.steps, "numbers of sampling steps, one run each")
-      .allow_extra_args(false)
-      .delimiter(',')
-      .check(between(1, 100000));
-  command
-      .add_option("--sampler", a->samplers,
-                  "samplers, one run each: ddim,heun or {type: ddim, eta: 1}; with several scales or steps, one "
-                  "run of each combination")
-      .type_name("NAMES");
-  add_seed(command, a->seed);
-  command.add_option("--batch", a->batch, "images at once; changes nothing but speed and memory")
-      .capture_default_str()
-      .check(between(1, 65536));
-  command.add_option("--limit", a->limit, "real and baseline images at most; 0 = all, or 10000 of an endless set")
-      .check(between(0, 100000000));
-  command
-      .add_option("--json", a->json,
-                  "write the figures to a file as well; metrics of sets write it after each run, and runs that it has "
-                  "are not computed again")
-      .type_name("FILE");
-  command
-      .add_option("--compare", a->compare, "prints files of --json in one table, if their figures can be compared; instead of a CHECKPOINT")
-      .allow_extra_args(false)
-      .delimiter(',')
-      .type_name("FILES");
+  declare_judged(command, *a);
+  declare_samples(command, *a);
   a->settings.add_sampling_to(command);
   a->settings.add_to(command, {"--control", "--control-image"});
   add_rendezvous(command, a->job);

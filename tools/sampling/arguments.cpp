@@ -136,21 +136,17 @@ std::vector<Option<A>> options_of_images() {
   };
 }
 
+/// A flag with its opposite, absent if neither is given.
+Option<A> flag_of_prompts(const char* flag, const char* name, std::optional<bool> ImageRequest::*field, const char* help) {
+  return {flag, name,
+          [=](Command command, A& a) {
+            return command.add_flag_function(
+                flag, [&a, field](int64_t count) { a.request.*field = count > 0; }, help);
+          },
+          [field](const A& a) { return words(a.request.*field); }};
+}
+
 std::vector<Option<A>> options_of_sampling() {
-  Option<A> weights{"--prompt-weights", "prompt_weights",
-                    [](Command command, A& a) {
-                      return command.add_flag_function(
-                          "--prompt-weights", [&a](int64_t count) { a.request.prompt_weights = count > 0; },
-                          "(word:1.3), (word) and [word] change the weight of a word");
-                    },
-                    [](const A& a) { return words(a.request.prompt_weights); }};
-  Option<A> changes{"--prompt-changes", "prompt_changes",
-                    [](Command command, A& a) {
-                      return command.add_flag_function(
-                          "--prompt-changes", [&a](int64_t count) { a.request.prompt_changes = count > 0; },
-                          "[a:b:0.5] changes at a share of the steps, [a|b] from step to step, a AND b are prompts side by side");
-                    },
-                    [](const A& a) { return words(a.request.prompt_changes); }};
   return {
       option<A>(
           "--like", "like", [](auto& a) -> auto& { return a.request.like; },
@@ -181,8 +177,10 @@ std::vector<Option<A>> options_of_sampling() {
       option<A>(
           "--wildcards", "wildcards", [](auto& a) -> auto& { return a.request.wildcards; },
           "a line of DIRECTORY/NAME.txt, drawn by the seed, stands for each __NAME__ in a prompt", type_name("DIRECTORY")),
-      weights,
-      changes,
+      flag_of_prompts("--prompt-weights", "prompt_weights", &ImageRequest::prompt_weights,
+                      "(word:1.3), (word) and [word] change the weight of a word"),
+      flag_of_prompts("--prompt-changes", "prompt_changes", &ImageRequest::prompt_changes,
+                      "[a:b:0.5] changes at a share of the steps, [a|b] from step to step, a AND b are prompts side by side"),
       option<A>(
           "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
           "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),

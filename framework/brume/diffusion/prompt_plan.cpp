@@ -35,6 +35,45 @@ Condition numbered(Condition c, const Tensor& plan) {
   return c;
 }
 
+/// The estimates of one call of the plan, null conditions first, and the sum of them that each row of x has.
+struct Calls {
+  struct Sum {
+    std::vector<std::pair<double, int64_t>> kept;  ///< weight and place
+    std::vector<std::pair<double, int64_t>> nulls;
+  };
+  std::vector<Sum> sums{};
+  std::vector<int64_t> of_x{}, rows{}, null_x{}, null_rows{};  ///< row of x, row of the condition
+
+  void add(double weight, int64_t x, int64_t row) {
+    sums.back().kept.emplace_back(weight, int64_t(of_x.size()));
+    of_x.push_back(x), rows.push_back(row);
+  }
+  void add_null(double weight, int64_t x, int64_t row) {
+    sums.back().nulls.emplace_back(weight, int64_t(null_x.size()));
+    null_x.push_back(x), null_rows.push_back(row);
+  }
+  std::vector<int64_t> rows_of_x() const {
+    std::vector<int64_t> all = null_x;
+    all.insert(all.end(), of_x.begin(), of_x.end());
+    return all;
+  }
+  /// Returns the weighted sums of a tensor with one row per estimate.
+  Tensor summed(const Tensor& t) const {
+    std::vector<Tensor> each;
+    for (const Sum& s : sums) {
+      Tensor sum;
+      const auto add_one = [&](double weight, int64_t place) {
+        const Tensor one = t.narrow(0, place, 1), part = weight == 1 ? one : one * weight;
+        sum = sum.defined() ? sum + part : part;
+      };
+      for (const auto& [weight, place] : s.nulls) add_one(weight, place);
+      for (const auto& [weight, place] : s.kept) add_one(weight, place + int64_t(null_x.size()));
+      each.push_back(sum);
+    }
+    return at::cat(each);
+  }
+};
+
 class PlanFollower final : public Denoiser {
  public:
   explicit PlanFollower(std::shared_ptr<const Denoiser> inner) : inner_(std::move(inner)) {}
@@ -92,57 +131,31 @@ Condition PromptPlan::first() const {
 }
 
 Estimate PromptPlan::denoise(const Denoiser& inner, const Tensor& x, double sigma, const Condition& condition, int64_t step) const {
-  std::vector<int64_t> of_x, rows, null_x, null_rows;  // what is evaluated: row of x, row of the condition
-  struct Sum {
-    std::vector<std::pair<double, int64_t>> kept;  ///< weight and place among the evaluated
-    std::vector<std::pair<double, int64_t>> nulls;
-  };
-  std::vector<Sum> sums;
+  Calls calls;
   const Tensor numbers = condition.plan.cpu();
+  const int64_t count = int64_t(images_.size());
   for (int64_t i = 0; i < x.size(0); ++i) {
-    const int64_t number = numbers[i].item<int64_t>(), count = int64_t(images_.size());
+    const int64_t number = numbers[i].item<int64_t>();
     const Image& image = images_[size_t(number < 0 ? (-1 - number) % count : number)];
-    const int64_t null_row = number < -count ? image.empty : image.negative[size_t(step)];
-    const auto add_null = [&](double weight) {
-      sums.back().nulls.emplace_back(weight, int64_t(null_x.size()));
-      null_x.push_back(i), null_rows.push_back(null_row);
-    };
-    sums.emplace_back();
+    calls.sums.emplace_back();
     double rest = 1;
     if (number >= 0)
       for (const Piece& p : image.pieces) {
-        sums.back().kept.emplace_back(p.weight, int64_t(of_x.size()));
-        of_x.push_back(i), rows.push_back(p.rows[size_t(step)]);
+        calls.add(p.weight, i, p.rows[size_t(step)]);
         rest -= p.weight;
       }
-    if (number < 0 || (std::abs(rest) > 1e-9 && encoded_.null)) add_null(rest);
+    const bool needs_null = number < 0 || (std::abs(rest) > 1e-9 && encoded_.null);
+    if (needs_null) calls.add_null(rest, i, number < -count ? image.empty : image.negative[size_t(step)]);
   }
-  std::vector<int64_t> places = null_x;
-  places.insert(places.end(), of_x.begin(), of_x.end());
   Condition with = encoded_;
   with.null = nullptr;
-  const Condition kept = rows.empty() ? Condition{} : with.select(at::tensor(rows)),
-                  nulls = null_rows.empty() ? Condition{} : encoded_.null->select(at::tensor(null_rows));
-  const Condition all = rows.empty() ? nulls : null_rows.empty() ? kept : concat(nulls, kept);
-  const Estimate d = inner.denoise(x.index_select(0, at::tensor(places).to(x.device())), sigma, all);
-  const auto summed = [&](const Tensor& t) {
-    if (!t.defined()) return t;
-    std::vector<Tensor> each;
-    for (const Sum& s : sums) {
-      Tensor sum;
-      const auto add = [&](double weight, int64_t place) {
-        const Tensor one = t.narrow(0, place, 1), part = weight == 1 ? one : one * weight;
-        sum = sum.defined() ? sum + part : part;
-      };
-      for (const auto& [weight, place] : s.nulls) add(weight, place);
-      for (const auto& [weight, place] : s.kept) add(weight, place + int64_t(null_x.size()));
-      each.push_back(sum);
-    }
-    return at::cat(each);
-  };
+  const Condition kept = calls.rows.empty() ? Condition{} : with.select(at::tensor(calls.rows)),
+                  nulls = calls.null_rows.empty() ? Condition{} : encoded_.null->select(at::tensor(calls.null_rows));
+  const Condition all = calls.rows.empty() ? nulls : calls.null_rows.empty() ? kept : concat(nulls, kept);
+  const Estimate d = inner.denoise(x.index_select(0, at::tensor(calls.rows_of_x()).to(x.device())), sigma, all);
   Estimate out;
-  out.x0 = summed(d.x0);
-  if (d.variance.defined()) out.variance = summed(d.variance);
+  out.x0 = calls.summed(d.x0);
+  if (d.variance.defined()) out.variance = calls.summed(d.variance);
   return out;
 }
 

@@ -167,73 +167,99 @@ void AdoptionOptions::declare(Fields& f) {
   f.field("added", added, "weights here that the source lacks or has in another shape, by patterns: they are drawn from the seed");
 }
 
-void TrainOptions::declare(Fields& f, Task task) {
-  f.field("from", from,
+namespace {
+
+bool serves(TrainOptions::Task task, TrainOptions::Task one) { return task == one || task == TrainOptions::Task::any; }
+
+/// Declares what a training starts with, and which weights it changes.
+void declare_start(Fields& f, TrainOptions& o) {
+  f.field("from", o.from,
           "a model whose weights the training starts with: a file of brume or of another program, or a directory of one; its "
           "section `model` (or `classifier`, `autoencoder`) may be left out here");
-  f.section("adopt", adopt, "how weights of `from` fit a model of other shapes; absent: the model here is the source's");
-  f.require(!adopt || !from.empty(), "adopt", "needs `from`, the model whose weights are taken over");
-  f.field("train_only", train_only, "weights that are trained, by patterns as in freeze; empty = all");
-  f.field("freeze", freeze,
+  f.section("adopt", o.adopt, "how weights of `from` fit a model of other shapes; absent: the model here is the source's");
+  f.require(!o.adopt || !o.from.empty(), "adopt", "needs `from`, the model whose weights are taken over");
+  f.field("train_only", o.train_only, "weights that are trained, by patterns as in freeze; empty = all");
+  f.field("freeze", o.freeze,
           "weights that are not trained, by name: * stands for any characters, ? for one; a pattern that begins with ! takes "
           "weights away again that earlier ones matched");
-  f.sections("groups", groups, "weights with their own learning rate and weight decay");
-  f.field("data", data, "the training images");
-  const auto is = [&](Task other) { return task == other || task == Task::any; };
-  if (is(Task::diffusion)) {
-    f.field("adapters", adapters,
-            "what is trained in addition to the weights of `from`, which stay as they are; empty = the weights are trained");
-    f.field("triggers", triggers, "words that call what adapters learn; written to their files");
-    f.require(adapters.empty() || !from.empty(), "adapters", "needs `from`, the model that they change");
-    f.require(adapters.empty() || (!adopt && freeze.empty() && train_only.empty()), "adapters",
-              "cannot stand with adopt, freeze or train_only: nothing else is trained");
-    f.section("prior_preservation", prior,
-              "DreamBooth: images of the class, made by the model before it is trained, alternate with those of the subject; absent: none");
-    f.field("cache", cache,
-            "a folder that keeps what the first stage makes of each image and frozen text encoders of each caption, from training to "
-            "training; empty = nothing is kept");
-    f.field("objective", objective, "the loss that is minimised", "simple");
-    f.section("align", align, "REPA: a block of the network is drawn towards features of the clean images, and learns faster");
-    f.require(adapters.empty() || !align, "align", "cannot stand with adapters");
-    f.section("validation", validation, "images that are not trained on: the loss by noise level is measured on them, at checkpoints");
-  }
-  if (is(Task::classifier) || is(Task::autoencoder))
-    f.section("test", test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
-  if (is(Task::classifier)) {
-    f.field("label_smoothing", label_smoothing, "share of the label that is spread over all classes", within(0, 1));
-  }
-  if (is(Task::autoencoder)) {
-    f.section("loss", loss, "the loss of an autoencoder, in addition to the penalty of its network");
-    f.section("discriminator", discriminator, "trains the discriminator with its own optimizer; absent: train.optimizer updates both");
-    f.require(!discriminator || task == Task::any || loss.adversarial, "discriminator",
+  f.sections("groups", o.groups, "weights with their own learning rate and weight decay");
+}
+
+void declare_diffusion(Fields& f, TrainOptions& o) {
+  f.field("adapters", o.adapters,
+          "what is trained in addition to the weights of `from`, which stay as they are; empty = the weights are trained");
+  f.field("triggers", o.triggers, "words that call what adapters learn; written to their files");
+  f.require(o.adapters.empty() || !o.from.empty(), "adapters", "needs `from`, the model that they change");
+  f.require(o.adapters.empty() || (!o.adopt && o.freeze.empty() && o.train_only.empty()), "adapters",
+            "cannot stand with adopt, freeze or train_only: nothing else is trained");
+  f.section("prior_preservation", o.prior,
+            "DreamBooth: images of the class, made by the model before it is trained, alternate with those of the subject; absent: none");
+  f.field("cache", o.cache,
+          "a folder that keeps what the first stage makes of each image and frozen text encoders of each caption, from training to "
+          "training; empty = nothing is kept");
+  f.field("objective", o.objective, "the loss that is minimised", "simple");
+  f.section("align", o.align, "REPA: a block of the network is drawn towards features of the clean images, and learns faster");
+  f.require(o.adapters.empty() || !o.align, "align", "cannot stand with adapters");
+  f.section("validation", o.validation, "images that are not trained on: the loss by noise level is measured on them, at checkpoints");
+}
+
+/// Declares what the trainings of classifiers and autoencoders have in addition.
+void declare_others(Fields& f, TrainOptions& o, TrainOptions::Task task) {
+  using Task = TrainOptions::Task;
+  if (serves(task, Task::classifier) || serves(task, Task::autoencoder))
+    f.section("test", o.test, "images that are not trained on: what a classifier or an autoencoder is measured on, at checkpoints");
+  if (serves(task, Task::classifier))
+    f.field("label_smoothing", o.label_smoothing, "share of the label that is spread over all classes", within(0, 1));
+  if (serves(task, Task::autoencoder)) {
+    f.section("loss", o.loss, "the loss of an autoencoder, in addition to the penalty of its network");
+    f.section("discriminator", o.discriminator, "trains the discriminator with its own optimizer; absent: train.optimizer updates both");
+    f.require(!o.discriminator || task == Task::any || o.loss.adversarial, "discriminator",
               "needs loss.adversarial, which makes a discriminator");
-    f.section("latents", latents, "scale of an autoencoder's latents to unit variance, measured at every checkpoint");
+    f.section("latents", o.latents, "scale of an autoencoder's latents to unit variance, measured at every checkpoint");
   }
-  f.field("optimizer", optimizer, "the optimizer and its learning rate schedule", "adamw");
-  f.field("batch", batch, "images per step", within(1, 65536));
-  f.field("accumulate", accumulate,
+}
+
+void declare_steps(Fields& f, TrainOptions& o) {
+  f.field("optimizer", o.optimizer, "the optimizer and its learning rate schedule", "adamw");
+  f.field("batch", o.batch, "images per step", within(1, 65536));
+  f.field("accumulate", o.accumulate,
           "equal parts that each process computes its images in, one after the other: less memory, and the update of the whole batch",
           within(1, 65536));
-  f.require(accumulate < 1 || batch % accumulate == 0, "accumulate", "must divide batch");
-  f.choice("shard", shard, "optimizer = of several processes, each keeps and updates a part of the optimizer's state and of the averages",
-           {{"none", Shard::none}, {"optimizer", Shard::optimizer}});
-  f.field("timeout", timeout, "seconds after which a process that takes no part in a step ends the training of all", within(10, 1000000));
-  f.field("stop_after", stop_after, "time after which the training stops with a checkpoint, like 90s, 15m, 3h or 2d; empty = never");
-  f.field("steps", steps, "number of updates", at_least(1));
-  f.field("epochs", epochs, "passes over the data, instead of steps; null = as steps says", more_than(0));
-  f.require(!epochs || steps == TrainOptions().steps, "epochs", "give steps or epochs, not both");
-  f.field("seed", seed, "seed of the weights, the order of the images and the noise", at_least(0));
-  f.field("workers", workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
+  f.require(o.accumulate < 1 || o.batch % o.accumulate == 0, "accumulate", "must divide batch");
+  f.choice("shard", o.shard, "optimizer = of several processes, each keeps and updates a part of the optimizer's state and of the averages",
+           {{"none", TrainOptions::Shard::none}, {"optimizer", TrainOptions::Shard::optimizer}});
+  f.field("timeout", o.timeout, "seconds after which a process that takes no part in a step ends the training of all", within(10, 1000000));
+  f.field("stop_after", o.stop_after, "time after which the training stops with a checkpoint, like 90s, 15m, 3h or 2d; empty = never");
+  f.field("steps", o.steps, "number of updates", at_least(1));
+  f.field("epochs", o.epochs, "passes over the data, instead of steps; null = as steps says", more_than(0));
+  f.require(!o.epochs || o.steps == TrainOptions().steps, "epochs", "give steps or epochs, not both");
+  f.field("seed", o.seed, "seed of the weights, the order of the images and the noise", at_least(0));
+  f.field("workers", o.workers, "threads that read batches ahead, in the same order whatever their number; 0 = none", within(0, 256));
+}
+
+/// Declares what a training writes.
+void declare_outputs(Fields& f, TrainOptions& o) {
+  f.field("log", o.log, "what the figures are written to: metrics (metrics.jsonl, always), tensorboard (an event file)");
+  f.field("log_every", o.log_every, "steps between lines of metrics.jsonl", at_least(1));
+  f.field("checkpoint_every", o.checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
+  f.field("keep", o.keep.last, "newest checkpoints kept, in checkpoints/step_N; 1 = the last one alone, in the run directory",
+          within(1, 1000000));
+  f.field("keep_every", o.keep.every, "keeps the checkpoints of steps that are multiples of it as well; 0 = none", at_least(0));
+  f.field("keep_best", o.keep.best, "keeps the best checkpoint as well: max or min and a figure of metrics.jsonl, like 'min test_loss'");
+}
+
+}  // namespace
+
+void TrainOptions::declare(Fields& f, Task task) {
+  declare_start(f, *this);
+  f.field("data", data, "the training images");
+  if (serves(task, Task::diffusion)) declare_diffusion(f, *this);
+  declare_others(f, *this, task);
+  declare_steps(f, *this);
   f.section("ema", ema, "moving average of the weights: what is sampled and saved");
   f.require(adapters.empty() || ema.type == EmaOptions::Type::exponential, "ema", "is exponential if adapters are trained");
-  if (!is(Task::classifier) || task == Task::any) f.section("preview", preview, "sample grids while training");
-  f.field("log", log, "what the figures are written to: metrics (metrics.jsonl, always), tensorboard (an event file)");
-  f.field("log_every", log_every, "steps between lines of metrics.jsonl", at_least(1));
-  f.field("checkpoint_every", checkpoint_every, "steps between checkpoints; the last step always writes one", at_least(1));
-  f.field("keep", keep.last, "newest checkpoints kept, in checkpoints/step_N; 1 = the last one alone, in the run directory",
-          within(1, 1000000));
-  f.field("keep_every", keep.every, "keeps the checkpoints of steps that are multiples of it as well; 0 = none", at_least(0));
-  f.field("keep_best", keep.best, "keeps the best checkpoint as well: max or min and a figure of metrics.jsonl, like 'min test_loss'");
+  if (task != Task::classifier) f.section("preview", preview, "sample grids while training");
+  declare_outputs(f, *this);
 }
 
 void Config::declare(Fields& f) {

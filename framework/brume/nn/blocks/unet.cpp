@@ -37,6 +37,19 @@ void require_channels(Fields& f, const UnetOptions& o) {
             fmt::format("{} groups do not divide {} channels", o.groups, remainder));
 }
 
+/// What has one value per level must have as many.
+void require_levels(Fields& f, const UnetOptions& o, bool decoder) {
+  f.require(!o.multipliers.empty() && o.multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
+  f.require(o.heads_per_level.empty() || o.heads_per_level.size() == o.multipliers.size(), "heads_per_level", "needs one number per level");
+  f.require(o.heads_per_level.empty() || !o.head_channels, "heads_per_level", "give heads_per_level or head_channels, not both");
+  if (decoder)
+    f.require(o.heads_per_level.empty() || o.transformer || o.attention_order == QkvOrder::qkv_first, "heads_per_level",
+              "needs attention_order: new, or a transformer");
+  if (decoder)
+    f.require(!o.transformer || o.transformer->depth.size() == 1 || o.transformer->depth.size() == o.multipliers.size(), "transformer",
+              "depth needs one number, or one per level");
+}
+
 }  // namespace
 
 void UnetOptions::declare(Fields& f, bool decoder) {
@@ -82,15 +95,7 @@ void UnetOptions::declare(Fields& f, bool decoder) {
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
-  f.require(!multipliers.empty() && multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
-  f.require(heads_per_level.empty() || heads_per_level.size() == multipliers.size(), "heads_per_level", "needs one number per level");
-  f.require(heads_per_level.empty() || !head_channels, "heads_per_level", "give heads_per_level or head_channels, not both");
-  if (decoder)
-    f.require(heads_per_level.empty() || transformer || attention_order == QkvOrder::qkv_first, "heads_per_level",
-              "needs attention_order: new, or a transformer");
-  if (decoder)
-    f.require(!transformer || transformer->depth.size() == 1 || transformer->depth.size() == multipliers.size(), "transformer",
-              "depth needs one number, or one per level");
+  require_levels(f, *this, decoder);
   require_channels(f, *this);
 }
 

@@ -26,70 +26,71 @@ struct Names {
   std::string scale2{}, after{}, projection{};
 };
 
+const Names clip_names{.class_token = "visual.class_embedding",
+                       .positions = "visual.positional_embedding",
+                       .patches = "visual.conv1.",
+                       .before = "visual.ln_pre.",
+                       .blocks = "visual.transformer.resblocks.",
+                       .norm1 = "ln_1.",
+                       .qkv = {"attn.in_proj_"},
+                       .out = "attn.out_proj.",
+                       .norm2 = "ln_2.",
+                       .up = "mlp.c_fc.",
+                       .down = "mlp.c_proj.",
+                       .after = "visual.ln_post.",
+                       .projection = "visual.proj"};
+const Names transformers_clip_names{.class_token = "vision_model.embeddings.class_embedding",
+                                    .positions = "vision_model.embeddings.position_embedding.weight",
+                                    .patches = "vision_model.embeddings.patch_embedding.",
+                                    .before = "vision_model.pre_layrnorm.",
+                                    .blocks = "vision_model.encoder.layers.",
+                                    .norm1 = "layer_norm1.",
+                                    .qkv = {"self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."},
+                                    .out = "self_attn.out_proj.",
+                                    .norm2 = "layer_norm2.",
+                                    .up = "mlp.fc1.",
+                                    .down = "mlp.fc2.",
+                                    .after = "vision_model.post_layernorm.",
+                                    .projection = "visual_projection.weight"};
+const Names dinov2_names{.class_token = "cls_token",
+                         .positions = "pos_embed",
+                         .registers = "register_tokens",
+                         .patches = "patch_embed.proj.",
+                         .blocks = "blocks.",
+                         .norm1 = "norm1.",
+                         .qkv = {"attn.qkv."},
+                         .out = "attn.proj.",
+                         .scale1 = "ls1.gamma",
+                         .norm2 = "norm2.",
+                         .up = "mlp.fc1.",
+                         .down = "mlp.fc2.",
+                         .gated_up = "mlp.w12.",
+                         .gated_down = "mlp.w3.",
+                         .scale2 = "ls2.gamma",
+                         .after = "norm."};
+const Names transformers_dinov2_names{.class_token = "embeddings.cls_token",
+                                      .positions = "embeddings.position_embeddings",
+                                      .registers = "embeddings.register_tokens",
+                                      .patches = "embeddings.patch_embeddings.projection.",
+                                      .blocks = "encoder.layer.",
+                                      .norm1 = "norm1.",
+                                      .qkv = {"attention.attention.query.", "attention.attention.key.", "attention.attention.value."},
+                                      .out = "attention.output.dense.",
+                                      .scale1 = "layer_scale1.lambda1",
+                                      .norm2 = "norm2.",
+                                      .up = "mlp.fc1.",
+                                      .down = "mlp.fc2.",
+                                      .gated_up = "mlp.weights_in.",
+                                      .gated_down = "mlp.weights_out.",
+                                      .scale2 = "layer_scale2.lambda1",
+                                      .after = "layernorm."};
+
 const Names& names_of(VisionNames which) {
-  static const Names clip{.class_token = "visual.class_embedding",
-                          .positions = "visual.positional_embedding",
-                          .patches = "visual.conv1.",
-                          .before = "visual.ln_pre.",
-                          .blocks = "visual.transformer.resblocks.",
-                          .norm1 = "ln_1.",
-                          .qkv = {"attn.in_proj_"},
-                          .out = "attn.out_proj.",
-                          .norm2 = "ln_2.",
-                          .up = "mlp.c_fc.",
-                          .down = "mlp.c_proj.",
-                          .after = "visual.ln_post.",
-                          .projection = "visual.proj"};
-  static const Names transformers_clip{.class_token = "vision_model.embeddings.class_embedding",
-                                       .positions = "vision_model.embeddings.position_embedding.weight",
-                                       .patches = "vision_model.embeddings.patch_embedding.",
-                                       .before = "vision_model.pre_layrnorm.",
-                                       .blocks = "vision_model.encoder.layers.",
-                                       .norm1 = "layer_norm1.",
-                                       .qkv = {"self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."},
-                                       .out = "self_attn.out_proj.",
-                                       .norm2 = "layer_norm2.",
-                                       .up = "mlp.fc1.",
-                                       .down = "mlp.fc2.",
-                                       .after = "vision_model.post_layernorm.",
-                                       .projection = "visual_projection.weight"};
-  static const Names dinov2{.class_token = "cls_token",
-                            .positions = "pos_embed",
-                            .registers = "register_tokens",
-                            .patches = "patch_embed.proj.",
-                            .blocks = "blocks.",
-                            .norm1 = "norm1.",
-                            .qkv = {"attn.qkv."},
-                            .out = "attn.proj.",
-                            .scale1 = "ls1.gamma",
-                            .norm2 = "norm2.",
-                            .up = "mlp.fc1.",
-                            .down = "mlp.fc2.",
-                            .gated_up = "mlp.w12.",
-                            .gated_down = "mlp.w3.",
-                            .scale2 = "ls2.gamma",
-                            .after = "norm."};
-  static const Names transformers_dinov2{.class_token = "embeddings.cls_token",
-                                         .positions = "embeddings.position_embeddings",
-                                         .registers = "embeddings.register_tokens",
-                                         .patches = "embeddings.patch_embeddings.projection.",
-                                         .blocks = "encoder.layer.",
-                                         .norm1 = "norm1.",
-                                         .qkv = {"attention.attention.query.", "attention.attention.key.", "attention.attention.value."},
-                                         .out = "attention.output.dense.",
-                                         .scale1 = "layer_scale1.lambda1",
-                                         .norm2 = "norm2.",
-                                         .up = "mlp.fc1.",
-                                         .down = "mlp.fc2.",
-                                         .gated_up = "mlp.weights_in.",
-                                         .gated_down = "mlp.weights_out.",
-                                         .scale2 = "layer_scale2.lambda1",
-                                         .after = "layernorm."};
   switch (which) {
-    case VisionNames::clip: return clip;
-    case VisionNames::transformers_clip: return transformers_clip;
-    case VisionNames::dinov2: return dinov2;
-    default: return transformers_dinov2;
+    case VisionNames::clip: return clip_names;
+    case VisionNames::transformers_clip: return transformers_clip_names;
+    case VisionNames::dinov2: return dinov2_names;
+    default: return transformers_dinov2_names;
   }
 }
 
