@@ -269,7 +269,7 @@ class OpenIPAdapter final : public OpenImagePrompt {
     if (width == (tokens ? 1280 : 1024)) which = "OpenCLIP's ViT-H-14, usually in models/image_encoder next to the IP-Adapters of SD 1";
     if (width == (tokens ? 1664 : 1280)) which = "OpenCLIP's ViT-bigG-14, usually in sdxl_models/image_encoder next to those of SDXL";
     if (width == (tokens ? 1024 : 768)) which = "OpenAI's ViT-L-14";
-    return which + "; `encoder: {type: clip_image, path: FILE}` (brume sample --image-encoder FILE) names it";
+    return which + "; `encoder: {type: clip_image, path: FILE}` names it";
   }
   [[noreturn]] void refuse_encoder(int64_t width) const {
     throw ConfigError(fmt::format("{}: the image encoder's {} have the width {}, and it was trained with {}", source_,

@@ -133,8 +133,8 @@ class Encoding {
   bool is_there(int64_t shard) const {
     if (!fs::exists(path_of(shard))) return false;
     if (images_in(shard)) return true;
-    throw ConfigError(fmt::format("--missing: {} was made of {}, and would now be of {}; another folder keeps them apart",
-                                  path_of(shard).string(), origin_in(SafetensorsFile(path_of(shard).string())), origin_of(shard)));
+    throw ConfigError(fmt::format("{} was made of {}, and would now be of {}; another folder keeps them apart", path_of(shard).string(),
+                                  origin_in(SafetensorsFile(path_of(shard).string())), origin_of(shard)));
   }
 
   Tensor moments_of(const Tensor& images) const {
