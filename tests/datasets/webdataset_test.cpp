@@ -24,6 +24,9 @@ class WebDataset : public testing::Test {
   std::string sample(const std::string& key, uint8_t level, const std::string& caption) const {
     return member(key + ".png", png(level)) + member(key + ".txt", caption);
   }
+  std::string classed(const std::string& key, const std::string& name, const std::string& content) const {
+    return member(key + ".png", png(1)) + member(key + name, content);
+  }
   Opened open(const std::string& pattern, const std::string& more = "") const {
     return Opened("{type: webdataset, " + more + "shards: '" + (dir / pattern) + "'}", shape);
   }
@@ -52,9 +55,6 @@ TEST_F(WebDataset, ShardsInOrderAndAnyIndex) {
 }
 
 TEST_F(WebDataset, ClassesAreNumbersOrNames) {
-  const auto classed = [&](const std::string& key, const std::string& name, const std::string& content) {
-    return member(key + ".png", png(1)) + member(key + name, content);
-  };
   write_file(dir / "numbers.tar", classed("a", ".cls", "2\n") +
                                       classed("b", ".CLS",
                                               "\xef\xbb\xbf"
@@ -82,8 +82,6 @@ TEST_F(WebDataset, ClassesAreNumbersOrNames) {
   EXPECT_EQ(said("both.tar", ""), start + "'both.tar' has classes by number and by name ('dog'); one of the two is needed");
   write_file(dir / "minus.tar", classed("a", ".cls", "-1") + tail);
   EXPECT_EQ(said("minus.tar", ""), start + "minus.tar:a.cls: -1 is no class (0 to 999999)");
-  write_file(dir / "json.tar",
-             classed("a", ".json", R"({"kind": "dog"})") + classed("b", ".json", R"({"kind": "cat", "caption": "meow"})") + tail);
   int opened = 0;
   for (const char* split : {"train", "test"})
     for (const char* held_out : {"0.1", "0.5", "0.9"}) {
@@ -95,6 +93,11 @@ TEST_F(WebDataset, ClassesAreNumbersOrNames) {
   EXPECT_GE(opened, 3);  // each share leaves a sample in one of its splits
   write_file(dir / "empty.tar", classed("a", ".cls", " ") + tail);
   EXPECT_EQ(said("empty.tar", ""), start + "empty.tar:a.cls: is empty");
+}
+
+TEST_F(WebDataset, ClassesAreOfAKeyOfTheJson) {
+  write_file(dir / "json.tar",
+             classed("a", ".json", R"({"kind": "dog"})") + classed("b", ".json", R"({"kind": "cat", "caption": "meow"})") + tail);
   const Opened json = open("json.tar", "class_key: kind, ");
   EXPECT_EQ(json.data->classes(), (std::vector<std::string>{"cat", "dog"}));
   EXPECT_EQ(json.read(0).caption, "");

@@ -105,7 +105,7 @@ void write_texts(const std::string& folder) {
   write(folder + "/pixels", "bmp_alpha", bmp + "abcdefgh");
 }
 
-void write_all(const std::string& folder) {
+void write_weights(const std::string& folder) {
   const auto floats = numbers<float>({0, 1, 2, 3, 4, 5});
   const std::string flags("\0\1", 2);
   const auto header =
@@ -143,7 +143,10 @@ void write_all(const std::string& folder) {
   const std::string array =
       std::string("\x93NUMPY\x01\0", 8) + raw<uint16_t>(59) + "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n";
   write(folder + "/npz", "array", zip_bytes({{"mu.npy", array + floats}, {"sigma.npy", array + floats, true}}));
+}
 
+void write_all(const std::string& folder) {
+  write_weights(folder);
   write(folder + "/json", "unet",
         R"({"_class_name": "UNet2DConditionModel", "sample_size": 8, "block_out_channels": [32, 64], "layers_per_block": 1, )"
         R"("cross_attention_dim": 32, "attention_head_dim": [4, 8], "norm_eps": 1e-05, "center_input_sample": false, "act_fn": "silu", )"

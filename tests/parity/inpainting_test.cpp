@@ -69,6 +69,17 @@ SampleRequest inpainting_request() {
   return request;
 }
 
+/// Returns x of each step, in the frame of diffusers.
+std::vector<Tensor> steps_of(Pipeline& pipeline, SampleRequest request, const Config& config) {
+  std::vector<Tensor> steps;
+  request.observer = [&](int64_t, const Step& step) {
+    steps.push_back(step.x * config.model.noise->signal(step.sigma));
+    return true;
+  };
+  sample_images(pipeline, request, config.sample);
+  return steps;
+}
+
 TEST(InpaintingParity, IsDiffusersStepByStep) {
   BRUME_NEED_REF("pipe/tiny_sd/model_index.json");
   const at::NoGradGuard no_grad;
@@ -85,13 +96,8 @@ TEST(InpaintingParity, IsDiffusersStepByStep) {
   Pipeline pipeline(config.model, Compute{}, 0, &imported.files);
   load_weights("sd", imported.tensors, pipeline.weights());
 
-  SampleRequest request = inpainting_request();
-  std::vector<Tensor> steps;
-  request.observer = [&](int64_t, const Step& step) {
-    steps.push_back(step.x * config.model.noise->signal(step.sigma));
-    return true;
-  };
-  sample_images(pipeline, request, config.sample);
+  const SampleRequest request = inpainting_request();
+  const std::vector<Tensor> steps = steps_of(pipeline, request, config);
   ASSERT_EQ(steps.size(), 10u);
 
   // The same by hand.

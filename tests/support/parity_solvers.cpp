@@ -211,10 +211,9 @@ std::string DiffusersSolver::spacing_yaml() {
   }
   if (is("CMStochastic")) return consistency_spacing_yaml();
   if (is("ScoreSdeVe")) return "{type: exponential, final: zero}";
-  if (is("EDM")) {
-    const std::string curve = get<std::string>("sigma_schedule", "karras");
-    return fmt::format("{{type: {}{}, final: {}}}", curve, curve == "karras" ? fmt::format(", rho: {}", get("rho", 7.0)) : "", end);
-  }
+  if (is("EDM") && get<std::string>("sigma_schedule", "karras") != "karras")
+    return fmt::format("{{type: {}, final: {}}}", get<std::string>("sigma_schedule", ""), end);
+  if (is("EDM")) return fmt::format("{{type: karras, rho: {}, final: {}}}", get("rho", 7.0), end);
   if (get<std::string>("interpolation_type", "linear") == "log_linear" && !flag("use_karras_sigmas") && !flag("use_exponential_sigmas") &&
       !flag("use_beta_sigmas"))
     return "{type: exponential, inclusive: false, final: minimum}";  // one level more than steps, the last of which the run ends at
