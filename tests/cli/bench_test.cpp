@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "brume/nn/ops/isa.h"
 #include "support/process.h"
 #include "support/tempdir.h"
 
@@ -29,6 +31,19 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
   EXPECT_GT(parts[1]["operations"]["conv2d gradient by weight"]["flops"], 1e6);
 }
 
+TEST(Bench, MeasuresThePeaks) {
+  const TempFolder dir;
+  const std::string json = dir.path() + "/peaks.json";
+  const Finished r = run_brume({"bench", "--peak", "--json", json});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.out.find("  memory "), std::string::npos) << r.out;
+  std::map<std::string, double> rates;
+  for (const auto& peak : nlohmann::json::parse(std::ifstream(json))) rates[peak["peak"]] = peak["rate"];
+  EXPECT_GT(rates["memory"], 0.1);
+  if (nn::isa_supported(nn::Isa::avx2)) EXPECT_GT(rates["float32"], 1) << "a loop that the compiler left out, or none";
+  if (nn::isa_supported(nn::Isa::avx2)) EXPECT_LT(rates["float32"], 1e5) << "a loop that the compiler left out";
+}
+
 TEST(Bench, SaysWhatItCannot) {
   EXPECT_EQ(run_brume({"bench", "--arch", "sd16"}).err,
             "error: --arch: unknown architecture 'sd16'; there are adm64, dit-b4, dit-xl2, iddpm-cifar10, inception, sd15, sd3-medium, "
@@ -37,7 +52,7 @@ TEST(Bench, SaysWhatItCannot) {
   dir.file("file", "x");
   EXPECT_EQ(run_brume({"bench", "--arch", "small", "--json", "file/x.json"}, {dir.path()}).err,
             "error: --json file/x.json: file is no directory\n");
-  EXPECT_EQ(run_brume({"bench"}).err, "error: bench needs a configuration, or --arch NAME\n");
+  EXPECT_EQ(run_brume({"bench"}).err, "error: bench needs a configuration, --arch NAME or --peak\n");
   const Finished isa = run_brume({"bench", "--arch", "small"}, {{}, {{"BRUME_ISA", "amx2"}}});
   EXPECT_EQ(isa.err,
             "error: environment variable BRUME_ISA: unknown instruction set 'amx2'; allowed: reference, generic, avx2, avx512, "

@@ -15,6 +15,7 @@
 
 #include "bench/bench_architecture.h"
 #include "bench/measuring.h"
+#include "bench/peaks.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
@@ -99,7 +100,7 @@ struct Arguments {
   std::string config, architecture, json;
   std::vector<std::string> precisions{"fp32", "bf16"};
   double seconds = 6;
-  bool profile = false, errors = false;
+  bool profile = false, errors = false, peak = false;
   int64_t rounds = 3, batch = 0, sample_batch = 16;
   Overrides overrides;
 };
@@ -236,12 +237,38 @@ void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sampl
                m.sample_rate / base.sample_rate, m.call_ms, m.sample_gflops, 100 * m.sample_convolution, m.memory);
 }
 
+/// Writes nothing if the path is empty.
+void write_json(const std::string& path, const std::vector<Measured>& rows, const std::vector<Peak>& peaks) {
+  if (path.empty()) return;
+  nlohmann::ordered_json out = nlohmann::ordered_json::array();
+  for (const Measured& m : rows)
+    out.push_back({{"name", m.name},
+                   {"train_images_per_second", m.train_rate},
+                   {"train_gflops", m.train_gflops},
+                   {"train_convolution_share", m.train_convolution},
+                   {"sample_images_per_second", m.sample_rate},
+                   {"ms_per_call", m.call_ms},
+                   {"sample_gflops", m.sample_gflops},
+                   {"sample_convolution_share", m.sample_convolution},
+                   {"peak_mib", m.memory}});
+  append_peaks(out, peaks);
+  write_file(path, out.dump(1) + "\n");
+}
+
 int bench(Program& program, const Arguments& a) {
-  if (a.config.empty() == a.architecture.empty()) throw ConfigError("bench needs a configuration, or --arch NAME");
+  if (!a.config.empty() && !a.architecture.empty()) throw ConfigError("bench takes a configuration or --arch NAME, not both");
+  const bool alone = a.config.empty() && a.architecture.empty();
+  if (alone && !a.peak) throw ConfigError("bench needs a configuration, --arch NAME or --peak");
   check_file("--json", a.json);
   catch_interrupt();
+  const std::vector<Peak> peaks = a.peak ? measure_peaks() : std::vector<Peak>();
+  if (a.peak) print_peaks(peaks);
+  if (alone) {
+    write_json(a.json, {}, peaks);
+    return 0;
+  }
   if (!a.architecture.empty())
-    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, a.overrides});
+    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, peaks, a.overrides});
   Value root = load_yaml(a.config);
   a.overrides.apply(root);
   const Config config = read_configuration(program.registry, root);
@@ -267,19 +294,7 @@ int bench(Program& program, const Arguments& a) {
     rows.push_back(v.result);
   }
   print_table(rows, batch, a.sample_batch, config.sample.steps);
-  if (a.json.empty()) return 0;
-  nlohmann::ordered_json out = nlohmann::ordered_json::array();
-  for (const Measured& m : rows)
-    out.push_back({{"name", m.name},
-                   {"train_images_per_second", m.train_rate},
-                   {"train_gflops", m.train_gflops},
-                   {"train_convolution_share", m.train_convolution},
-                   {"sample_images_per_second", m.sample_rate},
-                   {"ms_per_call", m.call_ms},
-                   {"sample_gflops", m.sample_gflops},
-                   {"sample_convolution_share", m.sample_convolution},
-                   {"peak_mib", m.memory}});
-  write_file(a.json, out.dump(1) + "\n");
+  write_json(a.json, rows, peaks);
   return 0;
 }
 
@@ -307,6 +322,9 @@ void add_bench(Command app, Program& program, int& code) {
       .excludes(arch);
   command.add_flag("--profile", a->profile, "the operators that take the most time; of an architecture, brume's own operations");
   command.add_flag("--errors", a->errors, "how far each part of an architecture is from LibTorch's operations in float32").needs(arch);
+  command.add_flag("--peak", a->peak,
+                   "first what the processor computes at most in float32, bf16 and int8, and how fast it reads memory; with --arch, each "
+                   "operation as a share of it");
   command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
   command.callback([&program, &code, a] { code = bench(program, *a); });

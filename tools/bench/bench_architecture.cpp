@@ -209,7 +209,7 @@ class Bench {
       if (parts_[i].exact)
         fmt::print("{}{:<28} {:>9.3f} % from LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
                    100 * errors_[i]);
-    for (size_t i = 0; asked_.profile && i < parts_.size(); ++i) print_operations(i);
+    for (size_t i = 0; (asked_.profile || !asked_.peaks.empty()) && i < parts_.size(); ++i) print_operations(i);
   }
 
   void write_json() const {
@@ -226,6 +226,7 @@ class Bench {
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
+    append_peaks(out, asked_.peaks);
     write_file(asked_.json, out.dump(1) + "\n");
   }
 
@@ -368,9 +369,11 @@ class Bench {
     rest.seconds = total;
     for (const auto& [_, row] : rows) rest.seconds -= row.seconds;
     rows.emplace_back("(the rest)", rest);
-    for (const auto& [name, row] : rows)
-      fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s\n", name, row.seconds, 100 * row.seconds / total, row.calls,
-                 row.flops / std::max(row.seconds, 1e-12) / 1e9);
+    for (const auto& [name, row] : rows) {
+      const double rate = row.flops / std::max(row.seconds, 1e-12) / 1e9;
+      fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s{}\n", name, row.seconds, 100 * row.seconds / total, row.calls,
+                 rate, share_of_peak(asked_.peaks, type_ == at::kBFloat16 ? "bf16" : "float32", rate));
+    }
     fmt::print("  memory taken from the system by a call, after the first: {:.1f} MiB\n", brume_[i].taken_mib);
   }
 
