@@ -33,15 +33,16 @@ TEST(Bench, MeasuresThePartsOfAnArchitecture) {
 
 TEST(Bench, MeasuresThePeaks) {
   const TempFolder dir;
-  const std::string json = dir.path() + "/peaks.json";
+  const std::string json = dir.file("peaks.json");
   const Finished r = run_brume({"bench", "--peak", "--json", json});
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.out.find("  memory "), std::string::npos) << r.out;
   std::map<std::string, double> rates;
   for (const auto& peak : nlohmann::json::parse(std::ifstream(json))) rates[peak["peak"]] = peak["rate"];
   EXPECT_GT(rates["memory"], 0.1);
-  if (nn::isa_supported(nn::Isa::avx2)) EXPECT_GT(rates["float32"], 1) << "a loop that the compiler left out, or none";
-  if (nn::isa_supported(nn::Isa::avx2)) EXPECT_LT(rates["float32"], 1e5) << "a loop that the compiler left out";
+  if (!nn::isa_supported(nn::Isa::avx2)) return;
+  EXPECT_GT(rates["float32"], 1);
+  EXPECT_LT(rates["float32"], 1e5) << "the compiler left out the loop";
 }
 
 TEST(Bench, SaysWhatItCannot) {
