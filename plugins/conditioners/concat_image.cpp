@@ -71,9 +71,9 @@ Tensor drawn_masks(int64_t count, const ImageShape& shape, at::Generator& random
   return masks;
 }
 
-class ImageBeside final : public ConditionEncoder {
+class ConcatImageEncoder final : public ConditionEncoder {
  public:
-  explicit ImageBeside(const ConcatImageOptions& o) : o_(o) {}
+  explicit ConcatImageEncoder(const ConcatImageOptions& o) : o_(o) {}
 
   Condition encode(const ConditionRequest& request) const override {
     if (!request.images.defined())
@@ -138,7 +138,7 @@ class ConcatImage final : public Conditioner {
     };
     return {.image_channels = channels, .masks = o_.image == Given::masked, .has_null = o_.dropout > 0 || o_.kept};
   }
-  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ImageBeside>(o_); }
+  std::shared_ptr<const ConditionEncoder> encoder(const EncoderOrigin&) const override { return std::make_shared<ConcatImageEncoder>(o_); }
 
  private:
   Options o_;

@@ -247,7 +247,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets,
         const auto [repeats, words] = named_folder(name);
         const std::string& usual = words.empty() ? o_.prompt : words;
         const bool without_text = text == texts.end() && !usual.empty();
-        Image image{file, -1, without_text ? std::vector{usual} : captions_beside(file, text == texts.end() ? fs::path() : text->second)};
+        Image image{file, -1, without_text ? std::vector{usual} : captions_of(file, text == texts.end() ? fs::path() : text->second)};
         inventory_.captions += int64_t(image.captions.size());
         images_.insert(images_.end(), size_t(repeats), image);
       } catch (const ConfigError& e) {
@@ -286,7 +286,7 @@ class CaptionedFolder final : public Dataset, public ImageFiles, public Buckets,
   }
 
   /// Returns the lines of the file `text`; an empty path means that there is no such file.
-  std::vector<std::string> captions_beside(const fs::path& image, const fs::path& text) const {
+  std::vector<std::string> captions_of(const fs::path& image, const fs::path& text) const {
     if (text.empty())
       throw ConfigError(quoted(image) + " has no caption: there is no " + quoted(fs::path(image).replace_extension(o_.caption_extension)));
     const std::string content = read_text(text.string());

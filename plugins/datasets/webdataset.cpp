@@ -251,9 +251,9 @@ class WebDataset final : public Dataset, public ImageFiles {
   /// Returns what the sample says of its class, a number or a name; nothing if it says nothing.
   std::optional<std::string> class_of(const Sample& s) const {
     if (s.category.known) {
-      const std::string_view said = trimmed(without_byte_order_mark(bytes(s, s.category)));
-      if (said.empty()) throw ConfigError(class_place(s) + ": is empty");
-      return std::string(said);
+      const std::string_view name = trimmed(without_byte_order_mark(bytes(s, s.category)));
+      if (name.empty()) throw ConfigError(class_place(s) + ": is empty");
+      return std::string(name);
     }
     if (o_.class_key.empty() || !s.json.known) return {};
     const auto object = object_of(s);
@@ -270,14 +270,14 @@ class WebDataset final : public Dataset, public ImageFiles {
     int64_t largest = -1;
     for (const auto* samples : {&samples_, &others_})
       for (const Sample& s : *samples) {
-        const std::optional<std::string> said = class_of(s);
-        if (!said) continue;
-        const auto number = parse_number<int64_t>(*said);
+        const std::optional<std::string> name = class_of(s);
+        if (!name) continue;
+        const auto number = parse_number<int64_t>(*name);
         if (number) largest = std::max(largest, checked(s, *number));
         if (number) continue;
-        if (const auto bad = invalid_utf8(*said))
+        if (const auto bad = invalid_utf8(*name))
           throw ConfigError(class_place(s) + ": byte " + std::to_string(*bad + 1) + " of the class is not UTF-8");
-        names.insert(*said);
+        names.insert(*name);
       }
     others_.clear();
     if (largest >= 0 && !names.empty())
@@ -291,7 +291,7 @@ class WebDataset final : public Dataset, public ImageFiles {
       classes_.push_back(std::to_string(i));
     }
     for (Sample& s : samples_)
-      if (const auto said = class_of(s)) s.label = largest >= 0 ? *parse_number<int64_t>(*said) : label_of(s, *said);
+      if (const auto name = class_of(s)) s.label = largest >= 0 ? *parse_number<int64_t>(*name) : label_of(s, *name);
   }
 
   int64_t checked(const Sample& s, int64_t number) const {

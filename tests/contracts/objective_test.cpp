@@ -63,9 +63,9 @@ class KnowingModel final : public TrainableModel {
 };
 
 /// A teacher that knows the images too, in the order they come.
-class KnowingTeacher final : public ModelSource, public Denoiser {
+class ExactTeacher final : public ModelSource, public Denoiser {
  public:
-  explicit KnowingTeacher(Tensor x0) : x0_(std::move(x0)) {}
+  explicit ExactTeacher(Tensor x0) : x0_(std::move(x0)) {}
   OtherModel model(const std::string&) const override { return {std::shared_ptr<const Denoiser>(std::shared_ptr<void>(), this), nullptr}; }
   std::shared_ptr<const NoisyClassifier> classifier(const std::string&) const override { return nullptr; }
   /// The image whose noisy self is nearest: a batch may be a part of the images.
@@ -107,7 +107,7 @@ class ObjectiveContract : public testing::TestWithParam<Specimen> {
     at::Generator random = at::detail::createCPUGenerator(8);
     return at::randn({batch, 3, 4, 4}, random, at::TensorOptions().dtype(at::kFloat)).clamp(-1, 1);
   }();
-  KnowingTeacher teacher_{x0_};
+  ExactTeacher teacher_{x0_};
 
   Tensor loss(const TrainableModel& model, uint64_t seed = 1) const {
     at::Generator random = at::detail::createCPUGenerator(seed);

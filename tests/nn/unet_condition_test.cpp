@@ -78,7 +78,7 @@ TEST(UnetCondition, AttendsToItselfWhereThereAreNoTokens) {
   EXPECT_EQ(run(*network, {}).sizes(), at::IntArrayRef({2, 4, 16, 16}));
 }
 
-TEST(UnetCondition, TakesAnImageBesideItsInput) {
+TEST(UnetCondition, ConcatenatesAnImageWithItsInput) {
   const auto network = awake("{" + base + "}", {.input = {4, 16, 16}, .out_channels = 4, .image_channels = 5});
   Condition c;
   c.image = normal({2, 5, 16, 16}, 8);

@@ -160,11 +160,11 @@ void inspect(const Arguments& a) {
   const auto line = [](const char* what, const std::string& value) {
     if (!value.empty()) fmt::print("{}: {}\n", what, value);
   };
-  const auto said = [&](const char* key) { return file.metadata.contains(key) ? file.metadata.at(key) : ""; };
+  const auto value_of = [&](const char* key) { return file.metadata.contains(key) ? file.metadata.at(key) : ""; };
   line("generation", generation_of(file));
   line("base SHA-256", base_hash_of(file.metadata));
-  line("steps", said("ss_steps"));
-  line("triggers", said("modelspec.trigger_phrase"));
+  line("steps", value_of("ss_steps"));
+  line("triggers", value_of("modelspec.trigger_phrase"));
   if (!file.unknown.empty()) fmt::print("unknown tensors: {}, like '{}'\n", file.unknown.size(), file.unknown.front());
 }
 

@@ -44,9 +44,9 @@ class CodeLogits final : public Parameterization, public OfCodes {
 };
 
 /// Knows the distribution; errs in the logit of the first code, image by image.
-class KnowingCodes final : public TrainableModel {
+class ExactCodeModel final : public TrainableModel {
  public:
-  KnowingCodes(CodeKernel kernel, int64_t count) : parameterization_(kernel), error(at::zeros({count})) { error.set_requires_grad(true); }
+  ExactCodeModel(CodeKernel kernel, int64_t count) : parameterization_(kernel), error(at::zeros({count})) { error.set_requires_grad(true); }
   Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition&) const override {
     asked.push_back(sigmas);
     const Tensor first = one_hot(at::zeros({1, 1, 1}, at::kLong), int64_t(shares.size()), at::kFloat);
@@ -63,7 +63,7 @@ class KnowingCodes final : public TrainableModel {
   mutable std::vector<std::vector<double>> asked;
 };
 
-Tensor loss_of(const Objective& objective, const KnowingCodes& model, const Tensor& x0, uint64_t seed) {
+Tensor loss_of(const Objective& objective, const ExactCodeModel& model, const Tensor& x0, uint64_t seed) {
   at::Generator random = at::detail::createCPUGenerator(seed);
   Training training{0, 100, objective.memory(model.schedule())};
   return objective.loss(model, x0, {}, training, random);
@@ -96,7 +96,7 @@ void check_minimum(std::vector<Finding>& findings, const Objective& objective, C
   check(findings, law, [&](Finding& f) {
     const Tensor x0 = images(4096, 8);
     const auto loss = [&](double error) {
-      const KnowingCodes model(kernel, 4096);
+      const ExactCodeModel model(kernel, 4096);
       model.error.detach().fill_(error);
       return loss_of(objective, model, x0, 1).item<double>();
     };
@@ -108,7 +108,7 @@ void check_minimum(std::vector<Finding>& findings, const Objective& objective, C
 
 void check_draws(std::vector<Finding>& findings, const Objective& objective, CodeKernel kernel) {
   check(findings, {"the generator alone", "Equal seeds give equal bits; another seed draws other noise levels"}, [&](Finding& f) {
-    const KnowingCodes model(kernel, 16);
+    const ExactCodeModel model(kernel, 16);
     const Tensor x0 = images(16, 4), a = loss_of(objective, model, x0, 1), b = loss_of(objective, model, x0, 1);
     loss_of(objective, model, x0, 2);
     const bool same = at::equal(a, b), other = model.asked.back() != model.asked.front();
@@ -117,7 +117,7 @@ void check_draws(std::vector<Finding>& findings, const Objective& objective, Cod
   });
   check(findings, {"image i alone", "The gradient of one image does not depend on the error of another"}, [&](Finding& f) {
     const auto gradients = [&](double first) {
-      const KnowingCodes model(kernel, 16);
+      const ExactCodeModel model(kernel, 16);
       model.error.detach().fill_(0.2);
       model.error.detach()[0].fill_(first);
       loss_of(objective, model, images(16, 3), 5).backward();

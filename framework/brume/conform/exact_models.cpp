@@ -80,12 +80,12 @@ TrainableModel::Prediction KnowingModel::predict(const Tensor& x, const std::vec
   return {f, kind_.variance == LearnedVariance::none ? Tensor() : f * 0};
 }
 
-OtherModel KnowingTeacher::model(const std::string&) const {
+OtherModel ExactTeacher::model(const std::string&) const {
   return {std::shared_ptr<const Denoiser>(std::shared_ptr<void>(), this), cosine_times()};
 }
-std::shared_ptr<const NoisyClassifier> KnowingTeacher::classifier(const std::string&) const { return nullptr; }
+std::shared_ptr<const NoisyClassifier> ExactTeacher::classifier(const std::string&) const { return nullptr; }
 
-Estimate KnowingTeacher::denoise(const Tensor& x, double, const Condition&) const {
+Estimate ExactTeacher::denoise(const Tensor& x, double, const Condition&) const {
   const Tensor distance = (x.flatten(1).unsqueeze(1) - x0_.flatten(1).unsqueeze(0)).square().sum(2);
   Estimate d;
   d.x0 = x0_.index_select(0, distance.argmin(1));

@@ -50,9 +50,9 @@ class KnowingModel final : public TrainableModel {
 };
 
 /// Opens, at any path, a denoiser that returns the one of the given images that is nearest to x.
-class KnowingTeacher final : public ModelSource, public Denoiser {
+class ExactTeacher final : public ModelSource, public Denoiser {
  public:
-  explicit KnowingTeacher(Tensor x0) : x0_(std::move(x0)) {}
+  explicit ExactTeacher(Tensor x0) : x0_(std::move(x0)) {}
   OtherModel model(const std::string& path) const override;
   std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override;
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;

@@ -36,7 +36,7 @@ struct Subject {
   bool consistency = false;  ///< it trains only models that are the identity at the smallest sigma
 
   Tensor loss(const KnowingModel& model, const Tensor& x0, uint64_t seed) const {
-    const KnowingTeacher teacher(x0);
+    const ExactTeacher teacher(x0);
     at::Generator random = generator(seed);
     Training training{0, 100, objective.memory(model.schedule()), &teacher};
     Condition condition;

@@ -28,10 +28,10 @@ struct Claim {
   Number rank{}, size{};
   int64_t local_rank = 0, local_size = 1;
   std::string text() const {
-    std::string said = launcher;
-    if (rank) said += fmt::format(" {}={}", rank_name, *rank);
-    if (size) said += fmt::format(" {}={}", size_name, *size);
-    return launcher.empty() ? said.substr(1) : said;
+    std::string text = launcher;
+    if (rank) text += fmt::format(" {}={}", rank_name, *rank);
+    if (size) text += fmt::format(" {}={}", size_name, *size);
+    return launcher.empty() ? text.substr(1) : text;
   }
 };
 

@@ -42,8 +42,8 @@ void SigmaRange::declare(Fields& f) {
 
 SigmaRange::Ends SigmaRange::of(const NoiseSchedule& schedule) const {
   // Beyond its ends a schedule knows no time, and the network would receive that of the end.
-  const std::pair<const char*, std::optional<double>> said[] = {{"sigma_max", sigma_max}, {"sigma_min", sigma_min}};
-  for (const auto& [key, sigma] : said)
+  const std::pair<const char*, std::optional<double>> bounds[] = {{"sigma_max", sigma_max}, {"sigma_min", sigma_min}};
+  for (const auto& [key, sigma] : bounds)
     if (sigma) require_within(schedule, {*sigma}, key);
   const double hi = sigma_max.value_or(schedule.sigma(schedule.t_max())), lo = sigma_min.value_or(schedule.sigma(schedule.t_min()));
   if (lo >= hi) throw ConfigError(fmt::format("sigma_min {} is not less than sigma_max {}", lo, hi));

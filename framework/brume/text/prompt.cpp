@@ -52,8 +52,8 @@ class Reader {
       (c == '(' ? round_ : square_).push_back(parts_.size());
       left_.remove_prefix(1);
       open_ = false;
-    } else if (const auto said = c == ':' && !round_.empty() ? weight_at(left_) : std::nullopt) {
-      close(round_, said->weight, said->length, true);
+    } else if (const auto given = c == ':' && !round_.empty() ? weight_at(left_) : std::nullopt) {
+      close(round_, given->weight, given->length, true);
     } else if (c == ')' && !round_.empty()) {
       close(round_, round_weight, 1);
     } else if (c == ']' && !square_.empty()) {
@@ -68,8 +68,8 @@ class Reader {
     parts_.back().text += left_.front();
     left_.remove_prefix(1);
   }
-  void close(std::vector<size_t>& opened, double weight, size_t length, bool said = false) {
-    scale(opened.back(), weight, said && absolute_);
+  void close(std::vector<size_t>& opened, double weight, size_t length, bool given = false) {
+    scale(opened.back(), weight, given && absolute_);
     opened.pop_back();
     left_.remove_prefix(length);
     open_ = false;

@@ -91,12 +91,12 @@ std::optional<int64_t> number_after(std::string_view message, std::string_view w
 }
 
 /// sentencepiece's words about a size, in ours.
-std::string about_size(int64_t size, const std::string& said) {
-  if (const auto most = number_after(said, "value <= "))
+std::string about_size(int64_t size, const std::string& error) {
+  if (const auto most = number_after(error, "value <= "))
     return fmt::format("{} pieces are more than these captions give; at most {} are possible", size, *most);
-  if (const auto chars = number_after(said, " vs "); chars && said.find("required_chars") != std::string::npos)
+  if (const auto chars = number_after(error, " vs "); chars && error.find("required_chars") != std::string::npos)
     return fmt::format("{} pieces are too few for these captions; their characters alone need more than {}", size, *chars);
-  return "sentencepiece could not be trained: " + said;
+  return "sentencepiece could not be trained: " + error;
 }
 
 }  // namespace

@@ -150,11 +150,11 @@ GgufFile::GgufFile(std::shared_ptr<const MappedFile> file) : file_(std::move(fil
   if (tensors > most || pairs > most) refuse(path, fmt::format("would hold {} tensors and {} pairs of metadata", tensors, pairs));
   metadata_ = read_metadata(in, pairs, path);
   uint64_t alignment = 32;
-  if (const auto said = metadata_.find("general.alignment"); said != metadata_.end()) {
+  if (const auto written = metadata_.find("general.alignment"); written != metadata_.end()) {
     alignment = 0;
     for (uint64_t power = 1; power <= uint64_t{1} << 20; power *= 2)
-      if (said->second == std::to_string(power)) alignment = power;
-    if (alignment == 0) refuse(path, fmt::format("general.alignment is {}; a power of two is expected", shortened(said->second)));
+      if (written->second == std::to_string(power)) alignment = power;
+    if (alignment == 0) refuse(path, fmt::format("general.alignment is {}; a power of two is expected", shortened(written->second)));
   }
   std::unordered_set<std::string> names;
   for (uint64_t i = 0; i < tensors; ++i) {

@@ -57,7 +57,7 @@ struct LdmExport {
     only(network, "network", "attention_order", "legacy");
   }
 
-  bool told_words() const { return text_of(words.conditioner, "type") == "clip_text"; }
+  bool takes_text() const { return text_of(words.conditioner, "type") == "clip_text"; }
   /// OpenCLIP's text encoder (SD 2), else OpenAI's (SD 1).
   bool open_clip() const { return text_of(words.conditioner, "activation") == "gelu"; }
 
@@ -207,7 +207,7 @@ NamedTensors ldm_tensors(const LdmExport& e) {
   const NamedTensors words = below(e.model.tensors, e.words.prefix);
   if (e.words.xl())
     add_xl_words(e, tensors);
-  else if (!e.told_words())
+  else if (!e.takes_text())
     add("cond_stage_model.", words);
   else if (!e.open_clip())
     add("cond_stage_model.transformer.", words);

@@ -30,14 +30,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What can be said of a directory with --set.
-class Said {
+/// What the files of a directory leave open.
+class DirectorySettings {
  public:
   std::string variant;
   std::optional<int64_t> sample_size, classes;
   bool null_class = false;
 
-  explicit Said(const ImportOptions& options) {
+  explicit DirectorySettings(const ImportOptions& options) {
     for (const auto& [key, value] : options.settings) set(key, value);
   }
 
@@ -83,22 +83,23 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
 
 /// The class embedding's conditioner; nothing if the network has none. Its pipelines pass the class with words and without them: the
 /// null condition keeps it, unless the last class is the null one.
-std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& unet, const Said& said) {
-  if (said.classes && !unet.number)
-    throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *said.classes,
+std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& unet, const DirectorySettings& settings) {
+  if (settings.classes && !unet.number)
+    throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *settings.classes,
                                   config.string(), unet.classes));
-  if (unet.number && !said.classes)
+  if (unet.number && !settings.classes)
     throw ConfigError(
         fmt::format("{}: class_embed_type is \"timestep\": the network receives classes as numbers, and the file does not "
                     "say how many there are; classes=N sets it",
                     config.string()));
-  const int64_t classes = unet.number ? *said.classes : unet.classes;
-  if (said.null_class && classes < 2)
+  const int64_t classes = unet.number ? *settings.classes : unet.classes;
+  if (settings.null_class && classes < 2)
     throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
                                   config.string(), classes));
   if (classes == 0) return {};
-  Value labels = plugin_of("class_label", {{"classes", classes - (said.null_class ? 1 : 0)}, {"dropout", said.null_class ? 0.1 : 0}});
-  if (unet.transformer() && !said.null_class) labels.set("keep", value_of(true));
+  Value labels =
+      plugin_of("class_label", {{"classes", classes - (settings.null_class ? 1 : 0)}, {"dropout", settings.null_class ? 0.1 : 0}});
+  if (unet.transformer() && !settings.null_class) labels.set("keep", value_of(true));
   return {labels};
 }
 
@@ -190,10 +191,10 @@ void note_class(const fs::path& file, const DiffusersIndex& index, const char* c
 }
 
 /// Writers of Stable Diffusion before diffusers 0.9 left the sample_size of the U-Net at 32; its pipelines take 64 for less than that.
-void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string& pipeline, const Said& said,
+void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string& pipeline, const DirectorySettings& settings,
                   std::vector<std::string>& losses) {
   constexpr int64_t right = 64;
-  if (!pipeline.starts_with("StableDiffusion") || !unet.before_0_9 || said.sample_size || std::min(unet.height, unet.width) >= right)
+  if (!pipeline.starts_with("StableDiffusion") || !unet.before_0_9 || settings.sample_size || std::min(unet.height, unet.width) >= right)
     return;
   losses.push_back(
       fmt::format("the sample_size {} of {}, a known mistake of diffusers before 0.9: {} is taken (sample_size=N says otherwise)",
@@ -256,7 +257,7 @@ Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const Dif
   return xl_sizes(score);
 }
 
-Imported import_pipeline(const fs::path& folder, const Said& said) {
+Imported import_pipeline(const fs::path& folder, const DirectorySettings& settings) {
   const DiffusersIndex index(folder);
   Imported model;
   index.expect("unet", {"UNet2DModel", "UNet2DConditionModel"});
@@ -267,11 +268,11 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
   const DiffusersScheduler scheduler = scheduler_of(levels, index);
   if (!own_scheduler(index)) note_class(levels / "scheduler_config.json", index, "scheduler", model.losses);
   const fs::path network = place_of(folder, "unet", "config.json"), config = network / "config.json";
-  DiffusersUnet unet = read_diffusers_unet(config, said.sample_size, index.component("unet"));
+  DiffusersUnet unet = read_diffusers_unet(config, settings.sample_size, index.component("unet"));
   note_class(config, index, "unet", model.losses);
-  correct_size(unet, config, pipeline, said, model.losses);
+  correct_size(unet, config, pipeline, settings, model.losses);
   unet.noise_embedding = scheduler.noise_embedding;
-  const Variants variants(folder, said.variant);
+  const Variants variants(folder, settings.variant);
 
   Sections s;
   bool inpainting = false;
@@ -282,7 +283,7 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
     const std::string stage_variant = variants.of(folder / stage, model.losses);
     inpainting = set_stage(s, model, read_stage(folder, stage, index, stage_variant, unet, model.losses), config, unet, scheduler);
   }
-  std::vector<Value> others = class_labels(config, unet, said);
+  std::vector<Value> others = class_labels(config, unet, settings);
   if (unet.transformer()) {
     if (inpainting) others.insert(others.begin(), masked_image());
     const DiffusersText text = text_of(folder, index, unet, variants, model.losses);
@@ -306,9 +307,9 @@ Imported import_pipeline(const fs::path& folder, const Said& said) {
 }
 
 /// A single U-Net makes pixels; how it was trained is what DDPM's was.
-Imported import_unet(const fs::path& folder, const Said& said) {
+Imported import_unet(const fs::path& folder, const DirectorySettings& settings) {
   const fs::path config = folder / "config.json";
-  const DiffusersUnet unet = read_diffusers_unet(config, said.sample_size);
+  const DiffusersUnet unet = read_diffusers_unet(config, settings.sample_size);
   if (unet.transformer())
     throw ConfigError(
         fmt::format("{}: is a UNet2DConditionModel alone; its text_encoder, tokenizer and scheduler are needed as well: "
@@ -321,18 +322,18 @@ Imported import_unet(const fs::path& folder, const Said& said) {
   check_channels(config, unet, unet.in_channels, scheduler.learned_range);
   Sections s;
   s.image = image_of(unet.in_channels, unet.height, unet.width);
-  for (const Value& labels : class_labels(config, unet, said)) s.conditioner = labels;
+  for (const Value& labels : class_labels(config, unet, settings)) s.conditioner = labels;
   s.write(model, unet, scheduler, config.string());
   model.losses.emplace_back("there is no scheduler: linear betas and a network that predicts noise are assumed, as in DDPM");
-  add_unet(model, unet, folder, said.variant);
+  add_unet(model, unet, folder, settings.variant);
   return model;
 }
 
-Imported import_stage(const fs::path& folder, const Said& said) {
+Imported import_stage(const fs::path& folder, const DirectorySettings& settings) {
   Imported model;
   model.section = "autoencoder";
-  const DiffusersStage stage = read_diffusers_stage(folder, said.variant, {});
-  const int64_t size = said.sample_size.value_or(stage.size);
+  const DiffusersStage stage = read_diffusers_stage(folder, settings.variant, {});
+  const int64_t size = settings.sample_size.value_or(stage.size);
   model.options =
       section_of(map_of({{"image", image_of(stage.channels, size, size)}, {"network", stage.options}}), (folder / "config.json").string());
   add(model, "autoencoder.", stage.tensors);
@@ -340,10 +341,11 @@ Imported import_stage(const fs::path& folder, const Said& said) {
 }
 
 Imported import_directory(const Source& source, const ImportOptions& options) {
-  const Said said(options);
-  if (fs::is_regular_file(source.path / "model_index.json")) return import_pipeline(source.path, said);
+  const DirectorySettings settings(options);
+  if (fs::is_regular_file(source.path / "model_index.json")) return import_pipeline(source.path, settings);
   const DiffusersConfig config(source.path / "config.json", "a component");
-  return config.get<std::string>("_class_name", "").starts_with("UNet") ? import_unet(source.path, said) : import_stage(source.path, said);
+  return config.get<std::string>("_class_name", "").starts_with("UNet") ? import_unet(source.path, settings)
+                                                                        : import_stage(source.path, settings);
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ class Reader {
   Reader(const DiffusersConfig& c, bool stable_diffusion) : c_(c), kind_(kind_of(c)), stable_(stable_diffusion) {}
 
   DiffusersScheduler read() const {
-    refuse_the_unknown();
+    refuse_unknown_keys();
     DiffusersScheduler s;
     s.noise = noise();
     s.parameterization = value_of(parameterization());
@@ -140,7 +140,7 @@ class Reader {
     return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
   }
 
-  void refuse_the_unknown() const {
+  void refuse_unknown_keys() const {
     for (const char* key : {"use_dynamic_shifting", "solver_p", "use_timesteps_as_is"}) c_.absent(key);
     // Of DEIS the last of them is there twice, so that its last step goes nowhere.
     if (!is("DPMSolverMultistep") && !is("DPMSolverSinglestep") && !is("UniPC")) c_.absent("use_flow_sigmas");

@@ -33,8 +33,8 @@ std::string variant_of(const ImportOptions& options, const char* family) {
   for (const auto& [key, value] : options.settings)
     if (key != "variant")
       throw ConfigError(fmt::format("{}={}: a diffusers directory of {} has only `variant` to be set", key, value, family));
-  const auto said = options.settings.find("variant");
-  return said == options.settings.end() ? "" : said->second;
+  const auto given = options.settings.find("variant");
+  return given == options.settings.end() ? "" : given->second;
 }
 
 std::string variant_in(const fs::path& component, const std::string& variant) {

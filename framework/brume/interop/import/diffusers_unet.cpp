@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t most_blocks = 100;  ///< a level, of either kind
 
-void refuse_the_unknown(const DiffusersConfig& c) {
+void refuse_unknown_keys(const DiffusersConfig& c) {
   if (const auto act = c.get<std::string>("act_fn", "silu"); act != "silu" && act != "swish") c.refuse("act_fn", "\"silu\"");
   c.only<double>("mid_block_scale_factor", 1);
   c.only<double>("resnet_out_scale_factor", 1);
@@ -152,7 +152,7 @@ bool is_before_0_9(const DiffusersConfig& c) {
 
 DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
   const DiffusersConfig c(config, "the unet of brume", type);
-  refuse_the_unknown(c);
+  refuse_unknown_keys(c);
   DiffusersUnet u;
   const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";
   u.channels =

@@ -109,7 +109,7 @@ Shape read_shape(const Weights& w) {
   return s;
 }
 
-/// What is said and what the weights have must agree.
+/// Throws ConfigError if the settings do not agree with the weights.
 void check(const Flags& flags, const Shape& s) {
   flags.agree("hidden_size", flags.integer("hidden_size"), s.width);
   flags.agree("patch_size", flags.integer("patch_size"), s.patch);
@@ -120,15 +120,15 @@ void check(const Flags& flags, const Shape& s) {
 }
 
 int64_t heads_of(const Flags& flags, const Weights& w, const Shape& s) {
-  const auto said = flags.integer("num_heads");
-  std::optional<int64_t> heads = said;
+  const auto given = flags.integer("num_heads");
+  std::optional<int64_t> heads = given;
   if (s.qk_norm) heads = s.width / w.get("blocks.0.attn.q_norm.weight", 1).size(0);
-  if (s.qk_norm) flags.agree("num_heads", said, *heads);
+  if (s.qk_norm) flags.agree("num_heads", given, *heads);
   static const std::map<int64_t, int64_t> published{{1152, 16}, {1024, 16}, {768, 12}, {384, 6}};  // XL, L, B, S
   if (!heads && published.contains(s.width)) heads = published.at(s.width);
   if (!heads) flags.wanted("num_heads", "the heads of its attention are not to be read from the weights");
   if (*heads < 1 || s.width % *heads)
-    throw ConfigError(fmt::format("{}: expected a divisor of {}, the width", flags.said("num_heads"), s.width));
+    throw ConfigError(fmt::format("{}: expected a divisor of {}, the width", flags.given("num_heads"), s.width));
   return *heads;
 }
 
@@ -143,7 +143,7 @@ bool has_word(std::string_view name, std::string_view word) {
 /// Returns true if it is of flow matching. Weights tell LightningDiT; of the others a setting, the name of the model, or that of the file.
 bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
   if (const auto program = flags.text("program")) {
-    if (*program != "dit" && *program != "sit") throw ConfigError(fmt::format("{}: expected dit or sit", flags.said("program")));
+    if (*program != "dit" && *program != "sit") throw ConfigError(fmt::format("{}: expected dit or sit", flags.given("program")));
     return *program == "sit";
   }
   if (s.words > 0) return false;
@@ -157,15 +157,15 @@ bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
 }
 
 Value network_of(const Flags& flags, const Weights& w, const Shape& s) {
-  const double said = flags.number("mlp_ratio").value_or(4);
-  const bool fits = int64_t((s.swiglu ? 2.0 / 3 : 1.0) * double(int64_t(double(s.width) * said))) == s.mlp;
+  const double given = flags.number("mlp_ratio").value_or(4);
+  const bool fits = int64_t((s.swiglu ? 2.0 / 3 : 1.0) * double(int64_t(double(s.width) * given))) == s.mlp;
   // The middle of the ratios whose width is this one.
   const double found = (s.swiglu ? 1.5 * double(s.mlp) + 0.75 : double(s.mlp)) / double(s.width);
   Value network = plugin_of("dit", {{"patch", s.patch},
                                     {"width", s.width},
                                     {"depth", s.depth},
                                     {"heads", heads_of(flags, w, s)},
-                                    {"mlp_ratio", fits ? said : found},
+                                    {"mlp_ratio", fits ? given : found},
                                     {"positions", s.sine ? "sine" : "learned"},
                                     {"rotary", s.rotary},
                                     {"qk_norm", s.qk_norm},
@@ -193,7 +193,7 @@ Value words_of(Imported& model, const Flags& flags, const Shape& s) {
   if (const auto folder = flags.text("t5")) {
     const T5Text text = read_t5(*folder, *folder, "", use);
     if (text.width != s.words)
-      throw ConfigError(fmt::format("{}: has tokens of {} channels, and the network takes {}", flags.said("t5"), text.width, s.words));
+      throw ConfigError(fmt::format("{}: has tokens of {} channels, and the network takes {}", flags.given("t5"), text.width, s.words));
     words = text.options, model.files = text.files;
     for (const NamedTensor& t : text.tensors) model.tensors.push_back({(s.sizes ? "conditioner.0." : "conditioner.") + t.name, t.tensor});
   } else {
@@ -253,7 +253,7 @@ void set_stage(Imported& model, Value& options, const Flags& flags, const Shape&
   const DiffusersStage stage = read_diffusers_stage(*vae, "", side);
   if (stage.latent_channels != s.in)
     throw ConfigError(
-        fmt::format("{}: has latents of {} channels, and the network takes {}", flags.said("vae"), stage.latent_channels, s.in));
+        fmt::format("{}: has latents of {} channels, and the network takes {}", flags.given("vae"), stage.latent_channels, s.in));
   options.set("image", image_of(stage.channels, side * stage.ratio, side * stage.ratio));
   options.set("autoencoder", stage.options);
   for (const NamedTensor& t : stage.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});

@@ -155,7 +155,7 @@ Network read_network(const Weights& w) {
 
 std::vector<double> doubles(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
 
-/// What is said must be what is there.
+/// Throws ConfigError if the settings do not agree with the weights.
 void check(const Flags& flags, const Network& n) {
   using std::optional;
   flags.agree("img_resolution", flags.integer("img_resolution"), n.heights.front());
@@ -174,19 +174,19 @@ void check(const Flags& flags, const Network& n) {
   }
   if (const auto model = flags.text("model")) {
     if (*model != "DDPMpp" && *model != "NCSNpp" && *model != "ADM")
-      throw ConfigError(fmt::format("{}: expected DDPMpp, NCSNpp or ADM", flags.said("model")));
+      throw ConfigError(fmt::format("{}: expected DDPMpp, NCSNpp or ADM", flags.given("model")));
     flags.agree("model", model, std::string(!n.song ? "ADM" : n.embedding_type == "fourier" ? "NCSNpp" : "DDPMpp"));
   }
   if (const auto type = flags.text("model_type")) flags.agree("model_type", type, std::string(n.song ? "SongUNet" : "DhariwalUNet"));
 }
 
 std::vector<double> filter_of(const Flags& flags, const Network& n) {
-  const auto said = flags.list("resample_filter");
+  const auto given = flags.list("resample_filter");
   if (!n.filter.empty()) {
-    if (n.song) flags.agree("resample_filter", said, n.filter);
+    if (n.song) flags.agree("resample_filter", given, n.filter);
     return n.filter;
   }
-  if (said) return *said;
+  if (given) return *given;
   if (n.heights.size() == 1 || !n.song || flags.text("model") == "DDPMpp") return {1, 1};
   if (flags.text("model") == "NCSNpp") return {1, 3, 3, 1};
   flags.wanted("resample_filter", "its buffers are missing, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
@@ -195,13 +195,13 @@ std::vector<double> filter_of(const Flags& flags, const Network& n) {
 std::string precond_of(const Flags& flags, const Network& n) {
   const std::vector<std::string> all{"edm", "vp", "ve", "iddpm"};
   for (const char* name : {"precond", "class", "class_name"}) {
-    auto said = flags.text(name);
-    if (!said) continue;
-    said = lower_case(*said);
-    std::string word = said->substr(said->rfind('.') + 1);  // "training.networks.EDMPrecond"
+    auto given = flags.text(name);
+    if (!given) continue;
+    given = lower_case(*given);
+    std::string word = given->substr(given->rfind('.') + 1);  // "training.networks.EDMPrecond"
     if (word.ends_with("precond")) word.erase(word.size() - 7);
     if (std::find(all.begin(), all.end(), word) != all.end()) return word;
-    if (std::string_view(name) == "precond") throw ConfigError(fmt::format("{}: expected edm, vp, ve or iddpm", flags.said(name)));
+    if (std::string_view(name) == "precond") throw ConfigError(fmt::format("{}: expected edm, vp, ve or iddpm", flags.given(name)));
   }
   return n.out == 2 * n.in ? "iddpm" : "edm";
 }

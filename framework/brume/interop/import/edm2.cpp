@@ -87,7 +87,7 @@ void check(const Flags& flags, const Network& n) {
   flags.agree("logvar_channels", flags.integer("logvar_channels"), n.logvar);
 }
 
-/// Said, kept by the modules of a .pkl, or the default.
+/// Returns the setting, what the modules of a .pkl keep, or the default.
 int64_t head_channels(const Flags& flags, const Source& source) {
   const auto kept = source.metadata.find("channels_per_head");
   const auto number = kept == source.metadata.end() ? std::nullopt : parse_number<int64_t>(kept->second);
@@ -110,7 +110,7 @@ Value network_of(const Flags& flags, const Source& source, const Network& n) {
                                                                  {"attention_balance", "attn_balance"},
                                                                  {"clip", "clip_act"}};
   for (const auto& [ours, theirs] : numbers)
-    if (const auto said = flags.number(theirs)) network.set(ours, value_of(*said));
+    if (const auto given = flags.number(theirs)) network.set(ours, value_of(*given));
   return network;
 }
 

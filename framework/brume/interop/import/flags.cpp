@@ -53,7 +53,7 @@ Flags::Flags(const Source& source, const ImportOptions& options, const std::vect
   }
 }
 
-std::string Flags::said(const std::string& name) const {
+std::string Flags::given(const std::string& name) const {
   const brume::Value& value = values_.at(name);
   std::string text = value.scalar;
   if (value.is_list()) {
@@ -64,7 +64,7 @@ std::string Flags::said(const std::string& name) const {
 }
 
 void Flags::disagree(const std::string& name) const {
-  throw ConfigError(fmt::format("{} is not what the weights of {} have", said(name), source_));
+  throw ConfigError(fmt::format("{} is not what the weights of {} have", given(name), source_));
 }
 
 void Flags::wanted(const std::string& name, const std::string& why) const {
@@ -75,7 +75,7 @@ void Flags::wanted(const std::string& name, const std::string& why) const {
 std::optional<std::string> Flags::text(const std::string& name) const {
   const auto at = values_.find(name);
   if (at == values_.end()) return {};
-  if (!at->second.is_scalar()) throw ConfigError(fmt::format("{}: expected one word", said(name)));
+  if (!at->second.is_scalar()) throw ConfigError(fmt::format("{}: expected one word", given(name)));
   return at->second.scalar;
 }
 
@@ -83,7 +83,7 @@ std::optional<int64_t> Flags::integer(const std::string& name) const {
   const auto word = text(name);
   if (!word) return {};
   const auto value = parse_number<int64_t>(*word);
-  if (!value) throw ConfigError(fmt::format("{}: expected a whole number", said(name)));
+  if (!value) throw ConfigError(fmt::format("{}: expected a whole number", given(name)));
   return value;
 }
 
@@ -91,7 +91,7 @@ std::optional<double> Flags::number(const std::string& name) const {
   const auto word = text(name);
   if (!word) return {};
   const auto value = parse_number<double>(*word);
-  if (!value) throw ConfigError(fmt::format("{}: expected a number", said(name)));
+  if (!value) throw ConfigError(fmt::format("{}: expected a number", given(name)));
   return value;
 }
 
@@ -103,7 +103,7 @@ std::optional<bool> Flags::truth(const std::string& name) const {
     if (lower == yes) return true;
   for (const char* no : {"false", "no", "f", "n", "0"})
     if (lower == no) return false;
-  throw ConfigError(fmt::format("{}: expected true or false", said(name)));
+  throw ConfigError(fmt::format("{}: expected true or false", given(name)));
 }
 
 std::optional<std::vector<double>> Flags::list(const std::string& name) const {
@@ -124,7 +124,7 @@ std::optional<std::vector<double>> Flags::list(const std::string& name) const {
   std::vector<double> values;
   for (const std::string& word : words) {
     const auto value = parse_number<double>(word);
-    if (!value) throw ConfigError(fmt::format("{}: expected numbers", said(name)));
+    if (!value) throw ConfigError(fmt::format("{}: expected numbers", given(name)));
     values.push_back(*value);
   }
   return values;

@@ -1,6 +1,6 @@
 #pragma once
-// What weights do not tell of themselves, by the names that the program they come from has for it on its command line or in its
-// constructors: said as key=value, or in a JSON or YAML file next to the weights.
+// Settings that weights do not hold, by the names that the program they come from has for them on its command line or in its
+// constructors: given as key=value, or in a JSON or YAML file next to the weights.
 #include <map>
 #include <optional>
 #include <string>
@@ -18,22 +18,22 @@ class Flags {
   Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
 
   bool has(const std::string& name) const { return values_.contains(name); }
-  /// The value, if it is said; throws ConfigError if it is no such thing.
+  /// Returns the value, if it is given. Throws ConfigError if it is of another type.
   std::optional<std::string> text(const std::string& name) const;
   std::optional<int64_t> integer(const std::string& name) const;
   std::optional<double> number(const std::string& name) const;
   std::optional<bool> truth(const std::string& name) const;                ///< True, true, 1, …
   std::optional<std::vector<double>> list(const std::string& name) const;  ///< "1,2,4", or a list; an empty text is silence
 
-  /// "num_heads=3", or "model.json: num_heads = 3", for messages.
-  std::string said(const std::string& name) const;
-  /// Throws ConfigError if what is said is not what the weights have.
+  /// Returns "num_heads=3", or "model.json: num_heads = 3", for messages.
+  std::string given(const std::string& name) const;
+  /// Throws ConfigError if a given value is not what the weights have.
   template <class T>
-  void agree(const std::string& name, const std::optional<T>& said, const T& found) const {
-    if (said && *said != found) disagree(name);
+  void agree(const std::string& name, const std::optional<T>& given, const T& found) const {
+    if (given && *given != found) disagree(name);
   }
   [[noreturn]] void disagree(const std::string& name) const;
-  /// Throws ConfigError: `name` is not to be read from the weights.
+  /// Throws ConfigError: `name` cannot be read from the weights.
   [[noreturn]] void wanted(const std::string& name, const std::string& why) const;
 
  private:

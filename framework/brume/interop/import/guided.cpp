@@ -76,7 +76,7 @@ int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
     return found;
   }
   if (size && (*size < divisor || *size % divisor))
-    throw ConfigError(fmt::format("{}: {} levels halve the images {} times, so it must be a multiple of {}", flags.said(name), u.levels(),
+    throw ConfigError(fmt::format("{}: {} levels halve the images {} times, so it must be a multiple of {}", flags.given(name), u.levels(),
                                   u.levels() - 1, divisor));
   if (size) return *size;
   if (const auto published = published_size(u.multipliers); published && !enlarges) return *published;
@@ -89,7 +89,7 @@ Value heads_of(const Flags& flags, const GuidedUnet& u) {
   const int64_t width = flags.integer("num_head_channels").value_or(-1), up = flags.integer("num_heads_upsample").value_or(-1);
   const auto heads = flags.integer("num_heads");
   if (width > 0) return map_of({{"head_channels", width}, order});
-  if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.said("num_heads")));
+  if (heads && *heads < 1) throw ConfigError(fmt::format("{}: expected at least one", flags.given("num_heads")));
   if (heads && up > 0) return map_of({{"heads", *heads}, {"decoder_heads", up}, order});
   if (heads) return map_of({{"heads", *heads}, order});
   if (flags.has("model_channels")) return map_of({{"heads", 1}, order});  // arguments of the constructor: its default
@@ -101,8 +101,8 @@ Value noise_of(const Flags& flags) {
   const std::string schedule = flags.text("noise_schedule").value_or("linear");
   const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
   if (schedule != "linear" && schedule != "cosine")
-    throw ConfigError(fmt::format("{}: expected linear or cosine", flags.said("noise_schedule")));
-  if (steps < 2) throw ConfigError(fmt::format("{}: expected at least 2", flags.said("diffusion_steps")));
+    throw ConfigError(fmt::format("{}: expected linear or cosine", flags.given("noise_schedule")));
+  if (steps < 2) throw ConfigError(fmt::format("{}: expected at least 2", flags.given("diffusion_steps")));
   Value noise = plugin_of(schedule, {{"timesteps", steps}});
   if (schedule == "linear") noise.set("rescale", value_of(true));
   return noise;
@@ -166,11 +166,11 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
 Value conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c, int64_t size) {
   const Value classes = plugin_of("class_label", {{"classes", u.classes}, {"dropout", 0}});
   if (!c.concat) return u.classes > 0 ? classes : value_of("none");
-  const auto said = flags.integer("small_size");
-  if (!said && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
-  const int64_t small = said.value_or(size / 4);  // both that were published enlarge four times
+  const auto given = flags.integer("small_size");
+  if (!given && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
+  const int64_t small = given.value_or(size / 4);  // both that were published enlarge four times
   if (small < 1 || size % small || size == small)
-    throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.said("small_size"), size));
+    throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.given("small_size"), size));
   const Value image = plugin_of("concat_image", {{"image", "low_resolution"}, {"factor", size / small}});
   return u.classes > 0 ? composite_of(classes, {image}) : image;
 }
@@ -184,11 +184,11 @@ Value sample_of(const Flags& flags, bool variance) {
   int64_t steps = std::min<int64_t>(250, times);
   if (!respacing.empty()) {
     const auto number = parse_number<uint32_t>(respacing);
-    if (!number) throw ConfigError(fmt::format("{}: expected a number of steps, or ddim and one", flags.said("timestep_respacing")));
+    if (!number) throw ConfigError(fmt::format("{}: expected a number of steps, or ddim and one", flags.given("timestep_respacing")));
     steps = *number;
     if (steps < 1 || steps > times || (ddim && times % steps))
       throw ConfigError(
-          fmt::format("{}: expected {} {}", flags.said("timestep_respacing"), ddim ? "a divisor of" : "a number up to", times));
+          fmt::format("{}: expected {} {}", flags.given("timestep_respacing"), ddim ? "a divisor of" : "a number up to", times));
   }
   const std::string kind = variance ? "learned_range" : flags.truth("sigma_small").value_or(false) ? "small" : "large";
   return map_of({{"sampler", ddim ? value_of("ddim") : plugin_of("ddpm", {{"variance", kind}})},

@@ -86,12 +86,12 @@ size_t blocks_of(const Weights& w, const std::vector<Stage>& stages, bool encode
   std::vector<size_t> possible;
   for (size_t blocks = 1; blocks < stages.size(); ++blocks)
     if (fits(w, stages, blocks, encoder)) possible.push_back(blocks);
-  const auto said = flags.integer(name);
+  const auto given = flags.integer(name);
   if (possible.empty()) throw ConfigError("input_blocks: are not levels of equally many residual blocks, as guided-diffusion has them");
-  if (said && std::find(possible.begin(), possible.end(), size_t(*said)) == possible.end()) flags.disagree(name);
-  if (possible.size() > 1 && !said)
+  if (given && std::find(possible.begin(), possible.end(), size_t(*given)) == possible.end()) flags.disagree(name);
+  if (possible.size() > 1 && !given)
     flags.wanted(name, fmt::format("the weights could be of {} residual blocks per level", fmt::join(possible, " or ")));
-  return said ? size_t(*said) : possible.front();
+  return given ? size_t(*given) : possible.front();
 }
 
 void read_classifier(const Weights& w, GuidedUnet& u) {

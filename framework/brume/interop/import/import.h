@@ -16,7 +16,7 @@
 
 namespace brume {
 
-/// What cannot be read from a source and must be said: as `key=value`, or a configuration next to the weights.
+/// What cannot be read from a source and must be given: as `key=value`, or a configuration next to the weights.
 struct ImportOptions {
   std::map<std::string, std::string> settings;  ///< of the family, by its own names ("num_heads" = "4")
   std::filesystem::path config;                 ///< a YAML or JSON file next to the weights; empty: the family looks for its own

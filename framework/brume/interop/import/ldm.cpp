@@ -73,11 +73,11 @@ bool inpaints(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   if (r.config.word("conditioning_key").value_or("hybrid") != "hybrid") return false;
   const Value* keys = r.config.find("concat_keys");
   if (!keys) return true;
-  std::vector<std::string> said;
-  for (const Value& key : keys->items) said.push_back(key.scalar);
-  if (said == std::vector<std::string>{"mask", "masked_image"}) return true;
+  std::vector<std::string> given;
+  for (const Value& key : keys->items) given.push_back(key.scalar);
+  if (given == std::vector<std::string>{"mask", "masked_image"}) return true;
   throw ConfigError(
-      {{keys->place, "model.params.concat_keys", fmt::format("is [{}]; brume's order is [mask, masked_image]", fmt::join(said, ", "))}});
+      {{keys->place, "model.params.concat_keys", fmt::format("is [{}]; brume's order is [mask, masked_image]", fmt::join(given, ", "))}});
 }
 
 /// What the configuration says of the U-Net must be what its tensors are.
@@ -85,10 +85,10 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   std::vector<Problem> problems;
   const auto same = [&](const char* key, int64_t have, int64_t otherwise) {
     const std::string path = fmt::format("unet_config.params.{}", key);
-    const std::optional<int64_t> said = r.config.integer(path);
-    if (said.value_or(otherwise) == have) return;
+    const std::optional<int64_t> given = r.config.integer(path);
+    if (given.value_or(otherwise) == have) return;
     const Value* v = r.config.find(path);
-    problems.push_back({v ? v->place : Place(), "model.params." + path, fmt::format("is {}, and the tensors have {}", *said, have)});
+    problems.push_back({v ? v->place : Place(), "model.params." + path, fmt::format("is {}, and the tensors have {}", *given, have)});
   };
   same("model_channels", u.channels, u.channels);
   same("in_channels", u.in_channels, u.in_channels);
@@ -96,9 +96,9 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   same("num_res_blocks", u.blocks, u.blocks);
   if (u.context_width > 0) same("context_dim", u.context_width, u.context_width);
   if (const Value* mult = r.config.find("unet_config.params.channel_mult"); mult && mult->is_list()) {
-    std::vector<std::string> said;
-    for (const Value& m : mult->items) said.push_back(m.scalar);
-    const std::string wanted = fmt::format("{}", fmt::join(u.multipliers, ", ")), found = fmt::format("{}", fmt::join(said, ", "));
+    std::vector<std::string> given;
+    for (const Value& m : mult->items) given.push_back(m.scalar);
+    const std::string wanted = fmt::format("{}", fmt::join(u.multipliers, ", ")), found = fmt::format("{}", fmt::join(given, ", "));
     if (wanted != found)
       problems.push_back(
           {mult->place, "model.params.unet_config.params.channel_mult", fmt::format("is [{}], and the tensors have [{}]", found, wanted)});
@@ -189,23 +189,23 @@ std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const
 /// "eps", "x0" or "v".
 std::string parameterization_of(LdmReading& r, const NamedTensors& network, Published model, bool inpainting) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
-  std::string said = r.config.word("parameterization").value_or("eps");
+  std::string given = r.config.word("parameterization").value_or("eps");
   const auto written = r.source.metadata.find("modelspec.prediction_type");
   if (const std::string* set = r.setting("parameterization")) {
-    said = *set;
+    given = *set;
   } else if (!r.config.there() && written != r.source.metadata.end()) {
-    said = written->second == "epsilon" ? "eps" : written->second;
+    given = written->second == "epsilon" ? "eps" : written->second;
   } else if (!r.config.there() && find(r.source.tensors, "v_pred")) {
-    said = known[2];  // "v": how fine-tuned models of SDXL say it
+    given = known[2];  // "v": how fine-tuned models of SDXL say it
   } else if (!r.config.there() && model == Published::sd2) {
     const auto [prediction, reason] = prediction_of_sd2(r, network, inpainting);
-    said = prediction;
-    r.losses.push_back(
-        fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise", said, reason));
+    given = prediction;
+    r.losses.push_back(fmt::format("not in the file: whether it predicts noise or v; {} is taken ({}); parameterization=… says otherwise",
+                                   prediction, reason));
   }
-  if (std::find(known.begin(), known.end(), said) == known.end())
-    r.refuse(fmt::format("parameterization '{}' is unknown; known: eps, x0, v", said));
-  return said;
+  if (std::find(known.begin(), known.end(), given) == known.end())
+    r.refuse(fmt::format("parameterization '{}' is unknown; known: eps, x0, v", given));
+  return given;
 }
 
 /// Height of the latents as the YAML has it.
@@ -225,10 +225,10 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
     if (size % ratio) throw ConfigError(fmt::format("size={}: expected a multiple of {}", size, ratio));
     return size / ratio;
   }
-  const std::optional<int64_t> said = configured_size(r.config);
-  if (model == Published::sd2 && parameterization == "v" && said.value_or(64) == 64)
+  const std::optional<int64_t> given = configured_size(r.config);
+  if (model == Published::sd2 && parameterization == "v" && given.value_or(64) == 64)
     return 768 / ratio;  // its YAML says 64 for both sizes of SD 2
-  if (said) return *said;
+  if (given) return *given;
   if (model != Published::none) return (model == Published::xl ? 1024 : 512) / ratio;
   r.refuse("the size of its images is not in it: size=PIXELS says it, or its YAML");
 }

@@ -91,8 +91,8 @@ MmditNetwork read_flux(const Shapes& s, const Flags& flags) {
   n.words = s.size("txt_in.weight", 1), n.pooled = s.size("vector_in.in_layer.weight", 1);
   n.guidance = s.has("guidance_in.in_layer.weight");
   n.size = flags.integer("sample_size").value_or(128);
-  if (const auto said = flags.list("axes_dim"))
-    for (const double axis : *said) n.rotary_axes.push_back(int64_t(axis));
+  if (const auto given = flags.list("axes_dim"))
+    for (const double axis : *given) n.rotary_axes.push_back(int64_t(axis));
   else if (head == 128)
     n.rotary_axes = {16, 56, 56};
   else
