@@ -1,10 +1,12 @@
-// What a request brings: addresses, JSON bodies, forms, pictures in base64, A1111's texts. The first byte says which.
+// What a request brings: addresses, JSON bodies, forms, pictures in base64; and what A1111 and ComfyUI write into pictures. The first byte
+// says which.
 #include <algorithm>
 
+#include "brume/interop/comfy_graph.h"
+#include "brume/interop/infotext.h"
 #include "input.h"
 #include "serve/form.h"
 #include "serve/generation.h"
-#include "serve/infotext.h"
 #include "serve/json_fields.h"
 #include "serve/pictures.h"
 
@@ -25,7 +27,8 @@ void read_request(char what, std::string_view text) {
         if (!text.empty() && !part.content.empty() && part.content.data() < text.data()) __builtin_trap();  // a view of the input
       break;
     case 'b': check_picture(base64_decoded(text, "image"), "image", 1 << 20); break;
-    case 'i': infotext_fields(std::string(text)); break;
+    case 'i': brume::infotext_fields(std::string(text)); break;
+    case 'c': brume::comfy_run(text); break;
     default: break;
   }
 }

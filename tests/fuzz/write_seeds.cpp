@@ -73,6 +73,12 @@ void write_requests(const std::string& folder) {
   write(folder, "picture",
         "bdata:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAD0lEQVR42mP4TwAwjAwFAIS1/wHNOWXHAAAAAElFTkSuQmCC");
   write(folder, "infotext", "ia cat\nNegative prompt: b\nSteps: 20, Sampler: Euler a, Size: 8x8, Model: \"x, y\", Seed: 5");
+  write(
+      folder, "comfy",
+      R"(c{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "normal", )"
+      R"("denoise": 1.0, "model": ["4", 0], "positive": ["6", 0], "negative": ["6", 0], "latent_image": ["5", 0]}}, "4": {"class_type": )"
+      R"("CheckpointLoaderSimple", "inputs": {"ckpt_name": "a"}}, "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 8}}, )"
+      R"("6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a", "clip": ["4", 1]}}})");
 }
 
 /// Tables, configurations, prompts, archives and images of MNIST's format.

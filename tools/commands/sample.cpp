@@ -281,7 +281,9 @@ void add_sample(Command app, Program& program, int& code) {
       .capture_default_str()
       .type_name("PATTERN");
   command  // replayed() has put the arguments of the image here, long before this is read
-      .add_option("--from", a->from, "makes an image of `brume sample` again, from what it records; other options replace its own")
+      .add_option("--from", a->from,
+                  "makes an image of `brume sample` again, from what it records; or one of A1111 or ComfyUI, as far as it goes; other "
+                  "options replace its own")
       .type_name("FILE.png [CHECKPOINT]");
   command.add_flag("--missing", a->missing, "make only the images that the directory of -o does not have");
   add_rendezvous(command, a->job);

@@ -7,8 +7,11 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
 #include "brume/image/image.h"
+#include "program/program.h"
+#include "sampling/foreign_origin.h"
 
 namespace brume::tools {
 namespace {
@@ -34,11 +37,37 @@ std::string quoted(const std::string& argument) {
   return text + "'";
 }
 
-std::vector<std::string> arguments_in(const std::string& file) {
+/// Without what would steer a terminal: the text comes from anywhere.
+std::string shown(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return text;
+}
+
+/// The arguments of a picture of another program, and what of it they do not have. `source`: a model that the user names; "" = none.
+std::vector<std::string> foreign_arguments(const std::string& file, const ForeignOrigin& origin, const std::string& source) {
+  if (source.empty())
+    throw ConfigError(fmt::format("--from: {0}: was made by {1}{2}, and names no file of a model; name one: --from {0} MODEL", file,
+                                  origin.program, origin.model.empty() ? "" : fmt::format(" from {}", in_quotes(origin.model))));
+  std::vector<std::string> arguments{source};
+  arguments.insert(arguments.end(), origin.options.begin(), origin.options.end());
+  std::string command = "brume sample";
+  for (const std::string& word : arguments) command += " " + quoted(word);
+  const std::string from = origin.model.empty() ? "" : " from " + origin.model;
+  fmt::print(stderr, "{}\n", shown(fmt::format("{}: made by {}{}: {}", file, origin.program, from, command)));
+  for (const std::string& what : origin.left_out) print_warning(shown(fmt::format("--from: {}: not taken over: {}", file, what)));
+  return arguments;
+}
+
+/// `source`, `has_image`: what the user gives besides, for pictures of other programs.
+std::vector<std::string> arguments_in(const std::string& file, const std::string& source, bool has_image) {
   if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("--from: there is no file '{}'", file));
   const auto text = read_png_text(file);
   const auto it = text.find(key);
-  if (it == text.end()) throw ConfigError(fmt::format("--from: {} does not tell how it was made (it has no text '{}')", file, key));
+  if (it == text.end()) {
+    if (const auto origin = foreign_origin(text, has_image)) return foreign_arguments(file, *origin, source);
+    throw ConfigError(fmt::format("--from: {} does not tell how it was made (it has no text '{}')", file, key));
+  }
   const auto json = nlohmann::json::parse(it->second, nullptr, false);
   std::vector<std::string> arguments;
   if (json.is_array())
@@ -111,17 +140,16 @@ std::vector<std::string> replayed(std::vector<std::string> arguments) {
     file = from->substr(7);
   else if (after != arguments.end())
     file = *after++;
-  std::vector<std::string> stored = arguments_in(file);
-  refuse_unrecordable(file, stored);
-  if (after != arguments.end() && !after->starts_with("-"))
-    stored[0] = *after++;  // another checkpoint
-  else
-    refuse_plugins(file, stored[0]);
-  std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
+  const std::string source = after != arguments.end() && !after->starts_with("-") ? *after++ : "";  // another checkpoint
   const auto given = [&](const std::string& option) {
     return std::any_of(arguments.begin(), arguments.end(),
                        [&](const std::string& a) { return a.starts_with("-") && option_of(a) == option; });
   };
+  std::vector<std::string> stored = arguments_in(file, source, given("--image"));
+  refuse_unrecordable(file, stored);
+  if (source.empty()) refuse_plugins(file, stored[0]);
+  if (!source.empty()) stored[0] = source;
+  std::vector<std::string> rest(arguments.begin(), from), tail(after, arguments.end());
   rest.push_back(stored[0]);
   for (size_t i = 1; i + 1 < stored.size(); i += 2)
     if (!given(stored[i])) rest.push_back(fmt::format("{}={}", stored[i], stored[i + 1]));

@@ -7,8 +7,8 @@
 #include <random>
 
 #include "brume/image/png.h"
+#include "brume/interop/infotext.h"
 #include "brume/like.h"
-#include "serve/infotext.h"
 #include "serve/job_routes.h"
 #include "serve/json_fields.h"
 #include "serve/pictures.h"

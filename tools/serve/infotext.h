@@ -1,7 +1,6 @@
 #pragma once
-// The text "parameters" that A1111's web UI writes into its pictures.
+// The text "parameters" (interop/infotext.h) of pictures that requests of A1111's API make.
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "serve/generation.h"
@@ -17,8 +16,5 @@ struct InfotextImage {
 /// Returns the text of image `number` of a request that samples as A1111 does: the prompt, a line "Negative prompt: ...", and a line
 /// "Steps: 20, Sampler: Euler a, ...". Image k has the seed of the request + k.
 std::string infotext(const Generation& g, const InfotextImage& image);
-
-/// Returns the fields of such a text by their names, "Prompt" and "Negative prompt" among them; an empty object if it is none.
-nlohmann::ordered_json infotext_fields(const std::string& text);
 
 }  // namespace brume::tools
