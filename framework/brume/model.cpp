@@ -16,6 +16,7 @@
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/diffusion/prompt_plan.h"
+#include "brume/diffusion/quantization.h"
 #include "brume/diffusion/refining.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/diffusion/unused_options.h"
@@ -161,7 +162,7 @@ void Model::Opened::load(Registry& all, const OpenedFile& s, const OpenOptions& 
   sample = s.sample;
   const ModelConfig config = read_model(all, s);
   if (const std::string slow = blas_warning(); warn && !slow.empty()) warn(slow);
-  const Compute compute = resolve_compute(config.compute);
+  const Compute compute = resolve_compute(with_int8(config.compute, s.path, s.stored.tensors));
   others = std::make_unique<ModelFiles>(all, compute, std::filesystem::path(path).parent_path());
   std::vector<std::string> loras = o.loras;
   if (const Value* named = sample.is_map() ? sample.find("lora") : nullptr; named && loras.empty()) {

@@ -29,7 +29,7 @@ using Warn = std::function<void(const std::string& text)>;
 /// How a model is opened.
 struct OpenOptions {
   std::string device{};                          ///< "cpu", "cuda" or "cuda:1"; "" = "cpu", or what a configuration says
-  std::string precision{};                       ///< of the network: "fp32", "bf16" or "auto", which is bf16 if the processor has it
+  std::string precision{};                       ///< "fp32", "bf16", "int8" or "auto": int8 of such a file, else the faster one
   std::optional<int64_t> threads{};              ///< processor threads, of the whole process; 0 = all cores
   Registry* registry = nullptr;                  ///< the caller's plugins, which outlive the model; null = the built-in ones
   std::vector<std::filesystem::path> plugins{};  ///< plugin libraries to load into the registry

@@ -44,7 +44,7 @@ Tensor definition(const Tensor& x, const Tensor& w, const Shape& s) {
   return at::conv2d(x.to(at::kDouble).contiguous(), w.to(at::kDouble), {}, s.stride, padding(s));
 }
 Tensor product(const Tensor& x, const Tensor& w, const Shape& s, const Tensor& bias = {}, const Tensor& sum = {}) {
-  return nn::int8_conv2d(x, nn::int8_weight(nn::int8_values(w)), bias, s.stride, padding(s), sum);
+  return nn::int8_conv2d(x, nn::int8_weight(int8_values(w)), bias, s.stride, padding(s), sum);
 }
 
 class Int8 : public testing::TestWithParam<Isa> {
@@ -89,9 +89,9 @@ TEST_P(Int8, TheLargestProductsDoNotSaturate) {
 
 TEST_P(Int8, IsWithinHalfAStepOfEachFactor) {
   for (const Shape& s : shapes) {
-    const Tensor x = images(s, 1), w = weights(s), rounded = nn::from_int8(nn::int8_values(w));
+    const Tensor x = images(s, 1), w = weights(s), rounded = from_int8(int8_values(w));
     const double step = (x.max() - x.min()).item<double>() / 255;
-    const Tensor t = nn::int8_values(w).scales.view({-1, 1, 1, 1});
+    const Tensor t = int8_values(w).scales.view({-1, 1, 1, 1});
     const Tensor bound = definition(at::ones_like(x), rounded.abs() * (step / 2), s) + definition(x.abs(), (t / 2).expand_as(w), s);
     const Tensor error = (product(x, w, s).to(at::kDouble) - definition(x, w, s)).abs();
     EXPECT_TRUE((error <= bound * 1.0001).all().item<bool>()) << w.sizes() << " of " << x.sizes();
@@ -154,7 +154,7 @@ TEST(Int8Sets, GiveTheSameBits) {
 TEST(Int8Values, OfTheirNumbersAreThemselves) {
   const Tensor w = weights(shapes[1]);
   for (const Tensor& one : {w, w.view({50, -1}), at::zeros_like(w)}) {
-    const nn::Int8Values values = nn::int8_values(one), again = nn::int8_values(nn::from_int8(values));
+    const Int8Values values = int8_values(one), again = int8_values(from_int8(values));
     EXPECT_TRUE(again.values.equal(values.values));
     EXPECT_TRUE(again.scales.allclose(values.scales));
     EXPECT_LE(values.values.abs().max().item<int64_t>(), 63);

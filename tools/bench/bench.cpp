@@ -130,7 +130,7 @@ Variant make_variant(const Config& config, const Registry& registry, const std::
   v.result.name = reference ? "LibTorch " + name : "brume " + name;
   v.isa = reference ? nn::Isa::reference : nn::isa();
   ComputeOptions compute = config.compute;
-  compute.precision = name == "bf16" ? Precision::bf16 : Precision::fp32;
+  compute.precision = name == "bf16" ? Precision::bf16 : name == "int8" ? Precision::int8 : Precision::fp32;
   const Compute c = resolve_compute(compute);
   v.models = std::make_unique<ModelFiles>(registry, c, folder);
   v.pipeline = std::make_unique<Pipeline>(config.model, c, 1, nullptr, *v.models);
@@ -139,7 +139,7 @@ Variant make_variant(const Config& config, const Registry& registry, const std::
   if (reference)  // as torch::nn modules keep them; brume's are channels last
     for (const auto* p : {v.pipeline.get(), v.frozen.get()})
       for (Weight& w : p->weights()) w.tensor.set_data(w.tensor.contiguous());
-  if (!config.train) return v;
+  if (!config.train || c.int8) return v;
   std::vector<Weight> learned;
   for (Weight& w : v.pipeline->weights())
     if (w.trainable) learned.push_back(w), w.tensor.set_requires_grad(true);
@@ -273,7 +273,8 @@ int bench(Program& program, const Arguments& a) {
   a.overrides.apply(root);
   const Config config = read_configuration(program.registry, root);
   for (const std::string& p : a.precisions)
-    if (p != "fp32" && p != "bf16") throw ConfigError(fmt::format("--precisions: unknown precision '{}'{}", p, hint(p, {"fp32", "bf16"})));
+    if (p != "fp32" && p != "bf16" && p != "int8")
+      throw ConfigError(fmt::format("--precisions: unknown precision '{}'{}", p, hint(p, {"fp32", "bf16", "int8"})));
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   const int64_t batch = a.batch > 0 ? a.batch : config.train ? config.train->batch : 1;
   const std::filesystem::path folder = std::filesystem::path(a.config).parent_path();
@@ -309,7 +310,7 @@ void add_bench(Command app, Program& program, int& code) {
                            .add_option("--arch", a->architecture,
                                        "measure the parts of a well-known architecture with random weights, instead of a configuration")
                            .type_name("NAME");
-  command.add_option("--precisions", a->precisions, "what to measure of a configuration")
+  command.add_option("--precisions", a->precisions, "what to measure of a configuration: fp32, bf16 and int8, which does not train")
       .delimiter(',')
       .capture_default_str()
       .excludes(arch);

@@ -10,12 +10,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "bench/eager_inception.h"
+#include "bench/measured_calls.h"
 #include "bench/measuring.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
@@ -24,16 +24,14 @@
 #include "brume/files/atomic_file.h"
 #include "brume/nn/blocks/inception.h"
 #include "brume/nn/blocks/text_encoder.h"
+#include "brume/nn/ops/int8_layers.h"
 #include "brume/nn/ops/isa.h"
-#include "brume/nn/ops/memory_pool.h"
 #include "brume/nn/ops/op_profile.h"
 #include "brume/numerics/adam.h"
 #include "program/embedded.h"
 
 namespace brume::tools {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct ShapeFields {
   ImageShape shape;
@@ -98,39 +96,6 @@ struct Part {
   std::function<Tensor()> exact;     ///< the same in float32, of weights that are not rounded; empty if nothing is compared
 };
 
-struct Measured {
-  std::vector<double> seconds;
-  double peak_mib = 0, taken_mib = 0;  ///< resident at most; taken from the system by a call, after the first one of each round
-  std::map<std::string, nn::OpProfile::Row> operations;
-  double flops() const {
-    double sum = 0;
-    for (const auto& [_, row] : operations) sum += row.flops;
-    return sum;
-  }
-};
-
-/// Adds to `m` what calls take for so long, after one that makes what is made once.
-void measure(const std::function<Tensor()>& call, nn::Isa isa, double seconds, Measured& m) {
-  nn::set_isa(isa);
-  const nn::MemoryPoolScope keep;
-  call();
-  peak_memory(true);
-  const size_t taken = nn::MemoryPoolScope::account().taken;
-  const auto start = Clock::now();
-  int64_t calls = 0;
-  do {
-    const nn::OpProfile operations;
-    const auto begin = Clock::now();
-    call();
-    m.seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-    m.operations = operations.rows();
-    ++calls;
-    if (interrupted.load()) throw Interrupted();
-  } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
-  m.peak_mib = std::max(m.peak_mib, peak_memory());
-  m.taken_mib = std::max(m.taken_mib, double(nn::MemoryPoolScope::account().taken - taken) / double(calls) / (1 << 20));
-}
-
 void freeze(const std::vector<Weight>& weights, at::ScalarType type) {
   for (const Weight& w : weights) {
     Tensor(w.tensor).set_requires_grad(false);
@@ -171,9 +136,11 @@ class Bench {
     const Compute compute = resolve_compute(a_.compute);
     if (!compute.device.is_cpu())
       throw ConfigError(fmt::format("--device {}: architectures are measured on the CPU; bench a configuration", compute.device.str()));
-    type_ = compute.dtype;
+    type_ = compute.dtype, int8_ = compute.int8;
+    if (int8_ && a_.inception) throw ConfigError("--precision int8: inception is computed in fp32 and bf16");
     if (asked.batch > 0) a_.batch = asked.batch;
     a_.inception ? add_inception() : add_network();
+    if (int8_) return;  // of the network alone
     if (a_.text) add_text_encoder();
     if (a_.autoencoder.type() != "identity") add_decoder();
     if (a_.train) add_training();
@@ -181,12 +148,12 @@ class Bench {
 
   void run() {
     const nn::Isa own = nn::isa();
-    brume_.resize(parts_.size()), library_.resize(parts_.size());
+    brume_.resize(parts_.size()), other_.resize(parts_.size());
     for (int64_t round = 0; round < asked_.rounds; ++round)  // in turn, so that a machine that slows down slows all
       for (size_t i = 0; i < parts_.size(); ++i) {
         show_stage(fmt::format("round {} of {}: {}", round + 1, asked_.rounds, parts_[i].name));
         measure(parts_[i].run, own, asked_.seconds, brume_[i]);
-        measure(parts_[i].baseline, nn::Isa::reference, asked_.seconds, library_[i]);
+        measure(parts_[i].baseline, int8_ ? own : nn::Isa::reference, asked_.seconds, other_[i]);
       }
     if (asked_.errors) measure_errors(own);
     nn::set_isa(own);
@@ -194,16 +161,19 @@ class Bench {
   }
 
   void print() const {
-    fmt::print("{}, {}, {} ({:.1f} M parameters)\n", asked_.name, type_ == at::kBFloat16 ? "bf16" : "fp32", nn::isa_name(nn::isa()),
-               double(parameters_) / 1e6);
-    fmt::print("{:<28} {:>10} {:>12} {:>9} {:>9}   {:>12} {:>9} {:>7}\n", "", "s", "", "GFLOP/s", "peak MiB", "LibTorch: s", "peak MiB",
-               "ratio");
+    fmt::print("{}, {}, {} ({:.1f} M parameters)\n", asked_.name,
+               int8_                    ? "int8"
+               : type_ == at::kBFloat16 ? "bf16"
+                                        : "fp32",
+               nn::isa_name(nn::isa()), double(parameters_) / 1e6);
+    fmt::print("{:<28} {:>10} {:>12} {:>9} {:>9}   {:>12} {:>9} {:>7}\n", "", "s", "", "GFLOP/s", "peak MiB",
+               int8_ ? "fp32: s" : "LibTorch: s", "peak MiB", "ratio");
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Part& p = parts_[i];
-      const double own = median(brume_[i].seconds), other = median(library_[i].seconds);
+      const double own = median(brume_[i].seconds), other = median(other_[i].seconds);
       fmt::print("{:<28} {:>10.4f} {:>12} {:>9.0f} {:>9.0f}   {:>12.4f} {:>9.0f} {:>6.2f}x\n", p.name, own,
                  fmt::format("{:.2f} {}", p.per_call / own, p.unit), brume_[i].flops() / own / 1e9, brume_[i].peak_mib, other,
-                 library_[i].peak_mib, other / own);
+                 other_[i].peak_mib, other / own);
     }
     for (size_t i = 0; i < errors_.size(); ++i)
       if (parts_[i].exact)
@@ -222,7 +192,7 @@ class Bench {
                      {"seconds", median(brume_[i].seconds)},
                      {"peak_mib", brume_[i].peak_mib},
                      {"taken_mib_a_call", brume_[i].taken_mib},
-                     {"libtorch_seconds", median(library_[i].seconds)},
+                     {int8_ ? "fp32_seconds" : "libtorch_seconds", median(other_[i].seconds)},
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
@@ -264,6 +234,7 @@ class Bench {
   void add_network() {
     add(fmt::format("network, batch {}", a_.batch), "images/s", double(a_.batch), [this](at::ScalarType type) -> std::function<Tensor()> {
       const auto network = make_network();
+      if (!network_) network_ = network;
       parameters_ = 0;
       for (const Weight& w : network->weights()) parameters_ += w.tensor.numel();
       freeze(network->weights(), type);
@@ -273,6 +244,14 @@ class Bench {
         return network->forward(inputs->x, inputs->c_noise, inputs->condition, nullptr);
       };
     });
+    if (!int8_) return;
+    const auto layers = std::make_shared<nn::Int8Layers>();
+    const int64_t in = a_.input.shape.channels;
+    layers->add_inner("", network_->weights(), in, a_.out_channels > 0 ? a_.out_channels : in);
+    parts_.back().run = [layers, in_float = parts_.back().run] {
+      const nn::Int8Scope scope(layers.get());
+      return in_float();
+    };
   }
 
   /// Random weights, normalised so that no activation grows from layer to layer.
@@ -380,10 +359,13 @@ class Bench {
   ArchitectureBench asked_;
   Architecture a_;
   at::ScalarType type_ = at::kFloat;
+  bool int8_ = false;
   int64_t parameters_ = 0;
-  std::vector<double> errors_;  ///< of the first parts, which are those that can be compared
+  std::shared_ptr<const Network> network_;  ///< the one that is measured
+  std::vector<double> errors_;              ///< of the first parts, which are those that can be compared
   std::vector<Part> parts_;
-  std::vector<Measured> brume_, library_;
+  std::vector<Measured> brume_;
+  std::vector<Measured> other_;  ///< LibTorch's operations; in int8 brume's own float32
 };
 
 }  // namespace

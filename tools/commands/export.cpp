@@ -4,6 +4,7 @@
 #include "brume/diffusion/checkpoint.h"
 #include "brume/interop/export/export.h"
 #include "brume/train/options.h"
+#include "brume/weights/int8_tensors.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -16,6 +17,7 @@ struct Arguments {
 /// A model with every key of its sections written out: those of a foreign one say only what its source does.
 Contents opened(Program& program, const std::string& path) {
   Contents model = open_model(path);
+  model.tensors = without_int8(path, std::move(model.tensors));
   Value root = Value::map(), resolved;
   for (const char* section : {"model", "autoencoder", "sample"})
     if (model.metadata.has(section)) root.set(section, model.metadata.section(section, path));

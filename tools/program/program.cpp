@@ -60,7 +60,7 @@ const std::vector<Option<Overrides>>& Overrides::options() {
           "override a value of the configuration, like sample.steps=20 or sample.guidance.0.scale=3",
           [](CommandOption o) { o.type_name("KEY=VALUE").take_all(); }),
       option<Overrides>(
-          "--precision", "precision", [](auto& o) -> auto& { return o.precision; }, "auto, fp32 or bf16"),
+          "--precision", "precision", [](auto& o) -> auto& { return o.precision; }, "auto, fp32, bf16 or int8"),
       option<Overrides>(
           "--device", "device", [](auto& o) -> auto& { return o.device; }, "cpu, cuda, cuda:1", {}, false),
       option<Overrides>(

@@ -6,6 +6,7 @@
 
 #include "brume/files/hub_cache.h"
 #include "brume/interop/import/import.h"
+#include "brume/weights/int8_tensors.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -69,6 +70,7 @@ void save_model(const std::string& path, const std::vector<Weight>& weights, con
   metadata.set("sample", card.sample);
   metadata.set("classifier", card.classifier);
   metadata.set("autoencoder", card.autoencoder);
+  metadata.set("int8", card.int8);
   write_safetensors(path, tensors, metadata.entries());
 }
 
@@ -89,7 +91,7 @@ StoredModel open_any(const std::string& path) {
   Contents contents = checked_contents(path);
   const std::string kind = contents.metadata.kind();
   const auto card = kind == "classifier" ? classifier_card : kind == "autoencoder" ? autoencoder_card : card_of;
-  StoredModel model{card(contents.metadata, path), std::move(contents.tensors)};
+  StoredModel model{card(contents.metadata, path), without_int8(path, std::move(contents.tensors))};
   model.card.files = files_in(model.tensors);
   return model;
 }

@@ -22,13 +22,14 @@ struct ModelCard {
   std::vector<std::string> plugins;  ///< out-of-tree libraries it uses; loaded only if the user names them
   Value classifier{};                ///< the resolved `classifier:` section, in the file of a classifier
   Value autoencoder{};               ///< the resolved `autoencoder:` section, in the file of a first stage alone
+  Value int8{};                      ///< what `brume quantize` measured; written only
   Files files{};                     ///< that the model was made from; written, and read by load_files
 };
 
 /// Writes `weights` (float32, as they are) and the card, atomically.
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card);
 
-/// A diffusion model as it is stored, opened once: a foreign one is imported by that.
+/// A diffusion model as it is stored, opened once: a foreign one is imported by that. Weights of int8 stay so (weights/int8_tensors.h).
 struct StoredModel {
   ModelCard card;        ///< with its files
   NamedTensors tensors;  ///< views of the file
@@ -38,7 +39,7 @@ StoredModel open_stored(const std::string& path);
 /// The same of a foreign one with what it does not say of itself.
 StoredModel open_stored(const std::string& path, const ImportOptions& options);
 
-/// Opens a model of any kind: the card has the section of its kind. Throws ConfigError if it is no model.
+/// Opens a model of any kind, with weights of int8 as float32: the card has the section of its kind. Throws ConfigError if it is no model.
 StoredModel open_any(const std::string& path);
 
 /// Returns the model.safetensors of a training if `path` is its directory, what from_hub() finds if it is a name on Hugging Face's hub,

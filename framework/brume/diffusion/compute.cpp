@@ -17,8 +17,9 @@
 namespace brume {
 
 void ComputeOptions::declare(Fields& f) {
-  f.choice("precision", precision, "precision of the network: auto = bf16 if the processor has it, else fp32",
-           {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}});
+  f.choice("precision", precision,
+           "precision of the network: auto = that of an int8 file, else bf16 if the processor has it, else fp32; int8 is for evaluation",
+           {{"auto", Precision::automatic}, {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"int8", Precision::int8}});
   f.field("device", device, "cpu, cuda or cuda:1");
   f.field("threads", threads, "processor threads; 0 = all cores", Range{.lo = 0, .hi = 4096});
 }
@@ -48,6 +49,10 @@ Compute resolve_compute(const ComputeOptions& o) {
     throw ConfigError(fmt::format("device: '{}' is not supported; cpu and cuda are", o.device));
   const bool fast = c.device.is_cuda() || has_fast_bf16();
   if (o.precision == Precision::bf16 || (o.precision == Precision::automatic && fast)) c.dtype = at::kBFloat16;
+  c.int8 = o.precision == Precision::int8;
+  if (c.int8 && !c.device.is_cpu())
+    throw ConfigError(
+        fmt::format("precision: int8 is computed on the CPU only, and device is '{}'; fp32 and bf16 are computed there", o.device));
   return c;
 }
 

@@ -7,7 +7,7 @@
 namespace brume {
 class Fields;
 
-enum class Precision { automatic, fp32, bf16 };
+enum class Precision { automatic, fp32, bf16, int8 };
 
 struct ComputeOptions {
   Precision precision = Precision::automatic;
@@ -20,6 +20,7 @@ struct ComputeOptions {
 struct Compute {
   at::ScalarType dtype = at::kFloat;  ///< of the network call; weights are trained in float32
   at::Device device = at::kCPU;
+  bool int8 = false;  ///< the inner layers of a network multiply eight-bit integers; of evaluation alone
 };
 
 /// True if the processor multiplies bfloat16 natively (AMX or AVX512-BF16).

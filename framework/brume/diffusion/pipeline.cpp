@@ -2,18 +2,22 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
 #include "brume/core/interruption.h"
 #include "brume/interop/lora.h"
 #include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/int8_layers.h"
 #include "brume/nn/ops/packed_weight.h"
+#include "brume/weights/int8_tensors.h"
 #include "brume/weights/model_weights.h"
 
 namespace brume {
@@ -105,12 +109,26 @@ void Pipeline::freeze() {
     w.tensor.set_requires_grad(false);
     if (w.trainable && !stays(w)) w.tensor.set_data(w.tensor.to(compute_.dtype));
   }
+  if (!compute_.int8 || int8_) return;
+  int8_ = std::make_shared<nn::Int8Layers>();
+  const Network::Context context = options_.network_context(latent(), 0);
+  int8_->add_inner("network.", network_->weights(), context.input.channels + context.image_channels, context.out_channels);
 }
 
 void Pipeline::take(const StoredWeights& stored) {
   const at::NoGradGuard no_grad;
   std::vector<Weight> all = weights();
-  std::vector<Tensor> found = fitting(stored.source, stored.tensors, all);
+  Int8Tensors file = int8_in(stored.source, stored.tensors);
+  // Integers stay integers if layers multiply them and nothing is added to them; else they become the numbers they stand for.
+  const auto integers = [&](const Weight& w) { return compute_.int8 && stored.loras.empty() && stays(w) && file.weights.contains(w.name); };
+  for (const Weight& w : all)
+    if (integers(w)) file.others.push_back({w.name, at::empty({1}).expand(file.weights.at(w.name).values.sizes())});
+  for (const auto& [name, values] : file.weights) {
+    const auto of = std::find_if(all.begin(), all.end(), [&, &name = name](const Weight& w) { return w.name == name; });
+    if (of == all.end() || !integers(*of)) file.others.push_back({name, from_int8(values)});
+  }
+  if (compute_.int8 && !file.weights.empty()) int8_ = std::make_shared<nn::Int8Layers>();  // the file says which
+  std::vector<Tensor> found = fitting(stored.source, file.others, all);
   std::vector<Weight> originals = all;
   for (size_t i = 0; i < all.size(); ++i) originals[i].tensor = found[i];
   const std::map<std::string, Tensor> merged = merged_loras(stored.loras, originals, compute_.dtype);
@@ -120,8 +138,15 @@ void Pipeline::take(const StoredWeights& stored) {
     if (changed != merged.end()) found[i] = changed->second;
     const at::ScalarType type = all[i].trainable ? compute_.dtype : target.scalar_type();
     target.set_requires_grad(false);
+    if (integers(all[i])) {
+      const Int8Values& values = file.weights.at(all[i].name);
+      target.set_data(values.values);
+      int8_->add(all[i].name, target, values.scales);
+      continue;
+    }
     if (stays(all[i])) {
       target.set_data(found[i]);
+      if (int8_ && file.weights.contains(all[i].name)) int8_->add(all[i].name, target);
       continue;
     }
     target.set_data(found[i].to(target.device(), type, false, true).contiguous(target.suggest_memory_format()));
@@ -151,6 +176,8 @@ TrainableModel::Prediction Pipeline::call(const Tensor& x, const std::vector<dou
   stop_if_asked();
   const Tensor levels = at::tensor(noise).to(x.device());
   const Tensor in = input.to(compute_.dtype);
+  std::optional<nn::Int8Scope> integers;
+  if (int8_ && !nn::Int8Scope::active()) integers.emplace(int8_.get());
   const Taps more = call_taps ? call_taps(taps, sigmas.front(), in, levels, condition) : Taps();
   const Tensor f =
       calling(*network_, "forward()", [&] { return network_->forward(in, levels, condition, dropout, call_taps ? more : taps); });

@@ -11,6 +11,9 @@
 #include "brume/weights/tensors.h"
 
 namespace brume {
+namespace nn {
+class Int8Layers;
+}
 struct PromptReading;
 
 /// The weights of a model that is no longer trained.
@@ -68,6 +71,10 @@ class Pipeline {
   /// Casts the weights to the compute dtype, except those that layers pack: for a model that is no longer trained.
   void freeze();
 
+  /// Returns the layers of the network that multiply eight-bit integers, unless an nn::Int8Scope of the caller says otherwise; null if the
+  /// precision is another, or the model is trained.
+  const std::shared_ptr<nn::Int8Layers>& int8_layers() const { return int8_; }
+
   const ModelOptions& options() const { return options_; }
   const Compute& compute() const { return compute_; }
   /// Returns true if the network receives an image (SampleRequest::image) concatenated to its input.
@@ -94,6 +101,7 @@ class Pipeline {
   std::shared_ptr<Autoencoder> autoencoder_;
   std::shared_ptr<Network> network_;
   std::shared_ptr<const ConditionEncoder> encoder_;
+  std::shared_ptr<nn::Int8Layers> int8_;
 };
 
 }  // namespace brume

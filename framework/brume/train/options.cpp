@@ -292,6 +292,8 @@ void check_control(const TrainOptions& t) {
 void Config::check() const {
   ModelConfig::check();
   if (!train) return;
+  if (compute.precision == Precision::int8)
+    throw ConfigError("int8 is for evaluation; training computes in fp32 or bf16").located({}, "compute.precision");
   if (model.control) check_control(*train);
   try {
     if (!train->keep.best.empty()) best_by(train->keep.best);

@@ -32,7 +32,7 @@ ModelMetadata ModelMetadata::of_training(int64_t step, const Value& config) {
 }
 
 const std::vector<std::string>& ModelMetadata::sections() {
-  static const std::vector<std::string> all{"model", "classifier", "autoencoder", "sample", "config"};
+  static const std::vector<std::string> all{"model", "classifier", "autoencoder", "sample", "int8", "config"};
   return all;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // The metadata that brume's files carry with their tensors: "brume.format", "brume.version", "brume.step", "brume.plugins", and a
-// section of the configuration as YAML under "brume.model", "brume.classifier", "brume.autoencoder", "brume.sample" or "brume.config"
+// section of the configuration as YAML under "brume.model", "brume.classifier", "brume.autoencoder", "brume.sample", "brume.int8" (what
+// was measured when its weights became integers) or "brume.config"
 // (the whole configuration of a training).
 #include <cstdint>
 #include <map>
@@ -27,7 +28,7 @@ class ModelMetadata {
   /// Returns the metadata of a training file, which a training is resumed from.
   static ModelMetadata of_training(int64_t step, const Value& config);
 
-  /// Names of all sections: "model", "classifier", "autoencoder", "sample" and "config".
+  /// Names of all sections: "model", "classifier", "autoencoder", "sample", "int8" and "config".
   static const std::vector<std::string>& sections();
   /// Returns true if the key holds a section.
   static bool is_section(std::string_view key);

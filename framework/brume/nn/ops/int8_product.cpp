@@ -1,12 +1,7 @@
 #include "brume/nn/ops/int8_product.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/round.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -43,13 +38,6 @@ T* data(const Tensor& t) {
   return t.defined() ? static_cast<T*>(t.data_ptr()) : nullptr;
 }
 
-/// Along the output channels, in front of the other dimensions.
-Tensor per_channel(const Tensor& scales, const Tensor& like) {
-  std::vector<int64_t> shape(size_t(like.dim()), 1);
-  shape[0] = like.size(0);
-  return scales.view(shape);
-}
-
 void multiply(const Int8Call& call, const Int8Kernel& kernel, const int8_t* panels) {
   const Tensor range_memory = room<kernels::Int8Range>(call.pixels());
   auto* const ranges = data<kernels::Int8Range>(range_memory);
@@ -82,15 +70,6 @@ void multiply(const Int8Call& call, const Int8Kernel& kernel, const int8_t* pane
 }
 
 }  // namespace
-
-Int8Values int8_values(const Tensor& weight) {
-  const Tensor wide = weight.to(at::kFloat);
-  const Tensor greatest = wide.reshape({weight.size(0), -1}).abs().amax(1), scales = greatest / double(kernels::int8_greatest);
-  const Tensor steps = at::where(greatest > 0, scales, at::ones_like(scales));
-  return {(wide / per_channel(steps, wide)).round().clamp(-kernels::int8_greatest, kernels::int8_greatest).to(at::kChar), scales};
-}
-
-Tensor from_int8(const Int8Values& values) { return values.values.to(at::kFloat) * per_channel(values.scales, values.values); }
 
 bool int8_fits(const Tensor& weight) {
   const int64_t dimensions = weight.dim();

@@ -2,21 +2,10 @@
 // Products of eight-bit integers (kernels/int8_kernel.h) for layers that are only evaluated.
 #include <memory>
 
+#include "brume/core/int8_values.h"
 #include "brume/core/tensor.h"
 
 namespace brume::nn {
-
-/// A weight as integers: w = scale v, scale of its output channel.
-struct Int8Values {
-  Tensor values;  ///< int8, shaped as the weight, [O, ...]; from -63 to 63
-  Tensor scales;  ///< [O] float32
-};
-
-/// The nearest integers of a weight [O, ...] of any floating type; the greatest of each output channel becomes +-63.
-Int8Values int8_values(const Tensor& weight);
-
-/// The numbers that they stand for, float32.
-Tensor from_int8(const Int8Values& values);
 
 /// Integers in the order that the kernels read, which is that of every instruction set.
 struct Int8Weight {

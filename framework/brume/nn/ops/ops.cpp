@@ -25,7 +25,9 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 
+#include "brume/nn/ops/int8_layers.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/op_profile.h"
 #include "brume/nn/ops/packed_weight.h"
@@ -62,6 +64,36 @@ bool evaluates(const PackedWeight* packed, const Tensor& weight) {
 }
 
 Tensor plus(const Tensor& sum, const Tensor& x) { return sum.defined() ? sum + x : x; }
+
+/// The numbers of a weight that may be held as integers.
+Tensor floating(const Tensor& weight) {
+  if (weight.is_floating_point()) return weight;
+  if (!Int8Scope::layers()) throw std::logic_error("a layer holds integers outside of an Int8Scope");
+  return Int8Scope::layers()->floating(weight);
+}
+
+/// Adds what `rounded`, a result in int8, is away from `exact` to the errors of its layer.
+void note_error(const std::string& layer, const Tensor& exact, const Tensor& rounded, int64_t products) {
+  Int8Errors& all = *Int8Scope::errors();
+  auto own = std::find_if(all.begin(), all.end(), [&](const Int8Error& e) { return e.name == layer; });
+  if (own == all.end()) own = all.insert(all.end(), {.name = layer});
+  const auto squares = [](const Tensor& t) { return t.square().sum(at::kDouble).item<double>(); };
+  own->error2 += squares(rounded - exact), own->norm2 += squares(exact), own->products += double(products);
+}
+
+/// A layer that is only evaluated.
+Tensor evaluated(const PackedWeight& packed, const Tensor& image, const Tensor& w, const Tensor& bias, int64_t stride, int64_t padding,
+                 Tensor sum) {
+  const Int8Layers* const layers = Int8Scope::layers();
+  const std::shared_ptr<const Int8Weight> integers = layers ? layers->find(w, image) : nullptr;
+  if (integers && !Int8Scope::errors()) return int8_conv2d(image, *integers, bias, stride, padding, sum);
+  if (integers) {
+    const Tensor rounded = int8_conv2d(image, *integers, bias, stride, padding), exact = packed.conv2d(image, w, bias, stride, padding);
+    note_error(layers->name(w), exact, rounded, exact.numel() * integers->channels * integers->kernel * integers->kernel);
+    return plus(sum, exact);
+  }
+  return packed.conv2d(image, floating(w), bias, stride, padding, std::move(sum));
+}
 
 Tensor channels_last(const Tensor& like, int64_t channels) {
   return at::empty({like.size(0), channels, like.size(2), like.size(3)}, like.options(), at::MemoryFormat::ChannelsLast);
@@ -109,16 +141,16 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
   const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
   if (onednn(x)) {
     const Tensor image = x.contiguous(at::MemoryFormat::ChannelsLast);
-    if (evaluates(packed, weight)) return packed->conv2d(image, w, cast(bias), stride, padding, std::move(sum));
-    return plus(sum, training_conv2d(image, w, bias, stride, padding));
+    if (evaluates(packed, weight)) return evaluated(*packed, image, w, cast(bias), stride, padding, std::move(sum));
+    return plus(sum, training_conv2d(image, floating(w), bias, stride, padding));
   }
-  return plus(sum, at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(w), cast(bias), {stride, stride},
-                                   {padding, padding}, {1, 1}, false, {0, 0}, 1));
+  return plus(sum, at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(floating(w)), cast(bias),
+                                   {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1));
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed, Tensor sum) {
   const OpTimer timer("linear", 2.0 * double(x.numel()) * double(weight.size(0)));
-  if (!onednn(x)) return plus(sum, at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
+  if (!onednn(x)) return plus(sum, at::linear(x, floating(weight).to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.
   const int64_t batch = x.size(0), tokens = x.dim() == 3 ? x.size(1) : 1;
   const Tensor w = weight.view({weight.size(0), weight.size(1), 1, 1});

@@ -16,7 +16,6 @@ namespace brume::nn::kernels {
 
 inline constexpr int64_t int8_panel = 16;                  ///< output channels that lie together
 inline constexpr int64_t int8_block = 48;                  ///< rows that are multiplied together
-inline constexpr int32_t int8_greatest = 63;               ///< of a weight
 inline constexpr int64_t int8_deepest = int64_t(1) << 17;  ///< channels times taps, at most: 255 * 63 * 2^17 < 2^31
 
 /// One product. Rows are the output's pixels, image by image. Memory is channels last.
