@@ -219,10 +219,27 @@ HttpAnswer png_info(const HttpRequest& r) {
 }
 
 void add_lists(Server& server, Jobs& jobs) {
-  for (const char* absent : {"upscalers", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles", "sd-vae"})
-    server.add("GET", std::string("/sdapi/v1/") + absent,
-               {.summary = "An empty list: the server has none", .answer = R"({"type":"array"})"},
-               [](const HttpRequest&) { return answer_of(nlohmann::ordered_json::array()); });
+  // What clients read when they start: empty, as the server has none of it.
+  const nlohmann::ordered_json list = nlohmann::ordered_json::array(), object = nlohmann::ordered_json::object();
+  const std::pair<const char*, nlohmann::ordered_json> absent[] = {{"upscalers", list},
+                                                                   {"latent-upscale-modes", list},
+                                                                   {"hypernetworks", list},
+                                                                   {"face-restorers", list},
+                                                                   {"realesrgan-models", list},
+                                                                   {"prompt-styles", list},
+                                                                   {"sd-vae", list},
+                                                                   {"sd-modules", list},
+                                                                   {"extensions", list},
+                                                                   {"script-info", list},
+                                                                   {"scripts", {{"txt2img", list}, {"img2img", list}}},
+                                                                   {"embeddings", {{"loaded", object}, {"skipped", object}}},
+                                                                   {"cmd-flags", object}};
+  for (const auto& [name, empty] : absent)
+    server.add("GET", std::string("/sdapi/v1/") + name, {.summary = "Empty: the server has none"},
+               [empty = empty](const HttpRequest&) { return answer_of(empty); });
+  for (const char* done : {"refresh-checkpoints", "refresh-loras", "refresh-embeddings", "refresh-vae"})
+    server.add("POST", std::string("/sdapi/v1/") + done, {.summary = "Does nothing: new files are found without it"},
+               [](const HttpRequest&) { return answer_of(nullptr); });
   server.add("GET", "/sdapi/v1/samplers", {.summary = "The names of samplers", .answer = R"({"type":"array"})"},
              [](const HttpRequest&) { return names_of(webui().samplers); });
   server.add("GET", "/sdapi/v1/schedulers", {.summary = "The names of spacings", .answer = R"({"type":"array"})"},
@@ -252,10 +269,11 @@ void add_a1111_routes(Server& server, Jobs& jobs) {
   server.add("POST", "/sdapi/v1/img2img", {"Makes images of an image", object, object},
              [&jobs, chosen](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, true), r); });
   server.add("GET", "/sdapi/v1/progress", {.summary = "How far the running job is"}, [&](const HttpRequest&) { return progress(jobs); });
-  server.add("POST", "/sdapi/v1/interrupt", {.summary = "Cancels the running job"}, [&](const HttpRequest&) {
-    jobs.interrupt();
-    return answer_of(nlohmann::ordered_json::object());
-  });
+  for (const char* route : {"/sdapi/v1/interrupt", "/sdapi/v1/skip"})
+    server.add("POST", route, {.summary = "Cancels the running job"}, [&](const HttpRequest&) {
+      jobs.interrupt();
+      return answer_of(nlohmann::ordered_json::object());
+    });
   server.add("GET", "/sdapi/v1/options", {.summary = "The model that is chosen"}, [&jobs, chosen](const HttpRequest&) {
     return answer_of({{"sd_model_checkpoint", model_of(jobs, *chosen)}});
   });
