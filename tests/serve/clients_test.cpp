@@ -99,6 +99,32 @@ TEST_F(ServeClients, ImageKOfA1111HasTheSeedPlusK) {
   EXPECT_EQ(info["infotexts"][1], second["info"]);
 }
 
+TEST_F(ServeClients, ErrorsHaveTheNamesOfTheirApi) {
+  const auto refused = [](const std::string& path, const nlohmann::json& body) {
+    const Reply reply = post(path, body);
+    EXPECT_EQ(reply.status, 400) << reply.body;
+    const nlohmann::json error = reply.json()["error"];
+    EXPECT_TRUE(error["message"].get<std::string>().starts_with(error["param"].get<std::string>() + ":")) << error;
+    return error["param"].get<std::string>();
+  };
+  EXPECT_EQ(refused("/sdapi/v1/txt2img", {{"prompt", "none"}}), "prompt");
+  EXPECT_EQ(refused("/sdapi/v1/txt2img", {{"prompt", "2"}, {"sampler_name", "Eulr"}}), "sampler_name");
+  EXPECT_EQ(refused("/v1/images/generations", {{"prompt", "none"}}), "prompt");
+  EXPECT_EQ(refused("/v1/images/generations", {{"prompt", "2"}, {"size", "16384x16384"}}), "size");
+  EXPECT_EQ(refused("/api/v1/jobs", {{"width", 16384}, {"height", 0}}), "height");
+}
+
+TEST_F(ServeClients, WhatA1111HasBesidesIsEmpty) {
+  for (const char* name : {"cmd-flags", "embeddings", "scripts", "script-info", "upscalers", "latent-upscale-modes", "sd-vae"})
+    EXPECT_EQ(get(std::string("/sdapi/v1/") + name).status, 200) << name;
+  EXPECT_EQ(post("/sdapi/v1/refresh-checkpoints", nlohmann::json::object()).status, 200);
+}
+
+TEST_F(ServeClients, ASeedAbove2To53ComesBackAsText) {
+  EXPECT_EQ(post("/api/v1/jobs", {{"seed", "18446744073709551615"}}).json()["request"]["seed"], "18446744073709551615");
+  EXPECT_EQ(post("/api/v1/jobs", {{"seed", "7"}}).json()["request"]["seed"], 7);
+}
+
 TEST_F(ServeClients, PluginsHaveTheSchemaOfTheirParameters) {
   const nlohmann::json kinds = get("/api/v1/plugins").json()["kinds"];
   bool found = false;
@@ -117,7 +143,7 @@ TEST_F(ServeClients, APictureThatCannotBeDecodedIsNamedAndItsFolderIsNot) {
   const std::string cut = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAYAAADED76LAAAAD0lEQVR42mP4TwAwjAwFAIS1";
   const Reply reply = post("/sdapi/v1/img2img", {{"prompt", "2"}, {"init_images", nlohmann::json::array({cut})}});
   EXPECT_EQ(reply.status, 400) << reply.body;
-  EXPECT_EQ(reply.json()["error"]["param"], "image") << reply.body;
+  EXPECT_EQ(reply.json()["error"]["param"], "init_images") << reply.body;
   EXPECT_EQ(reply.body.find("runs/"), std::string::npos) << reply.body;
 }
 

@@ -256,6 +256,19 @@ TEST(ServeProcess, RefusesWhatItMustNotBegin) {
   EXPECT_NE(second.err.find("--port"), std::string::npos) << second.err;
 }
 
+TEST(ServeProcess, AModelThatCannotBeOpenedIsListedAndNamed) {
+  const TempFolder folder;
+  folder.file("models/cut.safetensors", "junk");
+  const RunningServer server({"models"}, folder.path());
+  const nlohmann::json model = server.get("/api/v1/models").json()["models"][0];
+  EXPECT_EQ(model["id"], "cut");
+  EXPECT_NE(model["error"].get<std::string>(), "");
+  const Reply reply = server.post("/v1/images/generations", R"({"model": "cut", "prompt": "a"})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_EQ(reply.json()["error"]["param"], "model") << reply.body;
+  EXPECT_EQ(reply.json()["error"]["code"], "model_unreadable") << reply.body;
+}
+
 TEST(ServeProcess, AsksForItsKey) {
   const TempFolder folder;
   const RunningServer server({"--api-key", "secret"}, folder.path());

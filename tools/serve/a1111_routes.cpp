@@ -46,16 +46,17 @@ class Chosen {
 };
 
 std::string model_of(const Jobs& jobs, const Chosen& chosen) {
-  const std::vector<std::string> ids = jobs.shelf().ids();
+  const std::vector<std::string> ids = jobs.shelf().ids(true);
   if (const std::string model = chosen.get(); std::find(ids.begin(), ids.end(), model) != ids.end()) return model;
   return ids.empty() ? "" : ids.front();
 }
 
-/// Returns true if the model is asked in words.
-bool takes_text(const Jobs& jobs, const std::string& id) {
-  for (const auto& model : jobs.shelf().list())
-    if (model["id"] == id && model.contains("text")) return model["text"].get<bool>();
-  return true;
+const FieldNames& names() {
+  static const FieldNames all{
+      {"classes", "prompt"},    {"prompts", "prompt"}, {"negatives", "negative_prompt"},   {"sampler", "sampler_name"},
+      {"spacing", "scheduler"}, {"cfg", "cfg_scale"},  {"strength", "denoising_strength"}, {"count", "batch_size"},
+      {"image", "init_images"}};
+  return all;
 }
 
 /// Names of the program: "Euler a", "DPM++ 2M Karras", "DPM++ 2M" with the scheduler "Karras"; a name of brume's is one too.
@@ -124,12 +125,8 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chose
     if (const auto named = JsonFields(*settings).text("sd_model_checkpoint", 1000)) g.model = *named;
   g.model = jobs.shelf().id_of(g.model);
   const std::string prompt = f.text("prompt").value_or(""), negative = f.text("negative_prompt").value_or("");
-  if (takes_text(jobs, g.model)) {
-    g.prompts = {prompt};
-    if (!negative.empty()) g.negatives = {negative};
-  } else if (!prompt.empty()) {
-    g.classes = {prompt};
-  }
+  set_prompt(g, jobs.shelf(), prompt);
+  if (!negative.empty() && !g.prompts.empty()) g.negatives = {negative};
   g.count = f.whole("batch_size", 1, 100000).value_or(1) * f.whole("n_iter", 1, 100000).value_or(1);
   g.seed = f.seed("seed").value_or(std::random_device()());
   g.steps = f.whole("steps", 1, 10000);
@@ -146,8 +143,8 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chose
   }
   std::vector<std::string> unused;
   name_not_taken(f, unused);
-  g.warnings = f.unknown();
-  g.warnings.insert(g.warnings.begin(), unused.begin(), unused.end());
+  for (std::string& unknown : f.unknown()) unused.push_back(std::move(unknown));
+  g.warnings.insert(g.warnings.end(), unused.begin(), unused.end());
   check_limits(g, jobs.options().limits);
   asked.parameters = nlohmann::ordered_json::parse(body.dump());
   for (const char* picture : {"init_images", "mask"}) asked.parameters.erase(picture);
@@ -264,10 +261,12 @@ void add_lists(Server& server, Jobs& jobs) {
 void add_a1111_routes(Server& server, Jobs& jobs) {
   const auto chosen = std::make_shared<Chosen>();
   const std::string object = R"({"type":"object"})";
-  server.add("POST", "/sdapi/v1/txt2img", {"Makes images", object, object},
-             [&jobs, chosen](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, false), r); });
-  server.add("POST", "/sdapi/v1/img2img", {"Makes images of an image", object, object},
-             [&jobs, chosen](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, true), r); });
+  server.add("POST", "/sdapi/v1/txt2img", {"Makes images", object, object}, [&jobs, chosen](const HttpRequest& r) {
+    return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, false), r); });
+  });
+  server.add("POST", "/sdapi/v1/img2img", {"Makes images of an image", object, object}, [&jobs, chosen](const HttpRequest& r) {
+    return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, true), r); });
+  });
   server.add("GET", "/sdapi/v1/progress", {.summary = "How far the running job is"}, [&](const HttpRequest&) { return progress(jobs); });
   for (const char* route : {"/sdapi/v1/interrupt", "/sdapi/v1/skip"})
     server.add("POST", route, {.summary = "Cancels the running job"}, [&](const HttpRequest&) {

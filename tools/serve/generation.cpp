@@ -109,7 +109,8 @@ nlohmann::ordered_json json_of(const Generation& g) {
   add(json, "negatives", g.negatives);
   add(json, "classes", g.classes);
   json["count"] = g.count;
-  json["seed"] = g.seed;
+  constexpr uint64_t exact = uint64_t(1) << 53;  // above it, programs that read numbers as doubles would change it
+  json["seed"] = g.seed > exact ? nlohmann::ordered_json(std::to_string(g.seed)) : nlohmann::ordered_json(g.seed);
   add(json, "steps", g.steps);
   add(json, "cfg", g.cfg);
   add(json, "strength", g.strength);

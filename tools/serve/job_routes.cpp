@@ -120,13 +120,37 @@ std::map<std::string, std::string> warning_header(const std::vector<std::string>
   return text.empty() ? std::map<std::string, std::string>{} : std::map<std::string, std::string>{{"Brume-Warning", text.substr(0, 1000)}};
 }
 
+void set_prompt(Generation& g, const ModelShelf& shelf, const std::string& prompt) {
+  switch (shelf.asked_by(g.model)) {
+    case ModelShelf::Asked::text: g.prompts = {prompt}; break;
+    case ModelShelf::Asked::class_name:
+      if (!prompt.empty()) g.classes = {prompt};
+      break;
+    case ModelShelf::Asked::nothing:
+      if (!prompt.empty()) g.warnings.push_back("prompt changes nothing: the model takes neither words nor classes");
+      break;
+  }
+}
+
+HttpAnswer in_names_of(const FieldNames& names, const std::function<HttpAnswer()>& make) try { return make(); } catch (const HttpError& e) {
+  std::string message = e.what(), field = e.field;
+  for (const auto& [ours, theirs] : names)
+    if (ours == e.field) field = theirs;
+  for (const auto& [ours, theirs] : names)
+    if (message.starts_with(ours + ":") || message.starts_with(ours + " ")) {
+      message.replace(0, ours.size(), theirs);
+      break;
+    }
+  throw HttpError(e.status, message, field, e.code);
+}
+
 Job finished(Jobs& jobs, Job job, const HttpRequest& request) {
   while (!is_over(job)) {
     job = jobs.wait(job.record.id, job.version, std::chrono::milliseconds(200));
     if (!is_over(job) && !request.alive()) jobs.cancel(job.record.id);
   }
   if (job.record.state == "done") return job;
-  if (job.record.state == "failed") throw HttpError(job.error_status, job.record.error, job.error_field);
+  if (job.record.state == "failed") throw HttpError(job.error_status, job.record.error, job.error_field, job.error_code);
   throw HttpError(503, job.record.error.empty() ? "the job was cancelled" : job.record.error, "", job.record.state);
 }
 

@@ -52,7 +52,10 @@ void replace_all(std::string& text, const std::string& from, const std::string& 
 /// Returns a message in the names of a request's fields: its pictures are files of the job's folder.
 std::string in_names_of_request(std::string text, const std::string& id) {
   replace_all(text, id + "/", "");
-  for (const char* name : {"image", "mask"}) replace_all(text, std::string("--") + name, name);
+  for (const std::string name : {"image", "mask"}) {
+    replace_all(text, "--" + name, name);
+    replace_all(text, name + ": " + name, name);  // the option, then the file
+  }
   return text;
 }
 
@@ -197,14 +200,15 @@ void Jobs::run(const Group& group) {
   const ModelShelf::Warnings of_model(warnings);
   const WarningScope scope([&](const std::string& text) { warnings.push_back(text); });
   const StopScope stop([&] { return stopping_ || all_cancelled(group); });
-  const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500, const std::string& field = "") {
+  const auto end_all = [&](const std::string& state, const std::string& error = "", int status = 500, const std::string& field = "",
+                           const std::string& code = "") {
     for (const auto& job : group) {
       {
         const std::lock_guard guard(lock_);
         job->record.warnings.insert(job->record.warnings.end(), warnings.begin(), warnings.end());
       }
       const bool cancelled = all_cancelled({job});
-      end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status, field);
+      end(job, cancelled ? "cancelled" : state, cancelled ? "" : error, status, field, code);
     }
   };
   try {
@@ -224,7 +228,7 @@ void Jobs::run(const Group& group) {
     else
       end_all("failed", fmt::format("the job took longer than {} s", options_.time_limit), 504);
   } catch (const HttpError& e) {
-    end_all("failed", e.what(), e.status, e.field);
+    end_all("failed", e.what(), e.status, e.field, e.code);
   } catch (const ConfigError& e) {
     if (group.size() > 1) {  // the fault of one of them
       for (const auto& job : group) run({job});
@@ -234,7 +238,8 @@ void Jobs::run(const Group& group) {
     end_all("failed", error, 400, field_of(error));
   } catch (const std::exception& e) {
     const auto memory = out_of_memory(e);
-    end_all("failed", memory ? "there is not enough memory; fewer or smaller images need less" : e.what(), memory ? 503 : 500);
+    end_all("failed", memory ? "there is not enough memory; fewer or smaller images need less" : e.what(), memory ? 503 : 500, "",
+            memory ? "out_of_memory" : "");
   }
 }
 

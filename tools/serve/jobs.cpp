@@ -32,6 +32,8 @@ nlohmann::ordered_json json_of(const Job& job) {
   json["step"] = job.step, json["steps"] = job.steps;
   json["done"] = job.done, json["total"] = job.total;
   json["rate"] = job.rate;
+  for (const auto& [key, text] : {std::pair("param", &job.error_field), std::pair("code", &job.error_code)})
+    if (!text->empty() && json.contains("error")) json["error"][key] = *text;
   json["eta"] = job.record.state == "running" && job.rate > 0 ? nlohmann::ordered_json(job.eta) : nlohmann::ordered_json(nullptr);
   return json;
 }
@@ -229,7 +231,8 @@ Jobs::Group Jobs::next_group() {
   return group;
 }
 
-void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status, const std::string& field) {
+void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status, const std::string& field,
+               const std::string& code) {
   const Unsynced fast;
   JobRecord record;
   {
@@ -251,7 +254,7 @@ void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const 
   const std::lock_guard guard(lock_);
   if (job->removed) store_.remove(record.id);
   job->record = record;
-  job->error_status = status, job->error_field = field;
+  job->error_status = status, job->error_field = field, job->error_code = code;
   job->position = 0;
   job->preview.clear();
   ++job->version;

@@ -33,6 +33,7 @@ struct Job {
   bool cancelled = false, removed = false;
   int error_status = 400;
   std::string error_field;      ///< of the request; "" if the error is of none
+  std::string error_code;       ///< a word for programs; "" = none
   int64_t done = 0, total = 0;  ///< image steps
   int64_t step = 0, steps = 0;
   double rate = 0, eta = 0;                  ///< image steps per second; seconds
@@ -84,7 +85,7 @@ class Jobs {
   void save(const Group& group, const Sampling& sampling, int64_t first, const Tensor& images);
   void show_preview(const Group& group, const Sampling& sampling, const SampleProgress& p);
   void end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error = "", int status = 500,
-           const std::string& field = "");
+           const std::string& field = "", const std::string& code = "");
   void keep(Job& job);
   void number_queue();
   std::shared_ptr<Job> find(const std::string& id) const;

@@ -122,6 +122,12 @@ Description described(Registry& registry, const std::string& path) {
   return d;
 }
 
+/// Opens a model. Throws HttpError that names the field of what cannot be read.
+Model opened(const std::string& path, const OpenOptions& options) try { return Model::open(path, options); } catch (const ConfigError& e) {
+  const std::string field = options.loras.empty() ? "model" : "loras";
+  throw HttpError(400, fmt::format("{}: {}", field, e.what()), field);
+}
+
 std::string gigabytes(uint64_t bytes) { return fmt::format("{:.3g} GB", double(bytes) / 1e9); }
 
 }  // namespace
@@ -131,7 +137,20 @@ ModelShelf::Warnings::~Warnings() { warnings_of_thread = nullptr; }
 
 ModelShelf::ModelShelf(Registry& registry, ShelfOptions options) : registry_(registry), options_(std::move(options)) {}
 
-std::vector<ModelShelf::Found> ModelShelf::found() const {
+/// Returns what was found within the last second, or searches the folders.
+std::vector<ModelShelf::Found> ModelShelf::found(bool lately) const {
+  const auto now = std::chrono::steady_clock::now();
+  {
+    const std::lock_guard guard(lock_);
+    if (lately && !found_.empty() && now - found_at_ < std::chrono::seconds(1)) return found_;
+  }
+  std::vector<Found> all = searched();
+  const std::lock_guard guard(lock_);
+  found_at_ = now;
+  return found_ = std::move(all);
+}
+
+std::vector<ModelShelf::Found> ModelShelf::searched() const {
   std::vector<Found> all;
   const auto add = [&](const fs::path& path, const fs::path& base) {
     std::string id = base.empty() ? path.filename().string() : path.lexically_relative(base).generic_string();
@@ -174,8 +193,11 @@ ModelShelf::Facts ModelShelf::facts(const Found& model) const {
     const Description d = described(registry_, model.path);
     facts.json = d.json;
     facts.bytes = d.bytes;
-  } catch (const std::exception& e) {
+  } catch (const ConfigError& e) {
     facts.json = {{"error", e.what()}};
+  } catch (const std::exception& e) {  // of memory: it is tried again
+    facts.json = {{"error", e.what()}};
+    return facts;
   }
   const std::lock_guard guard(lock_);
   return facts_[model.path] = facts;
@@ -183,7 +205,7 @@ ModelShelf::Facts ModelShelf::facts(const Found& model) const {
 
 nlohmann::ordered_json ModelShelf::list() const {
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
-  for (const Found& model : found()) {
+  for (const Found& model : found(false)) {
     const nlohmann::ordered_json json = facts(model).json;
     const std::lock_guard guard(lock_);
     const bool loaded = std::any_of(open_.begin(), open_.end(), [&](const auto& open) { return open.second->path == model.path; });
@@ -194,10 +216,20 @@ nlohmann::ordered_json ModelShelf::list() const {
   return all;
 }
 
-std::vector<std::string> ModelShelf::ids() const {
+std::vector<std::string> ModelShelf::ids(bool lately) const {
   std::vector<std::string> ids;
-  for (const Found& model : found()) ids.push_back(model.id);
+  for (const Found& model : found(lately)) ids.push_back(model.id);
   return ids;
+}
+
+ModelShelf::Asked ModelShelf::asked_by(const std::string& id) const {
+  for (const Found& model : found()) {
+    if (model.id != id) continue;
+    const nlohmann::ordered_json json = facts(model).json;
+    if (!json.contains("text") || json["text"].get<bool>()) return Asked::text;
+    return json["classes"].empty() ? Asked::nothing : Asked::class_name;
+  }
+  return Asked::text;
 }
 
 std::vector<std::string> ModelShelf::loras() const {
@@ -211,12 +243,14 @@ std::vector<std::string> ModelShelf::loras() const {
 }
 
 std::string ModelShelf::id_of(const std::string& asked) const {
-  const std::vector<std::string> all = ids();
+  std::vector<std::string> all = ids(true);
+  const auto there = [&] { return std::find(all.begin(), all.end(), asked) != all.end(); };
+  if (!asked.empty() && !there()) all = ids();
   if (all.empty())
     throw HttpError(404, "model: the server has no model; train one, or start it with a model or a folder of them", "model", "no_model");
   if (asked.empty() && all.size() == 1) return all.front();
   if (asked.empty()) throw HttpError(400, fmt::format("model: is missing; the server has {}", fmt::join(all, ", ")), "model");
-  if (std::find(all.begin(), all.end(), asked) == all.end())
+  if (!there())
     throw HttpError(404, fmt::format("model: there is no {}{}", in_quotes(asked), hint(asked, all)), "model", "model_not_found");
   return asked;
 }
@@ -276,6 +310,9 @@ std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const s
   const auto model = std::find_if(all.begin(), all.end(), [&](const Found& f) { return f.id == id; });
   if (model == all.end()) throw HttpError(404, fmt::format("model: {} is gone", in_quotes(id)), "model", "model_not_found");
   const Facts known = facts(*model);
+  if (known.json.contains("error"))
+    throw HttpError(400, fmt::format("model: {} cannot be opened: {}", in_quotes(id), known.json["error"].get<std::string>()), "model",
+                    "model_unreadable");
   const std::string stamp = fmt::format("{}|{}|", model->path, known.stamp), key = stamp + fmt::format("{}", fmt::join(loras, "|"));
   if (auto open = taken(key)) return open;
   make_room(id, model->path, stamp, known.bytes);
@@ -285,7 +322,7 @@ std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const s
   o.warn = [](const std::string& text) {
     if (warnings_of_thread) warnings_of_thread->push_back(text);
   };
-  Model made = Model::open(model->path, o);
+  Model made = opened(model->path, o);
   const auto preview = preview_of(made);
   const int64_t multiple = made.pipeline().network().multiple() * made.shape().height / made.latent().height;
   const auto opened = std::make_shared<const OpenModel>(OpenModel{std::move(made), model->path, known.bytes, preview});

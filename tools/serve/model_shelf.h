@@ -1,5 +1,6 @@
 #pragma once
 // The models of the server: found in folders, opened at first use, closed if others need the memory.
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <list>
@@ -37,17 +38,21 @@ class ModelShelf {
 
   /// Returns [{"id", "loaded", "error", "classes", "text", "image", "defaults"}] of the models that are there now.
   nlohmann::ordered_json list() const;
-  std::vector<std::string> ids() const;
+  /// `lately`: those that were there within the last second suffice.
+  std::vector<std::string> ids(bool lately = false) const;
   /// Returns the names of the files of LoRAs.
   std::vector<std::string> loras() const;
 
   /// Returns the id that a request means: itself, or the one model if it names none. Throws HttpError 404 or 400.
   std::string id_of(const std::string& asked) const;
+  /// What a model is asked by.
+  enum class Asked { text, class_name, nothing };
+  Asked asked_by(const std::string& id) const;
   /// Returns FILE:STRENGTH with the file's path. Throws HttpError 400 if the folder of LoRAs has no such file.
   std::string lora_path(const std::string& asked) const;
 
-  /// Opens a model, or takes it from the shelf. Of a model, the two sets of LoRAs that were used last stay open. Throws HttpError 503 if
-  /// the memory does not suffice, and ConfigError.
+  /// Opens a model, or takes it from the shelf. Of a model, the two sets of LoRAs that were used last stay open. Throws HttpError: 503 if
+  /// the memory does not suffice, 400 if a file cannot be read.
   std::shared_ptr<const OpenModel> open(const std::string& id, const std::vector<std::string>& loras);
 
   /// Receives warnings of models on this thread while it lives.
@@ -68,7 +73,8 @@ class ModelShelf {
     nlohmann::ordered_json json;
     uint64_t bytes = 0;
   };
-  std::vector<Found> found() const;
+  std::vector<Found> found(bool lately = true) const;
+  std::vector<Found> searched() const;
   Facts facts(const Found& model) const;
   std::shared_ptr<const OpenModel> taken(const std::string& key);
   std::shared_ptr<const Autoencoder> preview_of(const Model& model) const;
@@ -79,6 +85,8 @@ class ModelShelf {
   mutable std::mutex lock_;                     ///< of what follows; a model is opened without it, so that lists are answered meanwhile
   mutable std::recursive_mutex opening_;        ///< of what opens files: it may load plugins
   mutable std::map<std::string, Facts> facts_;  ///< by path
+  mutable std::vector<Found> found_;
+  mutable std::chrono::steady_clock::time_point found_at_{};
   std::list<std::pair<std::string, std::shared_ptr<const OpenModel>>> open_;  ///< by id and LoRAs, the latest used first
 };
 

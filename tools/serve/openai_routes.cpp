@@ -41,15 +41,11 @@ struct Asked {
   bool as_url = false;
 };
 
-/// A model of classes is asked by the name of a class.
-void set_prompt(Generation& g, const Jobs& jobs, const std::string& prompt) {
-  g.model = jobs.shelf().id_of(g.model);
-  for (const auto& model : jobs.shelf().list())
-    if (model["id"] == g.model && model.contains("text") && !model["text"].get<bool>()) {
-      if (!model["classes"].empty() && !prompt.empty()) g.classes = {prompt};
-      return;
-    }
-  g.prompts = {prompt};
+const FieldNames& names() {
+  static const FieldNames all{{"classes", "prompt"}, {"prompts", "prompt"},     {"negatives", "negative_prompt"},
+                              {"count", "n"},        {"width, height", "size"}, {"width", "size"},
+                              {"height", "size"}};
+  return all;
 }
 
 Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image = "", std::string mask = "") {
@@ -60,9 +56,10 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image =
   if (!prompt) throw HttpError(400, "prompt: is missing", "prompt", "missing_required_parameter");
   g.model = f.text("model", 1000).value_or("");
   // Names of OpenAI's own models mean the one model of this server.
-  const std::vector<std::string> ids = jobs.shelf().ids();
+  const std::vector<std::string> ids = jobs.shelf().ids(true);
   if (ids.size() == 1 && (g.model.starts_with("dall-e") || g.model.starts_with("gpt-image"))) g.model = ids.front();
-  set_prompt(g, jobs, *prompt);
+  g.model = jobs.shelf().id_of(g.model);
+  set_prompt(g, jobs.shelf(), *prompt);
   g.count = f.whole("n", 1, jobs.options().limits.images).value_or(1);
   set_size(g, f.text("size", 20).value_or(""));
   const std::string format = f.text("response_format", 20).value_or("b64_json");
@@ -79,7 +76,7 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image =
   if (const auto negative = f.text("negative_prompt"); negative && !negative->empty()) g.negatives = {*negative};
   f.ignore({"quality", "style", "background", "moderation", "output_compression", "stream", "partial_images", "input_fidelity"});
   if (const auto stream = f.flag("stream"); stream && *stream) throw HttpError(400, "stream: the answer comes as a whole", "stream");
-  g.warnings = f.unknown();
+  for (std::string& unknown : f.unknown()) g.warnings.push_back(std::move(unknown));
   g.image = std::move(image), g.mask = std::move(mask);
   check_limits(g, jobs.options().limits);
   return asked;
@@ -135,11 +132,11 @@ HttpAnswer models(const Jobs& jobs) {
 
 void add_openai_routes(Server& server, Jobs& jobs) {
   server.add("POST", "/v1/images/generations", {"Makes images, as OpenAI's API does", generation_schema, images_schema},
-             [&](const HttpRequest& r) { return made(jobs, asked_in(json_body(r.body), jobs), r); });
+             [&](const HttpRequest& r) { return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs), r); }); });
   server.add("POST", "/v1/images/edits", {"Edits an image: a form with image, mask and prompt", R"({"type":"object"})", images_schema},
              [&](const HttpRequest& r) {
                try {
-                 return made(jobs, edit_in(r, jobs), r);
+                 return in_names_of(names(), [&] { return made(jobs, edit_in(r, jobs), r); });
                } catch (const nlohmann::json::exception&) {
                  throw HttpError(400, "a field of the form is no UTF-8", "body");
                }

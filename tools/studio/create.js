@@ -3,7 +3,7 @@ import {get, schema, pictureBlob} from './api.js';
 import {h, fill, field, button, select, attempt, notice, freshId} from './dom.js';
 import {pluginField, pluginList, pluginValue, written} from './form.js';
 import {picturePicker} from './mask.js';
-import {submit, watch, jobCard, picture, download, titleOf} from './jobs.js';
+import {submit, watch, jobCard, picture, download, titleOf, isOver} from './jobs.js';
 import {gridPanel} from './grid.js';
 
 const store = 'brume-create';
@@ -36,10 +36,13 @@ function adopt(state, request) {
   if (Array.isArray(request.guidance)) state.guidance = request.guidance.map((g) => pluginValue(g));
 }
 
+/// A number, or the text of one that JavaScript would round.
+const seedOf = (seed) => (Number.isSafeInteger(Number(seed)) ? Number(seed) : String(seed).trim());
+
 /// The request of the API for these settings.
 export function requestOf(state, model, start) {
   const number = (text) => (text === '' || text === null ? undefined : Number(text));
-  const request = {model: state.model, count: Number(state.count) || 1, seed: Number(state.seed) || 0, steps: number(state.steps), cfg: number(state.cfg),
+  const request = {model: state.model, count: Number(state.count) || 1, seed: seedOf(state.seed), steps: number(state.steps), cfg: number(state.cfg),
     width: number(state.width), height: number(state.height), preview: 2};
   if (model?.text) {
     request.prompts = state.prompt.split('\n').map((p) => p.trim()).filter(Boolean);
@@ -135,12 +138,12 @@ export async function create(view, signal) {
   if (handed.picture) attempt(async () => start.set(URL.createObjectURL(await pictureBlob(handed.picture)))).finally(() => { handed.picture = null; });
   const modelOf = () => usable.find((m) => m.id === state.model);
 
-  async function run(request, title) {
-    const {card, update} = jobCard((request.job = await submit(request)).id, title, actionsOf(state, start, () => form.scrollIntoView()));
+  /// Shows a job from now to its end.
+  function show(job) {
+    const {card, update} = jobCard(job.id, titleOf(job), actionsOf(state, start, () => form.scrollIntoView()));
     results.querySelector('.empty')?.remove();
     results.prepend(card);
-    const ended = await watch(request.job.id, update, signal);
-    return {ended, card};
+    return watch(job.id, update, signal);
   }
   function draw() {
     const model = modelOf();
@@ -167,12 +170,11 @@ export async function create(view, signal) {
       form.querySelector('#seed').value = state.seed;
       changed();
     }
-    attempt(() => {
-      const request = requestOf(state, modelOf(), start);
-      return run(request, titleOf({request}));
-    });
+    attempt(async () => show(await submit(requestOf(state, modelOf(), start))));
   });
   draw();
   const headings = [freshId('heading')];
   fill(view, h('h1', {id: headings[0]}, 'Create'), h('div', {class: 'columns'}, h('div', {class: 'stack'}, h('div', {class: 'panel'}, form), sweep), results));
+  // What was begun before the page was left goes on.
+  for (const job of (await get('jobs?limit=50', signal)).jobs.filter((j) => !isOver(j)).reverse()) attempt(() => show(job));
 }

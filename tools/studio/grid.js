@@ -117,7 +117,7 @@ export function gridPanel(state, about, requestOf, results, signal) {
     results.querySelector('.empty')?.remove();
     results.prepend(card);
     const one = async (i, j) => {
-      if (stopped) return;
+      if (stopped || signal.aborted) return;
       try {
         const job = await submit(requests[i][j]);
         open.add(job.id);
