@@ -19,7 +19,7 @@ const SentencePieceProcessor& of(const void* model) { return *static_cast<const 
 
 void say(void* to, BrumePut put, const std::string& text) { put(to, text.data(), text.size()); }
 
-/// What `run` does, with exceptions and bad states written to `error`.
+/// Does what `run` does, with exceptions and bad states written to `error`.
 template <class F>
 int guarded(void* to, BrumePut error, const F& run) {
   try {

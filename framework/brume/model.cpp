@@ -29,7 +29,7 @@
 namespace brume {
 namespace {
 
-/// The value at a path like "model.network.channels", or null.
+/// Returns the value at a path like "model.network.channels", or null.
 const Value* walk(const Value& root, const std::string& path) {
   const Value* v = &root;
   for (size_t start = 0; v && start <= path.size();) {
@@ -109,7 +109,7 @@ OpenedFile read_source(const std::filesystem::path& path, const OpenOptions& o) 
   return s;
 }
 
-/// The configuration of a diffusion model; throws ConfigError for another one.
+/// Returns the configuration of a diffusion model; throws ConfigError for another one.
 ModelConfig read_model(Registry& registry, const OpenedFile& s) {
   ModelConfig config;
   read_stored(registry, s.path, s.stored.card.plugins, [&] { config = read_model_configuration(registry, s.root); });
@@ -136,7 +136,7 @@ struct Model::Opened {
 
   explicit Opened(const OpenOptions& o);
   void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
-  /// The section `sample:` of the model, with the request laid over it.
+  /// Returns the section `sample:` of the model, with the request laid over it.
   Value configuration(const ImageRequest& r) const;
   /// What the request asks for and has no effect, and what it writes as other programs read it.
   void warn_of(const ImageRequest& r, const SampleOptions& options, const std::vector<Annotation>& images) const;
@@ -368,7 +368,7 @@ Tensor Model::decode(const Tensor& latents, int64_t tile) const {
 }
 
 namespace {
-/// A denoiser that keeps its model alive.
+/// Returns a denoiser that keeps its model alive.
 std::shared_ptr<const Denoiser> held(std::shared_ptr<const void> model, std::shared_ptr<const Denoiser> denoiser) {
   const auto both = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const Denoiser>>>(model, denoiser);
   return {both, denoiser.get()};

@@ -65,7 +65,7 @@ class Model {
   /// Returns the condition of a batch, one row per annotation.
   Condition condition(const std::vector<Annotation>& annotations) const;
 
-  /// Shape of the images that it was trained for, and of their latents.
+  /// Returns the shape of the images that it was trained for, and that of their latents.
   ImageShape shape() const;
   ImageShape latent() const;
   /// Returns the names of the classes that can be requested, the guidances' included; numbers for those without a name.

@@ -16,7 +16,7 @@
 namespace brume {
 namespace {
 
-/// The list of guidances; an empty one is made if the section has none.
+/// Returns the list of guidances; an empty one is made if the section has none.
 Value& guidances(Value& root) {
   if (!root.find("sample")) root.set("sample", Value::map());
   Value& sample = *root.find("sample");
@@ -26,7 +26,7 @@ Value& guidances(Value& root) {
   return *sample.find("guidance");
 }
 
-/// The guidance of a type as a map of its settings, or null.
+/// Returns the guidance of a type as a map of its settings, or null.
 Value* guidance(Value& root, const std::string& type) {
   for (Value& g : guidances(root).items) {
     const Value* named = g.is_map() ? g.find("type") : &g;
@@ -41,14 +41,14 @@ Value* guidance(Value& root, const std::string& type) {
   return nullptr;
 }
 
-/// The place of a guidance; one that cannot be read counts as the outermost, and its mistakes are reported later.
+/// Returns the place of a guidance; one that cannot be read counts as the outermost, and its mistakes are reported later.
 GuidancePlace place_of(const Registry& registry, const Value& guidance) try {
   return create<Guidance>(registry, guidance)->traits().place;
 } catch (const ConfigError&) {
   return GuidancePlace::inpaint;
 }
 
-/// The guidance of a type; else a new one, before the first of the same place or of a later one.
+/// Returns the guidance of a type; else a new one, before the first of the same place or of a later one.
 Value& guidance_or_new(const Registry& registry, Value& root, const std::string& type, GuidancePlace place) {
   if (Value* have = guidance(root, type)) return *have;
   std::vector<Value>& items = guidances(root).items;
@@ -64,7 +64,7 @@ Value labelled(const std::string& text, const std::string& label, bool quoted = 
   return value;
 }
 
-/// A list of texts in YAML; "" for an empty list.
+/// Returns a list of texts in YAML; "" for an empty list.
 std::string quoted_list(const std::vector<std::string>& texts) {
   std::string list;
   for (const std::string& text : texts) {
@@ -102,7 +102,7 @@ void set_guidances(const Registry& registry, const ImageRequest& r, Value& root)
   }
 }
 
-/// The number of the class that `word` says by number, `digits` being its number.
+/// Returns the number of the class that `word` says by number, `digits` being its number.
 int64_t numbered_class(const std::string& option, const std::string& word, const std::string& digits,
                        const std::vector<std::string>& classes) {
   const int64_t count = int64_t(classes.size());
@@ -113,8 +113,8 @@ int64_t numbered_class(const std::string& option, const std::string& word, const
   return *index;
 }
 
-/// The numbers of the requested classes. "#3" is a number; all other words are either names or numbers, because classes may be called by
-/// numbers that are not their own.
+/// Returns the numbers of the requested classes. "#3" is a number; all other words are either names or numbers, because classes may be
+/// called by numbers that are not their own.
 std::vector<int64_t> class_indices(const ImageRequest& r, const std::vector<std::string>& classes) {
   const std::string option = called(r.names, "classes");
   if (!r.classes.empty() && classes.empty()) throw ConfigError(fmt::format("{}: this model is not class-conditional", option));

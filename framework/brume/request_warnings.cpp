@@ -40,7 +40,7 @@ std::vector<std::string> texts_of(const std::vector<Annotation>& images, bool ne
   return all;
 }
 
-/// The text of a prompt as its words are found in it: composed, and without the brackets of weights.
+/// Returns the text of a prompt as its words are found in it: composed, and without the brackets of weights.
 std::string words_of(const std::string& prompt, bool weights) {
   std::string text;
   for (const text::PromptPart& p : weights ? text::weighted_parts(prompt) : std::vector<text::PromptPart>{{prompt}}) text += p.text;
@@ -55,7 +55,7 @@ bool joins(std::string_view prompt, std::string_view word) {
          (blank(at + word.size()) || prompt.substr(at + word.size()).starts_with(":"));
 }
 
-/// The first "[…]" that has `inside` in it; "" if none has.
+/// Returns the first "[…]" that has `inside` in it; "" if none has.
 std::string bracket_with(std::string_view prompt, const std::function<bool(std::string_view)>& inside) {
   for (size_t open = prompt.find('['); open != std::string_view::npos; open = prompt.find('[', open + 1)) {
     const size_t close = prompt.find(']', open);
@@ -73,7 +73,7 @@ bool changes_at_a_step(std::string_view text) {
   return colon != std::string_view::npos && parse_number<double>(text.substr(colon + 1)).has_value();
 }
 
-/// The first "(word:1.3)"; "" if no word has a weight.
+/// Returns the first "(word:1.3)"; "" if no word has a weight.
 std::string weight_in(std::string_view prompt) {
   for (size_t open = prompt.find('('); open != std::string_view::npos; open = prompt.find('(', open + 1)) {
     const size_t close = prompt.find(')', open);
@@ -86,7 +86,7 @@ std::string weight_in(std::string_view prompt) {
   return "";
 }
 
-/// What one prompt writes as other programs read it.
+/// Returns what one prompt writes as other programs read it.
 std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOptions& options, bool reads_prompts, const std::string& prompt) {
   std::vector<std::string> found;
   const auto say = [&](const std::string& what, const std::string& instead) {

@@ -42,7 +42,7 @@ class Vq final : public Autoencoder, public Quantiser {
   Tensor last_layer() const override { return network_.last_layer(); }
   std::optional<int64_t> codes() const override { return o_.codebook.codes; }
 
-  /// What is quantised, before scaling.
+  /// Returns what is quantised, before scaling.
   Tensor encode_moments(const Tensor& images) const override { return network_.encode(images.to(dtype_), nullptr).to(at::kFloat); }
   Tensor latents_of(const Tensor& moments, const Normal&) const override { return (moments.to(at::kFloat) - o_.shift) * o_.scale; }
   Tensor decode(const Tensor& latents) const override {

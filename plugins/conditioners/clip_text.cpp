@@ -196,7 +196,7 @@ class Encoder final : public ConditionEncoder {
     append(tokens, text.substr(at + words[which].text.size()), weight, words);
   }
 
-  /// The tokens of each chunk, without begin and end.
+  /// Returns the tokens of each chunk, without begin and end.
   std::vector<Tokens> chunks(const std::string& given, const PromptReading& reading) const {
     const std::string prompt = text::composed(given);
     const std::vector<text::PromptPart> parts = !reading.weights   ? std::vector<text::PromptPart>{{prompt}}
@@ -228,7 +228,7 @@ class Encoder final : public ConditionEncoder {
     cut_.warn(in_quotes(prompt), in_quotes(tokenizer_.decode(lost)) + vectors, o_.length);
     tokens.resize(room());
   }
-  /// The textual inversion that a token counted after the tokenizer's belongs to.
+  /// Returns the textual inversion that a token counted after the tokenizer's belongs to.
   const std::string& word_of(int64_t id, const std::vector<Word>& words) const {
     size_t w = 0;
     for (int64_t end = tokenizer_.size() + words[0].vectors.size(0); end <= id; end += words[++w].vectors.size(0)) continue;

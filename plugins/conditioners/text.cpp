@@ -70,7 +70,7 @@ class Encoder final : public ConditionEncoder {
   Files files() const override { return {{path_, bytes_}}; }
 
  private:
-  /// The model's own file if it is read back, whatever has become of the one it was trained with.
+  /// Returns the model's own file if it is read back, whatever has become of the one it was trained with.
   std::string bytes(const Files* stored) const {
     if (stored && !stored->empty()) {
       if (const auto found = stored->find(path_); found != stored->end()) return found->second;

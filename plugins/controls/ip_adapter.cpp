@@ -158,7 +158,7 @@ std::unique_ptr<const Projection> projection_of(Layers& l) {
   return std::make_unique<Plain>(l);
 }
 
-/// The network's attentions to tokens in diffusers' order.
+/// Returns the network's attentions to tokens in diffusers' order.
 std::vector<std::string> attentions_of(const Network& network) {
   std::vector<std::string> all;
   const std::vector<std::string> names = network.tap_points().attention;

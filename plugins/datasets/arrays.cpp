@@ -81,7 +81,7 @@ class Arrays final : public Dataset {
     throw ConfigError(fmt::format("{}: {} has no array '{}'{}", key, o_.path.string(), name, hint(name, names_of(all))));
   }
 
-  /// [N, C, H, W] float32, scaled.
+  /// Returns [N, C, H, W] float32, scaled.
   Tensor fitting(const Tensor& array) const {
     const std::vector<int64_t> sizes = array.sizes().vec();
     const auto fits = [&](size_t first) {  // the axes after the channels

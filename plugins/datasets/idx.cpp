@@ -34,7 +34,7 @@ struct GzClose {
   void operator()(gzFile file) const { gzclose_r(file); }
 };
 
-/// A whole file, unpacked if it is a gzip stream.
+/// Returns a whole file, unpacked if it is a gzip stream.
 std::vector<uint8_t> read_bytes(const std::filesystem::path& file) {
   std::error_code error;
   const auto type = std::filesystem::status(file, error).type();

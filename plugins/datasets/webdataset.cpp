@@ -37,7 +37,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// "a{00..02}.tar" as a00.tar, a01.tar, a02.tar; "{x,y}.tar" as x.tar, y.tar. Several braces: every combination.
+/// Returns "a{00..02}.tar" as a00.tar, a01.tar, a02.tar; "{x,y}.tar" as x.tar, y.tar. Several braces: every combination.
 std::vector<std::string> expanded(const std::string& pattern) {
   const size_t open = pattern.find('{'), close = pattern.find('}', open);
   if (open == pattern.npos || close == pattern.npos) return {pattern};
@@ -72,7 +72,7 @@ bool matches(std::string_view text, std::string_view pattern) {
   return !text.empty() && (pattern[0] == '?' || pattern[0] == text[0]) && matches(text.substr(1), pattern.substr(1));
 }
 
-/// The files that a pattern names, sorted; '*' and '?' in the last part of the path only.
+/// Returns the files that a pattern names, sorted; '*' and '?' in the last part of the path only.
 std::vector<std::string> files_of(const std::string& pattern) {
   std::vector<std::string> files;
   for (const std::string& one : expanded(pattern)) {

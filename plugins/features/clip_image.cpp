@@ -305,7 +305,7 @@ class ClipImageFeatures final : public Features {
     text_ = std::make_unique<const TextTower>(file, o.tokenizer, quick_gelu, device_);
   }
 
-  /// The options of the image tower, with what its tensors do not say.
+  /// Returns the options of the image tower, with what its tensors do not say.
   static VisionTransformerOptions settled(const Options& o, const ClipFile& file, const std::string& hash) {
     VisionTransformerOptions n = file.network;
     const Settings stored = settings_of(o.path);

@@ -78,7 +78,7 @@ class SagDenoiser final : public Denoiser {
  private:
   static constexpr int64_t reach = 4;  // nine pixels, as published
 
-  /// A, [B, 1, H, W].
+  /// Returns a, [B, 1, H, W].
   static Tensor attention_received(const std::vector<Tensor>& maps, const Tensor& x) {
     Tensor sum;
     for (const Tensor& map : maps) {

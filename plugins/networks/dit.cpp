@@ -151,7 +151,7 @@ class Dit final : public Network {
     if (o_.modulation == nn::Modulation::single) all_ = embedder(build_, "t_block.1", o_.width, 6 * o_.width);
   }
 
-  /// A layer of an embedder, N(0, 0.02^2) as in DiT.
+  /// Returns a layer of an embedder, N(0, 0.02^2) as in DiT.
   nn::Linear embedder(const nn::Builder& build, const std::string& name, int64_t in, int64_t out = 0) const {
     nn::Linear layer = nn::glorot(build, name, in, out > 0 ? out : o_.width);
     if (!nn::SkipInit::now()) layer.weight.normal_(0, 0.02, build.random());
@@ -170,7 +170,7 @@ class Dit final : public Network {
     return nn::RotaryTable{table.cosines.to(device), table.sines.to(device)};
   }
 
-  /// [B, N, C] of the patches of an image, row by row.
+  /// Returns [B, N, C] of the patches of an image, row by row.
   Tensor patches(const Tensor& input, const nn::PatchGrid& grid) const {
     const Tensor x = flat() ? patch_(input).permute({0, 2, 3, 1}).reshape({input.size(0), grid.count(), o_.width})
                             : values_(nn::cut_patches(input, grid, patch_size_));
@@ -214,7 +214,7 @@ class Dit final : public Network {
     return {words_[1](nn::gelu_tanh(words_[0](condition.context.to(dtype)))), condition.context_mask};
   }
 
-  /// The mask of tokens and patches together; undefined if all are to be seen.
+  /// Returns the mask of tokens and patches together; undefined if all are to be seen.
   static Tensor mask_of(const nn::Tokens& tokens, const nn::PatchGrid& grid) {
     if (!tokens.mask.defined()) return {};
     return at::cat({tokens.mask, at::ones({tokens.mask.size(0), grid.count()}, tokens.mask.options())}, 1);

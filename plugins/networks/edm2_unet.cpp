@@ -183,7 +183,7 @@ class Edm2Unet final : public Network {
     }
   }
 
-  /// [B, embedding] float32, after its SiLU.
+  /// Returns [B, embedding] float32, after its SiLU.
   Tensor embed(const Tensor& c_noise, const Condition& condition) const {
     Tensor c = noise_(fourier_(c_noise));
     if (class_) {

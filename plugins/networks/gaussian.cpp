@@ -73,7 +73,7 @@ class Exact : public Network {
     return (x * (std_ * std_) + variance * mean) / both;
   }
 
-  /// [B, grounds], up to a number for each image; minus infinity for the grounds that its class is not.
+  /// Returns [B, grounds], up to a number for each image; minus infinity for the grounds that its class is not.
   static Tensor log_likelihoods(const Tensor& x, const Tensor& both, const Tensor& means, const Condition& condition) {
     const Tensor flat = x.flatten(1), pixel_sum = flat.sum(1, true);
     const double pixels = double(flat.size(1));

@@ -195,7 +195,7 @@ class Mmdit final : public Network {
     positions_ = build_.buffer("pos_embed", nn::sine_positions(table, grid_, o_.width).unsqueeze(0));
   }
 
-  /// The middle of the table of positions; without a size of its own, the table spread over the image.
+  /// Returns the middle of the table of positions; without a size of its own, the table spread over the image.
   Tensor positions_of(const nn::PatchGrid& grid) const {
     if (o_.position_size == 0) return nn::resized_positions(positions_, grid, grid_);
     check_positions(o_, grid);
@@ -222,12 +222,12 @@ class Mmdit final : public Network {
     return {table.cosines.to(device), table.sines.to(device)};
   }
 
-  /// [B, N, C] of the patches of an image, row by row.
+  /// Returns [B, N, C] of the patches of an image, row by row.
   Tensor patches(const Tensor& input, const nn::PatchGrid& grid) const {
     const Tensor x = patch_(input).permute({0, 2, 3, 1}).reshape({input.size(0), grid.count(), o_.width});
     return positions_.defined() ? x + positions_of(grid).to(x.options()) : x;
   }
-  /// The inverse: [B, N, patch patch C] to [B, C, H, W].
+  /// Returns the inverse: [B, N, patch patch C] to [B, C, H, W].
   Tensor image(const Tensor& tokens, const nn::PatchGrid& grid) const {
     return tokens.reshape({tokens.size(0), grid.rows, grid.columns, o_.patch, o_.patch, channels_out_})
         .permute({0, 5, 1, 3, 2, 4})

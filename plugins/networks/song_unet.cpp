@@ -173,7 +173,7 @@ class SongUnet final : public Network {
     }
   }
 
-  /// The channels of the feature maps of the encoder.
+  /// Returns the channels of the feature maps of the encoder.
   std::vector<int64_t> skips() const {
     std::vector<int64_t> all{o_.channels};
     for (size_t level = 0; level < o_.multipliers.size(); ++level) {

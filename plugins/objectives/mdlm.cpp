@@ -16,7 +16,7 @@
 namespace brume::plugins {
 namespace {
 
-/// The weight of sigma under times that are drawn evenly.
+/// Returns the weight of sigma under times that are drawn evenly.
 double unmasking(const NoiseSchedule& schedule, double sigma) {
   if (schedule.timesteps() > 0) return double(schedule.timesteps()) * revealed(chain_step(schedule, sigma));
   const double begin = schedule.t_min(), end = schedule.t_max(), near = 1e-5 * (end - begin), t = schedule.time(sigma);

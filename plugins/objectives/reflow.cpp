@@ -51,7 +51,7 @@ class Reflow final : public Objective {
   void check(const Requirements&) const override { expect_teacher(o_.teacher); }
 
  private:
-  /// The end of the path that starts at sigma noise: at a sigma so large that an image is nothing next to it.
+  /// Returns the end of the path that starts at sigma noise: at a sigma so large that an image is nothing next to it.
   static Tensor image_of(const Denoiser& teacher, const Tensor& noise, const std::vector<double>& sigmas, const Condition& condition) {
     const at::NoGradGuard no_grad;
     Tensor x = noise * sigmas.front();

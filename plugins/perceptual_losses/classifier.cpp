@@ -38,7 +38,7 @@ class OfClassifier final : public PerceptualLoss {
   Tensor distance(const Tensor& a, const Tensor& b) const override { return (seen(a) - seen(b)).pow(2).sum(1); }
 
  private:
-  /// [B, F], of unit length.
+  /// Returns [B, F], of unit length.
   Tensor seen(const Tensor& images) const {
     const Tensor no_noise = at::zeros({images.size(0)}, images.options());
     const Tensor f = classifier_->forward(images.to(dtype_), no_noise, nullptr).features.to(at::kFloat);

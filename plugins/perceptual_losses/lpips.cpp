@@ -73,7 +73,7 @@ class Lpips final : public PerceptualLoss {
   std::vector<Weight> weights() const override { return weights_; }
 
  private:
-  /// A float32 copy; the first of these names that the file has.
+  /// Returns a float32 copy; the first of these names that the file has.
   static Tensor wanted(const NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path, int64_t dim) {
     for (const std::string& name : names)
       if (const Tensor* t = find(file, name)) {

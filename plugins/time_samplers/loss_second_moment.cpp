@@ -80,7 +80,7 @@ class LossSecondMoment final : public TimeSampler {
     return std::clamp<int64_t>(int64_t(share * double(o_.bins)), 0, o_.bins - 1);
   }
 
-  /// [T], summing to 1.
+  /// Returns [T], summing to 1.
   Tensor probabilities(const std::vector<Weight>& memory) const {
     if (memory.size() != 2) throw std::logic_error("loss_second_moment was given no memory");
     const Tensor &history = memory[0].tensor, &counts = memory[1].tensor;

@@ -18,7 +18,7 @@ class EagerInception {
 
  private:
   Tensor conv(const std::string& name, const Tensor& x, int64_t stride = 1, int64_t high = 0, int64_t wide = 0) const;
-  /// The convolutions called prefix + each of `layers`, which keep the size, one after the other.
+  /// Returns the convolutions called prefix + each of `layers`, which keep the size, one after the other.
   Tensor chain(const std::string& prefix, Tensor x, const std::vector<std::string>& layers) const;
   Tensor block_a(const std::string& name, const Tensor& x) const;
   Tensor block_c(const std::string& name, const Tensor& x) const;

@@ -112,7 +112,7 @@ BRUME_LOOP("avx512f,avx512vnni") int8_avx512(int64_t rounds) {
   return double(rounds) * double(count) * sizeof(uint64_t);
 }
 
-/// The rate of all threads together in 1e9 per second: the best of three.
+/// Returns the rate of all threads together in 1e9 per second: the best of three.
 double rate(Loop loop, int64_t rounds) {
   const int threads = at::get_num_threads();
   double best = 0;
@@ -136,7 +136,7 @@ struct Choice {
   Loop loop;
 };
 
-/// The first of the choices that the processor has.
+/// Returns the first of the choices that the processor has.
 Peak peak(const char* name, const char* unit, std::initializer_list<Choice> choices, int64_t rounds) {
   for (const Choice& c : choices)
     if (c.there) return {name, unit, c.with, rate(c.loop, rounds)};

@@ -24,7 +24,7 @@ bool is_weights_file(const std::string& path) {
   return false;
 }
 
-/// The configuration that a model holds, or would hold once it were imported.
+/// Returns the configuration that a model holds, or would hold once it were imported.
 Value stored_configuration(const std::string& path) {
   Value root = Value::map();
   const Contents contents = open_model(path);

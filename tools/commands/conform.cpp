@@ -75,7 +75,7 @@ std::vector<Finding> measure_objective(const Program& program, const std::string
 
 using Measure = std::vector<Finding> (*)(const Program&, const Arguments&, const std::string& name);
 
-/// How each kind is measured.
+/// Returns how each kind is measured.
 const std::map<std::string, Measure>& measures() {
   using A = Arguments;
   using S = std::string;

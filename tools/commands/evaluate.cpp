@@ -62,7 +62,7 @@ FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Da
 std::string percent(double share) { return std::isnan(share) ? "-" : fmt::format("{:.2f} %", 100 * share); }
 std::string number(double value) { return std::isnan(value) ? "-" : fmt::format("{:.4f}", value); }
 
-/// The class that varies least, relative to the real one; NaN if no class is known.
+/// Returns the class that varies least, relative to the real one; NaN if no class is known.
 double least_ratio(const SetFigures& set, const SetFigures& real) {
   double least = std::nan("");
   for (size_t c = 0; c < set.spread_by_class.size(); ++c) least = std::fmin(least, set.spread_by_class[c] / real.spread_by_class[c]);
@@ -102,7 +102,7 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
   write_file(a.json, about.dump(1) + "\n");
 }
 
-/// The accuracy of a classifier.
+/// Prints the accuracy of a classifier.
 int evaluate_classifier(Program& program, const Arguments& a, World& world) {
   for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.grid.cfg.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));

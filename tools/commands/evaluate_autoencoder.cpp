@@ -34,7 +34,7 @@ int64_t scan_bytes(const std::string& jpeg) {
   }
 }
 
-/// The best JPEG whose scan takes at most so many bytes, or the smallest there is.
+/// Returns the best JPEG whose scan takes at most so many bytes, or the smallest there is.
 std::string jpeg_of(const Image& image, int64_t bytes) {
   int lo = 1, hi = 100;
   while (lo < hi) {

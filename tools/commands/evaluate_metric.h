@@ -16,7 +16,7 @@ struct MetricArguments {
   uint64_t seed = 0;
 };
 
-/// The processes of `world` divide the samples; rank 0 prints and writes.
+/// Judges samples, which the processes of `world` divide; rank 0 prints and writes.
 int evaluate_metric(Program& program, const MetricArguments& a, World& world);
 
 }  // namespace brume::tools

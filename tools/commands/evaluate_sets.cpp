@@ -32,7 +32,7 @@ struct Reference {
   std::vector<std::string> notes;
 };
 
-/// The names in "fid,kid", or the items of a YAML list.
+/// Returns the names in "fid,kid", or the items of a YAML list.
 std::vector<Value> metric_values(const std::string& text) {
   if (text.starts_with('[')) return parse_yaml(text, "--metric").items;
   if (text.starts_with('{')) return {parse_yaml(text, "--metric")};

@@ -19,7 +19,7 @@ struct SetArguments {
 /// Returns true if the value of --metric names metrics of sets.
 bool judges_sets(const Registry& registry, const std::string& metrics);
 
-/// The processes of `world` divide the images; rank 0 judges, prints and writes.
+/// Compares sets, whose images the processes of `world` divide; rank 0 judges, prints and writes.
 int evaluate_sets(Program& program, const SetArguments& a, World& world);
 
 }  // namespace brume::tools

@@ -14,7 +14,7 @@ struct Arguments {
   std::string source, to, target;
 };
 
-/// A model with every key of its sections written out: those of a foreign one say only what its source does.
+/// Returns a model with every key of its sections written out: those of a foreign one say only what its source does.
 Contents opened(Program& program, const std::string& path) {
   Contents model = open_model(path);
   model.tensors = without_int8(path, std::move(model.tensors));

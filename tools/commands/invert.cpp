@@ -72,7 +72,7 @@ std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& mode
   return annotations_of(request, {classes, false, false}, names);
 }
 
-/// The pictures of the command line, or the first images of the data set.
+/// Returns the pictures of the command line, or the first images of the data set.
 Input read_input(Program& program, const Arguments& a, const ModelOptions& model) {
   if (a.images.empty() == a.data.empty()) throw ConfigError("give pictures, or --data with a data set of them");
   if (a.data.empty()) return {read_images(a, model.image), annotations(a, model)};

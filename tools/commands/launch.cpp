@@ -88,7 +88,7 @@ uint16_t free_port() {
   return ntohs(at.sin_port);
 }
 
-/// The variables of one process, as torchrun sets them, over those of this one.
+/// Returns the variables of one process, as torchrun sets them, over those of this one.
 std::vector<std::string> environment_of(const Arguments& a, int64_t rank, uint16_t port) {
   std::map<std::string, std::string> set{{"RANK", fmt::to_string(rank)},
                                          {"LOCAL_RANK", fmt::to_string(rank)},

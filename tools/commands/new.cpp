@@ -67,7 +67,7 @@ std::string class_name(const std::string& name, const std::string& source) {
   return text;
 }
 
-/// "My-Sampler" -> "my_sampler".
+/// Returns "my_sampler" of "My-Sampler".
 std::string as_name(const std::string& text) {
   std::string name;
   for (size_t i = 0; i < text.size(); ++i) {

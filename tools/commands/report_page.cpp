@@ -58,7 +58,7 @@ std::string legend(const std::vector<RunRecord>& runs) {
   return html + "</ul>\n";
 }
 
-/// The curves of every figure of metrics.jsonl, losses and tests first.
+/// Returns the curves of every figure of metrics.jsonl, losses and tests first.
 std::string curves(const std::vector<RunRecord>& runs, const std::vector<fs::path>& directories) {
   std::map<std::string, std::vector<ReportLine>> charts;
   for (size_t i = 0; i < runs.size(); ++i)

@@ -60,14 +60,14 @@ void check_names(const Arguments& a, bool one_file) {
   if (one_file && a.names != usual_names) print_warning(fmt::format("--names: has no effect, as -o {} is one file of all images", a.out));
 }
 
-/// A class by its number, as --classes takes it: "#2" if "2" is the name of another.
+/// Returns a class by its number, as --classes takes it: "#2" if "2" is the name of another.
 std::string number_of_class(int64_t label, const std::vector<std::string>& classes) {
   const std::string number = std::to_string(label);
   const auto named = std::find(classes.begin(), classes.end(), number);
   return named == classes.end() || named - classes.begin() == label ? number : "#" + number;
 }
 
-/// The arguments that make one of these images again.
+/// Returns the arguments that make one of these images again.
 SampleArguments arguments_of_one(SampleArguments a, const Annotation& image, size_t number, bool captions,
                                  const std::vector<std::string>& classes) {
   ImageRequest& r = a.request;

@@ -62,7 +62,7 @@ std::vector<std::string> column_of(const Csv& table, const std::string& asked) {
   return captions;
 }
 
-/// Those of the training images of a configuration.
+/// Returns those of the training images of a configuration.
 std::vector<std::string> data_captions(Program& program, const Arguments& a) {
   const Config config = read_configuration(program.registry, load_yaml(a.source));
   if (!config.train) throw ConfigError(fmt::format("{}: has no section 'train', and so no captions", a.source));

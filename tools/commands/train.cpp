@@ -29,10 +29,10 @@ struct Arguments {
   Rendezvous rendezvous;
 };
 
-/// The run directory: --out, or runs/<name of the configuration>.
+/// Returns the run directory: --out, or runs/<name of the configuration>.
 fs::path run_directory(const Arguments& a) { return a.out.empty() ? fs::path("runs") / fs::path(a.config).stem() : fs::path(a.out); }
 
-/// What to continue: --resume FILE, --resume DIRECTORY, or --resume alone for the run's own directory.
+/// Returns what to continue: --resume FILE, --resume DIRECTORY, or --resume alone for the run's own directory.
 fs::path training_file(const Arguments& a) {
   fs::path at = a.resume == "here" ? run_directory(a) : fs::path(a.resume);
   if (fs::is_directory(at)) at /= "training.safetensors";

@@ -66,7 +66,7 @@ struct Scale {
 
 double part(const Point& p, bool is_x) { return is_x ? p.x : p.y; }
 
-/// The axis with its ends, those of the data with some room if it has none.
+/// Returns the axis with its ends, those of the data with some room if it has none.
 Axis fitted(Axis axis, const std::vector<Series>& series, bool is_x) {
   if (axis.log)
     for (const Series& s : series)

@@ -56,7 +56,7 @@ std::vector<Tick> round_ticks(double lo, double hi, bool log, double pixels);
 /// The panel with its axes, names and title, in the box. Throws ConfigError if a log axis has a value that is not above 0.
 void draw(Canvas& canvas, const Box& box, const Panel& panel);
 
-/// A name, cut short if it is too long.
+/// Returns a name, cut short if it is too long.
 std::string shown(const std::string& name);
 
 /// A column of lines and names; `legend_width` is what it takes.

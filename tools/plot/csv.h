@@ -18,7 +18,7 @@ struct Csv {
 
   /// Throws ConfigError naming the nearest, and all there are. `label` is the option that asks ("--x").
   size_t column(const std::string& name, const std::string& label) const;
-  /// The number in a cell; throws ConfigError naming line and column if there is no number in it.
+  /// Returns the number in a cell; throws ConfigError naming line and column if there is no number in it.
   double number(const Row& row, size_t column) const;
 };
 
@@ -26,7 +26,7 @@ struct Csv {
 Csv parse_csv(std::string_view text, const std::string& path);
 Csv read_csv(const std::string& path);
 
-/// A cell, in quotes if it needs them.
+/// Returns a cell, in quotes if it needs them.
 std::string csv_cell(const std::string& text);
 
 }  // namespace brume::tools

@@ -31,7 +31,7 @@ struct Named {
   std::shared_ptr<const I> plugin;
 };
 
-/// "{type: ddim, eta: 1}" -> "ddim, eta: 1".
+/// Returns "ddim, eta: 1" of "{type: ddim, eta: 1}".
 std::string label_of(const std::string& word);
 /// One line: what is not drawn, and why.
 void leave_out(const std::string& label, const std::string& why);
@@ -42,7 +42,7 @@ std::shared_ptr<const I> make(const Registry& registry, const std::string& word)
   return create<I>(registry, word.starts_with('{') ? parse_yaml(word, word) : Value::text(word));
 }
 
-/// What was asked for ("ddim", "{type: ddim, eta: 1}"), all mistakes at once; by default all that do with their defaults.
+/// Returns what was asked for ("ddim", "{type: ddim, eta: 1}"), all mistakes at once; by default all that do with their defaults.
 template <class I>
 std::vector<Named<I>> chosen(const Registry& registry, const std::vector<std::string>& words) {
   std::vector<Named<I>> all;

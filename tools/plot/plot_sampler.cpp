@@ -54,7 +54,7 @@ Drawn run_all(const std::vector<Named<Sampler>>& samplers, const PathSetting& se
 
 constexpr double reach = 3.05;  // of the panels: all of N(0, 1) and of the data
 
-/// The density in a few flat shades.
+/// Returns the density in a few flat shades.
 Image shades(const Mixture& data, int64_t side) {
   constexpr int levels = 6;
   Image image(side, side, 3);

@@ -46,7 +46,7 @@ std::string table_of(const std::vector<Row>& rows, const NoiseSchedule& schedule
   return text;
 }
 
-/// The rows along an axis; `place` maps a sigma above 0 to a place on it, `zero` is the place of 0, beyond `border`.
+/// Returns the rows along an axis; `place` maps a sigma above 0 to a place on it, `zero` is the place of 0, beyond `border`.
 template <class F>
 Panel panel_of(const std::vector<Row>& rows, Axis axis, double zero, double border, const F& place) {
   Series steps{"a step begins here", {}, {ink::blue, {}, Marker::disc}, false, true};

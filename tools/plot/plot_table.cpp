@@ -27,7 +27,7 @@ double number_on(const Csv& csv, const Csv::Row& row, size_t column, bool log) {
   return value;
 }
 
-/// One line per value of `by`, in the order of the file; each from left to right.
+/// Returns one line per value of `by`, in the order of the file; each from left to right.
 std::vector<Series> lines_of(const Csv& csv, const Arguments& a) {
   const size_t x = csv.column(a.x, "--x"), y = csv.column(a.y, "--y");
   const size_t by = a.by.empty() ? csv.columns.size() : csv.column(a.by, "--by");

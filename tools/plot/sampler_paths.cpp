@@ -16,7 +16,7 @@ Point place_of(const Tensor& x, double sigma, int64_t row = 0) {
   return {x[row][0].item<double>() * scale, x[row][1].item<double>() * scale};
 }
 
-/// The sigmas of `steps` steps that end above 0: the step to 0 is x0 itself for every sampler, and hides its order.
+/// Returns the sigmas of `steps` steps that end above 0: the step to 0 is x0 itself for every sampler, and hides its order.
 std::vector<double> noisy_sigmas(const PathSetting& setting, int64_t steps) {
   std::vector<double> sigmas = setting.spacing->sigmas(*setting.schedule, steps + 1);
   if (sigmas.back() > 0) return setting.spacing->sigmas(*setting.schedule, steps);

@@ -144,13 +144,13 @@ std::string unknown_words(const CLI::App& app) {
                      near.empty() ? fmt::format("{} --help lists those there are", path) : fmt::format("did you mean '{}'?", near));
 }
 
-/// The command below `command` that a word names, or null.
+/// Returns the command below `command` that a word names, or null.
 const CLI::App* command_below(const CLI::App& command, const std::string& word) {
   const auto all = command.get_subcommands([&](const CLI::App* below) { return below->check_name(word); });
   return all.empty() ? nullptr : all.front();
 }
 
-/// The option of a command, or of those above it, that a long name names; null if there is no such option.
+/// Returns the option of a command, or of those above it, that a long name names; null if there is no such option.
 const CLI::Option* option_named(const CLI::App* command, const std::string& name) {
   for (; command; command = command->get_parent())
     if (const CLI::Option* option = command->get_option_no_throw(name)) return option;

@@ -49,7 +49,7 @@ Option<A> option(std::string names, std::string field, At at, std::string doc, R
   return {names, field, declare, [at](const A& a) { return words(at(a)); }, recorded};
 }
 
-/// The option of a member of another struct, as one of `A`.
+/// Returns the option of a member of another struct, as one of `A`.
 template <class A, class B>
 Option<A> lifted(const Option<B>& inner, B A::*member) {
   return {inner.names, inner.field, [=](Command command, A& a) { return inner.declare(command, a.*member); },

@@ -16,7 +16,7 @@ namespace brume::tools {
 namespace fs = std::filesystem;
 namespace {
 
-/// "" of a directory's name, "run.v2" too: only what files are known by.
+/// Returns "" of a directory's name, "run.v2" too: only what files are known by.
 std::string ending_of(const fs::path& path) {
   static const std::vector<std::string> known{".png",  ".apng",        ".jpg",  ".jpeg", ".gif",  ".webp", ".bmp", ".tif", ".tiff",
                                               ".avif", ".heic",        ".svg",  ".pdf",  ".ppm",  ".pgm",  ".pnm", ".mp4", ".mov",

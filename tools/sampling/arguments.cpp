@@ -33,7 +33,7 @@ std::vector<std::string> prompts_in(const std::string& file) {
   return prompts;
 }
 
-/// The one tensor of a safetensors file, [B, C, H, W] in [0, 1], for values finer than eight bits; in [-1, 1].
+/// Returns the one tensor of a safetensors file, [B, C, H, W] in [0, 1], for values finer than eight bits; in [-1, 1].
 Tensor exact_image(const std::string& option, const std::string& file, int64_t channels) {
   const NamedTensors tensors = load_tensors(file);
   if (tensors.size() != 1 || tensors[0].tensor.dim() != 4 || tensors[0].tensor.size(1) != channels)
@@ -47,7 +47,7 @@ void check_size(const std::string& option, const std::string& file, const Image&
                                   image.width, shape.height, shape.width));
 }
 
-/// [1, C, H, W] in [-1, 1]; of this shape, if there is one.
+/// Returns [1, C, H, W] in [-1, 1]; of this shape, if there is one.
 Tensor given_image(const std::string& option, const std::string& file, int64_t channels, const std::optional<ImageShape>& shape) {
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
   if (lower_case(fs::path(file).extension().string()) == ".safetensors") return exact_image(option, file, channels);
@@ -82,7 +82,7 @@ Tensor given_mask(const std::string& file, const ImageShape& shape) {
   return (to_tensor(read_image(file, 1, 0)).unsqueeze(0) + 1) / 2;
 }
 
-/// The initial noise, of FILE:NAME, or of a FILE that holds one tensor.
+/// Returns the initial noise, of FILE:NAME, or of a FILE that holds one tensor.
 Tensor given_noise(const std::string& asked) {
   const auto [file, name] = file_and_rest(asked, "--noise");
   const NamedTensors tensors = load_tensors(file);
@@ -136,7 +136,7 @@ std::vector<Option<A>> options_of_images() {
   };
 }
 
-/// A flag with its opposite, absent if neither is given.
+/// Returns a flag with its opposite, absent if neither is given.
 Option<A> flag_of_prompts(const char* flag, const char* name, std::optional<bool> ImageRequest::*field, const char* help) {
   return {flag, name,
           [=](Command command, A& a) {
@@ -247,7 +247,7 @@ std::vector<Option<A>> options_of_sizes() {
   return all;
 }
 
-/// What messages of the library call its fields.
+/// Returns what messages of the library call its fields.
 FieldNames field_names() {
   FieldNames names;
   for (const Option<A>& o : A::options())

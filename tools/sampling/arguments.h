@@ -34,7 +34,8 @@ std::map<std::string, std::string> import_settings(const std::string& option, co
 
 /// Opens the model for a command, which has loaded the plugins of `registry`. Prints warnings on stderr.
 Model open_model(Registry& registry, const SampleArguments& a);
-/// The same for a command that only has overrides; fp32 if they name no precision, because a measure must not depend on the processor.
+/// Returns the same for a command that only has overrides; fp32 if they name no precision, because a measure must not depend on the
+/// processor.
 Model open_measured(Registry& registry, SampleArguments a);
 
 /// Returns the request, with what its files hold. Throws ConfigError naming the option.

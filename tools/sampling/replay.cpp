@@ -18,7 +18,7 @@ namespace {
 
 constexpr const char* key = "brume.arguments";
 
-/// The options that an image may record.
+/// Returns the options that an image may record.
 std::vector<std::string> recordable() {
   std::vector<std::string> names;
   for (const auto& o : SampleArguments::options())
@@ -103,7 +103,7 @@ void refuse_plugins(const std::string& file, const std::string& source) {
         fmt::format("--from: {0}: was made from {1}, which loads plugins; name it, to say that it may: --from {0} {1}", file, source));
 }
 
-/// The long name of the option that an argument gives, "--count" of "-n4".
+/// Returns the long name of the option that an argument gives, "--count" of "-n4".
 std::string option_of(const std::string& argument) {
   for (const auto& o : SampleArguments::options())
     if (const size_t comma = o.names.find(','); comma != std::string::npos && argument.starts_with(o.names.substr(0, comma)))
@@ -111,7 +111,7 @@ std::string option_of(const std::string& argument) {
   return argument.substr(0, argument.find('='));
 }
 
-/// The source, then options with their values.
+/// Returns the source, then options with their values.
 std::vector<std::string> recorded(const SampleArguments& a) {
   std::vector<std::string> all{a.source};
   for (const auto& o : SampleArguments::options())

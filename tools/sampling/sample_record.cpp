@@ -31,7 +31,7 @@ Tensor joined(const std::vector<std::vector<Tensor>>& parts, const std::vector<T
   return at::stack(all);
 }
 
-/// The frames that a strip shows, from the first to the last.
+/// Returns the frames that a strip shows, from the first to the last.
 std::vector<size_t> shown(size_t frames) {
   const size_t columns = std::min(strip_columns, frames);
   std::vector<size_t> numbers;
@@ -61,7 +61,7 @@ void Record::add(int64_t first, const Step& step) {
 
 void Record::end(const Tensor& x) { end_.push_back(x.to(at::kFloat).cpu()); }
 
-/// What is shown of a step, of `most` images: x, if it is pixels; else what the estimates decode to, batch by batch.
+/// Returns what is shown of a step, of `most` images: x, if it is pixels; else what the estimates decode to, batch by batch.
 std::vector<Image> Record::frame(size_t number, const Tensor& images, int64_t most) const {
   const at::NoGradGuard no_grad;
   const int64_t count = std::min(most, images.size(0));

@@ -29,7 +29,7 @@ std::string found_in(const std::map<std::string, std::string, std::less<>>& all,
   return at == all.end() ? "" : at->second;
 }
 
-/// The kinds of errors of OpenAI's API.
+/// Returns the kinds of errors of OpenAI's API.
 const char* type_of(int status) {
   if (status == 401) return "authentication_error";
   if (status == 403) return "permission_error";

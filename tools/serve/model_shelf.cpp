@@ -57,7 +57,7 @@ void find_models(const fs::path& folder, int depth, std::vector<fs::path>& files
   }
 }
 
-/// A scalar as JSON: what is written without quotes and reads as a number, a truth value or null is one.
+/// Returns a scalar as JSON: what is written without quotes and reads as a number, a truth value or null is one.
 nlohmann::ordered_json json_of_scalar(const Value& value) {
   if (value.quoted) return value.scalar;
   if (value.scalar == "true" || value.scalar == "false") return value.scalar == "true";

@@ -34,7 +34,7 @@ std::set<int64_t> grid_steps(const fs::path& run) {
   return steps;
 }
 
-/// A record without what the list of runs does not show.
+/// Returns a record without what the list of runs does not show.
 Json summary_of(const RunRecord& record, const fs::path& folder) {
   Json json = Json::parse(record_text(record));
   json.erase("configuration");

@@ -94,7 +94,7 @@ class Describer final : public Fields {
   std::vector<std::string> prefix_;
 };
 
-/// Each line two further to the right, and an empty line after them.
+/// Returns the lines two further to the right, and an empty line after them.
 std::string indented(const std::string& text) {
   if (text.empty()) return text;
   std::string result;
@@ -106,7 +106,7 @@ std::string indented(const std::string& text) {
   return result + '\n';
 }
 
-/// What stands below a section, by names that count from there.
+/// Returns what stands below a section, by names that count from there.
 Describer within_section(const Entry::Declare& root, const std::string& section) {
   Describer all, some;
   root(all);
@@ -118,7 +118,7 @@ Describer within_section(const Entry::Declare& root, const std::string& section)
   return some;
 }
 
-/// "preset of ddim: eta = 1", or nothing.
+/// Returns "preset of ddim: eta = 1", or nothing.
 std::string preset_text(const Registry& registry, std::string_view kind, const Entry& entry) {
   if (entry.preset_of.empty()) return {};
   Describer own, base;

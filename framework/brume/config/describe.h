@@ -12,18 +12,18 @@ struct Section {
   std::string path, doc;
 };
 
-/// Those of a configuration with this root, in the order of declaration.
+/// Returns those of a configuration with this root, in the order of declaration.
 std::vector<Section> sections(const Entry::Declare& root);
-/// The section of this path, or of this last part of a path if no other ends so. Throws ConfigError naming the nearest, or those that it
-/// could be.
+/// Returns the section of this path, or of this last part of a path if no other ends so. Throws ConfigError naming the nearest, or those
+/// that it could be.
 Section section_named(const Entry::Declare& root, const std::string& name);
 
-/// A table of the keys of a section and of those within it: name, type, default, allowed values, meaning.
+/// Returns a table of the keys of a section and of those within it: name, type, default, allowed values, meaning.
 std::string describe(const Entry::Declare& root, const Section& section);
-/// The same in Markdown.
+/// Returns the same in Markdown.
 std::string describe_markdown(const Entry::Declare& root, const Section& section);
 
-/// docs/reference.md: every section at the top of a configuration, then every plugin.
+/// Returns docs/reference.md: every section at the top of a configuration, then every plugin.
 std::string reference_markdown(const Registry& registry, const Entry::Declare& root);
 
 }  // namespace brume

@@ -33,7 +33,7 @@ class ConfigError : public std::runtime_error {
   explicit ConfigError(std::string message);
   explicit ConfigError(std::vector<Problem> problems);
   const std::vector<Problem>& problems() const { return problems_; }
-  /// The same error with `place` and `path` filled in if a problem has none: constructors need not know their place.
+  /// Returns the same error with `place` and `path` filled in if a problem has none: constructors need not know their place.
   ConfigError located(const Place& place, const std::string& path) const;
 
  private:

@@ -46,13 +46,13 @@ class Fields {
   virtual void field(std::string_view name, std::vector<int64_t>& value, std::string_view doc, Range range = {}) = 0;
   virtual void field(std::string_view name, std::vector<double>& value, std::string_view doc, Range range = {}) = 0;
   virtual void field(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
-  /// A map whose keys the user chooses.
+  /// Declares a map whose keys the user chooses.
   virtual void field(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
 
-  /// One of a few words.
+  /// Declares one of a few words.
   virtual void choice(std::string_view name, std::string& value, std::string_view doc, std::vector<std::string> words) = 0;
 
-  /// One of a few words, each standing for a value of an enumeration.
+  /// Declares one of a few words, each standing for a value of an enumeration.
   template <class E>
   void choice(std::string_view name, E& value, std::string_view doc, const std::vector<std::pair<std::string, E>>& words) {
     std::vector<std::string> names;
@@ -66,17 +66,17 @@ class Fields {
       if (n == word) value = v;
   }
 
-  /// A nested plugin of interface `I`, made while the configuration is read (plugins that are cheap values).
+  /// Declares a nested plugin of interface `I`, made while the configuration is read (plugins that are cheap values).
   template <class I>
   void field(std::string_view name, std::shared_ptr<const I>& value, std::string_view doc, std::string_view fallback = {}) {
     plugin(name, I::kind, doc, fallback, [&value](const Recipe& r) { value = std::static_pointer_cast<const I>(r.make(nullptr)); });
   }
-  /// A nested plugin of interface `I` made later, with the context it needs (plugins that hold weights or data).
+  /// Declares a nested plugin of interface `I` made later, with the context it needs (plugins that hold weights or data).
   template <class I>
   void field(std::string_view name, Deferred<I>& value, std::string_view doc, std::string_view fallback = {}) {
     plugin(name, I::kind, doc, fallback, [&value](const Recipe& r) { value = Deferred<I>(r); });
   }
-  /// A list of nested plugins.
+  /// Declares a list of nested plugins.
   template <class I>
   void field(std::string_view name, std::vector<std::shared_ptr<const I>>& value, std::string_view doc) {
     plugins(
@@ -84,14 +84,14 @@ class Fields {
         [&value](const Recipe& r) { value.push_back(std::static_pointer_cast<const I>(r.make(nullptr))); });
   }
 
-  /// A group of fields under one key; `S` has `void declare(Fields&)`.
+  /// Declares a group of fields under one key; `S` has `void declare(Fields&)`.
   template <class S>
   void section(std::string_view name, S& value, std::string_view doc) {
     if (!open(name, doc, true)) return;
     value.declare(*this);
     close();
   }
-  /// The same if the whole group may be absent.
+  /// Declares a group of fields that may be absent.
   template <class S>
   void section(std::string_view name, std::optional<S>& value, std::string_view doc) {
     if (!open(name, doc, false)) return;
@@ -99,7 +99,7 @@ class Fields {
     value->declare(*this);
     close();
   }
-  /// A list of groups of fields; `S` has `void declare(Fields&)`.
+  /// Declares a list of groups of fields; `S` has `void declare(Fields&)`.
   template <class S>
   void sections(std::string_view name, std::vector<S>& value, std::string_view doc) {
     section_list(

@@ -9,7 +9,7 @@
 namespace brume {
 namespace {
 
-/// "network.down.*" for every part of a name before a dot, and the name.
+/// Returns "network.down.*" for every part of a name before a dot, and the name.
 std::vector<std::string> patterns_of(const std::vector<std::string>& names) {
   std::set<std::string> all(names.begin(), names.end());
   for (const std::string& name : names)

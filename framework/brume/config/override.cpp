@@ -11,7 +11,7 @@
 namespace brume {
 namespace {
 
-/// The child of `node` named by one segment of a path, made if it is missing.
+/// Returns the child of `node` named by one segment of a path, made if it is missing.
 Value& child(Value& node, const std::string& segment, const std::string& walked, const Place& place) {
   if (node.is_scalar() && segment == "0") {  // `guidance: cfg` is short for [cfg]
     const Place at = node.place;

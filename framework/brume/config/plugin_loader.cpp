@@ -13,7 +13,7 @@ namespace brume {
 namespace fs = std::filesystem;
 namespace {
 
-/// "12.2.0" and "12.4.1" are one compiler as far as the ABI goes.
+/// Returns "12" of "12.2.0": "12.4.1" is the same compiler as far as the ABI goes.
 std::string_view major_version(std::string_view v) { return v.substr(0, v.find('.')); }
 
 void check_abi(const PluginAbi& abi, const std::string& file) {

@@ -38,7 +38,7 @@ constexpr PluginAbi make_plugin_abi(std::string_view torch, std::string_view com
   return abi;
 }
 
-/// The record of a library, or nothing if it has none; a record of another layout comes with its numbers only. Throws
+/// Returns the record of a library, or nothing if it has none; a record of another layout comes with its numbers only. Throws
 /// ConfigError if the file is not a shared library.
 std::optional<PluginAbi> read_plugin_abi(const std::filesystem::path& library);
 
@@ -54,10 +54,10 @@ std::filesystem::path load_plugin(Registry& registry, const std::filesystem::pat
 /// default is not one of its words.
 void check_options(const Registry& registry, const std::string& library);
 
-/// The libraries of the folders in the environment variable BRUME_PLUGIN_PATH (separated by ':').
+/// Returns the libraries of the folders in the environment variable BRUME_PLUGIN_PATH (separated by ':').
 std::vector<std::filesystem::path> plugin_path_libraries();
 
-/// What to tell the user who opens `file`, which was made with these libraries, about those that are not loaded. A library is
+/// Returns what to tell the user who opens `file`, which was made with these libraries, about those that are not loaded. A library is
 /// known again by its file name: it may have moved since.
 std::vector<Problem> missing_plugins(const Registry& registry, const std::string& file, const std::vector<std::string>& libraries);
 

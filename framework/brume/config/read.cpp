@@ -169,13 +169,13 @@ class Reader final : public Fields {
   static bool is_former(const Frame& frame, std::string_view key) {
     return std::any_of(frame.former.begin(), frame.former.end(), [&](const auto& f) { return f.second == key; });
   }
-  /// The entry of this key, or null.
+  /// Returns the entry of this key, or null.
   const Value::Entry* entry(std::string_view key) {
     const auto& entries = top().node->entries;
     const auto it = std::find_if(entries.begin(), entries.end(), [&](const Value::Entry& e) { return e.key == key; });
     return it == entries.end() ? nullptr : &*it;
   }
-  /// What is given for a field by its name, or by a former one; null if nothing is.
+  /// Returns what is given for a field by its name, or by a former one; null if nothing is.
   const Value* given(std::string_view n) {
     if (const Value* v = top().node->find(n)) return v;
     for (const auto& [name, former] : top().former)
@@ -191,8 +191,8 @@ class Reader final : public Fields {
       if (name == n && entry(former)) value = by_former_name(former, n);
     return value;
   }
-  /// The value of a field that is given by a former name, and perhaps by its name as well: in another file, or on the command line, the
-  /// later of the two is laid over the other; in one file it is a mistake.
+  /// Returns the value of a field that is given by a former name, and perhaps by its name as well: in another file, or on the command line,
+  /// the later of the two is laid over the other; in one file it is a mistake.
   const Value* by_former_name(std::string_view former, std::string_view n) {
     const Value::Entry &old = *entry(former), *now = entry(n);
     const std::string path = join_path(top().path, former);
@@ -297,7 +297,7 @@ class Reader final : public Fields {
     }
   }
 
-  /// The recipe of a nested plugin, or nothing if a mistake was found in it.
+  /// Returns the recipe of a nested plugin, or nothing if a mistake was found in it.
   std::optional<Recipe> read_one(std::string_view kind, const Value& v, const std::string& path, Value& full) {
     const size_t before = problems_.size();
     const Value* type = v.is_map() ? v.find("type") : &v;
@@ -348,7 +348,7 @@ class Reader final : public Fields {
   std::list<Value> merged_;  ///< of keys given by both names
 };
 
-/// File by file, in the order in which they are first at fault; in the order of its lines within each.
+/// Sorts by file, in the order in which they are first at fault; in the order of its lines within each.
 void sort_by_place(std::vector<Problem>& problems) {
   std::vector<std::shared_ptr<const std::string>> files;
   for (const Problem& p : problems)

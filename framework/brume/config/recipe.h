@@ -30,12 +30,12 @@ class Deferred {
 
   explicit operator bool() const { return static_cast<bool>(recipe_.make); }
   const std::string& type() const { return recipe_.type; }
-  /// True if the object is made from options alone, without weights and files.
+  /// Returns true if the object is made from options alone, without weights and files.
   bool weightless() const { return recipe_.weightless; }
   const Place& place() const { return recipe_.place; }
   const std::string& path() const { return recipe_.path; }
 
-  /// What can be said against these options in this context, without making weights or reading data; throws ConfigError.
+  /// Throws ConfigError for what is wrong with these options in this context, without making weights or reading data.
   void check(const typename I::Context& context) const {
     const auto run = [&] {
       recipe_.check(&context);

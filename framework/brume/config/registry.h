@@ -40,26 +40,26 @@ class Registry {
   void renamed_kind(std::string former, std::string kind);
 
   const std::vector<std::string> kinds() const;
-  /// Sorted names of a kind; empty if nothing of it is registered.
+  /// Returns the sorted names of a kind; empty if nothing of it is registered.
   std::vector<std::string> names(std::string_view kind) const;
   /// Takes former names too. Throws ConfigError naming the nearest kind or name.
   const Entry& entry(std::string_view kind, std::string_view name) const;
-  /// The name that a former name of a plugin stands for, or of a kind; `name` itself if it is no former name.
+  /// Returns the name that a former name of a plugin stands for, or of a kind; `name` itself if it is no former name.
   std::string current(std::string_view kind, std::string_view name) const;
   std::string current_kind(std::string_view kind) const;
-  /// Former names of this plugin, sorted.
+  /// Returns the former names of this plugin, sorted.
   std::vector<std::string> former_names(std::string_view kind, std::string_view name) const;
 
   /// Receives what readers of a configuration say that is no mistake (a former name), each time that it is read; several threads may
   /// call it at once if several read. By default nobody does.
   void on_warning(std::function<void(const Problem&)> callback) { warn_ = std::move(callback); }
   void warn(const Problem& warning) const;
-  /// The origins of plugins that are not built in, sorted.
+  /// Returns the origins of plugins that are not built in, sorted.
   std::vector<std::string> libraries() const;
 
-  /// The origin of plugins registered from now on ("built-in", or a library's path): used when two claim one name.
+  /// Sets the origin of plugins registered from now on ("built-in", or a library's path): used when two claim one name.
   void set_origin(std::string origin) { origin_ = std::move(origin); }
-  /// What `describe` says of plugins registered from now on, above their parameters.
+  /// Sets what `describe` says of plugins registered from now on, above their parameters.
   void set_notes(std::string notes) { notes_ = std::move(notes); }
 
  private:
@@ -109,11 +109,11 @@ Value read_config(const Registry& registry, const Value& root, S& into, std::vec
       registry, root, [&](Fields& f) { into.declare(f); }, "", uses);
 }
 
-/// A table of a plugin's parameters: name, type, default, allowed values, meaning.
+/// Returns a table of a plugin's parameters: name, type, default, allowed values, meaning.
 std::string describe(const Registry& registry, std::string_view kind, std::string_view name);
-/// The same in Markdown, for the generated reference.
+/// Returns the same in Markdown, for the generated reference.
 std::string describe_markdown(const Registry& registry, std::string_view kind, std::string_view name);
-/// JSON Schema of a configuration with the given root, for editors.
+/// Returns the JSON Schema of a configuration with the given root, for editors.
 std::string json_schema(const Registry& registry, const Entry::Declare& root);
 
 namespace detail {

@@ -134,7 +134,7 @@ Json former_names(const Registry& registry, const std::string& kind) {
   return all;
 }
 
-/// The key `type` of a plugin: its name, or a former one.
+/// Returns the key `type` of a plugin: its name, or a former one.
 Json type_of(const Registry& registry, const std::string& kind, const std::string& name) {
   const std::string& doc = registry.entry(kind, name).doc;
   const Json now{{"const", name}, {"description", doc}};

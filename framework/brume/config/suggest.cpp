@@ -8,7 +8,7 @@
 namespace brume {
 namespace {
 
-/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours each cost one.
+/// Returns the optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours each cost one.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;

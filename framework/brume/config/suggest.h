@@ -6,10 +6,10 @@
 
 namespace brume {
 
-/// The word of `words` nearest to `word` (edit distance with transpositions), or "" if none is near.
+/// Returns the word of `words` nearest to `word` (edit distance with transpositions), or "" if none is near.
 std::string closest(std::string_view word, const std::vector<std::string>& words);
 
-/// "; did you mean 'ddim'?" if a word is near, else "; known: a, b, c".
+/// Returns "; did you mean 'ddim'?" if a word is near, else "; known: a, b, c".
 std::string hint(std::string_view word, const std::vector<std::string>& words);
 
 }  // namespace brume

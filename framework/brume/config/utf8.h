@@ -8,16 +8,16 @@
 
 namespace brume {
 
-/// The first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing if all is well.
+/// Returns the first byte that belongs to no character: overlong forms, surrogates and cut ends count as wrong. Nothing if all is well.
 std::optional<size_t> invalid_utf8(std::string_view text);
-/// The characters of valid UTF-8.
+/// Returns the characters of valid UTF-8.
 std::vector<char32_t> characters(std::string_view text);
 void append_utf8(std::string& to, char32_t character);
 /// Returns the text without the byte order mark that it may begin with.
 std::string_view without_byte_order_mark(std::string_view text);
 /// Returns the text with the capitals of ASCII as small letters, whatever the locale.
 std::string lower_case(std::string_view text);
-/// In quotes for a message: short, and printable whatever it holds.
+/// Returns a text in quotes for a message: short, and printable whatever it holds.
 std::string in_quotes(std::string_view text);
 
 }  // namespace brume

@@ -31,7 +31,7 @@ class Value {
   bool is_list() const { return type == Type::list; }
   bool is_map() const { return type == Type::map; }
 
-  /// The value of `key` in a map, or null.
+  /// Returns the value of `key` in a map, or null.
   const Value* find(std::string_view key) const;
   Value* find(std::string_view key);
   void set(std::string key, Value value);  ///< replaces or appends
@@ -45,16 +45,16 @@ struct Value::Entry {
   Value value;
 };
 
-/// The value at a path like "sample.guidance.1.scale", or the nearest above it that is there.
+/// Returns the value at a path like "sample.guidance.1.scale", or the nearest above it that is there.
 const Value& nearest(const Value& root, std::string_view path);
 
-/// `over` laid on `base`: maps merge key by key, unless their `type` differs; anything else replaces.
+/// Returns `over` laid on `base`: maps merge key by key, unless their `type` differs; anything else replaces.
 Value merge(Value base, const Value& over);
 
 /// Applies one override "a.b.2.c=value" (the value is YAML) as if it stood in the file. Errors name it "SOURCE a.b.2.c=value", or without
 /// the source if that is empty. A plugin given by its name alone ("sampler: ddim") becomes a map if one of its keys is set.
 void apply_override(Value& root, std::string_view assignment, const std::string& source = "");
-/// The same with the path and the value apart ("--steps 20" is sample.steps = 20).
+/// Sets the value at a path given apart ("--steps 20" is sample.steps = 20).
 void apply_override(Value& root, std::string_view path, std::string_view value, const std::string& label);
 
 }  // namespace brume

@@ -29,7 +29,7 @@ class Builder final : public YAML::EventHandler {
   Value root;
   std::vector<Problem> problems;
 
-  /// The beginning of the innermost open list or map.
+  /// Returns the beginning of the innermost open list or map.
   std::optional<Place> open(Value::Type type) const {
     for (auto frame = stack_.rbegin(); frame != stack_.rend(); ++frame)
       if (frame->value.type == type) return frame->value.place;
@@ -121,7 +121,7 @@ class Builder final : public YAML::EventHandler {
   size_t copied_ = 0;  ///< values, by aliases
 };
 
-/// yaml-cpp calls a tab an "illegal map value", or takes it for part of a word.
+/// Throws ConfigError for a tab, which yaml-cpp calls an "illegal map value", or takes for part of a word.
 void refuse_tabs(std::string_view text, const File& file) {
   int line = 1;
   for (size_t start = 0; start < text.size(); ++line) {
@@ -225,7 +225,7 @@ std::string scalar_text(const Value& v) {
   return text + "\"";
 }
 
-/// A list that is best written in one line: of plain values, or of lists.
+/// Returns true for a list that is best written in one line: of plain values, or of lists.
 bool flat(const Value& v) {
   for (const Value& i : v.items)
     if (i.is_list()) return true;
@@ -234,7 +234,7 @@ bool flat(const Value& v) {
   return true;
 }
 
-/// {a: 1, b: [2, 3]}
+/// Returns {a: 1, b: [2, 3]}.
 std::string flow(const Value& v) {
   std::string text;
   for (const Value& item : v.items) text += (text.empty() ? "" : ", ") + flow(item);

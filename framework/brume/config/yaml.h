@@ -18,7 +18,7 @@ Value parse_stored_yaml(std::string_view text, const std::string& name);
 /// of the same map are laid over them. A part is looked for in the folder of the including file, then in `parts/` there and upwards.
 Value load_yaml(const std::filesystem::path& file);
 
-/// Block-style YAML that parses back to the same tree.
+/// Returns block-style YAML that parses back to the same tree.
 std::string dump_yaml(const Value& value);
 
 }  // namespace brume

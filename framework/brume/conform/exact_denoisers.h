@@ -21,7 +21,7 @@ class MixtureDenoiser final : public Denoiser {
   MixtureDenoiser(std::vector<Component> components, double s) : components_(std::move(components)), s_(s) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
-  /// Mean and variance of the data along the first axis.
+  /// Returns the mean and the variance of the data along the first axis.
   double mean() const;
   double variance() const;
 

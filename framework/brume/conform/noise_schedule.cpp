@@ -17,7 +17,7 @@ struct Worst {
   std::string text(const char* input) const { return fmt::format("within {:.1e}, worst at {} = {:.4g}", value, input, at); }
 };
 
-/// The ends, the integers of a discrete schedule, and 2000 times between.
+/// Returns the ends, the integers of a discrete schedule, and 2000 times between.
 std::vector<double> times_of(const NoiseSchedule& schedule) {
   const double lo = schedule.t_min(), hi = schedule.t_max();
   std::vector<double> times;

@@ -45,7 +45,7 @@ struct Subject {
   }
 };
 
-/// The first of these models that the objective accepts on a schedule; nothing if it refuses all, with its words in `refusal`.
+/// Returns the first of these models that the objective accepts on a schedule; nothing if it refuses all, with its words in `refusal`.
 std::optional<Subject> subject_of(const Objective& objective, std::shared_ptr<const NoiseSchedule> schedule, std::string& refusal) {
   const double least = schedule->sigma(schedule->t_min());
   for (const bool boundary : {false, true})

@@ -21,7 +21,7 @@ double target(const Parameterization& p, double x0, double noise, double sigma) 
   return ((1 - p.c_skip(sigma)) * x0 - p.c_skip(sigma) * sigma * noise) / p.c_out(sigma);
 }
 
-/// The least sigma at which the network decides: 0 for most, 100 times the boundary of a consistency model, where c_out is 0.
+/// Returns the least sigma at which the network decides: 0 for most, 100 times the boundary of a consistency model, where c_out is 0.
 double begin_of(const Parameterization& p) {
   const double sign = p.c_out(1e3);
   double begin = 0;
@@ -45,7 +45,7 @@ void check_round_trip(std::vector<Finding>& findings, const Parameterization& p)
   });
 }
 
-/// The standard deviation of F* for images of standard deviation `data`.
+/// Returns the standard deviation of F* for images of standard deviation `data`.
 double target_size(const Parameterization& p, double data, double sigma) {
   return std::hypot(data * target(p, 1, 0, sigma), target(p, 0, 1, sigma));
 }

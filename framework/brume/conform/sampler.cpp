@@ -133,7 +133,7 @@ void check_ends(std::vector<Finding>& findings, const Sampler& sampler) {
   });
 }
 
-/// A run of 16 steps to 0.
+/// Returns a run of 16 steps to 0.
 std::vector<double> usual_sigmas() {
   std::vector<double> sigmas = levels(noisy, clean, 15);
   sigmas.push_back(0);

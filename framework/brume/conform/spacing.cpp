@@ -8,7 +8,7 @@
 namespace brume {
 namespace {
 
-/// What is wrong with the sigmas of a run of `steps`; "" if nothing is.
+/// Returns what is wrong with the sigmas of a run of `steps`; "" if nothing is.
 std::string fault_of(const std::vector<double>& s, const NoiseSchedule& schedule, int64_t steps) {
   const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
   if (s.size() != size_t(steps) + 1) return fmt::format("{} sigmas", s.size());
@@ -40,7 +40,7 @@ void check_count(std::vector<Finding>& findings, const Spacing& spacing, const N
   });
 }
 
-/// The largest step in log sigma down to `end`.
+/// Returns the largest step in log sigma down to `end`.
 double largest_step(const std::vector<double>& s, double end) {
   double largest = 0;
   for (size_t i = 1; i < s.size() && s[i] >= end * (1 - 1e-9); ++i) largest = std::max(largest, std::log(s[i - 1] / s[i]));

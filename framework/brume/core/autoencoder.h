@@ -50,7 +50,7 @@ class Autoencoder {
   using Normal = std::function<Tensor(const Tensor& like)>;
   /// Returns latents of about unit scale: drawn if `normal` is not empty and there is something to draw, else the mode.
   virtual Tensor latents_of(const Tensor& moments, const Normal& /*normal*/) const { return moments; }
-  /// The same with one draw from a CPU generator; the mode if it is null.
+  /// Returns the same with one draw from a CPU generator; the mode if it is null.
   Tensor latents_of(const Tensor& moments, at::Generator* random) const { return latents_of(moments, normal_of(random)); }
   static Normal normal_of(at::Generator* random);
   /// Returns the mode of the latents of images [B, C, H, W] in [-1, 1].

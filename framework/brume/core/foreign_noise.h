@@ -12,10 +12,10 @@ namespace brume {
 /// numbers are those of CUDA for tensors of at most as many numbers as the device runs threads.
 Tensor cuda_normal(uint64_t seed, uint32_t draw, at::IntArrayRef shape);
 
-/// One generator and one draw over the whole batch: PyTorch's on CUDA.
+/// Returns one generator and one draw over the whole batch: PyTorch's on CUDA.
 std::unique_ptr<Noise> cuda_batch_noise(uint64_t seed);
 
-/// One generator per image, that of image i from seed + i, as A1111 has it; `first` is the index of the first image of the batch.
+/// Returns one generator per image, that of image i from seed + i, as A1111 has it; `first` is the index of the first image of the batch.
 /// `cuda`: PyTorch's on CUDA, else on the processor.
 std::unique_ptr<Noise> seed_noise(uint64_t seed, int64_t first, bool cuda);
 

@@ -8,8 +8,8 @@ namespace brume {
 
 class OpenImagePrompt : public OpenControl {
  public:
-  /// As OpenControl::encode(), of images as their files have them, [B, 3, H, W] in [0, 1] of any size. Each tensor has a last row more: what
-  /// the unconditional estimate receives, which sees no image.
+  /// Returns as OpenControl::encode(), of images as in their files, [B, 3, H, W] in [0, 1] of any size. Each tensor has a last row more:
+  /// what the unconditional estimate receives, which sees no image.
   std::vector<Tensor> encode(const Tensor& images) const override = 0;
 };
 

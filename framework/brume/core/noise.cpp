@@ -60,7 +60,7 @@ class Brownian final : public Noise {
     at::Generator stream = at::detail::createCPUGenerator(mix_seed(mix_seed(seed_, 2, uint64_t(first_ + image)), node));
     return normal(like.sizes().slice(1), like, stream);
   }
-  /// The path of an image at `time`.
+  /// Returns the path of an image at `time`.
   Tensor path(double time, int64_t image, const Tensor& like) const {
     double lo = lowest, hi = highest;
     uint64_t node = 1;

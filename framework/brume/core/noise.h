@@ -18,11 +18,11 @@ class Noise {
   virtual Tensor draw(const Tensor& like, double from, double to) = 0;
 };
 
-/// One stream per image, seeded by (seed, index of the image): the noise of image i depends on i alone.
+/// Returns one stream per image, seeded by (seed, index of the image): the noise of image i depends on i alone.
 /// `first` is the index of the first image of the batch.
 std::unique_ptr<Noise> per_image_noise(uint64_t seed, int64_t first);
 
-/// One generator and one draw over the whole batch, as PyTorch users have it: torch.Generator().manual_seed(seed).
+/// Returns one generator and one draw over the whole batch, as PyTorch users have it: torch.Generator().manual_seed(seed).
 std::unique_ptr<Noise> batch_noise(uint64_t seed);
 
 /// Increments of one Brownian path per image, in log sigma: the path does not depend on the steps, so that a solver of the SDE

@@ -38,7 +38,7 @@ std::vector<CsvRecord> read_tsv(std::string_view text) {
   return records;
 }
 
-/// What a column adds to a caption.
+/// Returns what a column adds to a caption.
 std::string joined(std::string caption, const std::string& words) {
   if (!caption.empty() && !words.empty()) caption += ' ';
   return caption + words;

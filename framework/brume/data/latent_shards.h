@@ -24,7 +24,7 @@ struct LatentIndex {
   int64_t count() const;
 };
 
-/// "latents-00003.safetensors".
+/// Returns "latents-00003.safetensors".
 std::string latent_shard_name(int64_t number);
 
 /// `origin`: what it is made of, which a call for missing shards compares; metadata "origin".

@@ -36,7 +36,7 @@ struct StoredModel {
 };
 /// Throws ConfigError as read_card does.
 StoredModel open_stored(const std::string& path);
-/// The same of a foreign one with what it does not say of itself.
+/// Returns the same of a foreign one with what it does not say of itself.
 StoredModel open_stored(const std::string& path, const ImportOptions& options);
 
 /// Opens a model of any kind, with weights of int8 as float32: the card has the section of its kind. Throws ConfigError if it is no model.
@@ -49,9 +49,9 @@ std::string model_file(const std::string& path);
 /// Reads the card of a diffusion model. Throws ConfigError if the file is no brume model, one of a newer layout, or holds
 /// another kind.
 ModelCard read_card(const std::string& path);
-/// The same for a classifier.
+/// Returns the same for a classifier.
 ModelCard read_classifier_card(const std::string& path);
-/// The same for a first stage alone.
+/// Returns the same for a first stage alone.
 ModelCard read_autoencoder_card(const std::string& path);
 /// Returns the section that the file's card has: "model", "classifier" or "autoencoder". Throws ConfigError if the file is no model.
 std::string kind_of(const std::string& path);

@@ -20,7 +20,7 @@
 namespace brume {
 namespace {
 
-/// One value per image, [B, 1, 1, 1].
+/// Returns one value per image, [B, 1, 1, 1].
 Tensor each(const std::vector<float>& values, const Tensor& like) {
   return at::tensor(values).view({int64_t(values.size()), 1, 1, 1}).to(like.device(), like.scalar_type());
 }

@@ -17,7 +17,7 @@ class ClassifierPipeline {
   /// Features [B, F] and logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W], one sigma an image; differentiable
   /// in x and in the weights. A classifier of clean images takes sigma 0 only; the others take the schedule's least for less.
   Classifier::Output classify(const Tensor& x, const std::vector<double>& sigmas, at::Generator* dropout = nullptr) const;
-  /// The same of clean images, without gradients.
+  /// Returns the same of clean images, without gradients.
   Classifier::Output classify(const Tensor& images) const;
 
   struct Loss {
@@ -27,10 +27,10 @@ class ClassifierPipeline {
   /// images: [B, C, H, W] in [-1, 1]. `random` is the only randomness. Label smoothing: Szegedy et al. 2016, sec. 7.
   Loss loss(const Tensor& images, const std::vector<Annotation>& annotations, double label_smoothing, at::Generator& random) const;
 
-  /// [B] int64. Throws ConfigError if an image has no class or one that is out of range.
+  /// Returns [B] int64. Throws ConfigError if an image has no class or one that is out of range.
   Tensor labels(const std::vector<Annotation>& annotations) const;
 
-  /// All weights, "network.…".
+  /// Returns all weights, "network.…".
   const Classifier& network() const { return *network_; }
   std::vector<Weight> weights() const;
   /// Casts the weights to the compute dtype, once: for a classifier that is not trained any more.

@@ -23,16 +23,16 @@ struct Compute {
   bool int8 = false;  ///< the inner layers of a network multiply eight-bit integers; of evaluation alone
 };
 
-/// True if the processor multiplies bfloat16 natively (AMX or AVX512-BF16).
+/// Returns true if the processor multiplies bfloat16 natively (AMX or AVX512-BF16).
 bool has_fast_bf16();
 
 /// Resolves the options, sets the number of threads, and throws ConfigError if the device is not there.
 Compute resolve_compute(const ComputeOptions& options);
 
-/// To be called first in main(): LibTorch 1.13.1 picks AVX2 kernels although AVX512 is there, and one thread.
+/// Prepares LibTorch; call it first in main(): LibTorch 1.13.1 picks AVX2 kernels although AVX512 is there, and one thread.
 void prepare_process();
 
-/// A sentence naming the package to install if LibTorch runs on the slow reference BLAS; empty if it does not.
+/// Returns a sentence naming the package to install if LibTorch runs on the slow reference BLAS; empty if it does not.
 std::string blas_warning();
 
 }  // namespace brume

@@ -20,7 +20,7 @@ Tensor decode(const Autoencoder& autoencoder, const Tensor& latents, const Image
   return tile > 0 ? decode_tiled(autoencoder, latents, image, {tile}) : checked_images(autoencoder, latents, image);
 }
 
-/// The largest power of two below `side` of which a piece can be decoded, found by doing so; 0 if none can.
+/// Returns the largest power of two below `side` of which a piece can be decoded, found by doing so; 0 if none can.
 int64_t tile_that_fits(const Autoencoder& autoencoder, const Tensor& latents, int64_t ratio, int64_t side) {
   int64_t tile = 1;
   while (2 * tile < side) tile *= 2;

@@ -3,8 +3,8 @@
 
 namespace brume {
 
-/// The images of latents that were sampled: whole, or in pieces of `tile` pixels per side if it is not 0 (tiling.h). Throws ConfigError
-/// if the latents or the images are not numbers, and if memory runs out: then it says which tile fits.
+/// Returns the images of latents that were sampled: whole, or in pieces of `tile` pixels per side if it is not 0 (tiling.h). Throws
+/// ConfigError if the latents or the images are not numbers, and if memory runs out: then it says which tile fits.
 Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, int64_t tile);
 
 }  // namespace brume

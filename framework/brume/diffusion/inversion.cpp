@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-/// The sigmas of sampling, upwards. The first is the schedule's smallest sigma instead of 0: its noise is invisible.
+/// Returns the sigmas of sampling, upwards. The first is the schedule's smallest sigma instead of 0: its noise is invisible.
 std::vector<double> upwards(std::vector<double> sigmas, const NoiseSchedule& schedule) {
   const double least = schedule.sigma(schedule.t_min());
   std::reverse(sigmas.begin(), sigmas.end());

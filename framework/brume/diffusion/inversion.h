@@ -13,12 +13,12 @@ struct InversionRequest {
   std::function<bool(int64_t first, const Step&)> observer;  ///< as in SampleRequest
 };
 
-/// The noise N(0, 1)-like [count, C, H, W] that sample_images() takes as initial noise, with the same sampler, spacing and steps:
+/// Returns the noise N(0, 1)-like [count, C, H, W] that sample_images() takes as initial noise, with the same sampler, spacing and steps:
 /// the sampler walks the spacing's sigmas upwards from the schedule's smallest, at which x is taken for the image. Unguided. Throws
 /// ConfigError if the sampler adds noise.
 Tensor invert(const Pipeline& model, const InversionRequest& request, const SampleOptions& options);
 
-/// Mean squared difference of each image, on the scale of [0, 1], [count] float64.
+/// Returns the mean squared difference of each image, on the scale of [0, 1], [count] float64.
 Tensor reconstruction_error(const Tensor& images, const Tensor& others);
 
 }  // namespace brume

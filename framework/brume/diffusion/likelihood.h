@@ -26,13 +26,13 @@ struct BoundOptions {
   bool clip = true;  ///< estimates of x0 are clamped to [-1, 1], the range of images
 };
 
-/// Every step of the chain from the last to the first. x0: [B, C, H, W]; `start_std`: of x at the start of sampling.
+/// Returns the terms of every step of the chain from the last to the first. x0: [B, C, H, W]; `start_std`: of x at the start of sampling.
 /// `done` receives the number of steps that are done; false cancels (Interrupted).
 VariationalBound variational_bound(const Denoiser& denoiser, const Tensor& x0, const Condition& condition, const AncestralChain& chain,
                                    double start_std, const BoundOptions& options, Noise& noise,
                                    const std::function<bool(int64_t)>& done = {});
 
-/// The source of a step's variance in a model; `fallback` if it learns none.
+/// Returns the source of a step's variance in a model; `fallback` if it learns none.
 StepVariance step_variance(LearnedVariance learned, StepVariance fallback);
 
 struct OdeOptions {
@@ -48,7 +48,7 @@ struct OdeLikelihood {
   int64_t evaluations = 0;
 };
 
-/// log p(x) of one image x [1, C, H, W] at the schedule's smallest sigma (Song et al. 2021, app. D.2; Hutchinson 1989):
+/// Returns log p(x) of one image x [1, C, H, W] at the schedule's smallest sigma (Song et al. 2021, app. D.2; Hutchinson 1989):
 ///
 ///   dx/dtau = x - D(x),   d log p/dtau = -(dim - tr dD/dx),   tau = log sigma,   tr J ~ mean of e^T J e over probes e
 ///
@@ -56,10 +56,10 @@ struct OdeLikelihood {
 OdeLikelihood ode_likelihood(const Denoiser& denoiser, const Tensor& x, const Condition& condition, const NoiseSchedule& schedule,
                              const OdeOptions& options, Noise& noise);
 
-/// 8-bit images in [-1, 1] with even noise over the width of their levels, one stream per image; `first` numbers the first.
+/// Returns 8-bit images in [-1, 1] with even noise over the width of their levels, one stream per image; `first` numbers the first.
 Tensor dequantized(const Tensor& images, uint64_t seed, int64_t first);
 
-/// log p in nats, of a density over images in [-1, 1], as bits per dimension of 8-bit levels.
+/// Returns log p in nats, of a density over images in [-1, 1], as bits per dimension of 8-bit levels.
 double bits_per_dim(double log_p, int64_t dimensions);
 
 }  // namespace brume

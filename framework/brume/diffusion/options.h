@@ -39,7 +39,7 @@ struct ModelOptions {
   void declare(Fields& f);
 
   Controls controls() const;
-  /// What the network is made for.
+  /// Returns what the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
   /// Mistakes between the parts, found without making weights; throws ConfigError.
   void check() const;
@@ -90,7 +90,7 @@ struct PromptOptions {
   std::vector<Word> words{};            ///< of a program, in addition to those
   void declare(Fields& f);
   bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
-  /// With the embeddings out of their files; throws ConfigError if a file holds none.
+  /// Returns it with the embeddings out of their files; throws ConfigError if a file holds none.
   PromptReading reading() const;
 };
 /// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
@@ -113,7 +113,7 @@ struct SampleOptions {
   TimestepRounding timestep_rounding = TimestepRounding::exact;
   int64_t tile = 0;  ///< side in pixels of the pieces an image is decoded in; 0 = as a whole
   void declare(Fields& f);
-  /// What the sampler and the guidances ask of the model and it does not have; throws ConfigError naming everything.
+  /// Throws ConfigError naming everything that the sampler and the guidances ask of the model and it does not have.
   void check(const ModelOptions& model) const;
 
  private:

@@ -20,7 +20,8 @@
 namespace brume {
 namespace {
 
-/// The levels of sigma between which a control counts: those of the steps that lie within its share of the run, as diffusers has it.
+/// Returns the levels of sigma between which a control counts: those of the steps that lie within its share of the run, as diffusers has
+/// it.
 std::pair<double, double> levels(const ControlSettings& s, const std::vector<double>& sigmas) {
   constexpr double slack = 1e-9;  // 0.3 of 10 steps are 3
   const double steps = double(sigmas.size() - 1);

@@ -15,7 +15,7 @@ std::unique_ptr<Noise> noise_of(const SampleOptions& options, const SampleReques
 /// one.
 Tensor varied(const Tensor& noise, const SampleOptions& options, const SampleRequest& request, int64_t first);
 
-/// Spherical interpolation (Shoemake 1985): sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b over the
+/// Interpolates on the sphere (Shoemake 1985): sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b over the
 /// dimensions `over`; linear for angles near 0. Returns a at t = 0.
 Tensor slerp(const Tensor& a, const Tensor& b, double t, at::IntArrayRef over);
 

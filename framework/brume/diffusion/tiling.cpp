@@ -33,7 +33,7 @@ std::vector<Piece> pieces(int64_t side, int64_t tile) {
   }
 }
 
-/// How much each of n positions of a piece counts: nothing in the outer sixteenth at an inner edge, all after three sixteenths,
+/// Returns how much each of n positions of a piece counts: nothing in the outer sixteenth at an inner edge, all after three sixteenths,
 /// linear between: two pieces that overlap by a quarter add up to one.
 Tensor ramp(int64_t n, const Piece& piece) {
   const Tensor weights = at::ones({n}, at::kFloat);
@@ -66,7 +66,7 @@ Tensor tiled(const Tensor& input, int64_t height, int64_t width, int64_t tile, i
   return out.div_(sum);
 }
 
-/// The side of a piece in latents, which has quarters.
+/// Returns the side of a piece in latents, which has quarters.
 int64_t side_of(const Tiling& tiling, int64_t ratio) {
   const int64_t side = tiling.tile / ratio / 4 * 4;
   if (side < 4) throw ConfigError(fmt::format("tile: {} pixels are too few; {} at least, four latents a side", tiling.tile, 4 * ratio));

@@ -11,10 +11,10 @@ struct Tiling {
   int64_t tile = 512;  ///< side of a piece, in pixels
 };
 
-/// As Autoencoder::decode; latents: [B, C, h, w], of images of this shape. Throws ConfigError if a piece would hold less than four
+/// Decodes as Autoencoder::decode; latents: [B, C, h, w], of images of this shape. Throws ConfigError if a piece would hold less than four
 /// latents a side.
 Tensor decode_tiled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, const Tiling& tiling);
-/// As Autoencoder::encode_moments.
+/// Encodes as Autoencoder::encode_moments.
 Tensor encode_moments_tiled(const Autoencoder& autoencoder, const Tensor& images, const Tiling& tiling);
 
 }  // namespace brume

@@ -38,7 +38,7 @@ class MadeUp final : public Denoiser {
   }
 };
 
-/// The run of a sampler on the made-up denoiser, from the same noise each time.
+/// Returns the run of a sampler on the made-up denoiser, from the same noise each time.
 Tensor result_of(const Sampler& sampler, const NoiseSchedule& schedule, const std::vector<double>& sigmas) {
   const MadeUp denoiser;
   const auto noise = per_image_noise(0, 0);

@@ -43,7 +43,7 @@ constexpr seconds patience(20);       ///< for a process that reports nothing
 constexpr seconds short_patience(5);  ///< for one of those of which a connection closed
 constexpr seconds for_ever(30 * 86400);
 
-/// "ranks 1, 2" or "rank 1".
+/// Returns "ranks 1, 2" or "rank 1".
 std::string ranks_text(const std::vector<int64_t>& ranks) {
   return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
 }
@@ -123,7 +123,7 @@ std::shared_ptr<::gloo::transport::Device> device_for(const WorldPlace& place) {
   return place.local_size == place.size ? Group::createDeviceForHostname("127.0.0.1") : Group::createDefaultDevice();
 }
 
-/// A tensor as gloo takes it: its bytes.
+/// Returns a tensor as gloo takes it: its bytes.
 Tensor bytes(const Tensor& tensor) { return tensor.detach().flatten().view(at::kByte); }
 
 class C10dWorld final : public World {

@@ -13,7 +13,7 @@ namespace brume {
 
 /// Returns the value of a variable of the environment; nothing if it is not set.
 using Environment = std::function<std::optional<std::string>(const char* name)>;
-/// The environment of this process.
+/// Returns the environment of this process.
 std::optional<std::string> process_environment(const char* name);
 
 /// What the user says of the world, instead of a launcher or in addition to it.

@@ -32,7 +32,7 @@ constexpr int max_links = 40;                  // as Linux follows
 constexpr size_t max_write = size_t{1} << 30;  // one write(2) takes at most 2 GiB
 constexpr std::string_view temporary_ending = ".brume-tmp";
 
-/// The end of a chain of symbolic links, which need not exist yet.
+/// Returns the end of a chain of symbolic links, which need not exist yet.
 std::string follow_links(const std::string& path) {
   std::filesystem::path target = path;
   for (int followed = 0; followed < max_links; ++followed) {
@@ -49,7 +49,7 @@ std::string directory_of(const std::string& path) {
   return directory.empty() ? "." : directory;
 }
 
-/// A hidden name in the folder of the target, unique to this process and moment.
+/// Returns a hidden name in the folder of the target, unique to this process and moment.
 std::string temporary_name(const std::string& directory, const std::string& target) {
   static std::atomic<uint64_t> counter{0};
   constexpr size_t room_for_suffix = 60;  // names have at most 255 bytes

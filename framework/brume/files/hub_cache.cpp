@@ -39,7 +39,7 @@ fs::path cache() {
   return variable("HOME") / ".cache/huggingface/hub";
 }
 
-/// The snapshot of the branch main, or else the only one; "" if there are none or several.
+/// Returns the snapshot of the branch main, or else the only one; "" if there are none or several.
 fs::path snapshot(const fs::path& model) {
   std::error_code error;
   std::string commit;

@@ -9,7 +9,7 @@ namespace brume {
 /// a JSON value calls itself level by level, and a file of brackets would leave it no stack.
 bool nests_too_deep(std::string_view json);
 
-/// The value; discarded (`is_discarded()`) if the text is no JSON, or nests too deep.
+/// Returns the value; discarded (`is_discarded()`) if the text is no JSON, or nests too deep.
 nlohmann::json json_or_discarded(std::string_view text);
 
 }  // namespace brume

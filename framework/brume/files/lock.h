@@ -19,8 +19,8 @@ class Lock final {
   Lock& operator=(Lock&& other) noexcept;
 
   bool held() const { return descriptor_ >= 0; }
-  /// True if another Lock holds it, of this process or another, and one of the two does not share it. False if the path or its file system
-  /// cannot be locked.
+  /// Returns true if another Lock holds it, of this process or another, and one of the two does not share it. False if the path or its file
+  /// system cannot be locked.
   bool taken() const { return taken_; }
   void release();
 

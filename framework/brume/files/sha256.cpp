@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t block = 64;
 
-/// The first 32 bits of the fractional part of a root of each of the first 64 primes (FIPS 180-4, 4.2.2 and 5.3.3).
+/// Returns the first 32 bits of the fractional part of a root of each of the first 64 primes (FIPS 180-4, 4.2.2 and 5.3.3).
 template <size_t N, class Root>
 std::array<uint32_t, N> prime_roots(const Root& root) {
   std::array<uint32_t, N> words{};

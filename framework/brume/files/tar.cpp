@@ -70,7 +70,7 @@ class Header {
   const std::string& path_;
 };
 
-/// "LENGTH KEY=VALUE\n", one after the other.
+/// Returns "LENGTH KEY=VALUE\n", one after the other.
 std::map<std::string, std::string> pax_records(std::string_view text, const Header& header) {
   std::map<std::string, std::string> records;
   while (!text.empty() && text[0] != 0) {

@@ -12,7 +12,7 @@ struct TarEntry {
   uint64_t offset = 0, size = 0;  ///< of its content in the archive
 };
 
-/// The regular files of an archive in its order. `path` names it in errors: a ConfigError if a header's checksum is wrong, if a
+/// Returns the regular files of an archive in its order. `path` names it in errors: a ConfigError if a header's checksum is wrong, if a
 /// number is none, or if the archive ends inside a file.
 std::vector<TarEntry> read_tar(std::string_view archive, const std::string& path);
 

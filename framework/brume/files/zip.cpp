@@ -34,7 +34,7 @@ bool fits(const MappedFile& file, uint64_t offset, uint64_t size) { return offse
 
 [[noreturn]] void damaged(const MappedFile& file, const std::string& reason) { refuse(file.path(), "is a damaged zip archive: " + reason); }
 
-/// The end record, sought from the back: a comment of unknown length may follow it.
+/// Returns the end record, sought from the back: a comment of unknown length may follow it.
 uint64_t find_end(const MappedFile& file) {
   if (file.size() < end_size) damaged(file, fmt::format("it is truncated: {} bytes, too short for an archive", file.size()));
   const uint64_t last = file.size() - end_size;

@@ -33,9 +33,9 @@ class ZipArchive final {
   const ZipEntry* find(std::string_view name) const;  ///< nullptr if absent
   /// Throws ConfigError if the bytes of a stored entry are not those its checksum was made of. Reads them all.
   void check(const ZipEntry& entry) const;
-  /// The content of a deflated entry, checked against its size and checksum.
+  /// Returns the content of a deflated entry, checked against its size and checksum.
   std::vector<uint8_t> inflate(const ZipEntry& entry) const;
-  /// The content of any entry, checked and copied.
+  /// Returns the content of any entry, checked and copied.
   std::string read(const ZipEntry& entry) const;
 
  private:

@@ -72,7 +72,7 @@ void put(cv::Mat& mat, const std::string& text, double x, double y, double size,
   }
 }
 
-/// The stretches of a line that are drawn, dash by dash.
+/// Returns the stretches of a line that are drawn, dash by dash.
 std::vector<std::vector<Point>> dashes_of(const std::vector<Point>& points, const std::vector<double>& dashes) {
   if (dashes.empty()) return {points};
   std::vector<std::vector<Point>> drawn;

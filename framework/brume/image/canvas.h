@@ -37,27 +37,27 @@ class Canvas final {
   Canvas(const Canvas&) = delete;
   Canvas& operator=(const Canvas&) = delete;
 
-  /// What is drawn from now on stays inside the box.
+  /// Keeps what is drawn from now on inside the box.
   void clip(const Box& box);
   void unclip();
 
   void line(const std::vector<Point>& points, const Stroke& stroke);
   void fill(const Box& box, Color color);
   void mark(Marker marker, Point center, double radius, Color color);
-  /// The image, scaled to the box.
+  /// Draws the image, scaled to the box.
   void picture(const Image& image, const Box& box);
 
   /// `size` is the height of a capital. The font has ASCII alone (anything else is '?'); "10^{-3}" has a raised exponent. `at` is on
   /// the base line, at the left, the middle or the right of the text.
   void text(const std::string& text, Point at, double size, Color color, Align align = Align::left);
-  /// From bottom to top, `at` the middle of the text.
+  /// Writes from bottom to top, `at` the middle of the text.
   void vertical_text(const std::string& text, Point at, double size, Color color);
   static double text_width(const std::string& text, double size);
 
   int64_t height() const { return height_; }
   int64_t width() const { return width_; }
   Image image() const;
-  /// As PNG. Atomic.
+  /// Writes a PNG, atomically.
   void write(const std::string& path) const;
 
  private:

@@ -56,7 +56,7 @@ Image coarse(const Image& image) {
                 image.width);
 }
 
-/// What is darker than its blurred surroundings, stretched to white.
+/// Returns what is darker than its blurred surroundings, stretched to white.
 Image dark_lines(const Image& image) {
   constexpr double sigma = 6, floor = 8;
   cv::Mat grey, around, dark;
@@ -71,7 +71,7 @@ Image dark_lines(const Image& image) {
   return rgb_of(bytes);
 }
 
-/// "canny" and "photo.png" of "canny:photo.png"; "" and "photo.png" of "photo.png".
+/// Returns "canny" and "photo.png" of "canny:photo.png"; "" and "photo.png" of "photo.png".
 std::pair<std::string, std::string> parts(const std::string& asked) {
   const size_t colon = asked.find(':');
   if (std::filesystem::is_regular_file(asked) || colon == std::string::npos) return {"", asked};

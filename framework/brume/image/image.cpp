@@ -18,7 +18,7 @@
 namespace brume {
 namespace {
 
-/// An image file as it is stored; of an animation, the first frame on its canvas.
+/// Returns an image file as it is stored; of an animation, the first frame on its canvas.
 Image stored_image(std::string_view bytes, const ImageHeader& header, Decoding how, const std::string& name) {
   using Format = ImageHeader::Format;
   how.alpha = header.format == Format::png || header.format == Format::webp || header.format == Format::tiff;

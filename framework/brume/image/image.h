@@ -30,14 +30,14 @@ struct Image {
 /// takes the first frame of an animation. Throws ConfigError if the file is damaged, cut short or of another format: a truncated PNG, JPEG
 /// or WebP is never half an image.
 Image read_image(const std::string& path, int64_t channels = 3, uint8_t background = 255);
-/// The same of the bytes of a file, called `name` in errors.
+/// Returns the same of the bytes of a file, called `name` in errors.
 Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t background = 255);
 
 /// Writes a PNG, with `text` as its text chunks (keys of 1 to 79 Latin characters, values UTF-8). Atomic.
 void write_png(const std::string& path, const Image& image, const std::map<std::string, std::string>& text = {});
-/// The same of a tensor, as to_image reads it.
+/// Writes a tensor, as to_image reads it.
 void write_png(const std::string& path, const at::Tensor& image);
-/// The text chunks of a PNG.
+/// Returns the text chunks of a PNG.
 std::map<std::string, std::string> read_png_text(const std::string& path);
 /// Writes an animated PNG (lossless, shown by browsers; other programs show its first frame), repeating for ever. Atomic.
 void write_apng(const std::string& path, const std::vector<Image>& frames, int64_t delay_ms,
@@ -45,24 +45,24 @@ void write_apng(const std::string& path, const std::vector<Image>& frames, int64
 
 /// Averages areas to shrink, interpolates cubically to enlarge.
 Image resize(const Image& image, int64_t height, int64_t width);
-/// Every pixel repeated factor x factor times.
+/// Returns every pixel repeated factor x factor times.
 Image enlarge(const Image& image, int64_t factor);
 Image flip_horizontal(const Image& image);
 
-/// float32 [C, H, W] in [-1, 1].
+/// Returns float32 [C, H, W] in [-1, 1].
 at::Tensor to_tensor(const Image& image);
-/// From [C, H, W], any floating dtype and device, clamped to [-1, 1] and rounded to the nearest; NaN becomes black.
+/// Returns the image of [C, H, W], any floating dtype and device, clamped to [-1, 1] and rounded to the nearest; NaN becomes black.
 Image to_image(const at::Tensor& tensor);
 
-/// One line of small black text on white, `width` pixels wide, cut short with "..." if too long. ASCII; anything else is '?'.
+/// Returns one line of small black text on white, `width` pixels wide, cut short with "..." if too long. ASCII; anything else is '?'.
 Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
-/// The text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
+/// Returns the text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
 std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most);
 
 /// Images of one size, row by row, `padding` white pixels around each.
 Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
-/// The same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than 64
-/// pixels, or than 128 if a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
+/// Returns the same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than
+/// 64 pixels, or than 128 if a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.
 Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding = 2);
 
 }  // namespace brume

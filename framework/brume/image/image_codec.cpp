@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-/// The pixels of an image as OpenCV sees them, without a copy. OpenCV only reads through it.
+/// Returns the pixels of an image as OpenCV sees them, without a copy. OpenCV only reads through it.
 cv::Mat view(const Image& image) {
   if (image.height < 1 || image.width < 1 || image.height > INT_MAX || image.width > INT_MAX ||
       (image.channels != 1 && image.channels != 3)) {
@@ -42,7 +42,7 @@ cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
   return converted;
 }
 
-/// A grey image as BGRA, of which one level is transparent.
+/// Returns a grey image as BGRA, of which one level is transparent.
 cv::Mat with_transparent(uint16_t level, const cv::Mat& grey) {
   cv::Mat bgra, alpha;
   cv::cvtColor(grey, bgra, cv::COLOR_GRAY2BGRA);
@@ -82,7 +82,7 @@ cv::Mat converted(const cv::Mat& mat, const Decoding& how, const std::string& pa
   return result;
 }
 
-/// The pixels of a file as OpenCV gives them.
+/// Returns the pixels of a file as OpenCV gives them.
 cv::Mat decoded_file(std::string_view bytes, int flags, const std::string& path) {
   if (bytes.size() > INT_MAX) refuse(path, fmt::format("is an image file of {} bytes (at most {})", bytes.size(), INT_MAX));
   try {

@@ -23,7 +23,7 @@ Image decode_image(std::string_view bytes, const Decoding& how, const std::strin
 /// or 16) that are wanted.
 std::vector<uint16_t> decode_samples(std::string_view bytes, int64_t height, int64_t width, int bits, const std::string& path);
 std::string encode_png(const Image& image);
-/// A JPEG of this quality, 1 to 100: what other ways to store images are measured against.
+/// Returns a JPEG of this quality, 1 to 100: what other ways to store images are measured against.
 std::string encode_jpeg(const Image& image, int quality);
 
 }  // namespace brume

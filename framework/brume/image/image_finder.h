@@ -9,7 +9,7 @@
 
 namespace brume {
 
-/// The extensions of image files, in small letters and without a dot.
+/// Returns the extensions of image files, in small letters and without a dot.
 const std::vector<std::string>& image_extensions();
 
 /// Lists images, hidden files and folders left out. Links to folders are followed, except back to a folder that holds the link. What is

@@ -33,7 +33,7 @@ Size bmp_size(std::string_view bmp) {
   return {std::abs(int64_t{height}), std::abs(int64_t{static_cast<int32_t>(number(18, 4))})};
 }
 
-/// The first two numbers after the magic; '#' begins a comment.
+/// Returns the first two numbers after the magic; '#' begins a comment.
 Size pnm_size(std::string_view pnm) {
   int64_t numbers[2] = {0, 0};
   size_t at = 2;

@@ -58,7 +58,7 @@ std::vector<Window> windows(int64_t in, int64_t out, const Kernel& kernel) {
   return all;
 }
 
-/// The sum of values `stride` apart, rounded.
+/// Returns the sum of values `stride` apart, rounded.
 uint8_t weighted(const uint8_t* values, int64_t stride, const Window& w) {
   int64_t sum = int64_t{1} << (weight_bits - 1);
   for (size_t j = 0; j < w.weights.size(); ++j) sum += int64_t(values[int64_t(j) * stride]) * w.weights[j];

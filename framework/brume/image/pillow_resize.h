@@ -10,7 +10,7 @@ namespace brume {
 /// shrinks (so that it does not alias), first along rows and then along columns, with weights of 22 bits and a rounding to 8 bits after
 /// each.
 Image resize_as_pillow(const Image& image, int64_t height, int64_t width);
-/// The same with LANCZOS: the sinc function, windowed by its own centre lobe stretched to three (Duchon 1979).
+/// Returns the same with LANCZOS: the sinc function, windowed by its own centre lobe stretched to three (Duchon 1979).
 Image resize_as_pillow_lanczos(const Image& image, int64_t height, int64_t width);
 
 }  // namespace brume

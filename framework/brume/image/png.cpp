@@ -41,7 +41,7 @@ void append_chunk(std::string& png, std::string_view type, std::string_view data
   append_big_endian(png, checksum(std::string_view(png).substr(begin)));
 }
 
-/// All chunks up to IEND, complete and with right checksums.
+/// Returns all chunks up to IEND, complete and with right checksums.
 std::vector<Chunk> chunks_of(std::string_view png, const std::string& path) {
   constexpr size_t frame = 12;  // length, type and checksum around the data
   if (!is_png(png)) refuse(path, "is no PNG image");

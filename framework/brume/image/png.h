@@ -23,11 +23,11 @@ struct PngHeader {
 PngHeader read_png_header(std::string_view png, const std::string& path);
 PngText png_text(std::string_view png, const std::string& path);
 
-/// The same image with text chunks before its pixels, so that programs that do not read to the end find them.
+/// Returns the same image with text chunks before its pixels, so that programs that do not read to the end find them.
 std::string with_text(std::string_view png, const PngText& text, const std::string& path);
-/// A PNG of RGB rows as they are, without the filters that photographs want: drawings repeat, and come out a third smaller.
+/// Returns a PNG of RGB rows as they are, without the filters that photographs want: drawings repeat, and come out a third smaller.
 std::string plain_png(int64_t height, int64_t width, std::string_view rgb);
-/// One animation of PNGs of equal size and format, each shown for `delay_ms`.
+/// Returns one animation of PNGs of equal size and format, each shown for `delay_ms`.
 std::string animation(const std::vector<std::string>& pngs, int64_t delay_ms);
 
 }  // namespace brume

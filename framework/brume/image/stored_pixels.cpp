@@ -30,7 +30,7 @@ void undo_differences(std::vector<uint16_t>& samples, int64_t width, uint16_t mo
       samples[i] = static_cast<uint16_t>((samples[i] + samples[i - 2]) & most);
 }
 
-/// A grey TIFF with a second sample. OpenCV knows none: it decodes the same bytes as a grey image of twice the width.
+/// Decodes a grey TIFF with a second sample. OpenCV knows none: it decodes the same bytes as a grey image of twice the width.
 Image grey_of_two(std::string_view bytes, const Decoding& how, const std::string& name) {
   using Tiff = TiffDirectory;
   const Tiff tiff(bytes);

@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::string_view little_endian("II*\0", 4), big_endian("MM\0*", 4);
 
-/// The bytes of one value of a type; 0 if the type is no unsigned integer.
+/// Returns the bytes of one value of a type; 0 if the type is no unsigned integer.
 size_t width_of(uint32_t type) { return type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0; }
 
 }  // namespace

@@ -28,7 +28,7 @@ struct Chunk {
   std::string_view type, data;
 };
 
-/// All whole chunks; each is filled up to an even length.
+/// Returns all whole chunks; each is filled up to an even length.
 std::vector<Chunk> chunks_of(std::string_view bytes) {
   std::vector<Chunk> chunks;
   while (bytes.size() >= chunk_header) {
@@ -53,7 +53,7 @@ void append(std::string& file, std::string_view type, std::string_view data) {
   if (data.size() % 2) file += '\0';
 }
 
-/// A file of one image: its bits, and the alpha plane that VP8 keeps in a chunk of its own.
+/// Returns a file of one image: its bits, and the alpha plane that VP8 keeps in a chunk of its own.
 std::string still(const Chunk& bits, const Chunk* alpha, uint32_t height, uint32_t width) {
   std::string chunks;
   if (alpha && bits.type == "VP8 ") {

@@ -24,7 +24,7 @@ constexpr std::pair<std::string_view, std::string_view> adapters[] = {
     {"ip_adapter.", "IP-Adapter"},      {"controlnet_cond_embedding.", "ControlNet"},        {"input_hint_block.", "ControlNet"},
     {"lora_controlnet", "ControlLoRA"}, {"motion_modules.", "motion adapter (AnimateDiff)"}, {"adapter.body.", "T2I-Adapter"}};
 
-/// The writer of a LoRA, by a name in it.
+/// Returns the writer of a LoRA, by a name in it.
 std::string writer_of(const std::string& name) {
   if (name.starts_with(peft_prefix)) return "PEFT's";
   if (name.starts_with("diffusion_model.") || name.starts_with("text_encoders.")) return "ComfyUI's";

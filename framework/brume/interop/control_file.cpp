@@ -34,7 +34,7 @@ std::string generation(int64_t context) {
                            : fmt::format("a model with tokens of width {}", context);
 }
 
-/// What a file that is no control most likely is.
+/// Returns what a file that is no control most likely is.
 std::string likely(const NamedTensors& tensors) {
   const std::string type = control_type(tensors);
   if (!type.empty()) return fmt::format("its type is {} ({})", type, control_name(type));
@@ -47,7 +47,7 @@ std::string likely(const NamedTensors& tensors) {
   return "it is of a program or a kind that is not read";
 }
 
-/// The names, by their first part, with how many there are.
+/// Returns the names, by their first part, with how many there are.
 std::string grouped(const NamedTensors& tensors) {
   std::map<std::string, size_t> groups;
   for (const NamedTensor& t : tensors) ++groups[t.name.substr(0, t.name.find('.'))];
@@ -71,7 +71,7 @@ int64_t number_below(const NamedTensors& tensors, const std::string& prefix) {
   return n;
 }
 
-/// The names of diffusers' ControlNetModel that its U-Net does not have; stages: of the encoder.
+/// Returns the names of diffusers' ControlNetModel that its U-Net does not have; stages: of the encoder.
 NameTable own_names(int64_t hint_layers) {
   NameTable table;
   table.add("middle_block_out.0.", "controlnet_mid_block.");
@@ -83,7 +83,7 @@ NameTable own_names(int64_t hint_layers) {
   return table;
 }
 
-/// The modules of the model's U-Net, with attention where the control has it.
+/// Returns the modules of the model's U-Net, with attention where the control has it.
 UnetModules modules_of(const std::vector<Weight>& network, const NamedTensors& control) {
   std::vector<std::string> names;
   for (const Weight& w : network) names.push_back(w.name);

@@ -54,7 +54,7 @@ struct Part {
   std::vector<std::string> problems;
 };
 
-/// The class that the JSON file of a folder names, as diffusers and transformers write it.
+/// Returns the class that the JSON file of a folder names, as diffusers and transformers write it.
 std::string class_in(const fs::path& folder) {
   for (const char* name :
        {"model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"}) {

@@ -4,11 +4,11 @@
 
 namespace brume {
 
-/// For people: format, the family and what of it brume has no place for, totals, metadata, the whole configuration of brume's own files,
-/// then one line per tensor; of a directory, one line per part. Also describes PNG files with their text. Throws ConfigError if nothing
-/// is to be read.
+/// Returns for people: format, the family and what of it brume has no place for, totals, metadata, the whole configuration of brume's own
+/// files, then one line per tensor; of a directory, one line per part. Also describes PNG files with their text. Throws ConfigError if
+/// nothing is to be read.
 std::string inspect(const std::string& path);
-/// The same for programs, as one JSON object.
+/// Returns the same for programs, as one JSON object.
 std::string inspect_json(const std::string& path);
 
 }  // namespace brume

@@ -53,7 +53,7 @@ std::string of_processor(std::string module) {
 
 std::string before(std::string_view name, std::string_view ending) { return std::string(name.substr(0, name.size() - ending.size())); }
 
-/// ".lora_A.ADAPTER.weight" of PEFT.
+/// Returns ".lora_A.ADAPTER.weight" of PEFT.
 std::optional<LoraTensorName> adapter_name(std::string_view name) {
   constexpr std::string_view last = ".weight";
   if (name.ends_with(last)) name.remove_suffix(last.size());

@@ -4,12 +4,12 @@
 
 namespace brume {
 
-/// mean softplus(-logits): the generator's loss (Goodfellow et al. 2014, sec. 3, "non-saturating").
+/// Returns mean softplus(-logits), the generator's loss (Goodfellow et al. 2014, sec. 3, "non-saturating").
 Tensor generator_loss(const Tensor& of_fake);
-/// mean softplus(-real) + mean softplus(fake).
+/// Returns mean softplus(-real) + mean softplus(fake).
 Tensor discriminator_loss(const Tensor& of_real, const Tensor& of_fake);
-/// mean over the images of |grad_x D(x)|^2, differentiable in D's weights: R1 without its factor gamma / 2 (Mescheder et al. 2018, eq. 9).
-/// `logits`: of `x`, which requires a gradient; the logits of an image count with their mean.
+/// Returns the mean over the images of |grad_x D(x)|^2, differentiable in D's weights: R1 without its factor gamma / 2 (Mescheder et al.
+/// 2018, eq. 9). `logits`: of `x`, which requires a gradient; the logits of an image count with their mean.
 Tensor squared_gradient(const Tensor& logits, const Tensor& x);
 
 /// Returns a scalar of this value whose gradient in `x` is `gradient`, whatever the value was computed with: the weights of a discriminator

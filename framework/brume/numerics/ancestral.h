@@ -33,27 +33,27 @@ class AncestralChain {
   size_t size() const { return sigmas_.size(); }
   double sigma(size_t i) const { return sigmas_[i]; }
   AncestralStep step(size_t i) const;
-  /// The first sigma that is not less, or the last.
+  /// Returns the first sigma that is not less, or the last.
   size_t index(double sigma) const;
 
  private:
   std::vector<double> sigmas_;
 };
 
-/// Every training time of a discrete schedule, or `steps` of them if that is not 0 (a continuous schedule needs it): T even parts
+/// Returns every training time of a discrete schedule, or `steps` of them if that is not 0 (a continuous schedule needs it): T even parts
 /// of its time, each ending in a noise level.
 AncestralChain training_chain(const NoiseSchedule& schedule, int64_t steps);
 
-/// KL(N(mean1, exp log_var1) || N(mean2, exp log_var2)) in nats, elementwise.
+/// Returns KL(N(mean1, exp log_var1) || N(mean2, exp log_var2)) in nats, elementwise.
 Tensor normal_kl(const Tensor& mean1, const Tensor& log_var1, const Tensor& mean2, const Tensor& log_var2);
-/// log of the mass that N(mean, exp(log_std)^2) gives to the 8-bit level of x in [-1, 1] (Ho et al. 2020, eq. 13), with the
+/// Returns the log of the mass that N(mean, exp(log_std)^2) gives to the 8-bit level of x in [-1, 1] (Ho et al. 2020, eq. 13), with the
 /// approximation of the normal distribution by tanh that DDPM's code has.
 Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& mean, const Tensor& log_std);
 
-/// The terms L_(t-1), or L_0 if a step ends at 0, of the bound in bits per dimension (Ho et al. 2020, eq. 5), [B]: one step per
+/// Returns the terms L_(t-1), or L_0 if a step ends at 0, of the bound in bits per dimension (Ho et al. 2020, eq. 5), [B]: one step per
 /// image. `error`: D - x0. `raw`: what the network gives for the variance, if that is learned.
 Tensor vlb_terms(const Tensor& x0, const Tensor& error, const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw);
-/// L_T, [B]: the KL of x at `sigma` from N(0, start_std^2), the start of sampling.
+/// Returns L_T, [B]: the KL of x at `sigma` from N(0, start_std^2), the start of sampling.
 Tensor prior_term(const Tensor& x0, double sigma, double start_std);
 
 }  // namespace brume

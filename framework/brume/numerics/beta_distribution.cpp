@@ -6,7 +6,7 @@
 namespace brume {
 namespace {
 
-/// The continued fraction of DLMF 8.17.22; quick for x < (a + 1) / (a + b + 2).
+/// Returns the continued fraction of DLMF 8.17.22; quick for x < (a + 1) / (a + b + 2).
 double fraction(double x, double a, double b) {
   constexpr double tiny = 1e-300;
   double c = 1, d = 1 - (a + b) * x / (a + 1);

@@ -24,10 +24,10 @@ class BetaTable {
   std::vector<double> alpha_bars_, sigmas_;
 };
 
-/// beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta), the betas of a process given by alpha_bar(u), u in [0, 1].
+/// Returns beta_t = min(1 - alpha_bar((t+1)/T) / alpha_bar(t/T), max_beta), the betas of a process given by alpha_bar(u), u in [0, 1].
 std::vector<double> betas_of(const std::function<double(double)>& alpha_bar, int64_t timesteps, double max_beta);
 
-/// `count` values from `first` to `last`, both included.
+/// Returns `count` values from `first` to `last`, both included.
 std::vector<double> linspace(double first, double last, int64_t count);
 
 }  // namespace brume

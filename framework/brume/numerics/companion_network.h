@@ -36,7 +36,7 @@ Tensor noise_inputs(const Network& network, const std::vector<double>& sigmas, c
 /// Returns the condition that a discriminator knows: the classes, and `image`.
 Condition class_condition(const Condition& condition, const Tensor& image = {});
 
-/// D(x) = c_skip x + c_out F of the model, [B, ...] float32.
+/// Returns D(x) = c_skip x + c_out F of the model, [B, ...] float32.
 Tensor denoised(const TrainableModel& model, const Tensor& x, const std::vector<double>& sigmas, const Condition& condition);
 
 }  // namespace brume

@@ -7,7 +7,7 @@
 
 namespace brume {
 
-/// intervals + 1 sigmas over the schedule's range, ascending and even in sigma^(1/rho) (Karras et al. 2022, eq. 5).
+/// Returns intervals + 1 sigmas over the schedule's range, ascending and even in sigma^(1/rho) (Karras et al. 2022, eq. 5).
 std::vector<double> consistency_levels(const NoiseSchedule& schedule, int64_t intervals, double rho);
 
 /// Throws ConfigError, speaking for the objective `name`, if the model is not the identity at the schedule's smallest sigma: then
@@ -25,11 +25,11 @@ struct ConsistencyCurriculum {
   int64_t intervals(int64_t step, int64_t steps) const;
 };
 
-/// The shares at which the intervals of ascending levels are drawn: those of log sigma ~ N(mean, std^2) (Song & Dhariwal 2023, sec. 3.5).
+/// Returns the shares at which intervals of ascending levels are drawn: those of log sigma ~ N(mean, std^2) (Song & Dhariwal 2023, 3.5).
 std::vector<double> log_normal_shares(const std::vector<double>& levels, double mean, double std);
 
-/// The pseudo-Huber distance of each image, [B]: sqrt(|a - b|^2 + c^2) - c of the image (Song & Dhariwal 2023, sec. 3.3), or the mean of
-/// that of its numbers.
+/// Returns the pseudo-Huber distance of each image, [B]: sqrt(|a - b|^2 + c^2) - c of the image (Song & Dhariwal 2023, sec. 3.3), or the
+/// mean of that of its numbers.
 Tensor pseudo_huber(const Tensor& a, const Tensor& b, double c, bool of_numbers = false);
 
 /// One step of a consistency loss.
@@ -39,7 +39,7 @@ struct ConsistencyPair {
   /// x at `below`, on the trajectory of x at `above`.
   std::function<Tensor(const NoisyBatch& at_above)> follow;
 };
-/// The distance of D at `above` from D at `below`, [B]; the latter is taken without gradient, with the same dropout.
+/// Returns the distance of D at `above` from D at `below`, [B]; the latter is taken without gradient, with the same dropout.
 Tensor consistency_distance(const TrainableModel& model, const Tensor& x0, const Condition& condition, const ConsistencyPair& pair,
                             double huber, at::Generator& random);
 

@@ -22,21 +22,21 @@ struct ExponentialStep {
   double noise_std;       ///< standard deviation of fresh noise
 };
 
-/// The step from sigma `from` to `to` > 0. `eta` = 0 solves the probability-flow ODE, 1 the reverse SDE of the diffusion, and
+/// Returns the step from sigma `from` to `to` > 0. `eta` = 0 solves the probability-flow ODE, 1 the reverse SDE of the diffusion, and
 /// what lies between interpolates (for noise prediction 0 or 1 only).
 ExponentialStep exponential_step(Prediction prediction, double from, double to, double eta);
 
-/// int_a^b L_j(u) e^(c u) du e^(-c b) for each j, L_j being the Lagrange polynomials through `nodes`: the weights of an
+/// Returns int_a^b L_j(u) e^(c u) du e^(-c b) for each j, L_j being the Lagrange polynomials through `nodes`: the weights of an
 /// exponential Adams method of any order.
 std::vector<double> exponential_adams_weights(const std::vector<double>& nodes, double a, double b, double c);
 
-/// int_a^b L_j(u) du for each j.
+/// Returns int_a^b L_j(u) du for each j.
 std::vector<double> adams_weights(const std::vector<double>& nodes, double a, double b);
 
-/// sum_j weights[j] * values[j].
+/// Returns sum_j weights[j] * values[j].
 Tensor weighted_sum(const std::vector<double>& weights, const std::vector<Tensor>& values);
 
-/// The solution of the square system `matrix` x = `right`, by elimination with pivoting.
+/// Returns the solution of the square system `matrix` x = `right`, by elimination with pivoting.
 std::vector<double> solve(std::vector<std::vector<double>> matrix, std::vector<double> right);
 
 }  // namespace brume

@@ -17,7 +17,7 @@ namespace {
 
 at::Tensor symmetrised(const at::Tensor& m) { return (m + m.t()) * 0.5; }
 
-/// The square root of a symmetric positive semi-definite matrix; what rounding made negative is 0.
+/// Returns the square root of a symmetric positive semi-definite matrix; what rounding made negative is 0.
 at::Tensor square_root(const at::Tensor& m) {
   const auto [values, vectors] = at::linalg_eigh(symmetrised(m));
   return at::mm(vectors * values.clamp_min(0).sqrt(), vectors.t());

@@ -12,7 +12,7 @@ namespace brume {
 /// features: [N, F], N >= 2, any floating dtype; computed in float64. Throws std::invalid_argument on another shape.
 FeatureStatistics feature_statistics(const at::Tensor& features);
 
-/// The squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson & Landau 1982), which with Inception features is the "FID"
+/// Returns the squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson & Landau 1982), with Inception features the "FID"
 /// of Heusel et al. 2017, eq. 6:
 ///
 ///   |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))

@@ -7,7 +7,7 @@ namespace brume {
 /// Values in [-1, 1] as a picture of 8 bits holds them.
 Tensor as_8_bits(const Tensor& images);
 
-/// The same as bytes: uint8, on the device of the images.
+/// Returns the same as bytes: uint8, on the device of the images.
 Tensor byte_values(const Tensor& images);
 
 /// Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error), the peak being 2: images [B, C, H, W] in [-1, 1]. [B]

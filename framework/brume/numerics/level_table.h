@@ -14,7 +14,7 @@ class LevelTable {
   /// `times`: of a continuous schedule.
   LevelTable(const NoiseSchedule& schedule, int64_t times);
   int64_t size() const { return size_; }
-  /// Whether the schedule is that of flow matching.
+  /// Returns whether the schedule is that of flow matching.
   bool flow() const { return flow_; }
   /// Returns sigma of level i, 0 ... size - 1.
   double sigma(int64_t i) const;

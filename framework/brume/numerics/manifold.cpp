@@ -39,7 +39,7 @@ struct Rows {
   }
 };
 
-/// The squared distance from differences. Symmetric, bit for bit.
+/// Returns the squared distance from differences. Symmetric, bit for bit.
 double exact(const Rows& a, int64_t i, const Rows& b, int64_t j) {
   const int64_t width = a.values.size(1);
   const float *p = a.values.data_ptr<float>() + i * width, *q = b.values.data_ptr<float>() + j * width;
@@ -70,7 +70,7 @@ void for_blocks(const Rows& a, const Rows& b, const Tensor& centre, const F& use
   }
 }
 
-/// The squared distance of row i to its k-th neighbour, exact; `approximate`: those of the row to all.
+/// Returns the squared distance of row i to its k-th neighbour, exact; `approximate`: those of the row to all.
 double radius(const Rows& rows, int64_t i, const double* approximate, int64_t k) {
   std::vector<double> others(approximate, approximate + rows.size());
   others.erase(others.begin() + i);
@@ -99,7 +99,7 @@ std::vector<double> radii(const Rows& rows, const Tensor& centre, int64_t k) {
   return all;
 }
 
-/// Where a distance lies: -1 within a ball, 0 on its surface, 1 outside.
+/// Returns where a distance lies: -1 within a ball, 0 on its surface, 1 outside.
 int side(double distance, double radius, double band, const Rows& a, int64_t i, const Rows& b, int64_t j) {
   if (std::abs(distance - radius) <= band) distance = exact(a, i, b, j);
   return distance < radius ? -1 : distance > radius ? 1 : 0;

@@ -19,7 +19,7 @@ Tensor column(const std::vector<double>& numbers, int64_t dimensions) {
   return at::tensor(numbers, at::TensorOptions().dtype(at::kDouble)).view(shape);
 }
 
-/// The coefficients of t, t^2, ... of the polynomial through the values at `times`, of which the first is 0.
+/// Returns the coefficients of t, t^2, ... of the polynomial through the values at `times`, of which the first is 0.
 std::vector<Tensor> fitted(const std::vector<Tensor>& values, const std::vector<double>& times) {
   const size_t n = times.size() - 1;
   std::vector<Tensor> differences, all;
@@ -36,7 +36,7 @@ std::vector<Tensor> fitted(const std::vector<Tensor>& values, const std::vector<
   return all;
 }
 
-/// The divided differences of orders 1, 2, ... at the first values.
+/// Returns the divided differences of orders 1, 2, ... at the first values.
 std::vector<Tensor> divided(std::vector<Tensor> values, const std::vector<double>& times) {
   std::vector<Tensor> all;
   for (size_t i = 1; i < times.size(); ++i) {
@@ -57,7 +57,7 @@ StatisticsGrid::StatisticsGrid(std::vector<double> lambda, ModelStatistics stati
   C_ = running((L_ + S_).exp() * B_);
 }
 
-/// The integral of f, whose first row is at grid point `first`, up to each row.
+/// Returns the integral of f, whose first row is at grid point `first`, up to each row.
 Tensor StatisticsGrid::running(const Tensor& f, int64_t first) const {
   std::vector<double> widths;
   for (int64_t i = 0; i + 1 < f.size(0); ++i) widths.push_back((lambda(first + i + 1) - lambda(first + i)) / 2);

@@ -22,7 +22,7 @@
 namespace brume {
 namespace {
 
-/// An error of x0 times this is an error of the target.
+/// Returns the factor that makes an error of x0 one of the target.
 double target_scale(Target target, double sigma) {
   switch (target) {
     case Target::noise: return -1 / sigma;

@@ -77,7 +77,7 @@ struct TargetError {
   /// loss, delta, weighting and noise; the target is another parameter's.
   void declare(Fields& f, std::string_view usual_weighting = "none");
   void declare_target(Fields& f);
-  /// The mean over each image, [B].
+  /// Returns the mean over each image, [B].
   Tensor per_image(const NoisyBatch& batch, const Tensor& f, const Parameterization& p) const;
 };
 
@@ -86,11 +86,11 @@ struct TargetError {
 TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
                              at::Generator& random);
 
-/// The mean of the losses [B] with the weights of their draw, which the sampler learns from.
+/// Returns the mean of the losses [B] with the weights of their draw, which the sampler learns from.
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory);
 
-/// The whole of such a loss: a time, noise, the network, its error.
+/// Returns the whole of such a loss: a time, noise, the network, its error.
 Tensor denoising_loss(const TargetError& error, const TimeSampler& time, const TrainableModel& model, const Tensor& x0,
                       const Condition& condition, Training& training, at::Generator& random);
 

@@ -47,7 +47,7 @@ inline constexpr std::array<double, 7> e{71.0 / 57600, 0, -71.0 / 16695, 71.0 / 
 inline double norm(const Tensor& v, const Tensor& scale) { return std::sqrt((v / scale).to(at::kDouble).square().mean().item<double>()); }
 }  // namespace rk45_detail
 
-/// One step of size h from (t, x): k[0] = f(t, x) is given, k[1] ... k[6] are filled, the last one f(t + h, result). Order 5.
+/// Returns one step of size h from (t, x): k[0] = f(t, x) is given, k[1] ... k[6] are filled, the last one f(t + h, result). Order 5.
 template <class F>
 Tensor rk45_step(F&& f, double t, const Tensor& x, double h, std::array<Tensor, 7>& k) {
   Tensor next;
@@ -60,7 +60,7 @@ Tensor rk45_step(F&& f, double t, const Tensor& x, double h, std::array<Tensor, 
   return next;
 }
 
-/// A first step size from the sizes of x, x' and x'' (Hairer et al., sec. II.4). One evaluation.
+/// Returns a first step size from the sizes of x, x' and x'' (Hairer et al., sec. II.4). One evaluation.
 template <class F>
 double rk45_first_step(F&& f, double t, const Tensor& x, const Tensor& slope, double distance, const Rk45Options& o) {
   const Tensor scale = x.abs() * o.rtol + o.atol;

@@ -22,7 +22,7 @@ struct Ancestral {
   NoiseSplit step(double from, double to) const;
 };
 
-/// One step of the reverse-time SDE of the variance-exploding process (Song et al. 2021b, eq. 46):
+/// Returns one step of the reverse-time SDE of the variance-exploding process (Song et al. 2021b, eq. 46):
 /// x + g^2 (x0 - x) / from^2 + s_noise g z, g^2 = from^2 - to^2; without z if `noise` is null.
 Tensor reverse_diffusion(const Tensor& x, const Tensor& x0, double from, double to, Noise* noise, double s_noise = 1);
 

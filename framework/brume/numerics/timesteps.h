@@ -60,7 +60,7 @@ void require_within(const NoiseSchedule& schedule, const std::vector<double>& si
 /// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
 
-/// The sigmas at descending `times`, then the final one. Throws ConfigError if two times coincide: there are more steps
+/// Returns the sigmas at descending `times`, then the final one. Throws ConfigError if two times coincide: there are more steps
 /// than training times.
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma);
 
@@ -73,7 +73,7 @@ void declare_merge(Fields& f, bool& value);
 /// Returns `sigmas`, with the final one, without those that repeat the one before if `merge` is true; throws ConfigError otherwise.
 std::vector<double> merged_levels(std::vector<double> sigmas, bool merge);
 
-/// `sigmas` (descending), then the final one.
+/// Returns `sigmas` (descending), then the final one.
 std::vector<double> with_final(std::vector<double> sigmas, const NoiseSchedule& schedule, FinalSigma final_sigma);
 
 }  // namespace brume

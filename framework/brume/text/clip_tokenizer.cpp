@@ -52,7 +52,7 @@ std::vector<char32_t> cleaned(std::string_view text) {
   return characters(lower_case(composed(out)));
 }
 
-/// The end of the word that begins at `at`, by 's|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+
+/// Returns the end of the word that begins at `at`, by 's|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+
 size_t word_end_of(const std::vector<char32_t>& text, size_t at) {
   const auto letter = [&](size_t i) { return i < text.size() ? text[i] : U'\0'; };
   if (text[at] == '\'') {

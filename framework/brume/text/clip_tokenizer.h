@@ -21,7 +21,7 @@ class ClipTokenizer final {
   ClipTokenizer(std::string_view vocabulary, std::string_view merges, const std::string& name, std::optional<int64_t> pad = {},
                 std::string_view added = {});
 
-  /// Without begin and end. Throws ConfigError if the text is not UTF-8.
+  /// Returns the tokens without begin and end. Throws ConfigError if the text is not UTF-8.
   std::vector<int64_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int64_t>& ids) const;
   int64_t size() const { return int64_t(tokens_.size()); }

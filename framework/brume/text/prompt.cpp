@@ -104,7 +104,7 @@ class Reader {
 
 bool of_a_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80; }
 
-/// The place of the word on its own.
+/// Returns the place of the word on its own.
 size_t find_break(std::string_view text) {
   constexpr std::string_view word = "BREAK";
   for (size_t at = text.find(word); at != std::string_view::npos; at = text.find(word, at + 1)) {

@@ -18,10 +18,10 @@ struct PromptPart {
 /// are joined; a prompt without brackets and backslashes is one part, as it is.
 std::vector<PromptPart> weighted_parts(std::string_view prompt);
 
-/// The same as ComfyUI reads it: (text:1.3) is 1.3 whatever is around it, [ and ] are themselves, \( and \) stand for the brackets.
+/// Returns the same as ComfyUI reads it: (text:1.3) is 1.3 whatever is around it, [ and ] are themselves, \( and \) stand for the brackets.
 std::vector<PromptPart> absolute_parts(std::string_view prompt);
 
-/// The same parts between the words BREAK: one list, or one more than there are such words.
+/// Returns the same parts between the words BREAK: one list, or one more than there are such words.
 std::vector<std::vector<PromptPart>> split_at_breaks(const std::vector<PromptPart>& parts);
 
 /// Returns the place of `word` in a text, from `from` on, with no letter or digit of ASCII that continues it on either side; npos if

@@ -82,7 +82,7 @@ struct Feed {
   }
 };
 
-/// The number that follows `words` in a message.
+/// Returns the number that follows `words` in a message.
 std::optional<int64_t> number_after(std::string_view message, std::string_view words) {
   const size_t found = message.find(words);
   if (found == std::string_view::npos) return {};

@@ -8,7 +8,7 @@
 
 namespace brume::text {
 
-/// Why sentencepiece cannot be used here; empty if it can.
+/// Returns why sentencepiece cannot be used here; empty if it can.
 const std::string& sentencepiece_missing();
 
 /// `const` use is safe from several threads.
@@ -29,7 +29,7 @@ class SentencePiece final {
   SentencePiece(const SentencePiece&) = delete;
   SentencePiece& operator=(const SentencePiece&) = delete;
 
-  /// Without begin and end. Throws ConfigError if the text is not UTF-8.
+  /// Returns the tokens without begin and end. Throws ConfigError if the text is not UTF-8.
   std::vector<int64_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int64_t>& ids) const;
   std::string piece(int64_t id) const;

@@ -156,7 +156,7 @@ constexpr Range controls[] = {
 };
 // clang-format on
 
-/// The last entry that begins at or before `c`; null if all begin after it.
+/// Returns the last entry that begins at or before `c`; null if all begin after it.
 template <class T, size_t N>
 const T* entry(const T (&table)[N], char32_t c) {
   const T* const after = std::upper_bound(std::begin(table), std::end(table), c, [](char32_t x, const T& t) { return x < t.first; });

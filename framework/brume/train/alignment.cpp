@@ -33,7 +33,7 @@ std::shared_ptr<const Features> opened(const AlignmentOptions& o, const Compute&
   return o.features.make({classifier, compute.device, compute.dtype});
 }
 
-/// The name of the block, checked.
+/// Returns the name of the block, checked.
 std::string block_of(const AlignmentOptions& o, const Network& network) {
   const std::vector<std::string> blocks = network.tap_points().blocks;
   if (blocks.empty()) fail("", "the network names no blocks, whose output could be aligned; dit and unet do");

@@ -46,7 +46,7 @@ double norm_of_gradient(const Tensor& loss, const Tensor& weight) {
   return mean_over_parts(gradient[0].defined() ? gradient[0].to(at::kFloat) : at::zeros_like(weight, at::kFloat)).norm().item<double>();
 }
 
-/// The number called `name` in a section, if it has one.
+/// Returns the number called `name` in a section, if it has one.
 std::optional<double> number_in(const Value& section, const char* name) {
   const Value* v = section.is_map() ? section.find(name) : nullptr;
   return v && v->is_scalar() ? parse_number<double>(v->scalar) : std::nullopt;
@@ -163,7 +163,7 @@ class AutoencoderLearner final : public Learner {
     return true;
   }
 
-  /// The section with the scale of the averaged weights' latents, if the network has one.
+  /// Returns the section with the scale of the averaged weights' latents, if the network has one.
   ModelCard card(const std::vector<Weight>& averaged) override {
     ModelCard card;
     card.autoencoder = *resolved_.find("autoencoder");
@@ -186,7 +186,7 @@ class AutoencoderLearner final : public Learner {
     return network;
   }
 
-  /// What the discriminator adds to the loss, its own learning included; nothing before its time.
+  /// Returns what the discriminator adds to the loss, its own learning included; nothing before its time.
   Tensor adversarial(const Tensor& x, const Tensor& y, const Tensor& nll, int64_t step, Metrics& metrics) const {
     const AdversarialOptions& o = *config_.train->loss.adversarial;
     Tensor sum = at::zeros({}, y.options());

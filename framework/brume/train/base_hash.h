@@ -11,7 +11,7 @@ class BaseHash {
   /// `file`: of the base. `name`: of what remembers it in a training's state.
   BaseHash(std::string file, std::string name, const StoredModel& base);
   const std::string& text() const { return hash_; }
-  /// What is saved and restored.
+  /// Returns what is saved and restored.
   Weight state() const { return {name_, resumed_, false}; }
   /// Called after it was restored. Throws ConfigError if the training was begun on another base; `what`: "the adapters of this training
   /// are".

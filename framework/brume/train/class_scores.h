@@ -23,7 +23,7 @@ struct ClassScores {
 using TakeBatch = std::function<bool(const Tensor&, const std::vector<Annotation>&)>;
 /// Calls `take` with the images of a data set in their order, in batches: the first `limit` of them, or all. An endless set needs a limit.
 void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, int64_t limit, const TakeBatch& take);
-/// The same of the images whose numbers are in a range.
+/// Calls it for the images whose numbers are in a range.
 void for_each_batch(const Dataset& data, const ImageShape& shape, int64_t batch, const NumberRange& range, const TakeBatch& take);
 
 /// Returns the number of a set's images, at most `limit`; 0 = no limit, which an endless set needs (std::logic_error).

@@ -16,7 +16,7 @@ void sum_gradients(const std::vector<Weight>& weights, World& world);
 /// Sums numbers over all processes.
 void sum_numbers(std::vector<double>& numbers, World& world);
 
-/// Which process keeps and updates each weight: the largest first, each to the process that has the least.
+/// Returns which process keeps and updates each weight: the largest first, each to the process that has the least.
 std::vector<int64_t> owners_of(const std::vector<Weight>& weights, int64_t processes);
 
 /// Overwrites each weight by that of its owner, in flat buckets.

@@ -44,7 +44,7 @@ std::vector<Snapshot> snapshots_of(const fs::path& run) {
   return all;
 }
 
-/// The sum of a tensor of all models; what is the same in all, or no number, stays as it is.
+/// Returns the sum of a tensor of all models; what is the same in all, or no number, stays as it is.
 at::Tensor weighted_sum(const std::vector<StoredModel>& models, const std::vector<double>& weights, const NamedTensor& last) {
   at::Tensor sum;
   bool same = true;

@@ -21,7 +21,7 @@ namespace {
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
-/// The mean of what is known.
+/// Returns the mean of what is known.
 double mean(const std::vector<double>& values) {
   double sum = 0;
   int64_t count = 0;

@@ -126,7 +126,7 @@ void FeatureSummarizer::take(const Rows& rows) {
   if (needs_.captions) captions_.push_back(rows.captions);
 }
 
-/// The tensors that are needed, and their widths.
+/// Returns the tensors that are needed, and their widths.
 std::vector<std::pair<Tensor*, int64_t>> FeatureSummarizer::Rows::parts(const FeatureSummarizer& of) {
   std::vector<std::pair<Tensor*, int64_t>> all{{&facts, 4}};
   if (of.needs_.statistics || of.needs_.rows) all.emplace_back(&features, of.extractor_.width());

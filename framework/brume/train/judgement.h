@@ -37,7 +37,7 @@ class Tally {
   void gather(World& world);
 
   int64_t images() const { return int64_t(judged_.size()); }
-  /// "all" first, then those that came up, by name; without "all" alone if there is one group.
+  /// Returns "all" first, then those that came up, by name; without "all" alone if there is one group.
   std::vector<Group> groups() const;
   const std::vector<Judged>& judged() const { return judged_; }
 
@@ -52,8 +52,8 @@ struct JudgedSet {
 };
 JudgedSet judge_data(const Metric& metric, const Dataset& data, const ImageShape& shape, int64_t count);
 
-/// One sample for each of `asked`, `request.batch` at a time; `request` has the seed, the models and the observer, whose first argument
-/// numbers the images of this process's part. The processes of `world` divide the images.
+/// Judges one sample for each of `asked`, `request.batch` at a time; `request` has the seed, the models and the observer, whose first
+/// argument numbers the images of this process's part. The processes of `world` divide the images.
 Tally judge_samples(const Metric& metric, const Pipeline& model, const SampleOptions& options, const std::vector<Annotation>& asked,
                     const SampleRequest& request, World& world = *world_of_one());
 

@@ -43,7 +43,7 @@ class Learner {
   /// Returns true if loss() of a part of a batch needs figures of the whole batch, which it takes by mean_over_parts(). Parts that one
   /// process computes are passed twice then.
   virtual bool needs_whole(int64_t /*step*/) const { return false; }
-  /// What it remembers from step to step in addition to the weights, to be saved and restored bit for bit (restoring copies into these).
+  /// Returns what it remembers from step to step in addition to the weights, saved and restored bit for bit (restoring copies into these).
   virtual std::vector<Weight> state() const { return {}; }
 
   /// Called after each update of the model; returns true if it changed weights that are not trainable, which the average then takes over.
@@ -71,7 +71,7 @@ class Learner {
   /// Writes files of averaged weights that stand next to the model's: adapters alone.
   virtual void save_parts(const std::filesystem::path& /*directory*/, const std::vector<Weight>& /*averaged*/, int64_t /*step*/) const {}
 
-  /// What the model's file, of averaged weights, says of itself, but for the step.
+  /// Returns what the model's file, of averaged weights, says of itself, but for the step.
   virtual ModelCard card(const std::vector<Weight>& averaged) = 0;
 };
 
@@ -80,7 +80,7 @@ inline constexpr const char* base_preview = "base.png";
 /// What steers the images of sample grids, in their order.
 inline constexpr const char* control_preview = "control.png";
 
-/// The model as a module: with the optimizer and the moving average of `train:`.
+/// Returns the model as a module: with the optimizer and the moving average of `train:`.
 TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& train);
 
 /// The sources of the parts of a learner.
@@ -103,12 +103,12 @@ std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::sh
 /// as that takes, rounded up. Throws ConfigError if the data have no end.
 void set_steps_of_epochs(Config& config, Value& resolved, const Dataset& data);
 
-/// The learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's class
-/// names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError if the two have different classes.
+/// Returns the learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's
+/// class names are empty they are taken from there, into `config` and `resolved`. Throws ConfigError if the two have different classes.
 std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Compute& compute, const std::shared_ptr<const Dataset>& data,
                                       const LearnerOrigin& origin);
 
-/// Those there are.
+/// Returns the learner of each task.
 std::unique_ptr<Learner> make_diffusion_learner(const Config& config, const Value& resolved, const Compute& compute, const Dataset& data,
                                                 const LearnerOrigin& origin);
 std::unique_ptr<Learner> make_classifier_learner(const Config& config, const Value& resolved, const Compute& compute,

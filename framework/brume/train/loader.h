@@ -55,7 +55,7 @@ class Loader {
   Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
          int64_t workers = 1, std::optional<BatchRows> rows = {});
   ~Loader();
-  /// What went wrong while reading a batch is thrown when that batch is due.
+  /// Returns the next batch. Throws what went wrong while reading it.
   Batch next();
 
  private:

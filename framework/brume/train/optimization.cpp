@@ -14,7 +14,7 @@
 namespace brume {
 namespace {
 
-/// The model's weights keep their names, those of other modules are set apart: training files have had both from the beginning.
+/// Keeps the names of the model's weights, those of other modules are set apart: training files have had both from the beginning.
 std::vector<Weight> named(const TrainedModule& module, bool model) { return model ? module.weights : prefixed("helpers.", module.weights); }
 
 std::vector<Weight> trainable(const std::vector<Weight>& weights) {

@@ -61,7 +61,7 @@ class Optimization {
   /// Returns the weights ("weights.…", "helpers.…"), averages ("ema.…") and optimizer states ("optimizer.…", "optimizers.NAME.…") that a
   /// training file keeps: those of this process, or of all after gather(). Restoring copies into these tensors.
   std::vector<Weight> state() const;
-  /// The moving average of the model; the first if it has several. Sharded, it has the weights that this process updates.
+  /// Returns the moving average of the model; the first if it has several. Sharded, it has the weights that this process updates.
   const Ema& ema() const { return *averages_.front().ema; }
   /// Returns the model's weights of the first average.
   const std::vector<Weight>& averaged() const { return averages_.front().shadow(); }

@@ -154,7 +154,7 @@ struct TrainOptions {
   std::vector<std::string> log{"metrics"};  ///< words of log_words()
   int64_t log_every = 50, checkpoint_every = 1000;
   KeepOptions keep;
-  /// The parameters of one task; those of all for `any` (the schema).
+  /// Declares the parameters of one task; those of all for `any` (the schema).
   void declare(Fields& f, Task task);
 };
 
@@ -173,7 +173,7 @@ struct Config : ModelConfig {
 /// `plugins:` are loaded first.
 Config read_configuration(Registry& registry, const Value& root, Value* resolved = nullptr);
 
-/// The same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so if
+/// Returns the same for a configuration out of `file`, a checkpoint, that was made with `libraries`: data never loads code, so if
 /// reading fails for want of one, the error says which to load.
 Config read_stored_configuration(Registry& registry, const Value& root, const std::string& file, const std::vector<std::string>& libraries,
                                  Value* resolved = nullptr);

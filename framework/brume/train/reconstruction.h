@@ -23,7 +23,7 @@ class ReconstructionScores {
   double psnr_ = 0, ssim_ = 0, sum_ = 0, squares_ = 0, count_ = 0;
 };
 
-/// `count` images spread evenly over a set (its first ones if it is endless), in batches of at most `batch`; stops if `take`
+/// Reads `count` images spread evenly over a set (its first ones if it is endless), in batches of at most `batch`; stops if `take`
 /// returns false.
 void for_spread(const Dataset& data, const ImageShape& shape, int64_t count, int64_t batch, const std::function<bool(const Tensor&)>& take);
 
@@ -31,7 +31,7 @@ void for_spread(const Dataset& data, const ImageShape& shape, int64_t count, int
 struct LatentSpread {
   double mean = 0, std = 1;
 };
-/// Of the latents of `count` images spread over a set, drawn if there is something to draw, from a seed of its own.
+/// Returns that of the latents of `count` images spread over a set, drawn if there is something to draw, from a seed of its own.
 LatentSpread latent_spread(const Autoencoder& autoencoder, at::Device device, const Dataset& data, const ImageShape& shape, int64_t count,
                            int64_t batch);
 

@@ -11,7 +11,7 @@
 
 namespace brume {
 
-/// The words of `train.log`.
+/// Returns the words of `train.log`.
 const std::vector<std::string>& log_words();
 
 class RunLog {

@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* models[] = {"model", "classifier", "autoencoder"};
 
-/// The name of the section that a configuration has of `models`, or null.
+/// Returns the name of the section that a configuration has of `models`, or null.
 const char* section_of(const Value& root) {
   const auto found = std::find_if(std::begin(models), std::end(models), [&](const char* s) { return root.find(s) != nullptr; });
   return found == std::end(models) ? nullptr : *found;

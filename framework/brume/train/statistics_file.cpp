@@ -45,7 +45,7 @@ Source npz_source(const std::string& path) {
           [file](const std::string& name) { return file->array(name); }, file->contains(about) ? text_of(file->array(about)) : ""};
 }
 
-/// The statistics of the extractor's features in a file of EDM2.
+/// Returns the statistics of the extractor's features in a file of EDM2.
 Source edm2_source(const std::string& path, const Features& extractor) {
   const PickleValue whole = load_numpy_pickle(path);
   const PickleDict* file = whole.as_dict();
@@ -76,7 +76,7 @@ Source edm2_source(const std::string& path, const Features& extractor) {
   return source;
 }
 
-/// The statistics in two arrays of the file, checked.
+/// Returns the statistics in two arrays of the file, checked.
 FeatureStatistics statistics_of(const Source& file, const std::string& mean, const std::string& covariance, int64_t width,
                                 const Features& extractor) {
   const FeatureStatistics s{file.array(mean).to(at::kDouble), file.array(covariance).to(at::kDouble)};

@@ -134,7 +134,7 @@ class Trainer {
   /// Writes a checkpoint if the last one is older and the weights are those of a whole step. Returns why that failed, or "".
   std::string save_before_leaving();
   CheckpointSize checkpoint_size() const;
-  /// One update; returns its loss, or nothing of a step that was skipped.
+  /// Makes one update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window, const TrainCallbacks& callbacks);
   void note_unread(const Batch& batch, Window& window);
   void log(const Window& window);
@@ -174,10 +174,10 @@ class Trainer {
   bool lost_ = false;       ///< the last checkpoint could not be written
 };
 
-/// The configuration stored in a training file, for `--resume`. Throws ConfigError if the file is no such file, of a newer layout, or
-/// damaged.
+/// Returns the configuration stored in a training file, for `--resume`. Throws ConfigError if the file is no such file, of a newer layout,
+/// or damaged.
 Value training_configuration(const std::filesystem::path& training_file);
-/// The number of updates it was written after; throws as above.
+/// Returns the number of updates it was written after; throws as above.
 int64_t training_step(const std::filesystem::path& training_file);
 
 }  // namespace brume

@@ -15,7 +15,7 @@
 namespace brume {
 namespace {
 
-/// The value of a byte with this many bits of exponent; E4M3 has no infinities, and NaN is all ones.
+/// Returns the value of a byte with this many bits of exponent; E4M3 has no infinities, and NaN is all ones.
 float value_of_byte(uint8_t byte, int exponent_bits) {
   const int mantissa_bits = 7 - exponent_bits, bias = (1 << (exponent_bits - 1)) - 1;
   const int exponent = (byte >> mantissa_bits) & ((1 << exponent_bits) - 1), mantissa = byte & ((1 << mantissa_bits) - 1);
@@ -33,7 +33,7 @@ std::array<c10::BFloat16, 256> table_of(int exponent_bits) {
   return table;
 }
 
-/// The names that programs give to the scale of "x.weight".
+/// Returns the names that programs give to the scale of "x.weight".
 std::vector<std::string> scale_names(const std::string& name) {
   const std::string end = ".weight";
   std::vector<std::string> names{name + "_scale"};

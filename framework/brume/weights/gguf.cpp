@@ -47,7 +47,7 @@ class Cursor {
   uint64_t at_ = 0;
 };
 
-/// A number or a truth value as text.
+/// Returns a number or a truth value as text.
 std::string scalar_text(Cursor& in, uint32_t type) {
   switch (type) {
     case 0: return fmt::format("{}", in.number<uint8_t>());
@@ -93,7 +93,7 @@ std::map<std::string, std::string> read_metadata(Cursor& in, uint64_t count, con
   return all;
 }
 
-/// The bytes that a tensor of this type needs; the last dimension is made of whole blocks.
+/// Returns the bytes that a tensor of this type needs; the last dimension is made of whole blocks.
 uint64_t bytes_of(const GgufEntry& entry, const std::string& path) {
   const GgufType* type = gguf_type(entry.type);
   if (!type) return 0;  // refused when asked for

@@ -31,7 +31,7 @@ class GgufFile final {
   /// Throws ConfigError saying what is wrong with the file.
   explicit GgufFile(std::shared_ptr<const MappedFile> file);
   const std::vector<GgufEntry>& entries() const { return entries_; }
-  /// Text, numbers and truth values; arrays are left out.
+  /// Returns text, numbers and truth values; arrays are left out.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Throws ConfigError naming a tensor of a type that is not read: F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K are.
   NamedTensors tensors() const;

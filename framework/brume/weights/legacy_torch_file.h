@@ -12,7 +12,7 @@ namespace brume {
 
 class MappedFile;
 
-/// Everything torch.save was given, as load_torch_file says. Throws ConfigError.
+/// Returns everything torch.save was given, as load_torch_file says. Throws ConfigError.
 PickleValue load_legacy_torch_file(const std::shared_ptr<const MappedFile>& file);
 
 }  // namespace brume

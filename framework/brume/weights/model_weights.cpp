@@ -19,7 +19,7 @@ void load_weights(const std::string& path, const std::vector<Weight>& weights) {
 
 namespace {
 
-/// "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", if one is near.
+/// Returns "; the nearest that has no place is 'input_blocks.1.0.in_layers.0.weight'", if one is near.
 std::string nearest(const std::string& name, const std::vector<std::string>& others) {
   const std::string near = others.size() > 2000 ? "" : closest(name, others);
   return near.empty() ? "" : fmt::format("; the nearest that has no place is '{}'", near);

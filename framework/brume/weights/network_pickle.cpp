@@ -112,7 +112,7 @@ class NetworkVocabulary final : public PickleVocabulary {
   TorchVocabulary torch_;
 };
 
-/// The attributes of a module: those of a network, or of a container.
+/// Returns the attributes of a module: those of a network, or of a container.
 const PickleDict* attributes_of(const PickleValue& module) {
   const PickleDict* dict = module.as_dict();
   if (!dict) return nullptr;

@@ -101,7 +101,7 @@ Header read_header(std::string_view bytes, const std::string& where) {
   return h;
 }
 
-/// The values of a header as a tensor of its shape; a copy unless they are aligned in memory that `owner` keeps.
+/// Returns the values of a header as a tensor of its shape; a copy unless they are aligned in memory that `owner` keeps.
 at::Tensor tensor_of(const Header& h, const void* values, const std::shared_ptr<const MappedFile>& owner) {
   std::vector<int64_t> shape = h.shape;
   if (h.fortran) std::reverse(shape.begin(), shape.end());

@@ -104,7 +104,7 @@ class Machine final {
     return stack_.back();
   }
 
-  /// The values above the last mark, which goes too.
+  /// Returns the values above the last mark, which goes too.
   Sequence pop_mark() {
     if (marks_.empty()) damaged("no mark on the stack");
     const auto first = stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back());

@@ -13,7 +13,7 @@ namespace brume {
 class PickleVocabulary {
  public:
   virtual ~PickleVocabulary() = default;
-  /// The value of a global such as "torch.float32" or "collections.OrderedDict", or throws through `refuse`: a PickleName is a name
+  /// Returns the value of a global such as "torch.float32" or "collections.OrderedDict", or throws through `refuse`: a PickleName is a name
   /// that the pickle may then call.
   virtual PickleValue global(const std::string& name) = 0;
   virtual PickleValue call(const std::string& name, const Sequence& arguments) = 0;
@@ -28,7 +28,7 @@ constexpr size_t max_pickle_bytes = size_t{64} << 20;
 /// Returns the value pickled in `bytes`, acyclic and of bounded depth and size. `file` names the source in errors (ConfigError); a pickle
 /// that holds the numbers of its tensors may have more than `limit` bytes.
 PickleValue read_pickle(std::string_view bytes, PickleVocabulary& vocabulary, const std::string& file, size_t limit = max_pickle_bytes);
-/// The same of a pickle that other bytes follow, which is taken off the front of `bytes`.
+/// Returns the same of a pickle that other bytes follow, which is taken off the front of `bytes`.
 PickleValue take_pickle(std::string_view& bytes, PickleVocabulary& vocabulary, const std::string& file);
 
 }  // namespace brume

@@ -23,7 +23,7 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 constexpr uint64_t length_bytes = 8;
 constexpr uint64_t max_header = 100'000'000;  // of the reference implementation
 
-/// The JSON text, its length checked against the file.
+/// Returns the JSON text, its length checked against the file.
 std::string_view header_text(const MappedFile& file) {
   if (file.size() < length_bytes) {
     refuse(file.path(), fmt::format("is truncated: a safetensors file begins with 8 bytes of header length, {} are there", file.size()));

@@ -21,13 +21,13 @@ struct SafetensorsDtype {
   at::ScalarType type;
 };
 
-/// nullptr if unknown.
+/// Returns nullptr if it is unknown.
 const SafetensorsDtype* safetensors_dtype(std::string_view name);
 const SafetensorsDtype* safetensors_dtype(at::ScalarType type);
 
 /// Parses `json`; throws ConfigError naming `path`. Offsets are not checked here.
 SafetensorsHeader parse_safetensors_header(std::string_view json, const std::string& path);
-/// The header for tensors laid out as `entries` say, without padding.
+/// Returns the header for tensors laid out as `entries` say, without padding.
 std::string format_safetensors_header(const SafetensorsHeader& header, const std::string& path);
 
 }  // namespace brume

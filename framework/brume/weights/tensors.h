@@ -15,7 +15,7 @@ struct NamedTensor {
 
 using NamedTensors = std::vector<NamedTensor>;
 
-/// The tensor called `name`, or nullptr. A linear search: build a map to look up many.
+/// Returns the tensor called `name`, or nullptr. A linear search: build a map to look up many.
 inline const at::Tensor* find(const NamedTensors& tensors, std::string_view name) {
   for (const auto& entry : tensors) {
     if (entry.name == name) return &entry.tensor;

@@ -59,7 +59,7 @@ class ZipStorages final : public TorchStorages {
   std::unordered_map<std::string, at::Tensor> storages_;  ///< by key: flat tensors over a whole storage
 };
 
-/// All entries of a torch archive lie in one folder, named after the file when it was saved. Returns it with its slash.
+/// Returns the folder that all entries of a torch archive lie in, with its slash; it is named after the file when that was saved.
 std::string find_prefix(const ZipArchive& archive) {
   for (const auto& entry : archive.entries()) {
     const std::string_view name = entry.name;
@@ -93,7 +93,7 @@ bool holds_tensors(const PickleDict& dict) {
   return std::any_of(dict.entries().begin(), dict.entries().end(), [](const auto& entry) { return entry.second.as_tensor() != nullptr; });
 }
 
-/// The state dict within what was saved; `place` receives its key.
+/// Returns the state dict within what was saved; `place` receives its key.
 const PickleDict& entries_of(const PickleValue& value, const std::string& file, std::string& place) {
   const auto* dict = value.as_dict();
   if (dict == nullptr) refuse(file, fmt::format("holds {} instead of a state dict", value.summary()));

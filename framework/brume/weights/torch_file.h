@@ -17,14 +17,14 @@ bool is_torch_file(std::string_view bytes);
 /// Returns true if it is of the kind before PyTorch 1.6, which is no zip archive (also: _use_new_zipfile_serialization=False).
 bool is_legacy_torch_file(std::string_view bytes);
 
-/// Everything torch.save was given, tensors as views of the mapped file (sharing storages as they did when saved), which they
+/// Returns everything torch.save was given, tensors as views of the mapped file (sharing storages as they did when saved), which they
 /// keep alive; storages that are compressed, or lie at places that no number of theirs may have (legacy files do not align them), are
 /// copies. Executes nothing: globals beyond those of tensors, and of what is known to stand with them, are refused by name. Throws
 /// ConfigError.
 PickleValue load_torch_file(const std::string& path);
 PickleValue load_torch_file(std::shared_ptr<const MappedFile> file);
 
-/// The tensors of a state dict; keys of nested dicts are joined with '.', entries that are not tensors are left out. It is
+/// Returns the tensors of a state dict; keys of nested dicts are joined with '.', entries that are not tensors are left out. It is
 /// `value["state_dict"]` if there is one; else, if `value` itself holds no tensors, the averaged weights ("ema") or the weights
 /// ("model") that training programs keep there; else `value`. `place`, if given, receives that key, or "".
 /// `file` names the source in errors (ConfigError).

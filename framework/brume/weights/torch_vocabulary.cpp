@@ -71,7 +71,7 @@ bool is_bystander(std::string_view name) {
 /// Classes of a TorchScript program, and what makes its lists.
 bool of_script(std::string_view name) { return name.starts_with("__torch__.") || name.starts_with("torch.jit._pickle."); }
 
-/// A tuple (or torch.Size) of integers.
+/// Returns a tuple (or torch.Size) of integers.
 std::optional<std::vector<int64_t>> integers(const PickleValue& value) {
   if (value.as_tuple() == nullptr) return std::nullopt;
   std::vector<int64_t> numbers;

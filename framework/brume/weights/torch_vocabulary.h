@@ -13,7 +13,7 @@ namespace brume {
 class TorchStorages {
  public:
   virtual ~TorchStorages() = default;
-  /// A flat tensor over the storage `key`, the same each time; throws ConfigError if it is missing, of another type, or holds
+  /// Returns a flat tensor over the storage `key`, the same each time; throws ConfigError if it is missing, of another type, or holds
   /// fewer than `count` elements.
   virtual at::Tensor load(const std::string& key, at::ScalarType type, int64_t count) = 0;
 };

@@ -104,7 +104,7 @@ Listing list_safetensors(const std::shared_ptr<const MappedFile>& file) {
   return listing;
 }
 
-/// The metadata and the state dict of what was saved.
+/// Returns the metadata and the state dict of what was saved.
 NamedTensors read_torch(const std::shared_ptr<const MappedFile>& file, std::map<std::string, std::string>& metadata) {
   const auto value = load_torch_file(file);
   std::string place;

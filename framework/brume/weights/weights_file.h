@@ -9,7 +9,7 @@
 
 namespace brume {
 
-/// The tensors of a safetensors or PyTorch file, as views of the mapped file. `metadata` receives the safetensors metadata, or
+/// Returns the tensors of a safetensors or PyTorch file, as views of the mapped file. `metadata` receives the safetensors metadata, or
 /// the text and numbers that stand with the state dict ("epoch" -> "3"), and under "state_dict" which of several it is. Throws
 /// ConfigError.
 NamedTensors load_tensors(const std::string& path, std::map<std::string, std::string>* metadata = nullptr);

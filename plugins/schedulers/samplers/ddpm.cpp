@@ -72,7 +72,7 @@ class Ddpm final : public Sampler {
     const Tensor v = (d.variance + 1) * 0.5;
     return ((v * std::log(large) + (1 - v) * std::log(small)) * 0.5).exp();
   }
-  /// What the gradient of a classifier is multiplied by.
+  /// Returns what the gradient of a classifier is multiplied by.
   Tensor shift(const Estimate& d, double before, double from, double to, const Tensor& like) const {
     const double frames = std::sqrt((1 + from * from) / (1 + to * to));
     if (to > 0 || o_.variance == Variance::learned) return spread(d, from, to, like).pow(2) * frames;

@@ -56,7 +56,7 @@ class Dpm2 final : public Sampler {
   }
 
  private:
-  /// The midpoint step in log s, s = sigma / (1 + sigma), of y = x / (1 + sigma).
+  /// Returns the midpoint step in log s, s = sigma / (1 + sigma), of y = x / (1 + sigma).
   static Tensor along_s(const Denoiser& denoiser, const Tensor& x, const Tensor& x0, double sigma, double down, Run& run) {
     const double from = sigma / (1 + sigma), to = down / (1 + down), s = std::sqrt(from * to), mid = s / (1 - s);
     const Tensor y = x0 + (x - x0) * (mid / sigma), slope = (y / (1 + mid) - denoiser.denoise(y, mid, run.condition).x0) / s;

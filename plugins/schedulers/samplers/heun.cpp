@@ -51,7 +51,7 @@ class Heun final : public Sampler {
   }
 
  private:
-  /// The slope of a step of length h from u, out of the one at its beginning and one within it. y: x in the frame.
+  /// Returns the slope of a step of length h from u, out of the one at its beginning and one within it. y: x in the frame.
   Tensor combined_slope(const Denoiser& denoiser, const Tensor& y, const Tensor& slope, double u, double h, Run& run) const {
     const double sigma = o_.frame.sigma(u + o_.alpha * h, run.schedule), share = 1 / (2 * o_.alpha);
     const Frame::Point there = o_.frame.at(sigma, run.schedule);

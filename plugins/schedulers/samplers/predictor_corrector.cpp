@@ -52,7 +52,7 @@ class PredictorCorrector final : public Sampler {
                  size = ratio * ratio * (2 * o_.snr * o_.snr);
     return x + score * size + z * (size * 2).sqrt();
   }
-  /// [B, 1, …]
+  /// Returns [B, 1, …]
   Tensor norm(const Tensor& v) const {
     std::vector<int64_t> shape(size_t(v.dim()), 1);
     shape[0] = v.size(0);

@@ -57,7 +57,7 @@ class Stork final : public Sampler {
   }
 
  private:
-  /// The first step of length h from u: by the slopes at its beginning and in its middle, a quarter and three quarters.
+  /// Returns the first step of length h from u: by the slopes at its beginning and in its middle, a quarter and three quarters.
   Tensor first_step(const Denoiser& denoiser, const Tensor& y, const Tensor& slope, double u, double h, Run& run) const {
     const Frame::Point middle = o_.frame.at(o_.frame.sigma(u + h / 2, run.schedule), run.schedule);
     const Tensor x = (y + slope * (h / 2)) / middle.scale;
@@ -89,7 +89,7 @@ class Stork final : public Sampler {
     const double n = double(j);
     return j == 0 ? 1 : j == 1 ? 1.0 / 3 : 4 * (n - 1) * (n + 4) / (3 * n * (n + 1) * (n + 2) * (n + 3));
   }
-  /// The weights of v_0 and of its derivatives in a step of length h.
+  /// Returns the weights of v_0 and of its derivatives in a step of length h.
   std::array<double, 4> gegenbauer(double h) const {
     const double s = double(o_.substeps), whole = 6 / ((s + 4) * (s - 1));
     std::array<double, 4> older{}, old{h * whole, 0, 0, 0};

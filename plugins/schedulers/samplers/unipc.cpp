@@ -36,7 +36,7 @@ class UniPc final : public Sampler {
     }
   };
   explicit UniPc(const Options& o) : o_(o) {}
-  /// The corrector adds one to the predictor's order; the first step, of order 1, and the last, which is not corrected, limit the run.
+  /// Adds one to the predictor's order for the corrector; the first step, of order 1, and the last, which is not corrected, limit the run.
   SamplerTraits traits() const override {
     if (!o_.disable_corrector.empty()) return {.order = int(std::min<int64_t>(o_.order, 2))};
     return {.order = o_.lower_order_final || o_.order == 1 ? 2 : 3};

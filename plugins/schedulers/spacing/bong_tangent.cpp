@@ -39,7 +39,7 @@ class BongTangent final : public Spacing {
   }
 
  private:
-  /// The shares of the steps, without the last, 0.
+  /// Returns the shares of the steps, without the last, 0.
   std::vector<double> levels(int64_t steps) const {
     const double all = double(steps + 2);
     const int64_t first = int64_t(all * (o_.pivot_1 + o_.pivot_2) / 2), last = steps + 2 - first;

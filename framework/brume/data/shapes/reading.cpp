@@ -20,7 +20,7 @@ constexpr double least_area = 0.008;  // share of the picture under which a spot
 
 // ---- Ground and objects --------------------------------------------------------------------------------------------------
 
-/// The picture in [0, 1], RGB.
+/// Returns the picture in [0, 1], RGB.
 cv::Mat3f picture(std::span<const float> pixels, const ImageShape& shape) {
   const int height = static_cast<int>(shape.height), width = static_cast<int>(shape.width);
   cv::Mat3f image(height, width);
@@ -97,7 +97,7 @@ struct Cut {
   cv::Vec3f colour;
 };
 
-/// The median, channel by channel, of the third of the object's pixels that stands out most.
+/// Returns the median, channel by channel, of the third of the object's pixels that stands out most.
 cv::Vec3f colour_of(const cv::Mat3f& image, const cv::Mat1f& distance, const cv::Mat1b& mask) {
   std::vector<std::pair<float, cv::Vec3f>> pixels;
   for (int y = 0; y < image.rows; ++y)
@@ -187,7 +187,7 @@ double overlap(const Cut& cut, const Placed& place) {
   return 2 * both / std::max(sum, 1e-9);
 }
 
-/// A form with the object's area and centre of mass, turned by `angle`.
+/// Returns a form with the object's area and centre of mass, turned by `angle`.
 Placed start_of(const Cut& cut, size_t form, double angle) {
   const cv::Moments m = cv::moments(cut.alpha);
   const Mass& mass = masses()[form];
@@ -233,7 +233,7 @@ Fit fit_of(const Cut& cut, double turn) {
   return *std::max_element(best.begin(), best.end(), [](const Fit& a, const Fit& b) { return a.overlap < b.overlap; });
 }
 
-/// The nearest word in CIE L*a*b*; lightness counts half, as shades of a colour have its name.
+/// Returns the nearest word in CIE L*a*b*; lightness counts half, as shades of a colour have its name.
 std::string colour_word(const cv::Vec3f& rgb, bool grey) {
   if (grey) return {};
   const auto lab = [](const cv::Vec3f& c) {
@@ -251,7 +251,7 @@ std::string colour_word(const cv::Vec3f& rgb, bool grey) {
   return word.empty() ? "colourless" : word;
 }
 
-/// The word whose diameters are nearest.
+/// Returns the word whose diameters are nearest.
 std::string size_word(double diameter, size_t objects, const std::vector<std::string>& words) {
   std::string nearest;
   double least = 1e9;
@@ -285,7 +285,7 @@ std::string background_word(const Ground& g, double grain) {
   return grain > 0.025 ? "noisy" : "dark";
 }
 
-/// The place of the first, seen from the second.
+/// Returns the place of the first, seen from the second.
 std::string relation_word(Point first, Point second) {
   const Point d = first - second;
   const Point* best = nullptr;

@@ -21,7 +21,7 @@ struct Seen {
   std::vector<Described> objects;
   std::vector<Point> centres;
   std::string background;
-  /// The place of the first object, seen from the second; `swapped`: the second, from the first.
+  /// Returns the place of the first object, seen from the second; `swapped`: the second, from the first.
   std::string relation(bool swapped) const;
   std::string text(bool swapped) const;
 };

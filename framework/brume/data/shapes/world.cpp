@@ -36,7 +36,7 @@ double polygon(std::span<const Point> corners, Point p) {
   return inside ? -std::sqrt(squared) : std::sqrt(squared);
 }
 
-/// A star of N points, its inner corners at `inner` times the radius of its outer ones; at cos(pi/N) it is the regular polygon.
+/// Returns a star of N points, its inner corners at `inner` times the radius of its outer ones; at cos(pi/N) it is the regular polygon.
 template <size_t N>
 std::array<Point, 2 * N> star_corners(double radius, double inner, double first_angle) {
   std::array<Point, 2 * N> corners;

@@ -95,9 +95,9 @@ struct Caption {
   bool operator==(const Caption&) const = default;
 };
 
-/// "a small red circle left of a large blue square on a dark background".
+/// Returns "a small red circle left of a large blue square on a dark background".
 std::string text_of(const Caption& caption);
-/// Its inverse. Throws ConfigError, with the nearest word, if `text` is not of this world.
+/// Returns its inverse. Throws ConfigError, with the nearest word, if `text` is not of this world.
 Caption read_caption(const std::string& text);
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ struct Placed {
   double radius = 0, angle = 0;
 };
 
-/// Share of the pixel around `pixel` that the object covers: clamp(1/2 - distance, 0, 1).
+/// Returns the share of the pixel around `pixel` that the object covers: clamp(1/2 - distance, 0, 1).
 double coverage(const Placed& o, Point pixel);
 
 }  // namespace brume::shapes

@@ -46,7 +46,7 @@ std::vector<bool> attention_of(const Value& part, int64_t height) {
   return attends;
 }
 
-/// "DownBlock2D" and its like for each level; the decoder is the mirror image.
+/// Returns "DownBlock2D" and its like for each level; the decoder is the mirror image.
 json block_types(const std::vector<bool>& attends, const std::string& plain, const std::string& with, bool up) {
   json types = json::array();
   for (const bool a : attends) types.push_back(a ? with : plain);
@@ -60,7 +60,7 @@ bool all_equal(const std::vector<int64_t>& all) {
 
 json one_or_each(const std::vector<int64_t>& all) { return all_equal(all) ? json(all.front()) : json(all); }
 
-/// The number of heads of each level.
+/// Returns the number of heads of each level.
 std::vector<int64_t> heads_of(const Value& network, const UnetLayout& layout) {
   std::vector<int64_t> heads;
   for (const std::string& h : list_of(network, "heads_per_level")) heads.push_back(parse_number<int64_t>(h).value_or(1));
@@ -283,7 +283,7 @@ struct Export {
   }
 };
 
-/// The pipeline of Stable Diffusion: an XL without its first text encoder is the refiner.
+/// Returns the pipeline of Stable Diffusion: an XL without its first text encoder is the refiner.
 std::string stable_pipeline(const Words& words) {
   if (!words.xl()) return words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
   if (words.inpainting) return "StableDiffusionXLInpaintPipeline";

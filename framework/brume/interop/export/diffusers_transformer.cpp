@@ -69,7 +69,7 @@ struct TransformerExport {
                 {"num_layers", depth()}};
   }
 
-  /// What DiT's and PixArt's classes share.
+  /// Returns what DiT's and PixArt's classes share.
   json dit_config(const char* type) const {
     for (const auto& [key, wanted] : {std::pair("rotary", "false"),
                                       {"qk_norm", "false"},
@@ -153,7 +153,7 @@ struct TransformerExport {
     return c;
   }
 
-  /// The tensors under diffusers' names.
+  /// Returns the tensors under diffusers' names.
   NamedTensors renamed() const {
     if (mmdit()) {
       const int64_t singles = integer_of(network, "single_depth"), in = size_of("x_embedder.proj.weight", 1);
@@ -174,7 +174,7 @@ struct TransformerExport {
     return all;
   }
 
-  /// The encoders of words, with the prefixes of their tensors; none of a model of classes.
+  /// Returns the encoders of words, with the prefixes of their tensors; none of a model of classes.
   std::vector<Encoder> encoders() const {
     Value words = part_of(options, "conditioner");
     std::string prefix = "conditioner.";

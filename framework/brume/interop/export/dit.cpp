@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// [1, side side, width].
+/// Returns [1, side side, width].
 at::Tensor positions(int64_t side, int64_t width, double scale) {
   const at::Tensor table = at::empty({1, side * side, width}, at::TensorOptions().dtype(at::kFloat));
   float* values = table.data_ptr<float>();
@@ -72,7 +72,7 @@ struct DitExport {
     return (integer_of(part_of(options, "image"), "height") >> std::max<int64_t>(0, halvings - 1)) / integer_of(network, "patch");
   }
 
-  /// What the weights do not tell, by the names of the programs.
+  /// Returns what the weights do not tell, by the names of the programs.
   Value flags() const {
     Value all = Value::map();
     const auto set = [&](const char* key, const std::string& text) { all.set(key, Value::text(text)); };

@@ -9,17 +9,17 @@
 
 namespace brume {
 
-/// A diffusers directory: model_index.json, and a folder a component with config.json and weights. What diffusers has no class for (the
-/// encoder trained with the network, a continuous noise schedule) is said by `brume.yaml`, which holds the sections of the model as they
-/// are; brume opens the directory by it and gives the same model back. Returns what other programs will not find, a line each. Throws
+/// Writes a diffusers directory: model_index.json, and a folder a component with config.json and weights. What diffusers has no class for
+/// (the encoder trained with the network, a continuous noise schedule) is said by `brume.yaml`, which holds the sections of the model as
+/// they are; brume opens the directory by it and gives the same model back. Returns what other programs will not find, a line each. Throws
 /// ConfigError if `folder` is there already, or the network is none that diffusers has.
 std::vector<std::string> export_diffusers(const Contents& model, const std::string& source, const std::filesystem::path& folder);
 
-/// One file as CompVis' latent-diffusion and Stable Diffusion have it, and its YAML next to it.
+/// Writes one file as CompVis' latent-diffusion and Stable Diffusion have it, and its YAML next to it.
 std::vector<std::string> export_ldm(const Contents& model, const std::string& source, const std::filesystem::path& file);
 
-/// One file of a `dit` as DiT, SiT and PixArt have it, with the table of positions that they store, and a YAML of what weights do not tell
-/// next to it, by which brume opens the file. Text encoders and first stage are left out, and said.
+/// Writes one file of a `dit` as DiT, SiT and PixArt have it, with the table of positions that they store, and a YAML of what weights do
+/// not tell next to it, by which brume opens the file. Text encoders and first stage are left out, and said.
 std::vector<std::string> export_dit(const Contents& model, const std::string& source, const std::filesystem::path& file);
 
 }  // namespace brume

@@ -172,7 +172,7 @@ struct LdmExport {
   }
 };
 
-/// What only the training of a codebook needs.
+/// Returns true for what only the training of a codebook needs.
 bool of_training(const std::string& name) {
   return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
 }
@@ -195,7 +195,7 @@ void add_xl_words(const LdmExport& e, NamedTensors& tensors) {
   }
 }
 
-/// The model's tensors under the names of their modules.
+/// Returns the model's tensors under the names of their modules.
 NamedTensors ldm_tensors(const LdmExport& e) {
   NamedTensors tensors;
   const auto add = [&](const char* prefix, const NamedTensors& module) {

@@ -111,7 +111,7 @@ void keep_tokens_below(int64_t rows, Files& files, std::vector<std::string>& los
     files[added_file] = kept.dump();
 }
 
-/// The number of rows that tokens have.
+/// Returns the number of rows that tokens have.
 int64_t token_rows(const Files& files) {
   int64_t rows = int64_t(parse_json(files.at(vocabulary_file), "vocab.json").size());
   const json added = added_tokens(files);  // items() keeps a reference

@@ -81,8 +81,8 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
 }
 
-/// The class embedding's conditioner; nothing if the network has none. Its pipelines pass the class with words and without them: the
-/// null condition keeps it, unless the last class is the null one.
+/// Returns the class embedding's conditioner; nothing if the network has none. Its pipelines pass the class with words and without them:
+/// the null condition keeps it, unless the last class is the null one.
 std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& unet, const DirectorySettings& settings) {
   if (settings.classes && !unet.number)
     throw ConfigError(fmt::format("classes={}: {} says itself how many classes there are: {} (num_class_embeds)", *settings.classes,
@@ -103,7 +103,7 @@ std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& une
   return {labels};
 }
 
-/// The U-Net's channels must be those of what it makes, the variance apart; one that attends to words may be of inpainting.
+/// Throws ConfigError unless the U-Net's channels are those of what it makes, the variance apart; one that attends to words may inpaint.
 void check_channels(const fs::path& config, const DiffusersUnet& unet, int64_t latent, bool learned_range) {
   const int64_t inpainting = unet.transformer() ? inpainting_channels(latent) : latent;
   if (unet.in_channels != latent && unet.in_channels != inpainting)
@@ -137,7 +137,7 @@ struct Sections {
   }
 };
 
-/// A U-Net's tensors under their place in a model.
+/// Adds a U-Net's tensors under their place in a model.
 void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder, const std::string& variant) {
   try {
     add(model, "network.", unet.tensors(component_tensors(folder, variant)));
@@ -149,7 +149,7 @@ void add_unet(Imported& model, const DiffusersUnet& unet, const fs::path& folder
   }
 }
 
-/// The folder of a component, or the pipeline's if its `file` lies there.
+/// Returns the folder of a component, or the pipeline's if its `file` lies there.
 fs::path place_of(const fs::path& folder, const char* component, const char* file) {
   return !fs::is_directory(folder / component) && fs::is_regular_file(folder / file) ? folder : folder / component;
 }
@@ -184,7 +184,7 @@ DiffusersScheduler scheduler_of(const fs::path& folder, const DiffusersIndex& in
   return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler_config.json", "a scheduler of brume", type), stable_diffusion);
 }
 
-/// A line if a component's file is of another class than model_index.json says, which is the one that is taken.
+/// Adds a line if a component's file is of another class than model_index.json says, which is the one that is taken.
 void note_class(const fs::path& file, const DiffusersIndex& index, const char* component, std::vector<std::string>& losses) {
   const std::string type = index.component(component), there = DiffusersConfig(file, "a component").get<std::string>("_class_name", type);
   if (there != type) losses.push_back(fmt::format("the class {} of {}: {} is taken, as model_index.json says", there, file.string(), type));
@@ -202,7 +202,7 @@ void correct_size(DiffusersUnet& unet, const fs::path& config, const std::string
   unet.height = unet.width = right;
 }
 
-/// A pipeline without a first stage: the network sees pixels.
+/// Sets the sections of a pipeline without a first stage: the network sees pixels.
 void set_pixels(Sections& s, const DiffusersIndex& index, const fs::path& config, const DiffusersUnet& unet,
                 const DiffusersScheduler& scheduler) {
   if (unet.in_channels != 1 && unet.in_channels != 3)
@@ -222,7 +222,7 @@ DiffusersStage read_stage(const fs::path& folder, const std::string& name, const
   return stage;
 }
 
-/// A pipeline with a first stage. Returns true if the network inpaints: it receives a mask and a masked image.
+/// Sets the sections of a pipeline with a first stage. Returns true if the network inpaints: it receives a mask and a masked image.
 bool set_stage(Sections& s, Imported& model, const DiffusersStage& stage, const fs::path& config, const DiffusersUnet& unet,
                const DiffusersScheduler& scheduler) {
   check_channels(config, unet, stage.latent_channels, scheduler.learned_range);
@@ -232,7 +232,7 @@ bool set_stage(Sections& s, Imported& model, const DiffusersStage& stage, const 
   return unet.in_channels != stage.latent_channels;
 }
 
-/// The text encoders that the U-Net is made for: one, or those of SDXL.
+/// Returns the text encoders that the U-Net is made for: one, or those of SDXL.
 DiffusersText text_of(const fs::path& folder, const DiffusersIndex& index, const DiffusersUnet& unet, const Variants& variants,
                       std::vector<std::string>& losses) {
   const auto variant = [&](const fs::path& component) { return variants.of(component, losses); };
@@ -246,7 +246,7 @@ DiffusersText text_of(const fs::path& folder, const DiffusersIndex& index, const
   return read_diffusers_xl_text(folder, variant, index.truth("force_zeros_for_empty_prompt"));
 }
 
-/// The sizes that SDXL is conditioned on; the refiner has an aesthetic score among them.
+/// Returns the sizes that SDXL is conditioned on; the refiner has an aesthetic score among them.
 Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const DiffusersText& text, const fs::path& config) {
   const bool score = index.truth("requires_aesthetics_score");
   const int64_t sizes = score ? 5 : 6;
@@ -306,7 +306,7 @@ Imported import_pipeline(const fs::path& folder, const DirectorySettings& settin
   return model;
 }
 
-/// A single U-Net makes pixels; how it was trained is what DDPM's was.
+/// Imports a single U-Net, which makes pixels; how it was trained is what DDPM's was.
 Imported import_unet(const fs::path& folder, const DirectorySettings& settings) {
   const fs::path config = folder / "config.json";
   const DiffusersUnet unet = read_diffusers_unet(config, settings.sample_size);

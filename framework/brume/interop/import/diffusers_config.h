@@ -18,7 +18,7 @@ namespace brume {
 
 /// Parses such a file; throws ConfigError if it does not exist, or is no JSON.
 nlohmann::json read_json(const std::filesystem::path& file);
-/// The same of a text; `name` is for messages.
+/// Returns the same of a text; `name` is for messages.
 nlohmann::json parse_json(const std::string& text, const std::string& name);
 
 /// A JSON object of the file. null counts as silent.
@@ -31,16 +31,16 @@ class DiffusersConfig {
 
   template <class T>
   T get(const char* key, T fallback) const;
-  /// One number for all, or a list of `count`.
+  /// Returns one number for all, or a list of `count`.
   std::vector<int64_t> each(const char* key, size_t count, int64_t fallback) const;
-  /// A list of channels, each from 1 to a number that no network has: what would be made of more is nothing but memory.
+  /// Returns a list of channels, each from 1 to a number that no network has: what would be made of more is nothing but memory.
   std::vector<int64_t> widths(const char* key, const std::vector<int64_t>& fallback) const;
-  /// The value must be `wanted`, or absent.
+  /// Throws ConfigError unless the value is `wanted`, or absent.
   template <class T>
   void only(const char* key, const T& wanted) const {
     if (get<T>(key, wanted) != wanted) refuse(key, nlohmann::json(wanted).dump());
   }
-  /// null, false, or not there.
+  /// Throws ConfigError unless the value is null, false, or absent.
   void absent(const char* key) const;
   bool has(const char* key) const { return values_.contains(key) && !values_[key].is_null(); }
   bool null(const char* key) const { return values_.contains(key) && values_[key].is_null(); }

@@ -96,7 +96,7 @@ DiffusersScheduler ipndm(const DiffusersConfig& c) {
   return s;
 }
 
-/// The variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and receive sigma.
+/// Returns the variance-exploding SDE (Song et al. 2021b), for networks that give the score of images in [0, 1] and receive sigma.
 DiffusersScheduler score_sde(const DiffusersConfig& c) {
   c.only<double>("sampling_eps", 1e-5);
   DiffusersScheduler s;

@@ -16,7 +16,7 @@ const std::vector<std::string>& continuous_schedulers();
 /// Returns the sampler of DPM-Solver's multistep and singlestep classes. `data` and `noise` name brume's samplers for algorithms that
 /// predict the image and the noise.
 Value dpm_solver(const DiffusersConfig& config, const char* data, const char* noise, bool singlestep);
-/// solver_type: one of `known`, or `usual` if the file has another class's.
+/// Returns solver_type: one of `known`, or `usual` if the file has another class's.
 std::string solver_type(const DiffusersConfig& config, const std::vector<std::string>& known, const std::string& usual);
 /// Returns the guidance of `thresholding`.
 Value dynamic_threshold(const DiffusersConfig& config);

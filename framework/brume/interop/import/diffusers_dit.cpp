@@ -54,7 +54,7 @@ Transformer read_transformer(const fs::path& file) {
   return t;
 }
 
-/// The tensors under brume's names. Every block repeats the embedders of noise level and class, which must be the same.
+/// Returns the tensors under brume's names. Every block repeats the embedders of noise level and class, which must be the same.
 NamedTensors renamed(const NamedTensors& tensors, const Transformer& transformer, const std::string& folder) {
   const NameTable names = dit_names(transformer.depth).names;
   NamedTensors all;

@@ -49,7 +49,7 @@ MmditNetwork read_flux(const DiffusersConfig& c) {
   return n;
 }
 
-/// The tensors under brume's names.
+/// Returns the tensors under brume's names.
 NamedTensors renamed(const NamedTensors& tensors, const MmditNetwork& n, const std::string& folder) {
   NamedTensors all = renamed_layers(tensors, mmdit_names(n.flux, n.depth, n.single_depth, n.dual_blocks), folder, "mmdit");
   for (NamedTensor& t : all) {

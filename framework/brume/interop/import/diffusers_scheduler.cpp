@@ -109,7 +109,7 @@ class Reader {
     const auto type = c_.get<std::string>("variance_type", "fixed_small");
     return (ddpm() && type == "learned_range") || (drops_variance() && type.starts_with("learned"));
   }
-  /// One level more than steps, evenly in log sigma; a run ends at the last of them.
+  /// Returns true for one level more than steps, evenly in log sigma; a run ends at the last of them.
   bool log_linear() const {
     return is("EulerDiscrete") && c_.get<std::string>("interpolation_type", "linear") == "log_linear" && !curve("use_karras_sigmas") &&
            !curve("use_exponential_sigmas") && !curve("use_beta_sigmas");

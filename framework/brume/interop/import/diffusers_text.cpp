@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// "!" of special_tokens_map.json or tokenizer_config.json: text, or an object with its content.
+/// Returns "!" of special_tokens_map.json or tokenizer_config.json: text, or an object with its content.
 std::string token_of(const DiffusersConfig& c, const char* key) {
   if (!c.has(key)) return "";
   const nlohmann::json& value = c.values()[key];

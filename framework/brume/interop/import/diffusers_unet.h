@@ -37,7 +37,7 @@ struct DiffusersUnet {
   bool transformer() const { return context_width > 0; }
   /// Returns the network's options: {type: unet, channels: 320, …}.
   Value options() const;
-  /// The network's tensors, from those of the weights file. Throws ConfigError naming those that it knows no place for.
+  /// Returns the network's tensors, from those of the weights file. Throws ConfigError naming those that it knows no place for.
   NamedTensors tensors(const NamedTensors& diffusers) const;
 };
 

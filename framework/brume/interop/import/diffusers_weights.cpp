@@ -26,7 +26,7 @@ std::string with_variant(const std::string& stem, const std::string& variant, co
   return variant.empty() ? stem + end : stem + "." + variant + end;
 }
 
-/// The weights file of a variant, or its index.
+/// Returns the weights file of a variant, or its index.
 std::optional<fs::path> file_of(const fs::path& folder, const std::string& variant) {
   for (const auto& [stem, end] : names) {
     const fs::path whole = folder / with_variant(stem, variant, end),
@@ -37,7 +37,7 @@ std::optional<fs::path> file_of(const fs::path& folder, const std::string& varia
   return {};
 }
 
-/// The variants that are there: "fp16" of model.fp16.safetensors and of model.safetensors.index.fp16.json.
+/// Returns the variants that are there: "fp16" of model.fp16.safetensors and of model.safetensors.index.fp16.json.
 std::set<std::string> variants_in(const fs::path& folder) {
   std::set<std::string> found;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -71,8 +71,8 @@ fs::path weights_file(const fs::path& folder, const std::string& variant) {
                   folder.string()));
 }
 
-/// All shards of an index; every tensor it lists must be in the file it says. What a shard holds in addition is no less a part of the
-/// weights, unless it is listed elsewhere.
+/// Returns all shards of an index; every tensor it lists must be in the file it says. What a shard holds in addition is no less a part of
+/// the weights, unless it is listed elsewhere.
 NamedTensors sharded(const fs::path& index) {
   const DiffusersConfig c(index, "an index of weights");
   const auto map = c.get<std::map<std::string, std::string>>("weight_map", {});

@@ -8,7 +8,7 @@
 
 namespace brume {
 
-/// The tensors in `folder`, views of the mapped files. `variant`, if not empty, is what is opened; else the weights without one, or
+/// Returns the tensors in `folder`, views of the mapped files. `variant`, if not empty, is what is opened; else the weights without one, or
 /// the only variant there is. Throws ConfigError naming what was looked for, or what is missing of an index.
 NamedTensors component_tensors(const std::filesystem::path& folder, const std::string& variant = "");
 

@@ -176,7 +176,7 @@ Value network_of(const Flags& flags, const Weights& w, const Shape& s) {
   return network;
 }
 
-/// The classes, and whether the last row is that of the null class.
+/// Returns the classes, and whether the last row is that of the null class.
 Value conditioner_of(const Flags& flags, const Shape& s, bool& null) {
   const auto classes = flags.integer("num_classes");
   const double dropout = flags.number("class_dropout_prob").value_or(classes && *classes == s.rows ? 0 : 0.1);
@@ -186,7 +186,7 @@ Value conditioner_of(const Flags& flags, const Shape& s, bool& null) {
   return s.rows > 0 ? plugin_of("class_label", {{"classes", found}, {"dropout", null ? dropout : 0}}) : value_of("none");
 }
 
-/// The words as T5 encodes them, and the sizes if the network is conditioned on them; adds the encoder that t5=DIRECTORY names.
+/// Returns the words as T5 encodes them, and the sizes if the network is conditioned on them; adds the encoder that t5=DIRECTORY names.
 Value words_of(Imported& model, const Flags& flags, const Shape& s) {
   const T5Use use{.length = flags.integer("model_max_length").value_or(120), .mask = true};
   Value words = missing_t5(s.words, use);

@@ -100,7 +100,7 @@ std::string at_height(const char* half, int64_t height, const std::string& what)
   return fmt::format("{0}.{1}x{1}_{2}", half, height, what);
 }
 
-/// The heights in the names "enc.32x32_…", falling.
+/// Returns the heights in the names "enc.32x32_…", falling.
 std::vector<int64_t> heights_of(const Weights& w) {
   std::set<int64_t, std::greater<>> heights;
   for (const NamedTensor& t : w.tensors()) {
@@ -112,7 +112,7 @@ std::vector<int64_t> heights_of(const Weights& w) {
   return {heights.begin(), heights.end()};
 }
 
-/// The taps of a filter that is kept as their outer product, the smallest being 1.
+/// Returns the taps of a filter that is kept as their outer product, the smallest being 1.
 std::vector<double> taps_of(const Weights& w) {
   for (const NamedTensor& t : w.tensors()) {
     if (!t.name.ends_with(".resample_filter") || t.tensor.dim() != 4) continue;

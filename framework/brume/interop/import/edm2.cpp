@@ -30,7 +30,7 @@ class Shapes {
                                     source_.path.filename().string(), name, dim + 1));
     return t->size(dim);
   }
-  /// The heights in the names "unet.enc.32x32_…", falling.
+  /// Returns the heights in the names "unet.enc.32x32_…", falling.
   std::vector<int64_t> heights() const {
     std::set<int64_t, std::greater<>> all;
     for (const NamedTensor& t : source_.tensors) {

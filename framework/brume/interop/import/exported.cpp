@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 bool knows(const Source& source) { return source.directory() && fs::is_regular_file(source.path / "brume.yaml"); }
 
-/// A component's tensors: those of its program, and those that are brume's own.
+/// Returns a component's tensors: those of its program, and those that are brume's own.
 NamedTensors component(const fs::path& folder, const char* weights) {
   NamedTensors all;
   for (const char* name : {weights, "brume.safetensors"})
@@ -34,7 +34,7 @@ void add(Imported& model, const std::string& prefix, const NamedTensors& tensors
   for (const NamedTensor& t : tensors) model.tensors.push_back({prefix + t.name, t.tensor});
 }
 
-/// A file of the directory; what lies elsewhere is not read, whatever the note says.
+/// Returns a file of the directory; what lies elsewhere is not read, whatever the note says.
 fs::path within(const fs::path& folder, const std::string& name) {
   const fs::path path = fs::path(name).lexically_normal();
   if (path.empty() || path.is_absolute() || *path.begin() == "..")

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The configuration next to the weights; empty if it does not exist.
+/// Returns the configuration next to the weights; empty if it does not exist.
 fs::path configuration_of(const Source& source, const ImportOptions& options) {
   if (!options.config.empty()) return options.config;
   for (const char* end : {".json", ".yaml", ".yml"})

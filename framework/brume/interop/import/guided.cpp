@@ -56,7 +56,7 @@ const std::vector<std::string> flag_names{"image_size",
                                           "classifier_pool",
                                           "pool"};
 
-/// The sizes of images that the programs' default multipliers belong to.
+/// Returns the sizes of images that the programs' default multipliers belong to.
 std::optional<int64_t> published_size(const std::vector<double>& multipliers) {
   const std::vector<std::pair<std::vector<double>, int64_t>> table{
       {{0.5, 1, 1, 2, 2, 4, 4}, 512}, {{1, 1, 2, 2, 4, 4}, 256}, {{1, 1, 2, 3, 4}, 128}, {{1, 2, 3, 4}, 64}, {{1, 2, 2, 2}, 32}};
@@ -83,7 +83,7 @@ int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
   flags.wanted(name, "the size of its images is not to be read from the weights");
 }
 
-/// A classifier of guided-diffusion has heads of 64 channels always; a U-Net has what its flags say.
+/// Returns heads of 64 channels for a classifier of guided-diffusion, and what its flags say for a U-Net.
 Value heads_of(const Flags& flags, const GuidedUnet& u) {
   const Pair order("attention_order", flags.truth("use_new_attention_order").value_or(false) ? "new" : "legacy");
   const int64_t width = flags.integer("num_head_channels").value_or(-1), up = flags.integer("num_heads_upsample").value_or(-1);
@@ -108,7 +108,7 @@ Value noise_of(const Flags& flags) {
   return noise;
 }
 
-/// The noise level that the network receives: the timestep, or that as if there were 1000 of them.
+/// Returns the noise level that the network receives: the timestep, or that as if there were 1000 of them.
 Value noise_embedding(const Flags& flags) {
   const int64_t steps = flags.integer("diffusion_steps").value_or(1000);
   if (steps == 1000) return value_of("sinusoidal");

@@ -54,7 +54,7 @@ std::vector<Stage> encoder(const Weights& w) {
   return stages;
 }
 
-/// How an entry of output_blocks ends: by a layer that doubles the resolution, or not (or by one without weights).
+/// Returns how an entry of output_blocks ends: by a layer that doubles the resolution, or not (or by one without weights).
 std::string decoder_stage_end(const Weights& w, size_t i, bool attention) {
   const std::string last = fmt::format("output_blocks.{}.{}.", i, attention ? 2 : 1);
   return w.has(last + "conv.weight") ? "conv" : w.has(last + "in_layers.2.weight") ? "residual" : "pool";

@@ -14,8 +14,8 @@
 namespace brume {
 namespace {
 
-/// "; ..." if the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what names do
-/// not, or of what is added to a model.
+/// Returns "; ..." if the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what
+/// names do not, or of what is added to a model.
 std::string part_of_model(const Source& source) {
   const auto any = [&](const std::function<bool(const std::string&)>& is) {
     return std::any_of(source.tensors.begin(), source.tensors.end(), [&](const NamedTensor& t) { return is(t.name); });
@@ -31,7 +31,7 @@ std::string part_of_model(const Source& source) {
   return part ? "; its names are those of a diffusers directory: import the folder that has its configuration" : "";
 }
 
-/// The first names of a file, for the message that it is not known.
+/// Returns the first names of a file, for the message that it is not known.
 std::string first_names(const Source& source) {
   constexpr size_t shown = 5;
   std::string text;

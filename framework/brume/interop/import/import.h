@@ -52,9 +52,9 @@ Value image_of(int64_t channels, int64_t height, int64_t width);
 /// Returns a tree that an importer made. Its places name `source`, and no line.
 Value section_of(Value tree, const std::string& source);
 
-/// All families, in the order in which they are asked.
+/// Returns all families, in the order in which they are asked.
 const std::vector<Family>& families();
-/// The first family that knows the source, or null.
+/// Returns the first family that knows the source, or null.
 const Family* family_of(const Source& source);
 /// Opens what is to be imported; throws ConfigError if it is neither a directory nor a weights file.
 Source open_source(const std::filesystem::path& path);
@@ -67,11 +67,11 @@ struct Contents {
   NamedTensors tensors;
   ModelMetadata metadata;
 };
-/// What a brume file of the imported model holds.
+/// Returns what a brume file of the imported model holds.
 Contents contents_of(const Imported& model);
-/// What a brume model file holds, or would hold after the import of this one. Options that a brume model has no use for are refused.
+/// Returns what a brume model file holds, or would hold after the import of this one. Refuses options that a brume model has no use for.
 Contents open_model(const std::filesystem::path& path, const ImportOptions& options = {});
-/// The files of a brume model file, or of one that can be imported.
+/// Returns the files of a brume model file, or of one that can be imported.
 Files load_files(const std::string& path);
 /// Copies the weights of a brume model file, or of one that can be imported, as load_weights does.
 void load_model(const std::string& path, const std::vector<Weight>& weights);

@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.",
                            xl_text_prefix = "conditioner.";
 
-/// The U-Net's tensors: those of its moving average, if there is one, unless ema=false or the YAML's use_ema say otherwise.
+/// Returns the U-Net's tensors: those of its moving average, if there is one, unless ema=false or the YAML's use_ema say otherwise.
 NamedTensors unet_tensors(LdmReading& r) {
   const std::optional<bool> wish = r.truth("ema");
   const bool averaged = any_begins(r.source.tensors, "model_ema.diffusion_model");
@@ -186,7 +186,7 @@ std::pair<std::string, std::string> prediction_of_sd2(const LdmReading& r, const
   return {"v", "SD 2 for 768 pixels"};
 }
 
-/// "eps", "x0" or "v".
+/// Returns "eps", "x0" or "v".
 std::string parameterization_of(LdmReading& r, const NamedTensors& network, Published model, bool inpainting) {
   static const std::array<std::string, 3> known{"eps", "x0", "v"};
   std::string given = r.config.word("parameterization").value_or("eps");

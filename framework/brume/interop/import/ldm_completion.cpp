@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view condition_prefix = "cond_stage_model.";
 
-/// The tensors of a file, or of a component of diffusers: its directory, or the one of its pipeline, in which `component` is its folder.
+/// Returns the tensors of a file, or of a component of diffusers: its directory, or the one of its pipeline, in which `component` is its
+/// folder.
 NamedTensors tensors_of(const std::string& setting, const fs::path& path, const char* component) {
   if (fs::is_regular_file(path)) return load_tensors(path.string());
   if (!fs::is_directory(path)) throw ConfigError(fmt::format("{}={}: there is no such file or directory", setting, path.string()));

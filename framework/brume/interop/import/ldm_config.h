@@ -22,14 +22,14 @@ class LdmConfig {
   /// Returns true if it is one of theirs.
   bool is_ldm() const;
   const std::string& file() const { return file_; }
-  /// A value at a path below `model.params`, or null if it is silent.
+  /// Returns a value at a path below `model.params`, or null if it is silent.
   const Value* find(std::string_view path) const;
-  /// The same as a number, a word or a truth; throws ConfigError if it is something else.
+  /// Returns the same as a number, a word or a truth; throws ConfigError if it is something else.
   std::optional<double> number(std::string_view path) const;
   std::optional<int64_t> integer(std::string_view path) const;
   std::optional<std::string> word(std::string_view path) const;
   bool truth(std::string_view path, bool otherwise) const;
-  /// The last name of a module's `target` ("UNetModel"); "" if it is silent.
+  /// Returns the last name of a module's `target` ("UNetModel"); "" if it is silent.
   std::string target(std::string_view path) const;
 
  private:

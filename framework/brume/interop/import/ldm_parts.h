@@ -26,9 +26,9 @@ class ModuleTensors {
   bool has(const std::string& name) const { return by_name_.contains(name); }
   /// Returns true if there is a tensor below: "down.0." for "down.0.block.0.conv1.weight".
   bool below(const std::string& prefix) const;
-  /// The size of a tensor along a dimension; throws ConfigError if it is not there, or has fewer.
+  /// Returns the size of a tensor along a dimension; throws ConfigError if it is not there, or has fewer.
   int64_t size(const std::string& name, int64_t dim) const;
-  /// How many numbers from `first` on there are something below of: count("down.") for "down.0.", "down.1.".
+  /// Returns how many numbers from `first` on there are something below of: count("down.") for "down.0.", "down.1.".
   int64_t count(const std::string& prefix, int64_t first = 0) const;
   const std::map<std::string, at::Tensor, std::less<>>& by_name() const { return by_name_; }
 
@@ -71,7 +71,7 @@ struct LdmFirstStage {
   Value options(int64_t size, double scale) const;
 };
 LdmFirstStage read_ldm_first_stage(const ModuleTensors& tensors);
-/// Its tensors; the attention's projections, which newer programs wrote as linear layers, as 1x1 convolutions.
+/// Returns its tensors; the attention's projections, which newer programs wrote as linear layers, as 1x1 convolutions.
 NamedTensors ldm_first_stage_tensors(const ModuleTensors& tensors);
 
 /// The options of `clip_text`.
@@ -82,7 +82,7 @@ struct LdmText {
 };
 /// `penultimate`: OpenCLIP's last layer is not used, as in SD 2.
 LdmText read_ldm_text(const ModuleTensors& tensors, bool penultimate);
-/// Its tensors under the names of transformers' CLIPTextModel.
+/// Returns its tensors under the names of transformers' CLIPTextModel.
 NamedTensors ldm_text_tensors(const ModuleTensors& tensors, const LdmText& text);
 
 }  // namespace brume

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What can be set.
+/// Returns what can be set.
 const std::vector<std::string>& known_settings() {
   static const std::vector<std::string> all{"tokenizer",  "text_heads", "num_heads",    "num_head_channels",
                                             "size",       "ema",        "scale_factor", "parameterization",
@@ -21,7 +21,7 @@ const std::vector<std::string>& known_settings() {
   return all;
 }
 
-/// The configuration that is named, or the one with the name of the file.
+/// Returns the configuration that is named, or the one with the name of the file.
 LdmConfig config_of(const Source& source, const ImportOptions& options, std::vector<std::string>& losses) {
   if (!options.config.empty()) {
     LdmConfig config(options.config);

@@ -23,14 +23,14 @@ struct LdmReading {
   LdmReading(const Source& source, const ImportOptions& options);
 
   const std::string* setting(const std::string& name) const;
-  /// A setting that is a number, or what the configuration says at `path`.
+  /// Returns a setting that is a number, or what the configuration says at `path`.
   std::optional<double> number(const std::string& name, std::string_view path) const;
   std::optional<int64_t> integer(const std::string& name, std::string_view path) const;
-  /// A setting that is true or false.
+  /// Returns a setting that is true or false.
   std::optional<bool> truth(const std::string& name) const;
   /// Throws ConfigError: the file, and what is wrong with it.
   [[noreturn]] void refuse(const std::string& what) const;
-  /// What `read` makes of tensors; its errors name the file.
+  /// Returns what `read` makes of tensors; its errors name the file.
   template <class F>
   auto of_tensors(const F& read) const {
     try {

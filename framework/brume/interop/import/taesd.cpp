@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view halves[] = {"encoder.", "decoder."};
 
-/// The half under `prefix`, in the published numbering: diffusers' decoder has no layer for the tanh, its first.
+/// Returns the half under `prefix`, in the published numbering: diffusers' decoder has no layer for the tanh, its first.
 NamedTensors half_of(const NamedTensors& both, std::string_view prefix, bool decoder) {
   NamedTensors half;
   for (const NamedTensor& t : both) {
@@ -35,7 +35,7 @@ bool convolution(const NamedTensors& tensors, const char* name, int64_t out, int
   return t && t->dim() == 4 && (out == 0 || t->size(0) == out) && (in == 0 || t->size(1) == in) && t->size(2) == 3;
 }
 
-/// The other half's file, in the same folder: "taef2_encoder.pth" of "taef2_decoder.pth".
+/// Returns the other half's file, in the same folder: "taef2_encoder.pth" of "taef2_decoder.pth".
 fs::path other_file(const fs::path& file, TinyHalf half) {
   const std::string from = half == TinyHalf::encoder ? "encoder" : "decoder", to = half == TinyHalf::encoder ? "decoder" : "encoder";
   std::string name = file.filename().string();

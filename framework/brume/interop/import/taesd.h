@@ -20,9 +20,9 @@ struct TinyAutoencoder {
 };
 
 enum class TinyHalf { encoder, decoder };
-/// Which half these numbered layers are, or nothing.
+/// Returns which half these numbered layers are, or nothing.
 std::optional<TinyHalf> tiny_half(const NamedTensors& tensors);
-/// The same of both in one file ("encoder.…", "decoder.…"), whichever of the two ways its layers are named.
+/// Returns true for both halves in one file ("encoder.…", "decoder.…"), whichever of the two ways its layers are named.
 bool is_tiny_pair(const NamedTensors& tensors);
 
 TinyAutoencoder tiny_of_halves(const NamedTensors& encoder, const NamedTensors& decoder);

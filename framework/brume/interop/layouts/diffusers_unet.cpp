@@ -112,7 +112,7 @@ struct Qkv {
   }
 };
 
-/// The place of the letter of "….q.weight"; npos if the name has none.
+/// Returns the place of the letter of "….q.weight"; npos if the name has none.
 size_t letter_of(const std::string& name) {
   const size_t last = name.rfind('.');
   return last == std::string::npos || last < 2 || name[last - 2] != '.' ? std::string::npos : last - 1;

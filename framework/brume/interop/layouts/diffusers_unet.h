@@ -31,7 +31,7 @@ UnetModules unet_modules(const std::vector<std::string>& names);
 /// `unet` holds them in one tensor, "….qkv.".
 NameTable unet_names(const UnetModules& modules);
 
-/// The part that a tensor of ours is of "….qkv.": 0 to 2 for q, k and v; -1 if it is none of them.
+/// Returns the part that a tensor of ours is of "….qkv.": 0 to 2 for q, k and v; -1 if it is none of them.
 int qkv_part(const std::string& name);
 
 /// Returns a `unet`'s tensors, with q, k and v of plain attention joined, all q first, to a 1x1 convolution [3C, C, 1]. Throws ConfigError

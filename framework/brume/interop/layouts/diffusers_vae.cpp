@@ -26,7 +26,7 @@ struct Size {
   int64_t levels = 0, blocks = 0;
 };
 
-/// The number after `prefix`, plus one; 0 if the name does not begin with it, or the number is not one of a level or block.
+/// Returns the number after `prefix`, plus one; 0 if the name does not begin with it, or the number is not one of a level or block.
 int64_t count_of(std::string_view name, std::string_view prefix) {
   constexpr int64_t most = 100;
   if (!name.starts_with(prefix)) return 0;

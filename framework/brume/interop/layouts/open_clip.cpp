@@ -28,7 +28,7 @@ constexpr Names whole[] = {{"token_embedding.weight", "text_model.embeddings.tok
                            {"ln_final.bias", "text_model.final_layer_norm.bias"}};
 constexpr std::string_view theirs = "transformer.resblocks.", ours = "text_model.encoder.layers.";
 
-/// The layer and the rest of "transformer.resblocks.3.ln_1.bias"; -1 if it is no layer's tensor.
+/// Returns the layer and the rest of "transformer.resblocks.3.ln_1.bias"; -1 if it is no layer's tensor.
 std::pair<int64_t, std::string_view> layer_of(std::string_view name, std::string_view layers) {
   const size_t dot = name.find('.', layers.size());
   if (!name.starts_with(layers) || dot == std::string_view::npos) return {-1, {}};
@@ -50,7 +50,7 @@ void add_layer(NamedTensors& result, int64_t layer, std::string_view rest, const
     if (rest.starts_with(from)) result.push_back({fmt::format("{}{}{}", to, name, rest.substr(from.size())), t.tensor});
 }
 
-/// A layer of transformers' in OpenCLIP's words.
+/// Returns a layer of transformers' in OpenCLIP's words.
 NamedTensors open_clip_layer(const NamedTensors& tensors, int64_t layer) {
   const std::string from = fmt::format("{}{}.", ours, layer), to = fmt::format("{}{}.", theirs, layer);
   const auto part = [&](const std::string& name) {

@@ -7,10 +7,11 @@
 
 namespace brume {
 
-/// The first `depth` layers; of what else there is, what clip_text has a place for. Views of the same memory.
+/// Returns the first `depth` layers; of what else there is, what clip_text has a place for. Views of the same memory.
 NamedTensors from_open_clip(const NamedTensors& tensors, int64_t depth);
-/// The inverse, with `depth` layers, and, if `spare`, one more of zeros: programs that leave out the last layer (layer: penultimate, as SD
-/// 2 does) leave out that one, and in others it adds nothing to what it is given. Throws ConfigError if a tensor has no name there.
+/// Returns the inverse, with `depth` layers, and, if `spare`, one more of zeros: programs that leave out the last layer (layer:
+/// penultimate, as SD 2 does) leave out that one, and in others it adds nothing to what it is given. Throws ConfigError if a tensor has no
+/// name there.
 NamedTensors to_open_clip(const NamedTensors& tensors, int64_t depth, bool spare = true);
 
 }  // namespace brume

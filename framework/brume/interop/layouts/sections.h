@@ -12,7 +12,7 @@
 
 namespace brume {
 
-/// What stands under a key, as text; "" if nothing does.
+/// Returns what stands under a key, as text; "" if nothing does.
 inline std::string text_of(const brume::Value& map, std::string_view key) {
   const brume::Value* v = map.find(key);
   return v && v->is_scalar() ? v->scalar : "";
@@ -26,7 +26,7 @@ inline std::vector<std::string> list_of(const brume::Value& map, std::string_vie
     for (const brume::Value& item : v->items) all.push_back(item.scalar);
   return all;
 }
-/// The part of a model under a key; nothing if it has none. A plugin's name alone is a map of its type.
+/// Returns the part of a model under a key; nothing if it has none. A plugin's name alone is a map of its type.
 inline brume::Value part_of(const brume::Value& map, std::string_view key) {
   const brume::Value* v = map.find(key);
   if (v && v->is_map()) return *v;

@@ -20,15 +20,15 @@ struct LayerNames {
   std::vector<JoinedLayer> joined{};
 };
 
-/// DiTTransformer2DModel. Each block repeats the embedders of noise level and class below dit_embedders; the table has them without the
-/// block's prefix.
+/// Returns the names of DiTTransformer2DModel. Each block repeats the embedders of noise level and class below dit_embedders; the table has
+/// them without the block's prefix.
 LayerNames dit_names(int64_t depth);
 inline constexpr const char* dit_embedders = "norm1.emb.";
 
-/// PixArtTransformer2DModel.
+/// Returns the names of PixArtTransformer2DModel.
 LayerNames pixart_names(int64_t depth);
 
-/// SD3Transformer2DModel, or FluxTransformer2DModel.
+/// Returns the names of SD3Transformer2DModel, or FluxTransformer2DModel.
 LayerNames mmdit_names(bool flux, int64_t depth, int64_t single_depth, const std::vector<int64_t>& dual_blocks);
 /// Returns true if diffusers has (scale, shift) where the layer has (shift, scale): in the last layer, and in the words' last block of
 /// SD 3.
@@ -43,7 +43,7 @@ struct FluxPatches {
 /// Returns a tensor of FLUX's first or last layer in brume's layout, others as they are: the first is a convolution, and rows of the last
 /// are ordered by row, column and channel within a patch instead of channel, row and column. `name`: brume's.
 at::Tensor from_flux_layout(const std::string& name, const at::Tensor& tensor, const FluxPatches& patches);
-/// The inverse.
+/// Returns the inverse.
 at::Tensor to_flux_layout(const std::string& name, const at::Tensor& tensor, const FluxPatches& patches);
 
 /// Returns the tensors under diffusers' names: the inverse of renamed_layers. `width`: rows of each part of a joined layer but the last,

@@ -21,7 +21,7 @@ inline UnetLayout unet_layout(const Value& network) {
           integer_of(network, "head_channels"), text_of(network, "attention_order") != "new"};
 }
 
-/// After the import, whose qkv have all q first: in the order that the layout has.
+/// Returns what an import gave, whose qkv have all q first, in the order that the layout has.
 NamedTensors in_attention_order(const NamedTensors& tensors, const UnetLayout& layout);
 
 }  // namespace brume

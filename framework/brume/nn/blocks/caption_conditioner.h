@@ -20,7 +20,7 @@ struct EncodedCaptions {
 };
 using EncodeCaptions = std::function<EncodedCaptions(const std::vector<std::string>& captions)>;
 
-/// The condition of a batch: its captions, each replaced by the empty one with probability `dropout` while training; otherwise, if
+/// Returns the condition of a batch: its captions, each replaced by the empty one with probability `dropout` while training; otherwise, if
 /// dropout > 0, the null condition of its negative captions. If nothing is learned each is encoded alone, so that its bits do not
 /// depend on the others. Of a caption and its negative the shorter is filled up; what a batch adds to that is masked.
 Condition encode_captions(const ConditionRequest& request, double dropout, const EncodeCaptions& encode);

@@ -43,10 +43,10 @@ class Codebook {
     Tensor loss;   ///< scalar, weighted
     Tensor codes;  ///< [B, H, W]
   };
-  /// One pass of training; z: [B, width, H, W] float32. Remembers what was nearest to what until `update`: passes between two updates
+  /// Runs one pass of training; z: [B, width, H, W] float32. Remembers what was nearest to what until `update`: passes between two updates
   /// (of parts of a batch, say) count together.
   Quantised quantise(const Tensor& z) const;
-  /// After an update of the weights: moves the codes (ema) and restarts unused ones, and forgets the passes. Does nothing without passes.
+  /// Moves, after an update of the weights, the codes (ema) and restarts unused ones, and forgets the passes. Does nothing without passes.
   void update(at::Generator& random) const;
 
  private:

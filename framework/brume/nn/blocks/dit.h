@@ -50,7 +50,7 @@ class TokenNorm {
   TokenNorm() = default;
   /// A norm with weights: a scale, and for a layer norm a shift.
   TokenNorm(const Builder& build, const std::string& name, Norm kind, int64_t channels, double eps);
-  /// The norm before modulate(): an RMS norm has a scale, a layer norm has no weights.
+  /// Returns the norm before modulate(): an RMS norm has a scale, a layer norm has no weights.
   static TokenNorm modulated(const Builder& build, const std::string& name, Norm kind, int64_t channels, double eps);
   Tensor operator()(const Tensor& x) const;
 

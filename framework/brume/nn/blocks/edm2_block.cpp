@@ -19,7 +19,7 @@ namespace {
 
 constexpr double eps = 1e-4;
 
-/// All dimensions but the first.
+/// Returns all dimensions but the first.
 std::vector<int64_t> of_row(const Tensor& weight) {
   std::vector<int64_t> dims;
   for (int64_t i = 1; i < weight.dim(); ++i) dims.push_back(i);

@@ -30,7 +30,7 @@ struct EdmBlockStyle {
 inline int64_t edm_groups(int64_t channels) { return std::min<int64_t>(32, channels / 4); }
 GroupNorm edm_norm(const Builder& build, const std::string& name, int64_t channels, double eps);
 
-/// The layer with uniform first values of variance 2 gain^2 / (fan in + fan out) and no bias (Glorot & Bengio 2010), if `wanted`.
+/// Returns the layer with uniform first values of variance 2 gain^2 / (fan in + fan out) and no bias (Glorot & Bengio 2010), if `wanted`.
 template <class Layer>
 Layer xavier(Layer layer, bool wanted, double gain = 1) {
   if (!wanted || SkipInit::now()) return layer;

@@ -16,7 +16,7 @@
 namespace brume::nn {
 namespace {
 
-/// The channels that group norms see, from the image down and up again.
+/// Returns the channels that group norms see, from the image down and up again.
 std::vector<int64_t> norm_widths(const EdmUnetOptions& o, int64_t first) {
   std::vector<int64_t> skips{first}, seen{first};
   int64_t channels = first;

@@ -24,13 +24,13 @@ struct EdmUnetOptions {
   bool null_is_zero = false, zero_init = true, checkpoint = false;
 
   void declare(Fields& f);
-  /// What is wrong with them; `first`: channels of the first convolution. Throws ConfigError.
+  /// Throws ConfigError for what is wrong with them. `first`: channels of the first convolution.
   void check(const Network::Context& context, int64_t first) const;
   int64_t width(size_t level) const { return channels * multipliers[level]; }
   int64_t embedding() const { return channels * embedding_multiplier; }
   bool attends(int64_t height) const;
   NoiseQuantity quantity() const;
-  /// log(sigma) / 4, the timestep, or log(sigma / 2), from what the network is given: quantity() of sigma.
+  /// Returns log(sigma) / 4, the timestep, or log(sigma / 2), from what the network is given: quantity() of sigma.
   Tensor label(const Tensor& c_noise) const;
 };
 
@@ -46,17 +46,17 @@ class LabelMap {
   bool defined() const { return layer_.weight.defined(); }
   int64_t classes() const { return layer_.weight.size(1); }  ///< without a null class of zeros
   Linear& layer() { return layer_; }
-  /// [B] int64 to [B, width].
+  /// Maps [B] int64 to [B, width].
   Tensor operator()(const Condition& condition, double scale, at::ScalarType dtype) const;
 
  private:
   Linear layer_;
 };
 
-/// The channels that the network sees: x, and the condition's image.
+/// Returns the channels that the network sees: x, and the condition's image.
 Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels);
 
-/// "64x64_down": the height twice, as EDM has it.
+/// Returns "64x64_down": the height twice, as EDM has it.
 std::string place_name(int64_t height, const std::string& what);
 
 }  // namespace brume::nn

@@ -21,7 +21,7 @@ GroupNorm norm(const Builder& build, const std::string& name, int64_t channels, 
   return n;
 }
 
-/// A convolution of stride 2 that sees one more row and column, below and to the right only.
+/// Returns a convolution of stride 2 that sees one more row and column, below and to the right only.
 Tensor halve(const Tensor& x, const Conv2d& conv) { return conv(at::constant_pad_nd(x, {0, 1, 0, 1})); }
 
 }  // namespace

@@ -25,7 +25,7 @@ struct FirstStageOptions {
   double dropout = 0;
 
   void declare(Fields& f);
-  /// What is wrong with these options for images of this shape; throws ConfigError.
+  /// Throws ConfigError for what is wrong with these options for images of this shape.
   void check(const ImageShape& image) const;
   int64_t inner() const { return inner_channels.value_or(latent_channels); }  ///< channels the decoder begins with
   int64_t ratio() const { return int64_t(1) << (multipliers.size() - 1); }    ///< pixels of an image to one of its latent, along a side

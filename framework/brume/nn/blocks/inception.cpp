@@ -109,7 +109,7 @@ std::vector<Layer> layers() {
 Tensor average_pool(const Tensor& x) { return at::avg_pool2d(x, {3, 3}, {1, 1}, {1, 1}, false, false); }
 Tensor halving_pool(const Tensor& x) { return at::max_pool2d(x, {3, 3}, {2, 2}); }
 
-/// The mean over the positions, image by image: a reduction over a whole batch takes other paths for small ones.
+/// Returns the mean over the positions, image by image: a reduction over a whole batch takes other paths for small ones.
 Tensor average(const Tensor& x) {
   std::vector<Tensor> rows;
   for (int64_t i = 0; i < x.size(0); ++i) rows.push_back(x.select(0, i).flatten(1).mean(1));

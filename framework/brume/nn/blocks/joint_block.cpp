@@ -13,7 +13,7 @@ namespace {
 
 Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& branch) { return x + gate.unsqueeze(1) * branch; }
 
-/// [B, N, 3 C] as queries, keys and values.
+/// Returns [B, N, 3 C] as queries, keys and values.
 std::vector<Tensor> in_heads(const Tensor& qkv, int64_t heads) {
   const int64_t width = qkv.size(2) / 3;
   return at::unbind(qkv.reshape({qkv.size(0), qkv.size(1), 3, heads, width / heads}).permute({2, 0, 3, 1, 4}));

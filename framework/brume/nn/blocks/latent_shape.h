@@ -4,8 +4,8 @@
 
 namespace brume::nn {
 
-/// `channels` latents of `ratio` x `ratio` pixels each. Throws ConfigError with the nearest possible sizes if the image does not
-/// divide so.
+/// Returns the shape of `channels` latents of `ratio` x `ratio` pixels each. Throws ConfigError with the nearest possible sizes if the
+/// image does not divide so.
 ImageShape latent_shape(const ImageShape& image, int64_t channels, int64_t ratio);
 
 }  // namespace brume::nn

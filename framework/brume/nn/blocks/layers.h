@@ -15,7 +15,7 @@ struct Conv2d {
   int64_t padding = 0;
   std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
-  /// sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
+  /// Returns sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
   Tensor onto(Tensor sum, const Tensor& x) const;
 };
 
@@ -23,7 +23,7 @@ struct Linear {
   Tensor weight, bias;  ///< [O, I], [O]
   std::shared_ptr<PackedWeight> packed{};
   Tensor operator()(const Tensor& x) const;
-  /// sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
+  /// Returns sum + this(x); give up a sum that is not needed any more (std::move), and its memory can be the result's.
   Tensor onto(Tensor sum, const Tensor& x) const;
 };
 
@@ -35,7 +35,7 @@ struct GroupNorm {
   Tensor operator()(const Tensor& x) const;
   Tensor silu(const Tensor& x) const;
   Tensor silu(const Tensor& x, const Tensor& scale, const Tensor& shift) const;
-  /// silu(norm(x + added)); added: [B, C].
+  /// Returns silu(norm(x + added)); added: [B, C].
   Tensor silu_of_sum(const Tensor& x, const Tensor& added) const;
 };
 
@@ -69,25 +69,25 @@ class Builder {
  public:
   explicit Builder(uint64_t seed);
 
-  /// A builder of the part called `name`: its weights are "name.…".
+  /// Returns a builder of the part called `name`: its weights are "name.…".
   Builder operator[](const std::string& name) const;
   Builder operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
   /// Returns the name of the part, "input_blocks.1.0"; empty for the whole.
   std::string name() const { return prefix_.substr(0, prefix_.size() - (prefix_.empty() ? 0 : 1)); }
 
   Conv2d conv2d(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride = 1, bool bias = true) const;
-  /// A 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.
+  /// Returns a 1x1 convolution with weight [out, in, 1], as guided-diffusion stores its attention projections.
   Conv2d conv1x1(const std::string& name, int64_t in, int64_t out) const;
   Linear linear(const std::string& name, int64_t in, int64_t out, bool bias = true) const;
   LayerNorm layer_norm(const std::string& name, int64_t channels, double eps = 1e-5) const;
   GroupNorm group_norm(const std::string& name, int64_t channels, int64_t groups = 32) const;
   Embedding embedding(const std::string& name, int64_t rows, int64_t width) const;
-  /// A trainable tensor of its own, N(0, std^2). `any_dtype`: see Weight.
+  /// Returns a trainable tensor of its own, N(0, std^2). `any_dtype`: see Weight.
   Tensor normal(const std::string& name, std::vector<int64_t> shape, double std, bool any_dtype = false) const;
   Tensor buffer(const std::string& name, Tensor value) const;
   at::Generator& random() const;
 
-  /// All weights made so far, in the order of making.
+  /// Returns all weights made so far, in the order of making.
   const std::vector<Weight>& weights() const;
 
  private:
@@ -98,7 +98,7 @@ class Builder {
   std::string prefix_;
 };
 
-/// The same layer starting as zero ("zero_module" of ADM): a block begins as the identity.
+/// Returns the same layer starting as zero ("zero_module" of ADM): a block begins as the identity.
 template <class Layer>
 Layer zeroed(Layer layer) {
   if (SkipInit::now()) return layer;

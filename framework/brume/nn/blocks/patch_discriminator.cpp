@@ -15,7 +15,7 @@ namespace {
 
 constexpr double slope = 0.2;
 
-/// A 4x4 convolution, its weights N(0, 0.02^2) as in the paper's appendix.
+/// Returns a 4x4 convolution, its weights N(0, 0.02^2) as in the paper's appendix.
 Conv2d conv4(const Builder& build, const std::string& name, int64_t in, int64_t out, int64_t stride, bool bias) {
   Conv2d conv = build.conv2d(name, in, out, 4, stride, bias);
   conv.padding = 1;
@@ -25,7 +25,7 @@ Conv2d conv4(const Builder& build, const std::string& name, int64_t in, int64_t 
   return conv;
 }
 
-/// The same tensors, which gradients do not reach.
+/// Returns the same tensors, which gradients do not reach.
 template <class Layer>
 Layer detached(Layer layer) {
   layer.weight = layer.weight.detach();

@@ -19,7 +19,7 @@ struct PatchDiscriminatorOptions {
   int64_t layers = 3;     ///< of stride 2
 };
 
-/// The shape of the logits of an image. Throws ConfigError if the image is too small for the layers.
+/// Returns the shape of the logits of an image. Throws ConfigError if the image is too small for the layers.
 ImageShape logits_shape(const ImageShape& image, int64_t layers);
 
 class PatchDiscriminator {

@@ -6,7 +6,7 @@
 
 namespace brume::nn {
 
-/// The mean over the positions. x: [B, C, H, W]; returns [B, C].
+/// Returns the mean over the positions. x: [B, C, H, W]; returns [B, C].
 Tensor mean_pool(const Tensor& x);
 
 /// Attention pooling (Radford et al. 2021, sec. 2.4, as ADM has it): the mean over the positions asks, the mean and the positions

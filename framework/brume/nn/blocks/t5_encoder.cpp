@@ -17,7 +17,7 @@
 namespace brume::nn {
 namespace {
 
-/// A matrix without a bias that may stay in the dtype of its file, and is converted whenever it is used.
+/// Returns a matrix without a bias that may stay in the dtype of its file, and is converted whenever it is used.
 Tensor matrix(const Builder& build, const std::string& name, int64_t in, int64_t out) {
   return build[name].normal("weight", {out, in}, 1 / std::sqrt(double(in)), true);
 }

@@ -33,7 +33,7 @@ class T5Encoder {
   struct Layer {
     Tensor norm1, q, k, v, out, norm2, gate, up, down;
   };
-  /// [1, heads, L, L] float32.
+  /// Returns [1, heads, L, L] float32.
   Tensor position_bias(int64_t length) const;
 
   T5Options o_;

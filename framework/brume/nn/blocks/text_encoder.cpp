@@ -41,7 +41,7 @@ Tensor TextEncoder::through(const Layer& layer, Tensor h, const AttentionMask& m
   return layer.down.onto(std::move(h), o_.quick_gelu ? quick_gelu(up) : gelu(up));
 }
 
-/// [B * length] to [B * length, width].
+/// Maps [B * length] to [B * length, width].
 Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
   if (!more.defined()) return tokens_(ids);
   const Tensor own = tokens_(ids.clamp_max(o_.rows - 1)).to(at::kFloat),

@@ -45,7 +45,7 @@ class TextEncoder {
     Linear q, k, v, out, up, down;
   };
   Tensor embedded(const Tensor& ids, const Tensor& more) const;
-  /// sum + attention(norm(sum)).
+  /// Returns sum + attention(norm(sum)).
   Tensor attend(const Layer& layer, Tensor sum, const AttentionMask& mask) const;
   Tensor through(const Layer& layer, Tensor h, const AttentionMask& mask) const;
 

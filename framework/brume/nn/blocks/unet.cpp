@@ -22,7 +22,7 @@ void UnetTransformer::declare(Fields& f) {
 
 namespace {
 
-/// Every level must have a whole number of channels, which the groups divide.
+/// Throws ConfigError unless every level has a whole number of channels, which the groups divide.
 void require_channels(Fields& f, const UnetOptions& o) {
   f.require(o.channels % 2 == 0, "channels", "must be even (cosines and sines)");
   std::string fraction, remainder;
@@ -37,7 +37,7 @@ void require_channels(Fields& f, const UnetOptions& o) {
             fmt::format("{} groups do not divide {} channels", o.groups, remainder));
 }
 
-/// What has one value per level must have as many.
+/// Throws ConfigError unless what has one value per level has as many.
 void require_levels(Fields& f, const UnetOptions& o, bool decoder) {
   f.require(!o.multipliers.empty() && o.multipliers.size() <= 16, "multipliers", "needs 1 to 16 levels");
   f.require(o.heads_per_level.empty() || o.heads_per_level.size() == o.multipliers.size(), "heads_per_level", "needs one number per level");

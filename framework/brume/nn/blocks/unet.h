@@ -48,7 +48,7 @@ struct UnetOptions {
   int64_t size_channels = 256;                             ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
-  /// The parameters and their rules; those of the decoder if `decoder`.
+  /// Declares the parameters and their rules; those of the decoder if `decoder`.
   void declare(Fields& f, bool decoder);
   /// Throws ConfigError for what is wrong with these options for inputs of this shape. `decoder`: those of the whole U-Net.
   void check(const ImageShape& input, bool decoder = false) const;
@@ -91,7 +91,7 @@ struct Stage {
 class TimestepEmbedding {
  public:
   TimestepEmbedding(const Builder& build, const UnetOptions& options, const char* name = "time_embed");
-  /// [B] to [B, 4 channels], before the SiLU every block begins with.
+  /// Maps [B] to [B, 4 channels], before the SiLU every block begins with.
   Tensor operator()(const Tensor& numbers, at::ScalarType dtype) const;
   NoiseQuantity quantity() const { return noise_->quantity(); }
 
@@ -140,7 +140,7 @@ struct UnetEncoder {
 };
 UnetEncoder make_unet_encoder(const Builder& build, const UnetOptions& o, const ImageShape& input, int64_t context = 0);
 
-/// "middle_block": block, attention if the options ask for it, block.
+/// Returns "middle_block": block, attention if the options ask for it, block.
 std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64_t channels, int64_t context = 0);
 
 /// "output_blocks": from the lowest resolution to the image's. Each stage takes its input and the output of an encoder's stage, the last

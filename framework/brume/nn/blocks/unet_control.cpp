@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* middle_name = "middle_block";
 
-/// The heights of the levels that attend, of a control whose depths differ from the network's.
+/// Returns the heights of the levels that attend, of a control whose depths differ from the network's.
 UnetOptions adapted(UnetOptions o, const ImageShape& input, const ControlBranchOptions& control) {
   o.middle_attention = control.middle_attention && o.middle_attention;
   if (control.depth.empty()) return o;

@@ -106,7 +106,7 @@ class Found {
   }
   Tensor operator()(const std::string& name) const { return all_.at(name).to(device_, at::kFloat).contiguous(); }
   LayerNorm norm(const std::string& name, double eps) const { return {(*this)(name + "weight"), (*this)(name + "bias"), eps}; }
-  /// The rows of several layers, one below the other; each multiplied by a scale, if it is named.
+  /// Returns the rows of several layers, one below the other; each multiplied by a scale, if it is named.
   Linear linear(const std::vector<std::string>& parts, const std::string& scale = "") const {
     std::vector<Tensor> weights, biases;
     for (const std::string& part : parts) weights.push_back((*this)(part + "weight")), biases.push_back((*this)(part + "bias"));
@@ -186,7 +186,7 @@ VisionTransformer::VisionTransformer(const Options& options, VisionNames which, 
   }
 }
 
-/// [1, 1 + side^2, W].
+/// Returns [1, 1 + side^2, W].
 Tensor VisionTransformer::position_table(int64_t side) const {
   if (side == o_.positions) return positions_;
   const int64_t patches = o_.positions * o_.positions;

@@ -37,20 +37,20 @@ constexpr double never = -1e30;  // the score of a key that is not seen
 double scale_of(const Tensor& q) { return 1 / std::sqrt(double(q.size(3))); }
 at::ScalarType wide_type(const Tensor& q) { return q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
-/// [B, N, heads, d] in memory, as the projection that follows wants it; seen as [B, heads, N, d].
+/// Returns [B, N, heads, d] in memory, as the projection that follows wants it; seen as [B, heads, N, d].
 Tensor empty_heads(const Tensor& like) {
   return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
 }
 
 // ---- whole products: differentiable, any device
 
-/// [1, count, M], true if a key comes after a query of [first, first + count).
+/// Returns [1, count, M], true if a key comes after a query of [first, first + count).
 Tensor not_yet(int64_t first, int64_t count, int64_t keys, const Tensor& like) {
   const auto options = like.options().dtype(at::kLong);
   return (at::arange(keys, options).unsqueeze(0) > at::arange(first, first + count, options).unsqueeze(1)).unsqueeze(0);
 }
 
-/// True if a key is not seen: [B or 1, 1, 1 or N, M]; undefined if all are seen.
+/// Returns true if a key is not seen: [B or 1, 1, 1 or N, M]; undefined if all are seen.
 Tensor unseen(const AttentionMask& mask, const Tensor& q, const Tensor& k) {
   Tensor result;
   if (mask.keys.defined()) result = (mask.keys == 0).unsqueeze(1).unsqueeze(1);
@@ -130,7 +130,7 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
 
 // ---- blocks of queries
 
-/// [B, heads, N, d] as [B heads, N, d], dense.
+/// Returns [B, heads, N, d] as [B heads, N, d], dense.
 Tensor flat(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}).contiguous(); }
 
 /// Some queries of some heads, with the keys that are not seen.

@@ -27,7 +27,7 @@ Tensor halved(const Tensor& x, int64_t dim, const std::vector<double>& taps) {
   return sum;
 }
 
-/// The adjoint of halving, times two, from x with `pad` zeros at both ends: of the values 2m and 2m + 1 each sees every other tap.
+/// Returns the adjoint of halving, times two, from x with `pad` zeros at both ends: of the values 2m and 2m + 1 each sees every other tap.
 Tensor doubled(const Tensor& x, int64_t dim, const std::vector<double>& taps, int64_t pad) {
   const int64_t length = int64_t(taps.size()), margin = (length - 1) / 2, count = x.size(dim) - 2 * pad;
   Tensor phases[2];

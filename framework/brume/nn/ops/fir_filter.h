@@ -12,11 +12,11 @@ class Filter {
  public:
   /// `taps`: an even number of them, symmetric or not; they are scaled to sum to 1.
   explicit Filter(std::vector<double> taps = {1, 1});
-  /// [B, C, H, W] to [B, C, 2H, 2W]: zeros are laid between the pixels, and the taps doubled.
+  /// Maps [B, C, H, W] to [B, C, 2H, 2W]: zeros are laid between the pixels, and the taps doubled.
   Tensor up(const Tensor& x) const;
-  /// [B, C, H, W] to [B, C, H/2, W/2], with zeros around the image.
+  /// Maps [B, C, H, W] to [B, C, H/2, W/2], with zeros around the image.
   Tensor down(const Tensor& x) const;
-  /// The same without zeros around: x has a border of margin() pixels already.
+  /// Returns the same without zeros around: x has a border of margin() pixels already.
   Tensor down_within(const Tensor& x) const;
   /// Pixels that the filter reaches beyond the image.
   int64_t margin() const { return (int64_t(taps_.size()) - 1) / 2; }

@@ -285,7 +285,7 @@ inline void reduce_gradients(const Call& call, int64_t image, const double* mean
   }
 }
 
-/// [B, C] to [C], image after image.
+/// Maps [B, C] to [C], image after image.
 inline at::Tensor sum_over_images(const Call& call, const double* values) {
   at::Tensor result = at::empty({call.channels}, at::TensorOptions().dtype(at::kDouble));
   double* const total = static_cast<double*>(result.data_ptr());

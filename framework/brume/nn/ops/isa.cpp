@@ -48,7 +48,7 @@ Isa best() {
   return result;
 }
 
-/// "this processor supports only …" if it lacks one; nothing if it has it.
+/// Returns "this processor supports only …" if it lacks one; nothing if it has it.
 std::string lack(Isa isa) {
   if (isa_supported(isa)) return {};
   std::string message = std::string(isa_name(isa)) + ": this processor supports only";

@@ -14,13 +14,13 @@ enum class Isa { reference, generic, avx2, avx512, avx512_bf16, amx };
 
 const char* isa_name(Isa isa);
 
-/// The name of one; anything else is a std::invalid_argument that names them.
+/// Returns the name of one; anything else is a std::invalid_argument that names them.
 Isa parse_isa(const std::string& name);
 
 /// Returns true if this processor (and this build) can run it. `reference` and `generic` always can.
 bool isa_supported(Isa isa);
 
-/// The set in use. The first call reads BRUME_ISA; throws ConfigError if that is unknown or more than the processor has.
+/// Returns the set in use. The first call reads BRUME_ISA; throws ConfigError if that is unknown or more than the processor has.
 Isa isa();
 
 /// Overrides the choice, for tests and measurements. Throws std::invalid_argument if the processor lacks it.

@@ -98,7 +98,7 @@ inline void turn(const dnnl::reorder& how, dnnl::memory from, dnnl::memory to) {
   stream().wait();
 }
 
-/// What a convolution of x with weight [O, C, k, k] writes to: [B, O, H', W'], channels last.
+/// Returns what a convolution of x with weight [O, C, k, k] writes to: [B, O, H', W'], channels last.
 inline Tensor convolved(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
   const auto out = [&](int64_t axis) { return (x.size(axis) + 2 * padding - weight.size(axis)) / stride + 1; };
   return at::empty({x.size(0), weight.size(0), out(2), out(3)}, x.options(), at::MemoryFormat::ChannelsLast);

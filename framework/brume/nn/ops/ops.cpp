@@ -39,7 +39,7 @@ namespace {
 /// oneDNN chooses its kernel by the layer, not by the batch; ATen takes other paths for small inputs.
 bool onednn(const Tensor& x) { return x.device().is_cpu() && packing(x.scalar_type()); }
 
-/// How LibTorch is fastest: its baseline in float32 is what torch::nn modules do on their own.
+/// Returns how LibTorch is fastest: its baseline in float32 is what torch::nn modules do on their own.
 at::MemoryFormat library_format(const Tensor& x) {
   return x.scalar_type() == at::kBFloat16 && x.device().is_cpu() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }

@@ -7,7 +7,7 @@ namespace brume::nn {
 
 class PackedWeight;
 
-/// Convolution. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to the
+/// Convolves. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to the
 /// dtype of x. `packed`: what is kept with the weight, used if nothing is recorded and the weight does not learn.
 /// `sum`: what the result is added to, of its shape and dtype; undefined = nothing. The memory of one that nothing else holds (std::move)
 /// may become the result's.
@@ -23,32 +23,32 @@ struct AttentionMask {
   bool causal = false;  ///< query i sees the keys up to i
 };
 
-/// softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1). q: [B, heads, N, d]; k, v: [B, heads, M, d]. Softmax in float32. A query
-/// that sees no key gets the mean of the values.
+/// Returns softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1). q: [B, heads, N, d]; k, v: [B, heads, M, d]. Softmax in float32. A
+/// query that sees no key gets the mean of the values.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask = {});
 
-/// Layer normalisation (Ba et al. 2016) of the last dimension, statistics in float32. weight, bias: [C].
+/// Returns the layer normalisation (Ba et al. 2016) of the last dimension, statistics in float32. weight, bias: [C].
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-5);
 
 Tensor silu(const Tensor& x);
 Tensor relu(const Tensor& x);
-/// x if it is positive, else slope x.
+/// Returns x if it is positive, else slope x.
 Tensor leaky_relu(const Tensor& x, double slope);
-/// x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
+/// Returns x Phi(x) (Hendrycks & Gimpel 2016), by the error function.
 Tensor gelu(const Tensor& x);
-/// The first half of the channels times gelu of the second (Shazeer 2020). x: [..., 2C]; returns [..., C].
+/// Returns the first half of the channels times gelu of the second (Shazeer 2020). x: [..., 2C]; returns [..., C].
 Tensor geglu(const Tensor& x);
-/// x sigmoid(1.702 x), CLIP's.
+/// Returns x sigmoid(1.702 x), CLIP's.
 Tensor quick_gelu(const Tensor& x);
 
-/// The channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
+/// Returns the channels of `a`, then those of `b`: [B, Ca, H, W] and [B, Cb, H, W] to [B, Ca + Cb, H, W].
 Tensor concat(const Tensor& a, const Tensor& b);
 
 /// Returns twice the height and width, by nearest neighbour.
 Tensor upsample(const Tensor& x);
 /// Returns this height and width, by nearest neighbour.
 Tensor upsample(const Tensor& x, int64_t height, int64_t width);
-/// Half the height and width, by the mean of 2 x 2.
+/// Returns half the height and width, by the mean of 2 x 2.
 Tensor downsample(const Tensor& x);
 
 /// Zeroes each value with probability p and scales the rest by 1 / (1 - p); nothing if `random` is null.

@@ -43,7 +43,7 @@ bool alone(const Tensor& x) {
   return x.use_count() == 1 && x.storage().use_count() == 1 && !x.requires_grad() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
 }
 
-/// The same numbers, channels last, in memory that nothing else sees.
+/// Returns the same numbers, channels last, in memory that nothing else sees.
 Tensor owned(Tensor x) {
   if (alone(x)) return x;
   return at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast).copy_(x);

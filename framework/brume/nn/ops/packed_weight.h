@@ -19,9 +19,9 @@ class PackedWeight {
   PackedWeight(const PackedWeight&) = delete;
   PackedWeight& operator=(const PackedWeight&) = delete;
 
-  /// The convolution of x, [B, C, H, W] channels last on the CPU, float32 or bfloat16, with the weight [O, C, k, k] of any type, which is
-  /// packed again if it is another tensor than before or was written to. bias: [O] or undefined. Returns channels last.
-  /// `sum`: what the result is added to; undefined = nothing. Its memory may be used if nothing else holds it.
+  /// Returns the convolution of x, [B, C, H, W] channels last on the CPU, float32 or bfloat16, with the weight [O, C, k, k] of any type,
+  /// which is packed again if it is another tensor than before or was written to. bias: [O] or undefined. Returns channels last. `sum`:
+  /// what the result is added to; undefined = nothing. Its memory may be used if nothing else holds it.
   Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, Tensor sum = {}) const;
 
  private:

@@ -30,7 +30,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// The kernels for a type on a device; null if brume has none.
+/// Returns the kernels for a type on a device; null if brume has none.
 const kernels::TokenKernel* token_kernel(at::ScalarType type, const at::Device& device) {
   if (isa() == Isa::reference || !device.is_cpu()) return nullptr;
   const kernels::TokenKernels* all = &kernels::tokens_generic();
@@ -49,7 +49,7 @@ void for_rows(const Tensor& x, const F& call) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) { call(begin, end - begin); });
 }
-/// The place of a row of a dense tensor.
+/// Returns the place of a row of a dense tensor.
 char* row(const Tensor& t, int64_t index) { return static_cast<char*>(t.data_ptr()) + index * t.size(-1) * t.element_size(); }
 
 Tensor gated(const Tensor& x, const kernels::TokenKernel& kernel) {

@@ -37,7 +37,7 @@ dnnl::reorder reorder(const dnnl::memory::desc& from, const dnnl::memory::desc& 
   return dnnl::reorder(dnnl::reorder::primitive_desc(onednn::engine(), from, onednn::engine(), to));
 }
 
-/// The plan for these shapes. Layers of one shape share it.
+/// Returns the plan for these shapes. Layers of one shape share it.
 std::shared_ptr<const Plan> plan(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
                                  int64_t padding) {
   static onednn::ByShape<Plan> plans;

@@ -20,7 +20,7 @@ using kernels::WinogradKernel;
 
 constexpr int64_t points = kernels::winograd_points, block = kernels::winograd_block;
 
-/// The kernel of the instruction set in use; null if it has none.
+/// Returns the kernel of the instruction set in use; null if it has none.
 const WinogradKernel* kernel() {
 #if defined(__x86_64__)
   if (isa() >= Isa::avx512) return &kernels::winograd_avx512();
@@ -71,7 +71,7 @@ WinogradWeight store(const Tensor& weight, const Places& places, Tensor (*memory
   return result;
 }
 
-/// The same numbers in a type that the kernel reads.
+/// Returns the same numbers in a type that the kernel reads.
 Tensor readable(const Tensor& weight) {
   const bool as_it_is = weight.scalar_type() == at::kHalf || weight.scalar_type() == at::kBFloat16;
   return as_it_is ? weight : weight.to(at::kFloat);

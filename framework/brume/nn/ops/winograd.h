@@ -19,7 +19,8 @@ struct WinogradWeight {
 /// weight: [O, C, 3, 3], any type and strides. `memory`: gives so many bytes.
 WinogradWeight winograd_weight(const Tensor& weight, Tensor (*memory)(size_t));
 
-/// The weight of the gradient by x, which is a convolution of the gradient by the result: channels exchanged, turned by half a turn.
+/// Returns the weight of the gradient by x, which is a convolution of the gradient by the result: channels exchanged, turned by half a
+/// turn.
 WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(size_t));
 
 /// y = x * weight + bias + sum, with stride 1 and padding 1. x, y, sum: [B, ., H, W] float32, channels last; bias: [O] float32; sum and

@@ -44,7 +44,7 @@ struct Scratch {
   }
 };
 
-/// How many of the first `count` keys are seen.
+/// Returns how many of the first `count` keys are seen.
 inline int64_t seen_among(const AttentionHead& h, int64_t count) {
   if (!h.seen) return count;
   int64_t seen = 0;
@@ -124,7 +124,7 @@ inline void add_values(const Scratch& m, float* sums, int64_t n) {
     }
 }
 
-/// The next chunk of seen keys, from key `from` on, and their values: what is not seen has no part in anything. Returns how many.
+/// Gathers the next chunk of seen keys, from key `from` on, and their values: what is not seen has no part in anything. Returns how many.
 template <class T>
 int64_t gather(const AttentionHead& h, const Scratch& m, int64_t& from) {
   const T *k = static_cast<const T*>(h.k.data), *v = static_cast<const T*>(h.v.data);

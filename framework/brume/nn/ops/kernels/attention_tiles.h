@@ -167,7 +167,7 @@ struct Power {
   }
 };
 
-/// A row of the scores of 16 of the 32 queries.
+/// Returns a row of the scores of 16 of the 32 queries.
 inline float* row_of(const Places& m, int64_t half, int64_t key) {
   return m.scores + key / lanes * 2 * sums + half * sums + key % lanes * lanes;
 }

@@ -71,7 +71,7 @@ template <class V, int N>
 BRUME_INLINE Vectors<V, N> all(float value) {
   return each<V, N>([&](int) { return V::set(value); });
 }
-/// The same channels for N / 2 rows.
+/// Returns the same channels for N / 2 rows.
 template <class V, int N>
 BRUME_INLINE Vectors<V, N> repeat(Pair<V> pair) {
   return each<V, N>([&](int i) { return pair.at[i % 2]; });
