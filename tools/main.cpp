@@ -68,6 +68,7 @@ void add_commands(Command app, Program& program, int& code) {
   add_sample(app, program, code);
   add_serve(app, program, code);
   add_encode(app, program, code);
+  add_quantize(app, program, code);
   add_evaluate(app, program, code);
   add_statistics(app, program, code);
   add_likelihood(app, program, code);

@@ -27,6 +27,7 @@ void catch_interrupt();
 void add_train(Command app, Program& program, int& code);
 void add_sample(Command app, Program& program, int& code);
 void add_encode(Command app, Program& program, int& code);
+void add_quantize(Command app, Program& program, int& code);
 void add_evaluate(Command app, Program& program, int& code);
 void add_statistics(Command app, Program& program, int& code);
 void add_likelihood(Command app, Program& program, int& code);
