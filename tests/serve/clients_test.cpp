@@ -164,6 +164,15 @@ TEST_F(ServeClients, FormsThatAreWrongAreRefused) {
   }
 }
 
+TEST_F(ServeClients, LongHeadersLeaveNoMemoryBehind) {
+  const std::string header = "X-Long: " + std::string(30000, 'y') + "\r\n";
+  const auto send = [&] { EXPECT_EQ(server_->send(bytes_of("GET", "/v1/models", "", header)).status, 200); };
+  for (int i = 0; i < 5; ++i) send();
+  const int64_t before = server_->memory();
+  for (int i = 0; i < 100; ++i) send();  // more than there are threads
+  EXPECT_LT(server_->memory() - before, 20 << 20);
+}
+
 TEST_F(ServeClients, ABodyOfTooManyValuesIsRefused) {
   std::string many = "{\"classes\": [0";
   for (int i = 0; i < 100000; ++i) many += ",0";

@@ -10,6 +10,7 @@
 #include <cctype>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -45,6 +46,8 @@ class RunningServer {
   /// Waits until a job has ended.
   nlohmann::json ended(const std::string& id) const;
   bool alive() const;
+  /// Returns the bytes of memory that the process takes.
+  int64_t memory() const;
   /// Sends a signal and waits. Returns the exit code, or 128 + the signal that ended the server.
   int stop(int signal);
   std::string host() const { return "127.0.0.1:" + std::to_string(port_); }
@@ -157,6 +160,12 @@ inline nlohmann::json RunningServer::made(const nlohmann::json& request) const {
 }
 
 inline bool RunningServer::alive() const { return ::kill(process_, 0) == 0 && ::waitpid(process_, nullptr, WNOHANG) == 0; }
+
+inline int64_t RunningServer::memory() const {
+  int64_t size = 0, resident = 0;
+  std::ifstream("/proc/" + std::to_string(process_) + "/statm") >> size >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
 
 inline int RunningServer::stop(int signal) {
   ::kill(process_, signal);

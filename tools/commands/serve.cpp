@@ -68,9 +68,10 @@ ShelfOptions shelf_options(const Arguments& a) {
 /// whole, and the next start shows the job as interrupted.
 void watch(Server& server, Jobs& jobs, const std::atomic<bool>& ended) {
   while (!interrupted.load() && !server.stopping()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(4);
   jobs.stop();
   server.stop();
-  for (int i = 0; i < 200 && !ended.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (std::chrono::steady_clock::now() < patience && !ended.load()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   if (!ended.load()) _exit(0);
 }
 

@@ -2,9 +2,11 @@
 // The threads that serve connections. Includes cpp-httplib: for http_server.cpp alone.
 #include <httplib.h>
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -15,6 +17,27 @@ namespace brume::tools {
 
 /// Set while a connection is served that is one too many.
 inline thread_local bool refusing = false;
+
+/// Gives memory of this thread's stack back that deeper calls have used.
+class StackPages {
+ public:
+  StackPages() {
+    pthread_attr_t own;
+    size_t size = 0;
+    if (pthread_getattr_np(pthread_self(), &own) != 0) return;
+    if (pthread_attr_getstack(&own, &low_, &size) != 0) low_ = nullptr;
+    pthread_attr_destroy(&own);
+  }
+  void release() const {
+    const char here = 0;
+    const uintptr_t low = reinterpret_cast<uintptr_t>(low_), end = (reinterpret_cast<uintptr_t>(&here) - kept) / page * page;
+    if (low_ && low < end) ::madvise(low_, end - low, MADV_DONTNEED);
+  }
+
+ private:
+  static constexpr uintptr_t kept = 64 << 10, page = 64 << 10;
+  void* low_ = nullptr;
+};
 
 /// Serves connections on a fixed number of threads. At most `most` wait for one; those beyond are served by the thread that accepts them,
 /// which finds `refusing` set. `waiting` counts those that wait.
@@ -69,6 +92,7 @@ class ConnectionQueue final : public httplib::TaskQueue {
     return nullptr;
   }
   void serve_all() {
+    const StackPages stack;
     for (;;) {
       std::unique_lock guard(lock_);
       changed_.wait(guard, [&] { return ended_ || !connections_.empty(); });
@@ -78,6 +102,7 @@ class ConnectionQueue final : public httplib::TaskQueue {
       waiting_ = connections_.size();
       guard.unlock();
       serve();
+      stack.release();  // a request with a long header has taken megabytes
     }
   }
 

@@ -176,5 +176,5 @@ export async function create(view, signal) {
   const headings = [freshId('heading')];
   fill(view, h('h1', {id: headings[0]}, 'Create'), h('div', {class: 'columns'}, h('div', {class: 'stack'}, h('div', {class: 'panel'}, form), sweep), results));
   // What was begun before the page was left goes on.
-  for (const job of (await get('jobs?limit=50', signal)).jobs.filter((j) => !isOver(j)).reverse()) attempt(() => show(job));
+  for (const job of (await get('jobs?limit=50', signal).catch(() => ({jobs: []}))).jobs.filter((j) => !isOver(j)).reverse()) attempt(() => show(job));
 }
