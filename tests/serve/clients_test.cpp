@@ -165,7 +165,7 @@ TEST_F(ServeClients, FormsThatAreWrongAreRefused) {
 }
 
 TEST_F(ServeClients, LongHeadersLeaveNoMemoryBehind) {
-  const std::string header = "X-Long: " + std::string(30000, 'y') + "\r\n";
+  const std::string header = "X-Long: " + std::string(8000, 'y') + "\r\n";
   const auto send = [&] { EXPECT_EQ(server_->send(bytes_of("GET", "/v1/models", "", header)).status, 200); };
   for (int i = 0; i < 5; ++i) send();
   const int64_t before = server_->memory();
