@@ -8,7 +8,7 @@ batch=$(sed -n 's/^  batch: //p' "$config")
 seconds=120 fewest=600 most=6000  # of training; the steps that are worth it
 
 echo "== building (long the first time, quick afterwards)"
-tools/scripts/build.sh build -DBRUME_TESTS=OFF
+tools/scripts/build.sh build -DBRUME_TESTS=OFF -DBRUME_UNITY=ON
 
 echo "== measuring the machine"
 trial=$(mktemp -d)
