@@ -19,7 +19,6 @@
 #include "brume/distributed/world.h"
 #include "program/program.h"
 #include "sampling/replay.h"
-#include "spinning.h"
 
 namespace brume::tools {
 namespace {
@@ -124,10 +123,10 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace brume::tools
 
-int main(int argc, char** argv) {
-  brume::tools::limit_spinning(argc, argv);
-  brume::prepare_process();
-  std::set_terminate(brume::tools::end_process);
+namespace {
+
+/// Returns the exit code.
+int run_or_report(int argc, char** argv) {
   try {
     return brume::tools::run(argc, argv);
   } catch (const brume::ConfigError& e) {
@@ -150,4 +149,17 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "brume has a bug, please report it: {}\n", brume::brief(e));
     return 1;
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  brume::prepare_process();
+  std::set_terminate(brume::tools::end_process);
+  const int code = run_or_report(argc, argv);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  std::fflush(nullptr);
+  _exit(code);  // without LibTorch's destructors, which take a tenth of a second and save nothing
+#endif
+  return code;
 }
