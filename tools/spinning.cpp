@@ -5,12 +5,12 @@
 // time of a start.
 //
 // Nothing is done if GOMP_SPINCOUNT or OMP_WAIT_POLICY is set (which is also what ends the second start), or under a debugger.
+#include <string_view>  // and what the C library is called
+
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
 #include <fcntl.h>
 #include <unistd.h>
-
-#include <string_view>
 
 namespace {
 
