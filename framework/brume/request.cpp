@@ -187,7 +187,7 @@ void apply_settings(const Registry& registry, const ImageRequest& r, Value& root
   set("sample.noise_order", "noise_order", r.noise_order);
   set("sample.tile", "tile", text_of(r.tile));
   set("sample.prompts.weights", "prompt_weights", text_of(r.prompt_weights));
-  set("sample.prompts.changes", "prompt_changes", text_of(r.prompt_changes));
+  set("sample.prompts.changes", "prompt_changes", text_of(r.prompt_changes || r.regions.empty() ? r.prompt_changes : std::optional(true)));
   set("sample.prompts.long", "long_prompts", r.long_prompts);
   set("sample.prompts.clip_skip", "clip_skip", text_of(r.clip_skip));
   set("sample.prompts.embeddings", "embeddings", quoted_list(r.embeddings));

@@ -66,6 +66,7 @@ struct ImageRequest {
   std::vector<std::string> embeddings{};     ///< files of textual inversions, FILE or FILE:WORD
   std::optional<bool> prompt_weights{};      ///< (word:1.3), (word) and [word] change the weight of a word
   std::optional<bool> prompt_changes{};      ///< [a:b:0.5], [a|b] and a AND b
+  std::vector<std::string> regions{};        ///< FILE or "all": where each part of a prompt joined by AND counts, white; none: everywhere
   std::string long_prompts{};                ///< "cut" or "chunks"
   std::optional<int64_t> clip_skip{};        ///< last layers of CLIP's text encoder to skip
   std::vector<std::string> settings{};       ///< "sample.guidance.0.scale=3", laid over all above but the guidances
@@ -75,7 +76,7 @@ struct ImageRequest {
   std::vector<std::string> control_images{};  ///< FILE or PREPROCESSOR:FILE: one for all controls, or one per control
   std::vector<std::string> control_masks{};   ///< FILE, white where a control counts: none, one for all controls, or one per control
 
-  std::string image_encoder{};                ///< file or directory of the CLIP that sees the image of IP-Adapters
+  std::string image_encoder{};  ///< file or directory of the CLIP that sees the image of IP-Adapters
 
   // What they start from.
   Tensor image{};                            ///< [1 or count, C, H, W] in [-1, 1]

@@ -182,6 +182,9 @@ std::vector<Option<A>> options_of_sampling() {
       flag_of_prompts("--prompt-changes", "prompt_changes", &ImageRequest::prompt_changes,
                       "[a:b:0.5] changes at a share of the steps, [a|b] from step to step, a AND b are prompts side by side"),
       option<A>(
+          "--region", "regions", [](auto& a) -> auto& { return a.request.regions; },
+          "where a part of a prompt joined by AND counts: white; one for each part, 'all' for everywhere", one_each("FILE")),
+      option<A>(
           "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
           "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),
       option<A>(

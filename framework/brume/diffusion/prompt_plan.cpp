@@ -1,8 +1,10 @@
 #include "brume/diffusion/prompt_plan.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <map>
 #include <string>
 
+#include "brume/config/errors.h"
 #include "brume/core/run_memory.h"
 #include "brume/text/prompt_schedule.h"
 
@@ -37,19 +40,23 @@ Condition numbered(Condition c, const Tensor& plan) {
 
 /// The estimates of one call of the plan, null conditions first, and the sum of them that each row of x has.
 struct Calls {
+  struct Term {
+    double weight;
+    Tensor mask;  ///< [1, 1, h, w]; undefined = everywhere
+    int64_t place;
+  };
   struct Sum {
-    std::vector<std::pair<double, int64_t>> kept;  ///< weight and place
-    std::vector<std::pair<double, int64_t>> nulls;
+    std::vector<Term> kept, nulls;
   };
   std::vector<Sum> sums{};
   std::vector<int64_t> of_x{}, rows{}, null_x{}, null_rows{};  ///< row of x, row of the condition
 
-  void add(double weight, int64_t x, int64_t row) {
-    sums.back().kept.emplace_back(weight, int64_t(of_x.size()));
+  void add(double weight, const Tensor& mask, int64_t x, int64_t row) {
+    sums.back().kept.push_back({weight, mask, int64_t(of_x.size())});
     of_x.push_back(x), rows.push_back(row);
   }
-  void add_null(double weight, int64_t x, int64_t row) {
-    sums.back().nulls.emplace_back(weight, int64_t(null_x.size()));
+  void add_null(double weight, const Tensor& mask, int64_t x, int64_t row) {
+    sums.back().nulls.push_back({weight, mask, int64_t(null_x.size())});
     null_x.push_back(x), null_rows.push_back(row);
   }
   std::vector<int64_t> rows_of_x() const {
@@ -62,12 +69,13 @@ struct Calls {
     std::vector<Tensor> each;
     for (const Sum& s : sums) {
       Tensor sum;
-      const auto add_one = [&](double weight, int64_t place) {
-        const Tensor one = t.narrow(0, place, 1), part = weight == 1 ? one : one * weight;
+      const auto add_one = [&](const Term& term, int64_t place) {
+        const Tensor one = t.narrow(0, place, 1), whole = term.weight == 1 ? one : one * term.weight;
+        const Tensor part = term.mask.defined() ? whole * term.mask.to(whole.scalar_type()) : whole;
         sum = sum.defined() ? sum + part : part;
       };
-      for (const auto& [weight, place] : s.nulls) add_one(weight, place);
-      for (const auto& [weight, place] : s.kept) add_one(weight, place + int64_t(null_x.size()));
+      for (const Term& term : s.nulls) add_one(term, term.place);
+      for (const Term& term : s.kept) add_one(term, term.place + int64_t(null_x.size()));
       each.push_back(sum);
     }
     return at::cat(each);
@@ -91,7 +99,8 @@ class PlanFollower final : public Denoiser {
 }  // namespace
 
 PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
-                       const std::function<Condition(const std::vector<Annotation>&)>& encode) {
+                       const std::function<Condition(const std::vector<Annotation>&)>& encode, Tensor regions)
+    : regions_(std::move(regions)) {
   Variants variants;
   for (const Annotation& a : images) {
     std::map<std::string, int64_t> captions, negatives;
@@ -109,6 +118,9 @@ PromptPlan::PromptPlan(const std::vector<Annotation>& images, int64_t steps, boo
     if (with_empty) image.empty = variants.row(base, negatives, "", &Annotation::negative);
     images_.push_back(std::move(image));
   }
+  for (const Image& image : images_)
+    if (regions_.defined() && std::ssize(image.pieces) != regions_.size(0))
+      throw std::logic_error("a prompt has another number of parts than there are regions");
   encoded_ = encode(variants.all);
 }
 
@@ -134,18 +146,25 @@ Estimate PromptPlan::denoise(const Denoiser& inner, const Tensor& x, double sigm
   Calls calls;
   const Tensor numbers = condition.plan.cpu();
   const int64_t count = int64_t(images_.size());
+  const Tensor regions = regions_.defined() ? at::adaptive_avg_pool2d(regions_, {x.size(2), x.size(3)}) : Tensor();
   for (int64_t i = 0; i < x.size(0); ++i) {
     const int64_t number = numbers[i].item<int64_t>();
     const Image& image = images_[size_t(number < 0 ? (-1 - number) % count : number)];
     calls.sums.emplace_back();
-    double rest = 1;
-    if (number >= 0)
-      for (const Piece& p : image.pieces) {
-        calls.add(p.weight, i, p.rows[size_t(step)]);
-        rest -= p.weight;
-      }
-    const bool needs_null = number < 0 || (std::abs(rest) > 1e-9 && encoded_.null);
-    if (needs_null) calls.add_null(rest, i, number < -count ? image.empty : image.negative[size_t(step)]);
+    double rest = 1, largest_rest = 1;
+    Tensor rest_of_places;
+    for (size_t k = 0; number >= 0 && k < image.pieces.size(); ++k) {
+      const Piece& p = image.pieces[k];
+      const Tensor mask = regions.defined() ? regions.narrow(0, int64_t(k), 1) : Tensor();
+      calls.add(p.weight, mask, i, p.rows[size_t(step)]);
+      if (mask.defined()) rest_of_places = (rest_of_places.defined() ? rest_of_places : at::ones_like(mask)) - mask * p.weight;
+      rest -= p.weight;
+    }
+    if (number >= 0) largest_rest = rest_of_places.defined() ? rest_of_places.abs().max().item<double>() : std::abs(rest);
+    if (rest_of_places.defined() && largest_rest > 1e-6 && !encoded_.null)
+      throw ConfigError("the regions of the prompts leave places out, and the model has no unconditional estimate for them");
+    if (number < 0 || (largest_rest > 1e-9 && encoded_.null))
+      calls.add_null(rest_of_places.defined() ? 1 : rest, rest_of_places, i, number < -count ? image.empty : image.negative[size_t(step)]);
   }
   Condition with = encoded_;
   with.null = nullptr;

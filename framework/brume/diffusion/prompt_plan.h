@@ -1,7 +1,7 @@
 #pragma once
 // Prompts that change from step to step and prompts side by side (text/prompt_schedule.h), as a denoiser below all guidances:
 //
-//   D = D_null + sum_i w_i (D_i - D_null)
+//   D = D_null + sum_i w_i m_i (D_i - D_null),   m_i: 1, or the mask of the region in which prompt i counts
 //
 // so that classifier-free guidance over it is that of Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion Models".
 #include <functional>
@@ -16,9 +16,10 @@ namespace brume {
 /// The prompts of a batch, step by step.
 class PromptPlan {
  public:
-  /// `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt too.
+  /// `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt too. `regions`: [prompts side
+  /// by side, 1, H, W] in [0, 1], as many as each image has; undefined = everywhere.
   PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
-             const std::function<Condition(const std::vector<Annotation>&)>& encode);
+             const std::function<Condition(const std::vector<Annotation>&)>& encode, Tensor regions = {});
 
   /// Returns the condition of the batch at step 0, whose rows name their image of n: Condition::plan is i, -1 - i in the null condition,
   /// and -1 - n - i in that of the empty prompt, the null condition's null condition.
@@ -37,6 +38,7 @@ class PromptPlan {
     int64_t empty = -1;             ///< row of the null condition; -1 = not encoded
   };
   Condition encoded_;
+  Tensor regions_;
   std::vector<Image> images_;
 };
 

@@ -264,11 +264,12 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
                                       .reading = &reading_});
     });
   };
-  if (options_.prompts.changes && changes(wanted, int64_t(sigmas_.size()) - 1)) {
+  if (options_.prompts.changes && (request_.regions.defined() || changes(wanted, int64_t(sigmas_.size()) - 1))) {
     if (concat) throw ConfigError("sample.prompts.changes: is for models that make images of words alone, and this one is given an image");
     plan = std::make_shared<const PromptPlan>(
         wanted, int64_t(sigmas_.size()) - 1, needs_empty(options_.guidance, wanted),
-        [&](const std::vector<Annotation>& variants) { return encode(variants, false).to(compute.device); });
+        [&](const std::vector<Annotation>& variants) { return encode(variants, false).to(compute.device); },
+        request_.regions.defined() ? request_.regions.to(compute.device) : Tensor());
   }
   const auto encode_images = [&](const std::vector<Annotation>& images) { return encode(images, true); };
   Condition condition = plan ? plan->first() : encode_with_empty(options_.guidance, wanted, encode_images);
