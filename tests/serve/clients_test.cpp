@@ -164,6 +164,16 @@ TEST_F(ServeClients, FormsThatAreWrongAreRefused) {
   }
 }
 
+TEST_F(ServeClients, AConnectionHasTimeToAskWhileOthersWait) {
+  const int first = server_->connected_to("");
+  std::vector<int> crowd;
+  for (int i = 0; i < 80; ++i) crowd.push_back(server_->connected_to(""));  // more than are served at once
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const Reply reply = RunningServer::finished(first, bytes_of("GET", "/v1/models", ""));
+  for (const int socket : crowd) ::close(socket);
+  EXPECT_EQ(reply.status, 200);
+}
+
 TEST_F(ServeClients, LongHeadersLeaveNoMemoryBehind) {
   const std::string header = "X-Long: " + std::string(8000, 'y') + "\r\n";
   const auto send = [&] { EXPECT_EQ(server_->send(bytes_of("GET", "/v1/models", "", header)).status, 200); };

@@ -39,6 +39,10 @@ class RunningServer {
   Reply post(const std::string& path, const std::string& body, const std::vector<std::string>& header = {}) const;
   /// Sends bytes as they are, and reads until the server closes the connection. `ends`: says that nothing follows them.
   Reply send(const std::string& bytes, bool ends = false) const;
+  /// Opens a connection and sends bytes. Returns its socket.
+  int connected_to(const std::string& bytes) const;
+  /// Sends more bytes on a connection, reads until the server closes it, and closes it.
+  static Reply finished(int socket, const std::string& bytes, bool ends = false);
   /// Sends bytes and closes the connection.
   void leave(const std::string& bytes) const;
   /// Submits a job and waits until it has ended. Returns it.
@@ -53,7 +57,6 @@ class RunningServer {
   std::string host() const { return "127.0.0.1:" + std::to_string(port_); }
 
  private:
-  int connected_to(const std::string& bytes) const;
   int process_ = -1, port_ = 0;
 };
 
@@ -104,7 +107,14 @@ inline RunningServer::~RunningServer() {
   if (process_ > 0) stop(SIGKILL);
 }
 
-/// Opens a connection and sends bytes. Returns the socket.
+inline void send_all(int socket, const std::string& bytes) {
+  for (size_t at = 0; at < bytes.size();) {
+    const ssize_t sent = ::send(socket, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
+    if (sent <= 0) break;
+    at += size_t(sent);
+  }
+}
+
 inline int RunningServer::connected_to(const std::string& bytes) const {
   const int s = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in to{};
@@ -113,18 +123,16 @@ inline int RunningServer::connected_to(const std::string& bytes) const {
     close(s);
     throw std::runtime_error("the server does not answer");
   }
-  for (size_t at = 0; at < bytes.size();) {
-    const ssize_t sent = ::send(s, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
-    if (sent <= 0) break;
-    at += size_t(sent);
-  }
+  send_all(s, bytes);
   return s;
 }
 
 inline void RunningServer::leave(const std::string& bytes) const { close(connected_to(bytes)); }
 
-inline Reply RunningServer::send(const std::string& bytes, bool ends) const {
-  const int s = connected_to(bytes);
+inline Reply RunningServer::send(const std::string& bytes, bool ends) const { return finished(connected_to(bytes), "", ends); }
+
+inline Reply RunningServer::finished(int s, const std::string& bytes, bool ends) {
+  send_all(s, bytes);
   if (ends) ::shutdown(s, SHUT_WR);
   std::string all;
   char buffer[4096];

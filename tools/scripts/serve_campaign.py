@@ -51,8 +51,8 @@ class Server:
         """Submits a job and waits for its end."""
         status, answer = self.request("POST", "/api/v1/jobs", body)
         job = json.loads(answer)
-        while status == 201 and job["state"] in ("queued", "running"):
-            time.sleep(0.01)
+        if status == 201:
+            self.request("GET", f"/api/v1/jobs/{job['id']}/events")
             job = json.loads(self.request("GET", f"/api/v1/jobs/{job['id']}")[1])
         return status, job
 

@@ -22,9 +22,11 @@ class BoundedStream final : public httplib::Stream {
   BoundedStream(int socket, const ServerOptions& options, const std::atomic<bool>& stopping, const std::atomic<size_t>& waiting)
       : socket_(socket), options_(options), stopping_(stopping), waiting_(waiting) {}
 
-  /// Waits for the first byte of the next request, and begins it.
+  /// Waits for the first byte of the next request, and begins it. While other connections wait, one that has had its answer is not waited
+  /// for.
   bool begin() {
-    hurried_ = Clock::now();
+    hurried_ = Clock::now() + (answered_ ? Clock::duration{} : hurried_time);
+    answered_ = true;
     if (begin_ == end_ && !wait(POLLIN, Clock::now() + idle_time)) return false;
     const auto now = Clock::now();
     left_ = most_header_bytes, deadline_ = now + options_.header_time, hurried_ = now + hurried_time;
@@ -82,8 +84,8 @@ class BoundedStream final : public httplib::Stream {
   static constexpr auto hurried_time = std::chrono::seconds(2);  ///< for a header while others wait
   static constexpr auto write_time = std::chrono::seconds(30);
   static constexpr auto ask_time = std::chrono::seconds(5);
-  static constexpr size_t slowest_peer = 16;   ///< bytes per millisecond, after write_time
-  static constexpr int slice_ms = 100;         ///< after which a wait looks if the server stops
+  static constexpr size_t slowest_peer = 16;  ///< bytes per millisecond, after write_time
+  static constexpr int slice_ms = 100;        ///< after which a wait looks if the server stops
 
   bool wait(short events, Clock::time_point until) const {
     while (events != POLLIN || !stopping_.load()) {  // an answer is still written
@@ -117,6 +119,7 @@ class BoundedStream final : public httplib::Stream {
   Clock::time_point deadline_{}, hurried_{}, ask_at_{};
   Clock::duration blocked_{};  ///< time that writing an answer has waited for the peer
   size_t written_ = 0;
+  bool answered_ = false;
   char buffer_[4096];
   size_t begin_ = 0, end_ = 0;
 };

@@ -162,6 +162,7 @@ struct Server::State {
   std::atomic<bool> stopping{false};
   std::vector<Route> routes;
   BoundedServer server;
+  socket_t listening = -1;
 
   explicit State(ServerOptions o) : options(std::move(o)), server(options, stopping) {}
   void set_up();
@@ -331,9 +332,9 @@ void Server::State::set_up() {
   server.set_payload_max_length(options.most_bytes);
   server.set_tcp_nodelay(true);
   server.set_keep_alive_max_count(1000);
-  server.set_socket_options([](socket_t socket) {  // the library's own would share a port that is in use
+  server.set_socket_options([this](socket_t socket) {  // the library's own would share a port that is in use
     const int yes = 1;
-    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    ::setsockopt(listening = socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
   server.set_pre_routing_handler([this](const httplib::Request& r, httplib::Response& res) {
     using Result = httplib::Server::HandlerResponse;
@@ -384,6 +385,7 @@ int Server::bind() {
     throw ConfigError(fmt::format("the server cannot listen on {}:{}: {}; --port chooses another port, --port 0 one that is free",
                                   o.address, o.port, why));
   }
+  ::listen(state_->listening, SOMAXCONN);  // the library lets 5 connections wait to be accepted
   return int(o.port);
 }
 

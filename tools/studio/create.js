@@ -118,7 +118,7 @@ function actionsOf(state, start, redraw) {
     button('Download', () => attempt(() => download(picture(job, k), `${job.id}-${k}.png`)), {class: 'quiet'}),
     button('Start from it', () => attempt(async () => {
       await start.set(URL.createObjectURL(await pictureBlob(picture(job, k))));
-      notice('The picture is where the next images start');
+      notice('The next images start from this picture');
       redraw();
     }), {class: 'quiet'})];
 }

@@ -31,7 +31,7 @@ function reuse(item) {
 /// Two pictures over each other, divided by a slider.
 export function compare(a, b) {
   const layers = [a, b].map((item, i) => {
-    const img = h('img', {alt: `${titleOf(item.job)}, seed ${requestOf(item.job).seed ?? 0}`, class: i ? 'over' : 'under'});
+    const img = h('img', {alt: `${titleOf(item.job, item.k)}, seed ${requestOf(item.job).seed ?? 0}`, class: i ? 'over' : 'under'});
     attempt(() => showPicture(img, picture(item.job, item.k)));
     return img;
   });
@@ -60,10 +60,10 @@ function differences(a, b) {
 }
 
 function details(item, after) {
-  const img = item.k === null ? null : h('img', {class: 'large', alt: titleOf(item.job)});
+  const img = item.k === null ? null : h('img', {class: 'large', alt: titleOf(item.job, item.k)});
   if (img) attempt(() => showPicture(img, picture(item.job, item.k)));
-  const dialog = h('dialog', {'aria-label': titleOf(item.job)},
-    h('div', {class: 'spread'}, h('h2', {}, titleOf(item.job)), button('Close', () => dialog.close())),
+  const dialog = h('dialog', {'aria-label': titleOf(item.job, item.k)},
+    h('div', {class: 'spread'}, h('h2', {}, titleOf(item.job, item.k)), button('Close', () => dialog.close())),
     h('div', {class: 'details-columns'}, img, h('div', {class: 'stack'},
       item.job.state === 'done' ? null : h('p', {class: 'bad'}, progressText(item.job)),
       h('table', {}, h('tbody', {}, settingsOf(item.job).map(([name, value]) => h('tr', {}, h('th', {scope: 'row'}, name), h('td', {class: 'mono break'}, value))))),
@@ -96,7 +96,7 @@ export async function gallery(view, signal) {
     removeAll.disabled = chosen.size === 0;
   }
   function tile(item) {
-    const title = titleOf(item.job), name = `${title}, ${item.k === null ? item.job.state : `image ${item.k + 1}`}`;
+    const title = titleOf(item.job, item.k), name = `${title}, ${item.k === null ? item.job.state : `image ${item.k + 1}`}`;
     const open = button('', () => details(item, refresh), {class: 'tile', 'aria-label': `Open ${name}`});
     if (item.k === null) open.append(h('span', {class: 'faint'}, item.job.state));
     else {

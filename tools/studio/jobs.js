@@ -22,10 +22,11 @@ export const picture = (job, k) => job.images?.[k]?.url ?? `jobs/${job.id}/image
 export const pictureCount = (job) => (Array.isArray(job.images) ? job.images.length : job.images ?? 0);
 export const requestOf = (job) => job.request ?? {};
 
-/// What an image of a job shows, in words.
-export function titleOf(job) {
-  const r = requestOf(job), words = [...(r.prompts ?? []), ...(r.classes ?? [])];
-  return words.length ? words.join(', ') : r.model ?? job.model ?? job.id;
+/// What a job shows, in words; with `k`, what its image k shows: prompts and classes are taken in turn.
+export function titleOf(job, k = null) {
+  const r = requestOf(job), lists = [r.prompts ?? [], r.classes ?? []].filter((words) => words.length);
+  const words = k === null ? lists.flat() : lists.map((list) => list[k % list.length]);
+  return words.filter(Boolean).join(', ') || r.model || job.id;
 }
 
 /// Settings in words, for people and for the search.
@@ -67,6 +68,10 @@ export async function watch(id, on, signal) {
 export function progressText(job) {
   if (job.state === 'queued') return job.position > 0 ? `waiting, number ${job.position} in the queue` : 'waiting';
   if (job.state === 'failed') return job.error?.message ?? job.error ?? 'failed';
+  if (job.state === 'done') {
+    const count = pictureCount(job), seed = requestOf(job).seed ?? 0;
+    return `${count} ${count === 1 ? 'image' : 'images'} in ${short(job.seconds, 2)} s · seed ${seed}`;
+  }
   if (job.state !== 'running') return job.state ?? '';
   const parts = [];
   if (job.total > 0) parts.push(`${job.done ?? 0} of ${job.total}`);
@@ -104,7 +109,7 @@ export function jobCard(id, title, actions = () => []) {
     const ready = isOver(job) ? pictureCount(job) : 0;
     if (ready > 0 || isOver(job)) preview?.remove();
     for (; shown < ready; ++shown) {
-      const img = h('img', {alt: `${title}, image ${shown + 1}`, loading: 'lazy'});
+      const img = h('img', {alt: `${titleOf(job, shown)}, image ${shown + 1}`, title: titleOf(job, shown), loading: 'lazy'});
       attempt(() => showPicture(img, picture(job, img.dataset.k = shown)));
       pictures.append(h('figure', {class: 'picture'}, img, h('figcaption', {class: 'row'}, actions(job, shown))));
     }
