@@ -198,6 +198,7 @@ check('the gallery searches, compares, uses again, downloads and deletes', async
   await boxes.nth(1).check();
   await page.getByRole('button', {name: 'Compare'}).click();
   await page.getByLabel('Where the second picture begins').fill('30');
+  await page.getByRole('dialog').getByText('2 of 4').waitFor();
   await shot(page, 'studio-compare.png');
   await page.getByRole('button', {name: 'Close'}).click();
   await page.locator('.tile').first().click();
@@ -210,6 +211,18 @@ check('the gallery searches, compares, uses again, downloads and deletes', async
   await page.locator('.tile').first().click();
   await page.getByRole('dialog').getByRole('button', {name: 'Delete'}).click();
   await page.waitForFunction((n) => document.querySelectorAll('.tile').length < n, all);
+});
+
+check('a job that runs is shown again after the page was left', async ({page}) => {
+  await open(page, 'Create');
+  await page.getByLabel('Steps', {exact: true}).fill('1000');
+  await page.getByLabel('Images').fill('16');
+  await page.getByRole('button', {name: 'Make images'}).click();
+  await page.locator('.job[data-state="running"]').waitFor();
+  await open(page, 'Gallery');
+  await open(page, 'Create');
+  await page.locator('.job').first().getByRole('button', {name: 'Cancel'}).click();
+  await page.locator('.job[data-state="cancelled"]').waitFor({timeout: 120_000});
 });
 
 check('no serious fault of accessibility, in both colours, and no sideways scrolling at 360 px', async ({browser, address}) => {

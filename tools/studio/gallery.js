@@ -14,6 +14,14 @@ function itemsOf(jobs) {
   });
 }
 
+/// The settings of one picture: of lists that are taken in turn, what is its own.
+function settingsAt({job, k}) {
+  if (k === null) return settingsOf(job);
+  const request = {...requestOf(job)};
+  for (const list of ['prompts', 'negatives', 'classes']) if (request[list]?.length > 1) request[list] = [request[list][k % request[list].length]];
+  return [...settingsOf({request}), ['picture', `${k + 1} of ${pictureCount(job)}`]];
+}
+
 /// A word is looked for anywhere; NAME:VALUE in that setting, numbers as a whole ("steps:10" is not 100).
 function has(item, word) {
   const pairs = settingsOf(item.job).map(([name, value]) => [name.toLowerCase(), value.toLowerCase()]);
@@ -42,7 +50,7 @@ export function compare(a, b) {
   };
   const slider = h('input', {type: 'range', min: 0, max: 100, value: 50, 'aria-label': 'Where the second picture begins', oninput: (e) => move(Number(e.target.value))});
   move(50);
-  const rows = differences(a.job, b.job);
+  const rows = differences(a, b);
   const dialog = h('dialog', {class: 'compare', 'aria-label': 'Compare two pictures'},
     h('div', {class: 'spread'}, h('h2', {}, 'Compare'), button('Close', () => dialog.close())),
     h('div', {class: 'compare-stage'}, layers, line), slider,
@@ -55,7 +63,7 @@ export function compare(a, b) {
 }
 
 function differences(a, b) {
-  const left = new Map(settingsOf(a)), right = new Map(settingsOf(b));
+  const left = new Map(settingsAt(a)), right = new Map(settingsAt(b));
   return [...new Set([...left.keys(), ...right.keys()])].filter((name) => left.get(name) !== right.get(name)).map((name) => [name, left.get(name) ?? '–', right.get(name) ?? '–']);
 }
 
@@ -66,7 +74,7 @@ function details(item, after) {
     h('div', {class: 'spread'}, h('h2', {}, titleOf(item.job, item.k)), button('Close', () => dialog.close())),
     h('div', {class: 'details-columns'}, img, h('div', {class: 'stack'},
       item.job.state === 'done' ? null : h('p', {class: 'bad'}, progressText(item.job)),
-      h('table', {}, h('tbody', {}, settingsOf(item.job).map(([name, value]) => h('tr', {}, h('th', {scope: 'row'}, name), h('td', {class: 'mono break'}, value))))),
+      h('table', {}, h('tbody', {}, settingsAt(item).map(([name, value]) => h('tr', {}, h('th', {scope: 'row'}, name), h('td', {class: 'mono break'}, value))))),
       h('div', {class: 'row'},
         button('Use again', () => { dialog.close(); reuse(item); }, {class: 'primary'}),
         item.k === null ? null : button('Start from it', () => { handed.picture = picture(item.job, item.k); dialog.close(); reuse(item); }),
