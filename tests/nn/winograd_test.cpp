@@ -112,6 +112,32 @@ TEST_P(Winograd, TheGradientIsAConvolutionAsWell) {
   }
 }
 
+TEST_P(Winograd, TheGradientByTheWeightIsItsDefinition) {
+  // Channels that fill no panel, tiles that are cut, more tiles than are summed together, several sets of output channels.
+  for (const Shape& s : {shapes[1], shapes[2], shapes[3], shapes[5], shapes[6], Shape{1, 480, 528, 9, 8}}) {
+    const Tensor x = images(s, s.in, 1), dy = images(s, s.out, 5), bias = line(s.out).to(at::kDouble).requires_grad_();
+    const Tensor exact = weight_of(s).to(at::kDouble).requires_grad_();
+    definition(x, exact, bias).backward(dy.to(at::kDouble));
+    for (const at::MemoryFormat format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+      const Tensor dw = at::empty(exact.sizes(), x.options(), format), db = at::empty({s.out}, x.options());
+      nn::winograd_gradient(x, dy, dw, db);
+      EXPECT_LT(error(dw, exact.grad()), allowed) << dw.sizes() << " of " << x.sizes();
+      EXPECT_LT(error(db, bias.grad()), allowed) << dw.sizes() << " of " << x.sizes();
+    }
+  }
+}
+
+TEST_P(Winograd, TheGradientByTheWeightDoesNotDependOnTheThreads) {
+  const Shape s = shapes[6];
+  const Tensor x = images(s, s.in, 1), dy = images(s, s.out, 5), dw = at::empty_like(weight_of(s)), again = at::empty_like(dw);
+  nn::winograd_gradient(x, dy, dw, {});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(threads == 1 ? 3 : 1);
+  nn::winograd_gradient(x, dy, again, {});
+  at::set_num_threads(threads);
+  EXPECT_TRUE(again.equal(dw));
+}
+
 INSTANTIATE_TEST_SUITE_P(Sets, Winograd, testing::Values(Isa::avx2, Isa::avx512),
                          [](const auto& info) { return std::string(nn::isa_name(info.param)); });
 

@@ -62,7 +62,7 @@ std::shared_ptr<const Plan> plan(const Tensor& x, const Tensor& weight, const Te
 /// Memory of a weight whose order serves one pass.
 Tensor passing_memory(size_t bytes) { return at::empty({int64_t(bytes)}, at::kByte); }
 
-/// Returns true if the pass forward, and that of the gradient by x, take a quarter of the multiplications.
+/// Returns true if the pass forward and that of the gradient by x take a quarter of the multiplications.
 bool by_winograd(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
   return winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding);
 }
@@ -118,7 +118,10 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       const OpTimer timer("conv2d gradient by weight", flops);
       result[1] = at::empty_like(weight);
       if (has(bias)) result[2] = at::empty_like(bias);
-      by_weight(*own, x, d_out, result[1], result[2]);
+      if (winograd_gradient_fits(x, weight, stride, padding))
+        winograd_gradient(x, d_out, result[1], result[2]);
+      else
+        by_weight(*own, x, d_out, result[1], result[2]);
     }
     return result;
   }

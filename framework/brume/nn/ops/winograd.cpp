@@ -1,8 +1,5 @@
 #include "brume/nn/ops/winograd.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +7,7 @@
 #include <vector>
 
 #include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/winograd_parts.h"
 
 namespace brume::nn {
 namespace {
@@ -34,11 +32,6 @@ bool wanted() {
   static const char* const text = std::getenv("BRUME_WINOGRAD");
   return text ? std::string_view(text) == "1" : isa() == Isa::avx2;
 }
-
-int64_t quotient_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
-
-Tensor floats(int64_t count) { return at::empty({count}, at::TensorOptions().dtype(at::kFloat)); }
-float* data(const Tensor& t) { return t.defined() ? static_cast<float*>(t.data_ptr()) : nullptr; }
 
 /// The place of a number of a weight: element (o, c, tap) lies at start + o * by_out + c * by_channel + taps[tap].
 struct Places {
@@ -95,19 +88,10 @@ struct Cut {
   }
 };
 
-/// Calls task(row, column) for all, shared among threads; each takes whole rows if there are enough.
-template <class Task>
-void for_grid(int64_t rows, int64_t columns, const Task& task) {
-  at::parallel_for(0, rows * columns, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) task(i / columns, i % columns);
-  });
-}
-
 void convolve(const WinogradCall& call, const WinogradKernel& kernel, const WinogradWeight& weight) {
   const Cut cut(call, kernel);
-  const Tensor input_memory = floats(cut.chunk * cut.input + 16), weight_memory = floats(cut.set * cut.weight + 16);
-  const auto aligned = [](const Tensor& t) { return data(t) + (64 - reinterpret_cast<uintptr_t>(t.data_ptr()) % 64) % 64 / sizeof(float); };
-  float *const inputs = aligned(input_memory), *const weights = aligned(weight_memory);
+  const Floats input_memory(cut.chunk * cut.input), weight_memory(cut.set * cut.weight);
+  float *const inputs = input_memory.begin, *const weights = weight_memory.begin;
   const int64_t tiles = call.tiles(), stored = call.channels * 9 * kernel.panel * (weight.type == StoredAs::float32 ? 4 : 2);
   const auto count = [&](int64_t b) { return std::min(block, tiles - b * block); };
   int64_t ready = -1;  // the set whose weights are transformed
@@ -158,7 +142,8 @@ WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(s
 }
 
 void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y) {
-  const WinogradCall call{data(x), data(y), data(bias), data(sum), x.size(0), x.size(2), x.size(3), weight.channels, weight.out};
+  const WinogradCall call{winograd_data(x), winograd_data(y), winograd_data(bias), winograd_data(sum), x.size(0),
+                          x.size(2),        x.size(3),        weight.channels,     weight.out};
   if (call.images > 0) convolve(call, *kernel(), weight);
 }
 

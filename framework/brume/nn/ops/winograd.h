@@ -27,4 +27,11 @@ WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(s
 /// bias may be undefined, and `sum` may be `y`. The bits of an image depend neither on the batch nor on the threads.
 void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y);
 
+/// Returns true if the gradient by a weight is computed by winograd_gradient(): for what winograd_fits(), unless there are few pixels.
+bool winograd_gradient_fits(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding);
+
+/// Writes the gradients by the weight and the bias of a convolution with stride 1 and padding 1. x: [B, C, H, W], dy: [B, O, H, W], both
+/// float32, channels last; dw: [O, C, 3, 3] float32, any strides; db: [O] float32, may be undefined. The bits do not depend on the threads.
+void winograd_gradient(const Tensor& x, const Tensor& dy, const Tensor& dw, const Tensor& db);
+
 }  // namespace brume::nn

@@ -58,42 +58,46 @@ inline void output_line(const Vector* x, int64_t step, Vector (&y)[4]) {
 /// The place of a tile: its image, and its first pixel.
 struct Tile {
   int64_t image, y, x;
-  Tile(const WinogradCall& call, int64_t index)
+  template <class Call>
+  Tile(const Call& call, int64_t index)
       : image(index / (call.rows() * call.columns())), y(index / call.columns() % call.rows() * 4), x(index % call.columns() * 4) {}
 };
 
-inline void input(const WinogradCall& call, int64_t first, int64_t count, float* to) {
+/// Writes B^T d B of a tile: channels floats for each point, `points` apart.
+template <class Call>
+void transform_input(const Tile& tile, const Call& call, float* to, int64_t points) {
   alignas(64) static const float zeros[lanes] = {};
-  const int64_t width = winograd_tile(call.channels), points = winograd_plane(call.channels);
-  for (int64_t i = 0; i < count; ++i) {
-    const Tile tile(call, first + i);
-    const float* from[36];
-    int64_t step[36];
-    for (int64_t y = 0; y < 6; ++y)
-      for (int64_t x = 0; x < 6; ++x) {
-        const int64_t row = tile.y + y - 1, column = tile.x + x - 1;
-        const bool within = row >= 0 && row < call.height && column >= 0 && column < call.width;
-        from[y * 6 + x] = within ? call.x + ((tile.image * call.height + row) * call.width + column) * call.channels : zeros;
-        step[y * 6 + x] = within ? 1 : 0;
-      }
-    for (int64_t c = 0; c < call.channels; c += lanes) {
-      Vector half[36], whole[36];
-      for (int64_t x = 0; x < 6; ++x) {
-        Vector column[6];
+  const float* from[36];
+  int64_t step[36];
+  for (int64_t y = 0; y < 6; ++y)
+    for (int64_t x = 0; x < 6; ++x) {
+      const int64_t row = tile.y + y - 1, column = tile.x + x - 1;
+      const bool within = row >= 0 && row < call.height && column >= 0 && column < call.width;
+      from[y * 6 + x] = within ? call.x + ((tile.image * call.height + row) * call.width + column) * call.channels : zeros;
+      step[y * 6 + x] = within ? 1 : 0;
+    }
+  for (int64_t c = 0; c < call.channels; c += lanes) {
+    Vector half[36], whole[36];
+    for (int64_t x = 0; x < 6; ++x) {
+      Vector column[6];
 #pragma GCC unroll 6
-        for (int64_t y = 0; y < 6; ++y) column[y] = load(from[y * 6 + x] + c * step[y * 6 + x]);
-        input_line(column, half + x, 6);
-      }
-      for (int64_t y = 0; y < 6; ++y) {
-        Vector row[6];
+      for (int64_t y = 0; y < 6; ++y) column[y] = load(from[y * 6 + x] + c * step[y * 6 + x]);
+      input_line(column, half + x, 6);
+    }
+    for (int64_t y = 0; y < 6; ++y) {
+      Vector row[6];
 #pragma GCC unroll 6
-        for (int64_t x = 0; x < 6; ++x) row[x] = half[y * 6 + x];
-        input_line(row, whole, 1);
+      for (int64_t x = 0; x < 6; ++x) row[x] = half[y * 6 + x];
+      input_line(row, whole, 1);
 #pragma GCC unroll 6
-        for (int64_t x = 0; x < 6; ++x) store(to + (y * 6 + x) * points + i * width + c, whole[x]);
-      }
+      for (int64_t x = 0; x < 6; ++x) store(to + (y * 6 + x) * points + c, whole[x]);
     }
   }
+}
+
+inline void input(const WinogradCall& call, int64_t first, int64_t count, float* to) {
+  const int64_t width = winograd_tile(call.channels), points = winograd_plane(call.channels);
+  for (int64_t i = 0; i < count; ++i) transform_input(Tile(call, first + i), call, to + i * width, points);
 }
 
 inline Vector stored(const float* from) { return load(from); }
