@@ -71,7 +71,7 @@ TEST_F(ForeignReplay, AModelIsAskedFor) {
   const Finished none = sample({"--from", made_of({{"parameters", a1111}}), "-o", "again.png"});
   EXPECT_EQ(none.code, 2);
   EXPECT_EQ(none.err,
-            "error: --from: theirs.png: was made by A1111 from 'toy', and names no file of a model; name one: --from theirs.png MODEL\n");
+            "error: --from: theirs.png: was made by A1111 from \"toy\", and names no file of a model; name one: --from theirs.png MODEL\n");
 }
 
 TEST_F(ForeignReplay, UnknownSamplersAndImagesAreNamed) {

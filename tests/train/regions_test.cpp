@@ -108,7 +108,7 @@ TEST_F(RegionsRun, OnePromptInBothHalvesIsThatPrompt) {
 
 TEST_F(RegionsRun, Mistakes) {
   const std::vector<std::string> halves{folder_.file("left.png"), folder_.file("right.png")};
-  EXPECT_EQ(said("a lake", halves), "regions: 2 for 1 part joined by AND in 'a lake'; one for each, 'all' for everywhere");
+  EXPECT_EQ(said("a lake", halves), "regions: 2 for 1 part joined by AND in \"a lake\"; one for each, 'all' for everywhere");
   EXPECT_NE(said("a AND b", {"all", "none.png"}).find("there is no file 'none.png'"), std::string::npos);
 }
 
