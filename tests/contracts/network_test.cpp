@@ -283,7 +283,8 @@ INSTANTIATE_TEST_SUITE_P(
          "true}",
          "{type: dit, width: 48, depth: 2, heads: 2, patch: 4, patch_height: 2, slices: 4, patch_slices: 2, rotary: true}",
          "{type: dit, width: 32, depth: 2, heads: 4, modulation: single, tokens: cross_attention, rotary: true, "
-         "noise_embedding: {type: fourier, scale: 0.1}}"})),
+         "noise_embedding: {type: fourier, scale: 0.1}}",
+         "{type: mlp, width: 32, blocks: 2, noise_width: 16, fourier: 24, fourier_scale: 0.2}"})),
     [](const auto& info) { return info.param.name + "_" + std::to_string(info.index); });
 
 }  // namespace
