@@ -58,9 +58,9 @@ function(brume_unity name sources result)
         list(TRANSFORM batch REPLACE "(.+)" "#include \"\\1\"")
         list(JOIN batch "\n" text)
         file(CONFIGURE OUTPUT "${together}" CONTENT "${text}\n" @ONLY)
-        if(batch_options)
-          set_source_files_properties("${together}" PROPERTIES COMPILE_OPTIONS "${batch_options}")
-        endif()
+        # GCC takes an anonymous namespace of an included file for one of a header.
+        set_source_files_properties("${together}" PROPERTIES
+          COMPILE_OPTIONS "${batch_options};$<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>")
       endif()
       list(APPEND compiled "${together}")
       set(batch "")
