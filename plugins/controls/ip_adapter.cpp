@@ -173,7 +173,7 @@ struct IPOptions : ControlSettings {
   std::map<std::string, std::string> layers;
   void declare(Fields& f) {
     ControlSettings::declare(f);
-    f.field("encoder", encoder, "the CLIP that sees the image: {type: clip_image, path: FILE}");
+    f.field("encoder", encoder, "the CLIP that sees the image: {type: clip_image, path: FILE}", "clip_image");
     f.field("layers", layers, "strengths of parts of the network, times `scale`: down, mid, up, in4, out5");
   }
 };
@@ -188,7 +188,11 @@ class OpenIPAdapter final : public OpenImagePrompt {
     read_attentions(file, model.network);
     file.expect_all_taken();
     scale_parts(o.layers);
-    if (!encoder_) throw ConfigError(fmt::format("{}: needs its image encoder, {}", source_, wanted_encoder()));
+    try {
+      encoder_.check({});
+    } catch (const ConfigError&) {
+      throw ConfigError(fmt::format("{}: needs its image encoder, {}", source_, wanted_encoder()));
+    }
   }
 
   /// Returns [N + 1, T, C], keys and values in turn.
