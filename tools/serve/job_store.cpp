@@ -66,7 +66,7 @@ Database opened(const fs::path& file) {
   const int version = version_of(raw);
   // A write-ahead log takes fewer writes than a journal, and a kill damages neither.
   const bool whole = (version == 0 || version == layout) && execute(raw, "PRAGMA busy_timeout = 2000; PRAGMA synchronous = OFF") &&
-                     is_sound(raw) && execute(raw, "PRAGMA journal_mode = WAL") && execute(raw, "PRAGMA wal_autocheckpoint = 64") &&
+                     is_sound(raw) && execute(raw, "PRAGMA journal_mode = WAL") && execute(raw, "PRAGMA wal_autocheckpoint = 16") &&
                      execute(raw, "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, words TEXT, record TEXT)") &&
                      execute(raw, fmt::format("PRAGMA user_version = {}", layout)) && prepared(raw, "SELECT id, words, record FROM jobs");
   return whole ? std::move(db) : Database();
