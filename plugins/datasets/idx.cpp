@@ -21,6 +21,7 @@
 #include "brume/config/errors.h"
 #include "brume/config/fields.h"
 #include "brume/config/registry.h"
+#include "brume/config/suggest.h"
 #include "brume/core/dataset.h"
 #include "brume/core/seed.h"
 #include "brume/image/image.h"
@@ -108,7 +109,7 @@ class IdxImages final : public Dataset {
 
   struct Options {
     std::filesystem::path images, labels;
-    std::vector<std::string> folders, classes;
+    std::vector<std::string> folders, classes, only;
     Fit fit = Fit::exact;
     bool flip = false;
     std::optional<int64_t> limit;
@@ -118,11 +119,13 @@ class IdxImages final : public Dataset {
       f.field("labels", labels, "idx file of the labels; absent: unlabelled");
       f.field("folders", folders, "folders to look for both files in: the first that has the images counts; absent: the current one");
       f.field("classes", classes, "names of the classes, by label; absent: '0', '1', ...");
+      f.field("only", only, "classes whose images are used; they become classes 0, 1, ... in this order; absent: all");
       f.choice("fit", fit, "exact: the sizes are the model's; pad: black around (grey repeated over 3 channels); resize: scaled (same)",
                {{"exact", Fit::exact}, {"pad", Fit::pad}, {"resize", Fit::resize}});
       f.field("flip", flip, "mirror half of the images left to right");
       f.field("limit", limit, "use at most this many, from the first on", at_least(1));
       f.require(classes.empty() || !labels.empty(), "classes", "needs 'labels'");
+      f.require(only.empty() || !labels.empty(), "only", "needs 'labels'");
     }
   };
 
@@ -139,6 +142,7 @@ class IdxImages final : public Dataset {
     width_ = static_cast<int64_t>(images_.sizes[2]);
     check_shape();
     if (!o_.labels.empty()) read_labels();
+    if (!o_.only.empty()) choose();
     if (o_.limit) size_ = std::min(size_, *o_.limit);
   }
 
@@ -147,12 +151,14 @@ class IdxImages final : public Dataset {
 
   Annotation read(int64_t index, uint64_t draw, std::span<float> pixels) const override {
     if (index < 0 || index >= size_) throw std::out_of_range("idx: image " + std::to_string(index) + " of " + std::to_string(size_));
+    const int64_t at = chosen_.empty() ? index : chosen_[size_t(index)];
     Image image(height_, width_, 1);
-    std::copy_n(images_.data() + index * height_ * width_, height_ * width_, image.pixels.begin());
+    std::copy_n(images_.data() + at * height_ * width_, height_ * width_, image.pixels.begin());
     if (o_.fit == Fit::resize) image = resize(image, shape_.height, shape_.width);
     if (o_.flip && SplitMix(draw).coin()) image = flip_horizontal(image);
     write(image, pixels);
-    return {.label = labels_.bytes.empty() ? -1 : labels_.data()[index], .caption = {}};
+    const int64_t label = labels_.bytes.empty() ? -1 : labels_.data()[at];
+    return {.label = chosen_.empty() ? label : numbers_[size_t(label)], .caption = {}};
   }
 
  private:
@@ -189,6 +195,23 @@ class IdxImages final : public Dataset {
                         std::to_string(largest - labels_.data()) + "), but 'classes' names " + std::to_string(classes_.size()));
   }
 
+  /// Keeps the images of the classes of `only`.
+  void choose() {
+    numbers_.assign(classes_.size(), -1);
+    for (size_t i = 0; i < o_.only.size(); ++i) {
+      const auto known = std::find(classes_.begin(), classes_.end(), o_.only[i]);
+      if (known == classes_.end()) throw ConfigError("only: there is no class '" + o_.only[i] + "'" + hint(o_.only[i], classes_));
+      int64_t& number = numbers_[static_cast<size_t>(known - classes_.begin())];
+      if (number >= 0) throw ConfigError("only: '" + o_.only[i] + "' is given twice");
+      number = static_cast<int64_t>(i);
+    }
+    for (int64_t i = 0; i < size_; ++i)
+      if (numbers_[labels_.data()[i]] >= 0) chosen_.push_back(i);
+    if (chosen_.empty()) throw ConfigError("only: " + quoted(o_.labels) + " has no image of these classes");
+    size_ = static_cast<int64_t>(chosen_.size());
+    classes_ = o_.only;
+  }
+
   /// The image in the middle, black around it, the same in every channel.
   void write(const Image& image, std::span<float> pixels) const {
     const int64_t top = (shape_.height - image.height) / 2, left = (shape_.width - image.width) / 2;
@@ -207,6 +230,7 @@ class IdxImages final : public Dataset {
   Idx images_, labels_;
   int64_t size_ = 0, height_ = 0, width_ = 0;
   std::vector<std::string> classes_;
+  std::vector<int64_t> chosen_, numbers_;  ///< of `only`: the images that are used, and the new number of each class (-1 = not used)
 };
 
 }  // namespace

@@ -90,6 +90,22 @@ TEST_F(Idx, LimitAndClassNames) {
   EXPECT_THROW(set.read(-1), std::out_of_range);
 }
 
+TEST_F(Idx, OnlySomeClassesInAnotherOrder) {
+  const Opened all(yaml(), shape), set(yaml("classes: [shirt, shoe, bag], only: [bag, shirt]"), shape);
+  EXPECT_EQ(set.data->classes(), (std::vector<std::string>{"bag", "shirt"}));
+  const std::vector<int64_t> kept = {0, 1, 3, 4}, numbers = {1, 0, 0, 1};
+  ASSERT_EQ(set.data->size(), 4);
+  for (int64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(set.read(i).pixels, all.read(kept[size_t(i)]).pixels);
+    EXPECT_EQ(set.read(i).label, numbers[size_t(i)]);
+  }
+  EXPECT_EQ(Opened(yaml("only: ['1'], limit: 3"), shape).data->size(), 1);
+  const std::string begins = "x.yaml:1:1: dataset: only: ";
+  EXPECT_EQ(error("classes: [shirt, shoe, bag], only: [shoes]"), begins + "there is no class 'shoes'; did you mean 'shoe'?");
+  EXPECT_EQ(error("only: ['1', '1']"), begins + "'1' is given twice");
+  EXPECT_EQ(error("classes: [shirt, shoe, bag, hat], only: [hat]"), begins + "'" + labels + "' has no image of these classes");
+}
+
 TEST_F(Idx, PadPutsBlackAroundInEveryChannel) {
   const ImageShape wanted{3, 6, 8};
   const Opened set(yaml("fit: pad"), wanted);

@@ -50,7 +50,7 @@ void Progress::update(int64_t done, double units, const std::string& note) {
   }
   if (!note.empty()) line += "  " + note;
   if (rate_ > 0) line += fmt::format("  {} {}/s", rate_ < 999.5 ? fmt::format("{:.3g}", rate_) : fmt::format("{:.0f}", rate_), unit_);
-  if (last || rate_ > 0) line += last ? "  in " + duration(seconds) : "  ETA " + duration(left);
+  if (last || (rate_ > 0 && done - start_ > 1)) line += last ? "  in " + duration(seconds) : "  ETA " + duration(left);
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
   std::fflush(stderr);
   open_ = terminal_;

@@ -25,13 +25,15 @@ bool ends_with_any(const std::string& name, std::initializer_list<const char*> e
 
 /// Returns true for the embeddings of classes of the networks and conditioners that are built in.
 bool holds_classes(const std::string& name) {
-  return ends_with_any(name, {"label_emb.weight", "y_embedder.embedding_table.weight", "map_label.weight", "conditioner.embedding.weight"});
+  return ends_with_any(name, {"label_emb.weight", "y_embedder.embedding_table.weight", "map_label.weight", "conditioner.embedding.weight",
+                              "network.class.weight"});
 }
 
 /// Returns true for the last layer of the networks that are built in.
 bool is_head(const std::string& name) {
-  return ends_with_any(name, {"network.out.2.weight", "network.out.2.bias", "network.final_layer.linear.weight",
-                              "network.final_layer.linear.bias", "network.out_conv.weight", "network.out_conv.bias"}) ||
+  return ends_with_any(
+             name, {"network.out.2.weight", "network.out.2.bias", "network.final_layer.linear.weight", "network.final_layer.linear.bias",
+                    "network.out_conv.weight", "network.out_conv.bias", "network.out.weight", "network.out.bias"}) ||
          (name.starts_with("network.dec.") && ends_with_any(name, {"aux_conv.weight", "aux_conv.bias"}));
 }
 
