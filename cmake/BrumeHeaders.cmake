@@ -1,6 +1,18 @@
 # The headers of the API: what programs that embed brume and plugins include as <brume/…>. No other header is installed.
 # tests/cli/new_projects.h compiles each of them alone; tests/config/layers_test.cpp checks what they include.
-set(BRUME_API_ROOMS config core numerics)  # every header of these
+set(BRUME_API_ROOMS config core numerics)  # every header of these but the next ones
+set(BRUME_INTERNAL_HEADERS
+  config/file_hint.h
+  config/inline_yaml.h
+  config/out_of_memory.h
+  config/scalars.h
+  config/shorthand.h
+  config/tree.h
+  core/boundary.h
+  core/control_groups.h
+  core/libtorch.h
+  core/memory_limit.h
+  core/processors.h)
 set(BRUME_API_HEADERS
   model.h
   request.h
@@ -54,8 +66,10 @@ set(BRUME_API_HEADERS
 # Installs them below `destination`, in the folders in which they are included.
 function(brume_install_headers destination)
   set(source "${PROJECT_SOURCE_DIR}/framework/brume")
+  set(internal "${BRUME_INTERNAL_HEADERS}")
+  list(TRANSFORM internal REPLACE "(.+)" "PATTERN;\\1;EXCLUDE")
   foreach(room IN LISTS BRUME_API_ROOMS)
-    install(DIRECTORY "${source}/${room}" DESTINATION "${destination}" FILES_MATCHING PATTERN "*.h")
+    install(DIRECTORY "${source}/${room}" DESTINATION "${destination}" FILES_MATCHING PATTERN "*.h" ${internal})
   endforeach()
   foreach(header IN LISTS BRUME_API_HEADERS)
     get_filename_component(folder "${header}" DIRECTORY)

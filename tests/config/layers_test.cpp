@@ -279,6 +279,7 @@ std::set<std::string> installed() {
   for (const std::string& room : list("BRUME_API_ROOMS"))
     for (const auto& entry : fs::directory_iterator(fs::path(BRUME_SOURCE_DIR) / "framework/brume" / room))
       if (entry.path().extension() == ".h") all.insert(room + "/" + entry.path().filename().string());
+  for (const std::string& header : list("BRUME_INTERNAL_HEADERS")) EXPECT_EQ(all.erase(header), 1u) << header;
   return all;
 }
 
