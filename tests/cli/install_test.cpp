@@ -76,7 +76,8 @@ TEST(Install, OnlyTheApiIsInstalled) {
   EXPECT_TRUE(fs::exists(include / "brume/model.h"));
   for (const auto& entry : fs::recursive_directory_iterator(include / "brume")) {
     const std::string path = fs::relative(entry.path(), include / "brume").string();
-    for (const char* inner : {"kernels", "onednn", "_fused", "shim", "interop", "boundary", "memory_limit"}) EXPECT_EQ(path.find(inner), std::string::npos) << path;
+    for (const char* inner : {"kernels", "onednn", "_fused", "shim", "interop", "boundary", "memory_limit"})
+      EXPECT_EQ(path.find(inner), std::string::npos) << path;
   }
 }
 

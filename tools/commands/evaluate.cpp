@@ -155,6 +155,15 @@ int evaluate_model(Program& program, const Arguments& a, World& world) {
   return 0;
 }
 
+int evaluate_first_stage(Program& program, const Arguments& a, const World& world) {
+  if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
+  if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
+    throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
+  if (world.size() > 1)
+    throw ConfigError(fmt::format("{}: is an autoencoder, whose evaluation {} processes do not divide; start one", a.source, world.size()));
+  return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
+}
+
 int evaluate(Program& program, const Arguments& a, World& world) {
   if (const std::string warning = blas_warning(); !warning.empty()) print_warning(warning);
   check_file("--json", a.json);
@@ -192,15 +201,7 @@ int evaluate(Program& program, const Arguments& a, World& world) {
   if (yaml && load_yaml(a.source).find("autoencoder"))
     throw ConfigError(fmt::format("{}: is the configuration of an autoencoder; train it, then give the run's model.safetensors", a.source));
   const std::string kind = yaml ? "model" : kind_of(a.source);
-  if (kind == "autoencoder") {
-    if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
-    if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
-      throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
-    if (world.size() > 1)
-      throw ConfigError(
-          fmt::format("{}: is an autoencoder, whose evaluation {} processes do not divide; start one", a.source, world.size()));
-    return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
-  }
+  if (kind == "autoencoder") return evaluate_first_stage(program, a, world);
   if (a.real.empty()) throw ConfigError("evaluate needs --real DATA, the real images; or --metric, which judges without");
   if (!a.data.empty()) throw ConfigError("--data: is for --metric, for --control, and for autoencoders");
   if (a.features.empty() && kind == "classifier") return evaluate_classifier(program, a, world);

@@ -24,7 +24,8 @@ figure { margin: 0; } svg { width: 100%; height: auto; }
 .d1 { stroke-dasharray: 6 3; } .d2 { stroke-dasharray: 2 3; } .dot { fill: var(--page); stroke-width: 1.6; stroke-dasharray: none; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; font-size: 13px; }
 .legend svg { width: 24px; height: 8px; margin-right: 0.4rem; vertical-align: middle; }
-.grids th, .grids td { vertical-align: top; border: 0; padding: 0.3rem; } .grids img { width: 180px; image-rendering: pixelated; display: block; }
+.grids th, .grids td { vertical-align: top; border: 0; padding: 0.3rem; }
+.grids img { width: 180px; image-rendering: pixelated; display: block; }
 .grids tbody th { max-width: 180px; white-space: normal; overflow-wrap: anywhere; }
 details { margin: 0.4rem 0; } summary { cursor: pointer; color: var(--faint); }
 pre { background: var(--band); padding: 0.8rem; overflow-x: auto; font-size: 12px; } .note { color: var(--faint); }
