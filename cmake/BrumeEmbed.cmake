@@ -1,12 +1,14 @@
 # Files as string literals in a source file: the program needs none of them at run time.
-#   brume_embed(OUTPUT FOLDER ENDING FUNCTION): a rule that makes OUTPUT, which defines FUNCTION of tools/program/embedded.h, from FOLDER/*ENDING
+#   brume_embed(OUTPUT FOLDER ENDING FUNCTION): a rule that makes OUTPUT, which defines FUNCTION of tools/program/embedded.h, from
+#   FOLDER/*ENDING
 # An empty ENDING embeds every file under its whole name. A file has at most 65,536 bytes: longer literals are not portable.
 # Run as a script (cmake -DOUTPUT= -DFOLDER= -DENDING= -DFUNCTION= -P) it makes the file.
 function(brume_embed output folder ending function)
   file(GLOB files CONFIGURE_DEPENDS "${folder}/*${ending}")
   add_custom_command(
     OUTPUT "${output}"
-    COMMAND ${CMAKE_COMMAND} -DOUTPUT=${output} -DFOLDER=${folder} "-DENDING=${ending}" -DFUNCTION=${function} -P "${CMAKE_CURRENT_FUNCTION_LIST_FILE}"
+    COMMAND ${CMAKE_COMMAND} -DOUTPUT=${output} -DFOLDER=${folder} "-DENDING=${ending}" -DFUNCTION=${function}
+            -P "${CMAKE_CURRENT_FUNCTION_LIST_FILE}"
     DEPENDS ${files} "${CMAKE_CURRENT_FUNCTION_LIST_FILE}"
     COMMENT "Embedding ${folder}"
     VERBATIM)

@@ -28,10 +28,12 @@ build/brume sample "$run/model.safetensors" -n 20 --grid 5 -o "$run/samples.png"
 build/brume sample "$run/model.safetensors" --classes 'red circle,green square,blue triangle,yellow star,red cross' -n 5 \
   -o "$run/clean.png" --strip "$run/denoising.png" >/dev/null
 rm -f "$run/clean.png"
-build/brume evaluate "$run/model.safetensors" --metric caption_accuracy --data "$config" -n 100 --cfg 2 --json "$trial/judged.json" >/dev/null
+build/brume evaluate "$run/model.safetensors" --metric caption_accuracy --data "$config" -n 100 --cfg 2 \
+  --json "$trial/judged.json" >/dev/null
 right=$(sed -n 's/^ *"right": \([0-9.]*\),*$/\1/p' "$trial/judged.json" | tail -1)
 echo
-echo "samples that show the form and the colour of their class: $(awk -v r="$right" 'BEGIN { printf "%.0f", 100 * r }') of 100, read back from the pixels"
+right=$(awk -v r="$right" 'BEGIN { printf "%.0f", 100 * r }')
+echo "samples that show the form and the colour of their class: $right of 100, read back from the pixels"
 echo "a grid of samples, labelled:      $PWD/$run/samples.png"
 echo "five images, from noise to clean: $PWD/$run/denoising.png"
 echo

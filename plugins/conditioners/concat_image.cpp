@@ -46,7 +46,7 @@ struct ConcatImageOptions {
   }
 };
 
-/// Returns one to three boxes an image, or, once in ten, all of it: [B, 1, H, W].
+/// Returns one to three boxes per image, or, once in ten, all of it: [B, 1, H, W].
 Tensor drawn_masks(int64_t count, const ImageShape& shape, at::Generator& random) {
   const Tensor masks = at::zeros({count, 1, shape.height, shape.width});
   const Tensor draws = draw_rows(count, [&](int64_t n) { return at::rand({n, 14}, random, at::kDouble); });

@@ -1,4 +1,4 @@
-// The variational bound (Ho et al. 2020, eq. 5) in bits per dimension, one term an image: the KL of the model's ancestral step from the
+// The variational bound (Ho et al. 2020, eq. 5) in bits per dimension, one term per image: the KL of the model's ancestral step from the
 // true one, and at the last step the likelihood of the 8-bit image.
 //
 //   L_(t-1) = KL(q(x_(t-1) | x_t, x0) || p(x_(t-1) | x_t)),   L_0 = -log p(x0 | x_1)

@@ -93,8 +93,10 @@ umount closed
 during "train, the directory is removed" "cannot be written\|no directory" removed/run 'rm -rf removed'
 
 mkdir locked && chmod 755 "$work" && chmod 555 locked
-run "train without permission" "Permission denied" setpriv --reuid=65534 --regid=65534 --clear-groups "$brume" train tiny.yaml --out locked/run
-run "sample without permission" "Permission denied" setpriv --reuid=65534 --regid=65534 --clear-groups "$brume" sample one/model.safetensors \
+run "train without permission" "Permission denied" setpriv --reuid=65534 --regid=65534 --clear-groups \
+  "$brume" train tiny.yaml --out locked/run
+run "sample without permission" "Permission denied" setpriv --reuid=65534 --regid=65534 --clear-groups \
+  "$brume" sample one/model.safetensors \
   -n 1 --steps 1 -o locked/a.png
 
 "$brume" train tiny.yaml --set train.steps=1000000 --set train.preview.count=0 --out twice >first 2>&1 &

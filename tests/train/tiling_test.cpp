@@ -63,7 +63,7 @@ TEST(Tiling, NeedsFourLatentsASide) {
   EXPECT_EQ(error_of([] {
               decode_tiled(Near(), drawn({1, 4, 16, 16}), {3, 64, 64}, {12});
             }),
-            "tile: 12 pixels are too few; 16 at least, four latents a side");
+            "tile: 12 pixels are too few; 16 at least, four latents per side");
 }
 
 }  // namespace

@@ -16,4 +16,5 @@ captions=${3:-500}
 $brume evaluate runs/shapes_text_latent/model.safetensors --metric caption_accuracy --data "$test" -n "$captions" --cfg 1,3,4,5 \
   --json runs/shapes_text_latent/captions.json
 $brume sample runs/shapes_text_latent/model.safetensors -n 9 --cfg 4 -o runs/shapes_text_latent/prompts.png \
-  --prompt 'a small red circle left of a large blue square' --prompt 'a large yellow star' --prompt 'a small green triangle above a small purple cross'
+  --prompt 'a small red circle left of a large blue square' --prompt 'a large yellow star' \
+  --prompt 'a small green triangle above a small purple cross'

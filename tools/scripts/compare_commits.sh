@@ -20,7 +20,8 @@ program_of() {
     return
   fi
   local commit place
-  commit=$(git -C "$source" rev-parse --verify --quiet "$1^{commit}") || { echo "compare_commits.sh: '$1' is neither a commit nor a program" >&2; exit 2; }
+  commit=$(git -C "$source" rev-parse --verify --quiet "$1^{commit}") ||
+    { echo "compare_commits.sh: '$1' is neither a commit nor a program" >&2; exit 2; }
   place=$source/build-compare/$commit
   [ -d "$place" ] || git -C "$source" worktree add --quiet --detach "$place" "$commit" >&2
   BRUME_TARGETS=brume_program "$place/tools/scripts/build.sh" build -DBRUME_TESTS=OFF >&2

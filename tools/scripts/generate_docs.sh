@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes the generated documents with build/brume. `generate_docs.sh --check` writes nothing, and fails if one differs from what it would write;
-# it leaves out docs/samplers.md, whose figures take minutes to measure.
+# Writes the generated documents with build/brume. `generate_docs.sh --check` writes nothing, and fails if one differs from what it would
+# write; it leaves out docs/samplers.md, whose figures take minutes to measure.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 check=false

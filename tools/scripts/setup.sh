@@ -2,7 +2,8 @@
 # Installs the packages that building brume needs (Debian 12 or 13), and those named as arguments. Prints nothing if all are installed.
 set -euo pipefail
 packages=(g++ cmake ninja-build pkg-config ccache libtorch-dev libdnnl-dev libopenblas0-openmp libyaml-cpp-dev libfmt-dev libopencv-dev
-          libcli11-dev libcpp-httplib-dev nlohmann-json3-dev zlib1g-dev libicu-dev libsqlite3-dev libgtest-dev libsentencepiece-dev libgloo-dev "$@")
+          libcli11-dev libcpp-httplib-dev nlohmann-json3-dev zlib1g-dev libicu-dev libsqlite3-dev libgtest-dev
+          libsentencepiece-dev libgloo-dev "$@")
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

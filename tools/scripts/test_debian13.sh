@@ -18,7 +18,8 @@ if [ -d ../shared ]; then
   mount --bind -o ro ../shared "$root/srv/shared" && mounted+=("$root/srv/shared")
 fi
 # What git knows of, as it is here, without losing the root's own build directory.
-git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --ignore-failed-read -cf - 2>/dev/null | tar -C "$source" -xf -
+git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --ignore-failed-read -cf - 2>/dev/null |
+  tar -C "$source" -xf -
 in_root() { chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 ${CI:+CI=$CI} "$@"; }
 in_root /srv/brume/tools/scripts/setup.sh
 in_root dpkg-query -W libtorch-dev libdnnl3 2>/dev/null || in_root dpkg-query -W libtorch-dev

@@ -36,7 +36,8 @@ echo "one process: $SECONDS s"
 if command -v torchrun >/dev/null || [ -x /usr/bin/torchrun ]; then
   SECONDS=0
   # Debian 12's torchrun fails at its own default of --redirects and --tee.
-  /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 --redirects 1 --tee 1 "$brume" train run.yaml -o torchrun 2>torchrun.log ||
+  /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 --redirects 1 --tee 1 \
+    "$brume" train run.yaml -o torchrun 2>torchrun.log ||
     { tail torchrun.log; exit 1; }
   same torchrun "torchrun, $SECONDS s"
 fi
@@ -69,7 +70,8 @@ for ((i = 1; i <= kills; ++i)); do
   code=0
   wait "${pids[1 - victim]}" 2>/dev/null || code=$?
   if [ "$code" -eq 3 ]; then
-    grep -q "rank $victim answers no more" "rank$((1 - victim)).log" || { echo "kill $i: rank $victim is not named:"; cat "rank$((1 - victim)).log"; exit 1; }
+    grep -q "rank $victim answers no more" "rank$((1 - victim)).log" ||
+      { echo "kill $i: rank $victim is not named:"; cat "rank$((1 - victim)).log"; exit 1; }
     ended=$((ended + 1))
   elif [ "$code" -ne 0 ]; then
     echo "kill $i: exit code $code:"; cat "rank$((1 - victim)).log"; exit 1

@@ -14,7 +14,7 @@ class ClassifierPipeline {
   /// `seed` is of the initial weights.
   ClassifierPipeline(const ClassifierOptions& options, const Compute& compute, uint64_t seed = 0);
 
-  /// Features [B, F] and logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W], one sigma an image; differentiable
+  /// Returns features [B, F] and logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W], a sigma per image; differentiable
   /// in x and in the weights. A classifier of clean images takes sigma 0 only; the others take the schedule's least for less.
   Classifier::Output classify(const Tensor& x, const std::vector<double>& sigmas, at::Generator* dropout = nullptr) const;
   /// Returns the same of clean images, without gradients.

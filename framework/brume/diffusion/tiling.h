@@ -12,7 +12,7 @@ struct Tiling {
 };
 
 /// Decodes as Autoencoder::decode; latents: [B, C, h, w], of images of this shape. Throws ConfigError if a piece would hold less than four
-/// latents a side.
+/// latents per side.
 Tensor decode_tiled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, const Tiling& tiling);
 /// Encodes as Autoencoder::encode_moments.
 Tensor encode_moments_tiled(const Autoencoder& autoencoder, const Tensor& images, const Tiling& tiling);

@@ -215,7 +215,7 @@ Image Canvas::image() const {
   cv::Mat small;
   cv::resize(surface_->whole, small, cv::Size(int(width_), int(height_)), 0, 0, cv::INTER_AREA);
   Image image(height_, width_, 3);
-  // 24 levels a channel: the eye sees no difference at the edges of lines, and the file is a third smaller.
+  // 24 levels per channel: the eye sees no difference at the edges of lines, and the file is a third smaller.
   constexpr int levels = 23;
   std::transform(small.data, small.data + image.pixels.size(), image.pixels.begin(),
                  [](uint8_t value) { return static_cast<uint8_t>((value * levels + 127) / 255 * 255 / levels); });

@@ -34,7 +34,7 @@ Tensor pseudo_huber(const Tensor& a, const Tensor& b, double c, bool of_numbers 
 
 /// One step of a consistency loss.
 struct ConsistencyPair {
-  std::vector<double> above, below;  ///< neighbouring levels, one pair an image
+  std::vector<double> above, below;  ///< neighbouring levels, one pair per image
   bool of_numbers = false;           ///< the distance is that of single numbers
   /// x at `below`, on the trajectory of x at `above`.
   std::function<Tensor(const NoisyBatch& at_above)> follow;

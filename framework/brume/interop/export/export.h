@@ -9,7 +9,7 @@
 
 namespace brume {
 
-/// Writes a diffusers directory: model_index.json, and a folder a component with config.json and weights. What diffusers has no class for
+/// Writes a diffusers directory: model_index.json, and a folder per component with config.json and weights. What diffusers has no class for
 /// (the encoder trained with the network, a continuous noise schedule) is said by `brume.yaml`, which holds the sections of the model as
 /// they are; brume opens the directory by it and gives the same model back. Returns what other programs will not find, a line each. Throws
 /// ConfigError if `folder` is there already, or the network is none that diffusers has.

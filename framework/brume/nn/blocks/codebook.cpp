@@ -23,7 +23,7 @@
 namespace brume::nn {
 namespace {
 
-/// Maps [B, C, H, W] to one row a position, [B, H W, C] float32, without gradient.
+/// Maps [B, C, H, W] to one row per position, [B, H W, C] float32, without gradient.
 Tensor positions(const Tensor& z) {
   return z.detach().to(at::kFloat).permute({0, 2, 3, 1}).reshape({z.size(0), z.size(2) * z.size(3), z.size(1)});
 }
