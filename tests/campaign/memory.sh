@@ -2,8 +2,8 @@
 # Runs train, sample, encode, evaluate, export, import and tokenizer with less address space (`ulimit -v`) than they need: `memory.sh
 # [LIMITS]` tries LIMITS sizes (default 8) for each command, evenly spread from what `brume list` needs to what the command needs. Checks
 # that the command works, or ends with exit code 2 and one line of error that names the memory, and leaves no temporary file. The same in a
-# control group of half the memory that a training and a sampling take, if this user may make one. BRUME names the program. "$(dirname
-# "$0")/common.sh"
+# control group of half the memory that a training and a sampling take, if this user may make one. BRUME names the program.
+. "$(dirname "$0")/common.sh"
 limits=${1:-8}
 checks=0
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs the tests with sanitizers: `test_sanitizers.sh asan` runs all of them with AddressSanitizer and
 # UndefinedBehaviorSanitizer, `test_sanitizers.sh tsan` those that start threads with ThreadSanitizer. Further arguments are the folders of
-# tests to run: `test_sanitizers.sh asan config files`. A report of a sanitizer fails its test. t -euo pipefail
+# tests to run: `test_sanitizers.sh asan config files`. A report of a sanitizer fails its test.
+set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=${1:-}
 [[ $kind == asan || $kind == tsan ]] || { echo "usage: tools/scripts/test_sanitizers.sh asan|tsan [FOLDER...]" >&2; exit 2; }
