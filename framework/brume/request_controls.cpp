@@ -30,9 +30,9 @@ std::string nth(const std::vector<std::string>& values, size_t i, size_t control
 
 }  // namespace
 
-AskedControl asked_control(const std::string& text, const std::string& option) {
-  AskedControl asked{text};
-  if (fs::exists(text)) return asked;
+RequestedControl requested_control(const std::string& text, const std::string& option) {
+  RequestedControl control{text};
+  if (fs::exists(text)) return control;
   const size_t slash = text.rfind('/'), start = slash == text.npos ? 0 : slash;
   if (const size_t at = text.rfind('@'); at != text.npos && at > start) {
     const std::string span = text.substr(at + 1);
@@ -40,17 +40,17 @@ AskedControl asked_control(const std::string& text, const std::string& option) {
     const auto from = parse_number<double>(span.substr(0, dash));
     const auto to = dash == span.npos ? std::nullopt : parse_number<double>(span.substr(dash + 1));
     if (!from || !to || !(0 <= *from && *from <= *to && *to <= 1)) refuse_numbers(option, text);
-    asked.from = *from, asked.to = *to;
-    asked.file = text.substr(0, at);
+    control.from = *from, control.to = *to;
+    control.file = text.substr(0, at);
   }
-  if (const size_t colon = asked.file.rfind(':'); !fs::exists(asked.file) && colon != text.npos && colon > start) {
-    const auto scale = parse_number<double>(asked.file.substr(colon + 1));
+  if (const size_t colon = control.file.rfind(':'); !fs::exists(control.file) && colon != text.npos && colon > start) {
+    const auto scale = parse_number<double>(control.file.substr(colon + 1));
     if (!scale) refuse_numbers(option, text);
-    asked.scale = *scale;
-    asked.file.resize(colon);
+    control.scale = *scale;
+    control.file.resize(colon);
   }
-  if (!fs::exists(asked.file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, asked.file));
-  return asked;
+  if (!fs::exists(control.file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, control.file));
+  return control;
 }
 
 void lay_controls(const ImageRequest& r, Value& root) {
@@ -67,8 +67,8 @@ void lay_controls(const ImageRequest& r, Value& root) {
   Value list = Value::list();
   bool sees = false;  // a control has the image encoder
   for (size_t i = 0; i < r.controls.size(); ++i) {
-    const AskedControl asked = asked_control(r.controls[i], name("controls"));
-    const ControlTensors file = control_tensors(asked.file);
+    const RequestedControl requested = requested_control(r.controls[i], name("controls"));
+    const ControlTensors file = control_tensors(requested.file);
     const std::string type = control_type(file.tensors);
     if (type.empty()) refuse_control(file, "ControlNet, T2I-Adapter or IP-Adapter");
     Value control = Value::map();
@@ -76,7 +76,7 @@ void lay_controls(const ImageRequest& r, Value& root) {
       if (!text.empty()) control.set(key, Value::text(text, true));
     };
     control.set("type", Value::text(type));
-    set("file", asked.file);
+    set("file", requested.file);
     set("image", nth(r.control_images, i, r.controls.size(), name("control_images")));
     if (type == "ip_adapter" && !r.image_encoder.empty()) {
       sees = true;
@@ -86,9 +86,9 @@ void lay_controls(const ImageRequest& r, Value& root) {
       control.set("encoder", std::move(encoder));
     }
     set("mask", nth(r.control_masks, i, r.controls.size(), name("control_masks")));
-    control.set("scale", Value::text(fmt::format("{}", asked.scale)));
-    control.set("from", Value::text(fmt::format("{}", asked.from)));
-    control.set("to", Value::text(fmt::format("{}", asked.to)));
+    control.set("scale", Value::text(fmt::format("{}", requested.scale)));
+    control.set("from", Value::text(fmt::format("{}", requested.from)));
+    control.set("to", Value::text(fmt::format("{}", requested.to)));
     list.items.push_back(std::move(control));
   }
   if (!sees && !r.image_encoder.empty()) throw ConfigError(fmt::format("{}: no control is an IP-Adapter", name("image_encoder")));

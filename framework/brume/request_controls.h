@@ -7,12 +7,12 @@
 namespace brume {
 
 /// FILE:SCALE@FROM-TO, as the command line takes it.
-struct AskedControl {
+struct RequestedControl {
   std::string file;  ///< or a directory
   double scale = 1, from = 0, to = 1;
 };
 /// Throws ConfigError if there is no such file or if the numbers are none. `option` names it in messages.
-AskedControl asked_control(const std::string& text, const std::string& option);
+RequestedControl requested_control(const std::string& text, const std::string& option);
 
 /// Replaces `sample.control` in `root` by the request's controls, if it has any. Throws ConfigError.
 void lay_controls(const ImageRequest& request, Value& root);

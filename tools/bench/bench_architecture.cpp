@@ -122,23 +122,23 @@ struct Inputs {
 
 class Bench {
  public:
-  Bench(const Registry& registry, const ArchitectureBench& asked) : asked_(asked) {
+  Bench(const Registry& registry, const ArchitectureBench& args) : args_(args) {
     const auto& known = architectures();
-    const auto found = known.find(asked.name);
+    const auto found = known.find(args.name);
     std::vector<std::string> names;
     for (const auto& [name, _] : known) names.push_back(name);
     if (found == known.end())
       throw ConfigError(
-          fmt::format("--arch: unknown architecture '{}'; there are {}{}", asked.name, fmt::join(names, ", "), hint(asked.name, names)));
-    Value root = parse_yaml(found->second, asked.name + ".yaml");
-    asked.overrides.apply(root);
+          fmt::format("--arch: unknown architecture '{}'; there are {}{}", args.name, fmt::join(names, ", "), hint(args.name, names)));
+    Value root = parse_yaml(found->second, args.name + ".yaml");
+    args.overrides.apply(root);
     read_config(registry, root, a_);
     const Compute compute = resolve_compute(a_.compute);
     if (!compute.device.is_cpu())
       throw ConfigError(fmt::format("--device {}: architectures are measured on the CPU; bench a configuration", compute.device.str()));
     type_ = compute.dtype, int8_ = compute.int8;
     if (int8_ && a_.inception) throw ConfigError("--precision int8: inception is computed in fp32 and bf16");
-    if (asked.batch > 0) a_.batch = asked.batch;
+    if (args.batch > 0) a_.batch = args.batch;
     a_.inception ? add_inception() : add_network();
     if (int8_) return;  // of the network alone
     if (a_.text) add_text_encoder();
@@ -149,19 +149,19 @@ class Bench {
   void run() {
     const nn::Isa own = nn::isa();
     brume_.resize(parts_.size()), other_.resize(parts_.size());
-    for (int64_t round = 0; round < asked_.rounds; ++round)  // in turn, so that a machine that slows down slows all
+    for (int64_t round = 0; round < args_.rounds; ++round)  // in turn, so that a machine that slows down slows all
       for (size_t i = 0; i < parts_.size(); ++i) {
-        show_stage(fmt::format("round {} of {}: {}", round + 1, asked_.rounds, parts_[i].name));
-        measure(parts_[i].run, own, asked_.seconds, brume_[i]);
-        measure(parts_[i].baseline, int8_ ? own : nn::Isa::reference, asked_.seconds, other_[i]);
+        show_stage(fmt::format("round {} of {}: {}", round + 1, args_.rounds, parts_[i].name));
+        measure(parts_[i].run, own, args_.seconds, brume_[i]);
+        measure(parts_[i].baseline, int8_ ? own : nn::Isa::reference, args_.seconds, other_[i]);
       }
-    if (asked_.errors) measure_errors(own);
+    if (args_.errors) measure_errors(own);
     nn::set_isa(own);
     show_stage("");
   }
 
   void print() const {
-    fmt::print("{}, {}, {} ({:.1f} M parameters)\n", asked_.name,
+    fmt::print("{}, {}, {} ({:.1f} M parameters)\n", args_.name,
                int8_                    ? "int8"
                : type_ == at::kBFloat16 ? "bf16"
                                         : "fp32",
@@ -179,7 +179,7 @@ class Bench {
       if (parts_[i].exact)
         fmt::print("{}{:<28} {:>9.3f} % from LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
                    100 * errors_[i]);
-    for (size_t i = 0; (asked_.profile || !asked_.peaks.empty()) && i < parts_.size(); ++i) print_operations(i);
+    for (size_t i = 0; (args_.profile || !args_.peaks.empty()) && i < parts_.size(); ++i) print_operations(i);
   }
 
   void write_json() const {
@@ -196,8 +196,8 @@ class Bench {
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
-    append_peaks(out, asked_.peaks);
-    write_file(asked_.json, out.dump(1) + "\n");
+    append_peaks(out, args_.peaks);
+    write_file(args_.json, out.dump(1) + "\n");
   }
 
  private:
@@ -351,12 +351,12 @@ class Bench {
     for (const auto& [name, row] : rows) {
       const double rate = row.flops / std::max(row.seconds, 1e-12) / 1e9;
       fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s{}\n", name, row.seconds, 100 * row.seconds / total, row.calls,
-                 rate, share_of_peak(asked_.peaks, type_ == at::kBFloat16 ? "bf16" : "float32", rate));
+                 rate, share_of_peak(args_.peaks, type_ == at::kBFloat16 ? "bf16" : "float32", rate));
     }
     fmt::print("  memory taken from the system by a call, after the first: {:.1f} MiB\n", brume_[i].taken_mib);
   }
 
-  ArchitectureBench asked_;
+  ArchitectureBench args_;
   Architecture a_;
   at::ScalarType type_ = at::kFloat;
   bool int8_ = false;
@@ -370,11 +370,11 @@ class Bench {
 
 }  // namespace
 
-int bench_architecture(const Program& program, const ArchitectureBench& asked) {
-  Bench bench(program.registry, asked);
+int bench_architecture(const Program& program, const ArchitectureBench& args) {
+  Bench bench(program.registry, args);
   bench.run();
   bench.print();
-  if (!asked.json.empty()) bench.write_json();
+  if (!args.json.empty()) bench.write_json();
   return 0;
 }
 

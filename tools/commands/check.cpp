@@ -63,33 +63,33 @@ void add_check(Command app, Program& program, int&) {
     bool show = false, data = false;
     Overrides overrides;
   };
-  auto asked = std::make_shared<Arguments>();
-  command.add_option("config", asked->config, "a YAML file").required().type_name("CONFIG");
-  command.add_flag("--show", asked->show, "print the resolved configuration, of a model's file too");
-  command.add_flag("--data", asked->data, "open the data sets too, and read the header of every image");
-  asked->overrides.add_to(command);
-  command.callback([&program, asked] {
-    const bool weights = is_weights_file(asked->config);
-    if (weights && !asked->show)
+  auto args = std::make_shared<Arguments>();
+  command.add_option("config", args->config, "a YAML file").required().type_name("CONFIG");
+  command.add_flag("--show", args->show, "print the resolved configuration, of a model's file too");
+  command.add_flag("--data", args->data, "open the data sets too, and read the header of every image");
+  args->overrides.add_to(command);
+  command.callback([&program, args] {
+    const bool weights = is_weights_file(args->config);
+    if (weights && !args->show)
       throw ConfigError(fmt::format(
           "{0}: is a weights file, no configuration; `brume check --show {0}` prints the one it holds, `brume inspect {0}` what "
           "else is in it",
-          asked->config));
-    Value root = weights ? stored_configuration(asked->config) : load_yaml(asked->config), resolved;
-    asked->overrides.apply(root);
+          args->config));
+    Value root = weights ? stored_configuration(args->config) : load_yaml(args->config), resolved;
+    args->overrides.apply(root);
     if (root.find("sweep")) {
       const Sweep sweep = expand_sweep(root);
-      check_runs(program.registry, sweep, std::filesystem::path(asked->config).parent_path());
-      fmt::print(stderr, "{}: a sweep of {} runs\n", asked->config, sweep.runs.size());
+      check_runs(program.registry, sweep, std::filesystem::path(args->config).parent_path());
+      fmt::print(stderr, "{}: a sweep of {} runs\n", args->config, sweep.runs.size());
       root.erase("sweep");
     }
-    const Config config = read_training(program.registry, root, std::filesystem::path(asked->config).parent_path(), &resolved);
-    if (asked->data) check_data(config, asked->config);
+    const Config config = read_training(program.registry, root, std::filesystem::path(args->config).parent_path(), &resolved);
+    if (args->data) check_data(config, args->config);
     if (config.model.network) warn_of_sampling(program.registry, root, config);
-    if (asked->show)
+    if (args->show)
       fmt::print("{}", dump_yaml(resolved));
     else
-      fmt::print("{}: no mistakes\n", asked->config);
+      fmt::print("{}: no mistakes\n", args->config);
   });
 }
 
@@ -99,12 +99,12 @@ void add_inspect(Command app, Program&, int&) {
     std::string path;
     bool json = false;
   };
-  auto asked = std::make_shared<Arguments>();
-  command.add_option("file", asked->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them").required().type_name("FILE");
-  command.add_flag("--json", asked->json, "for programs: one JSON object");
-  command.callback([asked] {
-    const std::string path = from_hub(asked->path);
-    fmt::print("{}", asked->json ? inspect_json(path) : inspect(path));
+  auto args = std::make_shared<Arguments>();
+  command.add_option("file", args->path, "*.safetensors, *.pt, *.pth, *.ckpt, or a directory of them").required().type_name("FILE");
+  command.add_flag("--json", args->json, "for programs: one JSON object");
+  command.callback([args] {
+    const std::string path = from_hub(args->path);
+    fmt::print("{}", args->json ? inspect_json(path) : inspect(path));
   });
 }
 

@@ -73,20 +73,19 @@ void add_describe(Command app, Program& program, int&) {
     std::string kind, name;
     bool markdown = false, cli = false;
   };
-  auto asked = std::make_shared<Arguments>();
-  command.add_option("kind", asked->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
-  command.add_option("name", asked->name, "of a plugin: ddim, …");
-  command.add_flag("--markdown", asked->markdown, "as Markdown; without a kind, the whole reference");
-  command.add_flag("--cli", asked->cli, "every command of the program with its options, in Markdown");
-  command.callback([app, &program, asked] {
-    if (asked->cli) return fmt::print("{}", cli_markdown(app));
+  auto args = std::make_shared<Arguments>();
+  command.add_option("kind", args->kind, "sampler, spacing, network, …; or a section: model, train, sample, compute, preview, …");
+  command.add_option("name", args->name, "of a plugin: ddim, …");
+  command.add_flag("--markdown", args->markdown, "as Markdown; without a kind, the whole reference");
+  command.add_flag("--cli", args->cli, "every command of the program with its options, in Markdown");
+  command.callback([app, &program, args] {
+    if (args->cli) return fmt::print("{}", cli_markdown(app));
     const Registry& registry = program.registry;
-    if (asked->markdown && asked->kind.empty()) return fmt::print("{}", reference_markdown(registry, declare_configuration));
-    if (asked->kind.empty())
+    if (args->markdown && args->kind.empty()) return fmt::print("{}", reference_markdown(registry, declare_configuration));
+    if (args->kind.empty())
       throw ConfigError("describe needs a kind and a name, like: brume describe sampler ddim; or a section, like: brume describe sample");
-    if (asked->name.empty()) return print_section(registry, asked->kind, asked->markdown);
-    fmt::print("{}",
-               asked->markdown ? describe_markdown(registry, asked->kind, asked->name) : describe(registry, asked->kind, asked->name));
+    if (args->name.empty()) return print_section(registry, args->kind, args->markdown);
+    fmt::print("{}", args->markdown ? describe_markdown(registry, args->kind, args->name) : describe(registry, args->kind, args->name));
   });
 }
 

@@ -146,8 +146,8 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
   }
 }
 
-void make_project(const Registry& registry, const std::string& asked, const std::string& name, fs::path folder) {
-  const std::string kind = registry.current_kind(asked);
+void make_project(const Registry& registry, const std::string& given_kind, const std::string& name, fs::path folder) {
+  const std::string kind = registry.current_kind(given_kind);
   std::vector<std::string> kinds = registry.kinds();
   std::erase_if(kinds, [](const std::string& k) { return !templates().contains(k + ".cpp"); });
   if (kind == "adapter" || kind == "control")
@@ -175,11 +175,11 @@ void add_new(Command app, Program& program, int&) {
   struct Arguments {
     std::string kind, name, folder;
   };
-  auto asked = std::make_shared<Arguments>();
-  command.add_option("kind", asked->kind, "sampler, spacing, network, …").required().type_name("KIND");
-  command.add_option("name", asked->name, "what configurations will call it").required().type_name("NAME");
-  command.add_option("-o,--out", asked->folder, "the folder to make; NAME if not given").type_name("DIR");
-  command.callback([&program, asked] { make_project(program.registry, asked->kind, asked->name, asked->folder); });
+  auto args = std::make_shared<Arguments>();
+  command.add_option("kind", args->kind, "sampler, spacing, network, …").required().type_name("KIND");
+  command.add_option("name", args->name, "what configurations will call it").required().type_name("NAME");
+  command.add_option("-o,--out", args->folder, "the folder to make; NAME if not given").type_name("DIR");
+  command.callback([&program, args] { make_project(program.registry, args->kind, args->name, args->folder); });
 }
 
 }  // namespace brume::tools

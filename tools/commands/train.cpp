@@ -189,19 +189,19 @@ int train(Program& program, const Arguments& a, bool resume) {
 
 void add_train(Command app, Program& program, int& code) {
   const Command command = app.add_subcommand("train", "trains a model, a classifier or an autoencoder, from a configuration");
-  auto asked = std::make_shared<Arguments>();
-  command.add_option("config", asked->config, "a YAML file").type_name("CONFIG");
-  command.add_option("-o,--out", asked->out, "the run directory; runs/<configuration> if not given").type_name("DIR");
-  CommandOption resume = command.add_option("--resume", asked->resume, "continue a training: its training.safetensors or its directory")
+  auto args = std::make_shared<Arguments>();
+  command.add_option("config", args->config, "a YAML file").type_name("CONFIG");
+  command.add_option("-o,--out", args->out, "the run directory; runs/<configuration> if not given").type_name("DIR");
+  CommandOption resume = command.add_option("--resume", args->resume, "continue a training: its training.safetensors or its directory")
                              .type_name("[FILE]")
                              .expected(0, 1);
-  command.add_flag("--overwrite", asked->overwrite, "start over if the directory holds a training");
-  command.add_flag("--of-sweep", asked->of_sweep, "one run of a sweep").hidden();
-  asked->overrides.add_to(command);
-  add_rendezvous(command, asked->rendezvous);
-  command.callback([&program, &code, asked, resume] {
-    if (resume.count() > 0 && asked->resume.empty()) asked->resume = "here";
-    code = train(program, *asked, resume.count() > 0);
+  command.add_flag("--overwrite", args->overwrite, "start over if the directory holds a training");
+  command.add_flag("--of-sweep", args->of_sweep, "one run of a sweep").hidden();
+  args->overrides.add_to(command);
+  add_rendezvous(command, args->rendezvous);
+  command.callback([&program, &code, args, resume] {
+    if (resume.count() > 0 && args->resume.empty()) args->resume = "here";
+    code = train(program, *args, resume.count() > 0);
   });
 }
 

@@ -110,16 +110,16 @@ void name_not_taken(JsonFields& f, std::vector<std::string>& warnings) {
   }
 }
 
-struct Asked {
+struct ReadRequest {
   Generation generation;
   nlohmann::ordered_json parameters;
   bool send = true;
 };
 
-Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chosen, bool from_image) {
+ReadRequest read_request(const nlohmann::json& body, const Jobs& jobs, const Chosen& chosen, bool from_image) {
   JsonFields f(body);
-  Asked asked;
-  Generation& g = asked.generation;
+  ReadRequest request;
+  Generation& g = request.generation;
   g.model = model_of(jobs, chosen);
   if (const nlohmann::json* settings = f.find("override_settings"); settings && settings->is_object())
     if (const auto named = JsonFields(*settings).text("sd_model_checkpoint", 1000)) g.model = *named;
@@ -133,7 +133,7 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chose
   g.cfg = f.real("cfg_scale", -1000, 1000);
   g.width = f.whole("width", 1, 16384).value_or(0), g.height = f.whole("height", 1, 16384).value_or(0);
   set_sampler(g, f);
-  asked.send = f.flag("send_images").value_or(true);
+  request.send = f.flag("send_images").value_or(true);
   if (from_image) {
     g.image = first_picture(f);
     if (const auto mask = f.text("mask", size_t(128) << 20); mask && !mask->empty()) g.mask = base64_decoded(*mask, "mask");
@@ -146,16 +146,16 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, const Chosen& chose
   for (std::string& unknown : f.unknown()) unused.push_back(std::move(unknown));
   g.warnings.insert(g.warnings.end(), unused.begin(), unused.end());
   check_limits(g, jobs.options().limits);
-  asked.parameters = nlohmann::ordered_json::parse(body.dump());
-  for (const char* picture : {"init_images", "mask"}) asked.parameters.erase(picture);
-  return asked;
+  request.parameters = nlohmann::ordered_json::parse(body.dump());
+  for (const char* picture : {"init_images", "mask"}) request.parameters.erase(picture);
+  return request;
 }
 
-HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
-  const Generation g = asked.generation;
-  const Job job = finished(jobs, jobs.submit(std::move(asked.generation), r.client), r);
+HttpAnswer made(Jobs& jobs, ReadRequest request, const HttpRequest& r) {
+  const Generation g = request.generation;
+  const Job job = finished(jobs, jobs.submit(std::move(request.generation), r.client), r);
   nlohmann::ordered_json images = nlohmann::ordered_json::array(), seeds = nlohmann::ordered_json::array();
-  for (int64_t k = 0; k < job.record.images && asked.send; ++k) images.push_back(base64_of(jobs.picture_bytes(job.record.id, k)));
+  for (int64_t k = 0; k < job.record.images && request.send; ++k) images.push_back(base64_of(jobs.picture_bytes(job.record.id, k)));
   nlohmann::ordered_json texts = nlohmann::ordered_json::array();
   for (int64_t k = 0; k < job.record.images; ++k) {
     seeds.push_back(g.seed + uint64_t(k));
@@ -170,7 +170,7 @@ HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
                                     {"all_seeds", seeds},
                                     {"sd_model_name", g.model},
                                     {"job", job.record.id}};
-  HttpAnswer answer = answer_of({{"images", images}, {"parameters", asked.parameters}, {"info", info.dump()}});
+  HttpAnswer answer = answer_of({{"images", images}, {"parameters", request.parameters}, {"info", info.dump()}});
   answer.header = warning_header(job.record.warnings);
   return answer;
 }
@@ -262,10 +262,10 @@ void add_a1111_routes(Server& server, Jobs& jobs) {
   const auto chosen = std::make_shared<Chosen>();
   const std::string object = R"({"type":"object"})";
   server.add("POST", "/sdapi/v1/txt2img", {"Makes images", object, object}, [&jobs, chosen](const HttpRequest& r) {
-    return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, false), r); });
+    return in_names_of(names(), [&] { return made(jobs, read_request(json_body(r.body), jobs, *chosen, false), r); });
   });
   server.add("POST", "/sdapi/v1/img2img", {"Makes images of an image", object, object}, [&jobs, chosen](const HttpRequest& r) {
-    return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs, *chosen, true), r); });
+    return in_names_of(names(), [&] { return made(jobs, read_request(json_body(r.body), jobs, *chosen, true), r); });
   });
   server.add("GET", "/sdapi/v1/progress", {.summary = "How far the running job is"}, [&](const HttpRequest&) { return progress(jobs); });
   for (const char* route : {"/sdapi/v1/interrupt", "/sdapi/v1/skip"})

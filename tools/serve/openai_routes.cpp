@@ -36,7 +36,7 @@ void set_size(Generation& g, const std::string& size) {
   g.width = *width, g.height = *height;
 }
 
-struct Asked {
+struct ReadRequest {
   Generation generation;
   bool as_url = false;
 };
@@ -48,10 +48,10 @@ const FieldNames& names() {
   return all;
 }
 
-Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image = "", std::string mask = "") {
+ReadRequest read_request(const nlohmann::json& body, const Jobs& jobs, std::string image = "", std::string mask = "") {
   JsonFields f(body);
-  Asked asked;
-  Generation& g = asked.generation;
+  ReadRequest request;
+  Generation& g = request.generation;
   const auto prompt = f.text("prompt");
   if (!prompt) throw HttpError(400, "prompt: is missing", "prompt", "missing_required_parameter");
   g.model = f.text("model", 1000).value_or("");
@@ -64,7 +64,7 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image =
   set_size(g, f.text("size", 20).value_or(""));
   const std::string format = f.text("response_format", 20).value_or("b64_json");
   if (format != "url" && format != "b64_json") throw HttpError(400, "response_format: is neither 'url' nor 'b64_json'", "response_format");
-  asked.as_url = format == "url";
+  request.as_url = format == "url";
   if (const auto output = f.text("output_format", 20); output && *output != "png")
     throw HttpError(400, "output_format: the images are 'png'", "output_format");
   g.client = f.text("user", 200).value_or("");
@@ -79,15 +79,15 @@ Asked asked_in(const nlohmann::json& body, const Jobs& jobs, std::string image =
   for (std::string& unknown : f.unknown()) g.warnings.push_back(std::move(unknown));
   g.image = std::move(image), g.mask = std::move(mask);
   check_limits(g, jobs.options().limits);
-  return asked;
+  return request;
 }
 
-HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
-  const Job job = finished(jobs, jobs.submit(std::move(asked.generation), r.client), r);
+HttpAnswer made(Jobs& jobs, ReadRequest request, const HttpRequest& r) {
+  const Job job = finished(jobs, jobs.submit(std::move(request.generation), r.client), r);
   const std::string host = r.header_value("host");
   nlohmann::ordered_json data = nlohmann::ordered_json::array();
   for (int64_t k = 0; k < job.record.images; ++k)
-    data.push_back(asked.as_url
+    data.push_back(request.as_url
                        ? nlohmann::ordered_json{{"url", fmt::format("http://{}/api/v1/jobs/{}/images/{}.png", host, job.record.id, k)}}
                        : nlohmann::ordered_json{{"b64_json", base64_of(jobs.picture_bytes(job.record.id, k))}});
   HttpAnswer answer = answer_of({{"created", int64_t(job.record.created)}, {"data", data}});
@@ -96,7 +96,7 @@ HttpAnswer made(Jobs& jobs, Asked asked, const HttpRequest& r) {
 }
 
 /// Reads a form of /v1/images/edits. Transparent places of the mask are generated, as OpenAI has it.
-Asked edit_in(const HttpRequest& r, const Jobs& jobs) {
+ReadRequest edit_in(const HttpRequest& r, const Jobs& jobs) {
   nlohmann::json body = nlohmann::json::object();
   std::string image, mask;
   for (const FormPart& part : r.parts) {
@@ -119,7 +119,8 @@ Asked edit_in(const HttpRequest& r, const Jobs& jobs) {
   }
   if (r.parts.empty()) throw HttpError(400, "the body is no multipart/form-data", "body");
   if (image.empty()) throw HttpError(400, "image: is missing", "image", "missing_required_parameter");
-  return asked_in(json_body(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::strict)), jobs, std::move(image), std::move(mask));
+  return read_request(json_body(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::strict)), jobs, std::move(image),
+                      std::move(mask));
 }
 
 HttpAnswer models(const Jobs& jobs) {
@@ -131,8 +132,9 @@ HttpAnswer models(const Jobs& jobs) {
 }  // namespace
 
 void add_openai_routes(Server& server, Jobs& jobs) {
-  server.add("POST", "/v1/images/generations", {"Makes images, as OpenAI's API does", generation_schema, images_schema},
-             [&](const HttpRequest& r) { return in_names_of(names(), [&] { return made(jobs, asked_in(json_body(r.body), jobs), r); }); });
+  server.add(
+      "POST", "/v1/images/generations", {"Makes images, as OpenAI's API does", generation_schema, images_schema},
+      [&](const HttpRequest& r) { return in_names_of(names(), [&] { return made(jobs, read_request(json_body(r.body), jobs), r); }); });
   server.add("POST", "/v1/images/edits", {"Edits an image: a form with image, mask and prompt", R"({"type":"object"})", images_schema},
              [&](const HttpRequest& r) {
                try {
