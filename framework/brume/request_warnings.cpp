@@ -144,7 +144,7 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
   for (const std::string& text : texts)
     for (std::string& w : foreign_words(r, options, reads_prompts, text))
       if (all.size() < 10) all.push_back(std::move(w));
-  if (r.tile.value_or(0) > 0 && model.options().autoencoder.type() == "identity")
+  if (r.tile.value_or(0) > 0 && model.options().autoencoder.weightless())
     all.push_back(fmt::format("{}: has no effect, as the model makes pixels and has no latents to decode", called(r.names, "tile")));
   if ((r.sizes || r.negative_sizes) && model.options().conditioner->traits().size_ids == 0)
     all.push_back(fmt::format("{}: have no effect, as the model is not conditioned on sizes", called(r.names, "sizes")));

@@ -142,7 +142,7 @@ class Bench {
     a_.inception ? add_inception() : add_network();
     if (int8_) return;  // of the network alone
     if (a_.text) add_text_encoder();
-    if (a_.autoencoder.type() != "identity") add_decoder();
+    if (!a_.autoencoder.weightless()) add_decoder();
     if (a_.train) add_training();
   }
 
