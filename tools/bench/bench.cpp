@@ -105,7 +105,7 @@ struct Arguments {
   Overrides overrides;
 };
 
-struct Measured {
+struct Speeds {
   std::string name;
   double train_rate = 0, train_gflops = 0, train_convolution = 0, sample_rate = 0, call_ms = 0, sample_gflops = 0, sample_convolution = 0,
          memory = 0;
@@ -113,7 +113,7 @@ struct Measured {
 
 /// One way of running the same configuration.
 struct Variant {
-  Measured result;
+  Speeds result;
   nn::Isa isa;
   std::unique_ptr<ModelFiles> models;  ///< of the first stage, at this precision
   std::unique_ptr<Pipeline> pipeline, frozen;
@@ -225,23 +225,23 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
   v.result.memory = std::max(v.result.memory, peak_memory());
 }
 
-void print_table(const std::vector<Measured>& rows, int64_t batch, int64_t sample_batch, int64_t steps) {
+void print_table(const std::vector<Speeds>& rows, int64_t batch, int64_t sample_batch, int64_t steps) {
   fmt::print("{:<14} {:>34}   {:>44} {:>10}\n", "", fmt::format("training, batch {}", batch),
              fmt::format("sampling, batch {}, {} steps", sample_batch, steps), "");
   fmt::print("{:<14} {:>10} {:>8} {:>8} {:>5}   {:>10} {:>8} {:>10} {:>8} {:>5} {:>10}\n", "", "images/s", "ratio", "GFLOP/s", "conv",
              "images/s", "ratio", "ms/call", "GFLOP/s", "conv", "peak MiB");
-  const Measured& base = rows.front();
-  for (const Measured& m : rows)
+  const Speeds& base = rows.front();
+  for (const Speeds& m : rows)
     fmt::print("{:<14} {:>10.1f} {:>7.2f}x {:>8.0f} {:>4.0f}%   {:>10.2f} {:>7.2f}x {:>10.2f} {:>8.0f} {:>4.0f}% {:>10.0f}\n", m.name,
                m.train_rate, m.train_rate / base.train_rate, m.train_gflops, 100 * m.train_convolution, m.sample_rate,
                m.sample_rate / base.sample_rate, m.call_ms, m.sample_gflops, 100 * m.sample_convolution, m.memory);
 }
 
 /// Writes nothing if the path is empty.
-void write_json(const std::string& path, const std::vector<Measured>& rows, const std::vector<Peak>& peaks) {
+void write_json(const std::string& path, const std::vector<Speeds>& rows, const std::vector<Peak>& peaks) {
   if (path.empty()) return;
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
-  for (const Measured& m : rows)
+  for (const Speeds& m : rows)
     out.push_back({{"name", m.name},
                    {"train_images_per_second", m.train_rate},
                    {"train_gflops", m.train_gflops},
@@ -289,7 +289,7 @@ int bench(Program& program, const Arguments& a) {
       if (interrupted.load()) throw Interrupted();
     }
   show_stage("");
-  std::vector<Measured> rows;
+  std::vector<Speeds> rows;
   for (Variant& v : variants) {
     v.result.train_rate = median(v.train_rates), v.result.sample_rate = median(v.sample_rates), v.result.call_ms = median(v.call_times);
     rows.push_back(v.result);
