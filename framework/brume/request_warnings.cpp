@@ -26,7 +26,7 @@ bool wants_negative(const SampleOptions& options) {
   return std::any_of(options.guidance.begin(), options.guidance.end(), [](const auto& g) { return g->traits().uses_empty; });
 }
 
-/// Each text that the images' conditions are made of, once.
+/// Returns each text that the images' conditions are made of, once.
 std::vector<std::string> texts_of(const std::vector<Annotation>& images, bool negatives) {
   std::vector<std::string> all;
   std::set<std::string_view> known;

@@ -38,7 +38,7 @@ class Kl final : public Autoencoder {
   std::vector<Weight> weights() const override { return build_.weights(); }
   Tensor last_layer() const override { return network_.last_layer(); }
 
-  /// Mean and log variance, each [B, latent_channels, h, w], one after the other.
+  /// Returns mean and log variance, each [B, latent_channels, h, w], one after the other.
   Tensor encode_moments(const Tensor& images) const override { return moments_of(images.to(dtype_), nullptr); }
   Tensor latents_of(const Tensor& moments, const Normal& normal) const override {
     return (drawn(moments.to(at::kFloat), normal) - o_.shift) * o_.scale;

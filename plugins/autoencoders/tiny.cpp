@@ -108,7 +108,7 @@ class Tiny final : public Autoencoder {
     return h.to(at::kFloat) * 2 - 1;
   }
 
-  /// Published index of a layer; blocks may be at the lowest resolution.
+  /// Returns a layer by its published index; blocks may be at the lowest resolution.
   static Layer block(const nn::Builder& build, int64_t at, int64_t width, bool norm) { return {{}, Block(build[at], width, norm)}; }
   static Layer conv(const nn::Builder& build, int64_t at, int64_t in, int64_t out, int64_t stride = 1, bool bias = true) {
     return {build.conv2d(std::to_string(at), in, out, 3, stride, bias), {}};

@@ -265,7 +265,7 @@ class OpenIPAdapter final : public OpenImagePrompt {
         throw ConfigError(fmt::format("layers: no attention to words is in '{}'; the parts are {}", part, fmt::join(known, ", ")));
   }
 
-  /// Which image encoder the file was trained with, and where it usually is.
+  /// Returns which image encoder the file was trained with, and where it usually is.
   std::string wanted_encoder() const {
     const int64_t width = projection_->width();
     const bool tokens = projection_->of_tokens();

@@ -94,7 +94,7 @@ struct AdapterFile {
   ResidualBlock block(const std::string& name) {
     return {optional(name + ".in_conv"), layer(name + ".block1"), layer(name + ".block2"), optional(name + ".skep")};
   }
-  /// diffusers' blocks of a level, and those of `light` (TencentARC: body.0.body.0).
+  /// Returns diffusers' blocks of a level, and those of `light` (TencentARC: body.0.body.0).
   Level level_of_blocks(const std::string& name) {
     Level level;
     level.in = optional(name + ".in_conv"), level.out = optional(name + ".out_conv");

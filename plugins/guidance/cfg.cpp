@@ -60,7 +60,7 @@ class CfgDenoiser final : public Denoiser {
   }
 
  private:
-  /// without + scale (with - without), of the guided channels.
+  /// Returns without + scale (with - without), of the guided channels.
   Tensor guided(const Tensor& without, const Tensor& with, double scale) const {
     if (!o_.channels || !without.defined() || !with.defined() || *o_.channels >= with.size(1)) return extrapolate(without, with, scale);
     const int64_t some = *o_.channels, rest = with.size(1) - some;

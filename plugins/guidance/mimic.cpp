@@ -59,7 +59,7 @@ class MimicDenoiser final : public Denoiser {
     mimic.scale = o.mimic_scale, mimic.curve = o.mimic_curve;
     return mimic;
   }
-  /// `high` within the range of `low`; both [C, pixels].
+  /// Returns `high` within the range of `low`; both [C, pixels].
   Tensor limited(const Tensor& low, const Tensor& high) const {
     const Tensor mean = high.mean(at::IntArrayRef({1}), true), centred = high - mean,
                  low_centred = low - low.mean(at::IntArrayRef({1}), true);

@@ -27,7 +27,7 @@ class TcfgDenoiser final : public Denoiser {
   }
 
  private:
-  /// u on the larger principal axis of c and u, by the eigenvector (a, b) of their 2 by 2 Gram matrix.
+  /// Returns u on the larger principal axis of c and u, by the eigenvector (a, b) of their 2 by 2 Gram matrix.
   static Tensor projected(const Tensor& c, const Tensor& u) {
     const Tensor cc = image_dot(c, c), uu = image_dot(u, u), cu = image_dot(c, u), half = (cc - uu) * 0.5;
     const Tensor root = (half * half + cu * cu).sqrt();

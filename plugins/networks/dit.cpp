@@ -182,7 +182,7 @@ class Dit final : public Network {
     return x + positions.to(x.options());
   }
 
-  /// Noise level, class, sizes and pooled vector, [B, C].
+  /// Embeds noise level, class, sizes and pooled vector, [B, C].
   Tensor embedding(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
     const Tensor features = o_.noise_embedding->features(c_noise, frequencies_.to(c_noise.device(), at::kFloat)).to(dtype);
     Tensor c = noise_[1](nn::silu(noise_[0](features)));
@@ -196,7 +196,7 @@ class Dit final : public Network {
     return c + vector_[1](nn::silu(vector_[0](condition.vector.to(dtype))));
   }
 
-  /// Height, width and their ratio, a third of the channels each (PixArt: Chen et al. 2024, sec. 2.3).
+  /// Embeds height, width and their ratio, a third of the channels each (PixArt: Chen et al. 2024, sec. 2.3).
   Tensor of_sizes(const Condition& condition, at::ScalarType dtype) const {
     if (!condition.sizes.defined()) throw std::logic_error("a dit that takes the sizes of images was given none");
     const Tensor height = condition.sizes.select(1, 4), width = condition.sizes.select(1, 5);

@@ -62,7 +62,7 @@ class Exact : public Network {
   }
 
  private:
-  /// E[x0 | x]; variance: sigma^2, [B, 1, 1, 1].
+  /// Returns E[x0 | x]; variance: sigma^2, [B, 1, 1, 1].
   Tensor image(const Tensor& x, const Tensor& variance, const Condition& condition) const {
     const Tensor both = variance + std_ * std_;
     Tensor mean = at::full({}, means_[0], x.options());

@@ -95,7 +95,7 @@ class Mlp final : public Network {
   }
 
  private:
-  /// x [..., numbers] and the cosines and sines of it.
+  /// Returns x [..., numbers] and the cosines and sines of it.
   Tensor with_waves(const Tensor& x) const {
     if (!waves_.weight.defined()) return x;
     const Tensor angles = nn::linear(x.to(at::kFloat), waves_.weight.to(x.device(), at::kFloat), {});

@@ -237,7 +237,7 @@ class Mmdit final : public Network {
   Tensor features(const Tensor& numbers, at::ScalarType dtype) const {
     return o_.noise_embedding->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype);
   }
-  /// Noise level, pooled vector, guidance scale and class, [B, C].
+  /// Embeds noise level, pooled vector, guidance scale and class, [B, C].
   Tensor embedding(const Tensor& c_noise, const Condition& condition, at::ScalarType dtype) const {
     Tensor c = apply(noise_, features(c_noise, dtype));
     if (!guidance_.empty()) {

@@ -76,7 +76,7 @@ class Scm final : public Objective {
   TimeRange times(const NoiseSchedule& schedule) const {
     return {std::atan(schedule.sigma(schedule.t_min()) / o_.sigma_data), std::atan(schedule.sigma(schedule.t_max()) / o_.sigma_data)};
   }
-  /// TrigFlow's F of a model of any parameterization: (cos t x_t - D) / (sd sin t).
+  /// Returns TrigFlow's F of a model of any parameterization: (cos t x_t - D) / (sd sin t).
   Tensor prediction(const TrainableModel& model, const Tensor& x, const std::vector<double>& t, const Condition& condition,
                     Tensor& log_variance) const {
     const double sd = o_.sigma_data;

@@ -26,7 +26,7 @@ struct Arguments {
   bool overwrite = false;
 };
 
-/// The weights the configuration makes, without their memory: nothing is written to them.
+/// Returns the weights that the configuration makes, without their memory: nothing is written to them.
 std::vector<Weight> weights_of(const Config& config, const Files& files) {
   const nn::SkipInit follow;
   if (config.classifier) return ClassifierPipeline(*config.classifier, {}).weights();

@@ -55,7 +55,7 @@ bool contains_word(const std::string& text, const std::string& word) {
   return false;
 }
 
-/// my_sampler -> MySampler, or MySamplerPlugin if the name has another meaning in the source.
+/// Returns MySampler of my_sampler, or MySamplerPlugin if the name has another meaning in the source.
 std::string class_name(const std::string& name, const std::string& source) {
   std::string text;
   for (size_t i = 0; i < name.size(); ++i) {
@@ -105,7 +105,7 @@ std::string prefix() {
   return "/prefix/of/brume";
 }
 
-/// File name -> content.
+/// Returns contents by the names of files.
 std::map<std::string, std::string> project(const std::string& kind, const std::string& name) {
   const std::string& source = templates().find(kind + ".cpp")->second;
   std::map<std::string, std::string> files{{name + ".cpp", source}};

@@ -11,7 +11,7 @@
 namespace brume::tools {
 namespace {
 
-/// 1, 2 or 5 times a power of ten, at least `least`.
+/// Returns 1, 2 or 5 times a power of ten, at least `least`.
 double round_step(double least) {
   const double decade = std::pow(10, std::floor(std::log10(least)));
   for (const double factor : {1.0, 2.0, 5.0})

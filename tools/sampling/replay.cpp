@@ -26,7 +26,7 @@ std::vector<std::string> recordable() {
   return names;
 }
 
-/// As a shell takes it.
+/// Returns an argument as a shell takes it.
 std::string quoted(const std::string& argument) {
   const auto plain = [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("-_./:=,+@%").find(c) != std::string_view::npos;
@@ -37,14 +37,15 @@ std::string quoted(const std::string& argument) {
   return text + "'";
 }
 
-/// Without what would steer a terminal: the text comes from anywhere.
+/// Returns a text without what would steer a terminal: the text comes from anywhere.
 std::string shown(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
   return text;
 }
 
-/// The arguments of a picture of another program, and what of it they do not have. `source`: a model that the user names; "" = none.
+/// Returns the arguments of a picture of another program, and what of it they do not have. `source`: a model that the user names; "" =
+/// none.
 std::vector<std::string> foreign_arguments(const std::string& file, const ForeignOrigin& origin, const std::string& source) {
   if (source.empty())
     throw ConfigError(fmt::format("--from: {0}: was made by {1}{2}, and names no file of a model; name one: --from {0} MODEL", file,

@@ -108,7 +108,7 @@ Condition condition(bool all) {
 
 double largest(const Tensor& t) { return t.abs().max().item<double>(); }
 
-/// At the largest of these scales that it allows; the guidance itself if it has no scale.
+/// Returns it at the largest of these scales that it allows; the guidance itself if it has no scale.
 std::shared_ptr<const Guidance> steering(const GuidanceAtScale& at_scale) {
   if (at_scale)
     for (const double scale : {3.0, 1.5, 0.6})

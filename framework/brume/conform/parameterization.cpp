@@ -9,14 +9,14 @@
 namespace brume {
 namespace {
 
-/// 1e-4 to 1e5 in steps of a tenth.
+/// Returns 1e-4 to 1e5 in steps of a tenth.
 std::vector<double> sigmas() {
   std::vector<double> all;
   for (double s = 1e-4; s < 1e5; s *= 1.1) all.push_back(s);
   return all;
 }
 
-/// F* of the interface.
+/// Returns F* of the interface.
 double target(const Parameterization& p, double x0, double noise, double sigma) {
   return ((1 - p.c_skip(sigma)) * x0 - p.c_skip(sigma) * sigma * noise) / p.c_out(sigma);
 }
@@ -55,7 +55,7 @@ struct Sizes {
   double ratio() const { return most / least; }
 };
 
-/// Of the target, times sigma^power.
+/// Returns the sizes of the target, times sigma^power.
 Sizes target_sizes(const Parameterization& p, double data, double power) {
   Sizes r;
   const double begin = begin_of(p);

@@ -23,7 +23,7 @@ namespace {
 
 const at::TensorOptions f64 = at::TensorOptions().dtype(at::kDouble);
 
-/// steps + 1 levels from `first` to `last`, evenly in sigma^(1/7).
+/// Returns steps + 1 levels from `first` to `last`, evenly in sigma^(1/7).
 std::vector<double> levels(double first, double last, int64_t steps) {
   std::vector<double> sigmas = linspace(std::pow(first, 1.0 / 7), std::pow(last, 1.0 / 7), steps + 1);
   for (double& s : sigmas) s = std::pow(s, 7);
@@ -40,7 +40,7 @@ Tensor run(const Sampler& sampler, const Denoiser& data, const Tensor& x, const 
   return sampler.sample(data, x, sigmas, run);
 }
 
-/// x on the probability-flow ODE, from one sigma to another, to eleven digits.
+/// Returns x on the probability-flow ODE, from one sigma to another, to eleven digits.
 Tensor exact(const Denoiser& data, const Tensor& x, double from, double to) {
   const Condition none;
   const auto slope = [&](double u, const Tensor& y) { return y - data.denoise(y, std::exp(u), none).x0; };

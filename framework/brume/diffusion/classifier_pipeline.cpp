@@ -25,7 +25,7 @@ Tensor each(const std::vector<float>& values, const Tensor& like) {
   return at::tensor(values).view({int64_t(values.size()), 1, 1, 1}).to(like.device(), like.scalar_type());
 }
 
-/// Evenly drawn times, as sigmas.
+/// Draws times evenly; returns their sigmas.
 std::vector<double> draw_sigmas(const NoiseSchedule& schedule, int64_t count, at::Generator& random) {
   const auto options = at::TensorOptions().dtype(at::kDouble);
   const Tensor t = draw_rows(count, [&](int64_t n) {

@@ -105,7 +105,7 @@ class Finder final {
     found.push_back(Problem{place, path, message}.text());
   }
 
-  /// The levels of a run; none if they cannot be had, which is reported elsewhere.
+  /// Returns the levels of a run; none if they cannot be had, which is reported elsewhere.
   std::vector<double> levels(const Spacing& spacing) const try {
     return sigmas_for(spacing, latent_, *model_.noise, options_.steps);
   } catch (const ConfigError&) {

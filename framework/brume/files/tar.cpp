@@ -41,7 +41,7 @@ class Header {
     const std::string_view field = bytes_.substr(from, length);
     return std::string(field.substr(0, field.find('\0')));
   }
-  /// Octal digits, or after a first byte of 0x80 the number itself, most significant byte first (GNU).
+  /// Reads octal digits, or after a first byte of 0x80 the number itself, most significant byte first (GNU).
   uint64_t number(size_t from, size_t length, const char* what) const {
     const std::string_view field = bytes_.substr(from, length);
     uint64_t value = 0;

@@ -22,7 +22,7 @@ constexpr uint64_t local_size = 30, directory_size = 46, end_size = 22, end64_si
 constexpr uint64_t max_comment = 65535;
 constexpr uint64_t max_deflate_ratio = 1032;  // a stored match of 258 bytes takes at least 2 bits
 
-/// Little-endian fields of a record that is known to lie within the file.
+/// Reads a little-endian field of a record that is known to lie within the file.
 template <class T>
 T field(const MappedFile& file, uint64_t offset) {
   T value;

@@ -56,7 +56,7 @@ double scale_of(double size, bool raised) { return size * oversampling / capital
 
 int thickness_of(double size) { return std::max(1, int(std::lround(size * oversampling * 0.105))); }
 
-/// Width of a piece in the enlarged image.
+/// Returns the width of a piece in the enlarged image.
 double width_of(const Piece& piece, double size) {
   if (piece.text.empty()) return 0;
   int ignored = 0;

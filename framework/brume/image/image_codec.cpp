@@ -33,7 +33,7 @@ Image copy_of(const cv::Mat& mat) {
   return image;
 }
 
-/// 16 bits to 8: 65535 becomes 255.
+/// Converts 16 bits to 8: 65535 becomes 255.
 cv::Mat as_8_bits(const cv::Mat& mat, const std::string& path) {
   if (mat.depth() == CV_8U) return mat;
   if (mat.depth() != CV_16U) refuse(path, "is an image of neither 8 nor 16 bits per channel");

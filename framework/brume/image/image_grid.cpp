@@ -31,7 +31,7 @@ void paste(const Image& image, Image& sheet, int64_t top, int64_t left) {
   }
 }
 
-/// `above` on top of `below`, which is as wide.
+/// Returns `above` on top of `below`, which is as wide.
 Image stacked(const Image& above, const Image& below) {
   Image both(above.height + below.height, below.width, below.channels);
   paste(above, both, 0, 0);

@@ -29,7 +29,7 @@ bool stands_alone(uint8_t marker) { return marker == TEM || marker == SOI || (ma
 
 bool begins_frame(uint8_t marker) { return marker >= SOF0 && marker <= SOF15 && marker != DHT && marker != JPG && marker != DAC; }
 
-/// Two bytes, the most significant first.
+/// Reads two bytes, the most significant first.
 size_t big_endian(std::string_view bytes, size_t at) {
   return static_cast<size_t>(static_cast<uint8_t>(bytes[at])) << 8 | static_cast<uint8_t>(bytes[at + 1]);
 }

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int weight_bits = 22;  ///< 32 bits less those of a value and two of headroom
 
-/// Keys' kernel with a = -1/2.
+/// Returns Keys' kernel with a = -1/2.
 double cubic(double x) {
   constexpr double a = -0.5;
   x = std::abs(x);

@@ -94,7 +94,7 @@ std::string inflated(std::string_view data, size_t& room, const std::string& pat
   return text;
 }
 
-/// Up to the next zero byte, which is taken too.
+/// Takes the bytes up to the next zero byte, and that one.
 std::string_view take_field(std::string_view& data, const std::string& path) {
   const auto end = data.find('\0');
   if (end == std::string_view::npos) refuse(path, "is a damaged PNG: a text in it has no end of its key");

@@ -17,7 +17,7 @@ namespace {
 enum Photometric : uint32_t { white_is_zero = 0, black_is_zero = 1, rgb = 2 };
 constexpr uint32_t associated = 1, unassociated = 2;  // alpha that colours are multiplied by, and that they are not
 
-/// `colour` over the background, all in [0, 1] but the background.
+/// Returns `colour` over the background, all in [0, 1] but the background.
 uint8_t composited(double colour, double alpha, bool premultiplied, uint8_t background) {
   const double value = (premultiplied ? colour : colour * alpha) * 255 + background * (1 - alpha);
   return static_cast<uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));

@@ -35,7 +35,7 @@ class Graph {
   }
   /// Returns the node that an input comes from, "" if it is a value or absent.
   std::string source(const std::string& id, const char* key) const { return linked(input(id, key)); }
-  /// The first of these inputs that comes from a node.
+  /// Returns the node of the first of these inputs that comes from one.
   std::string source(const std::string& id, std::initializer_list<const char*> keys) const {
     for (const char* key : keys)
       if (std::string from = source(id, key); !from.empty()) return from;
@@ -148,7 +148,7 @@ class Reader {
     model(graph_.source(by, "model"));
   }
 
-  /// The words of a conditioning. `side`: which input to follow of nodes that have both.
+  /// Returns the words of a conditioning. `side`: which input to follow of nodes that have both.
   std::string words(std::string id, const char* side) {
     for (int hops = 0; hops < 64 && !id.empty(); ++hops) {
       const std::string type = graph_.type(id);

@@ -107,7 +107,7 @@ NamedTensors from_diffusers(const NamedTensors& tensors, const std::vector<Weigh
   return result;
 }
 
-/// W + up down, of the network's own weights (Hu et al. 2021), and what the file has whole.
+/// Returns W + up down, of the network's own weights (Hu et al. 2021), and what the file has whole.
 NamedTensors from_lora(const ControlTensors& file, const std::vector<Weight>& network) {
   std::map<std::string, at::Tensor> all;
   for (const Weight& w : network)

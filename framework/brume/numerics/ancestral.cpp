@@ -16,7 +16,7 @@
 namespace brume {
 namespace {
 
-/// Mean over each image, in bits.
+/// Returns the mean over each image, in bits.
 Tensor bits(const Tensor& nats) { return nats.flatten(1).mean(1) / M_LN2; }
 
 template <class F>
@@ -29,7 +29,7 @@ Tensor each(const std::vector<AncestralStep>& steps, const Tensor& like, const F
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).to(like.scalar_type()).view(shape).to(like.device());
 }
 
-/// log var of the model's step.
+/// Returns log var of the model's step.
 Tensor model_log_variance(const std::vector<AncestralStep>& steps, StepVariance variance, const Tensor& raw, const Tensor& like) {
   Tensor lo = each(steps, like, [](const AncestralStep& s) { return s.log_small; });
   if (variance == StepVariance::small) return lo;

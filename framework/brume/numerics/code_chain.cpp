@@ -30,7 +30,7 @@ namespace {
 
 constexpr double least = 1e-30;  // stands for a probability of 0 under a logarithm
 
-/// f(step) for each image, [B, 1, 1, 1], to be multiplied with `like`.
+/// Returns f(step) for each image, [B, 1, 1, 1], to be multiplied with `like`.
 template <class F>
 Tensor each_step(const std::vector<CodeStep>& steps, const Tensor& like, const F& f) {
   std::vector<double> values;

@@ -13,7 +13,7 @@ double DpmStep::at(double r) const { return std::pow(from_, 1 - r) * std::pow(to
 
 Tensor DpmStep::first() const { return x_ - e_ * (to_ * std::expm1(h_)); }
 
-/// eps at r1, the end of the first-order step.
+/// Returns eps at r1, the end of the first-order step.
 Tensor DpmStep::inner(double r1) {
   Tensor& known = asked_[r1];
   if (!known.defined()) known = eps_(x_ - e_ * (at(r1) * std::expm1(r1 * h_)), at(r1));

@@ -47,7 +47,7 @@ std::vector<double> lagrange(const std::vector<double>& nodes, size_t j, double 
   return p;
 }
 
-/// int_start^0 v^k e^(c v) dv for k < count.
+/// Returns int_start^0 v^k e^(c v) dv for k < count.
 std::vector<double> moments(double start, double c, size_t count) {
   std::vector<double> m;
   if (std::abs(c * start) < 1) {  // by the series of the exponential

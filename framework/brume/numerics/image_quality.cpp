@@ -12,7 +12,7 @@
 namespace brume {
 namespace {
 
-/// Weighted means over the window around each position, of [N, 1, H, W].
+/// Returns weighted means over the window around each position, of [N, 1, H, W].
 Tensor blurred(const Tensor& x, const Tensor& window) {
   return at::conv2d(at::conv2d(x, window.view({1, 1, -1, 1})), window.view({1, 1, 1, -1}));
 }
@@ -23,7 +23,7 @@ Tensor gaussian(int64_t side) {
   return w / w.sum();
 }
 
-/// 0 to 255, whole numbers, in the dtype of the images.
+/// Returns 0 to 255, whole numbers, in the dtype of the images.
 Tensor levels(const Tensor& images) { return ((images.clamp(-1, 1) + 1) * 127.5).round(); }
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace brume {
 namespace {
 
-/// mean_i sum_c p log p - sum_c q log q, which is the mean divergence from q = mean_i p.
+/// Returns mean_i sum_c p log p - sum_c q log q, which is the mean divergence from q = mean_i p.
 double mean_divergence(const at::Tensor& logits) {
   constexpr int64_t block = 1024;
   const int64_t rows = logits.size(0);

@@ -64,7 +64,7 @@ KernelSums kernel_sums(const Tensor& x, const Tensor& y, const Kernel& kernel, b
   return sums;
 }
 
-/// 4 / M times the variance over i of mean_j k(x_i, x_j) - mean_j k(x_i, y_j).
+/// Returns 4 / M times the variance over i of mean_j k(x_i, x_j) - mean_j k(x_i, y_j).
 double variance_share(const Tensor& own, const Tensor& cross, int64_t others) {
   const double m = double(own.size(0));
   return 4 * (own / (m - 1) - cross / double(others)).var(true).item<double>() / m;

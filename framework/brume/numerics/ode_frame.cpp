@@ -10,7 +10,7 @@
 namespace brume {
 namespace {
 
-/// f'(t) by central differences of order 8 with a step relative to t.
+/// Returns f'(t) by central differences of order 8 with a step relative to t.
 template <class F>
 double derivative(const F& f, double t) {
   const double h = 4e-3 * t;

@@ -90,7 +90,7 @@ std::optional<int64_t> number_after(std::string_view message, std::string_view w
   return take_number<int64_t>(message);
 }
 
-/// sentencepiece's words about a size, in ours.
+/// Returns sentencepiece's message about a size, in brume's words.
 std::string about_size(int64_t size, const std::string& error) {
   if (const auto most = number_after(error, "value <= "))
     return fmt::format("{} pieces are more than these captions give; at most {} are possible", size, *most);

@@ -26,12 +26,12 @@ constexpr int wall_time = 1, step = 2, file_version = 3, summary = 5;
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-/// Summary {value: {tag, ...}} of a value whose further fields are `rest`.
+/// Returns Summary {value: {tag, ...}} of a value whose further fields are `rest`.
 Message summary_value(const std::string& tag, const Message& rest) {
   return Message().bytes(1, Message().bytes(1, tag).text() + rest.text());
 }
 
-/// SummaryMetadata {plugin_data: {plugin_name, content}, data_class}.
+/// Returns SummaryMetadata {plugin_data: {plugin_name, content}, data_class}.
 Message metadata(const std::string& plugin, const std::string& content, uint64_t data_class) {
   return Message().message(1, Message().bytes(1, plugin).bytes(2, content)).number(4, data_class);
 }
@@ -43,7 +43,7 @@ Message text_summary(const std::string& tag, const std::string& text) {
   return summary_value(tag, Message().message(8, tensor).message(9, metadata("text", "", of_tensors)));
 }
 
-/// HParamsPluginData {version: 0, session_start_info: {hparams, start_time_secs}}.
+/// Returns HParamsPluginData {version: 0, session_start_info: {hparams, start_time_secs}}.
 Message hyperparameters(const std::map<std::string, Value>& all) {
   constexpr uint64_t dt_float = 1, of_tensors = 2;
   Message info;

@@ -148,7 +148,7 @@ class Machine final {
     }
   }
 
-  /// Two's complement, little endian, of any width.
+  /// Reads two's complement, little endian, of any width.
   PickleValue integer(std::string_view bytes) {
     if (bytes.size() > max_integer_bytes) damaged(fmt::format("an integer of {} bytes", bytes.size()));
     const bool negative = !bytes.empty() && (bytes.back() & 0x80) != 0;

@@ -82,7 +82,7 @@ std::optional<std::vector<int64_t>> integers(const PickleValue& value) {
   return numbers;
 }
 
-/// The elements a storage must have for a view of it; nullopt if that overflows or makes no sense.
+/// Returns the elements a storage must have for a view of it; nullopt if that overflows or makes no sense.
 std::optional<int64_t> extent(int64_t offset, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
   if (offset < 0 || sizes.size() != strides.size()) return std::nullopt;
   int64_t last = offset, count = 1;

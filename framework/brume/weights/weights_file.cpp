@@ -73,7 +73,7 @@ Format format_of(std::string_view bytes) {
                                   hexadecimal, letters, known == magics.end() ? "" : ", ", known == magics.end() ? "" : known->meaning));
 }
 
-/// Text, numbers and truth values that stand with the state dict.
+/// Returns text, numbers and truth values that stand with the state dict.
 std::map<std::string, std::string> plain_entries(const PickleValue& value) {
   std::map<std::string, std::string> entries;
   if (value.as_dict() == nullptr) return entries;

@@ -63,7 +63,7 @@ class Ddpm final : public Sampler {
   }
 
  private:
-  /// Standard deviation of the fresh noise.
+  /// Returns the standard deviation of the fresh noise.
   Tensor spread(const Estimate& d, double from, double to, const Tensor& like) const {
     const double small = small_variance(from, to), large = large_variance(from, to);
     if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));

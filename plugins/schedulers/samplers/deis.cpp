@@ -66,7 +66,7 @@ class Deis final : public Sampler {
   static double vp_time(double sigma) {
     return (std::sqrt(base() * base() + 2 * slope() * std::log(1 + sigma * sigma)) - base()) / slope();
   }
-  /// int beta / 2 / sqrt(A (1 - A)) L_j dt from times[0] to `end`, the sum over 10,000 points of the authors' program.
+  /// Returns int beta / 2 / sqrt(A (1 - A)) L_j dt from times[0] to `end`, the sum over 10,000 points of the authors' program.
   static std::vector<double> vp_weights(const std::vector<double>& times, double end) {
     constexpr int points = 10000;
     std::vector<double> weights(times.size(), 0);

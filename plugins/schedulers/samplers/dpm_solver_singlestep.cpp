@@ -61,7 +61,7 @@ class DpmSinglestep final : public Sampler {
   }
 
  private:
-  /// 1, 2, 3, 1, 2, 3, …, ending low.
+  /// Returns 1, 2, 3, 1, 2, 3, …, ending low.
   std::vector<int64_t> order_list(int64_t steps, bool ends_at_zero) const {
     std::vector<int64_t> orders;
     for (int64_t i = 0; i < steps; ++i) orders.push_back(i % o_.order + 1);
@@ -72,7 +72,7 @@ class DpmSinglestep final : public Sampler {
     return orders;
   }
 
-  /// Over the whole group, from `sigmas[0]` to `to`.
+  /// Steps over the whole group, from `sigmas[0]` to `to`.
   Tensor step(const Tensor& x, const std::vector<Tensor>& values, const double* sigmas, double to, Run& run) const {
     const double from = sigmas[0], h = std::log(from / to);
     const ExponentialStep s = exponential_step(prediction, from, to, to < from ? o_.eta : 0);

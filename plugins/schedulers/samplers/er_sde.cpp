@@ -67,7 +67,7 @@ class ErSde final : public Sampler {
   double scale(double sigma) const {
     return o_.noise_scale == Scale::power ? std::pow(sigma, o_.power) : sigma * (std::exp(std::pow(sigma, 0.3)) + 10);
   }
-  /// int_to^from du / f(u), of (u - from) / f(u) if `moment`.
+  /// Returns int_to^from du / f(u), of (u - from) / f(u) if `moment`.
   double integral(double from, double to, bool moment) const {
     constexpr int points = 200;
     const double width = (from - to) / points;

@@ -83,7 +83,7 @@ class Pndm final : public Sampler {
       default: return {55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24};
     }
   }
-  /// (x - x0) / sigma, or v = signal (noise - sigma x0) with the signal rate of a variance-preserving process.
+  /// Returns (x - x0) / sigma, or v = signal (noise - sigma x0) with the signal rate of a variance-preserving process.
   Tensor combined(const Tensor& y, const Tensor& x0, double s) const {
     const Tensor noise = (y - x0) / s;
     return o_.combine_v ? (noise - x0 * s) / std::sqrt(1 + s * s) : noise;

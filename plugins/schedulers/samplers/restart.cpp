@@ -87,7 +87,7 @@ class Restart final : public Sampler {
     way.push_back(low);
     return way;
   }
-  /// For each level of the run, the intervals that begin there.
+  /// Returns, for each level of the run, the intervals that begin there.
   std::vector<std::vector<size_t>> places(const std::vector<double>& sigmas) const {
     std::vector<std::vector<size_t>> at(sigmas.size());
     for (size_t k = 0; k < o_.intervals.size(); ++k) {

@@ -68,7 +68,7 @@ class UniPc final : public Sampler {
     return std::find(o_.disable_corrector.begin(), o_.disable_corrector.end(), step) == o_.disable_corrector.end();
   }
 
-  /// From `from` to `to`, by the predictions up to `from` and, in the corrector, `ahead`, the one at `to`.
+  /// Steps from `from` to `to`, by the predictions up to `from` and, in the corrector, `ahead`, the one at `to`.
   Tensor step(const PredictionHistory& past, const Tensor& x, double from, double to, int64_t order, const Tensor& ahead) const {
     if (from == to) return x;
     const bool data = o_.prediction == Prediction::data;

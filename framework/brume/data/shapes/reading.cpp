@@ -58,7 +58,7 @@ cv::Mat plane_of(const cv::Mat3f& image, const cv::Mat1f& weight) {
   return plane;
 }
 
-/// Of the pixels within two of the border.
+/// Returns the median of the pixels within two of the border.
 double median_at_border(const cv::Mat1f& distance) {
   std::vector<float> values;
   for (int y = 0; y < distance.rows; ++y)
@@ -199,7 +199,7 @@ Placed start_of(const Cut& cut, size_t form, double angle) {
   return p;
 }
 
-/// Uphill, one parameter at a time, with steps that become smaller.
+/// Improves a fit uphill, one parameter at a time, with steps that become smaller.
 Fit refined(const Cut& cut, Fit fit, double turn) {
   double move = 0.12 * fit.place.radius, grow = 1.06, twist = turn / 4;
   for (int round = 0; round < 4; ++round, move /= 2, grow = std::sqrt(grow), twist /= 2)
@@ -263,7 +263,8 @@ std::string size_word(double diameter, size_t objects, const std::vector<std::st
   return nearest;
 }
 
-/// Median difference of two neighbours in a row, in grey; of the picture in its own size, since averaging down takes noise away.
+/// Returns the median difference of two neighbours in a row, in grey; of the picture in its own size, since averaging down takes noise
+/// away.
 double grain_of(std::span<const float> pixels, const ImageShape& shape) {
   std::vector<float> steps;
   for (int64_t y = 0; y < shape.height; ++y)

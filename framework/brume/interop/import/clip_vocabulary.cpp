@@ -21,7 +21,7 @@ using nlohmann::json;
 const std::string vocabulary_file = "tokenizer/vocab.json", merges_file = "tokenizer/merges.txt",
                   added_file = "tokenizer/added_tokens.json";
 
-/// vocab.json and merges.txt out of tokenizer.json.
+/// Returns vocab.json and merges.txt out of tokenizer.json.
 Files fast_tokenizer(const fs::path& file) {
   const DiffusersConfig fast(file, "a tokenizer");
   const auto model = fast.get<json>("model", {});

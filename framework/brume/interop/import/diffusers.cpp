@@ -176,7 +176,7 @@ class Variants {
 /// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
 bool own_scheduler(const DiffusersIndex& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
 
-/// Else the class is that of model_index.json.
+/// Reads the scheduler; if its file names no class, it is that of model_index.json.
 DiffusersScheduler scheduler_of(const fs::path& folder, const DiffusersIndex& index) {
   const std::string pipeline = index.pipeline();
   const std::string type = own_scheduler(index) ? pipeline.substr(0, 4) + "Scheduler" : index.component("scheduler");

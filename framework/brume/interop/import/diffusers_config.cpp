@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-/// `text` with Python's Infinity, -Infinity and NaN in quotes; what stands in strings is left alone.
+/// Returns `text` with Python's Infinity, -Infinity and NaN in quotes; what stands in strings is left alone.
 std::string in_strict_json(std::string_view text) {
   static constexpr std::pair<std::string_view, std::string_view> words[] = {
       {"-Infinity", "\"-inf\""}, {"Infinity", "\"inf\""}, {"NaN", "\"nan\""}};

@@ -21,7 +21,7 @@ std::string final_of(const DiffusersConfig& c) {
   return end == "zero" ? "zero" : "minimum";
 }
 
-/// Preconditioned networks, which receive log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
+/// Reads that of preconditioned networks, which receive log(sigma) / 4. A run starts as if its noise lay on an image of unit variance.
 DiffusersScheduler edm(const DiffusersConfig& c, const Value& sampler) {
   const auto prediction = c.get<std::string>("prediction_type", "epsilon");
   if (prediction != "epsilon" && prediction != "v_prediction") c.refuse("prediction_type", "epsilon and v_prediction");
@@ -47,7 +47,8 @@ DiffusersScheduler edm_dpm_solver(const DiffusersConfig& c) {
   return s;
 }
 
-/// Consistency models (Song et al. 2023): sampled at some of the levels they were trained at, with 250 log(sigma) as noise level.
+/// Reads that of consistency models (Song et al. 2023): sampled at some of the levels they were trained at, with 250 log(sigma) as noise
+/// level.
 DiffusersScheduler consistency(const DiffusersConfig& c) {
   DiffusersScheduler s;
   s.noise = edm_levels(c);
@@ -61,7 +62,7 @@ DiffusersScheduler consistency(const DiffusersConfig& c) {
   return s;
 }
 
-/// Flow matching: the smallest level is shifted once for the table of training, and again with the others of a run.
+/// Reads that of flow matching: the smallest level is shifted once for the table of training, and again with the others of a run.
 DiffusersScheduler flow(const DiffusersConfig& c, const Value& sampler) {
   for (const char* key : {"use_dynamic_shifting", "invert_sigmas"}) c.absent(key);  // the shift is its pipelines' to say
   if (c.has("scale_factors") && !c.values()["scale_factors"].empty()) c.refuse("scale_factors", "null");
@@ -85,7 +86,7 @@ DiffusersScheduler flow(const DiffusersConfig& c, const Value& sampler) {
   return s;
 }
 
-/// F-PNDM of v-diffusion, for networks that predict v and receive the angle.
+/// Reads F-PNDM of v-diffusion, for networks that predict v and receive the angle.
 DiffusersScheduler ipndm(const DiffusersConfig& c) {
   c.absent("trained_betas");
   DiffusersScheduler s;

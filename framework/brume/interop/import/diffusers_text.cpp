@@ -22,7 +22,7 @@ std::string token_of(const DiffusersConfig& c, const char* key) {
   return value.is_object() ? DiffusersConfig(value, c.file(), "a tokenizer").get<std::string>("content", "") : c.get<std::string>(key, "");
 }
 
-/// The token prompts are filled up with.
+/// Returns the token that prompts are filled up with.
 std::string padding_of(const fs::path& folder) {
   for (const char* name : {"special_tokens_map.json", "tokenizer_config.json"}) {
     if (!fs::is_regular_file(folder / name)) continue;

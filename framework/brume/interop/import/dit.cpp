@@ -213,7 +213,7 @@ Value guidance_of(const Shape& s, bool null) {
   return Value::list({cfg});
 }
 
-/// SiT drops the second half of the channels: its rows of the last layer are left out.
+/// Leaves out the rows of the last layer for the second half of the channels, which SiT drops.
 at::Tensor without_variance(const at::Tensor& rows, const Shape& s) {
   const int64_t squares = s.patch * s.patch;
   std::vector<int64_t> sizes = rows.sizes().vec();

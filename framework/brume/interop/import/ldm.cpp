@@ -208,7 +208,7 @@ std::string parameterization_of(LdmReading& r, const NamedTensors& network, Publ
   return given;
 }
 
-/// Height of the latents as the YAML has it.
+/// Returns the height of the latents as the YAML has it.
 std::optional<int64_t> configured_size(const LdmConfig& config) {
   for (const char* path : {"image_size", "unet_config.params.image_size"}) {
     const Value* v = config.find(path);
@@ -218,7 +218,7 @@ std::optional<int64_t> configured_size(const LdmConfig& config) {
   return {};
 }
 
-/// Height of the latents.
+/// Returns the height of the latents.
 int64_t latent_size(const LdmReading& r, const std::string& parameterization, int64_t ratio, Published model) {
   if (r.setting("size")) {
     const int64_t size = *r.integer("size", "");

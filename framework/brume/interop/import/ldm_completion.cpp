@@ -30,7 +30,7 @@ NamedTensors below(const NamedTensors& all, std::string_view prefix) {
   return result;
 }
 
-/// Without what stands in such a file and is no part of a first stage.
+/// Leaves out what stands in such a file and is no part of a first stage.
 ModuleTensors first_stage_parts(const NamedTensors& tensors) {
   NamedTensors parts;
   for (const NamedTensor& t : tensors)

@@ -87,7 +87,7 @@ Value joint_text(const MmditNetwork& n, const std::vector<Value>& encoders) {
                                   {"pooled", std::vector<int64_t>{0, 1}}});
 }
 
-/// With the guidance scale, if the network takes it.
+/// Adds the guidance scale, if the network takes it.
 Value with_guidance(const MmditNetwork& n, const Value& text) {
   if (!n.guidance) return text;
   return plugin_of("composite", {{"of", std::vector<Value>{text, plugin_of("guidance_scale", {{"scale", 3.5}})}}});

@@ -84,7 +84,7 @@ struct Modules {
   }
 };
 
-/// qkv [3C, ...] as q, k and v.
+/// Returns qkv [3C, ...] as q, k and v.
 std::vector<at::Tensor> apart(const at::Tensor& qkv, const UnetLayout& layout) {
   const int64_t channels = qkv.size(0) / 3, heads = layout.heads_of(channels);
   const at::Tensor flat = qkv.reshape({3 * channels, -1});

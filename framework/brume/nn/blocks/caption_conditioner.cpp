@@ -31,7 +31,7 @@ struct Distinct {
   }
 };
 
-/// Each text encoded alone.
+/// Encodes each text alone.
 std::vector<EncodedCaptions> one_by_one(const std::vector<std::string>& texts, const EncodeCaptions& encode) {
   std::vector<EncodedCaptions> all;
   const int64_t encoder = calls++;

@@ -18,7 +18,7 @@
 namespace brume::nn {
 namespace {
 
-/// x + gate branch; gate: [B, C].
+/// Returns x + gate branch; gate: [B, C].
 Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& branch) { return x + gate.unsqueeze(1) * branch; }
 
 }  // namespace

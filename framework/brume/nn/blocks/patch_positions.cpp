@@ -10,7 +10,7 @@
 namespace brume::nn {
 namespace {
 
-/// 10000^(-i / count), i = 0 ... count - 1.
+/// Returns 10000^(-i / count), i = 0 ... count - 1.
 std::vector<double> frequencies(int64_t count) {
   std::vector<double> all;
   for (int64_t i = 0; i < count; ++i) all.push_back(std::pow(10000.0, -double(i) / double(count)));

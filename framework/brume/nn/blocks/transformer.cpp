@@ -10,7 +10,7 @@
 namespace brume::nn {
 namespace {
 
-/// sum + dropout(layer(x)).
+/// Returns sum + dropout(layer(x)).
 Tensor add(Tensor sum, const Linear& layer, const Tensor& x, double p, at::Generator* random) {
   return random && p > 0 ? sum + dropout(layer(x), p, random) : layer.onto(std::move(sum), x);
 }

@@ -69,7 +69,7 @@ Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionM
   return at::bmm(weights, flat(v)).view({b, heads, n, v.size(3)});
 }
 
-/// LibTorch's own, if it has one and nothing is recorded: on other devices, and as the reference. Undefined elsewhere.
+/// Computes LibTorch's own, if it has one and nothing is recorded: on other devices, and as the reference. Undefined elsewhere.
 Tensor by_library(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   if (q.device().is_cpu() && isa() != Isa::reference) return {};
   Tensor bias;
@@ -93,7 +93,7 @@ void attend(const kernels::AttentionHead& head, bool bf16) {
   kernels::attention_generic(head, bf16);
 }
 
-/// Head by head without a matrix of all scores, each by one thread: no path depends on the batch.
+/// Computes head by head without a matrix of all scores, each by one thread: no path depends on the batch.
 Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const auto dense = [](const Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
   const Tensor q_ = dense(q), k_ = dense(k), v_ = dense(v), out = empty_heads(q);
@@ -139,7 +139,7 @@ struct Block {
   Tensor hidden;  ///< [1 or heads, 1 or count, M] or undefined
   Tensor all(const Tensor& t) const { return t.narrow(0, head, heads); }
   Tensor rows(const Tensor& t) const { return all(t).narrow(1, first, count); }
-  /// softmax(scale q k^T), [heads, count, M], in the type of q.
+  /// Returns softmax(scale q k^T), [heads, count, M], in the type of q.
   Tensor weights(const Tensor& q, const Tensor& k, double scale) const {
     const Tensor scores = batched_matmul(rows(q), all(k).transpose(1, 2), wide_type(q), scale);
     if (hidden.defined()) scores.masked_fill_(hidden, never);

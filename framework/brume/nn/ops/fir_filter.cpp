@@ -16,7 +16,7 @@ Tensor padded(const Tensor& x, int64_t before, int64_t after) {
   return at::constant_pad_nd(x, std::vector<int64_t>{before, after, before, after}, 0);
 }
 
-/// sum_k taps[k] x[2m + k] along a dimension.
+/// Returns sum_k taps[k] x[2m + k] along a dimension.
 Tensor halved(const Tensor& x, int64_t dim, const std::vector<double>& taps) {
   const int64_t length = int64_t(taps.size()), count = (x.size(dim) - length) / 2 + 1;
   Tensor sum;

@@ -65,7 +65,7 @@ bool evaluates(const PackedWeight* packed, const Tensor& weight) {
 
 Tensor plus(const Tensor& sum, const Tensor& x) { return sum.defined() ? sum + x : x; }
 
-/// The numbers of a weight that may be held as integers.
+/// Returns the numbers of a weight that may be held as integers.
 Tensor floating(const Tensor& weight) {
   if (weight.is_floating_point()) return weight;
   if (!Int8Scope::layers()) throw std::logic_error("a layer holds integers outside of an Int8Scope");
@@ -81,7 +81,7 @@ void note_error(const std::string& layer, const Tensor& exact, const Tensor& rou
   own->error2 += squares(rounded - exact), own->norm2 += squares(exact), own->products += double(products);
 }
 
-/// A layer that is only evaluated.
+/// Computes a layer that is only evaluated.
 Tensor evaluated(const PackedWeight& packed, const Tensor& image, const Tensor& w, const Tensor& bias, int64_t stride, int64_t padding,
                  Tensor sum) {
   const Int8Layers* const layers = Int8Scope::layers();

@@ -49,7 +49,7 @@ Tensor owned(Tensor x) {
   return at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast).copy_(x);
 }
 
-/// As many zeros as x has numbers, of this thread.
+/// Returns as many zeros as x has numbers, of this thread.
 const Tensor& zeros_for(const Tensor& x) {
   thread_local Tensor own;
   if (!own.defined() || own.nbytes() < x.nbytes()) own = at::zeros({int64_t(x.nbytes())}, at::kByte);

@@ -59,7 +59,7 @@ std::shared_ptr<const Plan> plan(const Tensor& x, const Tensor& weight, const Te
   });
 }
 
-/// Memory of a weight whose order serves one pass.
+/// Returns memory of a weight whose order serves one pass.
 Tensor passing_memory(size_t bytes) { return at::empty({int64_t(bytes)}, at::kByte); }
 
 /// Returns true if the pass forward and that of the gradient by x take a quarter of the multiplications.
