@@ -35,7 +35,7 @@ void name_libraries(const Registry& registry, const std::exception& e) {
   throw ConfigError(fmt::format("{} (the fault of brume or of the plugin library {})", brief(e), fmt::join(libraries, " or ")));
 }
 
-void tell_of_memory(const std::string& asked) {
+void print_memory_error(const std::string& asked) {
   fmt::print(stderr, "error: there is not enough memory{}{}: a smaller model, image or batch needs less\n", asked, memory_limit_text());
 }
 
@@ -45,7 +45,7 @@ void tell_of_memory(const std::string& asked) {
     if (std::current_exception()) std::rethrow_exception(std::current_exception());
   } catch (const std::exception& e) {
     const auto asked = out_of_memory(e);
-    if (asked) tell_of_memory(*asked);
+    if (asked) print_memory_error(*asked);
     if (!asked) fmt::print(stderr, "brume has a bug, please report it: {}\n", brief(e));
     std::fflush(nullptr);
     _exit(asked ? 2 : 1);
@@ -143,7 +143,7 @@ int run_or_report(int argc, char** argv) {
     return 2;
   } catch (const std::exception& e) {
     if (const auto asked = brume::out_of_memory(e)) {
-      brume::tools::tell_of_memory(*asked);
+      brume::tools::print_memory_error(*asked);
       return 2;
     }
     fmt::print(stderr, "brume has a bug, please report it: {}\n", brume::brief(e));

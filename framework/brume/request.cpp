@@ -192,7 +192,7 @@ void apply_settings(const Registry& registry, const ImageRequest& r, Value& root
   set("sample.prompts.clip_skip", "clip_skip", text_of(r.clip_skip));
   set("sample.prompts.embeddings", "embeddings", quoted_list(r.embeddings));
   for (const std::string& setting : r.settings) apply_override(root, setting, called(r.names, "settings"));
-  lay_controls(r, root);
+  set_controls(r, root);
   set_guidances(registry, r, root);  // last: "sample.guidance=[]" says what they are laid over
 }
 

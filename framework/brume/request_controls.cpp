@@ -53,7 +53,7 @@ RequestedControl requested_control(const std::string& text, const std::string& o
   return control;
 }
 
-void lay_controls(const ImageRequest& r, Value& root) {
+void set_controls(const ImageRequest& r, Value& root) {
   const auto name = [&](std::string_view field) { return called(r.names, field); };
   if (r.controls.empty()) {
     for (const auto& [field, given] :

@@ -15,6 +15,6 @@ struct RequestedControl {
 RequestedControl requested_control(const std::string& text, const std::string& option);
 
 /// Replaces `sample.control` in `root` by the request's controls, if it has any. Throws ConfigError.
-void lay_controls(const ImageRequest& request, Value& root);
+void set_controls(const ImageRequest& request, Value& root);
 
 }  // namespace brume

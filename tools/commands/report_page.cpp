@@ -93,7 +93,7 @@ std::map<int64_t, fs::path> grids_of(const fs::path& run) {
 }
 
 /// Returns at most so many of the steps, the first and the last among them.
-std::vector<int64_t> spread(const std::set<int64_t>& steps) {
+std::vector<int64_t> evenly_chosen(const std::set<int64_t>& steps) {
   const std::vector<int64_t> all(steps.begin(), steps.end());
   if (all.size() <= most_grids) return all;
   std::vector<int64_t> chosen;
@@ -109,7 +109,7 @@ std::string samples(const std::vector<RunRecord>& runs, const std::vector<fs::pa
     for (const auto& [step, file] : grids.back()) steps.insert(step);
   }
   if (steps.empty()) return "";
-  const std::vector<int64_t> shown = spread(steps);
+  const std::vector<int64_t> shown = evenly_chosen(steps);
   std::string html = "<div class='wide'><table class='grids'><thead><tr><th></th>";
   for (const int64_t step : shown) html += fmt::format("<th>step {}</th>", step);
   html += "</tr></thead><tbody>\n";

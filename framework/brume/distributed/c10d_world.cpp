@@ -278,7 +278,7 @@ class C10dWorld final : public World {
           why = fmt::format("{} took no part in a step for {} s (train.timeout)", late.empty() ? "a rank" : ranks_text(late),
                             timeout_.count());
         } else if (why.empty() && now > next) {
-          if (const std::vector<int64_t> silent = presence_->silent(patience); !silent.empty()) why = gone(silent);
+          if (const std::vector<int64_t> silent = presence_->silent(patience); !silent.empty()) why = lost_ranks(silent);
           next = Clock::now() + unsuspected;
         }
       } catch (const std::exception&) {
@@ -288,12 +288,12 @@ class C10dWorld final : public World {
     }
   }
 
-  static std::string gone(const std::vector<int64_t>& ranks) {
+  static std::string lost_ranks(const std::vector<int64_t>& ranks) {
     return fmt::format("{} {} no more", ranks_text(ranks), ranks.size() == 1 ? "answers" : "answer");
   }
   std::string store_gone() const {
     return place_.hosted                        ? "the launcher answers no more"
-           : place_.address.starts_with("tcp:") ? gone({0})
+           : place_.address.starts_with("tcp:") ? lost_ranks({0})
                                                 : "the file of the rendezvous is gone";
   }
 
@@ -305,7 +305,7 @@ class C10dWorld final : public World {
       if (why.empty()) {
         const std::vector<int64_t> silent = presence_->silent(short_patience);
         why = presence_->reported();
-        if (why.empty() && !silent.empty()) why = gone(silent);
+        if (why.empty() && !silent.empty()) why = lost_ranks(silent);
       }
     } catch (const std::exception&) {
       why = store_gone();

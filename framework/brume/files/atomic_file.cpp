@@ -174,7 +174,7 @@ void AtomicFile::sync_directory() {
   refuse(path_, fmt::format("was written, but syncing its directory failed: {}", std::strerror(error)));
 }
 
-std::string AtomicFile::no_room(int error) const {
+std::string AtomicFile::no_room_message(int error) const {
   const char* cause = error == ENOSPC ? "no room on the disk" : error == EDQUOT ? "the disk quota is used up" : "the file is too large";
   std::string needs = needed_ > 0 ? fmt::format("needs {} bytes", needed_) : fmt::format("stopped after {} bytes", written_);
   struct statvfs disk {};
@@ -188,7 +188,7 @@ std::string AtomicFile::no_room(int error) const {
 
 void AtomicFile::fail(int error, const char* doing) {
   discard();  // first, so that the room named in the message is the room there is without the attempt
-  const auto what = is_lack_of_room(error) ? no_room(error) : fmt::format("{} failed: {}", doing, std::strerror(error));
+  const auto what = is_lack_of_room(error) ? no_room_message(error) : fmt::format("{} failed: {}", doing, std::strerror(error));
   refuse(path_, fmt::format("{}; {}", what, replaces_ ? "the previous file is unchanged" : "nothing was written"));
 }
 

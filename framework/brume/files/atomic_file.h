@@ -26,7 +26,7 @@ class AtomicFile final {
 
  private:
   [[noreturn]] void fail(int error, const char* doing);
-  std::string no_room(int error) const;
+  std::string no_room_message(int error) const;
   void refuse_beyond_limit(uint64_t size);
   void open_temporary();
   void sync_directory();

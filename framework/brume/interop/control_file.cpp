@@ -35,7 +35,7 @@ std::string generation(int64_t context) {
 }
 
 /// Returns what a file that is no control most likely is.
-std::string likely(const NamedTensors& tensors) {
+std::string likely_kind(const NamedTensors& tensors) {
   const std::string type = control_type(tensors);
   if (!type.empty()) return fmt::format("its type is {} ({})", type, control_name(type));
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
@@ -206,7 +206,8 @@ std::string control_name(const std::string& type) {
 }
 
 void refuse_control(const ControlTensors& file, const std::string& wanted) {
-  throw ConfigError(fmt::format("{}: is no {}: {}; its tensors are {}", file.source, wanted, likely(file.tensors), grouped(file.tensors)));
+  throw ConfigError(
+      fmt::format("{}: is no {}: {}; its tensors are {}", file.source, wanted, likely_kind(file.tensors), grouped(file.tensors)));
 }
 
 void check_generation(const ControlTensors& file, const std::string& what, int64_t context, int64_t model) {

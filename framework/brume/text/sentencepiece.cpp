@@ -90,8 +90,8 @@ std::optional<int64_t> number_after(std::string_view message, std::string_view w
   return take_number<int64_t>(message);
 }
 
-/// Returns sentencepiece's message about a size, in brume's words.
-std::string about_size(int64_t size, const std::string& error) {
+/// Returns the message about a size, which sentencepiece words by its own options.
+std::string size_error(int64_t size, const std::string& error) {
   if (const auto most = number_after(error, "value <= "))
     return fmt::format("{} pieces are more than these captions give; at most {} are possible", size, *most);
   if (const auto chars = number_after(error, " vs "); chars && error.find("required_chars") != std::string::npos)
@@ -113,7 +113,7 @@ std::string SentencePiece::train(const std::vector<std::string>& captions, const
   Feed feed{captions};
   const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
   Answer answer;
-  if (!shim().train(&asked, &answer, Answer::put, Answer::fail)) throw ConfigError(about_size(training.size, answer.error));
+  if (!shim().train(&asked, &answer, Answer::put, Answer::fail)) throw ConfigError(size_error(training.size, answer.error));
   return answer.bytes;
 }
 

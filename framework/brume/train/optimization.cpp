@@ -173,7 +173,7 @@ std::vector<std::vector<Weight>> Optimization::model_averages() const {
 
 std::string Optimization::Average::prefix() const { return number == 0 ? "ema." : fmt::format("ema{}.", number); }
 
-std::vector<Weight> Optimization::parted_state() const {
+std::vector<Weight> Optimization::sharded_state() const {
   std::vector<Weight> all;
   for (const Average& average : averages_) append(all, average.prefix(), average.ema->shadow());
   for (const Group& group : groups_)
@@ -183,7 +183,7 @@ std::vector<Weight> Optimization::parted_state() const {
 
 void Optimization::gather() {
   if (!sharded_ || gathered_) return;
-  whole_ = collect(parted_state(), world_);
+  whole_ = collect(sharded_state(), world_);
   gathered_ = true;
   if (!world_.leads()) return;
   std::map<std::string, Tensor> by_name;
@@ -198,7 +198,7 @@ std::vector<Weight> Optimization::state() const {
   std::vector<Weight> all;
   append(all, "weights.", modules_.front().weights);
   for (size_t i = 1; i < modules_.size(); ++i) append(all, "helpers.", modules_[i].weights);
-  const std::vector<Weight> parted = gathered_ ? whole_ : parted_state();
+  const std::vector<Weight> parted = gathered_ ? whole_ : sharded_state();
   all.insert(all.end(), parted.begin(), parted.end());
   return all;
 }

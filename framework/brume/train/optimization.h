@@ -100,11 +100,11 @@ class Optimization {
   /// Returns the weights of a module that this process averages.
   std::vector<Weight> averaged_here(const std::vector<Weight>& weights) const;
   /// Returns the state that processes have parts of.
-  std::vector<Weight> parted_state() const;
+  std::vector<Weight> sharded_state() const;
 
   World& world_;
   bool sharded_, gathered_ = false;
-  std::vector<Weight> whole_;  ///< parted_state() of all processes, after gather()
+  std::vector<Weight> whole_;  ///< sharded_state() of all processes, after gather()
   std::map<std::string, int64_t> owner_of_;
   std::vector<TrainedModule> modules_;
   std::vector<Group> groups_;

@@ -57,14 +57,14 @@ class Ddpm final : public Sampler {
       const double keep = (to / from) * (to / from);
       x = clean + (x - clean) * keep;
       if (d.gradient.defined() && to < from) x = x + d.gradient * shift(d, i > 0 ? sigmas[size_t(i) - 1] : INFINITY, from, to, x);
-      if (to > 0 && to < from) x = x + run.noise.draw(x, from, to) * spread(d, from, to, x);
+      if (to > 0 && to < from) x = x + run.noise.draw(x, from, to) * noise_std(d, from, to, x);
     }
     return x;
   }
 
  private:
   /// Returns the standard deviation of the fresh noise.
-  Tensor spread(const Estimate& d, double from, double to, const Tensor& like) const {
+  Tensor noise_std(const Estimate& d, double from, double to, const Tensor& like) const {
     const double small = small_variance(from, to), large = large_variance(from, to);
     if (o_.variance == Variance::small) return like.new_full({}, std::sqrt(small));
     if (o_.variance == Variance::large) return like.new_full({}, std::sqrt(large));
@@ -75,7 +75,7 @@ class Ddpm final : public Sampler {
   /// Returns what the gradient of a classifier is multiplied by.
   Tensor shift(const Estimate& d, double before, double from, double to, const Tensor& like) const {
     const double frames = std::sqrt((1 + from * from) / (1 + to * to));
-    if (to > 0 || o_.variance == Variance::learned) return spread(d, from, to, like).pow(2) * frames;
+    if (to > 0 || o_.variance == Variance::learned) return noise_std(d, from, to, like).pow(2) * frames;
     if (o_.variance == Variance::small) return like.new_zeros({});
     const double large = from * from / (1 + from * from), small = large * (1 - (from / before) * (from / before));
     if (o_.variance == Variance::large) return like.new_full({}, small * frames);

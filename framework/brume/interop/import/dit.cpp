@@ -126,7 +126,7 @@ int64_t heads_of(const Flags& flags, const Weights& w, const Shape& s) {
   if (s.qk_norm) flags.agree("num_heads", given, *heads);
   static const std::map<int64_t, int64_t> published{{1152, 16}, {1024, 16}, {768, 12}, {384, 6}};  // XL, L, B, S
   if (!heads && published.contains(s.width)) heads = published.at(s.width);
-  if (!heads) flags.wanted("num_heads", "the heads of its attention are not to be read from the weights");
+  if (!heads) flags.refuse_missing("num_heads", "the heads of its attention are not to be read from the weights");
   if (*heads < 1 || s.width % *heads)
     throw ConfigError(fmt::format("{}: expected a divisor of {}, the width", flags.given("num_heads"), s.width));
   return *heads;
@@ -153,7 +153,7 @@ bool is_flow(const Flags& flags, const Source& source, const Shape& s) {
     const bool sit = has_word(name, "sit") || has_word(name, "lightningdit"), dit = has_word(name, "dit");
     if (sit != dit) return sit;
   }
-  flags.wanted("program", "weights of DiT and of SiT have the same names and shapes (program=dit or program=sit)");
+  flags.refuse_missing("program", "weights of DiT and of SiT have the same names and shapes (program=dit or program=sit)");
 }
 
 Value network_of(const Flags& flags, const Weights& w, const Shape& s) {

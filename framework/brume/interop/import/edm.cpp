@@ -189,7 +189,7 @@ std::vector<double> filter_of(const Flags& flags, const Network& n) {
   if (given) return *given;
   if (n.heights.size() == 1 || !n.song || flags.text("model") == "DDPMpp") return {1, 1};
   if (flags.text("model") == "NCSNpp") return {1, 3, 3, 1};
-  flags.wanted("resample_filter", "its buffers are missing, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
+  flags.refuse_missing("resample_filter", "its buffers are missing, so the filter between resolutions ([1,1] or [1,3,3,1]) is not known");
 }
 
 std::string precond_of(const Flags& flags, const Network& n) {

@@ -63,11 +63,11 @@ std::string Flags::given(const std::string& name) const {
   return settings_.contains(name) ? fmt::format("{}={}", name, text) : fmt::format("{}: {} = {}", file_, name, text);
 }
 
-void Flags::disagree(const std::string& name) const {
+void Flags::refuse_difference(const std::string& name) const {
   throw ConfigError(fmt::format("{} is not what the weights of {} have", given(name), source_));
 }
 
-void Flags::wanted(const std::string& name, const std::string& why) const {
+void Flags::refuse_missing(const std::string& name, const std::string& why) const {
   throw ConfigError(fmt::format("{}: {}; set {} in the options of the import, or in a JSON or YAML file with the name of the weights",
                                 source_, why, name));
 }

@@ -30,11 +30,11 @@ class Flags {
   /// Throws ConfigError if a given value is not what the weights have.
   template <class T>
   void agree(const std::string& name, const std::optional<T>& given, const T& found) const {
-    if (given && *given != found) disagree(name);
+    if (given && *given != found) refuse_difference(name);
   }
-  [[noreturn]] void disagree(const std::string& name) const;
+  [[noreturn]] void refuse_difference(const std::string& name) const;
   /// Throws ConfigError: `name` cannot be read from the weights.
-  [[noreturn]] void wanted(const std::string& name, const std::string& why) const;
+  [[noreturn]] void refuse_missing(const std::string& name, const std::string& why) const;
 
  private:
   std::string file_, source_;

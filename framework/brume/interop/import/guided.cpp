@@ -80,7 +80,7 @@ int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
                                   u.levels() - 1, divisor));
   if (size) return *size;
   if (const auto published = published_size(u.multipliers); published && !enlarges) return *published;
-  flags.wanted(name, "the size of its images is not to be read from the weights");
+  flags.refuse_missing(name, "the size of its images is not to be read from the weights");
 }
 
 /// Returns heads of 64 channels for a classifier of guided-diffusion, and what its flags say for a U-Net.
@@ -94,7 +94,7 @@ Value heads_of(const Flags& flags, const GuidedUnet& u) {
   if (heads) return map_of({{"heads", *heads}, order});
   if (flags.has("model_channels")) return map_of({{"heads", 1}, order});  // arguments of the constructor: its default
   if (u.encoder) return map_of({{"head_channels", 64}, order});
-  flags.wanted("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
+  flags.refuse_missing("num_heads", "the heads of its attention are not to be read from the weights (num_heads or num_head_channels)");
 }
 
 Value noise_of(const Flags& flags) {
@@ -114,9 +114,10 @@ Value noise_embedding(const Flags& flags) {
   if (steps == 1000) return value_of("sinusoidal");
   const auto rescales = flags.truth("rescale_timesteps");
   if (!rescales)
-    flags.wanted("rescale_timesteps", fmt::format("with {} diffusion_steps the network receives the timestep or that rescaled to 1000 of "
-                                                  "them (the defaults of guided-diffusion and improved-diffusion differ)",
-                                                  steps));
+    flags.refuse_missing("rescale_timesteps",
+                         fmt::format("with {} diffusion_steps the network receives the timestep or that rescaled to 1000 of "
+                                     "them (the defaults of guided-diffusion and improved-diffusion differ)",
+                                     steps));
   return *rescales ? plugin_of("sinusoidal", {{"scale", 1000.0 / double(steps)}}) : value_of("sinusoidal");
 }
 
@@ -149,7 +150,7 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
   const auto learn_sigma = flags.truth("learn_sigma");
   Channels c;
   const auto images = flags.integer("in_channels");  // of SuperResModel: without the second image
-  if (images && u.in != *images && u.in != 2 * *images) flags.disagree("in_channels");
+  if (images && u.in != *images && u.in != 2 * *images) flags.refuse_difference("in_channels");
   const bool of_both = u.in == u.out && u.in == 6 && !(learn_sigma && !*learn_sigma);
   if (images ? u.in == 2 * *images : u.in == 2 * u.out || of_both) {  // SuperResModel, of 3 or 6 channels out
     c = {u.in / 2, true, u.in == u.out};
@@ -167,7 +168,7 @@ Value conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c,
   const Value classes = plugin_of("class_label", {{"classes", u.classes}, {"dropout", 0}});
   if (!c.concat) return u.classes > 0 ? classes : value_of("none");
   const auto given = flags.integer("small_size");
-  if (!given && size % 4) flags.wanted("small_size", "the size of the images that it enlarges is not to be read from the weights");
+  if (!given && size % 4) flags.refuse_missing("small_size", "the size of the images that it enlarges is not to be read from the weights");
   const int64_t small = given.value_or(size / 4);  // both that were published enlarge four times
   if (small < 1 || size % small || size == small)
     throw ConfigError(fmt::format("{}: expected a part of {}, the size of the images that it makes", flags.given("small_size"), size));

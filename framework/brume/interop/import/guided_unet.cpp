@@ -88,9 +88,9 @@ size_t blocks_of(const Weights& w, const std::vector<Stage>& stages, bool encode
     if (fits(w, stages, blocks, encoder)) possible.push_back(blocks);
   const auto given = flags.integer(name);
   if (possible.empty()) throw ConfigError("input_blocks: are not levels of equally many residual blocks, as guided-diffusion has them");
-  if (given && std::find(possible.begin(), possible.end(), size_t(*given)) == possible.end()) flags.disagree(name);
+  if (given && std::find(possible.begin(), possible.end(), size_t(*given)) == possible.end()) flags.refuse_difference(name);
   if (possible.size() > 1 && !given)
-    flags.wanted(name, fmt::format("the weights could be of {} residual blocks per level", fmt::join(possible, " or ")));
+    flags.refuse_missing(name, fmt::format("the weights could be of {} residual blocks per level", fmt::join(possible, " or ")));
   return given ? size_t(*given) : possible.front();
 }
 

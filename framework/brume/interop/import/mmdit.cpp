@@ -96,7 +96,8 @@ MmditNetwork read_flux(const Shapes& s, const Flags& flags) {
   else if (head == 128)
     n.rotary_axes = {16, 56, 56};
   else
-    flags.wanted("axes_dim", fmt::format("how the {} channels of a head turn by three axes is not to be read from the weights", head));
+    flags.refuse_missing("axes_dim",
+                         fmt::format("how the {} channels of a head turn by three axes is not to be read from the weights", head));
   return n;
 }
 

@@ -85,7 +85,7 @@ struct Modules {
 };
 
 /// Returns qkv [3C, ...] as q, k and v.
-std::vector<at::Tensor> apart(const at::Tensor& qkv, const UnetLayout& layout) {
+std::vector<at::Tensor> split_qkv(const at::Tensor& qkv, const UnetLayout& layout) {
   const int64_t channels = qkv.size(0) / 3, heads = layout.heads_of(channels);
   const at::Tensor flat = qkv.reshape({3 * channels, -1});
   std::vector<at::Tensor> parts;
@@ -195,7 +195,7 @@ NamedTensors to_diffusers_unet(const NamedTensors& tensors, const UnetLayout& la
     if (const size_t at = t.name.find(".qkv."); at == std::string::npos) {
       add(t.name, projection ? t.tensor.squeeze(-1) : t.tensor);
     } else {
-      const std::vector<at::Tensor> parts = apart(t.tensor, layout);
+      const std::vector<at::Tensor> parts = split_qkv(t.tensor, layout);
       for (size_t i = 0; i < 3; ++i) add(std::string(t.name).replace(at + 1, 3, 1, "qkv"[i]), parts[i]);
     }
   }

@@ -59,7 +59,7 @@ Tensor unseen(const AttentionMask& mask, const Tensor& q, const Tensor& k) {
   return result.defined() ? result.logical_or(later) : later.unsqueeze(0);
 }
 
-Tensor whole(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
+Tensor by_matrix(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask) {
   const auto flat = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2), t.size(3)}); };
   const int64_t b = q.size(0), heads = q.size(1), n = q.size(2), m = k.size(2);
   Tensor scores = at::bmm(flat(q * scale_of(q)), flat(k).transpose(1, 2));
@@ -229,7 +229,7 @@ struct BlockAttention final : torch::autograd::Function<BlockAttention> {
       inputs.push_back(input[i]);
       places.push_back(i);
     }
-    const variable_list d = torch::autograd::grad({whole(input[0], input[1], input[2], mask)}, inputs, {d_out}, true, true, true);
+    const variable_list d = torch::autograd::grad({by_matrix(input[0], input[1], input[2], mask)}, inputs, {d_out}, true, true, true);
     for (size_t i = 0; i < places.size(); ++i) result[places[i]] = d[i];
   }
 };
@@ -254,7 +254,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
     if (const Tensor out = by_library(q, k, v, mask); out.defined()) return out;
   const int64_t scores = q.size(0) * q.size(1) * q.size(2) * k.size(2);
   const bool baseline = isa() == Isa::reference && q.scalar_type() == at::kBFloat16 && !at::GradMode::is_enabled();
-  if (baseline || (!has_kernel(q) && scores < many_scores)) return whole(q, k, v, mask);
+  if (baseline || (!has_kernel(q) && scores < many_scores)) return by_matrix(q, k, v, mask);
   return BlockAttention::apply(q, k, v, mask.keys.defined() ? mask.keys : at::empty({0}, q.options()), mask.causal);
 }
 

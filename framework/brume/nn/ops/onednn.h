@@ -93,7 +93,7 @@ void execute(const Description& description, const dnnl::primitive& primitive, s
 }
 
 /// The same numbers in another order, or type.
-inline void turn(const dnnl::reorder& how, dnnl::memory from, dnnl::memory to) {
+inline void reorder(const dnnl::reorder& how, dnnl::memory from, dnnl::memory to) {
   how.execute(stream(), from, to);
   stream().wait();
 }

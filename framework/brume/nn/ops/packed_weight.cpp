@@ -91,7 +91,7 @@ struct PackedWeight::State {
                  dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
     const Tensor result = lasting_memory(wanted.get_size());
     const dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
-    onednn::turn(dnnl::reorder(from, to), from, to);
+    onednn::reorder(dnnl::reorder(from, to), from, to);
     discard_file_pages(weight.data_ptr(), weight.nbytes());
     return result;
   }

@@ -82,7 +82,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
     const auto own = plan(x, weight, bias, out, stride, padding);
     const auto& d = own->to.forward;
     const Tensor ordered = onednn::bytes(d.weights_desc());
-    onednn::turn(own->weight_forward, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
+    onednn::reorder(own->weight_forward, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
     std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, memory(d.src_desc(), x)},
                                                     {DNNL_ARG_WEIGHTS, memory(d.weights_desc(), ordered)},
                                                     {DNNL_ARG_DST, memory(d.dst_desc(), out)}};
@@ -130,7 +130,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
   static void by_x(const Plan& own, const Tensor& weight, const Tensor& d_out, const Tensor& dx) {
     const auto& d = own.to.by_x;
     const Tensor ordered = onednn::bytes(d.weights_desc());
-    onednn::turn(own.weight_by_x, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
+    onednn::reorder(own.weight_by_x, memory(onednn::plain(weight), weight), memory(d.weights_desc(), ordered));
     onednn::execute(d, own.by_x,
                     {{DNNL_ARG_DIFF_DST, memory(d.diff_dst_desc(), d_out)},
                      {DNNL_ARG_WEIGHTS, memory(d.weights_desc(), ordered)},
@@ -145,7 +145,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
                                                     {DNNL_ARG_DIFF_WEIGHTS, memory(d.diff_weights_desc(), ordered)}};
     if (db.defined()) arguments.emplace(DNNL_ARG_DIFF_BIAS, memory(d.diff_bias_desc(), db));
     onednn::execute(d, own.by_weight, std::move(arguments));
-    onednn::turn(own.gradient, memory(d.diff_weights_desc(), ordered), memory(onednn::plain(dw), dw));
+    onednn::reorder(own.gradient, memory(d.diff_weights_desc(), ordered), memory(onednn::plain(dw), dw));
   }
 };
 

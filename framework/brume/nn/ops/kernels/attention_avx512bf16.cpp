@@ -47,7 +47,7 @@ struct Scratch {
 const uint16_t* element(const Rows& rows, int64_t row) { return static_cast<const uint16_t*>(rows.data) + row * rows.stride; }
 
 /// Two elements, the second 0 if the row ends.
-inline int32_t two(const uint16_t* row, int64_t c, int64_t width) {
+inline int32_t two_elements(const uint16_t* row, int64_t c, int64_t width) {
   return int32_t(row[c] | (c + 1 < width ? uint32_t(row[c + 1]) << 16 : 0));
 }
 
@@ -55,7 +55,7 @@ void pack_queries(const AttentionHead& h, const Scratch& m) {
   auto* to = reinterpret_cast<int32_t*>(m.queries);
   for (int64_t i = 0; i < up(h.queries, together); ++i) {
     const uint16_t* q = element(h.q, i < h.queries ? i : 0);  // those that are missing repeat the first
-    for (int64_t p = 0; p < m.pairs; ++p) to[i * m.pairs + p] = two(q, 2 * p, h.width);
+    for (int64_t p = 0; p < m.pairs; ++p) to[i * m.pairs + p] = two_elements(q, 2 * p, h.width);
   }
 }
 
@@ -65,7 +65,7 @@ void pack_keys(const AttentionHead& h, const Scratch& m, int64_t first, int64_t 
   for (int64_t j = 0; j < up(count, 2 * lanes); ++j) {
     int32_t* tile = to + j / lanes * m.pairs * lanes + j % lanes;
     const uint16_t* k = j < count ? element(h.k, m.index[first + j]) : nullptr;
-    for (int64_t p = 0; p < m.pairs; ++p) tile[p * lanes] = k ? two(k, 2 * p, h.width) : 0;
+    for (int64_t p = 0; p < m.pairs; ++p) tile[p * lanes] = k ? two_elements(k, 2 * p, h.width) : 0;
   }
 }
 
