@@ -255,20 +255,24 @@ void write_json(const std::string& path, const std::vector<Speeds>& rows, const 
   write_file(path, out.dump(1) + "\n");
 }
 
+/// The peaks alone, with the number of threads that networks are computed with by default.
+int bench_peaks(const std::string& json) {
+  resolve_compute({});
+  const std::vector<Peak> peaks = measure_peaks();
+  print_peaks(peaks);
+  write_json(json, {}, peaks);
+  return 0;
+}
+
 int bench(Program& program, const Arguments& a) {
   if (!a.config.empty() && !a.architecture.empty()) throw ConfigError("bench takes a configuration or --arch NAME, not both");
   const bool alone = a.config.empty() && a.architecture.empty();
   if (alone && !a.peak) throw ConfigError("bench needs a configuration, --arch NAME or --peak");
   check_file("--json", a.json);
   catch_interrupt();
-  const std::vector<Peak> peaks = a.peak ? measure_peaks() : std::vector<Peak>();
-  if (a.peak) print_peaks(peaks);
-  if (alone) {
-    write_json(a.json, {}, peaks);
-    return 0;
-  }
+  if (alone) return bench_peaks(a.json);
   if (!a.architecture.empty())
-    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, peaks, a.overrides});
+    return bench_architecture(program, {a.architecture, a.json, a.rounds, a.batch, a.seconds, a.profile, a.errors, a.peak, a.overrides});
   Value root = load_yaml(a.config);
   a.overrides.apply(root);
   const Config config = read_configuration(program.registry, root);
@@ -281,6 +285,8 @@ int bench(Program& program, const Arguments& a) {
   std::vector<Variant> variants;
   variants.push_back(make_variant(config, program.registry, folder, "fp32", true));
   for (const std::string& p : a.precisions) variants.push_back(make_variant(config, program.registry, folder, p, false));
+  const std::vector<Peak> peaks = a.peak ? measure_peaks() : std::vector<Peak>();
+  if (a.peak) print_peaks(peaks);
   for (int64_t round = 0; round < a.rounds; ++round)  // in turn, so that a machine that slows down slows all
     for (Variant& v : variants) {
       show_stage(fmt::format("round {} of {}: {}", round + 1, a.rounds, v.result.name));

@@ -17,6 +17,7 @@
 #include "bench/eager_inception.h"
 #include "bench/measured_calls.h"
 #include "bench/measuring.h"
+#include "bench/peaks.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/core/autoencoder.h"
@@ -148,6 +149,7 @@ class Bench {
 
   void run() {
     const nn::Isa own = nn::isa();
+    if (args_.peak) print_peaks(peaks_ = measure_peaks());
     brume_.resize(parts_.size()), other_.resize(parts_.size());
     for (int64_t round = 0; round < args_.rounds; ++round)  // in turn, so that a machine that slows down slows all
       for (size_t i = 0; i < parts_.size(); ++i) {
@@ -179,7 +181,7 @@ class Bench {
       if (parts_[i].exact)
         fmt::print("{}{:<28} {:>9.3f} % from LibTorch's operations in float32 (L2, relative)\n", i ? "" : "\n", parts_[i].name,
                    100 * errors_[i]);
-    for (size_t i = 0; (args_.profile || !args_.peaks.empty()) && i < parts_.size(); ++i) print_operations(i);
+    for (size_t i = 0; (args_.profile || args_.peak) && i < parts_.size(); ++i) print_operations(i);
   }
 
   void write_json() const {
@@ -196,7 +198,7 @@ class Bench {
                      {"operations", operations}});
       if (i < errors_.size() && parts_[i].exact) out.back()["error"] = errors_[i];
     }
-    append_peaks(out, args_.peaks);
+    append_peaks(out, peaks_);
     write_file(args_.json, out.dump(1) + "\n");
   }
 
@@ -351,12 +353,18 @@ class Bench {
     for (const auto& [name, row] : rows) {
       const double rate = row.flops / std::max(row.seconds, 1e-12) / 1e9;
       fmt::print("  {:<30} {:>9.4f} s {:>5.1f}% {:>6} calls {:>7.0f} GFLOP/s{}\n", name, row.seconds, 100 * row.seconds / total, row.calls,
-                 rate, share_of_peak(args_.peaks, type_ == at::kBFloat16 ? "bf16" : "float32", rate));
+                 rate,
+                 share_of_peak(peaks_,
+                               int8_                    ? "int8"
+                               : type_ == at::kBFloat16 ? "bf16"
+                                                        : "float32",
+                               rate));
     }
     fmt::print("  memory taken from the system by a call, after the first: {:.1f} MiB\n", brume_[i].taken_mib);
   }
 
   ArchitectureBench args_;
+  std::vector<Peak> peaks_;
   Architecture a_;
   at::ScalarType type_ = at::kFloat;
   bool int8_ = false;

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "bench/peaks.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -14,7 +13,7 @@ struct ArchitectureBench {
   int64_t rounds = 3, batch = 0;  ///< 0 = as the architecture has it
   double seconds = 6;             ///< of a part, a round and a path
   bool profile = false, errors = false;
-  std::vector<Peak> peaks;  ///< of the processor, of which operations are shown as a share; may be empty
+  bool peak = false;  ///< shows operations as shares of what the processor computes at most
   Overrides overrides;
 };
 
