@@ -5,7 +5,10 @@
 #include <ATen/ops/ones.h>
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "brume/config/errors.h"
+#include "brume/config/file_hint.h"
 #include "brume/config/utf8.h"
 #include "brume/image/control_image.h"
 #include "brume/text/prompt_schedule.h"
@@ -22,8 +25,11 @@ Tensor regions_of(const ImageRequest& r, const SampleOptions& options, const std
       throw ConfigError(fmt::format("{}: {} for {} part{} joined by AND in {}; one for each, 'all' for everywhere", name, r.regions.size(),
                                     parts, parts == 1 ? "" : "s", in_quotes(image.caption)));
   std::vector<Tensor> masks;
-  for (const std::string& file : r.regions)
+  for (const std::string& file : r.regions) {
+    if (file != "all" && !std::filesystem::is_regular_file(file))
+      throw ConfigError(fmt::format("{}: there is no file '{}'{}", name, file, file_hint(file)));
     masks.push_back(file == "all" ? at::ones({1, 1, shape.height, shape.width}) : control_mask(file, shape.height, shape.width));
+  }
   return at::cat(masks);
 }
 

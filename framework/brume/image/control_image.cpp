@@ -11,6 +11,7 @@
 #include <opencv2/imgproc.hpp>
 
 #include "brume/config/errors.h"
+#include "brume/config/file_hint.h"
 #include "brume/config/suggest.h"
 #include "brume/core/warnings.h"
 #include "brume/image/pillow_resize.h"
@@ -79,7 +80,8 @@ std::pair<std::string, std::string> parts(const std::string& asked) {
 }
 
 void expect_file(const std::string& file) {
-  if (!std::filesystem::is_regular_file(file)) throw ConfigError(fmt::format("control image: there is no file '{}'", file));
+  if (!std::filesystem::is_regular_file(file))
+    throw ConfigError(fmt::format("control image: there is no file '{}'{}", file, file_hint(file)));
 }
 
 at::Tensor masked_out(const at::Tensor& image, const ControlImageUse& use) {
