@@ -314,7 +314,7 @@ void add_bench(Command app, Program& program, int& code) {
   command.add_option("config", a->config, "a YAML file").type_name("CONFIG");
   CommandOption arch = command
                            .add_option("--arch", a->architecture,
-                                       "measure the parts of a well-known architecture with random weights, instead of a configuration")
+                                       "measures the parts of a well-known architecture with random weights, instead of a configuration")
                            .type_name("NAME");
   command.add_option("--precisions", a->precisions, "what to measure of a configuration: fp32, bf16 and int8, which does not train")
       .delimiter(',')
@@ -332,7 +332,7 @@ void add_bench(Command app, Program& program, int& code) {
   command.add_flag("--peak", a->peak,
                    "first what the processor computes at most in float32, bf16 and int8, and how fast it reads memory; with --arch, each "
                    "operation as a share of it");
-  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  command.add_option("--json", a->json, "writes the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
   command.callback([&program, &code, a] { code = bench(program, *a); });
 }

@@ -190,7 +190,7 @@ void add_adapter(Command app, Program&, int&) {
   merging.add_option("--lora", a->adapters, "an adapter, as `brume sample --lora` takes it; several add up")
       .required()
       .type_name("FILE[:STRENGTH]");
-  merging.add_flag("--force", a->force, "merge adapters of another base");
+  merging.add_flag("--force", a->force, "merges adapters of another base");
   out(merging);
 
   const Command extracting = verb(command, "extract", "the LoRA that is nearest to the difference of two models", a, extract);

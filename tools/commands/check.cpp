@@ -65,8 +65,8 @@ void add_check(Command app, Program& program, int&) {
   };
   auto args = std::make_shared<Arguments>();
   command.add_option("config", args->config, "a YAML file").required().type_name("CONFIG");
-  command.add_flag("--show", args->show, "print the resolved configuration, of a model's file too");
-  command.add_flag("--data", args->data, "open the data sets too, and read the header of every image");
+  command.add_flag("--show", args->show, "prints the resolved configuration, of a model's file too");
+  command.add_flag("--data", args->data, "opens the data sets too, and reads the header of every image");
   args->overrides.add_to(command);
   command.callback([&program, args] {
     const bool weights = is_weights_file(args->config);

@@ -170,12 +170,12 @@ int conform_plugins(Program& program, const Arguments& a) {
 }  // namespace
 
 void add_conform(Command app, Program& program, int& code) {
-  const Command command = app.add_subcommand("conform", "measure the laws that every correct plugin of a kind keeps");
+  const Command command = app.add_subcommand("conform", "measures the laws that every correct plugin of a kind keeps");
   auto a = std::make_shared<Arguments>();
   command.add_option("kind", a->kind, "guidance, noise_schedule, objective, parameterization, sampler or spacing").required();
   command.add_option("name", a->names, "names, or {type: ddim, eta: 1}; every plugin of the kind if absent");
   command.add_option("--noise", a->noise, "the noise schedule that a spacing or parameterization is measured on");
-  const CommandOption markdown = command.add_flag("--markdown", a->markdown, "print a table for documents");
+  const CommandOption markdown = command.add_flag("--markdown", a->markdown, "prints a table for documents");
   command.add_flag("--json", a->json, "for programs: one JSON object").excludes(markdown);
   command.callback([&program, &code, a] { code = conform_plugins(program, *a); });
 }

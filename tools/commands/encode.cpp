@@ -72,11 +72,11 @@ void add_encode(Command app, Program& program, int& code) {
   command.add_option("--batch", a->options.batch, "images at once; changes nothing but speed and memory")
       .capture_default_str()
       .check(between(1, 65536));
-  command.add_option("--tile", a->options.tile, "encode large images in tiles of this many pixels per side; 0 = whole images")
+  command.add_option("--tile", a->options.tile, "encodes large images in tiles of this many pixels per side; 0 = whole images")
       .capture_default_str()
       .check(between(0, 16384));
   command.add_flag("--missing", a->options.missing,
-                   "make only the shards that the folder does not have; an interrupted call keeps its own");
+                   "makes only the shards that the folder does not have; an interrupted call keeps its own");
   a->overrides.add_to(command);
   add_rendezvous(command, a->job);
   command.callback([&program, &code, a] { code = encode(program, *a); });

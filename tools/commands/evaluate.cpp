@@ -273,7 +273,7 @@ void declare_samples(Command command, Arguments& a) {
       .check(between(0, 100000000));
   command
       .add_option("--json", a.json,
-                  "write the figures to a file as well; metrics of sets write it after each run, and runs that it has "
+                  "writes the figures to a file as well; metrics of sets write it after each run, and runs that it has "
                   "are not computed again")
       .type_name("FILE");
   command

@@ -92,7 +92,7 @@ void add_import(Command app, Program& program, int&) {
   command.add_option("--set", a->set, "a setting that the source does not hold, under the name that its program gives it")
       .type_name("KEY=VALUE")
       .take_all();
-  command.add_flag("--overwrite", a->overwrite, "replace the file if it exists");
+  command.add_flag("--overwrite", a->overwrite, "replaces the file if it exists");
   command.callback([&program, a] { import_to_file(program, *a); });
 }
 

@@ -161,7 +161,7 @@ void add_invert(Command app, Program& program, int& code) {
   command.add_option("-o,--out", a->out, "the noise as safetensors, one tensor noise_N_steps per number of steps").type_name("FILE");
   a->settings.add_to(command, {"--sampler", "--spacing", "--set", "--precision", "--device", "--threads"});
   command.add_option("--batch", a->batch, "images at once").capture_default_str().check(between(1, 65536));
-  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  command.add_option("--json", a->json, "writes the figures to a file as well").type_name("FILE");
   command.callback([&program, &code, a] {
     a->settings.source = a->source;
     code = invert_images(program, *a);

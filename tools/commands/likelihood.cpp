@@ -206,7 +206,7 @@ void add_likelihood(Command app, Program& program, int& code) {
   command.add_option("--probes", a->probes, "ode: of Hutchinson's estimate of the trace").capture_default_str().check(positive);
   command.add_option("--probe", a->probe, "ode: rademacher or gaussian").capture_default_str().check(one_of({"rademacher", "gaussian"}));
   command.add_flag("--no-dequantise", a->no_dequantise, "ode: add no noise to the images, which do not have 8 bits");
-  command.add_option("--json", a->json, "write the figures to a file as well").type_name("FILE");
+  command.add_option("--json", a->json, "writes the figures to a file as well").type_name("FILE");
   a->overrides.add_to(command);
   add_rendezvous(command, a->job);
   command.callback(

@@ -39,7 +39,7 @@ void add_report(Command app, Program&, int&) {
   auto a = std::make_shared<Arguments>();
   command.add_option("directory", a->directory, "a run directory, or one with run directories in it").required().type_name("DIR");
   command.add_option("-o,--out", a->out, "the page, which needs no other file").capture_default_str().type_name("FILE");
-  command.add_option("--where", a->where, "leave out the runs that do not meet a condition such as 'fid<10' or 'lr=0.001'")
+  command.add_option("--where", a->where, "leaves out the runs that do not meet a condition such as 'fid<10' or 'lr=0.001'")
       .type_name("CONDITION")
       .allow_extra_args(false)
       .take_all();

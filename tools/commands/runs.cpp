@@ -54,7 +54,7 @@ void add_runs(Command app, Program&, int&) {
   command.add_option("--sort", args->sort, "name, state, step, a figure (its last; best.FIGURE), or a key of the configuration")
       .type_name("NAME");
   command.add_flag("--reverse", args->reverse, "the largest first");
-  command.add_option("--where", args->where, "leave out the runs that do not meet a condition such as 'fid<10' or 'lr=0.001'")
+  command.add_option("--where", args->where, "leaves out the runs that do not meet a condition such as 'fid<10' or 'lr=0.001'")
       .type_name("CONDITION")
       .allow_extra_args(false)
       .take_all();

@@ -285,7 +285,7 @@ void add_sample(Command app, Program& program, int& code) {
                   "makes an image of `brume sample` again, from what it records; or one of A1111 or ComfyUI, as far as it goes; other "
                   "options replace its own")
       .type_name("FILE.png [CHECKPOINT]");
-  command.add_flag("--missing", a->missing, "make only the images that the directory of -o does not have");
+  command.add_flag("--missing", a->missing, "makes only the images that the directory of -o does not have");
   add_rendezvous(command, a->job);
   a->sample.add_to(command);
   command.add_option("--grid", a->columns, "columns of the picture").check(between(1, 1000));

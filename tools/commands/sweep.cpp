@@ -219,7 +219,7 @@ void add_sweep(Command app, Program& program, int& code) {
   command.add_option("--only", a->only, "missing = what is not done yet; commands = those alone, of trained runs")
       .capture_default_str()
       .check(one_of({"missing", "commands"}));
-  command.add_flag("--dry-run", a->dry, "check all runs and print their names");
+  command.add_flag("--dry-run", a->dry, "checks all runs and prints their names");
   a->overrides.add_to(command);
   command.callback([&program, &code, a] { expect_one_process("sweep"), code = sweep_of(program, *a); });
 }

@@ -133,7 +133,7 @@ void add_tokenizer(Command app, Program& program, int&) {
   make.add_option("--type", a->type, "unigram, or bpe, which gives whole words if there are few")
       .capture_default_str()
       .check(one_of({"unigram", "bpe"}));
-  make.add_flag("--keep-case", a->keep_case, "distinguish upper case from lower case");
+  make.add_flag("--keep-case", a->keep_case, "distinguishes upper case from lower case");
   make.add_option("-o,--out", a->out, "the model").capture_default_str().type_name("FILE");
   make.add_option("-n,--count", a->count, "images of a configuration's data set whose captions are read")
       .capture_default_str()

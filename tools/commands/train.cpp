@@ -192,10 +192,10 @@ void add_train(Command app, Program& program, int& code) {
   auto args = std::make_shared<Arguments>();
   command.add_option("config", args->config, "a YAML file").type_name("CONFIG");
   command.add_option("-o,--out", args->out, "the run directory; runs/<configuration> if not given").type_name("DIR");
-  CommandOption resume = command.add_option("--resume", args->resume, "continue a training: its training.safetensors or its directory")
+  CommandOption resume = command.add_option("--resume", args->resume, "continues a training: its training.safetensors or its directory")
                              .type_name("[FILE]")
                              .expected(0, 1);
-  command.add_flag("--overwrite", args->overwrite, "start over if the directory holds a training");
+  command.add_flag("--overwrite", args->overwrite, "starts over if the directory holds a training");
   command.add_flag("--of-sweep", args->of_sweep, "one run of a sweep").hidden();
   args->overrides.add_to(command);
   add_rendezvous(command, args->rendezvous);

@@ -57,7 +57,7 @@ const std::vector<Option<Overrides>>& Overrides::options() {
   static const std::vector<Option<Overrides>> all{
       option<Overrides>(
           "--set", "settings", [](auto& o) -> auto& { return o.set; },
-          "override a value of the configuration, like sample.steps=20 or sample.guidance.0.scale=3",
+          "overrides a value of the configuration, like sample.steps=20 or sample.guidance.0.scale=3",
           [](CommandOption o) { o.type_name("KEY=VALUE").take_all(); }),
       option<Overrides>(
           "--precision", "precision", [](auto& o) -> auto& { return o.precision; }, "auto, fp32, bf16 or int8"),

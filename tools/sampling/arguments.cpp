@@ -162,7 +162,7 @@ std::vector<Option<A>> options_of_sampling() {
           "per_image; batch, PyTorch's order; or brownian"),
       option<A>(
           "--tile", "tile", [](auto& a) -> auto& { return a.request.tile; },
-          "decode latents in tiles of this many pixels per side, blended where they overlap; 0 = whole images"),
+          "decodes latents in tiles of this many pixels per side, blended where they overlap; 0 = whole images"),
       option<A>(
           "--lora", "loras", [](auto& a) -> auto& { return a.open.loras; },
           "adds a LoRA or its kin to the weights, at a strength (1 if not given) that may differ by part, like @text=0.5,mid=1; several "
