@@ -69,16 +69,16 @@ void set_controls(const ImageRequest& r, Value& root) {
   for (size_t i = 0; i < r.controls.size(); ++i) {
     const RequestedControl requested = requested_control(r.controls[i], name("controls"));
     const ControlTensors file = control_tensors(requested.file);
-    const std::string type = control_type(file.tensors);
-    if (type.empty()) refuse_control(file, "ControlNet, T2I-Adapter or IP-Adapter");
+    const ControlFamily* family = control_family(file.tensors);
+    if (!family) refuse_control(file, "ControlNet, T2I-Adapter or IP-Adapter");
     Value control = Value::map();
     const auto set = [&](const char* key, const std::string& text) {
       if (!text.empty()) control.set(key, Value::text(text, true));
     };
-    control.set("type", Value::text(type));
+    control.set("type", Value::text(family->type));
     set("file", requested.file);
     set("image", nth(r.control_images, i, r.controls.size(), name("control_images")));
-    if (type == "ip_adapter" && !r.image_encoder.empty()) {
+    if (family->image_prompt && !r.image_encoder.empty()) {
       sees = true;
       Value encoder = Value::map();
       encoder.set("type", Value::text("clip_image"));

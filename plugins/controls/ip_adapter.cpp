@@ -36,9 +36,7 @@ namespace {
 /// The layers of a file, in float32.
 class Layers {
  public:
-  Layers(const std::string& path, at::Device device) : file(control_tensors(path)), device_(device) {
-    if (control_type(file.tensors) != "ip_adapter") refuse_control(file, "IP-Adapter");
-  }
+  Layers(const std::string& path, at::Device device) : file(control_tensors(path)), device_(device) { expect_control(file, "ip_adapter"); }
   bool has(const std::string& name) const { return find(file.tensors, name) != nullptr; }
   Tensor tensor(const std::string& name) {
     const Tensor* t = find(file.tensors, name);

@@ -42,7 +42,7 @@ struct Level {
 /// The layers of a file.
 struct AdapterFile {
   explicit AdapterFile(const std::string& path, at::Device device) : file(control_tensors(path)), device_(device) {
-    if (control_type(file.tensors) != "t2i_adapter") refuse_control(file, "T2I-Adapter");
+    expect_control(file, "t2i_adapter");
     const bool light = has("body.0.out_conv"), grouped = light || has("body.0.resnets.0.block1");
     input = optional("conv_in");
     if (grouped)

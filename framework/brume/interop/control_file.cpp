@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <stdexcept>
 
 #include "brume/config/errors.h"
 #include "brume/interop/import/diffusers_config.h"
@@ -18,6 +19,9 @@
 namespace brume {
 namespace {
 namespace fs = std::filesystem;
+
+const ControlFamily controlnets{"controlnet", "ControlNet"}, t2i_adapters{"t2i_adapter", "T2I-Adapter"},
+    ip_adapters{"ip_adapter", "IP-Adapter", true};
 
 bool has(const NamedTensors& tensors, std::string_view name) { return find(tensors, name) != nullptr; }
 bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
@@ -36,8 +40,7 @@ std::string generation(int64_t context) {
 
 /// Returns what a file that is no control most likely is.
 std::string likely_kind(const NamedTensors& tensors) {
-  const std::string type = control_type(tensors);
-  if (!type.empty()) return fmt::format("its type is {} ({})", type, control_name(type));
+  if (const ControlFamily* family = control_family(tensors)) return fmt::format("its type is {} ({})", family->type, family->name);
   if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
     return "it is a LoRA, which sample.lora adds";
   if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";
@@ -193,16 +196,20 @@ ControlTensors control_tensors(const std::string& path) {
   return file;
 }
 
-std::string control_type(const NamedTensors& tensors) {
-  if (has(tensors, "controlnet_cond_embedding.conv_in.weight") || has(tensors, "input_hint_block.0.weight")) return "controlnet";
-  if (any_begins(tensors, "image_proj.") && any_begins(tensors, "ip_adapter.")) return "ip_adapter";
+const ControlFamily* control_family(const NamedTensors& tensors) {
+  if (has(tensors, "controlnet_cond_embedding.conv_in.weight") || has(tensors, "input_hint_block.0.weight")) return &controlnets;
+  if (any_begins(tensors, "image_proj.") && any_begins(tensors, "ip_adapter.")) return &ip_adapters;
   if (has(tensors, "body.0.block1.weight") || has(tensors, "body.0.resnets.0.block1.weight") || has(tensors, "body.0.in_conv.weight"))
-    return "t2i_adapter";
-  return "";
+    return &t2i_adapters;
+  return nullptr;
 }
 
-std::string control_name(const std::string& type) {
-  return type == "ip_adapter" ? "IP-Adapter" : type == "t2i_adapter" ? "T2I-Adapter" : "ControlNet";
+void expect_control(const ControlTensors& file, const std::string& type) {
+  const ControlFamily* family = control_family(file.tensors);
+  if (family && family->type == type) return;
+  for (const ControlFamily* wanted : {&controlnets, &t2i_adapters, &ip_adapters})
+    if (wanted->type == type) refuse_control(file, wanted->name);
+  throw std::logic_error("expect_control: no type of a control: " + type);
 }
 
 void refuse_control(const ControlTensors& file, const std::string& wanted) {
@@ -217,7 +224,7 @@ void check_generation(const ControlTensors& file, const std::string& what, int64
 
 ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight>& network, int64_t context_width) {
   const ControlTensors file = control_tensors(path);
-  if (control_type(file.tensors) != "controlnet") refuse_control(file, "ControlNet");
+  expect_control(file, controlnets.type);
   check_generation(file, "ControlNet", context_of(file.tensors), context_width);
   ControlNetFile result{path, {}, {}};
   try {

@@ -17,11 +17,17 @@ struct ControlTensors {
 /// there is no such file.
 ControlTensors control_tensors(const std::string& path);
 
-/// Returns "controlnet", "t2i_adapter" or "ip_adapter" by a file's names; "" if it is none of them.
-std::string control_type(const NamedTensors& tensors);
+/// What a control's file is of.
+struct ControlFamily {
+  std::string type;           ///< the plugin: "controlnet", "t2i_adapter" or "ip_adapter"
+  std::string name;           ///< "ControlNet", "T2I-Adapter" or "IP-Adapter"
+  bool image_prompt = false;  ///< it sees the image by the plugin's option `encoder`
+};
+/// Returns the family of a file by its names; null if it is of none.
+const ControlFamily* control_family(const NamedTensors& tensors);
 
-/// Returns what a type's files are called: "ControlNet", "T2I-Adapter" or "IP-Adapter".
-std::string control_name(const std::string& type);
+/// Throws ConfigError as refuse_control() if the file is not of the family of this type.
+void expect_control(const ControlTensors& file, const std::string& type);
 
 /// Throws the ConfigError of a file that is no `wanted` (one of these names): what it is, or its names, grouped, with the likely reason.
 [[noreturn]] void refuse_control(const ControlTensors& file, const std::string& wanted);
