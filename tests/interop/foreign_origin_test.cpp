@@ -88,7 +88,8 @@ TEST(ComfyGraph, WhatHasNoPlaceIsNamed) {
   EXPECT_EQ(image->denoise, 0.6);
   std::string controlled =
       graph(R"(, "30": {"class_type": "ControlNetApplyAdvanced", "inputs": {"positive": ["6", 0], "negative": ["7", 0], "strength": 1}})");
-  controlled.replace(controlled.find(R"("positive": ["6", 0])"), 21, R"("positive": ["30", 0])");
+  const std::string before = R"("positive": ["6", 0])";
+  controlled.replace(controlled.find(before), before.size(), R"("positive": ["30", 0])");
   const auto with = comfy_run(controlled);
   ASSERT_TRUE(with);
   EXPECT_EQ(with->prompt, "a cat");
