@@ -151,7 +151,8 @@ std::string jpeg4(bool adobe) {
   };
   std::string frame = std::string("\x08\0\x08\0\x08\x04", 6), scan = "\x04";
   for (char i = 1; i <= 4; ++i) frame += std::string({i, 0x11, 0}), scan += std::string({i, 0});
-  const std::string codes = '\1' + std::string(15, '\0') + '\0';  // one code of one bit: no bits follow, or the end of the block
+  std::string codes(17, '\0');
+  codes[0] = '\1';  // one code of one bit: no bits follow, or the end of the block
   return "\xff\xd8" + (adobe ? segment(0xee, "Adobe" + std::string("\0\x64\0\0\0\0\0", 7)) : std::string()) +
          segment(0xdb, std::string(1, '\0') + std::string(64, '\1')) + segment(0xc0, frame) + segment(0xc4, std::string(1, '\0') + codes) +
          segment(0xc4, std::string(1, '\x10') + codes) + segment(0xda, scan + std::string("\0\x3f\0", 3)) + std::string("\0\xff\xd9", 3);
