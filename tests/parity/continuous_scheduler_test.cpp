@@ -44,7 +44,7 @@ class Imported {
 
 Tensor noise() { return (at::arange(96, at::kDouble) * 0.61 + 0.1).sin().view({2, 3, 4, 4}); }
 
-void expect_close(const Tensor& got, const Tensor& wanted, double tolerance) {
+void expect_near(const Tensor& got, const Tensor& wanted, double tolerance) {
   EXPECT_LT((got - wanted).abs().max().item<double>(), tolerance * wanted.abs().max().item<double>());
 }
 
@@ -64,7 +64,7 @@ TEST(ContinuousScheduler, FlowMatchHeun) {
     x = i + 1 == steps ? y : x + (v + mix(y, times * s[i + 1])) * (h / 2);
   }
   const Imported imported({{"_class_name", "FlowMatchHeunDiscreteScheduler"}, {"shift", shift}, {"num_train_timesteps", times}}, steps);
-  expect_close(imported.run(noise()), x, 1e-5);  // sigma is capped at 1e6
+  expect_near(imported.run(noise()), x, 1e-5);  // sigma is capped at 1e6
 }
 
 // EDMDPMSolverMultistepScheduler: DPM-Solver++ of second order, with the midpoint or Heun's correction, over EDM's levels.
@@ -96,7 +96,7 @@ TEST(ContinuousScheduler, EdmDpmSolver) {
                              {"prediction_type", "v_prediction"},
                              {"solver_type", heun ? "heun" : "midpoint"}},
                             steps);
-    expect_close(imported.run(noise()), x, 1e-9);
+    expect_near(imported.run(noise()), x, 1e-9);
   }
 }
 

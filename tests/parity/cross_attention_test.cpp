@@ -24,7 +24,7 @@ namespace brume::test {
 namespace {
 
 /// As the references ask: max|out - ref| <= 1e-4 max(1, max|ref|).
-void expect_close(const Tensor& out, const Tensor& wanted, const std::string& what) {
+void expect_near(const Tensor& out, const Tensor& wanted, const std::string& what) {
   ASSERT_EQ(out.sizes(), wanted.sizes());
   const double error = (out - wanted).abs().max().item<double>(), allowed = 1e-4 * std::max(1.0, wanted.abs().max().item<double>());
   fmt::print("{}: largest error {:.2e} of {:.2e} allowed\n", what, error, allowed);
@@ -45,7 +45,7 @@ TEST(CrossAttentionParity, TransformerBlock) {
   const nn::TransformerBlock block(build, 32, 24, 4, 0);
   load_weights(ref_path(name + ".safetensors"), build.weights());
   const NamedTensors io = load_tensors(ref_path(name + "_io.safetensors"));
-  expect_close(block(*find(io, "x"), {*find(io, "context")}, nullptr, nullptr), *find(io, "out.y"), "transformer block");
+  expect_near(block(*find(io, "x"), {*find(io, "context")}, nullptr, nullptr), *find(io, "out.y"), "transformer block");
 }
 
 class LdmUnet : public testing::Test {
@@ -70,9 +70,9 @@ class LdmUnet : public testing::Test {
 };
 
 TEST_F(LdmUnet, GivesItsOutput) {
-  expect_close(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net, recorded for gradients");
+  expect_near(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net, recorded for gradients");
   const at::NoGradGuard no_grad;
-  expect_close(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net");
+  expect_near(output(with_tokens(context())), *find(io, "out.y"), "LDM U-Net");
 }
 
 TEST_F(LdmUnet, PaddingChangesNothing) {
@@ -80,7 +80,7 @@ TEST_F(LdmUnet, PaddingChangesNothing) {
   Condition padded = with_tokens(at::cat({context(), at::full({2, 5, 24}, 3.0f)}, 1));
   padded.context_mask = at::ones({2, 12});
   padded.context_mask.narrow(1, 7, 5).zero_();
-  expect_close(output(padded), *find(io, "out.y"), "LDM U-Net, padded");
+  expect_near(output(padded), *find(io, "out.y"), "LDM U-Net, padded");
   padded.context_mask = Tensor();
   EXPECT_GT((output(padded) - *find(io, "out.y")).abs().max().item<double>(), 0.01) << "the tokens are not looked at";
 }
@@ -111,7 +111,7 @@ TEST_F(DiffusersUnetParity, GivesItsOutput) {
   const at::NoGradGuard no_grad;
   const NamedTensors io = load_tensors(ref_path("pipe/tiny_sd_components.safetensors"));
   const Tensor out = network->forward(*find(io, "unet_x"), find(io, "unet_t")->to(at::kFloat), with_tokens(*find(io, "unet_ctx")), nullptr);
-  expect_close(out, *find(io, "unet_y"), "tiny_sd's U-Net");
+  expect_near(out, *find(io, "unet_y"), "tiny_sd's U-Net");
 }
 
 // The first evaluation of the pipeline: [unconditional; conditional] of the initial latents.
@@ -122,7 +122,7 @@ TEST_F(DiffusersUnetParity, BeginsThePipelineAsTheReference) {
   const Tensor x = at::randn({1, 4, 16, 16}, random, at::TensorOptions().dtype(at::kFloat)), t = *find(io, "timesteps");
   const Tensor context = at::cat({*find(io, "negative_prompt_embeds"), *find(io, "prompt_embeds")});
   const Tensor out = network->forward(x.repeat({2, 1, 1, 1}), t.narrow(0, 0, 1).to(at::kFloat).repeat({2}), with_tokens(context), nullptr);
-  expect_close(out, *find(io, "unet_out_first"), "tiny_sd's U-Net in the pipeline");
+  expect_near(out, *find(io, "unet_out_first"), "tiny_sd's U-Net in the pipeline");
 }
 
 }  // namespace

@@ -135,8 +135,7 @@ TEST_F(TrainedControl, ResumesBitForBitOnTheSameBaseAlone) {
     ASSERT_EQ(one.size(), two.size());
     for (const NamedTensor& t : one) EXPECT_TRUE(t.tensor.equal(*find(two, t.name))) << t.name;
   }
-  fs::create_directories(folder_->file("moved"));
-  fs::copy_file(folder_->file("control/model.safetensors"), folder_->file("moved/model.safetensors"), fs::copy_options::overwrite_existing);
+  train(section(from_base(), 1), "moved");
   std::string other = yaml;
   other.replace(other.find(folder_->file("base/")), folder_->file("base/").size(), folder_->file("moved/"));
   try {
