@@ -33,7 +33,7 @@ TEST_F(GroupNorm, AnImageHasTheSameBitsInAnyBatch) {
   for (const Shape& shape : batches) {
     for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const Inputs all = Inputs(shape.sizes, 1, true).as(dtype, at::kFloat);
-      const at::Tensor dy = normal(shape.sizes, 5, dtype);
+      const at::Tensor dy = normal_values(shape.sizes, 5, dtype);
       const Bits together = bits_of(all, shape.groups, dy);
       for (int64_t size : {1, 2, 3, 5}) {
         const auto some = [&](const at::Tensor& t) { return t.slice(0, 7, 7 + size); };
@@ -58,7 +58,7 @@ TEST_F(GroupNorm, BitsDoNotDependOnTheNumberOfThreads) {
         std::vector<int64_t> sizes = shape.sizes;
         sizes[0] = batch;
         const Inputs in = Inputs(sizes, 1, true).as(dtype, at::kFloat);
-        const at::Tensor dy = normal(sizes, 5, dtype);
+        const at::Tensor dy = normal_values(sizes, 5, dtype);
         at::set_num_threads(1);
         const Bits one = bits_of(in, shape.groups, dy);
         for (int threads : {2, 3, 7}) {
@@ -78,7 +78,7 @@ TEST_F(GroupNorm, BitsDoNotDependOnWhatRunsAtTheSameTime) {
   for (int i = 0; i < count; ++i) {
     const std::vector<int64_t> sizes = {1 + i % 3, 64, 40, 40};
     inputs.push_back(Inputs(sizes, 1, true, static_cast<uint64_t>(10 * i)).as(i % 2 == 0 ? at::kFloat : at::kBFloat16, at::kFloat));
-    upstream.push_back(normal(sizes, 5, inputs.back().x.scalar_type()));
+    upstream.push_back(normal_values(sizes, 5, inputs.back().x.scalar_type()));
     serial[i] = bits_of(inputs[i], 32, upstream[i]);
   }
   std::vector<std::thread> threads;

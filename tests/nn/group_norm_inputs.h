@@ -18,7 +18,7 @@ using brume::nn::Isa;
 
 constexpr double eps = 1e-5;
 
-inline at::Tensor normal(std::vector<int64_t> sizes, uint64_t seed, at::ScalarType dtype = at::kDouble) {
+inline at::Tensor normal_values(std::vector<int64_t> sizes, uint64_t seed, at::ScalarType dtype = at::kDouble) {
   return at::randn(sizes, at::detail::createCPUGenerator(seed), at::TensorOptions().dtype(at::kDouble)).to(dtype);
 }
 
@@ -27,12 +27,12 @@ struct Inputs {
 
   Inputs(std::vector<int64_t> sizes, double offset, bool modulated, uint64_t seed = 1) {
     const int64_t batch = sizes[0], channels = sizes[1];
-    x = normal(sizes, seed) + offset;
-    gamma = 1 + 0.2 * normal({channels}, seed + 1);
-    beta = 0.3 * normal({channels}, seed + 2);
+    x = normal_values(sizes, seed) + offset;
+    gamma = 1 + 0.2 * normal_values({channels}, seed + 1);
+    beta = 0.3 * normal_values({channels}, seed + 2);
     if (!modulated) return;
-    scale = 0.3 * normal({batch, channels}, seed + 3);
-    shift = 0.5 * normal({batch, channels}, seed + 4);
+    scale = 0.3 * normal_values({batch, channels}, seed + 3);
+    shift = 0.5 * normal_values({batch, channels}, seed + 4);
   }
   std::vector<at::Tensor*> all() { return {&x, &gamma, &beta, &scale, &shift}; }
   std::vector<at::Tensor> leaves() {

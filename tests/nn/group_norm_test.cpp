@@ -57,7 +57,7 @@ TEST_F(GroupNorm, DefinitionEqualsPlainLoops) {
 TEST_F(GroupNorm, DefinitionHasTheGradientOfFiniteDifferences) {
   for (bool silu : {false, true}) {
     Inputs in({2, 6, 2, 3}, 1, true);
-    const at::Tensor dy = normal(in.x.sizes().vec(), 9);
+    const at::Tensor dy = normal_values(in.x.sizes().vec(), 9);
     const std::vector<at::Tensor> leaves = in.leaves(), computed = gradients(in.run(3, silu), leaves, dy);
     at::NoGradGuard no_grad;
     for (size_t i = 0; i < leaves.size(); ++i) {
@@ -86,7 +86,7 @@ void expect_close_to_definition(const Shape& shape, const Inputs& base, at::Scal
   Inputs in = base.as(dtype, parameters), exact = in.as(at::kDouble, at::kDouble);
   if (channels_last && in.x.dim() == 4) in.x = in.x.contiguous(at::MemoryFormat::ChannelsLast);
   if (channels_last && in.x.dim() == 3) in.x = in.x.transpose(1, 2).contiguous().transpose(1, 2);
-  const at::Tensor dy = normal(shape.sizes, 7, dtype), exact_dy = dy.to(at::kDouble);
+  const at::Tensor dy = normal_values(shape.sizes, 7, dtype), exact_dy = dy.to(at::kDouble);
   const at::Tensor plain = in.run(shape.groups, silu);  // nothing requires a gradient yet
   const std::vector<at::Tensor> leaves = in.leaves(), exact_leaves = exact.leaves();
   const at::Tensor y = in.run(shape.groups, silu), exact_y = exact.run(shape.groups, silu);
@@ -134,7 +134,7 @@ TEST_F(GroupNorm, AddsAnEmbeddingFirst) {
         const std::string what = describe(shape, std::string(isa_name(isa)) + " " + at::toString(dtype));
         for (const double far : {0.0, 30.0}) {  // the embedding moves the mean, and each channel's apart
           Inputs in = Inputs(shape.sizes, 0, false).as(dtype, at::kFloat);
-          at::Tensor added = far + 0.7 * normal({shape.sizes[0], shape.sizes[1]}, 3, at::kFloat);
+          at::Tensor added = far + 0.7 * normal_values({shape.sizes[0], shape.sizes[1]}, 3, at::kFloat);
           std::vector<int64_t> per_image(shape.sizes.size(), 1);
           per_image[0] = shape.sizes[0], per_image[1] = shape.sizes[1];
           Inputs exact = in.as(at::kDouble, at::kDouble);
@@ -151,7 +151,7 @@ TEST_F(GroupNorm, AddsAnEmbeddingFirst) {
           EXPECT_TRUE(at::equal(run(last, 1), y.narrow(0, last, 1))) << what << ": the image alone";
           if (far > 0) continue;  // recorded, the sum is rounded to x's type
           added.set_requires_grad(true);
-          const at::Tensor recorded = run(0, shape.sizes[0]), dy = normal(shape.sizes, 7, dtype);
+          const at::Tensor recorded = run(0, shape.sizes[0]), dy = normal_values(shape.sizes, 7, dtype);
           EXPECT_LT(error(recorded, wanted), 5 * store + beyond) << what << " recorded";
           const at::Tensor expected = gradients(wanted, {exact.x}, dy.to(at::kDouble))[0].flatten(2).sum(2);
           EXPECT_LT(error(gradients(recorded, {added}, dy)[0], expected, dy.norm().item<double>()), dtype == at::kBFloat16 ? 1e-2 : 1e-6)
@@ -164,7 +164,7 @@ TEST_F(GroupNorm, AddsAnEmbeddingFirst) {
 
 TEST_F(GroupNorm, SiluIsAccurateOverTheWholeRange) {
   const at::Tensor z = at::linspace(-85, 85, 40001, at::TensorOptions().dtype(at::kFloat)), zero = at::zeros_like(z);
-  const at::Tensor x = normal({1, 40001, 1, 1}, 3, at::kFloat);
+  const at::Tensor x = normal_values({1, 40001, 1, 1}, 3, at::kFloat);
   const at::Tensor exact = z.to(at::kDouble) * z.to(at::kDouble).sigmoid();
   for (Isa isa : available()) {
     brume::nn::set_isa(isa);
@@ -271,7 +271,7 @@ TEST_F(GroupNorm, SkipsAutogradWhereNothingLearns) {
 
 TEST_F(GroupNorm, GradientOfTheGradientIsThatOfTheDefinition) {
   Inputs in = Inputs({2, 6, 2, 3}, 1, true).as(at::kFloat, at::kFloat), exact = in.as(at::kDouble, at::kDouble);
-  const at::Tensor dy = normal(in.x.sizes().vec(), 9);
+  const at::Tensor dy = normal_values(in.x.sizes().vec(), 9);
   const auto second = [](Inputs& inputs, const at::Tensor& upstream) {
     const std::vector<at::Tensor> leaves = inputs.leaves();
     inputs.scale = leaves[3] + 0.1 * leaves[0].mean({2, 3});  // an input that depends on another
