@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # For the fuzz targets, which are skipped without clang.
 [ "$(id -u)" -ne 0 ] || tools/scripts/setup.sh clang libclang-rt-dev || true
-tools/scripts/build.sh build -DBRUME_TESTS=ON ${CI:+-DBRUME_WERROR=ON -DBRUME_UNITY=ON}
+tools/scripts/build.sh build -DBRUME_TESTS=ON ${CI:+-DBRUME_WERROR=ON}
 export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-2}
 ctest --test-dir build --output-on-failure "$@"

@@ -15,22 +15,17 @@ done
 echo "== clang-format on all sources"
 git ls-files -z '*.cpp' '*.h' | xargs -0 clang-format --dry-run --Werror
 
-commands=$(mktemp -d)
-trap 'rm -rf "$commands"' EXIT
-database=build/compile_commands.json
-if grep -q '^BRUME_UNITY:BOOL=ON' build/CMakeCache.txt; then  # whose commands are those of several sources at once
-  cmake -S . -B "$commands/alone" -G Ninja -DBRUME_TESTS=ON -DBRUME_UNITY=OFF >/dev/null
-  database=$commands/alone/compile_commands.json
-fi
 sources=()
 for file in "${changed[@]}"; do
-  [ ! -e "$file" ] || ! grep -q "\"file\": \"$PWD/$file\"" "$database" || sources+=("$file")
+  [ ! -e "$file" ] || ! grep -q "\"file\": \"$PWD/$file\"" build/compile_commands.json || sources+=("$file")
 done
 if [ ${#sources[@]} -eq 0 ]; then exit 0; fi
 mapfile -t sources < <(ls -Sr "${sources[@]}" | head -n "${BRUME_TIDY_FILES:-10}")
 echo "== clang-tidy on ${#sources[@]} of ${#changed[@]} changed sources"
 # GCC's precompiled headers are not for clang.
-sed 's/ -Winvalid-pch//; s/ -include [^ ]*cmake_pch\.hxx//' "$database" >"$commands/compile_commands.json"
+commands=$(mktemp -d)
+trap 'rm -rf "$commands"' EXIT
+sed 's/ -Winvalid-pch//; s/ -include [^ ]*cmake_pch\.hxx//' build/compile_commands.json >"$commands/compile_commands.json"
 # clang 14 cannot read LibTorch 1.13's ivalue.h in C++20 unless it comes first.
 printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P "$(nproc)" \
   clang-tidy -p "$commands" --quiet --extra-arg=-include --extra-arg=ATen/core/ivalue.h
