@@ -170,7 +170,7 @@ TEST_F(Quantizing, TrainingIsRefused) {
   std::string yaml = small;
   yaml.replace(yaml.find("precision: fp32"), 15, "precision: int8");
   const std::string text = error_of([&] { Trainer::from_yaml(yaml, {.directory = folder_->file("never")}); });
-  EXPECT_EQ(text, "configuration:7:33: compute.precision: int8 is for evaluation; training computes in fp32 or bf16");
+  EXPECT_EQ(text, "configuration:8:34: compute.precision: int8 is for evaluation; training computes in fp32 or bf16");
 }
 
 TEST_F(Quantizing, AFileCanBeTrainedFrom) {
