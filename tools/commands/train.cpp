@@ -129,8 +129,10 @@ void report_begin(const Trainer& trainer, const Config& config, const fs::path& 
 void report_end(const Config& config, const fs::path& directory) {
   const char* what = config.classifier ? "classifier" : config.autoencoder ? "autoencoder" : "model";
   fmt::print(stderr, "{}: {}\n", what, (directory / "model.safetensors").string());
-  if (!config.classifier)
-    fmt::print(stderr, "{}: {}\n", config.autoencoder ? "reconstructions" : "samples", (directory / "samples").string());
+  const fs::path samples = directory / "samples";
+  std::error_code none;
+  if (!fs::is_empty(samples, none) && !none)
+    fmt::print(stderr, "{}: {}\n", config.autoencoder ? "reconstructions" : "samples", samples.string());
 }
 
 /// Trains in this process of a world. Returns the exit code: 0 if all of them stopped together.
