@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view mark = "__";
 constexpr int64_t most = 1000;         // replacements in one prompt
 constexpr size_t longest = 1'000'000;  // bytes of the prompt that they make
-constexpr uint64_t stream = 9;  // of the seed
+constexpr uint64_t stream = 9;         // of the seed
 
 std::vector<std::string> lines_in(const std::string& folder, std::string_view name, std::string_view option) {
   const fs::path file = fs::path(folder) / (std::string(name) + ".txt");
