@@ -19,15 +19,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   void* model = shim.open(reinterpret_cast<const char*>(data), size, &error, append);
   if (!model) return 0;
   const std::string text = "a red circle, caf\xc3\xa9 \xe3\x81\x82 " + std::string(reinterpret_cast<const char*>(data), size % 100);
-  struct Ids {
-    std::vector<int> all;
-    static void put(void* to, int id) { static_cast<Ids*>(to)->all.push_back(id); }
-  } ids;
-  shim.encode(model, text.data(), text.size(), &ids, Ids::put, &error, append);
-  std::string out;
-  shim.decode(model, ids.all.data(), ids.all.size(), &out, append, &error, append);
+  struct Read {
+    std::vector<int> ids;
+    std::string text, error;
+    static void put(void* to, int id) { static_cast<Read*>(to)->ids.push_back(id); }
+    static void say(void* to, const char* bytes, size_t count) { static_cast<Read*>(to)->text.append(bytes, count); }
+    static void fail(void* to, const char* bytes, size_t count) { static_cast<Read*>(to)->error.append(bytes, count); }
+  } read;
+  shim.encode(model, text.data(), text.size(), &read, Read::put, Read::fail);
+  shim.decode(model, read.ids.data(), read.ids.size(), &read, Read::say, Read::fail);
   const int pieces = shim.size(model);
-  for (int i = 0; i < pieces && i < 100; ++i) shim.piece(model, i, &out, append);
+  for (int i = 0; i < pieces && i < 100; ++i) shim.piece(model, i, &read, Read::say);
   shim.close(model);
   return 0;
 }

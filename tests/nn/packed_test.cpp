@@ -75,7 +75,7 @@ TEST_P(Packed, AnImageDependsOnItselfAlone) {
 
 TEST_P(Packed, AddToASum) {
   const nn::Builder build(1);
-  const double allowed = 2 * this->allowed();  // of many channels
+  const double allowed = 4 * this->allowed();  // of many channels, by Winograd on AVX2
   const std::vector<nn::Conv2d> layers = {build.conv2d("a", 8, 16, 3), build.conv2d("b", 8, 16, 1), build.conv2d("c", 8, 16, 3, 1, false),
                                           build.conv2d("d", 960, 16, 3), build.conv2d("e", 960, 16, 3, 1, false)};
   for (const nn::Conv2d& conv : layers) {

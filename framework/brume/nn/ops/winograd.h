@@ -27,7 +27,8 @@ WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(s
 /// bias may be undefined, and `sum` may be `y`. The bits of an image depend neither on the batch nor on the threads.
 void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y);
 
-/// Returns true if the gradient by a weight is computed by winograd_gradient(): for what winograd_fits(), unless there are few pixels.
+/// Returns true if the gradient by a weight is computed by winograd_gradient(): for what winograd_fits(), unless many channels
+/// have few pixels. Does not depend on the number of images.
 bool winograd_gradient_fits(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding);
 
 /// Writes the gradients by the weight and the bias of a convolution with stride 1 and padding 1. x: [B, C, H, W], dy: [B, O, H, W], both

@@ -57,9 +57,9 @@ void sum_tiles(const WinogradGradientCall& call, const WinogradGradientKernel& k
 }  // namespace
 
 bool winograd_gradient_fits(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
-  constexpr int64_t few = 64;  // tiles, which pay for the transforms of the weight
-  return winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding) &&
-         x.size(0) * quotient_up(x.size(2), 4) * quotient_up(x.size(3), 4) >= few;
+  constexpr int64_t few = 64, large = int64_t(512) * 512;  // tiles of an image, which pay for the transforms of a weight this large
+  if (!winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding)) return false;
+  return weight.size(0) * weight.size(1) <= large || quotient_up(x.size(2), 4) * quotient_up(x.size(3), 4) >= few;
 }
 
 void winograd_gradient(const Tensor& x, const Tensor& dy, const Tensor& dw, const Tensor& db) {
