@@ -59,6 +59,7 @@ TEST(Accumulation, TrainsAnAutoencoderAsTheWholeBatchDoes) { expect_whole(small_
 TEST(Accumulation, TrainsAgainstADiscriminatorAsTheWholeBatchDoes) {
   Value root = parse_yaml(small_autoencoder, "x.yaml");
   apply_override(root, "train.loss.adversarial={weight: 0.5, channels: 8, layers: 1}");
+  apply_override(root, "train.seed=1");  // with 0 a value so near to the kink of a leaky ReLU that rounding decides its side
   expect_whole(dump_yaml(root));
 }
 TEST(Accumulation, LearnsFromTheLossesAsTheWholeBatchDoes) {
