@@ -175,7 +175,7 @@ class IdxImages final : public Dataset {
 
   void check_shape() const {
     const ImageShape found{1, height_, width_};
-    if (found.numel() == 0 || size_ == 0) throw ConfigError(quoted(o_.images) + " holds no images");
+    if (height_ == 0 || width_ == 0 || size_ == 0) throw ConfigError(quoted(o_.images) + " holds no images");
     const std::string both = "the images of " + quoted(o_.images) + " are " + found.text() + ", the model wants " + shape_.text();
     if (o_.fit == Fit::exact && found != shape_) throw ConfigError(both + "; set fit to pad or resize");
     if (o_.fit == Fit::pad && (height_ > shape_.height || width_ > shape_.width)) throw ConfigError(both + "; fit: pad cannot shrink them");

@@ -31,6 +31,8 @@ TEST(Yaml, Tabs) {
   EXPECT_EQ(parse_yaml("a: 1\t# a tab after a value\n\t\n\t# and in a comment\n", "x").find("a")->scalar, "1");
 }
 
+TEST(Yaml, OtherEncodings) { EXPECT_EQ(parse_error("a: 1\nb: \xff"), "x.yaml:2:4: is not UTF-8"); }
+
 TEST(Yaml, Documents) {
   EXPECT_EQ(parse_error("a: 1\n---\nb: 2"), "x.yaml:3:1: a second YAML document; one file is one configuration");
   EXPECT_EQ(parse_yaml("---\na: 1\n...\n", "x").find("a")->scalar, "1");

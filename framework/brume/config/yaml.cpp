@@ -1,6 +1,7 @@
 #include "brume/config/yaml.h"
 #include "brume/config/file_hint.h"
 #include "brume/config/number.h"
+#include "brume/config/utf8.h"
 
 #include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>
@@ -133,6 +134,15 @@ void refuse_tabs(std::string_view text, const File& file) {
       fail({file, line, int(tab) + 1}, "a tab in the indentation; YAML is indented with spaces");
     start = end + 1;
   }
+}
+
+/// What is not UTF-8 could not be written again, into a run's config.yaml or a model's file.
+void refuse_other_encodings(std::string_view text, const File& file) {
+  const std::optional<size_t> at = invalid_utf8(text);
+  if (!at) return;
+  const std::string_view before = text.substr(0, *at);
+  const size_t row = before.rfind('\n') + 1;  // npos + 1 is 0
+  fail({file, int(std::count(before.begin(), before.end(), '\n')) + 1, int(*at - row) + 1}, "is not UTF-8");
 }
 
 [[noreturn]] void refuse(const YAML::Exception& e, const Builder& builder, const File& file) {
@@ -283,6 +293,7 @@ void mark_stored(Value& value) {
 
 Value parse_yaml(std::string_view text, const std::string& name) {
   const File file = std::make_shared<const std::string>(name);
+  refuse_other_encodings(text, file);
   refuse_tabs(text, file);
   std::istringstream in{std::string(text)};
   Builder builder(file);
