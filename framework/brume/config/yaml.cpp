@@ -206,7 +206,7 @@ Value load(const std::filesystem::path& file, std::vector<std::filesystem::path>
 bool plain_is_safe(const Value& v) {
   const std::string& s = v.scalar;
   if (s.empty() || s.front() == ' ' || s.back() == ' ') return false;
-  if (s.find_first_of(":#{}[],&*!|>'\"%@`\n\t\\") != std::string::npos || s.front() == '-' || s.front() == '?') {
+  if (s.find_first_of(":#{}[],&*!|>'\"%@`\n\r\t\\") != std::string::npos || s.front() == '-' || s.front() == '?') {
     return !v.quoted && parse_signed_number<double>(s);  // negative numbers and exponents are fine as they are
   }
   if (!v.quoted) return true;
