@@ -33,6 +33,14 @@ TEST(Yaml, Tabs) {
 
 TEST(Yaml, OtherEncodings) { EXPECT_EQ(parse_error("a: 1\nb: \xff"), "x.yaml:2:4: is not UTF-8"); }
 
+TEST(Yaml, ControlCharactersAreReadAsTheyWereWritten) {
+  for (const std::string& text : {std::string("\r\r "), std::string("\0 0", 3), std::string("\x7f")}) {
+    Value root = Value::map();
+    root.set("a", Value::text(text));
+    EXPECT_EQ(parse_yaml(dump_yaml(root), "x.yaml").find("a")->scalar, text);
+  }
+}
+
 TEST(Yaml, Documents) {
   EXPECT_EQ(parse_error("a: 1\n---\nb: 2"), "x.yaml:3:1: a second YAML document; one file is one configuration");
   EXPECT_EQ(parse_yaml("---\na: 1\n...\n", "x").find("a")->scalar, "1");

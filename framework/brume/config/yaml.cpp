@@ -206,7 +206,8 @@ Value load(const std::filesystem::path& file, std::vector<std::filesystem::path>
 bool plain_is_safe(const Value& v) {
   const std::string& s = v.scalar;
   if (s.empty() || s.front() == ' ' || s.back() == ' ') return false;
-  if (s.find_first_of(":#{}[],&*!|>'\"%@`\n\r\t\\") != std::string::npos || s.front() == '-' || s.front() == '?') {
+  const bool control = std::any_of(s.begin(), s.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  if (control || s.find_first_of(":#{}[],&*!|>'\"%@`\\") != std::string::npos || s.front() == '-' || s.front() == '?') {
     return !v.quoted && parse_signed_number<double>(s);  // negative numbers and exponents are fine as they are
   }
   if (!v.quoted) return true;
