@@ -1,11 +1,10 @@
 #include "brume/nn/ops/int8_product.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
+#include "brume/nn/ops/blocking.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/kernels/int8_kernel.h"
 #include "brume/nn/ops/memory_pool.h"
@@ -26,21 +25,15 @@ const Int8Kernel& kernel() {
   return kernels::int8_generic();
 }
 
-int64_t quotient_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
-
 /// Bytes for `count` of them.
 template <class T>
 Tensor room(int64_t count) {
   return at::empty({count * int64_t(sizeof(T))}, at::TensorOptions().dtype(at::kByte));
 }
-template <class T>
-T* data(const Tensor& t) {
-  return t.defined() ? static_cast<T*>(t.data_ptr()) : nullptr;
-}
 
 void multiply(const Int8Call& call, const Int8Kernel& kernel, const int8_t* panels) {
   const Tensor range_memory = room<kernels::Int8Range>(call.pixels());
-  auto* const ranges = data<kernels::Int8Range>(range_memory);
+  auto* const ranges = data_or_null<kernels::Int8Range>(range_memory);
   at::parallel_for(0, call.pixels(), std::max<int64_t>(1, 16384 / call.channels), [&](int64_t begin, int64_t end) {
     kernel.ranges(call.x + begin * call.channels, end - begin, call.channels, ranges + begin);
   });
@@ -50,21 +43,18 @@ void multiply(const Int8Call& call, const Int8Kernel& kernel, const int8_t* pane
   constexpr int64_t together = 4;  // panels that a thread multiplies at once
   const int64_t all = quotient_up(call.out, panel), groups = quotient_up(all, together), weight = kernels::int8_panel_bytes(call.depth());
   const Tensor value_memory = room<uint8_t>(chunk * block * bytes), row_memory = room<kernels::Int8Row>(chunk * block);
-  auto* const values = data<uint8_t>(value_memory);
-  auto* const rows = data<kernels::Int8Row>(row_memory);
+  auto* const values = data_or_null<uint8_t>(value_memory);
+  auto* const rows = data_or_null<kernels::Int8Row>(row_memory);
   for (int64_t from = 0; from < blocks; from += chunk) {
     const int64_t here = std::min(chunk, blocks - from);
     const auto count = [&](int64_t b) { return std::min(block, call.rows() - (from + b) * block); };
-    at::parallel_for(0, here, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b)
-        kernel.quantise(call, ranges, (from + b) * block, count(b), values + b * block * bytes, rows + b * block);
+    for_grid(1, here, [&](int64_t, int64_t b) {
+      kernel.quantise(call, ranges, (from + b) * block, count(b), values + b * block * bytes, rows + b * block);
     });
-    at::parallel_for(0, groups * here, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t first = i / here * together, b = i % here;
-        kernel.multiply(call, (from + b) * block, count(b), first, std::min(together, all - first), values + b * block * bytes,
-                        rows + b * block, panels + first * weight);
-      }
+    for_grid(groups, here, [&](int64_t group, int64_t b) {
+      const int64_t first = group * together;
+      kernel.multiply(call, (from + b) * block, count(b), first, std::min(together, all - first), values + b * block * bytes,
+                      rows + b * block, panels + first * weight);
     });
   }
 }
@@ -90,9 +80,9 @@ Int8Weight int8_weight(const Int8Values& of) {
                     side};
   const Tensor dense = v.reshape({out, channels, taps}).contiguous();
   result.scales.narrow(0, 0, out).copy_(of.scales);
-  const auto* const from = data<const int8_t>(dense);
-  auto* const to = data<int8_t>(result.panels);
-  auto* const totals = data<int32_t>(result.totals);
+  const auto* const from = data_or_null<const int8_t>(dense);
+  auto* const to = data_or_null<int8_t>(result.panels);
+  auto* const totals = data_or_null<int32_t>(result.totals);
   at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       std::fill(to + p * bytes, to + (p + 1) * bytes, int8_t(0));
@@ -114,12 +104,12 @@ Tensor int8_conv2d(const Tensor& x, const Int8Weight& weight, const Tensor& bias
   const Tensor y = at::empty({x.size(0), weight.out, size(2), size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
   const Tensor line = bias.defined() ? bias.contiguous() : bias;
   const Tensor added = sum.defined() ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
-  const Int8Call call{data<const float>(x),
-                      data<float>(y),
-                      data<const float>(line),
-                      data<const float>(added),
-                      data<const float>(weight.scales),
-                      data<const int32_t>(weight.totals),
+  const Int8Call call{data_or_null<const float>(x),
+                      data_or_null<float>(y),
+                      data_or_null<const float>(line),
+                      data_or_null<const float>(added),
+                      data_or_null<const float>(weight.scales),
+                      data_or_null<const int32_t>(weight.totals),
                       x.size(0),
                       x.size(2),
                       x.size(3),
@@ -130,7 +120,7 @@ Tensor int8_conv2d(const Tensor& x, const Int8Weight& weight, const Tensor& bias
                       weight.out,
                       y.size(2),
                       y.size(3)};
-  if (call.rows() > 0) multiply(call, kernel(), data<const int8_t>(weight.panels));
+  if (call.rows() > 0) multiply(call, kernel(), data_or_null<const int8_t>(weight.panels));
   return y;
 }
 

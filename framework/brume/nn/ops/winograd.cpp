@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "brume/nn/ops/blocking.h"
 #include "brume/nn/ops/isa.h"
-#include "brume/nn/ops/winograd_parts.h"
 
 namespace brume::nn {
 namespace {
@@ -55,9 +55,8 @@ WinogradWeight store(const Tensor& weight, const Places& places, Tensor (*memory
   if (weight.scalar_type() == at::kBFloat16) result.type = StoredAs::bfloat16;
   result.stored = memory(size_t(panels * each * weight.element_size()));
   const auto all = [&]<class T>(T* to) {
-    at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) store_panel(static_cast<const T*>(weight.data_ptr()), places, p * panel, panel, to + p * each);
-    });
+    for_grid(1, panels,
+             [&](int64_t, int64_t p) { store_panel(static_cast<const T*>(weight.data_ptr()), places, p * panel, panel, to + p * each); });
   };
   void* const to = result.stored.data_ptr();
   result.type == StoredAs::float32 ? all(static_cast<float*>(to)) : all(static_cast<uint16_t*>(to));
@@ -90,7 +89,7 @@ struct Cut {
 
 void convolve(const WinogradCall& call, const WinogradKernel& kernel, const WinogradWeight& weight) {
   const Cut cut(call, kernel);
-  const Floats input_memory(cut.chunk * cut.input), weight_memory(cut.set * cut.weight);
+  const AlignedFloats input_memory(cut.chunk * cut.input), weight_memory(cut.set * cut.weight);
   float *const inputs = input_memory.begin, *const weights = weight_memory.begin;
   const int64_t tiles = call.tiles(), stored = call.channels * 9 * kernel.panel * (weight.type == StoredAs::float32 ? 4 : 2);
   const auto count = [&](int64_t b) { return std::min(block, tiles - b * block); };
@@ -142,8 +141,15 @@ WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(s
 }
 
 void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y) {
-  const WinogradCall call{winograd_data(x), winograd_data(y), winograd_data(bias), winograd_data(sum), x.size(0),
-                          x.size(2),        x.size(3),        weight.channels,     weight.out};
+  const WinogradCall call{data_or_null<float>(x),
+                          data_or_null<float>(y),
+                          data_or_null<float>(bias),
+                          data_or_null<float>(sum),
+                          x.size(0),
+                          x.size(2),
+                          x.size(3),
+                          weight.channels,
+                          weight.out};
   if (call.images > 0) convolve(call, *kernel(), weight);
 }
 

@@ -1,9 +1,10 @@
 #include <algorithm>
+#include <stdexcept>
 
+#include "brume/nn/ops/blocking.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/kernels/winograd_gradient_kernel.h"
 #include "brume/nn/ops/winograd.h"
-#include "brume/nn/ops/winograd_parts.h"
 
 namespace brume::nn {
 namespace {
@@ -63,11 +64,11 @@ bool winograd_gradient_fits(const Tensor& x, const Tensor& weight, int64_t strid
 }
 
 void winograd_gradient(const Tensor& x, const Tensor& dy, const Tensor& dw, const Tensor& db) {
-  const WinogradGradientCall call{winograd_data(x), winograd_data(dy), x.size(0), x.size(2), x.size(3), x.size(1), dy.size(1)};
+  const WinogradGradientCall call{data_or_null<float>(x), data_or_null<float>(dy), x.size(0), x.size(2), x.size(3), x.size(1), dy.size(1)};
   const WinogradGradientKernel& own = kernel();
   const Cut cut(call, own);
-  const Floats in(points * cut.input), out(points * cut.output), sums(points * cut.sums);
-  WinogradPlaces places{winograd_data(dw), dw.stride(0), dw.stride(1), {}};
+  const AlignedFloats in(points * cut.input), out(points * cut.output), sums(points * cut.sums);
+  WinogradPlaces places{data_or_null<float>(dw), dw.stride(0), dw.stride(1), {}};
   for (int64_t tap = 0; tap < 9; ++tap) places.taps[tap] = tap / 3 * dw.stride(2) + tap % 3 * dw.stride(3);
   for (int64_t panel = 0; panel < cut.panels; panel += cut.set) {
     const int64_t first = panel * own.panel, count = std::min(cut.set * own.panel, call.out - first);
@@ -78,7 +79,7 @@ void winograd_gradient(const Tensor& x, const Tensor& dy, const Tensor& dw, cons
   if (!db.defined()) return;
   const int64_t groups = quotient_up(call.out, own.panel);
   for_grid(1, groups, [&](int64_t, int64_t g) {
-    own.bias(call, g * own.panel, std::min(own.panel, call.out - g * own.panel), winograd_data(db) + g * own.panel);
+    own.bias(call, g * own.panel, std::min(own.panel, call.out - g * own.panel), data_or_null<float>(db) + g * own.panel);
   });
 }
 

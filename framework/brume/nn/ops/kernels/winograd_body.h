@@ -141,52 +141,56 @@ inline void weights(const void* from, StoredAs type, int64_t channels, float* to
   weights_as(channels, to, [=](int64_t i) { return stored(narrow + i, false); });
 }
 
-/// m [n, panel] (+)= a [n, depth] b [depth, panel].
-template <int n>
-void multiply(const float* a, int64_t a_step, const float* b, int64_t depth, float* m, int64_t m_step, bool begin) {
-  Vector left[n], right[n];
-#pragma GCC unroll 12
-  for (int r = 0; r < n; ++r) {
-    left[r] = begin ? Vector{} : load(m + r * m_step);
-    right[r] = begin ? Vector{} : load(m + r * m_step + lanes);
-  }
-  for (int64_t c = 0; c < depth; ++c) {
-    const Vector p = load(b + c * panel), q = load(b + c * panel + lanes);
+/// m [n, panel] (+)= a b, of a [n, depth] (transposed: [depth, n]) and b [depth, panel]. The sums of this depth are added at its end.
+template <int n, bool transposed>
+void multiply_rows(const float* a, int64_t a_step, const float* b, int64_t depth, float* m, int64_t m_step, bool begin) {
+  Vector left[n] = {}, right[n] = {};
+  for (int64_t d = 0; d < depth; ++d) {
+    const Vector p = load(b + d * panel), q = load(b + d * panel + lanes);
 #pragma GCC unroll 12
     for (int r = 0; r < n; ++r) {
-      const float x = a[r * a_step + c];
+      const float x = transposed ? a[d * a_step + r] : a[r * a_step + d];
       left[r] += x * p;
       right[r] += x * q;
     }
   }
 #pragma GCC unroll 12
-  for (int r = 0; r < n; ++r) store(m + r * m_step, left[r]), store(m + r * m_step + lanes, right[r]);
+  for (int r = 0; r < n; ++r) {
+    float* const to = m + r * m_step;
+    store(to, begin ? left[r] : load(to) + left[r]);
+    store(to + lanes, begin ? right[r] : load(to + lanes) + right[r]);
+  }
 }
 
-using Multiply = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
-constexpr Multiply multiplies[] = {multiply<1>,  multiply<2>, multiply<3>, multiply<4>,
-                                   multiply<5>,  multiply<6>,
+using MultiplyRows = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
+template <bool t>
+constexpr MultiplyRows multiplies[] = {multiply_rows<1, t>,  multiply_rows<2, t>, multiply_rows<3, t>, multiply_rows<4, t>,
+                                       multiply_rows<5, t>,  multiply_rows<6, t>,
 #if defined(__AVX512F__)
-                                   multiply<7>,  multiply<8>, multiply<9>, multiply<10>,
-                                   multiply<11>, multiply<12>
+                                       multiply_rows<7, t>,  multiply_rows<8, t>, multiply_rows<9, t>, multiply_rows<10, t>,
+                                       multiply_rows<11, t>, multiply_rows<12, t>
 #endif
 };
+
+/// The same for any number of rows, in groups of about equal size.
+template <bool transposed>
+void multiply_all(int64_t rows, const float* a, int64_t a_step, const float* b, int64_t depth, float* m, int64_t m_step, bool begin) {
+  const int64_t groups = (rows + together - 1) / together;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t first = rows * g / groups, n = rows * (g + 1) / groups - first;
+    multiplies<transposed>[n - 1](a + first * (transposed ? 1 : a_step), a_step, b, depth, m + first * m_step, m_step, begin);
+  }
+}
 
 /// Sums over the channels, [36, winograd_block, panels * panel].
 inline void products(int64_t channels, int64_t count, int64_t panels, const float* in, const float* weight, float* sums) {
   const int64_t width = winograd_tile(channels), points = winograd_plane(channels), row = panels * panel;
   const int64_t parts = (channels + winograd_depth - 1) / winograd_depth, depth = (channels / lanes + parts - 1) / parts * lanes;
-  const int64_t groups = (count + together - 1) / together;
   for (int64_t point = 0; point < winograd_points; ++point)
     for (int64_t c = 0; c < channels; c += depth)
-      for (int64_t p = 0; p < panels; ++p) {
-        const float* const b = weight + ((p * winograd_points + point) * channels + c) * panel;
-        for (int64_t g = 0; g < groups; ++g) {  // of about equal size
-          const int64_t begin = count * g / groups, n = count * (g + 1) / groups - begin;
-          multiplies[n - 1](in + point * points + begin * width + c, width, b, c + depth < channels ? depth : channels - c,
-                            sums + point * plane + begin * row + p * panel, row, c == 0);
-        }
-      }
+      for (int64_t p = 0; p < panels; ++p)
+        multiply_all<false>(count, in + point * points + c, width, weight + ((p * winograd_points + point) * channels + c) * panel,
+                            c + depth < channels ? depth : channels - c, sums + point * plane + p * panel, row, c == 0);
 }
 
 inline void pixels(const WinogradCall& call, const Tile& tile, int64_t o, const float* sums) {

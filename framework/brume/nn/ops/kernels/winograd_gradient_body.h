@@ -52,44 +52,10 @@ inline void output(const WinogradGradientCall& call, int64_t index, int64_t begi
   }
 }
 
-/// m [n, panel] (+)= a^T b, of a [depth, n] and b [depth, panel].
-template <int n>
-void accumulate(const float* a, int64_t a_step, const float* b, int64_t depth, float* m, int64_t m_step, bool begin) {
-  Vector left[n] = {}, right[n] = {};
-  for (int64_t t = 0; t < depth; ++t) {
-    const Vector p = load(b + t * panel), q = load(b + t * panel + lanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < n; ++r) {
-      const float x = a[t * a_step + r];
-      left[r] += x * p;
-      right[r] += x * q;
-    }
-  }
-#pragma GCC unroll 12
-  for (int r = 0; r < n; ++r) {
-    float* const to = m + r * m_step;
-    store(to, begin ? left[r] : load(to) + left[r]);
-    store(to + lanes, begin ? right[r] : load(to + lanes) + right[r]);
-  }
-}
-
-using Accumulate = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
-constexpr Accumulate accumulates[] = {accumulate<1>,  accumulate<2>, accumulate<3>, accumulate<4>,
-                                      accumulate<5>,  accumulate<6>,
-#if defined(__AVX512F__)
-                                      accumulate<7>,  accumulate<8>, accumulate<9>, accumulate<10>,
-                                      accumulate<11>, accumulate<12>
-#endif
-};
-
 inline void multiply(const float* in, int64_t step, const float* out, int64_t tiles, int64_t channels, int64_t panels, float* sums,
                      bool begin) {
-  const int64_t groups = (channels + together - 1) / together;
   for (int64_t p = 0; p < panels; ++p)
-    for (int64_t g = 0; g < groups; ++g) {  // of about equal size
-      const int64_t c = channels * g / groups, n = channels * (g + 1) / groups - c;
-      accumulates[n - 1](in + c, step, out + p * winograd_sum * panel, tiles, sums + (c * panels + p) * panel, panels * panel, begin);
-    }
+    multiply_all<true>(channels, in, step, out + p * winograd_sum * panel, tiles, sums + p * panel, panels * panel, begin);
 }
 
 inline void weights(const float* sums, int64_t points, int64_t channel, int64_t first, int64_t count, const WinogradPlaces& to) {
