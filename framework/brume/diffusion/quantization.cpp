@@ -14,6 +14,7 @@
 #include "brume/core/warnings.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/nn/ops/int8_layers.h"
+#include "brume/nn/ops/isa.h"
 #include "brume/weights/int8_tensors.h"
 
 namespace brume {
@@ -111,7 +112,9 @@ ComputeOptions with_int8(ComputeOptions o, const std::string& file, const NamedT
   const bool integers =
       std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return t.name.ends_with(int8_scale_suffix); });
   if (o.precision == Precision::automatic && integers && o.device == "cpu") o.precision = Precision::int8;
-  if (o.precision == Precision::int8 && !integers)
+  if (o.precision == Precision::int8 && nn::isa() == nn::Isa::reference)
+    warn("precision int8 has no effect with BRUME_ISA=reference, which computes by LibTorch's operations in float32");
+  else if (o.precision == Precision::int8 && !integers)
     warn(
         fmt::format("{}: was not measured in int8, so all its layers but the first and the last ones compute in it; `brume quantize` keeps "
                     "those that lose most in float32",
