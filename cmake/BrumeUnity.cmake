@@ -1,5 +1,6 @@
 # BRUME_UNITY compiles sources of one folder together, up to 8 at a time: a first build takes half the time, a build after a change of one
-# source longer. Sources with flags of their own, or with a name of their own that another of the batch has too, are kept apart.
+# source longer. Sources with flags of their own, or with a name of their own that another of the batch has too, are kept apart, which is
+# what CMake's own UNITY_BUILD cannot do: it takes sources in their order, across folders, and names in their unnamed namespaces clash.
 
 # Sets `result` to the names that the file defines at the start of a line: classes, functions and constants.
 function(brume_names_of source result)
