@@ -18,8 +18,8 @@ namespace {
 constexpr const char* variable = "GOMP_SPINCOUNT=1000";
 
 /// The commands whose time is spent in the network.
-constexpr std::string_view computing[] = {"train",  "sample", "evaluate", "encode", "likelihood",
-                                          "invert", "bench",  "conform",  "serve",  "quantize"};
+constexpr std::string_view computing[] = {"train", "sample",  "evaluate", "encode",   "likelihood", "invert",
+                                          "bench", "conform", "serve",    "quantize", "statistics"};
 
 bool computes(std::string_view word) {
   for (const std::string_view command : computing)
