@@ -10,10 +10,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/randint.h>
 
 #include "brume/config/registry.h"
-#include "brume/core/rows.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/companion_network.h"
 #include "brume/numerics/distillation.h"
@@ -60,7 +58,7 @@ class OpenDmd final : public OpenObjective {
     const bool due = training.step % o_.model_every == 0;
     const Tensor image = [&] {
       const at::AutoGradMode learns(due);
-      return generated(model, x0, condition, random);
+      return few_step_images(model, *o_.spacing, o_.steps, x0, condition, random);
     }();
     const NoisyBatch seen = noised(model, image, training, random), known = noised(model, image, training, random);
     const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
@@ -82,17 +80,6 @@ class OpenDmd final : public OpenObjective {
     const at::NoGradGuard no_grad;
     const std::vector<Weight> into = fake_->weights();
     for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(first_[i].tensor);
-  }
-
-  Tensor generated(const TrainableModel& model, const Tensor& x0, const Condition& condition, at::Generator& random) const {
-    const std::vector<double> sigmas = o_.spacing->sigmas(model.schedule(), o_.steps);
-    const auto steps = int64_t(sigmas.size()) - 1;
-    const Tensor drawn =
-        draw_rows(x0.size(0), [&](int64_t n) { return at::randint(steps, {n}, random, at::TensorOptions().dtype(at::kLong)); });
-    std::vector<double> from;
-    for (int64_t i = 0; i < x0.size(0); ++i) from.push_back(sigmas[size_t(drawn.data_ptr<int64_t>()[i])]);
-    const NoisyBatch b = add_noise(x0, from, random);
-    return denoised(model, b.x, from, condition);
   }
 
   /// Images with noise of one level: the first draw, which all parts of a batch share.

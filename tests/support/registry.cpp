@@ -36,6 +36,7 @@ const std::map<std::string, std::string> least = {
      "{type: edm2_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [16], head_channels: 8, logvar_channels: 16}"},
     {"objective consistency_distillation", "{type: consistency_distillation, teacher: teacher.safetensors}"},
     {"objective dmd", "{type: dmd, teacher: teacher.safetensors}"},
+    {"objective ladd", "{type: ladd, teacher: teacher.safetensors}"},
     {"objective progressive", "{type: progressive, teacher: teacher.safetensors}"},
     {"objective reflow", "{type: reflow, teacher: teacher.safetensors}"},
     {"perceptual_loss classifier", "{type: classifier, path: classifier.safetensors}"},

@@ -1,6 +1,7 @@
 #pragma once
 // Other models that a plugin works with: a weaker model as a guide, a classifier, a teacher. A plugin names the file, its caller
 // opens it.
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "brume/core/dataset.h"
 #include "brume/core/denoiser.h"
 #include "brume/core/noise_schedule.h"
+#include "brume/core/taps.h"
 
 namespace brume {
 class Autoencoder;
@@ -31,6 +33,9 @@ struct OtherModel {
   ImageShape shape{};     ///< of one x
   int64_t classes = 0;    ///< number of classes that can be requested; 0 = none
   bool has_null = false;  ///< it was trained with the null condition
+  TapPoints tap_points{};  ///< of its network
+  /// Returns the same denoiser with these taps in its network, which lives as long as the model; empty if it has no network.
+  std::function<std::shared_ptr<const Denoiser>(Taps taps)> tapped{};
 };
 
 /// A trained first stage.

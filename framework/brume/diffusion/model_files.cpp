@@ -107,7 +107,14 @@ OtherModel ModelFiles::model(const std::string& path) const {
   const StoredModel stored = open_stored(file);
   const auto options = read_section<ModelOptions>(registry_, "model", stored.card.model, file, stored.card.plugins);
   const auto frozen = std::make_shared<const Frozen>(options, compute_, file, stored);
-  return models_[file] = {frozen, options.noise, frozen->pipeline().latent(), options.controls().classes, options.controls().has_null};
+  const auto tapped = [frozen](Taps taps) { return frozen->pipeline().denoiser(TimestepRounding::exact, {}, std::move(taps)); };
+  return models_[file] = {frozen,
+                          options.noise,
+                          frozen->pipeline().latent(),
+                          options.controls().classes,
+                          options.controls().has_null,
+                          frozen->pipeline().network().tap_points(),
+                          tapped};
 }
 
 std::shared_ptr<const NoisyClassifier> ModelFiles::classifier(const std::string& path) const {

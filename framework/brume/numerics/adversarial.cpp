@@ -1,6 +1,7 @@
 #include "brume/numerics/adversarial.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/softplus.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -16,6 +17,8 @@ Tensor generator_loss(const Tensor& of_fake) { return at::softplus(-of_fake).mea
 Tensor discriminator_loss(const Tensor& of_real, const Tensor& of_fake) {
   return at::softplus(-of_real).mean() + at::softplus(of_fake).mean();
 }
+
+Tensor hinge_loss(const Tensor& of_real, const Tensor& of_fake) { return at::relu(1 - of_real).mean() + at::relu(1 + of_fake).mean(); }
 
 Tensor squared_gradient(const Tensor& logits, const Tensor& x) {
   const Tensor sum = logits.flatten(1).mean(1).sum();

@@ -8,6 +8,8 @@ namespace brume {
 Tensor generator_loss(const Tensor& of_fake);
 /// Returns mean softplus(-real) + mean softplus(fake).
 Tensor discriminator_loss(const Tensor& of_real, const Tensor& of_fake);
+/// Returns mean max(0, 1 - real) + mean max(0, 1 + fake), the hinge loss (Lim & Ye 2017); its generator's loss is -mean fake.
+Tensor hinge_loss(const Tensor& of_real, const Tensor& of_fake);
 /// Returns the mean over the images of |grad_x D(x)|^2, differentiable in D's weights: R1 without its factor gamma / 2 (Mescheder et al.
 /// 2018, eq. 9). `logits`: of `x`, which requires a gradient; the logits of an image count with their mean.
 Tensor squared_gradient(const Tensor& logits, const Tensor& x);

@@ -1,8 +1,12 @@
 #include "brume/numerics/companion_network.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/randint.h>
 
 #include "brume/config/errors.h"
+#include "brume/core/rows.h"
+#include "brume/core/spacing.h"
 #include "brume/numerics/noising.h"
 
 namespace brume {
@@ -49,6 +53,18 @@ Tensor denoised(const TrainableModel& model, const Tensor& x, const std::vector<
   const Parameterization& p = model.parameterization();
   return x * each_image(sigmas, x, [&](double s) { return p.c_skip(s); }) +
          model.network(x, sigmas, condition) * each_image(sigmas, x, [&](double s) { return p.c_out(s); });
+}
+
+Tensor few_step_images(const TrainableModel& model, const Spacing& spacing, int64_t steps, const Tensor& x0, const Condition& condition,
+                       at::Generator& random) {
+  const std::vector<double> sigmas = spacing.sigmas(model.schedule(), steps);
+  const auto levels = int64_t(sigmas.size()) - 1;
+  const Tensor drawn =
+      draw_rows(x0.size(0), [&](int64_t n) { return at::randint(levels, {n}, random, at::TensorOptions().dtype(at::kLong)); });
+  std::vector<double> from;
+  for (int64_t i = 0; i < x0.size(0); ++i) from.push_back(sigmas[size_t(drawn.data_ptr<int64_t>()[i])]);
+  const NoisyBatch b = add_noise(x0, from, random);
+  return denoised(model, b.x, from, condition);
 }
 
 }  // namespace brume

@@ -6,6 +6,7 @@
 #include "brume/core/joint_objective.h"
 
 namespace brume {
+class Spacing;
 
 /// Returns a discriminator of the model's latents: one logit per place, of x and, if `pairs`, of a second x in Condition::image; it knows
 /// the noise level and the class. Throws ConfigError if the network does not fit.
@@ -38,5 +39,10 @@ Condition class_condition(const Condition& condition, const Tensor& image = {});
 
 /// Returns D(x) = c_skip x + c_out F of the model, [B, ...] float32.
 Tensor denoised(const TrainableModel& model, const Tensor& x, const std::vector<double>& sigmas, const Condition& condition);
+
+/// Returns D(x0 + sigma noise, sigma) of the model, sigma drawn per image from the first levels of as many steps of a spacing: what a
+/// few-step generator makes in training, [B, ...] float32.
+Tensor few_step_images(const TrainableModel& model, const Spacing& spacing, int64_t steps, const Tensor& x0, const Condition& condition,
+                       at::Generator& random);
 
 }  // namespace brume
