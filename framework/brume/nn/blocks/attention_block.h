@@ -11,7 +11,7 @@ enum class QkvOrder { heads_first, qkv_first };
 class AttentionBlock {
  public:
   AttentionBlock(const Builder& build, int64_t channels, int64_t heads, QkvOrder order, int64_t groups, bool zero_init, double eps = 1e-5);
-  /// x: [B, C, H, W]. Returns x + projection(attention(norm(x))). `taps`: null = none.
+  /// Returns x + projection(attention(norm(x))). x: [B, C, H, W]. `taps`: null = none.
   Tensor operator()(Tensor x, const Taps* taps = nullptr) const;
 
  private:

@@ -12,7 +12,7 @@ namespace brume::nn {
 
 class BranchControl final : public OpenControl {
  public:
-  /// `source` names it in messages.
+  /// Makes a control of a branch. `source` names it in messages.
   BranchControl(std::string source, std::shared_ptr<const ControlBranch> branch, const ControlBranchOptions& options);
   std::vector<Tensor> encode(const Tensor& images) const override;
   void add_to(Taps& taps, const ControlledCall& call) const override;

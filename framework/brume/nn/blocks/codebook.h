@@ -29,13 +29,14 @@ struct CodebookOptions {
 /// call of `update`, and it changes only in `quantise`, if gradients are on.
 class Codebook {
  public:
-  /// Weights: "embedding.weight" [codes, width]; if needed, the buffers "embedding.cluster_size", "embedding.embed_avg" (as
-  /// in taming-transformers) and "unused", updates since each code was used.
+  /// Makes the weights "embedding.weight" [codes, width]; if needed, the buffers "embedding.cluster_size", "embedding.embed_avg" (as in
+  /// taming-transformers) and "unused", updates since each code was used.
   Codebook(const Builder& build, const CodebookOptions& options, int64_t width);
 
-  /// z: [B, width, H, W]. Returns the numbers of the codes, [B, H, W] int64; distances in float32, a bounded number of them at a time.
+  /// Returns the numbers of the nearest codes, [B, H, W] int64. z: [B, width, H, W]; distances in float32, a bounded number of them at a
+  /// time.
   Tensor nearest(const Tensor& z) const;
-  /// codes: [B, H, W]. Returns their vectors, [B, width, H, W] float32; differentiable in the codebook.
+  /// Returns the vectors of codes [B, H, W], [B, width, H, W] float32; differentiable in the codebook.
   Tensor vectors(const Tensor& codes) const;
 
   struct Quantised {
@@ -46,7 +47,7 @@ class Codebook {
   /// Runs one pass of training; z: [B, width, H, W] float32. Remembers what was nearest to what until `update`: passes between two updates
   /// (of parts of a batch, say) count together.
   Quantised quantise(const Tensor& z) const;
-  /// Moves, after an update of the weights, the codes (ema) and restarts unused ones, and forgets the passes. Does nothing without passes.
+  /// Moves the codes (ema), restarts unused ones, and forgets the passes, after an update of the weights. Does nothing without passes.
   void update(at::Generator& random) const;
 
  private:

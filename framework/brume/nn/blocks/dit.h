@@ -48,7 +48,7 @@ struct DitOptions {
 class TokenNorm {
  public:
   TokenNorm() = default;
-  /// A norm with weights: a scale, and for a layer norm a shift.
+  /// Makes a norm with weights: a scale, and for a layer norm a shift.
   TokenNorm(const Builder& build, const std::string& name, Norm kind, int64_t channels, double eps);
   /// Returns the norm before modulate(): an RMS norm has a scale, a layer norm has no weights.
   static TokenNorm modulated(const Builder& build, const std::string& name, Norm kind, int64_t channels, double eps);
@@ -65,7 +65,8 @@ class DitAttention {
  public:
   DitAttention(const Builder& build, const DitOptions& o);
   const std::string& name() const { return name_; }
-  /// x: [B, N, C]. `rotary`: of the last tokens, null = none; those in front of them are not rotated. `mask`: [B, N], undefined = all.
+  /// Returns the projected attention, [B, N, C]. x: [B, N, C]. `rotary`: of the last tokens, null = none; those in front of them are not
+  /// rotated. `mask`: [B, N], undefined = all.
   Tensor operator()(const Tensor& x, const RotaryTable* rotary, const Tensor& mask, const Taps* taps) const;
 
  private:
@@ -104,10 +105,11 @@ struct DitState {
 
 class DitBlock {
  public:
-  /// `attends`: it has cross-attention; `joins`: it receives the output of an earlier block, "skip_linear" (U-ViT, Bao et al. 2023).
+  /// Makes a block. `attends`: it has cross-attention; `joins`: it receives the output of an earlier block, "skip_linear" (U-ViT, Bao et
+  /// al. 2023).
   DitBlock(const Builder& build, const DitOptions& o, bool attends, bool joins);
   const std::string& name() const { return name_; }
-  /// x: [B, N, C]; `earlier`: of the same shape if the block joins. Returns the same shape.
+  /// Returns the shape of x, [B, N, C]. `earlier`: of the same shape if the block joins.
   Tensor operator()(Tensor x, const Tensor* earlier, const DitState& state) const;
   void add_to(TapPoints& points) const;
 

@@ -58,7 +58,7 @@ struct Edm2BlockOptions {
 class Edm2Block {
  public:
   Edm2Block(const Builder& build, const Edm2BlockOptions& options);
-  /// x: [B, in, H, W]; embedding: [B, embedding]. Returns [B, out, H', W'].
+  /// Returns [B, out, H', W']. x: [B, in, H, W]; embedding: [B, embedding].
   Tensor operator()(Tensor x, const Tensor& embedding, at::Generator* dropout) const;
   void normalize() const;
 

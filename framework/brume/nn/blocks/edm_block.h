@@ -26,7 +26,7 @@ struct EdmBlockStyle {
   Filter filter{};
 };
 
-/// Groups of at least 4 channels, at most 32 of them.
+/// Returns the number of groups of at least 4 channels, at most 32 of them.
 inline int64_t edm_groups(int64_t channels) { return std::min<int64_t>(32, channels / 4); }
 GroupNorm edm_norm(const Builder& build, const std::string& name, int64_t channels, double eps);
 
@@ -49,7 +49,7 @@ struct EdmBlockShape {
 class EdmBlock {
  public:
   EdmBlock(const Builder& build, const EdmBlockStyle& style, const EdmBlockShape& shape);
-  /// x: [B, in, H, W]; embedding: [B, E] after its SiLU. Returns [B, out, H', W'].
+  /// Returns [B, out, H', W']. x: [B, in, H, W]; embedding: [B, E] after its SiLU.
   Tensor operator()(const Tensor& x, const Tensor& embedding, at::Generator* dropout) const;
 
  private:

@@ -34,14 +34,14 @@ struct EdmUnetOptions {
   Tensor label(const Tensor& c_noise) const;
 };
 
-/// [width / 2] float32: 10000^(-i / half), or with `endpoint` 10000^(-i / (half - 1)), where i = 0 ... half - 1.
+/// Returns [width / 2] float32: 10000^(-i / half), or with `endpoint` 10000^(-i / (half - 1)), where i = 0 ... half - 1.
 Tensor positional_frequencies(int64_t width, bool endpoint);
 
 /// "map_label": a class as a one-hot vector times `scale`, through a linear layer.
 class LabelMap {
  public:
   LabelMap() = default;
-  /// `rows`: classes, the null class among them; that is the vector of zeros if `null_is_zero`, and has no weights then.
+  /// Makes the layer. `rows`: classes, the null class among them; that is the vector of zeros if `null_is_zero`, and has no weights then.
   LabelMap(const Builder& build, int64_t rows, bool null_is_zero, int64_t width, bool bias);
   bool defined() const { return layer_.weight.defined(); }
   int64_t classes() const { return layer_.weight.size(1); }  ///< without a null class of zeros

@@ -35,7 +35,7 @@ struct FirstStageOptions {
 class FirstStageBlock {
  public:
   FirstStageBlock(const Builder& build, const FirstStageOptions& options, int64_t in, int64_t out);
-  /// x: [B, in, H, W]. Returns [B, out, H, W].
+  /// Returns [B, out, H, W]. x: [B, in, H, W].
   Tensor operator()(Tensor x, at::Generator* dropout) const;
 
  private:
@@ -48,7 +48,7 @@ class FirstStageBlock {
 class FirstStageAttention {
  public:
   FirstStageAttention(const Builder& build, const FirstStageOptions& options, int64_t channels);
-  /// x: [B, C, H, W]. Returns x + projection(attention(norm(x))).
+  /// Returns x + projection(attention(norm(x))). x: [B, C, H, W].
   Tensor operator()(Tensor x) const;
 
  private:
@@ -59,11 +59,11 @@ class FirstStageAttention {
 /// Images to moments and latents to images.
 class FirstStageNetwork {
  public:
-  /// `image` says at which levels there is attention; `moments`: channels of what `encode` gives.
+  /// Makes encoder and decoder. `image` says at which levels there is attention; `moments`: channels of what `encode` gives.
   FirstStageNetwork(const Builder& build, const FirstStageOptions& options, const ImageShape& image, int64_t moments);
-  /// images: [B, C, H, W], any floating type, which it computes in. Returns [B, moments, H / ratio, W / ratio].
+  /// Returns [B, moments, H / ratio, W / ratio]. images: [B, C, H, W], any floating type, which it computes in.
   Tensor encode(const Tensor& images, at::Generator* dropout) const;
-  /// z: [B, latent_channels, h, w]. Returns [B, C, h ratio, w ratio].
+  /// Returns [B, C, h ratio, w ratio]. z: [B, latent_channels, h, w].
   Tensor decode(const Tensor& z, at::Generator* dropout) const;
   const Tensor& last_layer() const { return decoder_.out.weight; }
 

@@ -34,7 +34,7 @@ struct Qkv {
 /// The attention's layers of one stream.
 class StreamAttention {
  public:
-  /// `projects`: it has a layer after the attention.
+  /// Makes a stream's part of the attention. `projects`: it has a layer after the attention.
   StreamAttention(const Builder& build, const JointOptions& o, bool projects);
   const std::string& name() const { return name_; }
   Qkv operator()(const Tensor& x, const RotaryTable* rotary) const;
@@ -50,7 +50,8 @@ class StreamAttention {
 /// Words or patches within a joint block.
 class Stream {
  public:
-  /// `ends`: nothing comes after its keys and values, as of the words of the last block; `dual`: it attends to itself as well.
+  /// Makes a stream. `ends`: nothing comes after its keys and values, as of the words of the last block; `dual`: it attends to itself as
+  /// well.
   Stream(const Builder& build, const JointOptions& o, bool ends, bool dual);
   bool ends() const { return ends_; }
   std::vector<Tensor> modulation(const Tensor& embedding) const;
@@ -71,9 +72,9 @@ class Stream {
 /// A block of two streams, or of the patches alone.
 class JointBlock {
  public:
-  /// `words`: there are some; `last`: those end here; `dual`: patches attend to themselves as well.
+  /// Makes a block. `words`: there are some; `last`: those end here; `dual`: patches attend to themselves as well.
   JointBlock(const Builder& build, const JointOptions& o, bool words, bool last, bool dual);
-  /// words: [B, L, C], undefined = none; patches: [B, N, C]. Replaces both; `words` is undefined after the last block.
+  /// Replaces both; `words` is undefined after the last block. words: [B, L, C], undefined = none; patches: [B, N, C].
   void operator()(Tensor& words, Tensor& patches, const JointState& state) const;
   void add_to(TapPoints& points) const;
 
@@ -87,7 +88,7 @@ class JointBlock {
 class SingleBlock {
  public:
   SingleBlock(const Builder& build, const JointOptions& o);
-  /// x: [B, L + N, C]. Returns the same shape.
+  /// Returns the shape of x, [B, L + N, C].
   Tensor operator()(const Tensor& x, const JointState& state) const;
   void add_to(TapPoints& points) const { points.attention.push_back(name_); }
 

@@ -25,8 +25,7 @@ ImageShape logits_shape(const ImageShape& image, int64_t layers);
 class PatchDiscriminator {
  public:
   PatchDiscriminator(const Builder& build, int64_t image_channels, const PatchDiscriminatorOptions& options);
-  /// images: [B, C, H, W]. Returns logits [B, 1, h, w], large for real images, in the dtype of images. `learns`: gradients reach the
-  /// weights.
+  /// Returns logits [B, 1, h, w], large for real images, in the dtype of images [B, C, H, W]. `learns`: gradients reach the weights.
   Tensor operator()(const Tensor& images, bool learns) const;
 
  private:

@@ -28,7 +28,8 @@ Tensor resized_positions(const Tensor& table, const PatchGrid& grid, const Patch
 struct RotaryTable {
   Tensor cosines, sines;  ///< [N, head / 2] float32
 };
-/// `head`: channels of a head, a multiple of 4 (6 with slices); frequencies 10000^(-2i / (head / 2)), or head / 3.
+/// Returns the angles of the patches. `head`: channels of a head, a multiple of 4 (6 with slices); frequencies 10000^(-2i / (head / 2)), or
+/// head / 3.
 RotaryTable rotary_table(const PatchGrid& grid, const PatchGrid& made_for, int64_t head);
 
 }  // namespace brume::nn

@@ -13,9 +13,9 @@ Tensor mean_pool(const Tensor& x);
 /// answer, and each has a learned place. The projection to the output ("c_proj") is the caller's.
 class AttentionPool {
  public:
-  /// For maps of `positions` = H x W; heads must divide channels.
+  /// Makes a pool for maps of `positions` = H x W; heads must divide channels.
   AttentionPool(const Builder& build, int64_t channels, int64_t positions, int64_t heads);
-  /// x: [B, C, H, W]; returns [B, C].
+  /// Returns [B, C]. x: [B, C, H, W].
   Tensor operator()(const Tensor& x) const;
 
  private:
@@ -28,10 +28,10 @@ class AttentionPool {
 /// features of them all, relu(W m) or, `normed`, silu(norm(W m)). Weights are those of guided-diffusion's "spatial" and "spatial_v2".
 class SpatialPool {
  public:
-  /// `channels`: of all maps together.
+  /// Makes a pool. `channels`: of all maps together.
   SpatialPool(const Builder& build, int64_t channels, bool normed);
   static constexpr int64_t features = 2048;
-  /// means: [B, channels]; returns [B, features].
+  /// Returns [B, features]. means: [B, channels].
   Tensor operator()(const Tensor& means) const;
 
  private:

@@ -24,7 +24,7 @@ class Recomputation {
  public:
   /// Returns true if gradients are recorded, and this thread is in no block that is computed again as a whole.
   static bool possible();
-  /// again: called with a generator in the state that `random` has now; null if `random` is null.
+  /// Keeps how to compute a result again. again: called with a generator in the state that `random` has now; null if `random` is null.
   Recomputation(const at::Generator* random, std::function<void(at::Generator*)> again);
   ~Recomputation();
   Recomputation(const Recomputation&) = delete;

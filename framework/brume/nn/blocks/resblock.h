@@ -21,7 +21,7 @@ struct ResBlockOptions {
 class ResBlock {
  public:
   ResBlock(const Builder& build, const ResBlockOptions& options);
-  /// x: [B, in, H, W]; embedding: [B, E] after its SiLU. Returns [B, out, H', W'].
+  /// Returns [B, out, H', W']. x: [B, in, H, W]; embedding: [B, E] after its SiLU.
   Tensor operator()(const Tensor& x, const Tensor& embedding, at::Generator* dropout) const;
 
  private:

@@ -26,7 +26,7 @@ Tensor t5_buckets(int64_t queries, int64_t keys, int64_t buckets, int64_t max_di
 class T5Encoder {
  public:
   T5Encoder(const Builder& build, const T5Options& options);
-  /// ids: [B, L] int64; mask: [B, L], 1 = a token, 0 = hidden; undefined = all are seen. Returns [B, L, width] in `dtype`, computed in it.
+  /// Returns [B, L, width] in `dtype`, computed in it. ids: [B, L] int64; mask: [B, L], 1 = a token, 0 = hidden; undefined = all are seen.
   Tensor operator()(const Tensor& ids, const Tensor& mask, at::ScalarType dtype) const;
 
  private:

@@ -32,7 +32,7 @@ struct EncodedText {
 class TextEncoder {
  public:
   TextEncoder(const Builder& build, const TextEncoderOptions& options);
-  /// ids: [B, length] int64. Computes in `dtype`.
+  /// Encodes ids, [B, length] int64, in `dtype`.
   EncodedText operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, const TextReading& reading) const;
   /// Returns the tokens after all layers and the final norm, [B, length, width].
   Tensor operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype) const {

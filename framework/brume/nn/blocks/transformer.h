@@ -33,9 +33,9 @@ class CrossAttention {
 
 class TransformerBlock {
  public:
-  /// `context`: width of the tokens; 0 = none, both attentions are of x to itself.
+  /// Makes a block. `context`: width of the tokens; 0 = none, both attentions are of x to itself.
   TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout);
-  /// x: [B, N, C]. Returns the same shape.
+  /// Returns the shape of x, [B, N, C].
   Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps) const;
   const std::string& name() const { return name_; }
   void add_to(TapPoints& points) const;
@@ -61,7 +61,7 @@ struct TransformerOptions {
 class SpatialTransformer {
  public:
   SpatialTransformer(const Builder& build, const TransformerOptions& options);
-  /// x: [B, C, H, W]. Returns the same shape. Ignores `tokens` if it has no context width. `taps`: null = none.
+  /// Returns the shape of x, [B, C, H, W]. Ignores `tokens` if it has no context width. `taps`: null = none.
   Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps = nullptr) const;
   /// Adds the names within it, not its own.
   void add_to(TapPoints& points) const;

@@ -79,8 +79,8 @@ struct Stage {
   bool attends() const { return attention || transformer; }
   /// Returns true if its backward pass needs more than its input.
   bool keeps_values() const { return block || attends() || resample; }
-  /// h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none. `next`: the skip connection that the next stage takes, whose
-  /// height and width this one upsamples to if it upsamples; null = twice its own.
+  /// Returns the stage's output. h: [B, C, H, W]; embedding: [B, E] after its SiLU. `taps`: null = none. `next`: the skip connection that
+  /// the next stage takes, whose height and width this one upsamples to if it upsamples; null = twice its own.
   Tensor operator()(Tensor h, const Tensor& embedding, at::Generator* dropout, const Tokens& tokens = {}, const Taps* taps = nullptr,
                     const Tensor* next = nullptr) const;
   /// Adds the names of its modules and of the blocks within them, not its own.

@@ -15,7 +15,7 @@ namespace brume::nn {
 
 class UnetControlBranch final : public ControlBranch {
  public:
-  /// `options`, `context`: of the U-Net. Throws ConfigError if the control does not fit them.
+  /// Makes the branch of a U-Net with these options and this context. Throws ConfigError if the control does not fit them.
   UnetControlBranch(const UnetOptions& options, const Network::Context& context, const ControlBranchOptions& control);
   std::vector<Tensor> residuals(const Tensor& input, const Tensor& c_noise, const Condition& condition, const Tensor& hint,
                                 at::Generator* dropout) const override;

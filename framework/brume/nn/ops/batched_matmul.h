@@ -3,8 +3,8 @@
 
 namespace brume::nn {
 
-/// scale a b for each of G matrices, summed in float32 (float64: in that). a: [G, M, K], b: [G, K, N], of one type, in any order in
-/// memory. Returns [G, M, N] in `type`.
+/// Returns scale a b for each of G matrices, summed in float32 (float64: in that). a: [G, M, K], b: [G, K, N], of one type, in any order in
+/// memory. The result is [G, M, N] in `type`.
 Tensor batched_matmul(const Tensor& a, const Tensor& b, at::ScalarType type, double scale = 1);
 
 /// Returns true if numbers of that type are multiplied as they are on the CPU.

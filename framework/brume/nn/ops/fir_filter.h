@@ -10,7 +10,7 @@ namespace brume::nn {
 
 class Filter {
  public:
-  /// `taps`: an even number of them, symmetric or not; they are scaled to sum to 1.
+  /// Makes a filter. `taps`: an even number of them, symmetric or not; they are scaled to sum to 1.
   explicit Filter(std::vector<double> taps = {1, 1});
   /// Maps [B, C, H, W] to [B, C, 2H, 2W]: zeros are laid between the pixels, and the taps doubled.
   Tensor up(const Tensor& x) const;
@@ -18,7 +18,7 @@ class Filter {
   Tensor down(const Tensor& x) const;
   /// Returns the same without zeros around: x has a border of margin() pixels already.
   Tensor down_within(const Tensor& x) const;
-  /// Pixels that the filter reaches beyond the image.
+  /// Returns the number of pixels that the filter reaches beyond the image.
   int64_t margin() const { return (int64_t(taps_.size()) - 1) / 2; }
 
  private:

@@ -14,12 +14,13 @@ namespace brume::nn {
 /// Weights by the memory they lie in, which must not change. Safe to use from several threads once they are all added.
 class Int8Layers {
  public:
-  /// A weight of a floating type, turned into integers when a layer first computes with it. Does nothing if it does not fit (int8_fits).
+  /// Adds a weight of a floating type, which becomes integers when a layer first computes with it. Does nothing if it does not fit
+  /// (int8_fits).
   void add(const std::string& name, const Tensor& weight);
-  /// The integers of a weight, which the layer holds in its place, and their scales.
+  /// Adds the integers of a weight, which the layer holds in its place, and their scales.
   void add(const std::string& name, const Tensor& values, const Tensor& scales);
-  /// Those of a network's weights that inner layers compute with; the first and the last layers, which read its `in` channels and write its
-  /// `out` ones, whole or in patches of 2 x 2, stay in float32.
+  /// Adds those of a network's weights that inner layers compute with; the first and the last layers, which read its `in` channels and
+  /// write its `out` ones, whole or in patches of 2 x 2, stay in float32.
   void add_inner(const std::string& prefix, const std::vector<Weight>& weights, int64_t in, int64_t out);
   /// Lets a layer compute in float32. Does nothing if it is unknown.
   void keep(const std::string& name);
@@ -66,7 +67,7 @@ class Int8Scope {
 
   /// Returns true if one lives in this thread.
   static bool active();
-  /// Those of this thread; null if there are none.
+  /// Returns the layers of this thread; null if there are none.
   static const Int8Layers* layers();
   static Int8Errors* errors();
 

@@ -27,8 +27,8 @@ class MemoryPoolScope {
   bool keeps_;
 };
 
-/// Bytes in pages of their own, large ones if there are any, for what stays as long as a model does: MemoryPoolScope's blocks, which may be
-/// larger than was asked for, are for what comes and goes.
+/// Returns bytes in pages of their own, large ones if there are any, for what stays as long as a model does: MemoryPoolScope's blocks,
+/// which may be larger than was asked for, are for what comes and goes.
 Tensor lasting_memory(size_t bytes);
 
 /// Discards the pages of a mapped file that lie wholly within, unless they were written to: they are read again when touched, mostly from

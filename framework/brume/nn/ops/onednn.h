@@ -20,25 +20,25 @@ inline const dnnl::engine& engine() {
   return cpu;
 }
 
-/// Of this thread.
+/// Returns the stream of this thread.
 inline dnnl::stream& stream() {
   thread_local dnnl::stream own(engine());
   return own;
 }
 
-/// Of a tensor in float32 or bfloat16.
+/// Returns the type of a tensor in float32 or bfloat16.
 inline dnnl::memory::data_type type(const Tensor& x) {
   return x.scalar_type() == at::kBFloat16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
 inline dnnl::memory::desc line(const Tensor& x) { return {{x.numel()}, type(x), dnnl::memory::format_tag::x}; }
 
-/// Of images [B, C, H, W], channels last.
+/// Returns the description of images [B, C, H, W], channels last.
 inline dnnl::memory::desc nhwc(const Tensor& x) {
   return {{x.size(0), x.size(1), x.size(2), x.size(3)}, type(x), dnnl::memory::format_tag::nhwc};
 }
 
-/// As it lies; dense.
+/// Returns the description of a dense tensor as it lies.
 inline dnnl::memory::desc plain(const Tensor& x) {
   return {{x.sizes().begin(), x.sizes().end()}, type(x), dnnl::memory::dims(x.strides().begin(), x.strides().end())};
 }
@@ -73,10 +73,10 @@ class ByShape {
   std::map<std::vector<int64_t>, std::shared_ptr<const T>> known_;
 };
 
-/// Memory that is freed with the tensor.
+/// Returns memory that is freed with the tensor.
 inline Tensor bytes(const dnnl::memory::desc& d) { return at::empty({int64_t(d.get_size())}, at::kByte); }
 
-/// Memory to work in of this thread, which grows to the largest that was asked for.
+/// Returns this thread's memory to work in, which grows to the largest that was asked for.
 inline const Tensor& work(const dnnl::memory::desc& wanted) {
   thread_local Tensor own;
   if (!own.defined() || own.nbytes() < wanted.get_size()) own = bytes(wanted);
@@ -92,7 +92,7 @@ void execute(const Description& description, const dnnl::primitive& primitive, s
   stream().wait();
 }
 
-/// The same numbers in another order, or type.
+/// Copies the same numbers into another order, or type.
 inline void reorder(const dnnl::reorder& how, dnnl::memory from, dnnl::memory to) {
   how.execute(stream(), from, to);
   stream().wait();
@@ -104,7 +104,7 @@ inline Tensor convolved(const Tensor& x, const Tensor& weight, int64_t stride, i
   return at::empty({x.size(0), weight.size(0), out(2), out(3)}, x.options(), at::MemoryFormat::ChannelsLast);
 }
 
-/// Primitives are given memory to work in.
+/// Returns the attributes of primitives that are given memory to work in.
 inline dnnl::primitive_attr attributes() {
   dnnl::primitive_attr result;
   result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -113,7 +113,8 @@ inline dnnl::primitive_attr attributes() {
 
 constexpr auto direct = dnnl::algorithm::convolution_direct;
 
-/// `kind`: forward_inference or forward_training. An empty `bias`: none. `after`: what is done to the result before it is rounded.
+/// Returns a convolution. `kind`: forward_inference or forward_training. An empty `bias`: none. `after`: what is done to the result before
+/// it is rounded.
 inline dnnl::convolution_forward::primitive_desc convolution(dnnl::prop_kind kind, const dnnl::memory::desc& x,
                                                              const dnnl::memory::desc& weight, const dnnl::memory::desc& bias,
                                                              const dnnl::memory::desc& out, int64_t stride, int64_t padding,
@@ -148,7 +149,7 @@ inline bool has_bf16() {
 }
 inline bool widens(const Tensor& x) { return x.scalar_type() == at::kBFloat16 && !has_bf16(); }
 
-/// out = scale a b for each of G matrices; any order in memory.
+/// Returns the product out = scale a b for each of G matrices; any order in memory.
 inline dnnl::matmul::primitive_desc batched_matmul(const dnnl::memory::desc& a, const dnnl::memory::desc& b, const dnnl::memory::desc& out,
                                                    float scale) {
   dnnl::post_ops after;
@@ -171,7 +172,7 @@ struct TrainingConvolution {
   dnnl::convolution_backward_weights::primitive_desc by_weight;
 };
 
-/// `gradient`, `bias`: of the weight and of the bias, in float32. An empty `bias`: none.
+/// Returns a convolution that learns. `gradient`, `bias`: of the weight and of the bias, in float32. An empty `bias`: none.
 inline TrainingConvolution learning_convolution(const dnnl::memory::desc& x, const dnnl::memory::desc& weight,
                                                 const dnnl::memory::desc& gradient, const dnnl::memory::desc& bias,
                                                 const dnnl::memory::desc& out, int64_t stride, int64_t padding) {

@@ -7,14 +7,15 @@ namespace brume::nn {
 
 class PackedWeight;
 
-/// Convolves. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to the
-/// dtype of x. `packed`: what is kept with the weight, used if nothing is recorded and the weight does not learn.
-/// `sum`: what the result is added to, of its shape and dtype; undefined = nothing. The memory of one that nothing else holds (std::move)
-/// may become the result's.
+/// Returns the convolution of x. x: [B, C, H, W]; weight: [O, C, k, k] or [O, C, k] (as k x 1); bias: [O] or undefined. Weights are cast to
+/// the dtype of x. `packed`: what is kept with the weight, used if nothing is recorded and the weight does not learn. `sum`: what the
+/// result is added to, of its shape and dtype; undefined = nothing. The memory of one that nothing else holds (std::move) may become the
+/// result's.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride = 1, int64_t padding = 0,
               const PackedWeight* packed = nullptr, Tensor sum = {});
 
-/// x: [B, K] or [B, N, K]; weight: [M, K]; bias: [M] or undefined; `packed`, `sum`: as above. Returns [B, M] or [B, N, M].
+/// Returns x weight^T + bias + sum, [B, M] or [B, N, M]. x: [B, K] or [B, N, K]; weight: [M, K]; bias: [M] or undefined; `packed`, `sum`:
+/// as for conv2d().
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed = nullptr, Tensor sum = {});
 
 /// Which keys a query sees.

@@ -16,15 +16,15 @@ struct WinogradWeight {
   int64_t channels = 0, out = 0;
 };
 
-/// weight: [O, C, 3, 3], any type and strides. `memory`: gives so many bytes.
+/// Returns a weight transformed for winograd_conv2d(). weight: [O, C, 3, 3], any type and strides. `memory`: gives so many bytes.
 WinogradWeight winograd_weight(const Tensor& weight, Tensor (*memory)(size_t));
 
 /// Returns the weight of the gradient by x, which is a convolution of the gradient by the result: channels exchanged, turned by half a
 /// turn.
 WinogradWeight winograd_gradient_weight(const Tensor& weight, Tensor (*memory)(size_t));
 
-/// y = x * weight + bias + sum, with stride 1 and padding 1. x, y, sum: [B, ., H, W] float32, channels last; bias: [O] float32; sum and
-/// bias may be undefined, and `sum` may be `y`. The bits of an image depend neither on the batch nor on the threads.
+/// Computes y = x * weight + bias + sum, with stride 1 and padding 1. x, y, sum: [B, ., H, W] float32, channels last; bias: [O] float32;
+/// sum and bias may be undefined, and `sum` may be `y`. The bits of an image depend neither on the batch nor on the threads.
 void winograd_conv2d(const Tensor& x, const WinogradWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y);
 
 /// Returns true if the gradient by a weight is computed by winograd_gradient(): for what winograd_fits(), unless many channels
