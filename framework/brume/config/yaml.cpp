@@ -136,7 +136,7 @@ void refuse_tabs(std::string_view text, const File& file) {
   }
 }
 
-/// What is not UTF-8 could not be written again, into a run's config.yaml or a model's file.
+/// Throws ConfigError if the text is not UTF-8, which could not be written again, into a run's config.yaml or a model's file.
 void refuse_other_encodings(std::string_view text, const File& file) {
   const std::optional<size_t> at = invalid_utf8(text);
   if (!at) return;

@@ -17,7 +17,8 @@ class MixtureDenoiser final : public Denoiser {
     double weight;
     std::vector<double> mean;  ///< [d]
   };
-  /// `s`: the standard deviation of every component, in each direction. Weights sum to 1.
+  /// Makes the denoiser of a mixture of Gaussians whose weights sum to 1. `s`: the standard deviation of every component, in each
+  /// direction.
   MixtureDenoiser(std::vector<Component> components, double s) : components_(std::move(components)), s_(s) {}
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;

@@ -33,7 +33,7 @@ class KnowingModel final : public TrainableModel {
   };
   static constexpr double s = 0.25;  ///< the standard deviation of the data
 
-  /// x0: [B, C, H, W], float32.
+  /// Makes a model that knows the images x0, [B, C, H, W] float32, or the distribution N(0, s^2).
   KnowingModel(Kind kind, Knows knows, Tensor x0);
   Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override;
   const NoiseSchedule& schedule() const override { return *kind_.schedule; }

@@ -49,7 +49,7 @@ class Models final : public ModelSource {
  public:
   Models(std::shared_ptr<const Denoiser> denoiser, std::shared_ptr<const NoisyClassifier> classifier)
       : denoiser_(std::move(denoiser)), classifier_(std::move(classifier)) {}
-  /// Without classes, so that it gives the unconditional estimate.
+  /// Returns a model without classes, so that it gives the unconditional estimate.
   OtherModel model(const std::string&) const override { return {denoiser_, cosine_times(), shape, 0, false}; }
   std::shared_ptr<const NoisyClassifier> classifier(const std::string&) const override { return classifier_; }
 
@@ -93,7 +93,7 @@ Tensor noisy(double sigma, at::ScalarType type = at::kDouble) {
   return (x * std::hypot(ClassMixture::s, sigma)).to(type);
 }
 
-/// Classes 0, 1, 2, 0, 1, and of each image another known part; `all`: everything is to be generated.
+/// Returns the classes 0, 1, 2, 0, 1, and of each image another known part; `all`: everything is to be generated.
 Condition condition(bool all) {
   Condition c;
   c.classes = c.labels = at::arange(batch, at::kLong) % ClassMixture::classes;

@@ -23,7 +23,7 @@ using Knows = KnowingModel::Knows;
 
 at::Generator generator(uint64_t seed) { return at::detail::createCPUGenerator(seed); }
 
-/// Images whose every pixel is N(0, s^2).
+/// Returns images whose every pixel is N(0, s^2).
 Tensor images(int64_t count, uint64_t seed) {
   at::Generator random = generator(seed);
   return at::randn({count, 3, 4, 4}, random, at::TensorOptions().dtype(at::kFloat)) * KnowingModel::s;

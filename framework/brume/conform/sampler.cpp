@@ -85,7 +85,7 @@ void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
   });
 }
 
-/// Five standard errors, and what some hundred steps leave of bias.
+/// Allows five standard errors, and what some hundred steps leave of bias.
 void check_distribution(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
   const int64_t count = 20000;

@@ -28,7 +28,8 @@ class Denoiser {
  public:
   static constexpr std::string_view kind = "denoiser";
   virtual ~Denoiser() = default;
-  /// x: [B, C, H, W] (any rank with the batch first), x = x0 + sigma * noise; sigma > 0. Differentiable in x if x requires a gradient.
+  /// Returns the estimate of x0, differentiable in x if x requires a gradient. x: [B, C, H, W] (any rank with the batch first), x = x0 +
+  /// sigma * noise; sigma > 0.
   virtual Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const = 0;
 };
 

@@ -11,7 +11,7 @@
 namespace brume {
 namespace {
 
-/// Along the output channels, in front of the other dimensions.
+/// Returns the scales along the output channels, in front of the other dimensions.
 Tensor per_channel(const Tensor& scales, const Tensor& like) {
   std::vector<int64_t> shape(size_t(like.dim()), 1);
   shape[0] = like.size(0);

@@ -13,7 +13,7 @@ namespace brume {
 /// The memory of the run of this thread, while it lives, instead of any earlier one. Outside a run guidances remember nothing.
 class RunMemory {
  public:
-  /// `noise`: what guidances draw from, apart from the sampler's. `sigmas`: the levels of the run, descending.
+  /// Begins the memory of a run. `noise`: what guidances draw from, apart from the sampler's. `sigmas`: the levels of the run, descending.
   explicit RunMemory(std::unique_ptr<Noise> noise, std::vector<double> sigmas = {});
   ~RunMemory();
   RunMemory(const RunMemory&) = delete;

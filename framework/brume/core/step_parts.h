@@ -15,7 +15,7 @@ class StepParts {
  public:
   /// Returns tensors [n, ...] of all processes one after the other, by rank.
   using Gather = std::function<Tensor(const Tensor& rows)>;
-  /// `local`: parts that this process computes; `gather`: empty if it is the only process.
+  /// Begins a step. `local`: parts that this process computes; `gather`: empty if it is the only process.
   StepParts(int64_t local, Gather gather);
   ~StepParts();
   StepParts(const StepParts&) = delete;

@@ -28,7 +28,7 @@ struct AncestralStep {
 /// The noise levels of a process, ascending, and its steps: step i goes from sigma i to sigma i - 1, step 0 to the image.
 class AncestralChain {
  public:
-  /// At least two positive sigmas, ascending; throws ConfigError otherwise.
+  /// Throws ConfigError if `sigmas` are not at least two, positive and ascending.
   explicit AncestralChain(std::vector<double> sigmas);
   size_t size() const { return sigmas_.size(); }
   double sigma(size_t i) const { return sigmas_[i]; }

@@ -17,7 +17,7 @@ struct BoundError {
   int64_t steps = 1000;
 
   void declare(Fields& f);
-  /// Without the variance: for models that learn one.
+  /// Declares all but the variance: for models that learn one.
   void declare_chain(Fields& f);
   void check(const NoiseSchedule& schedule) const;
 
@@ -29,7 +29,7 @@ struct BoundError {
   };
   Drawn draw(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
              at::Generator& random) const;
-  /// In bits per dimension, [B]: one term, or that times the number of terms. With the mean fixed, no gradient reaches F.
+  /// Returns the bound in bits per dimension, [B]: one term, or that times the number of terms. With the mean fixed, no gradient reaches F.
   Tensor per_image(const NoisyBatch& b, const Drawn& drawn, const TrainableModel::Prediction& y, const TrainableModel& model,
                    Mean mean) const;
 

@@ -15,7 +15,7 @@ std::shared_ptr<Network> make_discriminator(const Deferred<Network>& network, co
 /// A network like the model's, in the model's frame.
 class CompanionModel final : public TrainableModel {
  public:
-  /// `model` lives as long as it.
+  /// Puts `network` into the frame of `model`, which must outlive it.
   CompanionModel(const TrainableModel& model, std::shared_ptr<const Network> network, at::ScalarType dtype)
       : model_(model), network_(std::move(network)), dtype_(dtype) {}
   Prediction predict(const Tensor& x, const std::vector<double>& sigmas, const Condition& condition) const override;

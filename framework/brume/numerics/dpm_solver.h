@@ -12,7 +12,7 @@ namespace brume {
 class DpmStep {
  public:
   using Eps = std::function<Tensor(const Tensor& x, double sigma)>;  ///< (x - D(x)) / sigma
-  /// `eps_here` is that of x itself.
+  /// Begins a step from x. `eps_here` is eps(x, from).
   DpmStep(Eps eps, Tensor x, Tensor eps_here, double from, double to);
 
   Tensor first() const;
@@ -28,7 +28,7 @@ class DpmStep {
   std::map<double, Tensor> asked_;
 };
 
-/// Orders of the steps that spend `calls` network calls: 3 wherever possible (Lu et al. 2022a, app. D.3, DPM-Solver-fast).
+/// Returns the orders of the steps that spend `calls` network calls: 3 wherever possible (Lu et al. 2022a, app. D.3, DPM-Solver-fast).
 std::vector<int64_t> dpm_fast_orders(int64_t calls);
 
 }  // namespace brume

@@ -31,7 +31,7 @@ struct Phi {
   double one = 0, two = 0;
 };
 
-/// Coefficients, lowest first, of the Lagrange polynomial that is 1 at nodes[j] and 0 at the others, in u - origin.
+/// Returns the coefficients, lowest first, of the Lagrange polynomial that is 1 at nodes[j] and 0 at the others, in u - origin.
 std::vector<double> lagrange(const std::vector<double>& nodes, size_t j, double origin) {
   std::vector<double> p{1};
   for (size_t k = 0; k < nodes.size(); ++k) {

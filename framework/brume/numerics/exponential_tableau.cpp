@@ -14,7 +14,7 @@ Tableau two_stages(double h, double c2, bool by_slope) {
   return {{0, c2}, {{}, {c2 * phi(1, -c2 * h)}}, {phi(1, -h) - b2, b2}};
 }
 
-/// gamma: the weight of the second stage as a multiple of the third's.
+/// Returns three stages. gamma: the weight of the second stage as a multiple of the third's.
 Tableau three_stages(double h, double c2, double c3, double gamma) {
   const double a32 = gamma * c2 * phi(2, -c2 * h) + c3 * c3 / c2 * phi(2, -c3 * h), b3 = phi(2, -h) / (gamma * c2 + c3);
   return {{0, c2, c3}, {{}, {c2 * phi(1, -c2 * h)}, {c3 * phi(1, -c3 * h) - a32, a32}}, {phi(1, -h) - (1 + gamma) * b3, gamma * b3, b3}};
@@ -25,7 +25,7 @@ Tableau etd_rk3(double h) {
   return {{0, 0.5, 1}, {{}, {0.5 * phi(1, -h / 2)}, {-p1, 2 * p1}}, {p1 - 3 * p2 + 4 * p3, 4 * p2 - 8 * p3, 4 * p3 - p2}};
 }
 
-/// Four stages at 0, 1/2, 1/2, 1; the weights that the methods of order 4 share.
+/// Returns the weights of four stages at 0, 1/2, 1/2, 1, which the methods of order 4 share.
 std::vector<double> weights_4(double h) {
   const double p1 = phi(1, -h), p2 = phi(2, -h), p3 = phi(3, -h);
   return {p1 - 3 * p2 + 4 * p3, 2 * p2 - 4 * p3, 2 * p2 - 4 * p3, 4 * p3 - p2};

@@ -31,7 +31,7 @@ double sum_of_products(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-/// Of CPU tensors that are laid out alike without gaps.
+/// Returns the sum of products of CPU tensors that are laid out alike without gaps.
 double flat_sum(const Tensor& a, const Tensor& b) {
   return a.scalar_type() == at::kDouble ? sum_of_products(a.data_ptr<double>(), b.data_ptr<double>(), a.numel())
                                         : sum_of_products(a.data_ptr<float>(), b.data_ptr<float>(), a.numel());

@@ -20,7 +20,7 @@ struct ScaleCurve {
   std::optional<double> minimum{};
   double power = 2;
   void declare(Fields& f);
-  /// `neutral`: the minimum if none is set.
+  /// Returns the scale at a noise level. `neutral`: the minimum if none is set.
   double at(double scale, double neutral, double sigma, const NoiseSchedule& schedule) const;
 };
 
@@ -29,7 +29,7 @@ struct GuidanceScale {
   double neutral = 1, scale = 1, sigma_lo = 0;
   std::optional<double> sigma_hi{};
   std::optional<ScaleCurve> curve{};
-  /// `what`: the description of `scale`.
+  /// Declares the options. `what`: the description of `scale`.
   void declare(Fields& f, const char* what);
   /// Returns false if the scale is neutral at every level.
   bool steers() const { return scale != neutral || (curve && curve->minimum.value_or(neutral) != neutral); }

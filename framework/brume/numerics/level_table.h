@@ -11,7 +11,7 @@ namespace brume {
 /// acts twice on the spacings that divide times evenly.
 class LevelTable {
  public:
-  /// `times`: of a continuous schedule.
+  /// Tabulates the levels. `times`: of a continuous schedule.
   LevelTable(const NoiseSchedule& schedule, int64_t times);
   int64_t size() const { return size_; }
   /// Returns whether the schedule is that of flow matching.

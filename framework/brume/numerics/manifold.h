@@ -15,10 +15,10 @@ struct ManifoldScores {
   double coverage = 0;   ///< share of the real images with a fake one in their ball
 };
 
-/// real: [N, F], fake: [M, F], computed with as float32 rows; `k`: which neighbour, without the image itself, ends a ball. Distances come
-/// from matrix products in float64, 256 rows at a time; those that rounding could decide are computed from differences, so that the counts
-/// are exact and do not depend on the order of a product's sums. Memory: 256 x max(N, M) float64 in addition to the rows.
-/// Throws std::invalid_argument if N or M is not above k, or if the widths differ.
+/// Returns the scores of `fake` against `real`. real: [N, F], fake: [M, F], computed with as float32 rows; `k`: which neighbour, without
+/// the image itself, ends a ball. Distances come from matrix products in float64, 256 rows at a time; those that rounding could decide are
+/// computed from differences, so that the counts are exact and do not depend on the order of a product's sums. Memory: 256 x max(N, M)
+/// float64 in addition to the rows. Throws std::invalid_argument if N or M is not above k, or if the widths differ.
 ManifoldScores manifold_scores(const at::Tensor& real, const at::Tensor& fake, int64_t k);
 
 }  // namespace brume

@@ -12,7 +12,7 @@
 namespace brume {
 namespace {
 
-/// Numbers along the first of so many dimensions.
+/// Returns numbers along the first of so many dimensions.
 Tensor column(const std::vector<double>& numbers, int64_t dimensions) {
   std::vector<int64_t> shape(size_t(dimensions), 1);
   shape[0] = int64_t(numbers.size());

@@ -14,7 +14,7 @@ namespace brume {
 /// subtracted before the products (Chan, Golub and LeVeque 1983, shifted data), which keeps the covariance accurate.
 class MomentSum {
  public:
-  /// rows: [B, F], any floating dtype. Throws std::invalid_argument if F is another than before.
+  /// Adds rows, [B, F], any floating dtype. Throws std::invalid_argument if F is another than before.
   void add(const at::Tensor& rows);
   int64_t count() const { return count_ + waiting_count_; }
   /// Returns mean and unbiased covariance. Throws std::invalid_argument if there are fewer than two rows.

@@ -8,7 +8,7 @@
 
 namespace brume {
 
-/// (x - x0) / sigma or x0: what `prediction` calls F.
+/// Returns what `prediction` calls F: (x - x0) / sigma, or x0.
 Tensor predicted(Prediction prediction, const Tensor& x, const Tensor& x0, double sigma);
 
 /// The last predictions, the newest first.
@@ -25,8 +25,8 @@ class PredictionHistory {
   const std::vector<double>& lambdas() const { return lambdas_; }
   size_t size() const { return values_.size(); }
 
-  /// By backward differences, times h and h^2 of the step to come: the slope from order 2 and the curvature from order 3 on, as
-  /// far as there are predictions; undefined beyond (Lu et al. 2022b, app. B).
+  /// Returns the slope (from order 2 on) and the curvature (from order 3 on) by backward differences, times h and h^2 of the step to come;
+  /// undefined if there are too few predictions (Lu et al. 2022b, app. B).
   std::pair<Tensor, Tensor> derivatives(int64_t order, double h) const;
 
  private:

@@ -11,7 +11,7 @@
 
 namespace brume {
 
-/// f(sigma) for each image, [B, 1, ...] of the type of `like`, to be multiplied with it.
+/// Returns f(sigma) for each image, [B, 1, ...] of the type of `like`, to be multiplied with it.
 template <class F>
 Tensor each_image(const std::vector<double>& sigmas, const Tensor& like, const F& f) {
   std::vector<double> values;
@@ -35,10 +35,11 @@ struct NoisyBatch {
   Tensor x0, noise, x;
   std::vector<double> sigmas;  ///< one per image
 };
-/// With a perturbation, x = x0 + sigma (noise + perturbation xi). What is not white is drawn after the noise, from the same generator.
+/// Returns x = x0 + sigma noise; with a perturbation, x = x0 + sigma (noise + perturbation xi). What is not white is drawn after the noise,
+/// from the same generator.
 NoisyBatch add_noise(const Tensor& x0, std::vector<double> sigmas, at::Generator& random, const TrainingNoise& kind = {});
 
-/// (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x if it would cancel.
+/// Returns (D - x0) times unit(sigma), where D = c_skip x + c_out F: without a division by c_out, and without x if it would cancel.
 template <class U>
 Tensor scaled_error(const NoisyBatch& b, const Tensor& f, const Parameterization& p, const U& unit) {
   return f * each_image(b.sigmas, b.x0, [&](double s) { return p.c_out(s) * unit(s); }) -
@@ -74,7 +75,7 @@ struct TargetError {
   std::shared_ptr<const Weighting> weighting{};
   TrainingNoise noise{};
 
-  /// loss, delta, weighting and noise; the target is another parameter's.
+  /// Declares loss, delta, weighting and noise; declare_target() declares the target.
   void declare(Fields& f, std::string_view usual_weighting = "none");
   void declare_target(Fields& f);
   /// Returns the mean over each image, [B].

@@ -23,10 +23,11 @@ struct Frame {
     double sigma_rate;             ///< d sigma / d u
     double log_scale;              ///< d log(scale) / d u
     std::optional<double> of_x{};  ///< factor of x in the slope, if it is known in closed form
-    /// dy / du = log_scale y + scale sigma_rate (x - x0) / sigma (Karras et al. 2022, eq. 81).
+    /// Returns dy / du = log_scale y + scale sigma_rate (x - x0) / sigma (Karras et al. 2022, eq. 81).
     Tensor slope(const Tensor& x, const Tensor& x0) const;
   };
-  /// `schedule` is needed if time or scale say so; its derivatives are taken numerically (to about 1e-11).
+  /// Returns the point of the path at sigma. `schedule` is needed if time or scale say so; its derivatives are taken numerically (to about
+  /// 1e-11).
   Point at(double sigma, const NoiseSchedule* schedule) const;
   /// Returns sigma at u, the inverse of at(sigma).u.
   double sigma(double u, const NoiseSchedule* schedule) const;

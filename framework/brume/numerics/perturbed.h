@@ -12,14 +12,14 @@ namespace brume {
 struct PerturbedOptions : GuidanceScale {
   PerturbedOptions() { neutral = 0; }
   std::vector<std::string> blocks{};
-  /// `what`: the description of `blocks`.
+  /// Declares the options. `what`: the description of `blocks`.
   void declare(Fields& f, const char* what);
   /// Throws ConfigError if no block is named; `example` is one.
   void check(const char* example) const;
 };
 
-/// D += scale (D_model - D_perturbed) for sigma_lo < sigma <= sigma_hi. D is the inner estimate; the two others are the model's own, with
-/// the condition, the second with `taps` in its network.
+/// Returns D + scale (D_model - D_perturbed) for sigma_lo < sigma <= sigma_hi. D is the inner estimate; the two others are the model's own,
+/// with the condition, the second with `taps` in its network.
 std::shared_ptr<const Denoiser> perturbed(std::shared_ptr<const Denoiser> inner, const GuidedModel& model, Taps taps,
                                           const PerturbedOptions& options);
 

@@ -43,7 +43,7 @@ inline constexpr std::array<std::array<double, 6>, 7> a{{{},
 /// Weights of order 5 less those of order 4.
 inline constexpr std::array<double, 7> e{71.0 / 57600, 0, -71.0 / 16695, 71.0 / 1920, -17253.0 / 339200, 22.0 / 525, -1.0 / 40};
 
-/// Root of the mean square of v / scale.
+/// Returns the root of the mean square of v / scale.
 inline double norm(const Tensor& v, const Tensor& scale) { return std::sqrt((v / scale).to(at::kDouble).square().mean().item<double>()); }
 }  // namespace rk45_detail
 
@@ -72,7 +72,7 @@ double rk45_first_step(F&& f, double t, const Tensor& x, const Tensor& slope, do
   return std::copysign(std::min({100 * guess, better, std::abs(distance)}), distance);
 }
 
-/// x at `from` to x at `to`, in either direction. `f(t, x)` gives a tensor like x. `accepted(t, x)` is called after every step that
+/// Integrates x from `from` to `to`, in either direction. `f(t, x)` gives a tensor like x. `accepted(t, x)` is called after every step that
 /// counts. Throws ConfigError if the step size becomes too small or the steps too many (rtol and atol are the user's).
 template <class F, class G>
 Rk45Result rk45(F&& f, Tensor x, double from, double to, const Rk45Options& o, G&& accepted) {

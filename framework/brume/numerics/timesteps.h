@@ -49,7 +49,7 @@ struct SigmaGrid {
   bool inclusive = true;
   FinalSigma final_sigma = FinalSigma::zero;
   void declare(Fields& f);
-  /// The sigmas of a run, `level(r, lo, hi)` being that at the share r of the way up, 1 = hi.
+  /// Returns the sigmas of a run, `level(r, lo, hi)` being that at the share r of the way up, 1 = hi.
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps,
                              const std::function<double(double r, double lo, double hi)>& level) const;
 };
@@ -57,7 +57,7 @@ struct SigmaGrid {
 /// Throws ConfigError naming the first sigma that is outside the schedule's, by more than rounding; `name` is what it is called.
 void require_within(const NoiseSchedule& schedule, const std::vector<double>& sigmas, const char* name = "sigma");
 
-/// `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
+/// Returns `levels` resampled to `count` of them, evenly in place and linearly in their logarithm.
 std::vector<double> log_interpolated(const std::vector<double>& levels, int64_t count);
 
 /// Returns the sigmas at descending `times`, then the final one. Throws ConfigError if two times coincide: there are more steps
