@@ -18,10 +18,9 @@ struct CaptionRow {
   int64_t line = 0;  ///< of the table, from 1
 };
 
-/// TSV and CSV have a header that names the columns; a JSON line is an object, its caption a string or a list of strings (a row each, of
-/// several lists a row for each combination).
-/// Throws ConfigError "path:line: …" if a column is missing, a row has another number of fields than the header, or a byte is not
-/// UTF-8.
+/// Returns the rows of a table. TSV and CSV have a header that names the columns; a JSON line is an object, its caption a string or a list
+/// of strings (a row each, of several lists a row for each combination). Throws ConfigError "path:line: …" if a column is missing, a row
+/// has another number of fields than the header, or a byte is not UTF-8.
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns);
 
 }  // namespace brume

@@ -27,7 +27,7 @@ struct LatentIndex {
 /// Returns "latents-00003.safetensors".
 std::string latent_shard_name(int64_t number);
 
-/// `origin`: what it is made of, which a call for missing shards compares; metadata "origin".
+/// Writes a shard. `origin`: what it is made of, which a call for missing shards compares; metadata "origin".
 void write_latent_shard(const std::string& path, const at::Tensor& moments, const std::vector<Annotation>& annotations,
                         const std::string& origin);
 void write_latent_index(const std::string& folder, const LatentIndex& index);

@@ -13,7 +13,7 @@ struct Split {
   Part part = Part::all;
   double held_out = 0.1;
 
-  /// `of`: what is split, "of the images, by the hash of their names".
+  /// Declares `split` and `held_out`. `of`: what is split, "of the images, by the hash of their names".
   void declare(Fields& f, std::string_view of) {
     f.choice("split", part, of, {{"all", Part::all}, {"train", Part::train}, {"test", Part::test}});
     f.field("held_out", held_out, "share of the split 'test'", within(0, 1));

@@ -133,7 +133,7 @@ void AtomicFile::discard() noexcept {
   temporary_.clear();
 }
 
-/// Beyond the limit of `ulimit -f` the kernel does not only fail the write: it kills the process.
+/// Throws ConfigError beyond the limit of `ulimit -f`, where the kernel does not only fail the write: it kills the process.
 void AtomicFile::refuse_beyond_limit(uint64_t size) {
   if (size > file_size_limit()) fail(EFBIG, "writing");
 }
@@ -164,7 +164,7 @@ void AtomicFile::commit() {
   if (!unsynced) sync_directory();
 }
 
-/// The new name itself survives a power cut only once its directory is on the disk.
+/// Writes the directory to the disk: only then does the new name survive a power cut.
 void AtomicFile::sync_directory() {
   const int directory = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return;  // a directory that may be written but not read: nothing to sync through

@@ -12,8 +12,8 @@ namespace brume {
 /// Every failure is a ConfigError that names the file, what failed, and the state of the previous file.
 class AtomicFile final {
  public:
-  /// `bytes_needed`: the size the file will have, if known; room for it is reserved at once, so that a full disk is
-  /// noticed before anything is written. A symbolic link is followed: what it points to is replaced.
+  /// Creates the temporary file. `bytes_needed`: the size that the file will have, if known; room for it is reserved at once, so that a
+  /// full disk is noticed before anything is written. A symbolic link is followed: what it points to is replaced.
   explicit AtomicFile(std::string path, uint64_t bytes_needed = 0);
   ~AtomicFile();  ///< removes the temporary file
   AtomicFile(const AtomicFile&) = delete;

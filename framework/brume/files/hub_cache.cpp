@@ -16,7 +16,7 @@ namespace brume {
 namespace {
 namespace fs = std::filesystem;
 
-/// OWNER/NAME; a file that was misspelt has an extension of its own, or lies in a folder that exists.
+/// Returns true for OWNER/NAME; a file that was misspelt has an extension of its own, or lies in a folder that exists.
 bool is_hub_name(const std::string& path) {
   const size_t slash = path.find('/');
   if (slash == std::string::npos || slash == 0 || slash + 1 == path.size() || path.find('/', slash + 1) != std::string::npos) return false;

@@ -22,7 +22,7 @@ class MappedFile final {
   const std::string& path() const { return path_; }
   size_t size() const { return size_; }
   const uint8_t* data() const { return data_; }
-  /// Views of the file keep it alive by holding its shared_ptr; tensors want a non-const pointer.
+  /// Returns the place of a byte, not const because tensors want it so. A view of the file keeps it alive by holding its shared_ptr.
   void* at(size_t offset) const { return data_ + offset; }
   std::string_view bytes() const { return {reinterpret_cast<const char*>(data_), size_}; }
   std::string_view bytes(size_t offset, size_t count) const { return bytes().substr(offset, count); }

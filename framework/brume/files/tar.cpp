@@ -28,7 +28,7 @@ class Header {
     const std::string prefix = bytes_.substr(257, 5) == "ustar" && bytes_[262] == 0 ? text(345, 155) : "";  // GNU has other things there
     return prefix.empty() ? text(0, 100) : prefix + "/" + text(0, 100);
   }
-  /// The sum of all bytes, the checksum's own taken for spaces.
+  /// Compares the sum of all bytes, the checksum's own taken for spaces.
   void check() const {
     uint64_t sum = 0;
     for (size_t i = 0; i < block; ++i) sum += i >= 148 && i < 156 ? uint64_t{' '} : static_cast<uint8_t>(bytes_[i]);

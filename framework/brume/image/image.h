@@ -59,7 +59,7 @@ Image text_line(const std::string& text, int64_t width, int64_t channels = 3);
 /// Returns the text broken between words into lines that fit `width` pixels, `most` of them at most: what is left over stands in the last.
 std::vector<std::string> broken_text(const std::string& text, int64_t width, size_t most);
 
-/// Images of one size, row by row, `padding` white pixels around each.
+/// Returns images of one size in a grid, row by row, `padding` white pixels around each.
 Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding = 2);
 /// Returns the same with text above each image, in up to four lines (fewer labels than images leave the rest blank). Images narrower than
 /// 64 pixels, or than 128 if a label does not fit a line of 64, are enlarged by a whole factor, so that there is room for text.

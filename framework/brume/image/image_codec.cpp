@@ -110,7 +110,7 @@ struct Lettering {
   }
 };
 
-/// The font has ASCII alone: every other character becomes one '?'.
+/// Returns the text in ASCII, which is what the font has: every other character becomes one '?'.
 std::string ascii_of(const std::string& text) {
   std::string ascii;
   for (const char c : text) {

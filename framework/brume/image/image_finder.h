@@ -21,7 +21,7 @@ class ImageFinder final {
   };
   enum class Texts { left_out, listed };
 
-  /// `root` must be a folder; `extensions` count in any case, with or without a dot; `inventory` must outlive the finder.
+  /// Makes a finder. `root` must be a folder; `extensions` count in any case, with or without a dot; `inventory` must outlive the finder.
   ImageFinder(const std::filesystem::path& root, const std::vector<std::string>& extensions, Texts texts, Inventory& inventory,
               const std::string& text_extension = "txt");
 

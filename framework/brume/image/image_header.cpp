@@ -17,7 +17,7 @@ using Size = std::pair<int64_t, int64_t>;  // height and width; zeros if unknown
 
 bool is_bmp(std::string_view bytes) { return bytes.starts_with("BM"); }
 
-/// Portable bitmap, graymap, pixmap: "P1" to "P6".
+/// Returns true for a portable bitmap, graymap, pixmap: "P1" to "P6".
 bool is_pnm(std::string_view bytes) { return bytes.size() > 2 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '6'; }
 
 Size bmp_size(std::string_view bmp) {

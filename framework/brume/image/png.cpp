@@ -64,7 +64,7 @@ std::vector<Chunk> chunks_of(std::string_view png, const std::string& path) {
   return chunks;
 }
 
-/// tEXt and zTXt are Latin-1, everything else here is UTF-8.
+/// Returns the UTF-8 of a text of tEXt or zTXt, which are Latin-1.
 std::string utf8_of_latin1(std::string_view text) {
   std::string utf8;
   for (const char c : text) append_utf8(utf8, static_cast<uint8_t>(c));
@@ -103,7 +103,7 @@ std::string_view take_field(std::string_view& data, const std::string& path) {
   return field;
 }
 
-/// keyword, compressed?, method, language, translated keyword, text (UTF-8)
+/// Returns the text of iTXt: keyword, compressed?, method, language, translated keyword, text (UTF-8).
 std::string international_text(std::string_view data, size_t& room, const std::string& path) {
   if (data.size() < 2) refuse(path, "is a damaged PNG: a text in it is cut short");
   const bool compressed = data[0] != 0;

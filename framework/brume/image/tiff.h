@@ -29,7 +29,7 @@ class TiffDirectory final {
     extra_samples = 338,
     sample_format = 339,
   };
-  /// `bytes` must outlive the directory.
+  /// Reads the first directory of a file. `bytes` must outlive it.
   explicit TiffDirectory(std::string_view bytes);
 
   /// Returns the first value of a tag, if it is a BYTE, SHORT or LONG.

@@ -130,7 +130,7 @@ class Reader {
     if (v.is_number_unsigned()) run_.seed = v.get<uint64_t>();
   }
 
-  /// Everything that a sampler has, with its prompts and its model.
+  /// Reads everything that a sampler has, with its prompts and its model.
   void sampler(const std::string& id) {
     const std::string guider = graph_.source(id, "guider"), levels = graph_.source(id, "sigmas"), chosen = graph_.source(id, "sampler");
     const std::string by = guider.empty() ? id : guider;
@@ -210,7 +210,7 @@ class Reader {
     return "";
   }
 
-  /// The sampler that was read runs on what the one before it made.
+  /// Makes a second pass of the sampler that was read, which runs on what the one before it made.
   void second_pass(const std::string& before) {
     const ComfyRun last = run_;
     sampler(before);

@@ -121,7 +121,7 @@ std::string text_of(const Reception& reception) {
   return text;
 }
 
-/// Each line of YAML two further to the right for each level; what a file says is not to steer a terminal.
+/// Returns the lines of YAML, each two further to the right for each level; what a file says is not to steer a terminal.
 std::string indented(const std::string& yaml, size_t levels) {
   std::string text;
   for (size_t begin = 0, end; begin < yaml.size(); begin = end + 1) {
@@ -210,7 +210,7 @@ void add(ordered_json& json, const Reception& reception) {
   json["losses"] = reception.losses;
 }
 
-/// Names that are no UTF-8 are listed as well.
+/// Returns the text of JSON, with names that are no UTF-8 as well.
 std::string written(const ordered_json& json) { return json.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n"; }
 
 }  // namespace

@@ -8,8 +8,9 @@
 
 namespace brume {
 
-/// `asked`: FILE, or FILE:WORD with the word that is to stand for it; else that of the file, else the file's name without its ending.
-/// A file of SDXL has the vectors of both encoders, clip_l and clip_g. Throws ConfigError if the file holds no vectors.
+/// Reads a word and its vectors. `asked`: FILE, or FILE:WORD with the word that is to stand for it; else that of the file, else the file's
+/// name without its ending. A file of SDXL has the vectors of both encoders, clip_l and clip_g. Throws ConfigError if the file holds no
+/// vectors.
 Word read_embedding(const std::string& asked);
 /// Reads several. Throws ConfigError if two have the same word.
 std::vector<Word> read_embeddings(const std::vector<std::string>& asked);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::string_view start_of_text = "<|startoftext|>", end_of_text = "<|endoftext|>", word_end = "</w>";
 
-/// GPT-2's: printable bytes stand for themselves, the others for the characters from 256 on.
+/// Returns GPT-2's letters: printable bytes stand for themselves, the others for the characters from 256 on.
 std::array<std::string, 256> byte_letters() {
   std::array<std::string, 256> letters;
   char32_t next = 256;
@@ -26,7 +26,7 @@ std::array<std::string, 256> byte_letters() {
   return letters;
 }
 
-/// Chinese, Japanese and Korean ideographs stand alone.
+/// Returns true for Chinese, Japanese and Korean ideographs, which stand alone.
 bool is_ideograph(char32_t c) {
   constexpr std::pair<char32_t, char32_t> blocks[] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F},
                                                       {0x2B740, 0x2B81F}, {0x2B820, 0x2CEAF}, {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
@@ -117,7 +117,7 @@ void ClipTokenizer::read_merges(std::string_view lines, const std::string& name)
   }
 }
 
-/// Numbers are behind those of the vocabulary; what lies between them is no token.
+/// Reads added tokens. Their numbers are behind those of the vocabulary; what lies between them is no token.
 void ClipTokenizer::read_added(std::string_view json, const std::string& name) {
   constexpr int64_t most_gaps = 1000;
   const auto refuse = [&](const std::string& why) { throw ConfigError(fmt::format("{}: added_tokens.json {}", name, why)); };
@@ -171,7 +171,7 @@ void ClipTokenizer::encode_plain(std::string_view text, std::vector<int64_t>& id
   }
 }
 
-/// While there is one: joins the pair of the lowest rank wherever it stands.
+/// Joins the pair of the lowest rank wherever it stands, as long as there is one.
 void ClipTokenizer::encode_word(const std::string& bytes, std::vector<int64_t>& ids) const {
   constexpr size_t longest = 10000;  // the time grows with the square, and a context holds 77 tokens
   if (bytes.size() > longest)

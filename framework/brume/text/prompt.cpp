@@ -74,7 +74,7 @@ class Reader {
     left_.remove_prefix(length);
     open_ = false;
   }
-  /// `fixes`: the parts weigh as they do, whatever is around them.
+  /// Multiplies the weights from `from` on. `fixes`: the parts weigh as they do, whatever is around them.
   void scale(size_t from, double weight, bool fixes = false) {
     for (size_t i = from; i < parts_.size(); ++i) {
       if (!fixed(i)) parts_[i].weight *= weight;

@@ -21,7 +21,7 @@ struct Loaded {
   std::string missing;
 };
 
-/// In the folder of this library, wherever it is installed.
+/// Returns the path in the folder of this library, wherever it is installed.
 std::filesystem::path shim_path() {
   Dl_info self = {};
   const char* const name = "libbrume_sentencepiece.so";

@@ -23,7 +23,7 @@ class SentencePiece final {
   /// does not suit the captions, saying which does, and if a caption is not UTF-8.
   static std::string train(const std::vector<std::string>& captions, const Training& training);
 
-  /// `model`: the bytes of a model file; `name` is for messages.
+  /// Reads a model. `model`: the bytes of a model file; `name` is for messages.
   SentencePiece(std::string_view model, const std::string& name);
   ~SentencePiece();
   SentencePiece(const SentencePiece&) = delete;

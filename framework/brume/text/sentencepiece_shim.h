@@ -12,7 +12,7 @@ struct BrumeSentencePieceTraining {
   int size;       ///< pieces, with the special ones
   int fold_case;  ///< 1 = upper case is read as lower case
   int merges;     ///< by byte-pair merges, instead of a unigram model
-  /// The next caption, or null after the last; it stays valid until the next call.
+  /// Returns the next caption, or null after the last; a caption stays valid until the next call.
   const char* (*next)(void* from, size_t* size);
   void* from;
 };

@@ -15,13 +15,13 @@ float half_at(const uint8_t* bytes) {
   return float(value);
 }
 
-/// One scale, 32 signed bytes.
+/// Decodes one scale, 32 signed bytes.
 void decode_q8_0(const uint8_t* block, float* out) {
   const float scale = half_at(block);
   for (int i = 0; i < 32; ++i) out[i] = scale * float(int8_t(block[2 + i]));
 }
 
-/// One scale, 32 numbers of 4 bits from -8 on: the low halves of the bytes, then the high ones.
+/// Decodes one scale, 32 numbers of 4 bits from -8 on: the low halves of the bytes, then the high ones.
 void decode_q4_0(const uint8_t* block, float* out) {
   const float scale = half_at(block);
   for (int i = 0; i < 16; ++i) {
@@ -40,7 +40,7 @@ Part part_of(const uint8_t* packed, int part) {
   return {(packed[part + 4] & 15) | ((packed[part - 4] >> 6) << 4), (packed[part + 4] >> 4) | ((packed[part] >> 6) << 4)};
 }
 
-/// Eight parts of 32 weights: scale q - least. `high`: a fifth bit of each weight, or null.
+/// Decodes eight parts of 32 weights: scale q - least. `high`: a fifth bit of each weight, or null.
 void decode_k(const uint8_t* block, const uint8_t* high, const uint8_t* low, float* out) {
   const float scale = half_at(block), least = half_at(block + 2);
   for (int part = 0; part < 8; ++part) {
@@ -56,7 +56,8 @@ void decode_k(const uint8_t* block, const uint8_t* high, const uint8_t* low, flo
 void decode_q4_k(const uint8_t* block, float* out) { decode_k(block, nullptr, block + 16, out); }
 void decode_q5_k(const uint8_t* block, float* out) { decode_k(block, block + 16, block + 48, out); }
 
-/// Sixteen parts of 16 weights of 6 bits from -32 on: 4 low bits in the first 128 bytes, 2 high bits in the next 64, then the scales.
+/// Decodes sixteen parts of 16 weights of 6 bits from -32 on: 4 low bits in the first 128 bytes, 2 high bits in the next 64, then the
+/// scales.
 void decode_q6_k(const uint8_t* block, float* out) {
   const float scale = half_at(block + 208);
   for (int half = 0; half < 2; ++half, out += 128) {

@@ -18,7 +18,7 @@ struct Int8Tensors {
   NamedTensors others;
 };
 
-/// Views of the tensors. Throws ConfigError naming `source` if scales lack their integers, do not fit them or are not floats.
+/// Returns views of the tensors. Throws ConfigError naming `source` if scales lack their integers, do not fit them or are not floats.
 Int8Tensors int8_in(const std::string& source, const NamedTensors& tensors);
 
 /// Returns the tensors, those of integers with scales as float32 numbers. Throws ConfigError as int8_in does.

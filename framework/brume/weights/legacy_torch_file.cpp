@@ -86,7 +86,7 @@ class LegacyStorages final : public TorchStorages {
   std::map<std::string, at::Tensor> storages_;
 };
 
-/// The third pickle: whose numbers these are.
+/// Throws ConfigError if the numbers are not little-endian, as the third pickle says.
 void check_system(const PickleValue& system, const std::string& file) {
   const auto* dict = system.as_dict();
   const auto* little = dict == nullptr ? nullptr : dict->find("little_endian");

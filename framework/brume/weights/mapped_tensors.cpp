@@ -24,7 +24,7 @@ size_t count_of(const std::vector<int64_t>& shape) {
   return count;
 }
 
-/// `owner` is whatever keeps the memory alive.
+/// Returns a view of memory. `owner` is whatever keeps the memory alive.
 template <class Owner>
 at::Tensor view(std::shared_ptr<Owner> owner, void* data, const std::vector<int64_t>& shape, at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type).device(at::kCPU);

@@ -28,7 +28,7 @@ class ModelMetadata {
   /// Returns the metadata of a training file, which a training is resumed from.
   static ModelMetadata of_training(int64_t step, const Value& config);
 
-  /// Names of all sections: "model", "classifier", "autoencoder", "sample", "int8" and "config".
+  /// Returns the names of all sections: "model", "classifier", "autoencoder", "sample", "int8" and "config".
   static const std::vector<std::string>& sections();
   /// Returns true if the key holds a section.
   static bool is_section(std::string_view key);

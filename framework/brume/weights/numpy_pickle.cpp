@@ -61,7 +61,7 @@ const std::string& text_at(const Sequence* values, size_t i) {
   return values && values->size() > i && (*values)[i].as_text() ? *(*values)[i].as_text() : none;
 }
 
-/// float32 or float64, little-endian.
+/// Returns the type: float32 or float64, little-endian.
 at::ScalarType type_of(const PickleValue& dtype, const std::string& where) {
   const std::string &type = text_at(tuple_of(dtype, arguments_key), 0), &order = text_at(tuple_of(dtype, state_key), 1);
   if (order == "<" && type == "f8") return at::kDouble;
@@ -126,7 +126,7 @@ class PickleWriter {
   }
   void bytes(std::string_view value) { sized<uint64_t>('\x8e', value); }
   void name(const std::string& module, const std::string& word) { file_.write("c" + module + "\n" + word + "\n"); }
-  /// As numpy.ndarray.__reduce__ has it: _reconstruct(ndarray, (0,), b"b"), with the state (1, shape, dtype, False, bytes).
+  /// Writes an array as numpy.ndarray.__reduce__ has it: _reconstruct(ndarray, (0,), b"b"), with the state (1, shape, dtype, False, bytes).
   void array(const at::Tensor& t) {
     const at::Tensor dense = t.cpu().to(at::kDouble).contiguous();
     name("numpy.core.multiarray", "_reconstruct");

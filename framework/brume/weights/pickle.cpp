@@ -189,7 +189,7 @@ class Machine final {
     }
   }
 
-  /// Protocol 0 alone escapes text; plain names need no escapes.
+  /// Returns the text if nothing in it is escaped, which protocol 0 alone does; plain names need no escapes.
   std::string_view unescaped(std::string_view text) {
     for (const char c : text) {
       if (c == '\\' || static_cast<uint8_t>(c) >= 0x80) damaged("escaped text of protocol 0, which brume does not read");

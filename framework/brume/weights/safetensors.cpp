@@ -43,7 +43,7 @@ std::string_view header_text(const MappedFile& file) {
   return text;
 }
 
-/// The bytes a tensor has must be those its dtype and shape need.
+/// Throws ConfigError if a tensor does not have the bytes that its dtype and shape need.
 void check_size(const SafetensorsEntry& entry, const std::string& path) {
   const auto* dtype = safetensors_dtype(entry.dtype);
   if (dtype == nullptr) return;  // newer than us: of unknown size, refused when asked for
@@ -53,7 +53,7 @@ void check_size(const SafetensorsEntry& entry, const std::string& path) {
                            fmt::join(entry.shape, ", "), bits ? fmt::format("{}", (*bits + 7) / 8) : "more than 2^61", entry.bytes()));
 }
 
-/// Tensors must cover the data without a gap or an overlap; returns the end of the last one.
+/// Returns the end of the last tensor. Throws ConfigError if they do not cover the data without a gap or an overlap.
 uint64_t check_layout(const std::vector<SafetensorsEntry>& entries, const std::string& path) {
   std::vector<const SafetensorsEntry*> by_offset;
   by_offset.reserve(entries.size());

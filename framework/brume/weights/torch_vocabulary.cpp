@@ -68,7 +68,7 @@ bool is_bystander(std::string_view name) {
          std::any_of(bystander_packages.begin(), bystander_packages.end(), [name](auto package) { return name.starts_with(package); });
 }
 
-/// Classes of a TorchScript program, and what makes its lists.
+/// Returns true for classes of a TorchScript program, and what makes its lists.
 bool of_script(std::string_view name) { return name.starts_with("__torch__.") || name.starts_with("torch.jit._pickle."); }
 
 /// Returns a tuple (or torch.Size) of integers.
@@ -147,7 +147,7 @@ PickleValue TorchVocabulary::call(const std::string& name, const Sequence& argum
   invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
 }
 
-/// ("storage", storage class, key, device, number of elements), and in legacy files the part of it that is meant.
+/// Returns a storage of ("storage", storage class, key, device, number of elements), and in legacy files the part of it that is meant.
 PickleValue TorchVocabulary::persistent(const PickleValue& id) {
   const auto* parts = id.as_tuple();
   const bool valid = parts != nullptr && parts->size() >= 5 && (*parts)[0].as_text() != nullptr && *(*parts)[0].as_text() == "storage" &&
@@ -159,7 +159,7 @@ PickleValue TorchVocabulary::persistent(const PickleValue& id) {
   return PickleValue(parts->size() > 5 && (*parts)[5].as_tuple() != nullptr ? part_of(whole, *(*parts)[5].as_tuple()) : whole);
 }
 
-/// (key, offset, number of elements)
+/// Returns the part of a storage that (key, offset, number of elements) names.
 at::Tensor TorchVocabulary::part_of(const at::Tensor& storage, const Sequence& view) const {
   const bool valid = view.size() == 3 && view[1].as_int() != nullptr && view[2].as_int() != nullptr;
   if (!valid) invalid("its pickle refers to a part of a storage without saying which");
@@ -172,7 +172,7 @@ at::Tensor TorchVocabulary::part_of(const at::Tensor& storage, const Sequence& v
   return part;
 }
 
-/// (storage, offset, sizes, strides, requires_grad, hooks): a view of the storage, which other tensors may share.
+/// Returns the tensor of (storage, offset, sizes, strides, requires_grad, hooks): a view of the storage, which other tensors may share.
 PickleValue TorchVocabulary::rebuild_tensor(const Sequence& arguments) const {
   const auto* given = arguments.size() < 4 ? nullptr : arguments[0].as_tensor();
   const bool flat = given != nullptr && given->dim() == 1 && given->stride(0) == 1;  // a storage, not a tensor that was rebuilt of one

@@ -20,8 +20,8 @@ class TorchStorages {
 
 class TorchVocabulary final : public PickleVocabulary {
  public:
-  /// `file` names the source in errors; both outlive this object. `script`: the pickle is one of TorchScript (torch.jit.save), whose
-  /// modules are read as dicts of their attributes.
+  /// Makes the vocabulary of a file. `file` names the source in errors; both outlive this object. `script`: the pickle is one of
+  /// TorchScript (torch.jit.save), whose modules are read as dicts of their attributes.
   TorchVocabulary(TorchStorages& storages, const std::string& file, bool script = false)
       : storages_(storages), file_(file), script_(script) {}
 

@@ -85,7 +85,7 @@ std::map<std::string, std::string> plain_entries(const PickleValue& value) {
   return entries;
 }
 
-/// Both formats list dtypes by their safetensors names.
+/// Returns the safetensors name of a dtype, by which both formats list it.
 std::string dtype_name(at::ScalarType type) {
   const auto* dtype = safetensors_dtype(type);
   return dtype != nullptr ? std::string(dtype->name) : c10::toString(type);

@@ -26,7 +26,7 @@ struct Seen {
   std::string text(bool swapped) const;
 };
 
-/// pixels: [C, H, W] in [-1, 1], of 1 or 3 channels.
+/// Returns what a picture shows. pixels: [C, H, W] in [-1, 1], of 1 or 3 channels.
 Seen read_picture(std::span<const float> pixels, const ImageShape& shape, const Reading& how);
 
 }  // namespace brume::shapes

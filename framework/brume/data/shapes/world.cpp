@@ -100,7 +100,7 @@ class Reader {
       if (take(w.word)) return std::string(w.word);
     return {};
   }
-  /// `what` was wanted, one of `known`.
+  /// Throws ConfigError: `what` was wanted, one of `known`.
   [[noreturn]] void refuse(const std::string& what, const std::vector<std::string>& known) const {
     const std::string where = fmt::format("caption '{}': ", text_);
     if (done()) throw ConfigError(fmt::format("{}ends where {} should stand ({})", where, what, fmt::join(known, ", ")));

@@ -73,7 +73,7 @@ std::vector<std::string> names(const Words& words) {
   for (const auto& w : words) all.emplace_back(w.word);
   return all;
 }
-/// The entry of a word that is in the table.
+/// Returns the entry of a word that is in the table.
 template <class Words>
 const auto& find(const Words& words, std::string_view word) {
   size_t i = 0;

@@ -69,7 +69,7 @@ std::vector<int64_t> heads_of(const Value& network, const UnetLayout& layout) {
   return heads;
 }
 
-/// The keys of attention without words. UNet2DModel has one width of heads for all levels that attend.
+/// Sets the keys of attention without words. UNet2DModel has one width of heads for all levels that attend.
 void set_plain_attention(json& c, const Value& network, const UnetLayout& layout, const std::vector<bool>& attends) {
   const std::vector<int64_t> widths = widths_of(network), heads = heads_of(network, layout);
   std::vector<int64_t> head_widths;
@@ -86,7 +86,7 @@ void set_plain_attention(json& c, const Value& network, const UnetLayout& layout
   if (truth_of(network, "scale_shift")) c["attn_norm_num_groups"] = integer_of(network, "groups");  // else its middle attention has no norm
 }
 
-/// The keys of spatial transformers.
+/// Sets the keys of spatial transformers.
 void set_transformers(json& c, const Value& network, const UnetLayout& layout, const NamedTensors& tensors) {
   const Value transformer = part_of(network, "transformer");
   int64_t context = 0;
@@ -208,7 +208,7 @@ struct Export {
     if (!own.empty()) out.tensors(folder + "brume.safetensors", own);  // what only the training of a codebook needs
   }
 
-  /// `s`: whose pipelines tell the network the noise level.
+  /// Writes the U-Net. `s`: the scheduler whose pipelines tell the network the noise level.
   void unet(const Value& network, const Value& image, const DiffusersSchedulerFile& s) {
     if (text_of(network, "type") != "unet")
       refuse(fmt::format("its network is '{}'; diffusers is given the unet", text_of(network, "type")));
@@ -290,7 +290,7 @@ std::string stable_pipeline(const Words& words) {
   return words.encoders().size() == 2 ? "StableDiffusionXLPipeline" : "StableDiffusionXLImg2ImgPipeline";
 }
 
-/// `stage`: the model has a first stage. Without one, the transformer is written alone.
+/// Writes a transformer. `stage`: the model has a first stage. Without one, the transformer is written alone.
 void export_transformer(Export& e, const Value& options, int64_t size, bool stage) {
   const TransformerDirectory made = write_diffusers_transformer(e.out, e.model, options, size, stage, e.source);
   e.notes.insert(e.notes.end(), made.notes.begin(), made.notes.end());

@@ -15,7 +15,7 @@ namespace {
 
 using nlohmann::json;
 
-/// The levels of EDM, for networks with its preconditioning or for consistency models.
+/// Sets the levels of EDM, for networks with its preconditioning or for consistency models.
 void edm(DiffusersSchedulerFile& s, const Value& noise, const Value& parameterization, const Value& sample) {
   const bool consistency = text_of(parameterization, "type") == "consistency";
   for (const char* key : {"sigma_min", "sigma_max", "rho"}) s.config[key] = number_of(noise, key);
@@ -40,7 +40,7 @@ void edm(DiffusersSchedulerFile& s, const Value& noise, const Value& parameteriz
   s.config["s_noise"] = 1.0;
 }
 
-/// beta_schedule and its keys; a note if diffusers has no such schedule.
+/// Sets beta_schedule and its keys; adds a note if diffusers has no such schedule.
 void betas(DiffusersSchedulerFile& s, Value noise) {
   static const std::map<std::string, std::string> schedules{{"linear", "linear"},
                                                             {"scaled_linear", "scaled_linear"},

@@ -16,7 +16,7 @@ struct DiffusersSchedulerFile {
   double scale = 1;
   std::vector<std::string> notes;  ///< what it does not say
 };
-/// `model` and `sample`: resolved sections; `sample` may be empty.
+/// Returns the scheduler that samples as the sections say. `model` and `sample`: resolved; `sample` may be empty.
 DiffusersSchedulerFile to_diffusers_scheduler(const brume::Value& model, const brume::Value& sample);
 
 }  // namespace brume

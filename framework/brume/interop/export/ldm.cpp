@@ -58,7 +58,7 @@ struct LdmExport {
   }
 
   bool takes_text() const { return text_of(words.conditioner, "type") == "clip_text"; }
-  /// OpenCLIP's text encoder (SD 2), else OpenAI's (SD 1).
+  /// Returns true for OpenCLIP's text encoder (SD 2), else OpenAI's (SD 1).
   bool open_clip() const { return text_of(words.conditioner, "activation") == "gelu"; }
 
   std::string noise(const Value& options) const {
@@ -72,7 +72,7 @@ struct LdmExport {
                        type == "linear" ? "sqrt_linear" : "linear", timesteps, text_of(n, "beta_start"), text_of(n, "beta_end"));
   }
 
-  /// attention_resolutions there are factors of downsampling.
+  /// Returns attention_resolutions as LDM has them: factors of downsampling.
   static std::string factors(const Value& part, int64_t height) {
     std::vector<int64_t> all;
     for (const std::string& h : list_of(part, "attention_resolutions"))
@@ -126,7 +126,7 @@ struct LdmExport {
         fmt::join(list_of(stage, "multipliers"), ", "), text_of(stage, "blocks"), fmt::join(list_of(stage, "attention_resolutions"), ", "));
   }
 
-  /// SGM's, of SDXL: the text encoders and the sizes; other programs know them by the tensors.
+  /// Returns SGM's section of SDXL: the text encoders and the sizes; other programs know them by the tensors.
   std::string xl_condition() const {
     const std::vector<TextEncoderPlace> encoders = words.encoders();
     only(words.conditioner, "conditioner", "empty", encoders.size() == 2 ? "zeros" : "encoded");
@@ -177,7 +177,7 @@ bool of_training(const std::string& name) {
   return name == "quantize.unused" || name == "quantize.embedding.cluster_size" || name == "quantize.embedding.embed_avg";
 }
 
-/// The text encoders of SDXL, OpenCLIP's last; its projection is [width, projection] there.
+/// Adds the text encoders of SDXL, OpenCLIP's last; its projection is [width, projection] there.
 void add_xl_words(const LdmExport& e, NamedTensors& tensors) {
   const std::vector<TextEncoderPlace> encoders = e.words.encoders();
   for (size_t i = 0; i < encoders.size(); ++i) {

@@ -173,7 +173,7 @@ class Variants {
   bool some_ = false;
 };
 
-/// DDIMPipeline and PNDMPipeline make a scheduler of their own from whatever there is.
+/// Returns true for DDIMPipeline and PNDMPipeline, which make a scheduler of their own from whatever there is.
 bool own_scheduler(const DiffusersIndex& index) { return index.pipeline() == "DDIMPipeline" || index.pipeline() == "PNDMPipeline"; }
 
 /// Reads the scheduler; if its file names no class, it is that of model_index.json.

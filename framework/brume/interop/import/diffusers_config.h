@@ -24,8 +24,8 @@ nlohmann::json parse_json(const std::string& text, const std::string& name);
 /// A JSON object of the file. null counts as silent.
 class DiffusersConfig {
  public:
-  /// `part` is what the file describes, in messages: "the unet of brume".
-  /// `type`, if not empty, is the class that model_index.json names: it counts whatever the file says (_class_name).
+  /// Reads a file. `part` is what the file describes, in messages: "the unet of brume". `type`, if not empty, is the class that
+  /// model_index.json names: it counts whatever the file says (_class_name).
   DiffusersConfig(const std::filesystem::path& file, std::string part, const std::string& type = "");
   DiffusersConfig(nlohmann::json values, std::string file, std::string part);
 

@@ -96,7 +96,7 @@ NamedTensors renamed(const NamedTensors& tensors, const Transformer& transformer
   return all;
 }
 
-/// Of a pipeline its own; of a transformer alone DDIM with linear betas.
+/// Returns the scheduler of a pipeline; of a transformer alone, DDIM with linear betas.
 DiffusersScheduler scheduler_of(const fs::path& folder, bool pipeline) {
   const char* part = "a scheduler of brume";
   if (pipeline) return read_diffusers_scheduler(DiffusersConfig(folder / "scheduler/scheduler_config.json", part), false);

@@ -20,8 +20,8 @@ struct DiffusersStage {
   int64_t ratio = 8;   ///< pixels to a latent, along a side
   int64_t size = 256;  ///< height and width it was trained for
 };
-/// `latent_height`: of the model's latents, which say at which heights there is attention; absent: sample_size does. Throws ConfigError
-/// naming what of config.json cannot be had. `type`: the class, if config.json does not decide it.
+/// Reads a first stage from its folder. `latent_height`: of the model's latents, which say at which heights there is attention; absent:
+/// sample_size does. Throws ConfigError naming what of config.json cannot be had. `type`: the class, if config.json does not decide it.
 DiffusersStage read_diffusers_stage(const std::filesystem::path& folder, const std::string& variant, std::optional<int64_t> latent_height,
                                     const std::string& type = "");
 

@@ -58,7 +58,7 @@ NamedTensors renamed(NamedTensors tensors, const Transformer& t, const std::stri
   return renamed_layers(tensors, pixart_names(t.depth), folder, "dit");
 }
 
-/// Words, and the sizes if the network is conditioned on them.
+/// Sets the conditioner of words, and the sizes if the network is conditioned on them.
 void set_conditioner(Imported& model, Value& options, const Value& words, const NamedTensors& tensors, bool sizes) {
   options.set("conditioner", sizes ? plugin_of("composite", {{"of", std::vector<Value>{words, plugin_of("image_sizes", {})}}}) : words);
   for (const NamedTensor& t : tensors) model.tensors.push_back({(sizes ? "conditioner.0." : "conditioner.") + t.name, t.tensor});

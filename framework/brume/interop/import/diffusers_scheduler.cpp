@@ -99,11 +99,11 @@ class Reader {
   }
 
  private:
-  /// Of unCLIP, too, whose times are those of linspace.
+  /// Returns true for DDPM, and for unCLIP, whose times are those of linspace.
   bool ddpm() const { return is("DDPM") || is("UnCLIP"); }
   bool is(std::string_view family) const { return std::string_view(kind_.name).starts_with(family); }
   bool flag(const char* key) const { return c_.get(key, false); }
-  /// Multistep solvers drop what the network gives in addition to the noise.
+  /// Returns true for multistep solvers, which drop what the network gives in addition to the noise.
   bool drops_variance() const { return is("DPMSolverMultistep") || is("DPMSolverSinglestep") || is("SASolver"); }
   bool learned_variance() const {
     const auto type = c_.get<std::string>("variance_type", "fixed_small");
@@ -114,26 +114,26 @@ class Reader {
     return is("EulerDiscrete") && c_.get<std::string>("interpolation_type", "linear") == "log_linear" && !curve("use_karras_sigmas") &&
            !curve("use_exponential_sigmas") && !curve("use_beta_sigmas");
   }
-  /// exp(-lambda_min_clipped), the largest sigma of the plain spacings; of the same classes.
+  /// Returns exp(-lambda_min_clipped), the largest sigma of the plain spacings; of the same classes.
   std::optional<double> largest_sigma() const {
     if (!drops_variance() || !c_.has("lambda_min_clipped") || !c_.values()["lambda_min_clipped"].is_number()) return {};
     return std::exp(-c_.get("lambda_min_clipped", 0.0));
   }
-  /// Files keep the keys of the class that they were made from: only some classes know those of curves.
+  /// Returns true if the key of a curve is set and the class knows it: files keep the keys of the class that they were made from.
   bool curve(const char* key) const {
     if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
     return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
   }
-  /// Flow matching's levels and frame, if no curve replaces the levels.
+  /// Returns true for flow matching's levels and frame, if no curve replaces the levels.
   bool flow() const {
     if (!kind_.half_log || !flag("use_flow_sigmas")) return false;
     return !curve("use_karras_sigmas") && !curve("use_exponential_sigmas") && !curve("use_beta_sigmas") && !curve("use_lu_lambdas");
   }
-  /// Euler's class for networks that receive log(sigma) / 4, on levels beyond those of any table.
+  /// Returns true for Euler's class for networks that receive log(sigma) / 4, on levels beyond those of any table.
   bool log_sigma() const {
     return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
   }
-  /// DPM-Solver's times are whole numbers, rounded or cut off; those of the plain spacings are as they are.
+  /// Returns how times are rounded: DPM-Solver's are whole numbers, rounded or cut off; those of the plain spacings are as they are.
   std::string timestep_rounding() const {
     if (flow() || curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
     if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
@@ -292,7 +292,8 @@ class Reader {
     return curved(plain, name, end);
   }
 
-  /// karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the schedule (DPM-Solver's).
+  /// Returns the spacing of a curve: karras and its like run between the ends of the plain spacing (k-diffusion's schedulers) or of the
+  /// schedule (DPM-Solver's).
   Value curved(const Value& plain, const std::string& name, const std::string& end) const {
     const std::string type = curve("use_karras_sigmas")                                   ? "karras"
                              : curve("use_exponential_sigmas") || curve("use_lu_lambdas") ? "exponential"

@@ -31,7 +31,7 @@ void refuse_unknown_keys(const DiffusersConfig& c) {
     c.absent(key);
 }
 
-/// A table of classes, or the class as a number. The other types embed a vector, which no conditioner of brume tells a network.
+/// Reads a table of classes, or the class as a number. The other types embed a vector, which no conditioner of brume tells a network.
 void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
   const auto type = c.get<std::string>("class_embed_type", "");
   if (!type.empty() && type != "timestep") c.refuse("class_embed_type", "null, a table of num_class_embeds classes, and \"timestep\"");

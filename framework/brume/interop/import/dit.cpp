@@ -204,7 +204,7 @@ Value words_of(Imported& model, const Flags& flags, const Shape& s) {
   return s.sizes ? plugin_of("composite", {{"of", std::vector<Value>{words, plugin_of("image_sizes", {})}}}) : words;
 }
 
-/// Both programs guide the first three channels only.
+/// Returns the guidance: both programs guide the first three channels only.
 Value guidance_of(const Shape& s, bool null) {
   if (s.words > 0) return Value::list({plugin_of("cfg", {{"scale", 4.5}})});
   if (!null) return Value::list({});
@@ -237,7 +237,7 @@ void add_tensors(Imported& model, const Source& source, const Shape& s, bool flo
   if (flow && s.out != s.in) model.losses.emplace_back("the second half of the output's channels, which SiT does not use");
 }
 
-/// Image and first stage.
+/// Sets the image and the first stage.
 void set_stage(Imported& model, Value& options, const Flags& flags, const Shape& s) {
   const int64_t side = s.side * s.patch;
   const auto vae = flags.text("vae");

@@ -42,7 +42,7 @@ fs::path within(const fs::path& folder, const std::string& name) {
   return folder / path;
 }
 
-/// The tensors of a directory of transformers, by the importer of the plain directory.
+/// Adds the tensors of a directory of transformers, by the importer of the plain directory.
 void add_transformer(Imported& model, const fs::path& folder) {
   const Source plain{folder, {}, {}};
   for (const Family* family : {&diffusers_transformer, &diffusers_pixart, &diffusers_mmdit})

@@ -12,9 +12,9 @@ namespace brume {
 
 class Flags {
  public:
-  /// `known`: every name there is. Reads the configuration that the options name, else the file called as the source is with
-  /// .json, .yaml or .yml at its end; of a file, what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is
-  /// taken. Throws ConfigError if another key is set.
+  /// Reads the configuration that the options name, else the file called as the source is with .json, .yaml or .yml at its end; of a file,
+  /// what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is taken. Throws ConfigError if another key is set.
+  /// `known`: every name there is.
   Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
 
   bool has(const std::string& name) const { return values_.contains(name); }

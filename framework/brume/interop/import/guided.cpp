@@ -176,7 +176,7 @@ Value conditioner_of(const Flags& flags, const GuidedUnet& u, const Channels& c,
   return u.classes > 0 ? composite_of(classes, {image}) : image;
 }
 
-/// As its scripts sample: every step, or those that timestep_respacing leaves ("250", "ddim25").
+/// Returns how its scripts sample: every step, or those that timestep_respacing leaves ("250", "ddim25").
 Value sample_of(const Flags& flags, bool variance) {
   const int64_t times = flags.integer("diffusion_steps").value_or(1000);
   std::string respacing = flags.text("timestep_respacing").value_or("");

@@ -80,7 +80,7 @@ bool inpaints(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
       {{keys->place, "model.params.concat_keys", fmt::format("is [{}]; brume's order is [mask, masked_image]", fmt::join(given, ", "))}});
 }
 
-/// What the configuration says of the U-Net must be what its tensors are.
+/// Throws ConfigError if the configuration says anything else of the U-Net than its tensors do.
 void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   std::vector<Problem> problems;
   const auto same = [&](const char* key, int64_t have, int64_t otherwise) {
@@ -125,7 +125,7 @@ Published published(const LdmUnet& u, const std::optional<LdmFirstStage>& stage)
   return u.context_width == 768 ? Published::sd1 : u.context_width == 1024 ? Published::sd2 : Published::none;
 }
 
-/// Heads: as set, else those of Stable Diffusion if it is one.
+/// Sets the heads: as given, else those of Stable Diffusion if it is one.
 void set_heads(const LdmReading& r, LdmUnet& u, Published model) {
   if (!u.attends()) return;
   const auto positive = [](std::optional<int64_t> n) { return n && *n > 0 ? n : std::nullopt; };  // -1 is "not given" there
@@ -158,7 +158,8 @@ Value noise_of(const LdmReading& r, Published model) {
   return find(r.source.tensors, "ztsnr") ? plugin_of("zero_terminal_snr", {{"schedule", "scaled_linear"}}) : value_of("scaled_linear");
 }
 
-/// latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable Diffusion's.
+/// Returns the scale of latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable
+/// Diffusion's.
 double scale_of(const LdmReading& r, bool stable_diffusion, bool xl) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
   if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {

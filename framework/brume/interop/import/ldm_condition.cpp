@@ -15,7 +15,7 @@ namespace brume {
 namespace {
 namespace fs = std::filesystem;
 
-/// `rows` there are, of which the last may be the null class. Among the thousand classes of ImageNet one more is.
+/// Reads the classes: `rows` there are, of which the last may be the null class. Among the thousand classes of ImageNet one more is.
 void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
   const std::optional<bool> set = r.truth("null_class");
   const std::optional<double> dropped = r.config.number("cond_stage_config.params.ucg_rate");
@@ -31,7 +31,7 @@ void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
   if (null) c.guidance = {plugin_of("cfg", {{"scale", 3}})};
 }
 
-/// LDM's ClassEmbedder: a class is a context of one token.
+/// Reads LDM's ClassEmbedder: a class is a context of one token.
 void read_class_token(LdmReading& r, const LdmUnet& u, const ModuleTensors& encoder, LdmCondition& c) {
   const int64_t width = r.of_tensors([&] { return encoder.size("embedding.weight", 1); });
   if (width != u.context_width)

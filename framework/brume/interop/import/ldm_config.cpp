@@ -71,7 +71,7 @@ std::string LdmConfig::target(std::string_view path) const {
 
 namespace {
 
-/// CompVis' "linear" is linear in the square roots of beta, and its "sqrt_linear" in beta itself.
+/// Returns a schedule; CompVis' "linear" is linear in the square roots of beta, and its "sqrt_linear" in beta itself.
 Value linear(const char* type, double start, double end, int64_t timesteps, int digits = 7) {
   return plugin_of(
       type,

@@ -13,7 +13,7 @@
 namespace brume {
 namespace {
 
-/// Names of the places of an attention's projections [C, C, 1, 1] in a first stage.
+/// Returns true for the names of an attention's projections [C, C, 1, 1] in a first stage.
 bool is_projection(const std::string& name) {
   if (name.find(".attn") == std::string::npos || !name.ends_with(".weight")) return false;
   for (const char* part : {".q.", ".k.", ".v.", ".proj_out."})

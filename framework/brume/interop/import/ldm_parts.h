@@ -80,7 +80,7 @@ struct LdmText {
   bool open_clip = false;  ///< OpenCLIP's (SD 2): gelu, padding of zeros; else OpenAI's (SD 1)
   Value options(int64_t heads) const;
 };
-/// `penultimate`: OpenCLIP's last layer is not used, as in SD 2.
+/// Returns the options of the text encoder, from the shapes of its tensors. `penultimate`: OpenCLIP's last layer is not used, as in SD 2.
 LdmText read_ldm_text(const ModuleTensors& tensors, bool penultimate);
 /// Returns its tensors under the names of transformers' CLIPTextModel.
 NamedTensors ldm_text_tensors(const ModuleTensors& tensors, const LdmText& text);

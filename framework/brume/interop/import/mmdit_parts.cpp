@@ -34,7 +34,7 @@ struct Text {
   }
 };
 
-/// CLIP for SD 3: the tokens before the last layer, without the final norm, and the projection of the end token.
+/// Adds CLIP for SD 3: the tokens before the last layer, without the final norm, and the projection of the end token.
 void add_clip(Text& text, const fs::path& folder, const std::string& ending, const VariantOf& variant) {
   DiffusersText clip = read_clip_encoder(folder, ending, variant, true);
   if (clip.vector_width == 0)
@@ -46,7 +46,7 @@ void add_clip(Text& text, const fs::path& folder, const std::string& ending, con
   text.add(clip.options, clip.tensors, clip.files, clip.width, clip.vector_width);
 }
 
-/// CLIP for FLUX: the end token itself.
+/// Adds CLIP for FLUX: the end token itself.
 void add_pooled_clip(Text& text, const fs::path& folder, const VariantOf& variant) {
   DiffusersText clip = read_clip_encoder(folder, "", variant, false);
   clip.options.set("projection", value_of(clip.width));

@@ -48,7 +48,7 @@ struct Modules {
     for (const auto& [from, to] : in_attention) table.add(fmt::format("{}.{}", ours, from), fmt::format("{}.{}", theirs, to));
     for (const auto& [from, to] : in_former_attention) table.add_alias(fmt::format("{}.{}", ours, from), fmt::format("{}.{}", theirs, to));
   }
-  /// `conv`: the convolution's name in ours.
+  /// Adds a resampling layer. `conv`: the convolution's name in ours.
   void sampler(const std::string& ours, const char* conv, const std::string& theirs) {
     if (unet.resampling == UnetModules::Resampling::residual) residual(ours, theirs);
     if (unet.resampling == UnetModules::Resampling::conv) add(fmt::format("{}.{}", ours, conv), theirs + ".conv");

@@ -27,8 +27,8 @@ struct UnetModules {
 /// Reads the modules from the names of a `unet`'s tensors.
 UnetModules unet_modules(const std::vector<std::string>& names);
 
-/// Names of `unet` (ours) and diffusers (theirs). The q, k and v of plain attention are "….q.", "….k." and "….v." in ours, though a
-/// `unet` holds them in one tensor, "….qkv.".
+/// Returns the names of `unet` (ours) and diffusers (theirs). The q, k and v of plain attention are "….q.", "….k." and "….v." in ours,
+/// though a `unet` holds them in one tensor, "….qkv.".
 NameTable unet_names(const UnetModules& modules);
 
 /// Returns the part that a tensor of ours is of "….qkv.": 0 to 2 for q, k and v; -1 if it is none of them.

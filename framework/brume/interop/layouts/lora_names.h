@@ -27,7 +27,7 @@ std::pair<std::string, std::string> lora_module(const std::string& name);
 /// Finds a model's weights by the names of their modules in LoRA files.
 class LoraNames {
  public:
-  /// `weights` must outlive it.
+  /// Tabulates the names of a model's modules. `weights` must outlive it.
   explicit LoraNames(const std::vector<Weight>& weights);
   /// Returns the weight of a module: "unet.mid_block.attentions.0.proj_in", "lora_unet_mid_block_attentions_0_proj_in",
   /// "text_encoder.…", "lora_te_…", CompVis' own "unet.middle_block.1.proj_in", or any name that lora_module() reads.

@@ -35,7 +35,7 @@ std::pair<int64_t, std::string_view> layer_of(std::string_view name, std::string
   return {parse_number<int64_t>(name.substr(layers.size(), dot - layers.size())).value_or(0), name.substr(dot + 1)};
 }
 
-/// A tensor of a layer as one of transformers' or, of in_proj, three.
+/// Adds a tensor of a layer as one of transformers' or, of in_proj, three.
 void add_layer(NamedTensors& result, int64_t layer, std::string_view rest, const NamedTensor& t) {
   const std::string to = fmt::format("{}{}.", ours, layer);
   if (rest == "attn.in_proj_weight" || rest == "attn.in_proj_bias") {

@@ -34,7 +34,7 @@ inline brume::Value part_of(const brume::Value& map, std::string_view key) {
   if (v && v->is_scalar()) part.set("type", *v);
   return part;
 }
-/// Tensors below a prefix, without it.
+/// Returns the tensors below a prefix, without it.
 inline NamedTensors below(const NamedTensors& tensors, std::string_view prefix) {
   NamedTensors part;
   for (const NamedTensor& t : tensors)

@@ -10,13 +10,13 @@
 namespace brume {
 namespace {
 
-/// The two layers of an embedder, whose diffusers' name has no dot at its end.
+/// Adds the two layers of an embedder, whose diffusers' name has no dot at its end.
 void add_embedder(NameTable& names, const std::string& ours, const std::string& theirs) {
   names.add(ours + ".mlp.0.", theirs + ".linear_1.");
   names.add(ours + ".mlp.2.", theirs + ".linear_2.");
 }
 
-/// What DiT and PixArt share: self-attention and perceptron of a block.
+/// Adds what DiT and PixArt share: self-attention and perceptron of a block.
 void add_dit_block(LayerNames& all, const std::string& ours, const std::string& theirs) {
   all.names.add(ours + "attn.proj.", theirs + "attn1.to_out.0.");
   all.names.add(ours + "mlp.fc1.", theirs + "ff.net.0.proj.");
