@@ -139,7 +139,7 @@ struct Model::Opened {
   void load(Registry& all, const OpenedFile& source, const OpenOptions& o);
   /// Returns the section `sample:` of the model, with the request laid over it.
   Value configuration(const ImageRequest& r) const;
-  /// What the request asks for and has no effect, and what it writes as other programs read it.
+  /// Warns of what the request asks for and has no effect, and what it writes as other programs read it.
   void warn_of(const ImageRequest& r, const SampleOptions& options, const std::vector<Annotation>& images) const;
   SampleRequest run_of(const ImageRequest& request, const SampleOptions& options) const;
   void set_image(const ImageRequest& r, SampleRequest& run) const;
@@ -251,7 +251,8 @@ Model Model::Opened::refiner(const ImageRequest& r) const {
   return refiners.emplace(file, Model::open(r.refiner, o)).first->second;
 }
 
-/// A network that is conditioned on a score instead of a target size is a refiner's (Podell et al. 2023): it knows no composition.
+/// Throws ConfigError if the settings of a pass lack the pass, or if a refiner's network (Podell et al. 2023), which is conditioned on a
+/// score instead of a target size and knows no composition, is to begin an image.
 void Model::Opened::check_passes(const ImageRequest& r) const {
   constexpr int64_t refiners_sizes = 5;
   const auto needs = [&](bool given, std::string_view field, bool there, std::string_view other) {

@@ -66,7 +66,7 @@ std::string bracket_with(std::string_view prompt, const std::function<bool(std::
   return "";
 }
 
-/// "a|b"; "a:b:0.5", "a::0.5" and "a:0.5".
+/// Returns true for "a|b"; "a:b:0.5", "a::0.5" and "a:0.5".
 bool alternates(std::string_view text) { return text.find('|') != std::string_view::npos; }
 bool changes_at_a_step(std::string_view text) {
   const size_t colon = text.rfind(':');

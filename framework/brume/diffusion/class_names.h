@@ -27,7 +27,7 @@ std::shared_ptr<const Dataset> with_classes(std::shared_ptr<const Dataset> data,
 /// ConfigError if their names are not the same, and for a diffusion model if they have another order.
 class SameClasses final : public ModelSource {
  public:
-  /// `models` must outlive it.
+  /// Makes the source of a model with the classes `own`. `models` must outlive it.
   SameClasses(const ModelSource& models, ClassList own);
   OtherModel model(const std::string& path) const override;
   std::shared_ptr<const NoisyClassifier> classifier(const std::string& path) const override;

@@ -11,7 +11,7 @@ namespace brume {
 /// Owns a classifier. `const` use is safe from several threads.
 class ClassifierPipeline {
  public:
-  /// `seed` is of the initial weights.
+  /// Makes a classifier whose initial weights are drawn from `seed`.
   ClassifierPipeline(const ClassifierOptions& options, const Compute& compute, uint64_t seed = 0);
 
   /// Returns features [B, F] and logits [B, classes] in float32 of x = x0 + sigma * noise, [B, C, H, W], a sigma per image; differentiable
@@ -24,7 +24,8 @@ class ClassifierPipeline {
     Tensor loss;      ///< scalar float32, differentiable: the cross-entropy, the mean over the batch
     double accuracy;  ///< of this batch, as it was shown (with its noise)
   };
-  /// images: [B, C, H, W] in [-1, 1]. `random` is the only randomness. Label smoothing: Szegedy et al. 2016, sec. 7.
+  /// Returns the loss of a batch, at noise levels drawn from `random`, the only randomness. images: [B, C, H, W] in [-1, 1]. Label
+  /// smoothing: Szegedy et al. 2016, sec. 7.
   Loss loss(const Tensor& images, const std::vector<Annotation>& annotations, double label_smoothing, at::Generator& random) const;
 
   /// Returns [B] int64. Throws ConfigError if an image has no class or one that is out of range.

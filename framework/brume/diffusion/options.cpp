@@ -35,7 +35,7 @@ std::string name_of(LearnedVariance variance) {
   throw std::logic_error("unknown variance");
 }
 
-/// A model of codes takes samplers of codes, of its kernel, and no other model does.
+/// Adds a problem for each part that does not fit: a model of codes takes samplers of codes, of its kernel, and no other model does.
 void check_codes(const SampleOptions& sample, const ModelOptions& model, std::vector<Problem>& problems) {
   const OfCodes *own = of_codes(*sample.sampler), *wanted = of_codes(*model.parameterization);
   const auto fail = [&](const std::string& path, const std::string& message) { problems.push_back({{}, path, message}); };

@@ -41,7 +41,7 @@ struct ModelOptions {
   Controls controls() const;
   /// Returns what the network is made for.
   Network::Context network_context(const ImageShape& latent, uint64_t seed) const;
-  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  /// Throws ConfigError with the mistakes between the parts, found without making weights.
   void check() const;
 };
 
@@ -60,7 +60,7 @@ struct ClassifierOptions {
   void declare(Fields& f);
 
   Classifier::Context network_context(uint64_t seed) const { return {.input = image, .classes = classes, .seed = seed}; }
-  /// Mistakes between the parts, found without making weights; throws ConfigError.
+  /// Throws ConfigError with the mistakes between the parts, found without making weights.
   void check() const;
 };
 
@@ -69,7 +69,7 @@ struct AutoencoderOptions {
   ImageShape image{3, 32, 32};
   Deferred<Autoencoder> network;
   void declare(Fields& f);
-  /// Mistakes found without making weights; throws ConfigError.
+  /// Throws ConfigError with the mistakes that are found without making weights.
   void check() const { network.check({image}); }
 };
 

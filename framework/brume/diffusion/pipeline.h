@@ -31,8 +31,9 @@ using CallTaps = std::function<Taps(Taps taps, double sigma, const Tensor& input
 /// Owns the parts of a model. `const` use is safe from several threads.
 class Pipeline {
  public:
-  /// `seed`: of the initial weights. `stored`: the files of a checkpoint, whose weights are copied in afterwards (the files that a first
-  /// stage or a tokenizer came from are then not needed); null = a new model. `models` opens a first stage.
+  /// Makes the parts of a model. `seed`: of the initial weights. `stored`: the files of a checkpoint, whose weights are copied in
+  /// afterwards (the files that a first stage or a tokenizer came from are then not needed); null = a new model. `models` opens a first
+  /// stage.
   Pipeline(const ModelOptions& options, const Compute& compute, uint64_t seed = 0, const Files* stored = nullptr,
            const ModelSource& models = no_models());
 

@@ -16,8 +16,8 @@ namespace brume {
 /// The prompts of a batch, step by step.
 class PromptPlan {
  public:
-  /// `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt too. `regions`: [prompts side
-  /// by side, 1, H, W] in [0, 1], as many as each image has; undefined = everywhere.
+  /// Encodes the prompts of a batch. `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt
+  /// too. `regions`: [prompts side by side, 1, H, W] in [0, 1], as many as each image has; undefined = everywhere.
   PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
              const std::function<Condition(const std::vector<Annotation>&)>& encode, Tensor regions = {});
 

@@ -39,7 +39,7 @@ struct Quantization {
   double first_error = 0;              ///< of the network if all of them compute in int8: relative (L2), over all noise levels
   double error = 0;                    ///< of the network with those kept
 
-  /// The section "int8" of a model's file; `data`: what it was measured on.
+  /// Returns the section "int8" of a model's file; `data`: what it was measured on.
   Value section(const std::string& data) const;
 };
 

@@ -162,7 +162,7 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
   if (known_.defined() && mask_.defined() && whole_) denoiser_ = started_from_noise(denoiser_, sigmas_.front(), start_std(sigmas_.front()));
 }
 
-/// The sides must suit the network and the first stage, which decides if the network takes any.
+/// Throws ConfigError if the sides do not suit the network or the first stage, which decides if the network takes any.
 void SamplingRun::check_sides() const {
   const int64_t multiple = model_.network().multiple(), step = multiple * (model_.options().image.height / model_.latent().height);
   if (multiple == 1 || (image_.height % step == 0 && image_.width % step == 0)) return;

@@ -46,7 +46,7 @@ struct SampleRequest {
 /// Returns images [count, C, H, W] in [-1, 1] on the host. Image i depends on (seed, first + i) and its annotation alone. Throws
 /// ConfigError if the model, the options or the guidances cannot make these images.
 Tensor sample_images(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
-/// Samples the same images for `request.made` alone: no image is kept, so memory does not grow with their number.
+/// Samples the same images for `request.made` alone and keeps none, so that memory does not grow with their number.
 void sample_batches(const Pipeline& model, const SampleRequest& request, const SampleOptions& options);
 
 /// Returns the model's denoiser with its guidances, whose models `models` opens. Throws ConfigError if one cannot be made.

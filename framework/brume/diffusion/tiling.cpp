@@ -46,7 +46,7 @@ Tensor ramp(int64_t n, const Piece& piece) {
   return weights;
 }
 
-/// `from` and `to`: how many units of the input and of the output lie in one latent.
+/// Computes the output tile by tile. `from` and `to`: how many units of the input and of the output lie in one latent.
 Tensor tiled(const Tensor& input, int64_t height, int64_t width, int64_t tile, int64_t from, int64_t to, int64_t channels,
              const std::function<Tensor(const Tensor&)>& run) {
   const at::NoGradGuard no_grad;

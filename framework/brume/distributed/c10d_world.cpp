@@ -110,7 +110,7 @@ SharedKeys keys_of(const Store& store) {
 class Group final : public c10d::ProcessGroupGloo {
  public:
   using ProcessGroupGloo::ProcessGroupGloo;
-  /// The time-out of gloo's own, which cannot name a rank.
+  /// Turns off the time-out of gloo's own, which cannot name a rank.
   void never_time_out() {
     for (const auto& context : contexts_) context->setTimeout(for_ever);
   }

@@ -4,7 +4,7 @@
 
 namespace brume {
 
-/// As join_world() for more than one process. Throws std::logic_error in a build without gloo.
+/// Returns the world of more than one process, as join_world(). Throws std::logic_error in a build without gloo.
 std::shared_ptr<World> c10d_world(const WorldPlace& place, std::chrono::seconds join, std::chrono::seconds timeout);
 
 }  // namespace brume

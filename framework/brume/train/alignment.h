@@ -36,7 +36,7 @@ class Alignment {
   double figure() const { return figure_; }
 
  private:
-  /// Numbers of tokens along the height and width of latents of images of this shape.
+  /// Returns the numbers of tokens along the height and width of latents of images of this shape.
   std::vector<int64_t> grid_of(const ImageShape& image) const;
   /// Returns the block's output as [B, C, rows, columns].
   Tensor as_grid(const Tensor& hidden, const std::vector<int64_t>& grid) const;

@@ -8,13 +8,13 @@ namespace brume {
 
 class BaseHash {
  public:
-  /// `file`: of the base. `name`: of what remembers it in a training's state.
+  /// Hashes the base. `file`: its file; `name`: of what remembers it in a training's state.
   BaseHash(std::string file, std::string name, const StoredModel& base);
   const std::string& text() const { return hash_; }
   /// Returns what is saved and restored.
   Weight state() const { return {name_, resumed_, false}; }
-  /// Called after it was restored. Throws ConfigError if the training was begun on another base; `what`: "the adapters of this training
-  /// are".
+  /// Throws ConfigError if the training was begun on another base; called after the hash was restored. `what`: "the adapters of this
+  /// training are".
   void check(const std::string& what) const;
 
  private:

@@ -13,7 +13,7 @@ struct ClassScores {
   int64_t images = 0, right = 0;
   double loss = 0;  ///< sum of the cross-entropies
 
-  /// logits: [B, classes]; labels: [B] int64.
+  /// Adds a batch. logits: [B, classes]; labels: [B] int64.
   void add(const Tensor& logits, const Tensor& labels);
   double accuracy() const { return images > 0 ? double(right) / double(images) : 0; }
   double mean_loss() const { return images > 0 ? loss / double(images) : 0; }

@@ -9,10 +9,10 @@ namespace brume {
 /// Sums over images.
 class ControlAgreement {
  public:
-  /// `preprocessor`: what made the hints (image/control_image.h).
+  /// Begins without images. `preprocessor`: what made the hints (image/control_image.h).
   explicit ControlAgreement(std::string preprocessor) : preprocessor_(std::move(preprocessor)) {}
-  /// images: [B, 1 or 3, H, W] in [-1, 1], compared as 8-bit pictures would hold them; hints: [B, 3, H, W] in [0, 1], what they were to
-  /// have.
+  /// Adds a batch. images: [B, 1 or 3, H, W] in [-1, 1], compared as 8-bit pictures would hold them; hints: [B, 3, H, W] in [0, 1], what
+  /// they were to have.
   void add(const Tensor& images, const Tensor& hints);
   int64_t images() const { return images_; }
   /// Returns the mean absolute difference of the hints and what the preprocessor makes of the images.

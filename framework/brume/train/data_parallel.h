@@ -22,7 +22,7 @@ std::vector<int64_t> owners_of(const std::vector<Weight>& weights, int64_t proce
 /// Overwrites each weight by that of its owner, in flat buckets.
 void share_weights(const std::vector<Weight>& weights, const std::vector<int64_t>& owners, World& world);
 
-/// Returns, on rank 0, the tensors of all processes, on the CPU, each name once; nothing on the others.
+/// Returns the tensors of all processes on rank 0, on the CPU, each name once; nothing on the others.
 std::vector<Weight> collect(const std::vector<Weight>& mine, World& world);
 
 /// Compares the processes before the first step. Throws ConfigError on all of them, with the key and the rank, if one has another build, or

@@ -11,7 +11,7 @@ namespace brume {
 struct Difference {
   std::string path, before, after;  ///< "model.network.channels", "32", "64"; "nothing" if one side lacks the key
   bool of_model() const;            ///< in `model:`, `classifier:` or `autoencoder:`
-  /// Names of classes that `after` leaves to the data.
+  /// Returns true if these are names of classes that `after` leaves to the data.
   bool left_to_data() const;
 };
 

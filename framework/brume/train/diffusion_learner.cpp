@@ -213,7 +213,7 @@ class DiffusionLearner final : public Learner {
     return true;
   }
 
-  /// What of the images a sample grid knows: nothing, or, if the model makes images out of others, all but the middle of examples.
+  /// Gives what a sample grid knows of the images: nothing, or, if the model makes images out of others, all but the middle of examples.
   void give_images(SampleRequest& request) const {
     const ImageShape& shape = config_.model.image;
     const bool concat = pipeline_.concat_image(), masks = !concat || config_.model.conditioner->traits().masks;

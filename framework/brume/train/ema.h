@@ -16,11 +16,12 @@ size_t averages_of(const EmaOptions& options);
 /// (numerics/power_average.h).
 class Ema {
  public:
-  /// `number`: which of the options' averages.
+  /// Copies the weights. `number`: which of the options' averages.
   Ema(const std::vector<Weight>& weights, const EmaOptions& options, size_t number = 0);
   /// Returns the decay of update number `step`, counted from 0.
   double decay(int64_t step) const;
-  /// `values`: of the weights, by name, if they are not the weights themselves (Optimizer::evaluated).
+  /// Averages in the weights after update number `step`. `values`: of the weights, by name, if they are not the weights themselves
+  /// (Optimizer::evaluated).
   void update(int64_t step, const std::map<std::string, Tensor>& values = {});
   /// Copies what is not trainable: a codebook that moves by a rule of its own is an average already.
   void take_buffers();

@@ -33,7 +33,7 @@ std::optional<Snapshot> snapshot_of(const fs::path& file) {
   return step && length ? std::optional<Snapshot>({file, *step, *length}) : std::nullopt;
 }
 
-/// By step, then by length.
+/// Returns the snapshots by step, then by length.
 std::vector<Snapshot> snapshots_of(const fs::path& run) {
   std::vector<Snapshot> all;
   std::error_code error;

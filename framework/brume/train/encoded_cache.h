@@ -15,8 +15,8 @@ namespace brume {
 
 class EncodedCache final : public nn::CaptionStore {
  public:
-  /// `first_stage`: the type of the pipeline's, as fingerprint() has it. The weights are those at the first call. Throws ConfigError if the
-  /// folder cannot be made.
+  /// Opens the folder, which is made if it is missing. `first_stage`: the type of the pipeline's, as fingerprint() has it. The weights are
+  /// those at the first call. Throws ConfigError if the folder cannot be made.
   EncodedCache(std::filesystem::path folder, const Pipeline& pipeline, const std::string& first_stage);
 
   /// Returns the moments of images [B, C, H, W] on the host, bit for bit those of Autoencoder::encode_moments, which those alone go through

@@ -17,8 +17,8 @@ namespace brume {
 class FeatureSet {
  public:
   explicit FeatureSet(const Features& extractor) : extractor_(&extractor) {}
-  /// images: [B, C, H, W] in [-1, 1]; an annotation without a class counts in the features only. Throws ConfigError if a class is none that
-  /// the extractor tells apart.
+  /// Adds the features of images, [B, C, H, W] in [-1, 1]; an annotation without a class counts in the features only. Throws ConfigError if
+  /// a class is none that the extractor tells apart.
   void add(const Tensor& images, const std::vector<Annotation>& annotations);
 
   /// Brings the images that the processes have to all of them, in the order of the ranks. Collective.
@@ -46,7 +46,7 @@ struct SetFigures {
   std::vector<double> spread_by_class;  ///< mean distance of two feature vectors of a class
   double spread = 0;                    ///< their mean
 };
-/// `real` is what it is compared with: the set itself for the real images.
+/// Returns the figures of a set, compared with `real`: the set itself for the real images.
 SetFigures figures(const FeatureSet& set, const FeatureSet& real);
 
 /// Returns the shape of the images that are read for an extractor: `images` if it takes any height and width, else its own.

@@ -28,14 +28,14 @@ void check_needs(const SetMetric::Needs& needs, const Features& extractor);
 /// adds its part (World::part), rank 0 sums up the rows in the order of the images, and the others keep theirs until gather().
 class FeatureSummarizer {
  public:
-  /// `name`: of the set, for errors. The extractor and the world must outlive it.
+  /// Begins without images. `name`: of the set, for errors. The extractor and the world must outlive it.
   FeatureSummarizer(const Features& extractor, const SetMetric::Needs& needs, std::string name, World& world = *world_of_one());
   /// Returns the numbers of the images that this process adds, of a set of `count`; errors number its images from there on.
   NumberRange begin(int64_t count);
-  /// images: [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three. `captions`: one per image if
-  /// captions are needed, else ignored. Throws ConfigError naming the image if a value, or a feature of it, is not finite, or if an image
-  /// that needs a caption has none. `sizes`: heights and widths of the images before they were resized to fit the extractor; empty = their
-  /// own.
+  /// Adds the features of images, [B, C, H, W] in [-1, 1]. Grey images are repeated in three channels if the extractor takes three.
+  /// `captions`: one per image if captions are needed, else ignored. Throws ConfigError naming the image if a value, or a feature of it, is
+  /// not finite, or if an image that needs a caption has none. `sizes`: heights and widths of the images before they were resized to fit
+  /// the extractor; empty = their own.
   void add(const Tensor& images, const std::vector<std::string>& captions = {}, const std::vector<std::array<int64_t, 2>>& sizes = {});
   int64_t images() const { return images_; }  ///< that this process has; after gather(), rank 0 has all
   /// Brings the rows of all processes to rank 0. Collective: all call it once, after their last image.

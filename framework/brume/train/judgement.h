@@ -30,7 +30,7 @@ class Tally {
   };
 
   void add(const Annotation& asked, Verdict verdict);
-  /// images: [B, C, H, W] in [-1, 1] on the host; judged as 8-bit pictures would hold them.
+  /// Adds the verdicts on images, [B, C, H, W] in [-1, 1] on the host, as 8-bit pictures would hold them.
   void judge(const Metric& metric, const Tensor& images, const std::vector<Annotation>& asked);
 
   /// Brings the verdicts of all processes to each of them, in the order of the ranks. Collective.

@@ -46,11 +46,11 @@ class Learner {
   /// Returns what it remembers from step to step in addition to the weights, saved and restored bit for bit (restoring copies into these).
   virtual std::vector<Weight> state() const { return {}; }
 
-  /// Called after each update of the model; returns true if it changed weights that are not trainable, which the average then takes over.
+  /// Returns true if it changed weights that are not trainable, which the average then takes over; called after each update of the model.
   virtual bool updated(int64_t /*step*/, at::Generator& /*random*/) { return false; }
 
-  /// Figures of averaged weights (in the order of weights()) on images not trained on; empty without such images, or if `stop`
-  /// says so meanwhile.
+  /// Returns figures of averaged weights (in the order of weights()) on images not trained on; empty without such images, or if `stop` says
+  /// so meanwhile.
   virtual Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) = 0;
   /// Makes a picture of what averaged weights can do; false if there is nothing to show.
   virtual bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) = 0;
@@ -64,7 +64,7 @@ class Learner {
   virtual void steer(Steering) {}
   /// Reads the captions of training images and the prompts of sample grids with these words from now on.
   virtual void teach(const std::vector<Word>& /*words*/) {}
-  /// Called after its state and weights were read from the training file that it is resumed from. Throws ConfigError if it cannot go on.
+  /// Throws ConfigError if it cannot go on; called after its state and weights were read from the training file that it is resumed from.
   virtual void restored() {}
   /// Returns the weights of the model's file, for averaged ones.
   virtual std::vector<Weight> stored(const std::vector<Weight>& averaged) const { return averaged; }
@@ -99,8 +99,8 @@ Batch examples(const Config& config, const Dataset& data);
 /// ConfigError if the names of the two are not the same.
 std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::shared_ptr<const Dataset> data, const Value& stored);
 
-/// If the training is to go through its data a number of times (train.epochs), sets train.steps of `config` and `resolved` to as many steps
-/// as that takes, rounded up. Throws ConfigError if the data have no end.
+/// Sets train.steps of `config` and `resolved` to the steps that train.epochs take, rounded up, if train.epochs is given. Throws
+/// ConfigError if the data have no end.
 void set_steps_of_epochs(Config& config, Value& resolved, const Dataset& data);
 
 /// Returns the learner of a configuration: of its model, its classifier or its autoencoder. `data` are the training images; if the model's

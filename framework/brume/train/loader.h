@@ -50,8 +50,8 @@ struct BatchRows {
 /// and as many are read at once as there are workers: they come out in their order, whatever the number.
 class Loader {
  public:
-  /// `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place. `rows`: what next() returns of each
-  /// batch; absent: all.
+  /// Starts to read. `shape`: of an image; sets of moments have a shape of their own. `workers` = 0 reads in place. `rows`: what next()
+  /// returns of each batch; absent: all.
   Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
          int64_t workers = 1, std::optional<BatchRows> rows = {});
   ~Loader();

@@ -37,8 +37,9 @@ std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroup
 /// sends them to the others.
 class Optimization {
  public:
-  /// The first module is the model, which has an optimizer and a moving average. `steps`: of the whole training. Weights that are
-  /// trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two. `world`: lives as long.
+  /// Makes the optimizers. The first module is the model, which has an optimizer and a moving average. `steps`: of the whole training.
+  /// Weights that are trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two. `world`: lives as
+  /// long.
   Optimization(std::vector<TrainedModule> modules, int64_t steps, World& world = *world_of_one(), bool sharded = false);
 
   /// Replaces the gradients by their sums over all processes.

@@ -10,7 +10,7 @@ namespace brume {
 /// Figures of a set of images. Grows batch by batch; the images are not kept.
 class ReconstructionScores {
  public:
-  /// images: [B, C, H, W] in [-1, 1]; latents: of unit-like scale or not, as they are to be measured.
+  /// Adds a batch. images: [B, C, H, W] in [-1, 1]; latents: scaled or not, as they are to be measured.
   void add(const Tensor& images, const Tensor& reconstructed, const Tensor& latents);
   int64_t images() const { return images_; }
   double psnr() const { return psnr_ / double(images_); }  ///< mean of the images', as 8-bit pictures, in dB

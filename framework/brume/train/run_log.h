@@ -23,8 +23,8 @@ class RunLog {
   void begin();
   /// Counts the images of a step, and the seconds that were spent waiting for them.
   void count(int64_t images, double waited);
-  /// Returns, since begin(), images_per_second; since the last call, data_share, the share of the time that was spent waiting for images;
-  /// memory_mb, the resident memory of the process; seconds, of the whole training, with those before it was resumed.
+  /// Returns images_per_second since begin(); data_share, the share of the time since the last call that was spent waiting for images;
+  /// memory_mb, the resident memory of the process; seconds of the whole training, with those before it was resumed.
   Metrics machine();
 
   /// Notes what has been gathered since the last line, as text, for the next training file.

@@ -55,7 +55,7 @@ struct TrainerOptions {
 /// The directory is locked until run() returns: a second trainer in it is refused.
 class Trainer {
  public:
-  /// `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
+  /// Makes a trainer. `resolved` is the configuration as read_configuration gave it. The directory must hold no training, unless
   /// `resume_from` names a training file, whose state is taken over bit for bit; or `overwrite` says that what it holds goes, which it does
   /// once everything that the new training needs is there.
   /// `models`: the models that teachers and the guidances of the sample grids name; lives as long as the trainer.
