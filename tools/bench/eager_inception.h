@@ -11,9 +11,9 @@ namespace brume::tools {
 
 class EagerInception {
  public:
-  /// weights: those of nn::InceptionV3::layout().
+  /// Takes the weights of the layers. weights: those of nn::InceptionV3::layout().
   explicit EagerInception(const std::vector<Weight>& weights);
-  /// images: [B, 3, 299, 299] in [-1, 1]. Returns [B, 2048].
+  /// Returns [B, 2048]. images: [B, 3, 299, 299] in [-1, 1].
   Tensor operator()(const Tensor& images) const;
 
  private:

@@ -33,7 +33,7 @@ inline void show_stage(const std::string& text) {
   fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", text, terminal ? "" : "\n");
 }
 
-/// 0 of nothing.
+/// Returns the median; 0 of nothing.
 inline double median(std::vector<double> values) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());

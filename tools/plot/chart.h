@@ -50,16 +50,16 @@ namespace font {
 inline constexpr double title = 10, label = 9, tick = 8;  // heights of a capital
 }
 
-/// Round ticks for an axis of that many pixels between lo < hi.
+/// Returns round ticks for an axis of that many pixels between lo < hi.
 std::vector<Tick> round_ticks(double lo, double hi, bool log, double pixels);
 
-/// The panel with its axes, names and title, in the box. Throws ConfigError if a log axis has a value that is not above 0.
+/// Draws the panel with its axes, names and title, in the box. Throws ConfigError if a log axis has a value that is not above 0.
 void draw(Canvas& canvas, const Box& box, const Panel& panel);
 
 /// Returns a name, cut short if it is too long.
 std::string shown(const std::string& name);
 
-/// A column of lines and names; `legend_width` is what it takes.
+/// Draws a column of lines and names, legend_width() wide.
 void draw_legend(Canvas& canvas, Point top_left, const std::vector<Series>& series);
 double legend_width(const std::vector<Series>& series);
 inline constexpr double legend_row = 21;

@@ -22,7 +22,7 @@ struct Csv {
   double number(const Row& row, size_t column) const;
 };
 
-/// `path` is for messages. Throws ConfigError if a row has another number of cells than there are columns.
+/// Parses a table. `path` is for messages. Throws ConfigError if a row has another number of cells than there are columns.
 Csv parse_csv(std::string_view text, const std::string& path);
 Csv read_csv(const std::string& path);
 

@@ -13,9 +13,9 @@ class Mixture final : public Denoiser {
  public:
   /// Means on a circle, outside most of N(0, 1), the beginning of paths, so that they can be distinguished.
   Mixture();
-  /// x: [B, 2] float64.
+  /// Returns the exact x0 of x, [B, 2] float64.
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override;
-  /// Of the data, 1 at its highest, or nearly.
+  /// Returns the density of the data, about 1 at its highest.
   double density(const Point& p) const;
   const std::vector<Point>& centers() const { return centers_; }
 
@@ -34,7 +34,7 @@ class Counted final : public Denoiser {
     rows_ += x.size(0);
     return inner_.denoise(x, sigma, condition);
   }
-  /// For each of so many points, on average.
+  /// Returns the calls per point, for so many points.
   int64_t calls(int64_t points) const { return (rows_ + points / 2) / points; }
 
  private:
@@ -42,7 +42,7 @@ class Counted final : public Denoiser {
   mutable int64_t rows_ = 0;
 };
 
-/// x at sigma `from` to x at `to` > 0 on the probability-flow ODE, to about ten digits: dx / d log sigma = x - D(x, sigma).
+/// Integrates x from sigma `from` to `to` > 0 on the probability-flow ODE, to about ten digits: dx / d log sigma = x - D(x, sigma).
 Tensor exact_flow(const Denoiser& denoiser, const Tensor& x, double from, double to);
 
 }  // namespace brume::tools

@@ -33,7 +33,7 @@ struct Named {
 
 /// Returns "ddim, eta: 1" of "{type: ddim, eta: 1}".
 std::string label_of(const std::string& word);
-/// One line: what is not drawn, and why.
+/// Prints one line: what is not drawn, and why.
 void leave_out(const std::string& label, const std::string& why);
 std::string one_line(const ConfigError& error);
 

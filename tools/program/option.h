@@ -59,7 +59,7 @@ Option<A> lifted(const Option<B>& inner, B A::*member) {
 inline Refine type_name(const char* name) {
   return [=](CommandOption o) { o.type_name(name); };
 }
-/// For options with a value per use: `--prompt a --prompt b`.
+/// Returns the refinement of options with a value per use: `--prompt a --prompt b`.
 inline Refine one_each(const char* name) {
   return [=](CommandOption o) { o.type_name(name).allow_extra_args(false); };
 }

@@ -8,7 +8,7 @@ namespace brume::tools {
 /// Throws ConfigError if no file can be written at `path`, as far as can be known without writing: a directory bears its name, or its
 /// folder is none, cannot be made or not be written to. Nothing is checked of "", which is no output.
 void check_file(const std::string& option, const std::string& path);
-/// The same of a directory that files are written into.
+/// Throws the same for a directory that files are written into.
 void check_folder(const std::string& option, const std::string& path);
 
 /// Returns true if `path` is to be one file, which its ending says: one of `endings`, as {".png"}. What has no ending is a directory;

@@ -10,7 +10,7 @@
 
 namespace brume::tools {
 
-/// --rendezvous, --rank and --world.
+/// Adds --rendezvous, --rank and --world.
 void add_rendezvous(Command command, Rendezvous& given);
 
 /// Returns which process of the job this one is; the processes need not talk to each other. In a job of several: all but rank 0 show no

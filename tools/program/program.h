@@ -23,7 +23,7 @@ struct Program {
 extern std::atomic<bool> interrupted;
 void catch_interrupt();
 
-/// Each adds its command; the returned code of a command is kept in `code`.
+/// Adds a command, whose exit code is kept in `code`.
 void add_train(Command app, Program& program, int& code);
 void add_sample(Command app, Program& program, int& code);
 void add_encode(Command app, Program& program, int& code);
@@ -55,7 +55,7 @@ void add_launch(Command app, Program& program, int& code);
 /// Prints a warning on stderr, each text once.
 void print_warning(const std::string& text);
 
-/// --seed, which is counted from 0; -1 draws one and prints it.
+/// Adds --seed, which is counted from 0; -1 draws one and prints it.
 CommandOption add_seed(Command command, uint64_t& seed);
 
 /// --set, --precision, --device and --threads, which most commands take.

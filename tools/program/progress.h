@@ -10,10 +10,10 @@ struct Step;
 
 class Progress {
  public:
-  /// `unit` is what the rate counts ("images"), `start` the beginning of the count (a resumed training).
+  /// Begins a line of progress. `unit` is what the rate counts ("images"), `start` the beginning of the count (a resumed training).
   Progress(std::string what, int64_t total, std::string unit, int64_t start = 0);
   ~Progress();
-  /// `done` of the total; each counts for `units`. `note` stands in the middle ("loss 0.0312").
+  /// Shows `done` of the total; each counts for `units`. `note` stands in the middle ("loss 0.0312").
   void update(int64_t done, double units, const std::string& note = "");
   /// Ends the line.
   void finish();

@@ -21,7 +21,7 @@ struct SampleArguments {
   SizeArguments sizes, negative_sizes;                    ///< of models that are conditioned on sizes
   Overrides overrides;
 
-  /// All options, in the order in which an image records them.
+  /// Returns all options, in the order in which an image records them.
   static const std::vector<Option<SampleArguments>>& options();
   /// Adds those options whose long names are given; all if none is.
   void add_to(Command command, const std::vector<std::string>& some = {});
@@ -29,7 +29,7 @@ struct SampleArguments {
   void add_sampling_to(Command command);
 };
 
-/// KEY=VALUE, each of them; `option` names it in messages.
+/// Returns the values by key of KEY=VALUE; `option` names it in messages.
 std::map<std::string, std::string> import_settings(const std::string& option, const std::vector<std::string>& assignments);
 
 /// Opens the model for a command, which has loaded the plugins of `registry`. Prints warnings on stderr.

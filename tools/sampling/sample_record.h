@@ -18,16 +18,16 @@ struct RecordArguments {
 /// Checks the files that these are written to, and their endings; throws ConfigError before a run that could not be kept.
 void check_record(const RecordArguments& asked);
 
-/// As many columns as a grid of `count` images looks best with; `asked` if it is not 0.
+/// Returns as many columns as a grid of `count` images looks best with; `asked` if it is not 0.
 int64_t columns_of(int64_t asked, size_t count);
 
 /// x in the network's frame and x0, step by step, batch by batch.
 class Record {
  public:
   Record(RecordArguments asked, const Pipeline& model) : asked_(std::move(asked)), model_(model) {}
-  /// A step of the batch that begins with image `first`.
+  /// Adds a step of the batch that begins with image `first`.
   void add(int64_t first, const Step& step);
-  /// What the next batch has come to.
+  /// Adds the images that the next batch has ended at.
   void end(const Tensor& x);
   /// Writes what was asked for; prints the files. images: [count, C, H, W].
   void write(const Tensor& images) const;

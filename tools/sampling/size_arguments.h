@@ -12,7 +12,7 @@ namespace brume::tools {
 struct SizeArguments {
   std::string original, crop, target;  ///< "" = not given
 
-  /// `prefix`: "" or "negative-".
+  /// Returns the options. `prefix`: "" or "negative-".
   static std::vector<Option<SizeArguments>> options(const std::string& prefix);
   /// Returns the sizes; nothing if no option is given. Throws ConfigError naming the option.
   std::optional<SizeIds> read(const std::string& prefix) const;

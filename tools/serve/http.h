@@ -48,7 +48,7 @@ struct HttpAnswer {
 /// A fault that is answered with this status.
 class HttpError : public std::runtime_error {
  public:
-  /// `field`: of the request, "" if it is none. `code`: a word for programs, "unknown_model".
+  /// Makes an error. `field`: of the request, "" if it is none. `code`: a word for programs, "unknown_model".
   HttpError(int status, const std::string& message, std::string field = "", std::string code = "")
       : std::runtime_error(message), status(status), field(std::move(field)), code(std::move(code)) {}
   const int status;

@@ -38,7 +38,7 @@ class ModelShelf {
 
   /// Returns [{"id", "loaded", "error", "classes", "text", "image", "defaults"}] of the models that are there now.
   nlohmann::ordered_json list() const;
-  /// `lately`: those that were there within the last second suffice.
+  /// Returns the ids of the models that are there now. `lately`: those that were there within the last second suffice.
   std::vector<std::string> ids(bool lately = false) const;
   /// Returns the names of the files of LoRAs.
   std::vector<std::string> loras() const;

@@ -11,7 +11,7 @@ namespace brume::tools {
 
 class Previews {
  public:
-  /// `tiny`: a small first stage with the model's latents; null = none.
+  /// Makes previews. `tiny`: a small first stage with the model's latents; null = none.
   explicit Previews(std::shared_ptr<const Autoencoder> tiny = nullptr) : tiny_(std::move(tiny)) {}
 
   /// Returns a PNG of row `row` of the batch's x0: of pixels, x0 itself; of latents, what the small first stage decodes, or a linear

@@ -15,8 +15,8 @@ namespace brume::tools {
 
 class Trainings {
  public:
-  /// `runs`: the folder of run directories. `plugins`: libraries that the server was started with. `threads`: of OpenMP per training; 0 =
-  /// as the surroundings say.
+  /// Starts no training yet. `runs`: the folder of run directories. `plugins`: libraries that the server was started with. `threads`: of
+  /// OpenMP per training; 0 = as the surroundings say.
   Trainings(std::filesystem::path runs, std::vector<std::string> plugins, int threads = 0);
   /// Asks every training to stop, which keeps a checkpoint, and kills those that have not ended 4 s later.
   ~Trainings();
