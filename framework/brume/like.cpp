@@ -75,9 +75,7 @@ void set_names(Likeness& like, const LikeProgram& program, const Names& names) {
                             : *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic)
                                                                : program.spacings.front();
   Value levels = plugin(spacing.ours);
-  const std::string type = text_of(levels, "type");
-  if (names.sampler.drops_lowest && (type == "normal" || type == "karras" || type == "exponential"))
-    levels.set("inclusive", value_of(false));
+  if (names.sampler.drops_lowest && spacing.drops_lowest) levels.set("inclusive", value_of(false));
   like.sample.set("sampler", plugin(names.sampler.ours));
   like.sample.set("spacing", levels);
   for (const char* loss : {names.sampler.loss, spacing.loss})
@@ -143,8 +141,7 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
     if (!names) refuse(option, *p, name);
     set_names(result, *p, *names);
     set_all(p->frame);
-    if (text_of(*result.sample.find("sampler"), "type") == "ddim" || text_of(*result.sample.find("sampler"), "type") == "plms")
-      result.sample.set("start", value_of("schedule"));  // on timesteps, whose x keeps its variance
+    if (*names->sampler.start != '\0') result.sample.set("start", value_of(names->sampler.start));
   }
   set_all(p->noise);
   if (reads_prompts) result.sample.set("prompts", parse_yaml(p->prompts, ""));

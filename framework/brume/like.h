@@ -28,8 +28,9 @@ struct LikeName {
   const char* name;            ///< "DPM++ 2M"
   const char* ours;            ///< "{type: dpmpp_2m}"
   const char* automatic = "";  ///< of a sampler: the program's spacing if none is named; "" = the program's first
-  bool drops_lowest = false;   ///< of a sampler: the grid has one level more, and the lowest is left out
+  bool drops_lowest = false;   ///< of a sampler: the grid has one level more, and the lowest is left out; of a spacing: brume's can do so
   const char* loss = "";       ///< what brume does otherwise
+  const char* start = "";      ///< of a sampler: `sample.start`, if it is not the program's
 };
 
 /// How another program samples.

@@ -5,6 +5,7 @@ namespace brume {
 namespace {
 
 constexpr const char* brownian = "its Brownian noise is drawn by torchsde, which brume does not have";
+constexpr const char* on_timesteps = "schedule";  // where x keeps its variance
 constexpr const char* plus_plus = "the guidance is cfg_plus_plus there (sample.guidance: [{type: cfg_plus_plus}])";
 
 const std::vector<LikeName> a1111_samplers{
@@ -23,22 +24,22 @@ const std::vector<LikeName> a1111_samplers{
     {"DPM fast", "dpm_fast"},
     {"DPM adaptive", "{type: dpm_adaptive, order: 3, eta: 0, shared_steps: true}"},
     {"LCM", "consistency"},
-    {"DDIM", "{type: ddim, eta: 0}", "Timesteps"},
-    {"PLMS", "plms", "Timesteps"},
+    {"DDIM", "{type: ddim, eta: 0}", "Timesteps", false, "", on_timesteps},
+    {"PLMS", "plms", "Timesteps", false, "", on_timesteps},
     {"UniPC", "{type: unipc, order: 3, solver: bh1}", "Uniform", true},
 };
 
 const std::vector<LikeName> a1111_spacings{
-    {"Uniform", "normal"},
-    {"Automatic", "normal"},
-    {"Karras", "karras"},
-    {"Exponential", "exponential"},
-    {"Polyexponential", "{type: exponential, rho: 1}"},
+    {"Uniform", "normal", "", true},
+    {"Automatic", "normal", "", true},
+    {"Karras", "karras", "", true},
+    {"Exponential", "exponential", "", true},
+    {"Polyexponential", "{type: exponential, rho: 1}", "", true},
     {"SGM Uniform", "sgm_uniform"},
     {"KL Optimal", "kl_optimal", "", false, "its steps are divided by the number of steps, here by one less"},
     {"Align Your Steps", "ays"},
     {"Simple", "simple"},
-    {"Normal", "normal"},
+    {"Normal", "normal", "", true},
     {"DDIM", "{type: ddim_uniform, fill: true}"},
     {"Beta", "beta"},
     {"Timesteps", "{type: leading, offset: 1, final: minimum}"},
@@ -89,11 +90,11 @@ const std::vector<LikeName> comfy_samplers{
 };
 
 const std::vector<LikeName> comfy_spacings{
-    {"normal", "normal"},
+    {"normal", "normal", "", true},
     {"simple", "simple"},
     {"sgm_uniform", "sgm_uniform"},
-    {"karras", "karras"},
-    {"exponential", "exponential"},
+    {"karras", "karras", "", true},
+    {"exponential", "exponential", "", true},
     {"ddim_uniform", "{type: ddim_uniform, fill: true}"},
     {"beta", "{type: beta_time, merge: true}"},
     {"linear_quadratic", "linear_quadratic"},
@@ -115,7 +116,7 @@ const std::vector<LikeName> sdcpp_samplers{
     {"ipndm", "{type: ipndm, euler_at_final: true}"},
     {"ipndm_v", "ipndm_v"},
     {"lcm", "consistency"},
-    {"ddim_trailing", "{type: ddim, eta: 0}", "trailing"},
+    {"ddim_trailing", "{type: ddim, eta: 0}", "trailing", false, "", on_timesteps},
     {"tcd", "tcd", "trailing"},
     {"res_multistep", "res_multistep"},
     {"res_2s", "res_2s"},
@@ -123,10 +124,10 @@ const std::vector<LikeName> sdcpp_samplers{
 };
 
 const std::vector<LikeName> sdcpp_spacings{
-    {"discrete", "normal"},
-    {"default", "normal"},
-    {"karras", "karras"},
-    {"exponential", "exponential"},
+    {"discrete", "normal", "", true},
+    {"default", "normal", "", true},
+    {"karras", "karras", "", true},
+    {"exponential", "exponential", "", true},
     {"ays", "ays"},
     {"gits", "gits"},
     {"simple", "simple"},
