@@ -188,8 +188,8 @@ class OpenIPAdapter final : public OpenImagePrompt {
     scale_parts(o.layers);
     try {
       encoder_.check({});
-    } catch (const ConfigError&) {
-      throw ConfigError(fmt::format("{}: needs its image encoder, {}", source_, wanted_encoder()));
+    } catch (const ConfigError& e) {
+      refuse_encoder(e);
     }
   }
 
@@ -273,14 +273,25 @@ class OpenIPAdapter final : public OpenImagePrompt {
     if (width == (tokens ? 1024 : 768)) which = "OpenAI's ViT-L-14";
     return which + "; `encoder: {type: clip_image, path: FILE}` names it";
   }
+  [[noreturn]] void refuse_encoder(const ConfigError& reason) const {
+    std::vector<Problem> problems = reason.problems();
+    problems.insert(problems.begin(), {{}, "", fmt::format("{}: needs its image encoder, {}", source_, wanted_encoder())});
+    throw ConfigError(std::move(problems));
+  }
   [[noreturn]] void refuse_encoder(int64_t width) const {
     throw ConfigError(fmt::format("{}: the image encoder's {} have the width {}, and it was trained with {}", source_,
                                   projection_->of_tokens() ? "tokens" : "embeddings", width, wanted_encoder()));
   }
 
+  std::shared_ptr<const Features> opened_encoder() const try {
+    return encoder_.make({.classifier = {}, .device = device_, .dtype = at::kFloat});
+  } catch (const ConfigError& e) {
+    refuse_encoder(e);
+  }
+
   /// Returns what CLIP sees of images in [-1, 1], and of none in the last row. The CLIP is let go afterwards.
   Tensor seen(const Tensor& images) const {
-    const std::shared_ptr<const Features> encoder = encoder_.make({.classifier = {}, .device = device_, .dtype = at::kFloat});
+    const std::shared_ptr<const Features> encoder = opened_encoder();
     const auto fitting = [&](const Tensor& t) {
       if (!t.defined()) throw ConfigError(fmt::format("{}: its encoder gives no tokens; clip_image does", source_));
       if (t.size(-1) != projection_->width()) refuse_encoder(t.size(-1));

@@ -73,10 +73,11 @@ std::optional<int64_t> number(const nlohmann::json& json, const char* key) {
   return found != json.end() && found->is_number_integer() ? std::optional(found->get<int64_t>()) : std::nullopt;
 }
 
-/// Returns the file of the weights in a directory of transformers; any other path as it is.
+/// Returns the file of the weights in a directory of transformers; any other path as it is. Throws ConfigError if the directory has none.
 fs::path weights_in(const fs::path& path) {
   for (const char* name : {"model.safetensors", "pytorch_model.bin"})
     if (fs::is_regular_file(path / name)) return path / name;
+  if (fs::is_directory(path)) throw ConfigError(fmt::format("path: {} holds no model.safetensors and no pytorch_model.bin", path.string()));
   return path;
 }
 
@@ -108,6 +109,7 @@ struct ClipFile {
   VisionTransformerOptions network{
       .patch = 32, .positions = 7, .width = 768, .depth = 12, .mlp = 3072, .projection = 512, .norm_before = true, .eps = 1e-5};
   bool jit_keys = false;  ///< has the numbers that only OpenAI's files have
+  bool of_clip = true;    ///< has a tensor of an image tower
 
   explicit ClipFile(const std::string& file) : path(file) {
     NamedTensors rest;
@@ -120,10 +122,11 @@ struct ClipFile {
       (open || other ? image : rest).push_back(std::move(t));
     }
     measure();
-    if (image.empty())
-      image = rest;  // of no CLIP: all of it is listed
-    else
+    of_clip = !image.empty();
+    if (of_clip)
       take_text(rest);
+    else
+      image = rest;  // all of it is listed
   }
 
  private:
@@ -313,7 +316,7 @@ class ClipImageFeatures final : public Features {
     const bool large = n.width >= 1280;  // ViT-H, ViT-g and ViT-bigG are OpenCLIP's
     std::optional<bool> quick = stored.quick_gelu;
     if (known || file.jit_keys) quick = true;
-    if (!quick && large) quick = false;
+    if (!quick && (large || !file.of_clip)) quick = false;  // what is no CLIP is refused by its tensors
     if (o.activation != Activation::of_file) quick = o.activation == Activation::quick_gelu;
     if (!quick)
       throw ConfigError(fmt::format(

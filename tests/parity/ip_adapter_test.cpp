@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <map>
 
 #include "brume/config/plugin_loader.h"
@@ -27,6 +28,8 @@
 
 namespace brume::test {
 namespace {
+
+namespace fs = std::filesystem;
 
 using Shapes = std::map<std::string, std::vector<int64_t>>;
 
@@ -307,6 +310,24 @@ TEST_F(IPAdapterRun, TheEncoderIsAskedFor) {
   r.image_encoder.clear();
   const std::string missing = error_of([&] { model_->sample(r); });
   EXPECT_NE(missing.find("needs its image encoder"), missing.npos) << missing;
+  const auto said = [&](const std::string& encoder) {
+    r.image_encoder = folder_.file(encoder);
+    return without(error_of([&] { model_->sample(r); }), folder_);
+  };
+  const std::string asked =
+      "adapter.safetensors: needs its image encoder, a CLIP whose embeddings have the width 24; "
+      "`encoder: {type: clip_image, path: FILE}` names it\n";
+  const auto ends = [&](const std::string& text, const std::string& reason) {
+    EXPECT_NE(text.find(asked), text.npos) << text;
+    EXPECT_TRUE(text.ends_with(reason)) << text;
+  };
+  ends(said("clipp"), "clipp: cannot be opened: No such file or directory");
+  fs::create_directory(folder_.file("empty"));
+  ends(said("empty"), "path: empty holds no model.safetensors and no pytorch_model.bin");
+  fs::resize_file(folder_.file("clip/model.safetensors"), fs::file_size(folder_.file("clip/model.safetensors")) - 100);
+  const std::string cut = said("clip");
+  EXPECT_NE(cut.find(asked), cut.npos) << cut;
+  EXPECT_NE(cut.find("clip/model.safetensors: is truncated"), cut.npos) << cut;
   ImageRequest other = run();
   other.image_encoder = folder_.file("clip");
   const std::string idle = error_of([&] { model_->sample(other); });
