@@ -103,6 +103,10 @@ Idx read_idx(const std::filesystem::path& file, uint8_t dimensions, const std::s
   return idx;
 }
 
+std::string unknown_class(const std::string& name, const std::vector<std::string>& classes) {
+  return "there is no class '" + name + "'" + hint(name, classes);
+}
+
 class IdxImages final : public Dataset {
  public:
   enum class Fit { exact, pad, resize };
@@ -126,6 +130,11 @@ class IdxImages final : public Dataset {
       f.field("limit", limit, "use at most this many, from the first on", at_least(1));
       f.require(classes.empty() || !labels.empty(), "classes", "needs 'labels'");
       f.require(only.empty() || !labels.empty(), "only", "needs 'labels'");
+      for (auto name = only.begin(); name != only.end(); ++name) {
+        if (!classes.empty() && std::find(classes.begin(), classes.end(), *name) == classes.end())
+          f.require(false, "only", unknown_class(*name, classes));
+        if (std::find(only.begin(), name, *name) != name) f.require(false, "only", quoted(*name) + " is given twice");
+      }
     }
   };
 
@@ -200,10 +209,8 @@ class IdxImages final : public Dataset {
     numbers_.assign(classes_.size(), -1);
     for (size_t i = 0; i < o_.only.size(); ++i) {
       const auto known = std::find(classes_.begin(), classes_.end(), o_.only[i]);
-      if (known == classes_.end()) throw ConfigError("only: there is no class '" + o_.only[i] + "'" + hint(o_.only[i], classes_));
-      int64_t& number = numbers_[static_cast<size_t>(known - classes_.begin())];
-      if (number >= 0) throw ConfigError("only: '" + o_.only[i] + "' is given twice");
-      number = static_cast<int64_t>(i);
+      if (known == classes_.end()) throw ConfigError("only: " + unknown_class(o_.only[i], classes_));
+      numbers_[static_cast<size_t>(known - classes_.begin())] = static_cast<int64_t>(i);
     }
     for (int64_t i = 0; i < size_; ++i)
       if (numbers_[labels_.data()[i]] >= 0) chosen_.push_back(i);

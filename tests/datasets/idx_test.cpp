@@ -101,9 +101,17 @@ TEST_F(Idx, OnlySomeClassesInAnotherOrder) {
   }
   EXPECT_EQ(Opened(yaml("only: ['1'], limit: 3"), shape).data->size(), 1);
   const std::string begins = "x.yaml:1:1: dataset: only: ";
-  EXPECT_EQ(error("classes: [shirt, shoe, bag], only: [shoes]"), begins + "there is no class 'shoes'; did you mean 'shoe'?");
-  EXPECT_EQ(error("only: ['1', '1']"), begins + "'1' is given twice");
+  EXPECT_EQ(error("only: ['3']"), begins + "there is no class '3'; known: 0, 1, 2");
   EXPECT_EQ(error("classes: [shirt, shoe, bag, hat], only: [hat]"), begins + "'" + labels + "' has no image of these classes");
+}
+
+TEST_F(Idx, MistakesInTheChoiceAreFoundWithoutTheFiles) {
+  const auto read = [](const std::string& yaml) {
+    return error_of([&] { create_deferred<Dataset>(builtins(), parse_yaml(yaml, "x.yaml")); });
+  };
+  EXPECT_EQ(read("{type: idx, images: a, labels: b, classes: [shirt, shoe, bag], only: [shoes, bag, bag]}"),
+            "x.yaml:1:70: dataset: only: there is no class 'shoes'; did you mean 'shoe'?");
+  EXPECT_EQ(read("{type: idx, images: a, labels: b, only: ['1', '1']}"), "x.yaml:1:41: dataset: only: '1' is given twice");
 }
 
 TEST_F(Idx, PadPutsBlackAroundInEveryChannel) {
