@@ -26,8 +26,11 @@ Tensor regions_of(const ImageRequest& r, const SampleOptions& options, const std
                                     parts, parts == 1 ? "" : "s", in_quotes(image.caption)));
   std::vector<Tensor> masks;
   for (const std::string& file : r.regions) {
-    if (file != "all" && !std::filesystem::is_regular_file(file))
-      throw ConfigError(fmt::format("{}: there is no file '{}'{}", name, file, file_hint(file)));
+    if (file != "all" && !std::filesystem::is_regular_file(file)) {
+      const std::string near = file_hint(file);
+      throw ConfigError(
+          fmt::format("{}: there is no file '{}'{}", name, file, near.empty() ? "; a region is the file of a mask, or 'all'" : near));
+    }
     masks.push_back(file == "all" ? at::ones({1, 1, shape.height, shape.width}) : control_mask(file, shape.height, shape.width));
   }
   return at::cat(masks);

@@ -109,7 +109,7 @@ TEST_F(RegionsRun, OnePromptInBothHalvesIsThatPrompt) {
 TEST_F(RegionsRun, Mistakes) {
   const std::vector<std::string> halves{folder_.file("left.png"), folder_.file("right.png")};
   EXPECT_EQ(said("a lake", halves), "regions: 2 for 1 part joined by AND in \"a lake\"; one for each, 'all' for everywhere");
-  EXPECT_EQ(said("a AND b", {"all", "none.png"}), "regions: there is no file 'none.png'");
+  EXPECT_EQ(said("a AND b", {"all", "none.png"}), "regions: there is no file 'none.png'; a region is the file of a mask, or 'all'");
   EXPECT_EQ(said("a AND b", {folder_.file("left.png"), folder_.file("rigt.png")}),
             "regions: there is no file 'rigt.png'; did you mean 'right.png'?");
 }
