@@ -7,7 +7,7 @@ namespace {
 
 class Identity final : public Autoencoder {
  public:
-  static constexpr bool weightless = true;
+  static constexpr bool weightless = true, neutral = true;
   struct Options {
     void declare(Fields&) {}
   };

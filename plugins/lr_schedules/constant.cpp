@@ -12,6 +12,7 @@ class Constant final : public LearningRateSchedule {
   };
   explicit Constant(const Options&) {}
   double factor(const Progress&) const override { return 1; }
+  bool depends_on_steps() const override { return false; }
 };
 
 }  // namespace

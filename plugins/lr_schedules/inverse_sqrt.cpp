@@ -18,6 +18,7 @@ class InverseSqrt final : public LearningRateSchedule {
   };
   explicit InverseSqrt(const Options& o) : o_(o) {}
   double factor(const Progress& p) const override { return 1 / std::sqrt(std::max(double(p.step + p.warmup) / double(o_.from), 1.0)); }
+  bool depends_on_steps() const override { return false; }
 
  private:
   Options o_;

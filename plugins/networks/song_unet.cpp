@@ -104,6 +104,7 @@ class SongUnet final : public Network {
   NoiseQuantity quantity() const override { return o_.quantity(); }
   std::vector<Weight> weights() const override { return build_.weights(); }
   int64_t multiple() const override { return int64_t(1) << (o_.multipliers.size() - 1); }
+  double adopted_class_scale(int64_t theirs, int64_t own) const override { return std::sqrt(double(theirs) / double(own)); }
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                  const Taps&) const override {

@@ -9,6 +9,7 @@ namespace {
 
 class None final : public PerceptualLoss {
  public:
+  static constexpr bool neutral = true;
   struct Options {
     void declare(Fields&) {}
   };

@@ -26,6 +26,13 @@ TEST_P(LearningRateScheduleContract, EqualArgumentsGiveEqualBits) {
   for (int64_t step = 50; step >= 0; --step) EXPECT_EQ(a->factor({step, 50, 3}), b->factor({step, 50, 3}));
 }
 
+TEST_P(LearningRateScheduleContract, SaysWhetherItDependsOnTheNumberOfSteps) {
+  const auto schedule = make<LearningRateSchedule>(GetParam().yaml);
+  bool depends = false;
+  for (int64_t step = 0; step < 50; ++step) depends |= schedule->factor({step, 50, 3}) != schedule->factor({step, 80, 3});
+  EXPECT_EQ(schedule->depends_on_steps(), depends);
+}
+
 INSTANTIATE_TEST_SUITE_P(Registry, LearningRateScheduleContract,
                          testing::ValuesIn(specimens("lr_schedule",
                                                      {"{type: cosine_restarts, cycles: 3}", "{type: cosine_restarts, cycles: 3, factor: 2}",

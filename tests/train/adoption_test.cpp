@@ -22,8 +22,8 @@ const ClassRows ten{10, {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}}, fou
 
 /// What a model of ten classes, with a null class, becomes.
 NamedTensors adopted(const AdoptionOptions& options, const NamedTensors& source, const std::vector<Weight>& weights,
-                     bool label_norm = false) {
-  return adopt("x.safetensors", source, weights, options, ten, four, label_norm);
+                     const Network* network = nullptr) {
+  return adopt("x.safetensors", source, weights, options, ten, four, network);
 }
 
 const AdoptionOptions classes{.classes = {{"d", "cat"}, {"7", "dog"}}};
@@ -50,16 +50,22 @@ TEST(Adoption, NewClassesByChoice) {
 TEST(Adoption, AsManyClassesAreRenumbered) {
   const NamedTensors four_rows{{"network.label_emb.weight", counting({4, 3})}};
   const std::vector<Weight> weights{{"network.label_emb.weight", at::zeros({4, 3})}};
-  const Tensor rows = adopt("x", four_rows, weights, {.classes = {{"3", "cat"}}}, {4, {}}, four, false)[0].tensor;
+  const Tensor rows = adopt("x", four_rows, weights, {.classes = {{"3", "cat"}}}, {4, {}}, four, nullptr)[0].tensor;
   EXPECT_TRUE(rows[0].equal(four_rows[0].tensor[3]));
 }
 
 TEST(Adoption, ColumnsOfClassesKeepWhatTheyAdd) {
   const NamedTensors columns{{"network.map_label.weight", counting({3, 10})}};
   const std::vector<Weight> weights{{"network.map_label.weight", at::zeros({3, 4})}};
-  const Tensor plain = adopted(classes, columns, weights)[0].tensor, scaled = adopted(classes, columns, weights, true)[0].tensor;
+  const Network::Context context{.input = {3, 16, 16}, .classes = 4};
+  const auto adm = make<Network>("dhariwal_unet", context, "channels: 8"), song = make<Network>("song_unet", context, "channels: 8");
+  const Tensor plain = adopted(classes, columns, weights, adm.get())[0].tensor;
+  const Tensor scaled = adopted(classes, columns, weights, song.get())[0].tensor;
   EXPECT_TRUE(plain.select(1, 2).equal(columns[0].tensor.select(1, 7)));
   EXPECT_TRUE((scaled * std::sqrt(4.0)).allclose(plain * std::sqrt(10.0))) << "the network multiplies with the root of their number";
+  const NamedTensors words{{"conditioner.map_label.weight", columns[0].tensor}};
+  EXPECT_TRUE(adopted(classes, words, {{"conditioner.map_label.weight", at::zeros({3, 4})}}, song.get())[0].tensor.equal(plain))
+      << "of the network's weights alone";
 }
 
 TEST(Adoption, InputChannelsArePaddedWithZeros) {

@@ -88,7 +88,7 @@ TEST(AutoencoderTraining, TheDiscriminatorsOptimizerNeedsADiscriminator) {
 
 TEST(AutoencoderTraining, ATrainingKeepsItsOptimizersWhenItIsResumed) {
   const ReadConfig shared(tiny_autoencoder(1, "", adversarial)), apart(tiny_autoencoder(1, "", std::string(adversarial) + own_optimizer));
-  EXPECT_EQ(error_of([&] { changes_since(shared.resolved, apart.resolved, apart.resolved); }),
+  EXPECT_EQ(error_of([&] { changes_since(builtins(), shared.resolved, apart.resolved, apart.resolved); }),
             "the weights of a training's optimizers cannot be changed: train.discriminator is nothing and would be a map");
 }
 

@@ -280,10 +280,10 @@ TEST_F(FromSource, ATensorOfAnotherShapeIsNamed) {
 
 TEST_F(FromSource, ATrainingKeepsItsFrozenWeights) {
   const Read before(training(from("model"), 1)), after(training(from("model", "['network.*']"), 1));
-  EXPECT_EQ(error_of([&] { changes_since(before.resolved, after.resolved, after.resolved); }),
+  EXPECT_EQ(error_of([&] { changes_since(builtins(), before.resolved, after.resolved, after.resolved); }),
             "the weights of a training's optimizers cannot be changed: train.freeze is [] and would be [network.*]");
   const Read elsewhere(model_section + training("", 1));
-  EXPECT_EQ(changes_since(before.resolved, elsewhere.resolved, elsewhere.resolved), "") << "a resumed training opens no source";
+  EXPECT_EQ(changes_since(builtins(), before.resolved, elsewhere.resolved, elsewhere.resolved), "") << "a resumed training opens no source";
 }
 
 TEST_F(FromSource, AModelOfAnotherProgram) {

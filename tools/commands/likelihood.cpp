@@ -165,7 +165,7 @@ int likelihood(Program& program, const Arguments& a, World& world) {
   of_model.overrides = a.overrides;
   const Model opened = open_measured(program.registry, of_model);
   const Pipeline& model = opened.pipeline();
-  if (model.options().autoencoder.type() != "identity")
+  if (!model.options().autoencoder.neutral())
     throw ConfigError(fmt::format("{}: works on the latents of an autoencoder ({}), and the likelihood of its images is not known",
                                   a.source, model.options().autoencoder.type()));
   const auto data =

@@ -25,7 +25,7 @@ struct PluginAbi {
 
 inline constexpr uint32_t plugin_magic = 0x42524d45;  // "BRME"
 /// Raised with every change of an interface header that a plugin sees.
-inline constexpr uint32_t plugin_api = 8;
+inline constexpr uint32_t plugin_api = 9;
 
 constexpr PluginAbi make_plugin_abi(std::string_view torch, std::string_view compiler, uint32_t cxx11_abi, std::string_view name) {
   PluginAbi abi{plugin_magic, sizeof(PluginAbi), plugin_api, cxx11_abi, {}, {}, {}};

@@ -18,6 +18,7 @@ struct Recipe {
   std::function<std::shared_ptr<void>(const void* context)> make;
   std::function<void(const void* context)> check;
   bool weightless = false;  ///< the plugin's `T::weightless`: made from options alone, without weights and files
+  bool neutral = false;     ///< the plugin's `T::neutral`: changes nothing
 };
 
 /// A plugin whose options are known and whose object is made when its `I::Context` is: networks (channels, classes),
@@ -32,6 +33,8 @@ class Deferred {
   const std::string& type() const { return recipe_.type; }
   /// Returns true if the object is made from options alone, without weights and files.
   bool weightless() const { return recipe_.weightless; }
+  /// Returns true if the object changes nothing: the identity, a loss of 0.
+  bool neutral() const { return recipe_.neutral; }
   const Place& place() const { return recipe_.place; }
   const std::string& path() const { return recipe_.path; }
 

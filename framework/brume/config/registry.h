@@ -142,6 +142,7 @@ Entry Registry::entry_of(std::string doc, Set set) const {
     visit([&](Fields& f) { options->declare(f); });
     Recipe recipe;
     if constexpr (requires { T::weightless; }) recipe.weightless = T::weightless;
+    if constexpr (requires { T::neutral; }) recipe.neutral = T::neutral;
     if constexpr (detail::HasContext<I>) {
       using Context = typename I::Context;
       recipe.make = [options](const void* context) -> std::shared_ptr<void> {

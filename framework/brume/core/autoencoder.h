@@ -6,6 +6,7 @@
 //   2. Implement `latent()`, `encode_moments()`, `decode()` and `weights()`; `latents_of()` and `moments()` if latents are drawn.
 //   3. Implement `reconstruct()` and `last_layer()` if brume is to train it.
 //   4. Without weights and files, say `static constexpr bool weightless = true`: `brume check` then knows the latent's shape.
+//      If latents are the images, say `static constexpr bool neutral = true`.
 //   5. Put it into plugins/autoencoders/NAME.cpp, which ends with `register_autoencoder_NAME`.
 //   6. Read plugins/autoencoders/kl.cpp as an example; `brume new autoencoder NAME` writes another.
 //   7. Run test_contracts --gtest_filter='*Autoencoder*NAME*' (tests/contracts/autoencoder_test.cpp).
@@ -69,7 +70,7 @@ class Autoencoder {
   virtual Reconstruction reconstruct(const Tensor& images, at::Generator& random) const;
   /// Returns the weight of the decoder's last layer, which balances adversarial training (Esser et al. 2021, eq. 7).
   virtual Tensor last_layer() const { return {}; }
-  /// Updates, after each optimizer step, those of `weights` that follow averages instead of gradients (a moving codebook).
+  /// Updates those of `weights` that follow averages instead of gradients (a moving codebook), after each optimizer step.
   virtual void updated(int64_t /*step*/, at::Generator& /*random*/) const {}
 
   /// Returns the YAML by which a checkpoint names it, if that differs from the configuration's (`checkpoint` becomes what it opened).

@@ -4,6 +4,7 @@
 // How to write one:
 //   1. Derive a final class from LearningRateSchedule with a nested `Options` (its fields, `declare(Fields&)`), made from those options.
 //   2. Implement `factor()`, which is 1 where the learning rate is the optimizer's `lr`. The warm-up is the optimizer's.
+//      Return false from `depends_on_steps()` if it does not look at the number of steps.
 //   3. Put it into plugins/lr_schedules/NAME.cpp, which ends with `register_lr_schedule_NAME`.
 //   4. Read plugins/lr_schedules/cosine.cpp as an example; `brume new lr_schedule NAME` writes another.
 //   5. Run test_contracts --gtest_filter='*LearningRateSchedule*NAME*' (tests/contracts/lr_schedule_test.cpp).
@@ -27,6 +28,8 @@ class LearningRateSchedule {
   virtual ~LearningRateSchedule() = default;
   /// Returns the factor of the learning rate, at least 0. A step that is not before the last has the factor of the end.
   virtual double factor(const Progress& progress) const = 0;
+  /// Returns false if the factor does not depend on Progress::steps.
+  virtual bool depends_on_steps() const { return true; }
 };
 
 }  // namespace brume

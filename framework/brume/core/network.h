@@ -69,6 +69,9 @@ class Network {
   virtual Tensor log_variance(const Tensor& /*c_noise*/) const { return {}; }
   /// Rescales the weights, in place, to the norm that training keeps (the same paper, sec. 2.3); called before each training step.
   virtual void normalize_weights() const {}
+  /// Returns the factor of the rows of classes that a network with `own` rows takes over from one with `theirs` (train.adopt), with which
+  /// each class adds what it did. Not 1 if a row counts by the number of rows (Karras et al. 2022: sqrt(rows)).
+  virtual double adopted_class_scale(int64_t /*theirs*/, int64_t /*own*/) const { return 1; }
   /// Returns the number that heights and widths of x are multiples of.
   virtual int64_t multiple() const { return 1; }
   /// Returns the blocks that taps can name; a network without any is never called with taps.

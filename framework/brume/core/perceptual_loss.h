@@ -4,7 +4,8 @@
 // How to write one:
 //   1. Derive a final class from PerceptualLoss with a nested `Options` (fields with defaults, `declare(Fields&)`).
 //   2. Make it from (Options, Context); open other models by `context.models` alone.
-//   3. Implement `distance()`: 0 for equal images, differentiable in the first.
+//   3. Implement `distance()`: 0 for equal images, differentiable in the first. Say `static constexpr bool neutral = true` if it is 0 for
+//   all.
 //   4. Return the tensors of its networks from `weights()`; they are never trained.
 //   5. Put it into plugins/perceptual_losses/NAME.cpp, which ends with `register_perceptual_loss_NAME`.
 //   6. Read plugins/perceptual_losses/lpips.cpp as an example; `brume new perceptual_loss NAME` writes another.

@@ -62,8 +62,8 @@ int64_t class_of(const std::string& word, const ClassRows& rows, const std::stri
 class Adoption {
  public:
   Adoption(const std::string& file, const NamedTensors& source, const std::vector<Weight>& weights, const AdoptionOptions& options,
-           const ClassRows& before, const ClassRows& after, bool label_norm)
-      : file_(file), weights_(weights), o_(options), before_(before), after_(after), label_norm_(label_norm) {
+           const ClassRows& before, const ClassRows& after, const Network* network)
+      : file_(file), weights_(weights), o_(options), before_(before), after_(after), network_(network) {
     for (const NamedTensor& t : source)
       if (!t.name.starts_with(files_prefix)) source_.emplace(t.name, t.tensor);
     take_patterns();
@@ -182,8 +182,8 @@ class Adoption {
       else if (o_.new_rows == AdoptionOptions::NewRows::zero)
         into.zero_();
     }
-    if (label_norm_ && name.ends_with("map_label.weight") && theirs.size(dim) != all.size(dim))
-      all.mul_(std::sqrt(double(theirs.size(dim)) / double(all.size(dim))));
+    if (network_ && name.starts_with("network.") && theirs.size(dim) != all.size(dim))
+      all.mul_(network_->adopted_class_scale(theirs.size(dim), all.size(dim)));
     return all;
   }
 
@@ -191,7 +191,8 @@ class Adoption {
   const std::vector<Weight>& weights_;
   const AdoptionOptions& o_;
   const ClassRows &before_, &after_;
-  bool label_norm_, class_rows_seen_ = false;
+  const Network* network_;
+  bool class_rows_seen_ = false;
   std::map<std::string, Tensor> source_;
   std::map<int64_t, int64_t> row_of_;  ///< row of the training: row of the source
   std::set<std::string> left_out_, added_, used_;
@@ -216,8 +217,8 @@ ClassRows class_rows(const Value& root) {
 }
 
 NamedTensors adopt(const std::string& file, const NamedTensors& source, const std::vector<Weight>& weights, const AdoptionOptions& options,
-                   const ClassRows& before, const ClassRows& after, bool label_norm) {
-  return Adoption(file, source, weights, options, before, after, label_norm).run();
+                   const ClassRows& before, const ClassRows& after, const Network* network) {
+  return Adoption(file, source, weights, options, before, after, network).run();
 }
 
 std::string rule_for(const std::string& path) {

@@ -22,9 +22,9 @@ ClassRows class_rows(const Value& root);
 /// Returns a tensor for each of `weights`, in their shapes and under their names: the source's if the shapes are the same, else what the
 /// rules of `options` make of it. Throws ConfigError with every weight that differs and the rule that would do, with every tensor of the
 /// source that is left over, and with every class and pattern that is unknown. `file` names the source.
-/// `label_norm`: the network multiplies its rows of classes with the root of their number (EDM's song_unet).
+/// `network`: the one whose weights "network.…" are; null = none.
 NamedTensors adopt(const std::string& file, const NamedTensors& source, const std::vector<Weight>& weights, const AdoptionOptions& options,
-                   const ClassRows& before, const ClassRows& after, bool label_norm);
+                   const ClassRows& before, const ClassRows& after, const Network* network);
 
 /// Returns the rule of `train.adopt` that lets the key at `path` ("model.parameterization.type") of a model differ from its source's, as
 /// a user writes it ("head: new"); "" if none does.

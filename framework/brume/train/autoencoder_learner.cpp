@@ -65,7 +65,7 @@ class AutoencoderLearner final : public Learner {
         network_(made(mix_seed(origin.seed, 2), origin.stored)) {
     if (network_->weights().empty()) throw ConfigError("autoencoder.network has no weights: there is nothing to train");
     const ReconstructionOptions& loss = config_.train->loss;
-    if (loss.perceptual_loss.type() != "none" && loss.perceptual_weight > 0) {
+    if (!loss.perceptual_loss.neutral() && loss.perceptual_weight > 0) {
       perceptual_loss_ = loss.perceptual_loss.make({shape_, &models_, compute_.dtype});
       move_to(compute_.device, perceptual_loss_->weights());
     }

@@ -133,7 +133,7 @@ void ReconstructionOptions::declare(Fields& f) {
   f.renamed("perceptual", "perceptual_loss");
   f.field("perceptual_loss", perceptual_loss, "distance between what a network sees in the two images", "none");
   f.field("perceptual_weight", perceptual_weight, "weight of perceptual_loss", at_least(0));
-  f.unused(perceptual_loss.type() == "none", "perceptual_weight", "perceptual_loss is none");
+  f.unused(perceptual_loss.neutral(), "perceptual_weight", "perceptual_loss is " + perceptual_loss.type());
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 
@@ -277,7 +277,7 @@ void Config::declare(Fields& f) {
 
 namespace {
 
-/// What is trained with model.control is the control alone.
+/// Throws ConfigError for options that have no meaning with model.control, with which the control alone is trained.
 void check_control(const TrainOptions& t) {
   if (t.from.empty()) throw ConfigError("needs train.from, the model that it steers and that stays as it is").located({}, "model.control");
   for (const auto& [key, given] : {std::pair("adapters", !t.adapters.empty()), std::pair("adopt", t.adopt.has_value()),

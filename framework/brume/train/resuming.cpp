@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/core/lr_schedule.h"
 #include "brume/train/differences.h"
 #include "brume/train/source.h"
 #include "brume/train/trainer.h"
@@ -21,9 +22,9 @@ bool of_the_optimizers(const Difference& d) {
 }
 
 /// Returns true if the learning rate of the optimizer depends on the number of steps.
-bool decays(const Value& resolved) {
-  const Value& decay = nearest(resolved, "train.optimizer.decay.type");
-  return decay.is_scalar() && decay.scalar != "constant" && decay.scalar != "inverse_sqrt";
+bool decays(const Registry& registry, const Value& resolved) {
+  if (!nearest(resolved, "train.optimizer.decay.type").is_scalar()) return false;
+  return create<LearningRateSchedule>(registry, nearest(resolved, "train.optimizer.decay"))->depends_on_steps();
 }
 
 /// Reads the metadata of a training file. Throws ConfigError if the file is no training file.
@@ -57,11 +58,11 @@ Resumed read_resumed(Registry& registry, const fs::path& file, const std::option
   Resumed r;
   r.config = read_stored_configuration(registry, root, file.string(), given ? std::vector<std::string>{} : libraries, &r.resolved);
   read_stored_configuration(registry, stored, file.string(), libraries, &stored_resolved);
-  r.changes = changes_since(stored_resolved, r.resolved, root);
+  r.changes = changes_since(registry, stored_resolved, r.resolved, root);
   return r;
 }
 
-std::string changes_since(const Value& stored, const Value& resolved, const Value& given) {
+std::string changes_since(const Registry& registry, const Value& stored, const Value& resolved, const Value& given) {
   std::vector<Difference> changes = differences(stored, resolved);
   std::erase_if(changes, [](const Difference& d) {  // a resumed training opens no source
     return d.path.starts_with("plugins") || d.path == "train.from" || d.path.starts_with("train.adopt") || d.left_to_data();
@@ -76,7 +77,7 @@ std::string changes_since(const Value& stored, const Value& resolved, const Valu
     if (d.of_model()) refuse("a training's model");
     if (of_the_optimizers(d)) refuse("the weights of a training's optimizers");
     line += fmt::format("{}{} {} -> {}", line.empty() ? "" : ", ", d.path, d.before, d.after);
-    if (d.path == "train.steps" && decays(resolved)) line += " (the learning rate decays towards the new number)";
+    if (d.path == "train.steps" && decays(registry, resolved)) line += " (the learning rate decays towards the new number)";
   }
   if (!refused.empty()) throw ConfigError(std::move(refused));
   return line;

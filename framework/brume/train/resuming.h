@@ -27,6 +27,6 @@ Resumed read_resumed(Registry& registry, const std::filesystem::path& file, cons
 /// of `model:`, `classifier:` or `autoencoder:` that differs, and with those that say which optimizer updates which weight. Returns the
 /// other differences in one line, "train.batch 64 -> 32, ..."; "" if there is no difference. `given`: the tree that was read, with the
 /// places of its values.
-std::string changes_since(const Value& stored, const Value& resolved, const Value& given);
+std::string changes_since(const Registry& registry, const Value& stored, const Value& resolved, const Value& given);
 
 }  // namespace brume

@@ -50,7 +50,7 @@ void refuse_held(const fs::path& directory) {
     throw ConfigError(fmt::format("{}: holds a training already; resume it, overwrite it, or name another directory", directory.string()));
 }
 
-/// `inner`: a folder in it that is needed, or nothing.
+/// Makes the directory. `inner`: a folder in it that is needed, or nothing.
 void prepare_directory(const fs::path& directory, const fs::path& inner) {
   std::error_code error;
   fs::create_directories(inner.empty() ? directory : directory / inner, error);
@@ -147,11 +147,11 @@ void Trainer::take_over(const StoredModel& source) {
   const TrainOptions& t = *config_.train;
   const std::vector<Weight> weights = learner_->weights();
   if (!t.adopt) return load_weights(t.from.string(), source.tensors, weights);
-  const bool label_norm = nearest(resolved_, "model.network.type").scalar == "song_unet";
-  load_weights(
-      t.from.string(),
-      adopt(t.from.string(), source.tensors, weights, *t.adopt, class_rows(sections(source.card)), class_rows(resolved_), label_norm),
-      weights);
+  const Pipeline* pipeline = learner_->pipeline();
+  const ClassRows before = class_rows(sections(source.card)), after = class_rows(resolved_);
+  load_weights(t.from.string(),
+               adopt(t.from.string(), source.tensors, weights, *t.adopt, before, after, pipeline ? &pipeline->network() : nullptr),
+               weights);
 }
 
 void Trainer::freeze(std::vector<Weight>& weights) {
