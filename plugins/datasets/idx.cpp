@@ -133,7 +133,7 @@ class IdxImages final : public Dataset {
       for (auto name = only.begin(); name != only.end(); ++name) {
         if (!classes.empty() && std::find(classes.begin(), classes.end(), *name) == classes.end())
           f.require(false, "only", unknown_class(*name, classes));
-        if (std::find(only.begin(), name, *name) != name) f.require(false, "only", quoted(*name) + " is given twice");
+        if (std::find(only.begin(), name, *name) != name) f.require(false, "only", "'" + *name + "' is given twice");
       }
     }
   };
