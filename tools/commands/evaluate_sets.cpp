@@ -125,8 +125,8 @@ void print_notes(const SetArguments& a, const Evaluation& e) {
   const Features& extractor = *e.extractor;
   const Reference& real = e.real;
   const SetMetric::Needs& needs = e.needs;
-  fmt::print("features: {}{}; images are {}\n", extractor.name(),
-             extractor.hash().empty() ? "" : fmt::format(" (SHA-256 {})", extractor.hash().substr(0, 16)), extractor.preprocessing());
+  fmt::print("features: {}{}; {}\n", extractor.name(),
+             extractor.hash().empty() ? "" : fmt::format(" (SHA-256 {})", extractor.hash().substr(0, 16)), preprocessing_of(extractor));
   if (needs.real)
     fmt::print("real: {}, {} images ({})\n", a.real,
                real.summary.images > 0 ? fmt::to_string(real.summary.images) : std::string("an unknown number of"), real.hash);

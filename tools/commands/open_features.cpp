@@ -36,4 +36,9 @@ std::shared_ptr<const Features> open_features(Program& program, const std::strin
   return create_deferred<Features>(program.registry, features_value(text)).make({classifier, compute.device, compute.dtype});
 }
 
+std::string preprocessing_of(const Features& extractor) {
+  const std::string what = extractor.preprocessing();
+  return "images are " + (what == "none" ? "not preprocessed" : what);
+}
+
 }  // namespace brume::tools

@@ -28,8 +28,8 @@ int statistics(Program& program, const Arguments& a, World& world) {
   if (!world.leads()) return 0;
   make_parent(a.output);
   write_statistics(a.output, summarizer.summary(), *extractor, "fnv1a:" + summarizer.hash());
-  fmt::print("{}: {} images, {} features of {}; images are {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),
-             extractor->preprocessing());
+  fmt::print("{}: {} images, {} features of {}; {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),
+             preprocessing_of(*extractor));
   for (const std::string& note : summarizer.notes()) fmt::print("note: {}\n", note);
   if (summarizer.images() <= extractor->width())
     print_warning(fmt::format("{} images are few for {} features: the covariance is singular", summarizer.images(), extractor->width()));
