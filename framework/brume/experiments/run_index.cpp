@@ -9,12 +9,13 @@
 #include <optional>
 
 #include "brume/config/errors.h"
+#include "brume/experiments/packed_record.h"
 
 namespace brume {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int layout = 1;  ///< of the index; another one is made again
+constexpr int layout = 2;  ///< of the index; another one is made again
 
 struct Close {
   void operator()(sqlite3* db) const { sqlite3_close(db); }
@@ -35,8 +36,8 @@ Statement prepared(sqlite3* db, const char* sql) {
 bool execute(sqlite3* db, const std::string& sql) { return sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK; }
 
 std::string column(sqlite3_stmt* statement, int i) {
-  const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(statement, i));
-  return text ? std::string(text, size_t(sqlite3_column_bytes(statement, i))) : std::string();
+  const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement, i));
+  return bytes ? std::string(bytes, size_t(sqlite3_column_bytes(statement, i))) : std::string();
 }
 
 std::optional<int> user_version(sqlite3* db) {
@@ -55,7 +56,7 @@ Database opened(const fs::path& file) {
   const std::optional<int> version = user_version(raw);
   if (!version || (*version != 0 && *version != layout)) return {};
   const bool whole = execute(raw, "PRAGMA synchronous = OFF") &&
-                     execute(raw, "CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, stamp TEXT, record TEXT)") &&
+                     execute(raw, "CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, stamp TEXT, record BLOB)") &&
                      execute(raw, fmt::format("PRAGMA user_version = {}", layout)) && prepared(raw, "SELECT name, stamp, record FROM runs");
   return whole ? std::move(db) : Database();
 }
@@ -80,7 +81,8 @@ void write(sqlite3* db, const std::map<std::string, Noted>& changed, const std::
   };
   for (const auto& [name, noted] : changed) {
     if (!put) break;
-    bind(put, 1, name), bind(put, 2, noted.stamp), bind(put, 3, noted.record);
+    bind(put, 1, name), bind(put, 2, noted.stamp);
+    sqlite3_bind_blob(put.get(), 3, noted.record.data(), int(noted.record.size()), SQLITE_TRANSIENT);
     sqlite3_step(put.get());
     sqlite3_reset(put.get());
   }
@@ -136,13 +138,13 @@ std::vector<RunRecord> list_runs(const fs::path& directory) {
     const auto noted = known.find(name);
     std::optional<RunRecord> record;
     if (noted != known.end() && noted->second.stamp == stamp) try {
-        record = record_of(noted->second.record);
+        record = unpacked_record(noted->second.record);
       } catch (const ConfigError&) {
         record.reset();
       }
     if (!record) {
       record = read_run(run, name);
-      changed[name] = {stamp, record_text(*record)};
+      changed[name] = {stamp, packed_record(*record)};
     }
     if (noted != known.end()) known.erase(noted);
     all.push_back(std::move(*record));

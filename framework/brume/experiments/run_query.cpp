@@ -101,18 +101,18 @@ void sort_by(std::vector<RunRecord>& runs, const std::string& name, bool reverse
 }
 
 std::vector<std::string> differing_keys(const std::vector<RunRecord>& runs) {
-  std::set<std::string> keys, differing;
-  std::vector<const RunRecord*> readable;
-  for (const RunRecord& run : runs)
-    if (!run.configuration.empty()) readable.push_back(&run);
-  for (const RunRecord* run : readable)
-    for (const auto& [key, value] : run->configuration) keys.insert(key);
-  for (const std::string& key : keys) {
-    const auto& first = readable.front()->configuration;
-    for (const RunRecord* run : readable) {
-      const auto a = first.find(key), b = run->configuration.find(key);
-      const bool same = (a == first.end()) == (b == run->configuration.end()) && (a == first.end() || a->second == b->second);
-      if (!same) differing.insert(key);
+  std::set<std::string> differing;
+  const auto readable = [](const RunRecord& run) { return !run.configuration.empty(); };
+  const auto first = std::find_if(runs.begin(), runs.end(), readable);
+  for (auto run = first; run != runs.end(); ++run) {
+    if (!readable(*run)) continue;
+    auto a = first->configuration.begin(), b = run->configuration.begin();
+    const auto end_a = first->configuration.end(), end_b = run->configuration.end();
+    while (a != end_a || b != end_b) {  // both are sorted by key
+      const int order = a == end_a ? 1 : b == end_b ? -1 : a->first.compare(b->first);
+      if (order != 0 || a->second != b->second) differing.insert(order <= 0 ? a->first : b->first);
+      if (order <= 0) ++a;
+      if (order >= 0) ++b;
     }
   }
   return {differing.begin(), differing.end()};

@@ -11,8 +11,8 @@
 #include "brume/experiments/evaluations.h"
 #include "brume/files/text_file.h"
 #include "brume/train/metrics_file.h"
+#include "brume/train/resuming.h"
 #include "brume/train/tensorboard.h"
-#include "brume/train/trainer.h"
 #include "brume/weights/model_metadata.h"
 #include "brume/weights/weights_file.h"
 
@@ -43,10 +43,7 @@ void read_configuration_of(const fs::path& file, RunRecord& record) {
 }
 
 /// Returns true if a newer brume wrote the file in a layout that this one does not read.
-bool of_newer_layout(const fs::path& file) {
-  ModelMetadata::Entries entries;
-  load_tensors(file.string(), &entries);
-  const ModelMetadata metadata(std::move(entries));
+bool of_newer_layout(const ModelMetadata& metadata) {
   const std::string* format = metadata.text("format");
   return format && parse_number<int64_t>(*format).value_or(0) > model_format;
 }
@@ -58,9 +55,14 @@ void read_checkpoint(const fs::path& file, RunRecord& record) {
     return;
   }
   try {
-    if (of_newer_layout(file)) record.state = RunState::other_version;
-    training_configuration(file);
-    record.step = training_step(file);
+    ModelMetadata::Entries entries;
+    load_tensors(file.string(), &entries);
+    const ModelMetadata metadata(std::move(entries));
+    if (of_newer_layout(metadata)) record.state = RunState::other_version;
+    check_training(metadata, file);
+    metadata.check_format(file.string());
+    metadata.required("config", file.string());
+    record.step = metadata.step(file.string());
     record.state = record.step >= record.steps ? RunState::done : RunState::stopped;
   } catch (const ConfigError& e) {
     record.note = e.problems().front().message;
@@ -143,29 +145,6 @@ std::string record_text(const RunRecord& r) {
   return nlohmann::ordered_json{{"name", r.name},   {"state", text_of(r.state)},        {"note", r.note},     {"step", r.step},
                                 {"steps", r.steps}, {"configuration", r.configuration}, {"figures", figures}, {"evaluations", evaluations}}
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-RunRecord record_of(const std::string& text) {
-  try {
-    const nlohmann::json json = nlohmann::json::parse(text);
-    RunRecord r{json.at("name").get<std::string>()};
-    for (const RunState s : {RunState::done, RunState::stopped, RunState::half_written, RunState::other_version})
-      if (json.at("state") == text_of(s)) r.state = s;
-    r.note = json.at("note").get<std::string>();
-    r.step = json.at("step").get<int64_t>(), r.steps = json.at("steps").get<int64_t>();
-    r.configuration = json.at("configuration").get<std::map<std::string, std::string>>();
-    for (const auto& [name, f] : json.at("figures").items()) r.figures[name] = {f.at("last").get<double>(), f.at("best").get<double>()};
-    for (const auto& e : json.at("evaluations")) {
-      Evaluation one{e.at("file").get<std::string>(), e.at("set").get<std::string>(), e.at("steps").get<int64_t>()};
-      if (e.contains("scale")) one.scale = e.at("scale").get<double>();
-      one.sampler = e.at("sampler").get<std::string>();
-      one.figures = e.at("figures").get<std::map<std::string, double>>();
-      r.evaluations.push_back(std::move(one));
-    }
-    return r;
-  } catch (const nlohmann::json::exception&) {
-    throw ConfigError("the text is no record of a run");
-  }
 }
 
 }  // namespace brume

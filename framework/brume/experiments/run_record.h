@@ -55,8 +55,7 @@ std::vector<std::filesystem::path> find_runs(const std::filesystem::path& direct
 /// Reads a run directory. A file that is missing, damaged or of another version is no error: the state and the note say so.
 RunRecord read_run(const std::filesystem::path& directory, const std::string& name);
 
-/// Returns a record as JSON, and back. The second throws ConfigError if the text is no record.
+/// Returns a record as JSON.
 std::string record_text(const RunRecord& record);
-RunRecord record_of(const std::string& text);
 
 }  // namespace brume

@@ -32,8 +32,7 @@ ModelMetadata training_metadata(const fs::path& file) {
   ModelMetadata::Entries entries;
   load_tensors(file.string(), &entries);
   ModelMetadata metadata(std::move(entries));
-  if (!metadata.is_training())
-    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
+  check_training(metadata, file);
   return metadata;
 }
 
@@ -81,6 +80,11 @@ std::string changes_since(const Registry& registry, const Value& stored, const V
   }
   if (!refused.empty()) throw ConfigError(std::move(refused));
   return line;
+}
+
+void check_training(const ModelMetadata& metadata, const fs::path& file) {
+  if (!metadata.is_training())
+    throw ConfigError(fmt::format("{}: not a training file (resuming needs training.safetensors, not the model)", file.string()));
 }
 
 Value training_configuration(const fs::path& file) {

@@ -9,6 +9,7 @@
 #include "brume/train/options.h"
 
 namespace brume {
+class ModelMetadata;
 
 /// The configuration that a training goes on with.
 struct Resumed {
@@ -28,5 +29,8 @@ Resumed read_resumed(Registry& registry, const std::filesystem::path& file, cons
 /// other differences in one line, "train.batch 64 -> 32, ..."; "" if there is no difference. `given`: the tree that was read, with the
 /// places of its values.
 std::string changes_since(const Registry& registry, const Value& stored, const Value& resolved, const Value& given);
+
+/// Throws ConfigError naming `file` if its metadata are not those of a training file.
+void check_training(const ModelMetadata& metadata, const std::filesystem::path& file);
 
 }  // namespace brume
