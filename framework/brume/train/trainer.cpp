@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
@@ -18,6 +17,7 @@
 #include "brume/core/interruption.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/diffusion/pipeline.h"
 #include "brume/distributed/world.h"
 #include "brume/files/atomic_file.h"
 #include "brume/nn/ops/memory_pool.h"
