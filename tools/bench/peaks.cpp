@@ -10,6 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "brume/nn/ops/isa.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -97,6 +99,33 @@ BRUME_LOOP("avx512f,avx512vnni") int8_avx512(int64_t rounds) {
   }
   return double(rounds) * sums * 128;
 }
+
+/// Products of tiles of 16 rows of 64 bytes, of zeros: `multiply` adds those of tiles 6 and 7 to each of the tiles 0 to 5.
+template <class Multiply>
+[[gnu::always_inline]] inline double of_tiles(int64_t rounds, double operations, const Multiply& multiply) {
+  alignas(64) uint8_t shape[64] = {1};
+  for (int i = 0; i < 8; ++i) shape[16 + 2 * i] = 64, shape[48 + i] = 16;
+  asm volatile("ldtilecfg %0" ::"m"(shape) : "memory");
+  for (int64_t i = 0; i < rounds; ++i) multiply();
+  asm volatile("tilerelease" ::: "memory");
+  return double(rounds) * 6 * operations;
+}
+
+double bf16_amx(int64_t rounds) {
+  return of_tiles(rounds, 2 * 16 * 16 * 32, [] {
+    asm volatile(
+        "tdpbf16ps %tmm7, %tmm6, %tmm0; tdpbf16ps %tmm7, %tmm6, %tmm1; tdpbf16ps %tmm7, %tmm6, %tmm2;"
+        "tdpbf16ps %tmm7, %tmm6, %tmm3; tdpbf16ps %tmm7, %tmm6, %tmm4; tdpbf16ps %tmm7, %tmm6, %tmm5");
+  });
+}
+
+double int8_amx(int64_t rounds) {
+  return of_tiles(rounds, 2 * 16 * 16 * 64, [] {
+    asm volatile(
+        "tdpbusd %tmm7, %tmm6, %tmm0; tdpbusd %tmm7, %tmm6, %tmm1; tdpbusd %tmm7, %tmm6, %tmm2;"
+        "tdpbusd %tmm7, %tmm6, %tmm3; tdpbusd %tmm7, %tmm6, %tmm4; tdpbusd %tmm7, %tmm6, %tmm5");
+  });
+}
 #endif
 
 /// Reads memory that no cache holds, 64 MiB per thread and round.
@@ -136,11 +165,12 @@ struct Choice {
   Loop loop;
 };
 
-/// Returns the first of the choices that the processor has.
-Peak peak(const char* name, const char* unit, std::initializer_list<Choice> choices, int64_t rounds) {
+/// Adds one for each of the choices that are there, in this order, or one without a rate.
+void add_peaks(std::vector<Peak>& all, const char* name, const char* unit, std::initializer_list<Choice> choices, int64_t rounds) {
+  const size_t before = all.size();
   for (const Choice& c : choices)
-    if (c.there) return {name, unit, c.with, rate(c.loop, rounds)};
-  return {name, unit, "", 0};
+    if (c.there) all.push_back({name, unit, c.with, rate(c.loop, rounds)});
+  if (all.size() == before) all.push_back({name, unit, "", 0});
 }
 
 }  // namespace
@@ -149,13 +179,14 @@ std::vector<Peak> measure_peaks() {
   constexpr int64_t many = 1 << 15;
   std::vector<Peak> result;
 #if defined(__x86_64__)
-  const bool avx512 = __builtin_cpu_supports("avx512f"), avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  result.push_back(peak("float32", "GFLOP/s", {{"AVX-512", avx512, &float_avx512}, {"AVX2", avx2, &float_avx2}}, many));
-  result.push_back(peak("bf16", "GFLOP/s", {{"AVX512-BF16", bool(__builtin_cpu_supports("avx512bf16")), &bf16_avx512}}, many));
-  result.push_back(
-      peak("int8", "GOP/s", {{"AVX512-VNNI", bool(__builtin_cpu_supports("avx512vnni")), &int8_avx512}, {"AVX2", avx2, &int8_avx2}}, many));
+  const auto has = [in_use = nn::isa()](nn::Isa isa) { return nn::isa_supported(isa) && (isa <= in_use || in_use == nn::Isa::reference); };
+  const bool avx2 = has(nn::Isa::avx2), avx512 = has(nn::Isa::avx512), amx = has(nn::Isa::amx);
+  add_peaks(result, "float32", "GFLOP/s", {{"AVX-512", avx512, &float_avx512}, {"AVX2", avx2, &float_avx2}}, many);
+  add_peaks(result, "bf16", "GFLOP/s", {{"AMX", amx, &bf16_amx}, {"AVX512-BF16", has(nn::Isa::avx512_bf16), &bf16_avx512}}, many);
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  add_peaks(result, "int8", "GOP/s", {{"AMX", amx, &int8_amx}, {"AVX512-VNNI", vnni, &int8_avx512}, {"AVX2", avx2, &int8_avx2}}, many);
 #endif
-  result.push_back(peak("memory", "GB/s", {{"reads", true, &read_memory}}, 1));
+  add_peaks(result, "memory", "GB/s", {{"reads", true, &read_memory}}, 1);
   return result;
 }
 
