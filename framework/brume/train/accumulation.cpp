@@ -18,7 +18,8 @@ Batch rows_of(const Batch& batch, int64_t first, int64_t count) {
 
 }  // namespace
 
-BatchFigures backward(Learner& learner, const Batch& batch, int64_t step, int64_t parts, World& world, at::Generator& random) {
+BatchFigures backward(Learner& learner, const Batch& batch, int64_t step, int64_t parts, World& world, at::Generator& random,
+                      GradientSum& gradients) {
   if (parts == 1 && world.size() == 1) {
     Learner::Loss l = learner.loss(batch, step, random);
     l.loss.backward();
@@ -30,20 +31,21 @@ BatchFigures backward(Learner& learner, const Batch& batch, int64_t step, int64_
   const double all = double(parts * world.size());
   StepParts step_parts(
       parts, world.size() == 1 ? StepParts::Gather() : [&](const Tensor& t) { return world.all_gather_rows(t); });
-  const auto pass = [&](bool survey, const std::function<void(const Learner::Loss&)>& use) {
+  const auto pass = [&](bool survey, const std::function<void(const Learner::Loss&, bool last)>& use) {
     for (int64_t i = 0; i < parts; ++i) {
       const BatchPartScope scope({world.rank() * rows + i * count, count, world.size() * rows});
       step_parts.begin(survey);
       random.set_state(start);
-      use(learner.loss(rows_of(batch, i * count, count), step, random));
+      use(learner.loss(rows_of(batch, i * count, count), step, random), i == parts - 1);
     }
   };
   if (parts > 1 && learner.needs_whole(step)) {
-    pass(true, [](const Learner::Loss&) {});
+    pass(true, [](const Learner::Loss&, bool) {});
     step_parts.end_survey();
   }
-  pass(false, [&](const Learner::Loss& l) {
-    (l.loss / all).backward();
+  pass(false, [&](const Learner::Loss& l, bool last) {
+    const auto one = [&] { (l.loss / all).backward(); };
+    last ? gradients.during(one) : one();
     sum.loss += l.loss.item<double>() / all;
     if (sum.metrics.empty())
       for (const auto& [name, _] : l.metrics) sum.metrics.emplace_back(name, 0);

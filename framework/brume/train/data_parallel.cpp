@@ -6,12 +6,17 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <set>
 #include <sstream>
+#include <stdexcept>
+#include <utility>
 
 #include "brume/config/errors.h"
 #include "brume/config/yaml.h"
@@ -37,8 +42,8 @@ std::vector<std::pair<size_t, size_t>> buckets_of(const std::vector<Weight>& wei
 }
 
 /// Float32 values of some weights one after the other, on the CPU.
-struct Bucket {
-  Tensor flat;
+struct Flat {
+  Tensor values{};
   std::unique_ptr<World::Pending> pending{};
 };
 
@@ -53,7 +58,7 @@ void each_part(const std::vector<Weight>& weights, std::pair<size_t, size_t> ran
   }
 }
 
-Tensor empty_bucket(const std::vector<Weight>& weights, std::pair<size_t, size_t> range) {
+Tensor empty_flat(const std::vector<Weight>& weights, std::pair<size_t, size_t> range) {
   int64_t values = 0;
   for (size_t i = range.first; i < range.second; ++i) values += weights[i].tensor.numel();
   return at::empty({values}, at::TensorOptions().dtype(at::kFloat));
@@ -66,6 +71,31 @@ Tensor with_gradient(const std::vector<Weight>& weights, World& world) {
   world.all_reduce(any, World::Reduction::max);
   return any;
 }
+
+/// Calls a function after each backward pass that adds to the gradient of a weight, while it lives.
+class GradientHook {
+ public:
+  GradientHook(const Tensor& weight, std::function<void()> call) : node_(torch::autograd::impl::grad_accumulator(weight)) {
+    key_ = node_->add_post_hook(std::make_unique<Hook>(std::move(call)));
+  }
+  GradientHook(GradientHook&&) = default;
+  ~GradientHook() {
+    if (node_) node_->del_post_hook(key_);
+  }
+
+ private:
+  struct Hook final : torch::autograd::FunctionPostHook {
+    explicit Hook(std::function<void()> c) : call(std::move(c)) {}
+    torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                              const torch::autograd::variable_list&) override {
+      call();
+      return outputs;
+    }
+    std::function<void()> call;
+  };
+  std::shared_ptr<torch::autograd::Node> node_;
+  uintptr_t key_ = 0;
+};
 
 uint64_t hash_of(const std::vector<Weight>& weights) {
   Fnv1a hash;
@@ -86,28 +116,72 @@ bool may_differ(const Difference& d) { return d.path == "compute.threads" || d.p
 
 }  // namespace
 
-void sum_gradients(const std::vector<Weight>& weights, World& world) {
-  if (world.size() == 1) return;
-  const at::NoGradGuard no_grad;
-  const Tensor any = with_gradient(weights, world);
-  const auto ranges = buckets_of(weights);
-  std::vector<Bucket> buckets;
-  for (const auto& range : ranges) {
-    Bucket& bucket = buckets.emplace_back(Bucket{empty_bucket(weights, range)});
-    each_part(weights, range, bucket.flat, [&](size_t i, Tensor part) {
-      const Tensor& gradient = weights[i].tensor.grad();
-      gradient.defined() ? part.copy_(gradient) : part.zero_();
-    });
-    bucket.pending = world.begin_all_reduce(bucket.flat, World::Reduction::sum);
+struct GradientSum::Bucket {
+  std::pair<size_t, size_t> range;
+  size_t missing = 0;  ///< gradients that the backward pass has not left yet
+  Flat flat{};
+};
+
+GradientSum::GradientSum(std::vector<Weight> weights, World& world) : weights_(std::move(weights)), world_(world) {
+  for (const auto& range : buckets_of(weights_)) {
+    bucket_of_.resize(range.second, buckets_.size());
+    buckets_.push_back({range});
   }
-  for (size_t b = 0; b < buckets.size(); ++b) {
-    buckets[b].pending->wait();
-    each_part(weights, ranges[b], buckets[b].flat, [&](size_t i, const Tensor& part) {
-      const Tensor& w = weights[i].tensor;
+  for (const Weight& w : weights_) on_cpu_ = on_cpu_ && w.tensor.device().is_cpu();
+}
+
+GradientSum::~GradientSum() = default;
+
+void GradientSum::begin(Bucket& bucket) {
+  const at::NoGradGuard no_grad;
+  bucket.flat = {empty_flat(weights_, bucket.range)};
+  each_part(weights_, bucket.range, bucket.flat.values, [&](size_t i, Tensor part) {
+    const Tensor& gradient = weights_[i].tensor.grad();
+    gradient.defined() ? part.copy_(gradient) : part.zero_();
+  });
+  bucket.flat.pending = world_.begin_all_reduce(bucket.flat.values, World::Reduction::sum);
+}
+
+void GradientSum::arrived(size_t weight) {
+  if (error_) return;
+  try {
+    if (arrived_[weight]) throw std::logic_error(fmt::format("{} got two gradients in one backward pass", weights_[weight].name));
+    arrived_[weight] = true;
+    --buckets_[bucket_of_[weight]].missing;
+    while (waiting_ > 0 && buckets_[waiting_ - 1].missing == 0) begin(buckets_[--waiting_]);
+  } catch (...) {  // thrown on after the backward pass, which must not be left in its middle
+    error_ = std::current_exception();
+  }
+}
+
+void GradientSum::during(const std::function<void()>& backward) {
+  if (world_.size() == 1) return backward();
+  waiting_ = buckets_.size();
+  arrived_.assign(weights_.size(), false);
+  for (Bucket& bucket : buckets_) bucket.missing = bucket.range.second - bucket.range.first;
+  {
+    std::vector<GradientHook> hooks;
+    for (size_t i = 0; on_cpu_ && i < weights_.size(); ++i) hooks.emplace_back(weights_[i].tensor, [this, i] { arrived(i); });
+    backward();
+  }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  while (waiting_ > 0) begin(buckets_[--waiting_]);
+}
+
+void GradientSum::finish() {
+  if (world_.size() == 1) return;
+  const at::NoGradGuard no_grad;
+  const Tensor any = with_gradient(weights_, world_);
+  for (size_t b = buckets_.size(); b-- > 0;) {
+    Bucket& bucket = buckets_[b];
+    bucket.flat.pending->wait();
+    each_part(weights_, bucket.range, bucket.flat.values, [&](size_t i, const Tensor& part) {
+      const Tensor& w = weights_[i].tensor;
       if (any.data_ptr<float>()[i] == 0) return;
       if (!w.grad().defined()) w.mutable_grad() = at::empty_like(w.detach());
       Tensor(w.grad()).copy_(part);
     });
+    bucket.flat = {};
   }
 }
 
@@ -138,7 +212,7 @@ void share_weights(const std::vector<Weight>& weights, const std::vector<int64_t
     std::vector<Weight> weights;
     std::pair<size_t, size_t> range;
     bool mine;
-    Bucket bucket;
+    Flat flat;
   };
   std::vector<Part> parts;
   for (int64_t r = 0; r < world.size(); ++r) {
@@ -146,15 +220,15 @@ void share_weights(const std::vector<Weight>& weights, const std::vector<int64_t
     for (size_t i = 0; i < weights.size(); ++i)
       if (owners[i] == r) owned.push_back(weights[i]);
     for (const auto& range : buckets_of(owned)) {
-      Part& part = parts.emplace_back(Part{owned, range, r == world.rank(), {empty_bucket(owned, range)}});
-      if (part.mine) each_part(owned, range, part.bucket.flat, [&](size_t i, Tensor values) { values.copy_(owned[i].tensor); });
-      part.bucket.pending = world.begin_broadcast(part.bucket.flat, r);
+      Part& part = parts.emplace_back(Part{owned, range, r == world.rank(), {empty_flat(owned, range)}});
+      if (part.mine) each_part(owned, range, part.flat.values, [&](size_t i, Tensor values) { values.copy_(owned[i].tensor); });
+      part.flat.pending = world.begin_broadcast(part.flat.values, r);
     }
   }
   for (const Part& part : parts) {
-    part.bucket.pending->wait();
+    part.flat.pending->wait();
     if (part.mine) continue;
-    each_part(part.weights, part.range, part.bucket.flat,
+    each_part(part.weights, part.range, part.flat.values,
               [&](size_t i, const Tensor& values) { Tensor(part.weights[i].tensor).copy_(values); });
   }
 }

@@ -1,5 +1,8 @@
 #pragma once
 // What the processes of a data-parallel training exchange.
+#include <exception>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,9 +12,36 @@
 
 namespace brume {
 
-/// Replaces the gradients of the weights by their sums over all processes, in flat buckets of 25 MiB in the order of the weights. A weight
-/// without a gradient on every process stays without.
-void sum_gradients(const std::vector<Weight>& weights, World& world);
+/// Replaces the gradients of weights by their sums over all processes, in flat buckets of 25 MiB in the order of the weights: the last
+/// bucket first. A weight without a gradient on every process stays without. Does nothing in a world of one. The weights require gradients.
+class GradientSum {
+ public:
+  /// `world`: lives as long.
+  GradientSum(std::vector<Weight> weights, World& world);
+  ~GradientSum();
+  GradientSum(const GradientSum&) = delete;
+  GradientSum& operator=(const GradientSum&) = delete;
+
+  /// Runs the last backward pass of a step, and returns when the sums of all buckets have begun: of weights on the CPU, as soon as the pass
+  /// has left the gradients of the bucket and of those behind it. Throws std::logic_error if it adds to a gradient more than once.
+  void during(const std::function<void()>& backward);
+  /// Completes the sums.
+  void finish();
+
+ private:
+  struct Bucket;
+  void arrived(size_t weight);
+  void begin(Bucket& bucket);
+
+  std::vector<Weight> weights_;
+  World& world_;
+  bool on_cpu_ = true;
+  std::vector<Bucket> buckets_;
+  std::vector<size_t> bucket_of_;  ///< by weight
+  size_t waiting_ = 0;             ///< buckets whose sums have not begun, the first ones
+  std::vector<bool> arrived_;      ///< gradients that the backward pass has left
+  std::exception_ptr error_;       ///< of a sum that could not begin
+};
 
 /// Sums numbers over all processes.
 void sum_numbers(std::vector<double>& numbers, World& world);

@@ -72,9 +72,13 @@ Optimization::Optimization(std::vector<TrainedModule> modules, int64_t steps, Wo
       averages_.push_back(
           {module.optimizer ? group : 0, std::make_unique<Ema>(averaged_here(named(module, m == 0)), *module.ema, i), i, m == 0});
   }
-  for (const Group& group : groups_)
-    for (const Weight& w : group.weights) Tensor(w.tensor).set_requires_grad(true);
+  std::vector<Weight> all;
+  for (const Group& group : groups_) all.insert(all.end(), group.weights.begin(), group.weights.end());
+  for (const Weight& w : all) Tensor(w.tensor).set_requires_grad(true);
+  gradients_ = std::make_unique<GradientSum>(std::move(all), world_);
 }
+
+Optimization::~Optimization() = default;
 
 void Optimization::make_optimizer(Group& g, const Deferred<Optimizer>& optimizer, int64_t steps) {
   Optimizer::Context context{{}, std::max<int64_t>(1, (steps - g.start + g.every - 1) / g.every)};
@@ -103,12 +107,6 @@ std::vector<Weight> Optimization::averaged_here(const std::vector<Weight>& weigh
 size_t Optimization::add_group(const TrainedModule& module) {
   groups_.push_back({module.name, module.start, module.every});
   return groups_.size() - 1;
-}
-
-void Optimization::sum_gradients() {
-  std::vector<Weight> all;
-  for (const Group& group : groups_) all.insert(all.end(), group.weights.begin(), group.weights.end());
-  brume::sum_gradients(all, world_);
 }
 
 bool Optimization::update(int64_t step) {

@@ -11,6 +11,7 @@
 #include "brume/train/ema.h"
 
 namespace brume {
+class GradientSum;
 
 /// Figures by name, for metrics.jsonl.
 using Metrics = std::vector<std::pair<std::string, double>>;
@@ -41,9 +42,10 @@ class Optimization {
   /// Weights that are trainable require a gradient afterwards. Throws std::logic_error if the model lacks one of the two. `world`: lives as
   /// long.
   Optimization(std::vector<TrainedModule> modules, int64_t steps, World& world = *world_of_one(), bool sharded = false);
+  ~Optimization();
 
   /// Replaces the gradients by their sums over all processes.
-  void sum_gradients();
+  GradientSum& gradients() { return *gradients_; }
   /// Updates the modules that are due from the gradients of step number `step`, counted from 0, and clears all gradients. Returns false if
   /// the gradient of one is not finite: that one is left as it was.
   bool update(int64_t step);
@@ -110,6 +112,7 @@ class Optimization {
   std::vector<TrainedModule> modules_;
   std::vector<Group> groups_;
   std::vector<Average> averages_;
+  std::unique_ptr<GradientSum> gradients_;
 };
 
 }  // namespace brume

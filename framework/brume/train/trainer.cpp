@@ -180,8 +180,8 @@ std::optional<double> Trainer::train_step(Window& window, const TrainCallbacks& 
   note_unread(batch, window);
   at::Generator random = at::detail::createCPUGenerator(mix_seed(uint64_t(config_.train->seed), Stream::steps, uint64_t(step_)));
   const at::AutoGradMode with_grad(true);
-  BatchFigures figures = backward(*learner_, batch, step_, config_.train->accumulate, *world_, random);
-  optimization_->sum_gradients();
+  BatchFigures figures = backward(*learner_, batch, step_, config_.train->accumulate, *world_, random, optimization_->gradients());
+  optimization_->gradients().finish();
   agree(figures, window, callbacks);
   updating_ = true;
   const bool finite = optimization_->update(step_);
