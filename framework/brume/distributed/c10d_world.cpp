@@ -258,9 +258,10 @@ class C10dWorld final : public World {
       work->wait(slice);
       return true;
     } catch (const std::exception&) {
-      if (work->isCompleted()) throw;
-      return false;
+      if (!work->isCompleted()) return false;
     }
+    work->wait(slice);  // it may have completed right after the wait ended: only this one tells whether it failed
+    return true;
   }
 
   /// Calls `done` until it returns true. Throws WorldError if meanwhile a process reports an end, lives no more, or is late.
