@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains in two processes with real launchers and kills processes: test_world.sh BRUME [KILLS]. Prints what each check took and fails at the
-# first that goes wrong. torchrun and mpirun are checked if they are installed (Debian: python3-torch, openmpi-bin).
+# Trains in two processes by each launcher, and kills processes that train and sample: test_world.sh BRUME [KILLS]. Prints what each check
+# took and fails at the first that goes wrong. torchrun, Open MPI and MPICH are checked if they are installed (Debian: python3-torch,
+# openmpi-bin, mpich).
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: $0 BRUME [KILLS]" >&2; exit 2; }
 brume=$(realpath "$1")
@@ -31,22 +32,48 @@ same() {  # same RUN: its model has the bits of the undisturbed training
 
 SECONDS=0
 "$brume" train run.yaml -o whole --set train.accumulate=2 2>/dev/null
-echo "one process: $SECONDS s"
+whole_seconds=$SECONDS
+echo "one process: $whole_seconds s"
 
-if command -v torchrun >/dev/null || [ -x /usr/bin/torchrun ]; then
+by() {  # by NAME COMMAND...: trains by a launcher
+  local name=$1
+  shift
   SECONDS=0
+  "$@" train run.yaml -o "$name" 2>"$name.log" || { tail "$name.log"; exit 1; }
+  same "$name" "$name, $SECONDS s"
+  rm -rf "$name"
+}
+slurm() {  # slurm ARGUMENTS...: two processes with the variables of Slurm
+  local tasks=() rank
+  for rank in 0 1; do
+    SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NTASKS=2 SLURM_NODEID=0 SLURM_JOB_ID=$$ SLURM_STEP_ID=0 SLURM_TASKS_PER_NODE=2 \
+      SLURM_JOB_NODELIST='n[7]' "$brume" "$@" &
+    tasks+=($!)
+  done
+  wait "${tasks[0]}" && wait "${tasks[1]}"
+}
+by launch "$brume" launch -n 2 --
+by slurm slurm
+if [ -x /usr/bin/torchrun ]; then
   # Debian 12's torchrun fails at its own default of --redirects and --tee.
-  /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 --redirects 1 --tee 1 \
-    "$brume" train run.yaml -o torchrun 2>torchrun.log ||
-    { tail torchrun.log; exit 1; }
-  same torchrun "torchrun, $SECONDS s"
+  by torchrun /usr/bin/python3 -m torch.distributed.run --no_python --nproc_per_node=2 --master_port=29517 --redirects 1 --tee 1 "$brume"
 fi
-if command -v mpirun >/dev/null; then
-  SECONDS=0
-  mpirun --allow-run-as-root --oversubscribe -n 2 "$brume" train run.yaml -o mpirun 2>mpirun.log || { tail mpirun.log; exit 1; }
-  same mpirun "mpirun, $SECONDS s"
-fi
+if command -v mpirun.openmpi >/dev/null; then by openmpi mpirun.openmpi --allow-run-as-root --oversubscribe -n 2 "$brume"; fi
+if command -v mpirun.mpich >/dev/null; then by mpich mpirun.mpich -n 2 "$brume"; fi
 
+moment() {  # sleeps up to as long as the undisturbed training took
+  sleep "$((RANDOM % (whole_seconds + 1))).$((RANDOM % 10))"
+}
+end_of() {  # end_of RANK: waits for it and sets `code`; fails after 30 s
+  SECONDS=0
+  while kill -0 "${pids[$1]}" 2>/dev/null; do
+    sleep 0.2
+    [ "$SECONDS" -le 30 ] || { echo "kill $i: rank $1 hangs"; kill -KILL "${pids[$1]}"; exit 1; }
+  done
+  [ "$SECONDS" -le "$slowest" ] || slowest=$SECONDS
+  code=0
+  wait "${pids[$1]}" 2>/dev/null || code=$?
+}
 ranks() {  # ranks RESUME...: starts two processes that meet in a file
   rm -f store
   for rank in 0 1; do
@@ -54,21 +81,14 @@ ranks() {  # ranks RESUME...: starts two processes that meet in a file
     pids[rank]=$!
   done
 }
-ended=0 slowest=0
+ended=0 slowest=0 trainings=0
 for ((i = 1; i <= kills; ++i)); do
   if [ -e killed/training.safetensors ]; then ranks --resume killed; else ranks run.yaml -o killed --overwrite; fi
-  sleep "$((RANDOM % 4)).$((RANDOM % 10))"
+  moment
   victim=$((RANDOM % 2))
   kill -KILL "${pids[victim]}" 2>/dev/null || true
-  SECONDS=0
-  while kill -0 "${pids[1 - victim]}" 2>/dev/null; do
-    sleep 0.2
-    [ "$SECONDS" -le 30 ] || { echo "kill $i: rank $((1 - victim)) hangs"; kill -KILL "${pids[1 - victim]}"; exit 1; }
-  done
-  [ "$SECONDS" -le "$slowest" ] || slowest=$SECONDS
-  wait "${pids[0]}" 2>/dev/null || true
-  code=0
-  wait "${pids[1 - victim]}" 2>/dev/null || code=$?
+  end_of $((1 - victim))
+  wait "${pids[victim]}" 2>/dev/null || true
   if [ "$code" -eq 3 ]; then
     grep -q "rank $victim answers no more" "rank$((1 - victim)).log" ||
       { echo "kill $i: rank $victim is not named:"; cat "rank$((1 - victim)).log"; exit 1; }
@@ -76,7 +96,33 @@ for ((i = 1; i <= kills; ++i)); do
   elif [ "$code" -ne 0 ]; then
     echo "kill $i: exit code $code:"; cat "rank$((1 - victim)).log"; exit 1
   fi
+  if cmp -s killed/model.safetensors whole/model.safetensors; then  # at its end: another one
+    trainings=$((trainings + 1))
+    rm -rf killed
+  fi
 done
-ranks $([ -e killed/training.safetensors ] && echo --resume killed || echo run.yaml -o killed)
+ranks $([ -e killed/training.safetensors ] && echo --resume killed || echo run.yaml -o killed --overwrite)
 wait "${pids[0]}" && wait "${pids[1]}" || { cat rank0.log rank1.log; exit 1; }
-same killed "$kills kills, $ended in the middle of a training, at most $slowest s to the end of the other process"
+same killed "$kills kills of trainings, $ended in their middle, at most $slowest s to the end of the other, $((trainings + 1)) trainings"
+
+sample() { "$brume" sample whole -n 64 --steps 20 --batch 1 --seed 3 "$@" 2>sample.log >/dev/null; }
+SECONDS=0
+sample -o images || { cat sample.log; exit 1; }
+whole_seconds=$SECONDS slowest=0 lost=0
+for ((i = 1; i <= kills; ++i)); do
+  for rank in 0 1; do
+    sample -o divided --rank "$rank" --world 2 &
+    pids[rank]=$!
+  done
+  moment
+  victim=$((RANDOM % 2))
+  pkill -KILL -P "${pids[victim]}" 2>/dev/null || true  # the program below the function
+  code=0
+  wait "${pids[1 - victim]}" || code=$?
+  [ "$code" -eq 0 ] || { echo "kill $i: the other process ended with $code"; cat sample.log; exit 1; }
+  wait "${pids[victim]}" || lost=$((lost + 1))
+  sample -o divided --missing || { echo "kill $i:"; cat sample.log; exit 1; }
+  diff -r images divided || { echo "kill $i: other images"; exit 1; }
+  rm -rf divided
+done
+echo "$kills kills of samplings, $lost in their middle: the files of one process"
