@@ -30,9 +30,9 @@ class NoisyClassifier {
 struct OtherModel {
   std::shared_ptr<const Denoiser> denoiser;  ///< unguided
   std::shared_ptr<const NoiseSchedule> schedule;
-  ImageShape shape{};     ///< of one x
-  int64_t classes = 0;    ///< number of classes that can be requested; 0 = none
-  bool has_null = false;  ///< it was trained with the null condition
+  ImageShape shape{};      ///< of one x
+  int64_t classes = 0;     ///< number of classes that can be requested; 0 = none
+  bool has_null = false;   ///< it was trained with the null condition
   TapPoints tap_points{};  ///< of its network
   /// Returns the same denoiser with these taps in its network, which lives as long as the model; empty if it has no network.
   std::function<std::shared_ptr<const Denoiser>(Taps taps)> tapped{};
