@@ -90,13 +90,15 @@ struct Description {
   uint64_t bytes = 0;
 };
 
-/// Reads what a model says of itself, without its weights. Throws ConfigError.
+bool is_configuration(const std::string& file) { return file.ends_with(".yaml") || file.ends_with(".yml"); }
+
+/// Reads what a model says of itself, without its weights. Loads the plugin libraries that a configuration names. Throws ConfigError.
 Description described(Registry& registry, const std::string& path) {
   const std::string file = model_file(path);
   Value root = Value::map(), resolved;
   std::vector<std::string> plugins;
   uint64_t bytes = 0;
-  if (file.ends_with(".yaml") || file.ends_with(".yml")) {
+  if (is_configuration(file)) {
     root = load_yaml(file);
     root.erase("train");
   } else {
@@ -135,7 +137,12 @@ std::string gigabytes(uint64_t bytes) { return fmt::format("{:.3g} GB", double(b
 ModelShelf::Warnings::Warnings(std::vector<std::string>& to) { warnings_of_thread = &to; }
 ModelShelf::Warnings::~Warnings() { warnings_of_thread = nullptr; }
 
-ModelShelf::ModelShelf(Registry& registry, ShelfOptions options) : registry_(registry), options_(std::move(options)) {}
+ModelShelf::ModelShelf(Registry& registry, ShelfOptions options) : registry_(registry), options_(std::move(options)) {
+  for (const fs::path& model : options_.models) try {
+      if (is_configuration(model.string())) described(registry, model.string());
+    } catch (const std::exception&) {  // the list of models says it
+    }
+}
 
 /// Returns what was found within the last second, or searches the folders.
 std::vector<ModelShelf::Found> ModelShelf::found(bool lately) const {
@@ -190,7 +197,8 @@ ModelShelf::Facts ModelShelf::facts(const Found& model) const {
   const std::lock_guard opening(opening_);
   Facts facts{.stamp = stamp, .json = {}, .bytes = 0};
   try {
-    const Description d = described(registry_, model.path);
+    Registry own = registry_;  // a configuration that was changed may name other libraries, and other threads read registry_
+    const Description d = described(own, model.path);
     facts.json = d.json;
     facts.bytes = d.bytes;
   } catch (const ConfigError& e) {
@@ -317,7 +325,8 @@ std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const s
   if (auto open = taken(key)) return open;
   make_room(id, model->path, stamp, known.bytes);
   OpenOptions o = options_.open;
-  o.registry = &registry_;
+  const auto registry = std::make_shared<Registry>(registry_);  // into which the model, or its refiner, may load libraries
+  o.registry = registry.get();
   o.loras = loras;
   o.warn = [](const std::string& text) {
     if (warnings_of_thread) warnings_of_thread->push_back(text);
@@ -325,7 +334,7 @@ std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const s
   Model made = opened(model->path, o);
   const auto preview = preview_of(made);
   const int64_t multiple = made.pipeline().network().multiple() * made.shape().height / made.latent().height;
-  const auto opened = std::make_shared<const OpenModel>(OpenModel{std::move(made), model->path, known.bytes, preview});
+  const auto opened = std::make_shared<const OpenModel>(OpenModel{registry, std::move(made), model->path, known.bytes, preview});
   const std::lock_guard guard(lock_);
   if (facts_[model->path].json.contains("image")) facts_[model->path].json["image"]["multiple"] = multiple;
   open_.emplace_front(key, opened);

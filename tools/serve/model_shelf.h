@@ -26,6 +26,7 @@ struct ShelfOptions {
 
 /// A model that is open, with these LoRAs.
 struct OpenModel {
+  std::shared_ptr<Registry> registry;  ///< of this model alone
   Model model;
   std::string path;
   uint64_t bytes = 0;                                    ///< of its weights in float32
@@ -34,6 +35,7 @@ struct OpenModel {
 
 class ModelShelf {
  public:
+  /// Loads the plugin libraries that configurations among the models name, while no other thread reads the registry.
   ModelShelf(Registry& registry, ShelfOptions options);
 
   /// Returns [{"id", "loaded", "error", "classes", "text", "image", "defaults"}] of the models that are there now.
@@ -80,10 +82,10 @@ class ModelShelf {
   std::shared_ptr<const Autoencoder> preview_of(const Model& model) const;
   void make_room(const std::string& id, const std::string& path, const std::string& stamp, uint64_t bytes);
 
-  Registry& registry_;
+  const Registry& registry_;
   const ShelfOptions options_;
   mutable std::mutex lock_;                     ///< of what follows; a model is opened without it, so that lists are answered meanwhile
-  mutable std::recursive_mutex opening_;        ///< of what opens files: it may load plugins
+  mutable std::recursive_mutex opening_;        ///< of what opens files
   mutable std::map<std::string, Facts> facts_;  ///< by path
   mutable std::vector<Found> found_;
   mutable std::chrono::steady_clock::time_point found_at_{};
