@@ -129,5 +129,21 @@ TEST(LearningConv, TakesGradientsThatLieInAnyOrder) {
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(a[i].equal(b[i]) && a[i].equal(c[i])) << i;
 }
 
+// Few tokens stand in one row for all images, many in a row per image; either way each finds its own place again.
+TEST(LearningLinear, ResultsAndGradientsAreThoseOfTheDefinition) {
+  for (const auto& sizes : std::vector<std::vector<int64_t>>{{3, 6}, {3, 5, 6}, {2, 300, 6}})
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      std::vector<Tensor> leaves{normal(sizes, 1).to(type), normal({8, 6}, 2).to(at::kFloat), normal({8}, 3).to(at::kFloat)};
+      for (Tensor& t : leaves) t.set_requires_grad(true);
+      const auto exact_leaves = wide(leaves);
+      const Tensor y = nn::linear(leaves[0], leaves[1], leaves[2]);
+      const Tensor wanted = at::linear(exact_leaves[0], exact_leaves[1], exact_leaves[2]), dy = normal(y.sizes().vec(), 4).to(type);
+      const double allowed = type == at::kFloat ? 2e-6 : 1e-2;
+      EXPECT_LE(difference(y.detach(), wanted.detach()), allowed) << at::IntArrayRef(sizes);
+      const auto d = gradients(y, leaves, dy), d_wanted = gradients(wanted, exact_leaves, dy.to(at::kDouble));
+      for (size_t i = 0; i < d.size(); ++i) EXPECT_LE(difference(d[i], d_wanted[i]), allowed) << at::IntArrayRef(sizes) << ", input " << i;
+    }
+}
+
 }  // namespace
 }  // namespace brume::test
