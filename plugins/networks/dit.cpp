@@ -91,7 +91,7 @@ class Dit final : public Network {
     x = run_blocks(std::move(x), state);
     if (front) x = x.narrow(1, tokens.values.size(1), grid.count());
     const std::vector<Tensor> m = last_modulation(c).chunk(2, 1);
-    return nn::join_patches(out_(nn::modulate(norm_(x), m[1], m[0])), grid, patch_size_);
+    return nn::join_patches(out_(norm_(x, m[1], m[0])), grid, patch_size_);
   }
 
   TapPoints tap_points() const override {

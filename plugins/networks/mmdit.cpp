@@ -142,7 +142,7 @@ class Mmdit final : public Network {
       x = x.narrow(1, front, grid.count());
     }
     const std::vector<Tensor> m = last_modulation_(c).chunk(2, 1);
-    return image(out_(nn::modulate(norm_(x), m[1], m[0])), grid);
+    return image(out_(norm_(x, m[1], m[0])), grid);
   }
 
   TapPoints tap_points() const override {

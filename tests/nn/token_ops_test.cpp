@@ -1,11 +1,13 @@
-// nn::geglu, its gradients, and nn::layer_norm against their definitions in float64, on every instruction set; a row depends on itself
-// alone.
+// nn::geglu and nn::gelu_tanh, their gradients, and nn::layer_norm against their definitions in float64, on every instruction set; a row
+// depends on itself alone.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/erf.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -15,6 +17,7 @@
 
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/ops.h"
+#include "brume/nn/ops/transformer_ops.h"
 
 namespace brume::test {
 namespace {
@@ -31,6 +34,8 @@ Tensor definition(const Tensor& x) {
   const Tensor gate = x.narrow(-1, half, half);
   return x.narrow(-1, 0, half) * gate * 0.5 * (at::erf(gate * std::sqrt(0.5)) + 1);
 }
+
+Tensor tanh_definition(const Tensor& x) { return x * 0.5 * ((std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)).tanh() + 1); }
 
 /// y, dy/dx and the gradient of |dy/dx|^2.
 template <class F>
@@ -80,9 +85,23 @@ TEST_P(TokenOps, AreTheirDefinitions) {
     const Tensor pair = (normal({3, 5, 2 * width}, 1) * 3).to(type()), x = (normal({3, 5, width}, 2) * 2 + 5).to(type());
     const Tensor weight = normal({width}, 3).to(type()), bias = normal({width}, 4).to(type());
     EXPECT_LT(error(nn::geglu(pair), definition(pair.to(at::kDouble))), 1) << width;
+    EXPECT_LT(error(nn::gelu_tanh(pair), tanh_definition(pair.to(at::kDouble))), 1) << width;
     const Tensor wanted = normed(x.to(at::kDouble), weight.to(at::kDouble), bias.to(at::kDouble));
     EXPECT_LT(error(nn::layer_norm(x, weight, bias), wanted), 4) << width;
+    const Tensor scale = normal({3, width}, 5).to(type()), shift = normal({3, width}, 6).to(type());  // of an image each
+    const Tensor plain = normed(x.to(at::kDouble), at::ones({width}, at::kDouble), at::zeros({width}, at::kDouble));
+    const Tensor modulated = plain * (scale.to(at::kDouble) + 1).unsqueeze(1) + shift.to(at::kDouble).unsqueeze(1);
+    EXPECT_LT(error(nn::modulated_layer_norm(x, scale, shift, 1e-5), modulated), 4) << width;
   }
+}
+
+TEST_P(TokenOps, TheModulatedNormIsTheSameRecordedAndNot) {
+  const Tensor x = normal({2, 3, 24}, 1).to(type()).set_requires_grad(true);
+  const Tensor scale = normal({2, 24}, 2).to(type()), shift = normal({2, 24}, 3).to(type());
+  const Tensor recorded = nn::modulated_layer_norm(x, scale, shift, 1e-5);
+  EXPECT_TRUE(recorded.requires_grad());
+  const at::NoGradGuard no_grad;
+  EXPECT_LT(error(nn::modulated_layer_norm(x, scale, shift, 1e-5), recorded.to(at::kDouble)), 4);
 }
 
 TEST_P(TokenOps, GegluHasTheGradientOfItsDefinition) {
@@ -92,13 +111,37 @@ TEST_P(TokenOps, GegluHasTheGradientOfItsDefinition) {
   EXPECT_LT(error(ours, torch::autograd::grad({definition(exact)}, {exact}, {dy.to(at::kDouble)})[0]), 2);
 }
 
+TEST_P(TokenOps, GeluTanhHasTheGradientsOfItsDefinition) {
+  const Tensor values = normal({4, 3, 33}, 5) * 3, dy = normal({4, 3, 33}, 6).to(type());
+  const Tensor x = values.to(type()).set_requires_grad(true), exact = x.detach().to(at::kDouble).set_requires_grad(true);
+  const Tensor wanted = torch::autograd::grad({tanh_definition(exact)}, {exact}, {dy.to(at::kDouble)}, true, true)[0];
+  EXPECT_LT(error(torch::autograd::grad({nn::gelu_tanh(x)}, {x}, {dy})[0], wanted), 2);
+  const Tensor first = torch::autograd::grad({nn::gelu_tanh(x)}, {x}, {dy}, true, true)[0];
+  EXPECT_LT(error(torch::autograd::grad({first.sum()}, {x})[0], torch::autograd::grad({wanted.sum()}, {exact})[0]), 8);
+}
+
+TEST_P(TokenOps, GeluTanhOfHugeNumbersIsTheNumberOrNothing) {
+  if (nn::isa() == nn::Isa::reference) GTEST_SKIP() << "LibTorch's own";
+  const Tensor x = (at::ones({1, 40}) * 1e30).to(type()).set_requires_grad(true), y = nn::gelu_tanh(x), ones = at::ones_like(y);
+  EXPECT_TRUE(y.equal(x));
+  EXPECT_TRUE(torch::autograd::grad({y}, {x}, {ones})[0].equal(ones));
+  const Tensor z = x.detach().neg().set_requires_grad(true), w = nn::gelu_tanh(z);
+  EXPECT_LT(w.abs().max().item<double>(), 1e-5);
+  EXPECT_LT(torch::autograd::grad({w}, {z}, {ones})[0].abs().max().item<double>(), 1e-20);
+}
+
 TEST_P(TokenOps, ARowDependsOnItselfAlone) {
   const at::NoGradGuard no_grad;
   const Tensor x = normal({40, 7, 66}, 7).to(type()), weight = normal({66}, 8).to(type());
-  const Tensor all = nn::layer_norm(x, weight, weight), gates = nn::geglu(x);
+  const Tensor scale = normal({40, 66}, 9).to(type()), modulated = nn::modulated_layer_norm(x, scale, scale, 1e-5);
+  const Tensor all = nn::layer_norm(x, weight, weight), gates = nn::geglu(x), curves = nn::gelu_tanh(x);
   for (const int64_t i : {0, 13, 39}) {
     EXPECT_TRUE(nn::layer_norm(x.narrow(0, i, 1), weight, weight).equal(all.narrow(0, i, 1))) << i;
     EXPECT_TRUE(nn::geglu(x.narrow(0, i, 1)).equal(gates.narrow(0, i, 1))) << i;
+    const Tensor own = scale.narrow(0, i, 1);
+    EXPECT_TRUE(nn::modulated_layer_norm(x.narrow(0, i, 1), own, own, 1e-5).equal(modulated.narrow(0, i, 1))) << i;
+    if (nn::isa() == nn::Isa::reference) continue;  // LibTorch's gelu takes another path at the end of an array
+    EXPECT_TRUE(nn::gelu_tanh(x.narrow(0, i, 1)).equal(curves.narrow(0, i, 1))) << i;
   }
 }
 

@@ -104,6 +104,11 @@ Tensor TokenNorm::operator()(const Tensor& x) const {
   return layer_norm(x, weight_.to(x.device()), bias_.to(x.device()), eps_);
 }
 
+Tensor TokenNorm::operator()(const Tensor& x, const Tensor& scale, const Tensor& shift) const {
+  if (kind_ == Norm::rms) return modulate((*this)(x), scale, shift);
+  return modulated_layer_norm(x, scale, shift, eps_);
+}
+
 DitAttention::DitAttention(const Builder& build, const DitOptions& o) : name_(build.name()), heads_(o.heads), normalizes_(o.qk_norm) {
   qkv_ = glorot(build, "qkv", o.width, 3 * o.width);
   if (normalizes_) {
@@ -169,9 +174,9 @@ Tensor DitBlock::operator()(Tensor x, const Tensor* earlier, const DitState& s) 
   if (earlier) x = (*join_)(at::cat({x, *earlier}, 2));
   const Tensor six = table_.defined() ? s.modulation + table_.to(x.scalar_type()).reshape({1, -1}) : modulation_(s.modulation);
   const std::vector<Tensor> m = six.chunk(6, 1);  // shift, scale and gate of the attention, then of the perceptron
-  x = gated(x, m[2], dropout(attention_(modulate(norm1_(x), m[1], m[0]), s.rotary, s.mask, s.taps), dropout_, s.dropout));
+  x = gated(x, m[2], dropout(attention_(norm1_(x, m[1], m[0]), s.rotary, s.mask, s.taps), dropout_, s.dropout));
   if (cross_) x = x + dropout((*cross_)(x, s.tokens, s.taps), dropout_, s.dropout);
-  return gated(x, m[5], dropout(mlp(modulate(norm2_(x), m[4], m[3])), dropout_, s.dropout));
+  return gated(x, m[5], dropout(mlp(norm2_(x, m[4], m[3])), dropout_, s.dropout));
 }
 
 void DitBlock::add_to(TapPoints& points) const {

@@ -53,6 +53,8 @@ class TokenNorm {
   /// Returns the norm before modulate(): an RMS norm has a scale, a layer norm has no weights.
   static TokenNorm modulated(const Builder& build, const std::string& name, Norm kind, int64_t channels, double eps);
   Tensor operator()(const Tensor& x) const;
+  /// Returns modulate(norm(x), scale, shift). x: [B, N, C]; scale, shift: [B, C].
+  Tensor operator()(const Tensor& x, const Tensor& scale, const Tensor& shift) const;
 
  private:
   Norm kind_ = Norm::layer;

@@ -60,16 +60,16 @@ std::vector<Tensor> Stream::modulation(const Tensor& embedding) const {
 }
 
 Qkv Stream::qkv(const Tensor& x, const std::vector<Tensor>& m, const RotaryTable* rotary) const {
-  return attention_(modulate(norm_(x), m[1], m[0]), rotary);
+  return attention_(norm_(x, m[1], m[0]), rotary);
 }
 
 Tensor Stream::finish(const Tensor& x, const Tensor& attended, const std::vector<Tensor>& m, const JointState& state) const {
   Tensor y = gated(x, m[2], attention_.project(attended));
   if (own_) {
-    const Qkv own = (*own_)(modulate(norm_(x), m[7], m[6]), state.rotary);
+    const Qkv own = (*own_)(norm_(x, m[7], m[6]), state.rotary);
     y = gated(y, m[8], own_->project(merge_heads(tapped_attention(state.taps, own_->name(), own.q, own.k, own.v))));
   }
-  return gated(y, m[5], narrow_(gelu_tanh(wide_(modulate(norm_(y), m[4], m[3])))));
+  return gated(y, m[5], narrow_(gelu_tanh(wide_(norm_(y, m[4], m[3])))));
 }
 
 void Stream::add_to(TapPoints& points) const {
@@ -115,7 +115,7 @@ SingleBlock::SingleBlock(const Builder& build, const JointOptions& o)
 
 Tensor SingleBlock::operator()(const Tensor& x, const JointState& state) const {
   const std::vector<Tensor> m = modulation_(state.embedding).chunk(3, 1);
-  const Tensor h = wide_(modulate(norm_(x), m[1], m[0]));
+  const Tensor h = wide_(norm_(x, m[1], m[0]));
   const std::vector<Tensor> part = in_heads(h.narrow(2, 0, 3 * width_), heads_);
   const Tensor q = q_norm_ ? (*q_norm_)(part[0]) : part[0], k = k_norm_ ? (*k_norm_)(part[1]) : part[1];
   const Tensor attended =

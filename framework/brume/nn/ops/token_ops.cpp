@@ -1,4 +1,5 @@
-// nn::layer_norm, geglu, softmax and dropout: kernels on the CPU, LibTorch's operations elsewhere and for gradients of gradients.
+// nn::layer_norm, geglu, gelu_tanh, softmax and dropout: kernels on the CPU, LibTorch's operations elsewhere and for gradients of
+// gradients.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -8,14 +9,18 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 
 #include "brume/core/rows.h"
 #include "brume/nn/ops/isa.h"
@@ -23,6 +28,7 @@
 #include "brume/nn/ops/op_profile.h"
 #include "brume/nn/ops/ops.h"
 #include "brume/nn/ops/softmax.h"
+#include "brume/nn/ops/transformer_ops.h"
 
 namespace brume::nn {
 namespace {
@@ -88,7 +94,46 @@ struct Geglu final : torch::autograd::Function<Geglu> {
   }
 };
 
+Tensor activated(const Tensor& x, const kernels::TokenKernel& kernel) {
+  const Tensor y = at::empty_like(x);
+  for_rows(x, [&](int64_t first, int64_t count) { kernel.gelu_tanh(row(x, first), row(y, first), count, x.size(-1)); });
+  return y;
+}
+
+/// x: dense.
+struct GeluTanh final : torch::autograd::Function<GeluTanh> {
+  static Tensor forward(AutogradContext* context, const Tensor& x) {
+    context->save_for_backward({x});
+    return activated(x, *token_kernel(x));
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const OpTimer timer("gelu_tanh gradient");
+    const Tensor x = context->get_saved_variables()[0], dy = grads[0].contiguous();
+    const kernels::TokenKernel* kernel = token_kernel(x);
+    if (at::GradMode::is_enabled() || !kernel) return {at::gelu_backward(dy, x, "tanh")};  // a gradient of the gradient is wanted
+    const Tensor dx = at::empty_like(x);
+    for_rows(x, [&](int64_t first, int64_t count) {
+      kernel->gelu_tanh_gradient(row(x, first), row(dy, first), row(dx, first), count, x.size(-1));
+    });
+    return {dx};
+  }
+};
+
 }  // namespace
+
+Tensor gelu_tanh(const Tensor& x) {
+  const OpTimer timer("gelu_tanh");
+  const bool learns = at::GradMode::is_enabled() && x.requires_grad();
+  if (const kernels::TokenKernel* kernel = token_kernel(x)) {
+    const Tensor dense = x.contiguous();
+    return learns ? GeluTanh::apply(dense) : activated(dense, *kernel);
+  }
+  if (learns || !x.device().is_cpu() || isa() == Isa::reference) return at::gelu(x, "tanh");
+  // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)); at::exp has the same bits at every place of an array.
+  const Tensor wide = x.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const double rate = -2 * std::sqrt(2 / std::numbers::pi);
+  return (wide / (((wide * wide * 0.044715 + 1) * wide * rate).exp() + 1)).to(x.scalar_type());
+}
 
 Tensor geglu(const Tensor& x) {
   const OpTimer timer("geglu");
@@ -111,6 +156,27 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   for_rows(dense, [&](int64_t first, int64_t count) {
     kernel->layer_norm(row(dense, first), row(y, first), count, x.size(-1), static_cast<const float*>(w_.data_ptr()),
                        static_cast<const float*>(b_.data_ptr()), float(eps));
+  });
+  return y;
+}
+
+Tensor modulated_layer_norm(const Tensor& x, const Tensor& scale, const Tensor& shift, double eps) {
+  const kernels::TokenKernel* kernel = token_kernel(x);
+  const int64_t width = x.size(-1), tokens = x.size(1);
+  if (!kernel || at::GradMode::is_enabled()) {
+    const auto options = x.options().dtype(at::kFloat);
+    return modulate(layer_norm(x, at::ones({width}, options), at::zeros({width}, options), eps), scale, shift);
+  }
+  const OpTimer timer("modulated layer_norm");
+  const Tensor dense = x.contiguous(), y = at::empty_like(dense);
+  const Tensor gain = (scale.to(at::kFloat) + 1).contiguous(), bias = shift.to(at::kFloat).contiguous();
+  const auto of = [&](const Tensor& t, int64_t image) { return static_cast<const float*>(t.data_ptr()) + image * width; };
+  for_rows(dense, [&](int64_t first, int64_t count) {
+    for (const int64_t end = first + count; first < end;) {  // rows of one image after another
+      const int64_t image = first / tokens, here = std::min(end, (image + 1) * tokens) - first;
+      kernel->layer_norm(row(dense, first), row(y, first), here, width, of(gain, image), of(bias, image), float(eps));
+      first += here;
+    }
   });
   return y;
 }

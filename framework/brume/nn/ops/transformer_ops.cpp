@@ -4,15 +4,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 
 #include "brume/nn/ops/op_profile.h"
 #include "brume/nn/ops/ops.h"
@@ -58,15 +55,6 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   else
     normalize_rows<float>(dense, dense_weight, y, eps);
   return y.to(x.scalar_type());
-}
-
-Tensor gelu_tanh(const Tensor& x) {
-  const OpTimer timer("gelu_tanh");
-  if (!x.device().is_cpu() || (at::GradMode::is_enabled() && x.requires_grad())) return at::gelu(x, "tanh");
-  // (1 + tanh u) / 2 = 1 / (1 + exp(-2u)); at::exp has the same bits at every place of an array.
-  const Tensor wide = x.to(wide_type(x));
-  const double rate = -2 * std::sqrt(2 / std::numbers::pi);
-  return (wide / (((wide * wide * 0.044715 + 1) * wide * rate).exp() + 1)).to(x.scalar_type());
 }
 
 Tensor swiglu(const Tensor& x) {

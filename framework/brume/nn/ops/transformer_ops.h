@@ -18,6 +18,9 @@ Tensor swiglu(const Tensor& x);
 /// Returns x (1 + scale) + shift (adaptive layer norm). x: [B, N, C]; scale, shift: [B, C].
 Tensor modulate(const Tensor& x, const Tensor& scale, const Tensor& shift);
 
+/// Returns modulate(layer_norm(x), scale, shift), in one pass if nothing is recorded.
+Tensor modulated_layer_norm(const Tensor& x, const Tensor& scale, const Tensor& shift, double eps);
+
 /// Rotates the pairs of channels (2i, 2i + 1) (Su et al. 2021, eq. 34). x: [B, heads, N, d]; cosines, sines: [N, d / 2] float32.
 Tensor rotate(const Tensor& x, const Tensor& cosines, const Tensor& sines);
 

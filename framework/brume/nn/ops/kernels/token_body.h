@@ -62,6 +62,34 @@ void geglu_gradient(const void* from, const void* gradient, void* to, int64_t ro
   }
 }
 
+/// s of gelu by the hyperbolic tangent, and the derivative of x s. From 16 on s is 0 or 1 to rounding, and the cube stays finite.
+struct TanhGate {
+  float gate, slope;
+};
+inline TanhGate tanh_gate(float x) {
+  const float c = x < -16.0f ? -16.0f : x > 16.0f ? 16.0f : x, twice = 1.59576912f * c * (1 + 0.044715f * c * c);
+  const float e = exp_nonpositive(-__builtin_fabsf(twice)), inverse = 1 / (1 + e), gate = (twice < 0 ? e : 1.0f) * inverse;
+  return {gate, gate + c * e * inverse * inverse * 1.59576912f * (1 + 0.134145f * c * c)};
+}
+
+template <class T>
+void gelu_tanh(const void* from, void* to, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* x = static_cast<const T*>(from) + r * width;
+    T* y = static_cast<T*>(to) + r * width;
+    for (int64_t c = 0; c < width; ++c) y[c] = store<T>(load<T>(x[c]) * tanh_gate(load<T>(x[c])).gate);
+  }
+}
+
+template <class T>
+void gelu_tanh_gradient(const void* from, const void* gradient, void* to, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T *x = static_cast<const T*>(from) + r * width, *dy = static_cast<const T*>(gradient) + r * width;
+    T* dx = static_cast<T*>(to) + r * width;
+    for (int64_t c = 0; c < width; ++c) dx[c] = store<T>(load<T>(dy[c]) * tanh_gate(load<T>(x[c])).slope);
+  }
+}
+
 template <class T>
 void softmax(const float* from, void* to, int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; ++r) {
@@ -127,5 +155,6 @@ void dropout(const void* from, void* to, int64_t first, int64_t count, int64_t o
 }
 
 template <class T>
-constexpr TokenKernel of_type{layer_norm<T>, geglu<T>, geglu_gradient<T>, softmax<T>, softmax_gradient<T>, from_half<T>, dropout<T>};
+constexpr TokenKernel of_type{layer_norm<T>,       geglu<T>,     geglu_gradient<T>, gelu_tanh<T>, gelu_tanh_gradient<T>, softmax<T>,
+                              softmax_gradient<T>, from_half<T>, dropout<T>};
 inline constexpr TokenKernels all{of_type<float>, of_type<uint16_t>};

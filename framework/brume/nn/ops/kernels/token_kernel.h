@@ -16,6 +16,12 @@ struct TokenKernel {
   /// dx = [dy gelu(g), dy a (Phi(g) + g phi(g))].
   void (*geglu_gradient)(const void* x, const void* dy, void* dx, int64_t rows, int64_t half);
 
+  /// y = x s, s = 1 / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3): gelu by the hyperbolic tangent.
+  void (*gelu_tanh)(const void* x, void* y, int64_t rows, int64_t width);
+
+  /// dx = dy (s + 2 x s (1 - s) du/dx).
+  void (*gelu_tanh_gradient)(const void* x, const void* dy, void* dx, int64_t rows, int64_t width);
+
   /// p = softmax(s) over the `width` float32 scores of each row.
   void (*softmax)(const float* s, void* p, int64_t rows, int64_t width);
 
