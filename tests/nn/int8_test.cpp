@@ -16,7 +16,7 @@ namespace {
 using at::Tensor;
 using nn::Isa;
 
-constexpr Isa sets[] = {Isa::generic, Isa::avx2, Isa::avx512};
+constexpr Isa sets[] = {Isa::generic, Isa::avx2, Isa::avx512, Isa::amx};
 
 class SetIsa {
  public:

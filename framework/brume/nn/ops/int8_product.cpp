@@ -19,6 +19,7 @@ constexpr int64_t panel = kernels::int8_panel, block = kernels::int8_block;
 
 const Int8Kernel& kernel() {
 #if defined(__x86_64__)
+  if (isa() == Isa::amx) return kernels::int8_amx();
   if (isa() >= Isa::avx512) return __builtin_cpu_supports("avx512vnni") ? kernels::int8_avx512vnni() : kernels::int8_avx512();
   if (isa() == Isa::avx2) return kernels::int8_avx2();
 #endif

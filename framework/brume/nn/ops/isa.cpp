@@ -22,13 +22,13 @@ constexpr int undecided = -1;
 std::atomic<int> in_use{undecided};
 
 #if defined(__x86_64__)
-/// Returns true if the processor has AMX-BF16 and the kernel lets this process use it, which it wants to be asked, once (Linux,
-/// x86/xstate).
+/// Returns true if the processor has AMX for bfloat16 and for bytes, and the kernel lets this process use it, which it wants to be asked,
+/// once (Linux, x86/xstate).
 bool tiles_allowed() {
   static const bool allowed = [] {
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned bf16 = 1u << 22, tiles = 1u << 24;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bf16) || !(d & tiles)) return false;
+    constexpr unsigned wanted = 1u << 22 | 1u << 24 | 1u << 25;  // bf16, tiles, int8
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & wanted) != wanted) return false;
 #if defined(__linux__)
     constexpr long request = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, request, tile_data) == 0;

@@ -198,7 +198,7 @@ inline void multiply(const Int8Call& call, int64_t first, int64_t count, int64_t
   alignas(64) int32_t sums[int8_block * int8_panel];
   const int64_t quads = int8_quads(call.depth()), bytes = int8_row_bytes(call.depth()), groups = (count + together - 1) / together;
   for (int64_t p = 0; p < panels; ++p) {
-    const int8_t* const of = weights + p * quads * 4 * int8_panel;
+    const int8_t* const of = weights + p * int8_panel_bytes(call.depth());
     for (int64_t q = 0; q < quads; q += part)
       for (int64_t g = 0; g < groups; ++g) {  // of about equal size
         const int64_t begin = count * g / groups, n = count * (g + 1) / groups - begin;

@@ -51,8 +51,8 @@ inline int64_t int8_row_bytes(int64_t depth) { return (depth + 127) / 128 * 128 
 /// Groups of four values that are multiplied at once.
 inline int64_t int8_quads(int64_t depth) { return (depth + 3) / 4; }
 
-/// Bytes of a panel of weights: [quads, panel, 4], by taps, then channels.
-inline int64_t int8_panel_bytes(int64_t depth) { return int8_quads(depth) * 4 * int8_panel; }
+/// Bytes of a panel of weights: [quads, panel, 4], by taps, then channels, with zeros up to a multiple of 16 quads.
+inline int64_t int8_panel_bytes(int64_t depth) { return (int8_quads(depth) + 15) / 16 * 64 * int8_panel; }
 
 struct Int8Kernel {
   /// Of `count` pixels of `channels` values.
@@ -72,6 +72,7 @@ const Int8Kernel& int8_generic();
 const Int8Kernel& int8_avx2();
 const Int8Kernel& int8_avx512();
 const Int8Kernel& int8_avx512vnni();
+const Int8Kernel& int8_amx();
 #endif
 
 }  // namespace brume::nn::kernels
