@@ -14,6 +14,7 @@
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/softmax.h"
+#include "brume/nn/ops/tile_conv.h"
 #include "brume/nn/ops/winograd.h"
 
 namespace brume::nn {
@@ -69,6 +70,7 @@ struct PackedWeight::State {
   std::mutex mutex;
   std::map<Shape, std::shared_ptr<const Ready>> ready;
   std::shared_ptr<const WinogradWeight> winograd;
+  std::shared_ptr<const TileWeight> tiles;
   // Which tensor it is. The weak reference keeps the address of the storage from being given to another one.
   c10::weak_intrusive_ptr<c10::StorageImpl> storage{c10::intrusive_ptr<c10::StorageImpl>()};
   int64_t offset = -1;
@@ -79,6 +81,7 @@ struct PackedWeight::State {
     if (storage._unsafe_get_target() == now && offset == weight.storage_offset() && version == weight._version()) return;
     ready.clear();
     winograd.reset();
+    tiles.reset();
     storage = c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getWeakStorageImpl());
     offset = weight.storage_offset(), version = weight._version();
   }
@@ -103,6 +106,15 @@ struct PackedWeight::State {
     winograd = std::make_shared<const WinogradWeight>(winograd_weight(weight, lasting_memory));
     discard_file_pages(weight.data_ptr(), weight.nbytes());
     return winograd;
+  }
+
+  std::shared_ptr<const TileWeight> for_tiles(const Tensor& weight) {
+    const std::lock_guard lock(mutex);
+    follow(weight);
+    if (tiles) return tiles;
+    tiles = std::make_shared<const TileWeight>(tile_weight(weight, false, lasting_memory));
+    discard_file_pages(weight.data_ptr(), weight.nbytes());
+    return tiles;
   }
 
   std::shared_ptr<const Ready> find(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, int64_t stride,
@@ -140,6 +152,12 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
     const Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
     const Tensor added = adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
     winograd_conv2d(x, *state_->for_winograd(weight), dense, added, result);
+    return result;
+  }
+  if (tile_conv_fits(TilePass::forward, x.scalar_type(), weight, stride, padding)) {
+    const Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
+    const Tensor added = adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
+    tile_conv2d(x, *state_->for_tiles(weight), bias, added, result);
     return result;
   }
   const Adding how = adding(weight, x.scalar_type());

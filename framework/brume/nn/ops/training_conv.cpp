@@ -12,6 +12,7 @@
 
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/op_profile.h"
+#include "brume/nn/ops/tile_conv.h"
 #include "brume/nn/ops/winograd.h"
 
 namespace brume::nn {
@@ -79,6 +80,10 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       winograd_conv2d(x, winograd_weight(weight, passing_memory), has(bias) ? bias.contiguous() : Tensor(), {}, out);
       return out;
     }
+    if (tile_conv_fits(TilePass::forward, x.scalar_type(), weight, stride, padding)) {
+      tile_conv2d(x, tile_weight(weight, false, passing_memory), has(bias) ? bias : Tensor(), {}, out);
+      return out;
+    }
     const auto own = plan(x, weight, bias, out, stride, padding);
     const auto& d = own->to.forward;
     const Tensor ordered = onednn::bytes(d.weights_desc());
@@ -104,6 +109,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       if (has(bias)) result[2] = db.to(at::kFloat);
       return result;
     }
+    const auto on_tiles = [&](TilePass pass) { return tile_conv_fits(pass, x.scalar_type(), weight, stride, padding); };
     const auto own = plan(x, weight, bias, d_out, stride, padding);
     const double flops = 2 * double(d_out.numel()) * double(weight.numel() / weight.size(0));
     if (context->needs_input_grad(0)) {
@@ -111,6 +117,8 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       result[0] = at::empty_like(x);
       if (by_winograd(x, weight, stride, padding))
         winograd_conv2d(d_out, winograd_gradient_weight(weight, passing_memory), {}, {}, result[0]);
+      else if (on_tiles(TilePass::by_x))
+        tile_conv2d(d_out, tile_weight(weight, true, passing_memory), {}, {}, result[0]);
       else
         by_x(*own, weight, d_out, result[0]);
     }
@@ -120,6 +128,8 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       if (has(bias)) result[2] = at::empty_like(bias);
       if (winograd_gradient_fits(x, weight, stride, padding))
         winograd_gradient(x, d_out, result[1], result[2]);
+      else if (on_tiles(TilePass::by_weight))
+        tile_conv_gradient(x, d_out, result[1], result[2]);
       else
         by_weight(*own, x, d_out, result[1], result[2]);
     }
