@@ -1,13 +1,12 @@
 #include "brume/nn/ops/tile_conv.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
+#include "brume/nn/ops/blocking.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/kernels/tile_conv_kernel.h"
 #include "brume/nn/ops/softmax.h"
@@ -25,13 +24,7 @@ const TileKernel& kernel() {
 #endif
 }
 
-int64_t quotient_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 int64_t up(int64_t n, int64_t to) { return quotient_up(n, to) * to; }
-
-template <class T>
-T* data(const Tensor& t) {
-  return t.defined() ? static_cast<T*>(t.data_ptr()) : nullptr;
-}
 
 /// Memory of this thread that begins at a cache line and grows to the largest that was asked for. `T` tells one use from another.
 template <class T>
@@ -68,11 +61,11 @@ class Convolution {
  public:
   Convolution(const Tensor& x, const TileWeight& weight, const Tensor& bias, const Tensor& sum, const Tensor& y)
       : s_(shape_of(x, weight.channels, weight.out, weight.kernel)),
-        x_(data<const uint16_t>(x)),
-        weights_(data<const char>(weight.stored)),
-        bias_(data<const float>(bias)),
-        sum_(data<const uint16_t>(sum)),
-        y_(data<uint16_t>(y)) {}
+        x_(data_or_null<const uint16_t>(x)),
+        weights_(data_or_null<const char>(weight.stored)),
+        bias_(data_or_null<const float>(bias)),
+        sum_(data_or_null<const uint16_t>(sum)),
+        y_(data_or_null<uint16_t>(y)) {}
 
   void run() const {
     constexpr int64_t share = int64_t(768) << 10;  // bytes of x that stay in a cache, with weights
@@ -150,8 +143,8 @@ class Gradient {
  public:
   Gradient(const Tensor& x, const Tensor& dy, int64_t size)
       : s_(shape_of(x, x.size(1), dy.size(1), size)),
-        x_(data<const uint16_t>(x)),
-        dy_(data<const uint16_t>(dy)),
+        x_(data_or_null<const uint16_t>(x)),
+        dy_(data_or_null<const uint16_t>(dy)),
         chunk_(std::min(up(s_.positions(), tile_depth),
                         std::clamp<int64_t>((int64_t(1) << 20) / (s_.channels + s_.out), 512, 8192) / 32 * 32)),
         around_(up(chunk_ + 2 * s_.reach(), tile_depth)),
@@ -178,7 +171,7 @@ class Gradient {
 
   /// dw: [O, C, k, k].
   void store(const Tensor& dw) const {
-    float* const to = data<float>(dw);
+    float* const to = data_or_null<float>(dw);
     const int64_t size = s_.kernel, step_o = dw.stride(0), step_c = dw.stride(1);
     at::parallel_for(0, outs_ * tile_side, 1, [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
@@ -246,7 +239,7 @@ class Gradient {
 bool tile_conv_fits(TilePass pass, at::ScalarType type, const Tensor& weight, int64_t stride, int64_t padding) {
   static const char* const text = std::getenv("BRUME_TILES");
   constexpr int64_t many = 128;  // channels with which oneDNN is no slower
-  const bool measured = pass == TilePass::by_weight || (pass == TilePass::by_x && std::max(weight.size(0), weight.size(1)) < many);
+  const bool measured = pass != TilePass::forward && std::max(weight.size(0), weight.size(1)) < many;
   if (!(text ? std::string_view(text) == "1" : measured)) return false;
   if (isa() != Isa::amx || type != at::kBFloat16 || stride != 1 || weight.dim() != 4) return false;
   const int64_t size = weight.size(2);
@@ -261,9 +254,9 @@ TileWeight tile_weight(const Tensor& weight, bool gradient, Tensor (*memory)(siz
   const TileShape s{1, 1, 1, in, out, size};
   const int64_t bytes = s.steps() * 2 * tile_bytes;
   TileWeight result{memory(size_t(s.pairs() * bytes)), in, out, size};
-  char* const to = data<char>(result.stored);
+  char* const to = data_or_null<char>(result.stored);
   at::parallel_for(0, s.pairs(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t pair = begin; pair < end; ++pair) kernel().weights(s, data<const uint16_t>(w), gradient, pair, to + pair * bytes);
+    for (int64_t pair = begin; pair < end; ++pair) kernel().weights(s, data_or_null<const uint16_t>(w), gradient, pair, to + pair * bytes);
   });
   return result;
 }
@@ -281,7 +274,7 @@ void tile_conv_gradient(const Tensor& x, const Tensor& dy, const Tensor& dw, con
     return;
   }
   Gradient gradient(x, dy, dw.size(2));
-  gradient.run(data<float>(db));
+  gradient.run(data_or_null<float>(db));
   gradient.store(dw);
 }
 

@@ -7,9 +7,9 @@ namespace brume::nn {
 /// What is computed: the convolution, or one of its gradients.
 enum class TilePass { forward, by_x, by_weight };
 
-/// Returns true if a convolution of images [., C, ., .] in this type with a weight [O, C, k, k] computes this pass on tiles: the gradient
-/// by the weight, and that by x of less than 128 channels, which were measured to win. The environment variable BRUME_TILES turns all
-/// passes on (1) and off (0).
+/// Returns true if a convolution of images [., C, ., .] in this type with a weight [O, C, k, k] computes this pass on tiles: the
+/// gradients of less than 128 channels, which were measured to win. The environment variable BRUME_TILES turns all passes on (1) and off
+/// (0).
 bool tile_conv_fits(TilePass pass, at::ScalarType type, const Tensor& weight, int64_t stride, int64_t padding);
 
 /// Weights in the order that the kernel reads.
