@@ -18,8 +18,6 @@
 // `channels` guides the first of them alone; the others are the conditional estimate. DiT (Peebles & Xie 2023) samples so.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/std.h>
 
 #include <fmt/format.h>
 
@@ -30,6 +28,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
 #include "brume/numerics/guidance_scale.h"
+#include "brume/numerics/per_image.h"
 
 namespace brume::plugins {
 namespace {
@@ -75,15 +74,7 @@ class CfgDenoiser final : public Denoiser {
   }
 
   Tensor rescaled(const Tensor& guided, const Tensor& with, const Tensor& skip) const {
-    const auto spread = [&](const Tensor& t) {  // image by image: a reduction over rows rounds by the number of rows
-      const Tensor part = t - skip;
-      std::vector<Tensor> each;
-      for (int64_t i = 0; i < t.size(0); ++i) each.push_back(part[i].reshape({-1}).std());
-      std::vector<int64_t> shape(size_t(t.dim()), 1);
-      shape[0] = t.size(0);
-      return at::stack(each).view(shape);
-    };
-    const Tensor of_guided = spread(guided), ratio = (spread(with) / of_guided).masked_fill(of_guided == 0, 1);
+    const Tensor of_guided = image_std(guided - skip), ratio = (image_std(with - skip) / of_guided).masked_fill(of_guided == 0, 1);
     const Tensor factor = ratio * o_.rescale + (1 - o_.rescale);
     return skip + (guided - skip) * factor;
   }

@@ -55,11 +55,12 @@ class Adapters : public testing::Test {
     return Model::open(folder_->file(model), {.precision = "fp32", .loras = loras})
         .sample({.prompts = {"red circle"}, .count = 1, .seed = 7});
   }
-  static std::string first_line(const std::string& run) {
+  static double first_loss(const std::string& run) {
     std::ifstream in(folder_->file(run + "/metrics.jsonl"));
     std::string line;
     std::getline(in, line);
-    return line.substr(0, line.find("grad_norm"));
+    const std::string key = "\"loss\":";
+    return std::stod(line.substr(line.find(key) + key.size()));
   }
   static std::string hash() { return sha256(MappedFile::open(folder_->file("base/model.safetensors"))->bytes()); }
   static std::string said(const std::string& yaml) {
@@ -107,8 +108,8 @@ TEST_F(Adapters, SeveralAtOnceAddUp) {
 TEST_F(Adapters, BeginAsTheBase) {
   train(section("  from: " + folder_->file("base/model.safetensors") + "\n", 1), "plain");
   train(with("[{type: dora, rank: 2, targets: [attention, convolutions, text_encoder]}]", 1), "begun");
-  EXPECT_EQ(first_line("begun"), first_line("plain"));
-  EXPECT_NE(first_line("begun").find("loss"), std::string::npos);
+  // To rounding: layers that learn may take other kernels than frozen ones.
+  EXPECT_NEAR(first_loss("begun"), first_loss("plain"), 1e-6 * first_loss("plain"));
 }
 
 TEST_F(Adapters, ResumeBitForBitOnTheSameBaseAlone) {

@@ -4,6 +4,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/std.h>
 
+#include <limits>
 #include <vector>
 
 namespace brume {
@@ -21,7 +22,12 @@ Tensor image_dot(const Tensor& a, const Tensor& b) {
 }
 Tensor image_norm(const Tensor& t) { return image_dot(t, t).sqrt(); }
 Tensor image_std(const Tensor& t) {
-  return per_image(t, [&](int64_t i) { return t[i].reshape({-1}).std(); });
+  const double rounding =
+      4 * (t.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon());
+  return per_image(t, [&](int64_t i) {
+    const Tensor values = t[i].reshape({-1}), deviation = values.std();
+    return deviation.masked_fill(deviation <= values.abs().max() * rounding, 0);
+  });
 }
 
 Tensor image_parallel(const Tensor& t, const Tensor& onto) {

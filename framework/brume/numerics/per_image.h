@@ -10,7 +10,7 @@ namespace brume {
 Tensor per_image(const Tensor& like, const std::function<Tensor(int64_t image)>& number);
 Tensor image_dot(const Tensor& a, const Tensor& b);
 Tensor image_norm(const Tensor& t);
-/// Returns the standard deviation with divisor n - 1.
+/// Returns the standard deviation with divisor n - 1; 0 if it is that of rounding, as of an image of one value on some processors.
 Tensor image_std(const Tensor& t);
 /// Returns the part of `t` that is parallel to `onto`, per image; 0 if that is 0.
 Tensor image_parallel(const Tensor& t, const Tensor& onto);

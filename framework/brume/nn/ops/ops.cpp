@@ -63,13 +63,6 @@ bool evaluates(const PackedWeight* packed, const Tensor& weight) {
   return packed && !at::GradMode::is_enabled() && !weight.requires_grad();
 }
 
-/// Returns images, height and width of tokens whose weight learns. oneDNN's gradients on AMX take up to a hundred times as long for images
-/// that are one pixel wide; few tokens stand in one row for all images, which makes it the longer.
-std::vector<int64_t> learning_rows(int64_t batch, int64_t tokens) {
-  constexpr int64_t long_row = 256;
-  return tokens < long_row ? std::vector<int64_t>{1, 1, batch * tokens} : std::vector<int64_t>{batch, 1, tokens};
-}
-
 Tensor plus(const Tensor& sum, const Tensor& x) { return sum.defined() ? sum + x : x; }
 
 /// Returns the numbers of a weight that may be held as integers.
@@ -160,12 +153,10 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const P
   if (!onednn(x)) return plus(sum, at::linear(x, floating(weight).to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.
   const int64_t batch = x.size(0), tokens = x.dim() == 3 ? x.size(1) : 1;
-  const bool learns = !evaluates(packed, weight);
-  const std::vector<int64_t> place = learns ? learning_rows(batch, tokens) : std::vector<int64_t>{batch, tokens, 1};
   const Tensor w = weight.view({weight.size(0), weight.size(1), 1, 1});
   std::optional<at::AutoDispatchBelowADInplaceOrView> loose;  // views that do not hold what they are of: the memory of `sum` can be given
-  if (!learns) loose.emplace();
-  const auto image = [&](const Tensor& t) { return t.reshape({place[0], place[1], place[2], t.size(-1)}).permute({0, 3, 1, 2}); };
+  if (evaluates(packed, weight)) loose.emplace();
+  const auto image = [&](const Tensor& t) { return t.reshape({batch, tokens, 1, t.size(-1)}).permute({0, 3, 1, 2}); };
   if (sum.defined()) sum = image(sum);
   const Tensor y = conv2d(image(x), w, bias, 1, 0, packed, std::move(sum)).permute({0, 2, 3, 1});
   return x.dim() == 3 ? y.reshape({batch, tokens, weight.size(0)}) : y.reshape({batch, weight.size(0)});

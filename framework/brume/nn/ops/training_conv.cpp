@@ -68,6 +68,21 @@ bool by_winograd(const Tensor& x, const Tensor& weight, int64_t stride, int64_t 
   return winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding);
 }
 
+/// Returns the same numbers of a linear layer, whose tokens are images one pixel wide, as images one pixel high. oneDNN's gradients on AMX
+/// take up to a hundred times as long for the former; few tokens stand in one row for all images, which makes it longer.
+Tensor in_rows(const Tensor& t, const Tensor& weight, int64_t stride, int64_t padding) {
+  constexpr int64_t long_row = 256;
+  if (t.size(3) != 1 || weight.size(2) * weight.size(3) != 1 || stride != 1 || padding != 0) return t;
+  const int64_t batch = t.size(2) < long_row ? 1 : t.size(0);
+  return t.permute({0, 2, 3, 1}).reshape({batch, 1, t.size(0) * t.size(2) / batch, t.size(1)}).permute({0, 3, 1, 2});
+}
+
+/// Returns the numbers of rows in the shape that they had.
+Tensor as_in(const Tensor& before, const Tensor& rows) {
+  if (rows.sizes() == before.sizes()) return rows;
+  return rows.permute({0, 2, 3, 1}).reshape({before.size(0), before.size(2), before.size(3), before.size(1)}).permute({0, 3, 1, 2});
+}
+
 /// weight and bias: float32.
 struct LearningConv final : torch::autograd::Function<LearningConv> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride,
@@ -98,14 +113,16 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], d_out = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const Tensor &weight = saved[1], &bias = saved[2];
     const int64_t stride = context->saved_data["stride"].toInt(), padding = context->saved_data["padding"].toInt();
+    const Tensor x = in_rows(saved[0], weight, stride, padding),
+                 d_out = in_rows(grads[0].contiguous(at::MemoryFormat::ChannelsLast), weight, stride, padding);
     variable_list result(5);
     if (at::GradMode::is_enabled()) {  // a gradient of the gradient is wanted
       const auto [dx, dw, db] =
           at::convolution_backward(d_out, x, weight.to(x.scalar_type()), at::OptionalIntArrayRef(at::IntArrayRef{weight.size(0)}),
                                    {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1, {true, true, has(bias)});
-      result[0] = dx, result[1] = dw.to(at::kFloat);
+      result[0] = as_in(saved[0], dx), result[1] = dw.to(at::kFloat);
       if (has(bias)) result[2] = db.to(at::kFloat);
       return result;
     }
@@ -121,6 +138,7 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
         tile_conv2d(d_out, tile_weight(weight, true, passing_memory), {}, {}, result[0]);
       else
         by_x(*own, weight, d_out, result[0]);
+      result[0] = as_in(saved[0], result[0]);
     }
     if (context->needs_input_grad(1) || context->needs_input_grad(2)) {
       const OpTimer timer("conv2d gradient by weight", flops);
