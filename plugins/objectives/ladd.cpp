@@ -51,7 +51,7 @@ struct LaddOptions {
 
 /// Returns a condition of zeros with every part that a network of this context reads, for one image.
 Condition blank(const Network::Context& c) {
-  const auto zeros = [](std::vector<int64_t> shape) { return at::zeros(shape, at::TensorOptions().dtype(at::kFloat)); };
+  const auto zeros = [](const std::vector<int64_t>& shape) { return at::zeros(shape, at::TensorOptions().dtype(at::kFloat)); };
   Condition blank;
   if (c.classes > 0) blank.classes = at::zeros({1}, at::TensorOptions().dtype(at::kLong));
   if (c.context_width > 0) blank.context = zeros({1, 1, c.context_width});
@@ -116,6 +116,7 @@ class OpenLadd final : public OpenObjective {
     const Tensor generator = -judge(of_fake, sigma, condition).mean();
     const Tensor gradient = torch::autograd::grad({generator}, {fake})[0];
     std::vector<Tensor> still;
+    still.reserve(of_fake.size());
     for (const Tensor& f : of_fake) still.push_back(f.detach());
     const Tensor false_logits = judge(still, sigma, condition), true_logits = [&] {
       const auto known = [&] {

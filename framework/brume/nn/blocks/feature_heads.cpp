@@ -27,7 +27,7 @@ FeatureHeads::FeatureHeads(const Builder& build, const std::vector<int64_t>& cha
 
 Tensor FeatureHeads::judge(const Head& head, const Tensor& tokens, const Tensor& level, const Tensor& classes) const {
   const Tensor h = silu(head.hidden(silu(head.in(head.norm(tokens)) + head.level(level).unsqueeze(1))));
-  const Tensor logits = head.out(h).squeeze(2);
+  Tensor logits = head.out(h).squeeze(2);
   if (!head.classes.weight.defined()) return logits;
   return logits + (h * head.classes(classes).unsqueeze(1)).sum(2) / std::sqrt(double(width_));
 }
