@@ -45,11 +45,14 @@ class Shipped : public testing::TestWithParam<std::string> {
  protected:
   fs::path file() const { return source / "configs" / GetParam(); }
   bool part() const { return GetParam().starts_with("parts/"); }
-  /// The file with all its sections; what starts from another model takes those of a configuration of such a model.
+  /// The file with all its sections, but what differs from run to run of a sweep; what starts from another model takes those of a
+  /// configuration of such a model.
   Value configuration() const {
     Value root = load_yaml(file());
+    root.erase("sweep");
     if (!nearest(root, "train.from").is_scalar()) return root;
-    const bool classes = GetParam().ends_with("_classes.yaml"), decoder = GetParam().ends_with("_decoder.yaml");
+    const bool classes = GetParam().ends_with("_classes.yaml") || GetParam().ends_with("_few_steps.yaml"),
+               decoder = GetParam().ends_with("_decoder.yaml");
     const bool control = GetParam().ends_with("control_shapes.yaml");
     const char* of = classes   ? "fashion_mnist.yaml"
                      : control ? "shapes_pixels.yaml"

@@ -152,6 +152,7 @@ std::string json_schema(const Registry& registry, const Entry::Declare& root) {
   schema["$schema"] = "http://json-schema.org/draft-07/schema#";
   schema["title"] = "brume configuration";
   schema.erase("required");
+  schema["properties"]["sweep"] = {{"type", "object"}, {"description", "for `brume sweep`: what differs from run to run (docs/sweeps.md)"}};
   Json& definitions = schema["definitions"] = Json::object();
   for (const std::string& kind : registry.kinds()) {
     Json any = Json::array();
