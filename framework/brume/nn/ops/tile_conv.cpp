@@ -26,20 +26,24 @@ const TileKernel& kernel() {
 
 int64_t up(int64_t n, int64_t to) { return quotient_up(n, to) * to; }
 
+/// Returns the first cache line of memory.
+char* aligned(const Tensor& memory) {
+  char* const begin = data_or_null<char>(memory);
+  return begin + (64 - reinterpret_cast<uintptr_t>(begin) % 64) % 64;
+}
+
 /// Memory of this thread that begins at a cache line and grows to the largest that was asked for. `T` tells one use from another.
 template <class T>
 T* work(int64_t count) {
   thread_local Tensor own;
   const int64_t bytes = count * int64_t(sizeof(T)) + 64;
   if (!own.defined() || int64_t(own.nbytes()) < bytes) own = at::empty({bytes}, at::kByte);
-  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(own.data_ptr()) + 63) / 64 * 64);
+  return reinterpret_cast<T*>(aligned(own));
 }
 
 /// Bytes that begin at a cache line.
 struct Bytes {
-  explicit Bytes(int64_t count) : memory(at::empty({count + 64}, at::kByte)) {
-    begin = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory.data_ptr()) + 63) / 64 * 64);
-  }
+  explicit Bytes(int64_t count) : memory(at::empty({count + 64}, at::kByte)), begin(aligned(memory)) {}
   Tensor memory;
   char* begin;
 };
