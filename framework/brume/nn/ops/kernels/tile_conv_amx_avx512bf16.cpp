@@ -77,37 +77,52 @@ void weights(const TileShape& s, const uint16_t* from, bool gradient, int64_t pa
           weight_tile(s, from, gradient, dy * s.kernel + dx, d * tile_depth, pair * tile_pair + half * tile_side, to);
 }
 
-/// sums [tiles, 2] (+)= x w over rows of taps [begin, end); `x`: of the first position.
+/// The sums of up to three tiles of rows by two of columns, [tiles, 2, 16, 16], which lie in tiles 0 to 5.
 template <int tiles>
-void multiply_block(const TileShape& s, const TileProduct& p, const char* x, float* sums) {
-  const auto at = [&](int t, int half) { return sums + (t * 2 + half) * tile_floats; };
-  if (p.begin == 0) {
-    Amx::zero<0>(), Amx::zero<1>(), Amx::zero<2>(), Amx::zero<3>(), Amx::zero<4>(), Amx::zero<5>();
-  } else {
+struct TileSums {
+  static void begin(const float* from) {
+    const auto at = [&](int t, int half) { return from + (t * 2 + half) * tile_floats; };
+    if (!from) {
+      Amx::zero<0>(), Amx::zero<1>(), Amx::zero<2>(), Amx::zero<3>(), Amx::zero<4>(), Amx::zero<5>();
+      return;
+    }
     Amx::load<0>(at(0, 0)), Amx::load<1>(at(0, 1));
     if constexpr (tiles > 1) Amx::load<2>(at(1, 0)), Amx::load<3>(at(1, 1));
     if constexpr (tiles > 2) Amx::load<4>(at(2, 0)), Amx::load<5>(at(2, 1));
   }
+  /// `next`: bytes from one tile of rows to the next; `step`: from one row to the next.
+  static void add(const char* rows, int64_t next, int64_t step, const char* left, const char* right) {
+    Amx::load<7>(left), Amx::load<6>(rows, step), Amx::multiply<0, 6, 7>();
+    Amx::load<7>(right), Amx::multiply<1, 6, 7>();
+    if constexpr (tiles > 1) {
+      Amx::load<6>(rows + next, step), Amx::multiply<3, 6, 7>();
+      Amx::load<7>(left), Amx::multiply<2, 6, 7>();
+    }
+    if constexpr (tiles > 2) {
+      Amx::load<6>(rows + 2 * next, step), Amx::multiply<4, 6, 7>();
+      Amx::load<7>(right), Amx::multiply<5, 6, 7>();
+    }
+  }
+  static void end(float* to) {
+    const auto at = [&](int t, int half) { return to + (t * 2 + half) * tile_floats; };
+    Amx::store<0>(at(0, 0)), Amx::store<1>(at(0, 1));
+    if constexpr (tiles > 1) Amx::store<2>(at(1, 0)), Amx::store<3>(at(1, 1));
+    if constexpr (tiles > 2) Amx::store<4>(at(2, 0)), Amx::store<5>(at(2, 1));
+  }
+};
+
+/// sums [tiles, 2] (+)= x w over rows of taps [begin, end); `x`: of the first position.
+template <int tiles>
+void multiply_block(const TileShape& s, const TileProduct& p, const char* x, float* sums) {
+  TileSums<tiles>::begin(p.begin == 0 ? nullptr : sums);
   const int64_t depths = s.depths(), next = tile_side * p.row_bytes;
   const char* w = p.weights + p.begin * s.kernel * 2 * tile_bytes;
   for (int64_t unit = p.begin; unit < p.end; ++unit) {
     const char* a = x + (unit / depths - s.margin()) * s.line() * p.row_bytes - s.margin() * p.row_bytes + unit % depths * 64;
-    for (int64_t dx = 0; dx < s.kernel; ++dx, a += p.row_bytes, w += 2 * tile_bytes) {
-      Amx::load<7>(w), Amx::load<6>(a, p.row_bytes), Amx::multiply<0, 6, 7>();
-      Amx::load<7>(w + tile_bytes), Amx::multiply<1, 6, 7>();
-      if constexpr (tiles > 1) {
-        Amx::load<6>(a + next, p.row_bytes), Amx::multiply<3, 6, 7>();
-        Amx::load<7>(w), Amx::multiply<2, 6, 7>();
-      }
-      if constexpr (tiles > 2) {
-        Amx::load<6>(a + 2 * next, p.row_bytes), Amx::multiply<4, 6, 7>();
-        Amx::load<7>(w + tile_bytes), Amx::multiply<5, 6, 7>();
-      }
-    }
+    for (int64_t dx = 0; dx < s.kernel; ++dx, a += p.row_bytes, w += 2 * tile_bytes)
+      TileSums<tiles>::add(a, next, p.row_bytes, w, w + tile_bytes);
   }
-  Amx::store<0>(at(0, 0)), Amx::store<1>(at(0, 1));
-  if constexpr (tiles > 1) Amx::store<2>(at(1, 0)), Amx::store<3>(at(1, 1));
-  if constexpr (tiles > 2) Amx::store<4>(at(2, 0)), Amx::store<5>(at(2, 1));
+  TileSums<tiles>::end(sums);
 }
 
 /// Rounds the sums of `count` positions from `first` on.
@@ -187,30 +202,10 @@ void columns(const TileShape& s, const uint16_t* from, int64_t channels, int64_t
 
 template <int tiles>
 void add_gradient(const TileGradient& g) {
-  const auto at = [&](int tile, int half) { return g.sums + (tile * 2 + half) * tile_floats; };
-  if (g.begin) {
-    Amx::zero<0>(), Amx::zero<1>(), Amx::zero<2>(), Amx::zero<3>(), Amx::zero<4>(), Amx::zero<5>();
-  } else {
-    Amx::load<0>(at(0, 0)), Amx::load<1>(at(0, 1));
-    if constexpr (tiles > 1) Amx::load<2>(at(1, 0)), Amx::load<3>(at(1, 1));
-    if constexpr (tiles > 2) Amx::load<4>(at(2, 0)), Amx::load<5>(at(2, 1));
-  }
+  TileSums<tiles>::begin(g.begin ? nullptr : g.sums);
   const char *dy = g.dy, *x = g.x;
-  for (int64_t step = 0; step < g.steps; ++step, dy += 64, x += tile_bytes) {
-    Amx::load<7>(x), Amx::load<6>(dy, g.dy_step), Amx::multiply<0, 6, 7>();
-    Amx::load<7>(x + g.x_step), Amx::multiply<1, 6, 7>();
-    if constexpr (tiles > 1) {
-      Amx::load<6>(dy + g.next, g.dy_step), Amx::multiply<3, 6, 7>();
-      Amx::load<7>(x), Amx::multiply<2, 6, 7>();
-    }
-    if constexpr (tiles > 2) {
-      Amx::load<6>(dy + 2 * g.next, g.dy_step), Amx::multiply<4, 6, 7>();
-      Amx::load<7>(x + g.x_step), Amx::multiply<5, 6, 7>();
-    }
-  }
-  Amx::store<0>(at(0, 0)), Amx::store<1>(at(0, 1));
-  if constexpr (tiles > 1) Amx::store<2>(at(1, 0)), Amx::store<3>(at(1, 1));
-  if constexpr (tiles > 2) Amx::store<4>(at(2, 0)), Amx::store<5>(at(2, 1));
+  for (int64_t step = 0; step < g.steps; ++step, dy += 64, x += tile_bytes) TileSums<tiles>::add(dy, g.next, g.dy_step, x, x + g.x_step);
+  TileSums<tiles>::end(g.sums);
 }
 
 void gradient(const TileGradient& part, int64_t tiles) {

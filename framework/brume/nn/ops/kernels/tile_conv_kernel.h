@@ -62,7 +62,7 @@ struct TileGradient {
 };
 
 struct TileKernel {
-  /// Copies positions [first, first + count), zeros where there is no pixel; `from`: [images, height, width, channels].
+  /// Copies positions [first, first + count), zeros for those outside the images; `from`: [images, height, width, channels].
   void (*pack)(const TileShape& shape, const uint16_t* from, int64_t first, int64_t count, char* to);
 
   /// Packs a pair of a weight [out, taps, channels], or of one that is the weight of the gradient: [channels, taps, out], taps reversed.
