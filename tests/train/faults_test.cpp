@@ -15,6 +15,7 @@
 #include "brume/train/checkpoints.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
+#include "loaded.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
@@ -39,19 +40,7 @@ train:
 sample: {steps: 4}
 )";
 
-struct Loaded {
-  Config config;
-  Value resolved;
-};
-
-Loaded load(const std::vector<std::string>& settings = {}) {
-  static Registry registry = builtins();
-  Value root = parse_yaml(tiny, "tiny.yaml");
-  for (const std::string& s : settings) apply_override(root, s, "--set");
-  Loaded l;
-  l.config = read_configuration(registry, root, &l.resolved);
-  return l;
-}
+Loaded load(const std::vector<std::string>& settings = {}) { return loaded(tiny, settings); }
 
 bool same(const fs::path& a, const fs::path& b) {
   const NamedTensors x = load_tensors(a.string()), y = load_tensors(b.string());

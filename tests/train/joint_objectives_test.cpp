@@ -12,6 +12,7 @@
 #include "brume/diffusion/pipeline.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
+#include "loaded.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
@@ -35,18 +36,7 @@ sample: {sampler: consistency, spacing: trailing, steps: 2}
 compute: {precision: fp32}
 )";
 
-struct Loaded {
-  Config config;
-  Value resolved;
-};
-Loaded load(const std::vector<std::string>& overrides) {
-  static Registry registry = builtins();
-  Value root = parse_yaml(tiny, "tiny.yaml");
-  for (const std::string& o : overrides) apply_override(root, o, "--set");
-  Loaded l;
-  l.config = read_configuration(registry, root, &l.resolved);
-  return l;
-}
+Loaded load(const std::vector<std::string>& overrides) { return loaded(tiny, overrides); }
 
 /// A folder with a model that was trained for two steps.
 class Taught : public testing::Test {

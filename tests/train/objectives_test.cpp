@@ -13,6 +13,7 @@
 #include "brume/diffusion/sampling_run.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
+#include "loaded.h"
 #include "support/gaussian.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
@@ -40,18 +41,7 @@ sample:
 compute: {precision: fp32}
 )";
 
-struct Loaded {
-  Config config;
-  Value resolved;
-};
-Loaded load(const std::vector<std::string>& overrides = {}) {
-  static Registry registry = builtins();
-  Value root = parse_yaml(tiny, "tiny.yaml");
-  for (const std::string& o : overrides) apply_override(root, o, "--set");
-  Loaded l;
-  l.config = read_configuration(registry, root, &l.resolved);
-  return l;
-}
+Loaded load(const std::vector<std::string>& overrides = {}) { return loaded(tiny, overrides); }
 
 Tensor images(int64_t count) {
   at::Generator random = at::detail::createCPUGenerator(8);

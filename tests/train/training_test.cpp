@@ -13,6 +13,7 @@
 #include "brume/train/trainer.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
+#include "loaded.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
 
@@ -42,23 +43,7 @@ sample:
   guidance: [{type: cfg, scale: 2}, clip]
 )";
 
-struct Loaded {
-  Config config;
-  Value resolved;
-};
-
-Loaded load(const std::string& precision) {
-  static Registry registry = [] {
-    Registry r;
-    register_builtins(r);
-    return r;
-  }();
-  Value root = parse_yaml(tiny, "tiny.yaml");
-  apply_override(root, "compute.precision=" + precision);
-  Loaded l;
-  l.config = read_configuration(registry, root, &l.resolved);
-  return l;
-}
+Loaded load(const std::string& precision) { return loaded(tiny, {"compute.precision=" + precision}); }
 
 std::string trained(const TempFolder& folder, const std::string& precision) {
   const Loaded l = load(precision);
