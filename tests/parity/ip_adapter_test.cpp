@@ -321,7 +321,7 @@ TEST_F(IPAdapterRun, TheEncoderIsAskedFor) {
     EXPECT_NE(text.find(asked), text.npos) << text;
     EXPECT_TRUE(text.ends_with(reason)) << text;
   };
-  ends(said("clipp"), "clipp: cannot be opened: No such file or directory");
+  ends(said("clipp"), "clipp: cannot be opened: No such file or directory; did you mean 'clip'?");
   fs::create_directory(folder_.file("empty"));
   ends(said("empty"), "path: empty holds no model.safetensors and no pytorch_model.bin");
   fs::resize_file(folder_.file("clip/model.safetensors"), fs::file_size(folder_.file("clip/model.safetensors")) - 100);
