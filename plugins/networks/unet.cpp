@@ -28,8 +28,6 @@ class Unet final : public Network, public HasControlBranch {
   static void check(const Options& o, const Context& c) {
     o.check(c.input, true);
     if (c.guidance) throw ConfigError("unet has no embedding of the guidance scale, which the conditioner gives; mmdit has");
-    if (c.classes > 0 && (c.vector_width > 0 || c.size_ids > 0))
-      throw ConfigError("the conditioner gives classes and a pooled vector or sizes; the unet embeds classes, or the others");
     if (c.size_ids > 0 && o.noise_embedding->random())
       throw ConfigError(
           "noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");

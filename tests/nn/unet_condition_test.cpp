@@ -44,6 +44,24 @@ Condition tokens(int64_t length) {
 
 const Network::Context with_tokens{.input = {4, 16, 16}, .out_channels = 4, .context_width = 12};
 
+TEST(UnetCondition, EmbedsClassesAndAVectorTogether) {
+  const auto network = awake("{" + base + "}", {.input = {4, 16, 16}, .out_channels = 4, .classes = 3, .vector_width = 5});
+  Condition c;
+  c.classes = at::full({2}, 1, at::kLong), c.vector = normal({2, 5}, 9);
+  const Tensor before = run(*network, c);
+  for (const bool of_class : {true, false}) {
+    Condition changed = c;
+    changed.classes = c.classes.clone(), changed.vector = c.vector.clone();
+    if (of_class)
+      changed.classes[0].fill_(2);
+    else
+      changed.vector[0][3].add_(1);
+    const Tensor after = run(*network, changed);
+    EXPECT_FALSE(after[0].equal(before[0])) << (of_class ? "class" : "vector");
+    EXPECT_TRUE(after[1].equal(before[1])) << (of_class ? "class" : "vector");
+  }
+}
+
 TEST(UnetCondition, AttendsToEveryTokenThatIsNotPadding) {
   const auto network = awake(attentive, with_tokens);
   Condition c = tokens(6);

@@ -92,9 +92,10 @@ struct LdmExport {
         height, size("input_blocks.0.0.weight", 1), size("out.2.weight", 0), integer_of(network, "channels"), factors(network, height),
         layout.blocks, fmt::join(list_of(network, "multipliers"), ", "), layout.head_channels > 0 ? "num_head_channels" : "num_heads",
         layout.head_channels > 0 ? layout.head_channels : layout.heads, truth_of(network, "scale_shift") ? "True" : "False");
-    if (const int64_t added = size("label_emb.0.0.weight", 1); added > 0)
-      yaml += fmt::format("        num_classes: sequential\n        adm_in_channels: {}\n", added);
-    if (const int64_t classes = size("label_emb.weight", 0); classes > 0) yaml += fmt::format("        num_classes: {}\n", classes);
+    const int64_t added = size("label_emb.0.0.weight", 1), classes = size("label_emb.weight", 0);
+    if (added > 0 && classes > 0) refuse("its network embeds classes and a vector; that of latent diffusion embeds one of them");
+    if (added > 0) yaml += fmt::format("        num_classes: sequential\n        adm_in_channels: {}\n", added);
+    if (classes > 0) yaml += fmt::format("        num_classes: {}\n", classes);
     if (transformer.entries.empty()) return yaml;
     const std::vector<std::string> depth = list_of(transformer, "depth");
     int64_t context = 0;
