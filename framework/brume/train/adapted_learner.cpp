@@ -12,6 +12,7 @@
 #include "brume/core/seed.h"
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_writing.h"
+#include "brume/nn/ops/memory_pool.h"
 #include "brume/train/adapter_targets.h"
 #include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
@@ -59,6 +60,7 @@ class AdaptedLearner final : public Learner {
         w.copy_(t.base);
       }
       for (const auto& [adapter, change] : t.changes) w.add_(added_by(change, t.base, 1));  // recorded: w leads to the parameters
+      nn::discard_file_pages(t.base.data_ptr(), t.base.nbytes());  // read again for the next step, from the system's cache
     }
     return learner_->loss(batch, step, random);
   }
