@@ -32,6 +32,7 @@ class DhariwalUnet final : public Network {
   };
 
   static void check(const Options& o, const Context& c) {
+    check_condition("dhariwal_unet", {.classes = true, .image = true}, c);
     o.check(c, o.width(0));
     for (size_t level = 0; level < o.multipliers.size(); ++level) {
       const bool attends = o.attends(c.input.height >> level) || level + 1 == o.multipliers.size();

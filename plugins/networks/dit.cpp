@@ -38,7 +38,7 @@ class Dit final : public Network {
 
   static void check(const Options& o, const Context& c) {
     check_sides(o, c.input.height, c.input.width, o.patch_of(c.input.height));
-    if (c.guidance) throw ConfigError("dit has no embedding of the guidance scale, which the conditioner gives");
+    check_condition("dit", {.classes = true, .tokens = true, .image = true, .vector = true, .sizes = true}, c);
     if (c.size_ids == 0) return;
     if (c.size_ids != 6)
       throw ConfigError("dit embeds the target size of the condition, and the conditioner gives an aesthetic score instead");

@@ -64,8 +64,7 @@ class Edm2Unet final : public Network {
     if (c.input.height % divisor || c.input.width % divisor)
       throw ConfigError(fmt::format("multipliers: {} levels need a height and width that are multiples of {}; the input has {}x{}",
                                     o.multipliers.size(), divisor, c.input.height, c.input.width));
-    if (c.context_width > 0 || c.vector_width > 0 || c.size_ids > 0 || c.guidance)
-      throw ConfigError("edm2_unet takes classes and images, and the conditioner gives more");
+    check_condition("edm2_unet", {.classes = true, .image = true}, c);
     for (size_t level = 0; level < o.multipliers.size(); ++level)
       if ((o.attends(c.input.height >> level) || level + 1 == o.multipliers.size()) && o.width(level) % o.head_channels)
         throw ConfigError(

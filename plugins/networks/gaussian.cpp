@@ -98,7 +98,10 @@ class Gaussian final : public Exact {
       f.field("std", std, "standard deviation of every pixel", more_than(0));
     }
   };
-  static void check(const Options&, const Context& c) { Exact::check(c); }
+  static void check(const Options&, const Context& c) {
+    check_condition("gaussian", {.classes = true}, c);  // all of which are the same
+    Exact::check(c);
+  }
   Gaussian(const Options& o, const Context& c) : Exact({o.mean}, o.std, c) {}
 };
 
@@ -114,6 +117,7 @@ class Mixture final : public Exact {
     }
   };
   static void check(const Options& o, const Context& c) {
+    check_condition("mixture", {.classes = true}, c);
     Exact::check(c);
     const auto grounds = int64_t(o.means.size());
     if (c.classes != 0 && c.classes != grounds && c.classes != grounds + 1)

@@ -43,10 +43,7 @@ class Mlp final : public Network {
       f.require(noise_width % 2 == 0, "noise_width", "must be even");
     }
   };
-  static void check(const Options&, const Context& c) {
-    if (c.context_width > 0) throw ConfigError("mlp attends to no tokens, which the conditioner gives; unet and dit do");
-    if (c.size_ids > 0 || c.guidance) throw ConfigError("mlp embeds no sizes and no guidance scale, which the conditioner gives");
-  }
+  static void check(const Options&, const Context& c) { check_condition("mlp", {.classes = true, .image = true, .vector = true}, c); }
 
   Mlp(const Options& o, const Context& c) : o_(o), outputs_(c.out_channels), build_(c.seed) {
     frequencies_ = o.noise_embedding->frequencies(o.noise_width, build_.random());

@@ -80,7 +80,7 @@ class Mmdit final : public Network {
       throw ConfigError(
           fmt::format("patch: {} does not divide {}x{}, the height and width of the network's input; divisors of both are needed", o.patch,
                       c.input.height, c.input.width));
-    if (c.size_ids > 0) throw ConfigError("mmdit has no embedding of sizes, which the conditioner gives");
+    check_condition("mmdit", {.classes = true, .tokens = true, .image = true, .vector = true, .guidance = true}, c);
     if (o.position_size > 0 && o.rotary_axes.empty()) check_positions(o, {c.input.height / o.patch, c.input.width / o.patch});
     if (c.guidance && o.noise_embedding->random())
       throw ConfigError("noise_embedding: the guidance scale is embedded as the noise level is, and needs type: sinusoidal");

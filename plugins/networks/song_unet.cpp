@@ -73,7 +73,10 @@ class SongUnet final : public Network {
     int64_t noise_channels() const { return channels * noise_multiplier; }
   };
 
-  static void check(const Options& o, const Context& c) { o.check(c, o.channels); }
+  static void check(const Options& o, const Context& c) {
+    check_condition("song_unet", {.classes = true, .image = true}, c);
+    o.check(c, o.channels);
+  }
 
   SongUnet(const Options& o, const Context& c) : o_(o), build_(c.seed), image_channels_(c.image_channels), filter_(o.resample_filter) {
     style_ = {.embedding = o.embedding(),

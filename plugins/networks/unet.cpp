@@ -27,7 +27,7 @@ class Unet final : public Network, public HasControlBranch {
 
   static void check(const Options& o, const Context& c) {
     o.check(c.input, true);
-    if (c.guidance) throw ConfigError("unet has no embedding of the guidance scale, which the conditioner gives; mmdit has");
+    check_condition("unet", {.classes = true, .tokens = true, .image = true, .vector = true, .sizes = true}, c);
     if (c.size_ids > 0 && o.noise_embedding->random())
       throw ConfigError(
           "noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");

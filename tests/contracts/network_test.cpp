@@ -7,9 +7,12 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 
 #include <cmath>
+#include <functional>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -49,11 +52,14 @@ class NetworkContract : public testing::TestWithParam<Specimen> {
   /// With random weights everywhere: what starts as zero would hide mistakes.
   static std::shared_ptr<Network> awake(const std::string& more = "") {
     const auto network = fresh(5, more);
+    scatter(*network);
+    return network;
+  }
+  static void scatter(const Network& network) {
     const at::NoGradGuard no_grad;
     uint64_t seed = 100;
-    for (Weight& w : network->weights())
+    for (Weight& w : network.weights())
       if (w.trainable) w.tensor.add_(normal(w.tensor.sizes(), ++seed) * 0.05);
-    return network;
   }
   static Tensor images(int64_t batch, at::ScalarType type = at::kFloat) { return normal({batch, 3, 16, 16}, 21, type); }
   static Tensor levels(int64_t batch) { return at::arange(batch, at::kFloat) * 37 + 3; }
@@ -150,6 +156,49 @@ TEST_P(NetworkContract, TakesItsNoiseLevelAndItsClass) {
   EXPECT_FALSE(at::equal(y[0], y[1])) << "the noise level is not used";
   const Tensor z = network->forward(x, at::full({2}, 5.0f), other_class, nullptr);
   EXPECT_FALSE(at::equal(z[0], z[1])) << "the class is not used";
+}
+
+TEST_P(NetworkContract, EachPartOfAConditionIsRefusedOrChangesTheOutput) {
+  const at::NoGradGuard no_grad;
+  using Part = std::pair<std::function<void(Network::Context&)>, std::function<void(Condition&, int64_t)>>;
+  const std::map<std::string, Part> parts{
+      {"classes", {[](auto& c) { c.classes = 5; }, [](Condition& c, int64_t k) { c.classes = at::full({2}, 1 + k, at::kLong); }}},
+      {"tokens",
+       {[](auto& c) { c.context_width = 10; },
+        [](Condition& c, int64_t k) {
+          c.context = normal({2, 7, 10}, 40 + k), c.context_mask = at::ones({2, 7});
+        }}},
+      {"image",
+       {[](auto& c) { c.image_channels = 2; },
+        [](Condition& c, int64_t k) {
+          c.image = normal({2, 2, 16, 16}, 50 + k);
+        }}},
+      {"vector",
+       {[](auto& c) { c.vector_width = 10; },
+        [](Condition& c, int64_t k) {
+          c.vector = normal({2, 10}, 60 + k);
+        }}},
+      {"sizes",
+       {[](auto& c) { c.size_ids = 6; },
+        [](Condition& c, int64_t k) {
+          c.sizes = at::full({2, 6}, 8.0f + k);
+        }}},
+      {"guidance", {[](auto& c) { c.guidance = true; }, [](Condition& c, int64_t k) { c.guidance = at::full({2}, 2.0f + k); }}}};
+  for (const auto& [name, part] : parts) {
+    if (GetParam().name == "gaussian" && name == "classes") continue;  // all of them are the same
+    Network::Context c = context;
+    c.classes = 0, c.noise = make<NoiseSchedule>("cosine"), c.parameterization = make<Parameterization>("x0");
+    part.first(c);
+    try {
+      const auto network = make<Network>(GetParam().yaml, c);
+      scatter(*network);
+      Condition one, other;
+      part.second(one, 0), part.second(other, 1);
+      EXPECT_FALSE(at::equal(network->forward(images(2), levels(2), one, nullptr), network->forward(images(2), levels(2), other, nullptr)))
+          << name;
+    } catch (const ConfigError&) {
+    }
+  }
 }
 
 TEST_P(NetworkContract, DropoutOnlyWithAGenerator) {

@@ -103,6 +103,26 @@ std::vector<Weight> prefixed(const std::string& prefix, const std::vector<Weight
   return named;
 }
 
+void check_condition(std::string_view network, const ConditionParts& taken, const Network::Context& c) {
+  struct Part {
+    std::string_view name, option;
+    bool takes, given;
+  };
+  const Part parts[] = {{"classes", "", taken.classes, c.classes > 0},
+                        {"tokens", "; unet (with a transformer), dit and mmdit attend to them", taken.tokens, c.context_width > 0},
+                        {"an image", "", taken.image, c.image_channels > 0},
+                        {"a pooled vector", "; unet, dit, mmdit and mlp embed it", taken.vector, c.vector_width > 0},
+                        {"sizes", "; unet and dit embed them", taken.sizes, c.size_ids > 0},
+                        {"the guidance scale", "; mmdit embeds it", taken.guidance, c.guidance}};
+  std::string all;
+  for (const Part& part : parts)
+    if (part.takes) all += fmt::format("{}{}", all.empty() ? "" : ", ", part.name);
+  for (const Part& part : parts)
+    if (part.given && !part.takes)
+      throw ConfigError(
+          fmt::format("the conditioner gives {}, and {} takes {}{}", part.name, network, all.empty() ? "no condition" : all, part.option));
+}
+
 Autoencoder::Reconstruction Autoencoder::reconstruct(const Tensor&, at::Generator&) const {
   throw ConfigError("there is nothing to train in this autoencoder");
 }

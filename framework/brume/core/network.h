@@ -80,4 +80,12 @@ class Network {
   virtual std::vector<Weight> weights() const = 0;
 };
 
+/// The parts of a condition that a network computes with.
+struct ConditionParts {
+  bool classes = false, tokens = false, image = false, vector = false, sizes = false, guidance = false;
+};
+
+/// Throws ConfigError if the conditioner gives a part that `network` (its name in a configuration) does not take, and names the part.
+void check_condition(std::string_view network, const ConditionParts& taken, const Network::Context& context);
+
 }  // namespace brume

@@ -54,12 +54,6 @@ void EdmUnetOptions::declare(Fields& f) {
 }
 
 void EdmUnetOptions::check(const Network::Context& context, int64_t first) const {
-  if (context.context_width > 0)
-    throw ConfigError(
-        fmt::format("the conditioner gives tokens of width {}, and EDM's networks attend to none; network: unet with a "
-                    "transformer does",
-                    context.context_width));
-  if (context.guidance) throw ConfigError("EDM's networks have no embedding of the guidance scale, which the conditioner gives; mmdit has");
   if (null_is_zero && context.classes == 1) throw ConfigError("null_is_zero: the conditioner has no class but the null class");
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
   if (context.input.height % divisor || context.input.width % divisor)
