@@ -26,6 +26,7 @@ class Checkpoint final : public Autoencoder, public Quantiser {
   Tensor encode_moments(const Tensor& images) const override { return opened_.autoencoder->encode_moments(images); }
   Tensor latents_of(const Tensor& moments, const Normal& normal) const override { return opened_.autoencoder->latents_of(moments, normal); }
   Tensor decode(const Tensor& latents) const override { return opened_.autoencoder->decode(latents); }
+  int64_t decoding_memory(const ImageShape& image) const override { return opened_.autoencoder->decoding_memory(image); }
   std::vector<Weight> weights() const override { return opened_.autoencoder->weights(); }
   std::optional<std::string> stored_as() const override { return opened_.configuration; }
   std::optional<int64_t> codes() const override { return opened_.autoencoder->codes(); }

@@ -40,6 +40,7 @@ class Codes final : public Autoencoder {
     return one_hot(quantiser_->codes_of(moments), *inner_->codes(), at::kFloat);
   }
   Tensor decode(const Tensor& latents) const override { return quantiser_->decode_codes(latents.argmax(1)); }
+  int64_t decoding_memory(const ImageShape& image) const override { return inner_->decoding_memory(image); }
   std::vector<Weight> weights() const override { return inner_->weights(); }
   std::optional<int64_t> codes() const override { return inner_->codes(); }
 

@@ -36,6 +36,7 @@ class Kl final : public Autoencoder {
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, o_.ratio()); }
   ImageShape moments(const ImageShape& image) const override { return nn::latent_shape(image, 2 * o_.latent_channels, o_.ratio()); }
   std::vector<Weight> weights() const override { return build_.weights(); }
+  int64_t decoding_memory(const ImageShape& image) const override { return o_.decoding_memory(image, dtype_); }
   Tensor last_layer() const override { return network_.last_layer(); }
 
   /// Returns mean and log variance, each [B, latent_channels, h, w], one after the other.

@@ -39,6 +39,7 @@ class Vq final : public Autoencoder, public Quantiser {
 
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, o_.ratio()); }
   std::vector<Weight> weights() const override { return build_.weights(); }
+  int64_t decoding_memory(const ImageShape& image) const override { return o_.decoding_memory(image, dtype_); }
   Tensor last_layer() const override { return network_.last_layer(); }
   std::optional<int64_t> codes() const override { return o_.codebook.codes; }
 

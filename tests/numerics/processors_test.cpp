@@ -77,6 +77,18 @@ TEST_F(Processors, MemoryIsThatOfTheSmallestGroup) {
   EXPECT_EQ(group_memory(root_.path()), 2000000000);
 }
 
+TEST_F(Processors, FreeMemoryIsTheLeastOfTheSystemsAndTheGroups) {
+  write("proc/meminfo", "MemTotal:  9000 kB\nMemFree: 10 kB\nMemAvailable:    4000 kB\nBuffers: 1 kB\n");
+  EXPECT_EQ(free_memory(root_.path()), 4000 * 1024);
+  write("proc/self/cgroup", "0::/user/app\n");
+  write("sys/fs/cgroup/user/app/memory.max", "3000000\n");
+  write("sys/fs/cgroup/user/app/memory.current", "1000000\n");
+  EXPECT_EQ(free_memory(root_.path()), 2000000);
+  write("sys/fs/cgroup/user/memory.max", "3500000\n");
+  write("sys/fs/cgroup/user/memory.current", "3600000\n");
+  EXPECT_EQ(free_memory(root_.path()), 0) << "of the group above, which has more than it may";
+}
+
 TEST_F(Processors, AreDividedAmongTheProcessesOfAMachine) {
   const int64_t alone = threads_per_process(1, root_.path());
   EXPECT_EQ(alone, all_);

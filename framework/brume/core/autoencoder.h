@@ -58,6 +58,9 @@ class Autoencoder {
   Tensor encode(const Tensor& images) const { return latents_of(encode_moments(images), Normal()); }
   /// Returns images in [-1, 1], float32.
   virtual Tensor decode(const Tensor& latents) const = 0;
+  /// Returns about how many bytes decode() needs for one image of this shape; 0 if that is not known. Sampling decodes in tiles if they
+  /// are more than the system has.
+  virtual int64_t decoding_memory(const ImageShape& /*image*/) const { return 0; }
   virtual std::vector<Weight> weights() const = 0;
 
   /// One pass of training, in the dtype of `images`.

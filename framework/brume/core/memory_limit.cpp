@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <fstream>
@@ -37,17 +38,41 @@ int64_t address_space() {
   return static_cast<int64_t>(limit.rlim_cur);
 }
 
-/// Returns the private memory in bytes that the process has reserved: the sixth number of /proc/self/statm, in pages.
-int64_t reserved_memory() {
+/// Returns a number of /proc/self/statm in bytes: 0 = the address space, 5 = the private memory that the process has reserved.
+int64_t own_memory(int index) {
   std::ifstream in("/proc/self/statm");
   int64_t pages = 0;
-  for (int i = 0; i < 6; ++i) in >> pages;
+  for (int i = 0; i <= index; ++i) in >> pages;
   return in ? pages * sysconf(_SC_PAGESIZE) : 0;
 }
 
 }  // namespace
 
 int64_t group_memory(const std::filesystem::path& root) { return int64_t(smallest_group_limit(root, "memory", memory_of).value_or(0)); }
+
+int64_t free_memory(const std::filesystem::path& root) {
+  double room = no_limit;
+  std::ifstream in(root / "proc/meminfo");
+  for (std::string name; in >> name;) {
+    double kib = 0;
+    if (name == "MemAvailable:" && in >> kib) room = 1024 * kib;
+  }
+  const auto group = smallest_group_limit(root, "memory", [](const std::filesystem::path& directory) -> std::optional<double> {
+    const auto most = memory_of(directory);
+    if (!most) return {};
+    for (const char* name : {"memory.current", "memory.usage_in_bytes"}) {
+      double taken = 0;
+      if (std::ifstream now(directory / name); now >> taken) return std::max(0.0, *most - taken);
+    }
+    return most;
+  });
+  room = std::min(room, group.value_or(no_limit));
+  if (const int64_t space = address_space(); space > 0) room = std::min(room, double(space - own_memory(0)));
+  rlimit data{};
+  if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY)
+    room = std::min(room, double(data.rlim_cur) - double(own_memory(5)));
+  return int64_t(std::max(0.0, room));
+}
 
 void keep_within_group_memory() {
   const int64_t group = group_memory();
@@ -56,7 +81,7 @@ void keep_within_group_memory() {
   constexpr int64_t stack = int64_t{8} << 20, pools = 3;  // the stacks count in full, of which little is used
   const auto wanted = static_cast<rlim_t>(group + pools * stack * usable_processors());
   if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur <= wanted) return;
-  if (reserved_memory() > group / 2) return;  // of which most is never used: AddressSanitizer's terabytes
+  if (own_memory(5) > group / 2) return;  // of which most is never used: AddressSanitizer's terabytes
   limit.rlim_cur = wanted;
   setrlimit(RLIMIT_DATA, &limit);
 }

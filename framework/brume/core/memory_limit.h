@@ -10,6 +10,10 @@ namespace brume {
 /// limit. `root`: the directory that has proc/ and sys/.
 int64_t group_memory(const std::filesystem::path& root = "/");
 
+/// Returns the bytes that this process can take before the system, its control groups or its limits (ulimit -v, -d) refuse more.
+/// `root`: the directory that has proc/ and sys/.
+int64_t free_memory(const std::filesystem::path& root = "/");
+
 /// Limits what this process can allocate (RLIMIT_DATA) to what its control groups may take, and to the stacks of its threads. Beyond the
 /// limit of a group, the system would end the process without a word.
 void keep_within_group_memory();

@@ -29,6 +29,8 @@ struct FirstStageOptions {
   void check(const ImageShape& image) const;
   int64_t inner() const { return inner_channels.value_or(latent_channels); }  ///< channels the decoder begins with
   int64_t ratio() const { return int64_t(1) << (multipliers.size() - 1); }    ///< pixels of an image to one of its latent, along a side
+  /// Returns about how many bytes decoding an image of this shape takes, by the widest of its levels.
+  int64_t decoding_memory(const ImageShape& image, at::ScalarType dtype) const;
 };
 
 /// norm, SiLU, convolution; twice, with dropout before the second.
