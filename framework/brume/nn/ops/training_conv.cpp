@@ -10,6 +10,7 @@
 
 #include <vector>
 
+#include "brume/nn/ops/matmul.h"
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/op_profile.h"
 #include "brume/nn/ops/tile_conv.h"
@@ -83,6 +84,20 @@ Tensor as_in(const Tensor& before, const Tensor& rows) {
   return rows.permute({0, 2, 3, 1}).reshape({before.size(0), before.size(2), before.size(3), before.size(1)}).permute({0, 3, 1, 2});
 }
 
+/// Returns true if all three passes are products of matrices in float32.
+bool by_matmul(const Tensor& x, const Tensor& weight, int64_t stride, int64_t padding) {
+  return x.scalar_type() == at::kFloat && weight.size(2) * weight.size(3) == 1 && stride == 1 && padding == 0 && matmul_fits();
+}
+
+/// Returns the channels of all pixels, [pixels, C]; image: [B, C, H, W], channels last.
+Matrix pixels_of(const Tensor& image) { return {image.data_ptr<float>(), image.numel() / image.size(1), image.size(1), image.size(1), 1}; }
+
+/// Returns [out, in]; weight: [out, in, 1, 1], dense.
+Matrix matrix_of(const Tensor& weight) {
+  const bool rows = weight.size(1) == 1 || weight.stride(1) == 1;
+  return {weight.data_ptr<float>(), weight.size(0), weight.size(1), rows ? weight.size(1) : 1, rows ? 1 : weight.size(0)};
+}
+
 /// weight and bias: float32.
 struct LearningConv final : torch::autograd::Function<LearningConv> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride,
@@ -97,6 +112,11 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
     }
     if (tile_conv_fits(TilePass::forward, x.scalar_type(), weight, stride, padding)) {
       tile_conv2d(x, tile_weight(weight, false, passing_memory), has(bias) ? bias : Tensor(), {}, out);
+      return out;
+    }
+    if (by_matmul(x, weight, stride, padding)) {
+      matmul(pixels_of(x), matrix_of(weight).transposed(), has(bias) ? bias.contiguous().data_ptr<float>() : nullptr,
+             out.data_ptr<float>());
       return out;
     }
     const auto own = plan(x, weight, bias, out, stride, padding);
@@ -127,12 +147,15 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       return result;
     }
     const auto on_tiles = [&](TilePass pass) { return tile_conv_fits(pass, x.scalar_type(), weight, stride, padding); };
-    const auto own = plan(x, weight, bias, d_out, stride, padding);
+    const bool products = by_matmul(x, weight, stride, padding);
+    const auto own = products ? nullptr : plan(x, weight, bias, d_out, stride, padding);
     const double flops = 2 * double(d_out.numel()) * double(weight.numel() / weight.size(0));
     if (context->needs_input_grad(0)) {
       const OpTimer timer("conv2d gradient by x", flops);
       result[0] = at::empty_like(x);
-      if (by_winograd(x, weight, stride, padding))
+      if (products)
+        matmul(pixels_of(d_out), matrix_of(weight), nullptr, result[0].data_ptr<float>());
+      else if (by_winograd(x, weight, stride, padding))
         winograd_conv2d(d_out, winograd_gradient_weight(weight, passing_memory), {}, {}, result[0]);
       else if (on_tiles(TilePass::by_x))
         tile_conv2d(d_out, tile_weight(weight, true, passing_memory), {}, {}, result[0]);
@@ -144,7 +167,9 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
       const OpTimer timer("conv2d gradient by weight", flops);
       result[1] = at::empty_like(weight);
       if (has(bias)) result[2] = at::empty_like(bias);
-      if (winograd_gradient_fits(x, weight, stride, padding))
+      if (products)
+        products_by_weight(x, d_out, result[1], result[2]);
+      else if (winograd_gradient_fits(x, weight, stride, padding))
         winograd_gradient(x, d_out, result[1], result[2]);
       else if (on_tiles(TilePass::by_weight))
         tile_conv_gradient(x, d_out, result[1], result[2]);
@@ -155,6 +180,15 @@ struct LearningConv final : torch::autograd::Function<LearningConv> {
   }
 
  private:
+  static void products_by_weight(const Tensor& x, const Tensor& d_out, const Tensor& dw, const Tensor& db) {
+    const Matrix in = pixels_of(x), out = pixels_of(d_out), to = matrix_of(dw);
+    if (to.column_step == 1)
+      matmul(out.transposed(), in, nullptr, dw.data_ptr<float>());
+    else
+      matmul(in.transposed(), out, nullptr, dw.data_ptr<float>());
+    if (db.defined()) column_sums(out, db.data_ptr<float>());
+  }
+
   static void by_x(const Plan& own, const Tensor& weight, const Tensor& d_out, const Tensor& dx) {
     const auto& d = own.to.by_x;
     const Tensor ordered = onednn::bytes(d.weights_desc());

@@ -1,0 +1,14 @@
+#include <immintrin.h>
+
+#include <utility>
+
+#include "brume/nn/ops/kernels/matmul_kernel.h"
+
+namespace brume::nn::kernels {
+namespace matmul_on_avx2 {
+#include "brume/nn/ops/kernels/matmul_body.h"
+}  // namespace matmul_on_avx2
+
+const MatmulKernel& matmul_avx2() { return matmul_on_avx2::all; }
+
+}  // namespace brume::nn::kernels
