@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "brume/core/file_pages.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/isa.h"
 #include "support/tempdir.h"
@@ -123,7 +124,7 @@ TEST_F(LetGo, LosesNothingThatWasWritten) {
   for (size_t i = 0; i < size_; i += page_) sum += data[i];
   ASSERT_EQ(sum, 3 * pages + 6);
   ASSERT_EQ(resident(data), pages);
-  nn::discard_file_pages(data + 1, size_ - 2);  // not the first and the last page, which are shared with others
+  discard_file_pages(data + 1, size_ - 2);  // not the first and the last page, which are shared with others
   EXPECT_LE(resident(data), 3u);
   EXPECT_GE(resident(data), 1u) << "the page that was written to is nowhere else";
   sum = 0;
@@ -134,7 +135,7 @@ TEST_F(LetGo, LosesNothingThatWasWritten) {
 
 TEST_F(LetGo, LeavesOtherMemoryAlone) {
   const Tensor x = at::ones({int64_t(size_)}, at::kByte);
-  nn::discard_file_pages(x.data_ptr(), x.nbytes());
+  discard_file_pages(x.data_ptr(), x.nbytes());
   EXPECT_EQ(x.sum().item<int64_t>(), int64_t(size_));
 }
 

@@ -62,7 +62,7 @@ ModelMetadata read_metadata(const std::string& path) { return checked_contents(p
 
 void save_model(const std::string& path, const std::vector<Weight>& weights, const ModelCard& card) {
   NamedTensors tensors;
-  for (const Weight& w : weights) tensors.push_back({w.name, w.tensor.detach()});
+  for (const Weight& w : weights) tensors.push_back({w.name, w.tensor});
   for (NamedTensor& t : file_tensors(card.files)) tensors.push_back(std::move(t));
   ModelMetadata metadata = ModelMetadata::of_model(card.step);
   metadata.set_plugins(card.plugins);

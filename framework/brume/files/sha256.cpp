@@ -48,11 +48,16 @@ void compress(std::array<uint32_t, 8>& state, const unsigned char* bytes) {
 
 }  // namespace
 
-std::string sha256(std::string_view text) {
+std::string sha256(std::string_view text, const std::function<void(std::string_view)>& read) {
+  constexpr size_t part = size_t{64} << 20;
   const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
   std::array<uint32_t, 8> state = prime_roots<8>([](long double n) { return std::sqrt(n); });
   size_t done = 0;
-  for (; done + block <= text.size(); done += block) compress(state, bytes + done);
+  while (done + block <= text.size()) {
+    compress(state, bytes + done);
+    done += block;
+    if (read && done % part == 0) read(text.substr(done - part, part));
+  }
   std::array<unsigned char, 2 * block> last{};
   const size_t left = text.size() - done, padded = left + 9 <= block ? block : 2 * block;
   if (left > 0) std::memcpy(last.data(), bytes + done, left);
@@ -60,6 +65,7 @@ std::string sha256(std::string_view text) {
   const uint64_t bits = uint64_t{text.size()} * 8;
   for (size_t i = 0; i < 8; ++i) last[padded - 1 - i] = static_cast<unsigned char>(bits >> (8 * i));
   for (size_t i = 0; i < padded; i += block) compress(state, last.data() + i);
+  if (read && text.size() % part > 0) read(text.substr(text.size() / part * part));
   std::string digits;
   for (const uint32_t word : state)
     for (int shift = 28; shift >= 0; shift -= 4) digits += "0123456789abcdef"[word >> shift & 15];

@@ -227,13 +227,12 @@ std::string problem_of(const std::string& module, const WeightChange& c, const s
 }
 
 Tensor added_by(const WeightChange& c, const Tensor& weight, double strength) {
-  const Tensor w = wide(weight);
-  if (c.part("oft_blocks").defined()) return oft(c, w, strength);
-  if (c.part("ia3_l").defined() || c.part("on_input").defined()) return ia3(c, w, strength);
-  if (c.part("a1").defined()) return glora(c, w) * (strength * c.scale());
-  const Tensor delta = additive(c, w.sizes()).reshape(w.sizes()), magnitude = c.part("dora_scale");
+  if (c.part("oft_blocks").defined()) return oft(c, wide(weight), strength);
+  if (c.part("ia3_l").defined() || c.part("on_input").defined()) return ia3(c, wide(weight), strength);
+  if (c.part("a1").defined()) return glora(c, wide(weight)) * (strength * c.scale());
+  const Tensor delta = additive(c, weight.sizes()).reshape(weight.sizes()), magnitude = c.part("dora_scale");
   if (!magnitude.defined()) return delta * (strength * c.scale());
-  const Tensor sum = w + delta * c.scale();
+  const Tensor w = wide(weight), sum = w + delta * c.scale();
   std::vector<int64_t> shape = magnitude.sizes().vec();
   shape.resize(size_t(w.dim()), 1);
   const Tensor m = wide(magnitude).reshape(shape), s = m / norms(sum, m);

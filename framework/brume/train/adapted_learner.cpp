@@ -3,16 +3,19 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 
+#include "brume/core/file_pages.h"
+#include "brume/core/formed_weights.h"
 #include "brume/core/seed.h"
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_writing.h"
-#include "brume/nn/ops/memory_pool.h"
 #include "brume/train/adapter_targets.h"
 #include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
@@ -28,7 +31,7 @@ using Changes = std::map<size_t, WeightChange>;
 
 /// A weight that adapters change.
 struct Target {
-  Weight weight;  ///< of the model; holds the sum while a loss is computed
+  Weight weight;  ///< of the model; its layers form the sum if it may have any dtype, else it holds the sum while a loss is computed
   Tensor base;    ///< in the dtype of its file
   Changes changes{};
 };
@@ -47,20 +50,22 @@ class AdaptedLearner final : public Learner {
       else
         add(i, base, mix_seed(seed, i));
     learner_->teach(words_of(parameters_));
+    for (const Target& t : targets_)
+      if (t.weight.any_dtype) formed_.add(t.weight.tensor, [t, order = t.weight.tensor.strides().vec()] { return formed(t, order); });
   }
 
   std::vector<TrainedModule> modules() const override { return {model_module(parameters_, train_)}; }
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     for (Target& t : targets_) {
+      if (t.weight.any_dtype) continue;
       Tensor& w = t.weight.tensor;
       {
         const at::NoGradGuard no_grad;
         w.detach_();
         w.copy_(t.base);
       }
-      for (const auto& [adapter, change] : t.changes) w.add_(added_by(change, t.base, 1));  // recorded: w leads to the parameters
-      nn::discard_file_pages(t.base.data_ptr(), t.base.nbytes());  // read again for the next step, from the system's cache
+      add_changes(t, w);
     }
     return learner_->loss(batch, step, random);
   }
@@ -84,19 +89,25 @@ class AdaptedLearner final : public Learner {
   void keep_base(const std::vector<Weight>& averaged, const fs::path& folder) override { learner_->keep_base(stored(averaged), folder); }
   ModelCard card(const std::vector<Weight>&) override { return learner_->card(weights_); }
 
+  /// The sums are formed when they are read, until the next call: all of them would be the whole model in float32.
   std::vector<Weight> stored(const std::vector<Weight>& averaged) const override {
-    const at::NoGradGuard no_grad;
     std::vector<Weight> all = weights_;
-    std::map<std::string, Tensor> sums;
-    const std::vector<Target> merged = with(averaged);
-    for (const Target& t : merged) {
-      Tensor& sum = sums[t.weight.name] = t.base.to(at::kFloat, false, true);
-      for (const auto& [adapter, change] : t.changes) sum.add_(added_by(change, t.base, 1));
+    std::map<std::string, Target> merged;
+    for (Target& t : with(averaged)) merged.emplace(t.weight.name, std::move(t));
+    stored_ = std::make_unique<FormedWeights>();
+    for (Weight& w : all) {
+      const auto own = merged.find(w.name);
+      if (own == merged.end()) continue;
+      w.tensor = at::empty({1}, at::TensorOptions().dtype(at::kFloat)).expand(w.tensor.sizes());
+      stored_->add(w.tensor, [t = own->second] {
+        const at::NoGradGuard no_grad;
+        return formed(t, t.base.strides());
+      });
     }
-    for (Weight& w : all)
-      if (const auto sum = sums.find(w.name); sum != sums.end()) w.tensor = sum->second;
     return all;
   }
+
+  std::vector<Weight> stored_shapes(const std::vector<Weight>&) const override { return weights_; }
 
   void save_parts(const fs::path& directory, const std::vector<Weight>& averaged, int64_t step) const override {
     const std::vector<Target> merged = with(averaged);
@@ -119,6 +130,24 @@ class AdaptedLearner final : public Learner {
   }
 
  private:
+  /// Returns the base with its changes in float32, in this order in memory.
+  static Tensor formed(const Target& t, at::IntArrayRef order) {
+    Tensor w;
+    {
+      const at::NoGradGuard no_grad;
+      w = at::empty_strided(t.base.sizes(), order, at::TensorOptions().dtype(at::kFloat).device(t.weight.tensor.device()));
+      w.copy_(t.base);
+    }
+    add_changes(t, w);
+    discard_file_pages(t.base.data_ptr(), t.base.nbytes());  // read again at the next use, from the system's cache
+    return w;
+  }
+
+  /// Recorded: w leads to the parameters.
+  static void add_changes(const Target& t, Tensor& w) {
+    for (const auto& [adapter, change] : t.changes) w.add_(added_by(change, t.base, 1));
+  }
+
   static std::string name_of(size_t adapter, const std::string& weight, const std::string& role) {
     return fmt::format("adapters.{}.{}.{}", adapter, weight, role);
   }
@@ -143,6 +172,7 @@ class AdaptedLearner final : public Learner {
         change.parts[p.name] = p.tensor;
         parameters_.push_back({name_of(number, w.name, p.name), p.tensor});
       }
+      discard_file_pages(target.base.data_ptr(), target.base.nbytes());
       change.alpha = double(float(adapter.alpha()));  // as files have it
       change.has_alpha = change.alpha > 0;
       if (!change.has_alpha && change.rank() > 0) change.alpha = double(change.rank()), change.has_alpha = true;
@@ -182,6 +212,8 @@ class AdaptedLearner final : public Learner {
   LoraNames names_;
   BaseHash hash_;
   std::vector<Target> targets_;
+  FormedWeights formed_;
+  mutable std::unique_ptr<FormedWeights> stored_;      ///< what stored() gave last
   std::vector<std::pair<size_t, std::string>> words_;  ///< adapters, and what they teach
   std::vector<Weight> parameters_;
 };

@@ -15,6 +15,7 @@
 #include "brume/config/foreign.h"
 #include "brume/config/yaml.h"
 #include "brume/core/control.h"
+#include "brume/core/formed_weights.h"
 #include "brume/core/joint_objective.h"
 #include "brume/core/seed.h"
 #include "brume/core/warnings.h"
@@ -314,7 +315,7 @@ class DiffusionLearner final : public Learner {
       averaged_->freeze();
     }
     const std::vector<Weight> into = averaged_->weights();
-    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(averaged[i].tensor);
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(FormedWeights::of(averaged[i].tensor));
   }
 
   Config config_;

@@ -68,6 +68,8 @@ class Learner {
   virtual void restored() {}
   /// Returns the weights of the model's file, for averaged ones.
   virtual std::vector<Weight> stored(const std::vector<Weight>& averaged) const { return averaged; }
+  /// Returns tensors of the shapes and types of those of stored(), with any values.
+  virtual std::vector<Weight> stored_shapes(const std::vector<Weight>& averaged) const { return stored(averaged); }
   /// Writes files of averaged weights that stand next to the model's: adapters alone.
   virtual void save_parts(const std::filesystem::path& /*directory*/, const std::vector<Weight>& /*averaged*/, int64_t /*step*/) const {}
 

@@ -368,7 +368,7 @@ CheckpointSize Trainer::checkpoint_size() const {
     for (const Weight& w : all) sum += uint64_t(w.tensor.numel()) * w.tensor.element_size() + per_tensor;
     return sum;
   };
-  return {bytes(learner_->stored(optimization_->averaged())), bytes(training_state())};
+  return {bytes(learner_->stored_shapes(optimization_->averaged())), bytes(training_state())};
 }
 
 void Trainer::save() {

@@ -11,6 +11,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/suggest.h"
+#include "brume/core/file_pages.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
@@ -65,6 +66,7 @@ void load_weights(const std::string& source, const NamedTensors& file, const std
   for (size_t i = 0; i < weights.size(); ++i) {
     Tensor target = weights[i].tensor;
     target.copy_(found[i]);
+    discard_file_pages(found[i].data_ptr(), found[i].nbytes());
   }
 }
 

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "brume/core/formed_weights.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
@@ -172,7 +173,7 @@ void write_safetensors(const std::string& path, const NamedTensors& tensors, con
   file.write(&length, length_bytes);
   file.write(text);
   for (const size_t i : order) {  // one contiguous copy at a time: a model may be as large as the memory
-    const auto tensor = tensors[i].tensor.detach().cpu().resolve_neg().contiguous();
+    const auto tensor = FormedWeights::of(tensors[i].tensor).detach().cpu().resolve_neg().contiguous();
     file.write(tensor.data_ptr(), tensor.nbytes());
   }
   file.commit();

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "brume/core/formed_weights.h"
 #include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 
@@ -98,7 +99,7 @@ LabelMap::LabelMap(const Builder& build, int64_t rows, bool null_is_zero, int64_
 Tensor LabelMap::operator()(const Condition& condition, double scale, at::ScalarType dtype) const {
   if (!condition.classes.defined()) throw std::logic_error("a class-conditional network was given no classes");
   const Tensor& ids = condition.classes;
-  Tensor mapped = layer_.weight.t().index_select(0, ids.clamp_max(classes() - 1));
+  Tensor mapped = FormedWeights::of(layer_.weight).t().index_select(0, ids.clamp_max(classes() - 1));
   mapped = mapped * ((ids < classes()).unsqueeze(1).to(mapped.scalar_type()) * scale);
   return (layer_.bias.defined() ? mapped + layer_.bias : mapped).to(dtype);
 }

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "brume/core/formed_weights.h"
 #include "brume/nn/ops/group_norm.h"
 #include "brume/nn/ops/ops.h"
 
@@ -30,7 +31,7 @@ Tensor GroupNorm::silu_of_sum(const Tensor& x, const Tensor& added) const {
 }
 Tensor LayerNorm::operator()(const Tensor& x) const { return layer_norm(x, weight, bias, eps); }
 
-Tensor Embedding::operator()(const Tensor& ids) const { return weight.index_select(0, ids); }
+Tensor Embedding::operator()(const Tensor& ids) const { return FormedWeights::of(weight).index_select(0, ids); }
 
 namespace {
 thread_local bool weights_follow = false;

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/where.h>
 
+#include "brume/core/formed_weights.h"
 #include "brume/nn/blocks/recompute.h"
 
 namespace brume::nn {
@@ -51,7 +52,7 @@ Tensor TextEncoder::embedded(const Tensor& ids, const Tensor& more) const {
 
 EncodedText TextEncoder::operator()(const Tensor& ids, const AttentionMask& mask, at::ScalarType dtype, const TextReading& r) const {
   const Tensor tokens = embedded(ids.reshape({-1}), r.more).view({ids.size(0), ids.size(1), o_.width});
-  Tensor h = tokens.to(dtype) + positions_.weight.to(dtype);
+  Tensor h = tokens.to(dtype) + FormedWeights::of(positions_.weight).to(dtype);
   const int64_t used = o_.depth - r.skip;
   EncodedText out;
   for (int64_t i = 0; i < (r.whole ? o_.depth : used); ++i) {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "brume/nn/ops/memory_pool.h"
+#include "brume/core/file_pages.h"
 
 namespace brume::nn {
 namespace {

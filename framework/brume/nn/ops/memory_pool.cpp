@@ -4,17 +4,16 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <compare>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <set>
-#include <utility>
 
 #include "brume/core/libtorch.h"
 #include "brume/nn/ops/isa.h"
@@ -44,7 +43,8 @@ void* from_system(size_t size) {
 
 /// Memory while a MemoryPoolScope lives, from regions that are cut into blocks; all else by the allocator that was there before. A block
 /// that is freed joins its free neighbours, and the next one is cut from the smallest that has room (best fit), so that what is repeated
-/// comes to find all it needs.
+/// comes to find all it needs. Long blocks have regions of their own: a short one that stays would keep what is left of a long one from
+/// use.
 class Keeper final : public at::Allocator {
  public:
   explicit Keeper(at::Allocator* before) : before_(before) {}
@@ -68,7 +68,7 @@ class Keeper final : public at::Allocator {
   MemoryPoolScope::Account account() {
     const std::lock_guard lock(mutex_);
     size_t free = 0;
-    for (const auto& [size, _] : free_) free += size;
+    for (const Free& block : free_) free += block.size;
     return {taken_, alive_ > 0 ? free : 0};  // if none lives, only addresses are left
   }
 
@@ -76,6 +76,13 @@ class Keeper final : public at::Allocator {
   struct Block {
     size_t size;
     bool free, begins;  ///< a region
+    bool is_long;       ///< of a region of long blocks
+  };
+  struct Free {
+    bool is_long;
+    size_t size;
+    char* begin;
+    auto operator<=>(const Free&) const = default;
   };
   using Blocks = std::map<char*, Block>;  // by address, each region's one after the other
 
@@ -83,29 +90,34 @@ class Keeper final : public at::Allocator {
     const std::lock_guard lock(mutex_);
     if (alive_ == 0) return nullptr;
     const size_t size = rounded(bytes, small);
-    auto found = free_.lower_bound({size, nullptr});
+    const bool is_long = size >= long_block;
+    const auto fitting = [&] {
+      const auto found = free_.lower_bound({is_long, size, nullptr});
+      return found != free_.end() && found->is_long == is_long ? found : free_.end();
+    };
+    auto found = fitting();
     if (found == free_.end()) {
-      give_back_regions();              // of other sizes than are wanted now
-      if (!grow(size)) return nullptr;  // the allocator before says how it failed
-      found = free_.lower_bound({size, nullptr});
+      give_back_regions();                       // of other sizes than are wanted now
+      if (!grow(size, is_long)) return nullptr;  // the allocator before says how it failed
+      found = fitting();
     }
-    const auto at = blocks_.find(found->second);
+    const auto at = blocks_.find(found->begin);
     free_.erase(found);
     if (const size_t rest = at->second.size - size; rest > 0) {
-      blocks_[at->first + size] = {rest, true, false};
-      free_.insert({rest, at->first + size});
+      blocks_[at->first + size] = {rest, true, false, is_long};
+      free_.insert({is_long, rest, at->first + size});
     }
-    at->second = {size, false, at->second.begins};
+    at->second = {size, false, at->second.begins, is_long};
     return at->first;
   }
 
-  bool grow(size_t size) const {
-    const size_t region = rounded(std::max(size, least), large_page);
+  bool grow(size_t size, bool is_long) const {
+    const size_t region = rounded(std::max(size, is_long ? 0 : least), large_page);
     auto* const begin = static_cast<char*>(from_system(region));
     if (!begin) return false;
     taken_ += region;
-    blocks_[begin] = {region, true, true};
-    free_.insert({region, begin});
+    blocks_[begin] = {region, true, true, is_long};
+    free_.insert({is_long, region, begin});
     return true;
   }
 
@@ -116,18 +128,18 @@ class Keeper final : public at::Allocator {
     if (at == blocks_.end()) return false;
     at->second.free = true;
     if (const auto next = std::next(at); next != blocks_.end() && next->second.free && !next->second.begins) {
-      free_.erase({next->second.size, next->first});
+      free_.erase(free(*next));
       at->second.size += next->second.size;
       blocks_.erase(next);
     }
     if (!at->second.begins && std::prev(at)->second.free) {
       const auto before = std::prev(at);
-      free_.erase({before->second.size, before->first});
+      free_.erase(free(*before));
       before->second.size += at->second.size;
       blocks_.erase(at);
       at = before;
     }
-    free_.insert({at->second.size, at->first});
+    free_.insert(free(*at));
     if (alive_ == 0) give_back_regions(), give_back_pages();
     return true;
   }
@@ -152,7 +164,7 @@ class Keeper final : public at::Allocator {
     for (auto at = blocks_.begin(); at != blocks_.end();) {
       const auto next = std::next(at);
       if (at->second.free && at->second.begins && (next == blocks_.end() || next->second.begins)) {
-        free_.erase({at->second.size, at->first});
+        free_.erase(free(*at));
         munmap(at->first, at->second.size);
         blocks_.erase(at);
       }
@@ -161,15 +173,17 @@ class Keeper final : public at::Allocator {
   }
   /// Of what is free in regions that something outlives.
   void give_back_pages() const {
-    for (const auto& [size, begin] : free_) madvise(begin, size, MADV_DONTNEED);
+    for (const Free& block : free_) madvise(block.begin, block.size, MADV_DONTNEED);
   }
+  static Free free(const Blocks::value_type& block) { return {block.second.is_long, block.second.size, block.first}; }
 
-  static constexpr size_t least = size_t(32) << 20;  // bytes of a region
+  static constexpr size_t least = size_t(32) << 20;       // bytes of a region of short blocks
+  static constexpr size_t long_block = size_t(16) << 20;  // bytes from which a block is long
   at::Allocator* const before_;
   mutable std::mutex mutex_;
   int64_t alive_ = 0;
   mutable Blocks blocks_;
-  mutable std::set<std::pair<size_t, char*>> free_;
+  mutable std::set<Free> free_;
   mutable size_t taken_ = 0;
 };
 
@@ -191,30 +205,6 @@ Tensor lasting_memory(size_t bytes) {
   if (!block) return at::empty({int64_t(bytes)}, at::kByte);  // which says how it failed
   return at::from_blob(
       block, {int64_t(bytes)}, [size, large](void* p) { large ? void(munmap(p, size)) : std::free(p); }, at::kByte);
-}
-
-void discard_file_pages(const void* data, size_t bytes) {
-#if defined(__linux__)
-  const auto page = size_t(sysconf(_SC_PAGESIZE));
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + page - 1) / page, last = (reinterpret_cast<uintptr_t>(data) + bytes) / page;
-  const int map = first < last ? open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC) : -1;
-  if (map < 0) return;
-  // Documentation/admin-guide/mm/pagemap.rst: an entry a page, of which bit 63 says that it is present, 61 that it is a file's. One
-  // that was written to is private and has the latter no more; giving it up would lose what was written.
-  constexpr size_t at_once = 512;
-  uint64_t entries[at_once];
-  for (uintptr_t from = first; from < last; from += at_once) {
-    const size_t count = std::min<size_t>(at_once, last - from);
-    if (pread(map, entries, count * sizeof(uint64_t), off_t(from * sizeof(uint64_t))) != ssize_t(count * sizeof(uint64_t))) break;
-    for (size_t i = 0; i < count;) {
-      size_t end = i;
-      while (end < count && entries[end] >> 63 && entries[end] >> 61 & 1) ++end;
-      if (end > i) madvise(reinterpret_cast<void*>((from + i) * page), (end - i) * page, MADV_DONTNEED);
-      i = end + 1;
-    }
-  }
-  close(map);
-#endif
 }
 
 }  // namespace brume::nn

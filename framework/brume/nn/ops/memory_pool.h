@@ -31,8 +31,4 @@ class MemoryPoolScope {
 /// which may be larger than was asked for, are for what comes and goes.
 Tensor lasting_memory(size_t bytes);
 
-/// Discards the pages of a mapped file that lie wholly within, unless they were written to: they are read again when touched, mostly from
-/// the system's cache. Other memory stays as it is.
-void discard_file_pages(const void* data, size_t bytes);
-
 }  // namespace brume::nn

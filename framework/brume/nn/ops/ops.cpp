@@ -27,6 +27,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "brume/core/formed_weights.h"
 #include "brume/nn/ops/int8_layers.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/op_profile.h"
@@ -134,21 +135,22 @@ Tensor concat(const Tensor& a, const Tensor& b) {
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed,
               Tensor sum) {
-  const Tensor w = weight.dim() == 3 ? weight.unsqueeze(-1) : weight;
+  const Tensor own = FormedWeights::of(weight), w = own.dim() == 3 ? own.unsqueeze(-1) : own;
   const auto out = [&](int64_t n, int64_t k) { return double((n + 2 * padding - k) / stride + 1); };
   const OpTimer timer(w.size(2) * w.size(3) == 1 ? "conv2d 1x1" : "conv2d",
                       2.0 * double(x.size(0)) * double(w.numel()) * out(x.size(2), w.size(2)) * out(x.size(3), w.size(3)));
   const auto cast = [&](const Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
   if (onednn(x)) {
     const Tensor image = x.contiguous(at::MemoryFormat::ChannelsLast);
-    if (evaluates(packed, weight)) return evaluated(*packed, image, w, cast(bias), stride, padding, std::move(sum));
+    if (evaluates(packed, own)) return evaluated(*packed, image, w, cast(bias), stride, padding, std::move(sum));
     return plus(sum, training_conv2d(image, floating(w), bias, stride, padding));
   }
   return plus(sum, at::convolution(isa() == Isa::reference ? x.contiguous(library_format(x)) : x, cast(floating(w)), cast(bias),
                                    {stride, stride}, {padding, padding}, {1, 1}, false, {0, 0}, 1));
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const PackedWeight* packed, Tensor sum) {
+Tensor linear(const Tensor& x, const Tensor& held, const Tensor& bias, const PackedWeight* packed, Tensor sum) {
+  const Tensor weight = FormedWeights::of(held);
   const OpTimer timer("linear", 2.0 * double(x.numel()) * double(weight.size(0)));
   if (!onednn(x)) return plus(sum, at::linear(x, floating(weight).to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "brume/core/file_pages.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/memory_pool.h"
 #include "brume/nn/ops/onednn.h"

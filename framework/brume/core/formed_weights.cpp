@@ -1,0 +1,60 @@
+#include "brume/core/formed_weights.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+
+#include <atomic>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <shared_mutex>
+
+namespace brume {
+namespace {
+
+struct Forms {
+  std::atomic<size_t> count = 0;  ///< most layers look no further
+  std::shared_mutex lock;
+  std::map<const at::TensorImpl*, FormedWeights::Form> by_weight;
+};
+
+Forms& forms() {
+  static Forms all;
+  return all;
+}
+
+}  // namespace
+
+FormedWeights::~FormedWeights() {
+  Forms& all = forms();
+  const std::unique_lock held(all.lock);
+  for (const Tensor& w : weights_) all.by_weight.erase(w.unsafeGetTensorImpl());
+  all.count = all.by_weight.size();
+}
+
+void FormedWeights::add(Tensor weight, Form form) {
+  {
+    const at::NoGradGuard no_grad;
+    weight.set_data(at::full({1}, std::numeric_limits<float>::quiet_NaN(), weight.options()).expand(weight.sizes()));
+  }
+  Forms& all = forms();
+  const std::unique_lock held(all.lock);
+  all.by_weight[weight.unsafeGetTensorImpl()] = std::move(form);
+  all.count = all.by_weight.size();
+  weights_.push_back(std::move(weight));
+}
+
+Tensor FormedWeights::of(const Tensor& weight) {
+  Forms& all = forms();
+  if (all.count == 0) return weight;
+  Form form;
+  {
+    const std::shared_lock held(all.lock);
+    const auto own = all.by_weight.find(weight.unsafeGetTensorImpl());
+    if (own == all.by_weight.end()) return weight;
+    form = own->second;
+  }
+  return form();
+}
+
+}  // namespace brume
