@@ -1,7 +1,10 @@
 // brume runs [DIR], brume runs diff A B.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 
 #include "brume/experiments/run_index.h"
@@ -23,6 +26,17 @@ void print(const RunTable& table, const std::string& format) {
   fmt::print("{}", format == "csv" ? as_csv(table) : format == "markdown" ? as_markdown(table) : as_text(table));
 }
 
+/// Prints why runs are not whole, one line per reason.
+void print_notes(const std::vector<RunRecord>& runs) {
+  std::map<std::string, std::vector<std::string>> by_reason;
+  for (const RunRecord& run : runs)
+    if (!run.note.empty()) by_reason[fmt::format("{}: {}", text_of(run.state), run.note)].push_back(run.name);
+  constexpr size_t named = 3;
+  for (const auto& [reason, names] : by_reason)
+    fmt::print(stderr, "{}{}: {}\n", fmt::join(names.begin(), names.begin() + int64_t(std::min(names.size(), named)), ", "),
+               names.size() > named ? fmt::format(" and {} more", names.size() - named) : "", reason);
+}
+
 void list(const Arguments& args) {
   std::vector<RunRecord> runs = filtered(list_runs(args.directory), args.where);
   if (!args.sort.empty()) sort_by(runs, args.sort, args.reverse);
@@ -35,8 +49,7 @@ void list(const Arguments& args) {
   }
   if (runs.empty()) fmt::print(stderr, "{}: no runs{}\n", args.directory, args.where.empty() ? "" : " with these figures");
   print(table_of(runs, true), args.format);
-  for (const RunRecord& run : runs)
-    if (!run.note.empty()) fmt::print(stderr, "{}: {}: {}\n", run.name, text_of(run.state), run.note);
+  print_notes(runs);
 }
 
 RunRecord opened(const std::string& directory) {
