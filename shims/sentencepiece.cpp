@@ -5,6 +5,7 @@
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <string>
@@ -34,7 +35,32 @@ int guarded(void* to, BrumePut error, const F& run) {
   return 0;
 }
 
+bool read_varint(const char*& at, const char* end, uint64_t& value) {
+  value = 0;
+  for (int shift = 0; shift < 64 && at != end; shift += 7) {
+    const auto byte = static_cast<unsigned char>(*at++);
+    value |= uint64_t(byte & 127) << shift;
+    if (byte < 128) return true;
+  }
+  return false;
+}
+
+/// Returns true if each field of a message of protobuf lies within its bytes. Protobuf itself reserves what a field claims to hold, up to
+/// 50 MB, before it finds that the bytes are not there.
+bool holds_its_fields(const char* at, size_t size) {
+  const char* const end = at + size;
+  for (uint64_t tag = 0, length = 0; at != end; at += length) {
+    if (!read_varint(at, end, tag)) return false;
+    const auto type = int(tag & 7);
+    if ((type == 0 || type == 2) && !read_varint(at, end, length)) return false;
+    if (type != 2) length = type == 1 ? 8 : type == 5 ? 4 : 0;
+    if (length > uint64_t(end - at)) return false;
+  }
+  return true;
+}
+
 void* open_model(const char* bytes, size_t size, void* to, BrumePut error) {
+  if (!holds_its_fields(bytes, size)) return say(to, error, "it ends within a field"), nullptr;
   auto model = std::make_unique<SentencePieceProcessor>();
   return guarded(to, error, [&] { return model->LoadFromSerializedProto({bytes, size}); }) ? model.release() : nullptr;
 }

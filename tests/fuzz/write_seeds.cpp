@@ -101,6 +101,8 @@ void write_texts(const std::string& folder) {
                            "red",
                            1},
                           {"b", 1}}));
+  // A piece, and its text, of 260 MB that are not there.
+  write(folder + "/sentencepiece", "short", sentencepiece_of({{"a", 1}}) + "\x0a\xef\xff\xff\x7f\x0a\xef\xff\xff\x7e" + "red");
   const Samples pair{2, 2, 2, 8, {10, 255, 200, 0, 100, 51, 40, 255}};
   write(folder + "/pixels", "grey_tiff", tiff_of(pair, 1, false));
   write(folder + "/pixels", "differences", tiff_of(pair, 1, true, 1, {{317, 2}}));
