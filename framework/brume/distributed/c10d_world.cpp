@@ -27,6 +27,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
+#include "brume/distributed/completion.h"
 #include "brume/distributed/presence.h"
 
 namespace brume {
@@ -244,24 +245,12 @@ class C10dWorld final : public World {
 
   void settle(const Work& work) {
     try {
-      watch([&] { return done(work); });
+      watch([&] { return completes_within(*work, slice); });
     } catch (const WorldError&) {
       throw;
     } catch (const std::exception& e) {
       fail(e.what());
     }
-  }
-
-  /// Returns true if the operation is complete, false after a while if it is not. Throws what it failed with.
-  static bool done(const Work& work) {
-    try {
-      work->wait(slice);
-      return true;
-    } catch (const std::exception&) {
-      if (!work->isCompleted()) return false;
-    }
-    work->wait(slice);  // it may have completed right after the wait ended: only this one tells whether it failed
-    return true;
   }
 
   /// Calls `done` until it returns true. Throws WorldError if meanwhile a process reports an end, lives no more, or is late.
