@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <memory>
 
 #include "brume/config/foreign.h"
 #include "brume/config/out_of_memory.h"
@@ -35,8 +36,17 @@ void name_libraries(const Registry& registry, const std::exception& e) {
   throw ConfigError(fmt::format("{} (the fault of brume or of the plugin library {})", brief(e), fmt::join(libraries, " or ")));
 }
 
+/// What the text of an error about memory is made in.
+std::unique_ptr<char[]> reserve(new char[1 << 18]);
+
 void print_memory_error(const std::string& asked) {
-  fmt::print(stderr, "error: there is not enough memory{}{}: a smaller model, image or batch needs less\n", asked, memory_limit_text());
+  reserve.reset();
+  std::string limit;
+  try {
+    limit = memory_limit_text();
+  } catch (const std::exception&) {  // there is not even enough for this
+  }
+  fmt::print(stderr, "error: there is not enough memory{}{}: a smaller model, image or batch needs less\n", asked, limit);
 }
 
 /// Memory that runs out where no exception may pass (a thread of a library, a destructor) ends the process with the usual line.

@@ -1,11 +1,15 @@
 // How the program starts: with a short spin of OpenMP's waiting threads. And its pages that are generated are those of this program.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "support/process.h"
+#include "support/tempdir.h"
 
 namespace brume::test {
 namespace {
@@ -35,6 +39,38 @@ TEST(Start, KeepsArgumentsAndExitCode) {
                              "train", "no such file.yaml"});
   EXPECT_EQ(done.code, 2);
   EXPECT_NE(done.err.find("error: no such file.yaml: cannot be read"), std::string::npos) << done.err;
+}
+
+/// Runs the program with one thread in an address space of so many MiB.
+Finished within(int64_t mib, const std::string& arguments, const fs::path& folder) {
+  const std::string limit = fmt::format("ulimit -c 0; ulimit -v {}; exec {}/brume {}", mib * 1024, BRUME_BINARY_DIR, arguments);
+  return run({"sh", "-c", limit}, {folder, {{"OMP_NUM_THREADS", "1"}, {"OMP_WAIT_POLICY", "passive"}}});
+}
+
+TEST(Start, AnAddressSpaceThatIsTooSmallIsAnErrorOfOneLine) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers map terabytes";
+#endif
+  const TempFolder folder;
+  const Finished none = within(600, "list sampler", folder.path());
+  EXPECT_EQ(none.code, 2);
+  int needed = 0;
+  ASSERT_EQ(
+      std::sscanf(none.err.c_str(), "error: there is not enough memory to start (ulimit -v allows 600 MiB): %d MiB are needed\n", &needed),
+      1)
+      << none.err;
+  std::ofstream(folder.path() / "tiny.yaml") << R"(
+model:
+  image: {channels: 3, height: 16, width: 16}
+  network: {type: unet, channels: 32, multipliers: [1, 2], blocks: 1, groups: 8}
+train: {data: {type: shapes}, batch: 4, steps: 1, workers: 1, preview: {count: 0}}
+)";
+  for (int more = 0; more < 100; more += 12) {  // the memory ends in each part of the start
+    const Finished short_of_it = within(needed + more, "train tiny.yaml --overwrite", folder.path());
+    if (short_of_it.code == 0) continue;
+    EXPECT_EQ(short_of_it.code, 2) << more << ": " << short_of_it.err;
+    EXPECT_NE(short_of_it.err.find("error: there is not enough memory"), std::string::npos) << more << ": " << short_of_it.err;
+  }
 }
 
 std::string page(const std::string& file) { return read_text(fs::path(BRUME_SOURCE_DIR) / file); }
