@@ -3,6 +3,7 @@
 // diffusion models", sec. 3.1 and 3.2).
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,14 @@ struct ControlBranchOptions {
   std::vector<int64_t> depth{};                       ///< transformer blocks per level, 0 = none; empty = as the network has
   bool middle_attention = true;                       ///< as the network has, or none
   bool global_pool = false;                           ///< residuals are averaged over height and width
-  uint64_t seed = 0;                                  ///< of the initial weights
+  bool blue_first = false;                            ///< the hint's colors are blue, green, red
+  std::vector<int64_t> heads{};                       ///< of attention, per level; empty = as the network has
+  std::optional<int64_t> groups{};                    ///< of normalization; this and the next: nothing = as the network has
+  std::optional<double> norm_eps{};
+  std::optional<bool> pad_below{};           ///< strided convolutions pad below and to the right alone
+  std::optional<bool> sin_first{};           ///< the embedding of the timestep has its sines first
+  std::optional<int64_t> frequency_shift{};  ///< its last frequency is 1 / max_period itself
+  uint64_t seed = 0;                         ///< of the initial weights
 };
 
 /// `const` and safe to call from several threads at once.

@@ -12,6 +12,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/interop/import/diffusers_config.h"
+#include "brume/interop/import/diffusers_unet.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/layouts/diffusers_unet.h"
 #include "brume/weights/weights_file.h"
@@ -174,6 +175,28 @@ ControlBranchOptions options_of(const std::string& source, const NamedTensors& t
   return o;
 }
 
+/// Sets what the config.json of a ControlNetModel says and the shapes do not. Throws ConfigError for what an encoder here cannot be.
+void set_config(ControlBranchOptions& o, const fs::path& file) {
+  nlohmann::json json = read_json(file);
+  if (!json.is_object()) throw ConfigError(fmt::format("{}: is no JSON object", file.string()));
+  const char* part = "a ControlNet of brume";
+  const DiffusersConfig given(json, file.string(), part);
+  // It is the encoder of a U-Net, whose decoder the reader of U-Nets expects to be the mirror image.
+  std::vector<std::string> blocks = given.get(
+      "down_block_types", std::vector<std::string>{"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"});
+  std::reverse(blocks.begin(), blocks.end());
+  for (std::string& block : blocks)
+    if (const size_t at = block.find("Down"); at != block.npos) block.replace(at, 4, "Up");
+  json["up_block_types"] = blocks, json["_class_name"] = "UNet2DConditionModel";
+  const DiffusersUnet encoder = read_diffusers_unet(DiffusersConfig(json, file.string(), part));
+  o.heads = encoder.heads, o.groups = encoder.groups, o.norm_eps = encoder.norm_eps, o.pad_below = encoder.pad_below;
+  o.sin_first = encoder.sin_first, o.frequency_shift = encoder.frequency_shift;
+  o.global_pool = given.get("global_pool_conditions", false);
+  const auto order = given.get<std::string>("controlnet_conditioning_channel_order", "rgb");
+  if (order != "rgb" && order != "bgr") given.refuse("controlnet_conditioning_channel_order", "\"rgb\" and \"bgr\"");
+  o.blue_first = order == "bgr";
+}
+
 }  // namespace
 
 ControlTensors control_tensors(const std::string& path) {
@@ -239,11 +262,8 @@ ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight
     throw ConfigError(fmt::format("{}: {}", path, e.what()));
   }
   result.options = options_of(path, result.tensors, network);
-  const fs::path settings = fs::path(path) / "config.json";
-  if (fs::is_directory(path) && fs::is_regular_file(settings)) {
-    const nlohmann::json json = read_json(settings);
-    result.options.global_pool = json.is_object() && json.value("global_pool_conditions", false);
-  }
+  const fs::path config = fs::path(path) / "config.json";
+  if (fs::is_directory(path) && fs::is_regular_file(config)) set_config(result.options, config);
   return result;
 }
 

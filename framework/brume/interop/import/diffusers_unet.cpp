@@ -151,7 +151,10 @@ bool is_before_0_9(const DiffusersConfig& c) {
 }  // namespace
 
 DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size, const std::string& type) {
-  const DiffusersConfig c(config, "the unet of brume", type);
+  return read_diffusers_unet(DiffusersConfig(config, "the unet of brume", type), size);
+}
+
+DiffusersUnet read_diffusers_unet(const DiffusersConfig& c, std::optional<int64_t> size) {
   refuse_unknown_keys(c);
   DiffusersUnet u;
   const bool tokens = c.get<std::string>("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel";

@@ -11,6 +11,7 @@
 #include "brume/weights/tensors.h"
 
 namespace brume {
+class DiffusersConfig;
 
 /// What a config.json says. The lists go from the image to the lowest resolution.
 struct DiffusersUnet {
@@ -44,5 +45,7 @@ struct DiffusersUnet {
 /// Reads a config.json; throws ConfigError naming what it holds that `unet` cannot be. `size`: says what sample_size is to be. `type`: the
 /// class, if config.json does not decide it.
 DiffusersUnet read_diffusers_unet(const std::filesystem::path& config, std::optional<int64_t> size = {}, const std::string& type = "");
+/// Reads the same of what was read already.
+DiffusersUnet read_diffusers_unet(const DiffusersConfig& config, std::optional<int64_t> size = {});
 
 }  // namespace brume

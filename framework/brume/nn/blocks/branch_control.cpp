@@ -1,6 +1,7 @@
 #include "brume/nn/blocks/branch_control.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/flip.h>
 #include <ATen/ops/mean.h>
 #include <fmt/format.h>
 
@@ -15,12 +16,14 @@ BranchControl::BranchControl(std::string source, std::shared_ptr<const ControlBr
       branch_(std::move(branch)),
       channels_(options.hint_channels),
       factor_(hint_factor(options)),
+      blue_first_(options.blue_first),
       places_(branch_->places()) {}
 
 std::vector<Tensor> BranchControl::encode(const Tensor& images) const {
   if (channels_ != 1 && channels_ != 3)
     throw ConfigError(fmt::format("{}: takes images of {} channels, and an image file has 1 or 3", source_, channels_));
-  return {channels_ == 3 ? images : images.mean(at::IntArrayRef({1}), true)};
+  if (channels_ == 1) return {images.mean(at::IntArrayRef({1}), true)};
+  return {blue_first_ ? images.flip(1) : images};
 }
 
 void BranchControl::add_to(Taps& taps, const ControlledCall& call) const {

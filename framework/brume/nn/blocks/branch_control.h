@@ -21,6 +21,7 @@ class BranchControl final : public OpenControl {
   std::string source_;
   std::shared_ptr<const ControlBranch> branch_;
   int64_t channels_, factor_;
+  bool blue_first_;
   std::vector<std::string> places_;
 };
 

@@ -1,7 +1,9 @@
 #include "brume/nn/blocks/unet_control.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,9 +17,29 @@ namespace {
 
 constexpr const char* middle_name = "middle_block";
 
-/// Returns the heights of the levels that attend, of a control whose depths differ from the network's.
+/// Throws ConfigError if the control's embedding of the timestep is not the network's, which it is given.
+void check_timestep(const NoiseEmbedding& embedding, const ControlBranchOptions& control) {
+  at::Generator unused = at::detail::createCPUGenerator(0);
+  const Tensor frequencies = embedding.frequencies(4, unused);
+  const bool sin_first = embedding.features(at::zeros({1}), frequencies)[0][0].item<double>() == 0;
+  if (control.sin_first && *control.sin_first != sin_first)
+    throw ConfigError(fmt::format("embeds the timestep with its {} first (flip_sin_to_cos), and the model's U-Net with its {}",
+                                  sin_first ? "cosines" : "sines", sin_first ? "sines" : "cosines"));
+  constexpr double between = 1e-3;  // of 1e-2 and 1e-4
+  const int64_t shift = frequencies[1].item<double>() < between ? 1 : 0;
+  if (control.frequency_shift && *control.frequency_shift != shift)
+    throw ConfigError(
+        fmt::format("embeds the timestep with a freq_shift of {}, and the model's U-Net of {}", *control.frequency_shift, shift));
+}
+
+/// Returns the options of a control's encoder: the network's, but for what the control has of its own.
 UnetOptions adapted(UnetOptions o, const ImageShape& input, const ControlBranchOptions& control) {
   o.middle_attention = control.middle_attention && o.middle_attention;
+  o.groups = control.groups.value_or(o.groups);
+  o.norm_eps = control.norm_eps.value_or(o.norm_eps);
+  o.pad_below = control.pad_below.value_or(o.pad_below);
+  if (!control.heads.empty()) o.heads_per_level = control.heads, o.head_channels.reset();
+  if (o.noise_embedding && !o.noise_embedding->random()) check_timestep(*o.noise_embedding, control);
   if (control.depth.empty()) return o;
   if (!o.transformer || control.depth.size() != o.multipliers.size())
     throw ConfigError(fmt::format("has {} levels, and the model's U-Net {}", control.depth.size(), o.multipliers.size()));
