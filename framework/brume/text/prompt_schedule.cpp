@@ -1,6 +1,7 @@
 #include "brume/text/prompt_schedule.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "brume/config/number.h"
@@ -83,9 +84,9 @@ struct Moment {
   std::optional<int64_t> last_step(std::string_view text) const {
     const std::string_view word = trimmed(text);
     const auto number = parse_number<double>(word);
-    if (!number || !(*number >= 0)) return {};
+    if (!number || !std::isfinite(*number)) return {};
     const bool share = word.find('.') != word.npos || *number < 1;
-    return int64_t(std::min(double(steps), share ? *number * double(steps) : *number));
+    return int64_t(std::clamp(share ? *number * double(steps) : *number, -1.0, double(steps)));
   }
 };
 
@@ -105,7 +106,7 @@ std::string prompt_at(std::string_view prompt, int64_t step, int64_t steps) { re
 std::vector<PromptPiece> prompts_between_ands(std::string_view prompt) {
   constexpr std::string_view word = "AND";
   std::vector<std::string_view> texts;
-  for (size_t at = find_word(prompt, word); at != prompt.npos; at = find_word(prompt, word)) {
+  for (size_t at = find_whole_word(prompt, word); at != prompt.npos; at = find_whole_word(prompt, word)) {
     texts.push_back(prompt.substr(0, at));
     prompt.remove_prefix(at + word.size());
   }
