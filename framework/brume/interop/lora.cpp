@@ -63,7 +63,8 @@ class PlacedLora {
       const LoraTarget target = names.find(module);
       lost_ += !target.weight;
       std::string problem = change.kind().empty() || !target.weight ? "" : place_problem(module, target);
-      if (problem.empty() && target.weight) problem = problem_of(module, change, target.weight->name, target.weight->tensor.sizes());
+      if (problem.empty() && target.weight)
+        problem = problem_of(module, change, target.weight->name, target.view.of(target.weight->tensor).sizes());
       if (problem.empty()) problem = place_problem(module, target);
       if (!problem.empty()) problems_.add(problem);
     }
@@ -71,9 +72,9 @@ class PlacedLora {
       const LoraTarget target = names.find_bias(module);
       lost_ += !target.weight;
       std::string problem = place_problem(module, target);
-      if (problem.empty() && bias.numel() != target.weight->tensor.numel())
-        problem = fmt::format("'{}' changes a bias of {} values, and '{}' has {}", module, bias.numel(), target.weight->name,
-                              target.weight->tensor.numel());
+      const int64_t values = problem.empty() ? target.view.rows_of(target.weight->tensor).numel() : 0;
+      if (problem.empty() && bias.numel() != values)
+        problem = fmt::format("'{}' changes a bias of {} values, and '{}' has {}", module, bias.numel(), target.weight->name, values);
       if (!problem.empty()) problems_.add(problem);
     }
     for (const std::string& name : file_.unknown) problems_.add(fmt::format("'{}' is no part of a LoRA or of its kin", name));
@@ -84,16 +85,15 @@ class PlacedLora {
   /// Adds to `sums`, which begin as the weights in float32.
   void add_to(std::map<std::string, Tensor>& sums, const LoraNames& names) const {
     for (const auto& [module, change] : file_.changes) {
-      const Weight& weight = *names.find(module).weight;
+      const LoraTarget target = names.find(module);
+      const Tensor weight = target.view.of(target.weight->tensor.to(at::kFloat));
       add(
-          sums, weight, [&, &change = change](double strength) { return added_by(change, weight.tensor.to(at::kFloat), strength); },
-          module);
+          sums, target, [&, &change = change](double strength) { return added_by(change, weight, strength); }, module);
     }
     for (const auto& [module, bias] : file_.biases) {
-      const Weight& weight = *names.find_bias(module).weight;
+      const LoraTarget target = names.find_bias(module);
       add(
-          sums, weight, [&, &bias = bias](double strength) { return bias.to(at::kFloat).reshape(weight.tensor.sizes()) * strength; },
-          module);
+          sums, target, [&, &bias = bias](double strength) { return bias.to(at::kFloat).flatten() * strength; }, module);
     }
   }
 
@@ -118,13 +118,15 @@ class PlacedLora {
   }
 
   template <class Delta>
-  void add(std::map<std::string, Tensor>& sums, const Weight& weight, const Delta& delta, const std::string& module) const {
+  void add(std::map<std::string, Tensor>& sums, const LoraTarget& target, const Delta& delta, const std::string& module) const {
+    const Weight& weight = *target.weight;
     const double strength = request_.of(weight.name);
     if (strength == 0) return;
     Tensor& sum = sums[weight.name];
     if (!sum.defined()) sum = weight.tensor.to(at::kFloat, false, true);
     try {
-      sum.add_(delta(strength).to(sum.device()));
+      const Tensor rows = target.view.rows_of(sum);
+      rows.add_(target.view.back(delta(strength)).reshape(rows.sizes()).to(sum.device()));
     } catch (const c10::Error&) {
       throw ConfigError(fmt::format("{}: '{}' has parts whose sizes do not fit each other", request_.path, module));
     }

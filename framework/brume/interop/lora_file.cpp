@@ -1,5 +1,6 @@
 #include "brume/interop/lora_file.h"
 
+#include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -23,12 +24,16 @@ std::optional<LoraTensorName> name_of(const std::string& name, const std::set<st
   return ia3.contains(module) ? std::optional(LoraTensorName{module, "weight", ""}) : std::nullopt;
 }
 
+/// Returns true if a tensor is PEFT's magnitude of DoRA, one value per row: it has that of a convolution as [1, out, 1, 1].
+bool is_magnitude(const std::string& name) { return name.find(".lora_magnitude_vector") != std::string::npos; }
+
 }  // namespace
 
 LoraFile read_lora(const std::string& path) {
   LoraFile file;
   const NamedTensors tensors = load_tensors(path, &file.metadata);
   std::set<std::string> adapters, ia3;
+  std::map<std::string, at::Tensor> up_biases;
   for (const NamedTensor& t : tensors)
     if (const auto parts = lora_tensor_name(t.name); parts && parts->role == "on_input") ia3.insert(parts->module);
   for (const NamedTensor& t : tensors) {
@@ -42,15 +47,20 @@ LoraFile read_lora(const std::string& path) {
       file.biases[parts->module] = t.tensor;
       continue;
     }
+    if (parts->role == "up_b") {
+      up_biases[parts->module] = t.tensor;
+      continue;
+    }
     WeightChange& change = file.changes[parts->module];
     if (parts->role == "alpha")
       change.alpha = t.tensor.to(at::kDouble).item<double>(), change.has_alpha = true;
     else
-      change.parts[parts->role] = t.tensor;
+      change.parts[parts->role] = is_magnitude(t.name) ? t.tensor.flatten() : t.tensor;
   }
   if (adapters.size() > 1)
     throw ConfigError(fmt::format("{}: holds {} adapters ({}), and one is expected", path, adapters.size(), fmt::join(adapters, ", ")));
   set_peft_alphas(path, file.metadata, file.changes);
+  for (const auto& [module, bias] : up_biases) file.biases[module] = bias.to(at::kFloat) * file.changes[module].scale();
   return file;
 }
 

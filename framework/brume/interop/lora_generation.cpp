@@ -11,7 +11,6 @@ constexpr std::pair<std::string_view, std::string_view> names[] = {{"double_bloc
                                                                    {"single_blocks", "FLUX"},
                                                                    {"single_transformer_blocks", "FLUX"},
                                                                    {"joint_blocks", "SD 3"},
-                                                                   {"add_k_proj", "SD 3"},
                                                                    {"adaln_single", "PixArt"},
                                                                    {"lora_te2_", "SDXL"},
                                                                    {"text_encoder_2.", "SDXL"},
@@ -28,9 +27,12 @@ std::string by_context(int64_t width) {
   }
 }
 
-std::string by_name(std::string_view name) {
+/// Returns the generation of the first part in the list above that any of the names has.
+template <class Names, class NameOf>
+std::string by_name(const Names& all, const NameOf& name_of) {
   for (const auto& [part, generation] : names)
-    if (name.find(part) != std::string_view::npos) return std::string(generation);
+    for (const auto& one : all)
+      if (name_of(one).find(part) != std::string_view::npos) return std::string(generation);
   return "";
 }
 
@@ -57,8 +59,8 @@ std::string by_metadata(const std::map<std::string, std::string>& metadata) {
 
 std::string generation_of(const LoraFile& file) {
   if (const std::string told = by_metadata(file.metadata); !told.empty()) return told;
-  for (const auto& [module, change] : file.changes)
-    if (const std::string told = by_name(module); !told.empty()) return told;
+  if (const std::string told = by_name(file.changes, [](const auto& c) -> const std::string& { return c.first; }); !told.empty())
+    return told;
   for (const auto& [module, change] : file.changes) {
     const at::Tensor down = change.part("lora_down");
     const bool keys = module.ends_with("attn2_to_k") || module.ends_with("attn2.to_k");
@@ -68,9 +70,9 @@ std::string generation_of(const LoraFile& file) {
 }
 
 std::string generation_of(const std::vector<Weight>& weights) {
+  if (const std::string told = by_name(weights, [](const Weight& w) -> const std::string& { return w.name; }); !told.empty()) return told;
   bool words = false;
   for (const Weight& w : weights) {
-    if (const std::string told = by_name(w.name); !told.empty()) return told;
     if (w.name.ends_with("attn2.to_k.weight"))
       if (const std::string told = by_context(w.tensor.size(1)); !told.empty()) return told;
     const size_t text = w.name.find("text_model.");

@@ -15,6 +15,7 @@ constexpr std::pair<std::string_view, std::string_view> endings[] = {{".lora_dow
                                                                      {".lora.up.weight", "lora_up"},
                                                                      {".lora_linear_layer.down.weight", "lora_down"},
                                                                      {".lora_linear_layer.up.weight", "lora_up"},
+                                                                     {".lora_B.bias", "up_b"},
                                                                      {"_lora.down.weight", "lora_down"},
                                                                      {"_lora.up.weight", "lora_up"},
                                                                      {".lora_linear_layer.alpha", "alpha"},
@@ -53,13 +54,34 @@ std::string of_processor(std::string module) {
 
 std::string before(std::string_view name, std::string_view ending) { return std::string(name.substr(0, name.size() - ending.size())); }
 
-/// Returns ".lora_A.ADAPTER.weight" of PEFT.
+/// Returns the layer that a LoRA of FLUX's first trainer (XLabs) changed: "qkv_lora1" is of the image's attention, "qkv_lora2" of the
+/// words'.
+std::optional<LoraTensorName> of_stream(std::string_view name) {
+  constexpr std::pair<std::string_view, std::string_view> matrices[] = {{".down.weight", "lora_down"}, {".up.weight", "lora_up"}};
+  constexpr std::pair<std::string_view, std::string_view> streams[] = {{"_lora1", ".img_attn."}, {"_lora2", ".txt_attn."}};
+  constexpr std::string_view processor = ".processor.";
+  for (const auto& [matrix, role] : matrices)
+    for (const auto& [number, attention] : streams) {
+      const std::string ending = std::string(number) + std::string(matrix);
+      const size_t at = name.find(processor);
+      if (!name.ends_with(ending) || at == std::string_view::npos) continue;
+      std::string module = before(name, ending);
+      return LoraTensorName{module.replace(at, processor.size(), attention), std::string(role), ""};
+    }
+  return {};
+}
+
+/// Returns ".lora_A.ADAPTER.weight" and ".lora_B.ADAPTER.bias" of PEFT.
 std::optional<LoraTensorName> adapter_name(std::string_view name) {
-  constexpr std::string_view last = ".weight";
-  if (name.ends_with(last)) name.remove_suffix(last.size());
+  constexpr std::string_view last = ".weight", bias = ".bias", up = ".lora_B";
+  const bool of_bias = name.ends_with(bias);
+  if (of_bias || name.ends_with(last)) name.remove_suffix(of_bias ? bias.size() : last.size());
   const size_t dot = name.rfind('.');
   if (dot == std::string_view::npos) return {};
   const std::string_view module = name.substr(0, dot);
+  if (of_bias)
+    return module.ends_with(up) ? std::optional(LoraTensorName{before(module, up), "up_b", std::string(name.substr(dot + 1))})
+                                : std::nullopt;
   for (const auto& [ending, role] : named)
     if (module.ends_with(ending)) return LoraTensorName{before(module, ending), std::string(role), std::string(name.substr(dot + 1))};
   return {};
@@ -76,6 +98,7 @@ std::optional<LoraTensorName> lora_tensor_name(std::string_view name) {
   for (const std::string_view role : roles)
     if (name.size() > role.size() && name.ends_with(role) && name[name.size() - role.size() - 1] == '.')
       return LoraTensorName{std::string(name.substr(0, name.size() - role.size() - 1)), std::string(role), ""};
+  if (auto parts = of_stream(name)) return parts;
   return adapter_name(name);
 }
 

@@ -6,6 +6,7 @@
 //   diffusers, PEFT  unet.mid_block.attentions.0.proj_in.lora_A.weight, .lora_B.weight;   text_encoder.…; alpha in the file's metadata
 //   diffusers, old   unet.….proj_in.lora.down.weight, ….attn1.processor.to_q_lora.down.weight, ….q_proj.lora_linear_layer.down.weight
 //   PEFT alone       base_model.model.mid_block.attentions.0.proj_in.lora_A.weight, ….lora_A.ADAPTER.weight; alpha in adapter_config.json
+//   XLabs (FLUX)     double_blocks.0.processor.qkv_lora1.down.weight, ….proj_lora2.up.weight
 //   ComfyUI          diffusion_model.middle_block.1.proj_in.lora_down.weight, .lora_up.weight, .alpha
 #include <optional>
 #include <string>
@@ -16,7 +17,7 @@ namespace brume {
 /// A tensor's name, taken apart.
 struct LoraTensorName {
   std::string module;
-  std::string role;     ///< as WeightChange::parts has it, or "alpha", or "diff_b" of a bias
+  std::string role;     ///< as WeightChange::parts has it, "alpha", "diff_b" of a bias, or "up_b": of the up matrix
   std::string adapter;  ///< PEFT's name of the adapter; empty for most
 };
 

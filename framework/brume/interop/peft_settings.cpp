@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
 
 #include "brume/config/errors.h"
@@ -18,6 +20,8 @@ namespace brume {
 namespace {
 
 using nlohmann::ordered_json;
+
+constexpr std::string_view transformer = "transformer.";  ///< the part that lora_module() calls "unet."
 
 /// The settings of PEFT that belong to a file: "unet.lora_alpha" of diffusers' metadata, "lora_alpha" of adapter_config.json.
 struct PeftSettings {
@@ -37,7 +41,10 @@ PeftSettings settings_of(const std::string& path, const std::map<std::string, st
   PeftSettings s;
   if (const auto at = metadata.find("lora_adapter_metadata"); at != metadata.end()) {
     s = {fmt::format("{}: its metadata 'lora_adapter_metadata'", path), {}, true};
-    s.values = parsed(at->second, s.origin);
+    const ordered_json given = parsed(at->second, s.origin);
+    s.values = ordered_json::object();
+    for (const auto& [key, value] : given.items())
+      s.values[key.starts_with(transformer) ? "unet." + key.substr(transformer.size()) : key] = value;
     return s;
   }
   const auto of_peft = [](const auto& change) { return change.first.starts_with(peft_prefix) && !change.second.has_alpha; };
@@ -52,36 +59,54 @@ PeftSettings settings_of(const std::string& path, const std::map<std::string, st
   return s;
 }
 
-/// Compiles a key of alpha_pattern as PEFT matches it: from the beginning of a module's name, after any levels. The matcher is the one of
-/// linear time, as files come from anywhere.
-std::regex pattern_of(const std::string& key, const std::string& origin) {
+/// Compiles a key of alpha_pattern or rank_pattern as PEFT matches it: from the beginning of a module's name, after any levels. The matcher
+/// is the one of linear time, as files come from anywhere.
+std::regex pattern_of(const std::string& key, const std::string& table, const std::string& origin) {
   constexpr size_t longest = 1000;
   try {
     if (key.size() > longest) throw std::regex_error(std::regex_constants::error_space);
     return std::regex("(.*\\.)?(" + key + ")$", std::regex::ECMAScript | std::regex::nosubs | std::regex_constants::__polynomial);
   } catch (const std::regex_error&) {
     throw ConfigError(
-        fmt::format("{}: alpha_pattern has the key '{}', which is no regular expression that brume reads", origin, key.substr(0, longest)));
+        fmt::format("{}: {} has the key '{}', which is no regular expression that brume reads", origin, table, key.substr(0, longest)));
   }
 }
 
-/// One key of an alpha_pattern.
-struct AlphaPattern {
+/// One key of an alpha_pattern or rank_pattern.
+struct Pattern {
   std::string part, key;
   std::regex pattern;
-  double alpha;
+  double value;
   bool used = false;
 };
 
-std::vector<AlphaPattern> patterns_of(const PeftSettings& s, const std::string& part) {
-  const auto found = s.values.find(part + "alpha_pattern");
-  std::vector<AlphaPattern> all;
-  if (found == s.values.end() || !found->is_object()) return all;
-  for (const auto& [key, value] : found->items()) {
-    if (!value.is_number()) throw ConfigError(fmt::format("{}: alpha_pattern '{}' is {}, not a number", s.origin, key, value.dump()));
-    all.push_back({part, key, pattern_of(key, s.origin), value.get<double>()});
+std::vector<Pattern> patterns_of(const PeftSettings& s, const std::string& table) {
+  std::vector<Pattern> all;
+  for (const std::string& part :
+       s.parts ? std::vector<std::string>{"unet.", "text_encoder.", "text_encoder_2.", "text_encoder_3."} : std::vector<std::string>{""}) {
+    const auto found = s.values.find(part + table);
+    if (found == s.values.end() || !found->is_object()) continue;
+    for (const auto& [key, value] : found->items()) {
+      if (!value.is_number()) throw ConfigError(fmt::format("{}: {} '{}' is {}, not a number", s.origin, table, key, value.dump()));
+      all.push_back({part, key, pattern_of(key, table, s.origin), value.get<double>()});
+    }
   }
   return all;
+}
+
+/// Returns the number of the first pattern that a module matches, else that of one of the keys; nothing if there is none.
+std::optional<double> number_of(const PeftSettings& s, std::vector<Pattern>& patterns, const std::string& part, const std::string& module,
+                                std::initializer_list<const char*> keys) {
+  const auto match = std::find_if(patterns.begin(), patterns.end(), [&](const Pattern& p) {
+    return p.part == part && std::regex_search(module, p.pattern, std::regex_constants::match_continuous);
+  });
+  if (match != patterns.end()) {
+    match->used = true;
+    return match->value;
+  }
+  for (const char* key : keys)
+    if (const auto at = s.values.find(part + key); at != s.values.end() && at->is_number()) return at->get<double>();
+  return {};
 }
 
 }  // namespace
@@ -90,27 +115,19 @@ void set_peft_alphas(const std::string& path, const std::map<std::string, std::s
                      std::map<std::string, WeightChange>& changes) {
   const PeftSettings s = settings_of(path, metadata, changes);
   if (!s.values.is_object()) return;
-  std::vector<AlphaPattern> patterns;
-  for (const std::string& part :
-       s.parts ? std::vector<std::string>{"unet.", "text_encoder.", "text_encoder_2."} : std::vector<std::string>{""})
-    for (AlphaPattern& p : patterns_of(s, part)) patterns.push_back(std::move(p));
+  std::vector<Pattern> alphas = patterns_of(s, "alpha_pattern"), ranks = patterns_of(s, "rank_pattern");
   for (auto& [name, change] : changes) {
-    const auto [part, module] = lora_module(name);
-    const std::string prefix = s.parts ? part : "";
-    const auto match = std::find_if(patterns.begin(), patterns.end(), [&, &module = module](const AlphaPattern& p) {
-      return p.part == prefix && std::regex_search(module, p.pattern, std::regex_constants::match_continuous);
-    });
-    if (match != patterns.end()) match->used = true;
-    auto alpha = s.values.find(prefix + "lora_alpha");
-    if (alpha == s.values.end()) alpha = s.values.find(prefix + "alpha");  // of LoHa and LoKr
-    const bool common = alpha != s.values.end() && alpha->is_number();
-    if (change.has_alpha || (match == patterns.end() && !common)) continue;
-    change.has_alpha = true;
-    change.alpha = match != patterns.end() ? match->alpha : alpha->get<double>();
-    const auto rooted = s.values.find(prefix + "use_rslora");
+    const auto [whole, module] = lora_module(name);
+    const std::string part = s.parts ? whole : "";
+    const auto alpha = number_of(s, alphas, part, module, {"lora_alpha", "alpha"});  // the second is of LoHa and LoKr
+    if (change.has_alpha || !alpha) continue;
+    change.has_alpha = true, change.alpha = *alpha;
+    const auto rooted = s.values.find(part + "use_rslora");
     change.rank_power = rooted != s.values.end() && *rooted == ordered_json(true) ? 0.5 : 1;
+    if (change.kind() == "LoKr" && change.rank() == 0)
+      change.told_rank = std::max<int64_t>(0, std::llround(number_of(s, ranks, part, module, {"r"}).value_or(0)));
   }
-  for (const AlphaPattern& p : patterns)
+  for (const Pattern& p : alphas)
     if (!p.used)
       warn(fmt::format("{}: alpha_pattern '{}' has no effect: it matches none of the modules that the LoRA changes", s.origin, p.key));
 }

@@ -101,40 +101,8 @@ MmditNetwork read_flux(const Shapes& s, const Flags& flags) {
   return n;
 }
 
-NameTable flux_names(const MmditNetwork& n) {
-  NameTable names;
-  names.add("x_embedder.proj.", "img_in.");
-  names.add("context_embedder.", "txt_in.");
-  names.add("final_layer.", "final_layer.");
-  const std::vector<std::pair<const char*, const char*>> embedders{
-      {"t_embedder", "time_in"}, {"y_embedder", "vector_in"}, {"g_embedder", "guidance_in"}};
-  for (const auto& [ours, theirs] : embedders) {
-    names.add(fmt::format("{}.mlp.0.", ours), fmt::format("{}.in_layer.", theirs));
-    names.add(fmt::format("{}.mlp.2.", ours), fmt::format("{}.out_layer.", theirs));
-  }
-  for (int64_t i = 0; i < n.depth; ++i)
-    for (const bool words : {false, true}) {
-      const std::string ours = fmt::format("joint_blocks.{}.{}.", i, words ? "context_block" : "x_block");
-      const std::string theirs = fmt::format("double_blocks.{}.{}_", i, words ? "txt" : "img");
-      names.add(ours + "adaLN_modulation.1.", theirs + "mod.lin.");
-      names.add(ours + "attn.qkv.", theirs + "attn.qkv.");
-      names.add(ours + "attn.proj.", theirs + "attn.proj.");
-      names.add(ours + "attn.ln_q.weight", theirs + "attn.norm.query_norm.scale");
-      names.add(ours + "attn.ln_k.weight", theirs + "attn.norm.key_norm.scale");
-      names.add(ours + "mlp.fc1.", theirs + "mlp.0.");
-      names.add(ours + "mlp.fc2.", theirs + "mlp.2.");
-    }
-  for (int64_t i = 0; i < n.single_depth; ++i) {
-    const std::string block = fmt::format("single_blocks.{}.", i);
-    for (const char* layer : {"linear1.", "linear2.", "modulation.lin."}) names.add(block + layer, block + layer);
-    names.add(block + "ln_q.weight", block + "norm.query_norm.scale");
-    names.add(block + "ln_k.weight", block + "norm.key_norm.scale");
-  }
-  return names;
-}
-
 NamedTensors flux_tensors(const NamedTensors& tensors, const MmditNetwork& n, const std::string& file) {
-  const NameTable names = flux_names(n);
+  const NameTable names = flux_names(n.depth, n.single_depth);
   NamedTensors all;
   for (const NamedTensor& t : tensors) {
     const auto ours = names.ours(t.name);

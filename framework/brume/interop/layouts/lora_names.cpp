@@ -1,6 +1,7 @@
 #include "brume/interop/layouts/lora_names.h"
 
 #include <algorithm>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 
@@ -11,7 +12,10 @@ namespace {
 
 constexpr std::string_view network = "network.", conditioner = "conditioner.", text = "text_model.";
 constexpr std::string_view weight_ending = ".weight", bias_ending = ".bias";
-constexpr std::string_view dotted_encoders[] = {"text_encoder.", "text_encoder_2."}, flat_encoders[] = {"lora_te_", "lora_te2_"};
+constexpr std::string_view dotted_encoders[] = {"text_encoder.", "text_encoder_2.", "text_encoder_3."},
+                           flat_encoders[] = {"lora_te_", "lora_te2_", "lora_te3_"};
+constexpr std::string_view t5_text = "encoder.block.";
+const std::string own_prefix = "brume.";  ///< of a module by brume's name, where a file may mean another program's
 
 std::string one_word(std::string module) {
   std::replace(module.begin(), module.end(), '.', '_');
@@ -40,29 +44,58 @@ std::vector<std::string> encoders_of(const std::vector<Weight>& weights) {
 }  // namespace
 
 LoraNames::LoraNames(const std::vector<Weight>& weights) : encoders_(encoders_of(weights)) {
+  std::vector<Weight> own;
+  std::vector<const Weight*> whole;
+  for (const Weight& w : weights) {
+    if (w.name.starts_with(network))
+      own.push_back({w.name.substr(network.size()), w.tensor}), whole.push_back(&w);
+    else
+      add_text(w);
+  }
+  add_network(own, whole);
+}
+
+LoraNames::Names& LoraNames::names_of(const Weight& weight) { return weight.name.ends_with(weight_ending) ? by_name_ : biases_; }
+
+void LoraNames::add_network(const std::vector<Weight>& own, const std::vector<const Weight*>& whole) {
   std::vector<std::string> names;
-  for (const Weight& w : weights)
-    if (w.name.starts_with(network)) names.push_back(w.name.substr(network.size()));
+  for (const Weight& w : own) names.push_back(w.name);
   table_ = unet_names(unet_modules(names));
+  const TransformerLora transformer(own);
   const auto add_unet = [&](Names& all, const std::string& module, const LoraTarget& target) {
     add(all, "unet.", "lora_unet_", module, target);
     if (const auto theirs = table_.theirs(module + std::string(weight_ending))) add(all, "unet.", "lora_unet_", module_of(*theirs), target);
   };
-  for (const Weight& w : weights) {
-    const std::string whole = module_of(w.name);
-    if (whole.empty()) continue;
-    Names& all = w.name.ends_with(weight_ending) ? by_name_ : biases_;
-    if (w.name.starts_with(network)) {
-      const std::string module = whole.substr(network.size());
-      add_unet(all, module, {&w, false});
-      if (module.ends_with(".qkv"))
-        for (const char letter : {'q', 'k', 'v'}) add_unet(all, module.substr(0, module.size() - 3) + letter, {&w, true});
-    } else {
-      for (size_t i = 0; i < std::min(encoders_.size(), std::size(dotted_encoders)); ++i)
-        if (w.name.starts_with(encoders_[i] + std::string(text)))
-          add(all, std::string(dotted_encoders[i]), std::string(flat_encoders[i]), whole.substr(encoders_[i].size()), {&w, false});
+  for (size_t i = 0; i < own.size(); ++i) {
+    const std::string module = module_of(own[i].name);
+    if (module.empty()) continue;
+    Names& all = names_of(*whole[i]);
+    // FLUX's own names come first: one of its layers has the name that brume's has, with its rows in another order.
+    std::string written = own_prefix + module;
+    for (const LayerAlias& alias : transformer.aliases(own[i])) {
+      add(all, "unet.", "lora_unet_", alias.layer, {whole[i], false, alias.view});
+      if (alias.view.whole()) written = alias.layer;
     }
+    if (transformer.flux()) flux_[module] = written;
+    add_unet(all, module, {whole[i], false});
+    add(all, "unet.", "lora_unet_", own_prefix + module, {whole[i], false});
+    if (module.ends_with(".qkv"))
+      for (const char letter : {'q', 'k', 'v'}) add_unet(all, module.substr(0, module.size() - 3) + letter, {whole[i], true});
   }
+}
+
+void LoraNames::add_text(const Weight& w) {
+  const std::string whole = module_of(w.name);
+  if (whole.empty()) return;
+  const size_t count = std::min(encoders_.size(), std::size(dotted_encoders) - 1);
+  for (size_t i = 0; i < count; ++i)
+    if (w.name.starts_with(encoders_[i] + std::string(text)) || w.name == encoders_[i] + "text_projection.weight")
+      add(names_of(w), std::string(dotted_encoders[i]), std::string(flat_encoders[i]), whole.substr(encoders_[i].size()), {&w, false});
+  const size_t t5 = w.name.find(t5_text);
+  if (!w.name.starts_with(conditioner) || t5 == std::string::npos) return;
+  // T5 comes after CLIP's encoders; kohya's trainers call it the third even if there is one of them.
+  for (const size_t place : std::set<size_t>{count, std::size(dotted_encoders) - 1})
+    add(names_of(w), std::string(dotted_encoders[place]), std::string(flat_encoders[place]), whole.substr(t5), {&w, false});
 }
 
 void LoraNames::add(Names& names, const std::string& dotted, const std::string& flat, const std::string& module, const LoraTarget& target) {
@@ -80,6 +113,7 @@ std::pair<std::string, std::string> LoraNames::own_name(const std::string& weigh
 
 std::string LoraNames::diffusers_name(const std::string& weight) const {
   const auto [part, module] = own_name(weight);
+  if (const auto flux = flux_.find(module); flux != flux_.end() && part == "unet.") return part + flux->second;
   const auto theirs = part == "unet." ? table_.theirs(module + std::string(weight_ending)) : std::nullopt;
   return part + (theirs ? module_of(*theirs) : module);
 }
@@ -92,23 +126,30 @@ std::string LoraNames::kohya_name(const std::string& weight) const {
 }
 
 std::pair<std::string, std::string> lora_module(const std::string& name) {
-  constexpr std::string_view unet = "unet.", encoder = "text_encoder.", second = "text_encoder_2.";
-  constexpr std::pair<std::string_view, std::string_view> wrappers[] = {{"model.diffusion_model.", unet},
+  constexpr std::string_view unet = "unet.", encoder = "text_encoder.", second = "text_encoder_2.", third = "text_encoder_3.";
+  constexpr std::pair<std::string_view, std::string_view> wrappers[] = {{"unet.base_model.model.", unet},
+                                                                        {"model.diffusion_model.", unet},
                                                                         {"diffusion_model.", unet},
                                                                         {"text_encoders.clip_l.transformer.", encoder},
                                                                         {"clip_l.transformer.", encoder},
                                                                         {"text_encoders.clip_g.transformer.", second},
                                                                         {"clip_g.transformer.", second},
+                                                                        {"text_encoders.t5xxl.transformer.", third},
+                                                                        {"t5xxl.transformer.", third},
                                                                         {"cond_stage_model.transformer.", encoder},
+                                                                        {"transformer.", unet},
                                                                         {unet, unet},
                                                                         {encoder, encoder},
-                                                                        {second, second}};
-  constexpr std::string_view first_encoder = "lora_te1_";
+                                                                        {second, second},
+                                                                        {third, third}};
+  constexpr std::pair<std::string_view, std::string_view> flat[] = {
+      {"lora_te1_", "lora_te_"}, {"lora_transformer_", "lora_unet_"}, {"lycoris_", "lora_unet_"}};
   std::string_view rest = name;
   if (rest.starts_with(peft_prefix)) rest.remove_prefix(peft_prefix.size());
   for (const auto& [wrapper, part] : wrappers)
     if (rest.starts_with(wrapper)) return {std::string(part), std::string(rest.substr(wrapper.size()))};
-  if (rest.starts_with(first_encoder)) return {"", "lora_te_" + std::string(rest.substr(first_encoder.size()))};
+  for (const auto& [theirs, ours] : flat)
+    if (rest.starts_with(theirs)) return {"", std::string(ours) + std::string(rest.substr(theirs.size()))};
   if (rest.starts_with("lora_")) return {"", std::string(rest)};
   return {std::string(rest.starts_with(text) ? encoder : unet), std::string(rest)};
 }

@@ -1,5 +1,6 @@
 #pragma once
-// The weights of a U-Net and of CLIP's text encoders by the names that LoRA files of diffusers, PEFT and kohya's trainers have for them.
+// The weights of a U-Net or transformer and of the text encoders by the names that LoRA files of diffusers, PEFT and kohya's trainers have
+// for them.
 #include <map>
 #include <string>
 #include <string_view>
@@ -8,20 +9,24 @@
 
 #include "brume/core/network.h"
 #include "brume/interop/layouts/name_table.h"
+#include "brume/interop/layouts/transformer_lora.h"
 
 namespace brume {
 
 /// What a module of a LoRA file changes.
 struct LoraTarget {
   const Weight* weight = nullptr;  ///< null if the model has no such module
-  bool part = false;               ///< only q, k or v of a weight that holds all three
+  bool part = false;               ///< only q, k or v of a weight that holds all three, which are not merged
+  LayerView view{};                ///< how the module is kept in the weight
 };
 
 constexpr std::string_view peft_prefix = "base_model.model.";
 
-/// Returns the part of the model ("unet.", "text_encoder.", "text_encoder_2."; "" if the name is flat) and the name within it of a module,
-/// without what programs put before it: PEFT "base_model.model.", ComfyUI "diffusion_model." and "text_encoders.clip_l.transformer.", kohya
-/// "lora_te1_" for "lora_te_". A name without a part is of the text encoder if it begins with "text_model.", else of the U-Net.
+/// Returns the part of the model ("unet.", "text_encoder.", "text_encoder_2.", "text_encoder_3."; "" if the name is flat) and the name
+/// within it of a module, without what programs put before it: PEFT "base_model.model.", diffusers "transformer." for "unet.", ComfyUI
+/// "diffusion_model." and "text_encoders.clip_l.transformer.", kohya "lora_te1_" for "lora_te_", OneTrainer "lora_transformer_" and
+/// SimpleTuner "lycoris_" for "lora_unet_". A name without a part is of the text encoder if it begins with "text_model.", else of the
+/// network.
 std::pair<std::string, std::string> lora_module(const std::string& name);
 
 /// Finds a model's weights by the names of their modules in LoRA files.
@@ -45,12 +50,16 @@ class LoraNames {
   using Names = std::map<std::string, LoraTarget>;
   static LoraTarget found(const Names& names, const std::string& module);
   void add(Names& names, const std::string& dotted, const std::string& flat, const std::string& module, const LoraTarget& target);
+  void add_network(const std::vector<Weight>& network, const std::vector<const Weight*>& whole);
+  void add_text(const Weight& weight);
+  Names& names_of(const Weight& weight);
   /// Returns the part and the own name of the module of a weight: {"unet.", "middle_block.1.proj_in"}.
   std::pair<std::string, std::string> own_name(const std::string& weight) const;
 
   Names by_name_, biases_;
   NameTable table_;
-  std::vector<std::string> encoders_;  ///< what the names of each text encoder's weights begin with
+  std::vector<std::string> encoders_;        ///< what the names of the weights of each of CLIP's text encoders begin with
+  std::map<std::string, std::string> flux_;  ///< names that are written of the modules of a network of FLUX
 };
 
 }  // namespace brume

@@ -127,6 +127,38 @@ LayerNames mmdit_names(bool flux, int64_t depth, int64_t single_depth, const std
   return all;
 }
 
+NameTable flux_names(int64_t depth, int64_t single_depth) {
+  NameTable names;
+  names.add("x_embedder.proj.", "img_in.");
+  names.add("context_embedder.", "txt_in.");
+  names.add("final_layer.", "final_layer.");
+  const std::vector<std::pair<const char*, const char*>> embedders{
+      {"t_embedder", "time_in"}, {"y_embedder", "vector_in"}, {"g_embedder", "guidance_in"}};
+  for (const auto& [ours, theirs] : embedders) {
+    names.add(fmt::format("{}.mlp.0.", ours), fmt::format("{}.in_layer.", theirs));
+    names.add(fmt::format("{}.mlp.2.", ours), fmt::format("{}.out_layer.", theirs));
+  }
+  for (int64_t i = 0; i < depth; ++i)
+    for (const bool words : {false, true}) {
+      const std::string ours = fmt::format("joint_blocks.{}.{}.", i, words ? "context_block" : "x_block");
+      const std::string theirs = fmt::format("double_blocks.{}.{}_", i, words ? "txt" : "img");
+      names.add(ours + "adaLN_modulation.1.", theirs + "mod.lin.");
+      names.add(ours + "attn.qkv.", theirs + "attn.qkv.");
+      names.add(ours + "attn.proj.", theirs + "attn.proj.");
+      names.add(ours + "attn.ln_q.weight", theirs + "attn.norm.query_norm.scale");
+      names.add(ours + "attn.ln_k.weight", theirs + "attn.norm.key_norm.scale");
+      names.add(ours + "mlp.fc1.", theirs + "mlp.0.");
+      names.add(ours + "mlp.fc2.", theirs + "mlp.2.");
+    }
+  for (int64_t i = 0; i < single_depth; ++i) {
+    const std::string block = fmt::format("single_blocks.{}.", i);
+    for (const char* layer : {"linear1.", "linear2.", "modulation.lin."}) names.add(block + layer, block + layer);
+    names.add(block + "ln_q.weight", block + "norm.query_norm.scale");
+    names.add(block + "ln_k.weight", block + "norm.key_norm.scale");
+  }
+  return names;
+}
+
 bool mmdit_swaps(const std::string& ours, int64_t depth, int64_t single_depth) {
   if (ours.starts_with("final_layer.adaLN_modulation.")) return true;
   return single_depth == 0 && ours.starts_with(fmt::format("joint_blocks.{}.context_block.adaLN_modulation.1.", depth - 1));

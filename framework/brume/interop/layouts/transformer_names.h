@@ -30,6 +30,8 @@ LayerNames pixart_names(int64_t depth);
 
 /// Returns the names of SD3Transformer2DModel, or FluxTransformer2DModel.
 LayerNames mmdit_names(bool flux, int64_t depth, int64_t single_depth, const std::vector<int64_t>& dual_blocks);
+/// Returns the names of FLUX's own files.
+NameTable flux_names(int64_t depth, int64_t single_depth);
 /// Returns true if diffusers has (scale, shift) where the layer has (shift, scale): in the last layer, and in the words' last block of
 /// SD 3.
 bool mmdit_swaps(const std::string& ours, int64_t depth, int64_t single_depth);
