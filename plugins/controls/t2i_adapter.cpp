@@ -20,6 +20,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/control.h"
 #include "brume/core/control_branch.h"
+#include "brume/core/warnings.h"
 #include "brume/interop/control_file.h"
 #include "brume/interop/layouts/diffusers_unet.h"
 #include "brume/nn/blocks/layers.h"
@@ -43,7 +44,8 @@ struct Level {
 struct AdapterFile {
   explicit AdapterFile(const std::string& path, at::Device device) : file(control_tensors(path)), device_(device) {
     expect_control(file, "t2i_adapter");
-    const bool light = has("body.0.out_conv"), grouped = light || has("body.0.resnets.0.block1");
+    light = has("body.0.out_conv");
+    const bool grouped = light || has("body.0.resnets.0.block1");
     input = optional("conv_in");
     if (grouped)
       for (int64_t i = 0; below(fmt::format("body.{}.", i)); ++i) levels.push_back(level_of_blocks(fmt::format("body.{}", i)));
@@ -66,6 +68,7 @@ struct AdapterFile {
   }
 
   ControlTensors file;
+  bool light = false;
   nn::Conv2d input;
   std::vector<Level> levels;
 
@@ -176,6 +179,12 @@ class OpenT2IAdapter final : public OpenControl {
                       source_, factor_, wanted));
     if (levels_.size() > places.size())
       throw ConfigError(fmt::format("{}: makes {} features, and the model takes {}", source_, levels_.size(), places.size()));
+    // A light adapter halves its features before each level: one more than the model has is too small for the middle block.
+    if (adapter.light && levels_.size() == places.size()) {
+      warn(fmt::format("{}: its feature {} is smaller than those of the model's middle block, and is left out", source_,
+                       levels_.size() - 1));
+      levels_.pop_back();
+    }
     for (size_t i = 0; i < levels_.size(); ++i) {
       if (places[i].channels != levels_[i].channels)
         throw ConfigError(fmt::format("{}: feature {} has {} channels, and the model's {} has {}; it is of another model", source_, i,

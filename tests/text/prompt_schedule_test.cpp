@@ -21,6 +21,7 @@ TEST(PromptSchedule, ChangesAtAShareOrAStep) {
   EXPECT_EQ(steps_of("[c:1]", 3), (Texts{"", "", "c"}));
   EXPECT_EQ(steps_of("[b::1]", 3), (Texts{"b", "b", ""}));
   EXPECT_EQ(steps_of("[b:c:0]", 2), (Texts{"c", "c"}));
+  EXPECT_EQ(steps_of("[b:c:-1]", 2), (Texts{"c", "c"}));
   EXPECT_EQ(steps_of("[(b:1.2):c:1.0]", 2), (Texts{"(b:1.2)", "(b:1.2)"}));
 }
 
@@ -37,7 +38,10 @@ TEST(PromptSchedule, OtherBracketsStay) {
 TEST(PromptSchedule, PromptsSideBySide) {
   EXPECT_EQ(prompts_between_ands("a cat"), (std::vector<PromptPiece>{{"a cat", 1}}));
   EXPECT_EQ(prompts_between_ands("a cat :1.2 AND a dog:-0.5 AND x"), (std::vector<PromptPiece>{{"a cat", 1.2}, {"a dog", -0.5}, {"x", 1}}));
-  EXPECT_EQ(prompts_between_ands("SAND ANDY and b:2"), (std::vector<PromptPiece>{{"SAND ANDY and b:2", 1}}));
+  for (const char* one : {"SAND ANDY and b:2", "a _AND b", "a AND_ b",
+                          "caf\xc3\xa9"
+                          "AND b"})
+    EXPECT_EQ(prompts_between_ands(one), (std::vector<PromptPiece>{{one, 1}}));
 }
 
 TEST(WeightedPrompt, AbsoluteWeightsAreComfyUis) {
@@ -47,6 +51,16 @@ TEST(WeightedPrompt, AbsoluteWeightsAreComfyUis) {
   EXPECT_EQ(parts[1].weight, 1.3) << "whatever is around it";
   EXPECT_NEAR(parts[2].weight, 1.1, 1e-12);
   EXPECT_EQ(parts[3].text, " [d] (e)");
+}
+
+/// token_weights of ComfyUI (commit 87606c5f) reads these so.
+TEST(WeightedPrompt, AbsoluteWeightsAtTheEdges) {
+  using Parts = std::vector<PromptPart>;
+  EXPECT_EQ(absolute_parts("(a:1.3 b"), (Parts{{"(a:1.3 b", 1}}));
+  EXPECT_EQ(absolute_parts("x (a: 1.3 )(b:1e1)"), (Parts{{"x ", 1}, {"a", 1.3}, {"b", 10}}));
+  EXPECT_EQ(absolute_parts("(:1.3) y"), (Parts{{":1.3", 1.1}, {" y", 1}}));
+  EXPECT_EQ(absolute_parts("((a:1.2"), (Parts{{"((a:1.2", 1}}));
+  EXPECT_EQ(absolute_parts(R"((a \(b\):0.5))"), (Parts{{"a (b)", 0.5}}));
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ void expect_parts(const std::string& prompt, const Parts& wanted) {
 }
 
 TEST(WeightedPrompt, WithoutBracketsItIsOnePartAsItIs) {
-  for (const char* plain : {"", "a cat", "a cat: 3.5, \xc3\xa9 \\ n", "a) b] c:1.2)"}) expect_parts(plain, {{plain, 1}});
+  for (const char* plain : {"", "a cat", "a cat: 3.5, \xc3\xa9 n", "a) b] c:1.2)"}) expect_parts(plain, {{plain, 1}});
 }
 
 TEST(WeightedPrompt, Brackets) {
@@ -42,6 +42,12 @@ TEST(WeightedPrompt, EscapedAndUnclosed) {
   expect_parts("(a:1.2.3)", {{"a:1.2.3", 1.1}});
   expect_parts("()", {{"", 1}});
   expect_parts("a:1.5) b", {{"a:1.5) b"}});
+}
+
+/// parse_prompt_attention of A1111's web UI (Forge Classic 1f95d717) reads these so.
+TEST(WeightedPrompt, EdgesAreThoseOfA1111) {
+  expect_parts("(a:inf) (b:nan)", {{"a:inf", 1.1}, {" "}, {"b:nan", 1.1}});
+  expect_parts("red \\ (x:1.3)\\", {{"red  "}, {"x", 1.3}});
 }
 
 TEST(WeightedPrompt, Breaks) {

@@ -48,7 +48,7 @@ Addition lora(const NamedTensors& tensors) {
     const bool ranked = name->role == "lora_down" || name->role == "hada_w1_b" || name->role == "lokr_w2_b" || name->role == "lokr_w1_b";
     if (ranked && t.tensor.dim() > 1) ranks.insert(t.tensor.size(0));
     const std::string part = lora_module(t.name).first;
-    parts.insert(part == "text_encoder." || part == "text_encoder_2." || t.name.starts_with("lora_te") ? "text encoder" : "U-Net");
+    parts.insert(part.starts_with("text_encoder") || t.name.starts_with("lora_te") ? "text encoder" : "U-Net");
   }
   const auto kind = std::find_if(std::begin(kinds), std::end(kinds), [&](const auto& k) { return roles.contains(std::string(k.first)); });
   return {kind == std::end(kinds) ? "LoRA" : std::string(kind->second),

@@ -35,6 +35,7 @@ Transformer read_transformer(const fs::path& file) {
   c.only<std::string>("activation_fn", "gelu-approximate");
   c.only("attention_bias", true);
   c.only("norm_elementwise_affine", false);
+  c.only<double>("norm_eps", 1e-6);  // the last norm's, which is not told
   Transformer t;
   t.in = c.get<int64_t>("in_channels", 4), t.size = c.get<int64_t>("sample_size", 128), t.depth = c.get<int64_t>("num_layers", 28);
   t.words = c.get<int64_t>("caption_channels", 4096);
