@@ -32,8 +32,10 @@ double BetaTable::sigma(double t) const {
 }
 
 double BetaTable::time(double sigma) const {
+  // The last level belongs to the last time even if levels before it are as high: a zero terminal SNR whose last sigma is a cap.
+  constexpr double rounding = 1e-9;
+  if (sigma >= sigmas_.back() * (1 - rounding)) return double(size() - 1);
   const auto above = std::lower_bound(sigmas_.begin(), sigmas_.end(), sigma);
-  if (above == sigmas_.end()) return double(size() - 1);
   const size_t i = size_t(above - sigmas_.begin());
   if (*above == sigma || i == 0) return double(i);
   const double lo = std::log(sigmas_[i - 1]), hi = std::log(sigmas_[i]);
