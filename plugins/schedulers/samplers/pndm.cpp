@@ -61,8 +61,8 @@ class Pndm final : public Sampler {
       Tensor mean;
       if (start == Start::runge_kutta && i < 3 && o_.order > 1 && to > 0) {
         const NoiseSchedule& schedule = run.training_times();
-        const double mid = schedule.sigma((schedule.time(sigma) + schedule.time(to)) / 2);
-        const Tensor f2 = estimate(move(f, mid), mid), f3 = estimate(move(f2, mid), mid), f4 = estimate(move(f3, to), to);
+        const auto [early, late] = middle(schedule, sigma, to);
+        const Tensor f2 = estimate(move(f, early), early), f3 = estimate(move(f2, late), late), f4 = estimate(move(f3, to), to);
         mean = (f + f2 * 2 + f3 * 2 + f4) / 6;
       } else if (start == Start::heun && i == 0 && o_.order > 1 && to > 0) {
         mean = (f + estimate(move(f, to), to)) * 0.5;
@@ -75,6 +75,14 @@ class Pndm final : public Sampler {
   }
 
  private:
+  /// Returns sigma at half of a step's training time, twice. Networks with a table are trained at whole times alone: of an odd number of
+  /// times the first is the noisier of the two next to the middle (diffusers).
+  static std::pair<double, double> middle(const NoiseSchedule& schedule, double sigma, double to) {
+    const double from = schedule.time(sigma), end = schedule.time(to), mid = (from + end) / 2;
+    constexpr double slack = 1e-6;  // of the interpolation of a time
+    if (schedule.timesteps() == 0 || std::abs(from - end) < 2 - slack) return {schedule.sigma(mid), schedule.sigma(mid)};
+    return {schedule.sigma(std::ceil(mid - slack)), schedule.sigma(std::floor(mid + slack))};
+  }
   static std::vector<double> weights(size_t count) {
     switch (count) {
       case 1: return {1};
