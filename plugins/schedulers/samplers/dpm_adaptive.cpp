@@ -24,7 +24,7 @@ class DpmAdaptive final : public Sampler {
     int64_t order = 3;
     double rtol = 0.05, atol = 0.0078, h_init = 0.05, eta = 0, s_noise = 1;
     PidOptions pid;
-    bool shared_steps = false;
+    bool shared_steps = false, last_call = true;
     void declare(Fields& f) {
       f.field("order", order, "order of the better of the two solutions", within(2, 3));
       f.field("rtol", rtol, "relative tolerance", more_than(0));
@@ -35,6 +35,8 @@ class DpmAdaptive final : public Sampler {
       f.unused(eta == 0, "s_noise", "eta is 0");
       pid.declare(f);
       f.field("shared_steps", shared_steps, "one step length for the whole batch: faster, and an image then depends on its batch");
+      f.field("last_call", last_call,
+              "a run to sigma = 0 ends with a call that gives the image; false: at the last sigma above 0 (k-diffusion)");
       f.require(eta == 0 || shared_steps, "eta", "above 0 needs shared_steps: true");
     }
   };
@@ -42,8 +44,8 @@ class DpmAdaptive final : public Sampler {
   SamplerTraits traits() const override { return {.order = o_.eta > 0 ? 0 : int(o_.order), .own_steps = true, .own_count = true}; }
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
-    const bool to_zero = sigmas.back() == 0;
-    const double last = to_zero ? sigmas[sigmas.size() - 2] : sigmas.back();
+    const bool zero = sigmas.back() == 0, to_zero = zero && o_.last_call;
+    const double last = zero ? sigmas[sigmas.size() - 2] : sigmas.back();
     return image_by_image(x, o_.shared_steps, run,
                           [&](const Tensor& image, Run& one) { return solve(denoiser, image, sigmas.front(), last, to_zero, one); });
   }

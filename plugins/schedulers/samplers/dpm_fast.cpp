@@ -1,7 +1,7 @@
 // DPM-Solver-fast (Lu et al. 2022a, app. D.3; k-diffusion): as many network calls as there are steps, spent on single steps of
 // order 3 over a grid of its own, even in lambda = -log sigma from the first sigma to the last that is not 0.
 //
-// If the run ends at sigma = 0, the last call gives the image: x' = x0.
+// If the run ends at sigma = 0, the last call gives the image: x' = x0. k-diffusion itself ends at the last sigma that is not 0.
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>
@@ -18,10 +18,13 @@ class DpmFast final : public Sampler {
  public:
   struct Options {
     double eta = 0, s_noise = 1;
+    bool last_call = true;
     void declare(Fields& f) {
       f.field("eta", eta, "share of the ancestral noise; 0 = deterministic", within(0, 1));
       f.field("s_noise", s_noise, "standard deviation of that noise", more_than(0));
       f.unused(eta == 0, "s_noise", "eta is 0");
+      f.field("last_call", last_call,
+              "a run to sigma = 0 ends with a call that gives the image; false: at the last sigma above 0 (k-diffusion)");
     }
   };
   explicit DpmFast(const Options& o) : o_(o) {}
@@ -29,8 +32,8 @@ class DpmFast final : public Sampler {
 
   Tensor sample(const Denoiser& denoiser, Tensor x, const std::vector<double>& sigmas, Run& run) const override {
     const int64_t calls = int64_t(sigmas.size()) - 1;
-    const bool to_zero = sigmas.back() == 0;
-    const double first = std::log(sigmas.front()), last = std::log(to_zero ? sigmas[sigmas.size() - 2] : sigmas.back());
+    const bool zero = sigmas.back() == 0, to_zero = zero && o_.last_call;
+    const double first = std::log(sigmas.front()), last = std::log(zero ? sigmas[sigmas.size() - 2] : sigmas.back());
     const std::vector<int64_t> orders = calls > int64_t(to_zero) ? dpm_fast_orders(calls - to_zero) : std::vector<int64_t>{};
     int64_t call = 0;
     const auto x0_at = [&](const Tensor& y, double s) {

@@ -16,7 +16,11 @@ class Lms final : public Sampler {
  public:
   struct Options {
     int64_t order = 4;
-    void declare(Fields& f) { f.field("order", order, "slopes used", within(1, 6)); }
+    bool euler_at_final = false;
+    void declare(Fields& f) {
+      f.field("order", order, "slopes used", within(1, 6));
+      f.field("euler_at_final", euler_at_final, "a last step to sigma = 0 is one of Euler's (ComfyUI)");
+    }
   };
   explicit Lms(const Options& o) : o_(o) {}
   SamplerTraits traits() const override { return {.order = int(std::min<int64_t>(o_.order, 2))}; }  // it begins with Euler's step
@@ -32,6 +36,7 @@ class Lms final : public Sampler {
       slopes.insert(slopes.begin(), (x - x0) / sigma);
       nodes.insert(nodes.begin(), sigma);
       if (int64_t(nodes.size()) > o_.order) slopes.pop_back(), nodes.pop_back();
+      if (to == 0 && o_.euler_at_final) return x0;
       x = x + weighted_sum(adams_weights(nodes, sigma, to), slopes);
     }
     return x;
