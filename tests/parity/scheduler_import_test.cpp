@@ -115,7 +115,7 @@ TEST_P(SchedulerImport, SaysTheRunThatWasRecorded) {
     const auto times = c["timesteps"].get<std::vector<double>>();
     const bool even_times = c["config"].value("interpolation_type", "") == "log_linear";  // not those of its levels: a loss of the import
     for (size_t i = 0; i + 1 < sigmas.size() && !even_times; ++i) {
-      if (sigmas[i] >= 1e6) continue;  // s = 1, at which a flow's sigma has no bound: brume tells 1000, and UniPC, whose s is 1 - 1e-6, 999
+      if (sigmas[i] >= 1e6) continue;  // s = 1, at which a flow's sigma has no bound
       const double t = timestep_rounding(got, sigmas[i]);
       const bool there = std::any_of(times.begin(), times.end(), [&](double other) { return std::abs(other - t) < 0.02; });
       EXPECT_TRUE(there) << "step " << i << " receives " << t << ", and the recorded times are " << c["timesteps"].dump();

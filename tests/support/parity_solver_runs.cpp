@@ -65,7 +65,7 @@ std::vector<double> DiffusersSolver::run_sigmas() const {
   }
   // diffusers keeps s = sigma / (1 + sigma) in float32, and 1 - s loses digits near s = 1.
   if (is("FlowMatch") || flag("use_flow_sigmas"))
-    for (double& s : sigmas) s = s < 1e6 || !is("UniPC") ? flow_sigma(double(float(s / (1 + s)))) : flow_sigma(double(float(1 - 1e-6)));
+    for (double& s : sigmas) s = flow_sigma(double(float(s / (1 + s))));
   take_rounded(sigmas);
   sigmas.erase(sigmas.begin(), sigmas.begin() + skipped_steps());
   return sigmas;

@@ -90,7 +90,8 @@ std::string DiffusersSolver::noise_yaml() {
   if (is("IPNDM")) return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
   if (is("Euler") && request_.set_timesteps.contains("sigmas"))  // beyond those of the table, too
     return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
-  if (get<std::string>("timestep_type", "discrete") == "continuous" && request_.config.contains("sigma_max") &&
+  const bool curve = flag("use_karras_sigmas") || flag("use_exponential_sigmas") || flag("use_beta_sigmas");
+  if (get<std::string>("timestep_type", "discrete") == "continuous" && curve && request_.config.contains("sigma_max") &&
       request_.config["sigma_max"].is_number())  // any levels of a variance-preserving frame
     return "{type: angle, min_signal: 1.0e-06, max_signal: 0.999999999999}";
   return diffusers_noise_yaml(request_.config, is("TCD") || is("LCM") ? 1e6 : 4096, unsupported_);
@@ -160,6 +161,9 @@ std::string DiffusersSolver::sampler_yaml() {
         get<int64_t>("predictor_order", 2), get<int64_t>("corrector_order", 2), lower,
         get<std::string>("algorithm_type", "data_prediction") == "data_prediction" ? "data" : "noise",
         std::min(1.0, 200 / double(training_times_)), std::min(1.0, 800 / double(training_times_)));
+  if (is("PNDM") && !flag("skip_prk_steps") && get<std::string>("timestep_spacing", "leading") != "leading" &&
+      (training_times_ % steps_ != 0 || get<std::string>("timestep_spacing", "") == "linspace"))
+    unsupported_ = "Runge-Kutta steps that do not begin where the one before ended";
   if (is("PNDM") && !chains() &&
       (!flag("skip_prk_steps") || get<std::string>("prediction_type", "epsilon") == "v_prediction" ||
        config_times()[0] - config_times()[1] != double(training_times_ / steps_)))
@@ -180,7 +184,8 @@ std::string DiffusersSolver::sampler_yaml() {
 }
 
 std::string DiffusersSolver::guidance_yaml() const {
-  if (is("TCD")) return "[]";  // it has the keys, and reads none of them
+  if (is("TCD")) return "[]";                                // it has the keys, and reads none of them
+  if (is("UniPC") && !get("predict_x0", true)) return "[]";  // likewise
   if (flag("thresholding"))
     return fmt::format("[{{type: dynamic_threshold, quantile: {}, maximum: {}}}]", get("dynamic_thresholding_ratio", 0.995),
                        get("sample_max_value", 1.0));
@@ -220,10 +225,10 @@ std::string DiffusersSolver::spacing_yaml() {
   if (flag("use_flow_sigmas")) {
     repeat_last_ = end == "minimum" && !is("DPMSolver");
     ends_by_table_ = end == "minimum" && is("DPMSolver");
-    // UniPC runs from s = 1 - 1e-6 to 1 / T, the others from 1 - 1 / T to 0; the lowest is left out.
-    const double t = 1 / double(training_times_);
-    return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", get("flow_shift", 1.0),
-                       is("UniPC") ? 1 : 1 - t, is("UniPC") ? t : 0, end);
+    // UniPC runs from s = 1 - 1e-6, after the shift, to 1 / T, the others from 1 - 1 / T to 0; the lowest is left out.
+    const double t = 1 / double(training_times_), shift = get("flow_shift", 1.0), top = 1 - 1e-6;
+    return fmt::format("{{type: flow, shift: {}, s_max: {}, s_min: {}, inclusive: false, final: {}}}", shift,
+                       is("UniPC") ? top / (shift - (shift - 1) * top) : 1 - t, is("UniPC") ? t : 0, end);
   }
   if (is("TCD") && request_.set_timesteps.contains("original_inference_steps"))  // even steps then, whatever their number
     return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(request_.told, ", "), end);
@@ -262,7 +267,8 @@ std::string DiffusersSolver::curve_yaml(const std::string& plain) const {
   if (sigma_frame_) {
     const std::vector<double> spaced = config_.sigmas();
     if (spaced.size() == 2 && !(get("sigma_max", 0.0) > 0)) return plain;
-    hi = get("sigma_max", spaced.front()), lo = get("sigma_min", spaced[spaced.size() - 2]);
+    if (get<std::string>("interpolation_type", "linear") == "linear") hi = spaced.front();
+    hi = get("sigma_max", hi), lo = get("sigma_min", spaced[spaced.size() - 2]);
   }
   return fmt::format("{{type: {}, sigma_min: {}, sigma_max: {}, final: {}}}", name, lo, hi, final_yaml());
 }

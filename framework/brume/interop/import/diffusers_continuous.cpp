@@ -75,14 +75,14 @@ DiffusersScheduler flow(const DiffusersConfig& c, const Value& sampler) {
   if (curves.size() > 1)
     throw ConfigError(fmt::format("{}: use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas: one at most", c.file()));
   DiffusersScheduler s;
-  const double lowest = std::min(t, shift * t / (1 + (shift - 1) * t));  // that of a run is shifted twice
+  const double shifted = shift * t / (1 + (shift - 1) * t), terminal = c.get("shift_terminal", 0.0);
+  const double bound = terminal > 0 ? terminal / (shift - (shift - 1) * terminal) : t;  // before the shift
+  const double lowest = std::min({t, shifted, bound});                                  // that of a run is shifted twice
   s.noise = plugin_of("flow", {{"shift", shift}, {"t_min", lowest}, {"timestep_scale", times}});
   s.parameterization = value_of("flow");
   s.sampler = sampler;
-  s.spacing = plugin_of(
-      "flow",
-      {{"shift", shift}, {"s_max", 1}, {"s_min", shift * t / (1 + (shift - 1) * t)}, {"curve", curves.empty() ? "linear" : curves[0]}});
-  if (const double end = c.get("shift_terminal", 0.0); end != 0) s.spacing.set("terminal", value_of(end));
+  s.spacing = plugin_of("flow", {{"shift", shift}, {"s_max", 1}, {"s_min", shifted}, {"curve", curves.empty() ? "linear" : curves[0]}});
+  if (terminal != 0) s.spacing.set("terminal", value_of(terminal));
   return s;
 }
 

@@ -90,6 +90,14 @@ class Reader {
     if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
         c_.get<std::string>("algorithm_type", "dpmsolver++").starts_with("sde"))
       s.losses.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
+    if ((is("DDIM") || is("PNDM")) && spaced != "leading")
+      s.losses.push_back(
+          fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
+                      "the time of the next, as they do there if timestep_spacing is leading",
+                      kind_.name));
+    if (is("DDPM") && (spaced == "trailing" || c_.get<int64_t>("steps_offset", 0) > 0))
+      if (const auto variance = c_.get<std::string>("variance_type", ""); variance == "fixed_large" || variance == "learned_range")
+        s.losses.push_back(fmt::format("the noise that {} adds in its last step", kind_.name));
     if (log_linear())
       s.losses.push_back(
           "the times of interpolation_type log_linear: the network receives those of its levels, not those that are evenly spaced");
@@ -110,10 +118,9 @@ class Reader {
     return (ddpm() && type == "learned_range") || (drops_variance() && type.starts_with("learned"));
   }
   /// Returns true for one level more than steps, evenly in log sigma; a run ends at the last of them.
-  bool log_linear() const {
-    return is("EulerDiscrete") && c_.get<std::string>("interpolation_type", "linear") == "log_linear" && !curve("use_karras_sigmas") &&
-           !curve("use_exponential_sigmas") && !curve("use_beta_sigmas");
-  }
+  bool log_linear() const { return log_ends() && curves() == 0; }
+  /// Returns true for that, or a curve in its place, which runs between the ends of the schedule whatever the plain spacing is.
+  bool log_ends() const { return is("EulerDiscrete") && c_.get<std::string>("interpolation_type", "linear") == "log_linear"; }
   /// Returns exp(-lambda_min_clipped), the largest sigma of the plain spacings; of the same classes.
   std::optional<double> largest_sigma() const {
     if (!drops_variance() || !c_.has("lambda_min_clipped") || !c_.values()["lambda_min_clipped"].is_number()) return {};
@@ -124,12 +131,13 @@ class Reader {
     if (std::string_view(key) == "use_lu_lambdas" && !is("DPMSolverMultistep")) return false;
     return (kind_.half_log || (kind_.sigma_frame && !is("EulerAncestral"))) && flag(key);
   }
-  /// Returns true for flow matching's levels and frame, if no curve replaces the levels.
-  bool flow() const {
-    if (!kind_.half_log || !flag("use_flow_sigmas")) return false;
-    return !curve("use_karras_sigmas") && !curve("use_exponential_sigmas") && !curve("use_beta_sigmas") && !curve("use_lu_lambdas");
+  /// Returns the number of curves that are set.
+  int curves() const {
+    return curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
   }
-  /// Returns true for Euler's class for networks that receive log(sigma) / 4, on levels beyond those of any table.
+  /// Returns true for flow matching's levels and frame, if no curve replaces the levels.
+  bool flow() const { return kind_.half_log && flag("use_flow_sigmas") && curves() == 0; }
+  /// Returns true for Euler's class for networks that receive log(sigma) / 4; a curve may be on levels beyond those of any table.
   bool log_sigma() const {
     return is("EulerDiscrete") && c_.get<std::string>("timestep_type", "discrete") == "continuous" && parameterization() == "v";
   }
@@ -149,7 +157,7 @@ class Reader {
       c_.refuse("interpolation_type", "linear and log_linear");
     if (const auto type = c_.get<std::string>("timestep_type", "discrete"); type != "discrete" && type != "continuous")
       c_.refuse("timestep_type", "discrete and continuous");
-    if (log_sigma() && c_.has("sigma_min") != c_.has("sigma_max"))
+    if (log_sigma() && curves() > 0 && c_.has("sigma_min") != c_.has("sigma_max"))
       c_.refuse(c_.has("sigma_min") ? "sigma_max" : "sigma_min", "a number, if the other bound is one and timestep_type is continuous,");
     if (c_.has("lambda_min_clipped") && !c_.values()["lambda_min_clipped"].is_number() && c_.values()["lambda_min_clipped"] != "-inf")
       c_.refuse("lambda_min_clipped", "a number, and -Infinity");
@@ -159,9 +167,7 @@ class Reader {
       if (const auto of = c_.get<std::string>("algorithm_type", "data_prediction"); of != "data_prediction" && of != "noise_prediction")
         c_.refuse("algorithm_type", "data_prediction and noise_prediction");
     if (is("UnCLIP")) c_.only<std::string>("beta_schedule", "squaredcos_cap_v2");
-    if (const int curves =
-            curve("use_karras_sigmas") + curve("use_exponential_sigmas") + curve("use_beta_sigmas") + curve("use_lu_lambdas");
-        curves > 1)
+    if (curves() > 1)
       throw ConfigError(
           fmt::format("{}: use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and use_lu_lambdas: one at most", c_.file()));
   }
@@ -171,7 +177,7 @@ class Reader {
     const auto name = c_.get<std::string>("beta_schedule", kind_.beta_schedule);
     Value noise;
     if (flow()) return plugin_of("flow", {{"t_min", "1.0e-06"}, {"timestep_scale", times}});
-    if (log_sigma() && c_.has("sigma_max")) {
+    if (log_sigma() && curves() > 0 && c_.has("sigma_max")) {
       const auto signal = [&](const char* key) { return 1 / std::hypot(1, c_.get(key, 1.0)); };
       return plugin_of("angle", {{"min_signal", signal("sigma_max")}, {"max_signal", signal("sigma_min")}});
     }
@@ -272,11 +278,10 @@ class Reader {
 
   Value spacing() const {
     const std::string end = final_sigma(), name = spacing_name();
-    if (flow()) {  // UniPC's run from s = 1 to 1 / T, the others' from 1 - 1 / T to 0; the lowest is left out
-      const double t = 1 / double(c_.get<int64_t>("num_train_timesteps", 1000));
-      return plugin_of(
-          "flow",
-          {{"shift", c_.get("flow_shift", 1.0)}, {"s_max", is("UniPC") ? 1 : 1 - t}, {"s_min", is("UniPC") ? t : 0}, {"inclusive", false}});
+    if (flow()) {  // UniPC's run from 1 - 1e-6, after the shift, to 1 / T, the others' from 1 - 1 / T to 0; the lowest is left out
+      const double t = 1 / double(c_.get<int64_t>("num_train_timesteps", 1000)), shift = c_.get("flow_shift", 1.0), top = 1 - 1e-6;
+      const double first = is("UniPC") ? top / (shift - (shift - 1) * top) : 1 - t;
+      return plugin_of("flow", {{"shift", shift}, {"s_max", first}, {"s_min", is("UniPC") ? t : 0}, {"inclusive", false}});
     }
     if (is("LCM") || is("TCD"))
       return plugin_of("lcm", {{"original_steps", c_.get<int64_t>("original_inference_steps", 50)}, {"final", end}});
@@ -303,7 +308,7 @@ class Reader {
     Value spacing = plugin_of(type, {});
     for (const char* key : {"sigma_min", "sigma_max"})
       if (kind_.sigma_frame && c_.has(key)) spacing.set(key, value_of(c_.get(key, 0.0)));
-    if (kind_.sigma_frame && name != "linspace" && !(c_.has("sigma_min") && c_.has("sigma_max")))
+    if (kind_.sigma_frame && name != "linspace" && !log_ends() && !(c_.has("sigma_min") && c_.has("sigma_max")))
       spacing.set("ends_of", map_of({{"spacing", plain}}));
     spacing.set("final", value_of(end));
     return spacing;
@@ -312,8 +317,9 @@ class Reader {
   std::vector<Value> guidance() const {
     const bool keep = is("DDIM");                     // takes the direction of the noise from the network's own output
     const bool bounds = ddpm() || keep || is("LCM");  // not PNDM, TCD, Euler's and their like, whatever keys of others say
+    const bool ignores = is("UniPC") && !c_.get("predict_x0", true);
     std::vector<Value> all;
-    if ((bounds || kind_.half_log) && flag("thresholding"))
+    if ((bounds || kind_.half_log) && flag("thresholding") && !ignores)
       all.push_back(dynamic_threshold(c_));
     else if ((bounds || is("Heun")) && c_.get("clip_sample", kind_.clips) && !stable_)
       all.push_back(plugin_of("clip", {{"range", c_.get("clip_sample_range", 1.0)}}));
