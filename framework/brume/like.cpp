@@ -70,13 +70,18 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
                                 hint(std::string(name), known), fmt::join(spacings, ", ")));
 }
 
-void set_names(Likeness& like, const LikeProgram& program, const Names& names) {
+void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow) {
+  const auto ours = [&](const LikeName& n) { return plugin(flow && *n.flow != '\0' ? n.flow : n.ours); };
   const LikeName& spacing = names.spacing                      ? *names.spacing
                             : *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic)
                                                                : program.spacings.front();
-  Value levels = plugin(spacing.ours);
-  if (names.sampler.drops_lowest && spacing.drops_lowest) levels.set("inclusive", value_of(false));
-  like.sample.set("sampler", plugin(names.sampler.ours));
+  Value levels = ours(spacing), sampler = ours(names.sampler);
+  if (names.sampler.drops_lowest)
+    spacing.drops_lowest ? levels.set("inclusive", value_of(false)) : void(levels = plugin_of("trimmed", {{"spacing", levels}}));
+  const LikeFlow in_flow = flow ? names.sampler.in_flow : LikeFlow::same;
+  if (in_flow == LikeFlow::log_snr) levels = plugin_of("trimmed", {{"spacing", levels}, {"inclusive", true}, {"t_max", 0.9999}});
+  if (in_flow == LikeFlow::frame) sampler = plugin_of("flow_frame", {{"sampler", sampler}});
+  like.sample.set("sampler", sampler);
   like.sample.set("spacing", levels);
   for (const char* loss : {names.sampler.loss, spacing.loss})
     if (*loss != '\0') like.losses.emplace_back(loss);
@@ -118,7 +123,7 @@ std::string Likeness::text() const {
   return braced.substr(1, braced.size() - 2);
 }
 
-Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts) {
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow) {
   const size_t colon = std::min(like.find(':'), like.size());
   const std::string program(like.substr(0, colon));
   const std::string_view name = colon == like.size() ? std::string_view() : like.substr(colon + 1);
@@ -139,8 +144,9 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
   } else if (!name.empty()) {
     const auto names = names_in(*p, name);
     if (!names) refuse(option, *p, name);
-    set_names(result, *p, *names);
+    set_names(result, *p, *names, flow);
     set_all(p->frame);
+    if (flow && names->sampler.in_flow == LikeFlow::log_snr) result.sample.set("start", value_of("schedule"));  // at s(0.9999), too
     if (*names->sampler.start != '\0') result.sample.set("start", value_of(names->sampler.start));
   }
   set_all(p->noise);

@@ -19,9 +19,16 @@ struct Likeness {
 };
 
 /// Returns the section for `like`, "PROGRAM" or "PROGRAM:NAME". The program alone decides how prompts are read (if `reads_prompts`) and how
-/// noise is drawn; a name decides sampler, spacing, start and timestep rounding as well. Throws ConfigError in the name of `option` if it
-/// knows neither, with the nearest name.
-Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts);
+/// noise is drawn; a name decides sampler, spacing, start and timestep rounding as well. `flow`: for a model of flow matching, on whose
+/// frame some samplers there depend. Throws ConfigError in the name of `option` if it knows neither, with the nearest name.
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow = false);
+
+/// How another program runs a sampler on a model of flow matching, where s = sigma / (1 + sigma).
+enum class LikeFlow {
+  same,     ///< as on others
+  frame,    ///< with s for sigma: flow_frame
+  log_snr,  ///< in the log of the signal-to-noise ratio, which is infinite at s = 1: the first level is s(0.9999)
+};
 
 /// A sampler or spacing of another program, and brume's as YAML.
 struct LikeName {
@@ -31,6 +38,8 @@ struct LikeName {
   bool drops_lowest = false;   ///< of a sampler: the grid has one level more, and the lowest is left out; of a spacing: brume's can do so
   const char* loss = "";       ///< what brume does otherwise
   const char* start = "";      ///< of a sampler: `sample.start`, if it is not the program's
+  LikeFlow in_flow{};          ///< of a sampler, on a model of flow matching
+  const char* flow = "";       ///< brume's as YAML on a model of flow matching; "" = the same
 };
 
 /// How another program samples.

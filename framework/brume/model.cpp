@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 
 #include "brume/config/number.h"
@@ -207,7 +208,8 @@ Value Model::Opened::configuration(const ImageRequest& request) const {
   const ModelOptions& model = pipeline->options();
   if (!request.like.empty()) {
     if (!root.find("sample")) root.set("sample", Value::map());
-    const Likeness like = likeness(request.like, called(request.names, "like"), model.conditioner->traits().reads_prompts);
+    const bool flow = std::abs(model.noise->signal(1) - 0.5) < 1e-9;  // alpha = 1 / (1 + sigma)
+    const Likeness like = likeness(request.like, called(request.names, "like"), model.conditioner->traits().reads_prompts, flow);
     *root.find("sample") = merge(*root.find("sample"), like.sample);
   }
   apply_settings(*registry, request, root);

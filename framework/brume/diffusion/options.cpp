@@ -175,8 +175,9 @@ void SampleOptions::declare(Fields& f) {
   f.section("prompts", prompts, "reading of prompts, by models with CLIP's text encoder");
   f.field("lora", lora, "files of changes to the weights (LoRA and its kin), FILE, FILE:STRENGTH or FILE:STRENGTH@PART=STRENGTH,...");
   f.choice("start", start,
-           "spread of the noise a run starts from: the schedule's, or sigma, as k-diffusion and its samplers in diffusers have it",
-           {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}});
+           "spread of the noise a run starts from: the schedule's; or sigma, as k-diffusion and its samplers in diffusers have it; or the "
+           "schedule's at its largest sigma and sigma below it (ComfyUI)",
+           {{"schedule", StartStd::schedule}, {"sigma", StartStd::sigma}, {"schedule_at_max", StartStd::schedule_at_max}});
   f.renamed("told_time", "timestep_rounding");
   f.choice("timestep_rounding", timestep_rounding,
            "timestep given to the network at a sigma between two training times: exact, the nearest, or the one below (diffusers' "

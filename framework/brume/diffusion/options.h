@@ -93,8 +93,9 @@ struct PromptOptions {
   /// Returns it with the embeddings out of their files; throws ConfigError if a file holds none.
   PromptReading reading() const;
 };
-/// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone.
-enum class StartStd { schedule, sigma };
+/// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone;
+/// schedule_at_max: the schedule's if a run begins at its largest sigma, else sigma.
+enum class StartStd { schedule, sigma, schedule_at_max };
 /// The timestep given to the network at a sigma between two training times. nearest_step rounds at the sigmas of the spacing, and not at
 /// those that a sampler adds between them.
 enum class TimestepRounding { exact, nearest, below, nearest_step };

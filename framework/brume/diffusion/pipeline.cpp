@@ -156,6 +156,8 @@ void Pipeline::take(const StoredWeights& stored) {
 double Pipeline::c_noise(double sigma, TimestepRounding rounding) const {
   const double c_noise = noise_quantity(network_->quantity(), sigma, *options_.noise);
   if (rounding == TimestepRounding::exact || network_->quantity() != NoiseQuantity::timestep) return c_noise;
+  // Without a table, as in flow matching, there is no nearest entry: ComfyUI then gives the time as it is.
+  if (rounding == TimestepRounding::nearest && options_.noise->timesteps() == 0) return c_noise;
   constexpr double slack = 1e-6;  // a training time stays itself
   return rounding == TimestepRounding::nearest ? std::nearbyint(c_noise) : std::floor(c_noise + slack);
 }

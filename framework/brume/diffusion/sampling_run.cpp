@@ -111,7 +111,12 @@ class SamplingRun {
     return t.defined() && t.size(0) == 1 && options_.noise_order == NoiseOrder::batch ? t : rows_of(t, part.first, part.count);
   }
   /// Returns the standard deviation of the noise that a run starts from at sigma.
-  double start_std(double sigma) const { return options_.start == StartStd::sigma ? sigma : model_.options().noise->start_std(sigma); }
+  double start_std(double sigma) const {
+    const NoiseSchedule& noise = *model_.options().noise;
+    const bool below = sigma < noise.sigma(noise.t_max()) * (1 - 1e-5);
+    const bool plain = options_.start == StartStd::sigma || (options_.start == StartStd::schedule_at_max && below);
+    return plain ? sigma : noise.start_std(sigma);
+  }
   int64_t count() const { return int64_t(request_.images.size()); }
   /// Returns the request's observer of a batch; its steps are counted from `before`.
   std::function<bool(const Step&)> observer(int64_t first, int64_t before) const {
