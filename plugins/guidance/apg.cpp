@@ -76,7 +76,7 @@ class Apg final : public Guidance {
   struct Options : ApgOptions {
     void declare(Fields& f) {
       GuidanceScale::declare(f, "1 = the conditional model, more = stronger");
-      f.field("eta", eta, "share of the part that is parallel to the estimate", within(0, 2));
+      f.field("eta", eta, "share of the part that is parallel to the estimate", within(-10, 10));
       f.field("norm", norm, "largest norm of the difference over an image; null = any", more_than(0));
       f.field("momentum", momentum, "share of the last difference that is added; negative = away from it (the paper's)", within(-1, 1));
       f.choice("from", from_condition, "the estimate that the difference is added to: scale times, or scale - 1 times",
