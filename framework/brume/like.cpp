@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -13,6 +14,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/tree.h"
 #include "brume/config/yaml.h"
+#include "brume/diffusion/options.h"
 #include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/layouts/sections.h"
 
@@ -152,6 +154,11 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
   set_all(p->noise);
   if (reads_prompts) result.sample.set("prompts", parse_yaml(p->prompts, ""));
   return result;
+}
+
+Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model) {
+  const bool flow = std::abs(model.noise->signal(1) - 0.5) < 1e-9;  // alpha = 1 / (1 + sigma)
+  return likeness(like, option, model.conditioner->traits().reads_prompts, flow);
 }
 
 }  // namespace brume

@@ -8,6 +8,7 @@
 #include "brume/config/value.h"
 
 namespace brume {
+struct ModelOptions;
 
 /// What one of another program's names is in brume.
 struct Likeness {
@@ -22,6 +23,8 @@ struct Likeness {
 /// noise is drawn; a name decides sampler, spacing, start and timestep rounding as well. `flow`: for a model of flow matching, on whose
 /// frame some samplers there depend. Throws ConfigError in the name of `option` if it knows neither, with the nearest name.
 Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow = false);
+/// Returns it for a model, whose conditioner and noise schedule say the rest.
+Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model);
 
 /// How another program runs a sampler on a model of flow matching, where s = sigma / (1 + sigma).
 enum class LikeFlow {

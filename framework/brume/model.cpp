@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 
 #include "brume/config/number.h"
@@ -208,8 +207,7 @@ Value Model::Opened::configuration(const ImageRequest& request) const {
   const ModelOptions& model = pipeline->options();
   if (!request.like.empty()) {
     if (!root.find("sample")) root.set("sample", Value::map());
-    const bool flow = std::abs(model.noise->signal(1) - 0.5) < 1e-9;  // alpha = 1 / (1 + sigma)
-    const Likeness like = likeness(request.like, called(request.names, "like"), model.conditioner->traits().reads_prompts, flow);
+    const Likeness like = likeness(request.like, called(request.names, "like"), model);
     *root.find("sample") = merge(*root.find("sample"), like.sample);
   }
   apply_settings(*registry, request, root);

@@ -206,7 +206,7 @@ Tensor run(ImageRequest request, int64_t begin, const Model& model, Pictures& pi
 /// Says what the names of another program became.
 void print_likeness(const ImageRequest& r, const Model& model) {
   if (r.like.empty()) return;
-  const Likeness like = likeness(r.like, "--like", model.pipeline().options().conditioner->traits().reads_prompts);
+  const Likeness like = likeness(r.like, "--like", model.pipeline().options());
   fmt::print(stderr, "--like {}: {}\n", r.like, like.text());
   for (const std::string& loss : like.losses) print_warning(fmt::format("--like {}: {}", r.like, loss));
 }
