@@ -147,9 +147,14 @@ void Jobs::save(const Group& group, const Sampling& sampling, int64_t first, con
                                           .steps = sampling.steps,
                                           .width = images.size(3),
                                           .height = images.size(2)});
-      write_png((store_.folder(record.id) / fmt::format("{}.png", k)).string(), to_image(images[i]), text);
+      const fs::path file = store_.folder(record.id) / fmt::format("{}.png", k);
+      write_png(file.string(), to_image(images[i]), text);
       const std::lock_guard guard(lock_);
-      job->record.images = k + 1;
+      std::error_code none;
+      if (job->cancelled)
+        fs::remove(file, none);  // its record may be written already, without this image
+      else
+        job->record.images = k + 1;
     } catch (const std::exception& e) {
       end(job, "failed", store_.shown(e.what()), 507);
       const std::lock_guard guard(lock_);

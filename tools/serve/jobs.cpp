@@ -234,12 +234,9 @@ Jobs::Group Jobs::next_group() {
 void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const std::string& error, int status, const std::string& field,
                const std::string& code) {
   const Unsynced fast;
-  JobRecord record;
-  {
-    const std::lock_guard guard(lock_);
-    if (is_over(*job)) return;
-    record = job->record;
-  }
+  const std::lock_guard guard(lock_);  // also while the record is written: a client may cancel what ends meanwhile
+  if (is_over(*job)) return;
+  JobRecord record = job->record;
   record.state = state;
   record.error = error;
   if (job->begun != std::chrono::steady_clock::time_point())
@@ -251,9 +248,9 @@ void Jobs::end(const std::shared_ptr<Job>& job, const std::string& state, const 
     record.error = store_.shown(e.what());
     status = 507;
   }
-  const std::lock_guard guard(lock_);
   if (job->removed) store_.remove(record.id);
-  job->record = record;
+  // Not the whole record: its id is read without the lock.
+  job->record.state = record.state, job->record.error = record.error, job->record.seconds = record.seconds;
   job->error_status = status, job->error_field = field, job->error_code = code;
   job->position = 0;
   job->preview.clear();
