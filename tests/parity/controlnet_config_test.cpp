@@ -67,8 +67,8 @@ class ControlNetConfig : public testing::Test {
 };
 
 TEST_F(ControlNetConfig, ItsOwnNumbersCount) {
-  for (const nlohmann::json& c :
-       nlohmann::json::parse(read_text(std::string(BRUME_SOURCE_DIR) + "/tests/parity/references/controlnet_config.json"))) {
+  const auto cases = nlohmann::json::parse(read_text(std::string(BRUME_SOURCE_DIR) + "/tests/parity/references/controlnet_config.json"));
+  for (const nlohmann::json& c : cases) {
     SCOPED_TRACE(c["settings"].dump());
     const std::vector<Tensor> got = residuals(c["settings"]);
     ASSERT_EQ(got.size(), c["residuals"].size());
@@ -85,12 +85,12 @@ TEST_F(ControlNetConfig, ItsOwnNumbersCount) {
 
 TEST_F(ControlNetConfig, WhatAnEncoderCannotBeIsRefusedByItsKey) {
   const auto refusal = [&](const nlohmann::json& settings) { return error_of([&] { residuals(settings); }); };
-  for (const auto& [key, value] : nlohmann::json({{"act_fn", "relu"},
-                                                  {"mid_block_scale_factor", 2},
-                                                  {"flip_sin_to_cos", false},
-                                                  {"freq_shift", 1},
-                                                  {"controlnet_conditioning_channel_order", "grb"}})
-                                      .items()) {
+  const nlohmann::json settings = {{"act_fn", "relu"},
+                                   {"mid_block_scale_factor", 2},
+                                   {"flip_sin_to_cos", false},
+                                   {"freq_shift", 1},
+                                   {"controlnet_conditioning_channel_order", "grb"}};
+  for (const auto& [key, value] : settings.items()) {
     const std::string text = refusal({{key, value}});
     EXPECT_NE(text.find(key), text.npos) << key << ": " << text;
   }

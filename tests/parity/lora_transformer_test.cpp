@@ -109,6 +109,7 @@ TEST_F(LoraOfATransformer, OfFluxByTheNamesOfDiffusers) {
 TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
   const std::string source = "../refs2/flux/flux_dev_like.safetensors";
   BRUME_NEED_REF(source);
+  fs::copy_file(ref_path("../refs2/flux/flux_dev_like.json"), folder_.file("changed.json"));  // has axes_dim
   const at::NoGradGuard no_grad;
   const auto network = network_of(import_model(ref_path(source)),
                                   {.input = {16, 16, 16}, .out_channels = 16, .context_width = 64, .vector_width = 40, .guidance = true});

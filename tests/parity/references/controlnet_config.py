@@ -19,7 +19,6 @@ SETTINGS = [
     {"norm_num_groups": 16},
     {"norm_eps": 0.01},
     {"downsample_padding": 0},
-    {"global_pool_conditions": True},
 ]
 
 
