@@ -94,7 +94,7 @@ std::vector<Pattern> patterns_of(const PeftSettings& s, const std::string& table
   return all;
 }
 
-/// Returns the number of the first pattern that a module matches, else that of one of the keys; nothing if there is none.
+/// Returns the number of the first pattern that a module matches, else that of one of the keys; nothing without either.
 std::optional<double> number_of(const PeftSettings& s, std::vector<Pattern>& patterns, const std::string& part, const std::string& module,
                                 std::initializer_list<const char*> keys) {
   const auto match = std::find_if(patterns.begin(), patterns.end(), [&](const Pattern& p) {
@@ -125,7 +125,7 @@ void set_peft_alphas(const std::string& path, const std::map<std::string, std::s
     const auto rooted = s.values.find(part + "use_rslora");
     change.rank_power = rooted != s.values.end() && *rooted == ordered_json(true) ? 0.5 : 1;
     if (change.kind() == "LoKr" && change.rank() == 0)
-      change.told_rank = std::max<int64_t>(0, std::llround(number_of(s, ranks, part, module, {"r"}).value_or(0)));
+      change.given_rank = std::max<int64_t>(0, std::llround(number_of(s, ranks, part, module, {"r"}).value_or(0)));
   }
   for (const Pattern& p : alphas)
     if (!p.used)

@@ -199,7 +199,7 @@ int64_t WeightChange::rank() const {
   for (const char* first : {"lora_down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b"})
     if (const Tensor t = part(first); t.defined() && t.dim() > 1) return t.size(0);
   if (const Tensor a1 = part("a1"), a2 = part("a2"); a1.defined() && a2.defined()) return std::min(a1.size(0), a1.size(1));
-  return told_rank;
+  return given_rank;
 }
 
 double WeightChange::scale() const {

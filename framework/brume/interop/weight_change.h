@@ -5,7 +5,8 @@
 //   LoCon (LyCORIS, Yeh et al. 2023)  the same with a core [r, r, k, k] between two 1x1 (CP decomposition)
 //   LoHa (Hyeon-Woo et al. 2021)      W + s (w1_a w1_b) * (w2_a w2_b), elementwise; each may have a core t
 //   LoKr (Edalati et al. 2022)        W + s kron(w1, w2); each may be a product a b, w2 may have a core t; s = 1 if both are full and no r
-//   is told DoRA (Liu et al. 2024)            m (W + dW) / ||W + dW||, the norm per row or per column, as m has it; dW of any kind above
+//                                     is given
+//   DoRA (Liu et al. 2024)            m (W + dW) / ||W + dW||, the norm per row or per column, as m has it; dW of any kind above
 //   IA3 (Liu et al. 2022)             W (1 + w) per row, or per column with on_input
 //   GLoRA (Chavan et al. 2023)        W + s (W A + B), A and B products of two
 //   OFT (Qiu et al. 2023)             R W with orthogonal blocks R = (1 + Q)(1 - Q)^-1, Q = P - P^T (Cayley)
@@ -26,7 +27,7 @@ struct WeightChange {
   std::map<std::string, at::Tensor, std::less<>> parts;
   double alpha = 0, rank_power = 1;  ///< s = alpha / r^rank_power; of OFT alpha bounds the norm of Q
   bool has_alpha = false;            ///< false: s = 1
-  int64_t told_rank = 0;             ///< r of a LoKr whose parts do not say it; 0 = there is none
+  int64_t given_rank = 0;            ///< r of a LoKr whose parts do not say it; 0 = not given
 
   /// Returns the tensor of a role; undefined if the change has none.
   at::Tensor part(std::string_view role) const;
