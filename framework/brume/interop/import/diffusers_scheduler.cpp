@@ -90,10 +90,10 @@ class Reader {
     if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
         c_.get<std::string>("algorithm_type", "dpmsolver++").starts_with("sde"))
       s.losses.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
-    if ((is("DDIM") || is("PNDM")) && spaced != "leading")
+    if ((is("DDIM") || is("PNDM")) && spaced == "linspace")
       s.losses.push_back(
           fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
-                      "the time of the next, as they do there if timestep_spacing is leading",
+                      "the time of the next, as they do there if timestep_spacing is leading, or trailing and the steps divide the times",
                       kind_.name));
     if (is("DDPM") && (spaced == "trailing" || c_.get<int64_t>("steps_offset", 0) > 0))
       if (const auto variance = c_.get<std::string>("variance_type", ""); variance == "fixed_large" || variance == "learned_range")
