@@ -132,9 +132,9 @@ TEST(Conditions, AComposedConditionHasThePooledVector) {
             std::string::npos);
 }
 
-TEST(Conditions, ANetworkWithoutUseForPooledVectorsIgnoresThem) {
+TEST(Conditions, ANetworkMadeWithoutPooledVectorsIgnoresThem) {
   const auto network = make<Network>("{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: []}",
-                                     Network::Context{.input = {1, 8, 8}, .out_channels = 1, .vector_width = 5, .size_ids = 6});
+                                     Network::Context{.input = {1, 8, 8}, .out_channels = 1});
   const at::NoGradGuard no_grad;
   Condition pooled;
   pooled.vector = counted({2, 5}, 1), pooled.sizes = counted({2, 6}, 1);
