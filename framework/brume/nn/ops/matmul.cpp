@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 #include "brume/nn/ops/blocking.h"
 #include "brume/nn/ops/isa.h"
@@ -73,7 +74,9 @@ void add_bias(const float* bias, float* c, int64_t rows, int64_t columns) {
 bool matmul_fits() { return kernel() != nullptr; }
 
 void matmul(const Matrix& a, const Matrix& b, const float* bias, float* c) {
-  const Product product{*kernel(), a, b, c};
+  const kernels::MatmulKernel* const own_kernel = kernel();
+  if (!own_kernel) throw std::logic_error("a product of matrices on a processor without a kernel for it");
+  const Product product{*own_kernel, a, b, c};
   at::parallel_for(0, product.blocks * product.panels, 1, [&](int64_t begin, int64_t end) {
     const Product::Scratch own(product);
     while (begin < end) {  // what is left of a block of rows, or of the part of this thread
