@@ -136,6 +136,7 @@ Tensor concat(const Tensor& a, const Tensor& b) {
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t stride, int64_t padding, const PackedWeight* packed,
               Tensor sum) {
   const Tensor own = FormedWeights::of(weight), w = own.dim() == 3 ? own.unsqueeze(-1) : own;
+  if (!own.is_same(weight)) packed = nullptr;  // a formed weight lives for this call alone
   const auto out = [&](int64_t n, int64_t k) { return double((n + 2 * padding - k) / stride + 1); };
   const OpTimer timer(w.size(2) * w.size(3) == 1 ? "conv2d 1x1" : "conv2d",
                       2.0 * double(x.size(0)) * double(w.numel()) * out(x.size(2), w.size(2)) * out(x.size(3), w.size(3)));
@@ -151,6 +152,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t
 
 Tensor linear(const Tensor& x, const Tensor& held, const Tensor& bias, const PackedWeight* packed, Tensor sum) {
   const Tensor weight = FormedWeights::of(held);
+  if (!weight.is_same(held)) packed = nullptr;
   const OpTimer timer("linear", 2.0 * double(x.numel()) * double(weight.size(0)));
   if (!onednn(x)) return plus(sum, at::linear(x, floating(weight).to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias));
   // As a 1 x 1 convolution over the tokens: the same kernel for every batch.
