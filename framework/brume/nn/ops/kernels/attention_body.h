@@ -4,25 +4,12 @@
 //   s_j = scale q . k_j,  p_j = exp(s_j - max s),  out = sum_j p_j v_j / sum_j p_j,  over the keys that are seen
 
 #include "brume/nn/ops/kernels/numbers.h"
+#include "brume/nn/ops/kernels/vectors.h"
 
-#if defined(__AVX512F__)
-constexpr int64_t lanes = 16;
-#elif defined(__AVX2__)
-constexpr int64_t lanes = 8;
-#else
-constexpr int64_t lanes = 4;
-#endif
 constexpr int64_t pair = 2 * lanes;                   // two vectors of keys, or of values, at a time
 constexpr int64_t together = 8;                       // queries
 constexpr int64_t rows = lanes == 16 ? together : 4;  // of them, as many as there are registers for the sums of a pair
-typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
 
-inline Vector load_vector(const float* from) {
-  Vector v;
-  __builtin_memcpy(&v, from, sizeof v);
-  return v;
-}
-inline void store_vector(float* to, const Vector& v) { __builtin_memcpy(to, &v, sizeof v); }
 constexpr int64_t whole_pairs(int64_t n) { return (n + pair - 1) / pair * pair; }
 
 constexpr int64_t chunk = 256;  // keys at a time: with their values they stay in the second cache

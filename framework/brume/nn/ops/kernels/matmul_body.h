@@ -35,9 +35,9 @@ void pack_columns(const float* from, int64_t column_step, int64_t depth, int64_t
   for (; d + lanes <= depth; d += lanes)
     for (int64_t n = 0; n < width; n += lanes) {
       Vector rows[lanes];
-      for (int64_t i = 0; i < lanes; ++i) rows[i] = n + i < count ? load(from + (n + i) * column_step + d) : Vector{};
+      for (int64_t i = 0; i < lanes; ++i) rows[i] = n + i < count ? load_vector(from + (n + i) * column_step + d) : Vector{};
       transpose(rows);
-      for (int64_t i = 0; i < lanes; ++i) store(to + (d + i) * width + n, rows[i]);
+      for (int64_t i = 0; i < lanes; ++i) store_vector(to + (d + i) * width + n, rows[i]);
     }
   for (; d < depth; ++d)
     for (int64_t n = 0; n < width; ++n) to[d * width + n] = n < count ? from[n * column_step + d] : 0;

@@ -1,28 +1,17 @@
 // Products of matrices in float32 with the columns of the right one in panels; included once per instruction set within a namespace of its
 // own. Each element is summed in the order of the depth, wherever it lies.
 
-#if defined(__AVX512F__)
-constexpr int64_t lanes = 16;
-#else
-constexpr int64_t lanes = 8;
-#endif
+#include "brume/nn/ops/kernels/vectors.h"
+
 constexpr int64_t panel = 2 * lanes;
 constexpr int64_t together = lanes == 16 ? 12 : 6;  // rows, as many as there are registers for the sums of a panel
-typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
-
-inline Vector load(const float* from) {
-  Vector v;
-  __builtin_memcpy(&v, from, sizeof v);
-  return v;
-}
-inline void store(float* to, const Vector& v) { __builtin_memcpy(to, &v, sizeof v); }
 
 /// m [n, panel] (+)= a b, of a [n, depth] (transposed: [depth, n]) and b [depth, panel]. The sums of this depth are added at its end.
 template <int n, bool transposed>
 void multiply_rows(const float* a, int64_t a_step, const float* b, int64_t depth, float* m, int64_t m_step, bool begin) {
   Vector left[n] = {}, right[n] = {};
   for (int64_t d = 0; d < depth; ++d) {
-    const Vector p = load(b + d * panel), q = load(b + d * panel + lanes);
+    const Vector p = load_vector(b + d * panel), q = load_vector(b + d * panel + lanes);
 #pragma GCC unroll 12
     for (int r = 0; r < n; ++r) {
       const float x = transposed ? a[d * a_step + r] : a[r * a_step + d];
@@ -33,8 +22,8 @@ void multiply_rows(const float* a, int64_t a_step, const float* b, int64_t depth
 #pragma GCC unroll 12
   for (int r = 0; r < n; ++r) {
     float* const to = m + r * m_step;
-    store(to, begin ? left[r] : load(to) + left[r]);
-    store(to + lanes, begin ? right[r] : load(to + lanes) + right[r]);
+    store_vector(to, begin ? left[r] : load_vector(to) + left[r]);
+    store_vector(to + lanes, begin ? right[r] : load_vector(to + lanes) + right[r]);
   }
 }
 

@@ -68,7 +68,7 @@ void transform_input(const Tile& tile, const Call& call, float* to, int64_t poin
     for (int64_t x = 0; x < 6; ++x) {
       Vector column[6];
 #pragma GCC unroll 6
-      for (int64_t y = 0; y < 6; ++y) column[y] = load(from[y * 6 + x] + c * step[y * 6 + x]);
+      for (int64_t y = 0; y < 6; ++y) column[y] = load_vector(from[y * 6 + x] + c * step[y * 6 + x]);
       input_line(column, half + x, 6);
     }
     for (int64_t y = 0; y < 6; ++y) {
@@ -77,7 +77,7 @@ void transform_input(const Tile& tile, const Call& call, float* to, int64_t poin
       for (int64_t x = 0; x < 6; ++x) row[x] = half[y * 6 + x];
       input_line(row, whole, 1);
 #pragma GCC unroll 6
-      for (int64_t x = 0; x < 6; ++x) store(to + (y * 6 + x) * points + c, whole[x]);
+      for (int64_t x = 0; x < 6; ++x) store_vector(to + (y * 6 + x) * points + c, whole[x]);
     }
   }
 }
@@ -87,7 +87,7 @@ inline void input(const WinogradCall& call, int64_t first, int64_t count, float*
   for (int64_t i = 0; i < count; ++i) transform_input(Tile(call, first + i), call, to + i * width, points);
 }
 
-inline Vector stored(const float* from) { return load(from); }
+inline Vector stored(const float* from) { return load_vector(from); }
 inline Vector stored(const uint16_t* from, bool half) {
   typedef uint16_t Halves __attribute__((vector_size(lanes * sizeof(uint16_t))));
   typedef uint32_t Words __attribute__((vector_size(lanes * sizeof(uint32_t))));
@@ -116,7 +116,7 @@ void weights_as(int64_t channels, float* to, const Load& get) {
       for (int64_t y = 0; y < 6; ++y) {
         weight_line(half[y * 3], half[y * 3 + 1], half[y * 3 + 2], whole, 1);
 #pragma GCC unroll 6
-        for (int64_t x = 0; x < 6; ++x) store(to + ((y * 6 + x) * channels + c) * panel + o, whole[x]);
+        for (int64_t x = 0; x < 6; ++x) store_vector(to + ((y * 6 + x) * channels + c) * panel + o, whole[x]);
       }
     }
 }
@@ -144,12 +144,12 @@ inline void pixels(const WinogradCall& call, const Tile& tile, int64_t o, const 
   for (int64_t x = 0; x < 6; ++x) {
     Vector column[6], four[4];
 #pragma GCC unroll 6
-    for (int64_t y = 0; y < 6; ++y) column[y] = load(sums + (y * 6 + x) * plane);
+    for (int64_t y = 0; y < 6; ++y) column[y] = load_vector(sums + (y * 6 + x) * plane);
     output_line(column, 1, four);
 #pragma GCC unroll 4
     for (int64_t y = 0; y < 4; ++y) half[y * 6 + x] = four[y];
   }
-  const Vector bias = call.bias ? load(call.bias + o) : Vector{};
+  const Vector bias = call.bias ? load_vector(call.bias + o) : Vector{};
   const int64_t high = call.height - tile.y < 4 ? call.height - tile.y : 4, wide = call.width - tile.x < 4 ? call.width - tile.x : 4;
   for (int64_t y = 0; y < high; ++y) {
     Vector four[4];
@@ -157,7 +157,7 @@ inline void pixels(const WinogradCall& call, const Tile& tile, int64_t o, const 
     const int64_t place = ((tile.image * call.height + tile.y + y) * call.width + tile.x) * call.out + o;
     for (int64_t x = 0; x < wide; ++x) {
       const int64_t at = place + x * call.out;
-      store(call.y + at, call.sum ? four[x] + bias + load(call.sum + at) : four[x] + bias);
+      store_vector(call.y + at, call.sum ? four[x] + bias + load_vector(call.sum + at) : four[x] + bias);
     }
   }
 }

@@ -38,7 +38,7 @@ inline void output(const WinogradGradientCall& call, int64_t index, int64_t begi
     for (int64_t x = 0; x < 4; ++x) {
       Vector column[4];
       for (int64_t y = 0; y < 4; ++y)
-        column[y] = o < count && y < high && x < wide ? load(from + (y * call.width + x) * call.out + begin + o) : Vector{};
+        column[y] = o < count && y < high && x < wide ? load_vector(from + (y * call.width + x) * call.out + begin + o) : Vector{};
       spread_line(column, half + x, 4);
     }
     for (int64_t y = 0; y < 6; ++y) {
@@ -47,7 +47,7 @@ inline void output(const WinogradGradientCall& call, int64_t index, int64_t begi
       for (int64_t x = 0; x < 4; ++x) row[x] = half[y * 4 + x];
       spread_line(row, whole, 1);
 #pragma GCC unroll 6
-      for (int64_t x = 0; x < 6; ++x) store(place + (y * 6 + x) * points, whole[x]);
+      for (int64_t x = 0; x < 6; ++x) store_vector(place + (y * 6 + x) * points, whole[x]);
     }
   }
 }
@@ -64,7 +64,7 @@ inline void weights(const float* sums, int64_t points, int64_t channel, int64_t 
     for (int64_t x = 0; x < 6; ++x) {
       Vector column[6], three[3];
 #pragma GCC unroll 6
-      for (int64_t y = 0; y < 6; ++y) column[y] = load(sums + (y * 6 + x) * points + o);
+      for (int64_t y = 0; y < 6; ++y) column[y] = load_vector(sums + (y * 6 + x) * points + o);
       weight_sums(column, 1, three);
 #pragma GCC unroll 3
       for (int64_t y = 0; y < 3; ++y) half[y * 6 + x] = three[y];
@@ -89,10 +89,10 @@ inline void bias(const WinogradGradientCall& call, int64_t begin, int64_t count,
     for (int64_t y = 0; y < call.images * call.height; ++y) {
       Vector row{};
       const float* const from = call.dy + y * call.width * call.out + begin + o;
-      for (int64_t x = 0; x < call.width; ++x) row += load(from + x * call.out);
+      for (int64_t x = 0; x < call.width; ++x) row += load_vector(from + x * call.out);
       total += row;
     }
-    store(to + o, total);
+    store_vector(to + o, total);
   }
 }
 
