@@ -6,6 +6,7 @@
 #include <atomic>
 #include <limits>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 
@@ -15,7 +16,7 @@ namespace {
 struct Forms {
   std::atomic<size_t> count = 0;  ///< most layers look no further
   std::shared_mutex lock;
-  std::map<const at::TensorImpl*, FormedWeights::Form> by_weight;
+  std::map<const at::TensorImpl*, std::shared_ptr<const FormedWeights::Form>> by_weight;
 };
 
 Forms& forms() {
@@ -39,7 +40,7 @@ void FormedWeights::add(Tensor weight, Form form) {
   }
   Forms& all = forms();
   const std::unique_lock held(all.lock);
-  all.by_weight[weight.unsafeGetTensorImpl()] = std::move(form);
+  all.by_weight[weight.unsafeGetTensorImpl()] = std::make_shared<const Form>(std::move(form));
   all.count = all.by_weight.size();
   weights_.push_back(std::move(weight));
 }
@@ -47,14 +48,14 @@ void FormedWeights::add(Tensor weight, Form form) {
 Tensor FormedWeights::of(const Tensor& weight) {
   Forms& all = forms();
   if (all.count == 0) return weight;
-  Form form;
+  std::shared_ptr<const Form> form;
   {
     const std::shared_lock held(all.lock);
     const auto own = all.by_weight.find(weight.unsafeGetTensorImpl());
     if (own == all.by_weight.end()) return weight;
     form = own->second;
   }
-  return form();
+  return (*form)();
 }
 
 }  // namespace brume

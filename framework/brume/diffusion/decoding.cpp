@@ -29,7 +29,7 @@ Tensor decode(const Autoencoder& autoencoder, const Tensor& latents, const Image
   return tile > 0 ? decode_tiled(autoencoder, latents, image, {tile}) : checked_images(autoencoder, latents, image);
 }
 
-constexpr int64_t least_tile = 8;  ///< latents along a side, of which a tile's neighbours have a half
+constexpr int64_t least_tile = 8;  ///< latents along a side
 
 int64_t power_of_two_below(int64_t side) {
   int64_t tile = 1;
@@ -62,8 +62,7 @@ int64_t tile_for_memory(const Autoencoder& autoencoder, const Tensor& latents, c
 [[noreturn]] void refuse(const Tensor& latents, const ImageShape& image, const std::string& asked) {
   const int64_t images = latents.size(0);
   throw ConfigError(
-      fmt::format("there is not enough memory to decode {} image{} of {}x{}{}: no tile fits either; fewer images per batch "
-                  "need less",
+      fmt::format("there is not enough memory to decode {} image{} of {}x{}{}: no tile fits either; fewer images per batch need less",
                   images, images == 1 ? "" : "s at once", image.width, image.height, asked));
 }
 

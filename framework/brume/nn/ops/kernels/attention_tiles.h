@@ -9,7 +9,7 @@
 #include <initializer_list>
 
 #include "brume/nn/ops/kernels/attention_kernel.h"
-#include "brume/nn/ops/kernels/transpose_avx512.h"
+#include "brume/nn/ops/kernels/transpose.h"
 
 namespace brume::nn::kernels {
 namespace {

@@ -1,8 +1,7 @@
 #include <immintrin.h>
 
-#include <utility>
-
 #include "brume/nn/ops/kernels/matmul_kernel.h"
+#include "brume/nn/ops/kernels/transpose.h"
 
 namespace brume::nn::kernels {
 namespace matmul_on_avx512 {

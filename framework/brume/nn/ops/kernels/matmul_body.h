@@ -12,22 +12,6 @@ void pack_rows(const float* from, int64_t row_step, int64_t depth, int64_t count
   }
 }
 
-template <size_t step, size_t... l>
-void exchange(Vector& a, Vector& b, std::index_sequence<l...>) {
-  const Vector x = __builtin_shufflevector(a, b, (l & step ? lanes + l - step : l)...);
-  b = __builtin_shufflevector(a, b, (l & step ? lanes + l : l + step)...);
-  a = x;
-}
-
-/// Transposes a square of as many rows as a vector has lanes: exchanges the halves of pairs of rows, 1, 2, 4 … apart.
-template <size_t step = 1>
-inline void transpose(Vector* rows) {
-#pragma GCC unroll 16
-  for (size_t i = 0; i < size_t(lanes); ++i)
-    if (!(i & step)) exchange<step>(rows[i], rows[i + step], std::make_index_sequence<size_t(lanes)>());
-  if constexpr (2 * step < size_t(lanes)) transpose<2 * step>(rows);
-}
-
 /// The same of a matrix whose columns follow each other. Writes up to a vector less one float beyond.
 template <int64_t width>
 void pack_columns(const float* from, int64_t column_step, int64_t depth, int64_t count, float* to) {

@@ -1,6 +1,8 @@
+#include <immintrin.h>
+
 #include "brume/nn/ops/kernels/amx.h"
 #include "brume/nn/ops/kernels/tile_conv_kernel.h"
-#include "brume/nn/ops/kernels/transpose_avx512.h"
+#include "brume/nn/ops/kernels/transpose.h"
 
 namespace brume::nn::kernels {
 namespace {
