@@ -15,15 +15,10 @@
 #include "brume/weights/safetensors.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
+#include "support/waves.h"
 
 namespace brume::test {
 namespace {
-
-Tensor waves(const std::vector<int64_t>& shape, double step) {
-  int64_t count = 1;
-  for (const int64_t n : shape) count *= n;
-  return (at::arange(count, at::kDouble) * step).sin().view(shape).to(at::kFloat);
-}
 
 class PeftLora : public testing::Test {
  protected:

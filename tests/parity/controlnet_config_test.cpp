@@ -17,18 +17,13 @@
 #include "support/refs.h"
 #include "support/registry.h"
 #include "support/tempdir.h"
+#include "support/waves.h"
 
 namespace brume::test {
 namespace {
 namespace fs = std::filesystem;
 
 const std::string directory = "../refs2/controlnet/tiny_controlnet";
-
-Tensor waves(const std::vector<int64_t>& shape, double step) {
-  int64_t count = 1;
-  for (const int64_t n : shape) count *= n;
-  return (at::arange(count, at::kDouble) * step).sin().view(shape).to(at::kFloat);
-}
 
 class ControlNetConfig : public testing::Test {
  protected:

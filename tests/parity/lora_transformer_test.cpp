@@ -18,6 +18,7 @@
 #include "support/imported_network.h"
 #include "support/refs.h"
 #include "support/tempdir.h"
+#include "support/waves.h"
 
 namespace brume::test {
 namespace {
@@ -36,9 +37,7 @@ const Writer diffusers{"diffusers", "transformer.", ".lora_A.weight", ".lora_B.w
     kohya{"kohya", "lora_unet_", ".lora_down.weight", ".lora_up.weight", true},
     comfy{"ComfyUI", "diffusion_model.", ".lora_down.weight", ".lora_up.weight"};
 
-Tensor waves(int64_t rows, int64_t columns, double step) {
-  return (at::arange(rows * columns, at::kDouble) * step).sin().view({rows, columns}).to(at::kFloat) * 0.3;
-}
+const Network::Context of_flux{.input = {16, 16, 16}, .out_channels = 16, .context_width = 64, .vector_width = 40, .guidance = true};
 
 class LoraOfATransformer : public testing::Test {
  protected:
@@ -56,7 +55,7 @@ class LoraOfATransformer : public testing::Test {
       std::string layer = t.name.substr(part.size(), t.name.size() - part.size() - ending.size());
       if (writer.flat) std::replace(layer.begin(), layer.end(), '.', '_');
       const int64_t out = t.tensor.size(0);
-      const Tensor down = waves(2, t.tensor.numel() / out, 0.7 + double(layers)), up = waves(out, 2, 0.3 + double(layers));
+      const Tensor down = 0.3 * waves({2, t.tensor.numel() / out}, 0.7 + double(layers)), up = 0.3 * waves({out, 2}, 0.3 + double(layers));
       std::vector<int64_t> shape = t.tensor.sizes().vec();
       shape[0] = 2;
       lora.push_back({writer.prefix + layer + writer.down, down.reshape(shape)});
@@ -98,8 +97,7 @@ TEST_F(LoraOfATransformer, OfFluxByTheNamesOfDiffusers) {
   const std::string source = "../refs2/flux/tiny_flux/transformer";
   BRUME_NEED_REF(source + "/config.json");
   const at::NoGradGuard no_grad;
-  const auto network = network_of(import_model(ref_path(source)),
-                                  {.input = {16, 16, 16}, .out_channels = 16, .context_width = 64, .vector_width = 40, .guidance = true});
+  const auto network = network_of(import_model(ref_path(source)), of_flux);
   const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
   for (const Writer& writer : {diffusers, bare, peft, one_trainer, simple_tuner})
     expect_merged(writer, tensors, "", prefixed("network.", network->weights()),
@@ -111,8 +109,7 @@ TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
   BRUME_NEED_REF(source);
   fs::copy_file(ref_path("../refs2/flux/flux_dev_like.json"), folder_.file("changed.json"));  // has axes_dim
   const at::NoGradGuard no_grad;
-  const auto network = network_of(import_model(ref_path(source)),
-                                  {.input = {16, 16, 16}, .out_channels = 16, .context_width = 64, .vector_width = 40, .guidance = true});
+  const auto network = network_of(import_model(ref_path(source)), of_flux);
   for (const Writer& writer : {kohya, comfy})
     expect_merged(writer, load_tensors(ref_path(source).string()), "", prefixed("network.", network->weights()),
                   [&](const NamedTensors& changed) {
@@ -143,8 +140,7 @@ TEST_F(LoraOfATransformer, OfFluxByTheNamesOfXLabs) {
   const std::string source = "../refs2/flux/tiny_flux/transformer";
   BRUME_NEED_REF(source + "/config.json");
   const at::NoGradGuard no_grad;
-  const auto network = network_of(import_model(ref_path(source)),
-                                  {.input = {16, 16, 16}, .out_channels = 16, .context_width = 64, .vector_width = 40, .guidance = true});
+  const auto network = network_of(import_model(ref_path(source)), of_flux);
   const std::vector<Weight> weights = prefixed("network.", network->weights());
   const int64_t width =
       find(load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string()), "x_embedder.weight")->size(0);
@@ -152,7 +148,7 @@ TEST_F(LoraOfATransformer, OfFluxByTheNamesOfXLabs) {
                                     {"double_blocks.0.processor.qkv_lora2", "joint_blocks.0.context_block.attn.qkv"},
                                     {"single_blocks.0.processor.qkv_lora", "single_blocks.0.linear1"}}) {
     const std::string file = folder_.file(fmt::format("{}.safetensors", count_++)), name = fmt::format("network.{}.weight", own);
-    const Tensor down = waves(2, width, 0.7), up = waves(3 * width, 2, 0.3);
+    const Tensor down = 0.3 * waves({2, width}, 0.7), up = 0.3 * waves({3 * width, 2}, 0.3);
     write_safetensors(file, {{fmt::format("{}.down.weight", theirs), down}, {fmt::format("{}.up.weight", theirs), up}}, {});
     const auto merged = merged_loras({file}, weights, at::kFloat);
     ASSERT_EQ(merged.size(), 1u);
