@@ -71,8 +71,18 @@ TEST(Decoding, TakesTilesThatFitWhenMemoryRunsOut) {
             "512x512 pixels are decoded in tiles of 128, because there is not enough memory for tiles of 256 (sample.tile: 128)");
   EXPECT_NE(warning(Forgetful(300, true), z).find("bytes (sample.tile: 128)"), std::string::npos) << "LibTorch's";
   EXPECT_EQ(warning(Forgetful(300), z, 128), "");
-  EXPECT_EQ(error(Forgetful(20), at::zeros({2, 1, 64, 32})),
-            "there is not enough memory to decode 2 images at once of 256x512: no tile fits either; fewer images per batch need less");
+  EXPECT_EQ(error(Forgetful(10), at::zeros({2, 1, 64, 32})),
+            "there is not enough memory to decode an image of 256x512: no tile fits either");
+}
+
+TEST(Decoding, TakesOneImageAfterTheOtherBeforeTiles) {
+  const Tensor z = at::randn({3, 1, 64, 64});
+  const Forgetful of_one(64 * 64);
+  EXPECT_EQ(warning(of_one, z), "") << "memory ran out";
+  EXPECT_EQ(of_one.widest(), 64 * 64);
+  const Forgetful greedy(1 << 20, false, free_memory() / (512 * 512) / 2);
+  EXPECT_EQ(warning(greedy, z), "") << "memory would have run out";
+  EXPECT_EQ(greedy.widest(), 64 * 64);
 }
 
 TEST(Decoding, TakesTilesBeforeTheSystemEndsTheProcess) {
