@@ -24,6 +24,15 @@ Forms& forms() {
   return all;
 }
 
+/// Returns null if the weight was not added.
+std::shared_ptr<const FormedWeights::Form> form_of(const Tensor& weight) {
+  Forms& all = forms();
+  if (all.count == 0) return nullptr;
+  const std::shared_lock held(all.lock);
+  const auto own = all.by_weight.find(weight.unsafeGetTensorImpl());
+  return own == all.by_weight.end() ? nullptr : own->second;
+}
+
 }  // namespace
 
 FormedWeights::~FormedWeights() {
@@ -45,17 +54,11 @@ void FormedWeights::add(Tensor weight, Form form) {
   weights_.push_back(std::move(weight));
 }
 
+bool FormedWeights::has(const Tensor& weight) { return form_of(weight) != nullptr; }
+
 Tensor FormedWeights::of(const Tensor& weight) {
-  Forms& all = forms();
-  if (all.count == 0) return weight;
-  std::shared_ptr<const Form> form;
-  {
-    const std::shared_lock held(all.lock);
-    const auto own = all.by_weight.find(weight.unsafeGetTensorImpl());
-    if (own == all.by_weight.end()) return weight;
-    form = own->second;
-  }
-  return (*form)();
+  const auto form = form_of(weight);
+  return form ? (*form)() : weight;
 }
 
 }  // namespace brume

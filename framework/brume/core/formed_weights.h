@@ -24,6 +24,9 @@ class FormedWeights {
   /// without of() reads NaN.
   void add(Tensor weight, Form form);
 
+  /// Returns true if the weight was added.
+  static bool has(const Tensor& weight);
+
   /// Returns the formed weight of one that was added; any other one as it is.
   static Tensor of(const Tensor& weight);
 

@@ -126,8 +126,9 @@ class DiffusionLearner final : public Learner {
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
     if (!validation_) return {};
-    take(averaged);
-    return validation_losses(*averaged_, *validation_, *config_.train->validation, uint64_t(config_.train->seed), stop);
+    Averaged now;
+    put(averaged, now);
+    return validation_losses(*now.model, *validation_, *config_.train->validation, uint64_t(config_.train->seed), stop);
   }
 
   bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
@@ -165,7 +166,8 @@ class DiffusionLearner final : public Learner {
   };
   Shown show(const std::vector<Weight>& averaged) {
     const PreviewOptions& p = config_.train->preview;
-    take(averaged);
+    Averaged now;
+    put(averaged, now);
     Shown shown;
     SampleRequest request;
     const int64_t classes = int64_t(classes_.size());
@@ -177,6 +179,9 @@ class DiffusionLearner final : public Learner {
     }
     give_images(request);
     request.models = &models_;
+    const TrainOptions& train = *config_.train;
+    if (config_.sample.noise_order != NoiseOrder::batch)  // memory that suffices for training suffices for the grid
+      request.batch = std::clamp<int64_t>(train.batch / train.accumulate, 1, request.batch);
     SampleOptions options = config_.sample;
     options.steps = p.steps;
     options.prompts.words = reading_.words;
@@ -184,7 +189,7 @@ class DiffusionLearner final : public Learner {
       options.control.push_back(std::make_shared<SteeringControl>(steering_));
       request.control_source = shown_examples(p.count);
     }
-    const Tensor images = sample_images(*averaged_, request, options);
+    const Tensor images = sample_images(*now.model, request, options);
     for (int64_t i = 0; i < images.size(0); ++i) shown.tiles.push_back(to_image(images[i]));
     return shown;
   }
@@ -308,14 +313,23 @@ class DiffusionLearner final : public Learner {
       throw ConfigError(fmt::format("{} holds moments of {}, and those of model.image are {}", name, set.shape.text(), wanted.text()));
   }
 
-  void take(const std::vector<Weight>& averaged) {
+  /// A model of averaged weights for as long as it is looked at.
+  struct Averaged {
+    std::unique_ptr<Pipeline> model;
+    FormedWeights formed;
+  };
+
+  /// Puts the weights into a model, in their own memory; those that adapters change are formed at each use.
+  void put(const std::vector<Weight>& averaged, Averaged& into) const {
     const at::NoGradGuard no_grad;
-    if (!averaged_) {
-      averaged_ = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, &files_, models_);
-      averaged_->freeze();
-    }
-    const std::vector<Weight> into = averaged_->weights();
-    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(FormedWeights::of(averaged[i].tensor));
+    into.model = std::make_unique<Pipeline>(config_.model, pipeline_.compute(), 0, &files_, models_);
+    const std::vector<Weight> weights = into.model->weights();
+    const auto stays_formed = [&](size_t i) { return weights[i].any_dtype && FormedWeights::has(averaged[i].tensor); };
+    for (size_t i = 0; i < weights.size(); ++i)
+      if (!stays_formed(i)) Tensor(weights[i].tensor).set_data(FormedWeights::of(averaged[i].tensor).detach());
+    into.model->freeze();
+    for (size_t i = 0; i < weights.size(); ++i)
+      if (stays_formed(i)) into.formed.add(weights[i].tensor, [w = averaged[i].tensor] { return FormedWeights::of(w); });
   }
 
   Config config_;
@@ -332,7 +346,6 @@ class DiffusionLearner final : public Learner {
   PromptReading reading_;  ///< with the words that are taught
   Steering steering_;      ///< of model.control
   const Tensor no_mask_;
-  std::unique_ptr<Pipeline> averaged_;
   std::shared_ptr<const Dataset> validation_;
   std::optional<EncodedCache> cache_;
   int64_t images_ = 0;  ///< of the training set; 0 = endless
