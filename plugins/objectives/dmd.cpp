@@ -12,6 +12,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "brume/config/registry.h"
+#include "brume/core/formed_weights.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/companion_network.h"
 #include "brume/numerics/distillation.h"
@@ -79,7 +80,7 @@ class OpenDmd final : public OpenObjective {
   void begin() const {
     const at::NoGradGuard no_grad;
     const std::vector<Weight> into = fake_->weights();
-    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(first_[i].tensor);
+    for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(FormedWeights::of(first_[i].tensor));
   }
 
   /// Images with noise of one level: the first draw, which all parts of a batch share.

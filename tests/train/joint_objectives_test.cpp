@@ -62,13 +62,20 @@ const std::vector<Joint> joint{
       "model.conditioner={type: composite, of: [{type: class_label, classes: 3}, {type: latent, width: 8}]}",
       "model.network={type: dit, patch: 4, width: 16, depth: 1, heads: 2}", "sample.sampler=ddgan"}},
     {"ladd", {"train.objective={type: ladd, teacher: teacher/model.safetensors, steps: 2, width: 8}"}},
+    {"dmd_by_adapters",
+     {"train.objective={type: dmd, teacher: teacher/model.safetensors, steps: 2, model_every: 2}", "train.from=teacher/model.safetensors",
+      "train.adapters=[{type: lora, rank: 2, targets: [convolutions]}]"}},
+    {"ladd_by_adapters",
+     {"train.objective={type: ladd, teacher: teacher/model.safetensors, steps: 2, width: 8}", "train.from=teacher/model.safetensors",
+      "train.adapters=[{type: lora, rank: 2, targets: [convolutions]}]"}},
 };
 
 class EveryJointObjective : public Taught, public testing::WithParamInterface<Joint> {
  protected:
   NamedTensors trained(const std::string& name, const std::vector<int64_t>& stops, std::vector<std::string> more = {}) {
     more.insert(more.begin(), GetParam().settings.begin(), GetParam().settings.end());
-    const Loaded l = load(more);
+    Loaded l = load(more);
+    if (!l.config.train->from.empty()) l.config.train->from = folder_.path() / l.config.train->from;
     const std::filesystem::path run = folder_.path() / name;
     for (const int64_t stop : stops) {
       Trainer first(l.config, l.resolved, run, {}, models_);

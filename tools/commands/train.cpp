@@ -119,7 +119,8 @@ bool run_to_end(Trainer& trainer, const Config& config, const fs::path& director
 void report_begin(const Trainer& trainer, const Config& config, const fs::path& directory, const World& world) {
   int64_t parameters = 0;
   for (const Weight& w : trainer.weights()) parameters += w.trainable ? w.tensor.numel() : 0;
-  fmt::print(stderr, "{}: {:.2f} M parameters{}, {} on {}{}\n", directory.string(), double(parameters) / 1e6,
+  const std::string count = parameters < 100'000 ? fmt::format("{}", parameters) : fmt::format("{:.2f} M", double(parameters) / 1e6);
+  fmt::print(stderr, "{}: {} parameters{}, {} on {}{}\n", directory.string(), count,
              config.train->freeze.empty() ? "" : " that are not frozen", trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32",
              trainer.compute().device.str(), world.size() > 1 ? fmt::format(", {} processes", world.size()) : "");
   print_inventory("train.data", trainer.data());

@@ -54,7 +54,11 @@ class AdaptedLearner final : public Learner {
       if (t.weight.any_dtype) formed_.add(t.weight.tensor, [t, order = t.weight.tensor.strides().vec()] { return formed(t, order); });
   }
 
-  std::vector<TrainedModule> modules() const override { return {model_module(parameters_, train_)}; }
+  std::vector<TrainedModule> modules() const override {
+    std::vector<TrainedModule> all = learner_->modules();
+    all.front().weights = parameters_;
+    return all;
+  }
 
   Loss loss(const Batch& batch, int64_t step, at::Generator& random) override {
     for (Target& t : targets_) {

@@ -2,6 +2,8 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "brume/diffusion/class_names.h"
 #include "brume/train/class_scores.h"
 #include "brume/train/learner.h"
@@ -35,7 +37,8 @@ class ClassifierLearner final : public Learner {
     take(averaged);
     ClassScores scores;
     bool whole = true;
-    for_each_batch(*test_, config_.classifier->image, 256, 0, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
+    const int64_t batch = std::min<int64_t>(256, images_at_once(*config_.train));
+    for_each_batch(*test_, config_.classifier->image, batch, 0, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
       scores.add(averaged_->classify(images).logits.cpu(), averaged_->labels(annotations));
       return whole = !(stop && stop());
     });

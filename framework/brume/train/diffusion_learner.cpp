@@ -128,7 +128,8 @@ class DiffusionLearner final : public Learner {
     if (!validation_) return {};
     Averaged now;
     put(averaged, now);
-    return validation_losses(*now.model, *validation_, *config_.train->validation, uint64_t(config_.train->seed), stop);
+    const TrainOptions& train = *config_.train;
+    return validation_losses(*now.model, *validation_, {*train.validation, images_at_once(train), uint64_t(train.seed)}, stop);
   }
 
   bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
@@ -179,9 +180,7 @@ class DiffusionLearner final : public Learner {
     }
     give_images(request);
     request.models = &models_;
-    const TrainOptions& train = *config_.train;
-    if (config_.sample.noise_order != NoiseOrder::batch)  // memory that suffices for training suffices for the grid
-      request.batch = std::clamp<int64_t>(train.batch / train.accumulate, 1, request.batch);
+    if (config_.sample.noise_order != NoiseOrder::batch) request.batch = std::min(request.batch, images_at_once(*config_.train));
     SampleOptions options = config_.sample;
     options.steps = p.steps;
     options.prompts.words = reading_.words;

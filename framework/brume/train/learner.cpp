@@ -14,6 +14,8 @@ TrainedModule model_module(std::vector<Weight> weights, const TrainOptions& trai
   return {.name = "", .weights = std::move(weights), .optimizer = train.optimizer, .ema = train.ema};
 }
 
+int64_t images_at_once(const TrainOptions& train) { return std::max<int64_t>(1, train.batch / train.accumulate); }
+
 namespace {
 
 const char* section_of(const Config& config) { return config.classifier ? "classifier" : "model"; }

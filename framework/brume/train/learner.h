@@ -24,6 +24,9 @@ struct Steering {
   std::string image;
 };
 
+/// Returns how many images a process computes at once: memory that suffices for a step suffices for tests and sample grids of as many.
+int64_t images_at_once(const TrainOptions& train);
+
 class Learner {
  public:
   virtual ~Learner() = default;

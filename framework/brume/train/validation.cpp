@@ -5,6 +5,8 @@
 #include <ATen/ops/sum.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "brume/core/autoencoder.h"
 #include "brume/core/codes.h"
 #include "brume/core/denoiser.h"
@@ -46,8 +48,8 @@ double summed_cross_entropy(const Denoiser& denoiser, const Tensor& x0, double s
 
 }  // namespace
 
-Metrics validation_losses(const Pipeline& model, const Dataset& data, const ValidationOptions& options, uint64_t seed,
-                          const std::function<bool()>& stop) {
+Metrics validation_losses(const Pipeline& model, const Dataset& data, const ValidationRequest& request, const std::function<bool()>& stop) {
+  const ValidationOptions& options = request.options;
   const at::NoGradGuard no_grad;
   const bool encoded = data.encoded().has_value();
   const ImageShape shape = encoded ? data.encoded()->shape : model.options().image;
@@ -57,13 +59,14 @@ Metrics validation_losses(const Pipeline& model, const Dataset& data, const Vali
   bool whole = true;
   const auto denoiser = model.denoiser();
   const OfCodes* codes = of_codes(*model.options().parameterization);
-  for_each_batch(data, shape, batch, options.images, [&](const Tensor& read, const std::vector<Annotation>& annotations) {
+  const int64_t at_once = std::min(batch, request.most);
+  for_each_batch(data, shape, at_once, options.images, [&](const Tensor& read, const std::vector<Annotation>& annotations) {
     const Tensor given = read.to(model.compute().device);
     const Autoencoder& first_stage = model.autoencoder();
     const Tensor x0 = encoded ? first_stage.latents_of(given, Autoencoder::Normal()) : first_stage.encode(given);
     const Condition condition = model.condition(annotations);
     for (size_t i = 0; i < sigmas.size() && whole; ++i) {
-      const uint64_t drawn = mix_seed(seed, noise_stream, i);
+      const uint64_t drawn = mix_seed(request.seed, noise_stream, i);
       const double unit = model.options().parameterization->c_out(sigmas[i]), alpha = code_rate(*model.options().noise, sigmas[i]);
       sums[i] += codes ? summed_cross_entropy(*denoiser, x0, sigmas[i], condition, codes->kernel().value(), alpha, drawn, images)
                        : summed_error(*denoiser, x0, sigmas[i], condition, unit, drawn, images);
