@@ -69,9 +69,8 @@ Tensor modulate(const Tensor& x, const Tensor& scale, const Tensor& shift) {
 
 Tensor rotate(const Tensor& x, const Tensor& cosines, const Tensor& sines) {
   const OpTimer timer("rotate");
-  std::vector<int64_t> pairs = x.sizes().vec();
-  pairs.back() /= 2;
-  pairs.push_back(2);
+  std::vector<int64_t> pairs = x.sizes().slice(0, size_t(x.dim()) - 1).vec();
+  pairs.insert(pairs.end(), {x.size(-1) / 2, 2});
   const Tensor wide = x.to(wide_type(x)).reshape(pairs), a = wide.select(-1, 0), b = wide.select(-1, 1);
   const Tensor cos = cosines.to(wide.options()), sin = sines.to(wide.options());
   return at::stack({a * cos - b * sin, b * cos + a * sin}, -1).reshape(x.sizes()).to(x.scalar_type());
