@@ -121,6 +121,22 @@ TEST_P(Packed, FollowsTheWeight) {
   }
 }
 
+/// Whether they are kept or packed at each call, as those of 16 bits are for large images.
+TEST_P(Packed, WeightsOfSixteenBitsGiveTheBitsOfTheirNumbers) {
+  const nn::Builder build(1);
+  for (nn::Conv2d narrow : {build.conv2d("a", 8, 16, 3), build.conv2d("b", 8, 12, 1), build.conv2d("c", 8, 16, 3, 2)}) {
+    nn::Conv2d wide = build.conv2d("w", 8, narrow.weight.size(0), narrow.weight.size(2), narrow.stride);
+    narrow.weight.set_data(narrow.weight.to(at::kHalf));
+    wide.weight.set_data(narrow.weight.to(at::kFloat));
+    wide.bias.copy_(narrow.bias);
+    for (const int64_t size : {8, 33, 64}) {
+      const Tensor x = image({2, 8, size, size}, GetParam());
+      EXPECT_TRUE(narrow(x).equal(wide(x))) << size;
+      EXPECT_TRUE(narrow(x).equal(wide(x))) << size << " again";
+    }
+  }
+}
+
 TEST_P(Packed, ServesManyThreadsAndShapes) {
   const nn::Conv2d conv = nn::Builder(1).conv2d("a", 8, 16, 3);
   std::vector<Tensor> inputs, wanted, got(24);
