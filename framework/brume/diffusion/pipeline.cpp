@@ -16,6 +16,7 @@
 #include "brume/interop/lora.h"
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/int8_layers.h"
+#include "brume/nn/ops/one_call_scope.h"
 #include "brume/nn/ops/packed_weight.h"
 #include "brume/weights/int8_tensors.h"
 #include "brume/weights/model_weights.h"
@@ -200,6 +201,7 @@ bool Pipeline::concat_image() const { return bool(options_.conditioner->traits()
 
 Condition Pipeline::condition(const std::vector<Annotation>& annotations) const {
   stop_if_asked();
+  const nn::OneCallScope once;
   return calling(*encoder_, "encode()",
                  [&] {
                    return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device, options_.image});

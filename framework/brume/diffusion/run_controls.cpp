@@ -15,6 +15,7 @@
 #include "brume/core/boundary.h"
 #include "brume/core/image_prompt.h"
 #include "brume/image/control_image.h"
+#include "brume/nn/ops/one_call_scope.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
@@ -98,6 +99,7 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     const int64_t height = run.image.height, width = run.image.width;
     const ControlImageUse use = entry.prompt ? ControlImageUse{0, 0, {}} : ControlImageUse{height, width, run.mask};
     const Tensor images = images_of(s.image, use, run.source, run.count);
+    const nn::OneCallScope once;
     entry.encoded = calling(*controls[i], "encode()", [&] { return entry.control->encode(images); });
     if (!s.mask.empty()) entry.mask = control_mask(s.mask, height, width).to(steered.device);
     entries_.push_back(std::move(entry));

@@ -26,6 +26,7 @@
 #include "brume/diffusion/run_controls.h"
 #include "brume/diffusion/run_noise.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/nn/ops/one_call_scope.h"
 #include "brume/numerics/timesteps.h"
 
 namespace brume {
@@ -257,6 +258,7 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
   stop_if_asked();
   const bool concat = model_.concat_image();
   const auto encode = [&](const std::vector<Annotation>& annotations, bool of_images) {
+    const nn::OneCallScope once;
     return calling(model_.encoder(), "encode()", [&] {
       return model_.encoder().encode({.annotations = annotations,
                                       .dtype = compute.dtype,

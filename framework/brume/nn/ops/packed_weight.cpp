@@ -13,6 +13,7 @@
 #include "brume/core/file_pages.h"
 #include "brume/nn/ops/isa.h"
 #include "brume/nn/ops/memory_pool.h"
+#include "brume/nn/ops/one_call_scope.h"
 #include "brume/nn/ops/onednn.h"
 #include "brume/nn/ops/softmax.h"
 #include "brume/nn/ops/tile_conv.h"
@@ -28,10 +29,11 @@ struct Ready {
   Tensor weights;
 };
 
-/// Returns true if the weight is packed at each call: kept in float32, the weights of a file of 16-bit floats take twice its size. With so
-/// many places per weight, packing takes little time: a step of SDXL at 1024x1024 takes 5 % more, and 7.2 GB instead of 16.
+/// Returns true if the weight is packed at each call. Kept in float32, the weights of a file of 16-bit floats take twice its size, and with
+/// so many places per weight, the time of packing is lost in that of the product (docs/performance.md).
 bool packed_at_each_call(const Tensor& x, const Tensor& weight, const Tensor& out) {
-  constexpr int64_t places = 1024;
+  constexpr int64_t places = 1024, large = int64_t{1} << 18;
+  if (OneCallScope::active() && weight.numel() >= large) return true;
   return x.scalar_type() == at::kFloat && weight.element_size() < int64_t(sizeof(float)) && out.numel() / out.size(1) >= places;
 }
 
@@ -86,7 +88,7 @@ bool packing(at::ScalarType type) {
 }
 
 struct PackedWeight::State {
-  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t, Adding, bool>;
+  using Shape = std::tuple<at::ScalarType, int64_t, int64_t, int64_t, Adding, bool, bool>;
 
   std::mutex mutex;
   std::map<Shape, std::shared_ptr<const Ready>> ready;
@@ -136,7 +138,8 @@ struct PackedWeight::State {
                                     int64_t padding, Adding how, bool adds) {
     const std::lock_guard lock(mutex);
     follow(weight);
-    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), how, adds};
+    const bool passing = packed_at_each_call(x, weight, out);
+    const Shape shape{x.scalar_type(), x.size(0), x.size(2), x.size(3), how, adds, passing};
     if (const auto it = ready.find(shape); it != ready.end()) return it->second;
     onednn::check_room_for_code();
     constexpr size_t shapes = 16;  // of batches and images, which rarely change
@@ -148,7 +151,7 @@ struct PackedWeight::State {
         onednn::convolution(dnnl::prop_kind::forward_inference, onednn::nhwc(x), any,
                             bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding, after);
     Tensor weights;
-    if (!packed_at_each_call(x, weight, out)) weights = packed(description.weights_desc(), weight, x.scalar_type());
+    if (!passing) weights = packed(description.weights_desc(), weight, x.scalar_type());
     if (ready.size() >= shapes) ready.clear();  // the weights stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
   }
