@@ -20,16 +20,15 @@ class Lion final : public Optimizer {
       f.field("beta1", beta1, "share of the mean of the gradient in the step", within(0, 0.9999999));
       f.field("beta2", beta2, "decay of that mean", within(0, 0.9999999));
       f.field("weight_decay", weight_decay, "pull towards 0, in units of the learning rate", at_least(0));
-      f.field("decay_per_step", decay_per_step, "weight_decay is the pull per step at the full learning rate, whatever that is");
+      f.field("decay_per_step", decay_per_step, "weight_decay is the pull per step of weights whose learning rate is lr, whatever that is");
     }
   };
   Lion(const Options& o, const Context& c) : o_(o), step_(c, o.rate, o.weight_decay), mean_(step_.zeros()) {}
 
   double update(int64_t step) override {
-    const double factor = step_.learning_rate(step) / o_.rate.lr;
     return step_.run(step, [&](const GradientStep::Update& u) {
       Tensor& mean = mean_[u.index];
-      const double shrink = 1 - (o_.decay_per_step ? factor : u.lr) * u.weight_decay;
+      const double shrink = 1 - (o_.decay_per_step ? u.lr / o_.rate.lr : u.lr) * u.weight_decay;
       Tensor(u.weight).mul_(shrink).add_((mean * o_.beta1).add_(u.gradient, 1 - o_.beta1).sign_(), -u.lr);
       mean.mul_(o_.beta2).add_(u.gradient, 1 - o_.beta2);
     });

@@ -55,19 +55,20 @@ class Prodigy final : public Optimizer {
   }
 
   double update(int64_t step) override {
-    const double t = double(step + 1), lr = learning_rate(step);
+    const double lr = learning_rate(step), t = double(learning_rate(0) > 0 ? step + 1 : step);  // an update of rate 0 does not count
     const double correction = o_.bias_correction ? std::sqrt(1 - std::pow(o_.beta2, t)) / (1 - std::pow(o_.beta1, t)) : 1;
     double rate = 0, eps = 0;
     const auto begin = [&](const std::vector<GradientStep::Update>& updates) {
       rate = d() * lr * correction;
-      if (!estimate(updates, lr, rate)) rate = 0;
+      if (!estimate(updates, rate)) rate = 0;
       eps = d() * o_.eps;
     };
     const auto apply = [&](const GradientStep::Update& u) {
       if (u.lr == 0 || rate == 0) return;
       Tensor w = u.weight;
+      const Tensor g = o_.beta1 > 0 ? first_[u.index] : regularised(u) * d();
       if (o_.decoupled) w.mul_(1 - u.weight_decay * rate);
-      w.addcdiv_(first_[u.index], second_[u.index].sqrt().add_(eps), -rate);
+      w.addcdiv_(g, second_[u.index].sqrt().add_(eps), -rate);
     };
     return step_.run(step, apply, begin);
   }
@@ -88,13 +89,18 @@ class Prodigy final : public Optimizer {
   double& d_max() { return distance_.data_ptr<double>()[1]; }
   double& numerator() { return distance_.data_ptr<double>()[2]; }
 
+  /// Returns the gradient, with the weight decay that acts through it.
+  Tensor regularised(const GradientStep::Update& u) const {
+    return o_.decoupled || u.weight_decay == 0 ? u.gradient : u.gradient + u.weight * u.weight_decay;
+  }
+
   /// Brings the means, the sums and d up to date. Returns false if there is nothing to estimate d from: then no weight moves.
-  bool estimate(const std::vector<GradientStep::Update>& updates, double lr, double rate) {
+  bool estimate(const std::vector<GradientStep::Update>& updates, double rate) {
     const double beta3 = o_.beta3 > 0 ? o_.beta3 : std::sqrt(o_.beta2), before = d(), scale = before / o_.d0;
     double growth = 0, denominator = 0;
     for (const GradientStep::Update& u : updates) {
-      if (u.lr == 0 && lr != 0) continue;
-      const Tensor g = o_.decoupled || u.weight_decay == 0 ? u.gradient : u.gradient + u.weight * u.weight_decay;
+      if (u.lr == 0) continue;
+      const Tensor g = regularised(u);
       growth += scale * rate * sum_of_products(g, start_[u.index] - u.weight);
       first_[u.index].mul_(o_.beta1).add_(g, before * (1 - o_.beta1));
       second_[u.index].mul_(o_.beta2).addcmul_(g, g, before * before * (1 - o_.beta2));
@@ -103,12 +109,10 @@ class Prodigy final : public Optimizer {
     }
     if (denominator == 0) return false;
     numerator() = numerator() * beta3 + growth;
-    if (lr > 0) {
-      const double estimated = o_.d_coef * numerator() / denominator;
-      if (before == o_.d0) d() = std::max(before, estimated);
-      d_max() = std::max(d_max(), estimated);
-      d() = std::min(d_max(), d() * o_.growth_rate);
-    }
+    const double estimated = o_.d_coef * numerator() / denominator;
+    if (before == o_.d0) d() = std::max(before, estimated);
+    d_max() = std::max(d_max(), estimated);
+    d() = std::min(d_max(), d() * o_.growth_rate);
     return true;
   }
 
