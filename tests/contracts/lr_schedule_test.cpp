@@ -34,9 +34,10 @@ TEST_P(LearningRateScheduleContract, SaysWhetherItDependsOnTheNumberOfSteps) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, LearningRateScheduleContract,
-                         testing::ValuesIn(specimens("lr_schedule",
-                                                     {"{type: cosine_restarts, cycles: 3}", "{type: cosine_restarts, cycles: 3, factor: 2}",
-                                                      "{type: polynomial, power: 0.5, end: 0.1}", "{type: inverse_sqrt, from: 20}"})),
+                         testing::ValuesIn(specimens(
+                             "lr_schedule", {"{type: cosine_restarts, cycles: 3}", "{type: cosine_restarts, cycles: 3, factor: 2}",
+                                             "{type: polynomial, power: 0.5, end: 0.1}", "{type: inverse_sqrt, from: 20}",
+                                             "{type: stable_decay, share: 0.5, shape: sqrt, end: 0.1}", "{type: stable_decay, share: 1}"})),
                          readable);
 
 double factor(const std::string& yaml, int64_t step, int64_t steps, int64_t warmup = 0) {

@@ -15,9 +15,11 @@ void LearningRate::declare(Fields& f) {
 }
 
 double LearningRate::at(int64_t step, int64_t steps, double peak) const {
-  if (step < warmup) return peak * double(step) / double(warmup);
-  if (!decay) return peak;
-  return peak * calling(*decay, "factor()", [&] { return decay->factor({step - warmup, std::max<int64_t>(1, steps - warmup), warmup}); });
+  const int64_t before = std::min(step, warmup);  // a schedule is as far in the warm-up as if that ended here
+  const double risen = before < warmup ? peak * double(before) / double(warmup) : peak;
+  if (!decay) return risen;
+  const LearningRateSchedule::Progress progress{step - before, std::max<int64_t>(1, steps - warmup), before};
+  return risen * calling(*decay, "factor()", [&] { return decay->factor(progress); });
 }
 
 }  // namespace brume
