@@ -17,7 +17,7 @@ class LogitNormal final : public TimeSampler {
   struct Options {
     double mean = 0, std = 1;
     void declare(Fields& f) {
-      f.field("mean", mean, "mean of the logit of time: below 0 favours low noise");
+      f.field("mean", mean, "mean of the logit of time: below 0 favours low noise; diffusers' logit_mean has the other sign");
       f.field("std", std, "standard deviation of the logit of time", more_than(0));
     }
   };

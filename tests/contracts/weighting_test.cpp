@@ -41,7 +41,8 @@ TEST_P(WeightingContract, TheSameWhateverTheTarget) {
 
 INSTANTIATE_TEST_SUITE_P(Registry, WeightingContract,
                          testing::ValuesIn(specimens("weighting", {"{type: min_snr, gamma: 1}", "{type: p2, gamma: 0.5, k: 2}",
-                                                                   "{type: soft_min_snr, sigma_data: 0.3}", "{type: edm, sigma_data: 1}"})),
+                                                                   "{type: soft_min_snr, sigma_data: 0.3}", "{type: debiased, max_snr: 10}",
+                                                                   "{type: edm, sigma_data: 1}"})),
                          readable);
 
 /// k-diffusion weights the error of F, which is that of x0 by c_out of EDM: (sigma sd)^2 / (sigma^2 + sd^2)^2.
