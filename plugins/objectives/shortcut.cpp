@@ -4,7 +4,8 @@
 //   z_t = (1 - t) x0 + t n;   with probability 1 - ratio:  loss = |u(z_t, t, 0) - (n - x0)|^2                            (eq. 5)
 //   else  u1 = u(z_t, t, h),  z' = z_t - h u1,  u2 = u(z', t - h, h),  loss = |u(z_t, t, 2h) - stop-gradient(u1 + u2) / 2|^2
 //
-// t is a multiple of 2h. Sample with `flow_map` in 2^k steps of equal length in t.
+// t is a multiple of 2h. A step of the shortest length 2^-halvings is asked as one of length 0, which flow matching teaches. Sample with
+// `flow_map` in 2^k steps of equal length in t.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -58,13 +59,17 @@ class Shortcut final : public Objective {
   }
 
  private:
-  static Tensor targets(const MeanVelocity& u, const FlowSteps& s, const Tensor& z, const std::vector<double>& half,
-                        const std::vector<double>& doubled, const TimeRange& range) {
+  Tensor targets(const MeanVelocity& u, const FlowSteps& s, const Tensor& z, const std::vector<double>& half,
+                 const std::vector<double>& doubled, const TimeRange& range) const {
     const at::NoGradGuard no_grad;
-    std::vector<double> later;
-    for (size_t i = 0; i < half.size(); ++i) later.push_back(std::clamp(s.t[i] - half[i], range.least, range.most));
-    const Tensor first = u(z, s.t, half);
-    const Tensor second = u(z - first * each_image(half, z, [](double h) { return h; }), later, half);
+    const double shortest = std::exp2(-double(o_.halvings));
+    std::vector<double> later, asked;
+    for (size_t i = 0; i < half.size(); ++i) {
+      later.push_back(std::clamp(s.t[i] - half[i], range.least, range.most));
+      asked.push_back(half[i] > shortest ? half[i] : 0);
+    }
+    const Tensor first = u(z, s.t, asked);
+    const Tensor second = u(z - first * each_image(half, z, [](double h) { return h; }), later, asked);
     const Tensor choose = each_image(doubled, z, [](double d) { return d; });
     return at::where(choose > 0, (first + second) / 2, s.noise - s.x0);
   }
