@@ -9,15 +9,18 @@ namespace brume {
 
 std::unique_ptr<Noise> noise_of(const SampleOptions& options, const SampleRequest& request, int64_t first, int64_t count, uint64_t stream) {
   const bool cuda = options.noise_generator == NoiseGenerator::cuda;
+  const bool per_seed = stream == 0 && options.noise_order == NoiseOrder::per_seed;
+  const bool one_seed = per_seed && request.variation_seed && request.variation != 0;  // A1111 counts the seeds of variations on instead
   const auto of_run = [&](const ImageOfRun& image) {
     const uint64_t seed = stream ? mix_seed(image.seed, stream) : image.seed;
-    if (stream == 0 && options.noise_order == NoiseOrder::per_seed) return seed_noise(seed, image.number, cuda);
+    if (per_seed) return seed_noise(seed, one_seed ? 0 : image.number, cuda);
     return stream == 0 && options.noise_order == NoiseOrder::brownian ? brownian_noise(seed, image.number)
                                                                       : per_image_noise(seed, image.number);
   };
-  if (!request.runs.empty()) {
+  if (!request.runs.empty() || one_seed) {
     std::vector<std::unique_ptr<Noise>> rows;
-    for (int64_t i = first; i < first + count; ++i) rows.push_back(of_run(request.runs[size_t(i)]));
+    for (int64_t i = first; i < first + count; ++i)
+      rows.push_back(of_run(request.runs.empty() ? ImageOfRun{request.seed, request.first + i} : request.runs[size_t(i)]));
     return noise_by_rows(std::move(rows));
   }
   if (stream == 0 && options.noise_order == NoiseOrder::batch) return cuda ? cuda_batch_noise(request.seed) : batch_noise(request.seed);
