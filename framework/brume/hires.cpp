@@ -10,6 +10,7 @@
 
 #include "brume/config/suggest.h"
 #include "brume/diffusion/pipeline.h"
+#include "brume/like.h"
 
 namespace brume {
 namespace {
@@ -54,7 +55,9 @@ Tensor sample_hires(const Model& model, const ImageRequest& r) {
   second.image = Tensor();
   second.height = enlarged(model, r.height > 0 ? r.height : own.height, *r.hires);
   second.width = enlarged(model, r.width > 0 ? r.width : own.width, *r.hires);
-  second.strength = r.hires_strength.value_or(0.5);
+  const ImageSteps steps = steps_of_second_pass(r.like, model.sampling(r).steps, r.hires_strength.value_or(0.5));
+  second.steps = steps.steps;
+  second.strength = steps.strength;
   if (r.progress)
     second.progress = [&](const SampleProgress& p) { return r.progress({p.total + p.done, 2 * p.total, p.first, p.step, p.preview}); };
   if (latents) {

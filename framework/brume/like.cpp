@@ -29,6 +29,14 @@ std::string plain(std::string_view name) {
   return text;
 }
 
+/// Returns the program that `like` begins with, or null.
+const LikeProgram* program_of(std::string_view like) {
+  const std::string name = plain(like.substr(0, std::min(like.find(':'), like.size())));
+  const auto& all = like_programs();
+  const auto p = std::find_if(all.begin(), all.end(), [&](const LikeProgram& x) { return plain(x.name) == name; });
+  return p == all.end() ? nullptr : &*p;
+}
+
 /// Returns the map of a plugin, which YAML may name alone.
 Value plugin(const char* yaml) {
   Value v = parse_yaml(yaml, "");
@@ -72,11 +80,13 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
                                 hint(std::string(name), known), fmt::join(spacings, ", ")));
 }
 
-void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow) {
-  const auto ours = [&](const LikeName& n) { return plugin(flow && *n.flow != '\0' ? n.flow : n.ours); };
-  const LikeName& spacing = names.spacing                      ? *names.spacing
-                            : *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic)
-                                                               : program.spacings.front();
+void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow, bool sdxl) {
+  const auto ours = [&](const LikeName& n) { return plugin(flow && *n.flow != '\0' ? n.flow : sdxl && *n.sdxl != '\0' ? n.sdxl : n.ours); };
+  const LikeName& own = *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic) : program.spacings.front();
+  const bool asked = names.spacing && *names.spacing->ours != '\0', kept = names.sampler.own_spacing;
+  if (asked && kept && names.spacing != &own)
+    like.losses.push_back(fmt::format("{} has a spacing of its own there, and {} has no effect", names.sampler.name, names.spacing->name));
+  const LikeName& spacing = asked && !kept ? *names.spacing : own;
   Value levels = ours(spacing), sampler = ours(names.sampler);
   if (names.sampler.drops_lowest)
     spacing.drops_lowest ? levels.set("inclusive", value_of(false)) : void(levels = plugin_of("trimmed", {{"spacing", levels}}));
@@ -125,15 +135,14 @@ std::string Likeness::text() const {
   return braced.substr(1, braced.size() - 2);
 }
 
-Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow) {
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow, bool sdxl) {
   const size_t colon = std::min(like.find(':'), like.size());
   const std::string program(like.substr(0, colon));
   const std::string_view name = colon == like.size() ? std::string_view() : like.substr(colon + 1);
-  const auto& all = like_programs();
-  const auto p = std::find_if(all.begin(), all.end(), [&](const LikeProgram& x) { return plain(x.name) == plain(program); });
-  if (p == all.end()) {
+  const LikeProgram* p = program_of(like);
+  if (!p) {
     std::vector<std::string> known;
-    for (const LikeProgram& x : all) known.emplace_back(x.name);
+    for (const LikeProgram& x : like_programs()) known.emplace_back(x.name);
     throw ConfigError(
         fmt::format("{}: there is no program '{}'{}; there are {}", option, program, hint(program, known), fmt::join(known, ", ")));
   }
@@ -146,7 +155,7 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
   } else if (!name.empty()) {
     const auto names = names_in(*p, name);
     if (!names) refuse(option, *p, name);
-    set_names(result, *p, *names, flow);
+    set_names(result, *p, *names, flow, sdxl);
     set_all(p->frame);
     if (flow && names->sampler.in_flow == LikeFlow::log_snr) result.sample.set("start", value_of("schedule"));  // at s(0.9999), too
     if (*names->sampler.start != '\0') result.sample.set("start", value_of(names->sampler.start));
@@ -158,7 +167,33 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
 
 Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model) {
   const bool flow = std::abs(model.noise->signal(1) - 0.5) < 1e-9;  // alpha = 1 / (1 + sigma)
-  return likeness(like, option, model.conditioner->traits().reads_prompts, flow);
+  const auto traits = model.conditioner->traits();
+  return likeness(like, option, traits.reads_prompts, flow, traits.size_ids > 0 && !flow);
+}
+
+namespace {
+LikeStrength rule_of(std::string_view like) {
+  const LikeProgram* program = program_of(like);
+  return program ? program->strength : LikeStrength::share;
+}
+
+/// Returns the last `run` of `whole` steps: half a step more, so that their floor is `run` however the product is rounded.
+ImageSteps last_steps(int64_t run, int64_t whole) { return {whole, run >= whole ? 1 : (double(run) + 0.5) / double(whole)}; }
+}  // namespace
+
+ImageSteps steps_on_image(std::string_view like, int64_t steps, double strength) {
+  if (strength >= 1) return {steps, 1};
+  switch (rule_of(like)) {
+    case LikeStrength::one_more: return last_steps(int64_t(double(steps) * strength) + 1, steps);
+    case LikeStrength::all: return last_steps(steps, int64_t(double(steps) / strength));
+    case LikeStrength::share: break;
+  }
+  return {steps, strength};
+}
+
+ImageSteps steps_of_second_pass(std::string_view like, int64_t steps, double strength) {
+  if (strength >= 1 || rule_of(like) != LikeStrength::one_more) return {steps, strength};
+  return last_steps(steps - 1, int64_t(double(steps) / strength));
 }
 
 }  // namespace brume

@@ -8,6 +8,27 @@ constexpr const char* brownian = "its Brownian noise is drawn by torchsde, which
 constexpr const char* on_timesteps = "schedule";  // where x keeps its variance
 constexpr const char* plus_plus = "the guidance is cfg_plus_plus there (sample.guidance: [{type: cfg_plus_plus}])";
 
+LikeName on_its_own(LikeName name) {
+  name.own_spacing = true;
+  return name;
+}
+LikeName in_frame(LikeName name) {
+  name.in_flow = LikeFlow::frame;
+  return name;
+}
+LikeName in_log_snr(LikeName name) {
+  name.in_flow = LikeFlow::log_snr;
+  return name;
+}
+LikeName otherwise(LikeName name, const char* flow) {
+  name.flow = flow;
+  return name;
+}
+LikeName of_sdxl(LikeName name, const char* sdxl) {
+  name.sdxl = sdxl;
+  return name;
+}
+
 const std::vector<LikeName> a1111_samplers{
     {"Euler a", "euler_ancestral"},
     {"Euler", "euler"},
@@ -21,42 +42,41 @@ const std::vector<LikeName> a1111_samplers{
     {"DPM++ 2M SDE", "dpmpp_2m_sde", "Exponential", false, brownian},
     {"DPM++ 2M SDE Heun", "{type: dpmpp_2m_sde, solver: heun}", "Exponential", false, brownian},
     {"DPM++ 3M SDE", "dpmpp_3m_sde", "Exponential", true, brownian},
-    {"DPM fast", "{type: dpm_fast, last_call: false}"},
-    {"DPM adaptive", "{type: dpm_adaptive, order: 3, eta: 0, shared_steps: true, last_call: false}"},
-    {"LCM", "consistency"},
-    {"DDIM", "{type: ddim, eta: 0}", "Timesteps", false, "", on_timesteps},
-    {"PLMS", "plms", "Timesteps", false, "", on_timesteps},
-    {"UniPC", "{type: unipc, order: 3, solver: bh1}", "Uniform", true},
+    on_its_own({"DPM fast", "{type: dpm_fast, last_call: false}"}),
+    on_its_own({"DPM adaptive", "{type: dpm_adaptive, order: 3, eta: 0, shared_steps: true, last_call: false}"}),
+    {"Restart", "{type: restart, intervals: [{levels: 10, times: 1, t_min: 0.1, t_max: 2}]}", "Karras", false,
+     "the steps of its ways back are part of its steps, here they are added; there are none below 20 steps, and two from 36 on"},
+    {"LCM", "consistency", "", false, "its lowest level is training time 19, and its other levels are those of 50 times"},
+    on_its_own({"DDIM", "{type: ddim, eta: 0}", "Timesteps", false, "", on_timesteps}),
+    on_its_own({"PLMS", "plms", "Timesteps", false, "", on_timesteps}),
+    on_its_own({"UniPC", "{type: unipc, order: 3, solver: bh1}", "Time uniform", false,
+                "it takes as many steps as training times at a stride of 1000 div steps, 31 for 30", on_timesteps}),
+    {"DDPM", "ddpm"},
+    {"HeunPP2", "heunpp2"},
+    {"IPNDM", "ipndm"},
+    {"IPNDM_V", "ipndm_v", "", false, "its last step is not one of Euler's"},
+    {"DEIS", "{type: deis, order: 3, variable: vp_time, lower_order_final: false}"},
 };
 
 const std::vector<LikeName> a1111_spacings{
     {"Uniform", "normal", "", true},
-    {"Automatic", "normal", "", true},
+    {"Automatic", ""},
     {"Karras", "karras", "", true},
     {"Exponential", "exponential", "", true},
     {"Polyexponential", "{type: exponential, rho: 1}", "", true},
     {"SGM Uniform", "sgm_uniform"},
-    {"KL Optimal", "kl_optimal", "", false, "its steps are divided by the number of steps, here by one less"},
-    {"Align Your Steps", "ays"},
+    {"KL Optimal", "{type: kl_optimal, inclusive: false, final: minimum}"},
+    of_sdxl({"Align Your Steps", "{type: ays, inclusive: true}"}, "{type: ays, inclusive: true, model: sdxl}"),
+    of_sdxl({"Align Your Steps 11", "{type: ays, inclusive: true}"}, "{type: ays, inclusive: true, model: sdxl}"),
+    of_sdxl({"Align Your Steps GITS", "{type: gits, list: sd15, inclusive: true}"}, "{type: gits, list: sdxl, inclusive: true}"),
     {"Simple", "simple"},
     {"Normal", "normal", "", true},
     {"DDIM", "{type: ddim_uniform, fill: true}"},
     {"Beta", "beta"},
-    {"Timesteps", "{type: leading, offset: 1, final: minimum}"},
+    {"Turbo", "trailing"},
+    {"Timesteps", "{type: trimmed, spacing: {type: leading, offset: 1, fill: true}, inclusive: true, end: lowest}"},
+    {"Time uniform", "{type: normal, inclusive: false, final: minimum}"},
 };
-
-const LikeName in_frame(LikeName name) {
-  name.in_flow = LikeFlow::frame;
-  return name;
-}
-const LikeName in_log_snr(LikeName name) {
-  name.in_flow = LikeFlow::log_snr;
-  return name;
-}
-const LikeName otherwise(LikeName name, const char* flow) {
-  name.flow = flow;
-  return name;
-}
 
 const std::vector<LikeName> comfy_samplers{
     {"euler", "euler"},
@@ -125,35 +145,43 @@ const std::vector<LikeName> comfy_spacings{
 
 const std::vector<LikeName> sdcpp_samplers{
     {"euler", "euler"},
-    {"euler_a", "euler_ancestral"},
-    {"heun", "heun"},
-    {"dpm2", "dpm_2"},
-    {"dpm++2s_a", "dpmpp_2s_ancestral"},
-    {"dpm++2m", "dpmpp_2m"},
-    {"dpm++2mv2", "dpmpp_2m", "", false, "dpm++2mv2 weighs the last two estimates by other step lengths; dpm++2m is the nearest"},
-    {"ipndm", "{type: ipndm, euler_at_final: true}"},
-    {"ipndm_v", "ipndm_v"},
-    {"lcm", "consistency"},
-    {"ddim_trailing", "{type: ddim, eta: 0}", "trailing", false, "", on_timesteps},
-    {"tcd", "tcd", "trailing"},
-    {"res_multistep", "res_multistep"},
-    {"res_2s", "res_2s"},
-    {"er_sde", "er_sde"},
+    otherwise({"euler_a", "euler_ancestral"}, "{type: euler_ancestral, split: flow}"),
+    in_frame({"heun", "heun"}),
+    in_frame({"dpm2", "dpm_2"}),
+    otherwise({"dpm++2s_a", "dpmpp_2s_ancestral"}, "{type: dpmpp_2s_ancestral, split: flow}"),
+    in_frame({"dpm++2m", "dpmpp_2m"}),
+    in_frame({"dpm++2mv2", "dpmpp_2m", "", false, "dpm++2mv2 weighs the last two estimates by other step lengths; dpm++2m is the nearest"}),
+    in_frame({"ipndm", "ipndm"}),
+    in_frame({"ipndm_v", "ipndm", "", false, "its second step has a weight by the lengths of the steps, here that of equal ones"}),
+    {"lcm", "consistency", "lcm"},
+    {"ddim_trailing", "euler", "simple"},
+    {"tcd", "{type: tcd, eta: 0}", "lcm", false, "it ends at the lowest training time, here at 0"},
+    in_frame({"res_multistep", "res_multistep"}),
+    in_frame({"res_2s", "res_2s"}),
+    in_log_snr({"er_sde", "er_sde"}),
+    {"euler_cfg_pp", "euler", "", false, plus_plus},
+    {"euler_a_cfg_pp", "euler_ancestral", "", false, plus_plus},
+    in_frame({"euler_ge", "gradient_estimation"}),
+    in_frame({"dpm++2m_sde", "dpmpp_2m_sde"}),
+    in_frame({"dpm++2m_sde_bt", "dpmpp_2m_sde", "", false, "its Brownian noise is drawn otherwise"}),
+    in_frame({"lms", "lms", "", false, "it takes the slopes of one step earlier from the third on"}),
 };
 
 const std::vector<LikeName> sdcpp_spacings{
-    {"discrete", "normal", "", true},
-    {"default", "normal", "", true},
-    {"karras", "karras", "", true},
-    {"exponential", "exponential", "", true},
-    {"ays", "ays"},
+    otherwise({"discrete", "normal", "", true}, "{type: linspace, round: false}"),
+    otherwise({"default", "normal", "", true}, "{type: linspace, round: false}"),
+    otherwise({"normal", "normal", "", true}, "{type: linspace, round: false}"),
+    otherwise({"karras", "karras", "", true}, "{type: flow, curve: karras}"),
+    otherwise({"exponential", "exponential", "", true}, "{type: flow, curve: exponential}"),
+    of_sdxl({"ays", "{type: ays, digits: levels}"}, "{type: ays, digits: levels, model: sdxl}"),
     {"gits", "gits"},
     {"simple", "simple"},
-    {"sgm_uniform", "sgm_uniform"},
+    otherwise({"sgm_uniform", "sgm_uniform"}, "{type: linspace, round: false, inclusive: false}"),
     {"smoothstep", "smoothstep"},
     {"bong_tangent", "bong_tangent"},
-    {"lcm", "lcm"},
+    otherwise({"lcm", "lcm"}, "simple"),  // the same levels if the number of steps divides 50
     {"kl_optimal", "kl_optimal"},
+    {"beta", "{type: beta_time, merge: true}"},
     {"trailing", "trailing"},
 };
 
@@ -162,11 +190,12 @@ const std::vector<LikeName> sdcpp_spacings{
 const std::vector<LikeProgram>& like_programs() {
   static const std::vector<LikeProgram> all{
       {"a1111", "{weights: true, long: chunks, emphasis: chunk_mean, comma_tokens: 20, changes: true}",
-       "{noise_order: per_seed, noise_generator: cuda}", "{start: sigma, timestep_rounding: exact}", a1111_samplers, a1111_spacings},
+       "{noise_order: per_seed, noise_generator: cuda}", "{start: sigma, timestep_rounding: exact}", a1111_samplers, a1111_spacings,
+       LikeStrength::one_more},
       {"comfyui", "{weights: true, long: chunks, emphasis: empty, absolute: true}", "{noise_order: batch, noise_generator: cpu}",
-       "{start: schedule_at_max, timestep_rounding: nearest}", comfy_samplers, comfy_spacings},
-      {"sdcpp", "{weights: true, long: chunks, emphasis: mean}", "{noise_order: per_seed, noise_generator: cuda}",
-       "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings},
+       "{start: schedule_at_max, timestep_rounding: nearest}", comfy_samplers, comfy_spacings, LikeStrength::all},
+      {"sdcpp", "{weights: true, long: chunks, emphasis: chunk_mean}", "{noise_order: per_seed, noise_generator: cuda}",
+       "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings, LikeStrength::one_more},
       {"diffusers", "{weights: false, long: cut}", "{noise_order: batch, noise_generator: cpu}", "{}", {}, {}},
   };
   return all;

@@ -329,8 +329,10 @@ Tensor Model::make(const ImageRequest& r, bool keep) const {
   if (opened_->warn) warnings.emplace(opened_->warn);
   opened_->check_passes(r);
   if (r.hires) return sample_hires(*this, r);
-  const SampleOptions options = sampling(r);
+  SampleOptions options = sampling(r);
   SampleRequest run = opened_->run_of(r, options);
+  const ImageSteps on_image = steps_on_image(r.like, options.steps, run.strength);
+  options.steps = on_image.steps, run.strength = on_image.strength;
   std::optional<Model> refiner;
   SampleOptions refiner_options;
   if (!r.refiner.empty()) {

@@ -124,8 +124,7 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
   if (run.clip_skip > 0) add(o, "--clip-skip", std::to_string(run.clip_skip));
   const double share = std::clamp(run.denoise.value_or(1), 0.01, 1.0);
   const bool partly = run.from_image && share < 1;
-  // The last `steps` of steps / denoise; --strength runs a share of --steps.
-  if (run.steps) add(o, "--steps", std::to_string(partly && has_image ? int64_t(double(*run.steps) / share) : *run.steps));
+  if (run.steps) add(o, "--steps", std::to_string(*run.steps));
   if (run.from_image && !has_image) o.left_out.emplace_back(from_image);
   if (partly && has_image) add(o, "--strength", fmt::format("{}", share));
   if (share < 1 && !run.from_image) o.left_out.push_back(fmt::format("the denoise {} of a run without an image", share));

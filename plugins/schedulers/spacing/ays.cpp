@@ -1,6 +1,7 @@
 // "Align your steps" (Sabour et al. 2024): the ten steps its authors optimised for a family of models, and log-linear
 // interpolation of them for other numbers of steps (as in their quick start). `digits: levels` has the levels of Stable Diffusion's
-// schedule that the lists stand for (ComfyUI).
+// schedule that the lists stand for (ComfyUI). The lowest level of a list is the end of the run; with `inclusive` it is the last step
+// (A1111).
 #include <algorithm>
 
 #include "brume/config/registry.h"
@@ -16,7 +17,7 @@ class Ays final : public Spacing {
  public:
   struct Options {
     Family family = Family::sd15;
-    bool levels = false;
+    bool levels = false, inclusive = false;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.choice("model", family, "the models the steps were optimised for",
@@ -24,16 +25,17 @@ class Ays final : public Spacing {
       f.choice("digits", levels, "the lists as published, to three digits, or the levels of the schedule that they stand for (ComfyUI)",
                {{"published", false}, {"levels", true}});
       f.unused(family == Family::svd, "digits", "model is svd");
+      declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
     }
   };
   explicit Ays(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    std::vector<double> sigmas = log_interpolated(optimised(), steps + 1);
-    sigmas.pop_back();
-    require_within(schedule, sigmas);
+    std::vector<double> sigmas = log_interpolated(optimised(), steps + !o_.inclusive);
     const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
+    o_.inclusive ? void(sigmas.back() = std::max(sigmas.back(), lo)) : sigmas.pop_back();
+    require_within(schedule, sigmas);
     for (double& s : sigmas) s = std::clamp(s, lo, hi);  // the lists have three digits
     return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }

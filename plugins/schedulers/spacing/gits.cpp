@@ -1,6 +1,7 @@
 // GITS (Chen et al. 2024, "On the trajectory regularity of ODE-based diffusion sampling", alg. 2): steps found by dynamic programming for
 // Stable Diffusion, for each of 15 coefficients and 2 to 20 steps; more steps by log-linear interpolation of the last list. A small
-// coefficient puts more steps at high noise. The other two lists are Forge's, of 10 steps.
+// coefficient puts more steps at high noise. The other two lists are Forge's, of 10 steps; their lowest level is a step there
+// (`inclusive`).
 #include <algorithm>
 #include <cmath>
 #include <sstream>
@@ -97,12 +98,14 @@ class Gits final : public Spacing {
   struct Options {
     double coefficient = 1.2;
     List list = List::coefficient;
+    bool inclusive = false;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("coefficient", coefficient, "the penalty that the steps were found with, in steps of 0.05", within(0.8, 1.5));
       f.choice("list", list, "the lists of the coefficient, or the one list of Forge for these models",
                {{"coefficient", List::coefficient}, {"sdxl", List::sdxl}, {"sd15", List::sd15}});
       f.unused(list != List::coefficient, "coefficient", "list is one of its own");
+      declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
       const double place = (coefficient - 0.8) / 0.05;
       f.require(std::abs(place - std::round(place)) < 1e-6, "coefficient", "must be one of 0.8, 0.85, ... 1.5");
@@ -112,10 +115,11 @@ class Gits final : public Spacing {
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     std::vector<double> sigmas = listed(steps);
-    if (int64_t(sigmas.size()) != steps + 1) sigmas = log_interpolated(sigmas, steps + 1);
-    sigmas.pop_back();
-    require_within(schedule, sigmas);
+    const int64_t count = steps + !o_.inclusive;
+    if (int64_t(sigmas.size()) != count) sigmas = log_interpolated(sigmas, count);
     const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
+    o_.inclusive ? void(sigmas.back() = std::max(sigmas.back(), lo)) : sigmas.pop_back();
+    require_within(schedule, sigmas);
     for (double& s : sigmas) s = std::clamp(s, lo, hi);
     return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }

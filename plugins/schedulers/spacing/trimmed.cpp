@@ -1,7 +1,8 @@
 // Another spacing, without its lowest level or with a bound on its first: what ComfyUI does to the levels of any of its schedulers for
-// some samplers.
+// some samplers; or without its end (A1111's DDIM).
 //
 //   inclusive: false   level[0], ..., level[steps - 1], end   out of the levels of steps + 1 steps
+//   end: lowest        level[0], ..., level[steps - 1]        the last of which is the end, after one step less
 //   t_max              sigma at most sigma(t_max), where log sigma of the first level would be infinite (s = 1 of flow matching)
 #include <algorithm>
 
@@ -16,11 +17,13 @@ class Trimmed final : public SizedSpacing {
  public:
   struct Options {
     std::shared_ptr<const Spacing> spacing;
-    bool inclusive = false;
+    bool inclusive = false, lowest = false;
     std::optional<double> t_max;
     void declare(Fields& f) {
       f.field("spacing", spacing, "the spacing whose levels these are", "simple");
       declare_inclusive(f, inclusive);
+      f.choice("end", lowest, "the end of the other spacing, or its lowest level, after one step less (A1111's DDIM)",
+               {{"given", false}, {"lowest", true}});
       f.field("t_max", t_max, "largest training time of a level; null = the schedule's");
     }
   };
@@ -29,6 +32,7 @@ class Trimmed final : public SizedSpacing {
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     std::vector<double> sigmas = o_.spacing->sigmas(schedule, steps + !o_.inclusive);
     if (!o_.inclusive && sigmas.size() > 2) sigmas.erase(sigmas.end() - 2);
+    if (o_.lowest && sigmas.size() > 2) sigmas.pop_back();
     if (o_.t_max)
       for (double& s : sigmas) s = std::min(s, schedule.sigma(*o_.t_max));
     return sigmas;
