@@ -38,7 +38,8 @@ TEST(PromptSchedule, OtherBracketsStay) {
 TEST(PromptSchedule, PromptsSideBySide) {
   EXPECT_EQ(prompts_between_ands("a cat"), (std::vector<PromptPiece>{{"a cat", 1}}));
   EXPECT_EQ(prompts_between_ands("a cat :1.2 AND a dog:-0.5 AND x"), (std::vector<PromptPiece>{{"a cat", 1.2}, {"a dog", -0.5}, {"x", 1}}));
-  for (const char* one : {"SAND ANDY and b:2", "a _AND b", "a AND_ b",
+  EXPECT_EQ(prompts_between_ands("a cat :0.8"), (std::vector<PromptPiece>{{"a cat", 0.8}})) << "A1111 weighs one prompt as well";
+  for (const char* one : {"SAND ANDY and b", "a _AND b", "a AND_ b",
                           "caf\xc3\xa9"
                           "AND b"})
     EXPECT_EQ(prompts_between_ands(one), (std::vector<PromptPiece>{{one, 1}}));

@@ -190,7 +190,8 @@ bool changes(const std::vector<Annotation>& images, int64_t steps) {
   const auto moves = [&](const std::string& prompt) {
     for (int64_t s = 0; s < steps; ++s)
       if (text::prompt_at(prompt, s, steps) != prompt) return true;
-    return text::prompts_between_ands(prompt).size() > 1;
+    const std::vector<text::PromptPiece> pieces = text::prompts_between_ands(prompt);
+    return pieces.size() > 1 || pieces[0].text != prompt;
   };
   return std::any_of(images.begin(), images.end(), [&](const Annotation& a) { return moves(a.caption) || moves(a.negative); });
 }

@@ -90,13 +90,13 @@ struct Moment {
   }
 };
 
-PromptPiece piece_of(std::string_view text) {
-  const std::string_view whole = trimmed(text);
-  const size_t colon = whole.rfind(':');
-  if (colon != whole.npos)
-    if (const auto weight = parse_number<double>(trimmed(whole.substr(colon + 1))))
-      return {std::string(trimmed(whole.substr(0, colon))), *weight};
-  return {std::string(whole), 1};
+/// Returns a prompt and its weight, if one is written.
+std::optional<PromptPiece> weighted(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  if (colon == text.npos) return {};
+  const auto weight = parse_number<double>(trimmed(text.substr(colon + 1)));
+  if (!weight) return {};
+  return PromptPiece{std::string(trimmed(text.substr(0, colon))), *weight};
 }
 
 }  // namespace
@@ -110,10 +110,10 @@ std::vector<PromptPiece> prompts_between_ands(std::string_view prompt) {
     texts.push_back(prompt.substr(0, at));
     prompt.remove_prefix(at + word.size());
   }
-  if (texts.empty()) return {{std::string(prompt), 1}};
+  if (texts.empty()) return {weighted(prompt).value_or(PromptPiece{std::string(prompt), 1})};
   texts.push_back(prompt);
   std::vector<PromptPiece> all;
-  for (const std::string_view text : texts) all.push_back(piece_of(text));
+  for (const std::string_view text : texts) all.push_back(weighted(text).value_or(PromptPiece{std::string(trimmed(text)), 1}));
   return all;
 }
 
