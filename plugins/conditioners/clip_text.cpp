@@ -103,7 +103,7 @@ std::string content_of(const Files& files, const std::string& path) {
 struct Token {
   int64_t id;
   double weight = 1;
-  bool continues = false;  ///< a vector of a textual inversion, but not the first
+  bool continues = false;  ///< what is kept together with the token before: a vector of a textual inversion, a piece of a word
 };
 using Tokens = std::vector<Token>;
 
@@ -125,8 +125,8 @@ struct Division {
   size_t comma_tokens;  ///< a chunk ends after its last comma if at most so many tokens follow it; 0 = commas do not count
 };
 
-/// Returns the end of the chunk of at most `room` tokens that begins at `first`: after a comma, or before a textual inversion that it would
-/// tear, unless that is longer than a chunk.
+/// Returns the end of the chunk of at most `room` tokens that begins at `first`: after a comma, or before what it would tear, unless that
+/// is longer than a chunk.
 size_t chunk_end(const Tokens& tokens, size_t first, const Division& d) {
   const size_t room = d.room;
   if (tokens.size() - first <= room) return tokens.size();
@@ -186,14 +186,28 @@ class Encoder final : public ConditionEncoder {
   }
 
   /// What is read as one piece, in tokens; words of textual inversions are tokens of their own, counted after the tokenizer's.
-  void append(Tokens& tokens, std::string_view text, double weight, const std::vector<Word>& words) const {
+  void append(Tokens& tokens, std::string_view text, double weight, const PromptReading& reading) const {
+    const std::vector<Word>& words = reading.words;
     const auto [at, which] = first_word(text, words);
-    for (const int64_t id : tokenizer_.encode(text.substr(0, at))) tokens.push_back({id, weight});
+    if (reading.absolute)
+      append_words(tokens, text.substr(0, at), weight);
+    else
+      for (const int64_t id : tokenizer_.encode(text.substr(0, at))) tokens.push_back({id, weight});
     if (at == std::string_view::npos) return;
     int64_t id = tokenizer_.size();
     for (size_t w = 0; w < which; ++w) id += words[w].vectors.size(0);
     for (int64_t i = 0; i < words[which].vectors.size(0); ++i) tokens.push_back({id + i, weight, i > 0});
-    append(tokens, text.substr(at + words[which].text.size()), weight, words);
+    append(tokens, text.substr(at + words[which].text.size()), weight, reading);
+  }
+  /// Adds what is between blanks, which a chunk does not tear if it has less than eight tokens (ComfyUI).
+  void append_words(Tokens& tokens, std::string_view text, double weight) const {
+    constexpr size_t torn = 8;
+    while (!text.empty()) {
+      const size_t end = std::min(text.find_first_of(" \n"), text.size());
+      const std::vector<int64_t> ids = tokenizer_.encode(text.substr(0, end));
+      for (size_t i = 0; i < ids.size(); ++i) tokens.push_back({ids[i], weight, i > 0 && ids.size() < torn});
+      text.remove_prefix(std::min(end + 1, text.size()));
+    }
   }
 
   /// Returns the tokens of each chunk, without begin and end.
@@ -204,9 +218,12 @@ class Encoder final : public ConditionEncoder {
                                                                    : text::weighted_parts(prompt);
     const Division division{room(), tokenizer_.encode(",").front(), size_t(reading.comma_tokens)};
     std::vector<Tokens> all;
-    for (const auto& between : reading.chunks ? text::split_at_breaks(parts) : std::vector<std::vector<text::PromptPart>>{parts}) {
+    const bool breaks = reading.chunks && !reading.absolute;  // to ComfyUI, BREAK is a word
+    const auto divided = breaks ? text::split_at_breaks(parts) : std::vector<std::vector<text::PromptPart>>{parts};
+    for (size_t d = 0; d < divided.size(); ++d) {
       Tokens tokens;
-      for (const text::PromptPart& p : between) append(tokens, p.text, p.weight, reading.words);
+      for (const text::PromptPart& p : divided[d]) append(tokens, p.text, p.weight, reading);
+      if (tokens.empty() && d > 0 && d + 1 == divided.size()) break;  // nothing is after the last BREAK
       if (!reading.chunks && tokens.size() > room()) cut(prompt, tokens, reading.words);
       size_t first = 0;
       do {

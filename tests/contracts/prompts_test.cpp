@@ -135,6 +135,23 @@ TEST_F(Prompts, AWordIsNotTornOverTwoChunks) {
   EXPECT_NE(warned.find("and vectors of \"<x>\""), std::string::npos) << warned;
 }
 
+// SDTokenizer.tokenize_with_weights() of ComfyUI's sd1_clip.py.
+TEST_F(Prompts, ComfyUiTearsNoShortWordAndKnowsNoBreak) {
+  const PromptReading comfy{.weights = true, .chunks = true, .absolute = true}, chunks{.chunks = true};
+  const std::string before = "a a a a a a";  // and room for two tokens
+  EXPECT_TRUE(at::equal(context(before + " 1x2y", comfy), context(before + " BREAK 1x2y", chunks)));
+  EXPECT_FALSE(at::equal(context(before + " 1x2y", chunks), context(before + " BREAK 1x2y", chunks)));
+  EXPECT_TRUE(at::equal(context(before + " 1x2y3x4y", comfy), context(before + " 1x2y3x4y", chunks))) << "eight tokens are torn";
+  EXPECT_TRUE(at::equal(context("a BREAK a", comfy), context("a break a")));
+}
+
+TEST_F(Prompts, NothingAfterABreakIsNoChunk) {
+  const PromptReading chunks{.chunks = true};
+  EXPECT_TRUE(at::equal(context("a red circle BREAK ", chunks), context("a red circle")));
+  EXPECT_TRUE(at::equal(context("BREAK", chunks), context("")));
+  EXPECT_EQ(context("BREAK a BREAK BREAK", chunks).size(1), 30) << "empty chunks before others are chunks (A1111)";
+}
+
 TEST_F(Prompts, ComposedAndDecomposedWordsAreTheSame) {
   const PromptReading reading{.words = {{"caf\xC3\xA9", at::ones({1, 16})}}};
   EXPECT_TRUE(at::equal(context("a cafe\xCC\x81", reading), context("a caf\xC3\xA9", reading)));
