@@ -3,12 +3,14 @@
 //
 //   D += scale (D_model - D_smoothed)   for sigma_lo < sigma <= sigma_hi
 //
-// The blur is Gaussian with reflected borders, over the grid of the tokens; without `blur` all queries are their mean.
+// The blur is Gaussian with reflected borders, over the grid of the tokens, and reaches as far as in the authors' program: ceil(6 blur)
+// div 2 tokens, at most half of the grid. Without `blur` all queries are their mean.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "brume/config/registry.h"
@@ -24,7 +26,8 @@ Tensor smoothed(const Tensor& q, const std::optional<double>& blur, double ratio
   const auto grid = token_grid(q.size(2), ratio);
   if (!grid) throw ConfigError("seg: the tokens of this attention are not the grid of an image; leave blur out");
   const Tensor image = q.transpose(2, 3).reshape({q.size(0), -1, grid->first, grid->second});
-  const Tensor blurred = gaussian_blur(image, *blur, int64_t(std::ceil(3 * *blur)));
+  const int64_t reach = std::min(int64_t(std::ceil(6 * *blur)) / 2, std::min(grid->first, grid->second) / 2);
+  const Tensor blurred = gaussian_blur(image, *blur, reach);
   return blurred.reshape({q.size(0), q.size(1), q.size(3), q.size(2)}).transpose(2, 3);
 }
 
