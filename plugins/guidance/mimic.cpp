@@ -39,12 +39,12 @@ class MimicDenoiser final : public Denoiser {
 
   Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
     const double scale = scale_(sigma), mimic = mimic_(sigma);
-    if (scale == 1) return inner_->denoise(x, sigma, condition);
+    if (!o_.steers() || (scale == 1 && mimic == 1)) return inner_->denoise(x, sigma, condition);
     const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "mimic");
     Estimate d = e.with;
     d.gradient = extrapolate(e.without.gradient, e.with.gradient, scale);
     d.x0 = extrapolate(e.without.x0, e.with.x0, scale);
-    if (mimic == scale || o_.phi == 0) return d;
+    if (o_.mimic_scale == o_.scale || o_.phi == 0) return d;
     const Tensor low = extrapolate(e.without.x0, e.with.x0, mimic);
     std::vector<Tensor> images;  // one by one: a reduction over rows rounds by the number of rows
     for (int64_t i = 0; i < x.size(0); ++i) images.push_back(limited(low[i].flatten(1), d.x0[i].flatten(1)));
@@ -57,6 +57,7 @@ class MimicDenoiser final : public Denoiser {
   static GuidanceScale mimic_of(const MimicOptions& o) {
     GuidanceScale mimic;
     mimic.scale = o.mimic_scale, mimic.curve = o.mimic_curve;
+    mimic.sigma_lo = o.sigma_lo, mimic.sigma_hi = o.sigma_hi;
     return mimic;
   }
   /// Returns `high` within the range of `low`; both [C, pixels].

@@ -129,13 +129,12 @@ class GivenEstimates final : public Denoiser {
   }
 };
 
-class Guider : public testing::TestWithParam<size_t> {
- protected:
-  static std::shared_ptr<const Denoiser> wrapped(const std::string& yaml, std::shared_ptr<const Denoiser> inner) {
-    const GuidedModel model{make<NoiseSchedule>("{type: flow, t_min: 1.0e-6}"), no_models(), make<Parameterization>("v"), {2, true}};
-    return make<Guidance>(yaml)->wrap(std::move(inner), model);
-  }
-};
+std::shared_ptr<const Denoiser> wrapped(const std::string& yaml, std::shared_ptr<const Denoiser> inner) {
+  const GuidedModel model{make<NoiseSchedule>("{type: flow, t_min: 1.0e-6}"), no_models(), make<Parameterization>("v"), {2, true}};
+  return make<Guidance>(yaml)->wrap(std::move(inner), model);
+}
+
+class Guider : public testing::TestWithParam<size_t> {};
 
 TEST_P(Guider, IsReproduced) {
   const json& c = ref_json(file)["cases"][GetParam()];
@@ -179,6 +178,26 @@ std::vector<size_t> cases() {
 INSTANTIATE_TEST_SUITE_P(Cases, Guider, testing::ValuesIn(cases()),
                          [](const auto& info) { return test_name(ref_json(file)["cases"][info.param]["id"]); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Guider);
+
+// DynThresh of sd-dynamic-thresholding scales the spread by that of the mimic scale at every step, also where the curve passes 1.
+TEST(Mimic, IsContinuousWhereItsCurveIsOne) {
+  const auto given = std::make_shared<GivenEstimates>();
+  Condition condition, null;
+  condition.classes = at::arange(1, at::kLong);
+  null.classes = condition.classes + 1;
+  condition.null = std::make_shared<Condition>(null);
+  const std::vector<int64_t> shape{1, 3, 4, 4};
+  for (size_t i = 0; i < 2; ++i) given->inputs[i] = input(i == 0 ? "cond" : "uncond", 0, shape);
+  const RunMemory memory(per_image_noise(0, 0), {1, 0.5, 0});
+  const auto at_minimum = [&](const char* minimum) {
+    const std::string curve = fmt::format("curve: {{direction: up, minimum: {}}}", minimum);
+    return wrapped(fmt::format("{{type: mimic, scale: 8, mimic_scale: 3, spread: std, {}}}", curve), given)
+        ->denoise(input("x", 0, shape), 1, condition)
+        .x0;
+  };
+  EXPECT_TRUE(at_minimum("1").allclose(at_minimum("1.000001"), 1e-4, 1e-5));
+  EXPECT_FALSE(at_minimum("1").allclose(given->inputs[0], 1e-2, 1e-2)) << "not the conditional estimate";
+}
 
 /// The same tensor at every draw.
 class GivenNoise final : public Noise {
