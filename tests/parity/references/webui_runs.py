@@ -37,8 +37,8 @@ def load(name, path):
 
 
 def prepare(forge):
-    for name in ("torchsde", "torchdiffeq", "torchvision", "torchvision.transforms", "safetensors", "requests", "PIL", "backend", "backend.modules", "modules.models",
-                 "modules.models.diffusion"):
+    for name in ("torchsde", "torchdiffeq", "torchvision", "torchvision.transforms", "safetensors", "requests", "PIL", "backend",
+                 "backend.modules", "modules.models", "modules.models.diffusion"):
         stub(name, BrownianTree=object, odeint=None, transforms=None, functional=None, Image=None)
     stub("backend.modules.k_prediction", PredictionFlux=type("PredictionFlux", (), {}))
     options = Bag(uni_pc_variant="bh1", uni_pc_skip_type="time_uniform", uni_pc_order=3, uni_pc_lower_order_final=True,
