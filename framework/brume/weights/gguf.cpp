@@ -2,7 +2,9 @@
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -64,31 +66,44 @@ std::string scalar_text(Cursor& in, uint32_t type) {
   }
 }
 
-/// Passes over an array of numbers or text.
-void skip_array(Cursor& in, const std::string& key, const std::string& path) {
+/// Reads an array, and returns its numbers if they are whole and few, as those of a shape are.
+std::vector<int64_t> read_array(Cursor& in, const std::string& key, const std::string& path) {
   const auto type = in.number<uint32_t>();
   const auto count = in.number<uint64_t>();
   if (type >= value_bytes.size() || type == array_type)
     refuse(path, fmt::format("metadata '{}' is an array of the unknown type {}", shortened(key), type));
   if (type == text_type) {
     for (uint64_t i = 0; i < count; ++i) in.text();
-    return;
+    return {};
+  }
+  std::vector<int64_t> numbers;
+  constexpr uint32_t int32_type = 5, int64_type = 11;
+  if (count <= most_dimensions && (type == int32_type || type == int64_type)) {
+    for (uint64_t i = 0; i < count; ++i) numbers.push_back(type == int32_type ? in.number<int32_t>() : in.number<int64_t>());
+    return numbers;
   }
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(count, value_bytes[type], &bytes)) bytes = std::numeric_limits<uint64_t>::max();
   in.take(bytes);
+  return {};
 }
 
-std::map<std::string, std::string> read_metadata(Cursor& in, uint64_t count, const std::string& path) {
+/// The key of the shape that a tensor had before it was written in rows of whole blocks (ComfyUI-GGUF), before the tensor's name.
+constexpr std::string_view shape_key = "comfy.gguf.orig_shape.";
+
+std::map<std::string, std::string> read_metadata(Cursor& in, uint64_t count, const std::string& path,
+                                                 std::map<std::string, std::vector<int64_t>>& shapes) {
   std::map<std::string, std::string> all;
   for (uint64_t i = 0; i < count; ++i) {
     const std::string key = in.text();
     const auto type = in.number<uint32_t>();
     if (type >= value_bytes.size()) refuse(path, fmt::format("metadata '{}' has the unknown type {}", shortened(key), type));
-    if (type == array_type)
-      skip_array(in, key, path);
-    else
-      all[key] = type == text_type ? in.text() : scalar_text(in, type);
+    if (type == array_type) {
+      std::vector<int64_t> numbers = read_array(in, key, path);
+      if (key.starts_with(shape_key)) shapes[key.substr(shape_key.size())] = std::move(numbers);
+      continue;
+    }
+    all[key] = type == text_type ? in.text() : scalar_text(in, type);
   }
   return all;
 }
@@ -123,6 +138,18 @@ GgufEntry read_entry(Cursor& in, const std::string& path) {
   return entry;
 }
 
+/// Sets the shape that a tensor had in its model. Throws ConfigError if that is of another number of weights.
+void set_shape(GgufEntry& entry, const std::vector<int64_t>& shape, const std::string& path) {
+  int64_t have = 1, want = 1;
+  for (const int64_t size : entry.shape) have *= size;  // bytes_of() has checked the product
+  const bool sound =
+      std::all_of(shape.begin(), shape.end(), [&](int64_t size) { return size > 0 && !__builtin_mul_overflow(want, size, &want); });
+  if (!sound || want != have)
+    refuse(path,
+           fmt::format("tensor '{}' has {} weights, and its {}… is [{}]", shortened(entry.name), have, shape_key, fmt::join(shape, ", ")));
+  entry.shape = shape;
+}
+
 at::Tensor decoded(const MappedFile& file, const GgufEntry& entry, const GgufType& type) {
   const at::Tensor values = at::empty(entry.shape, at::TensorOptions().dtype(at::kFloat));
   const uint8_t* block = file.data() + entry.offset;
@@ -148,7 +175,8 @@ GgufFile::GgufFile(std::shared_ptr<const MappedFile> file) : file_(std::move(fil
   if (version != 2 && version != 3) refuse(path, fmt::format("is a GGUF file of version {}; 2 and 3 are read", version));
   const auto tensors = in.number<uint64_t>(), pairs = in.number<uint64_t>();
   if (tensors > most || pairs > most) refuse(path, fmt::format("would hold {} tensors and {} pairs of metadata", tensors, pairs));
-  metadata_ = read_metadata(in, pairs, path);
+  std::map<std::string, std::vector<int64_t>> shapes;
+  metadata_ = read_metadata(in, pairs, path, shapes);
   uint64_t alignment = 32;
   if (const auto written = metadata_.find("general.alignment"); written != metadata_.end()) {
     alignment = 0;
@@ -159,6 +187,7 @@ GgufFile::GgufFile(std::shared_ptr<const MappedFile> file) : file_(std::move(fil
   std::unordered_set<std::string> names;
   for (uint64_t i = 0; i < tensors; ++i) {
     entries_.push_back(read_entry(in, path));
+    if (const auto own = shapes.find(entries_.back().name); own != shapes.end()) set_shape(entries_.back(), own->second, path);
     if (!names.insert(entries_.back().name).second) refuse(path, fmt::format("'{}' is there twice", shortened(entries_.back().name)));
   }
   const uint64_t begin = (in.at() + alignment - 1) / alignment * alignment;
@@ -176,16 +205,11 @@ NamedTensors GgufFile::tensors() const {
   for (const GgufEntry& entry : entries_) {
     const GgufType* type = gguf_type(entry.type);
     if (!type)
-      refuse(file_->path(),
-             fmt::format("tensor '{}' has the type {} of ggml, which brume does not read (readable: F32, F16, BF16, Q8_0, Q4_0, "
-                         "Q4_K, Q5_K, Q6_K)",
-                         shortened(entry.name), entry.type));
-    if (type->decode) {
-      all.push_back({entry.name, decoded(*file_, entry, *type)});
-      continue;
-    }
+      refuse(file_->path(), fmt::format("tensor '{}' has the type {} of ggml, which brume does not read (readable: {})",
+                                        shortened(entry.name), entry.type, gguf_readable()));
     const at::ScalarType scalar = type->name == "F32" ? at::kFloat : type->name == "F16" ? at::kHalf : at::kBFloat16;
-    all.push_back({entry.name, view_file(file_, entry.offset, entry.shape, scalar, entry.name)});
+    all.push_back(
+        {entry.name, type->decode ? decoded(*file_, entry, *type) : view_file(file_, entry.offset, entry.shape, scalar, entry.name)});
   }
   return all;
 }

@@ -21,7 +21,7 @@ bool is_gguf(std::string_view bytes);
 struct GgufEntry {
   std::string name;
   uint32_t type = 0;           ///< ggml's number
-  std::vector<int64_t> shape;  ///< the slowest dimension first, as everywhere else
+  std::vector<int64_t> shape;  ///< the slowest dimension first, as everywhere else; that of "comfy.gguf.orig_shape.NAME" if it is there
   uint64_t offset = 0;         ///< in the file
   uint64_t bytes = 0;
 };
@@ -33,7 +33,7 @@ class GgufFile final {
   const std::vector<GgufEntry>& entries() const { return entries_; }
   /// Returns text, numbers and truth values; arrays are left out.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  /// Throws ConfigError naming a tensor of a type that is not read: F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K are.
+  /// Throws ConfigError naming a tensor of a type that is not read (gguf_readable()).
   NamedTensors tensors() const;
 
  private:

@@ -1,6 +1,7 @@
 #pragma once
 // The quantised types of ggml: blocks of weights that share scales.
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace brume {
@@ -16,5 +17,7 @@ struct GgufType {
 
 /// Returns nullptr if the type is not read.
 const GgufType* gguf_type(uint32_t number);
+/// Returns the names of the types that are read: "F32, F16, …".
+std::string gguf_readable();
 
 }  // namespace brume
