@@ -33,8 +33,9 @@ std::string writer_of(const std::string& name) {
 
 /// Kinds of adapters by a role of their tensors; a kind that comes first hides the next one.
 constexpr std::pair<std::string_view, std::string_view> kinds[] = {
-    {"dora_scale", "DoRA"}, {"lora_up", "LoRA"},   {"hada_w1_a", "LoHa"}, {"lokr_w1", "LoKr"}, {"lokr_w1_a", "LoKr"},
-    {"a1", "GLoRA"},        {"oft_blocks", "OFT"}, {"on_input", "IA3"},   {"ia3_l", "IA3"},    {"diff", "full difference"}};
+    {"dora_scale", "DoRA"}, {"lora_up", "LoRA"}, {"hada_w1_a", "LoHa"}, {"lokr_w1", "LoKr"},
+    {"lokr_w1_a", "LoKr"},  {"a1", "GLoRA"},     {"oft_blocks", "OFT"}, {"oft_R", "OFT"},
+    {"boft_R", "BOFT"},     {"on_input", "IA3"}, {"ia3_l", "IA3"},      {"diff", "full difference"}};
 
 Addition lora(const NamedTensors& tensors) {
   std::set<int64_t> ranks;

@@ -23,6 +23,7 @@ constexpr std::pair<std::string_view, std::string_view> endings[] = {{".lora_dow
                                                                      {".dora_scale", "dora_scale"},
                                                                      {".lora_magnitude_vector", "dora_scale"},
                                                                      {".lora_magnitude_vector.weight", "dora_scale"},
+                                                                     {".oft_R.weight", "oft_R"},
                                                                      {".a1.weight", "a1"},
                                                                      {".a2.weight", "a2"},
                                                                      {".b1.weight", "b1"},
@@ -34,13 +35,14 @@ constexpr std::pair<std::string_view, std::string_view> endings[] = {{".lora_dow
                                                                      {".diff_b", "diff_b"}};
 
 /// Endings of LyCORIS and PEFT that are a role with a dot before it.
-constexpr std::string_view roles[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b",  "hada_t1",   "hada_t2",
-                                      "lokr_w1",   "lokr_w1_a", "lokr_w1_b", "lokr_w2",    "lokr_w2_a", "lokr_w2_b",
-                                      "lokr_t2",   "ia3_l",     "on_input",  "oft_blocks", "rescale"};
+constexpr std::string_view roles[] = {"hada_w1_a", "hada_w1_b",  "hada_w2_a", "hada_w2_b", "hada_t1",   "hada_t2", "lokr_w1",
+                                      "lokr_w1_a", "lokr_w1_b",  "lokr_w2",   "lokr_w2_a", "lokr_w2_b", "lokr_t2", "ia3_l",
+                                      "on_input",  "oft_blocks", "rescale",   "boft_R",    "boft_s"};
 
 /// Endings that PEFT puts the name of an adapter after.
 constexpr std::pair<std::string_view, std::string_view> named[] = {
-    {".lora_A", "lora_down"}, {".lora_B", "lora_up"}, {".lora_magnitude_vector", "dora_scale"}, {".ia3_l", "ia3_l"}};
+    {".lora_A", "lora_down"}, {".lora_B", "lora_up"}, {".lora_magnitude_vector", "dora_scale"}, {".ia3_l", "ia3_l"}, {".oft_R", "oft_R"},
+    {".boft_R", "boft_R"},    {".boft_s", "boft_s"}};
 
 /// Returns the layer that diffusers' first LoRA changed, of the name that its processor had for it.
 std::string of_processor(std::string module) {

@@ -14,6 +14,7 @@
 #include "brume/core/warnings.h"
 #include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
+#include "brume/interop/input_rotation.h"
 #include "brume/interop/layouts/lora_names.h"
 
 namespace brume {
@@ -51,7 +52,10 @@ PeftSettings settings_of(const std::string& path, const std::map<std::string, st
   if (!std::any_of(changes.begin(), changes.end(), of_peft)) return s;
   const std::filesystem::path config = std::filesystem::path(path).parent_path() / "adapter_config.json";
   if (!std::filesystem::is_regular_file(config)) {
-    warn(fmt::format("{}: alpha is not in this file of PEFT, and there is no adapter_config.json next to it: alpha = rank is taken", path));
+    warn(fmt::format("{}: the settings of PEFT are not in this file, and there is no adapter_config.json next to it: {}", path,
+                     std::any_of(changes.begin(), changes.end(), [](const auto& c) { return is_input_rotation(c.second); })
+                         ? "those that PEFT has if nothing is given are taken"
+                         : "alpha = rank is taken"));
     return s;
   }
   s.origin = config.string();
@@ -109,11 +113,32 @@ std::optional<double> number_of(const PeftSettings& s, std::vector<Pattern>& pat
   return {};
 }
 
+/// Sets how OFT makes its rotations: by the series, unless the settings say otherwise.
+void set_rotations(const PeftSettings& s, std::map<std::string, WeightChange>& changes) {
+  const auto value = [&](const std::string& part, const char* key) {
+    const auto at = s.values.is_object() ? s.values.find(part + key) : s.values.end();
+    return at == s.values.end() ? ordered_json() : *at;
+  };
+  for (auto& [name, change] : changes) {
+    if (!change.part("oft_R").defined()) continue;
+    const std::string part = s.parts ? lora_module(name).first : "";
+    const ordered_json terms = value(part, "num_cayley_neumann_terms"), bound = value(part, "eps");
+    constexpr int64_t usual_terms = 5;
+    constexpr double usual_bound = 6e-5;
+    const int64_t count = terms.is_number_integer() ? terms.get<int64_t>() : usual_terms;
+    if (count < 1 || count > 1000)
+      throw ConfigError(fmt::format("{}: num_cayley_neumann_terms is {}; 1 to 1000 are read", s.origin, count));
+    change.neumann_terms = value(part, "use_cayley_neumann") == ordered_json(false) ? 0 : count;
+    if (value(part, "coft") == ordered_json(true)) change.rotation_bound = bound.is_number() ? bound.get<double>() : usual_bound;
+  }
+}
+
 }  // namespace
 
 void set_peft_alphas(const std::string& path, const std::map<std::string, std::string>& metadata,
                      std::map<std::string, WeightChange>& changes) {
   const PeftSettings s = settings_of(path, metadata, changes);
+  if (s.values.is_object() || s.values.is_null()) set_rotations(s, changes);
   if (!s.values.is_object()) return;
   std::vector<Pattern> alphas = patterns_of(s, "alpha_pattern"), ranks = patterns_of(s, "rank_pattern");
   for (auto& [name, change] : changes) {

@@ -11,6 +11,8 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/interop/input_rotation.h"
+
 namespace brume {
 namespace {
 
@@ -190,6 +192,7 @@ std::string WeightChange::kind() const {
   if (loha) return "LoHa";
   if (lokr) return "LoKr";
   if (all({"a1", "a2", "b1", "b2"})) return "GLoRA";
+  if (is_input_rotation(*this)) return part("boft_R").defined() ? "BOFT" : "OFT";
   if (all({"oft_blocks"})) return part("oft_blocks").dim() == 4 ? "BOFT" : "OFT";
   if (all({"diff"})) return "difference";
   return all({"weight", "on_input"}) || all({"ia3_l"}) ? "IA3" : "";
@@ -221,12 +224,15 @@ std::string problem_of(const std::string& module, const WeightChange& c, const s
     if (tensor.numel() == 0) return fmt::format("'{}': {} is empty", module, role);
   if (!std::isfinite(c.scale()))
     return fmt::format("'{}' has rank {} and alpha {}; its scale, alpha / rank, must be a number", module, c.rank(), c.alpha);
+  if (is_input_rotation(c))
+    if (const std::string wrong = rotation_problem(c, sizes); !wrong.empty()) return fmt::format("'{}': {} of '{}'", module, wrong, weight);
   if (const int64_t count = count_of(c, sizes); count != product_of(sizes))
     return fmt::format("'{}', a {}, changes a weight of {} values, and '{}' is {}", module, kind, count, weight, text_of(sizes));
   return {};
 }
 
 Tensor added_by(const WeightChange& c, const Tensor& weight, double strength) {
+  if (is_input_rotation(c)) return (rotated(c, wide(weight)) - wide(weight)) * strength;
   if (c.part("oft_blocks").defined()) return oft(c, wide(weight), strength);
   if (c.part("ia3_l").defined() || c.part("on_input").defined()) return ia3(c, wide(weight), strength);
   if (c.part("a1").defined()) return glora(c, wide(weight)) * (strength * c.scale());

@@ -11,6 +11,7 @@
 //   GLoRA (Chavan et al. 2023)        W + s (W A + B), A and B products of two
 //   OFT (Qiu et al. 2023)             R W with orthogonal blocks R = (1 + Q)(1 - Q)^-1, Q = P - P^T (Cayley)
 //   BOFT (Liu et al. 2023)            the same with the product of m butterfly factors of such blocks
+//   PEFT's OFT and BOFT               W R^T (interop/input_rotation.h)
 //   full difference                   W + diff
 #include <ATen/core/Tensor.h>
 
@@ -28,6 +29,8 @@ struct WeightChange {
   double alpha = 0, rank_power = 1;  ///< s = alpha / r^rank_power; of OFT alpha bounds the norm of Q
   bool has_alpha = false;            ///< false: s = 1
   int64_t given_rank = 0;            ///< r of a LoKr whose parts do not say it; 0 = not given
+  int64_t neumann_terms = 0;         ///< of PEFT's OFT: terms of the series that stands for an inverse; 0 = the inverse itself
+  double rotation_bound = 0;         ///< of PEFT's OFT: eps of its constrained variant; 0 = none
 
   /// Returns the tensor of a role; undefined if the change has none.
   at::Tensor part(std::string_view role) const;
