@@ -65,6 +65,26 @@ TEST(Float8, AreScaled) {
   EXPECT_TRUE(at::equal(by_row[0].tensor, plain * at::tensor({3.f, 5.f}).view({2, 1})));
 }
 
+TEST(Float8, WhatProductsOfEightBitsNeedIsLeftOut) {
+  const TemporaryFolder folder;
+  const std::string more = R"(,"a.scale_weight":{"dtype":"F32","shape":[],"data_offsets":[4,8]})"
+                           R"(,"a.scale_input":{"dtype":"F32","shape":[],"data_offsets":[8,12]})"
+                           R"(,"a.comfy_quant":{"dtype":"U8","shape":[2],"data_offsets":[12,14]})";
+  const NamedTensors tensors = load_tensors(folder.file("x", file_with(more, numbers<float>({2, 7}) + "{}")));
+  ASSERT_EQ(tensors.size(), 1u);
+  EXPECT_TRUE(at::equal(tensors[0].tensor, at::tensor({2.f, 4.f, -2.f, 1.f}).view({2, 2})));
+}
+
+TEST(Float8, TheMarkOfAModuleCountsForIt) {
+  const TemporaryFolder folder;
+  const auto with = [&](const std::string& prefix) {
+    return file_with(",\"" + prefix + R"(scaled_fp8":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[4,4]})", "");
+  };
+  EXPECT_EQ(load_tensors(folder.file("other", with("b."))).size(), 1u);
+  EXPECT_EQ(error_of([&] { load_tensors(folder.file("x", with("a."))); }, folder),
+            "x: tensor 'a.weight' has 8 bits and no scale ('a.scale_weight'), and the file says that its tensors are scaled (scaled_fp8)");
+}
+
 TEST(Float8, WithoutTheirScale) {
   const TemporaryFolder folder;
   const std::string mark = R"(,"scaled_fp8":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[4,4]})";

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -33,12 +34,24 @@ std::array<c10::BFloat16, 256> table_of(int exponent_bits) {
   return table;
 }
 
+/// The tensor by which a file says that its tensors of 8 bits are scaled, below the prefix of their module.
+const std::string mark = "scaled_fp8";
+
 /// Returns the names that programs give to the scale of "x.weight".
 std::vector<std::string> scale_names(const std::string& name) {
   const std::string end = ".weight";
   std::vector<std::string> names{name + "_scale"};
   if (name.ends_with(end)) names.push_back(name.substr(0, name.size() - end.size()) + ".scale_weight");
   return names;
+}
+
+/// Returns the names of what programs keep next to "x.weight" and products in 8 bits alone need: the scale of the input, the name of the
+/// format.
+std::vector<std::string> unused_names(const std::string& name) {
+  constexpr std::string_view end = ".weight";
+  if (!name.ends_with(end)) return {};
+  const std::string module = name.substr(0, name.size() - end.size());
+  return {module + ".scale_input", module + ".input_scale", module + ".comfy_quant"};
 }
 
 at::Tensor scaled(const at::Tensor& values, const at::Tensor& scale, const std::string& name, const std::string& path) {
@@ -66,19 +79,25 @@ at::Tensor from_float8(const uint8_t* bytes, const std::vector<int64_t>& shape, 
 void apply_float8_scales(NamedTensors& tensors, const std::vector<std::string>& names, const std::string& path) {
   std::unordered_map<std::string, at::Tensor*> by_name;
   for (NamedTensor& t : tensors) by_name.emplace(t.name, &t.tensor);
-  const bool marked = by_name.contains("scaled_fp8");
+  std::vector<std::string> marked;  // what the names of scaled tensors begin with
+  for (const NamedTensor& t : tensors)
+    if (t.name == mark || t.name.ends_with("." + mark)) marked.push_back(t.name.substr(0, t.name.size() - mark.size()));
+  const auto is_marked = [&](const std::string& name) {
+    return std::any_of(marked.begin(), marked.end(), [&](const std::string& prefix) { return name.starts_with(prefix); });
+  };
   std::set<std::string> used;
   for (const std::string& name : names) {
+    for (const std::string& unused : unused_names(name)) used.insert(unused);
     const at::Tensor* scale = nullptr;
     for (const std::string& candidate : scale_names(name))
       if (const auto at = by_name.find(candidate); at != by_name.end()) scale = at->second, used.insert(candidate);
     if (scale)
       *by_name.at(name) = scaled(*by_name.at(name), *scale, name, path);
-    else if (marked && name.ends_with(".weight"))
+    else if (is_marked(name) && name.ends_with(".weight"))
       refuse(path, fmt::format("tensor '{}' has 8 bits and no scale ('{}'), and the file says that its tensors are scaled (scaled_fp8)",
                                name, scale_names(name).back()));
   }
-  if (!names.empty()) std::erase_if(tensors, [&](const NamedTensor& t) { return used.contains(t.name) || t.name == "scaled_fp8"; });
+  if (!names.empty()) std::erase_if(tensors, [&](const NamedTensor& t) { return used.contains(t.name) || t.name.ends_with(mark); });
 }
 
 }  // namespace brume
