@@ -180,6 +180,10 @@ class OpenIPAdapter final : public OpenImagePrompt {
  public:
   OpenIPAdapter(const IPOptions& o, const ControlledModel& model) : source_(o.file), device_(model.device), encoder_(o.encoder) {
     Layers file(o.file, model.device);
+    if (file.has("ip_adapter.0.to_q_lora.down.weight"))
+      throw ConfigError(fmt::format(
+          "{}: is an IP-Adapter of faces (FaceID), which sees the embedding of a face by InsightFace; plain, plus and full ones are read",
+          source_));
     if (file.has("ip_adapter.1.to_k_ip.weight"))
       check_generation(file.file, "IP-Adapter", find(file.file.tensors, "ip_adapter.1.to_k_ip.weight")->size(-1), model.context_width);
     projection_ = projection_of(file);

@@ -243,6 +243,8 @@ TEST_F(IPAdapterFile, OthersAreRefused) {
   Shapes face = plain(layers_);
   face["ip_adapter.1.to_k_lora.down.weight"] = {4, 4};
   has(refusal(face, ", encoder: seen"), "has the tensors ip_adapter.1.to_k_lora.down.weight");
+  face["ip_adapter.0.to_q_lora.down.weight"] = {4, 4};
+  has(refusal(face, ", encoder: seen"), "is an IP-Adapter of faces (FaceID), which sees the embedding of a face by InsightFace");
 }
 
 TEST(ClipImageTokens, AreThoseBeforeTheLastBlock) {
