@@ -3,11 +3,13 @@
 //
 //   q(z | x) = N(mean(x), exp(logvar(x))),   z = mean + exp(logvar / 2) noise
 //   KL(q || N(0, 1)) = 1/2 sum (mean^2 + exp(logvar) - 1 - logvar)        summed over a latent, averaged over the images
-//   latent = scale (z - shift)
+//   latent = scale (z - shift - mean_c) / std_c                               mean_c, std_c per channel, if given (Playground v2.5, EDM2)
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/exp.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
 
 #include "brume/config/registry.h"
 #include "brume/core/autoencoder.h"
@@ -21,17 +23,26 @@ class Kl final : public Autoencoder {
  public:
   struct Options : nn::FirstStageOptions {
     double kl_weight = 1e-6, scale = 1, shift = 0;
+    std::vector<double> means{}, stds{};
     void declare(Fields& f) {
       nn::FirstStageOptions::declare(f);
       f.field("kl_weight", kl_weight, "weight of the KL term, a sum over a latent", at_least(0));
       f.field("scale", scale, "factor that gives the latents unit variance; measured at every checkpoint of its training", more_than(0));
       f.field("shift", shift, "mean of the latents before scaling");
+      f.field("means", means, "what is subtracted from each channel of the latents, in addition to shift; empty = 0");
+      f.field("stds", stds, "what each channel of the latents is divided by before scaling; empty = 1", more_than(0));
+      for (const auto& [name, each] : {std::pair("means", &means), std::pair("stds", &stds)})
+        f.require(each->empty() || int64_t(each->size()) == latent_channels, name, "needs one number per channel of a latent",
+                  fmt::format("{} numbers, and latents have {} channels", each->size(), latent_channels));
     }
   };
   static void check(const Options& o, const Context& context) { o.nn::FirstStageOptions::check(context.image); }
 
   Kl(const Options& o, const Context& context)
-      : o_(o), dtype_(context.dtype), build_(context.seed), network_(build_, o, context.image, 2 * o.latent_channels) {}
+      : o_(o), dtype_(context.dtype), build_(context.seed), network_(build_, o, context.image, 2 * o.latent_channels) {
+    if (!o.means.empty()) means_ = per_channel(o.means);
+    if (!o.stds.empty()) stds_ = per_channel(o.stds);
+  }
 
   ImageShape latent(const ImageShape& image) const override { return nn::latent_shape(image, o_.latent_channels, o_.ratio()); }
   ImageShape moments(const ImageShape& image) const override { return nn::latent_shape(image, 2 * o_.latent_channels, o_.ratio()); }
@@ -42,10 +53,16 @@ class Kl final : public Autoencoder {
   /// Returns mean and log variance, each [B, latent_channels, h, w], one after the other.
   Tensor encode_moments(const Tensor& images) const override { return moments_of(images.to(dtype_), nullptr); }
   Tensor latents_of(const Tensor& moments, const Normal& normal) const override {
-    return (drawn(moments.to(at::kFloat), normal) - o_.shift) * o_.scale;
+    Tensor z = drawn(moments.to(at::kFloat), normal) - o_.shift;
+    if (means_.defined()) z = z - means_.to(z.device());
+    if (stds_.defined()) z = z / stds_.to(z.device());
+    return z * o_.scale;
   }
   Tensor decode(const Tensor& latents) const override {
-    const Tensor z = latents.to(at::kFloat) / o_.scale + o_.shift;
+    Tensor z = latents.to(at::kFloat) / o_.scale;
+    if (stds_.defined()) z = z * stds_.to(z.device());
+    if (means_.defined()) z = z + means_.to(z.device());
+    z = z + o_.shift;
     return network_.decode(z.to(dtype_), nullptr).to(at::kFloat);
   }
 
@@ -68,10 +85,14 @@ class Kl final : public Autoencoder {
     if (!normal) return mean;
     return mean + (moments.narrow(1, o_.latent_channels, o_.latent_channels) * 0.5).exp() * normal(mean);
   }
+  static Tensor per_channel(const std::vector<double>& values) {
+    return at::tensor(values, at::TensorOptions().dtype(at::kFloat)).view({1, -1, 1, 1});
+  }
   static Tensor wide(const Tensor& t) { return t.scalar_type() == at::kDouble ? t : t.to(at::kFloat); }
 
   Options o_;
   at::ScalarType dtype_;
+  Tensor means_, stds_;  ///< [1, C, 1, 1]; undefined = 0 and 1
   nn::Builder build_;
   nn::FirstStageNetwork network_;
 };

@@ -27,11 +27,15 @@ class Unet final : public Network, public HasControlBranch {
 
   static void check(const Options& o, const Context& c) {
     o.check(c.input, true);
-    check_condition("unet", {.classes = true, .tokens = true, .image = true, .vector = true, .sizes = true}, c);
+    check_condition("unet", {.classes = true, .tokens = true, .image = true, .vector = true, .sizes = true, .guidance = true}, c);
     if (c.size_ids > 0 && o.noise_embedding->random())
       throw ConfigError(
           "noise_embedding: the sizes of the condition are embedded as the noise level is, and need fixed frequencies: sinusoidal");
-    if (c.context_width == 0) return;
+    if (c.context_width == 0) {
+      if (o.transformer && !o.transformer->only_cross_attention.empty())
+        throw ConfigError("transformer: only_cross_attention needs tokens, and the conditioner gives none");
+      return;
+    }
     if (!o.transformer)
       throw ConfigError(
           fmt::format("transformer: the conditioner gives tokens of width {}, and only spatial transformers attend to "
@@ -47,6 +51,7 @@ class Unet final : public Network, public HasControlBranch {
     else if (c.classes > 0)
       label_ = build_.embedding("label_emb", c.classes, o.embedding());
     if (c.vector_width > 0 || c.size_ids > 0) vector_.emplace(build_, o, c.vector_width, c.size_ids);
+    if (c.guidance) guidance_.emplace(build_, o);
     image_channels_ = c.image_channels;
     context_ = c.context_width;
     const ImageShape input{c.input.channels + c.image_channels, c.input.height, c.input.width};
@@ -65,7 +70,8 @@ class Unet final : public Network, public HasControlBranch {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                  const Taps& taps) const override {
-    Tensor embedding = time_embed_(c_noise, input.scalar_type());
+    Tensor embedding =
+        time_embed_(c_noise, input.scalar_type(), guidance_ ? (*guidance_)(condition, input.scalar_type()) : Tensor());
     if (class_number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
     if (vector_) embedding = embedding + (*vector_)(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this
@@ -156,6 +162,7 @@ class Unet final : public Network, public HasControlBranch {
   nn::Embedding label_;
   std::optional<nn::TimestepEmbedding> class_number_;  ///< instead of label_: embeds the class as a number
   std::optional<nn::VectorEmbedding> vector_;
+  std::optional<nn::GuidanceEmbedding> guidance_;
   nn::UnetEncoder encoder_;
   std::vector<nn::Stage> middle_;
   nn::UnetDecoder decoder_;

@@ -22,10 +22,11 @@ struct ControlBranchOptions {
   std::vector<int64_t> heads{};                       ///< of attention, per level; empty = as the network has
   std::optional<int64_t> groups{};                    ///< of normalization; this and the next: nothing = as the network has
   std::optional<double> norm_eps{};
-  std::optional<bool> pad_below{};           ///< strided convolutions pad below and to the right alone
-  std::optional<bool> sin_first{};           ///< the embedding of the timestep has its sines first
-  std::optional<int64_t> frequency_shift{};  ///< its last frequency is 1 / max_period itself
-  uint64_t seed = 0;                         ///< of the initial weights
+  std::optional<std::vector<int64_t>> only_cross_attention{};  ///< levels whose blocks do not attend to the pixels
+  std::optional<bool> pad_below{};                             ///< strided convolutions pad below and to the right alone
+  std::optional<bool> sin_first{};                             ///< the embedding of the timestep has its sines first
+  std::optional<int64_t> frequency_shift{};                    ///< its last frequency is 1 / max_period itself
+  uint64_t seed = 0;                                           ///< of the initial weights
 };
 
 /// `const` and safe to call from several threads at once.

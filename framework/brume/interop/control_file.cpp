@@ -190,6 +190,7 @@ void set_config(ControlBranchOptions& o, const fs::path& file) {
   json["up_block_types"] = blocks, json["_class_name"] = "UNet2DConditionModel";
   const DiffusersUnet encoder = read_diffusers_unet(DiffusersConfig(json, file.string(), part));
   o.heads = encoder.heads, o.groups = encoder.groups, o.norm_eps = encoder.norm_eps, o.pad_below = encoder.pad_below;
+  o.only_cross_attention = encoder.only_cross_levels();
   o.sin_first = encoder.sin_first, o.frequency_shift = encoder.frequency_shift;
   o.global_pool = given.get("global_pool_conditions", false);
   const auto order = given.get<std::string>("controlnet_conditioning_channel_order", "rgb");

@@ -100,6 +100,11 @@ void set_transformers(json& c, const Value& network, const UnetLayout& layout, c
   c["cross_attention_dim"] = context;
   c["mid_block_type"] = "UNetMidBlock2DCrossAttn";
   c["transformer_layers_per_block"] = one_or_each(depth);
+  json only_cross = json::array();
+  for (size_t i = 0; i < widths_of(network).size(); ++i) only_cross.push_back(false);
+  for (const std::string& level : list_of(transformer, "only_cross_attention"))
+    only_cross[size_t(parse_number<int64_t>(level).value_or(0))] = true;
+  c["only_cross_attention"] = list_of(transformer, "only_cross_attention").empty() ? json(false) : only_cross;
   c["use_linear_projection"] = text_of(transformer, "projection") == "linear";
 }
 
@@ -137,6 +142,7 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
     c["addition_time_embed_dim"] = integer_of(network, "size_channels");
     c["projection_class_embeddings_input_dim"] = added;
   }
+  if (const int64_t guidance = size_of("time_embed.guidance.weight", 1); guidance > 0) c["time_cond_proj_dim"] = guidance;
   c["class_embed_type"] = text_of(network, "class_embedding") == "sinusoidal" ? json("timestep") : json();
   const std::string attn = words ? "CrossAttn" : "Attn";
   const bool residual = text_of(network, "resampling") == "residual";
@@ -148,6 +154,17 @@ json unet_config(const Value& network, const NamedTensors& tensors, int64_t heig
   else
     set_plain_attention(c, network, layout, attends);
   return c;
+}
+
+/// Returns the numbers of each channel of the latents, `means` or `stds`; null if neither of both is given.
+json channel_statistics(const Value& stage, const char* name) {
+  const int64_t channels = integer_of(stage, "latent_channels");
+  if (list_of(stage, "means").empty() && list_of(stage, "stds").empty()) return {};
+  if (number_of(stage, "shift") != 0) throw ConfigError("autoencoder.shift is not 0, and diffusers takes no shift with means and stds");
+  json all = json::array();
+  for (const std::string& value : list_of(stage, name)) all.push_back(parse_number<double>(value).value_or(0));
+  while (int64_t(all.size()) < channels) all.push_back(std::string_view(name) == "stds" ? 1.0 : 0.0);
+  return all;
 }
 
 json stage_config(const Value& stage, const Value& image) {
@@ -176,6 +193,8 @@ json stage_config(const Value& stage, const Value& image) {
   } else {
     c["force_upcast"] = true;
     c["shift_factor"] = number_of(stage, "shift") == 0 ? json() : json(number_of(stage, "shift"));
+    for (const auto& [key, name] : {std::pair("latents_mean", "means"), std::pair("latents_std", "stds")})
+      c[key] = channel_statistics(stage, name);
     c["use_quant_conv"] = truth_of(stage, "quant_conv");
     c["use_post_quant_conv"] = truth_of(stage, "quant_conv");
   }
@@ -285,6 +304,7 @@ struct Export {
 
 /// Returns the pipeline of Stable Diffusion: an XL without its first text encoder is the refiner.
 std::string stable_pipeline(const Words& words) {
+  if (words.guidance && !words.xl() && !words.inpainting) return "LatentConsistencyModelPipeline";
   if (!words.xl()) return words.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline";
   if (words.inpainting) return "StableDiffusionXLInpaintPipeline";
   return words.encoders().size() == 2 ? "StableDiffusionXLPipeline" : "StableDiffusionXLImg2ImgPipeline";

@@ -78,7 +78,12 @@ void ddim(DiffusersSchedulerFile& s, const Value& noise, const Value& parameteri
   s.config["clip_sample"] = false;
   s.config["set_alpha_to_one"] = text_of(spacing, "final") != "minimum";
   s.config["steps_offset"] = type == "leading" ? integer_of(spacing, "offset") : 0;
-  s.config["timestep_spacing"] = type == "leading" || type == "linspace" ? type : "trailing";
+  if (const Value sampler = part_of(sample, "sampler"); type == "lcm" && text_of(sampler, "type") == "lcm") {
+    s.type = "LCMScheduler";
+    s.config["original_inference_steps"] = integer_of(spacing, "original_steps");
+    s.config["timestep_scaling"] = number_of(sampler, "timestep_scaling");
+  }
+  s.config["timestep_spacing"] = type == "leading" || type == "linspace" ? type : type == "lcm" ? "leading" : "trailing";
   betas(s, noise);
   if (prediction == predictions.end())
     s.notes.push_back(fmt::format("what the network predicts ('{}'): scheduler_config.json does not say it", predicted));

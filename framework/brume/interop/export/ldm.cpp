@@ -97,6 +97,8 @@ struct LdmExport {
     if (added > 0) yaml += fmt::format("        num_classes: sequential\n        adm_in_channels: {}\n", added);
     if (classes > 0) yaml += fmt::format("        num_classes: {}\n", classes);
     if (transformer.entries.empty()) return yaml;
+    if (!list_of(transformer, "only_cross_attention").empty())
+      refuse("network.transformer.only_cross_attention is given, which is not written for latent diffusion");
     const std::vector<std::string> depth = list_of(transformer, "depth");
     int64_t context = 0;
     for (const NamedTensor& t : tensors)
@@ -116,6 +118,8 @@ struct LdmExport {
     only(stage, "autoencoder", "groups", "32");
     only(stage, "autoencoder", "quant_conv", "true");
     if (number_of(stage, "shift") != 0) refuse("autoencoder.shift is not 0; latent diffusion scales latents only");
+    for (const char* each : {"means", "stds"})
+      if (!list_of(stage, each).empty()) refuse(fmt::format("autoencoder.{} is given; latent diffusion scales all channels alike", each));
     const std::string latent = text_of(stage, "latent_channels"), channels = text_of(image, "channels");
     const std::string z = integer_of(stage, "inner_channels") > 0 ? text_of(stage, "inner_channels") : latent;
     return fmt::format(
@@ -153,6 +157,7 @@ struct LdmExport {
           "      target: ldm.modules.encoders.modules.ClassEmbedder\n      params: {{embed_dim: {}, n_classes: {}, key: class_label}}\n",
           width, classes + (number_of(conditioner, "dropout") > 0 ? 1 : 0));
     }
+    if (words.guidance) refuse("its network takes a guidance scale (guidance_scale), which latent diffusion's does not");
     if (words.xl()) return xl_condition();
     if (type == "none") return "    conditioning_key: null\n    cond_stage_config: __is_unconditional__\n";
     if (!words.classes.entries.empty())

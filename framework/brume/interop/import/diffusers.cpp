@@ -257,6 +257,14 @@ Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const Dif
   return xl_sizes(score);
 }
 
+/// Sets the guidance scale of a pipeline: a condition of a network that imitates it, or that of classifier-free guidance.
+void set_guidance(Sections& s, std::vector<Value>& others, double scale, bool condition) {
+  if (condition)
+    others.push_back(plugin_of("guidance_scale", {{"scale", scale}}));
+  else
+    s.guidance.push_back(plugin_of("cfg", {{"scale", scale}}));
+}
+
 Imported import_pipeline(const fs::path& folder, const DirectorySettings& settings) {
   const DiffusersIndex index(folder);
   Imported model;
@@ -291,8 +299,10 @@ Imported import_pipeline(const fs::path& folder, const DirectorySettings& settin
       throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the hidden_size of the text encoders {}", config.string(),
                                     unet.context_width, text.width));
     if (unet.added_width > 0) others.push_back(sizes_of(index, unet, text, config));
+    const bool consistency = pipeline.starts_with("LatentConsistencyModel");
+    set_guidance(s, others, consistency ? 8.5 : unet.added_width > 0 ? 5 : 7.5, unet.guidance_channels > 0);
+    if (consistency) s.steps = 4;
     s.conditioner = composite_of(text.options, others);
-    s.guidance.push_back(plugin_of("cfg", {{"scale", unet.added_width > 0 ? 5 : 7.5}}));
     model.files = text.files;
     model.losses.insert(model.losses.end(), text.losses.begin(), text.losses.end());
     add(model, words_prefix(others), text.tensors);

@@ -36,7 +36,6 @@ std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
 /// Returns the options that `kl` and `vq` share.
 Value stage_options(const char* type, const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   c.only<std::string>("act_fn", "silu");
-  for (const char* key : {"latents_mean", "latents_std"}) c.absent(key);
   const auto channels = c.widths("block_out_channels", {64});
   std::vector<int64_t> multipliers, heights;
   for (const int64_t width : channels) {
@@ -60,6 +59,18 @@ Value stage_options(const char* type, const DiffusersConfig& c, DiffusersStage& 
                           {"groups", c.get<int64_t>("norm_num_groups", 32)}});
 }
 
+/// Sets the mean and the standard deviation of each channel. The pipelines read them if both are given, and no shift_factor with them.
+void set_channel_statistics(const DiffusersConfig& c, DiffusersStage& stage) {
+  const auto means = c.get<std::vector<double>>("latents_mean", {}), stds = c.get<std::vector<double>>("latents_std", {});
+  if (means.empty() || stds.empty()) return;
+  for (const auto& [key, values] : {std::pair("latents_mean", &means), std::pair("latents_std", &stds)})
+    if (int64_t(values->size()) != stage.latent_channels) c.refuse(key, fmt::format("a list of {}", stage.latent_channels));
+  if (std::any_of(stds.begin(), stds.end(), [](double s) { return !(s > 0); })) c.refuse("latents_std", "positive numbers");
+  if (c.get("shift_factor", 0.0) != 0) c.refuse("shift_factor", "null with latents_mean and latents_std");
+  stage.options.set("means", value_of(means));
+  stage.options.set("stds", value_of(stds));
+}
+
 void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   const bool quant = c.get("use_quant_conv", true);
   if (c.get("use_post_quant_conv", true) != quant) c.refuse("use_post_quant_conv", fmt::format("{}, as use_quant_conv", quant));
@@ -67,6 +78,7 @@ void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int6
   stage.options.set("quant_conv", value_of(quant));
   stage.options.set("scale", value_of(c.get("scaling_factor", 0.18215)));
   stage.options.set("shift", value_of(c.get("shift_factor", 0.0)));
+  set_channel_statistics(c, stage);
 }
 
 void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {

@@ -25,9 +25,9 @@ void refuse_unknown_keys(const DiffusersConfig& c) {
   c.only<int64_t>("conv_out_kernel", 3);
   c.only<std::string>("time_embedding_type", "positional");
   c.only<bool>("resnet_skip_time_act", false);
-  for (const char* key : {"encoder_hid_dim_type", "dual_cross_attention", "only_cross_attention", "mid_block_only_cross_attention",
-                          "time_cond_proj_dim", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act", "cross_attention_norm",
-                          "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+  for (const char* key :
+       {"encoder_hid_dim_type", "dual_cross_attention", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
+        "cross_attention_norm", "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
     c.absent(key);
 }
 
@@ -50,6 +50,27 @@ void read_added(const DiffusersConfig& c, DiffusersUnet& u) {
   u.size_channels = c.get<int64_t>("addition_time_embed_dim", 0);
   if (u.size_channels < 2 || u.size_channels % 2) c.refuse("addition_time_embed_dim", "an even number");
   if (u.added_width <= u.size_channels) c.refuse("projection_class_embeddings_input_dim", "more than addition_time_embed_dim");
+}
+
+/// Reads the width of the embedded guidance scale (LCM).
+void read_guidance(const DiffusersConfig& c, DiffusersUnet& u) {
+  u.guidance_channels = c.get<int64_t>("time_cond_proj_dim", 0);
+  constexpr int64_t most = 65536;
+  if (c.has("time_cond_proj_dim") && (u.guidance_channels < 4 || u.guidance_channels > most || u.guidance_channels % 2 != 0))
+    c.refuse("time_cond_proj_dim", fmt::format("null, and even numbers from 4 to {}", most));
+}
+
+/// Reads which levels attend to the tokens alone. The middle block attends to the pixels, whatever mid_block_only_cross_attention says.
+void read_only_cross(const DiffusersConfig& c, DiffusersUnet& u) {
+  constexpr const char* key = "only_cross_attention";
+  const auto at = c.values().find(key);
+  if (at != c.values().end() && at->is_array()) {
+    u.only_cross = c.get<std::vector<bool>>(key, {});
+    if (u.only_cross.size() != u.channels.size()) c.refuse(key, fmt::format("a list of {}", u.channels.size()));
+  } else {
+    u.only_cross.assign(u.channels.size(), c.get(key, false));
+  }
+  if (!u.transformer()) u.only_cross.assign(u.channels.size(), false);
 }
 
 /// What the names of the blocks say of one way, from the image to the lowest resolution.
@@ -172,6 +193,8 @@ DiffusersUnet read_diffusers_unet(const DiffusersConfig& c, std::optional<int64_
   u.out_channels = c.get<int64_t>("out_channels", tokens ? 4 : 3);
   read_classes(c, u);
   read_added(c, u);
+  read_guidance(c, u);
+  read_only_cross(c, u);
   u.groups = c.get<int64_t>("norm_num_groups", 32);
   u.dropout = c.get<double>("dropout", 0);
   u.linear_projection = c.get("use_linear_projection", false);
@@ -210,6 +233,13 @@ Pair heads_of(const DiffusersUnet& u) {
 
 }  // namespace
 
+std::vector<int64_t> DiffusersUnet::only_cross_levels() const {
+  std::vector<int64_t> levels;
+  for (size_t i = 0; i < only_cross.size(); ++i)
+    if (only_cross[i] && attention[i]) levels.push_back(int64_t(i));
+  return levels;
+}
+
 Value DiffusersUnet::options() const {
   std::vector<double> multipliers;
   std::vector<int64_t> heights;
@@ -234,12 +264,16 @@ Value DiffusersUnet::options() const {
     unet.set("downsample_padding", value_of("below"));
   if (number) unet.set("class_embedding", value_of("sinusoidal"));
   if (added_width > 0) unet.set("size_channels", value_of(size_channels));
+  if (guidance_channels > 0) unet.set("guidance_channels", value_of(guidance_channels));
   if (sin_first || frequency_shift != 0 || !noise_embedding.entries.empty()) {
     Value embedding = plugin_of("sinusoidal", {{"sin_first", sin_first}, {"shift", frequency_shift}});
     for (const Value::Entry& e : noise_embedding.entries) embedding.set(e.key, e.value);
     unet.set("noise_embedding", embedding);
   }
-  if (transformer()) unet.set("transformer", map_of({{"depth", depth}, {"projection", linear_projection ? "linear" : "conv"}}));
+  if (!transformer()) return unet;
+  Value blocks_of = map_of({{"depth", depth}, {"projection", linear_projection ? "linear" : "conv"}});
+  if (const auto levels = only_cross_levels(); !levels.empty()) blocks_of.set("only_cross_attention", value_of(levels));
+  unet.set("transformer", blocks_of);
   return unet;
 }
 

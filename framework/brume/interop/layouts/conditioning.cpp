@@ -45,6 +45,8 @@ Words words_of(const brume::Value& conditioner) {
       words.inpainting = true;
     } else if (type == "image_sizes" && words.sizes.entries.empty()) {
       words.sizes = part;
+    } else if (type == "guidance_scale" && !words.guidance) {
+      words.guidance = true;
     } else if (type == "class_label" && integer_of(part, "context_width") == 0 && words.classes.entries.empty()) {
       words.classes = part;
     } else {

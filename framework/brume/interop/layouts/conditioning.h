@@ -3,6 +3,7 @@
 //   concat_image   inpainting, as Stable Diffusion has it (Rombach et al. 2022, sec. 4.5): the mask and the latent
 //                  of the image without what is masked follow the latent: 2 C + 1 channels in this order. The null condition keeps them
 //   class_label    the class embedding of diffusers' UNet2DConditionModel (num_class_embeds)
+//   guidance_scale the scale that a latent consistency model imitates (time_cond_proj_dim)
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct Words {
   bool inpainting = false;
   brume::Value classes = brume::Value::map();  ///< class_label; empty if the model has no classes
   brume::Value sizes = brume::Value::map();    ///< image_sizes; empty if the model is not SDXL
+  bool guidance = false;                       ///< the model takes a guidance scale
 
   bool xl() const { return !sizes.entries.empty(); }
   /// Returns the text encoders; none if there is no clip_text.

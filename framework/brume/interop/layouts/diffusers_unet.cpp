@@ -25,7 +25,8 @@ const Pairs whole{{"input_blocks.0.0.", "conv_in."},
                   {"label_emb.2.", "class_embedding.linear_2."},
                   {"label_emb.weight", "class_embedding.weight"},
                   {"time_embed.0.", "time_embedding.linear_1."},
-                  {"time_embed.2.", "time_embedding.linear_2."}};
+                  {"time_embed.2.", "time_embedding.linear_2."},
+                  {"time_embed.guidance.", "time_embedding.cond_proj."}};
 const Pairs in_residual{{"in_layers.0.", "norm1."},  {"in_layers.2.", "conv1."},  {"emb_layers.1.", "time_emb_proj."},
                         {"out_layers.0.", "norm2."}, {"out_layers.3.", "conv2."}, {"skip_connection.", "conv_shortcut."}};
 const Pairs in_attention{{"norm.", "group_norm."}, {"q.", "to_q."}, {"k.", "to_k."}, {"v.", "to_v."}, {"proj_out.", "to_out.0."}};

@@ -32,10 +32,11 @@ Tensor CrossAttention::onto(Tensor sum, const Tensor& x, const Tokens& tokens, d
   return add(std::move(sum), out_, merge_heads(a), p, random);
 }
 
-TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout)
+TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout, bool only_cross)
     : name_(build.name()),
       dropout_(dropout),
-      self_(build["attn1"], channels, channels, heads),
+      only_cross_(only_cross),
+      self_(build["attn1"], channels, only_cross ? context : channels, heads),
       cross_(build["attn2"], channels, context > 0 ? context : channels, heads) {
   constexpr int64_t widening = 4;
   wide_ = build.linear("ff.net.0.proj", channels, 2 * widening * channels);
@@ -45,7 +46,7 @@ TransformerBlock::TransformerBlock(const Builder& build, int64_t channels, int64
 
 Tensor TransformerBlock::operator()(Tensor x, const Tokens& tokens, at::Generator* random, const Taps* taps) const {
   Tensor h = norms_[0](x);
-  x = self_.onto(std::move(x), h, {}, dropout_, random, taps);
+  x = self_.onto(std::move(x), h, only_cross_ ? tokens : Tokens{}, dropout_, random, taps);
   h = norms_[1](x);
   x = cross_.onto(std::move(x), h, tokens, dropout_, random, taps);
   h = norms_[2](x);
@@ -56,7 +57,7 @@ Tensor TransformerBlock::operator()(Tensor x, const Tokens& tokens, at::Generato
 void TransformerBlock::add_to(TapPoints& points) const {
   points.blocks.push_back(name_);
   points.skippable.push_back(name_);
-  points.attention.push_back(name_ + ".attn1");
+  if (!only_cross_) points.attention.push_back(name_ + ".attn1");
   points.attention.push_back(name_ + ".attn2");
 }
 
@@ -66,7 +67,8 @@ SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOp
   const bool conv = o.projection == Projection::conv;
   if (conv) conv_in_ = build.conv2d("proj_in", o.channels, o.channels, 1);
   if (!conv) linear_in_ = build.linear("proj_in", o.channels, o.channels);
-  for (int64_t i = 0; i < o.depth; ++i) blocks_.emplace_back(build["transformer_blocks"][i], o.channels, o.context, o.heads, o.dropout);
+  for (int64_t i = 0; i < o.depth; ++i) 
+    blocks_.emplace_back(build["transformer_blocks"][i], o.channels, o.context, o.heads, o.dropout, o.only_cross);
   if (conv) conv_out_ = build.conv2d("proj_out", o.channels, o.channels, 1);
   if (!conv) linear_out_ = build.linear("proj_out", o.channels, o.channels);
   if (o.zero_init && conv) conv_out_ = zeroed(conv_out_);

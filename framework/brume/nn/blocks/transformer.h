@@ -33,8 +33,8 @@ class CrossAttention {
 
 class TransformerBlock {
  public:
-  /// Makes a block. `context`: width of the tokens; 0 = none, both attentions are of x to itself.
-  TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout);
+  /// Makes a block. `context`: width of the tokens; 0 = none, both attentions are of x to itself. `only_cross`: both are to the tokens.
+  TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout, bool only_cross);
   /// Returns the shape of x, [B, N, C].
   Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps) const;
   const std::string& name() const { return name_; }
@@ -43,6 +43,7 @@ class TransformerBlock {
  private:
   std::string name_;
   double dropout_;
+  bool only_cross_;
   CrossAttention self_, cross_;
   Linear wide_, narrow_;  ///< feed-forward with GEGLU (Shazeer 2020)
   LayerNorm norms_[3];
@@ -56,6 +57,7 @@ struct TransformerOptions {
   Projection projection = Projection::conv;
   double dropout = 0;
   bool zero_init = true;
+  bool only_cross = false;  ///< the first attention of each block is to the tokens, too; needs a context
 };
 
 class SpatialTransformer {

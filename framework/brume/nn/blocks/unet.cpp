@@ -1,7 +1,12 @@
 #include "brume/nn/blocks/unet.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/sin.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -18,6 +23,12 @@ void UnetTransformer::declare(Fields& f) {
   f.choice("projection", projection, "projection into and out of the blocks: a 1x1 convolution (SD 1), or a linear layer (SD 2)",
            {{"conv", Projection::conv}, {"linear", Projection::linear}});
   f.field("dropout", dropout, "dropout of what attention and feed-forward add", within(0, 0.999));
+  f.field("only_cross_attention", only_cross_attention,
+          "levels, 0 the image's, whose blocks attend to the tokens twice and not to the pixels (SD x4 upscaler)", at_least(0));
+}
+
+bool UnetTransformer::only_cross(size_t level) const {
+  return std::find(only_cross_attention.begin(), only_cross_attention.end(), int64_t(level)) != only_cross_attention.end();
 }
 
 namespace {
@@ -48,6 +59,9 @@ void require_levels(Fields& f, const UnetOptions& o, bool decoder) {
   if (decoder)
     f.require(!o.transformer || o.transformer->depth.size() == 1 || o.transformer->depth.size() == o.multipliers.size(), "transformer",
               "depth needs one number, or one per level");
+  for (const int64_t level : decoder && o.transformer ? o.transformer->only_cross_attention : std::vector<int64_t>{})
+    f.require(level < int64_t(o.multipliers.size()), "transformer",
+              fmt::format("only_cross_attention names level {}, and the levels are 0 to {}", level, o.multipliers.size() - 1));
 }
 
 }  // namespace
@@ -91,7 +105,10 @@ void UnetOptions::declare(Fields& f, bool decoder) {
              "of a class-conditional network: one row per class, or the class as a number, embedded as the noise level is",
              {{"table", ClassEmbedding::table}, {"sinusoidal", ClassEmbedding::sinusoidal}});
     f.field("size_channels", size_channels, "width of the embedding of each size, of a condition with sizes (SDXL)", at_least(2));
-    f.require(size_channels % 2 == 0, "size_channels", "must be even (cosines and sines)");
+    f.field("guidance_channels", guidance_channels, "width of the embedding of the guidance scale, of a condition with one (LCM)",
+            at_least(4));
+    for (const auto& [name, width] : {std::pair("size_channels", size_channels), std::pair("guidance_channels", guidance_channels)})
+      f.require(width % 2 == 0, name, "must be even (cosines and sines)");
     f.require(class_embedding == ClassEmbedding::table || !noise_embedding || !noise_embedding->random(), "class_embedding",
               "needs a noise_embedding of type sinusoidal, whose frequencies it shares");
   }
@@ -175,8 +192,25 @@ TimestepEmbedding::TimestepEmbedding(const Builder& build, const UnetOptions& o,
   layers_[1] = build[name].linear("2", o.embedding(), o.embedding());
 }
 
-Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype) const {
-  return layers_[1](silu(layers_[0](noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype))));
+Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype, const Tensor& added) const {
+  const Tensor features = noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype);
+  return layers_[1](silu(layers_[0](added.defined() ? features + added : features)));
+}
+
+GuidanceEmbedding::GuidanceEmbedding(const Builder& build, const UnetOptions& o) {
+  constexpr double max_period = 10000;
+  const int64_t half = o.guidance_channels / 2;
+  frequencies_ = (at::arange(half, at::kFloat) * (-std::log(max_period) / double(half - 1))).exp();
+  projection_ = build["time_embed"].linear("guidance", o.guidance_channels, o.channels, false);
+  if (o.zero_init) projection_ = zeroed(projection_);
+}
+
+Tensor GuidanceEmbedding::operator()(const Condition& c, at::ScalarType dtype) const {
+  if (!c.guidance.defined()) throw std::logic_error("a U-Net that takes a guidance scale was given none");
+  constexpr double per_unit = 1000;
+  const Tensor numbers = (c.guidance.to(at::kFloat) - 1) * per_unit;
+  const Tensor angles = numbers.unsqueeze(1) * frequencies_.to(numbers.device()).unsqueeze(0);
+  return projection_(at::cat({angles.sin(), angles.cos()}, 1).to(dtype));
 }
 
 VectorEmbedding::VectorEmbedding(const Builder& build, const UnetOptions& o, int64_t vector_width, int64_t size_ids)
@@ -217,7 +251,8 @@ void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, co
   if (const auto& t = o.transformer) {
     const int64_t depth = t->depth_at(p.level);
     stage.transformer.emplace(build,
-                              TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init});
+                              TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init,
+                                                 p.context > 0 && !p.middle && t->only_cross(p.level)});
   } else {
     stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init, o.norm_eps);
   }
@@ -270,7 +305,7 @@ std::vector<Stage> unet_middle(const Builder& build, const UnetOptions& o, int64
   middle[0].name = middle[1].name = build.name();
   middle[1].first = o.middle_attention ? 2 : 1;
   unet_block(middle[0], build[0], o, channels, channels);
-  if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context});
+  if (o.middle_attention) unet_attention(middle[0], build[1], o, {channels, o.multipliers.size() - 1, false, context, true});
   unet_block(middle[1], build[middle[1].first], o, channels, channels);
   return middle;
 }

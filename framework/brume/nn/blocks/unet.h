@@ -22,7 +22,9 @@ struct UnetTransformer {
   std::vector<int64_t> depth{1};
   Projection projection = Projection::conv;
   double dropout = 0;
+  std::vector<int64_t> only_cross_attention{};  ///< levels, 0 the image's; the middle is of no level
   void declare(Fields& f);
+  bool only_cross(size_t level) const;
   int64_t depth_at(size_t level) const { return depth.size() == 1 ? depth[0] : depth[level]; }
 };
 
@@ -45,7 +47,7 @@ struct UnetOptions {
   bool pad_below = false;                                  ///< strided convolutions
   std::optional<UnetTransformer> transformer;              ///< declared by the whole U-Net only
   ClassEmbedding class_embedding = ClassEmbedding::table;  ///< declared by the whole U-Net only
-  int64_t size_channels = 256;                             ///< declared by the whole U-Net only
+  int64_t size_channels = 256, guidance_channels = 256;    ///< declared by the whole U-Net only
   std::shared_ptr<const NoiseEmbedding> noise_embedding;
 
   /// Declares the parameters and their rules; those of the decoder if `decoder`.
@@ -91,14 +93,28 @@ struct Stage {
 class TimestepEmbedding {
  public:
   TimestepEmbedding(const Builder& build, const UnetOptions& options, const char* name = "time_embed");
-  /// Maps [B] to [B, 4 channels], before the SiLU every block begins with.
-  Tensor operator()(const Tensor& numbers, at::ScalarType dtype) const;
+  /// Maps [B] to [B, 4 channels], before the SiLU every block begins with. added: [B, channels], added to the features; undefined = none.
+  Tensor operator()(const Tensor& numbers, at::ScalarType dtype, const Tensor& added = {}) const;
   NoiseQuantity quantity() const { return noise_->quantity(); }
 
  private:
   std::shared_ptr<const NoiseEmbedding> noise_;
   Tensor frequencies_;
   Linear layers_[2];
+};
+
+/// The scale that a guidance-distilled U-Net imitates (Meng et al. 2023, "On Distillation of Guided Diffusion Models"; Luo et al. 2023,
+/// "Latent Consistency Models", sec. 4.2), "time_embed.guidance": sines and cosines of 1000 (scale - 1), projected and added to the
+/// features of the noise level. It begins as zero.
+class GuidanceEmbedding {
+ public:
+  GuidanceEmbedding(const Builder& build, const UnetOptions& options);
+  /// Returns [B, channels]. Throws std::logic_error if the condition has no scale.
+  Tensor operator()(const Condition& condition, at::ScalarType dtype) const;
+
+ private:
+  Tensor frequencies_;
+  Linear projection_;
 };
 
 /// The pooled vector and the sizes of a condition as an embedding, "label_emb.0" (Podell et al. 2023, "SDXL", sec. 2.1 and 2.2): a network
@@ -125,6 +141,7 @@ struct AttentionPlace {
   size_t level = 0;
   bool decoder = false;
   int64_t context = 0;  ///< width of the tokens attended to; 0 = none
+  bool middle = false;
 };
 /// Gives `stage` its attention: a block, or a spatial transformer if the options ask for one.
 void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, const AttentionPlace& place);

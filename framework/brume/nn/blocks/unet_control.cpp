@@ -40,6 +40,7 @@ UnetOptions adapted(UnetOptions o, const ImageShape& input, const ControlBranchO
   o.pad_below = control.pad_below.value_or(o.pad_below);
   if (!control.heads.empty()) o.heads_per_level = control.heads, o.head_channels.reset();
   if (o.noise_embedding && !o.noise_embedding->random()) check_timestep(*o.noise_embedding, control);
+  if (control.only_cross_attention && o.transformer) o.transformer->only_cross_attention = *control.only_cross_attention;
   if (control.depth.empty()) return o;
   if (!o.transformer || control.depth.size() != o.multipliers.size())
     throw ConfigError(fmt::format("has {} levels, and the model's U-Net {}", control.depth.size(), o.multipliers.size()));
