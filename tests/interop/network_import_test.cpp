@@ -182,11 +182,10 @@ TEST_F(NetworkImport, AFileBesideSaysIt) {
 
 TEST_F(NetworkImport, AUnetThatAttendsToTokensIsNotWhole) {
   network("{type: unet, channels: 32, multipliers: [1], blocks: 1, attention_resolutions: [8], transformer: {depth: [1]}}",
-          {.input = {3, 8, 8}, .out_channels = 3, .context_width = 8});
-  EXPECT_EQ(
-      refusal({}),
-      "net.safetensors: a U-Net that attends to tokens, without the encoder that makes them; the whole checkpoint it is a part of can "
-      "be imported");
+          {.input = {4, 8, 8}, .out_channels = 4, .context_width = 8});
+  EXPECT_EQ(refusal({}),
+            "net.safetensors: lacks its first stage: its U-Net makes 4 channels, which are no image's, and there is no tensor "
+            "'first_stage_model.'; vae=FILE completes it with the one of another file");
 }
 
 class EdmImport : public NetworkImport {

@@ -22,6 +22,7 @@
 #include "brume/interop/import/ldm_completion.h"
 #include "brume/interop/import/ldm_condition.h"
 #include "brume/interop/import/ldm_reading.h"
+#include "brume/interop/import/ldm_xl.h"
 #include "brume/interop/layouts/conditioning.h"
 
 namespace brume {
@@ -159,8 +160,8 @@ Value noise_of(const LdmReading& r, Published model) {
 }
 
 /// Returns the scale of latent = scale z: as set, else the buffer that was measured while training, else as configured, else Stable
-/// Diffusion's.
-double scale_of(const LdmReading& r, bool stable_diffusion, bool xl) {
+/// Diffusion's; `xl` of SDXL.
+double scale_of(const LdmReading& r, Published model, double xl) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
   if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {
     if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {} numbers, expected 1", buffer->numel()));
@@ -168,8 +169,8 @@ double scale_of(const LdmReading& r, bool stable_diffusion, bool xl) {
   }
   if (const auto configured = r.config.number("scale_factor")) return *configured;
   if (r.config.there()) return 1;
-  if (xl) return 0.13025;
-  if (stable_diffusion) return 0.18215;
+  if (model == Published::xl) return xl;
+  if (model != Published::none) return 0.18215;
   r.refuse("what the latents are scaled by is not in it: scale_factor=X says it, or its YAML");
 }
 
@@ -236,8 +237,9 @@ int64_t latent_size(const LdmReading& r, const std::string& parameterization, in
 
 /// Says of the tensors that nobody asked for what they are.
 void name_the_rest(LdmReading& r) {
-  static const std::array<std::string_view, 7> ours{unet_prefix,    first_stage_prefix, text_prefix, ema_prefix,
-                                                    xl_text_prefix, "v_pred",           "ztsnr"};
+  static const std::array<std::string_view, 10> ours{unet_prefix,    first_stage_prefix, text_prefix, ema_prefix,
+                                                     xl_text_prefix, "v_pred",           "ztsnr",     "edm_mean",
+                                                     "edm_std",      "edm_vpred.sigma_"};
   // The noise schedule's tables, and what else LatentDiffusion registers.
   static const std::array<std::string_view, 9> tables{"betas",      "denoiser.sigmas", "alphas_cumprod", "sqrt_", "log_one_minus_",
                                                       "posterior_", "lvlb_weights",    "scale_factor",   "logvar"};
@@ -255,9 +257,32 @@ void name_the_rest(LdmReading& r) {
         fmt::format("{} tensors that are no part of the model: '{}'{}", rest.size(), rest.front(), rest.size() > 1 ? ", …" : ""));
 }
 
-bool knows_ldm(const Source& source) { return any_begins(source.tensors, unet_prefix); }
+/// Returns the sampling of scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg if
+/// there is a null condition. SDXL as published with diffusers: Euler at the same times.
+Value sample_of(Published model, const std::vector<Value>& guidance) {
+  const bool xl = model == Published::xl;
+  const Value leading =
+      xl ? plugin_of("leading", {{"offset", 1}}) : plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}});
+  return map_of({{"sampler", xl ? "euler" : "ddim"}, {"spacing", leading}, {"steps", 50}, {"guidance", guidance}});
+}
 
-Imported import_ldm(const Source& source, const ImportOptions& options) {
+/// Returns true for a U-Net alone, under the names that it has within a checkpoint (ComfyUI's "diffusion models", ComfyUI-GGUF).
+bool is_bare_unet(const NamedTensors& tensors) {
+  const auto transformer = [](const NamedTensor& t) { return t.name.find(".1.transformer_blocks.") != std::string::npos; };
+  return find(tensors, "input_blocks.0.0.weight") && std::any_of(tensors.begin(), tensors.end(), transformer);
+}
+
+/// Returns the source with the tensors of a bare U-Net under the names of a checkpoint.
+Source whole_names(Source source) {
+  if (!is_bare_unet(source.tensors)) return source;
+  for (NamedTensor& t : source.tensors) t.name.insert(0, unet_prefix);
+  return source;
+}
+
+bool knows_ldm(const Source& source) { return any_begins(source.tensors, unet_prefix) || is_bare_unet(source.tensors); }
+
+Imported import_ldm(const Source& given, const ImportOptions& options) {
+  const Source source = whole_names(given);
   LdmReading r(source, options);
   Imported result;
   const NamedTensors network = unet_tensors(r);
@@ -272,7 +297,8 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   const bool inpainting = u.in_channels != u.out_channels;
   const std::string parameterization = parameterization_of(r, network, model, inpainting);
   const int64_t ratio = first_stage ? first_stage->ratio() : 1, size = latent_size(r, parameterization, ratio, model);
-  const Value noise = noise_of(r, model);
+  const std::optional<XlLevels> edm = model == Published::xl && !r.config.there() ? xl_levels(r) : std::nullopt;
+  const Value noise = edm ? edm->noise : noise_of(r, model);
   for (const NamedTensor& t : network) result.tensors.push_back({"network." + t.name, t.tensor});
   LdmCondition condition = read_ldm_condition(r, u);
   u.size_channels = condition.size_channels;
@@ -283,24 +309,18 @@ Imported import_ldm(const Source& source, const ImportOptions& options) {
   if (first_stage)
     for (const NamedTensor& t : ldm_first_stage_tensors(stage)) result.tensors.push_back({"autoencoder." + t.name, t.tensor});
   name_the_rest(r);
-  result.options = section_of(
-      map_of(
-          {{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
-           {"autoencoder", first_stage ? first_stage->options(size * ratio, scale_of(r, model != Published::none, model == Published::xl))
-                                       : value_of("identity")},
-           {"network", u.options(size)},
-           {"conditioner", composite_of(condition.conditioner, others)},
-           {"noise", noise},
-           {"parameterization", parameterization}}),
-      source.path.string());
-  // scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg if there is a null
-  // condition. SDXL as published with diffusers: Euler at the same times.
-  const Value leading = model == Published::xl ? plugin_of("leading", {{"offset", 1}})
-                                               : plugin_of("leading", {{"offset", 1}, {"fill", true}, {"final", "minimum"}});
-  result.sample = section_of(
-      map_of(
-          {{"sampler", model == Published::xl ? "euler" : "ddim"}, {"spacing", leading}, {"steps", 50}, {"guidance", condition.guidance}}),
-      source.path.string());
+  Value unet = u.options(size), autoencoder = value_of("identity");
+  if (first_stage) autoencoder = first_stage->options(size * ratio, scale_of(r, model, edm ? edm->scale : 0.13025));
+  if (edm) edm->set(unet, autoencoder);
+  result.options =
+      section_of(map_of({{"image", image_of(first_stage ? first_stage->image_channels : u.out_channels, size * ratio, size * ratio)},
+                         {"autoencoder", autoencoder},
+                         {"network", unet},
+                         {"conditioner", composite_of(condition.conditioner, others)},
+                         {"noise", noise},
+                         {"parameterization", edm ? edm->parameterization : value_of(parameterization)}}),
+                 source.path.string());
+  result.sample = section_of(edm ? edm->sample(condition.guidance) : sample_of(model, condition.guidance), source.path.string());
   result.losses = std::move(r.losses);
   return result;
 }

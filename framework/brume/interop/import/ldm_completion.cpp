@@ -63,6 +63,15 @@ ModuleTensors ldm_first_stage_module(const LdmReading& r, int64_t channels) {
   return own;
 }
 
+NamedTensors ldm_xl_text_tensors(const LdmReading& r) {
+  constexpr std::string_view xl_text_prefix = "conditioner.embedders.";
+  const std::string* file = r.setting("text_encoder");
+  NamedTensors all = file ? tensors_of("text_encoder", *file, "text_encoder") : r.source.tensors;
+  if (file && !any_begins(all, xl_text_prefix))
+    throw ConfigError(fmt::format("text_encoder={}: holds no text encoders of SDXL ('{}'), as its checkpoints do", *file, xl_text_prefix));
+  return all;
+}
+
 ModuleTensors ldm_condition_module(const LdmReading& r) {
   const std::string* file = r.setting("text_encoder");
   if (!file) return {r.source.tensors, std::string(condition_prefix)};

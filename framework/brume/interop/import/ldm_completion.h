@@ -14,4 +14,8 @@ ModuleTensors ldm_first_stage_module(const LdmReading& r, int64_t channels);
 /// a file or directory of transformers), else those of the checkpoint; empty if it has none.
 ModuleTensors ldm_condition_module(const LdmReading& r);
 
+/// Returns the tensors that hold SDXL's text encoders, "conditioner.embedders.N.": those of the checkpoint that `text_encoder` names, else
+/// those of the file.
+NamedTensors ldm_xl_text_tensors(const LdmReading& r);
+
 }  // namespace brume
