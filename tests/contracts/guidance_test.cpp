@@ -68,6 +68,7 @@ const std::map<std::string, std::string> neutral = {
     {"cfg_zero_star", "{type: cfg_zero_star, scale: 1}"},
     {"classifier", "{type: classifier, scale: 0}"},
     {"clip", "{type: clip, range: 1.0e+9}"},
+    {"distilled", "{type: distilled, scale: 1}"},
     {"dynamic_threshold", "{type: dynamic_threshold, quantile: 1, maximum: 1000}"},
     {"easycache", "{type: easycache, threshold: 0}"},
     {"fdg", "{type: fdg, scales: [1, 1]}"},
@@ -102,6 +103,7 @@ class GuidanceContract : public testing::TestWithParam<Specimen> {
   static Condition classes() {
     Condition c;
     c.classes = c.labels = at::arange(5, at::kLong);
+    c.guidance = at::ones({5});
     c.known = at::full({5, 3, 4, 4}, 0.25);
     c.mask = (at::arange(5 * 16).view({5, 1, 4, 4}) % 3 > 0).to(at::kFloat);
     Condition null = c;

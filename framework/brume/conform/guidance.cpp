@@ -5,6 +5,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
@@ -97,6 +98,7 @@ Tensor noisy(double sigma, at::ScalarType type = at::kDouble) {
 Condition condition(bool all) {
   Condition c;
   c.classes = c.labels = at::arange(batch, at::kLong) % ClassMixture::classes;
+  c.guidance = at::ones({batch}, at::kFloat);
   c.mask = (at::arange(batch * 16, at::kLong).view({batch, 1, 4, 4}) % 3 > 0).to(at::kFloat);
   if (all) c.mask = at::ones_like(c.mask);
   c.known = (at::arange(batch * 48, at::kFloat).view({batch, 3, 4, 4}) * (1.0 / 240)) - 0.5;
