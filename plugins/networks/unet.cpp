@@ -70,8 +70,7 @@ class Unet final : public Network, public HasControlBranch {
 
   Tensor forward(const Tensor& input, const Tensor& c_noise, const Condition& condition, at::Generator* dropout,
                  const Taps& taps) const override {
-    Tensor embedding =
-        time_embed_(c_noise, input.scalar_type(), guidance_ ? (*guidance_)(condition, input.scalar_type()) : Tensor());
+    Tensor embedding = time_embed_(c_noise, input.scalar_type(), guidance_ ? (*guidance_)(condition, input.scalar_type()) : Tensor());
     if (class_number_ || label_.weight.defined()) embedding = embedding + of_class(condition, input.scalar_type());
     if (vector_) embedding = embedding + (*vector_)(condition, input.scalar_type());
     embedding = nn::silu(embedding);  // every block begins with this

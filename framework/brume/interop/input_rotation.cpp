@@ -19,7 +19,7 @@ namespace {
 
 using at::Tensor;
 
-/// Returns the side b of blocks whose upper triangles have `count` numbers, b (b - 1) / 2; 0 if there is none.
+/// Returns the side b of blocks whose upper triangles have `count` numbers, b (b - 1) / 2; 0 if no b does.
 int64_t side_of(int64_t count) {
   const int64_t side = std::llround((1 + std::sqrt(1 + 8 * double(count))) / 2);
   return side * (side - 1) / 2 == count ? side : 0;

@@ -67,7 +67,7 @@ SpatialTransformer::SpatialTransformer(const Builder& build, const TransformerOp
   const bool conv = o.projection == Projection::conv;
   if (conv) conv_in_ = build.conv2d("proj_in", o.channels, o.channels, 1);
   if (!conv) linear_in_ = build.linear("proj_in", o.channels, o.channels);
-  for (int64_t i = 0; i < o.depth; ++i) 
+  for (int64_t i = 0; i < o.depth; ++i)
     blocks_.emplace_back(build["transformer_blocks"][i], o.channels, o.context, o.heads, o.dropout, o.only_cross);
   if (conv) conv_out_ = build.conv2d("proj_out", o.channels, o.channels, 1);
   if (!conv) linear_out_ = build.linear("proj_out", o.channels, o.channels);

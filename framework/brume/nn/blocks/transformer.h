@@ -34,7 +34,7 @@ class CrossAttention {
 class TransformerBlock {
  public:
   /// Makes a block. `context`: width of the tokens; 0 = none, both attentions are of x to itself. `only_cross`: both are to the tokens.
-  TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout, bool only_cross);
+  TransformerBlock(const Builder& build, int64_t channels, int64_t context, int64_t heads, double dropout, bool only_cross = false);
   /// Returns the shape of x, [B, N, C].
   Tensor operator()(Tensor x, const Tokens& tokens, at::Generator* dropout, const Taps* taps) const;
   const std::string& name() const { return name_; }

@@ -59,7 +59,7 @@ void require_levels(Fields& f, const UnetOptions& o, bool decoder) {
   if (decoder)
     f.require(!o.transformer || o.transformer->depth.size() == 1 || o.transformer->depth.size() == o.multipliers.size(), "transformer",
               "depth needs one number, or one per level");
-  for (const int64_t level : decoder && o.transformer ? o.transformer->only_cross_attention : std::vector<int64_t>{})
+  for (const int64_t level : decoder&& o.transformer ? o.transformer->only_cross_attention : std::vector<int64_t>{})
     f.require(level < int64_t(o.multipliers.size()), "transformer",
               fmt::format("only_cross_attention names level {}, and the levels are 0 to {}", level, o.multipliers.size() - 1));
 }
@@ -250,9 +250,8 @@ void unet_attention(Stage& stage, const Builder& build, const UnetOptions& o, co
   const int64_t heads = o.heads_of(p.channels, p.level, p.decoder);
   if (const auto& t = o.transformer) {
     const int64_t depth = t->depth_at(p.level);
-    stage.transformer.emplace(build,
-                              TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout, o.zero_init,
-                                                 p.context > 0 && !p.middle && t->only_cross(p.level)});
+    stage.transformer.emplace(build, TransformerOptions{p.channels, p.context, heads, depth, o.groups, t->projection, t->dropout,
+                                                        o.zero_init, p.context > 0 && !p.middle && t->only_cross(p.level)});
   } else {
     stage.attention.emplace(build, p.channels, heads, o.attention_order, o.groups, o.zero_init, o.norm_eps);
   }
