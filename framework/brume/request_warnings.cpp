@@ -134,6 +134,9 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
   if (negative && !away)
     all.push_back(fmt::format("{}: is of no effect, as no guidance steers away from it; {} 5 does", called(r.names, "negatives"),
                               called(r.names, "cfg")));
+  if (r.cfg && model.options().conditioner->traits().guidance)
+    all.push_back(fmt::format("{}: guides in addition to what the network imitates; guidance: [{{type: distilled, scale: {}}}] sets that",
+                              called(r.names, "cfg"), *r.cfg));
   if (!negative && wants_negative(options))
     all.push_back(fmt::format("a guidance steers away from a negative prompt, and none is given ({}); it does what cfg does",
                               called(r.names, "negatives")));

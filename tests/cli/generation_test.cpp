@@ -110,6 +110,22 @@ TEST_F(Generation, AnImageOfMoreThanEightBits) {
             "error: --image: thin.safetensors must hold one tensor [B, 3, H, W] of values in [0, 1]\n");
 }
 
+TEST_F(Generation, CfgOfANetworkThatImitatesGuidanceIsWarnedOf) {
+  folder_->file("g.yaml",
+                "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1], blocks: 1, groups: 4}\n"
+                "  conditioner: {type: composite, of: [{type: class_label, classes: 5, dropout: 0.1}, {type: guidance_scale}]}\n"
+                "train: {data: {type: shapes}, batch: 4, steps: 1, preview: {count: 0}}\nsample: {steps: 2}\n");
+  const Finished done = at({"train", "g.yaml", "--out", "g"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const auto warned = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words{"sample", "g/model.safetensors", "--classes", "0", "-n", "1", "-o", "g.png"};
+    words.insert(words.end(), more.begin(), more.end());
+    return at(words).err.find("warning: --cfg: guides in addition to what the network imitates") != std::string::npos;
+  };
+  EXPECT_TRUE(warned({"--cfg", "3"}));
+  EXPECT_FALSE(warned({"--set", "sample.guidance=[{type: distilled, scale: 3}]"}));
+}
+
 TEST_F(Generation, ANegativePromptOfNoEffectIsTold) {
   const std::string warning = "warning: --negative: is of no effect, as no guidance steers away from it; --cfg 5 does\n";
   const auto err = [](std::vector<std::string> more) {
