@@ -69,7 +69,7 @@ TempFolder* Vision::folder_ = nullptr;
 TEST(PillowResize, GivesPillowsBytes) {
   for (const auto& c : reference()["pillow"]) {
     const Image resized = resize_as_pillow(to_image(image(c["image"])[0]), c["size"][0], c["size"][1]);
-    EXPECT_EQ(sha256({reinterpret_cast<const char*>(resized.pixels.data()), resized.pixels.size()}), c["sha256"]) << c;
+    EXPECT_EQ(sha256({reinterpret_cast<const char*>(resized.pixels.data()), resized.pixels.size()}), c["sha256"].get<std::string>()) << c;
   }
 }
 
