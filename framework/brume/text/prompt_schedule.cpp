@@ -113,6 +113,7 @@ std::vector<PromptPiece> prompts_between_ands(std::string_view prompt) {
   if (texts.empty()) return {weighted(prompt).value_or(PromptPiece{std::string(prompt), 1})};
   texts.push_back(prompt);
   std::vector<PromptPiece> all;
+  all.reserve(texts.size());
   for (const std::string_view text : texts) all.push_back(weighted(text).value_or(PromptPiece{std::string(trimmed(text)), 1}));
   return all;
 }

@@ -44,9 +44,9 @@ ModuleTensors first_stage_parts(const NamedTensors& tensors) {
 ModuleTensors ldm_first_stage_module(const LdmReading& r, int64_t channels) {
   if (const std::string* file = r.setting("vae")) {
     const NamedTensors all = tensors_of("vae", *file, "vae");
-    const ModuleTensors parts = first_stage_parts(any_begins(all, first_stage_prefix)       ? below(all, first_stage_prefix)
-                                                  : any_begins(all, "encoder.down_blocks.") ? from_diffusers_vae(all)
-                                                                                            : all);
+    ModuleTensors parts = first_stage_parts(any_begins(all, first_stage_prefix)       ? below(all, first_stage_prefix)
+                                            : any_begins(all, "encoder.down_blocks.") ? from_diffusers_vae(all)
+                                                                                      : all);
     if (parts.empty()) throw ConfigError(fmt::format("vae={}: holds no first stage (AutoencoderKL or VQModel)", *file));
     return parts;
   }
