@@ -4,8 +4,12 @@
 //
 // Blocks and weights are named as in guided-diffusion's and CompVis' UNetModel, so that their state dicts load as they are.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/exp.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <optional>
 #include <stdexcept>
 
@@ -15,9 +19,36 @@
 #include "brume/nn/blocks/unet.h"
 #include "brume/nn/blocks/unet_control.h"
 #include "brume/nn/ops/ops.h"
+#include "brume/numerics/waves.h"
 
 namespace brume::plugins {
 namespace {
+
+/// The scale that a guidance-distilled U-Net imitates (Meng et al. 2023, "On Distillation of Guided Diffusion Models"; Luo et al. 2023,
+/// "Latent Consistency Models", sec. 4.2), "time_embed.guidance": sines and cosines of 1000 (scale - 1), projected and added to the
+/// features of the noise level. It begins as zero.
+class GuidanceEmbedding {
+ public:
+  GuidanceEmbedding(const nn::Builder& build, const nn::UnetOptions& o) {
+    constexpr double max_period = 10000;
+    const int64_t half = o.guidance_channels / 2;
+    frequencies_ = (at::arange(half, at::kFloat) * (-std::log(max_period) / double(half - 1))).exp();
+    projection_ = build["time_embed"].linear("guidance", o.guidance_channels, o.channels, false);
+    if (o.zero_init) projection_ = nn::zeroed(projection_);
+  }
+  /// Returns [B, channels].
+  Tensor operator()(const Condition& c, at::ScalarType dtype) const {
+    if (!c.guidance.defined()) throw std::logic_error("a U-Net that takes a guidance scale was given none");
+    constexpr double per_unit = 1000;
+    const Tensor numbers = (c.guidance.to(at::kFloat) - 1) * per_unit;
+    const auto [cosines, sines] = cos_sin(numbers.unsqueeze(1) * frequencies_.to(numbers.device()).unsqueeze(0));
+    return projection_(at::cat({sines, cosines}, 1).to(dtype));
+  }
+
+ private:
+  Tensor frequencies_;
+  nn::Linear projection_;
+};
 
 class Unet final : public Network, public HasControlBranch {
  public:
@@ -161,7 +192,7 @@ class Unet final : public Network, public HasControlBranch {
   nn::Embedding label_;
   std::optional<nn::TimestepEmbedding> class_number_;  ///< instead of label_: embeds the class as a number
   std::optional<nn::VectorEmbedding> vector_;
-  std::optional<nn::GuidanceEmbedding> guidance_;
+  std::optional<GuidanceEmbedding> guidance_;
   nn::UnetEncoder encoder_;
   std::vector<nn::Stage> middle_;
   nn::UnetDecoder decoder_;

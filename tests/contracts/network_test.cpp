@@ -12,7 +12,6 @@
 
 #include <cmath>
 #include <functional>
-#include <map>
 #include <set>
 #include <thread>
 
@@ -158,47 +157,79 @@ TEST_P(NetworkContract, TakesItsNoiseLevelAndItsClass) {
   EXPECT_FALSE(at::equal(z[0], z[1])) << "the class is not used";
 }
 
-TEST_P(NetworkContract, EachPartOfAConditionIsRefusedOrChangesTheOutput) {
-  const at::NoGradGuard no_grad;
-  using Part = std::pair<std::function<void(Network::Context&)>, std::function<void(Condition&, int64_t)>>;
-  const std::map<std::string, Part> parts{
-      {"classes", {[](auto& c) { c.classes = 5; }, [](Condition& c, int64_t k) { c.classes = at::full({2}, 1 + k, at::kLong); }}},
-      {"tokens",
-       {[](auto& c) { c.context_width = 10; },
-        [](Condition& c, int64_t k) {
-          c.context = normal({2, 7, 10}, 40 + k), c.context_mask = at::ones({2, 7});
-        }}},
-      {"image",
-       {[](auto& c) { c.image_channels = 2; },
-        [](Condition& c, int64_t k) {
-          c.image = normal({2, 2, 16, 16}, 50 + k);
-        }}},
-      {"vector",
-       {[](auto& c) { c.vector_width = 10; },
-        [](Condition& c, int64_t k) {
-          c.vector = normal({2, 10}, 60 + k);
-        }}},
-      {"sizes",
-       {[](auto& c) { c.size_ids = 6; },
-        [](Condition& c, int64_t k) {
-          c.sizes = at::full({2, 6}, 8.0f + k);
-        }}},
-      {"guidance", {[](auto& c) { c.guidance = true; }, [](Condition& c, int64_t k) { c.guidance = at::full({2}, 2.0f + k); }}}};
-  for (const auto& [name, part] : parts) {
-    if (GetParam().name == "gaussian" && name == "classes") continue;  // all of them are the same
+/// A part of a condition: how a network is made for it, and its rows for two images, different for each k.
+struct ConditionPart {
+  std::string name;
+  std::function<void(Network::Context&)> ask;
+  std::function<void(Condition&, int64_t k)> give;
+};
+const std::vector<ConditionPart> condition_parts{
+    {"classes", [](auto& c) { c.classes = 5; }, [](Condition& c, int64_t k) { c.classes = at::full({2}, 1 + k, at::kLong); }},
+    {"tokens", [](auto& c) { c.context_width = 10; },
+     [](Condition& c, int64_t k) {
+       c.context = normal({2, 7, 10}, 40 + k), c.context_mask = at::ones({2, 7});
+     }},
+    {"image", [](auto& c) { c.image_channels = 2; },
+     [](Condition& c, int64_t k) {
+       c.image = normal({2, 2, 16, 16}, 50 + k);
+     }},
+    {"vector", [](auto& c) { c.vector_width = 10; },
+     [](Condition& c, int64_t k) {
+       c.vector = normal({2, 10}, 60 + k);
+     }},
+    {"sizes", [](auto& c) { c.size_ids = 6; },
+     [](Condition& c, int64_t k) {
+       c.sizes = at::full({2, 6}, 8.0f + k);
+     }},
+    {"guidance", [](auto& c) { c.guidance = true; }, [](Condition& c, int64_t k) { c.guidance = at::full({2}, 2.0f + 0.7f * k); }}};
+
+/// Calls f with each part and a network that takes it.
+void for_condition_parts(const std::string& yaml, const std::function<void(const ConditionPart&, const Network&)>& f) {
+  for (const ConditionPart& part : condition_parts) {
     Network::Context c = context;
     c.classes = 0, c.noise = make<NoiseSchedule>("cosine"), c.parameterization = make<Parameterization>("x0");
-    part.first(c);
+    part.ask(c);
+    std::shared_ptr<Network> network;
     try {
-      const auto network = make<Network>(GetParam().yaml, c);
-      scatter(*network);
-      Condition one, other;
-      part.second(one, 0), part.second(other, 1);
-      EXPECT_FALSE(at::equal(network->forward(images(2), levels(2), one, nullptr), network->forward(images(2), levels(2), other, nullptr)))
-          << name;
+      network = make<Network>(yaml, c);
     } catch (const ConfigError&) {
+      continue;
     }
+    SCOPED_TRACE(part.name);
+    f(part, *network);
   }
+}
+
+TEST_P(NetworkContract, EachPartOfAConditionIsRefusedOrChangesTheOutput) {
+  const at::NoGradGuard no_grad;
+  for_condition_parts(GetParam().yaml, [](const ConditionPart& part, const Network& network) {
+    if (GetParam().name == "gaussian" && part.name == "classes") return;  // all of them are the same
+    scatter(network);
+    Condition one, other;
+    part.give(one, 0), part.give(other, 1);
+    EXPECT_FALSE(at::equal(network.forward(images(2), levels(2), one, nullptr), network.forward(images(2), levels(2), other, nullptr)));
+  });
+}
+
+TEST_P(NetworkContract, ImageIDoesNotDependOnItsBatchByAnyPartOfACondition) {
+  const at::NoGradGuard no_grad;
+  for_condition_parts(GetParam().yaml, [](const ConditionPart& part, const Network& network) {
+    scatter(network);
+    Condition all;
+    part.give(all, 0);
+    for (int64_t k = 1; k < 4; ++k) {
+      Condition more;
+      part.give(more, k);
+      all = concat(all, more);
+    }
+    const Tensor together = network.forward(images(8), levels(8), all, nullptr);
+    for (const int64_t count : {1, 3})
+      for (int64_t first = 0; first + count <= 8; first += count)
+        EXPECT_TRUE(at::equal(network.forward(images(8).narrow(0, first, count).clone(), levels(8).narrow(0, first, count).clone(),
+                                              all.slice(first, count), nullptr),
+                              together.narrow(0, first, count)))
+            << "images " << first << " to " << first + count - 1;
+  });
 }
 
 TEST_P(NetworkContract, DropoutOnlyWithAGenerator) {
@@ -313,7 +344,8 @@ INSTANTIATE_TEST_SUITE_P(
          "noise_embedding: {type: fourier, scale: 0.1}}",
          "{type: unet, channels: 24, groups: 12, multipliers: [2], blocks: 1, attention_resolutions: [16], head_channels: 12, zero_init: "
          "false}",
-         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1}", "{type: mixture, means: [-1, -0.5, 0, 0.5, 1]}",
+         "{type: unet, channels: 12, groups: 4, multipliers: [1], blocks: 1, guidance_channels: 10}",
+         "{type: mixture, means: [-1, -0.5, 0, 0.5, 1]}",
          "{type: unet, channels: 16, groups: 8, multipliers: [1, 2], blocks: 1, class_embedding: sinusoidal}",
          "{type: song_unet, channels: 16, multipliers: [1, 2], blocks: 1, attention_resolutions: [8], encoder: residual, embedding_type: "
          "fourier, noise_multiplier: 2, resample_filter: [1, 3, 3, 1], null_is_zero: true}",

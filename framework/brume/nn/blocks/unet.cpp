@@ -1,12 +1,8 @@
 #include "brume/nn/blocks/unet.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/sin.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -59,9 +55,10 @@ void require_levels(Fields& f, const UnetOptions& o, bool decoder) {
   if (decoder)
     f.require(!o.transformer || o.transformer->depth.size() == 1 || o.transformer->depth.size() == o.multipliers.size(), "transformer",
               "depth needs one number, or one per level");
-  for (const int64_t level : decoder&& o.transformer ? o.transformer->only_cross_attention : std::vector<int64_t>{})
-    f.require(level < int64_t(o.multipliers.size()), "transformer",
-              fmt::format("only_cross_attention names level {}, and the levels are 0 to {}", level, o.multipliers.size() - 1));
+  if (decoder && o.transformer)
+    for (const int64_t level : o.transformer->only_cross_attention)
+      f.require(level < int64_t(o.multipliers.size()), "transformer",
+                fmt::format("only_cross_attention names level {}, and the levels are 0 to {}", level, o.multipliers.size() - 1));
 }
 
 }  // namespace
@@ -195,22 +192,6 @@ TimestepEmbedding::TimestepEmbedding(const Builder& build, const UnetOptions& o,
 Tensor TimestepEmbedding::operator()(const Tensor& numbers, at::ScalarType dtype, const Tensor& added) const {
   const Tensor features = noise_->features(numbers, frequencies_.to(numbers.device(), at::kFloat)).to(dtype);
   return layers_[1](silu(layers_[0](added.defined() ? features + added : features)));
-}
-
-GuidanceEmbedding::GuidanceEmbedding(const Builder& build, const UnetOptions& o) {
-  constexpr double max_period = 10000;
-  const int64_t half = o.guidance_channels / 2;
-  frequencies_ = (at::arange(half, at::kFloat) * (-std::log(max_period) / double(half - 1))).exp();
-  projection_ = build["time_embed"].linear("guidance", o.guidance_channels, o.channels, false);
-  if (o.zero_init) projection_ = zeroed(projection_);
-}
-
-Tensor GuidanceEmbedding::operator()(const Condition& c, at::ScalarType dtype) const {
-  if (!c.guidance.defined()) throw std::logic_error("a U-Net that takes a guidance scale was given none");
-  constexpr double per_unit = 1000;
-  const Tensor numbers = (c.guidance.to(at::kFloat) - 1) * per_unit;
-  const Tensor angles = numbers.unsqueeze(1) * frequencies_.to(numbers.device()).unsqueeze(0);
-  return projection_(at::cat({angles.sin(), angles.cos()}, 1).to(dtype));
 }
 
 VectorEmbedding::VectorEmbedding(const Builder& build, const UnetOptions& o, int64_t vector_width, int64_t size_ids)

@@ -103,20 +103,6 @@ class TimestepEmbedding {
   Linear layers_[2];
 };
 
-/// The scale that a guidance-distilled U-Net imitates (Meng et al. 2023, "On Distillation of Guided Diffusion Models"; Luo et al. 2023,
-/// "Latent Consistency Models", sec. 4.2), "time_embed.guidance": sines and cosines of 1000 (scale - 1), projected and added to the
-/// features of the noise level. It begins as zero.
-class GuidanceEmbedding {
- public:
-  GuidanceEmbedding(const Builder& build, const UnetOptions& options);
-  /// Returns [B, channels]. Throws std::logic_error if the condition has no scale.
-  Tensor operator()(const Condition& condition, at::ScalarType dtype) const;
-
- private:
-  Tensor frequencies_;
-  Linear projection_;
-};
-
 /// The pooled vector and the sizes of a condition as an embedding, "label_emb.0" (Podell et al. 2023, "SDXL", sec. 2.1 and 2.2): a network
 /// over the vector and each size, embedded as the noise level is.
 class VectorEmbedding {
