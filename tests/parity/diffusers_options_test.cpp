@@ -120,6 +120,8 @@ TEST_F(ChannelStatistics, WhatTheyCannotBe) {
     const std::string text = error_of([&] { options(keys); });
     return text.substr(text.find(": ") + 2);
   };
+  EXPECT_EQ(refusal(R"(, "_class_name": "VQModel", "latents_mean": [1.0, 2.0])"),
+            "latents_mean is [1.0,2.0]; an autoencoder of brume supports null only");
   EXPECT_EQ(refusal(R"(, "latents_mean": [1.0], "latents_std": [3.0, 4.0])"),
             "latents_mean is [1.0]; an autoencoder of brume supports a list of 2 only");
   EXPECT_EQ(refusal(R"(, "latents_mean": [1.0, 2.0], "latents_std": [3.0, 0.0])"),

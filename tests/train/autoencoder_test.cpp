@@ -150,6 +150,14 @@ TEST(AutoencoderTraining, CentredLatentsHaveNoMean) {
   EXPECT_NEAR(spread.std, 1, 1e-4);
 }
 
+TEST(AutoencoderTraining, ChannelsOfTheirOwnScaleAreNotCentred) {
+  const TempFolder folder;
+  std::string yaml = tiny_autoencoder(1, ", stds: [2, 3]");
+  yaml.replace(yaml.find("latents: {images: 64}"), 21, "latents: {images: 64, center: true}");
+  EXPECT_EQ(error_of([&] { train_into(yaml, folder.file("run")); }),
+            "train.latents.center: measures one shift, and autoencoder.network.stds divides each channel by a number of its own");
+}
+
 TEST(AutoencoderTraining, TheDiscriminatorWaitsForItsStep) {
   const TempFolder folder;
   train_into(tiny_autoencoder(20, "", adversarial), folder.file("run"));

@@ -76,6 +76,10 @@ class AutoencoderLearner final : public Learner {
       discriminator_weights_ = build.weights();
       move_to(compute_.device, discriminator_weights_);
     }
+    const Value* stds = resolved_.find("autoencoder")->find("network")->find("stds");
+    if (config_.train->latents.center && stds && !stds->items.empty())
+      throw ConfigError("measures one shift, and autoencoder.network.stds divides each channel by a number of its own")
+          .located({}, "train.latents.center");
     if (config_.train->test) test_ = config_.train->test->data.make({shape_});
   }
 

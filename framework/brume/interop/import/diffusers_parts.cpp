@@ -83,7 +83,7 @@ void read_kl(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int6
 
 void read_vq(const DiffusersConfig& c, DiffusersStage& stage, std::optional<int64_t> latent_height) {
   c.only<std::string>("norm_type", "group");
-  c.absent("lookup_from_codebook");
+  for (const char* key : {"lookup_from_codebook", "latents_mean", "latents_std"}) c.absent(key);
   stage.options = stage_options("vq", c, stage, latent_height);
   if (c.has("vq_embed_dim")) c.only<int64_t>("vq_embed_dim", stage.latent_channels);
   stage.options.set("quant_conv", value_of(true));
