@@ -110,20 +110,28 @@ TEST_F(Generation, AnImageOfMoreThanEightBits) {
             "error: --image: thin.safetensors must hold one tensor [B, 3, H, W] of values in [0, 1]\n");
 }
 
-TEST_F(Generation, CfgOfANetworkThatImitatesGuidanceIsWarnedOf) {
+TEST_F(Generation, TheScaleThatANetworkImitatesIsSaidByDistilled) {
   folder_->file("g.yaml",
-                "model:\n  image: {height: 8, width: 8}\n  network: {type: unet, channels: 8, multipliers: [1], blocks: 1, groups: 4}\n"
-                "  conditioner: {type: composite, of: [{type: class_label, classes: 5, dropout: 0.1}, {type: guidance_scale}]}\n"
-                "train: {data: {type: shapes}, batch: 4, steps: 1, preview: {count: 0}}\nsample: {steps: 2}\n");
+                "model:\n  image: {height: 8, width: 8}\n"
+                "  network: {type: unet, channels: 8, multipliers: [1], blocks: 1, groups: 4, zero_init: false}\n"
+                "  conditioner: {type: composite, of: [{type: class_label, classes: 5, dropout: 0.1}, {type: guidance_scale, scale: 4}]}\n"
+                "train: {data: {type: shapes}, batch: 4, steps: 1, preview: {count: 0}}\nsample: {steps: 2}\ncompute: {precision: fp32}\n");
   const Finished done = at({"train", "g.yaml", "--out", "g"});
   ASSERT_EQ(done.code, 0) << done.err;
-  const auto warned = [&](const std::vector<std::string>& more) {
+  const auto made_with = [&](const std::vector<std::string>& more) {
     std::vector<std::string> words{"sample", "g/model.safetensors", "--classes", "0", "-n", "1", "-o", "g.png"};
     words.insert(words.end(), more.begin(), more.end());
-    return at(words).err.find("warning: --cfg: guides in addition to what the network imitates") != std::string::npos;
+    const Finished done = at(words);
+    EXPECT_EQ(done.code, 0) << done.err;
+    return std::pair(image("g.png"), done.err.find("warning: --cfg: guides in addition to what the network imitates") != done.err.npos);
   };
-  EXPECT_TRUE(warned({"--cfg", "3"}));
-  EXPECT_FALSE(warned({"--set", "sample.guidance=[{type: distilled, scale: 3}]"}));
+  const auto [own, quiet] = made_with({});
+  const auto [same, quiet_too] = made_with({"--set", "sample.guidance=[{type: distilled, scale: 4}]"});
+  const auto [other, quiet_as_well] = made_with({"--set", "sample.guidance=[{type: distilled, scale: 9}]"});
+  EXPECT_EQ(same, own);
+  EXPECT_NE(other, own);
+  EXPECT_FALSE(quiet || quiet_too || quiet_as_well);
+  EXPECT_TRUE(made_with({"--cfg", "3"}).second);
 }
 
 TEST_F(Generation, ANegativePromptOfNoEffectIsTold) {

@@ -1,49 +1,24 @@
 // Files of PEFT: the bias of an up matrix, the magnitude of a convolution's DoRA, and the scale of a LoKr of two whole factors.
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/kron.h>
 #include <ATen/ops/mm.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <fstream>
-
-#include "brume/core/network.h"
-#include "brume/interop/lora.h"
-#include "brume/weights/safetensors.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
+#include "support/peft_adapter.h"
 #include "support/waves.h"
 
 namespace brume::test {
 namespace {
 
-class PeftLora : public testing::Test {
+class PeftLora : public PeftAdapter {
  protected:
-  PeftLora() {
-    network_ = make<Network>("{type: unet, channels: 4, groups: 2, multipliers: [1], blocks: 1}", {.input = {3, 8, 8}, .out_channels = 3});
-    weights_ = prefixed("network.", network_->weights());
-  }
-  Tensor own(const std::string& name) const {
-    return std::find_if(weights_.begin(), weights_.end(), [&](const Weight& w) { return w.name == name; })->tensor;
-  }
-  std::map<std::string, Tensor> merged(const NamedTensors& tensors, const std::string& config) {
-    write_safetensors(folder_.file("adapter_model.safetensors"), tensors, {});
-    std::ofstream(folder_.file("adapter_config.json")) << config;
-    return merged_loras({folder_.file("adapter_model.safetensors")}, weights_, at::kFloat);
-  }
+  PeftLora() : PeftAdapter(4) {}
   static void expect_near(const Tensor& got, const Tensor& wanted) {
     ASSERT_EQ(got.sizes(), wanted.sizes());
     EXPECT_LE((got - wanted).abs().max().item<double>(), 1e-5);
   }
-  const at::NoGradGuard no_grad_;
-  TempFolder folder_;
-  std::shared_ptr<Network> network_;
-  std::vector<Weight> weights_;
-  const std::string convolution_ = "base_model.model.down_blocks.0.resnets.0.conv1",
-                    weight_ = "network.input_blocks.1.0.in_layers.2.weight";
 };
 
 TEST_F(PeftLora, TheBiasOfTheUpMatrixIsScaledLikeIt) {

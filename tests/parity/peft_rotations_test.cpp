@@ -1,20 +1,13 @@
 // OFT and BOFT of PEFT against PEFT (references/peft_rotations.py), and the settings next to their files.
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "brume/core/network.h"
 #include "brume/interop/input_rotation.h"
-#include "brume/interop/lora.h"
-#include "brume/weights/safetensors.h"
+#include "support/peft_adapter.h"
 #include "support/process.h"
-#include "support/registry.h"
-#include "support/tempdir.h"
 #include "support/waves.h"
 
 namespace brume::test {
@@ -24,20 +17,9 @@ Tensor part_of(const std::string& role, const std::vector<int64_t>& shape) {
   return role == "boft_s" ? waves(shape, 0.9) * 0.1 + 1 : waves(shape, 0.7) * 0.2;
 }
 
-class PeftRotations : public testing::Test {
+class PeftRotations : public PeftAdapter {
  protected:
-  PeftRotations() {
-    network_ = make<Network>("{type: unet, channels: 8, groups: 2, multipliers: [1], blocks: 1}", {.input = {3, 8, 8}, .out_channels = 3});
-    weights_ = prefixed("network.", network_->weights());
-    for (const Weight& w : weights_)
-      if (w.name == weight_) Tensor(w.tensor).copy_(waves({8, 8, 3, 3}, 0.37));
-  }
-  const at::NoGradGuard no_grad_;
-  TempFolder folder_;
-  std::shared_ptr<Network> network_;
-  std::vector<Weight> weights_;
-  const std::string convolution_ = "base_model.model.down_blocks.0.resnets.0.conv1.",
-                    weight_ = "network.input_blocks.1.0.in_layers.2.weight";
+  PeftRotations() : PeftAdapter(8) { own(weight_).copy_(waves({8, 8, 3, 3}, 0.37)); }
   const nlohmann::json cases_ =
       nlohmann::json::parse(read_text(std::string(BRUME_SOURCE_DIR) + "/tests/parity/references/peft_rotations.json"));
 
@@ -73,10 +55,8 @@ TEST_F(PeftRotations, TheSettingsNextToAFileCount) {
     SCOPED_TRACE(c["settings"].dump());
     NamedTensors tensors;
     for (const auto& [role, shape] : c["parts"].items())
-      tensors.push_back({convolution_ + role + (role == "oft_R" ? ".weight" : ""), part_of(role, shape.get<std::vector<int64_t>>())});
-    write_safetensors(folder_.file("adapter_model.safetensors"), tensors, {});
-    std::ofstream(folder_.file("adapter_config.json")) << c["settings"].dump();
-    const auto got = merged_loras({folder_.file("adapter_model.safetensors")}, weights_, at::kFloat);
+      tensors.push_back({convolution_ + "." + role + (role == "oft_R" ? ".weight" : ""), part_of(role, shape.get<std::vector<int64_t>>())});
+    const auto got = merged(tensors, c["settings"].dump());
     ASSERT_EQ(got.size(), 1u);
     expect_same(got.at(weight_), c);
     ++read;
