@@ -37,6 +37,14 @@ const LikeProgram* program_of(std::string_view like) {
   return p == all.end() ? nullptr : &*p;
 }
 
+LikeStrength rule_of(std::string_view like) {
+  const LikeProgram* program = program_of(like);
+  return program ? program->strength : LikeStrength::share;
+}
+
+/// Returns the last `run` of `whole` steps: half a step more, so that their floor is `run` however the product is rounded.
+ImageSteps last_steps(int64_t run, int64_t whole) { return {whole, run >= whole ? 1 : (double(run) + 0.5) / double(whole)}; }
+
 /// Returns the map of a plugin, which YAML may name alone.
 Value plugin(const char* yaml) {
   Value v = parse_yaml(yaml, "");
@@ -170,16 +178,6 @@ Likeness likeness(std::string_view like, std::string_view option, const ModelOpt
   const auto traits = model.conditioner->traits();
   return likeness(like, option, traits.reads_prompts, flow, traits.size_ids > 0 && !flow);
 }
-
-namespace {
-LikeStrength rule_of(std::string_view like) {
-  const LikeProgram* program = program_of(like);
-  return program ? program->strength : LikeStrength::share;
-}
-
-/// Returns the last `run` of `whole` steps: half a step more, so that their floor is `run` however the product is rounded.
-ImageSteps last_steps(int64_t run, int64_t whole) { return {whole, run >= whole ? 1 : (double(run) + 0.5) / double(whole)}; }
-}  // namespace
 
 ImageSteps steps_on_image(std::string_view like, int64_t steps, double strength) {
   if (strength >= 1) return {steps, 1};

@@ -24,7 +24,8 @@ struct Steering {
   std::string image;
 };
 
-/// Returns how many images a process computes at once: memory that suffices for a step suffices for tests and sample grids of as many.
+/// Returns how many images one process computes at once in a step: if there is memory for that, there is for tests and sample grids in
+/// such batches.
 int64_t images_at_once(const TrainOptions& train);
 
 class Learner {

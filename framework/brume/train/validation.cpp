@@ -59,7 +59,7 @@ Metrics validation_losses(const Pipeline& model, const Dataset& data, const Vali
   bool whole = true;
   const auto denoiser = model.denoiser();
   const OfCodes* codes = of_codes(*model.options().parameterization);
-  const int64_t at_once = std::min(batch, request.most);
+  const int64_t at_once = std::min(batch, request.at_once);
   for_each_batch(data, shape, at_once, options.images, [&](const Tensor& read, const std::vector<Annotation>& annotations) {
     const Tensor given = read.to(model.compute().device);
     const Autoencoder& first_stage = model.autoencoder();

@@ -12,8 +12,8 @@ class Pipeline;
 /// What is measured, and how.
 struct ValidationRequest {
   const ValidationOptions& options;
-  int64_t most = 64;  ///< images per batch, which is at most 64
-  uint64_t seed = 0;  ///< of the training
+  int64_t at_once;  ///< images per batch at most
+  uint64_t seed;    ///< of the training
 };
 
 /// Returns validation_loss_SIGMA for each of `levels` noise levels at the middles of equal parts of the training times, and their mean,

@@ -98,8 +98,7 @@ LdmCondition read_xl_condition(LdmReading& r, const LdmUnet& u) {
   if (encoders.empty())
     r.refuse(
         "lacks the text encoders of SDXL: there is no tensor 'conditioner.embedders.'; text_encoder=FILE completes it with those of "
-        "another "
-        "checkpoint");
+        "another checkpoint");
   if (vector_width == 0) r.refuse("lacks the projection of the second text encoder, 'conditioner.embedders.1.model.text_projection'");
   if (width != u.context_width)
     r.refuse(fmt::format("the text encoders' tokens have width {}, and the U-Net attends to tokens of {}", width, u.context_width));

@@ -152,7 +152,7 @@ struct PackedWeight::State {
                             bias.defined() ? onednn::line(bias) : dnnl::memory::desc(), onednn::nhwc(out), stride, padding, after);
     Tensor weights;
     if (!passing) weights = packed(description.weights_desc(), weight, x.scalar_type());
-    if (ready.size() >= shapes) ready.clear();  // the weights stay
+    if (ready.size() >= shapes) ready.clear();  // weights that were found stay
     return ready[shape] = std::make_shared<const Ready>(Ready{description, dnnl::convolution_forward(description), weights});
   }
 };
