@@ -9,6 +9,7 @@
 
 #include "brume/nn/blocks/layers.h"
 #include "brume/nn/ops/isa.h"
+#include "brume/nn/ops/one_call_scope.h"
 #include "brume/nn/ops/op_profile.h"
 #include "brume/nn/ops/ops.h"
 
@@ -135,6 +136,23 @@ TEST_P(Packed, WeightsOfSixteenBitsGiveTheBitsOfTheirNumbers) {
       EXPECT_TRUE(narrow(x).equal(wide(x))) << size << " again";
     }
   }
+}
+
+TEST_P(Packed, ANetworkThatIsCalledOnceGivesTheSameBits) {
+  const nn::Linear linear = nn::Builder(1).linear("a", 520, 512);  // large enough not to be kept
+  const Tensor x = at::randn({2, 9, 520}, at::detail::createCPUGenerator(2), at::kFloat).to(GetParam());
+  Tensor once;
+  {
+    const nn::OneCallScope scope;
+    EXPECT_TRUE(nn::OneCallScope::active());
+    once = linear(x);
+    EXPECT_TRUE(linear(x).equal(once));
+  }
+  EXPECT_FALSE(nn::OneCallScope::active());
+  EXPECT_TRUE(linear(x).equal(once));
+  linear.weight.mul_(2);
+  const nn::OneCallScope scope;
+  EXPECT_LT(difference(linear(x), at::linear(x.to(at::kDouble), linear.weight.to(at::kDouble), linear.bias.to(at::kDouble))), allowed());
 }
 
 TEST_P(Packed, ServesManyThreadsAndShapes) {

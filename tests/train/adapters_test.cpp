@@ -8,6 +8,7 @@
 
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
+#include "brume/image/image.h"
 #include "brume/model.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/weights_file.h"
@@ -110,6 +111,20 @@ TEST_F(Adapters, BeginAsTheBase) {
   train(with("[{type: dora, rank: 2, targets: [attention, convolutions, text_encoder]}]", 1), "begun");
   // To rounding: layers that learn may take other kernels than frozen ones.
   EXPECT_NEAR(first_loss("begun"), first_loss("plain"), 1e-6 * first_loss("plain"));
+}
+
+/// Grids are made of the weights in training, whose sums with the changes are formed at each use.
+TEST_F(Adapters, SampleGridsBeginAsThoseOfTheBase) {
+  const auto shown = [](std::string yaml, const std::string& name) {
+    yaml.replace(yaml.find("preview: {count: 0}"), 19, "preview: {count: 2, steps: 2, every: 3, base: true}");
+    train(yaml, name);
+    return read_image(folder_->file(name + "/samples/base.png"));
+  };
+  const Image plain = shown(section("  from: " + folder_->file("base/model.safetensors") + "\n", 3), "shown_plain"),
+              adapted = shown(with("[{type: lora, rank: 2, targets: [attention, convolutions, text_encoder]}]"), "shown_adapted");
+  ASSERT_EQ(adapted.pixels.size(), plain.pixels.size());
+  for (size_t i = 0; i < plain.pixels.size(); ++i) ASSERT_NEAR(adapted.pixels[i], plain.pixels[i], 1) << i;
+  EXPECT_TRUE(fs::exists(folder_->file("shown_adapted/samples/step_000003.png")));
 }
 
 TEST_F(Adapters, ResumeBitForBitOnTheSameBaseAlone) {
