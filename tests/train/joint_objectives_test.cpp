@@ -105,6 +105,7 @@ TEST_P(EveryJointObjective, TrainsAllItsNetworks) {
     if (before[i].name == after[i].name && !before[i].tensor.equal(after[i].tensor))
       ++moved[after[i].name.substr(0, after[i].name.find('.'))];
   EXPECT_GE(moved.size(), 2U) << "only one network learns";
+  for (const char* network : {"weights", "helpers"}) EXPECT_TRUE(moved.contains(network)) << network;
   for (const NamedTensor& t : after) {
     if (!t.tensor.is_floating_point()) continue;
     EXPECT_TRUE(std::isfinite(t.tensor.abs().sum().item<double>())) << t.name;
