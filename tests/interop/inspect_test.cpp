@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "brume/interop/import/import.h"
 #include "brume/weights/safetensors.h"
 #include "support/file_builders.h"
 
@@ -48,6 +49,28 @@ TEST_F(Inspect, ListsThePartsOfADirectory) {
             "    DIR/unet/other.bin: is no weights file brume reads: it begins with 68 65 6c 6c 6f ('hello'); readable are safetensors "
             "files, PyTorch files (.pt, .pth, .ckpt) and GGUF files\n");
   EXPECT_EQ(error_of([&] { inspect(folder.file("empty")); }, folder), "empty: is a directory without weights or configurations of models");
+}
+
+TEST_F(Inspect, NamesWhatSteersAModel) {
+  const std::pair<const char*, const char*> kinds[] = {{"input_hint_block.0.weight", "ControlNet"},
+                                                       {"controlnet_cond_embedding.conv_in.weight", "ControlNet"},
+                                                       {"lora_controlnet", "control-LoRA"},
+                                                       {"body.0.block1.weight", "T2I-Adapter"},
+                                                       {"ip_adapter.1.to_k_ip.weight", "IP-Adapter"}};
+  for (const auto& [name, kind] : kinds) {
+    SCOPED_TRACE(name);
+    // With the names of the U-Net whose encoder it copies.
+    const NamedTensors tensors{{name, at::ones({4, 4})},
+                               {"input_blocks.0.0.weight", at::ones({8, 4, 3, 3})},
+                               {"input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight", at::ones({8, 8})},
+                               {"time_embed.0.weight", at::ones({32, 8})}};
+    write_safetensors(folder.file("control.safetensors"), tensors, {});
+    const std::string file = folder.file("control.safetensors");
+    EXPECT_NE(inspect(file).find(std::string("family: ") + kind + ", sample.control steers by it\n"), std::string::npos) << inspect(file);
+    const std::string refused = error_of([&] { import_model(std::filesystem::path(file)); }, folder);
+    EXPECT_NE(refused.find(std::string("its names are those of a ") + kind + ", which steers a model (sample.control)"), std::string::npos)
+        << refused;
+  }
 }
 
 TEST_F(Inspect, TellsProgramsTheSame) {

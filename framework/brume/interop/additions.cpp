@@ -8,6 +8,7 @@
 #include <set>
 #include <string_view>
 
+#include "brume/interop/layouts/control_names.h"
 #include "brume/interop/layouts/lora_names.h"
 #include "brume/interop/lora_tensor_name.h"
 #include "brume/interop/textual_inversion.h"
@@ -18,11 +19,6 @@ namespace {
 bool any_has(const NamedTensors& tensors, std::string_view part) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.find(part) != std::string::npos; });
 }
-
-/// Adapters that change what a network computes, by a part of the names of their tensors.
-constexpr std::pair<std::string_view, std::string_view> adapters[] = {
-    {"ip_adapter.", "IP-Adapter"},      {"controlnet_cond_embedding.", "ControlNet"},        {"input_hint_block.", "ControlNet"},
-    {"lora_controlnet", "ControlLoRA"}, {"motion_modules.", "motion adapter (AnimateDiff)"}, {"adapter.body.", "T2I-Adapter"}};
 
 /// Returns the writer of a LoRA, by a name in it.
 std::string writer_of(const std::string& name) {
@@ -73,8 +69,8 @@ bool may_be_embedding(const NamedTensors& tensors) {
 }  // namespace
 
 Addition addition_of(const std::string& path, const NamedTensors& tensors) {
-  for (const auto& [part, name] : adapters)
-    if (any_has(tensors, part)) return {std::string(name), "", "brume does not read it"};
+  if (const auto kind = control_kind(tensors); !kind.empty()) return {std::string(kind), "sample.control steers by it", ""};
+  if (any_has(tensors, "motion_modules.")) return {"motion adapter (AnimateDiff)", "", "brume does not read it"};
   if (std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return is_lora_matrix(t.name); })) return lora(tensors);
   const auto is = [&](const char* name) {
     return std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });

@@ -12,6 +12,7 @@
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/guided_unet.h"
 #include "brume/interop/layouts/conditioning.h"
+#include "brume/interop/layouts/control_names.h"
 
 namespace brume {
 namespace {
@@ -231,7 +232,7 @@ Imported import_model_section(const Source& source, const Flags& flags, const Gu
   return model;
 }
 
-bool knows(const Source& source) { return is_guided_unet(source.tensors); }
+bool knows(const Source& source) { return is_guided_unet(source.tensors) && control_kind(source.tensors).empty(); }
 
 Imported import_guided(const Source& source, const ImportOptions& options) {
   const Flags flags(source, options, flag_names);

@@ -8,6 +8,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/interop/import/families.h"
+#include "brume/interop/layouts/control_names.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 
@@ -25,6 +26,8 @@ std::string part_of_model(const Source& source) {
     return "; its names are those of a LoRA, which is added to a model (sample.lora)";
   if (any([](const std::string& name) { return name == "emb_params" || name.starts_with("string_to_param."); }))
     return "; it is a textual inversion, which is added to a model (sample.prompts.embeddings)";
+  if (const auto kind = control_kind(source.tensors); !kind.empty())
+    return fmt::format("; its names are those of a {}, which steers a model (sample.control)", kind);
   const bool part = any([](const std::string& name) {
     return name.find("down_blocks.0.") != std::string::npos || name.starts_with("text_model.encoder.layers.0.");
   });

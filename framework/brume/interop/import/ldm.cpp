@@ -24,6 +24,7 @@
 #include "brume/interop/import/ldm_reading.h"
 #include "brume/interop/import/ldm_xl.h"
 #include "brume/interop/layouts/conditioning.h"
+#include "brume/interop/layouts/control_names.h"
 
 namespace brume {
 namespace {
@@ -269,7 +270,8 @@ Value sample_of(Published model, const std::vector<Value>& guidance) {
 /// Returns true for a U-Net alone, under the names that it has within a checkpoint (ComfyUI's "diffusion models", ComfyUI-GGUF).
 bool is_bare_unet(const NamedTensors& tensors) {
   const auto transformer = [](const NamedTensor& t) { return t.name.find(".1.transformer_blocks.") != std::string::npos; };
-  return find(tensors, "input_blocks.0.0.weight") && std::any_of(tensors.begin(), tensors.end(), transformer);
+  return find(tensors, "input_blocks.0.0.weight") && std::any_of(tensors.begin(), tensors.end(), transformer) &&
+         control_kind(tensors).empty();
 }
 
 /// Returns the source with the tensors of a bare U-Net under the names of a checkpoint.
