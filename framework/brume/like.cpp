@@ -90,7 +90,8 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
 
 void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow, bool sdxl) {
   const auto ours = [&](const LikeName& n) { return plugin(flow && *n.flow != '\0' ? n.flow : sdxl && *n.sdxl != '\0' ? n.sdxl : n.ours); };
-  const LikeName& own = *names.sampler.automatic != '\0' ? *named(program.spacings, names.sampler.automatic) : program.spacings.front();
+  const LikeName* const automatic = named(program.spacings, names.sampler.automatic);
+  const LikeName& own = automatic ? *automatic : program.spacings.front();
   const bool asked = names.spacing && *names.spacing->ours != '\0', kept = names.sampler.own_spacing;
   if (asked && kept && names.spacing != &own)
     like.losses.push_back(fmt::format("{} has a spacing of its own there, and {} has no effect", names.sampler.name, names.spacing->name));

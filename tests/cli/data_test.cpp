@@ -8,7 +8,6 @@
 
 namespace brume::test {
 namespace {
-namespace fs = std::filesystem;
 
 class Data : public testing::Test {
  protected:

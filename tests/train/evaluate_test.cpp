@@ -17,7 +17,6 @@
 namespace brume::test {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr const char* shapes = "{type: shapes, label: form, rotation: 0, position: 0.2, backgrounds: [dark]}";
 
 /// One classifier and one model, trained for a moment, for all tests.

@@ -24,6 +24,7 @@ Value value_of(const T& x) {
     return Value::text(fmt::format("{}", x));
   } else {
     std::vector<Value> items;
+    items.reserve(std::size(x));
     for (const auto& item : x) items.push_back(value_of(item));
     return Value::list(std::move(items));
   }

@@ -1,4 +1,5 @@
 // A diffusion model that learns: Pipeline::loss, and sample grids.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/index_select.h>
@@ -121,7 +122,7 @@ class DiffusionLearner final : public Learner {
 
   void teach(const std::vector<Word>& words) override { reading_.words = words; }
   const Pipeline* pipeline() const override { return &pipeline_; }
-  void steer(Steering steering) override { steering_ = std::move(steering); }
+  void steer(const Steering& steering) override { steering_ = steering; }
   std::vector<Weight> state() const override { return training_.memory; }
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {

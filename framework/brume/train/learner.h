@@ -65,7 +65,7 @@ class Learner {
   /// Returns the model whose losses it computes; null for others than diffusion models.
   virtual const Pipeline* pipeline() const { return nullptr; }
   /// Steers the network in losses and sample grids from now on.
-  virtual void steer(Steering) {}
+  virtual void steer(const Steering& /*steering*/) {}
   /// Reads the captions of training images and the prompts of sample grids with these words from now on.
   virtual void teach(const std::vector<Word>& /*words*/) {}
   /// Throws ConfigError if it cannot go on; called after its state and weights were read from the training file that it is resumed from.

@@ -20,13 +20,13 @@ std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
   const auto read = [&](const char* key, const std::string& plain, const std::string& attends) {
     std::vector<bool> found;
     for (const std::string& type : c.get<std::vector<std::string>>(key, std::vector<std::string>(levels, plain))) {
-      if (type != plain && type != attends) c.refuse(key, plain + " and " + attends);
+      if (type != plain && type != attends) c.refuse(key, fmt::format("{} and {}", plain, attends));
       found.push_back(type == attends);
     }
     if (found.size() != levels) c.refuse(key, fmt::format("a list of {}", levels));
     return found;
   };
-  const std::vector<bool> down = read("down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D");
+  std::vector<bool> down = read("down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D");
   std::vector<bool> up = read("up_block_types", "UpDecoderBlock2D", "AttnUpDecoderBlock2D");
   std::reverse(up.begin(), up.end());
   if (up != down) c.refuse("up_block_types", "the mirror image of down_block_types");

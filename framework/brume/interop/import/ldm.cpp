@@ -28,7 +28,6 @@
 
 namespace brume {
 namespace {
-namespace fs = std::filesystem;
 
 constexpr std::string_view unet_prefix = "model.diffusion_model.", text_prefix = "cond_stage_model.", ema_prefix = "model_ema.",
                            xl_text_prefix = "conditioner.";

@@ -15,7 +15,7 @@ std::string_view control_kind(const NamedTensors& tensors) {
                                                                             {"body.0.in_conv.", "T2I-Adapter"},
                                                                             {"body.0.resnets.0.block1.", "T2I-Adapter"}};
   for (const auto& [part, kind] : kinds)
-    if (std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.find(part) != std::string::npos; }))
+    if (std::any_of(tensors.begin(), tensors.end(), [part = part](const NamedTensor& t) { return t.name.find(part) != std::string::npos; }))
       return kind;
   return "";
 }

@@ -137,7 +137,7 @@ constexpr bool adding_separate_helps = DNNL_VERSION_MAJOR == 2;
 inline bool has_bf16() {
   static const bool has = [] {
     const auto any = dnnl::memory::format_tag::any;
-    const auto of = [&](dnnl::memory::dims sizes) { return dnnl::memory::desc(std::move(sizes), dnnl::memory::data_type::bf16, any); };
+    const auto of = [&](const dnnl::memory::dims& sizes) { return dnnl::memory::desc(sizes, dnnl::memory::data_type::bf16, any); };
     try {
       convolution(dnnl::prop_kind::forward_inference, of({1, 16, 8, 8}), of({16, 16, 1, 1}), {}, of({1, 16, 8, 8}), 1, 0);
     } catch (const dnnl::error&) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "brume/core/file_pages.h"
@@ -41,7 +42,7 @@ bool packed_at_each_call(const Tensor& x, const Tensor& weight, const Tensor& ou
 Tensor pack(const dnnl::memory::desc& wanted, const Tensor& weight, at::ScalarType type, Tensor (*memory)(size_t)) {
   const Tensor cast = weight.scalar_type() == at::kHalf ? from_half(weight, type) : weight.to(type),
                dense = cast.is_non_overlapping_and_dense() ? cast : cast.contiguous();
-  const Tensor result = memory(wanted.get_size());
+  Tensor result = memory(wanted.get_size());
   const dnnl::memory from = onednn::memory(onednn::plain(dense), dense), to = onednn::memory(wanted, result);
   onednn::reorder(dnnl::reorder(from, to), from, to);
   discard_file_pages(weight.data_ptr(), weight.nbytes());
@@ -168,19 +169,19 @@ Tensor PackedWeight::conv2d(const Tensor& x, const Tensor& weight, const Tensor&
   }
   if (winograd_fits(x.scalar_type(), x.size(2), x.size(3), weight, stride, padding)) {
     const Tensor dense = bias.defined() ? bias.contiguous() : bias;
-    const Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
+    Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
     const Tensor added = adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
     winograd_conv2d(x, *state_->for_winograd(weight), dense, added, result);
     return result;
   }
   if (tile_conv_fits(TilePass::forward, x.scalar_type(), weight, stride, padding)) {
-    const Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
+    Tensor result = adds && alone(sum) ? sum : onednn::convolved(x, weight, stride, padding);
     const Tensor added = adds ? sum.contiguous(at::MemoryFormat::ChannelsLast) : sum;
     tile_conv2d(x, *state_->for_tiles(weight), bias, added, result);
     return result;
   }
   const Adding how = adding(weight, x.scalar_type());
-  Tensor out = how == Adding::in_place && adds ? owned(std::move(sum)) : onednn::convolved(x, weight, stride, padding);
+  Tensor out = how == Adding::in_place && adds ? owned(std::exchange(sum, Tensor())) : onednn::convolved(x, weight, stride, padding);
   const std::shared_ptr<const Ready> ready = state_->find(x, weight, bias, out, stride, padding, how, adds);
   const auto& d = ready->description;
   const Tensor weights = ready->weights.defined() ? ready->weights : pack(d.weights_desc(), weight, x.scalar_type(), passing_memory);
