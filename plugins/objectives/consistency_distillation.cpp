@@ -16,6 +16,7 @@
 #include "brume/config/registry.h"
 #include "brume/core/rows.h"
 #include "brume/numerics/consistency.h"
+#include "brume/numerics/teacher.h"
 
 namespace brume::plugins {
 namespace {
@@ -25,12 +26,12 @@ enum class Solver { euler, heun };
 class ConsistencyDistillation final : public Objective {
  public:
   struct Options {
-    std::filesystem::path teacher;
+    GuidedTeacher teacher;
     Solver solver = Solver::heun;
     int64_t intervals = 17;
     double rho = 7, huber = 0.00054;
     void declare(Fields& f) {
-      f.field("teacher", teacher, "model.safetensors of the trained model");
+      teacher.declare(f);
       f.choice("solver", solver, "solver of the teacher's step", {{"heun", Solver::heun}, {"euler", Solver::euler}});
       f.field("intervals", intervals, "between noise levels (N - 1 in the paper)", at_least(1));
       f.field("rho", rho, "the levels are even in sigma^(1/rho)", more_than(0));
@@ -41,7 +42,7 @@ class ConsistencyDistillation final : public Objective {
 
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
-    const OtherModel teacher = training.models->model(o_.teacher.string());
+    const std::shared_ptr<const Denoiser> teacher = o_.teacher.open(training, x0);
     const std::vector<double> levels = consistency_levels(model.schedule(), o_.intervals, o_.rho);
     const Tensor drawn =
         draw_rows(x0.size(0), [&](int64_t n) { return at::randint(o_.intervals, {n}, random, at::TensorOptions().dtype(at::kLong)); });
@@ -58,14 +59,14 @@ class ConsistencyDistillation final : public Objective {
       for (const auto& [k, images] : rows) {
         const Tensor index = at::tensor(images).to(x.device());
         const Condition asked = condition.select(index);
-        x.index_copy_(0, index, step(*teacher.denoiser, b.x.index_select(0, index), levels[size_t(k) + 1], levels[size_t(k)], asked));
+        x.index_copy_(0, index, step(*teacher, b.x.index_select(0, index), levels[size_t(k) + 1], levels[size_t(k)], asked));
       }
       return x;
     };
     return consistency_distance(model, x0, condition, pair, o_.huber, random).mean();
   }
   void check(const Requirements& r) const override {
-    if (o_.teacher.empty()) throw ConfigError("missing 'teacher' (the model.safetensors of the trained model)");
+    o_.teacher.check();
     check_boundary(r, "consistency_distillation");
   }
 

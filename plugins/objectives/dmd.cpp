@@ -23,14 +23,14 @@ namespace brume::plugins {
 namespace {
 
 struct DmdOptions {
-  std::filesystem::path teacher;
+  GuidedTeacher teacher;
   int64_t steps = 1, model_every = 5;
   double sigma_data = 0.5;
   std::shared_ptr<const Spacing> spacing;
   std::shared_ptr<const TimeSampler> time;
   Deferred<Optimizer> optimizer;
   void declare(Fields& f) {
-    f.field("teacher", teacher, "model.safetensors of the trained model");
+    teacher.declare(f);
     f.field("steps", steps, "of the model; sample with as many", within(1, 1000));
     f.field("spacing", spacing, "the noise levels of the steps; sample with the same", "trailing");
     f.field("model_every", model_every, "updates of the fake score for one of the model", at_least(1));
@@ -54,7 +54,7 @@ class OpenDmd final : public OpenObjective {
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
     if (training.step == 0) begin();
-    const OtherModel teacher = open_teacher(training, o_.teacher, x0);
+    const std::shared_ptr<const Denoiser> teacher = o_.teacher.open(training, x0);
     const CompanionModel fake(model, fake_, dtype_);
     const bool due = training.step % o_.model_every == 0;
     const Tensor image = [&] {
@@ -64,12 +64,12 @@ class OpenDmd final : public OpenObjective {
     const NoisyBatch seen = noised(model, image, training, random), known = noised(model, image, training, random);
     const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
     const double sigma = known.sigmas.front();
-    const Tensor learned = error.square().mean() * (1 / (sigma * sigma) + 1 / (o_.sigma_data * o_.sigma_data));
+    Tensor learned = error.square().mean() * (1 / (sigma * sigma) + 1 / (o_.sigma_data * o_.sigma_data));
     figures_ = {{"fake_score", learned.item<double>()}};
     if (!due) return learned;
     const Tensor gradient = [&] {
       const at::NoGradGuard no_grad;
-      const Tensor real = teacher.denoiser->denoise(seen.x, seen.sigmas.front(), condition).x0;
+      const Tensor real = teacher->denoise(seen.x, seen.sigmas.front(), condition).x0;
       return distribution_gradient(seen.x0, real, denoised(fake, seen.x, seen.sigmas, condition));
     }();
     return (image - (seen.x0 - gradient)).square().mean() / 2 + learned;
@@ -101,7 +101,7 @@ class Dmd final : public JointObjective {
   using Options = DmdOptions;
   explicit Dmd(const Options& o) : o_(o) {}
   std::unique_ptr<OpenObjective> open(const Context& context) const override { return std::make_unique<OpenDmd>(o_, context); }
-  void check(const Requirements&) const override { expect_teacher(o_.teacher); }
+  void check(const Requirements&) const override { o_.teacher.check(); }
 
  private:
   Options o_;

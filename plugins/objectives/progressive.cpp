@@ -23,12 +23,12 @@ namespace {
 class Progressive final : public Objective {
  public:
   struct Options {
-    std::filesystem::path teacher;
+    GuidedTeacher teacher;
     int64_t steps = 4;
     std::shared_ptr<const Spacing> spacing;
     TargetError error{.target = Target::image};
     void declare(Fields& f) {
-      f.field("teacher", teacher, "model.safetensors of the trained model");
+      teacher.declare(f);
       f.field("steps", steps, "of the student; the teacher takes twice as many", within(1, 100000));
       f.field("spacing", spacing, "the noise levels of the teacher's steps", "trailing");
       error.declare_target(f);
@@ -40,7 +40,7 @@ class Progressive final : public Objective {
 
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
-    const OtherModel teacher = open_teacher(training, o_.teacher, x0);
+    const std::shared_ptr<const Denoiser> teacher = o_.teacher.open(training, x0);
     const std::vector<double> sigmas = o_.spacing->sigmas(model.schedule(), 2 * o_.steps);
     const Tensor drawn =
         draw_rows(x0.size(0), [&](int64_t n) { return at::randint(o_.steps, {n}, random, at::TensorOptions().dtype(at::kLong)); });
@@ -50,13 +50,13 @@ class Progressive final : public Objective {
       from.push_back(sigmas.at(k)), middle.push_back(sigmas.at(k + 1)), to.push_back(sigmas.at(k + 2));
     }
     NoisyBatch b = add_noise(x0, from, random, o_.error.noise);
-    const Estimates taught = [&](const Tensor& x, const std::vector<double>& s) { return estimates(*teacher.denoiser, x, s, condition); };
+    const Estimates taught = [&](const Tensor& x, const std::vector<double>& s) { return estimates(*teacher, x, s, condition); };
     b.x0 = progressive_target(taught, b.x, from, middle, to);
     b.noise = (b.x - b.x0) / each_image(from, b.x, [](double s) { return s; });
     return o_.error.per_image(b, model.network(b.x, from, condition), model.parameterization()).mean();
   }
   void check(const Requirements& r) const override {
-    expect_teacher(o_.teacher);
+    o_.teacher.check();
     const int64_t times = r.schedule.timesteps();
     if (times > 0 && 2 * o_.steps > times)
       throw ConfigError(fmt::format("steps: the teacher takes {}, and the schedule has {} times", 2 * o_.steps, times));

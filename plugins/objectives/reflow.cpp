@@ -20,13 +20,13 @@ namespace {
 class Reflow final : public Objective {
  public:
   struct Options {
-    std::filesystem::path teacher;
+    GuidedTeacher teacher;
     int64_t steps = 8;
     std::shared_ptr<const Spacing> spacing;
     std::shared_ptr<const TimeSampler> time;
     TargetError error{.target = Target::flow};
     void declare(Fields& f) {
-      f.field("teacher", teacher, "model.safetensors of the trained model");
+      teacher.declare(f);
       f.field("steps", steps, "of the teacher's ODE", within(1, 100000));
       f.field("spacing", spacing, "the noise levels of the teacher's steps", "trailing");
       f.field("time", time, "distribution of the noise levels", "uniform");
@@ -39,16 +39,16 @@ class Reflow final : public Objective {
 
   Tensor loss(const TrainableModel& model, const Tensor& x0, const Condition& condition, Training& training,
               at::Generator& random) const override {
-    const OtherModel teacher = open_teacher(training, o_.teacher, x0);
+    const std::shared_ptr<const Denoiser> teacher = o_.teacher.open(training, x0);
     const TimeSampler::Draw drawn = draw_times(*o_.time, model.schedule(), x0.size(0), training.memory, random);
     NoisyBatch b = add_noise(x0, drawn.sigmas, random);
-    b.x0 = image_of(*teacher.denoiser, b.noise, o_.spacing->sigmas(model.schedule(), o_.steps), condition);
+    b.x0 = image_of(*teacher, b.noise, o_.spacing->sigmas(model.schedule(), o_.steps), condition);
     b.x = b.x0 + b.noise * each_image(b.sigmas, b.x0, [](double s) { return s; });
     const Tensor losses = o_.error.per_image(b, model.network(b.x, b.sigmas, condition), model.parameterization());
     return mean_loss(*o_.time, model.schedule(), drawn, losses, training.memory);
   }
   std::vector<Weight> memory(const NoiseSchedule& schedule) const override { return o_.time->memory(schedule); }
-  void check(const Requirements&) const override { expect_teacher(o_.teacher); }
+  void check(const Requirements&) const override { o_.teacher.check(); }
 
  private:
   /// Returns the end of the path that starts at sigma noise: at a sigma so large that an image is nothing next to it.
@@ -58,7 +58,7 @@ class Reflow final : public Objective {
     for (size_t i = 0; i + 1 < sigmas.size(); ++i) {
       const double from = sigmas[i], to = sigmas[i + 1];
       const Tensor x0 = teacher.denoise(x, from, condition).x0;
-      const Tensor next = x0 + (x - x0) * (to / from);
+      Tensor next = x0 + (x - x0) * (to / from);
       if (to == 0) return next;
       const Tensor slope = (x - x0) / from + (next - teacher.denoise(next, to, condition).x0) / to;
       x = from > 1e3 ? next : x + slope * ((to - from) / 2);  // a straight step from where x is all noise

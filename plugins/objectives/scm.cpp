@@ -26,13 +26,13 @@ namespace {
 class Scm final : public Objective {
  public:
   struct Options {
-    std::filesystem::path teacher;
+    GuidedTeacher teacher;
     double sigma_data = 0.5;
     int64_t warmup = 10000;
     Tangent tangent;
     double mean = -1, std = 1.4;
     void declare(Fields& f) {
-      f.field("teacher", teacher, "model.safetensors of a trained model, for distillation; empty = consistency training");
+      teacher.declare(f, "model.safetensors of a trained model, for distillation; empty = consistency training");
       f.field("sigma_data", sigma_data, "standard deviation of the images", more_than(0));
       f.field("warmup", warmup, "steps until the second term of the tangent counts in full", at_least(1));
       f.field("normalize", tangent.normalized, "divide the tangent by its norm");
@@ -54,8 +54,8 @@ class Scm final : public Objective {
     const auto each = [&](const auto& f) { return each_image(trig.t, x0, f); };
     trig.x = b.x * each([](double t) { return std::cos(t); });
     trig.slope = b.noise * each([&](double t) { return sd * std::cos(t); }) - x0 * each([](double t) { return std::sin(t); });
-    if (!o_.teacher.empty()) {
-      const Tensor taught = estimates(*open_teacher(training, o_.teacher, x0).denoiser, b.x, b.sigmas, condition);
+    if (!o_.teacher.file.empty()) {
+      const Tensor taught = estimates(*o_.teacher.open(training, x0), b.x, b.sigmas, condition);
       trig.slope = (trig.x * each([](double t) { return std::cos(t); }) - taught) * each([](double t) { return 1 / std::sin(t); });
     }
     const Tensor before_dropout = random.get_state();
@@ -82,6 +82,7 @@ class Scm final : public Objective {
     const double sd = o_.sigma_data;
     const Parameterization& p = model.parameterization();
     std::vector<double> sigmas;
+    sigmas.reserve(t.size());
     for (const double time : t) sigmas.push_back(within_schedule(model.schedule(), sd * std::tan(time)));
     const auto each = [&](const auto& f) { return each_image(sigmas, x, f); };
     const TrainableModel::Prediction made = model.predict(x * each([&](double s) { return std::hypot(s, sd) / sd; }), sigmas, condition);

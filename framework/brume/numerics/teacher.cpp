@@ -9,9 +9,29 @@
 #include <map>
 
 #include "brume/config/errors.h"
+#include "brume/config/fields.h"
+#include "brume/core/guidance.h"
 #include "brume/numerics/noising.h"
 
 namespace brume {
+namespace {
+
+class GuidedDenoiser final : public Denoiser {
+ public:
+  GuidedDenoiser(std::shared_ptr<const Denoiser> inner, double cfg) : inner_(std::move(inner)), cfg_(cfg) {}
+  Estimate denoise(const Tensor& x, double sigma, const Condition& condition) const override {
+    const EstimatePair e = denoise_both(*inner_, x, sigma, condition, "teacher_cfg");
+    Estimate d = e.with;
+    d.x0 = extrapolate(e.without.x0, e.with.x0, cfg_);
+    return d;
+  }
+
+ private:
+  std::shared_ptr<const Denoiser> inner_;
+  double cfg_;
+};
+
+}  // namespace
 
 OtherModel open_teacher(const Training& training, const std::filesystem::path& file, const Tensor& x0) {
   OtherModel teacher = training.models->model(file.string());
@@ -20,6 +40,19 @@ OtherModel open_teacher(const Training& training, const std::filesystem::path& f
     throw ConfigError(
         fmt::format("the teacher '{}' makes latents of {}, and the model those of {}", file.string(), teacher.shape.text(), shape.text()));
   return teacher;
+}
+
+void GuidedTeacher::declare(Fields& f, std::string_view description) {
+  f.field("teacher", file, description);
+  f.field("teacher_cfg", cfg, "scale of classifier-free guidance of the teacher; the student is sampled without; 1 = none", at_least(0));
+  f.unused(file.empty(), {"teacher_cfg"}, "no teacher is named");
+}
+
+std::shared_ptr<const Denoiser> GuidedTeacher::open(const Training& training, const Tensor& x0) const {
+  const OtherModel teacher = open_teacher(training, file, x0);
+  if (cfg == 1) return teacher.denoiser;
+  need_null({teacher.classes, teacher.has_null, false}, fmt::format("teacher_cfg: {}", cfg));
+  return std::make_shared<GuidedDenoiser>(teacher.denoiser, cfg);
 }
 
 void expect_teacher(const std::filesystem::path& file) {
