@@ -163,7 +163,8 @@ TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
 }
 
 TEST_F(Adapters, Mistakes) {
-  EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]")).find("train.adapters.0.targets.1: 'atention' matches no weight"),
+  EXPECT_EQ(said(with("[{type: lora, targets: [attention, atention]}]"))
+                .find("train.adapters.0.targets.1: 'atention' matches no weight; did you mean 'attention'?"),
             0u);
   EXPECT_NE(said(with("[{type: textual_inversion, token: cat, init: red}]"))
                 .find("train.adapters.0.token: 'cat' is a token of this model already"),

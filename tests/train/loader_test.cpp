@@ -137,6 +137,39 @@ TEST(Loader, StopsIfNoImageCanBeRead) {
   EXPECT_EQ(error_of([&] { stopping.next(); }), "image 2 is broken");
 }
 
+/// Ten images of the same size in their files.
+class Stored final : public Dataset {
+ public:
+  Stored(int64_t height, int64_t width) : height_(height), width_(width) {}
+  int64_t size() const override { return 10; }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  Annotation read(int64_t, uint64_t, std::span<float> pixels) const override {
+    std::fill(pixels.begin(), pixels.end(), 0.F);
+    Annotation a;
+    a.sizes = {.original_height = height_, .original_width = width_, .target_height = 8, .target_width = 16};
+    return a;
+  }
+
+ private:
+  int64_t height_, width_;
+  std::vector<std::string> classes_;
+};
+
+TEST(Loader, WarnsOnceOfImagesThatAreEnlargedMuch) {
+  const auto said = [](int64_t height, int64_t width) {
+    std::vector<std::string> all;
+    const WarningScope warnings([&](const std::string& text) { all.push_back(text); });
+    Loader loader(std::make_shared<Stored>(height, width), {1, 8, 16}, 4, 7, 0, 2);
+    for (int step = 0; step < 5; ++step) loader.next();
+    return all;
+  };
+  ASSERT_EQ(said(1, 1).size(), 1U);
+  EXPECT_TRUE(said(1, 1).front().starts_with("an image of 1x1 pixels is enlarged to 16x8")) << said(1, 1).front();
+  EXPECT_EQ(said(3, 32).size(), 1U);
+  EXPECT_EQ(said(32, 7).size(), 1U);
+  for (const auto& [height, width] : {std::pair{4, 8}, {8, 16}, {100, 100}, {0, 0}}) EXPECT_TRUE(said(height, width).empty()) << height;
+}
+
 TEST(Loader, RowsThatCannotBeReadAreDropped) {
   const Damaged data({1, 3}, true);
   std::vector<std::string> said;

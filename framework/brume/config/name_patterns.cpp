@@ -17,17 +17,20 @@ std::vector<std::string> patterns_of(const std::vector<std::string>& names) {
   return {all.begin(), all.end()};
 }
 
-std::string nearest_pattern(const std::string& pattern, const std::vector<std::string>& names) {
-  const std::string near = closest(pattern, patterns_of(names));
+std::string nearest_pattern(const std::string& pattern, const std::vector<std::string>& names, const std::vector<std::string>& words) {
+  std::vector<std::string> all = patterns_of(names);
+  all.insert(all.end(), words.begin(), words.end());
+  const std::string near = closest(pattern, all);
   if (!near.empty()) return fmt::format("; did you mean '{}'?", near);
-  std::set<std::string> first;
+  std::set<std::string> first(words.begin(), words.end());
   for (const std::string& name : names) first.insert(name.substr(0, name.find('.')) + ".*");
   return hint(pattern, {first.begin(), first.end()});
 }
 
 }  // namespace
 
-std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& path) {
+std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& path,
+                               const std::vector<std::string>& words) {
   std::set<std::string> matched;
   std::vector<Problem> problems;
   for (size_t i = 0; i < patterns.size(); ++i) {
@@ -44,7 +47,7 @@ std::set<std::string> matching(const std::vector<std::string>& patterns, const s
     }
     if (hits == 0)
       problems.push_back(
-          {{}, fmt::format("{}.{}", path, i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(pattern, names))});
+          {{}, fmt::format("{}.{}", path, i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(pattern, names, words))});
   }
   if (!problems.empty()) throw ConfigError(std::move(problems));
   return matched;

@@ -32,13 +32,6 @@ bool adaptable(const Weight& w) {
          (of_network(w) || (w.name.starts_with("conditioner.") && has(w, "text_model.")));
 }
 
-std::string groups_of(const std::vector<Weight>& weights) {
-  std::vector<std::string> found;
-  for (const Group& g : groups)
-    if (std::any_of(weights.begin(), weights.end(), g.holds)) found.push_back(g.name);
-  return found.empty() ? "none of the groups" : fmt::format("{}", fmt::join(found, ", "));
-}
-
 }  // namespace
 
 std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<Weight>& weights, const std::string& path) {
@@ -46,6 +39,9 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
   std::vector<std::string> names;
   std::copy_if(weights.begin(), weights.end(), std::back_inserter(able), adaptable);
   for (const Weight& w : able) names.push_back(w.name);
+  std::vector<std::string> words;
+  for (const Group& g : groups)
+    if (std::any_of(able.begin(), able.end(), g.holds)) words.emplace_back(g.name);
   std::set<std::string> wanted;
   const std::vector<std::string> targets = adapter.targets();
   std::vector<Problem> problems;
@@ -56,7 +52,7 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
     if (group == std::end(groups)) {
       const bool except = targets[i].starts_with("!");
       try {
-        for (const std::string& name : matching({targets[i].substr(except ? 1 : 0)}, names, place))
+        for (const std::string& name : matching({targets[i].substr(except ? 1 : 0)}, names, place, words))
           if (except)
             wanted.erase(name);
           else
@@ -69,7 +65,10 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
     for (const Weight& w : able)
       if (group->holds(w)) wanted.insert(w.name);
     if (wanted.size() == before)
-      problems.push_back({{}, place, fmt::format("'{}' has no weight in this model; it has {}", targets[i], groups_of(able))});
+      problems.push_back({{},
+                          place,
+                          fmt::format("'{}' has no weight in this model; it has {}", targets[i],
+                                      words.empty() ? "none of the groups" : fmt::format("{}", fmt::join(words, ", ")))});
   }
   if (!problems.empty()) throw ConfigError(std::move(problems));
   std::copy_if(able.begin(), able.end(), std::back_inserter(chosen), [&](const Weight& w) { return wanted.contains(w.name); });

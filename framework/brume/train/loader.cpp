@@ -134,6 +134,19 @@ void Loader::read_ahead() {
 }
 
 Batch Loader::next() {
+  Batch batch = take();
+  for (const Annotation& image : batch.annotations) {
+    const SizeIds& s = image.sizes;
+    if (enlarged_ || s.original_height <= 0 || s.original_width <= 0) continue;
+    enlarged_ = 2 * s.original_height < s.target_height || 2 * s.original_width < s.target_width;
+    if (enlarged_)
+      warn(fmt::format("an image of {}x{} pixels is enlarged to {}x{}, and the model learns how that looks; further ones are not named",
+                       s.original_width, s.original_height, s.target_width, s.target_height));
+  }
+  return batch;
+}
+
+Batch Loader::take() {
   if (workers_ == 0) {
     const int64_t step = step_++;
     return read(step, indices(step));

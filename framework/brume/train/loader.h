@@ -55,11 +55,14 @@ class Loader {
   Loader(std::shared_ptr<const Dataset> data, const ImageShape& shape, int64_t batch, uint64_t seed, int64_t first_step,
          int64_t workers = 1, std::optional<BatchRows> rows = {});
   ~Loader();
-  /// Returns the next batch. Throws what went wrong while reading it.
+  /// Returns the next batch. Throws what went wrong while reading it. Warns of the first image that is enlarged to more than twice its
+  /// size.
   Batch next();
 
  private:
   Batch read(int64_t step, const std::vector<int64_t>& indices) const;
+  /// Returns the next batch.
+  Batch take();
   std::vector<int64_t> indices(int64_t step);
   int64_t index(int64_t draw);
   /// Returns the images of a batch of one bucket.
@@ -83,6 +86,7 @@ class Loader {
   std::vector<std::vector<int64_t>> images_of_;  ///< by bucket
   std::vector<std::vector<int64_t>> batches_;    ///< of the epoch
   std::deque<std::future<Batch>> ahead_;
+  bool enlarged_ = false;  ///< was warned of
 };
 
 }  // namespace brume
