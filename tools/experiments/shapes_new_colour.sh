@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A model of four colours learns a fifth, by LoRA, by DreamBooth and by a new word, and what each forgets of the four. Everything goes to
 # runs/; what is there is not made again. CLIP's vocab.json and merges.txt belong in data/clip_tokenizer.
-#   tools/experiments/shapes_new_colour.sh [updates of the first stage, 4000] [updates of the model, 2500] [captions, 200]
+#   tools/experiments/shapes_new_colour.sh [updates of the first stage, 4000] [updates of the model, 2500] [captions, 1000]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 brume=${BRUME:-build/brume}
-captions=${3:-200}
+captions=${3:-1000}
 
 train() {  # name, configuration, settings...
   local name=$1 config=$2
@@ -36,7 +36,10 @@ obeyed shapes_purple_lora shapes_four_colours
 [ -d runs/shapes_photos ] || $brume sample runs/shapes_purple_lora --prompt 'a large purple star' -n 8 --seed 5 -o runs/shapes_photos/
 train shapes_purple_dreambooth shapes_purple_dreambooth
 train shapes_purple_no_prior shapes_purple_dreambooth --set train.prior_preservation=null
-for run in shapes_purple_dreambooth shapes_purple_no_prior; do
+all_weights=(--set 'train.adapters=[]' --set train.optimizer.lr=5e-4 --set train.steps=600)
+train shapes_purple_all shapes_purple_dreambooth "${all_weights[@]}"
+train shapes_purple_all_no_prior shapes_purple_dreambooth "${all_weights[@]}" --set train.prior_preservation=null
+for run in shapes_purple_{dreambooth,no_prior,all,all_no_prior}; do
   likeness $run 'a large sks star'
   obeyed $run shapes_four_colours
 done
