@@ -79,7 +79,8 @@ TEST_F(Plot, EverySchedule) { expect_chart(at({"schedule", "-o", "a.png"}), "a.p
 TEST_F(Plot, Spacings) {
   const Finished done = at({"spacing", "trailing", "karras", "lcm", "--noise", "edm", "--steps", "10", "-o", "a.png", "--csv", "a.csv"});
   expect_chart(done, "a.png");
-  EXPECT_NE(done.out.find("not drawn: lcm: spacing lcm needs a discrete noise schedule\n"), std::string::npos) << done.out;
+  EXPECT_NE(done.out.find("not drawn: lcm: spacing lcm needs a discrete noise schedule, or that of flow matching\n"), std::string::npos)
+      << done.out;
   const auto rows = csv("a.csv");
   EXPECT_EQ(rows.front(), (Row{"spacing", "step", "sigma", "t"}));
   ASSERT_EQ(rows.size(), 1u + 2 * 11);

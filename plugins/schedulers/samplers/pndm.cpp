@@ -3,7 +3,7 @@
 //   e = (x - x0) / sigma,  x' = x + (to - sigma) (55 e_i - 59 e_(i-1) + 37 e_(i-2) - 9 e_(i-3)) / 24
 //
 // The step itself is DDIM's (eq. 11 there). They differ in how they start: pndm by three pseudo Runge-Kutta steps (eq. 13), which
-// ask at half of a step of training time too; plms by one of Heun's method; ipndm (Zhang & Chen 2023) by lower orders.
+// ask at half of a step of training time too; plms by one of Heun's method, if there is another; ipndm (Zhang & Chen 2023) by lower orders.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -64,7 +64,7 @@ class Pndm final : public Sampler {
         const auto [early, late] = middle(schedule, sigma, to);
         const Tensor f2 = estimate(move(f, early), early), f3 = estimate(move(f2, late), late), f4 = estimate(move(f3, to), to);
         mean = (f + f2 * 2 + f3 * 2 + f4) / 6;
-      } else if (start == Start::heun && i == 0 && o_.order > 1 && to > 0) {
+      } else if (start == Start::heun && i == 0 && steps > 1 && o_.order > 1 && to > 0) {
         mean = (f + estimate(move(f, to), to)) * 0.5;
       } else {
         mean = o_.euler_at_final && i + 1 == steps ? f : weighted_sum(weights(past.size()), past);

@@ -3,7 +3,7 @@
 //   v: two pieces of (2/pi atan(-slope (x - pivot)) + 1) / 2 over whole x, scaled from 1 to `middle` and from there to 0; S = steps + 2,
 //   the first of S (pivot_1 + pivot_2) / 2 places with its last left out; slopes over S / 40
 //
-// v is s in flow matching; else sigma = sigma_min + v (sigma_max - sigma_min).
+// v is s in flow matching, or s_min + v (s_max - s_min) with `end: lowest`; else sigma = sigma_min + v (sigma_max - sigma_min).
 #include <cmath>
 
 #include "brume/config/registry.h"
@@ -18,6 +18,7 @@ class BongTangent final : public Spacing {
  public:
   struct Options {
     double middle = 0.5, pivot_1 = 0.6, pivot_2 = 0.6, slope_1 = 0.2, slope_2 = 0.2;
+    bool lowest = false;
     FinalSigma final_sigma = FinalSigma::zero;
     void declare(Fields& f) {
       f.field("middle", middle, "the level at which the pieces meet, as a share", within(0.01, 0.99));
@@ -25,6 +26,8 @@ class BongTangent final : public Spacing {
       f.field("pivot_2", pivot_2, "centre of the second", within(0.05, 0.95));
       f.field("slope_1", slope_1, "steepness of the first piece", more_than(0));
       f.field("slope_2", slope_2, "steepness of the second", more_than(0));
+      f.choice("end", lowest, "where the curve ends in flow matching: at 0, or at the lowest level of the model (stable-diffusion.cpp)",
+               {{"zero", false}, {"lowest", true}});
       declare_final(f, final_sigma);
     }
   };
@@ -32,9 +35,10 @@ class BongTangent final : public Spacing {
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const LevelTable table(schedule, 1000);
-    const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
+    const bool whole = table.flow() && !o_.lowest;
+    const double lo = whole ? 0 : table.value(table.sigma(0)), hi = whole ? 1 : table.value(table.sigma(table.size() - 1));
     std::vector<double> sigmas;
-    for (const double v : levels(steps)) sigmas.push_back(table.flow() ? table.of_value(v) : lo + v * (hi - lo));
+    for (const double v : levels(steps)) sigmas.push_back(table.of_value(lo + v * (hi - lo)));
     return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }
 

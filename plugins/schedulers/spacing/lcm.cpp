@@ -1,10 +1,13 @@
 // The times of latent consistency models (Luo et al. 2023, sec. 4.3 "skipping-step"): some of those the model was distilled at.
 //
 //   original: t_j = j (T div k) - 1, j = m ... 1, m = floor(k share);   those at the places floor(i m / steps), i = 0 ... steps-1
+//
+// Flow matching has T = 1000 levels, as in stable-diffusion.cpp (see numerics/level_table.h).
 #include <fmt/format.h>
 
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
+#include "brume/numerics/level_table.h"
 #include "brume/numerics/timesteps.h"
 
 namespace brume::plugins {
@@ -26,16 +29,18 @@ class Lcm final : public Spacing {
   explicit Lcm(const Options& o) : o_(o) {}
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
-    const int64_t count = schedule.timesteps(), k = o_.original_steps, m = int64_t(double(k) * o_.share);
-    if (count == 0) throw ConfigError("spacing lcm needs a discrete noise schedule");
+    const LevelTable table(schedule, 1000);
+    if (schedule.timesteps() == 0 && !table.flow())
+      throw ConfigError("spacing lcm needs a discrete noise schedule, or that of flow matching");
+    const int64_t count = table.size(), k = o_.original_steps, m = int64_t(double(k) * o_.share);
     if (k > count) throw ConfigError(fmt::format("original_steps {} are more than the {} training times", k, count));
     if (steps > m)
       throw ConfigError(
           m == k ? fmt::format("{} steps are more than original_steps {}", steps, k)
                  : fmt::format("{} steps are more than the {} that the share {} leaves of original_steps {}", steps, m, o_.share, k));
-    std::vector<double> times;
-    for (int64_t i = 0; i < steps; ++i) times.push_back(double((m - i * m / steps) * (count / k) - 1));
-    return sigmas_at(schedule, times, o_.final_sigma);
+    std::vector<double> sigmas;
+    for (int64_t i = 0; i < steps; ++i) sigmas.push_back(table.sigma((m - i * m / steps) * (count / k) - 1));
+    return with_final(std::move(sigmas), schedule, o_.final_sigma);
   }
 
  private:
