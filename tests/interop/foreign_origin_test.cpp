@@ -96,6 +96,22 @@ TEST(ComfyGraph, WhatHasNoPlaceIsNamed) {
   EXPECT_EQ(with->left_out, std::vector<std::string>{"the node ControlNetApplyAdvanced (30)"});
 }
 
+TEST(ComfyGraph, APartOfTheStepsIsNamed) {
+  const auto advanced = [](const char* words) {
+    return comfy_run(std::string(R"({"3": {"class_type": "KSamplerAdvanced", "inputs": {"noise_seed": 9, "steps": 25, "cfg": 7, )") +
+                     words + R"("sampler_name": "euler", "scheduler": "normal"}}})");
+  };
+  const auto whole =
+      advanced(R"("add_noise": "enable", "start_at_step": 0, "end_at_step": 10000, "return_with_leftover_noise": "enable", )");
+  ASSERT_TRUE(whole);
+  EXPECT_EQ(whole->seed, 9u);
+  EXPECT_TRUE(whole->left_out.empty());
+  const auto second = advanced(R"("add_noise": "disable", "start_at_step": 20, "end_at_step": 25, )");
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->left_out, (std::vector<std::string>{"that the node 3 runs the steps from 20 to 25 alone",
+                                                        "that the node 3 adds no noise to its latents"}));
+}
+
 TEST(ComfyGraph, OthersAreNone) {
   for (const char* text : {"", "[]", "{}", "{\"3\": 5}", R"({"1": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}})"})
     EXPECT_FALSE(comfy_run(text)) << text;

@@ -143,6 +143,7 @@ class Reader {
     if (const auto from = whole(id, "start_at_step"), to = whole(id, "end_at_step");
         from.value_or(0) > 0 || (to && *to < run_.steps.value_or(0)))
       leave_out(fmt::format("that the node {} runs the steps from {} to {} alone", id, from.value_or(0), to.value_or(0)));
+    if (text(id, "add_noise") == "disable") leave_out(fmt::format("that the node {} adds no noise to its latents", id));
     run_.prompt = words(graph_.source(by, {"positive", "conditioning"}), "positive");
     run_.negative = words(graph_.source(by, "negative"), "negative");
     model(graph_.source(by, "model"));
