@@ -88,7 +88,7 @@ std::optional<Names> names_in(const LikeProgram& program, std::string_view name)
                                 hint(std::string(name), known), fmt::join(spacings, ", ")));
 }
 
-void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow, bool sdxl) {
+void set_names(Likeness& like, const LikeProgram& program, const Names& names, bool flow, bool sdxl, bool on_image) {
   const auto ours = [&](const LikeName& n) { return plugin(flow && *n.flow != '\0' ? n.flow : sdxl && *n.sdxl != '\0' ? n.sdxl : n.ours); };
   const LikeName* const automatic = named(program.spacings, names.sampler.automatic);
   const LikeName& own = automatic ? *automatic : program.spacings.front();
@@ -104,12 +104,12 @@ void set_names(Likeness& like, const LikeProgram& program, const Names& names, b
   if (in_flow == LikeFlow::frame) sampler = plugin_of("flow_frame", {{"sampler", sampler}});
   like.sample.set("sampler", sampler);
   like.sample.set("spacing", levels);
-  for (const char* loss : {names.sampler.loss, spacing.loss})
+  for (const char* loss : {names.sampler.loss, spacing.loss, on_image ? names.sampler.image_loss : ""})
     if (*loss != '\0') like.losses.emplace_back(loss);
 }
 
 /// Sets what a class of diffusers is with "key=value" after its name, values as in JSON.
-void set_class(Likeness& like, std::string_view option, std::string_view words) {
+void set_class(Likeness& like, std::string_view option, std::string_view words, int64_t steps) {
   nlohmann::json config = nlohmann::json::object();
   for (size_t at = 0; at < words.size();) {
     const size_t end = std::min(words.find(' ', at), words.size());
@@ -124,7 +124,7 @@ void set_class(Likeness& like, std::string_view option, std::string_view words) 
     const auto value = nlohmann::json::parse(word.substr(equals + 1), nullptr, false);
     config[word.substr(0, equals)] = value.is_discarded() ? nlohmann::json(word.substr(equals + 1)) : value;
   }
-  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, std::string(option), "the scheduler"), true);
+  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, std::string(option), "the scheduler"), true, steps);
   like.sample.set("sampler", s.sampler.is_map() ? s.sampler : plugin_of(s.sampler.scalar, {}));
   like.sample.set("spacing", s.spacing);
   like.sample.set("start", value_of(s.start));
@@ -144,7 +144,7 @@ std::string Likeness::text() const {
   return braced.substr(1, braced.size() - 2);
 }
 
-Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow, bool sdxl) {
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow, bool sdxl, const LikeRun& run) {
   const size_t colon = std::min(like.find(':'), like.size());
   const std::string program(like.substr(0, colon));
   const std::string_view name = colon == like.size() ? std::string_view() : like.substr(colon + 1);
@@ -160,24 +160,28 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
     for (const Value::Entry& e : parse_yaml(yaml, "").entries) result.sample.set(e.key, e.value);
   };
   if (!name.empty() && p->samplers.empty()) {
-    set_class(result, option, name);
+    set_class(result, option, name, run.steps);
   } else if (!name.empty()) {
     const auto names = names_in(*p, name);
     if (!names) refuse(option, *p, name);
-    set_names(result, *p, *names, flow, sdxl);
+    set_names(result, *p, *names, flow, sdxl, run.on_image);
     set_all(p->frame);
     if (flow && names->sampler.in_flow == LikeFlow::log_snr) result.sample.set("start", value_of("schedule"));  // at s(0.9999), too
     if (*names->sampler.start != '\0') result.sample.set("start", value_of(names->sampler.start));
   }
   set_all(p->noise);
   if (reads_prompts) result.sample.set("prompts", parse_yaml(p->prompts, ""));
+  const auto brownian = [](const std::string& loss) { return loss.find("Brownian") != loss.npos; };
+  if (run.adds_noise && *p->noise_loss != '\0' && std::none_of(result.losses.begin(), result.losses.end(), brownian))
+    result.losses.emplace_back(p->noise_loss);
+  if (run.masked && *p->mask_loss != '\0') result.losses.emplace_back(p->mask_loss);
   return result;
 }
 
-Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model) {
+Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model, const LikeRun& run) {
   const bool flow = std::abs(model.noise->signal(1) - 0.5) < 1e-9;  // alpha = 1 / (1 + sigma)
   const auto traits = model.conditioner->traits();
-  return likeness(like, option, traits.reads_prompts, flow, traits.size_ids > 0 && !flow);
+  return likeness(like, option, traits.reads_prompts, flow, traits.size_ids > 0 && !flow, run);
 }
 
 ImageSteps steps_on_image(std::string_view like, int64_t steps, double strength) {

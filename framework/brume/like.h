@@ -19,13 +19,22 @@ struct Likeness {
   std::string text() const;
 };
 
+/// The run whose losses are wanted.
+struct LikeRun {
+  int64_t steps = 0;        ///< 0 = any
+  bool on_image = false;    ///< it begins with an image
+  bool masked = false;      ///< a mask says what of the image is generated
+  bool adds_noise = false;  ///< its sampler does
+};
+
 /// Returns the section for `like`, "PROGRAM" or "PROGRAM:NAME". The program alone decides how prompts are read (if `reads_prompts`) and how
 /// noise is drawn; a name decides sampler, spacing, start and timestep rounding as well. `flow`: for a model of flow matching, on whose
 /// frame some samplers there depend; `sdxl`: for Stable Diffusion XL, which has lists of levels of its own. Throws ConfigError in the name
 /// of `option` if it knows neither, with the nearest name.
-Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow = false, bool sdxl = false);
+Likeness likeness(std::string_view like, std::string_view option, bool reads_prompts, bool flow = false, bool sdxl = false,
+                  const LikeRun& run = {});
 /// Returns it for a model, whose conditioner and noise schedule say the rest.
-Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model);
+Likeness likeness(std::string_view like, std::string_view option, const ModelOptions& model, const LikeRun& run = {});
 
 /// Steps of a whole run, and the share of them, the last ones, that is run on an image.
 struct ImageSteps {
@@ -53,16 +62,17 @@ enum class LikeFlow {
 
 /// A sampler or spacing of another program, and brume's as YAML.
 struct LikeName {
-  const char* name;            ///< "DPM++ 2M"
-  const char* ours;            ///< "{type: dpmpp_2m}"; of a spacing, "" = the sampler's own
-  const char* automatic = "";  ///< of a sampler: the program's spacing if none is named; "" = the program's first
-  bool drops_lowest = false;   ///< of a sampler: the grid has one level more, and the lowest is left out; of a spacing: brume's can do so
-  const char* loss = "";       ///< what brume does otherwise
-  const char* start = "";      ///< of a sampler: `sample.start`, if it is not the program's
-  LikeFlow in_flow{};          ///< of a sampler, on a model of flow matching
-  const char* flow = "";       ///< brume's as YAML on a model of flow matching; "" = the same
-  bool own_spacing = false;    ///< of a sampler: it takes its own spacing, whatever is named
-  const char* sdxl = "";       ///< of a spacing: brume's as YAML on Stable Diffusion XL; "" = the same
+  const char* name;             ///< "DPM++ 2M"
+  const char* ours;             ///< "{type: dpmpp_2m}"; of a spacing, "" = the sampler's own
+  const char* automatic = "";   ///< of a sampler: the program's spacing if none is named; "" = the program's first
+  bool drops_lowest = false;    ///< of a sampler: the grid has one level more, and the lowest is left out; of a spacing: brume's can do so
+  const char* loss = "";        ///< what brume does otherwise
+  const char* start = "";       ///< of a sampler: `sample.start`, if it is not the program's
+  LikeFlow in_flow{};           ///< of a sampler, on a model of flow matching
+  const char* flow = "";        ///< brume's as YAML on a model of flow matching; "" = the same
+  bool own_spacing = false;     ///< of a sampler: it takes its own spacing, whatever is named
+  const char* sdxl = "";        ///< of a spacing: brume's as YAML on Stable Diffusion XL; "" = the same
+  const char* image_loss = "";  ///< of a sampler: what brume does otherwise if it begins with an image
 };
 
 /// How another program samples.
@@ -74,6 +84,8 @@ struct LikeProgram {
   std::vector<LikeName> samplers;  ///< none: a class of diffusers
   std::vector<LikeName> spacings;
   LikeStrength strength = LikeStrength::share;
+  const char* mask_loss = "";   ///< what brume does otherwise with a mask
+  const char* noise_loss = "";  ///< what brume does otherwise with a sampler that adds noise, of no Brownian path
 };
 /// Returns the table of programs.
 const std::vector<LikeProgram>& like_programs();

@@ -5,7 +5,6 @@ namespace brume {
 namespace {
 
 constexpr const char* brownian = "its Brownian noise is drawn by torchsde, which brume does not have";
-constexpr const char* on_timesteps = "schedule";  // where x keeps its variance
 constexpr const char* plus_plus = "the guidance is cfg_plus_plus there (sample.guidance: [{type: cfg_plus_plus}])";
 
 LikeName on_its_own(LikeName name) {
@@ -22,6 +21,14 @@ LikeName in_log_snr(LikeName name) {
 }
 LikeName otherwise(LikeName name, const char* flow) {
   name.flow = flow;
+  return name;
+}
+/// Samplers on training times of CompVis: img2img there cuts the list of times, and adds the noise of the first that is left out.
+LikeName on_times(LikeName name) {
+  name.own_spacing = true;
+  name.start = "schedule";  // x keeps its variance
+  name.image_loss =
+      "with an image it takes fewer steps there, and the image gets the noise of one level more than that of the first of them";
   return name;
 }
 LikeName of_sdxl(LikeName name, const char* sdxl) {
@@ -47,10 +54,10 @@ const std::vector<LikeName> a1111_samplers{
     {"Restart", "{type: restart, intervals: [{levels: 10, times: 1, t_min: 0.1, t_max: 2}]}", "Karras", false,
      "the steps of its ways back are part of its steps, here they are added; there are none below 20 steps, and two from 36 on"},
     {"LCM", "consistency", "", false, "its lowest level is training time 19, and its other levels are those of 50 times"},
-    on_its_own({"DDIM", "{type: ddim, eta: 0}", "Timesteps", false, "", on_timesteps}),
-    on_its_own({"PLMS", "plms", "Timesteps", false, "", on_timesteps}),
-    on_its_own({"UniPC", "{type: unipc, order: 3, solver: bh1}", "Time uniform", false,
-                "it takes as many steps as training times at a stride of 1000 div steps, 31 for 30", on_timesteps}),
+    on_times({"DDIM", "{type: ddim, eta: 0}", "Timesteps"}),
+    on_times({"PLMS", "plms", "Timesteps"}),
+    on_times({"UniPC", "{type: unipc, order: 3, solver: bh1}", "Time uniform", false,
+              "it takes as many steps as training times at a stride of 1000 div steps, 31 for 30"}),
     {"DDPM", "ddpm"},
     {"HeunPP2", "heunpp2"},
     {"IPNDM", "ipndm"},
@@ -73,7 +80,7 @@ const std::vector<LikeName> a1111_spacings{
     {"Normal", "normal", "", true},
     {"DDIM", "{type: ddim_uniform, fill: true}"},
     {"Beta", "beta"},
-    {"Turbo", "trailing"},
+    {"Turbo", "{type: trailing, halves: even}"},
     {"Timesteps", "{type: trimmed, spacing: {type: leading, offset: 1, fill: true}, inclusive: true, end: lowest}"},
     {"Time uniform", "{type: normal, inclusive: false, final: minimum}"},
 };
@@ -175,11 +182,11 @@ const std::vector<LikeName> sdcpp_spacings{
     otherwise({"exponential", "exponential", "", true}, "{type: flow, curve: exponential}"),
     of_sdxl({"ays", "{type: ays, digits: levels}"}, "{type: ays, digits: levels, model: sdxl}"),
     {"gits", "gits"},
-    {"simple", "simple"},
+    {"simple", "{type: simple, precision: single}"},
     otherwise({"sgm_uniform", "sgm_uniform"}, "{type: linspace, round: false, inclusive: false}"),
     {"smoothstep", "smoothstep"},
-    {"bong_tangent", "bong_tangent"},
-    otherwise({"lcm", "lcm"}, "simple"),  // the same levels if the number of steps divides 50
+    otherwise({"bong_tangent", "bong_tangent"}, "{type: bong_tangent, end: lowest}"),
+    {"lcm", "lcm"},
     {"kl_optimal", "kl_optimal"},
     {"beta", "{type: beta_time, merge: true}"},
     {"trailing", "trailing"},
@@ -191,11 +198,18 @@ const std::vector<LikeProgram>& like_programs() {
   static const std::vector<LikeProgram> all{
       {"a1111", "{weights: true, long: chunks, emphasis: chunk_mean, comma_tokens: 20, changes: true}",
        "{noise_order: per_seed, noise_generator: cuda}", "{start: sigma, timestep_rounding: exact}", a1111_samplers, a1111_spacings,
-       LikeStrength::one_more},
+       LikeStrength::one_more,
+       "a mask is blurred there, by 4 pixels if nothing else is asked for, made as small as the latents by bicubic interpolation, and "
+       "rounded; here each latent reads one of its pixels"},
       {"comfyui", "{weights: true, long: chunks, emphasis: empty, absolute: true}", "{noise_order: batch, noise_generator: cpu}",
-       "{start: schedule_at_max, timestep_rounding: nearest}", comfy_samplers, comfy_spacings, LikeStrength::all},
+       "{start: schedule_at_max, timestep_rounding: nearest}", comfy_samplers, comfy_spacings, LikeStrength::all,
+       "a mask is made as small as the latents by bilinear interpolation there, and what is known keeps its noise in every step; here each "
+       "latent reads one pixel of the mask, and a sampler that adds noise does so everywhere",
+       "the noise of steps is drawn by a second generator there, of seed + 1 on the processor and CUDA's on a GPU; here it follows that of "
+       "the start"},
       {"sdcpp", "{weights: true, long: chunks, emphasis: chunk_mean}", "{noise_order: per_seed, noise_generator: cuda}",
-       "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings, LikeStrength::one_more},
+       "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings, LikeStrength::one_more,
+       "a latent is generated there if any of its pixels is white in the mask, here if the one that it reads is"},
       {"diffusers", "{weights: false, long: cut}", "{noise_order: batch, noise_generator: cpu}", "{}", {}, {}},
   };
   return all;

@@ -77,6 +77,93 @@ TEST(Like, ASecondPassRunsAllSteps) {
   EXPECT_EQ(run(steps_of_second_pass("", 20, 0.3)), OfSteps(6, 20));
 }
 
+std::vector<double> levels_of(const std::string& like, const char* noise, int64_t steps) {
+  const bool flows = std::string_view(noise).find("flow") != std::string_view::npos;
+  const Value spacing = *likeness(like, "--like", false, flows).sample.find("spacing");
+  std::vector<double> levels = make<Spacing>(dump_yaml(spacing))->sigmas(*make<NoiseSchedule>(noise), steps);
+  if (flows)
+    for (double& s : levels) s /= 1 + s;
+  return levels;
+}
+
+// get_sigmas() of stable-diffusion.cpp's denoiser.hpp (97d2990), which computes in single precision.
+TEST(Like, LevelsOfStableDiffusionCpp) {
+  const auto expect = [](const std::string& spacing, std::vector<double> wanted) {
+    SCOPED_TRACE(spacing);
+    const std::vector<double> got = levels_of("sdcpp:euler " + spacing, "{type: flow, shift: 3}", int64_t(wanted.size()) - 1);
+    ASSERT_EQ(got.size(), wanted.size());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], wanted[i], 2e-6) << i;
+  };
+  expect("bong_tangent", {1, 0.932238936, 0.804892182, 0.50149703, 0.134859458, 0});
+  expect("lcm", {1, 0.948529363, 0.885245919, 0.805555642, 0.702127635, 0.5625, 0.363636374, 0});
+  const std::vector<double> simple = levels_of("sdcpp:euler simple", "{type: flow, shift: 3}", 30);
+  EXPECT_NEAR(simple[2], 0.976987481, 2e-6);
+  EXPECT_NEAR(simple[3], 0.964285672, 2e-6) << "3 x 33.3 is 99.99 there and 100 in the other precision";
+}
+
+// timesteps of diffusers' schedulers (0.40) with timestep_spacing "trailing".
+TEST(Like, TrailingTimesOfDiffusers) {
+  const auto times = [](int64_t count, int64_t steps) {
+    const auto noise = make<NoiseSchedule>("{type: linear, timesteps: " + std::to_string(count) + "}");
+    std::vector<double> all;
+    for (const double s : make<Spacing>("trailing")->sigmas(*noise, steps)) all.push_back(std::round(noise->timestep(s)));
+    return all;
+  };
+  const std::vector<double> of_1000{999, 978, 957, 936, 916, 895}, of_100{99, 95, 91, 86, 82, 78, 74, 70};
+  for (size_t i = 0; i < of_1000.size(); ++i) EXPECT_EQ(times(1000, 48)[i], of_1000[i]) << i;
+  for (size_t i = 0; i < of_100.size(); ++i) EXPECT_EQ(times(100, 24)[i], of_100[i]) << i;
+}
+
+/// Returns what is lost by `like` in a run.
+std::vector<std::string> losses(const std::string& like, const LikeRun& run) {
+  return likeness(like, "--like", true, false, false, run).losses;
+}
+void expect_loss(const std::string& like, const LikeRun& run, const char* what) {
+  const std::vector<std::string> all = losses(like, run);
+  ASSERT_FALSE(all.empty()) << like;
+  EXPECT_NE(all.back().find(what), std::string::npos) << like << ": " << all.back();
+}
+
+TEST(Like, LossesOnAnImage) {
+  for (const char* name : {"DDIM", "PLMS", "UniPC"}) {
+    const std::string like = std::string("a1111:") + name;
+    expect_loss(like, {20, true}, "the noise of one level more");
+    EXPECT_EQ(losses(like, {20, true}).size(), losses(like, {20, false}).size() + 1) << name;
+  }
+  EXPECT_TRUE(losses("a1111:Euler", {20, true}).empty());
+  const LikeRun masked{.steps = 20, .masked = true};
+  expect_loss("a1111", masked, "by bicubic interpolation, and rounded");
+  expect_loss("comfyui", masked, "by bilinear interpolation there");
+  expect_loss("sdcpp", masked, "if any of its pixels is white");
+  EXPECT_TRUE(losses("diffusers", masked).empty()) << "the nearest pixel, too";
+}
+
+TEST(Like, LossesOfNoise) {
+  const LikeRun noisy{.steps = 20, .adds_noise = true};
+  expect_loss("comfyui:euler_ancestral", noisy, "by a second generator");
+  EXPECT_EQ(losses("comfyui:dpmpp_sde", noisy), losses("comfyui:dpmpp_sde", {}));
+  EXPECT_TRUE(losses("a1111:Euler a", noisy).empty());
+}
+
+TEST(Like, LossesOfSomeNumbersOfSteps) {
+  const std::string ddim = "diffusers:DDIMScheduler timestep_spacing=", pndm = "diffusers:PNDMScheduler timestep_spacing=";
+  const std::string euler = "diffusers:EulerDiscreteScheduler timestep_spacing=";
+  for (const std::string& like : {ddim + "trailing", pndm + "trailing skip_prk_steps=true"}) {
+    expect_loss(like, {30}, "the length of the steps");
+    expect_loss(like, {}, "the length of the steps");
+    EXPECT_TRUE(losses(like, {40}).empty()) << like;
+  }
+  expect_loss(pndm + "leading", {30}, "the middle of the first three steps");
+  EXPECT_TRUE(losses(pndm + "leading", {10}).empty()) << "100 times between two steps have a middle";
+  EXPECT_TRUE(losses(pndm + "leading skip_prk_steps=true", {30}).empty());
+  expect_loss(euler + "trailing", {61}, "one step more, of the training time -1");
+  expect_loss(euler + "linspace", {1}, "the time of a run of one step");
+  for (const int64_t steps : {0, 2, 30, 60}) {
+    EXPECT_TRUE(losses(euler + "trailing", {steps}).empty()) << steps;
+    EXPECT_TRUE(losses(euler + "linspace", {steps}).empty()) << steps;
+  }
+}
+
 TEST(Like, ClassesOfDiffusers) {
   EXPECT_EQ(of("diffusers:EulerDiscreteScheduler").substr(0, 15), "sampler: euler,");
   const std::string karras = of("diffusers:DPMSolverMultistepScheduler use_karras_sigmas=true");

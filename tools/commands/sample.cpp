@@ -204,9 +204,11 @@ Tensor run(ImageRequest request, int64_t begin, const Model& model, Pictures& pi
 }
 
 /// Says what the names of another program became.
-void print_likeness(const ImageRequest& r, const Model& model) {
+void print_likeness(const ImageRequest& r, const Model& model, const SampleOptions& options) {
   if (r.like.empty()) return;
-  const Likeness like = likeness(r.like, "--like", model.pipeline().options());
+  const bool on_image = r.hires || (r.image.defined() && r.strength.value_or(r.mask.defined() ? 1 : 0.6) < 1);
+  const Likeness like = likeness(r.like, "--like", model.pipeline().options(),
+                                 {options.steps, on_image, r.mask.defined(), options.sampler->traits().order == 0});
   fmt::print(stderr, "--like {}: {}\n", r.like, like.text());
   for (const std::string& loss : like.losses) print_warning(fmt::format("--like {}: {}", r.like, loss));
 }
@@ -235,7 +237,7 @@ int sample(Program& program, Arguments a) {
                     a.sample.source, channels));
   const ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
-  print_likeness(request, model);
+  print_likeness(request, model, options);
   if (a.record.any() && options.sampler->traits().own_steps)
     throw ConfigError(
         "--frames, --strip and --trajectory need a sampler that takes the steps it is given; this one takes steps of its own");

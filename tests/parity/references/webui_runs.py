@@ -20,7 +20,8 @@ from peer_runs import Draws, Bag, first8, in_float64, mix, wave
 
 NAMES = {"DPM++ 2M Automatic": 10, "Euler a SGM Uniform": 9, "DPM2 KL Optimal": 7, "Euler KL Optimal": 9, "DPM++ 3M SDE Beta": 8,
          "DPM fast Karras": 7, "DPM adaptive Simple": 5, "LMS Polyexponential": 9, "Heun Turbo": 6, "HeunPP2 DDIM": 10, "DEIS Normal": 8,
-         "IPNDM Simple": 9, "Euler Align Your Steps": 10, "Euler Align Your Steps GITS": 8, "DDIM": 20, "PLMS": 13, "UniPC": 10}
+         "IPNDM Simple": 9, "Euler Turbo": 16, "DPM++ 2M Simple": 38, "Euler Align Your Steps": 10,
+         "Euler Align Your Steps GITS": 8, "DDIM": 20, "PLMS": 13, "UniPC": 10}
 
 
 def stub(name, **content):

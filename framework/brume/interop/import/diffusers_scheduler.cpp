@@ -69,7 +69,8 @@ const Kind& kind_of(const DiffusersConfig& c) {
 /// The words of one class.
 class Reader {
  public:
-  Reader(const DiffusersConfig& c, bool stable_diffusion) : c_(c), kind_(kind_of(c)), stable_(stable_diffusion) {}
+  Reader(const DiffusersConfig& c, bool stable_diffusion, int64_t steps)
+      : c_(c), kind_(kind_of(c)), stable_(stable_diffusion), steps_(steps) {}
 
   DiffusersScheduler read() const {
     refuse_unknown_keys();
@@ -85,24 +86,8 @@ class Reader {
     if (kind_.half_log) s.timestep_rounding = timestep_rounding();
     if (is("KDPM2") && curve("use_karras_sigmas")) s.timestep_rounding = "nearest_step";
     if (log_sigma()) s.noise_embedding = map_of({{"input", "quarter_log"}});
-    if (is("DPMSolverMultistepInverse"))
-      s.losses.push_back("the direction of DPMSolverMultistepInverseScheduler: `brume sample` makes images, `brume invert` goes to noise");
-    if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
-        c_.get<std::string>("algorithm_type", "dpmsolver++").starts_with("sde"))
-      s.losses.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
-    if ((is("DDIM") || is("PNDM")) && spaced == "linspace")
-      s.losses.push_back(
-          fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
-                      "the time of the next, as they do there if timestep_spacing is leading, or trailing and the steps divide the times",
-                      kind_.name));
-    if (is("DDPM") && (spaced == "trailing" || c_.get<int64_t>("steps_offset", 0) > 0))
-      if (const auto variance = c_.get<std::string>("variance_type", ""); variance == "fixed_large" || variance == "learned_range")
-        s.losses.push_back(fmt::format("the noise that {} adds in its last step", kind_.name));
-    if (log_linear())
-      s.losses.push_back(
-          "the times of interpolation_type log_linear: the network receives those of its levels, not those that are evenly spaced");
-    if (is("DPMSolverSDE"))
-      s.losses.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
+    s.losses = losses();
+    for (std::string& loss : losses_of_steps()) s.losses.push_back(std::move(loss));
     return s;
   }
 
@@ -146,6 +131,48 @@ class Reader {
     if (flow() || curve("use_exponential_sigmas") || curve("use_beta_sigmas")) return "below";
     if (!curve("use_karras_sigmas") && !curve("use_lu_lambdas")) return "exact";
     return is("DPMSolverMultistep") && c_.get<std::string>("beta_schedule", "") == "squaredcos_cap_v2" ? "below" : "nearest";
+  }
+
+  std::vector<std::string> losses() const {
+    std::vector<std::string> all;
+    if (is("DPMSolverMultistepInverse"))
+      all.push_back("the direction of DPMSolverMultistepInverseScheduler: `brume sample` makes images, `brume invert` goes to noise");
+    if (is("DPMSolverMultistep") && c_.get<int64_t>("solver_order", 2) == 3 &&
+        c_.get<std::string>("algorithm_type", "dpmsolver++").starts_with("sde"))
+      all.push_back("a sign in the third order of DPMSolverMultistepScheduler's SDE: brume has that of the integral");
+    if (is("DDPM") && (spacing_name() == "trailing" || c_.get<int64_t>("steps_offset", 0) > 0))
+      if (const auto variance = c_.get<std::string>("variance_type", ""); variance == "fixed_large" || variance == "learned_range")
+        all.push_back(fmt::format("the noise that {} adds in its last step", kind_.name));
+    if (log_linear())
+      all.push_back(
+          "the times of interpolation_type log_linear: the network receives those of its levels, not those that are evenly spaced");
+    if (is("DPMSolverSDE"))
+      all.push_back("the Brownian path of DPMSolverSDEScheduler: the noise is drawn otherwise (sample.noise_order: brownian)");
+    return all;
+  }
+
+  /// Returns the losses that only some numbers of steps have.
+  std::vector<std::string> losses_of_steps() const {
+    const std::string spaced = spacing_name();
+    const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
+    const bool known = steps_ > 0, plain = known && curves() == 0, linspace = spaced == "linspace", trailing = spaced == "trailing";
+    const bool strided = is("DDIM") || is("PNDM"), whole = !known || times < steps_;
+    std::vector<std::string> all;
+    if (strided && (linspace || (trailing && (whole || times % steps_ > 0))))
+      all.push_back(
+          fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
+                      "the time of the next, as they do there if timestep_spacing is leading, or trailing and the steps divide the times",
+                      kind_.name));
+    if (is("PNDM") && !flag("skip_prk_steps") && !linspace && (whole || times / steps_ % 2 > 0))
+      all.push_back(
+          "the time that the network receives in the middle of the first three steps of PNDMScheduler: of an odd number of times "
+          "between two steps brume takes that of the level, and it the one below");
+    if (plain && linspace && steps_ == 1 && !kind_.half_log && !is("UnCLIP"))
+      all.push_back(fmt::format("the time of a run of one step: {} takes the first training time, and brume the last", kind_.name));
+    if (plain && trailing && std::ceil(double(times) / (double(times) / double(steps_))) > double(steps_))
+      all.push_back(fmt::format("one step more, of the training time -1, which {} takes with {} steps out of {} training times", kind_.name,
+                                steps_, times));
+    return all;
   }
 
   void refuse_unknown_keys() const {
@@ -330,6 +357,7 @@ class Reader {
   const DiffusersConfig& c_;
   const Kind& kind_;
   bool stable_;
+  int64_t steps_;  ///< 0 = any
 };
 
 }  // namespace
@@ -344,9 +372,9 @@ Value DiffusersScheduler::sample(int64_t steps, std::vector<Value> before) const
                  {"timestep_rounding", timestep_rounding}});
 }
 
-DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion) {
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion, int64_t steps) {
   if (const auto continuous = read_continuous_scheduler(config)) return *continuous;
-  return Reader(config, stable_diffusion).read();
+  return Reader(config, stable_diffusion, steps).read();
 }
 
 }  // namespace brume

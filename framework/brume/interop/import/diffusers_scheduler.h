@@ -23,8 +23,8 @@ struct DiffusersScheduler {
   Value sample(int64_t steps, std::vector<Value> before) const;
 };
 
-/// Reads a scheduler_config.json. `stable_diffusion`: its pipelines force steps_offset to 1 and clip_sample to false. Throws ConfigError
-/// naming what it says that brume cannot be.
-DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion);
+/// Reads a scheduler_config.json. `stable_diffusion`: its pipelines force steps_offset to 1 and clip_sample to false. `steps`: those of the
+/// run, whose losses are wanted; 0 = any. Throws ConfigError naming what it says that brume cannot be.
+DiffusersScheduler read_diffusers_scheduler(const DiffusersConfig& config, bool stable_diffusion, int64_t steps = 0);
 
 }  // namespace brume
