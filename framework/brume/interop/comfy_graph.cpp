@@ -158,7 +158,7 @@ class Reader {
         clip(graph_.source(id, "clip"));
         if (type != "CLIPTextEncode") leave_out(fmt::format("all but the words of the node {} ({})", type, id));
         for (const char* key : {"text", "text_g", "t5xxl", "clip_l"})
-          if (const std::string found = text(id, key); !found.empty()) return found;
+          if (std::string found = text(id, key); !found.empty()) return found;
         return "";
       }
       leave_out_node(id);
