@@ -28,6 +28,7 @@ struct Edm2Options {
   std::vector<int64_t> multipliers{1, 2, 3, 4}, attention_resolutions{16, 8};
   std::optional<int64_t> noise_channels, embedding_channels;
   double dropout = 0, label_balance = 0.5, concat_balance = 0.5, residual_balance = 0.3, attention_balance = 0.3, clip = 256;
+  std::vector<double> resample_filter{1, 1};
   bool checkpoint = false;
 
   void declare(Fields& f) {
@@ -45,6 +46,7 @@ struct Edm2Options {
     f.field("residual_balance", residual_balance, "share of the residual branch", within(0, 1));
     f.field("attention_balance", attention_balance, "share of the attention", within(0, 1));
     f.field("clip", clip, "largest magnitude of an activation; 0 = no limit", at_least(0));
+    nn::declare_resample_filter(f, resample_filter);
     nn::declare_checkpoint(f, checkpoint);
     f.require(!multipliers.empty(), "multipliers", "is empty; it takes one number per level");
   }
@@ -138,7 +140,8 @@ class Edm2Unet final : public Network {
             o_.dropout,
             o_.residual_balance,
             o_.attention_balance,
-            o_.clip};
+            o_.clip,
+            nn::Filter(o_.resample_filter)};
   }
 
   void make_encoder(const nn::Builder& build, const Context& c) {

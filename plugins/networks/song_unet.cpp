@@ -64,11 +64,7 @@ class SongUnet final : public Network {
                "embedding of the noise level: cosines and sines of geometric frequencies, or of random ones",
                {{"positional", Embedding::positional}, {"fourier", Embedding::fourier}});
       f.field("noise_multiplier", noise_multiplier, "width of those features, as a multiple (DDPM++: 1, NCSN++: 2)", at_least(1));
-      f.field("resample_filter", resample_filter, "filter between resolutions; [1, 1] or [1, 3, 3, 1]");
-      double sum = 0;
-      for (const double tap : resample_filter) sum += tap;
-      f.require(!resample_filter.empty() && resample_filter.size() % 2 == 0 && sum != 0, "resample_filter",
-                "needs an even number of taps with a sum other than 0");
+      nn::declare_resample_filter(f, resample_filter);
     }
     int64_t noise_channels() const { return channels * noise_multiplier; }
   };

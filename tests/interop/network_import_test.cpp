@@ -1,7 +1,9 @@
 // Bare networks of other programs (guided-diffusion, improved-diffusion, EDM): what their names and shapes are read as, what has to be
 // said with them, and what is refused. The weights are those of brume's own networks, which have the same names.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -259,6 +261,52 @@ TEST_F(EdmImport, SaysWhatIsWrong) {
              {"enc.8x8_conv.bias", at::full({16}, 1.0)}};
   save();
   EXPECT_EQ(refusal({}), "net.safetensors: looks like a network of EDM, but has no tensor 'enc.8x8_conv.weight'");
+}
+
+// Of a .pkl, whose numbers and class are its metadata.
+TEST_F(EdmImport, WhatAPickleKeepsCountsUnlessItIsSet) {
+  ncsnpp();
+  const std::map<std::string, std::string> kept{
+      {"class_name", "VEPrecond"}, {"sigma_max", "50"}, {"dropout", "0.2"}, {"img_resolution", "16"}};
+  const auto model = [&](const Settings& settings, const std::map<std::string, std::string>& metadata) {
+    return dump_yaml(import_model({folder.path() / "net.pkl", tensors, metadata}, {settings, {}}).options);
+  };
+  EXPECT_NE(model({}, kept).find(yaml("{noise: {type: ve, sigma_min: 0.02, sigma_max: 50}, parameterization: {type: eps, sign: score}}")),
+            std::string::npos);
+  const std::string edm = yaml("{noise: edm, parameterization: {type: edm, sigma_data: 0.5}}");
+  EXPECT_NE(model({}, kept).find("dropout: 0.2"), std::string::npos);
+  EXPECT_NE(model({{"precond", "edm"}, {"dropout", "0.3"}}, kept).find("dropout: 0.3"), std::string::npos);
+  EXPECT_NE(model({{"precond", "edm"}}, kept).find(edm), std::string::npos);
+  EXPECT_NE(model({}, {{"precond", "ve"}}).find(edm), std::string::npos) << "another file's metadata";
+  auto other = kept;
+  other["img_resolution"] = "32";
+  EXPECT_EQ(without(error_of([&] { model({}, other); }), folder), "net.pkl: img_resolution = 32 is not what the weights of net.pkl have");
+}
+
+TEST_F(NetworkImport, Edm2OfAPickle) {
+  network("{type: edm2_unet, channels: 8, multipliers: [1, 2], blocks: 1, attention_resolutions: [4], head_channels: 4}",
+          {.input = {3, 8, 8}, .out_channels = 3, .classes = 4});
+  const auto model = [&](const std::map<std::string, std::string>& metadata) {
+    return dump_yaml(*import_model({folder.path() / "net.pkl", tensors, metadata}, {}).options.find("network"));
+  };
+  const std::string plain = model({});
+  EXPECT_EQ(plain.find("clip"), std::string::npos);
+  const std::string kept = model({{"class_name", "Precond"},
+                                  {"channels_per_head", "4"},
+                                  {"res_balance", "0.5"},
+                                  {"clip_act", "none"},
+                                  {"resample_filter", "1, 3, 3, 1"}});
+  for (const char* part : {"head_channels: 4", "residual_balance: 0.5", "clip: 0", "resample_filter: [1, 3, 3, 1]"})
+    EXPECT_NE(kept.find(part), std::string::npos) << part << "\n" << kept;
+}
+
+TEST_F(NetworkImport, FiltersOfDhariwalUnet) {
+  network("{type: dhariwal_unet, channels: 32, multipliers: [1, 2], blocks: 1, attention_resolutions: []}",
+          {.input = {3, 16, 16}, .out_channels = 3}, "model.");
+  const at::Tensor taps = at::tensor({1.f, 3.f, 3.f, 1.f}) / 8;
+  tensors.push_back({"model.enc.8x8_down.conv0.resample_filter", taps.outer(taps).view({1, 1, 4, 4})});
+  save();
+  EXPECT_EQ(refusal({}), "net.safetensors: its resample_filter is [1, 3, 3, 1]; dhariwal_unet supports [1, 1] only");
 }
 
 // Whatever is wrong with a tensor, the error names the file, and nothing else goes wrong.

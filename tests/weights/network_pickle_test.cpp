@@ -37,6 +37,9 @@ std::string file_of(const std::string& inner) {
   const std::string block = network_of("Block", {{"_parameters", pickle::dict({{"w", inner}})},
                                                  {"_buffers", "}"},
                                                  {"_modules", "}"},
+                                                 {"resample_filter", "](" + pickle::integer(1) + pickle::integer(3) + "e"},
+                                                 {"clip_act", "N"},
+                                                 {"names", "](" + pickle::text("a") + "e"},
                                                  {"num_heads", pickle::integer(2)},
                                                  {"out_channels", pickle::integer(16)}});
   const std::string container = pickle::global("torch.nn.modules.container", "ModuleDict") + ")\x81" +
@@ -58,6 +61,9 @@ TEST(NetworkPickle, HasItsTensorsAndNumbers) {
   EXPECT_TRUE(at::equal(*find(tensors, "enc.8x8_block0.w"), at::tensor({4.f, 5.f, 6.f})));
   EXPECT_EQ(metadata.at("channels_per_head"), "8");
   EXPECT_EQ(metadata.at("img_resolution"), "8");
+  EXPECT_EQ(metadata.at("resample_filter"), "1, 3");
+  EXPECT_EQ(metadata.at("clip_act"), "none");
+  EXPECT_FALSE(metadata.contains("names"));
   EXPECT_EQ(metadata.at("class_name"), "Precond");
 }
 

@@ -130,6 +130,22 @@ std::optional<int64_t> integer_at(const PickleDict& dict, std::string_view key) 
   return value && value->as_int() ? std::optional<int64_t>(*value->as_int()) : std::nullopt;
 }
 
+/// Returns the text of a number, of a list of numbers, or of None; nothing for other values.
+std::optional<std::string> number_text(const PickleValue& value) {
+  if (value.is_none()) return "none";
+  if (value.as_int()) return fmt::format("{}", *value.as_int());
+  if (value.as_double()) return fmt::format("{}", *value.as_double());
+  const Sequence* items = value.as_list() ? value.as_list() : value.as_tuple();
+  constexpr size_t most = 64;
+  if (!items || items->empty() || items->size() > most) return {};
+  std::string text;
+  for (const PickleValue& item : *items) {
+    if (!item.as_int() && !item.as_double()) return {};
+    text += (text.empty() ? "" : ", ") + *number_text(item);
+  }
+  return text;
+}
+
 /// Collects the tensors of modules, and the numbers that they keep.
 class Walk {
  public:
@@ -150,8 +166,8 @@ class Walk {
  private:
   void numbers(const PickleDict& attributes) {
     for (const auto& [key, value] : attributes.entries())
-      if (key.as_text() && !key.as_text()->starts_with("_") && (value.as_int() || value.as_double()))
-        metadata_.try_emplace(*key.as_text(), value.as_int() ? fmt::format("{}", *value.as_int()) : fmt::format("{}", *value.as_double()));
+      if (const std::optional<std::string> text = number_text(value); text && key.as_text() && !key.as_text()->starts_with("_"))
+        metadata_.try_emplace(*key.as_text(), *text);
     const auto heads = integer_at(attributes, "num_heads"), channels = integer_at(attributes, "out_channels");
     if (heads && channels && *heads > 0) metadata_.try_emplace("channels_per_head", fmt::format("{}", *channels / *heads));
   }
@@ -178,7 +194,7 @@ NamedTensors load_network_pickle(const std::shared_ptr<const MappedFile>& file, 
   if (attributes) Walk(tensors, metadata).module(*attributes, "");
   if (tensors.empty()) refuse(path, "is a pickle without a network: no 'ema' with parameters is in it");
   const PickleDict* meta = network ? network->as_dict() : dict;
-  if (const PickleValue* name = meta->find("class_name"); name && name->as_text()) metadata["class_name"] = *name->as_text();
+  if (const PickleValue* name = meta->find("class_name"); name && name->as_text()) metadata[pickled_class] = *name->as_text();
   return tensors;
 }
 

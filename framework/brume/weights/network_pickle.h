@@ -15,12 +15,16 @@ namespace brume {
 
 class MappedFile;
 
+/// The key of metadata that only the networks of such pickles have: "class_name", "VPPrecond".
+inline constexpr const char* pickled_class = "class_name";
+
 /// Returns true if bytes begin as a pickle of the protocols 2 to 5.
 bool is_pickle(std::string_view bytes);
 
 /// Returns the parameters and buffers of the network "ema" (or "net", or the whole) under their dotted names, as copies. `metadata`
-/// receives the numbers of its constructor that its modules keep ("img_resolution"), the width of its attention heads ("channels_per_head")
-/// and "class_name". Throws ConfigError naming what the pickle would call, if it is anything else than tensors and such networks.
+/// receives the numbers of its constructor that its modules keep ("img_resolution": "32", "resample_filter": "1, 1", "clip_act": "none"),
+/// the width of its attention heads ("channels_per_head") and its class (pickled_class). Throws ConfigError naming what the pickle would
+/// call, if it is anything else than tensors and such networks.
 NamedTensors load_network_pickle(const std::shared_ptr<const MappedFile>& file, std::map<std::string, std::string>& metadata);
 
 }  // namespace brume

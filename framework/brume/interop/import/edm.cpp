@@ -7,6 +7,7 @@
 //   ve        1                    s                         1                    log(s / 2)
 //   iddpm     1                    -s                        1 / sqrt(s^2 + 1)    the timestep, and twice the channels
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -180,6 +181,13 @@ void check(const Flags& flags, const Network& n) {
   if (const auto type = flags.text("model_type")) flags.agree("model_type", type, std::string(n.song ? "SongUNet" : "DhariwalUNet"));
 }
 
+/// Throws ConfigError if the network has a filter that its kind has no option for.
+void check_filter(const Source& source, const Network& n) {
+  if (!n.song && !n.filter.empty() && n.filter != std::vector<double>{1, 1})
+    throw ConfigError(fmt::format("{}: its resample_filter is [{}]; dhariwal_unet supports [1, 1] only", source.path.filename().string(),
+                                  fmt::join(n.filter, ", ")));
+}
+
 std::vector<double> filter_of(const Flags& flags, const Network& n) {
   const auto given = flags.list("resample_filter");
   if (!n.filter.empty()) {
@@ -262,6 +270,7 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
   const Weights weights(source);
   const Network n = read_network(weights);
   check(flags, n);
+  check_filter(source, n);
   const std::string precond = precond_of(flags, n);
   const Meaning meaning = meaning_of(flags, precond);
   const double label_dropout = flags.number("label_dropout").value_or(0);

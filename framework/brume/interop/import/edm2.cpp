@@ -8,16 +8,17 @@
 
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
+#include "brume/config/utf8.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
 
 namespace brume {
 namespace {
 
-const std::vector<std::string> flag_names{"img_resolution", "img_channels",  "label_dim",        "model_channels",
-                                          "channel_mult",   "num_blocks",    "attn_resolutions", "channels_per_head",
-                                          "sigma_data",     "label_balance", "concat_balance",   "res_balance",
-                                          "attn_balance",   "dropout",       "clip_act",         "logvar_channels"};
+const std::vector<std::string> flag_names{"img_resolution",  "img_channels",     "label_dim",         "model_channels", "channel_mult",
+                                          "num_blocks",      "attn_resolutions", "channels_per_head", "sigma_data",     "label_balance",
+                                          "concat_balance",  "res_balance",      "attn_balance",      "dropout",        "clip_act",
+                                          "logvar_channels", "resample_filter"};
 
 class Shapes {
  public:
@@ -87,19 +88,12 @@ void check(const Flags& flags, const Network& n) {
   flags.agree("logvar_channels", flags.integer("logvar_channels"), n.logvar);
 }
 
-/// Returns the setting, what the modules of a .pkl keep, or the default.
-int64_t head_channels(const Flags& flags, const Source& source) {
-  const auto kept = source.metadata.find("channels_per_head");
-  const auto number = kept == source.metadata.end() ? std::nullopt : parse_number<int64_t>(kept->second);
-  return flags.integer("channels_per_head").value_or(number.value_or(64));
-}
-
-Value network_of(const Flags& flags, const Source& source, const Network& n) {
+Value network_of(const Flags& flags, const Network& n) {
   Value network = plugin_of("edm2_unet", {{"channels", n.channels},
                                           {"multipliers", n.multipliers},
                                           {"blocks", n.blocks},
                                           {"attention_resolutions", n.attention},
-                                          {"head_channels", head_channels(flags, source)},
+                                          {"head_channels", flags.integer("channels_per_head").value_or(64)},
                                           {"noise_channels", n.noise},
                                           {"embedding_channels", n.embedding},
                                           {"logvar_channels", n.logvar},
@@ -107,10 +101,12 @@ Value network_of(const Flags& flags, const Source& source, const Network& n) {
   const std::vector<std::pair<const char*, const char*>> numbers{{"label_balance", "label_balance"},
                                                                  {"concat_balance", "concat_balance"},
                                                                  {"residual_balance", "res_balance"},
-                                                                 {"attention_balance", "attn_balance"},
-                                                                 {"clip", "clip_act"}};
+                                                                 {"attention_balance", "attn_balance"}};
   for (const auto& [ours, theirs] : numbers)
     if (const auto given = flags.number(theirs)) network.set(ours, value_of(*given));
+  if (const auto clip = flags.text("clip_act"))  // None: no limit, which is 0 here
+    network.set("clip", value_of(lower_case(*clip) == "none" ? 0 : *flags.number("clip_act")));
+  if (const auto filter = flags.list("resample_filter")) network.set("resample_filter", value_of(*filter));
   return network;
 }
 
@@ -126,7 +122,7 @@ Imported import_edm2(const Source& source, const ImportOptions& options) {
   Imported model;
   const Value conditioner = n.classes > 0 ? plugin_of("class_label", {{"classes", n.classes}, {"dropout", 0}}) : value_of("none");
   model.options = section_of(map_of({{"image", image_of(n.in, n.heights[0], n.heights[0])},
-                                     {"network", network_of(flags, source, n)},
+                                     {"network", network_of(flags, n)},
                                      {"conditioner", conditioner},
                                      {"noise", "edm"},
                                      {"parameterization", plugin_of("edm", {{"sigma_data", flags.number("sigma_data").value_or(0.5)}})}}),

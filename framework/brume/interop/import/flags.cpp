@@ -8,6 +8,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
+#include "brume/weights/network_pickle.h"
 
 namespace brume {
 namespace {
@@ -33,24 +34,31 @@ std::string stripped(std::string text) {
 
 Flags::Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known)
     : source_(source.path.filename().string()), settings_(options.settings) {
-  const auto take = [&](const brume::Value& map) {
-    for (const auto& entry : map.entries)
-      if (std::find(known.begin(), known.end(), entry.key) != known.end() && !entry.value.is_null() && !entry.value.is_map())
-        values_.emplace(entry.key, entry.value);
-  };
   if (const fs::path config = configuration_of(source, options); !config.empty()) {
-    file_ = config.filename().string();
+    const std::string file = config.filename().string();
     const brume::Value root = load_yaml(config);
     if (!root.is_map()) throw ConfigError(fmt::format("{}: is no map of names and values", config.string()));
     for (const char* part : {"arch", "network_kwargs", "model_kwargs"})
-      if (const brume::Value* map = root.find(part); map && map->is_map()) take(*map);
-    take(root);
+      if (const brume::Value* map = root.find(part); map && map->is_map()) take(*map, known, file);
+    take(root, known, file);
+  }
+  if (source.metadata.contains(pickled_class)) {
+    brume::Value kept = brume::Value::map();
+    for (const auto& [key, text] : source.metadata) kept.set(key, brume::Value::text(text));
+    take(kept, known, source_);
   }
   for (const auto& [key, value] : settings_) {
     if (std::find(known.begin(), known.end(), key) == known.end())
       throw ConfigError(fmt::format("{}: unknown setting '{}'{}", source_, key, hint(key, known)));
     values_[key] = brume::Value::text(value);
   }
+}
+
+void Flags::take(const brume::Value& map, const std::vector<std::string>& known, const std::string& file) {
+  for (const auto& entry : map.entries)
+    if (std::find(known.begin(), known.end(), entry.key) != known.end() && !entry.value.is_null() && !entry.value.is_map() &&
+        values_.emplace(entry.key, entry.value).second)
+      files_[entry.key] = file;
 }
 
 std::string Flags::given(const std::string& name) const {
@@ -60,7 +68,7 @@ std::string Flags::given(const std::string& name) const {
     for (const brume::Value& item : value.items) text += fmt::format("{}{}", text.empty() ? "" : ", ", item.scalar);
     text = "[" + text + "]";
   }
-  return settings_.contains(name) ? fmt::format("{}={}", name, text) : fmt::format("{}: {} = {}", file_, name, text);
+  return settings_.contains(name) ? fmt::format("{}={}", name, text) : fmt::format("{}: {} = {}", files_.at(name), name, text);
 }
 
 void Flags::refuse_difference(const std::string& name) const {

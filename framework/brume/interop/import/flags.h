@@ -13,7 +13,8 @@ namespace brume {
 class Flags {
  public:
   /// Reads the configuration that the options name, else the file called as the source is with .json, .yaml or .yml at its end; of a file,
-  /// what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is taken. Throws ConfigError if another key is set.
+  /// what is known there (and in its maps "arch", "network_kwargs" and "model_kwargs") is taken. What both leave open is what a pickled
+  /// network keeps of its constructor (weights/network_pickle.h). Throws ConfigError if another key is set.
   /// `known`: every name there is.
   Flags(const Source& source, const ImportOptions& options, const std::vector<std::string>& known);
 
@@ -25,7 +26,7 @@ class Flags {
   std::optional<bool> truth(const std::string& name) const;                ///< True, true, 1, …
   std::optional<std::vector<double>> list(const std::string& name) const;  ///< "1,2,4", or a list; an empty text is silence
 
-  /// Returns "num_heads=3", or "model.json: num_heads = 3", for messages.
+  /// Returns "num_heads=3", or "model.json: num_heads = 3" (the file that says it), for messages.
   std::string given(const std::string& name) const;
   /// Throws ConfigError if a given value is not what the weights have.
   template <class T>
@@ -37,9 +38,12 @@ class Flags {
   [[noreturn]] void refuse_missing(const std::string& name, const std::string& why) const;
 
  private:
-  std::string file_, source_;
+  void take(const brume::Value& map, const std::vector<std::string>& known, const std::string& file);
+
+  std::string source_;
   std::map<std::string, std::string> settings_;
   std::map<std::string, brume::Value> values_;
+  std::map<std::string, std::string> files_;  ///< of the values that are no settings
 };
 
 }  // namespace brume

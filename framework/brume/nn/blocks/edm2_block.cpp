@@ -98,8 +98,8 @@ Tensor Edm2Block::attend(const Tensor& x) const {
 }
 
 Tensor Edm2Block::operator()(Tensor x, const Tensor& embedding, at::Generator* random) const {
-  if (o_.resample == Edm2BlockOptions::Resample::down) x = downsample(x);
-  if (o_.resample == Edm2BlockOptions::Resample::up) x = upsample(x);
+  if (o_.resample == Edm2BlockOptions::Resample::down) x = o_.filter.down(x);
+  if (o_.resample == Edm2BlockOptions::Resample::up) x = o_.filter.up(x);
   if (!o_.decoder) {
     if (skip_) x = (*skip_)(x);
     x = unit_magnitude(x, {1});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "brume/nn/blocks/layers.h"
+#include "brume/nn/ops/fir_filter.h"
 
 namespace brume::nn {
 
@@ -53,6 +54,7 @@ struct Edm2BlockOptions {
   bool decoder = false;
   Resample resample = Resample::keep;
   double dropout = 0, residual_balance = 0.3, attention_balance = 0.3, clip = 256;
+  Filter filter{};  ///< between resolutions
 };
 
 class Edm2Block {

@@ -54,6 +54,13 @@ void EdmUnetOptions::declare(Fields& f) {
   f.require(channels % 4 == 0, "channels", "must be a multiple of 4 (cosines and sines, and groups of 4 channels)");
 }
 
+void declare_resample_filter(Fields& f, std::vector<double>& taps) {
+  f.field("resample_filter", taps, "filter between resolutions; [1, 1] or [1, 3, 3, 1]");
+  double sum = 0;
+  for (const double tap : taps) sum += tap;
+  f.require(!taps.empty() && taps.size() % 2 == 0 && sum != 0, "resample_filter", "needs an even number of taps with a sum other than 0");
+}
+
 void EdmUnetOptions::check(const Network::Context& context, int64_t first) const {
   if (null_is_zero && context.classes == 1) throw ConfigError("null_is_zero: the conditioner has no class but the null class");
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;

@@ -56,6 +56,9 @@ class LabelMap {
 /// Returns the channels that the network sees: x, and the condition's image.
 Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels);
 
+/// Declares the option `resample_filter` with its rule.
+void declare_resample_filter(Fields& f, std::vector<double>& taps);
+
 /// Returns "64x64_down": the height twice, as EDM has it.
 std::string place_name(int64_t height, const std::string& what);
 
