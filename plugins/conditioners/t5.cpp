@@ -1,5 +1,5 @@
-// A prompt as condition, by the encoder of T5 1.1 (Raffel et al. 2020; Chung et al. 2022), as PixArt, Stable Diffusion 3 and FLUX have it:
-// pieces of words (sentencepiece), and the encoder's tokens as what the network attends to.
+// A prompt as condition, by the encoder of T5 (Raffel et al. 2020) or T5 1.1, which PixArt, Stable Diffusion 3 and FLUX have: pieces of
+// words (sentencepiece), and the encoder's tokens as what the network attends to.
 //
 //   context = encoder(ids),   ids = the prompt's pieces, end, padding to `length`
 //
@@ -32,6 +32,7 @@ namespace {
 struct T5TextOptions {
   std::filesystem::path tokenizer, weights;
   int64_t length = 256, width = 4096, depth = 24, heads = 64, head = 64, mlp = 10240, rows = 0;
+  nn::T5FeedForward feed_forward = nn::T5FeedForward::gated_gelu;
   bool mask = false;
   double dropout = 0.1;
   void need_files() const {
@@ -48,6 +49,8 @@ struct T5TextOptions {
     f.field("heads", heads, "attention heads", within(1, 1024));
     f.field("head_width", head, "channels of a head", within(1, 4096));
     f.field("mlp", mlp, "width within its feed-forward layers", within(1, 262144));
+    f.choice("feed_forward", feed_forward, "those layers: gated_gelu (T5 1.1, flan-t5) or relu (t5-small to t5-11b)",
+             {{"gated_gelu", nn::T5FeedForward::gated_gelu}, {"relu", nn::T5FeedForward::relu}});
     f.field("rows", rows, "tokens that have an embedding, more than the tokenizer's: 32128; 0 = as many", at_least(0));
     f.field("mask", mask, "hide the padding from the encoder and the network (PixArt); false = both see it (SD 3, FLUX)");
     f.field("dropout", dropout, "probability of the empty prompt while training; 0 = no null condition, so no cfg", within(0, 1));
@@ -66,7 +69,13 @@ class Encoder final : public ConditionEncoder {
       throw ConfigError(fmt::format("rows: {} are fewer than the {} pieces of {}", o_.rows, tokenizer_.size(), path_));
     if (!origin.stored && o_.weights.empty()) throw ConfigError("weights: the file is missing");
     const nn::SkipInit follow(!o_.weights.empty());
-    encoder_ = std::make_unique<nn::T5Encoder>(build_, nn::T5Options{o_.rows, o_.width, o_.depth, o_.heads, o_.head, o_.mlp});
+    encoder_ = std::make_unique<nn::T5Encoder>(build_, nn::T5Options{.rows = o_.rows,
+                                                                     .width = o_.width,
+                                                                     .depth = o_.depth,
+                                                                     .heads = o_.heads,
+                                                                     .head = o_.head,
+                                                                     .mlp = o_.mlp,
+                                                                     .feed_forward = o_.feed_forward});
     if (!origin.stored) view_weights(o_.weights.string(), build_.weights());
   }
 

@@ -200,15 +200,16 @@ struct TransformerExport {
     const NamedTensors weights = below(model.tensors, e.prefix);
     const at::Tensor* rows = find(weights, "shared.weight");
     if (!kept.contains(pieces) || !rows) refuse(fmt::format("has no file '{}' or no '{}shared.weight', of T5", pieces, e.prefix));
+    const bool gated = text_of(o, "feed_forward") != "relu";
     out.config(folder + "/config.json", {{"architectures", {"T5EncoderModel"}},
                                          {"d_ff", integer_of(o, "mlp")},
                                          {"d_kv", integer_of(o, "head_width")},
                                          {"d_model", integer_of(o, "width")},
-                                         {"dense_act_fn", "gelu_new"},
+                                         {"dense_act_fn", gated ? "gelu_new" : "relu"},
                                          {"eos_token_id", 1},
-                                         {"feed_forward_proj", "gated-gelu"},
+                                         {"feed_forward_proj", gated ? "gated-gelu" : "relu"},
                                          {"is_encoder_decoder", true},
-                                         {"is_gated_act", true},
+                                         {"is_gated_act", gated},
                                          {"layer_norm_epsilon", 1e-6},
                                          {"model_type", "t5"},
                                          {"num_heads", integer_of(o, "heads")},

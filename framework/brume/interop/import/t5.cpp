@@ -29,7 +29,9 @@ NamedTensors t5_encoder_tensors(NamedTensors tensors) {
 
 T5Text read_t5(const fs::path& encoder, const fs::path& tokenizer, const std::string& variant, const T5Use& use) {
   const DiffusersConfig c(encoder / "config.json", "the t5 of brume");
-  c.only<std::string>("feed_forward_proj", "gated-gelu");
+  if (const auto type = c.get<std::string>("model_type", "t5"); type != "t5" && type != "mt5") c.refuse("model_type", "\"t5\" and \"mt5\"");
+  const std::string gated = "gated-gelu", relu = "relu", mlp = c.get("feed_forward_proj", relu);
+  if (mlp != gated && mlp != relu) c.refuse("feed_forward_proj", "\"gated-gelu\" (T5 1.1) and \"relu\" (T5)");
   c.only<double>("layer_norm_epsilon", 1e-6);
   c.only<int64_t>("relative_attention_num_buckets", 32);
   c.only<int64_t>("relative_attention_max_distance", 128);
@@ -48,6 +50,7 @@ T5Text read_t5(const fs::path& encoder, const fs::path& tokenizer, const std::st
                                   {"mlp", c.get<int64_t>("d_ff", 2048)},
                                   {"rows", c.get<int64_t>("vocab_size", 32128)},
                                   {"mask", use.mask}});
+  if (mlp == relu) text.options.set("feed_forward", value_of("relu"));
   text.tensors = t5_encoder_tensors(component_tensors(encoder, variant));
   return text;
 }

@@ -52,8 +52,9 @@ T5Encoder::T5Encoder(const Builder& build, const T5Options& options) : o_(option
     layer.out = matrix(attention, "o", inner, o_.width);
     if (i == 0) bias_ = attention["relative_attention_bias"].normal("weight", {o_.buckets, o_.heads}, 1);
     layer.norm2 = scale(parts[1], "layer_norm", o_.width);
-    layer.gate = matrix(mlp, "wi_0", o_.width, o_.mlp);
-    layer.up = matrix(mlp, "wi_1", o_.width, o_.mlp);
+    const bool gated = o_.feed_forward == T5FeedForward::gated_gelu;
+    if (gated) layer.gate = matrix(mlp, "wi_0", o_.width, o_.mlp);
+    layer.up = matrix(mlp, gated ? "wi_1" : "wi", o_.width, o_.mlp);
     layer.down = matrix(mlp, "wo", o_.mlp, o_.width);
     layers_.push_back(layer);
   }
@@ -65,6 +66,11 @@ Tensor T5Encoder::position_bias(int64_t length) const {
   return bias_.to(at::kFloat).index_select(0, rows).view({length, length, o_.heads}).permute({2, 0, 1}).unsqueeze(0);
 }
 
+Tensor T5Encoder::feed_forward(const Layer& layer, const Tensor& x) const {
+  const Tensor up = linear(x, layer.up, {});
+  return linear(layer.gate.defined() ? gelu_tanh(linear(x, layer.gate, {})) * up : relu(up), layer.down, {});
+}
+
 Tensor T5Encoder::operator()(const Tensor& ids, const Tensor& mask, at::ScalarType dtype) const {
   const int64_t count = ids.size(0), length = ids.size(1);
   Tensor h = tokens_.index_select(0, ids.reshape({-1})).to(dtype).view({count, length, o_.width}), bias = position_bias(length);
@@ -74,8 +80,7 @@ Tensor T5Encoder::operator()(const Tensor& ids, const Tensor& mask, at::ScalarTy
     const auto heads = [&](const Tensor& weight) { return split_heads(linear(x, weight, {}), o_.heads); };
     const Tensor scores = at::matmul(heads(layer.q), heads(layer.k).transpose(2, 3)).to(at::kFloat) + bias;
     h = h + linear(merge_heads(at::matmul(at::softmax(scores, 3).to(dtype), heads(layer.v))), layer.out, {});
-    const Tensor n = rms_norm(h, layer.norm2, o_.eps);
-    h = h + linear(gelu_tanh(linear(n, layer.gate, {})) * linear(n, layer.up, {}), layer.down, {});
+    h = h + feed_forward(layer, rms_norm(h, layer.norm2, o_.eps));
   }
   return rms_norm(h, norm_, o_.eps);
 }

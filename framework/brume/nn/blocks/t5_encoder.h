@@ -1,9 +1,10 @@
 #pragma once
-// The encoder of T5 1.1 (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", sec. 2.1;
-// Shazeer 2020 for its gated perceptron). Weights are named as in transformers' T5EncoderModel.
+// The encoder of T5 (Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", sec. 2.1).
+// Weights are named as in transformers' T5EncoderModel.
 //
-//   h = token[ids];   depth times:  h += out softmax(q k^T + bias) v of rms_norm(h);   h += wo (gelu(wi_0 n) * wi_1 n), n = rms_norm(h)
+//   h = token[ids];   depth times:  h += out softmax(q k^T + bias) v of rms_norm(h);   h += wo mlp(rms_norm(h))
 //   rms_norm(h)
+//   mlp(n) = gelu(wi_0 n) * wi_1 n (T5 1.1: Shazeer 2020) or relu(wi n) (T5)
 //
 // There is no division by sqrt(d); the bias depends on the head and on the distance of key and query, and all layers share it.
 #include <cstdint>
@@ -13,10 +14,13 @@
 
 namespace brume::nn {
 
+enum class T5FeedForward { gated_gelu, relu };
+
 struct T5Options {
   int64_t rows = 32128, width = 4096, depth = 24, heads = 64, head = 64, mlp = 10240;
   int64_t buckets = 32, max_distance = 128;  ///< of the distances
   double eps = 1e-6;
+  T5FeedForward feed_forward = T5FeedForward::gated_gelu;
 };
 
 /// Returns the bucket of each distance of a key from a query, [queries, keys] int64: half of the buckets for keys that follow; within a
@@ -31,8 +35,9 @@ class T5Encoder {
 
  private:
   struct Layer {
-    Tensor norm1, q, k, v, out, norm2, gate, up, down;
+    Tensor norm1, q, k, v, out, norm2, gate, up, down;  ///< gate: undefined without one
   };
+  Tensor feed_forward(const Layer& layer, const Tensor& x) const;
   /// Returns [1, heads, L, L] float32.
   Tensor position_bias(int64_t length) const;
 
