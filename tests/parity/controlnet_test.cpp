@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "brume/core/control.h"
@@ -106,6 +108,29 @@ TEST_F(ControlNetRun, NothingIsAddedAtStrengthZeroAndOutsideItsSteps) {
   EXPECT_TRUE(at::equal(model_->sample(controlled(":1@0.1-0.15")), plain)) << "no step lies within";
   EXPECT_FALSE(at::equal(model_->sample(controlled(":1@0-0.4")), plain));
   EXPECT_FALSE(at::equal(model_->sample(controlled(":1@0-0.4")), model_->sample(controlled())));
+}
+
+// Where residuals are averaged over the image, diffusers adds zeros to the unconditional half of its batch.
+TEST_F(ControlNetRun, AveragedResidualsAreOfTheConditionalEstimateAlone) {
+  const auto copy = [&](const std::string& name) {
+    const std::string file = (folder_.path() / (name + ".safetensors")).string();
+    std::filesystem::copy_file(ref_path(folder + "tiny_controlnet/diffusion_pytorch_model.safetensors"), file);
+    return file;
+  };
+  const std::string shuffle = copy("control_v11e_shuffle"), plain = copy("control"), named = copy("averaged");
+  std::ofstream((folder_.path() / "averaged.yaml").string()) << "model: {params: {global_average_pooling: True}}";
+  const auto sample = [&](const std::string& file, double scale) {
+    ImageRequest r = file.empty() ? run() : controlled("", file);
+    r.cfg = scale;
+    return model_->sample(r);
+  };
+  const Tensor unconditional = sample("", 0);
+  EXPECT_TRUE(at::equal(sample(shuffle, 0), unconditional));
+  EXPECT_FALSE(at::equal(sample(plain, 0), unconditional));
+  const Tensor guided = sample(shuffle, 3);
+  EXPECT_FALSE(at::equal(guided, sample("", 3)));
+  EXPECT_FALSE(at::equal(guided, sample(plain, 3)));
+  EXPECT_TRUE(at::equal(guided, sample(named, 3)));
 }
 
 TEST_F(ControlNetRun, ZeroWeightsAddNothing) {

@@ -13,6 +13,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
+#include "brume/core/conditional_control.h"
 #include "brume/core/image_prompt.h"
 #include "brume/image/control_image.h"
 #include "brume/nn/ops/one_call_scope.h"
@@ -77,6 +78,12 @@ std::vector<Tensor> rows_of(const std::vector<Tensor>& encoded, const Tensor& nu
   return rows;
 }
 
+/// Returns the mask, which may be undefined, with zeros in the rows of unconditional estimates.
+Tensor in_conditional(const Tensor& mask, const Tensor& numbers, const at::Device& device) {
+  const Tensor rows = (numbers >= 0).to(device, at::kFloat).view({-1, 1, 1, 1});
+  return mask.defined() ? mask * rows : rows;
+}
+
 }  // namespace
 
 RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_ptr<const Control>>& controls, const ControlledRun& run) {
@@ -95,6 +102,8 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     if (s.image.empty()) throw ConfigError(place() + ".image: the image that steers is missing");
     if (s.scale == 0 || highest == 0) continue;
     Entry entry{s, calling(*controls[i], "open()", [&] { return controls[i]->open(steered); }), {}, {}, highest, lowest};
+    if (const auto* conditional = dynamic_cast<const ConditionalControl*>(entry.control.get()))
+      entry.conditional_only = conditional->conditional_only();
     entry.prompt = dynamic_cast<const OpenImagePrompt*>(entry.control.get()) != nullptr;
     const int64_t height = run.image.height, width = run.image.width;
     const ControlImageUse use = entry.prompt ? ControlImageUse{0, 0, {}} : ControlImageUse{height, width, run.mask};
@@ -118,8 +127,9 @@ CallTaps RunControls::taps() const {
     for (const Entry& e : entries_)
       if (e.counts_at(sigma)) {
         const std::vector<Tensor> rows = rows_of(e.encoded, numbers, e.prompt);
+        const Tensor mask = e.conditional_only ? in_conditional(e.mask, numbers, input.device()) : e.mask;
         e.control->add_to(
-            taps, {.input = input, .c_noise = c_noise, .condition = condition, .control = rows, .mask = e.mask, .scale = e.settings.scale});
+            taps, {.input = input, .c_noise = c_noise, .condition = condition, .control = rows, .mask = mask, .scale = e.settings.scale});
       }
     return taps;
   };

@@ -11,6 +11,8 @@
 #include <stdexcept>
 
 #include "brume/config/errors.h"
+#include "brume/config/utf8.h"
+#include "brume/config/yaml.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_unet.h"
 #include "brume/interop/import/diffusers_weights.h"
@@ -198,6 +200,19 @@ void set_config(ControlBranchOptions& o, const fs::path& file) {
   o.blue_first = order == "bgr";
 }
 
+/// Returns true if a single file averages its residuals, which its tensors do not tell: by the YAML file of the same name, or, as in
+/// ComfyUI, by its own ("control_v11e_sd15_shuffle").
+bool pools(const fs::path& file) {
+  if (const fs::path yaml = fs::path(file).replace_extension(".yaml"); fs::is_regular_file(yaml)) {
+    const Value root = load_yaml(yaml);
+    const Value* at = &root;
+    for (const char* key : {"model", "params", "global_average_pooling"}) at = at && at->is_map() ? at->find(key) : nullptr;
+    if (at && at->is_scalar()) return lower_case(at->scalar) == "true";
+  }
+  const std::string name = file.stem().string();
+  return name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16");
+}
+
 }  // namespace
 
 ControlTensors control_tensors(const std::string& path) {
@@ -265,6 +280,7 @@ ControlNetFile read_controlnet(const std::string& path, const std::vector<Weight
   result.options = options_of(path, result.tensors, network);
   const fs::path config = fs::path(path) / "config.json";
   if (fs::is_directory(path) && fs::is_regular_file(config)) set_config(result.options, config);
+  if (!fs::is_directory(path)) result.options.global_pool = pools(path);
   return result;
 }
 

@@ -17,6 +17,7 @@ BranchControl::BranchControl(std::string source, std::shared_ptr<const ControlBr
       channels_(options.hint_channels),
       factor_(hint_factor(options)),
       blue_first_(options.blue_first),
+      global_pool_(options.global_pool),
       places_(branch_->places()) {}
 
 std::vector<Tensor> BranchControl::encode(const Tensor& images) const {

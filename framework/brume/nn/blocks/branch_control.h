@@ -5,23 +5,26 @@
 #include <string>
 #include <vector>
 
+#include "brume/core/conditional_control.h"
 #include "brume/core/control.h"
 #include "brume/core/control_branch.h"
 
 namespace brume::nn {
 
-class BranchControl final : public OpenControl {
+class BranchControl final : public OpenControl, public ConditionalControl {
  public:
   /// Makes a control of a branch. `source` names it in messages.
   BranchControl(std::string source, std::shared_ptr<const ControlBranch> branch, const ControlBranchOptions& options);
   std::vector<Tensor> encode(const Tensor& images) const override;
   void add_to(Taps& taps, const ControlledCall& call) const override;
+  /// Returns true if the residuals are averaged over height and width, as the pipelines of diffusers have it.
+  bool conditional_only() const override { return global_pool_; }
 
  private:
   std::string source_;
   std::shared_ptr<const ControlBranch> branch_;
   int64_t channels_, factor_;
-  bool blue_first_;
+  bool blue_first_, global_pool_;
   std::vector<std::string> places_;
 };
 
