@@ -217,6 +217,18 @@ TEST_F(Directory, ErrorsOfOptionsNameTheFileAlone) {
             "model/model_index.json: model.network: groups: 5 groups do not divide 32 x 1 channels");
 }
 
+TEST_F(Directory, WidthsOfWords) {
+  words();
+  change("unet/config.json", [](json& c) { c.erase("cross_attention_dim"); });
+  EXPECT_EQ(refusal(),
+            "model/unet/config.json: cross_attention_dim is missing, which means 1280, and the hidden_size of the text encoders 32");
+  change("unet/config.json", [](json& c) { c["cross_attention_dim"] = 32; });
+  change("text_encoder/config.json", [](json& c) { c["num_attention_heads"] = 5; });
+  EXPECT_EQ(refusal(),
+            "model/text_encoder/config.json: num_attention_heads is 5; the text encoder of brume supports divisors of the hidden_size, 32, "
+            "only");
+}
+
 TEST_F(Directory, LatentsWithoutAFirstStage) {
   words();
   change("model_index.json", [](json& index) { index["vae"] = nullptr; });

@@ -115,6 +115,11 @@ TEST_F(DiffusersConfig, SaysWhatItCannotBe) {
             std::string::npos);
   EXPECT_EQ(refusal("{" + blocks + R"("attention_head_dim": [3, 5]})"),
             "attention_head_dim is [3,5]; the unet of brume supports numbers that divide the channels of their levels only");
+  EXPECT_EQ(refusal(R"({"down_block_types": ["DownBlock2D"]})"),
+            "down_block_types is [\"DownBlock2D\"]; the unet of brume supports a list of 4, one per number of block_out_channels, only");
+  EXPECT_EQ(refusal("{" + blocks + R"("attention_type": "gated"})"),
+            "attention_type is \"gated\"; the unet of brume supports \"default\" only");
+  EXPECT_EQ(refusal("{" + blocks + R"("encoder_hid_dim": 20})"), "encoder_hid_dim is 20; the unet of brume supports null only");
   EXPECT_EQ(refusal("[1]"), "is no JSON object");
   EXPECT_TRUE(refusal("[1").starts_with("is no JSON: ")) << refusal("[1");
   try {

@@ -296,7 +296,8 @@ Imported import_pipeline(const fs::path& folder, const DirectorySettings& settin
     if (inpainting) others.insert(others.begin(), masked_image());
     const DiffusersText text = text_of(folder, index, unet, variants, model.losses);
     if (text.width != unet.context_width)
-      throw ConfigError(fmt::format("{}: cross_attention_dim is {}, and the hidden_size of the text encoders {}", config.string(),
+      throw ConfigError(fmt::format("{}: cross_attention_dim is {}{}, and the hidden_size of the text encoders {}", config.string(),
+                                    DiffusersConfig(config, "the unet of brume").has("cross_attention_dim") ? "" : "missing, which means ",
                                     unet.context_width, text.width));
     if (unet.added_width > 0) others.push_back(sizes_of(index, unet, text, config));
     const bool consistency = pipeline.starts_with("LatentConsistencyModel");

@@ -23,7 +23,7 @@ std::vector<bool> stage_attention(const DiffusersConfig& c, size_t levels) {
       if (type != plain && type != attends) c.refuse(key, fmt::format("{} and {}", plain, attends));
       found.push_back(type == attends);
     }
-    if (found.size() != levels) c.refuse(key, fmt::format("a list of {}", levels));
+    if (found.size() != levels) c.refuse(key, fmt::format("a list of {}, one per number of block_out_channels,", levels));
     return found;
   };
   std::vector<bool> down = read("down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D");

@@ -52,11 +52,13 @@ DiffusersText read_clip_encoder(const fs::path& folder, const std::string& endin
   DiffusersText text;
   text.files = read_clip_vocabulary(folder / tokenizer);
   text.width = c.get<int64_t>("hidden_size", 512);
+  const auto heads = c.get<int64_t>("num_attention_heads", 8);
+  if (heads < 1 || text.width % heads != 0) c.refuse("num_attention_heads", fmt::format("divisors of the hidden_size, {},", text.width));
   text.options = plugin_of("clip_text", {{"tokenizer", tokenizer},
                                          {"length", c.get<int64_t>("max_position_embeddings", 77)},
                                          {"width", text.width},
                                          {"depth", c.get<int64_t>("num_hidden_layers", 12)},
-                                         {"heads", c.get<int64_t>("num_attention_heads", 8)},
+                                         {"heads", heads},
                                          {"mlp", c.get<int64_t>("intermediate_size", 2048)},
                                          {"activation", activation}});
   if (const auto pad = padding_option(text.files, folder / tokenizer)) text.options.set("pad", value_of(*pad));

@@ -25,9 +25,10 @@ void refuse_unknown_keys(const DiffusersConfig& c) {
   c.only<int64_t>("conv_out_kernel", 3);
   c.only<std::string>("time_embedding_type", "positional");
   c.only<bool>("resnet_skip_time_act", false);
-  for (const char* key :
-       {"encoder_hid_dim_type", "dual_cross_attention", "time_embedding_dim", "time_embedding_act_fn", "timestep_post_act",
-        "cross_attention_norm", "center_input_sample", "class_embeddings_concat", "reverse_transformer_layers_per_block"})
+  c.only<std::string>("attention_type", "default");  // the other is GLIGEN's
+  for (const char* key : {"encoder_hid_dim", "encoder_hid_dim_type", "dual_cross_attention", "time_embedding_dim", "time_embedding_act_fn",
+                          "timestep_post_act", "cross_attention_norm", "center_input_sample", "class_embeddings_concat",
+                          "reverse_transformer_layers_per_block"})
     c.absent(key);
 }
 
@@ -91,7 +92,7 @@ Levels levels_of(const DiffusersConfig& c, const char* key, bool tokens, size_t 
   if (type_of_attending != "conv" && (tokens || type_of_attending != "resnet"))
     c.refuse(resampling, tokens ? "\"conv\"" : "\"conv\" and \"resnet\"");
   std::vector<std::string> types = c.get(key, usual);
-  if (types.size() != count) c.refuse(key, fmt::format("a list of {}", count));
+  if (types.size() != count) c.refuse(key, fmt::format("a list of {}, one per number of block_out_channels,", count));
   if (!down) std::reverse(types.begin(), types.end());
   Levels levels;
   for (const std::string& type : types) {
