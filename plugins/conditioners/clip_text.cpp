@@ -30,6 +30,7 @@
 #include "brume/config/registry.h"
 #include "brume/config/utf8.h"
 #include "brume/core/conditioner.h"
+#include "brume/core/formed_weights.h"
 #include "brume/core/prompt.h"
 #include "brume/files/mapped_file.h"
 #include "brume/nn/blocks/caption_conditioner.h"
@@ -181,7 +182,8 @@ class Encoder final : public ConditionEncoder {
     if (!at::GradMode::is_enabled()) return false;
     const auto& weights = build_.weights();
     const auto learned = [](const Word& w) { return w.vectors.requires_grad(); };
-    return std::any_of(weights.begin(), weights.end(), [](const Weight& w) { return w.tensor.requires_grad(); }) ||
+    return std::any_of(weights.begin(), weights.end(),
+                       [](const Weight& w) { return w.tensor.requires_grad() || FormedWeights::has(w.tensor); }) ||
            (request.reading && std::any_of(request.reading->words.begin(), request.reading->words.end(), learned));
   }
 

@@ -150,7 +150,7 @@ TEST(Like, LossesOfSomeNumbersOfSteps) {
   const std::string euler = "diffusers:EulerDiscreteScheduler timestep_spacing=";
   for (const std::string& like : {ddim + "trailing", pndm + "trailing skip_prk_steps=true"}) {
     expect_loss(like, {30}, "the length of the steps");
-    expect_loss(like, {}, "the length of the steps");
+    EXPECT_TRUE(losses(like, {}).empty()) << like;
     EXPECT_TRUE(losses(like, {40}).empty()) << like;
   }
   expect_loss(pndm + "leading", {30}, "the middle of the first three steps");

@@ -11,6 +11,7 @@
 #include "brume/image/image.h"
 #include "brume/model.h"
 #include "brume/train/trainer.h"
+#include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
@@ -98,6 +99,29 @@ TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
     EXPECT_EQ(metadata["modelspec.trigger_phrase"], "mist");
   }
   EXPECT_EQ(hash(), before);
+}
+
+/// A published text encoder, which is not trained itself, learns by adapters as one that is.
+TEST_F(Adapters, ReachATextEncoderThatIsNotTrained) {
+  std::map<std::string, std::string> metadata;
+  const NamedTensors tensors = load_tensors(folder_->file("base/model.safetensors"), &metadata);
+  int changed = 0;
+  for (auto& [key, text] : metadata)
+    if (const size_t at = text.find("trainable: true"); at != text.npos) text.replace(at, 15, "trainable: false"), ++changed;
+  ASSERT_GE(changed, 1);
+  write_safetensors(folder_->file("frozen.safetensors"), tensors, metadata);
+  const std::string adapters = "  adapters: [{type: lora, rank: 2, targets: [text_encoder]}]\n";
+  const auto learned = [&](const std::string& base, const std::string& name) {
+    train(section("  from: " + folder_->file(base) + "\n" + adapters, 3), name);
+    return load_tensors(folder_->file(name + "/adapter.safetensors"));
+  };
+  const NamedTensors frozen = learned("frozen.safetensors", "of_frozen"), trained = learned("base/model.safetensors", "of_trained");
+  ASSERT_EQ(frozen.size(), trained.size());
+  for (size_t i = 0; i < frozen.size(); ++i) EXPECT_TRUE(frozen[i].tensor.equal(trained[i].tensor)) << frozen[i].name;
+  for (const NamedTensor& t : frozen)
+    if (t.name.find("lora_up") != t.name.npos) {
+      EXPECT_GT(t.tensor.abs().max().item<double>(), 0) << t.name;
+    }
 }
 
 TEST_F(Adapters, SeveralAtOnceAddUp) {

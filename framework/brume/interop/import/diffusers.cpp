@@ -265,6 +265,13 @@ void set_guidance(Sections& s, std::vector<Value>& others, double scale, bool co
     s.guidance.push_back(plugin_of("cfg", {{"scale", scale}}));
 }
 
+void check_width(const fs::path& config, int64_t context, int64_t text) {
+  if (text == context) return;
+  const bool said = DiffusersConfig(config, "the unet of brume").has("cross_attention_dim");
+  throw ConfigError(fmt::format("{}: cross_attention_dim is {}{}, and the hidden_size of the text encoders {}", config.string(),
+                                said ? "" : "missing, which means ", context, text));
+}
+
 Imported import_pipeline(const fs::path& folder, const DirectorySettings& settings) {
   const DiffusersIndex index(folder);
   Imported model;
@@ -295,10 +302,7 @@ Imported import_pipeline(const fs::path& folder, const DirectorySettings& settin
   if (unet.transformer()) {
     if (inpainting) others.insert(others.begin(), masked_image());
     const DiffusersText text = text_of(folder, index, unet, variants, model.losses);
-    if (text.width != unet.context_width)
-      throw ConfigError(fmt::format("{}: cross_attention_dim is {}{}, and the hidden_size of the text encoders {}", config.string(),
-                                    DiffusersConfig(config, "the unet of brume").has("cross_attention_dim") ? "" : "missing, which means ",
-                                    unet.context_width, text.width));
+    check_width(config, unet.context_width, text.width);
     if (unet.added_width > 0) others.push_back(sizes_of(index, unet, text, config));
     const bool consistency = pipeline.starts_with("LatentConsistencyModel");
     set_guidance(s, others, consistency ? 8.5 : unet.added_width > 0 ? 5 : 7.5, unet.guidance_channels > 0);

@@ -156,14 +156,14 @@ class Reader {
     const std::string spaced = spacing_name();
     const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
     const bool known = steps_ > 0, plain = known && curves() == 0, linspace = spaced == "linspace", trailing = spaced == "trailing";
-    const bool strided = is("DDIM") || is("PNDM"), whole = !known || times < steps_;
+    const bool strided = is("DDIM") || is("PNDM"), beyond = times < steps_;
     std::vector<std::string> all;
-    if (strided && (linspace || (trailing && (whole || times % steps_ > 0))))
+    if (strided && (linspace || (known && trailing && (beyond || times % steps_ > 0))))
       all.push_back(
           fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
                       "the time of the next, as they do there if timestep_spacing is leading, or trailing and the steps divide the times",
                       kind_.name));
-    if (is("PNDM") && !flag("skip_prk_steps") && !linspace && (whole || times / steps_ % 2 > 0))
+    if (is("PNDM") && !flag("skip_prk_steps") && !linspace && known && (beyond || times / steps_ % 2 > 0))
       all.push_back(
           "the time that the network receives in the middle of the first three steps of PNDMScheduler: of an odd number of times "
           "between two steps brume takes that of the level, and it the one below");
