@@ -109,7 +109,11 @@ TEST_F(AdapterCommand, ExtractsWhatWasMerged) {
 }
 
 TEST_F(AdapterCommand, ResizesToTheNearestOfThatRank) {
-  ASSERT_EQ(adapter({"resize", "style.safetensors", "--rank", "8", "-o", "same.safetensors"}).code, 0);
+  EXPECT_EQ(adapter({"resize", "style.safetensors", "--rank", "8", "-o", "same.safetensors"}).out,
+            "same.safetensors: rank 3 of 2 modules\n");
+  std::map<std::string, std::string> metadata;
+  load_tensors(folder_->file("same.safetensors"), &metadata);
+  EXPECT_EQ(metadata["ss_network_dim"], "3") << "no matrix becomes larger";
   ASSERT_EQ(adapter({"merge", "m", "--lora", "style.safetensors", "-o", "whole.safetensors"}).code, 0);
   ASSERT_EQ(adapter({"merge", "m", "--lora", "same.safetensors", "-o", "resized.safetensors"}).code, 0);
   EXPECT_LT(apart("resized.safetensors", "whole.safetensors"), 1e-5);

@@ -79,6 +79,7 @@ class Adapters : public testing::Test {
 TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
   const std::string before = hash();
   const Tensor base = image("base");
+  int of_convolutions = 0;
   for (const char* type : {"lora", "dora", "loha", "lokr"}) {
     SCOPED_TRACE(type);
     train(with(fmt::format("[{{type: {}, rank: 2, alpha: 3, targets: [attention, feed_forward, convolutions, text_encoder]}}]", type)),
@@ -89,6 +90,11 @@ TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
     const std::string other = folder_->file(fmt::format("{}/adapter_diffusers.safetensors", type));
     EXPECT_EQ(fs::exists(other), std::string(type).find("lo") != 0 || std::string(type) == "lora") << "LoHa and LoKr have no names there";
     if (fs::exists(other)) {
+      for (const NamedTensor& t : load_tensors(other))  // PEFT's magnitudes: [out], of a convolution [1, out, 1, 1]
+        if (t.name.find("lora_magnitude_vector") != t.name.npos && t.tensor.dim() != 1) {
+          EXPECT_EQ(t.tensor.sizes(), (std::vector<int64_t>{1, t.tensor.numel(), 1, 1})) << t.name;
+          ++of_convolutions;
+        }
       EXPECT_TRUE(at::equal(live, image("base", {other})));
     }
     std::map<std::string, std::string> metadata;
@@ -99,6 +105,7 @@ TEST_F(Adapters, TheirFilesAreTheLiveModelBitForBit) {
     EXPECT_EQ(metadata["modelspec.trigger_phrase"], "mist");
   }
   EXPECT_EQ(hash(), before);
+  EXPECT_GT(of_convolutions, 0);
 }
 
 /// A published text encoder, which is not trained itself, learns by adapters as one that is.
@@ -110,6 +117,14 @@ TEST_F(Adapters, ReachATextEncoderThatIsNotTrained) {
     if (const size_t at = text.find("trainable: true"); at != text.npos) text.replace(at, 15, "trainable: false"), ++changed;
   ASSERT_GE(changed, 1);
   write_safetensors(folder_->file("frozen.safetensors"), tensors, metadata);
+  const std::string grouped =
+      section("  from: " + folder_->file("frozen.safetensors") + "\n  groups: [{match: 'conditioner.*', lr: 0.001}]\n", 2);
+  EXPECT_NE(said(grouped).find("model.conditioner.trainable: true trains a text encoder"), std::string::npos) << said(grouped);
+  train("model: {conditioner: {trainable: true}}\n" + grouped, "unfrozen");
+  int moved = 0;
+  for (const NamedTensor& t : load_tensors(folder_->file("unfrozen/model.safetensors")))
+    if (t.name.starts_with("conditioner.")) moved += !t.tensor.equal(*find(tensors, t.name));
+  EXPECT_GT(moved, 10);
   const std::string adapters = "  adapters: [{type: lora, rank: 2, targets: [text_encoder]}]\n";
   const auto learned = [&](const std::string& base, const std::string& name) {
     train(section("  from: " + folder_->file(base) + "\n" + adapters, 3), name);

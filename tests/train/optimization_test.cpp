@@ -170,7 +170,7 @@ TEST(Optimization, AGroupOfNothing) {
   EXPECT_EQ(error_of([] {
               own_settings({{"*.buffer", 0.5, {}}}, weights("network", 1));
             }),
-            "train.groups.0.match: '*.buffer' matches weights that are not trained alone");
+            "train.groups.0.match: '*.buffer' matches no weight that is trained");
 }
 
 TEST(Optimization, TheAverageIsOfTheEvaluatedWeights) {

@@ -254,6 +254,21 @@ TEST_F(FromSource, FewerClassesAndAnotherParameterization) {
   }
 }
 
+/// attention_resolutions names heights: with images of another size, a network attends at the levels where it did.
+TEST_F(FromSource, AnotherSizeKeepsTheLevelsOfAttention) {
+  std::string yaml = model_section;
+  yaml.replace(yaml.find("attention_resolutions: []"), 25, "attention_resolutions: [4], heads: 2");
+  run(Read(yaml + training("", 1)), folder_->file("attends"));
+  const std::string from = "  from: " + folder_->file("attends") + "\n";
+  const auto sized = [&](int64_t size) { return fmt::format("model: {{image: {{height: {0}, width: {0}}}}}\n", size); };
+  EXPECT_NE(error_of([&] { Read(sized(16) + training(from, 1)); }).find("train.adopt: {} lets it differ"), std::string::npos);
+  for (const int64_t size : {16, 32}) {
+    const Read read(sized(size) + training(from + "  adopt: {}\n", 1));
+    EXPECT_EQ(read.resolved.find("model")->find("network")->find("attention_resolutions")->items.at(0).scalar, std::to_string(size / 2));
+    run(read, folder_->file("sized" + std::to_string(size)));
+  }
+}
+
 TEST_F(FromSource, KeysThatAreLeftOutOfTheModelAreTheSources) {
   const Read part("model: {conditioner: {dropout: 0.2}}\n" + training(from("model"), 1)), none(training(from("model"), 1));
   EXPECT_EQ(dump_yaml(*part.resolved.find("model")->find("network")), dump_yaml(*none.resolved.find("model")->find("network")));

@@ -138,9 +138,11 @@ void resize(const Arguments& a) {
     }
   }
   file.metadata.erase("lora_adapter_metadata");  // its alphas are in the matrices now
-  file.metadata["ss_network_dim"] = file.metadata["ss_network_alpha"] = std::to_string(a.rank);
+  int64_t rank = 0;                              // of the largest: none becomes larger than it was
+  for (const auto& [module, change] : smaller) rank = std::max(rank, change.rank());
+  file.metadata["ss_network_dim"] = file.metadata["ss_network_alpha"] = std::to_string(rank);
   write_safetensors(a.out, tensors, file.metadata);
-  fmt::print("{}: rank {} of {} modules\n", a.out, a.rank, smaller.size());
+  fmt::print("{}: rank {} of {} modules\n", a.out, rank, smaller.size());
 }
 
 void inspect(const Arguments& a) {

@@ -36,10 +36,9 @@ obeyed shapes_purple_lora shapes_four_colours
 [ -d runs/shapes_photos ] || $brume sample runs/shapes_purple_lora --prompt 'a large purple star' -n 8 --seed 5 -o runs/shapes_photos/
 train shapes_purple_dreambooth shapes_purple_dreambooth
 train shapes_purple_no_prior shapes_purple_dreambooth --set train.prior_preservation=null
-all_weights=(--set 'train.adapters=[]' --set train.optimizer.lr=5e-4 --set train.steps=600)
-train shapes_purple_all shapes_purple_dreambooth "${all_weights[@]}"
-train shapes_purple_all_no_prior shapes_purple_dreambooth "${all_weights[@]}" --set train.prior_preservation=null
-for run in shapes_purple_{dreambooth,no_prior,all,all_no_prior}; do
+train shapes_purple_long shapes_purple_dreambooth --set train.steps=1500
+train shapes_purple_long_no_prior shapes_purple_dreambooth --set train.steps=1500 --set train.prior_preservation=null
+for run in shapes_purple_{dreambooth,no_prior,long,long_no_prior}; do
   likeness $run 'a large sks star'
   obeyed $run shapes_four_colours
 done

@@ -58,6 +58,12 @@ std::string peft_metadata(const std::map<std::string, WeightChange>& changes, co
   return all.dump();
 }
 
+/// Returns DoRA's magnitudes as PEFT keeps them: [out], of a convolution [1, out, 1, 1].
+at::Tensor magnitude_of_peft(const at::Tensor& magnitude, const WeightChange& change) {
+  const at::Tensor flat = magnitude.flatten(), down = change.part("lora_down");
+  return down.defined() && down.dim() == 4 ? flat.view({1, -1, 1, 1}) : flat;
+}
+
 }  // namespace
 
 bool can_write(LoraLayout layout, const std::map<std::string, WeightChange>& changes) {
@@ -77,7 +83,7 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
     const std::string module = layout == LoraLayout::kohya ? names.kohya_name(weight) : names.diffusers_name(weight);
     for (const auto& [role, tensor] : change.parts)
       if (layout == LoraLayout::diffusers)
-        add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? tensor.flatten() : tensor);
+        add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
       else
         add(module + "." + role + (modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
     if (layout == LoraLayout::kohya && change.has_alpha) add(module + ".alpha", at::full({}, change.alpha, at::kFloat));

@@ -225,7 +225,7 @@ std::string rule_for(const std::string& path) {
   if (path.ends_with(".classes") || path.ends_with("class_names")) return "classes: {...}";
   if (begins_with_any(path, {"model.parameterization", "model.variance", "model.noise"})) return "head: new";
   if (begins_with_any(path, {"model.conditioner", "model.image.channels"})) return "input_channels: pad";
-  if (path == "model.image.height" || path == "model.image.width") return "{}";
+  if (path == "model.image.height" || path == "model.image.width" || path.starts_with("model.network.attention_resolutions")) return "{}";
   return "";
 }
 

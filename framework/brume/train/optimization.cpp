@@ -45,7 +45,12 @@ std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroup
     bool used = false;
     for (const Weight& w : weights)
       if (w.trainable && matched.contains(w.name)) all[w.name] = {groups[i].lr, groups[i].weight_decay}, used = true;
-    if (!used) throw ConfigError({Problem{{}, path, fmt::format("'{}' matches weights that are not trained alone", groups[i].match)}});
+    const bool encoder = groups[i].match.starts_with("conditioner.");
+    if (!used)
+      throw ConfigError({Problem{{},
+                                 path,
+                                 fmt::format("'{}' matches no weight that is trained{}", groups[i].match,
+                                             encoder ? "; model.conditioner.trainable: true trains a text encoder" : "")}});
   }
   return all;
 }

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "brume/config/name_patterns.h"
+#include "brume/config/number.h"
+#include "brume/config/tree.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/train/adoption.h"
@@ -24,6 +27,29 @@ const char* section_of(const Value& root) {
 /// Returns true if a checkpoint measures the value on its images and writes it instead of the configured one.
 bool measured(const Difference& d) { return d.path == "autoencoder.network.scale" || d.path == "autoencoder.network.shift"; }
 
+/// Returns true if the value says what is trained, not what it is.
+bool trained(const Difference& d) { return d.path.ends_with(".trainable"); }
+
+/// Returns the value below the keys; null if one is missing.
+const Value* at(const Value& root, std::initializer_list<const char*> keys) {
+  const Value* value = &root;
+  for (const char* key : keys) value = value && value->is_map() ? value->find(key) : nullptr;
+  return value;
+}
+
+/// Lets a network attend at the levels it has, if its images are given another height: the option names their heights.
+void keep_attention(Value& model, const Value& own, const Value& given) {
+  const Value *before = at(own, {"image", "height"}), *after = at(given, {"image", "height"}),
+              *levels = at(own, {"network", "attention_resolutions"});
+  if (!before || !after || !levels || !levels->is_list() || at(given, {"network", "attention_resolutions"})) return;
+  if (!at(model, {"network", "attention_resolutions"})) return;  // a network of another kind
+  const auto from = parse_number<int64_t>(before->scalar), to = parse_number<int64_t>(after->scalar);
+  if (!from || !to || *from <= 0) return;
+  std::vector<int64_t> scaled;
+  for (const Value& level : levels->items) scaled.push_back(parse_number<int64_t>(level.scalar).value_or(0) * *to / *from);
+  model.find("network")->set("attention_resolutions", value_of(scaled));
+}
+
 /// Returns what a user can do about a key that differs. `section`: of the model.
 std::string way_out(const Difference& d, const char* section) {
   const std::string rule = rule_for(d.path);
@@ -40,7 +66,8 @@ void compare(const Value& source, const std::string& file, const Value& resolved
                                fmt::format("{}: holds a '{}', and the configuration has a '{}'", file, have, wanted)}});
   std::vector<Problem> problems;
   for (const Difference& d : differences(source, resolved))
-    if (d.of_model() && !d.path.starts_with("model.control") && !d.left_to_data() && !measured(d) && !(adopt && allows(*adopt, d.path)))
+    if (d.of_model() && !d.path.starts_with("model.control") && !d.left_to_data() && !measured(d) && !trained(d) &&
+        !(adopt && allows(*adopt, d.path)))
       problems.push_back({nearest(given, d.path).place, d.path,
                           fmt::format("is {} here and {} in '{}', which train.from names; {}", d.after, d.before, file, way_out(d, have))});
   if (!problems.empty()) throw ConfigError(std::move(problems));
@@ -94,7 +121,12 @@ void complete_model(Value& root, const Value& stored) {
     if (!own || (given && std::string(given) != section)) continue;
     Value completed = *own;
     if (given) completed.erase("class_names");  // left to the data
-    root.set(section, given ? merge(std::move(completed), *root.find(section)) : std::move(completed));
+    if (given) {
+      const Value asked = *root.find(section);
+      completed = merge(std::move(completed), asked);
+      keep_attention(completed, *own, asked);
+    }
+    root.set(section, std::move(completed));
   }
   if (const Value* sample = stored.find("sample"); sample && !root.find("sample")) root.set("sample", *sample);
 }
