@@ -1,5 +1,7 @@
 // Several sets as one. An epoch reads each image of a set `weight` times; the part of a weight after the point is of images drawn at each
 // reading. Classes of equal names are one class.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,10 +13,12 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/registry.h"
+#include "brume/core/buckets.h"
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
 #include "brume/core/loss_weights.h"
 #include "brume/core/seed.h"
+#include "brume/core/warnings.h"
 
 namespace brume::plugins {
 namespace {
@@ -94,6 +98,7 @@ class Mix final : public Dataset, public ImageFiles, public LossWeights {
     };
     if (data->size() == 0) refuse("is endless, and a mix is of sets of a known number of images");
     if (!sets_.empty()) check_encoded(*data, refuse);
+    if (buckets_of(*data)) warn(fmt::format("{}: its buckets have no effect in a mix, whose images have one shape", part.data.path()));
     const int64_t begin = sets_.empty() ? 0 : sets_.back().end,
                   count = std::max<int64_t>(1, std::llround(part.weight * double(data->size())));
     Set set{data, begin, begin + count, int64_t(part.weight) * data->size(), {}, part.loss_weight};

@@ -1,6 +1,7 @@
 // Several sets as one: how often each is read, and their classes.
 #include <map>
 
+#include "brume/core/warnings.h"
 #include "brume/image/image.h"
 #include "support.h"
 
@@ -53,6 +54,20 @@ TEST_F(MixedSets, ClassesOfOneNameAreOne) {
     const Picture p = set.read(i);
     EXPECT_EQ(p.label, (std::map<long, int64_t>{{10, 0}, {20, 1}, {30, 2}, {40, 0}}.at(p.value(shape, 0, 0, 0))));
   }
+}
+
+TEST_F(MixedSets, BucketsHaveNoEffectThere) {
+  std::vector<std::string> said;
+  const WarningScope warnings([&](const std::string& text) { said.push_back(text); });
+  const auto mixed = [&](const std::string& more) {
+    said.clear();
+    Opened("{type: mix, sets: [{data: {type: captioned_folder, path: " + (dir / "one") + ", prompt: a cat" + more + "}}]}", {1, 16, 16});
+  };
+  mixed("");
+  EXPECT_TRUE(said.empty());
+  mixed(", buckets: {step: 8}");
+  ASSERT_EQ(said.size(), 1U);
+  EXPECT_NE(said.front().find("its buckets have no effect in a mix"), std::string::npos) << said.front();
 }
 
 TEST_F(MixedSets, WhatCannotBeMixed) {

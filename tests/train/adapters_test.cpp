@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
 
+#include "brume/core/warnings.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
 #include "brume/image/image.h"
@@ -191,7 +193,12 @@ TEST_F(Adapters, ResumeBitForBitOnTheSameBaseAlone) {
 }
 
 TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
-  train(with("[{type: textual_inversion, token: <mist>, vectors: 2, init: red circle}]"), "word");
+  std::string said;
+  {
+    const WarningScope warnings([&](const std::string& text) { said += text; });
+    train(with("[{type: textual_inversion, token: <mist>, vectors: 2, init: red circle}]"), "word");
+  }
+  EXPECT_NE(said.find("train.adapters.0.init: 'red circle' has 5 tokens, and the word 2 vectors"), std::string::npos) << said;
   const NamedTensors base = load_tensors(folder_->file("base/model.safetensors"));
   for (const NamedTensor& t : load_tensors(folder_->file("word/model.safetensors")))
     EXPECT_TRUE(t.tensor.equal(*find(base, t.name))) << t.name;
@@ -199,6 +206,47 @@ TEST_F(Adapters, ANewWordLeavesTheModelAsItIs) {
   ASSERT_EQ(word.size(), 1u);
   EXPECT_EQ(word[0].name, "<mist>");
   EXPECT_EQ(word[0].tensor.sizes(), (std::vector<int64_t>{2, 16}));
+  std::map<std::string, std::string> metadata;
+  load_tensors(folder_->file("word/embedding.safetensors"), &metadata);  // after three steps it is near where it began
+  EXPECT_EQ(metadata["brume.nearest_words"].find("red "), 0U) << metadata["brume.nearest_words"];
+  EXPECT_NE(metadata["brume.nearest_words"].find("; cir "), std::string::npos) << metadata["brume.nearest_words"];
+}
+
+/// Validation reads the new word with the vectors that it has at that step.
+TEST_F(Adapters, AreValidatedWithTheirWord) {
+  fs::create_directories(folder_->path() / "mist");
+  write_png(folder_->file("mist/a.png"), Image(8, 8, 3, 90));
+  const std::string data = fmt::format("{{type: captioned_folder, path: {}, prompt: <mist> circle}}", folder_->file("mist"));
+  train(fmt::format("train:\n  from: {}\n  adapters: [{{type: textual_inversion, token: <mist>, init: red}}]\n  data: {}\n"
+                    "  validation: {{data: {}, images: 1, levels: 2}}\n  optimizer: {{type: adamw, lr: 0.5}}\n  batch: 1\n  steps: 3\n"
+                    "  checkpoint_every: 1\n  ema: {{decay: 0}}\n  preview: {{count: 0}}\ncompute: {{threads: 1, precision: fp32}}\n",
+                    folder_->file("base/model.safetensors"), data, data),
+        "validated");
+  std::ifstream in(folder_->file("validated/metrics.jsonl"));
+  std::set<std::string> losses;
+  const std::string key = "\"validation_loss\":";
+  for (std::string line; std::getline(in, line);)
+    if (const size_t at = line.find(key); at != line.npos) losses.insert(line.substr(at, line.find_first_of(",}", at) - at));
+  EXPECT_EQ(losses.size(), 3U);
+}
+
+/// A conditioner of the source is one of several here: words, and an image to paint into.
+TEST_F(Adapters, AModelOfWordsLearnsToInpaint) {
+  const std::string composite = fmt::format(
+      "model:\n  conditioner:\n    type: composite\n    of:\n      - {{type: clip_text, tokenizer: {}, trainable: true, width: 16, depth: "
+      "2, "
+      "heads: 2, mlp: 32, length: 10}}\n      - {{type: concat_image, image: masked, keep: true}}\n",
+      folder_->file("clip"));
+  train(composite + section("  from: " + folder_->file("base/model.safetensors") +
+                                "\n  adopt: {input_channels: pad}\n  train_only: ['network.*']\n",
+                            1),
+        "inpaints");
+  const NamedTensors base = load_tensors(folder_->file("base/model.safetensors")),
+                     model = load_tensors(folder_->file("inpaints/model.safetensors"));
+  int same = 0;
+  for (const NamedTensor& t : base)
+    if (t.name.starts_with("conditioner.")) same += t.tensor.equal(*find(model, "conditioner.0." + t.name.substr(12)));
+  EXPECT_GT(same, 10);
 }
 
 TEST_F(Adapters, Mistakes) {

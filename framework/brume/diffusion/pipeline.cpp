@@ -199,12 +199,16 @@ std::shared_ptr<const Denoiser> Pipeline::denoiser(TimestepRounding rounding, st
 
 bool Pipeline::concat_image() const { return bool(options_.conditioner->traits().image_channels); }
 
-Condition Pipeline::condition(const std::vector<Annotation>& annotations) const {
+Condition Pipeline::condition(const std::vector<Annotation>& annotations, const PromptReading* reading) const {
   stop_if_asked();
   const nn::OneCallScope once;
   return calling(*encoder_, "encode()",
                  [&] {
-                   return encoder_->encode({annotations, nullptr, compute_.dtype, compute_.device, options_.image});
+                   return encoder_->encode({.annotations = annotations,
+                                            .dtype = compute_.dtype,
+                                            .device = compute_.device,
+                                            .shape = options_.image,
+                                            .reading = reading});
                  })
       .to(compute_.device);
 }

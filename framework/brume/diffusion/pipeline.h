@@ -62,8 +62,8 @@ class Pipeline {
   const Autoencoder& autoencoder() const { return *autoencoder_; }
   const Network& network() const { return *network_; }
   const ConditionEncoder& encoder() const { return *encoder_; }
-  /// Returns one row per annotation, on the model's device; nothing is dropped.
-  Condition condition(const std::vector<Annotation>& annotations) const;
+  /// Returns one row per annotation, on the model's device; nothing is dropped. `reading`: of captions; null = as the model was trained.
+  Condition condition(const std::vector<Annotation>& annotations, const PromptReading* reading = nullptr) const;
 
   /// Returns all weights of the model, "network.…", "conditioner.…" and "autoencoder.…".
   std::vector<Weight> weights() const;

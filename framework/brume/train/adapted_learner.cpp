@@ -43,7 +43,8 @@ class AdaptedLearner final : public Learner {
         train_(*config.train),
         weights_(learner_->weights()),
         names_(weights_),
-        hash_(train_.from.string(), "adapters.base_hash", base) {
+        hash_(train_.from.string(), "adapters.base_hash", base),
+        files_(base.card.files) {
     for (size_t i = 0; i < train_.adapters.size(); ++i)
       if (const auto word = train_.adapters[i]->word())
         add(i, new_word(*word, weights_, base.card.files, path_of(i)));
@@ -82,7 +83,10 @@ class AdaptedLearner final : public Learner {
   void restored() override { hash_.check("the adapters of this training are"); }
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
-    return learner_->test(stored(averaged), stop);
+    learner_->teach(words_of(averaged));
+    Metrics figures = learner_->test(stored(averaged), stop);
+    learner_->teach(words_of(parameters_));
+    return figures;
   }
   bool preview(const std::vector<Weight>& averaged, const fs::path& file) override {
     learner_->teach(words_of(averaged));
@@ -119,7 +123,10 @@ class AdaptedLearner final : public Learner {
     for (size_t i = 0; i < words.size(); ++i)
       write_safetensors((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
                         {{words[i].text, words[i].vectors.detach()}},
-                        {{"name", words[i].text}, {"brume.base_sha256", hash_.text()}, {"brume.steps", std::to_string(step)}});
+                        {{"name", words[i].text},
+                         {"brume.base_sha256", hash_.text()},
+                         {"brume.steps", std::to_string(step)},
+                         {"brume.nearest_words", nearest_words(words[i], weights_, files_)}});
     for (size_t i = 0; i < train_.adapters.size(); ++i) {
       if (train_.adapters[i]->word()) continue;
       std::map<std::string, WeightChange> changes;
@@ -215,6 +222,7 @@ class AdaptedLearner final : public Learner {
   std::vector<Weight> weights_;  ///< of the model
   LoraNames names_;
   BaseHash hash_;
+  Files files_;  ///< of the base
   std::vector<Target> targets_;
   FormedWeights formed_;
   mutable std::unique_ptr<FormedWeights> stored_;      ///< what stored() gave last

@@ -66,6 +66,7 @@ class Adoption {
       : file_(file), weights_(weights), o_(options), before_(before), after_(after), network_(network) {
     for (const NamedTensor& t : source)
       if (!t.name.starts_with(files_prefix)) source_.emplace(t.name, t.tensor);
+    take_conditioner();
     take_patterns();
     take_classes();
   }
@@ -86,6 +87,24 @@ class Adoption {
  private:
   void problem(std::string text) { problems_.push_back({{}, "", fmt::format("{}: {}", file_, text)}); }
   void collect(const ConfigError& e) { problems_.insert(problems_.end(), e.problems().begin(), e.problems().end()); }
+
+  /// Lets the source's conditioner be one of several here: conditioner.X is conditioner.N.X, if one of them alone has that weight.
+  void take_conditioner() {
+    constexpr std::string_view prefix = "conditioner.";
+    std::map<std::string, std::vector<std::string>> ours;
+    for (const Weight& w : weights_) {
+      if (!w.name.starts_with(prefix)) continue;
+      const size_t end = w.name.find('.', prefix.size());
+      if (end != w.name.npos && parse_number<int64_t>(w.name.substr(prefix.size(), end - prefix.size())))
+        ours[w.name.substr(end + 1)].push_back(w.name);
+    }
+    for (const auto& [rest, names] : ours)
+      if (names.size() == 1 && !source_.contains(names.front()))
+        if (auto found = source_.extract(std::string(prefix) + rest)) {
+          found.key() = names.front();
+          source_.insert(std::move(found));
+        }
+  }
 
   void take_patterns() {
     std::vector<std::string> theirs, ours;

@@ -102,7 +102,7 @@ class DiffusionLearner final : public Learner {
     const Objective& objective = opened_ ? *opened_ : *config_.train->objective;
     const Taps taps = alignment_ ? alignment_->taps() : Taps();
     const nn::CaptionStoreScope captions(cache_ ? &*cache_ : nullptr);
-    Pipeline::Examples known{batch.images, batch.annotations, batch.encoded, reading_.words.empty() ? nullptr : &reading_};
+    Pipeline::Examples known{batch.images, batch.annotations, batch.encoded, read_by()};
     if (cache_ && !batch.encoded) known.moments = cache_->moments(batch.images);
     Loss loss;
     const ErrorWeights weights(batch.weights);
@@ -130,7 +130,7 @@ class DiffusionLearner final : public Learner {
     Averaged now;
     put(averaged, now);
     const TrainOptions& train = *config_.train;
-    return validation_losses(*now.model, *validation_, {*train.validation, images_at_once(train), uint64_t(train.seed)}, stop);
+    return validation_losses(*now.model, *validation_, {*train.validation, images_at_once(train), uint64_t(train.seed), read_by()}, stop);
   }
 
   bool preview(const std::vector<Weight>& averaged, const std::filesystem::path& file) override {
@@ -343,6 +343,9 @@ class DiffusionLearner final : public Learner {
   Training training_;
   std::unique_ptr<OpenObjective> opened_;  ///< of an objective with networks of its own
   std::optional<Alignment> alignment_;
+  /// Returns how captions are read; null if no word is taught.
+  const PromptReading* read_by() const { return reading_.words.empty() ? nullptr : &reading_; }
+
   PromptReading reading_;  ///< with the words that are taught
   Steering steering_;      ///< of model.control
   const Tensor no_mask_;

@@ -14,4 +14,8 @@ namespace brume {
 /// of the model, or if `init` has no token.
 Word new_word(const NewWord& wanted, const std::vector<Weight>& weights, const Files& files, const std::string& path);
 
+/// Returns the three tokens of the model that each vector of a word is nearest to, with the cosine of the angle between them: "fog 0.91,
+/// mist 0.74, grey 0.60; red 0.88, …". `weights` and `files` are those that new_word() took.
+std::string nearest_words(const Word& word, const std::vector<Weight>& weights, const Files& files);
+
 }  // namespace brume

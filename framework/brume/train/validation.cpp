@@ -64,7 +64,7 @@ Metrics validation_losses(const Pipeline& model, const Dataset& data, const Vali
     const Tensor given = read.to(model.compute().device);
     const Autoencoder& first_stage = model.autoencoder();
     const Tensor x0 = encoded ? first_stage.latents_of(given, Autoencoder::Normal()) : first_stage.encode(given);
-    const Condition condition = model.condition(annotations);
+    const Condition condition = model.condition(annotations, request.reading);
     for (size_t i = 0; i < sigmas.size() && whole; ++i) {
       const uint64_t drawn = mix_seed(request.seed, noise_stream, i);
       const double unit = model.options().parameterization->c_out(sigmas[i]), alpha = code_rate(*model.options().noise, sigmas[i]);

@@ -8,12 +8,14 @@
 
 namespace brume {
 class Pipeline;
+struct PromptReading;
 
 /// What is measured, and how.
 struct ValidationRequest {
   const ValidationOptions& options;
-  int64_t at_once;  ///< images per batch at most
-  uint64_t seed;    ///< of the training
+  int64_t at_once;                         ///< images per batch at most
+  uint64_t seed;                           ///< of the training
+  const PromptReading* reading = nullptr;  ///< of captions; null = as the model was trained
 };
 
 /// Returns validation_loss_SIGMA for each of `levels` noise levels at the middles of equal parts of the training times, and their mean,
