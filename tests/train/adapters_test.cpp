@@ -230,6 +230,21 @@ TEST_F(Adapters, AreValidatedWithTheirWord) {
   EXPECT_EQ(losses.size(), 3U);
 }
 
+/// The training goes on after a sample grid that fails, and the word learns on.
+TEST_F(Adapters, LearnOnAfterAGridThatFails) {
+  std::string yaml = with("[{type: textual_inversion, token: <mist>, init: red}]");
+  yaml.replace(yaml.find("preview: {count: 0}"), 19, "preview: {count: 1, every: 1, prompts: [<mist>]}");
+  const auto vectors = [&](const std::string& name) {
+    train(yaml, name);
+    return load_tensors(folder_->file(name + "/embedding.safetensors")).at(0).tensor;
+  };
+  fs::create_directories(folder_->file("disturbed/samples/step_000001.png/in_the_way"));
+  std::string said;
+  const WarningScope warnings([&](const std::string& text) { said += text; });
+  EXPECT_TRUE(at::equal(vectors("disturbed"), vectors("undisturbed")));
+  EXPECT_NE(said.find("the sample grid failed, and the training goes on"), std::string::npos) << said;
+}
+
 /// A conditioner of the source is one of several here: words, and an image to paint into.
 TEST_F(Adapters, AModelOfWordsLearnsToInpaint) {
   const std::string composite = fmt::format(

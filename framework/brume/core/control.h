@@ -60,6 +60,8 @@ class OpenControl {
   virtual std::vector<Tensor> encode(const Tensor& images) const = 0;
   /// Adds to `taps` what this control adds to one call.
   virtual void add_to(Taps& taps, const ControlledCall& call) const = 0;
+  /// Returns true if unconditional estimates are made without the control.
+  virtual bool conditional_only() const { return false; }
 };
 
 /// A value, made while the configuration is read.

@@ -13,7 +13,6 @@
 
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
-#include "brume/core/conditional_control.h"
 #include "brume/core/image_prompt.h"
 #include "brume/image/control_image.h"
 #include "brume/nn/ops/one_call_scope.h"
@@ -102,8 +101,6 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     if (s.image.empty()) throw ConfigError(place() + ".image: the image that steers is missing");
     if (s.scale == 0 || highest == 0) continue;
     Entry entry{s, calling(*controls[i], "open()", [&] { return controls[i]->open(steered); }), {}, {}, highest, lowest};
-    if (const auto* conditional = dynamic_cast<const ConditionalControl*>(entry.control.get()))
-      entry.conditional_only = conditional->conditional_only();
     entry.prompt = dynamic_cast<const OpenImagePrompt*>(entry.control.get()) != nullptr;
     const int64_t height = run.image.height, width = run.image.width;
     const ControlImageUse use = entry.prompt ? ControlImageUse{0, 0, {}} : ControlImageUse{height, width, run.mask};
@@ -127,7 +124,7 @@ CallTaps RunControls::taps() const {
     for (const Entry& e : entries_)
       if (e.counts_at(sigma)) {
         const std::vector<Tensor> rows = rows_of(e.encoded, numbers, e.prompt);
-        const Tensor mask = e.conditional_only ? in_conditional(e.mask, numbers, input.device()) : e.mask;
+        const Tensor mask = e.control->conditional_only() ? in_conditional(e.mask, numbers, input.device()) : e.mask;
         e.control->add_to(
             taps, {.input = input, .c_noise = c_noise, .condition = condition, .control = rows, .mask = mask, .scale = e.settings.scale});
       }

@@ -34,7 +34,6 @@ class RunControls {
     std::vector<Tensor> encoded;
     Tensor mask;                     ///< [1, 1, H, W]; undefined = everywhere
     double highest = 0, lowest = 0;  ///< counts at lowest < sigma <= highest
-    bool conditional_only = false;   ///< adds nothing to unconditional estimates
     bool prompt = false;             ///< the last row of `encoded` is that of no image, for unconditional estimates
     bool counts_at(double sigma) const { return lowest < sigma && sigma <= highest; }
   };

@@ -205,9 +205,8 @@ void set_config(ControlBranchOptions& o, const fs::path& file) {
 bool pools(const fs::path& file) {
   if (const fs::path yaml = fs::path(file).replace_extension(".yaml"); fs::is_regular_file(yaml)) {
     const Value root = load_yaml(yaml);
-    const Value* at = &root;
-    for (const char* key : {"model", "params", "global_average_pooling"}) at = at && at->is_map() ? at->find(key) : nullptr;
-    if (at && at->is_scalar()) return lower_case(at->scalar) == "true";
+    if (const Value& said = nearest(root, "model.params.global_average_pooling"); said.is_scalar())
+      return lower_case(said.scalar) == "true";
   }
   const std::string name = file.stem().string();
   return name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16");

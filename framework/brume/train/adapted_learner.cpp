@@ -83,16 +83,12 @@ class AdaptedLearner final : public Learner {
   void restored() override { hash_.check("the adapters of this training are"); }
 
   Metrics test(const std::vector<Weight>& averaged, const std::function<bool()>& stop) override {
-    learner_->teach(words_of(averaged));
-    Metrics figures = learner_->test(stored(averaged), stop);
-    learner_->teach(words_of(parameters_));
-    return figures;
+    const Taught words(*this, averaged);
+    return learner_->test(stored(averaged), stop);
   }
   bool preview(const std::vector<Weight>& averaged, const fs::path& file) override {
-    learner_->teach(words_of(averaged));
-    const bool made = learner_->preview(stored(averaged), file);
-    learner_->teach(words_of(parameters_));
-    return made;
+    const Taught words(*this, averaged);
+    return learner_->preview(stored(averaged), file);
   }
   void keep_base(const std::vector<Weight>& averaged, const fs::path& folder) override { learner_->keep_base(stored(averaged), folder); }
   ModelCard card(const std::vector<Weight>&) override { return learner_->card(weights_); }
@@ -141,6 +137,20 @@ class AdaptedLearner final : public Learner {
   }
 
  private:
+  /// Teaches the words of other parameters for as long as it lives, also if what is made of them fails: the training goes on then.
+  class Taught {
+   public:
+    Taught(const AdaptedLearner& owner, const std::vector<Weight>& parameters) : owner_(owner) {
+      owner_.learner_->teach(owner_.words_of(parameters));
+    }
+    ~Taught() { owner_.learner_->teach(owner_.words_of(owner_.parameters_)); }
+    Taught(const Taught&) = delete;
+    Taught& operator=(const Taught&) = delete;
+
+   private:
+    const AdaptedLearner& owner_;
+  };
+
   /// Returns the base with its changes in float32, in this order in memory.
   static Tensor formed(const Target& t, at::IntArrayRef order) {
     Tensor w;

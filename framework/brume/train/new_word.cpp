@@ -13,6 +13,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
+#include "brume/core/formed_weights.h"
 #include "brume/core/warnings.h"
 #include "brume/text/clip_tokenizer.h"
 #include "brume/text/unicode.h"
@@ -72,7 +73,8 @@ std::string nearest_words(const Word& word, const std::vector<Weight>& weights, 
   if (tables.size() != 1 || !tokenizer) return "";
   const at::NoGradGuard no_grad;
   const auto unit = [](const Tensor& t) { return t / t.norm(2, {1}, true).clamp_min(1e-12); };
-  const Tensor table = tables.front().to(at::kCPU, at::kFloat).narrow(0, 0, std::min(tables.front().size(0), tokenizer->size()));
+  const Tensor table =
+      FormedWeights::of(tables.front()).to(at::kCPU, at::kFloat).narrow(0, 0, std::min(tables.front().size(0), tokenizer->size()));
   const auto [cosines, rows] = unit(word.vectors.to(at::kCPU, at::kFloat)).mm(unit(table).t()).sort(1, true);
   std::string all;
   for (int64_t i = 0; i < cosines.size(0); ++i) {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "brume/config/name_patterns.h"
 #include "brume/config/number.h"
@@ -30,23 +29,16 @@ bool measured(const Difference& d) { return d.path == "autoencoder.network.scale
 /// Returns true if the value says what is trained, not what it is.
 bool trained(const Difference& d) { return d.path.ends_with(".trainable"); }
 
-/// Returns the value below the keys; null if one is missing.
-const Value* at(const Value& root, std::initializer_list<const char*> keys) {
-  const Value* value = &root;
-  for (const char* key : keys) value = value && value->is_map() ? value->find(key) : nullptr;
-  return value;
-}
-
 /// Lets a network attend at the levels it has, if its images are given another height: the option names their heights.
 void keep_attention(Value& model, const Value& own, const Value& given) {
-  const Value *before = at(own, {"image", "height"}), *after = at(given, {"image", "height"}),
-              *levels = at(own, {"network", "attention_resolutions"});
-  if (!before || !after || !levels || !levels->is_list() || at(given, {"network", "attention_resolutions"})) return;
-  if (!at(model, {"network", "attention_resolutions"})) return;  // a network of another kind
-  const auto from = parse_number<int64_t>(before->scalar), to = parse_number<int64_t>(after->scalar);
+  constexpr const char *height = "image.height", *attention = "network.attention_resolutions";
+  const Value& levels = nearest(own, attention);
+  if (!levels.is_list() || nearest(given, attention).is_list()) return;
+  if (!nearest(model, attention).is_list()) return;  // a network of another kind
+  const auto from = parse_number<int64_t>(nearest(own, height).scalar), to = parse_number<int64_t>(nearest(given, height).scalar);
   if (!from || !to || *from <= 0) return;
   std::vector<int64_t> scaled;
-  for (const Value& level : levels->items) scaled.push_back(parse_number<int64_t>(level.scalar).value_or(0) * *to / *from);
+  for (const Value& level : levels.items) scaled.push_back(parse_number<int64_t>(level.scalar).value_or(0) * *to / *from);
   model.find("network")->set("attention_resolutions", value_of(scaled));
 }
 

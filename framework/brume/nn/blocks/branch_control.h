@@ -5,13 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "brume/core/conditional_control.h"
 #include "brume/core/control.h"
 #include "brume/core/control_branch.h"
 
 namespace brume::nn {
 
-class BranchControl final : public OpenControl, public ConditionalControl {
+class BranchControl final : public OpenControl {
  public:
   /// Makes a control of a branch. `source` names it in messages.
   BranchControl(std::string source, std::shared_ptr<const ControlBranch> branch, const ControlBranchOptions& options);
