@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from safetensors.torch import load_file
+from waves import waves
 
 SETTINGS = [
     {},
@@ -20,12 +21,6 @@ SETTINGS = [
     {"norm_eps": 0.01},
     {"downsample_padding": 0},
 ]
-
-
-def waves(shape, step):
-    """Element j is sin(step j), as in the test."""
-    count = torch.Size(shape).numel()
-    return (torch.arange(count, dtype=torch.float64) * step).sin().view(shape).float()
 
 
 def residuals(folder, settings):

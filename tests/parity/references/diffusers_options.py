@@ -9,6 +9,7 @@ import json
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_text2img import LatentConsistencyModelPipeline
+from waves import waves
 
 BASE = {
     "sample_size": 8,
@@ -28,12 +29,6 @@ SETTINGS = [
     {"only_cross_attention": True},
     {"only_cross_attention": True, "mid_block_only_cross_attention": False, "cross_attention_dim": 16},
 ]
-
-
-def waves(shape, step):
-    """Element j is sin(step j), as in the test."""
-    count = torch.Size(shape).numel()
-    return (torch.arange(count, dtype=torch.float64) * step).sin().view(shape).float()
 
 
 def fill(model):

@@ -10,6 +10,7 @@ import json
 import sys
 
 import torch
+from waves import waves
 
 EDM = {
     "img_resolution": 8,
@@ -36,12 +37,6 @@ CASES = [
     ("Precond", {**EDM2, "clip_act": 1}),
     ("Precond", {**EDM2, "resample_filter": [1, 3, 3, 1]}),
 ]
-
-
-def waves(shape, step):
-    """Element j is sin(step j), as in the test."""
-    count = torch.Size(shape).numel()
-    return (torch.arange(count, dtype=torch.float64) * step).sin().view(shape).float()
 
 
 def fill(model):

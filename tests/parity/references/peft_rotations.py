@@ -9,6 +9,7 @@ import torch
 from peft import BOFTConfig, OFTConfig
 from peft.tuners.boft import layer as boft
 from peft.tuners.oft import layer as oft
+from waves import waves
 
 CASES = [
     ("oft_R", {"oft_block_size": 4}),
@@ -33,12 +34,6 @@ class BlockDiagonal:
 
 boft.get_fbd_cuda = lambda: True
 boft.FastBlockDiag = BlockDiagonal
-
-
-def waves(shape, step):
-    """Element j is sin(step j), as in the test."""
-    count = torch.Size(shape).numel()
-    return (torch.arange(count, dtype=torch.float64) * step).sin().view(shape).float()
 
 
 def merged(role, settings, convolution):

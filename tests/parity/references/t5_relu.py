@@ -12,6 +12,7 @@ import sys
 import types
 
 import torch
+from waves import waves
 
 CONFIG = {"d_ff": 40, "d_kv": 8, "d_model": 32, "num_heads": 3, "num_layers": 2, "vocab_size": 50, "model_type": "t5"}
 KINDS = {"relu": {"dense_act_fn": "relu", "is_gated_act": False}, "gated_gelu": {"dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True}}
@@ -42,12 +43,6 @@ def t5_of(folder):
 class Embedding(torch.nn.Embedding):
     def forward(self, ids, out_dtype=None):
         return super().forward(ids)
-
-
-def waves(shape, step):
-    """Element j is sin(step j), as in the test."""
-    count = torch.Size(shape).numel()
-    return (torch.arange(count, dtype=torch.float64) * step).sin().view(shape).float()
 
 
 def main():
