@@ -204,6 +204,27 @@ TEST(Training, AStepThatIsNotFiniteCountsInNoFigure) {
   EXPECT_EQ(second.find("skipped_steps"), std::string::npos) << second;
 }
 
+/// A rate that grows without end: the loss does after a while, and the checkpoint of before is kept, whatever `keep` says.
+TEST(Training, ALossThatGrowsIsSaidAndTheCheckpointBeforeIsKept) {
+  const TempFolder folder;
+  for (const std::string keep : {"1", "2"}) {
+    const Loaded l = loaded(tiny, {"compute.precision=fp32", "train.optimizer.lr=100", "train.optimizer.warmup=400", "train.steps=250",
+                                   "train.optimizer.decay=constant", "train.checkpoint_every=5", "train.keep=" + keep});
+    std::string said;
+    const std::string directory = folder.file("grows_" + keep);
+    Trainer trainer(l.config, l.resolved, directory);
+    trainer.run(TrainCallbacks{.warn = [&](const std::string& text) { said += text + "\n"; }});
+    const size_t at = said.find("the training diverges: the mean of the loss has grown from ");
+    ASSERT_NE(at, said.npos) << said;
+    EXPECT_EQ(said.find("the training diverges", at + 1), said.npos) << "it is said once";
+    const size_t place = said.find("checkpoints/step_", at);
+    ASSERT_NE(place, said.npos) << said;
+    const std::string kept = directory + "/" + said.substr(place, 23);
+    EXPECT_TRUE(std::filesystem::exists(kept + "/training.safetensors")) << kept;
+    EXPECT_LT(training_step(kept + "/training.safetensors"), std::stol(said.substr(said.find("step ") + 5)));
+  }
+}
+
 TEST(Training, DamagedTrainingFiles) {
   const TempFolder folder;
   Loaded l = load("fp32");

@@ -22,6 +22,7 @@ namespace {
 
 /// A kept checkpoint is complete if it has the model, which is kept last and removed first.
 constexpr const char *model_name = "model.safetensors", *training_name = "training.safetensors";
+constexpr const char* spared_name = "spared";  // a file of a checkpoint that is not pruned, empty if it was not kept before
 constexpr std::string_view step_prefix = "step_";
 
 fs::path folder_of(const fs::path& directory) { return directory / "checkpoints"; }
@@ -42,10 +43,10 @@ std::map<int64_t, fs::path> kept(const fs::path& directory) {
   return all;
 }
 
-/// Removes the two files of a checkpoint, and the folder if it is empty then.
+/// Removes the files of a checkpoint, and the folder if it is empty then.
 void remove_checkpoint(const fs::path& folder) {
   std::error_code ignored;
-  for (const char* file : {model_name, training_name}) fs::remove(folder / file, ignored);
+  for (const char* file : {model_name, training_name, spared_name}) fs::remove(folder / file, ignored);
   fs::remove(folder, ignored);
 }
 
@@ -155,13 +156,32 @@ void keep_checkpoint(const fs::path& directory, int64_t step) {
   }
 }
 
+void spare_checkpoint(const fs::path& directory, int64_t step) {
+  const bool before = is_kept(directory, step);
+  if (!before) keep_checkpoint(directory, step);
+  write_file((kept(directory).at(step) / spared_name).string(), before ? "kept\n" : "");
+}
+
+void prune_spared(const fs::path& directory, int64_t step) {
+  const std::map<int64_t, fs::path> all = kept(directory);
+  const auto found = all.find(step);
+  if (found == all.end()) return;
+  std::error_code ignored;
+  const bool before = fs::file_size(found->second / spared_name, ignored) > 0;
+  fs::remove(found->second / spared_name, ignored);
+  if (!before) remove_checkpoint(found->second);
+  fs::remove(folder_of(directory), ignored);  // if it is empty
+}
+
 void prune_checkpoints(const fs::path& directory, int64_t step, const KeepOptions& keep) {
   std::map<int64_t, fs::path> all = kept(directory);
   all.erase(all.upper_bound(step), all.end());
   const std::optional<int64_t> best = keep.best.empty() ? std::nullopt : best_of(directory, all, keep.best);
   int64_t newer = 0;
   for (auto it = all.rbegin(); it != all.rend(); ++it, ++newer)
-    if (newer >= keep.last && it->first != best && (keep.every == 0 || it->first % keep.every != 0)) remove_checkpoint(it->second);
+    if (newer >= keep.last && it->first != best && !fs::exists(it->second / spared_name) &&
+        (keep.every == 0 || it->first % keep.every != 0))
+      remove_checkpoint(it->second);
 }
 
 void remove_checkpoints(const fs::path& directory) {

@@ -30,6 +30,10 @@ BestBy best_by(const std::string& text);
 bool is_kept(const std::filesystem::path& directory, int64_t step);
 /// Keeps the model.safetensors and training.safetensors of `directory` in checkpoints/step_N as well: as links, which take no room.
 void keep_checkpoint(const std::filesystem::path& directory, int64_t step);
+/// Keeps those of `step`, the last that was written, whatever `keep` asks for later.
+void spare_checkpoint(const std::filesystem::path& directory, int64_t step);
+/// Removes a checkpoint that spare_checkpoint() kept; one that was kept already is as before.
+void prune_spared(const std::filesystem::path& directory, int64_t step);
 /// Removes the kept checkpoints up to `step` that `keep` does not ask for. Warns if no line of metrics.jsonl has the figure of `keep.best`.
 void prune_checkpoints(const std::filesystem::path& directory, int64_t step, const KeepOptions& keep);
 /// Removes every kept checkpoint.

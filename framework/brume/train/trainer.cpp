@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
@@ -109,6 +108,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   if ((fresh && begun) || adapts) take_over(source);
   if (adapts) learner_ = (steers ? controlled : adapted)(std::move(learner_), config_, source, mix_seed(seed, Stream::adapters));
   std::vector<TrainedModule> modules = learner_->modules();
+  several_ = modules.size() > 1;
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
   model_ = modules.front().weights;
@@ -165,12 +165,6 @@ void Trainer::freeze(std::vector<Weight>& weights) {
   }
   if (std::none_of(weights.begin(), weights.end(), [](const Weight& w) { return w.trainable; }))
     throw ConfigError(fmt::format("{} leaves no weight to train", t.train_only.empty() ? "train.freeze" : "train.train_only"));
-}
-
-void Trainer::note_unread(const Batch& batch, Window& window) {
-  window.unread += int64_t(batch.unread.size());
-  for (const Unread& u : batch.unread)
-    if (unread_.emplace(u.index, u.error).second) warn(fmt::format("left out: {}", u.error));
 }
 
 std::optional<double> Trainer::train_step(Window& window, const TrainCallbacks& callbacks) {
@@ -269,6 +263,7 @@ void Trainer::attempt(const char* what, const TrainCallbacks& callbacks, const s
 
 void Trainer::checkpoint(const TrainCallbacks& callbacks) {
   const KeepOptions& keep = config_.train->keep;
+  if (world_->leads()) hold_if_loss_grows();
   save_together();
   if (!world_->leads()) return;
   if (config_.train->ema.type == EmaOptions::Type::power) {
@@ -299,11 +294,7 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
   if (log_) log_->begin();
   if (step_ == 0 && t.preview.base && world_->leads())
     attempt("sample grid", callbacks, [&] { learner_->keep_base(optimization_->averaged(), directory_ / "samples"); });
-  Window window;
-  const auto gathered = nlohmann::json::parse(log_ ? log_->gathered() : "", nullptr, false);  // before the training was stopped
-  const bool finite = log_ && log_->gathered().find("null") == std::string::npos;
-  if (finite && gathered.is_array() && gathered.size() == 4)
-    window = {gathered[0].get<Metrics>(), gathered[1].get<int64_t>(), gathered[2].get<int64_t>(), gathered[3].get<int64_t>()};
+  Window window = log_ ? restored_window() : Window();
   TrainProgress progress{step_, t.steps, t.batch};
   while (step_ < t.steps) {
     if (world_->size() == 1 ? asked_to_stop(callbacks) : stop_) {
@@ -314,28 +305,20 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
     const std::optional<double> loss = train_step(window, callbacks);
     progress.step = step_;
     progress.skipped += !loss;
+    if (loss && log_) notice_growth(*loss);
     if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
     if (callbacks.progress) callbacks.progress(progress);
     if (due(t.log_every)) {
       if (log_) log(window);
       window = {};
     }
-    if (log_) log_->note(nlohmann::json{window.sums, window.steps, window.skipped, window.unread}.dump());
+    if (log_) log_->note(gathered(window));
     if (due(t.checkpoint_every)) checkpoint(callbacks);
     if (due(t.preview.every)) optimization_->gather();
     if (due(t.preview.every) && world_->leads()) attempt("sample grid", callbacks, [&] { preview(); });
   }
   world_->barrier();
   return true;
-}
-
-void Trainer::log(const Window& window) {
-  Metrics line;
-  for (const auto& [name, sum] : window.sums) line.emplace_back(name, sum / double(window.steps));
-  if (window.skipped > 0) line.emplace_back("skipped_steps", double(window.skipped));
-  if (window.unread > 0) line.emplace_back("unread_images", double(window.unread));
-  for (const Metrics& more : {optimization_->figures(step_ - 1), log_->machine()}) line.insert(line.end(), more.begin(), more.end());
-  log_->append(step_, line);
 }
 
 void Trainer::test(const TrainCallbacks& callbacks) {

@@ -11,6 +11,7 @@
 #include "brume/core/warnings.h"
 #include "brume/files/lock.h"
 #include "brume/train/learner.h"
+#include "brume/train/loss_trend.h"
 
 namespace brume {
 class ModelFiles;
@@ -137,6 +138,16 @@ class Trainer {
   /// Makes one update; returns its loss, or nothing of a step that was skipped.
   std::optional<double> train_step(Window& window, const TrainCallbacks& callbacks);
   void note_unread(const Batch& batch, Window& window);
+  /// Returns what has been gathered since the last line of metrics.jsonl as text, for a later process.
+  std::string gathered(const Window& window) const;
+  /// Returns what was gathered before the training was stopped.
+  Window restored_window();
+  /// Warns if the loss of a training of one module grows instead of falling, and keeps the checkpoint of before.
+  void notice_growth(double loss);
+  /// Keeps the last checkpoint whatever `train.keep` asks for.
+  void hold_checkpoint();
+  /// Holds the last checkpoint before the next one is written if the loss grows, and no longer if it fell again.
+  void hold_if_loss_grows();
   void log(const Window& window);
   void test(const TrainCallbacks& callbacks);
   void restore(const std::filesystem::path& file);
@@ -168,6 +179,9 @@ class Trainer {
   int64_t step_ = 0;
   int64_t saved_ = 0;  ///< step of the last checkpoint
   int64_t bad_steps_ = 0;
+  LossTrend trend_;
+  int64_t held_ = 0;      ///< step of the checkpoint that is held; 0 = none
+  bool several_ = false;  ///< modules are trained
   std::map<int64_t, std::string> unread_;
   bool updating_ = false;   ///< the weights are those of no whole step
   bool continues_ = false;  ///< resumed in the directory of its training file
