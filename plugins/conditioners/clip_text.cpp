@@ -309,9 +309,7 @@ class Encoder final : public ConditionEncoder {
   }
 
   nn::EncodedCaptions encoded(const std::vector<std::string>& prompts, const ConditionRequest& request) const {
-    static const PromptReading trained;
-    const PromptReading& reading = request.reading ? *request.reading : trained;
-    check(reading);
+    const PromptReading reading = own_reading(request.reading);
     if (!reading.weights && !reading.chunks) {
       std::vector<Tokens> all;
       for (const std::string& prompt : prompts) all.push_back(chunks(prompt, reading).front());
@@ -329,19 +327,20 @@ class Encoder final : public ConditionEncoder {
             reading.chunks ? context({{}}, reading, request).context : Tensor(),
             vectors.empty() ? Tensor() : at::cat(vectors)};
   }
-  void check(const PromptReading& reading) const {
-    if (reading.skip.value_or(0) > o_.depth)
-      throw ConfigError(
-          fmt::format("sample.prompts: clip_skip = {} is more than the {} layers of the text encoder", *reading.skip, o_.depth));
-    for (const Word& w : reading.words)
-      if (!w.others.empty())
-        throw ConfigError(
-            fmt::format("sample.prompts: the embedding '{}' is of a model with {} text encoders (SDXL), and this model has one", w.text,
-                        1 + w.others.size()));
-      else if (w.vectors.size(1) != o_.width)
+  /// Returns how prompts are read, with vectors of this encoder. Throws ConfigError if a word has none, or too many layers are left out.
+  PromptReading own_reading(const PromptReading* given) const {
+    PromptReading own = given ? *given : PromptReading();
+    if (own.skip.value_or(0) > o_.depth)
+      throw ConfigError(fmt::format("sample.prompts: clip_skip = {} is more than the {} layers of the text encoder", *own.skip, o_.depth));
+    for (Word& w : own.words) {
+      const Tensor vectors = vectors_for(w, 0, o_.width);
+      if (!vectors.defined())
         throw ConfigError(
             fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoder has {}", w.text,
                         w.vectors.size(1), o_.width));
+      w = {w.text, vectors};
+    }
+    return own;
   }
 
   ClipTextOptions o_;

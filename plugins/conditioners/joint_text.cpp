@@ -62,7 +62,7 @@ class JointEncoder final : public ConditionEncoder {
     whole.whole = true;
     std::vector<Condition> kept, nulls;
     for (size_t i = 0; i < all_.size(); ++i) {
-      const std::optional<PromptReading> reading = reading_of(request.reading, widths_[i]);
+      const std::optional<PromptReading> reading = reading_of(request.reading, i);
       whole.reading = reading ? &*reading : nullptr;
       kept.push_back(all_[i].encode(whole));
       if (kept.back().null) nulls.push_back(*kept.back().null);
@@ -80,21 +80,16 @@ class JointEncoder final : public ConditionEncoder {
   Files files() const override { return all_.files(); }
 
  private:
-  /// Returns the reading with the vectors of each textual inversion that are as wide as an encoder's tokens; without the words that have
-  /// none there. Throws ConfigError if they fit no encoder.
-  std::optional<PromptReading> reading_of(const PromptReading* whole, int64_t width) const {
+  /// Returns the reading with the vectors of each textual inversion for one encoder; without the words that have none for it. Throws
+  /// ConfigError if they fit no encoder.
+  std::optional<PromptReading> reading_of(const PromptReading* whole, size_t encoder) const {
     if (!whole) return {};
     PromptReading own = *whole;
     own.words.clear();
     for (const Word& w : whole->words) {
-      std::vector<Tensor> all = w.others;
-      all.push_back(w.vectors);
-      bool fits = false;
-      for (const Tensor& vectors : all) {
-        fits = fits || std::find(widths_.begin(), widths_.end(), vectors.size(1)) != widths_.end();
-        if (vectors.size(1) == width) own.words.push_back({w.text, vectors});
-      }
-      if (!fits)
+      if (const Tensor vectors = vectors_for(w, encoder, widths_[encoder]); vectors.defined())
+        own.words.push_back({w.text, vectors});
+      else if (std::none_of(widths_.begin(), widths_.end(), [&](int64_t width) { return vectors_for(w, 0, width).defined(); }))
         throw ConfigError(
             fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoders have {}", w.text,
                         w.vectors.size(1), fmt::join(widths_, " and ")));

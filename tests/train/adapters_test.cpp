@@ -11,10 +11,12 @@
 #include "brume/files/mapped_file.h"
 #include "brume/files/sha256.h"
 #include "brume/image/image.h"
+#include "brume/interop/textual_inversion.h"
 #include "brume/model.h"
 #include "brume/train/trainer.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
+#include "support/refs.h"
 #include "support/tempdir.h"
 #include "support/tokenizers.h"
 
@@ -123,6 +125,10 @@ TEST_F(Adapters, ReachATextEncoderThatIsNotTrained) {
       section("  from: " + folder_->file("frozen.safetensors") + "\n  groups: [{match: 'conditioner.*', lr: 0.001}]\n", 2);
   EXPECT_NE(said(grouped).find("model.conditioner.trainable: true trains a text encoder"), std::string::npos) << said(grouped);
   train("model: {conditioner: {trainable: true}}\n" + grouped, "unfrozen");
+  std::string other = grouped;
+  other.replace(other.find("conditioner.*"), 13, "text_encoder.*");
+  train("model: {conditioner: {trainable: true}}\n" + other, "unfrozen_too");
+  EXPECT_EQ(first_loss("unfrozen_too"), first_loss("unfrozen"));
   int moved = 0;
   for (const NamedTensor& t : load_tensors(folder_->file("unfrozen/model.safetensors")))
     if (t.name.starts_with("conditioner.")) moved += !t.tensor.equal(*find(tensors, t.name));
@@ -262,6 +268,49 @@ TEST_F(Adapters, AModelOfWordsLearnsToInpaint) {
   for (const NamedTensor& t : base)
     if (t.name.starts_with("conditioner.")) same += t.tensor.equal(*find(model, "conditioner.0." + t.name.substr(12)));
   EXPECT_GT(same, 10);
+}
+
+/// Of SDXL: each of its two encoders learns vectors of its own, in one file.
+TEST_F(Adapters, TeachTwoTextEncodersAWord) {
+  BRUME_NEED_REF("../refs2/sdxl/tiny_sdxl/model_index.json");
+  const std::string base = ref_path("../refs2/sdxl/tiny_sdxl").string();
+  fs::create_directories(folder_->path() / "two_encoders");
+  write_png(folder_->file("two_encoders/a.png"), Image(64, 64, 3, 90));
+  const auto word = [&](int64_t steps) {
+    const std::string name = fmt::format("xl_{}", steps);
+    train(fmt::format("train:\n  from: {}\n  adapters: [{{type: textual_inversion, token: <mist>, vectors: 2, init: red}}]\n"
+                      "  data: {{type: captioned_folder, path: {}, prompt: a <mist>}}\n  optimizer: {{type: adamw, lr: 0.01}}\n"
+                      "  batch: 1\n  steps: {}\n  preview: {{count: 0}}\ncompute: {{threads: 1, precision: fp32}}\n",
+                      base, folder_->file("two_encoders"), steps),
+          name);
+    return load_tensors(folder_->file(name + "/embedding.safetensors"));
+  };
+  const NamedTensors one = word(1), three = word(3);
+  ASSERT_EQ(three.size(), 2u);
+  for (const auto& [encoder, width] : {std::pair<const char*, int64_t>{"clip_l", 64}, {"clip_g", 128}}) {
+    EXPECT_EQ(find(three, encoder)->sizes(), (std::vector<int64_t>{2, width}));
+    EXPECT_FALSE(find(one, encoder)->equal(*find(three, encoder))) << encoder;
+  }
+  const Word read = read_embedding(folder_->file("xl_3/embedding.safetensors"));
+  EXPECT_EQ(read.text, "<mist>");
+  EXPECT_TRUE(read.others.at(0).equal(*find(three, "clip_g")));
+}
+
+TEST_F(Adapters, AWordThatNoCaptionHoldsIsSaid) {
+  std::string said;
+  const WarningScope warnings([&](const std::string& text) { said += text; });
+  train(with("[{type: textual_inversion, token: <mist>, init: red}, {type: lora, rank: 1}]", 13), "never");
+  EXPECT_NE(said.find("train.adapters.0.token: no caption of the first 52 images holds '<mist>'"), std::string::npos) << said;
+}
+
+/// kohya's loaders look for those of residual blocks and of resampling.
+TEST_F(Adapters, ConvolutionsAreWithoutTheFirstAndTheLast) {
+  train(with("[{type: lora, rank: 1, targets: [convolutions]}]", 1), "convolutions");
+  std::string all;
+  for (const NamedTensor& t : load_tensors(folder_->file("convolutions/adapter.safetensors"))) all += t.name + " ";
+  EXPECT_NE(all.find("lora_unet_down_blocks_0_resnets_0_conv1.lora_down"), std::string::npos) << all;
+  EXPECT_EQ(all.find("conv_in"), std::string::npos) << all;
+  EXPECT_EQ(all.find("conv_out"), std::string::npos) << all;
 }
 
 TEST_F(Adapters, Mistakes) {

@@ -27,7 +27,22 @@ std::string nearest_pattern(const std::string& pattern, const std::vector<std::s
   return hint(pattern, {first.begin(), first.end()});
 }
 
+/// Returns the pattern as names begin.
+std::string as_named(const std::string& pattern) {
+  constexpr std::string_view other = "text_encoder.", own = "conditioner.";
+  return pattern.starts_with(other) ? std::string(own) + pattern.substr(other.size()) : pattern;
+}
+
 }  // namespace
+
+std::set<std::string> matching(const std::string& pattern, const std::vector<std::string>& names, const std::string& path,
+                               const std::vector<std::string>& words) {
+  try {
+    return matching(std::vector<std::string>{pattern}, names, path, words);
+  } catch (const ConfigError& e) {
+    throw ConfigError({Problem{{}, path, e.problems().front().message}});
+  }
+}
 
 std::set<std::string> matching(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& path,
                                const std::vector<std::string>& words) {
@@ -36,9 +51,10 @@ std::set<std::string> matching(const std::vector<std::string>& patterns, const s
   for (size_t i = 0; i < patterns.size(); ++i) {
     const bool except = patterns[i].starts_with("!");
     const std::string pattern = patterns[i].substr(except ? 1 : 0);
+    const std::string wanted = as_named(pattern);
     size_t hits = 0;
     for (const std::string& name : names) {
-      if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0) continue;
+      if (fnmatch(wanted.c_str(), name.c_str(), 0) != 0) continue;
       ++hits;
       if (except)
         matched.erase(name);
@@ -47,7 +63,7 @@ std::set<std::string> matching(const std::vector<std::string>& patterns, const s
     }
     if (hits == 0)
       problems.push_back(
-          {{}, fmt::format("{}.{}", path, i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(pattern, names, words))});
+          {{}, fmt::format("{}.{}", path, i), fmt::format("'{}' matches no weight{}", pattern, nearest_pattern(wanted, names, words))});
   }
   if (!problems.empty()) throw ConfigError(std::move(problems));
   return matched;

@@ -16,6 +16,10 @@ struct Word {
   std::vector<Tensor> others{};  ///< [m, width] float32: of other text encoders of the same model (SDXL), which differ in width
 };
 
+/// Returns the vectors of a word for text encoder number `encoder` of its model, which has tokens of `width`: those of its place if they
+/// are as wide, else the first that are; undefined if none are.
+Tensor vectors_for(const Word& word, size_t encoder, int64_t width);
+
 /// How the weights of words change the rows of the context. e: the rows of the empty prompt.
 enum class Emphasis {
   mean,        ///< weight * row, then the mean over the prompt as it was

@@ -10,9 +10,13 @@
 #include "brume/files/named_file.h"
 #include "brume/text/prompt.h"
 #include "brume/text/unicode.h"
+#include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
+namespace {
+constexpr const char *small_encoder = "clip_l", *large_encoder = "clip_g";  // of SDXL and SD 3
+}
 
 Word read_embedding(const std::string& asked) {
   const auto [path, rest] = file_and_rest(asked, "embeddings");
@@ -21,7 +25,7 @@ Word read_embedding(const std::string& asked) {
   constexpr std::string_view web = "string_to_param.", numbers = "string_to_token.";
   std::erase_if(tensors, [&](const NamedTensor& t) { return t.name.starts_with(numbers); });
   const auto is_vectors = [](const Tensor& t) { return (t.dim() == 1 || t.dim() == 2) && t.is_floating_point() && t.numel() > 0; };
-  const Tensor *small = find(tensors, "clip_l"), *large = find(tensors, "clip_g");
+  const Tensor *small = find(tensors, small_encoder), *large = find(tensors, large_encoder);
   const bool xl = small && large && tensors.size() == 2 && is_vectors(*small) && is_vectors(*large);
   if (!xl && (tensors.size() != 1 || !is_vectors(tensors[0].tensor))) {
     std::vector<std::string> names;
@@ -40,6 +44,13 @@ Word read_embedding(const std::string& asked) {
   Word result{text::composed(word), rows(xl ? *small : tensors.front().tensor)};
   if (xl) result.others = {rows(*large)};
   return result;
+}
+
+void write_embedding(const std::string& path, const Word& word, std::map<std::string, std::string> metadata) {
+  metadata["name"] = word.text;
+  NamedTensors tensors{{word.others.empty() ? word.text : small_encoder, word.vectors.detach()}};
+  if (!word.others.empty()) tensors.push_back({large_encoder, word.others.front().detach()});
+  write_safetensors(path, tensors, metadata);
 }
 
 std::vector<Word> read_embeddings(const std::vector<std::string>& asked) {

@@ -14,8 +14,12 @@
 #include "brume/core/file_pages.h"
 #include "brume/core/formed_weights.h"
 #include "brume/core/seed.h"
+#include "brume/core/warnings.h"
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_writing.h"
+#include "brume/interop/textual_inversion.h"
+#include "brume/text/prompt.h"
+#include "brume/text/unicode.h"
 #include "brume/train/adapter_targets.h"
 #include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
@@ -72,6 +76,7 @@ class AdaptedLearner final : public Learner {
       }
       add_changes(t, w);
     }
+    look_for_words(batch.annotations);
     return learner_->loss(batch, step, random);
   }
 
@@ -117,12 +122,11 @@ class AdaptedLearner final : public Learner {
     const std::vector<Target> merged = with(averaged);
     const std::vector<Word> words = words_of(averaged);
     for (size_t i = 0; i < words.size(); ++i)
-      write_safetensors((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
-                        {{words[i].text, words[i].vectors.detach()}},
-                        {{"name", words[i].text},
-                         {"brume.base_sha256", hash_.text()},
-                         {"brume.steps", std::to_string(step)},
-                         {"brume.nearest_words", nearest_words(words[i], weights_, files_)}});
+      write_embedding((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
+                      words[i],
+                      {{"brume.base_sha256", hash_.text()},
+                       {"brume.steps", std::to_string(step)},
+                       {"brume.nearest_words", nearest_words(words[i], weights_, files_)}});
     for (size_t i = 0; i < train_.adapters.size(); ++i) {
       if (train_.adapters[i]->word()) continue;
       std::map<std::string, WeightChange> changes;
@@ -173,14 +177,34 @@ class AdaptedLearner final : public Learner {
     return fmt::format("adapters.{}.{}.{}", adapter, weight, role);
   }
 
+  /// Returns the role of a word's vectors in text encoder number `encoder` of CLIP.
+  static std::string vectors_of(size_t encoder) { return encoder == 0 ? "vectors" : fmt::format("vectors_{}", encoder + 1); }
+
   static std::string path_of(size_t adapter) { return fmt::format("train.adapters.{}", adapter); }
+
+  /// Warns of new words that no caption of the first images holds.
+  void look_for_words(const std::vector<Annotation>& annotations) {
+    constexpr size_t enough = 50;  // images
+    if (seen_ >= enough || unseen_.empty()) return;
+    for (const Annotation& a : annotations)
+      std::erase_if(unseen_, [&, caption = text::composed(a.caption)](const auto& word) {
+        return text::find_word(caption, word.second) != std::string::npos;
+      });
+    seen_ += annotations.size();
+    for (const auto& [number, word] : unseen_)
+      if (seen_ >= enough)
+        warn(fmt::format("{}.token: no caption of the first {} images holds '{}', which learns from captions that do", path_of(number),
+                         seen_, word));
+  }
 
   void add(size_t number, const Word& word) {
     for (const auto& [other, text] : words_)
       if (text == word.text)
         throw ConfigError({Problem{{}, path_of(number) + ".token", fmt::format("'{}' is the token of adapter {} as well", text, other)}});
     words_.emplace_back(number, word.text);
-    parameters_.push_back({name_of(number, "word", "vectors"), word.vectors});
+    unseen_.emplace_back(number, word.text);
+    parameters_.push_back({name_of(number, "word", vectors_of(0)), word.vectors});
+    for (size_t i = 0; i < word.others.size(); ++i) parameters_.push_back({name_of(number, "word", vectors_of(i + 1)), word.others[i]});
   }
 
   void add(size_t number, const StoredModel& base, uint64_t seed) {
@@ -210,9 +234,17 @@ class AdaptedLearner final : public Learner {
   /// Returns the new words with vectors of these parameters.
   std::vector<Word> words_of(const std::vector<Weight>& parameters) const {
     std::vector<Word> words;
-    for (const auto& [number, text] : words_)
-      for (const Weight& p : parameters)
-        if (p.name == name_of(number, "word", "vectors")) words.push_back({text, p.tensor});
+    for (const auto& [number, text] : words_) {
+      Word word{text, {}};
+      for (const Weight& p : parameters) {
+        if (!p.name.starts_with(name_of(number, "word", ""))) continue;
+        if (p.name == name_of(number, "word", vectors_of(0)))
+          word.vectors = p.tensor;
+        else
+          word.others.push_back(p.tensor);
+      }
+      words.push_back(std::move(word));
+    }
     return words;
   }
 
@@ -235,8 +267,10 @@ class AdaptedLearner final : public Learner {
   Files files_;  ///< of the base
   std::vector<Target> targets_;
   FormedWeights formed_;
-  mutable std::unique_ptr<FormedWeights> stored_;      ///< what stored() gave last
-  std::vector<std::pair<size_t, std::string>> words_;  ///< adapters, and what they teach
+  mutable std::unique_ptr<FormedWeights> stored_;       ///< what stored() gave last
+  std::vector<std::pair<size_t, std::string>> words_;   ///< adapters, and what they teach
+  std::vector<std::pair<size_t, std::string>> unseen_;  ///< those of words_ that no caption held
+  size_t seen_ = 0;                                     ///< images whose captions were looked at
   std::vector<Weight> parameters_;
 };
 

@@ -17,13 +17,19 @@ bool has(const Weight& w, const char* part) { return w.name.find(part) != std::s
 bool of_network(const Weight& w) { return w.name.starts_with("network."); }
 bool of_attention(const Weight& w) { return of_network(w) && (has(w, "attn") || has(w, ".qkv.")); }
 
+/// Without the first and the last convolution, which kohya's loaders do not look for.
+bool of_convolutions(const Weight& w) {
+  const bool outer = w.name == "network.input_blocks.0.0.weight" || w.name == "network.out.2.weight";
+  return of_network(w) && w.tensor.dim() == 4 && !of_attention(w) && !outer;
+}
+
 struct Group {
   const char* name;
   bool (*holds)(const Weight&);
 };
 constexpr Group groups[] = {{"attention", of_attention},
                             {"feed_forward", [](const Weight& w) { return of_network(w) && (has(w, ".ff.") || has(w, ".mlp.")); }},
-                            {"convolutions", [](const Weight& w) { return of_network(w) && w.tensor.dim() == 4 && !of_attention(w); }},
+                            {"convolutions", of_convolutions},
                             {"text_encoder", [](const Weight& w) { return !of_network(w) && (has(w, ".self_attn.") || has(w, ".mlp.")); }}};
 
 /// Returns true if a LoRA file can name the weight and it is a matrix or a convolution.
@@ -52,13 +58,13 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
     if (group == std::end(groups)) {
       const bool except = targets[i].starts_with("!");
       try {
-        for (const std::string& name : matching({targets[i].substr(except ? 1 : 0)}, names, place, words))
+        for (const std::string& name : matching(targets[i].substr(except ? 1 : 0), names, place, words))
           if (except)
             wanted.erase(name);
           else
             wanted.insert(name);
       } catch (const ConfigError& e) {
-        problems.push_back({{}, place, e.problems().front().message});
+        problems.push_back(e.problems().front());
       }
       continue;
     }

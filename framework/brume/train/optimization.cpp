@@ -41,11 +41,11 @@ std::map<std::string, Optimizer::Own> own_settings(const std::vector<WeightGroup
   const std::vector<std::string> names = names_of(weights);
   for (size_t i = 0; i < groups.size(); ++i) {
     const std::string path = fmt::format("train.groups.{}.match", i);
-    const std::set<std::string> matched = matching({groups[i].match}, names, path);
+    const std::set<std::string> matched = matching(groups[i].match, names, path);
     bool used = false;
     for (const Weight& w : weights)
       if (w.trainable && matched.contains(w.name)) all[w.name] = {groups[i].lr, groups[i].weight_decay}, used = true;
-    const bool encoder = groups[i].match.starts_with("conditioner.");
+    const bool encoder = !matched.empty() && matched.begin()->starts_with("conditioner.");
     if (!used)
       throw ConfigError({Problem{{},
                                  path,
