@@ -166,7 +166,7 @@ TEST(Optimization, AGroupOfNothing) {
   EXPECT_EQ(error_of([] {
               own_settings({{"netwrok.*", 0.5, {}}}, weights("network", 1));
             }),
-            "train.groups.0.match.0: 'netwrok.*' matches no weight; did you mean 'network.*'?");
+            "train.groups.0.match: 'netwrok.*' matches no weight; did you mean 'network.*'?");
   EXPECT_EQ(error_of([] {
               own_settings({{"*.buffer", 0.5, {}}}, weights("network", 1));
             }),

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "brume/config/name_patterns.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
+#include "brume/diffusion/pipeline.h"
+#include "brume/nn/blocks/layers.h"
 #include "brume/train/adoption.h"
 #include "brume/train/differences.h"
 
@@ -49,9 +52,43 @@ std::string way_out(const Difference& d, const char* section) {
   return fmt::format("train.adopt: {} lets it differ", rule == "{}" ? rule : "{" + rule + "}");
 }
 
-/// Throws ConfigError with every key in which the model to be trained differs from the source's without a rule of `adopt`.
-void compare(const Value& source, const std::string& file, const Value& resolved, const Value& given,
-             const std::optional<AdoptionOptions>& adopt) {
+/// A training, and what it starts from.
+struct Start {
+  const Config& config;
+  const StoredModel& source;
+  const std::string& file;
+  const Value &before, &after;  ///< the configurations of both, with all keys
+};
+
+/// Returns what `adopt` says of every tensor of the source that the diffusion model has no place for, or has in another shape. The model is
+/// made without values. Nothing if the class names are left to the data.
+std::vector<Problem> misfits(const Start& start, const ModelSource& models) {
+  const Config& config = start.config;
+  if (!config.model.network || config.model.control) return {};
+  const AdoptionOptions adoption = config.train->adopt.value_or(AdoptionOptions());
+  const ClassRows before = class_rows(start.before), after = class_rows(start.after);
+  if (!adoption.classes.empty() && after.names.empty()) return {};
+  const nn::SkipInit without_values;
+  std::optional<Pipeline> model;
+  try {
+    model.emplace(config.model, Compute(), 0, &start.source.card.files, models);
+  } catch (const ConfigError&) {
+    return {};  // a first stage that is not there, which is said when the model is made
+  }
+  try {
+    adopt(start.file, start.source.tensors, model->weights(), adoption, before, after, &model->network());
+  } catch (const ConfigError& e) {
+    return e.problems();
+  }
+  return {};
+}
+
+/// Throws ConfigError with every key in which the model to be trained differs from the source's without a rule of `train.adopt`, and every
+/// tensor that does not fit.
+void compare(const Start& start, const Value& given, const ModelSource& models) {
+  const Value &source = start.before, &resolved = start.after;
+  const std::string& file = start.file;
+  const std::optional<AdoptionOptions>& adopt = start.config.train->adopt;
   const char *have = section_of(source), *wanted = section_of(resolved);
   if (std::string(have) != wanted)
     throw ConfigError({Problem{nearest(given, "train.from").place, "train.from",
@@ -62,6 +99,13 @@ void compare(const Value& source, const std::string& file, const Value& resolved
         !(adopt && allows(*adopt, d.path)))
       problems.push_back({nearest(given, d.path).place, d.path,
                           fmt::format("is {} here and {} in '{}', which train.from names; {}", d.after, d.before, file, way_out(d, have))});
+  constexpr size_t most = 20;  // tensors that are named next to keys
+  std::vector<Problem> tensors = problems.empty() && !adopt ? std::vector<Problem>() : misfits(start, models);
+  if (const size_t count = tensors.size(); !adopt && count > most) {
+    tensors.resize(most);
+    tensors.push_back({{}, "", fmt::format("{}: {} more tensors do not fit; train.adopt: {{}} names all of them", file, count - most)});
+  }
+  std::move(tensors.begin(), tensors.end(), std::back_inserter(problems));
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
@@ -76,7 +120,7 @@ std::vector<std::string> names_of(const NamedTensors& tensors) {
 void check_patterns(const Config& config, const std::vector<std::string>& names, const Value& root) {
   const TrainOptions& train = *config.train;
   std::vector<Problem> problems;
-  const auto check = [&](const std::vector<std::string>& patterns, const std::string& path) {
+  const auto check = [&](const auto& patterns, const std::string& path) {
     try {
       matching(patterns, names, path);
     } catch (const ConfigError& e) {
@@ -89,7 +133,7 @@ void check_patterns(const Config& config, const std::vector<std::string>& names,
   check(train.freeze, "train.freeze");
   check(train.train_only, "train.train_only");
   for (size_t i = 0; train.adapters.empty() && !config.model.control && i < train.groups.size(); ++i)
-    check({train.groups[i].match}, fmt::format("train.groups.{}.match", i));
+    check(train.groups[i].match, fmt::format("train.groups.{}.match", i));
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
@@ -139,7 +183,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   complete_model(root, own);
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
-  compare(own, file, full, root, config.train->adopt);
+  compare({config, source, file, own, full}, root, ModelFiles(registry, Compute(), folder));
   if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(config, names_of(source.tensors), root);
   if (resolved) *resolved = std::move(full);
   return config;

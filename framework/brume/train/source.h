@@ -12,7 +12,8 @@ namespace brume {
 /// Reads a configuration as read_configuration does. If it has `train.from`, the path is looked for in `folder`, then in the current one,
 /// and stands in the result as it was found; a section `model:` (`classifier:`, `autoencoder:`), a key of it, or `sample:` that is left out
 /// is the source's. Throws ConfigError if the source cannot be opened, with every key of a model that is given, differs from the source's
-/// and has no rule in `train.adopt`, and with every pattern of weights that matches none of the source's. No weights are read.
+/// and has no rule in `train.adopt`, with every tensor that does not fit the model then, and with every pattern of weights that matches
+/// none of the source's.
 Config read_training(Registry& registry, Value root, const std::filesystem::path& folder, Value* resolved = nullptr);
 
 /// Returns the sections of a model's file as a configuration has them.
