@@ -8,12 +8,16 @@
 #include "brume/config/name_patterns.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
+#include "brume/core/warnings.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/model_files.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/nn/blocks/layers.h"
+#include "brume/train/adapter_targets.h"
 #include "brume/train/adoption.h"
 #include "brume/train/differences.h"
+#include "brume/train/new_word.h"
+#include "brume/train/optimization.h"
 
 namespace brume {
 namespace {
@@ -105,24 +109,25 @@ void compare(const Start& start, const Value& given, const ModelSource& models) 
     tensors.resize(most);
     tensors.push_back({{}, "", fmt::format("{}: {} more tensors do not fit; train.adopt: {{}} names all of them", file, count - most)});
   }
-  std::move(tensors.begin(), tensors.end(), std::back_inserter(problems));
+  for (Problem& p : tensors) {
+    if (!p.path.empty()) p.place = nearest(given, p.path).place;
+    problems.push_back(std::move(p));
+  }
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
-std::vector<std::string> names_of(const NamedTensors& tensors) {
-  std::vector<std::string> names;
-  for (const NamedTensor& t : tensors)
-    if (!t.name.starts_with(files_prefix)) names.push_back(t.name);
-  return names;
-}
-
-/// Throws ConfigError with every pattern that matches none of the names.
-void check_patterns(const Config& config, const std::vector<std::string>& names, const Value& root) {
+/// Throws ConfigError with every pattern that matches no weight of the source, every target of adapters that is not there, and every new
+/// word that the model does not take.
+void check_patterns(const Config& config, const StoredModel& source, const Value& root) {
   const TrainOptions& train = *config.train;
+  std::vector<Weight> weights;
+  for (const NamedTensor& t : source.tensors)
+    if (!t.name.starts_with(files_prefix)) weights.push_back({t.name, t.tensor});
+  const std::vector<std::string> names = names_of(weights);
   std::vector<Problem> problems;
-  const auto check = [&](const auto& patterns, const std::string& path) {
+  const auto collect = [&](const auto& check) {
     try {
-      matching(patterns, names, path);
+      check();
     } catch (const ConfigError& e) {
       for (Problem p : e.problems()) {
         p.place = nearest(root, p.path).place;
@@ -130,10 +135,19 @@ void check_patterns(const Config& config, const std::vector<std::string>& names,
       }
     }
   };
+  const auto check = [&](const auto& patterns, const std::string& path) { collect([&] { matching(patterns, names, path); }); };
   check(train.freeze, "train.freeze");
   check(train.train_only, "train.train_only");
   for (size_t i = 0; train.adapters.empty() && !config.model.control && i < train.groups.size(); ++i)
     check(train.groups[i].match, fmt::format("train.groups.{}.match", i));
+  const WarningScope silent([](const std::string&) {});  // they are said when the training begins
+  for (size_t i = 0; i < train.adapters.size(); ++i)
+    collect([&, path = fmt::format("train.adapters.{}", i)] {
+      if (const auto word = train.adapters[i]->word())
+        new_word(*word, weights, source.card.files, path);
+      else
+        adapter_targets(*train.adapters[i], weights, path);
+    });
   if (!problems.empty()) throw ConfigError(std::move(problems));
 }
 
@@ -184,7 +198,7 @@ Config read_training(Registry& registry, Value root, const std::filesystem::path
   Config config = read_stored_configuration(registry, root, file, source.card.plugins, &full);
   read_stored_configuration(registry, Value(own), file, source.card.plugins, &own);
   compare({config, source, file, own, full}, root, ModelFiles(registry, Compute(), folder));
-  if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(config, names_of(source.tensors), root);
+  if (!config.train->adopt || config.train->adopt->added.empty()) check_patterns(config, source, root);
   if (resolved) *resolved = std::move(full);
   return config;
 }
