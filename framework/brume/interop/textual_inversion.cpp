@@ -78,7 +78,7 @@ std::string other_case(const std::vector<std::string>& prompts, const std::strin
   const std::string wanted = text::lower_case(word);
   for (size_t i = 0; i < std::min(most, prompts.size()); ++i)
     for (size_t at = 0; at + word.size() <= prompts[i].size(); ++at) {
-      const std::string part = prompts[i].substr(at, word.size());
+      std::string part = prompts[i].substr(at, word.size());
       if (text::lower_case(part) == wanted && text::find_word(prompts[i], part) != std::string::npos) return part;
     }
   return "";

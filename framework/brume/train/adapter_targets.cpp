@@ -44,6 +44,7 @@ std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<We
   std::vector<Weight> able, chosen;
   std::vector<std::string> names;
   std::copy_if(weights.begin(), weights.end(), std::back_inserter(able), adaptable);
+  names.reserve(able.size());
   for (const Weight& w : able) names.push_back(w.name);
   std::vector<std::string> words;
   for (const Group& g : groups)

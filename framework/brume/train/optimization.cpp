@@ -96,7 +96,7 @@ void Optimization::make_optimizer(Group& g, const Deferred<Optimizer>& optimizer
   }
   if (sharded_) context.counted = g.weights;
   g.owned = context.weights;
-  g.optimizer = optimizer.make(std::move(context));
+  g.optimizer = optimizer.make(context);
 }
 
 std::vector<Weight> Optimization::averaged_here(const std::vector<Weight>& weights) const {
