@@ -313,6 +313,21 @@ TEST_F(Adapters, ConvolutionsAreWithoutTheFirstAndTheLast) {
   EXPECT_EQ(all.find("conv_out"), std::string::npos) << all;
 }
 
+TEST_F(Adapters, StandInEachCheckpointThatIsKept) {
+  train(with("[{type: lora, rank: 1}, {type: textual_inversion, token: <mist>, init: red}]\n  checkpoint_every: 1\n  keep: 2", 4), "kept");
+  EXPECT_FALSE(fs::exists(folder_->file("kept/checkpoints/step_000002")));
+  for (const char* file : {"adapter_1.safetensors", "adapter_1_diffusers.safetensors", "embedding.safetensors"}) {
+    const auto of = [&](const std::string& folder) { return load_tensors(folder_->file("kept/" + folder + file)); };
+    const NamedTensors third = of("checkpoints/step_000003/"), fourth = of("checkpoints/step_000004/"), last = of("");
+    size_t moved = 0;
+    for (const NamedTensor& t : last) {
+      EXPECT_TRUE(t.tensor.equal(*find(fourth, t.name))) << file << " " << t.name;
+      moved += !t.tensor.equal(*find(third, t.name));
+    }
+    EXPECT_GT(moved, 0u) << file;
+  }
+}
+
 TEST_F(Adapters, Mistakes) {
   EXPECT_NE(said(with("[{type: lora, targets: [attention, atention]}]"))
                 .find(": train.adapters.0.targets.1: 'atention' matches no weight; did you mean 'attention'?"),

@@ -14,6 +14,8 @@
 #include "brume/config/suggest.h"
 #include "brume/core/warnings.h"
 #include "brume/files/atomic_file.h"
+#include "brume/train/adapted_learner.h"
+#include "brume/train/controlled_learner.h"
 #include "brume/train/metrics_file.h"
 
 namespace brume {
@@ -43,10 +45,21 @@ std::map<int64_t, fs::path> kept(const fs::path& directory) {
   return all;
 }
 
+/// Returns the names of the adapters, words and controls that stand next to the model in a folder.
+std::vector<std::string> parts_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (const fs::path name = entry->path().filename(); is_adapter(name) || name == control_file) names.push_back(name.string());
+  return names;
+}
+
 /// Removes the files of a checkpoint, and the folder if it is empty then.
 void remove_checkpoint(const fs::path& folder) {
   std::error_code ignored;
-  for (const char* file : {model_name, training_name, spared_name}) fs::remove(folder / file, ignored);
+  fs::remove(folder / model_name, ignored);
+  for (const std::string& part : parts_in(folder)) fs::remove(folder / part, ignored);
+  for (const char* file : {training_name, spared_name}) fs::remove(folder / file, ignored);
   fs::remove(folder, ignored);
 }
 
@@ -146,7 +159,9 @@ void keep_checkpoint(const fs::path& directory, int64_t step) {
   fs::create_directories(folder, error);
   if (error) throw ConfigError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));
   try {
-    for (const char* file : {training_name, model_name}) {
+    std::vector<std::string> files = parts_in(directory);
+    files.insert(files.end(), {training_name, model_name});
+    for (const std::string& file : files) {
       fs::create_hard_link(directory / file, folder / file, error);
       if (error) copy_whole(directory / file, folder / file);  // a file system without links
     }

@@ -28,7 +28,8 @@ BestBy best_by(const std::string& text);
 
 /// Returns true if the checkpoint of `step` is kept in `directory`.
 bool is_kept(const std::filesystem::path& directory, int64_t step);
-/// Keeps the model.safetensors and training.safetensors of `directory` in checkpoints/step_N as well: as links, which take no room.
+/// Keeps the model.safetensors and training.safetensors of `directory`, and the adapters, words and controls next to them, in
+/// checkpoints/step_N as well: as links, which take no room.
 void keep_checkpoint(const std::filesystem::path& directory, int64_t step);
 /// Keeps those of `step`, the last that was written, whatever `keep` asks for later.
 void spare_checkpoint(const std::filesystem::path& directory, int64_t step);
