@@ -1,4 +1,4 @@
-// One reader of comma-separated values for tables of captions and of numbers.
+// One reader of comma-separated values, and one of tab-separated values, for tables of captions and of numbers.
 #include "brume/files/csv.h"
 
 #include <gtest/gtest.h>
@@ -41,6 +41,14 @@ TEST(Csv, LinesAreWhereRecordsBegin) {
   ASSERT_EQ(records.size(), 3u);
   EXPECT_EQ(records[1].line, 3);
   EXPECT_EQ(records[2].line, 5);
+}
+
+TEST(Csv, TabsSeparateWithoutQuotes) {
+  const std::vector<CsvRecord> records = parse_tsv_records("a\tb, \"c\n\n\t\n");
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].fields, (Fields{"a", "b, \"c"}));
+  EXPECT_EQ(records[1].fields, (Fields{"", ""}));
+  EXPECT_EQ(records[1].line, 3);
 }
 
 TEST(Csv, WhatIsRefused) {

@@ -25,34 +25,6 @@ struct Arguments {
   std::string type = "unigram";
 };
 
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> parts;
-  for (size_t end; (end = text.find(at)) != std::string_view::npos; text.remove_prefix(end + 1)) parts.push_back(text.substr(0, end));
-  parts.push_back(text);
-  return parts;
-}
-
-/// Tab-separated values know no quotes.
-Csv parse_tsv(std::string_view text, const std::string& path) {
-  Csv table{path, {}, {}};
-  int64_t line = 0;
-  for (const std::string_view row : lines_of(text)) {
-    ++line;
-    const std::vector<std::string_view> parts = split(row, '\t');
-    const std::vector<std::string> cells(parts.begin(), parts.end());
-    if (table.columns.empty()) {
-      table.columns = cells;
-      continue;
-    }
-    if (row.empty()) continue;
-    if (cells.size() != table.columns.size())
-      throw ConfigError(fmt::format("{}:{}: has {} cells, and there are {} columns", path, line, cells.size(), table.columns.size()));
-    table.rows.push_back({line, cells});
-  }
-  if (table.rows.empty()) throw ConfigError(fmt::format("{}: has no rows below its names of columns", path));
-  return table;
-}
-
 std::vector<std::string> column_of(const Csv& table, const std::string& asked) {
   const auto has = [&](const char* name) { return std::find(table.columns.begin(), table.columns.end(), name) != table.columns.end(); };
   const std::string name = !asked.empty() ? asked : !has("caption") && has("text") ? "text" : "caption";

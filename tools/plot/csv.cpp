@@ -15,9 +15,11 @@
 #include "brume/files/csv.h"
 
 namespace brume::tools {
-Csv parse_csv(std::string_view text, const std::string& path) {
+namespace {
+
+Csv table_of(std::vector<CsvRecord> records, const std::string& path) {
   Csv csv{path, {}, {}};
-  for (CsvRecord& record : parse_csv_records(text, path, CsvSpaces::trimmed)) {
+  for (CsvRecord& record : records) {
     if (csv.columns.empty()) {
       csv.columns = std::move(record.fields);
       continue;
@@ -30,6 +32,12 @@ Csv parse_csv(std::string_view text, const std::string& path) {
   if (csv.rows.empty()) throw ConfigError(fmt::format("{}: has no rows below its names of columns", path));
   return csv;
 }
+
+}  // namespace
+
+Csv parse_csv(std::string_view text, const std::string& path) { return table_of(parse_csv_records(text, path, CsvSpaces::trimmed), path); }
+
+Csv parse_tsv(std::string_view text, const std::string& path) { return table_of(parse_tsv_records(text), path); }
 
 Csv read_csv(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -49,7 +57,7 @@ size_t Csv::column(const std::string& name, const std::string& label) const {
 
 double Csv::number(const Row& row, size_t column) const {
   const std::string& cell = row.cells[column];
-  const std::optional<double> value = parse_number<double>(std::string_view(cell).substr(cell.starts_with('+')));
+  const std::optional<double> value = parse_signed_number<double>(cell);
   if (!value || !std::isfinite(*value))
     throw ConfigError(fmt::format("{}:{}: column '{}': '{}' is not a number", path, row.line, columns[column], cell));
   return *value;

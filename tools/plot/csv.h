@@ -1,5 +1,5 @@
 #pragma once
-// Tables as comma-separated values (RFC 4180).
+// Tables as comma-separated values (RFC 4180) or tab-separated ones.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -24,6 +24,8 @@ struct Csv {
 
 /// Parses a table. `path` is for messages. Throws ConfigError if a row has another number of cells than there are columns.
 Csv parse_csv(std::string_view text, const std::string& path);
+/// Parses a table whose cells are separated by tabs and know no quotes.
+Csv parse_tsv(std::string_view text, const std::string& path);
 Csv read_csv(const std::string& path);
 
 /// Returns a cell, in quotes if it needs them.

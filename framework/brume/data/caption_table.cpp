@@ -21,23 +21,6 @@ namespace {
   throw ConfigError(fmt::format("{}:{}: {}", path, line, reason));
 }
 
-std::vector<CsvRecord> read_tsv(std::string_view text) {
-  std::vector<CsvRecord> records;
-  int64_t line = 0;
-  for (const std::string_view row : lines_of(text)) {
-    ++line;
-    if (row.empty()) continue;
-    CsvRecord record{{}, line};
-    for (size_t at = 0; at != row.npos;) {
-      const size_t tab = row.find('\t', at);
-      record.fields.emplace_back(row.substr(at, tab == row.npos ? tab : tab - at));
-      at = tab == row.npos ? tab : tab + 1;
-    }
-    records.push_back(std::move(record));
-  }
-  return records;
-}
-
 /// Returns what a column adds to a caption.
 std::string joined(std::string caption, const std::string& words) {
   if (!caption.empty() && !words.empty()) caption += ' ';
@@ -118,7 +101,7 @@ std::vector<CaptionRow> read_jsonl(std::string_view text, const std::string& pat
 
 std::vector<CaptionRow> read_caption_table(const std::string& path, const CaptionColumns& columns) {
   const std::string text = read_text(path), extension = lower_case(std::filesystem::path(path).extension().string());
-  if (extension == ".tsv") return rows_of(read_tsv(text), path, columns);
+  if (extension == ".tsv") return rows_of(parse_tsv_records(text), path, columns);
   if (extension == ".csv") return rows_of(parse_csv_records(text, path), path, columns);
   if (extension == ".jsonl" || extension == ".ndjson") return read_jsonl(text, path, columns);
   refuse(path, "is no table that brume knows by its extension (.tsv, .csv, .jsonl, .ndjson)");

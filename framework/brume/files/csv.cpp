@@ -4,6 +4,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
+#include "brume/files/text_file.h"
 
 namespace brume {
 namespace {
@@ -80,6 +81,20 @@ std::vector<CsvRecord> parse_csv_records(std::string_view text, const std::strin
   std::vector<CsvRecord> records;
   while (!reader.done())
     if (CsvRecord record = reader.record(); record.fields.size() > 1 || !record.fields[0].empty()) records.push_back(std::move(record));
+  return records;
+}
+
+std::vector<CsvRecord> parse_tsv_records(std::string_view text) {
+  std::vector<CsvRecord> records;
+  int64_t line = 0;
+  for (std::string_view row : lines_of(text)) {
+    ++line;
+    if (row.empty()) continue;
+    CsvRecord record{{}, line};
+    for (size_t tab; (tab = row.find('\t')) != row.npos; row.remove_prefix(tab + 1)) record.fields.emplace_back(row.substr(0, tab));
+    record.fields.emplace_back(row);
+    records.push_back(std::move(record));
+  }
   return records;
 }
 

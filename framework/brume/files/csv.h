@@ -1,5 +1,5 @@
 #pragma once
-// Comma-separated values (RFC 4180).
+// Comma-separated values (RFC 4180) and tab-separated ones.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -20,5 +20,7 @@ enum class CsvSpaces { kept, trimmed };
 /// lines are skipped; a trailing comma gives one more empty field. Throws ConfigError "path:line: …" if a quote is never closed or
 /// something follows a closing quote.
 std::vector<CsvRecord> parse_csv_records(std::string_view text, const std::string& path, CsvSpaces spaces = CsvSpaces::kept);
+/// Reads all records of a text whose fields are separated by tabs and know no quotes; empty lines are skipped.
+std::vector<CsvRecord> parse_tsv_records(std::string_view text);
 
 }  // namespace brume
