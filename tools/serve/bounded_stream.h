@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "brume/config/number.h"
 #include "serve/http.h"
 
 namespace brume::tools {
@@ -108,7 +109,7 @@ class BoundedStream final : public httplib::Stream {
     auto* plain = reinterpret_cast<sockaddr*>(&all);
     if (get(socket_, plain, &size) == 0)
       ::getnameinfo(plain, size, host, sizeof host, service, sizeof service, NI_NUMERICHOST | NI_NUMERICSERV);
-    ip = host, port = std::atoi(service);
+    ip = host, port = parse_number<int>(service).value_or(0);
   }
 
   const int socket_;

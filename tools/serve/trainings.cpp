@@ -11,6 +11,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/number.h"
 #include "brume/experiments/run_record.h"
 #include "brume/files/atomic_file.h"
 #include "brume/train/metrics_file.h"
@@ -52,7 +53,7 @@ void add_progress(const fs::path& run, nlohmann::ordered_json& json) {
   const auto batch = record.configuration.find("train.batch");
   if (rate == record.figures.end() || batch == record.configuration.end() || rate->second.last <= 0) return;
   json["rate"] = rate->second.last;
-  json["eta"] = double(record.steps - record.step) * std::atof(batch->second.c_str()) / rate->second.last;
+  json["eta"] = double(record.steps - record.step) * parse_number<double>(batch->second).value_or(0) / rate->second.last;
 }
 
 }  // namespace
