@@ -16,6 +16,7 @@
 #include "brume/diffusion/pipeline.h"
 #include "brume/nn/blocks/branch_control.h"
 #include "brume/train/base_hash.h"
+#include "brume/weights/model_hash.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -93,7 +94,7 @@ class ControlledLearner final : public Learner {
     NamedTensors tensors;
     for (const Weight& w : averaged_->weights()) tensors.push_back({w.name, w.tensor.detach()});
     write_safetensors((directory / control_file).string(), tensors,
-                      {{"brume.base_sha256", hash_.text()}, {"brume.steps", std::to_string(step)}, {"brume.control_image", image_}});
+                      {{base_hash_key, hash_.text()}, {"brume.steps", std::to_string(step)}, {"brume.control_image", image_}});
   }
 
  private:
