@@ -121,12 +121,12 @@ std::map<std::string, std::string> warning_header(const std::vector<std::string>
 }
 
 void set_prompt(Generation& g, const ModelShelf& shelf, const std::string& prompt) {
-  switch (shelf.asked_by(g.model)) {
-    case ModelShelf::Asked::text: g.prompts = {prompt}; break;
-    case ModelShelf::Asked::class_name:
+  switch (shelf.prompt_of(g.model)) {
+    case ModelShelf::Prompt::text: g.prompts = {prompt}; break;
+    case ModelShelf::Prompt::class_name:
       if (!prompt.empty()) g.classes = {prompt};
       break;
-    case ModelShelf::Asked::nothing:
+    case ModelShelf::Prompt::nothing:
       if (!prompt.empty()) g.warnings.push_back("prompt changes nothing: the model takes neither words nor classes");
       break;
   }

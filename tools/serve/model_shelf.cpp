@@ -230,14 +230,14 @@ std::vector<std::string> ModelShelf::ids(bool lately) const {
   return ids;
 }
 
-ModelShelf::Asked ModelShelf::asked_by(const std::string& id) const {
+ModelShelf::Prompt ModelShelf::prompt_of(const std::string& id) const {
   for (const Found& model : found()) {
     if (model.id != id) continue;
     const nlohmann::ordered_json json = facts(model).json;
-    if (!json.contains("text") || json["text"].get<bool>()) return Asked::text;
-    return json["classes"].empty() ? Asked::nothing : Asked::class_name;
+    if (!json.contains("text") || json["text"].get<bool>()) return Prompt::text;
+    return json["classes"].empty() ? Prompt::nothing : Prompt::class_name;
   }
-  return Asked::text;
+  return Prompt::text;
 }
 
 std::vector<std::string> ModelShelf::loras() const {

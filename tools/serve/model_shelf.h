@@ -47,9 +47,9 @@ class ModelShelf {
 
   /// Returns the id that a request means: itself, or the one model if it names none. Throws HttpError 404 or 400.
   std::string id_of(const std::string& asked) const;
-  /// What a model is asked by.
-  enum class Asked { text, class_name, nothing };
-  Asked asked_by(const std::string& id) const;
+  /// What the prompt of a request is for a model.
+  enum class Prompt { text, class_name, nothing };
+  Prompt prompt_of(const std::string& id) const;
   /// Returns FILE:STRENGTH with the file's path. Throws HttpError 400 if the folder of LoRAs has no such file.
   std::string lora_path(const std::string& asked) const;
 
