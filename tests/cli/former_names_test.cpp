@@ -107,6 +107,22 @@ TEST_F(FormerNames, ChecksWarnAndBothNamesAreAMistake) {
   EXPECT_EQ(both.err, "error: both.yaml:3:3: sample.told_time is now timestep_rounding, which is given as well; leave one out\n");
 }
 
+TEST_F(FormerNames, EachKeyWarnsOnce) {
+  folder_->file("keys.yaml",
+                "model:\n  network: {type: unet, channels: 16, multipliers: [1, 2], groups: 4, heads_up: 2}\n"
+                "  conditioner: {type: several, of: [{type: class_label, classes: 5}]}\n  noise: {type: vp, told_scale: 500}\n"
+                "sample:\n  told_time: below\n  spacing: {type: linspace, between: sigma}\n");
+  const Finished done = at({"check", "keys.yaml"});
+  EXPECT_EQ(done.out, "keys.yaml: no mistakes\n");
+  EXPECT_EQ(done.err,
+            "warning: keys.yaml:2:71: model.network.heads_up is now decoder_heads\n"
+            "warning: keys.yaml:3:23: model.conditioner: conditioner 'several' is now 'composite'\n"
+            "warning: keys.yaml:4:21: model.noise.told_scale is now timestep_scale\n"
+            "warning: keys.yaml:7:29: sample.spacing.between is now interpolation\n"
+            "warning: keys.yaml:7:38: sample.spacing: interpolation has no effect, as round is true\n"
+            "warning: keys.yaml:6:3: sample.told_time is now timestep_rounding\n");
+}
+
 TEST_F(FormerNames, Kinds) { EXPECT_EQ(at({"list", "perceptual"}).out, at({"list", "perceptual_loss"}).out); }
 
 }  // namespace

@@ -135,7 +135,12 @@ class Finder final {
   }
   /// Returns true if reading the options warns of this one.
   bool declared(const std::string& key) {
-    return std::any_of(said_.begin(), said_.end(), [&](const std::string& text) { return text.starts_with(key + " has no effect"); });
+    const std::string was = key + " is now ", ending = " has no effect";
+    return std::any_of(said_.begin(), said_.end(), [&](const std::string& text) {
+      const size_t at = text.find(was);  // of a former name, the warning names the field of today
+      const std::string name = at == text.npos ? key : text.substr(at + was.size());
+      return std::any_of(said_.begin(), said_.end(), [&](const std::string& other) { return other.starts_with(name + ending); });
+    });
   }
 
   Registry registry_;
