@@ -1,4 +1,5 @@
 # The packages that brume needs. All that are missing are reported at once, with the name of the Debian package.
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)  # a project that has brume as a subproject links LibTorch and fmt through it
 set(missing "")
 macro(brume_find_package debian name)
   find_package(${name} QUIET ${ARGN})

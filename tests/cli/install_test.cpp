@@ -81,6 +81,21 @@ TEST(Install, OnlyTheApiIsInstalled) {
   }
 }
 
+// A project that has brume as a subproject links it, and gets no tests, no installed files and no flags of brume's.
+TEST(Install, ASubprojectIsConfigured) {
+  const TempFolder folder;
+  folder.file("main.cpp", "#include <brume/model.h>\nint main() {}\n");
+  folder.file("CMakeLists.txt", fmt::format("cmake_minimum_required(VERSION 3.25)\nproject(p LANGUAGES CXX)\nadd_subdirectory({} brume)\n"
+                                            "add_executable(p main.cpp)\ntarget_link_libraries(p PRIVATE brume::brume)\n"
+                                            "message(STATUS \"is ${{BRUME_TESTS}} ${{BRUME_INSTALL}} ${{CMAKE_CXX_FLAGS_RELEASE}}\")\n",
+                                            BRUME_SOURCE_DIR));
+  const Finished done = run({"cmake", "-G", "Ninja", "-S", folder.path().string(), "-B", folder.file("b"),
+                             "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -g", "-DCMAKE_PREFIX_PATH=" + cmake_cache("CMAKE_PREFIX_PATH"),
+                             "-DCMAKE_CXX_COMPILER=" + cmake_cache("CMAKE_CXX_COMPILER"), "-DTorch_DIR=" + cmake_cache("Torch_DIR")});
+  EXPECT_EQ(done.code, 0) << done.err;
+  EXPECT_NE(done.out.find("is OFF OFF -O3 -g\n"), std::string::npos) << done.out;
+}
+
 TEST(Install, AnotherVersionIsNotFound) {
   const TempFolder folder;
   folder.file("CMakeLists.txt", "cmake_minimum_required(VERSION 3.25)\nproject(p LANGUAGES NONE)\nfind_package(brume 99 REQUIRED)\n");
