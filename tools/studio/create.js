@@ -123,6 +123,19 @@ function actionsOf(state, start, redraw) {
     }), {class: 'quiet'})];
 }
 
+/// The settings of a model. `all` is the answer of /models, `usable` its models that can be opened; `chosen` is called with a model's id.
+function settingsOf(state, model, {all, usable, shape, start}, changed, chosen) {
+  const described = {schema: shape, sample: model?.defaults};
+  return [
+    field('Model', select(usable.map((m) => [m.id, m.name ?? m.id]), state.model, (e) => chosen(e.target.value), {id: 'model'})),
+    (all.models ?? []).filter((m) => m.error).map((m) => h('small', {class: 'bad'}, `${m.name ?? m.id}: ${m.error.message ?? m.error}`)),
+    contentFields(state, model, changed), sizeFields(state, model, changed), samplingFields(state, described, changed),
+    h('details', {}, h('summary', {}, 'Picture and mask'), h('div', {class: 'stack'}, start.element,
+      field('Strength', input(state, 'strength', changed, {type: 'number', min: 0.01, max: 1, step: 0.05, placeholder: '0.6; 1 with a mask'}), 'Share of the steps that is run on the picture.'))),
+    h('details', {open: state.loras.length > 0}, h('summary', {}, 'LoRAs'), loraFields(state, all.loras ?? [], changed)),
+    h('div', {class: 'go'}, h('button', {type: 'submit', class: 'primary', disabled: !model}, 'Make images'))];
+}
+
 export async function create(view, signal) {
   fill(view, h('p', {class: 'empty'}, 'Opening the models …'));
   const [models, shape] = await Promise.all([get('models', signal), schema()]);
@@ -147,19 +160,11 @@ export async function create(view, signal) {
   }
   function draw() {
     const model = modelOf();
-    const described = {schema: shape, sample: model?.defaults};
-    fill(form,
-      field('Model', select(usable.map((m) => [m.id, m.name ?? m.id]), state.model, (e) => {
-        Object.assign(state, {model: e.target.value, classes: [], sampler: null, spacing: null, guidance: null});
-        changed();
-        draw();
-      }, {id: 'model'})),
-      (models.models ?? []).filter((m) => m.error).map((m) => h('small', {class: 'bad'}, `${m.name ?? m.id}: ${m.error.message ?? m.error}`)),
-      contentFields(state, model, changed), sizeFields(state, model, changed), samplingFields(state, described, changed),
-      h('details', {}, h('summary', {}, 'Picture and mask'), h('div', {class: 'stack'}, start.element,
-        field('Strength', input(state, 'strength', changed, {type: 'number', min: 0.01, max: 1, step: 0.05, placeholder: '0.6; 1 with a mask'}), 'Share of the steps that is run on the picture.'))),
-      h('details', {open: state.loras.length > 0}, h('summary', {}, 'LoRAs'), loraFields(state, models.loras ?? [], changed)),
-      h('div', {class: 'go'}, h('button', {type: 'submit', class: 'primary', disabled: !model}, 'Make images')));
+    fill(form, settingsOf(state, model, {all: models, usable, shape, start}, changed, (id) => {
+      Object.assign(state, {model: id, classes: [], sampler: null, spacing: null, guidance: null});
+      changed();
+      draw();
+    }));
     fill(sweep, gridPanel(state, () => ({model: modelOf(), start, shape}), requestOf, results, signal));
   }
   const sweep = h('div', {});

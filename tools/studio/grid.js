@@ -83,6 +83,21 @@ function tableOf(xName, yName, xs, ys) {
   return {table, places};
 }
 
+/// Returns a request per pair of values, rows by `y`. `base()` makes a new request; an axis is {name, values}, two input elements.
+function requestsOf(x, y, axes, base) {
+  const xs = valuesOf(x.values.value), ys = valuesOf(y.values.value);
+  if (xs.length === 0 || ys.length === 0) throw new Error('each axis needs values, with commas between them');
+  if (xs.length * ys.length > mostCells) throw new Error(`${xs.length * ys.length} images are more than the ${mostCells} of a grid`);
+  if (x.name.value === y.name.value) throw new Error('the two axes are the same setting');
+  const requests = ys.map((b) => xs.map((a) => {
+    const request = base();
+    axes[x.name.value][1](request, a);
+    axes[y.name.value][1](request, b);
+    return request;
+  }));
+  return {xs, ys, requests};
+}
+
 /// The panel. `about()` returns {model, start, shape}; `requestOf` makes a request of the settings.
 export function gridPanel(state, about, requestOf, results, signal) {
   const {model, shape} = about();
@@ -99,16 +114,7 @@ export function gridPanel(state, about, requestOf, results, signal) {
   const x = side('X', 'steps'), y = side('Y', 'guidance scale');
 
   async function run() {
-    const xs = valuesOf(x.values.value), ys = valuesOf(y.values.value);
-    if (xs.length === 0 || ys.length === 0) throw new Error('each axis needs values, with commas between them');
-    if (xs.length * ys.length > mostCells) throw new Error(`${xs.length * ys.length} images are more than the ${mostCells} of a grid`);
-    if (x.name.value === y.name.value) throw new Error('the two axes are the same setting');
-    const requests = ys.map((b) => xs.map((a) => {
-      const request = {...requestOf(state, about().model, about().start), count: 1, preview: 0};
-      axes[x.name.value][1](request, a);
-      axes[y.name.value][1](request, b);
-      return request;
-    }));
+    const {xs, ys, requests} = requestsOf(x, y, axes, () => ({...requestOf(state, about().model, about().start), count: 1, preview: 0}));
     const {table, places} = tableOf(x.name.value, y.name.value, xs, ys), cells = ys.map(() => xs.map(() => null)), open = new Set();
     let stopped = false;
     const stop = button('Cancel', () => { stopped = true; for (const id of open) attempt(() => cancel(id)); }, {class: 'quiet danger'});

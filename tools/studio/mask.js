@@ -1,5 +1,5 @@
 // A picture to start from, with a mask painted on it: what is painted is generated, the rest is kept.
-import {h, fill, field, button, notice} from './dom.js';
+import {h, field, button, notice} from './dom.js';
 
 const readFile = (file) => new Promise((resolve, reject) => {
   const reader = new FileReader();
@@ -15,12 +15,125 @@ const loadImage = (url) => new Promise((resolve, reject) => {
   image.src = url;
 });
 
+const colour = '#e0572a';
+const bytes = (canvas) => canvas.toDataURL('image/png').split(',')[1];
+
+function canvasOf(width, height) {
+  const canvas = h('canvas', {});
+  canvas.width = width, canvas.height = height;
+  return canvas;
+}
+
+/// Returns the mask in two colours: white = to be made, black = kept.
+function blackAndWhite(mask) {
+  const flat = canvasOf(mask.width, mask.height), context = flat.getContext('2d');
+  context.drawImage(mask, 0, 0);
+  context.globalCompositeOperation = 'source-in';
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, flat.width, flat.height);
+  context.globalCompositeOperation = 'destination-over';
+  context.fillStyle = '#000';
+  context.fillRect(0, 0, flat.width, flat.height);
+  return flat;
+}
+
+/// A picture and its mask on a canvas, which the pointer or the keyboard paints. `changed` is called after each change.
+class Painting {
+  constructor(changed) {
+    this.changed = changed;
+    this.picture = this.mask = null;
+    this.painted = false, this.brush = 12, this.at = {x: 0, y: 0};
+    this.view = h('canvas', {class: 'paint', tabindex: 0, role: 'application',
+      'aria-label': 'Mask: paint with the pointer; with the keyboard, arrows move the brush and space paints'});
+    const paintAt = (e) => { this.place(e); this.paint(); };
+    this.view.addEventListener('pointerdown', (e) => { this.view.setPointerCapture(e.pointerId); paintAt(e); });
+    this.view.addEventListener('pointermove', (e) => { if (e.buttons & 1) paintAt(e); });
+    this.view.addEventListener('focus', () => this.draw());
+    this.view.addEventListener('blur', () => this.draw());
+    this.view.addEventListener('keydown', (e) => this.press(e));
+  }
+
+  show(picture) {
+    this.picture = picture;
+    this.mask = canvasOf(picture.width, picture.height);
+    const zoom = Math.max(1, Math.round(320 / picture.width));
+    this.view.width = picture.width * zoom, this.view.height = picture.height * zoom;
+    this.painted = false;
+    this.draw();
+    this.changed();
+  }
+  clear() {
+    this.picture = this.mask = null;
+    this.painted = false;
+    this.changed();
+  }
+  /// Masks everything, or nothing.
+  maskAll(everything) {
+    const context = this.mask.getContext('2d');
+    context.clearRect(0, 0, this.mask.width, this.mask.height);
+    if (everything) {
+      context.fillStyle = colour;
+      context.fillRect(0, 0, this.mask.width, this.mask.height);
+    }
+    this.painted = everything;
+    this.draw();
+    this.changed();
+  }
+  value() {
+    if (!this.picture) return null;
+    const image = canvasOf(this.picture.width, this.picture.height);
+    image.getContext('2d').drawImage(this.picture, 0, 0);
+    return this.painted ? {image: bytes(image), mask: bytes(blackAndWhite(this.mask))} : {image: bytes(image)};
+  }
+
+  brushPixels() { return Math.max(0.6, this.brush / 100 * this.mask.width); }
+  draw() {
+    if (!this.picture) return;
+    const {view, mask} = this, context = view.getContext('2d');
+    context.clearRect(0, 0, view.width, view.height);
+    context.imageSmoothingEnabled = this.picture.width > 128;
+    context.drawImage(this.picture, 0, 0, view.width, view.height);
+    context.globalAlpha = 0.55;
+    context.imageSmoothingEnabled = false;
+    context.drawImage(mask, 0, 0, view.width, view.height);
+    context.globalAlpha = 1;
+    if (document.activeElement === view) {
+      context.strokeStyle = '#fff';
+      context.beginPath();
+      context.arc(this.at.x * view.width, this.at.y * view.height, this.brushPixels() * view.width / mask.width, 0, 7);
+      context.stroke();
+    }
+  }
+  /// Paints a disc where the brush is.
+  paint() {
+    const context = this.mask.getContext('2d');
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(this.at.x * this.mask.width, this.at.y * this.mask.height, this.brushPixels(), 0, 7);
+    context.fill();
+    this.painted = true;
+    this.draw();
+    this.changed();
+  }
+  /// Moves the brush to the pointer.
+  place(e) {
+    const box = this.view.getBoundingClientRect();
+    this.at = {x: (e.clientX - box.left) / box.width, y: (e.clientY - box.top) / box.height};
+  }
+  press(e) {
+    const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key];
+    if (!move && e.key !== ' ') return;
+    e.preventDefault();
+    if (e.key === ' ') return this.paint();
+    this.at = {x: Math.min(1, Math.max(0, this.at.x + move[0] / 32)), y: Math.min(1, Math.max(0, this.at.y + move[1] / 32))};
+    this.draw();
+  }
+}
+
 /// Returns {element, value(), set(url), clear()}. value(): {image, mask} as base64 PNG, mask only if something is painted; null if there is no
 /// picture.
 export function picturePicker(changed) {
-  let picture = null, mask = null, painted = false, brush = 12, at = {x: 0, y: 0};
-  const view = h('canvas', {class: 'paint', tabindex: 0, role: 'application',
-    'aria-label': 'Mask: paint with the pointer; with the keyboard, arrows move the brush and space paints'});
+  const painting = new Painting(changed);
   const input = h('input', {type: 'file', accept: 'image/png,image/jpeg', onchange: async () => {
     const file = input.files[0];
     if (!file) return;
@@ -30,106 +143,20 @@ export function picturePicker(changed) {
       notice(error.message, true);
     }
   }});
-
-  function draw() {
-    if (!picture) return;
-    const context = view.getContext('2d');
-    context.clearRect(0, 0, view.width, view.height);
-    context.imageSmoothingEnabled = picture.width > 128;
-    context.drawImage(picture, 0, 0, view.width, view.height);
-    context.globalAlpha = 0.55;
-    context.imageSmoothingEnabled = false;
-    context.drawImage(mask, 0, 0, view.width, view.height);
-    context.globalAlpha = 1;
-    if (document.activeElement === view) {
-      context.strokeStyle = '#fff';
-      context.beginPath();
-      context.arc(at.x * view.width, at.y * view.height, brushPixels() * view.width / mask.width, 0, 7);
-      context.stroke();
-    }
-  }
-  const brushPixels = () => Math.max(0.6, brush / 100 * mask.width);
-
-  function paint(x, y) {
-    const context = mask.getContext('2d');
-    context.fillStyle = '#e0572a';
-    context.beginPath();
-    context.arc(x * mask.width, y * mask.height, brushPixels(), 0, 7);
-    context.fill();
-    painted = true;
-    draw();
-    changed();
-  }
-  const place = (e) => {
-    const box = view.getBoundingClientRect();
-    at = {x: (e.clientX - box.left) / box.width, y: (e.clientY - box.top) / box.height};
-    return at;
-  };
-  view.addEventListener('pointerdown', (e) => { view.setPointerCapture(e.pointerId); const p = place(e); paint(p.x, p.y); });
-  view.addEventListener('pointermove', (e) => { if (e.buttons & 1) { const p = place(e); paint(p.x, p.y); } });
-  view.addEventListener('focus', draw);
-  view.addEventListener('blur', draw);
-  view.addEventListener('keydown', (e) => {
-    const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[e.key];
-    if (!move && e.key !== ' ') return;
-    e.preventDefault();
-    if (move) at = {x: Math.min(1, Math.max(0, at.x + move[0] / 32)), y: Math.min(1, Math.max(0, at.y + move[1] / 32))};
-    if (e.key === ' ') paint(at.x, at.y);
-    else draw();
-  });
-
-  const all = (paintIt) => {
-    const context = mask.getContext('2d');
-    context.clearRect(0, 0, mask.width, mask.height);
-    if (paintIt) {
-      context.fillStyle = '#e0572a';
-      context.fillRect(0, 0, mask.width, mask.height);
-    }
-    painted = paintIt;
-    draw();
-    changed();
-  };
-  const size = h('input', {type: 'range', min: 2, max: 40, value: brush, oninput: (e) => { brush = Number(e.target.value); draw(); }});
-  const tools = h('div', {class: 'stack', hidden: true}, view, field('Brush', size),
-    h('div', {class: 'row'}, button('Clear mask', () => all(false)), button('Mask all', () => all(true)), button('Remove picture', () => clear(), {class: 'quiet'})));
+  const size = h('input', {type: 'range', min: 2, max: 40, value: painting.brush, oninput: (e) => { painting.brush = Number(e.target.value); painting.draw(); }});
+  const tools = h('div', {class: 'stack', hidden: true}, painting.view, field('Brush', size), h('div', {class: 'row'},
+    button('Clear mask', () => painting.maskAll(false)), button('Mask all', () => painting.maskAll(true)), button('Remove picture', () => clear(), {class: 'quiet'})));
   const note = h('small', {}, 'Paint over what is to be made new; without a mask the whole picture changes.');
   const element = h('div', {class: 'stack'}, field('Start from a picture', input), tools, note);
 
   async function set(url) {
-    picture = await loadImage(url);
-    mask = h('canvas', {});
-    mask.width = picture.width, mask.height = picture.height;
-    const zoom = Math.max(1, Math.round(320 / picture.width));
-    view.width = picture.width * zoom, view.height = picture.height * zoom;
-    painted = false;
+    painting.show(await loadImage(url));
     tools.hidden = false;
-    draw();
-    changed();
   }
   function clear() {
-    picture = mask = null;
-    painted = false;
     input.value = '';
     tools.hidden = true;
-    changed();
+    painting.clear();
   }
-  const bytes = (canvas) => canvas.toDataURL('image/png').split(',')[1];
-  function value() {
-    if (!picture) return null;
-    const image = h('canvas', {});
-    image.width = picture.width, image.height = picture.height;
-    image.getContext('2d').drawImage(picture, 0, 0);
-    if (!painted) return {image: bytes(image)};
-    // White = to be made, black = kept.
-    const flat = h('canvas', {}), context = (flat.width = mask.width, flat.height = mask.height, flat.getContext('2d'));
-    context.drawImage(mask, 0, 0);
-    context.globalCompositeOperation = 'source-in';
-    context.fillStyle = '#fff';
-    context.fillRect(0, 0, flat.width, flat.height);
-    context.globalCompositeOperation = 'destination-over';
-    context.fillStyle = '#000';
-    context.fillRect(0, 0, flat.width, flat.height);
-    return {image: bytes(image), mask: bytes(flat)};
-  }
-  return {element, value, set, clear};
+  return {element, value: () => painting.value(), set, clear};
 }

@@ -85,71 +85,90 @@ function differences(records) {
 
 const section = (title, ...content) => h('section', {class: 'panel stack', 'aria-label': title}, h('h2', {}, title), content);
 
-export async function runs(view, signal) {
-  fill(view, h('p', {class: 'empty'}, 'Reading the runs …'));
-  const metrics = new Metrics(), chosen = new Set(), settings = {figure: 'main', smoothing: 0, log: false};
-  let records = [], trainings = [], detailed = [];
-  const rows = h('div', {class: 'stack'}), plots = h('div', {class: 'charts'}), names = h('div', {}), picker = h('div', {});
-  const below = h('div', {class: 'stack'}), active = h('div', {class: 'stack'});
+/// The page: a table of runs, and the curves, samples, evaluations and configurations of those that are chosen.
+class Runs {
+  #signal;
+  #metrics = new Metrics();
+  #chosen = new Set();
+  #settings = {figure: 'main', smoothing: 0, log: false};
+  #records = [];
+  #gridCount = '';
+  #rows = h('div', {class: 'stack'});
+  #plots = h('div', {class: 'charts'});
+  #names = h('div', {});
+  #picker = h('div', {});
+  #below = h('div', {class: 'stack'});
+  #active = h('div', {class: 'stack'});
+  constructor(signal) { this.#signal = signal; }
 
-  function drawRuns(listed) {
-    fill(rows, records.length === 0 ? h('p', {class: 'empty'}, 'No runs yet. Start a training from its configuration.') : wide('Runs',
-      tableOf(['', 'run', 'state', 'step', ...listed, 'loss'], records.map((r) => [
-        h('input', {type: 'checkbox', checked: chosen.has(r.name), 'aria-label': `Show ${r.name}`, onchange: (e) => { if (e.target.checked) chosen.add(r.name); else chosen.delete(r.name); attempt(show); }}),
+  /// Reads what has changed, and shows it.
+  async update() {
+    const grown = await this.#list();
+    await this.#look();
+    const counts = this.#records.filter((r) => this.#chosen.has(r.name)).map((r) => `${r.name}:${r.grids.length}:${r.state}`).join();
+    if (grown || counts !== this.#gridCount) await this.#show();
+    else if ((await Promise.all([...this.#chosen].map((n) => this.#metrics.update(n)))).some(Boolean)) this.#drawCurves();
+    this.#gridCount = counts;
+  }
+  elements() {
+    const smoothing = h('input', {type: 'range', min: 0, max: 0.98, step: 0.02, value: 0, id: 'smoothing', oninput: (e) => { this.#settings.smoothing = Number(e.target.value); this.#drawCurves(); }});
+    const log = h('input', {type: 'checkbox', id: 'log', onchange: (e) => { this.#settings.log = e.target.checked; this.#drawCurves(); }});
+    return h('div', {class: 'stack'}, this.#active, h('section', {class: 'panel', 'aria-label': 'All runs'}, this.#rows),
+      section('Curves', h('div', {class: 'row'}, this.#picker, field('Smoothing', smoothing), h('label', {class: 'check'}, log, 'Logarithmic axis')), this.#names, this.#plots), this.#below);
+  }
+
+  #drawRuns(listed) {
+    const choose = (r) => (e) => { if (e.target.checked) this.#chosen.add(r.name); else this.#chosen.delete(r.name); attempt(() => this.#show()); };
+    fill(this.#rows, this.#records.length === 0 ? h('p', {class: 'empty'}, 'No runs yet. Start a training from its configuration.') : wide('Runs',
+      tableOf(['', 'run', 'state', 'step', ...listed, 'loss'], this.#records.map((r) => [
+        h('input', {type: 'checkbox', checked: this.#chosen.has(r.name), 'aria-label': `Show ${r.name}`, onchange: choose(r)}),
         r.name, h('span', {title: r.note}, r.state), `${r.step} / ${r.steps}`, ...listed.map((k) => h('code', {}, r.differs?.[k] ?? '')), r.figures.loss?.last ?? '']))));
   }
-  function drawCurves() {
-    const all = [...chosen];
-    fill(names, legend(all));
-    fill(plots, curves(metrics, all, settings));
-    const figures = metrics.figures(all), options = [['main', 'losses and figures'], ['all', 'everything'], ...figures.map((f) => [f, f])];
+  #drawCurves() {
+    const all = [...this.#chosen];
+    fill(this.#names, legend(all));
+    fill(this.#plots, curves(this.#metrics, all, this.#settings));
+    const figures = this.#metrics.figures(all), options = [['main', 'losses and figures'], ['all', 'everything'], ...figures.map((f) => [f, f])];
     const key = options.map((o) => o[0]).join();
-    if (picker.dataset.key === key) return;
-    picker.dataset.key = key;
-    fill(picker, field('Metric', select(options, settings.figure, (e) => { settings.figure = e.target.value; drawCurves(); }, {id: 'metric'})));
+    if (this.#picker.dataset.key === key) return;
+    this.#picker.dataset.key = key;
+    fill(this.#picker, field('Metric', select(options, this.#settings.figure, (e) => { this.#settings.figure = e.target.value; this.#drawCurves(); }, {id: 'metric'})));
   }
-  async function show() {
-    const all = [...chosen];
+  async #show() {
+    const all = [...this.#chosen];
     if (all.length > most) notice(`${most} runs at once are shown`);
-    for (const name of all.slice(most)) chosen.delete(name);
-    await Promise.all([...chosen].map((n) => metrics.update(n)));
-    detailed = await Promise.all([...chosen].map((n) => get(`runs/${pathOf(n)}`, signal)));
-    drawCurves();
-    fill(below, detailed.length === 0 ? null : [section('Samples', grids(detailed)), section('Evaluations', evaluations(detailed)), section('Configuration', differences(detailed))]);
+    for (const name of all.slice(most)) this.#chosen.delete(name);
+    await Promise.all([...this.#chosen].map((n) => this.#metrics.update(n)));
+    const detailed = await Promise.all([...this.#chosen].map((n) => get(`runs/${pathOf(n)}`, this.#signal)));
+    this.#drawCurves();
+    fill(this.#below, detailed.length === 0 ? null : [section('Samples', grids(detailed)), section('Evaluations', evaluations(detailed)), section('Configuration', differences(detailed))]);
   }
-  async function list() {
-    const answer = await get('runs', signal);
-    const before = new Set(records.map((r) => r.name));
-    const first = records.length === 0;
-    records = answer.runs;
-    const news = records.filter((r) => !before.has(r.name));
-    if (first) news.slice(-3).forEach((r) => chosen.add(r.name));
-    else news.forEach((r) => chosen.add(r.name));
-    drawRuns(answer.differing.slice(0, 4));
+  /// Returns true if there are new runs, which are chosen: all, or of the first list the last three.
+  async #list() {
+    const answer = await get('runs', this.#signal);
+    const before = new Set(this.#records.map((r) => r.name)), first = this.#records.length === 0;
+    this.#records = answer.runs;
+    const news = this.#records.filter((r) => !before.has(r.name));
+    for (const r of first ? news.slice(-3) : news) this.#chosen.add(r.name);
+    this.#drawRuns(answer.differing.slice(0, 4));
     return news.length > 0;
   }
-  async function look() {
-    trainings = (await get('trainings', signal)).trainings;
-    const stopped = records.filter((r) => r.state === 'stopped' && !trainings.some((t) => t.name === r.name));
-    fill(active, trainings.map((t) => trainingRow(t, poke)), stopped.map((r) => trainingRow({name: r.name, state: 'stopped', step: r.step, steps: r.steps, log: ''}, poke)));
+  async #look() {
+    const {trainings} = await get('trainings', this.#signal), changed = () => this.update();
+    const stopped = this.#records.filter((r) => r.state === 'stopped' && !trainings.some((t) => t.name === r.name));
+    fill(this.#active, trainings.map((t) => trainingRow(t, changed)),
+      stopped.map((r) => trainingRow({name: r.name, state: 'stopped', step: r.step, steps: r.steps, log: ''}, changed)));
   }
-  let gridCount = '';
-  async function poke() {
-    const grown = await list();
-    await look();
-    const counts = records.filter((r) => chosen.has(r.name)).map((r) => `${r.name}:${r.grids.length}:${r.state}`).join();
-    if (grown || counts !== gridCount) await show();
-    else if ((await Promise.all([...chosen].map((n) => metrics.update(n)))).some(Boolean)) drawCurves();
-    gridCount = counts;
-  }
-  const smoothing = h('input', {type: 'range', min: 0, max: 0.98, step: 0.02, value: 0, id: 'smoothing', oninput: (e) => { settings.smoothing = Number(e.target.value); drawCurves(); }});
-  const log = h('input', {type: 'checkbox', id: 'log', onchange: (e) => { settings.log = e.target.checked; drawCurves(); }});
-  await poke();
+}
+
+export async function runs(view, signal) {
+  fill(view, h('p', {class: 'empty'}, 'Reading the runs …'));
+  const page = new Runs(signal);
+  await page.update();
   if (signal.aborted) return;
-  fill(view, h('div', {class: 'spread'}, h('h1', {}, 'Runs'), button('New training', () => { panel.hidden = !panel.hidden; if (!panel.hidden) panel.querySelector('textarea').focus(); }, {class: 'primary'})));
-  const panel = await trainingPanel(poke, signal);
-  view.append(panel, h('div', {class: 'stack'}, active, h('section', {class: 'panel', 'aria-label': 'All runs'}, rows),
-    section('Curves', h('div', {class: 'row'}, picker, field('Smoothing', smoothing), h('label', {class: 'check'}, log, 'Logarithmic axis')), names, plots), below));
-  const every = setInterval(() => { if (document.visibilityState === 'visible') poke().catch(() => {}); }, 1500);
+  const panel = await trainingPanel(() => page.update(), signal);
+  const open = () => { panel.hidden = !panel.hidden; if (!panel.hidden) panel.querySelector('textarea').focus(); };
+  fill(view, h('div', {class: 'spread'}, h('h1', {}, 'Runs'), button('New training', open, {class: 'primary'})), panel, page.elements());
+  const every = setInterval(() => { if (document.visibilityState === 'visible') page.update().catch(() => {}); }, 1500);
   signal.addEventListener('abort', () => clearInterval(every));
 }

@@ -35,6 +35,15 @@ export function trainingRow(t, changed) {
 
 const lineStart = (text, line) => text.split('\n').slice(0, line - 1).reduce((sum, row) => sum + row.length + 1, 0);
 
+/// Selects a place of the text: line and column from 1; line 0 is the text as a whole.
+function goTo(text, {line, column}) {
+  if (line === 0) return text.focus();
+  const at = lineStart(text.value, line) + Math.max(0, column - 1);
+  text.focus();
+  text.setSelectionRange(at, at + 1);
+  text.scrollTop = (line - 3) * parseFloat(getComputedStyle(text).lineHeight);
+}
+
 /// The editor of a configuration with what is wrong in it.
 export async function trainingPanel(changed, signal) {
   const examples = (await get('examples', signal)).examples ?? [];
@@ -44,14 +53,7 @@ export async function trainingPanel(changed, signal) {
   const problems = h('div', {id: 'problems', role: 'status', class: 'stack'}), start = h('button', {type: 'submit', class: 'primary', disabled: true}, 'Start training');
   let asked = 0;
 
-  function goTo(p) {
-    if (p.line === 0) return text.focus();
-    const at = lineStart(text.value, p.line) + Math.max(0, p.column - 1);
-    text.focus();
-    text.setSelectionRange(at, at + 1);
-    text.scrollTop = (p.line - 3) * parseFloat(getComputedStyle(text).lineHeight);
-  }
-  const row = (p, kind) => h('li', {}, button(p.line ? `${p.line}:${p.column}` : 'file', () => goTo(p), {class: 'quiet place', 'aria-label': `Go to line ${p.line}, column ${p.column}`}),
+  const row = (p, kind) => h('li', {}, button(p.line ? `${p.line}:${p.column}` : 'file', () => goTo(text, p), {class: 'quiet place', 'aria-label': `Go to line ${p.line}, column ${p.column}`}),
     h('span', {class: kind}, `${p.path ? `${p.path}: ` : ''}${p.message}`));
   function number(marked = new Set()) {
     const count = text.value.split('\n').length;
