@@ -1,4 +1,4 @@
-// Low-discrepancy times (VDM, Kingma et al. 2021, app. I.1): one offset a batch, which the images divide evenly, so that the loss
+// Low-discrepancy times (VDM, Kingma et al. 2021, app. I.1): one offset per batch, which the images divide evenly, so that the loss
 // varies less from batch to batch. Each single time is uniform.
 //
 //   u_i = (u + i / B) mod 1,   u ~ U(0, 1)

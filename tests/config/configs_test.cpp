@@ -158,4 +158,15 @@ TEST(Generated, ReferenceIsUpToDate) {
 }
 
 }  // namespace
+// A rule that names a value of the configuration would name one that the reference does not have.
+TEST(Generated, RulesAreWholeSentences) {
+  const std::string text = read_text(source / "docs/reference.md");
+  size_t rules = 0;
+  for (size_t at = text.find("\nRule: "); at != std::string::npos; at = text.find("\nRule: ", at + 1), ++rules) {
+    const std::string rule = text.substr(at + 1, text.find('\n', at + 1) - at - 1);
+    EXPECT_FALSE(rule.ends_with(' ') || rule.find("  ") != std::string::npos || rule.find("''") != std::string::npos) << rule;
+  }
+  EXPECT_GT(rules, 200u);
+}
+
 }  // namespace brume::test

@@ -1,4 +1,4 @@
-// Where noise comes from: one Brownian path an image, so that solvers of the SDE converge as their steps grow.
+// Where noise comes from: one Brownian path per image, so that solvers of the SDE converge as their steps grow.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>

@@ -1,5 +1,5 @@
 #pragma once
-// Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019) over a list of weights, one pass over memory a step.
+// Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019) over a list of weights, one pass over memory per step.
 #include <vector>
 
 #include "brume/core/optimizer.h"

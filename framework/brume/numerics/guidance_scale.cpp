@@ -19,7 +19,7 @@ void ScaleCurve::declare(Fields& f) {
   f.choice("direction", rising, "the scale falls to the minimum, or rises from it", {{"down", false}, {"up", true}});
   f.field("minimum", minimum, "the scale at the low end; null = the one that does nothing", at_least(0));
   f.field("power", power, "exponent of the shape 'power'", more_than(0));
-  f.unused(shape != Shape::power, "power", "shape is another");
+  f.unused(shape != Shape::power, "power", "shape is not power");
 }
 
 double ScaleCurve::at(double scale, double neutral, double sigma, const NoiseSchedule& schedule) const {

@@ -30,7 +30,7 @@ class PidController {
 };
 
 /// Runs `solve` on the whole batch if `together`, else on one image after another, so that no image's steps depend on the
-/// others; the run's observer is then called once an image.
+/// others; the run's observer is then called once per image.
 Tensor image_by_image(const Tensor& x, bool together, Run& run, const std::function<Tensor(const Tensor& x, Run& run)>& solve);
 
 }  // namespace brume

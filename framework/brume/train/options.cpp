@@ -133,7 +133,7 @@ void ReconstructionOptions::declare(Fields& f) {
   f.renamed("perceptual", "perceptual_loss");
   f.field("perceptual_loss", perceptual_loss, "distance between what a network sees in the two images", "none");
   f.field("perceptual_weight", perceptual_weight, "weight of perceptual_loss", at_least(0));
-  f.unused(perceptual_loss.neutral(), "perceptual_weight", "perceptual_loss is " + perceptual_loss.type());
+  f.unused(perceptual_loss.neutral(), "perceptual_weight", "perceptual_loss is always 0");
   f.section("adversarial", adversarial, "a patch discriminator; absent: none");
 }
 

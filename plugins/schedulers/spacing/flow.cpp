@@ -42,7 +42,7 @@ class Flow final : public SizedSpacing {
                {{"linear", Curve::linear}, {"karras", Curve::karras}, {"exponential", Curve::exponential}, {"beta", Curve::beta}});
       declare_inclusive(f, inclusive);
       declare_final(f, final_sigma);
-      f.unused(mus.empty(), "patch", "the shift does not go by the size of the images (mus)");
+      f.unused(mus.empty(), "patch", "mus is empty, so that the shift does not depend on the size of the images");
       f.require(!mu || shift == 1, "mu", "give mu or shift, not both");
       const bool line = !tokens.empty() || !mus.empty();
       f.require(!line || (tokens.size() == 2 && mus.size() == 2 && tokens[0] != tokens[1]), "tokens",
