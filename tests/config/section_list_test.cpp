@@ -76,14 +76,16 @@ TEST(SectionList, IsDescribed) {
   EXPECT_EQ(groups["type"], "array");
   EXPECT_EQ(groups["items"]["properties"]["lr"]["minimum"], 0);
   EXPECT_EQ(schema["properties"]["classes"]["type"], "object");
-  EXPECT_NE(reference_markdown(registry,
-                               [&](Fields& f) {
-                                 struct Root {
-                                   Settings settings;
-                                   void declare(Fields& fields) { fields.section("train", settings, "all of it"); }
-                                 } root;
-                                 root.declare(f);
-                               })
+  EXPECT_NE(reference_markdown(
+                registry,
+                [&](Fields& f) {
+                  struct Root {
+                    Settings settings;
+                    void declare(Fields& fields) { fields.section("train", settings, "all of it"); }
+                  } root;
+                  root.declare(f);
+                },
+                "")
                 .find("| `groups[].lr` | float | `1` | >= 0 | learning rate |"),
             std::string::npos);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The sections of a configuration, explained as plugins are (registry.h), from the declaration that reads them.
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "brume/config/registry.h"
@@ -23,7 +24,7 @@ std::string describe(const Entry::Declare& root, const Section& section);
 /// Returns the same in Markdown.
 std::string describe_markdown(const Entry::Declare& root, const Section& section);
 
-/// Returns docs/reference.md: every section at the top of a configuration, then every plugin.
-std::string reference_markdown(const Registry& registry, const Entry::Declare& root);
+/// Returns docs/reference.md: `note`, every section at the top of a configuration, then every plugin.
+std::string reference_markdown(const Registry& registry, const Entry::Declare& root, std::string_view note);
 
 }  // namespace brume
