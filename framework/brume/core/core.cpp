@@ -113,7 +113,7 @@ void check_condition(std::string_view network, const ConditionParts& taken, cons
                         {"an image", "", taken.image, c.image_channels > 0},
                         {"a pooled vector", "; unet, dit, mmdit and mlp embed it", taken.vector, c.vector_width > 0},
                         {"sizes", "; unet and dit embed them", taken.sizes, c.size_ids > 0},
-                        {"the guidance scale", "; mmdit embeds it", taken.guidance, c.guidance}};
+                        {"the guidance scale", "; unet and mmdit embed it", taken.guidance, c.guidance}};
   std::string all;
   for (const Part& part : parts)
     if (part.takes) all += fmt::format("{}{}", all.empty() ? "" : ", ", part.name);
