@@ -308,8 +308,8 @@ int bench(Program& program, const Arguments& a) {
 }  // namespace
 
 void add_bench(Command app, Program& program, int& code) {
-  const Command command =
-      app.add_subcommand("bench", "how fast a configuration trains and samples, compared with LibTorch's own operations in float32");
+  const Command command = app.add_subcommand(
+      "bench", "measures how fast a configuration trains and samples, compared with LibTorch's own operations in float32");
   auto a = std::make_shared<Arguments>();
   command.add_option("config", a->config, "a YAML file").type_name("CONFIG");
   CommandOption arch = command

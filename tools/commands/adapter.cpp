@@ -179,7 +179,7 @@ Command verb(Command app, const char* name, const char* doc, const std::shared_p
 }  // namespace
 
 void add_adapter(Command app, Program&, int&) {
-  Command command = app.add_subcommand("adapter", "LoRAs and their kin: into a model, out of two, of another rank");
+  Command command = app.add_subcommand("adapter", "merges, extracts, resizes and inspects LoRAs and their kin");
   command.require_subcommand(1);
   const auto a = std::make_shared<Arguments>();
   const auto out = [&](const Command& c) { c.add_option("-o,--out", a->out, "the file to write").required().type_name("FILE"); };
@@ -187,7 +187,7 @@ void add_adapter(Command app, Program&, int&) {
     c.add_option("--rank", a->rank, "largest rank").capture_default_str().check(between(1, 4096));
   };
 
-  const Command merging = verb(command, "merge", "a model with what adapters add to its weights", a, merge);
+  const Command merging = verb(command, "merge", "makes a model with what adapters add to its weights", a, merge);
   merging.add_option("model", a->model, "a model.safetensors, or what `brume import` takes").required().type_name("MODEL");
   merging.add_option("--lora", a->adapters, "an adapter, as `brume sample --lora` takes it; several add up")
       .required()
@@ -195,19 +195,19 @@ void add_adapter(Command app, Program&, int&) {
   merging.add_flag("--force", a->force, "merges adapters of another base");
   out(merging);
 
-  const Command extracting = verb(command, "extract", "the LoRA that is nearest to the difference of two models", a, extract);
+  const Command extracting = verb(command, "extract", "makes the LoRA that is nearest to the difference of two models", a, extract);
   extracting.add_option("base", a->model, "the model that the LoRA is of").required().type_name("BASE");
   extracting.add_option("tuned", a->other, "the model that was made of it").required().type_name("TUNED");
-  extracting.add_option("--layout", a->layout, "the names that it has").capture_default_str().check(one_of({"kohya", "diffusers"}));
+  extracting.add_option("--layout", a->layout, "whose names its tensors have").capture_default_str().check(one_of({"kohya", "diffusers"}));
   rank(extracting);
   out(extracting);
 
-  const Command resizing = verb(command, "resize", "a LoRA of a lower rank, by its singular values", a, resize);
+  const Command resizing = verb(command, "resize", "makes a LoRA of a lower rank, by its singular values", a, resize);
   resizing.add_option("lora", a->model, "a LoRA").required().type_name("FILE");
   rank(resizing);
   out(resizing);
 
-  const Command inspecting = verb(command, "inspect", "what an adapter changes, and what it says of itself", a, inspect);
+  const Command inspecting = verb(command, "inspect", "shows what an adapter changes, and its metadata", a, inspect);
   inspecting.add_option("adapter", a->model, "an adapter").required().type_name("FILE");
 }
 

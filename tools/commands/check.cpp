@@ -57,7 +57,7 @@ void check_data(const Config& config, const std::string& file) {
 }  // namespace
 
 void add_check(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("check", "finds every mistake in a configuration, without touching weights");
+  const Command command = app.add_subcommand("check", "finds every mistake in a configuration, without opening weights");
   struct Arguments {
     std::string config;
     bool show = false, data = false;
@@ -94,7 +94,7 @@ void add_check(Command app, Program& program, int&) {
 }
 
 void add_inspect(Command app, Program&, int&) {
-  const Command command = app.add_subcommand("inspect", "the contents of a safetensors or PyTorch file, or of a model directory");
+  const Command command = app.add_subcommand("inspect", "shows the contents of a safetensors or PyTorch file, or of a model directory");
   struct Arguments {
     std::string path;
     bool json = false;

@@ -28,9 +28,9 @@ void reconstruct(const Arguments& a) {
 }  // namespace
 
 void add_ema(Command app, Program&, int&) {
-  const Command ema = app.add_subcommand("ema", "moving averages of a training");
+  const Command ema = app.add_subcommand("ema", "makes models of the moving averages of a training");
   ema.require_subcommand(1);
-  const Command command = ema.add_subcommand("reconstruct", "a model with the average of a length that was not tracked");
+  const Command command = ema.add_subcommand("reconstruct", "makes a model with an average whose length was not tracked");
   auto a = std::make_shared<Arguments>();
   command.add_option("run", a->run, "the directory of a training with train.ema: {type: power}").required().type_name("RUN");
   command.add_option("--std", a->std, "length of the average, over that of the training").required().type_name("STD");

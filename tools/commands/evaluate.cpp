@@ -287,7 +287,7 @@ void declare_samples(Command command, Arguments& a) {
 
 void add_evaluate(Command app, Program& program, int& code) {
   const Command command =
-      app.add_subcommand("evaluate", "measures samples by features or a metric; or how good a classifier or an autoencoder is");
+      app.add_subcommand("evaluate", "measures samples by features or a metric, or how good a classifier or an autoencoder is");
   auto a = std::make_shared<Arguments>();
   declare_judged(command, *a);
   declare_samples(command, *a);

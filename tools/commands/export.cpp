@@ -40,7 +40,7 @@ void export_model(Program& program, Arguments a) {
 }  // namespace
 
 void add_export(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("export", "a brume model for other programs");
+  const Command command = app.add_subcommand("export", "converts a brume model for other programs");
   auto a = std::make_shared<Arguments>();
   command.add_option("model", a->source, "a model.safetensors, or what `brume import` takes").required().type_name("MODEL");
   command

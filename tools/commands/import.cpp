@@ -80,7 +80,8 @@ void import_to_file(Program& program, Arguments a) {
 }  // namespace
 
 void add_import(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("import", "a model of another program as a brume model: one file that explains itself");
+  const Command command =
+      app.add_subcommand("import", "converts a model of another program to a brume model: one file that holds its configuration");
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->source, "a diffusers directory, or a weights file").required().type_name("SOURCE");
   command.add_option("-o,--out", a->out, "the brume model").required().type_name("FILE.safetensors");

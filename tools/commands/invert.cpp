@@ -147,7 +147,7 @@ int invert_images(Program& program, const Arguments& a) {
 
 void add_invert(Command app, Program& program, int& code) {
   const Command command =
-      app.add_subcommand("invert", "the noise that a deterministic sampler makes given images from, and how well it does");
+      app.add_subcommand("invert", "finds the noise from which a deterministic sampler makes given images, and measures how well it does");
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
   command.add_option("images", a->images, "pictures of the model's size").type_name("IMAGE");

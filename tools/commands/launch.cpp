@@ -229,7 +229,7 @@ int launch(const Arguments& a) {
 }  // namespace
 
 void add_launch(Command app, Program&, int& code) {
-  const Command command = app.add_subcommand("launch", "starts a command in several processes of this machine that divide its work");
+  const Command command = app.add_subcommand("launch", "divides the work of a command among several processes of this machine");
   auto a = std::make_shared<Arguments>();
   command.add_option("-n,--count", a->count, "number of processes").required().check(between(1, 4096));
   command.add_option("--threads", a->threads, "processor threads of each; 0 = the cores are divided")

@@ -183,7 +183,7 @@ int likelihood(Program& program, const Arguments& a, World& world) {
 }  // namespace
 
 void add_likelihood(Command app, Program& program, int& code) {
-  const Command command = app.add_subcommand("likelihood", "bits per dimension of images under a model");
+  const Command command = app.add_subcommand("likelihood", "computes bits per dimension of images under a model");
   auto a = std::make_shared<Arguments>();
   command.add_option("source", a->source, "model.safetensors, or a YAML file").required().type_name("CHECKPOINT");
   command.add_option("--data", a->data, "the images: {type: idx, images: ...}, or a YAML file of it or of a configuration")

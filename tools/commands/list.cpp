@@ -46,7 +46,7 @@ void print_table(const Registry& registry) {
 }  // namespace
 
 void add_list(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("list", "the plugins of a kind, or of every kind");
+  const Command command = app.add_subcommand("list", "lists the plugins of a kind, or of every kind");
   auto kind = std::make_shared<std::string>();
   command.add_option("kind", *kind, "sampler, spacing, network, …");
   auto markdown = std::make_shared<bool>(false);
@@ -68,7 +68,7 @@ void add_list(Command app, Program& program, int&) {
 }
 
 void add_describe(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("describe", "the parameters of a plugin, or the keys of a section of a configuration");
+  const Command command = app.add_subcommand("describe", "shows the parameters of a plugin, or the keys of a section of a configuration");
   struct Arguments {
     std::string kind, name;
     bool markdown = false, cli = false;
@@ -91,7 +91,7 @@ void add_describe(Command app, Program& program, int&) {
 }
 
 void add_schema(Command app, Program& program, int&) {
-  app.add_subcommand("schema", "JSON Schema of a configuration, for editors").callback([&program] {
+  app.add_subcommand("schema", "prints the JSON Schema of a configuration, for editors").callback([&program] {
     fmt::print("{}", json_schema(program.registry, declare_configuration));
   });
 }

@@ -84,8 +84,8 @@ void quantize_model(Program& program, const Arguments& a) {
 }  // namespace
 
 void add_quantize(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand(
-      "quantize", "a model whose inner layers multiply eight-bit integers: measures what each layer loses, keeps the worst in float32");
+  const Command command =
+      app.add_subcommand("quantize", "makes an int8 model: measures the error of each layer, and keeps the worst layers in float32");
   auto a = std::make_shared<Arguments>();
   command.add_option("model", a->model, "a model.safetensors, or a model that `brume import` takes").required().type_name("MODEL");
   command.add_option("--data", a->data, "images to measure on: {type: idx, ...}, or a YAML file of it; noise alone if not given")

@@ -35,7 +35,7 @@ void report(const Arguments& a) {
 }  // namespace
 
 void add_report(Command app, Program&, int&) {
-  const Command command = app.add_subcommand("report", "one page about runs: curves, samples, evaluations, what differs");
+  const Command command = app.add_subcommand("report", "writes one page about runs: curves, samples, evaluations, what differs");
   auto a = std::make_shared<Arguments>();
   command.add_option("directory", a->directory, "a run directory, or one with run directories in it").required().type_name("DIR");
   command.add_option("-o,--out", a->out, "the page, which needs no other file").capture_default_str().type_name("FILE");

@@ -61,7 +61,7 @@ RunRecord opened(const std::string& directory) {
 }  // namespace
 
 void add_runs(Command app, Program&, int&) {
-  const Command command = app.add_subcommand("runs", "the runs in a directory: what differs, how far they are, their figures");
+  const Command command = app.add_subcommand("runs", "lists the runs in a directory: what differs, how far they are, their figures");
   auto args = std::make_shared<Arguments>();
   command.add_option("directory", args->directory, "with run directories in it, at any depth").capture_default_str().type_name("DIR");
   command.add_option("--sort", args->sort, "name, state, step, a figure (its last; best.FIGURE), or a key of the configuration")
@@ -74,7 +74,7 @@ void add_runs(Command app, Program&, int&) {
   command.add_option("--format", args->format, "of the table; json has every figure and the whole configuration")
       .capture_default_str()
       .check(one_of({"text", "csv", "json", "markdown"}));
-  const Command diff = command.add_subcommand("diff", "what differs between two runs: configuration and figures");
+  const Command diff = command.add_subcommand("diff", "shows what differs between two runs: configuration and figures");
   diff.add_option("a", args->a, "a run directory").required().type_name("A");
   diff.add_option("b", args->b, "another").required().type_name("B");
   diff.add_option("--format", args->format, "of the table").capture_default_str().check(one_of({"text", "csv", "markdown"}));

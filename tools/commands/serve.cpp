@@ -115,7 +115,7 @@ int serve(Program& program, Arguments a) {
 }  // namespace
 
 void add_serve(Command app, Program& program, int& code) {
-  const Command command = app.add_subcommand("serve", "a page in the browser, and APIs that make images");
+  const Command command = app.add_subcommand("serve", "serves a page for the browser, and APIs that make images");
   auto a = std::make_shared<Arguments>();
   if (const char* key = std::getenv("BRUME_API_KEY")) a->server.api_key = key;
   command.add_option("models", a->models, "models, and folders that hold them").type_name("MODELS");

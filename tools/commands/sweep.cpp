@@ -211,7 +211,7 @@ int sweep_of(Program& program, const Arguments& a) {
 }  // namespace
 
 void add_sweep(Command app, Program& program, int& code) {
-  const Command command = app.add_subcommand("sweep", "trains every run that the section `sweep` of a configuration stands for");
+  const Command command = app.add_subcommand("sweep", "trains the runs that the section `sweep` of a configuration describes");
   auto a = std::make_shared<Arguments>();
   command.add_option("config", a->file, "a YAML file with a section `sweep`").required().type_name("CONFIG");
   command.add_option("-o,--out", a->out, "the directory of the runs; runs/<configuration> if not given").type_name("DIR");

@@ -91,7 +91,8 @@ void encode(const Arguments& a) {
 }  // namespace
 
 void add_tokenizer(Command app, Program& program, int&) {
-  const Command command = app.add_subcommand("tokenizer", "pieces of words, for models that are conditioned on captions");
+  const Command command =
+      app.add_subcommand("tokenizer", "makes a tokenizer for models that are conditioned on captions, and shows its pieces");
   command.require_subcommand(1);
   auto a = std::make_shared<Arguments>();
   const Command make = command.add_subcommand("train", "makes a sentencepiece model from captions");
@@ -111,7 +112,7 @@ void add_tokenizer(Command app, Program& program, int&) {
       .capture_default_str()
       .check(between(1, int64_t(1) << 40));
   make.callback([a, &program] { train(program, *a); });
-  const Command look = command.add_subcommand("encode", "the pieces of a text");
+  const Command look = command.add_subcommand("encode", "prints the pieces of a text");
   look.add_option("model", a->source, "a sentencepiece model").required().type_name("MODEL");
   look.add_option("text", a->text, "the text to encode").required().type_name("TEXT");
   look.callback([a] { encode(*a); });

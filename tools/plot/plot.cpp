@@ -38,7 +38,7 @@ std::string one_line(const ConfigError& error) {
 }
 
 void add_plot(Command app, Program& program, int& code) {
-  const Command plot = app.add_subcommand("plot", "charts of schedules, spacings and samplers, and of any table");
+  const Command plot = app.add_subcommand("plot", "draws charts of schedules, spacings and samplers, and of any table");
   add_plot_schedule(plot, program, code);
   add_plot_spacing(plot, program, code);
   add_plot_sampler(plot, program, code);

@@ -179,7 +179,7 @@ int plot_samplers(const Program& program, const Arguments& a) {
 }  // namespace
 
 void add_plot_sampler(Command plot, Program& program, int& code) {
-  const Command command = plot.add_subcommand("sampler", "paths of samplers on data with an exact denoiser, and their errors");
+  const Command command = plot.add_subcommand("sampler", "draws paths of samplers on data with an exact denoiser, and their errors");
   auto a = std::make_shared<Arguments>();
   command.add_option("samplers", a->samplers, "names, or {type: ddim, eta: 1}; by default all").type_name("NAME");
   command.add_option("--steps", a->steps, "steps of the paths").capture_default_str().check(between(1, 1000));

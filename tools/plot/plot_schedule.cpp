@@ -61,7 +61,7 @@ int plot_schedules(const Program& program, const Arguments& a) {
 }  // namespace
 
 void add_plot_schedule(Command plot, Program& program, int& code) {
-  const Command command = plot.add_subcommand("schedule", "signal and noise over training time");
+  const Command command = plot.add_subcommand("schedule", "draws signal and noise over training time");
   auto a = std::make_shared<Arguments>();
   command.add_option("schedules", a->schedules, "names, or {type: flow, shift: 3}; by default all").type_name("NAME");
   a->files.add_to(command);

@@ -104,7 +104,7 @@ int plot_spacings(const Program& program, const Arguments& a) {
 }  // namespace
 
 void add_plot_spacing(Command plot, Program& program, int& code) {
-  const Command command = plot.add_subcommand("spacing", "the steps of a run");
+  const Command command = plot.add_subcommand("spacing", "draws the sigmas of the steps of a run");
   auto a = std::make_shared<Arguments>();
   command.add_option("spacings", a->spacings, "names, or {type: karras, rho: 5}; by default all").type_name("NAME");
   command.add_option("--noise", a->noise, "the noise schedule").capture_default_str().type_name("NAME");

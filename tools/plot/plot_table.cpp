@@ -84,14 +84,14 @@ int plot_table(const Arguments& a) {
 }  // namespace
 
 void add_plot_table(Command plot, Program&, int& code) {
-  const Command command = plot.add_subcommand("table", "a line chart of a table");
+  const Command command = plot.add_subcommand("table", "draws a line chart of a table");
   auto a = std::make_shared<Arguments>();
   command.add_option("file", a->file, "comma-separated values, the names of the columns first").required().type_name("FILE.csv");
-  command.add_option("--x", a->x, "the column to the right").required().type_name("COLUMN");
-  command.add_option("--y", a->y, "the column upwards").required().type_name("COLUMN");
+  command.add_option("--x", a->x, "the column of the horizontal axis").required().type_name("COLUMN");
+  command.add_option("--y", a->y, "the column of the vertical axis").required().type_name("COLUMN");
   command.add_option("--by", a->by, "a line for each value of this column").type_name("COLUMN");
-  command.add_flag("--log-x", a->log_x, "logarithmic to the right");
-  command.add_flag("--log-y", a->log_y, "logarithmic upwards");
+  command.add_flag("--log-x", a->log_x, "makes the horizontal axis logarithmic");
+  command.add_flag("--log-y", a->log_y, "makes the vertical axis logarithmic");
   command.add_option("--title", a->title, "above the chart");
   a->files.add_to(command);
   command.callback([&code, a] { code = plot_table(*a); });
