@@ -40,7 +40,7 @@ using Refine = std::function<void(CommandOption)>;
 
 /// Makes the option of the field that `at` returns, a generic lambda of `A&`.
 template <class A, class At>
-Option<A> option(std::string names, std::string field, At at, std::string doc, Refine refine = {}, bool recorded = true) {
+Option<A> option(std::string names, std::string field, At at, std::string doc, const Refine& refine = {}, bool recorded = true) {
   const auto declare = [=](Command command, A& a) {
     CommandOption made = command.add_option(names, at(a), doc);
     if (refine) refine(made);
