@@ -64,8 +64,8 @@ using HttpHandler = std::function<HttpAnswer(const HttpRequest&)>;
 /// What a route does, for the OpenAPI document.
 struct RouteNote {
   std::string summary;
-  std::string body = "";    ///< JSON Schema of the body; "" = no body
-  std::string answer = "";  ///< JSON Schema of the answer; "" = any object
+  std::string body{};    ///< JSON Schema of the body; "" = no body
+  std::string answer{};  ///< JSON Schema of the answer; "" = any object
 };
 
 struct Route {
@@ -77,7 +77,7 @@ struct Route {
 struct ServerOptions {
   std::string address = "127.0.0.1";
   int64_t port = 7860;                                  ///< 0 = one that is free
-  std::string api_key = "";                             ///< "" = none is needed
+  std::string api_key{};                                ///< "" = none is needed
   size_t most_bytes = 64 << 20;                         ///< of a body
   int connections = 64;                                 ///< that are served at once
   size_t waiting = 256;                                 ///< connections that may wait for those; more are answered 503

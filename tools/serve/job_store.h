@@ -20,7 +20,7 @@ struct JobRecord {
   std::string state;                ///< queued, running, done, failed, cancelled or interrupted
   double created = 0, seconds = 0;  ///< since 1970; of sampling
   int64_t images = 0;               ///< pictures 0.png, 1.png, ...
-  std::string error = "";
+  std::string error{};
   std::vector<std::string> warnings = {};
   nlohmann::ordered_json request = {};  ///< as POST /api/v1/jobs takes it
 };

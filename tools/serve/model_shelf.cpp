@@ -334,7 +334,7 @@ std::shared_ptr<const OpenModel> ModelShelf::open(const std::string& id, const s
   Model made = opened(model->path, o);
   const auto preview = preview_of(made);
   const int64_t multiple = made.pipeline().network().multiple() * made.shape().height / made.latent().height;
-  const auto opened = std::make_shared<const OpenModel>(OpenModel{registry, std::move(made), model->path, known.bytes, preview});
+  auto opened = std::make_shared<const OpenModel>(OpenModel{registry, std::move(made), model->path, known.bytes, preview});
   const std::lock_guard guard(lock_);
   if (facts_[model->path].json.contains("image")) facts_[model->path].json["image"]["multiple"] = multiple;
   open_.emplace_front(key, opened);

@@ -86,7 +86,7 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
       if (layout == LoraLayout::diffusers)
         add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
       else
-        add(module + "." + role + (modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
+        add(fmt::format("{}.{}{}", module, role, modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
     if (layout == LoraLayout::kohya && change.has_alpha) add(module + ".alpha", at::full({}, change.alpha, at::kFloat));
   }
   std::map<std::string, std::string> metadata = kohya_metadata(changes, description);
