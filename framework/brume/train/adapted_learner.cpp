@@ -23,6 +23,7 @@
 #include "brume/train/adapter_targets.h"
 #include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
+#include "brume/weights/model_hash.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -124,7 +125,7 @@ class AdaptedLearner final : public Learner {
     for (size_t i = 0; i < words.size(); ++i)
       write_embedding((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
                       words[i],
-                      {{"brume.base_sha256", hash_.text()},
+                      {{base_hash_key, hash_.text()},
                        {"brume.steps", std::to_string(step)},
                        {"brume.nearest_words", nearest_words(words[i], weights_, files_)}});
     for (size_t i = 0; i < train_.adapters.size(); ++i) {
