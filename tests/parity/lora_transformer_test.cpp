@@ -13,6 +13,7 @@
 #include <functional>
 
 #include "brume/interop/lora.h"
+#include "brume/interop/lora_writing.h"
 #include "brume/weights/safetensors.h"
 #include "brume/weights/weights_file.h"
 #include "support/imported_network.h"
@@ -81,6 +82,52 @@ class LoraOfATransformer : public testing::Test {
       if (const Tensor* now = find(wanted.tensors, w.name)) differing += !at::allclose(w.tensor, *now);
     EXPECT_EQ(differing, merged.size()) << "each changed layer, and no other";
   }
+  /// Writes a LoRA of rank 2 of every layer of `network`, and adds it by its names to the layers of `tensors` (names begin with `part`) as
+  /// the program does that has them. Expects what `imported` makes of these to be the network with the LoRA.
+  void expect_written(LoraLayout layout, const NamedTensors& tensors, const std::string& part, const std::vector<Weight>& network,
+                      const std::function<Imported(const NamedTensors&)>& imported) {
+    const bool flat = layout == LoraLayout::kohya;
+    SCOPED_TRACE(flat ? "kohya" : "diffusers");
+    std::map<std::string, WeightChange> changes;
+    for (const Weight& w : network) {
+      if (w.tensor.dim() < 2 || !w.name.ends_with(".weight")) continue;
+      std::vector<int64_t> inner = w.tensor.sizes().vec(), outer(inner.size(), 1);
+      outer[0] = inner[0], outer[1] = inner[0] = 2;
+      const double phase = double(changes.size());
+      changes[w.name] = {.parts = {{"lora_down", 0.3 * waves(inner, 0.7 + phase)}, {"lora_up", 0.3 * waves(outer, 0.3 + phase)}},
+                         .alpha = 3,
+                         .has_alpha = true};
+    }
+    const std::string file = folder_.file(fmt::format("{}.safetensors", count_++));
+    write_lora(file, layout, changes, LoraNames(network), {});
+    const NamedTensors lora = load_tensors(file);
+    NamedTensors changed;
+    size_t read = 0;
+    for (const NamedTensor& t : tensors) {
+      std::string layer = t.name.substr(t.name.starts_with(part) ? part.size() : 0);
+      layer.resize(layer.size() - (layer.ends_with(".weight") ? 7 : 0));
+      if (flat) std::replace(layer.begin(), layer.end(), '.', '_');
+      layer.insert(0, flat ? "lora_unet_" : "transformer.");
+      const Tensor *down = find(lora, layer + (flat ? ".lora_down.weight" : ".lora_A.weight")),
+                   *up = find(lora, layer + (flat ? ".lora_up.weight" : ".lora_B.weight"));
+      changed.push_back({t.name, t.tensor.to(at::kFloat)});
+      if (!t.name.ends_with(".weight") || !down || !up) continue;
+      EXPECT_EQ(down->dim(), t.tensor.dim()) << layer;
+      changed.back().tensor = changed.back().tensor + at::mm(up->flatten(1), down->flatten(1)).view_as(t.tensor) * 1.5;
+      read += flat ? 3 : 2;
+    }
+    EXPECT_EQ(read, lora.size()) << "each layer of the file has its place";
+    const Imported wanted = imported(changed);
+    const auto merged = merged_loras({file}, network, at::kFloat);
+    EXPECT_EQ(merged.size(), changes.size());
+    for (const Weight& w : network) {
+      const auto change = changes.find(w.name);
+      if (change == changes.end()) continue;
+      const Tensor sum = w.tensor + added_by(change->second, w.tensor, 1);
+      EXPECT_LE((*find(wanted.tensors, w.name) - sum).abs().max().item<double>(), 1e-5) << w.name;
+      EXPECT_LE((merged.at(w.name) - sum).abs().max().item<double>(), 1e-5) << w.name;
+    }
+  }
   /// Imports a copy of a directory with other weights.
   Imported copy_of(const fs::path& source, const NamedTensors& tensors) {
     const fs::path copy = folder_.file(fmt::format("copy{}", count_++));
@@ -99,9 +146,10 @@ TEST_F(LoraOfATransformer, OfFluxByTheNamesOfDiffusers) {
   const at::NoGradGuard no_grad;
   const auto network = network_of(import_model(ref_path(source)), of_flux);
   const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
-  for (const Writer& writer : {diffusers, bare, peft, one_trainer, simple_tuner})
-    expect_merged(writer, tensors, "", prefixed("network.", network->weights()),
-                  [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); });
+  const std::vector<Weight> weights = prefixed("network.", network->weights());
+  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); };
+  for (const Writer& writer : {diffusers, bare, peft, one_trainer, simple_tuner}) expect_merged(writer, tensors, "", weights, imported);
+  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
 }
 
 TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
@@ -110,13 +158,15 @@ TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
   fs::copy_file(ref_path("../refs2/flux/flux_dev_like.json"), folder_.file("changed.json"));  // has axes_dim
   const at::NoGradGuard no_grad;
   const auto network = network_of(import_model(ref_path(source)), of_flux);
-  for (const Writer& writer : {kohya, comfy})
-    expect_merged(writer, load_tensors(ref_path(source).string()), "", prefixed("network.", network->weights()),
-                  [&](const NamedTensors& changed) {
-                    const std::string file = folder_.file("changed.safetensors");
-                    write_safetensors(file, changed, {});
-                    return import_model(file);
-                  });
+  const NamedTensors tensors = load_tensors(ref_path(source).string());
+  const std::vector<Weight> weights = prefixed("network.", network->weights());
+  const auto imported = [&](const NamedTensors& changed) {
+    const std::string file = folder_.file("changed.safetensors");
+    write_safetensors(file, changed, {});
+    return import_model(file);
+  };
+  for (const Writer& writer : {kohya, comfy}) expect_merged(writer, tensors, "", weights, imported);
+  expect_written(LoraLayout::kohya, tensors, "", weights, imported);
 }
 
 TEST_F(LoraOfATransformer, OfStableDiffusion3) {
@@ -127,12 +177,16 @@ TEST_F(LoraOfATransformer, OfStableDiffusion3) {
       network_of(import_model(ref_path(directory)), {.input = {16, 24, 24}, .out_channels = 16, .context_width = 96, .vector_width = 72});
   const std::vector<Weight> weights = prefixed("network.", network->weights());
   const NamedTensors tensors = load_tensors(ref_path(directory + "/diffusion_pytorch_model.safetensors").string());
-  for (const Writer& writer : {diffusers, one_trainer})
-    expect_merged(writer, tensors, "", weights, [&](const NamedTensors& changed) { return copy_of(ref_path(directory), changed); });
-  expect_merged(kohya, load_tensors(ref_path(file).string()), "model.diffusion_model.", weights, [&](const NamedTensors& changed) {
+  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(directory), changed); };
+  for (const Writer& writer : {diffusers, one_trainer}) expect_merged(writer, tensors, "", weights, imported);
+  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
+  const NamedTensors own = load_tensors(ref_path(file).string());
+  const auto imported_file = [&](const NamedTensors& changed) {
     write_safetensors(folder_.file("changed.safetensors"), changed, {});
     return import_model(folder_.file("changed.safetensors"));
-  });
+  };
+  expect_merged(kohya, own, "model.diffusion_model.", weights, imported_file);
+  expect_written(LoraLayout::kohya, own, "model.diffusion_model.", weights, imported_file);
 }
 
 /// XLabs' names change the layers that FLUX's own names say.

@@ -24,7 +24,8 @@ const std::map<std::string, std::string> roles_of_diffusers{
 std::string number_text(double value) { return fmt::format("{}", float(value)); }
 
 std::map<std::string, std::string> kohya_metadata(const std::map<std::string, WeightChange>& changes, const LoraDescription& d) {
-  const std::map<std::string, std::string> versions{{"SD 1", "sd_v1"}, {"SD 2", "sd_v2"}, {"SDXL", "sdxl_base_v1-0"}};
+  const std::map<std::string, std::string> versions{
+      {"SD 1", "sd_v1"}, {"SD 2", "sd_v2"}, {"SDXL", "sdxl_base_v1-0"}, {"SD 3", "sd3"}, {"FLUX", "flux1"}};
   std::map<std::string, std::string> m{{"format", "pt"}};
   if (!changes.empty()) {
     const WeightChange& first = changes.begin()->second;
@@ -44,17 +45,20 @@ std::map<std::string, std::string> kohya_metadata(const std::map<std::string, We
 std::string peft_metadata(const std::map<std::string, WeightChange>& changes, const LoraNames& names) {
   nlohmann::ordered_json all;
   for (const auto& [weight, change] : changes) {
-    const std::string name = names.diffusers_name(weight);
-    const size_t dot = name.find('.') + 1;
-    const std::string part = name.substr(0, dot), module = name.substr(dot);
+    const std::vector<LayerAlias> modules = names.diffusers_modules(weight);
+    const size_t dot = modules.front().layer.find('.') + 1;
+    const std::string part = modules.front().layer.substr(0, dot);
     const double alpha = change.has_alpha ? change.alpha : double(change.rank());
     if (!all.contains(part + "r")) {
       all[part + "r"] = change.rank(), all[part + "lora_alpha"] = alpha;
       all[part + "use_dora"] = change.part("dora_scale").defined();
     }
-    if (all[part + "r"] != change.rank()) all[part + "rank_pattern"]["^" + module] = change.rank();
-    if (all[part + "lora_alpha"] != alpha) all[part + "alpha_pattern"]["^" + module] = alpha;
-    all[part + "target_modules"].push_back(module);
+    for (const LayerAlias& alias : modules) {
+      const std::string module = alias.layer.substr(dot);
+      if (all[part + "r"] != change.rank()) all[part + "rank_pattern"]["^" + module] = change.rank();
+      if (all[part + "lora_alpha"] != alpha) all[part + "alpha_pattern"]["^" + module] = alpha;
+      all[part + "target_modules"].push_back(module);
+    }
   }
   return all.dump();
 }
@@ -63,6 +67,18 @@ std::string peft_metadata(const std::map<std::string, WeightChange>& changes, co
 at::Tensor magnitude_of_peft(const at::Tensor& magnitude, const WeightChange& change) {
   const at::Tensor flat = magnitude.flatten(), down = change.part("lora_down");
   return down.defined() && down.dim() == 4 ? flat.view({1, -1, 1, 1}) : flat;
+}
+
+/// Returns the part of a change that one module of another program has.
+WeightChange seen(const WeightChange& change, const LayerView& view) {
+  const std::set<std::string> of_rows{"lora_up", "hada_w1_a", "hada_w2_a", "dora_scale"};
+  WeightChange all = change;
+  for (auto& [role, tensor] : all.parts)
+    if (of_rows.contains(role))
+      tensor = view.of(tensor);
+    else if (view.order == LayerView::Order::flux)
+      tensor = tensor.flatten(1);  // of a convolution of patches, which is a matrix there
+  return all;
 }
 
 }  // namespace
@@ -80,15 +96,21 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
   if (!can_write(layout, changes)) throw std::logic_error("diffusers has no names for this kind of adapter");
   NamedTensors tensors;
   const auto add = [&](const std::string& name, const at::Tensor& t) { tensors.push_back({name, t.detach().to(at::kFloat).contiguous()}); };
-  for (const auto& [weight, change] : changes) {
-    const std::string module = layout == LoraLayout::kohya ? names.kohya_name(weight) : names.diffusers_name(weight);
+  const auto add_kohya = [&](const std::string& module, const WeightChange& change) {
+    for (const auto& [role, tensor] : change.parts) add(fmt::format("{}.{}{}", module, role, modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
+    if (change.has_alpha) add(module + ".alpha", at::full({}, change.alpha, at::kFloat));
+  };
+  const auto add_diffusers = [&](const std::string& module, const WeightChange& change) {
     for (const auto& [role, tensor] : change.parts)
-      if (layout == LoraLayout::diffusers)
-        add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
-      else
-        add(fmt::format("{}.{}{}", module, role, modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
-    if (layout == LoraLayout::kohya && change.has_alpha) add(module + ".alpha", at::full({}, change.alpha, at::kFloat));
-  }
+      add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
+  };
+  for (const auto& [weight, change] : changes)
+    if (layout == LoraLayout::kohya) {
+      const LayerAlias module = names.kohya_module(weight, change.part("lokr_w1").defined());
+      add_kohya(module.layer, seen(change, module.view));
+    } else {
+      for (const LayerAlias& module : names.diffusers_modules(weight)) add_diffusers(module.layer, seen(change, module.view));
+    }
   std::map<std::string, std::string> metadata = kohya_metadata(changes, description);
   if (layout == LoraLayout::diffusers) metadata["lora_adapter_metadata"] = peft_metadata(changes, names);
   write_safetensors(path, tensors, metadata);

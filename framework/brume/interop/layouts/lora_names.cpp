@@ -71,12 +71,11 @@ void LoraNames::add_network(const std::vector<Weight>& own, const std::vector<co
     if (module.empty()) continue;
     Names& all = names_of(*whole[i]);
     // FLUX's own names come first: one of its layers has the name that brume's has, with its rows in another order.
-    std::string written = own_prefix + module;
-    for (const LayerAlias& alias : transformer.aliases(own[i])) {
-      add(all, "unet.", "lora_unet_", alias.layer, {whole[i], false, alias.view});
-      if (alias.view.whole()) written = alias.layer;
+    for (const LayerAlias& alias : transformer.aliases(own[i])) add(all, "unet.", "lora_unet_", alias.layer, {whole[i], false, alias.view});
+    if (own[i].name.ends_with(weight_ending)) {
+      if (const auto theirs = transformer.of_diffusers(own[i]); !theirs.empty()) diffusers_[module] = theirs;
+      if (const auto theirs = transformer.of_flux(own[i])) flux_[module] = *theirs;
     }
-    if (transformer.flux()) flux_[module] = written;
     add_unet(all, module, {whole[i], false});
     add(all, "unet.", "lora_unet_", own_prefix + module, {whole[i], false});
     if (module.ends_with(".qkv"))
@@ -111,18 +110,27 @@ std::pair<std::string, std::string> LoraNames::own_name(const std::string& weigh
   throw std::logic_error("'" + weight + "' is of no part that a LoRA file can name");
 }
 
-std::string LoraNames::diffusers_name(const std::string& weight) const {
+std::vector<LayerAlias> LoraNames::diffusers_modules(const std::string& weight) const {
   const auto [part, module] = own_name(weight);
-  if (const auto flux = flux_.find(module); flux != flux_.end() && part == "unet.") return part + flux->second;
-  const auto theirs = part == "unet." ? table_.theirs(module + std::string(weight_ending)) : std::nullopt;
-  return part + (theirs ? module_of(*theirs) : module);
+  if (part != "unet.") return {{part + module, {}}};
+  if (const auto theirs = diffusers_.find(module); theirs != diffusers_.end()) {
+    std::vector<LayerAlias> all = theirs->second;
+    for (LayerAlias& alias : all) alias.layer.insert(0, "transformer.");
+    return all;
+  }
+  const auto theirs = table_.theirs(module + std::string(weight_ending));
+  return {{part + (theirs ? module_of(*theirs) : module), {}}};
 }
 
-std::string LoraNames::kohya_name(const std::string& weight) const {
+LayerAlias LoraNames::kohya_module(const std::string& weight, bool ordered) const {
   const auto [part, module] = own_name(weight);
-  const bool two = encoders_.size() > 1;
-  if (part == "unet.") return "lora_unet_" + one_word(two ? module : diffusers_name(weight).substr(part.size()));
-  return (part == dotted_encoders[1] ? "lora_te2_" : two ? "lora_te1_" : "lora_te_") + one_word(module);
+  const bool numbered = encoders_.size() > 1 || !diffusers_.empty();  // the text encoders; the network has its own program's names then
+  if (part != "unet.") return {(part == dotted_encoders[1] ? "lora_te2_" : numbered ? "lora_te1_" : "lora_te_") + one_word(module), {}};
+  const auto flux = flux_.find(module);
+  if (flux == flux_.end())
+    return {"lora_unet_" + one_word(numbered ? module : diffusers_modules(weight).front().layer.substr(part.size())), {}};
+  if (ordered && module == "final_layer.linear") return {"lora_unet_" + one_word(own_prefix + module), {}};
+  return {"lora_unet_" + one_word(flux->second.layer), flux->second.view};
 }
 
 std::pair<std::string, std::string> lora_module(const std::string& name) {

@@ -39,12 +39,14 @@ class LoraNames {
   LoraTarget find(const std::string& module) const { return found(by_name_, module); }
   /// Returns the bias of a module.
   LoraTarget find_bias(const std::string& module) const { return found(biases_, module); }
-  /// Returns the name that diffusers has for the module of a weight, "unet.mid_block.attentions.0.proj_in"; a module that diffusers does
-  /// not have keeps its own name. Throws std::logic_error if the weight is of no part that a LoRA file can name.
-  std::string diffusers_name(const std::string& weight) const;
-  /// Returns the name that kohya's trainers have for it, "lora_unet_mid_block_attentions_0_proj_in": with diffusers' names of the modules
-  /// (SD 1, SD 2), or with their own (SDXL, which has two text encoders).
-  std::string kohya_name(const std::string& weight) const;
+  /// Returns the modules that diffusers has for a weight: "unet.mid_block.attentions.0.proj_in", of a transformer
+  /// "transformer.transformer_blocks.0.attn.to_q" and two more for queries, keys and values. A module that diffusers does not have keeps
+  /// its own name. Throws std::logic_error if the weight is of no part that a LoRA file can name.
+  std::vector<LayerAlias> diffusers_modules(const std::string& weight) const;
+  /// Returns the module that kohya's trainers have for it, "lora_unet_mid_block_attentions_0_proj_in": with diffusers' names of the modules
+  /// (SD 1, SD 2), or with those of the model's own program (SDXL, transformers). `ordered`: the change cannot follow rows in another
+  /// order; a layer that has them so keeps brume's name.
+  LayerAlias kohya_module(const std::string& weight, bool ordered) const;
 
  private:
   using Names = std::map<std::string, LoraTarget>;
@@ -58,8 +60,9 @@ class LoraNames {
 
   Names by_name_, biases_;
   NameTable table_;
-  std::vector<std::string> encoders_;        ///< what the names of the weights of each of CLIP's text encoders begin with
-  std::map<std::string, std::string> flux_;  ///< names that are written of the modules of a network of FLUX
+  std::vector<std::string> encoders_;                         ///< what the names of the weights of each of CLIP's text encoders begin with
+  std::map<std::string, std::vector<LayerAlias>> diffusers_;  ///< modules of a transformer, by brume's name
+  std::map<std::string, LayerAlias> flux_;                    ///< modules that FLUX's program has, by brume's name
 };
 
 }  // namespace brume

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
 #include <string_view>
 
 namespace brume {
@@ -83,7 +82,9 @@ LayerView TransformerLora::view(const std::string& name, bool diffusers) const {
   return v;
 }
 
-void TransformerLora::add_diffusers(const Weight& weight, std::vector<LayerAlias>& all) const {
+std::vector<LayerAlias> TransformerLora::of_diffusers(const Weight& weight) const {
+  std::vector<LayerAlias> all;
+  if (family_ == Family::other) return all;
   const std::string layer = layer_of(weight.name);
   for (const JoinedLayer& joined : diffusers_.joined) {
     if (joined.ours != layer) continue;
@@ -92,16 +93,21 @@ void TransformerLora::add_diffusers(const Weight& weight, std::vector<LayerAlias
       v.rows = i + 1 < joined.theirs.size() ? width_ : weight.tensor.size(0) - v.first;
       all.push_back({joined.theirs[i], v});
     }
-    return;
+    return all;
   }
   if (const auto theirs = diffusers_.names.theirs(weight.name)) all.push_back({layer_of(*theirs), view(weight.name, true)});
+  return all;
 }
 
-void TransformerLora::add_flux(const Weight& weight, std::vector<LayerAlias>& all) const {
+std::optional<LayerAlias> TransformerLora::of_flux(const Weight& weight) const {
+  const auto theirs = family_ == Family::flux ? flux_.theirs(weight.name) : std::nullopt;
+  if (!theirs || theirs->ends_with(".scale")) return {};
+  return LayerAlias{layer_of(*theirs), view(weight.name, false)};
+}
+
+/// Adds the names of files that change the queries, keys and values of a single block, which are rows of its first layer.
+void TransformerLora::add_parts_of_flux(const Weight& weight, std::vector<LayerAlias>& all) const {
   const std::string layer = layer_of(weight.name);
-  if (const auto theirs = flux_.theirs(weight.name); theirs && !theirs->ends_with(".scale"))
-    all.push_back({layer_of(*theirs), view(weight.name, false)});
-  // Files that change the queries, keys and values of a single block, which are rows of its first layer.
   constexpr std::string_view first = ".linear1", second = ".linear2";
   if (!layer.starts_with("single_blocks.")) return;
   if (layer.ends_with(first))
@@ -111,10 +117,9 @@ void TransformerLora::add_flux(const Weight& weight, std::vector<LayerAlias>& al
 }
 
 std::vector<LayerAlias> TransformerLora::aliases(const Weight& weight) const {
-  std::vector<LayerAlias> all;
-  if (family_ == Family::other) return all;
-  add_diffusers(weight, all);
-  if (family_ == Family::flux) add_flux(weight, all);
+  std::vector<LayerAlias> all = of_diffusers(weight);
+  if (const auto flux = of_flux(weight)) all.push_back(*flux);
+  if (family_ == Family::flux) add_parts_of_flux(weight, all);
   return all;
 }
 

@@ -2,6 +2,7 @@
 // The layers of a transformer (mmdit, dit) by the names that LoRA files of diffusers, kohya's trainers and FLUX's program have for them.
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,12 +45,14 @@ class TransformerLora {
   explicit TransformerLora(const std::vector<Weight>& network);
   /// Returns the other names of the layer that a weight or bias is of.
   std::vector<LayerAlias> aliases(const Weight& weight) const;
-  bool flux() const { return family_ == Family::flux; }
+  /// Returns the layers that diffusers has for it: several if it splits the layer, none if it has no such layer.
+  std::vector<LayerAlias> of_diffusers(const Weight& weight) const;
+  /// Returns the layer that FLUX's program has for it; none of other networks.
+  std::optional<LayerAlias> of_flux(const Weight& weight) const;
 
  private:
   void read_mmdit(const std::vector<Weight>& network);
-  void add_diffusers(const Weight& weight, std::vector<LayerAlias>& all) const;
-  void add_flux(const Weight& weight, std::vector<LayerAlias>& all) const;
+  void add_parts_of_flux(const Weight& weight, std::vector<LayerAlias>& all) const;
   LayerView view(const std::string& name, bool diffusers) const;
 
   enum class Family { other, dit, mmdit, flux } family_ = Family::other;
