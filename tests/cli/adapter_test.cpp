@@ -108,6 +108,20 @@ TEST_F(AdapterCommand, ExtractsWhatWasMerged) {
             "error: m/model.safetensors: does not differ from m/model.safetensors in a weight that a LoRA can hold\n");
 }
 
+/// Other programs refuse a file that changes a table of embeddings.
+TEST_F(AdapterCommand, LeavesTablesOfEmbeddingsOut) {
+  ASSERT_EQ(adapter({"merge", "m", "--lora", "style.safetensors", "-o", "styled.safetensors"}).code, 0);
+  std::map<std::string, std::string> metadata;
+  NamedTensors tensors = load_tensors(folder_->file("styled.safetensors"), &metadata);
+  for (NamedTensor& tensor : tensors)
+    if (tensor.name.ends_with("_embedding.weight")) tensor.tensor = tensor.tensor + 1;
+  write_safetensors(folder_->file("tables.safetensors"), tensors, metadata);
+  const Finished done = adapter({"extract", "m", "tables.safetensors", "--rank", "3", "-o", "no_tables.safetensors"});
+  EXPECT_EQ(done.out, "no_tables.safetensors: rank 3 of 2 weights holds 100.00 % of the difference's square\n") << done.err;
+  EXPECT_NE(done.err.find("2 weights differ that a LoRA does not hold, like 'conditioner.text_model.embeddings."), std::string::npos)
+      << done.err;
+}
+
 TEST_F(AdapterCommand, ResizesToTheNearestOfThatRank) {
   EXPECT_EQ(adapter({"resize", "style.safetensors", "--rank", "8", "-o", "same.safetensors"}).out,
             "same.safetensors: rank 3 of 2 modules\n");

@@ -68,13 +68,6 @@ void merge(const Arguments& a) {
   fmt::print("{}: {} weights changed, kept in float32\n", a.out, merged.size());
 }
 
-/// Returns true if a LoRA can hold the difference of a weight.
-bool can_hold(const Weight& w) {
-  const bool part =
-      w.name.starts_with("network.") || (w.name.starts_with("conditioner.") && w.name.find("text_model.") != std::string::npos);
-  return part && w.tensor.dim() >= 2 && w.tensor.is_floating_point() && w.name.ends_with(".weight");
-}
-
 void extract(const Arguments& a) {
   check_file("--out", a.out);
   const at::NoGradGuard no_grad;
@@ -93,7 +86,7 @@ void extract(const Arguments& a) {
     if (!w.tensor.is_floating_point()) continue;
     const Tensor delta = changed->to(at::kFloat) - w.tensor.to(at::kFloat);
     if (delta.abs().max().item<double>() == 0) continue;
-    if (!can_hold(w)) {
+    if (!in_loras(w)) {
       lost.push_back(w.name);
       continue;
     }

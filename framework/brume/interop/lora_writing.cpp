@@ -8,13 +8,12 @@
 #include <set>
 #include <stdexcept>
 
-#include "brume/weights/model_hash.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
 namespace {
 
-constexpr const char* kohya_hash = "ss_new_sd_model_hash";
+constexpr const char *kohya_hash = "ss_new_sd_model_hash", *own_hash = "brume.base_sha256";
 
 /// Roles whose tensors are called ROLE.weight in kohya's and LyCORIS' files.
 const std::set<std::string> modules_of_kohya{"lora_down", "lora_up", "lora_mid", "a1", "a2", "b1", "b2", "bm"};
@@ -35,7 +34,7 @@ std::map<std::string, std::string> kohya_metadata(const std::map<std::string, We
     m["ss_network_alpha"] = number_text(first.has_alpha ? first.alpha : double(first.rank()));
   }
   if (const auto version = versions.find(d.generation); version != versions.end()) m["ss_base_model_version"] = version->second;
-  if (!d.base_hash.empty()) m[kohya_hash] = m[base_hash_key] = d.base_hash;
+  if (!d.base_hash.empty()) m[kohya_hash] = m[own_hash] = d.base_hash;
   if (d.steps > 0) m["ss_steps"] = std::to_string(d.steps);
   if (!d.triggers.empty()) m["modelspec.trigger_phrase"] = d.triggers;
   return m;
@@ -97,12 +96,13 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
   NamedTensors tensors;
   const auto add = [&](const std::string& name, const at::Tensor& t) { tensors.push_back({name, t.detach().to(at::kFloat).contiguous()}); };
   const auto add_kohya = [&](const std::string& module, const WeightChange& change) {
-    for (const auto& [role, tensor] : change.parts) add(fmt::format("{}.{}{}", module, role, modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
+    for (const auto& [role, tensor] : change.parts)
+      add(fmt::format("{}.{}{}", module, role, modules_of_kohya.contains(role) ? ".weight" : ""), tensor);
     if (change.has_alpha) add(module + ".alpha", at::full({}, change.alpha, at::kFloat));
   };
   const auto add_diffusers = [&](const std::string& module, const WeightChange& change) {
     for (const auto& [role, tensor] : change.parts)
-      add(module + "." + roles_of_diffusers.at(role), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
+      add(fmt::format("{}.{}", module, roles_of_diffusers.at(role)), role == "dora_scale" ? magnitude_of_peft(tensor, change) : tensor);
   };
   for (const auto& [weight, change] : changes)
     if (layout == LoraLayout::kohya) {
@@ -117,7 +117,7 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
 }
 
 std::string base_hash_of(const std::map<std::string, std::string>& metadata) {
-  for (const char* key : {base_hash_key, kohya_hash})
+  for (const char* key : {own_hash, kohya_hash})
     if (const auto found = metadata.find(key); found != metadata.end() && !found->second.empty()) return found->second;
   return "";
 }

@@ -43,6 +43,13 @@ std::vector<std::string> encoders_of(const std::vector<Weight>& weights) {
 
 }  // namespace
 
+bool in_loras(const Weight& w) {
+  const bool part = w.name.starts_with(network) || (w.name.starts_with(conditioner) && w.name.find(text) != std::string::npos);
+  const bool table =
+      w.name.ends_with("_embedding.weight") || w.name.ends_with(".embedding_table.weight") || w.name.ends_with(".label_emb.weight");
+  return part && !table && w.tensor.dim() >= 2 && w.tensor.is_floating_point() && w.name.ends_with(weight_ending);
+}
+
 LoraNames::LoraNames(const std::vector<Weight>& weights) : encoders_(encoders_of(weights)) {
   std::vector<Weight> own;
   std::vector<const Weight*> whole;

@@ -29,6 +29,10 @@ constexpr std::string_view peft_prefix = "base_model.model.";
 /// network.
 std::pair<std::string, std::string> lora_module(const std::string& name);
 
+/// Returns true if a LoRA file can change a weight so that other programs follow: a matrix or a convolution of the network or of CLIP, but
+/// no table of embeddings.
+bool in_loras(const Weight& weight);
+
 /// Finds a model's weights by the names of their modules in LoRA files.
 class LoraNames {
  public:

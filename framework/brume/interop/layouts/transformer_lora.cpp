@@ -27,7 +27,7 @@ std::string layer_of(const std::string& name) { return name.substr(0, name.rfind
 at::Tensor LayerView::rows_of(const at::Tensor& weight) const { return rows > 0 ? weight.narrow(0, first, rows) : weight; }
 
 at::Tensor LayerView::of(const at::Tensor& weight) const {
-  const at::Tensor part = rows_of(weight);
+  at::Tensor part = rows_of(weight);
   switch (order) {
     case Order::swapped: return swapped_halves(part);
     case Order::flux: return to_flux_layout(name, part, patches);
