@@ -189,6 +189,18 @@ TEST_F(LoraOfATransformer, OfStableDiffusion3) {
   expect_written(LoraLayout::kohya, own, "model.diffusion_model.", weights, imported_file);
 }
 
+TEST_F(LoraOfATransformer, OfPixart) {
+  const std::string source = "../refs2/pixart/pixart_tiny_diffusers";
+  BRUME_NEED_REF(source + "/config.json");
+  const at::NoGradGuard no_grad;
+  const auto network = network_of(import_model(ref_path(source)), {.input = {4, 8, 8}, .out_channels = 8, .context_width = 40});
+  const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
+  const std::vector<Weight> weights = prefixed("network.", network->weights());
+  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); };
+  expect_merged(diffusers, tensors, "", weights, imported);
+  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
+}
+
 /// XLabs' names change the layers that FLUX's own names say.
 TEST_F(LoraOfATransformer, OfFluxByTheNamesOfXLabs) {
   const std::string source = "../refs2/flux/tiny_flux/transformer";

@@ -66,6 +66,7 @@ LoraNames::Names& LoraNames::names_of(const Weight& weight) { return weight.name
 
 void LoraNames::add_network(const std::vector<Weight>& own, const std::vector<const Weight*>& whole) {
   std::vector<std::string> names;
+  names.reserve(own.size());
   for (const Weight& w : own) names.push_back(w.name);
   table_ = unet_names(unet_modules(names));
   const TransformerLora transformer(own);
