@@ -8,12 +8,13 @@
 #include <set>
 #include <stdexcept>
 
+#include "brume/weights/model_hash.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
 namespace {
 
-constexpr const char *kohya_hash = "ss_new_sd_model_hash", *own_hash = "brume.base_sha256";
+constexpr const char* kohya_hash = "ss_new_sd_model_hash";
 
 /// Roles whose tensors are called ROLE.weight in kohya's and LyCORIS' files.
 const std::set<std::string> modules_of_kohya{"lora_down", "lora_up", "lora_mid", "a1", "a2", "b1", "b2", "bm"};
@@ -34,7 +35,7 @@ std::map<std::string, std::string> kohya_metadata(const std::map<std::string, We
     m["ss_network_alpha"] = number_text(first.has_alpha ? first.alpha : double(first.rank()));
   }
   if (const auto version = versions.find(d.generation); version != versions.end()) m["ss_base_model_version"] = version->second;
-  if (!d.base_hash.empty()) m[kohya_hash] = m[own_hash] = d.base_hash;
+  if (!d.base_hash.empty()) m[kohya_hash] = m[base_hash_key] = d.base_hash;
   if (d.steps > 0) m["ss_steps"] = std::to_string(d.steps);
   if (!d.triggers.empty()) m["modelspec.trigger_phrase"] = d.triggers;
   return m;
@@ -117,7 +118,7 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
 }
 
 std::string base_hash_of(const std::map<std::string, std::string>& metadata) {
-  for (const char* key : {own_hash, kohya_hash})
+  for (const char* key : {base_hash_key, kohya_hash})
     if (const auto found = metadata.find(key); found != metadata.end() && !found->second.empty()) return found->second;
   return "";
 }

@@ -9,13 +9,20 @@
 
 #include "brume/config/errors.h"
 #include "brume/config/name_patterns.h"
+#include "brume/interop/layouts/lora_names.h"
 
 namespace brume {
 namespace {
 
 bool has(const Weight& w, const char* part) { return w.name.find(part) != std::string::npos; }
 bool of_network(const Weight& w) { return w.name.starts_with("network."); }
-bool of_attention(const Weight& w) { return of_network(w) && (has(w, "attn") || has(w, ".qkv.")); }
+/// FLUX's single blocks compute attention and feed-forward by the same two layers.
+bool of_single_block(const Weight& w) { return has(w, ".single_blocks.") && (has(w, ".linear1.") || has(w, ".linear2.")); }
+bool of_attention(const Weight& w) { return of_network(w) && (has(w, "attn") || has(w, ".qkv.") || of_single_block(w)); }
+/// Without the layers of that name that embed times and vectors.
+bool of_feed_forward(const Weight& w) {
+  return of_network(w) && (has(w, ".ff.") || (has(w, ".mlp.") && !has(w, "_embedder.")) || of_single_block(w));
+}
 
 /// Without the first and the last convolution, which kohya's loaders do not look for.
 bool of_convolutions(const Weight& w) {
@@ -28,22 +35,16 @@ struct Group {
   bool (*holds)(const Weight&);
 };
 constexpr Group groups[] = {{"attention", of_attention},
-                            {"feed_forward", [](const Weight& w) { return of_network(w) && (has(w, ".ff.") || has(w, ".mlp.")); }},
+                            {"feed_forward", of_feed_forward},
                             {"convolutions", of_convolutions},
                             {"text_encoder", [](const Weight& w) { return !of_network(w) && (has(w, ".self_attn.") || has(w, ".mlp.")); }}};
-
-/// Returns true if a LoRA file can name the weight and it is a matrix or a convolution.
-bool adaptable(const Weight& w) {
-  return w.tensor.dim() >= 2 && w.name.ends_with(".weight") &&
-         (of_network(w) || (w.name.starts_with("conditioner.") && has(w, "text_model.")));
-}
 
 }  // namespace
 
 std::vector<Weight> adapter_targets(const Adapter& adapter, const std::vector<Weight>& weights, const std::string& path) {
   std::vector<Weight> able, chosen;
   std::vector<std::string> names;
-  std::copy_if(weights.begin(), weights.end(), std::back_inserter(able), adaptable);
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(able), in_loras);
   names.reserve(able.size());
   for (const Weight& w : able) names.push_back(w.name);
   std::vector<std::string> words;
