@@ -105,6 +105,11 @@ TEST_F(Import, WhatItCannotBeIsSaidByFileAndKey) {
   EXPECT_EQ(refusal({"sd"}),
             "error: sd/model_index.json: unet is of class UNet3DConditionModel; what brume imports there: UNet2DModel, "
             "UNet2DConditionModel\n");
+  change("sd/model_index.json", "\"unet\"", "\"movq\"");
+  change("sd/model_index.json", "StableDiffusionPipeline", "KandinskyPipeline");
+  EXPECT_EQ(refusal({"sd"}),
+            "error: sd/model_index.json: unet of this KandinskyPipeline is missing; what brume imports there: UNet2DModel, "
+            "UNet2DConditionModel\n");
   change("ddpm/unet/config.json", "\"sample_size\": 16", "\"sample_size\": [16, 16], \"an_old_key\": -Infinity");
   EXPECT_EQ(at({"import", "ddpm", "-o", "infinite.safetensors"}).code, 0);
 }

@@ -22,8 +22,9 @@ std::string DiffusersIndex::component(const std::string& name) const {
 void DiffusersIndex::expect(const std::string& name, const std::vector<std::string>& wanted) const {
   const std::string have = component(name);
   if (std::find(wanted.begin(), wanted.end(), have) != wanted.end()) return;
-  throw ConfigError(fmt::format("{}: {} is {}; what brume imports there: {}", file(), name, have.empty() ? "missing" : "of class " + have,
-                                fmt::join(wanted, ", ")));
+  const std::string of = have.empty() && !pipeline().empty() ? fmt::format(" of this {}", pipeline()) : "";
+  throw ConfigError(fmt::format("{}: {}{} is {}; what brume imports there: {}", file(), name, of,
+                                have.empty() ? "missing" : "of class " + have, fmt::join(wanted, ", ")));
 }
 
 std::vector<std::string> DiffusersIndex::losses() const {
