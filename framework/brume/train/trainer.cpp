@@ -26,6 +26,7 @@
 #include "brume/train/checkpoints.h"
 #include "brume/train/controlled_learner.h"
 #include "brume/train/ema_snapshots.h"
+#include "brume/train/loss_trend.h"
 #include "brume/train/memory_advice.h"
 #include "brume/train/metrics_file.h"
 #include "brume/train/prior_preservation.h"
@@ -109,6 +110,7 @@ Trainer::Trainer(const Config& config, Value resolved, fs::path directory, const
   if (adapts) learner_ = (steers ? controlled : adapted)(std::move(learner_), config_, source, mix_seed(seed, Stream::adapters));
   std::vector<TrainedModule> modules = learner_->modules();
   several_ = modules.size() > 1;
+  trend_ = std::make_unique<LossTrend>();
   freeze(modules.front().weights);
   modules.front().own = own_settings(t.groups, modules.front().weights);
   model_ = modules.front().weights;

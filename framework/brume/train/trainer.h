@@ -11,11 +11,11 @@
 #include "brume/core/warnings.h"
 #include "brume/files/lock.h"
 #include "brume/train/learner.h"
-#include "brume/train/loss_trend.h"
 
 namespace brume {
 class ModelFiles;
 struct BatchFigures;
+class LossTrend;
 class RunLog;
 class World;
 struct CheckpointSize;
@@ -179,7 +179,7 @@ class Trainer {
   int64_t step_ = 0;
   int64_t saved_ = 0;  ///< step of the last checkpoint
   int64_t bad_steps_ = 0;
-  LossTrend trend_;
+  std::unique_ptr<LossTrend> trend_;
   int64_t held_ = 0;      ///< step of the checkpoint that is held; 0 = none
   bool several_ = false;  ///< modules are trained
   std::map<int64_t, std::string> unread_;

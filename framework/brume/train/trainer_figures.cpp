@@ -5,6 +5,7 @@
 
 #include "brume/core/warnings.h"
 #include "brume/train/checkpoints.h"
+#include "brume/train/loss_trend.h"
 #include "brume/train/run_log.h"
 #include "brume/train/trainer.h"
 
@@ -18,20 +19,20 @@ void Trainer::note_unread(const Batch& batch, Window& window) {
 }
 
 std::string Trainer::gathered(const Window& window) const {
-  return nlohmann::json{window.sums, window.steps, window.skipped, window.unread, trend_.state()}.dump();
+  return nlohmann::json{window.sums, window.steps, window.skipped, window.unread, trend_->state()}.dump();
 }
 
 Trainer::Window Trainer::restored_window() {
   const auto before = nlohmann::json::parse(log_->gathered(), nullptr, false);
   const bool finite = log_->gathered().find("null") == std::string::npos;
   if (!finite || !before.is_array() || before.size() < 4) return {};
-  if (before.size() > 4) trend_.restore(before[4].get<std::array<double, 4>>());
+  if (before.size() > 4) trend_->restore(before[4].get<std::array<double, 4>>());
   return {before[0].get<Metrics>(), before[1].get<int64_t>(), before[2].get<int64_t>(), before[3].get<int64_t>()};
 }
 
 void Trainer::notice_growth(double loss) {
   if (several_) return;  // networks that play against each other have losses that rise and fall
-  const auto growth = trend_.add(loss);
+  const auto growth = trend_->add(loss);
   if (!growth) return;
   if (held_ == 0) hold_checkpoint();
   warn(
@@ -49,10 +50,10 @@ void Trainer::hold_checkpoint() {
 }
 
 void Trainer::hold_if_loss_grows() {
-  if (trend_.told()) return;
-  if (trend_.grows() && held_ == 0) {
+  if (trend_->told()) return;
+  if (trend_->grows() && held_ == 0) {
     hold_checkpoint();
-  } else if (!trend_.grows() && held_ > 0) {
+  } else if (!trend_->grows() && held_ > 0) {
     prune_spared(directory_, held_);
     held_ = 0;
   }
