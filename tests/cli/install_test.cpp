@@ -1,15 +1,10 @@
 // The installed brume: complete, and at home wherever it is put.
 #include "brume/image/image.h"
 #include "cli/new_projects.h"
+#include "support/sanitizers.h"
 
 namespace brume::test {
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool sanitized = true;
-#else
-constexpr bool sanitized = false;
-#endif
 
 TEST(Install, TheProgramRuns) {
   const Finished version = Projects::get().run_installed({"--version"});

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/process.h"
+#include "support/sanitizers.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -27,9 +28,7 @@ std::string spins(const std::vector<std::string>& variables, const std::vector<s
 }
 
 TEST(Start, ACommandThatComputesSpinsShortly) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "starts once under a sanitizer";
-#endif
+  if (sanitized) GTEST_SKIP() << "starts once under a sanitizer";
   const std::vector<std::string> computes = {"train", "nothing.yaml"};
   EXPECT_EQ(spins({}, computes), "1000");
   EXPECT_EQ(spins({"GOMP_SPINCOUNT=7"}, computes), "7");
@@ -51,9 +50,7 @@ Finished within(int64_t mib, const std::string& arguments, const fs::path& folde
 }
 
 TEST(Start, AnAddressSpaceThatIsTooSmallIsAnErrorOfOneLine) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "sanitizers map terabytes";
-#endif
+  if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
   const TempFolder folder;
   const Finished none = within(600, "list sampler", folder.path());
   EXPECT_EQ(none.code, 2);

@@ -14,7 +14,10 @@ namespace brume::test::files {
 
 inline std::string number(uint64_t value, int width, bool big) {
   std::string bytes;
-  for (int i = 0; i < width; ++i) bytes += static_cast<char>(value >> 8 * (big ? width - 1 - i : i) & 0xff);
+  for (int i = 0; i < width; ++i) {
+    const int place = big ? width - 1 - i : i;  // of 16 bytes, say
+    bytes += place < 8 ? static_cast<char>(value >> 8 * place & 0xff) : '\0';
+  }
   return bytes;
 }
 

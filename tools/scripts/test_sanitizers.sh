@@ -19,7 +19,8 @@ tools/scripts/build.sh "build-$kind"
 
 # OpenMP's barriers are invisible to the sanitizers, because libgomp is not built with them. One thread has no barriers.
 export OMP_NUM_THREADS=1 UBSAN_OPTIONS=print_stacktrace=1
-export ASAN_OPTIONS=detect_stack_use_after_return=1 LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp:print_suppressions=0
+# allocator_may_return_null: tests ask for more memory than there is.
+export ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS=halt_on_error=1
 if [ $kind = asan ]; then
   labels=$(IFS='|'; echo "${folders[*]}")
