@@ -86,7 +86,7 @@ short "sample, 512 at once" "$brume" sample one/model.safetensors -n 512 --batch
 short "encode, 256 at once" "$brume" encode stage/model.safetensors --data '{type: shapes}' -n 256 --batch 256 -o OUT/latents
 short "export" "$brume" export ldm/model.safetensors --to diffusers OUT/exported
 short "import" "$brume" import foreign.safetensors -o OUT/model.safetensors
-short "tokenizer" "$brume" tokenizer train captions.txt --size 30 -o OUT/pieces.model
+short "tokenizer" "$brume" tokenizer train captions.txt --size 24 -o OUT/pieces.model
 root=/sys/fs/cgroup
 [ -d $root/memory ] && root=$root/memory
 if mkdir "$root/brume_campaign_$$" 2>/dev/null; then
