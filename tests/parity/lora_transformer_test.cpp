@@ -137,19 +137,22 @@ class LoraOfATransformer : public testing::Test {
     return import_model(copy);
   }
   TempFolder folder_;
+  /// Reads and writes LoRAs of a directory of diffusers by its names.
+  void expect_diffusers(const std::string& source, const Network::Context& context, const std::vector<Writer>& writers) {
+    BRUME_NEED_REF(source + "/config.json");
+    const at::NoGradGuard no_grad;
+    const auto network = network_of(import_model(ref_path(source)), context);
+    const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
+    const std::vector<Weight> weights = prefixed("network.", network->weights());
+    const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); };
+    for (const Writer& writer : writers) expect_merged(writer, tensors, "", weights, imported);
+    expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
+  }
   int count_ = 0;
 };
 
 TEST_F(LoraOfATransformer, OfFluxByTheNamesOfDiffusers) {
-  const std::string source = "../refs2/flux/tiny_flux/transformer";
-  BRUME_NEED_REF(source + "/config.json");
-  const at::NoGradGuard no_grad;
-  const auto network = network_of(import_model(ref_path(source)), of_flux);
-  const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
-  const std::vector<Weight> weights = prefixed("network.", network->weights());
-  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); };
-  for (const Writer& writer : {diffusers, bare, peft, one_trainer, simple_tuner}) expect_merged(writer, tensors, "", weights, imported);
-  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
+  expect_diffusers("../refs2/flux/tiny_flux/transformer", of_flux, {diffusers, bare, peft, one_trainer, simple_tuner});
 }
 
 TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
@@ -171,15 +174,12 @@ TEST_F(LoraOfATransformer, OfFluxByItsOwnNames) {
 
 TEST_F(LoraOfATransformer, OfStableDiffusion3) {
   const std::string folder = "../refs2/sd3/", file = folder + "sd3_medium_like.safetensors", directory = folder + "tiny_sd3/transformer";
+  const Network::Context context{.input = {16, 24, 24}, .out_channels = 16, .context_width = 96, .vector_width = 72};
+  expect_diffusers(directory, context, {diffusers, one_trainer});
   BRUME_NEED_REF(file);
   const at::NoGradGuard no_grad;
-  const auto network =
-      network_of(import_model(ref_path(directory)), {.input = {16, 24, 24}, .out_channels = 16, .context_width = 96, .vector_width = 72});
+  const auto network = network_of(import_model(ref_path(directory)), context);
   const std::vector<Weight> weights = prefixed("network.", network->weights());
-  const NamedTensors tensors = load_tensors(ref_path(directory + "/diffusion_pytorch_model.safetensors").string());
-  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(directory), changed); };
-  for (const Writer& writer : {diffusers, one_trainer}) expect_merged(writer, tensors, "", weights, imported);
-  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
   const NamedTensors own = load_tensors(ref_path(file).string());
   const auto imported_file = [&](const NamedTensors& changed) {
     write_safetensors(folder_.file("changed.safetensors"), changed, {});
@@ -190,15 +190,7 @@ TEST_F(LoraOfATransformer, OfStableDiffusion3) {
 }
 
 TEST_F(LoraOfATransformer, OfPixart) {
-  const std::string source = "../refs2/pixart/pixart_tiny_diffusers";
-  BRUME_NEED_REF(source + "/config.json");
-  const at::NoGradGuard no_grad;
-  const auto network = network_of(import_model(ref_path(source)), {.input = {4, 8, 8}, .out_channels = 8, .context_width = 40});
-  const NamedTensors tensors = load_tensors(ref_path(source + "/diffusion_pytorch_model.safetensors").string());
-  const std::vector<Weight> weights = prefixed("network.", network->weights());
-  const auto imported = [&](const NamedTensors& changed) { return copy_of(ref_path(source), changed); };
-  expect_merged(diffusers, tensors, "", weights, imported);
-  expect_written(LoraLayout::diffusers, tensors, "", weights, imported);
+  expect_diffusers("../refs2/pixart/pixart_tiny_diffusers", {.input = {4, 8, 8}, .out_channels = 8, .context_width = 40}, {diffusers});
 }
 
 /// XLabs' names change the layers that FLUX's own names say.
