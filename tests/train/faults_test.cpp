@@ -193,6 +193,25 @@ TEST(Faults, AKilledTrainingLocksNothingAndItsFilesGo) {
   EXPECT_EQ(entries(run / "samples"), std::vector<std::string>{});
 }
 
+TEST(Faults, ASparedCheckpointStaysUntilItIsReleased) {
+  const TempFolder folder;
+  const Loaded l = load({"train.steps=3", "train.checkpoint_every=1", "train.keep=2"});
+  const fs::path run = folder.path() / "run";
+  Trainer(l.config, l.resolved, run).run(nullptr);
+  const KeepOptions last_alone;
+  spare_checkpoint(run, 2);
+  prune_checkpoints(run, 3, last_alone);
+  EXPECT_EQ(entries(run / "checkpoints"), (std::vector<std::string>{"step_000002", "step_000003"}));
+  prune_spared(run, 2);  // which was kept before, as it is again
+  EXPECT_EQ(entries(run / "checkpoints" / "step_000002"), (std::vector<std::string>{"model.safetensors", "training.safetensors"}));
+  prune_checkpoints(run, 3, last_alone);
+  EXPECT_EQ(entries(run / "checkpoints"), (std::vector<std::string>{"step_000003"}));
+  remove_checkpoints(run);
+  spare_checkpoint(run, 3);
+  prune_spared(run, 3);
+  EXPECT_FALSE(fs::exists(run / "checkpoints"));
+}
+
 TEST(Faults, KeepsTheCheckpointsThatAreAskedFor) {
   const TempFolder folder;
   const auto kept = [&](const std::string& name, const std::vector<std::string>& settings) {

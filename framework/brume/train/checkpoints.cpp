@@ -45,15 +45,6 @@ std::map<int64_t, fs::path> kept(const fs::path& directory) {
   return all;
 }
 
-/// Returns the names of the adapters, words and controls that stand next to the model in a folder.
-std::vector<std::string> parts_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (auto entry = fs::directory_iterator(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error))
-    if (const fs::path name = entry->path().filename(); is_adapter(name) || name == control_file) names.push_back(name.string());
-  return names;
-}
-
 /// Removes the files of a checkpoint, and the folder if it is empty then.
 void remove_checkpoint(const fs::path& folder) {
   std::error_code ignored;
@@ -119,6 +110,14 @@ std::optional<uint64_t> free_bytes(fs::path directory) {
 }
 
 }  // namespace
+
+std::vector<std::string> parts_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (const fs::path name = entry->path().filename(); is_adapter(name) || name == control_file) names.push_back(name.string());
+  return names;
+}
 
 Lock lock_run(const fs::path& directory) {
   Lock lock(fs::canonical(directory).string());  // where a link leads

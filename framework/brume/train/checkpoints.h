@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "brume/files/lock.h"
 #include "brume/train/options.h"
@@ -26,6 +27,8 @@ struct BestBy {
 /// Reads "max test_accuracy" or "min test_loss". Throws ConfigError for any other text.
 BestBy best_by(const std::string& text);
 
+/// Returns the names of the adapters, words and controls that stand next to the model in a folder.
+std::vector<std::string> parts_in(const std::filesystem::path& folder);
 /// Returns true if the checkpoint of `step` is kept in `directory`.
 bool is_kept(const std::filesystem::path& directory, int64_t step);
 /// Keeps the model.safetensors and training.safetensors of `directory`, and the adapters, words and controls next to them, in

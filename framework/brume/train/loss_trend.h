@@ -17,6 +17,8 @@ class LossTrend {
   /// of the first five losses. Losses that are not positive are not judged.
   std::optional<Growth> add(double loss);
 
+  /// Returns the mean of the last losses; 0 before the first.
+  double mean() const;
   /// Returns true if the mean is twice its least value: what is saved now may be worse than what was saved before.
   bool grows() const { return least_ > 0 && mean() > 2 * least_; }
 
@@ -28,8 +30,6 @@ class LossTrend {
   void restore(const std::array<double, 4>& state);
 
  private:
-  double mean() const;
-
   int64_t count_ = 0;
   double sum_ = 0;    ///< of the losses, decayed
   double least_ = 0;  ///< mean

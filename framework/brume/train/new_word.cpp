@@ -83,7 +83,11 @@ std::string nearest_tokens(const Encoder& encoder, const Tensor& vectors) {
 Word new_word(const NewWord& wanted, const std::vector<Weight>& weights, const Files& files, const std::string& path) {
   const auto refuse = [&](const char* key, std::string text) { return ConfigError({Problem{{}, path + key, std::move(text)}}); };
   const std::vector<Encoder> encoders = encoders_of(weights, files);
-  if (encoders.empty()) throw refuse("", "a textual inversion needs a model with a text encoder of CLIP and its tokenizer");
+  if (encoders.empty() || encoders.size() > 2)
+    throw refuse("",
+                 fmt::format("a textual inversion needs a model with one or two text encoders of CLIP and their tokenizers, and this one "
+                             "has {}",
+                             encoders.size()));
   const std::string word = text::composed(wanted.text);
   if (word.empty()) throw refuse(".token", "is empty; a new word like <mist> is needed");
   Word found{word, {}};

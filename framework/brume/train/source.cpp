@@ -7,6 +7,7 @@
 
 #include "brume/config/name_patterns.h"
 #include "brume/config/number.h"
+#include "brume/config/out_of_memory.h"
 #include "brume/config/tree.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/checkpoint.h"
@@ -76,8 +77,9 @@ std::vector<Problem> misfits(const Start& start, const ModelSource& models) {
   std::optional<Pipeline> model;
   try {
     model.emplace(config.model, Compute(), 0, &start.source.card.files, models);
-  } catch (const ConfigError&) {
-    return {};  // a first stage that is not there, which is said when the model is made
+  } catch (const std::exception& e) {
+    if (dynamic_cast<const ConfigError*>(&e) || out_of_memory(e)) return {};  // which is said when the model is made to be trained
+    throw;
   }
   try {
     adopt(start.file, start.source.tensors, model->weights(), adoption, before, after, &model->network());

@@ -61,10 +61,7 @@ void prepare_directory(const fs::path& directory, const fs::path& inner) {
 void remove_training(const fs::path& directory) {
   for (const char* name : {"training.safetensors", "model.safetensors", "metrics.jsonl", "config.yaml", event_file_name})
     fs::remove(directory / name);
-  std::error_code none;
-  const std::vector<fs::directory_entry> entries(fs::directory_iterator(directory, none), fs::directory_iterator());
-  for (const auto& entry : entries)
-    if (is_adapter(entry.path()) || entry.path().filename() == control_file) fs::remove(entry.path());
+  for (const std::string& part : parts_in(directory)) fs::remove(directory / part);
   remove_checkpoints(directory);
   remove_snapshots(directory);
   if (!fs::is_directory(directory / "samples")) return;
@@ -226,7 +223,9 @@ bool Trainer::run(const TrainCallbacks& callbacks) {
   const LockedUntilEnd locked{lock_};
   const StopScope whole({});  // a step, and a checkpoint, is not left in its middle
   try {
-    return run_steps(callbacks);
+    const bool ended = run_steps(callbacks);
+    release_checkpoint();
+    return ended;
   } catch (const ConfigError& e) {
     const std::string failed = save_before_leaving();
     if (failed.empty()) throw;
@@ -265,7 +264,7 @@ void Trainer::attempt(const char* what, const TrainCallbacks& callbacks, const s
 
 void Trainer::checkpoint(const TrainCallbacks& callbacks) {
   const KeepOptions& keep = config_.train->keep;
-  if (world_->leads()) hold_if_loss_grows();
+  hold_if_loss_grows();
   save_together();
   if (!world_->leads()) return;
   if (config_.train->ema.type == EmaOptions::Type::power) {
@@ -307,8 +306,10 @@ bool Trainer::run_steps(const TrainCallbacks& callbacks) {
     const std::optional<double> loss = train_step(window, callbacks);
     progress.step = step_;
     progress.skipped += !loss;
-    if (loss && log_) notice_growth(*loss);
-    if (loss) progress.loss = progress.loss ? 0.98 * *progress.loss + 0.02 * *loss : *loss;
+    if (loss) {
+      notice_growth(*loss);
+      progress.loss = trend_->mean();
+    }
     if (callbacks.progress) callbacks.progress(progress);
     if (due(t.log_every)) {
       if (log_) log(window);
@@ -334,7 +335,7 @@ fs::path Trainer::preview_file() const { return directory_ / "samples" / fmt::fo
 
 fs::path Trainer::preview() {
   const at::NoGradGuard no_grad;
-  const fs::path file = preview_file();
+  fs::path file = preview_file();
   if (!learner_->preview(optimization_->averaged(), file)) return {};
   log_->picture(step_, file);
   return file;

@@ -142,12 +142,16 @@ class Trainer {
   std::string gathered(const Window& window) const;
   /// Returns what was gathered before the training was stopped.
   Window restored_window();
-  /// Warns if the loss of a training of one module grows instead of falling, and keeps the checkpoint of before.
+  /// Adds the loss of a step to the trend. Warns if that of a judged training grows instead of falling, and keeps the checkpoint of before.
   void notice_growth(double loss);
+  /// Returns true on rank 0 of a training of one module: networks that play against each other have losses that rise and fall.
+  bool judged() const;
   /// Keeps the last checkpoint whatever `train.keep` asks for.
   void hold_checkpoint();
   /// Holds the last checkpoint before the next one is written if the loss grows, and no longer if it fell again.
   void hold_if_loss_grows();
+  /// Keeps the held checkpoint no longer, unless the training was said to diverge.
+  void release_checkpoint();
   void log(const Window& window);
   void test(const TrainCallbacks& callbacks);
   void restore(const std::filesystem::path& file);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "brume/core/warnings.h"
+#include "brume/distributed/world.h"
 #include "brume/train/checkpoints.h"
 #include "brume/train/loss_trend.h"
 #include "brume/train/run_log.h"
@@ -31,9 +32,8 @@ Trainer::Window Trainer::restored_window() {
 }
 
 void Trainer::notice_growth(double loss) {
-  if (several_) return;  // networks that play against each other have losses that rise and fall
   const auto growth = trend_->add(loss);
-  if (!growth) return;
+  if (!growth || !judged()) return;
   if (held_ == 0) hold_checkpoint();
   warn(
       fmt::format("step {}: the training diverges: the mean of the loss has grown from {:.4g} to {:.4g}; a lower train.optimizer.lr may "
@@ -43,6 +43,8 @@ void Trainer::notice_growth(double loss) {
                             : "no checkpoint was written before (train.checkpoint_every)"));
 }
 
+bool Trainer::judged() const { return !several_ && world_->leads(); }
+
 void Trainer::hold_checkpoint() {
   if (saved_ == 0 || !fs::exists(directory_ / "training.safetensors")) return;
   spare_checkpoint(directory_, saved_);
@@ -50,13 +52,17 @@ void Trainer::hold_checkpoint() {
 }
 
 void Trainer::hold_if_loss_grows() {
-  if (trend_->told()) return;
-  if (trend_->grows() && held_ == 0) {
+  if (!judged() || trend_->told()) return;
+  if (!trend_->grows())
+    release_checkpoint();
+  else if (held_ == 0)
     hold_checkpoint();
-  } else if (!trend_->grows() && held_ > 0) {
-    prune_spared(directory_, held_);
-    held_ = 0;
-  }
+}
+
+void Trainer::release_checkpoint() {
+  if (held_ == 0 || trend_->told()) return;
+  prune_spared(directory_, held_);
+  held_ = 0;
 }
 
 void Trainer::log(const Window& window) {
