@@ -1,4 +1,5 @@
 #include "brume/request.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -109,7 +110,8 @@ int64_t numbered_class(const std::string& option, const std::string& word, const
   const std::optional<int64_t> index = parse_number<int64_t>(digits);
   if (!index) throw ConfigError(fmt::format("{}: no class '{}'{}", option, word, hint(word, classes)));
   if (*index < 0 || *index >= count)
-    throw ConfigError(fmt::format("{}: class {} is out of range: this model has {} classes, 0 to {}", option, *index, count, count - 1));
+    throw ConfigError(
+        fmt::format("{}: class {} is out of range: this model has {}, 0 to {}", option, *index, counted(count, "class"), count - 1));
   return *index;
 }
 
@@ -163,7 +165,7 @@ void check_prompts(const ImageRequest& r, const Controls& controls) {
   }
   if (r.negatives.size() > 1 && r.negatives.size() != r.prompts.size())
     throw ConfigError(
-        fmt::format("{}: {} for {} prompts; one for all, or one per prompt", negatives, r.negatives.size(), r.prompts.size()));
+        fmt::format("{}: {} for {}; one for all, or one per prompt", negatives, r.negatives.size(), counted(r.prompts.size(), "prompt")));
 }
 
 }  // namespace

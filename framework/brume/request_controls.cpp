@@ -1,4 +1,5 @@
 #include "brume/request_controls.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 /// Returns the one value of all controls, or that of control `i`; "" if there are none.
 std::string nth(const std::vector<std::string>& values, size_t i, size_t controls, const std::string& option) {
   if (values.size() > 1 && values.size() != controls)
-    throw ConfigError(fmt::format("{}: {} for {} controls; one for all, or one per control", option, values.size(), controls));
+    throw ConfigError(fmt::format("{}: {} for {}; one for all, or one per control", option, values.size(), counted(controls, "control")));
   return values.empty() ? "" : values.size() == 1 ? values.front() : values[i];
 }
 

@@ -11,6 +11,7 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/autoencoder.h"
 #include "brume/nn/blocks/first_stage.h"
@@ -33,7 +34,7 @@ class Kl final : public Autoencoder {
       f.field("stds", stds, "what each channel of the latents is divided by before scaling; empty = 1", more_than(0));
       for (const auto& [name, each] : {std::pair("means", &means), std::pair("stds", &stds)})
         f.require(each->empty() || int64_t(each->size()) == latent_channels, name, "needs one number per channel of a latent",
-                  fmt::format("{} numbers, and latents have {} channels", each->size(), latent_channels));
+                  fmt::format("{}, and latents have {}", counted(each->size(), "number"), counted(latent_channels, "channel")));
     }
   };
   static void check(const Options& o, const Context& context) { o.nn::FirstStageOptions::check(context.image); }

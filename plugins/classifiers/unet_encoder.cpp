@@ -12,6 +12,7 @@
 #include <numeric>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/classifier.h"
 #include "brume/nn/blocks/pooling.h"
@@ -45,7 +46,7 @@ class UnetEncoder final : public Classifier {
     o.check(c.input);
     const int64_t channels = o.width(o.multipliers.back());
     if (o.pooling == Pooling::attention && !o.heads_fit(channels, o.multipliers.size() - 1))
-      throw ConfigError(fmt::format("pooling: {} channels cannot be split into equal heads", channels));
+      throw ConfigError(fmt::format("pooling: {} cannot be split into equal heads", counted(channels, "channel")));
   }
 
   UnetEncoder(const Options& o, const Context& c) : checkpoint_(o.checkpoint), build_(c.seed), time_embed_(build_, o) {

@@ -15,6 +15,7 @@
 #include <ATen/ops/rand.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
 #include "brume/core/rows.h"
@@ -67,9 +68,9 @@ class Labels final : public ConditionEncoder {
     for (int64_t i = 0; i < count; ++i) {
       id[i] = request.annotations[size_t(i)].label;
       if (id[i] < 0 || id[i] >= o_.classes)
-        throw ConfigError(
-            id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
-                      : fmt::format("class {} is out of range: this model has {} classes, 0 to {}", id[i], o_.classes, o_.classes - 1));
+        throw ConfigError(id[i] < 0 ? fmt::format("image {} has no class, and this model needs one (0 to {})", i, o_.classes - 1)
+                                    : fmt::format("class {} is out of range: this model has {}, 0 to {}", id[i],
+                                                  counted(o_.classes, "class"), o_.classes - 1));
     }
     return ids;
   }

@@ -27,6 +27,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/config/utf8.h"
 #include "brume/core/conditioner.h"
@@ -331,13 +332,13 @@ class Encoder final : public ConditionEncoder {
   PromptReading own_reading(const PromptReading* given) const {
     PromptReading own = given ? *given : PromptReading();
     if (own.skip.value_or(0) > o_.depth)
-      throw ConfigError(fmt::format("sample.prompts: clip_skip = {} is more than the {} layers of the text encoder", *own.skip, o_.depth));
+      throw ConfigError(
+          fmt::format("sample.prompts: clip_skip = {} is more than the {} of the text encoder", *own.skip, counted(o_.depth, "layer")));
     for (Word& w : own.words) {
       const Tensor vectors = vectors_for(w, 0, o_.width);
       if (!vectors.defined())
-        throw ConfigError(
-            fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoder has {}", w.text,
-                        w.vectors.size(1), o_.width));
+        throw ConfigError(fmt::format("sample.prompts: the vectors of the embedding '{}' have {}, and this model's text encoder has {}",
+                                      w.text, counted(w.vectors.size(1), "number"), o_.width));
       w = {w.text, vectors};
     }
     return own;

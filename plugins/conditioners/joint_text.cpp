@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
 #include "brume/core/prompt.h"
@@ -90,9 +91,8 @@ class JointEncoder final : public ConditionEncoder {
       if (const Tensor vectors = vectors_for(w, encoder, widths_[encoder]); vectors.defined())
         own.words.push_back({w.text, vectors});
       else if (std::none_of(widths_.begin(), widths_.end(), [&](int64_t width) { return vectors_for(w, 0, width).defined(); }))
-        throw ConfigError(
-            fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoders have {}", w.text,
-                        w.vectors.size(1), fmt::join(widths_, " and ")));
+        throw ConfigError(fmt::format("sample.prompts: the vectors of the embedding '{}' have {}, and this model's text encoders have {}",
+                                      w.text, counted(w.vectors.size(1), "number"), fmt::join(widths_, " and ")));
     }
     return own;
   }
@@ -101,8 +101,8 @@ class JointEncoder final : public ConditionEncoder {
     for (const int64_t i : o_.channels) side.push_back(each[size_t(i)].context);
     for (const Tensor& t : side)
       if (t.size(1) != side[0].size(1))
-        throw ConfigError(fmt::format("channels: the encoders give {} and {} tokens, and those joined along channels need as many",
-                                      side[0].size(1), t.size(1)));
+        throw ConfigError(fmt::format("channels: the encoders give {} and {}, and those joined along channels need as many",
+                                      side[0].size(1), counted(t.size(1), "token")));
     groups.push_back(side.size() == 1 ? side[0] : at::cat(side, 2));
     masks.push_back(mask_of(each[size_t(o_.channels[0])]));
     bool masked = each[size_t(o_.channels[0])].context_mask.defined();

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/config/utf8.h"
 #include "brume/core/conditioner.h"
@@ -66,7 +67,7 @@ class Encoder final : public ConditionEncoder {
       : o_(o), path_(o.tokenizer.string()), bytes_(bytes(origin.stored)), tokenizer_(bytes_, path_), build_(origin.seed) {
     if (o_.rows == 0) o_.rows = tokenizer_.size();
     if (o_.rows < tokenizer_.size())
-      throw ConfigError(fmt::format("rows: {} are fewer than the {} pieces of {}", o_.rows, tokenizer_.size(), path_));
+      throw ConfigError(fmt::format("rows: {} are fewer than the {} of {}", o_.rows, counted(tokenizer_.size(), "piece"), path_));
     if (!origin.stored && o_.weights.empty()) throw ConfigError("weights: the file is missing");
     const nn::SkipInit follow(!o_.weights.empty());
     encoder_ = std::make_unique<nn::T5Encoder>(build_, nn::T5Options{.rows = o_.rows,

@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/registry.h"
 #include "brume/core/features.h"
@@ -64,7 +65,7 @@ class Layers {
  private:
   Tensor matrix(const std::string& name) {
     Tensor t = tensor(name);
-    if (t.dim() != 2) throw ConfigError(fmt::format("{}: '{}' has {} dimensions instead of 2", file.source, name, t.dim()));
+    if (t.dim() != 2) throw ConfigError(fmt::format("{}: '{}' has {} instead of 2", file.source, name, counted(t.dim(), "dimension")));
     return t;
   }
   at::Device device_;
@@ -84,8 +85,8 @@ class Plain final : public Projection {
  public:
   explicit Plain(Layers& l) : proj_(l.linear("image_proj.proj")), norm_(l.norm("image_proj.norm")) {
     if (proj_.weight.size(0) % norm_.weight.size(0) != 0)
-      throw ConfigError(
-          fmt::format("{}: image_proj.proj has {} rows, and a token {}", l.file.source, proj_.weight.size(0), norm_.weight.size(0)));
+      throw ConfigError(fmt::format("{}: image_proj.proj has {}, and a token {}", l.file.source, counted(proj_.weight.size(0), "row"),
+                                    norm_.weight.size(0)));
   }
   bool of_tokens() const override { return false; }
   int64_t width() const override { return proj_.weight.size(1); }
@@ -120,7 +121,7 @@ class Resampler final : public Projection {
       blocks_.push_back({l.norm(a + "norm1"), l.norm(a + "norm2"), l.norm(f + "0"), l.linear(a + "to_q"), l.linear(a + "to_kv"),
                          l.linear(a + "to_out"), l.linear(f + "1"), l.linear(f + "3")});
       if (const int64_t rows = blocks_.back().q.weight.size(0); rows % head != 0)
-        throw ConfigError(fmt::format("{}: {}to_q has {} rows, and heads have the width {}", l.file.source, a, rows, head));
+        throw ConfigError(fmt::format("{}: {}to_q has {}, and heads have the width {}", l.file.source, a, counted(rows, "row"), head));
     }
   }
   int64_t width() const override { return in_.weight.size(1); }
@@ -246,8 +247,8 @@ class OpenIPAdapter final : public OpenImagePrompt {
       const std::string layer = fmt::format("ip_adapter.{}.", 2 * i + 1);
       layers_.push_back({names[i], file.linear(layer + "to_k_ip"), file.linear(layer + "to_v_ip")});
       if (const int64_t width = widths[names[i] + ".to_k.weight"]; layers_[i].k.weight.size(0) != width)
-        throw ConfigError(fmt::format("{}: '{}to_k_ip' has {} rows, and the model's {} has {}; it is of another model", source_, layer,
-                                      layers_[i].k.weight.size(0), names[i], width));
+        throw ConfigError(fmt::format("{}: '{}to_k_ip' has {}, and the model's {} has {}; it is of another model", source_, layer,
+                                      counted(layers_[i].k.weight.size(0), "row"), names[i], width));
     }
   }
 

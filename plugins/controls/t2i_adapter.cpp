@@ -17,6 +17,7 @@
 
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/control.h"
 #include "brume/core/control_branch.h"
@@ -117,8 +118,8 @@ struct AdapterFile {
       if (has(fmt::format("body.{}.down_opt.op", k)) || (in && in->size(0) != in->size(1))) per_level = k;
     }
     if (per_level == 0 || total % per_level != 0)
-      throw ConfigError(
-          fmt::format("{}: the levels of its {} blocks cannot be told: the first begins at block {}", file.source, total, per_level));
+      throw ConfigError(fmt::format("{}: the levels of its {} cannot be told: the first begins at block {}", file.source,
+                                    counted(total, "block"), per_level));
     for (int64_t k = 0; k < total; ++k) {
       const std::string name = fmt::format("body.{}", k);
       if (k % per_level == 0) levels.emplace_back().down = optional(name + ".down_opt.op", 2);
@@ -178,7 +179,7 @@ class OpenT2IAdapter final : public OpenControl {
                       "T2I-Adapters of SD 1 and SD 2 have 8, those of SDXL 16",
                       source_, factor_, wanted));
     if (levels_.size() > places.size())
-      throw ConfigError(fmt::format("{}: makes {} features, and the model takes {}", source_, levels_.size(), places.size()));
+      throw ConfigError(fmt::format("{}: makes {}, and the model takes {}", source_, counted(levels_.size(), "feature"), places.size()));
     // A light adapter halves its features before each level: one more than the model has is too small for the middle block.
     if (adapter.light && levels_.size() == places.size()) {
       warn(fmt::format("{}: its feature {} is smaller than those of the model's middle block, and is left out", source_,
@@ -187,8 +188,8 @@ class OpenT2IAdapter final : public OpenControl {
     }
     for (size_t i = 0; i < levels_.size(); ++i) {
       if (places[i].channels != levels_[i].channels)
-        throw ConfigError(fmt::format("{}: feature {} has {} channels, and the model's {} has {}; it is of another model", source_, i,
-                                      levels_[i].channels, places[i].name, places[i].channels));
+        throw ConfigError(fmt::format("{}: feature {} has {}, and the model's {} has {}; it is of another model", source_, i,
+                                      counted(levels_[i].channels, "channel"), places[i].name, places[i].channels));
       levels_[i].halved = i > 0 && places[i].scale != places[i - 1].scale;
       places_.push_back(places[i].name);
     }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/config/suggest.h"
 #include "brume/core/dataset.h"
@@ -105,12 +106,12 @@ class Arrays final : public Dataset {
 
   void take_labels(const Tensor& labels) {
     if (labels.dim() != 1 || labels.size(0) != size() || at::isFloatingType(labels.scalar_type()))
-      throw ConfigError(fmt::format("labels: [{}] are no {} integers", fmt::join(labels.sizes(), ", "), size()));
+      throw ConfigError(fmt::format("labels: [{}] are no {}", fmt::join(labels.sizes(), ", "), counted(size(), "integer")));
     labels_ = labels.to(at::kLong).contiguous();
     const int64_t least = labels_.min().item<int64_t>(), most = labels_.max().item<int64_t>();
     const int64_t count = o_.classes.empty() ? most + 1 : int64_t(o_.classes.size());
     if (least < 0 || most >= count || count > 1000000)
-      throw ConfigError(fmt::format("labels: run from {} to {}, and there are {} classes", least, most, o_.classes.size()));
+      throw ConfigError(fmt::format("labels: run from {} to {}, and there are {}", least, most, counted(o_.classes.size(), "class")));
     classes_ = o_.classes;
     for (int64_t i = 0; o_.classes.empty() && i < count; ++i) classes_.push_back(std::to_string(i));
   }

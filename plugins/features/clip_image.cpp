@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/features.h"
 #include "brume/core/warnings.h"
@@ -171,8 +172,8 @@ class TextTower {
         options_(options(file, quick_gelu)),
         encoder_(unfilled(build_, options_)) {
     if (tokenizer_.size() != options_.rows)
-      throw ConfigError(
-          fmt::format("tokenizer: {} has {} tokens, and {} has {}", tokenizer.string(), tokenizer_.size(), file.path, options_.rows));
+      throw ConfigError(fmt::format("tokenizer: {} has {}, and {} has {}", tokenizer.string(), counted(tokenizer_.size(), "token"),
+                                    file.path, options_.rows));
     load_weights(file.path, file.text, build_.weights());
     for (const Weight& w : build_.weights()) Tensor(w.tensor).set_data(w.tensor.to(device));
     projection_ = {file.text_projection.to(device, at::kFloat).contiguous(), {}, std::make_shared<nn::PackedWeight>()};
@@ -219,8 +220,8 @@ class TextTower {
     const bool fits = file.text_projection.defined() && file.text_projection.dim() == 2 && file.text_projection.size(1) == o.width &&
                       file.text_projection.size(0) == file.network.projection;
     if (!fits || o.width % o.heads != 0 || o.length < 3)
-      throw ConfigError(fmt::format("{}: its text tower of width {} has no projection to the {} features of its images", file.path, o.width,
-                                    file.network.projection));
+      throw ConfigError(fmt::format("{}: its text tower of width {} has no projection to the {} of its images", file.path, o.width,
+                                    counted(file.network.projection, "feature")));
     return o;
   }
 

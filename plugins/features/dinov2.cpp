@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/features.h"
 #include "brume/files/mapped_file.h"
@@ -130,7 +131,8 @@ class Dinov2Features final : public Features {
     n.heads = o.heads.value_or(std::max<int64_t>(n.width / 64, 1));
     if (n.width % n.heads != 0)
       throw ConfigError(fmt::format("heads: {} do not divide the width {} of {}", n.heads, n.width, o.path.string()));
-    if (o.size % n.patch != 0) throw ConfigError(fmt::format("size: {} is no multiple of the patch of {} pixels", o.size, n.patch));
+    if (o.size % n.patch != 0)
+      throw ConfigError(fmt::format("size: {} is no multiple of the patch of {}", o.size, counted(n.patch, "pixel")));
     width = n.width;
     return {n, file.names, weights, device};
   }

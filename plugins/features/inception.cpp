@@ -12,6 +12,7 @@
 
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/features.h"
 #include "brume/core/warnings.h"
@@ -77,7 +78,8 @@ class InceptionFeatures final : public Features {
   }
 
   std::string name() const override {
-    return fmt::format("inception {}{}", o_.path.string(), o_.dims == InceptionV3::width ? "" : fmt::format(", {} features", o_.dims));
+    return fmt::format("inception {}{}", o_.path.string(),
+                       o_.dims == InceptionV3::width ? "" : fmt::format(", {}", counted(o_.dims, "feature")));
   }
   std::string hash() const override { return hash_; }
   at::ScalarType dtype() const override { return dtype_; }

@@ -7,6 +7,7 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
 
@@ -57,7 +58,7 @@ class Autoguidance final : public Guidance {
     if (!(weak.shape == model.shape))
       throw ConfigError(fmt::format("{} denoises {} images, and the model {}", o_.model, weak.shape.text(), model.shape.text()));
     if (weak.classes > 0 && weak.classes != model.controls.classes)
-      throw ConfigError(fmt::format("{} has {} classes, and the model {}", o_.model, weak.classes, model.controls.classes));
+      throw ConfigError(fmt::format("{} has {}, and the model {}", o_.model, counted(weak.classes, "class"), model.controls.classes));
     if (weak.classes > 0 && model.controls.has_null && !weak.has_null)
       throw ConfigError(fmt::format("{} was trained without an unconditional estimate, and the model with one", o_.model));
     return std::make_shared<AutoguidanceDenoiser>(std::move(inner), std::move(weak), o_.scale);

@@ -13,6 +13,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
 
@@ -79,7 +80,8 @@ class ClassifierGuidance final : public Guidance {
     auto classifier = model.models.classifier(o_.model);
     const int64_t classes = int64_t(classifier->classes().size());
     if (model.controls.classes > 0 && model.controls.classes != classes)
-      throw ConfigError(fmt::format("{} tells {} classes apart, and the model has {}", o_.model, classes, model.controls.classes));
+      throw ConfigError(
+          fmt::format("{} tells {} apart, and the model has {}", o_.model, counted(classes, "class"), model.controls.classes));
     if (!(classifier->shape() == model.shape))
       throw ConfigError(
           fmt::format("{} is for {} images, and the model denoises {}", o_.model, classifier->shape().text(), model.shape.text()));

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/guidance.h"
 #include "brume/core/run_memory.h"
@@ -47,8 +48,8 @@ struct Memory {
   double worst = 0;
   ~Memory() {
     if (saved > 0)
-      warn(fmt::format("{}: {} of {} estimates were predicted; where a call followed, the prediction was off by at most {:.2g}", name,
-                       saved, calls + saved, worst));
+      warn(fmt::format("{}: {} of {} were predicted; where a call followed, the prediction was off by at most {:.2g}", name, saved,
+                       counted(calls + saved, "estimate"), worst));
   }
 };
 

@@ -10,6 +10,7 @@
 #include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm_unet.h"
@@ -38,7 +39,7 @@ class DhariwalUnet final : public Network {
       const bool attends = o.attends(c.input.height >> level) || level + 1 == o.multipliers.size();
       const int64_t width = o.width(level), heads = o.heads(width);
       if (attends && heads > 0 && width % heads)
-        throw ConfigError(fmt::format("head_channels: {} channels cannot be split into {} equal heads", width, heads));
+        throw ConfigError(fmt::format("head_channels: {} cannot be split into {} equal heads", counted(width, "channel"), heads));
     }
   }
 

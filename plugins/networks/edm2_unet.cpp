@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm2_block.h"
@@ -64,13 +65,13 @@ class Edm2Unet final : public Network {
   static void check(const Options& o, const Context& c) {
     const int64_t divisor = int64_t(1) << (o.multipliers.size() - 1);
     if (c.input.height % divisor || c.input.width % divisor)
-      throw ConfigError(fmt::format("multipliers: {} levels need a height and width that are multiples of {}; the input has {}x{}",
-                                    o.multipliers.size(), divisor, c.input.height, c.input.width));
+      throw ConfigError(fmt::format("multipliers: {} need a height and width that are multiples of {}; the input has {}x{}",
+                                    counted(o.multipliers.size(), "level"), divisor, c.input.height, c.input.width));
     check_condition("edm2_unet", {.classes = true, .image = true}, c);
     for (size_t level = 0; level < o.multipliers.size(); ++level)
       if ((o.attends(c.input.height >> level) || level + 1 == o.multipliers.size()) && o.width(level) % o.head_channels)
-        throw ConfigError(
-            fmt::format("head_channels: {} does not divide the {} channels of level {}", o.head_channels, o.width(level), level));
+        throw ConfigError(fmt::format("head_channels: {} does not divide the {} of level {}", o.head_channels,
+                                      counted(o.width(level), "channel"), level));
   }
 
   Edm2Unet(const Options& o, const Context& c) : o_(o), build_(c.seed), image_channels_(c.image_channels) {

@@ -21,6 +21,7 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/core/parameterization.h"
@@ -121,8 +122,8 @@ class Mixture final : public Exact {
     Exact::check(c);
     const auto grounds = int64_t(o.means.size());
     if (c.classes != 0 && c.classes != grounds && c.classes != grounds + 1)
-      throw ConfigError(fmt::format("means: has {} grounds, and the conditioner tells {} classes (with the null class, if it has one)",
-                                    grounds, c.classes));
+      throw ConfigError(fmt::format("means: has {} grounds, and the conditioner tells {} (with the null class, if it has one)", grounds,
+                                    counted(c.classes, "class")));
   }
   Mixture(const Options& o, const Context& c) : Exact(o.means, o.std, c) {}
 };

@@ -20,6 +20,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/edm_unet.h"
@@ -58,7 +59,8 @@ struct MmditOptions {
     f.field("noise_embedding", noise_embedding, "embedding of the noise level", "sinusoidal");
     nn::declare_checkpoint(f, checkpoint);
     f.require(width % 4 == 0, "width", "must be a multiple of 4", fmt::format("{} is no multiple of 4", width));
-    f.require(heads < 1 || width % heads == 0, "heads", "must divide width", fmt::format("{} heads do not divide width {}", heads, width));
+    f.require(heads < 1 || width % heads == 0, "heads", "must divide width",
+              fmt::format("{} do not divide width {}", counted(heads, "head"), width));
     f.require(noise_width % 2 == 0, "noise_width", "must be even");
     for (const int64_t block : dual_blocks)
       f.require(block < depth, "dual_blocks", "must be less than depth", fmt::format("there is no block {}: depth is {}", block, depth));

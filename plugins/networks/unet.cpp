@@ -13,6 +13,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/network.h"
 #include "brume/nn/blocks/recompute.h"
@@ -180,7 +181,8 @@ class Unet final : public Network, public HasControlBranch {
   Tensor concat_image(const Tensor& input, const Condition& condition) const {
     if (image_channels_ == 0) return input;
     if (!condition.image.defined())
-      throw std::logic_error(fmt::format("a U-Net that takes {} channels of an image with its input received none", image_channels_));
+      throw std::logic_error(
+          fmt::format("a U-Net that takes {} of an image with its input received none", counted(image_channels_, "channel")));
     return nn::concat(input, condition.image.to(input.scalar_type()));
   }
 

@@ -10,6 +10,7 @@
 
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/classifier.h"
 #include "brume/core/perceptual_loss.h"
@@ -30,7 +31,8 @@ class OfClassifier final : public PerceptualLoss {
     const ImageShape& s = context.image;
     for (const Weight& w : classifier_->weights())
       if (w.tensor.dim() == 4 && w.tensor.size(1) != s.channels) {  // its first convolution
-        throw ConfigError(fmt::format("{}: sees images of {} channels, and these are {}", o.path.string(), w.tensor.size(1), s.text()));
+        throw ConfigError(
+            fmt::format("{}: sees images of {}, and these are {}", o.path.string(), counted(w.tensor.size(1), "channel"), s.text()));
       } else if (w.tensor.dim() == 4) {
         break;
       }

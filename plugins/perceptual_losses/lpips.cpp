@@ -13,6 +13,7 @@
 #include <array>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/perceptual_loss.h"
 #include "brume/nn/blocks/layers.h"
@@ -54,8 +55,8 @@ class Lpips final : public PerceptualLoss {
       const std::string head = fmt::format("lin{}.model.1.weight", s);
       heads_[s] = keep(head, wanted(heads, {head, fmt::format("lins.{}.model.1.weight", s)}, of_heads, 4));
       if (heads_[s].numel() != convs_[s].back().weight.size(0))
-        throw ConfigError(fmt::format("{}: {} has {} values for {} features", of_heads.string(), head, heads_[s].numel(),
-                                      convs_[s].back().weight.size(0)));
+        throw ConfigError(fmt::format("{}: {} has {} for {}", of_heads.string(), head, counted(heads_[s].numel(), "value"),
+                                      counted(convs_[s].back().weight.size(0), "feature")));
     }
     shift_ = keep("shift", at::tensor({-0.030f, -0.088f, -0.188f}).view({1, 3, 1, 1}));
     scale_ = keep("scale", at::tensor({0.458f, 0.448f, 0.450f}).view({1, 3, 1, 1}));
@@ -77,7 +78,8 @@ class Lpips final : public PerceptualLoss {
   static Tensor wanted(const NamedTensors& file, const std::vector<std::string>& names, const std::filesystem::path& path, int64_t dim) {
     for (const std::string& name : names)
       if (const Tensor* t = find(file, name)) {
-        if (t->dim() != dim) throw ConfigError(fmt::format("{}: {} has {} dimensions, expected {}", path.string(), name, t->dim(), dim));
+        if (t->dim() != dim)
+          throw ConfigError(fmt::format("{}: {} has {}, expected {}", path.string(), name, counted(t->dim(), "dimension"), dim));
         return t->to(at::kFloat).clone();
       }
     throw ConfigError(fmt::format("{}: has no tensor '{}', nor '{}'", path.string(), names[0], names[1]));

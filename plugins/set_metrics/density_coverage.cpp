@@ -3,6 +3,7 @@
 // neighbour among the real images.
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/set_metric.h"
 #include "brume/numerics/manifold.h"
@@ -21,7 +22,8 @@ class DensityCoverage final : public SetMetric {
   std::vector<Figure> score(const FeatureSummary& set, const FeatureSummary& real) const override {
     for (const FeatureSummary* s : {&set, &real})
       if (s->rows.size(0) <= o_.k)
-        throw ConfigError(fmt::format("density_coverage: {} has {} images, and k = {} needs {}", s->name, s->rows.size(0), o_.k, o_.k + 1));
+        throw ConfigError(
+            fmt::format("density_coverage: {} has {}, and k = {} needs {}", s->name, counted(s->rows.size(0), "image"), o_.k, o_.k + 1));
     const ManifoldScores s = manifold_scores(real.rows, set.rows, o_.k);
     return {{"density", s.density}, {"coverage", s.coverage}};
   }

@@ -3,6 +3,7 @@
 //   exp(mean_i KL(p(y|x_i) || p(y)))      in each split; mean and standard deviation over the splits
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/set_metric.h"
 #include "brume/numerics/inception_score.h"
@@ -24,7 +25,7 @@ class InceptionScoreMetric final : public SetMetric {
   std::vector<Figure> score(const FeatureSummary& set, const FeatureSummary&) const override {
     const int64_t rows = set.logits.size(0);
     if (o_.split_size == 0 && rows < o_.splits)
-      throw ConfigError(fmt::format("inception_score: {} has {} images for {} splits", set.name, rows, o_.splits));
+      throw ConfigError(fmt::format("inception_score: {} has {} for {} splits", set.name, counted(rows, "image"), o_.splits));
     const InceptionScore s =
         inception_score(set.logits, o_.split_size > 0 ? splits_of_size(rows, o_.split_size) : equal_splits(rows, o_.splits));
     return {{"inception_score", s.mean}, {"inception_score_std", s.std}};

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/set_metric.h"
 #include "brume/core/warnings.h"
@@ -43,9 +44,9 @@ class Kid final : public SetMetric {
     }
     if (fewest < o_.subset_size)
       warn(
-          fmt::format("kid: each subset has all {} images of the smaller set, which are fewer than subset_size = {}: kid_std says little; "
+          fmt::format("kid: each subset has all {} of the smaller set, which are fewer than subset_size = {}: kid_std says little; "
                       "subsets: 0 estimates from all images, with a standard error",
-                      fewest, o_.subset_size));
+                      counted(fewest, "image"), o_.subset_size));
     const auto subsets = draw_subsets(o_.subsets, std::min(o_.subset_size, fewest), x.size(0), y.size(0), uint64_t(o_.seed));
     const SubsetMmd d = squared_mmd_of_subsets(x, y, subsets, o_.kernel);
     return {{"kid", d.mean}, {"kid_std", d.std}};

@@ -66,7 +66,7 @@ TEST_F(Divided, StatisticsAreThoseOfOneProcess) {
 TEST_F(Divided, WhatCannotBeDividedIsRefused) {
   const Finished few = brume({"launch", "-n", "2", "--", "likelihood", "model.safetensors", "--data", "{type: shapes}", "-n", "1"});
   EXPECT_EQ(few.code, 2);
-  EXPECT_NE(few.err.find("error: 1 images cannot be divided among 2 processes\n"), std::string::npos) << few.err;
+  EXPECT_NE(few.err.find("error: 1 image cannot be divided among 2 processes\n"), std::string::npos) << few.err;
   const Finished order =
       brume({"launch", "-n", "2", "--", "evaluate", "model.safetensors", "--features", "classifier:classifier.safetensors", "--metric",
              "fid", "--real", "{type: shapes}", "--noise-order", "batch"});

@@ -221,7 +221,7 @@ TEST(AutoencoderTraining, PerceptualDistanceOfAClassifier) {
   Tensor x = a.clone().set_requires_grad(true);
   perceptual->distance(x, b).sum().backward();
   EXPECT_GT(x.grad().abs().max().item<double>(), 0);
-  EXPECT_NE(error_of([&] { make_one(3); }).find("sees images of 1 channels, and these are 3x16x16"), std::string::npos);
+  EXPECT_NE(error_of([&] { make_one(3); }).find("sees images of 1 channel, and these are 3x16x16"), std::string::npos);
 }
 
 }  // namespace

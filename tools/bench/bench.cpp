@@ -16,6 +16,7 @@
 #include "bench/bench_architecture.h"
 #include "bench/measuring.h"
 #include "bench/peaks.h"
+#include "brume/config/counted.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/model_files.h"
@@ -227,7 +228,7 @@ void measure_sampling(const Config& config, Variant& v, int64_t batch, double se
 
 void print_table(const std::vector<Speeds>& rows, int64_t batch, int64_t sample_batch, int64_t steps) {
   fmt::print("{:<14} {:>34}   {:>44} {:>10}\n", "", fmt::format("training, batch {}", batch),
-             fmt::format("sampling, batch {}, {} steps", sample_batch, steps), "");
+             fmt::format("sampling, batch {}, {}", sample_batch, counted(steps, "step")), "");
   fmt::print("{:<14} {:>10} {:>8} {:>8} {:>5}   {:>10} {:>8} {:>10} {:>8} {:>5} {:>10}\n", "", "images/s", "ratio", "GFLOP/s", "conv",
              "images/s", "ratio", "ms/call", "GFLOP/s", "conv", "peak MiB");
   const Speeds& base = rows.front();

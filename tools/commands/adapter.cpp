@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/interop/layouts/lora_names.h"
 #include "brume/interop/lora.h"
@@ -65,7 +66,7 @@ void merge(const Arguments& a) {
   for (Weight& w : weights)
     if (const auto changed = merged.find(w.name); changed != merged.end()) w.tensor = changed->second;
   save_model(a.out, weights, model.card);
-  fmt::print("{}: {} weights changed, kept in float32\n", a.out, merged.size());
+  fmt::print("{}: {} changed, kept in float32\n", a.out, counted(merged.size(), "weight"));
 }
 
 void extract(const Arguments& a) {
@@ -97,9 +98,10 @@ void extract(const Arguments& a) {
   if (changes.empty()) throw ConfigError(fmt::format("{}: does not differ from {} in a weight that a LoRA can hold", other, path));
   const LoraLayout layout = a.layout == "kohya" ? LoraLayout::kohya : LoraLayout::diffusers;
   write_lora(a.out, layout, changes, names, {model_hash(path, base.tensors), generation_of(weights)});
-  fmt::print("{}: rank {} of {} weights holds {:.2f} % of the difference's square\n", a.out, a.rank, changes.size(),
+  fmt::print("{}: rank {} of {} holds {:.2f} % of the difference's square\n", a.out, a.rank, counted(changes.size(), "weight"),
              100 * (1 - left / whole));
-  if (!lost.empty()) print_warning(fmt::format("{} weights differ that a LoRA does not hold, like '{}'", lost.size(), lost.front()));
+  if (!lost.empty())
+    print_warning(fmt::format("{} differ that a LoRA does not hold, like '{}'", counted(lost.size(), "weight"), lost.front()));
 }
 
 void resize(const Arguments& a) {
@@ -135,13 +137,13 @@ void resize(const Arguments& a) {
   for (const auto& [module, change] : smaller) rank = std::max(rank, change.rank());
   file.metadata["ss_network_dim"] = file.metadata["ss_network_alpha"] = std::to_string(rank);
   write_safetensors(a.out, tensors, file.metadata);
-  fmt::print("{}: rank {} of {} modules\n", a.out, rank, smaller.size());
+  fmt::print("{}: rank {} of {}\n", a.out, rank, counted(smaller.size(), "module"));
 }
 
 void inspect(const Arguments& a) {
   const LoraFile file = read_lora(a.model);
   if (file.changes.empty() && file.biases.empty())
-    throw ConfigError(fmt::format("{}: is no adapter: none of its {} tensors is of one", a.model, file.unknown.size()));
+    throw ConfigError(fmt::format("{}: is no adapter: none of its {} is of one", a.model, counted(file.unknown.size(), "tensor")));
   std::map<std::string, int64_t> kinds;
   std::set<int64_t> ranks;
   std::set<double> scales;
@@ -149,8 +151,8 @@ void inspect(const Arguments& a) {
     ++kinds[change.kind().empty() ? "incomplete" : change.kind()];
     if (change.rank() > 0) ranks.insert(change.rank()), scales.insert(change.scale());
   }
-  for (const auto& [kind, count] : kinds) fmt::print("{}: {} modules\n", kind, count);
-  if (!file.biases.empty()) fmt::print("biases: {} modules\n", file.biases.size());
+  for (const auto& [kind, count] : kinds) fmt::print("{}: {}\n", kind, counted(count, "module"));
+  if (!file.biases.empty()) fmt::print("biases: {}\n", counted(file.biases.size(), "module"));
   if (!ranks.empty()) fmt::print("rank: {}\nalpha / rank: {}\n", fmt::join(ranks, ", "), fmt::join(scales, ", "));
   const auto line = [](const char* what, const std::string& value) {
     if (!value.empty()) fmt::print("{}: {}\n", what, value);

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/train/ema_snapshots.h"
 #include "program/outputs.h"
 #include "program/program.h"
@@ -22,7 +23,7 @@ void reconstruct(const Arguments& a) {
   check_file("--out", a.out);
   const Reconstruction r = reconstruct_average(a.run, a.std, a.step);
   save_model(a.out, r.weights, r.card);
-  fmt::print("{}: the average of length {} at step {}, from {} snapshots\n", a.out, a.std, r.step, r.snapshots);
+  fmt::print("{}: the average of length {} at step {}, from {}\n", a.out, a.std, r.step, counted(r.snapshots, "snapshot"));
 }
 
 }  // namespace

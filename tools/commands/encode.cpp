@@ -1,6 +1,7 @@
 // brume encode CONFIG|AUTOENCODER --data DATA -o FOLDER
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/train/encoding.h"
 #include "commands/first_stage.h"
 #include "commands/open_data.h"
@@ -21,8 +22,8 @@ struct Arguments {
 void report(const Arguments& a, const Encoded& done, const OpenedFirstStage& stage, const WorldPlace& place) {
   const std::string moments = fmt::format("moments of {} by {}", stage.autoencoder->moments(stage.image).text(), stage.fingerprint);
   if (place.size > 1 || a.options.missing)
-    fmt::print(stderr, "{}: wrote {} of {} shards, {} images\n", a.out, done.shards, done.all, done.images);
-  if (done.indexed > 0) fmt::print(stderr, "{}: {} images as {}\n", a.out, done.indexed, moments);
+    fmt::print(stderr, "{}: wrote {} of {}, {}\n", a.out, done.shards, counted(done.all, "shard"), counted(done.images, "image"));
+  if (done.indexed > 0) fmt::print(stderr, "{}: {} as {}\n", a.out, counted(done.indexed, "image"), moments);
   if (done.indexed == 0 && place.size == 1) throw std::logic_error("encode: a shard is missing");
 }
 
@@ -49,8 +50,8 @@ int encode(Program& program, Arguments a) {
                                   });
   progress.reset();
   if (place.rank == 0 && done.all < place.size)
-    print_warning(
-        fmt::format("{} processes had {} shards to make, one process each; a smaller --shard divides the images", place.size, done.all));
+    print_warning(fmt::format("{} had {} to make, one process each; a smaller --shard divides the images", counted(place.size, "process"),
+                              counted(done.all, "shard")));
   report(a, done, stage, place);
   return 0;
 }

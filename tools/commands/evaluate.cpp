@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/yaml.h"
 #include "brume/core/features.h"
 #include "brume/diffusion/checkpoint.h"
@@ -111,7 +112,7 @@ int evaluate_classifier(Program& program, const Arguments& a, World& world) {
   const ClassList classes = compared_classes(*classifier, *data, "--real");
   const FeatureSet real = features_of(*classifier, data, classifier->input(), "--real", classes, a.limit, world);
   if (!world.leads()) return 0;
-  fmt::print("{}: accuracy {} on {} images\n", a.source, percent(real.accuracy()), real.images());
+  fmt::print("{}: accuracy {} on {}\n", a.source, percent(real.accuracy()), counted(real.images(), "image"));
   write_json(a, {{"real", figures(real, real)}}, {{"classifier", a.source}});
   return 0;
 }
@@ -130,7 +131,7 @@ int evaluate_model(Program& program, const Arguments& a, World& world) {
   const Model model = open_model(program.registry, a.settings);
   const auto runs = sampling_runs(model, request_of(a.settings, model), a.grid);
   if (world.size() > 1)
-    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
+    for (const SamplingRun& run : runs) check_divisible(run.options, counted(world.size(), "process").c_str());
   const ImageShape image = images_for(*extractor, model.shape());
   const auto data = open_data(program, "--real", a.real, image);
   const ClassList classes = compared_classes(*extractor, *data, "--real");
@@ -150,7 +151,7 @@ int evaluate_model(Program& program, const Arguments& a, World& world) {
   fmt::print("{}: {}, seed {}; features of {}\n", a.source, steps_of(runs), a.seed, extractor->name());
   print_table(rows);
   if (const int64_t wide = extractor->width(); a.count <= wide)
-    fmt::print("note: {} samples are few for {} features; their Fréchet distance is too large by much\n", a.count, wide);
+    fmt::print("note: {} samples are few for {}; their Fréchet distance is too large by much\n", a.count, counted(wide, "feature"));
   write_json(a, rows, {{"model", a.source}, {"features", extractor->name()}, {"steps", runs.front().options.steps}, {"seed", a.seed}});
   return 0;
 }
@@ -160,7 +161,8 @@ int evaluate_first_stage(Program& program, const Arguments& a, const World& worl
   if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
     throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
   if (world.size() > 1)
-    throw ConfigError(fmt::format("{}: is an autoencoder, whose evaluation {} processes do not divide; start one", a.source, world.size()));
+    throw ConfigError(
+        fmt::format("{}: is an autoencoder, whose evaluation {} do not divide; start one", a.source, counted(world.size(), "process")));
   return evaluate_autoencoder(program, {a.source, a.data, a.json, a.limit, a.batch, a.bits, a.settings.overrides});
 }
 

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/files/atomic_file.h"
 #include "brume/image/image_codec.h"
 #include "brume/train/reconstruction.h"
@@ -92,8 +93,8 @@ int evaluate_autoencoder(Program& program, const AutoencoderEvaluation& a) {
     return true;
   });
   progress.finish();
-  fmt::print("{}: {} to latents of {}, mean {:.4f}, standard deviation {:.4f}; {} images\n", a.source, stage.image.text(), latent.text(),
-             own.latent_mean(), own.latent_std(), own.images());
+  fmt::print("{}: {} to latents of {}, mean {:.4f}, standard deviation {:.4f}; {}\n", a.source, stage.image.text(), latent.text(),
+             own.latent_mean(), own.latent_std(), counted(own.images(), "image"));
   fmt::print("{:<12} {:>14} {:>10} {:>8}\n", "", "bytes per image", "PSNR (dB)", "SSIM");
   fmt::print("{:<12} {:>14} {:>10.2f} {:>8.4f}\n", stage.type, budget, own.psnr(), own.ssim());
   nlohmann::ordered_json json{{"autoencoder", a.source}, {"images", own.images()},           {"psnr", own.psnr()},
@@ -105,7 +106,7 @@ int evaluate_autoencoder(Program& program, const AutoencoderEvaluation& a) {
     fmt::print("bytes: {} bits a {} of a latent; of JPEG the scan, without headers and tables\n", codes ? code_bits : a.bits,
                codes ? "position" : "value");
     if (jpegs.too_large > 0)
-      fmt::print("note: {} images do not fit into {} bytes even at the lowest quality of JPEG\n", jpegs.too_large, budget);
+      fmt::print("note: {} do not fit into {} bytes even at the lowest quality of JPEG\n", counted(jpegs.too_large, "image"), budget);
     json["jpeg"] = {{"bytes", bytes}, {"psnr", jpegs.scores.psnr()}, {"ssim", jpegs.scores.ssim()}};
   }
   if (!a.json.empty()) write_file(a.json, json.dump(1) + "\n");

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/sampling_run.h"
 #include "brume/files/atomic_file.h"
@@ -41,7 +42,7 @@ std::string preprocessor_of(const ControlEvaluation& a, const World& world) {
     throw ConfigError(fmt::format("--control-image: evaluate makes hints of the images of --data, by {}; it was given '{}'",
                                   fmt::join(known, ", "), r.control_images.front()));
   if (world.size() > 1)
-    throw ConfigError(fmt::format("--control: {} processes do not divide the evaluation of a control; start one", world.size()));
+    throw ConfigError(fmt::format("--control: {} do not divide the evaluation of a control; start one", counted(world.size(), "process")));
   return r.control_images.front();
 }
 

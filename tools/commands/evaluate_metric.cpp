@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/yaml.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/sampling_run.h"
@@ -89,7 +90,7 @@ int evaluate_metric(Program& program, const MetricArguments& a, World& world) {
   const ImageRequest settings = request_of(a.settings, model);
   const auto runs = sampling_runs(model, settings, a.grid);
   if (world.size() > 1)
-    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
+    for (const SamplingRun& run : runs) check_divisible(run.options, counted(world.size(), "process").c_str());
   const Controls controls = model.pipeline().options().controls();
   const bool by_class = controls.classes > 0 && !controls.captions;
   if (by_class && a.data.empty())
@@ -101,7 +102,8 @@ int evaluate_metric(Program& program, const MetricArguments& a, World& world) {
   } else {
     const auto data = open_data(program, "--data", a.data, model.shape());
     if (by_class && int64_t(data->classes().size()) != controls.classes)
-      throw ConfigError(fmt::format("--data: has {} classes, and {} has {}", data->classes().size(), a.settings.source, controls.classes));
+      throw ConfigError(
+          fmt::format("--data: has {}, and {} has {}", counted(data->classes().size(), "class"), a.settings.source, controls.classes));
     const auto labelled = with_classes(data, "--data", {model.classes(settings), "the model"});
     JudgedSet set = judge_data(*metric, *labelled, model.shape(), a.count);
     rows.push_back({"data", std::move(set.tally)});

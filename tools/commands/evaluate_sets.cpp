@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
@@ -76,8 +77,8 @@ Reference reference(Program& program, const SetArguments& a, const Features& ext
   real.notes = summarizer.notes();
   if (!stored) return {std::move(images), "fnv1a:" + summarizer.hash(), real.notes};
   real.summary.rows = images.rows;
-  real.notes.push_back(
-      fmt::format("metrics of each image's features take the {} images of arr_0, the others the file's statistics", images.images));
+  real.notes.push_back(fmt::format("metrics of each image's features take the {} of arr_0, the others the file's statistics",
+                                   counted(images.images, "image")));
   return real;
 }
 
@@ -136,13 +137,13 @@ void print_notes(const SetArguments& a, const Evaluation& e) {
   const int64_t wide = std::max(needs.statistics ? extractor.width() : 0, needs.spatial ? extractor.spatial_width() : 0);
   for (const EvaluatedSet& set : e.file.sets)
     if (set.images <= wide)
-      print_warning(fmt::format("{}: {} images are few for {} features: the covariance is singular, and the Fréchet distance too large",
-                                set.name, set.images, wide));
+      print_warning(fmt::format("{}: {} are few for {}: the covariance is singular, and the Fréchet distance too large", set.name,
+                                counted(set.images, "image"), counted(wide, "feature")));
   const EvaluatedSet& set = e.file.sets.front();  // all have the same number of images
   for (const auto& f : set.figures)
     for (const auto& [name, number] : published)
       if (f.name == name && set.images < number)
-        print_warning(fmt::format("published figures of {} are of {} images, and these of {}", name, number, set.images));
+        print_warning(fmt::format("published figures of {} are of {}, and these of {}", name, counted(number, "image"), set.images));
 }
 
 nlohmann::ordered_json conditions_of(const SetArguments& a, const Features& extractor, const Reference& real,
@@ -196,7 +197,7 @@ std::vector<std::optional<EvaluatedSet>> finished(const SetArguments& a, const E
 void judge_model(Program& program, const SetArguments& a, Evaluation& e, const Model& model, const std::vector<SamplingRun>& runs,
                  World& world) {
   if (world.size() > 1)
-    for (const SamplingRun& run : runs) check_divisible(run.options, fmt::format("{} processes", world.size()).c_str());
+    for (const SamplingRun& run : runs) check_divisible(run.options, counted(world.size(), "process").c_str());
   e.real = reference(program, a, *e.extractor, e.needs, model.shape(), world);
   if (world.leads()) e.file.conditions = conditions_of(a, *e.extractor, e.real, e.captions, e.needs.real);
   const auto kept = finished(a, e, runs, world);

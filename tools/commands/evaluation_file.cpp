@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/json.h"
@@ -100,8 +101,8 @@ std::vector<EvaluatedSet> comparable_sets(const std::vector<std::string>& paths)
       expect_equal(paths.front(), first->conditions, path, file->conditions, key, ": these figures cannot be compared");
     for (EvaluatedSet set : file->sets) {
       if (set.images != first->sets.front().images)
-        throw ConfigError(fmt::format("{} was judged with {} images, and {} ({}) with {}: these figures cannot be compared", paths.front(),
-                                      first->sets.front().images, path, set.name, set.images));
+        throw ConfigError(fmt::format("{} was judged with {}, and {} ({}) with {}: these figures cannot be compared", paths.front(),
+                                      counted(first->sets.front().images, "image"), path, set.name, set.images));
       set.name = path + ": " + set.name;
       all.push_back(std::move(set));
     }

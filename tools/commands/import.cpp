@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/classifier_pipeline.h"
 #include "brume/diffusion/pipeline.h"
@@ -71,8 +72,8 @@ void import_to_file(Program& program, Arguments a) {
   const Contents contents = contents_of(model);
   make_parent(a.out);
   write_safetensors(a.out, contents.tensors, contents.metadata.entries());
-  fmt::print("{}: {}, {} parameters in {} tensors\n", a.source, family_of(source)->name, parameters_of(model.tensors),
-             model.tensors.size());
+  fmt::print("{}: {}, {} parameters in {}\n", a.source, family_of(source)->name, parameters_of(model.tensors),
+             counted(model.tensors.size(), "tensor"));
   for (const std::string& loss : model.losses) fmt::print("  not in it: {}\n", loss);
   fmt::print("{}\n", a.out);
 }

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/inversion.h"
 #include "brume/diffusion/sampling_run.h"
@@ -62,9 +63,9 @@ Tensor read_images(const Arguments& a, const ImageShape& shape) {
 std::vector<Annotation> annotations(const Arguments& a, const ModelOptions& model) {
   const int64_t classes = model.conditioner->traits().classes;
   if (a.classes.empty() != (classes == 0))
-    throw ConfigError(classes == 0
-                          ? std::string("--classes: this model is not class-conditional")
-                          : fmt::format("--classes is missing: this model has {} classes, and needs the class of each image", classes));
+    throw ConfigError(classes == 0 ? std::string("--classes: this model is not class-conditional")
+                                   : fmt::format("--classes is missing: this model has {}, and needs the class of each image",
+                                                 counted(classes, "class")));
   std::vector<std::string> names = model.class_names;
   for (int64_t i = int64_t(names.size()); i < classes; ++i) names.push_back(std::to_string(i));
   ImageRequest request{.classes = a.classes, .count = int64_t(a.images.size())};
@@ -92,7 +93,7 @@ Row invert_with(const Arguments& a, const Pipeline& model, SampleOptions options
   options.steps = steps;
   options.noise_order = NoiseOrder::per_image;
   const int64_t count = input.images.size(0);
-  Progress progress(fmt::format("{} steps", steps), 2 * count * steps, "image steps");
+  Progress progress(counted(steps, "step"), 2 * count * steps, "image steps");
   int64_t before = 0;
   const auto observer = [&](int64_t first, const Step& step) {
     const int64_t n = step.x.size(0);

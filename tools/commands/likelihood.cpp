@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/diffusion/likelihood.h"
 #include "brume/diffusion/pipeline.h"
@@ -64,9 +65,9 @@ void over_images(const Arguments& a, const Dataset& data, const ImageShape& shap
   });
   if (world.size() > 1 && first != part.end)
     throw ConfigError(
-        fmt::format("--data: {} images cannot be read, and {} processes number those after them in another way than one; "
+        fmt::format("--data: {} cannot be read, and {} number those after them in another way than one; "
                     "remove them, or start one process",
-                    part.end - first, world.size()));
+                    counted(part.end - first, "image"), counted(world.size(), "process")));
 }
 
 Found by_bound(const Arguments& a, const Pipeline& model, const Dataset& data, World& world) {
@@ -136,7 +137,7 @@ void print(const Arguments& a, const Found& f) {
   if (a.method == "ode") return fmt::print("  {} network calls per image, rtol {}, atol {}\n", f.evaluations, a.rtol, a.atol);
   const Tensor terms = f.terms.mean(0);
   const int64_t n = terms.size(0);
-  fmt::print("  prior {:.6f}, {} steps {:.4f}, decoder {:.4f}\n", f.prior.mean().item<double>(), n - 1,
+  fmt::print("  prior {:.6f}, {} {:.4f}, decoder {:.4f}\n", f.prior.mean().item<double>(), counted(n - 1, "step"),
              terms.narrow(0, 1, n - 1).sum().item<double>(), terms[0].item<double>());
 }
 
@@ -172,7 +173,7 @@ int likelihood(Program& program, const Arguments& a, World& world) {
       with_classes(open_data(program, "--data", a.data, model.options().image), "--data", {model.options().class_names, "the model"});
   catch_interrupt();
   if (const int64_t count = count_of(*data, a.count); count < world.size())
-    throw ConfigError(fmt::format("{} images cannot be divided among {} processes", count, world.size()));
+    throw ConfigError(fmt::format("{} cannot be divided among {}", counted(count, "image"), counted(world.size(), "process")));
   const Found found = a.method == "vlb" ? by_bound(a, model, *data, world) : by_ode(a, model, *data, world);
   if (!world.leads()) return 0;
   print(a, found);

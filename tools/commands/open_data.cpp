@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/yaml.h"
 #include "brume/core/image_files.h"
 #include "program/progress.h"
@@ -18,9 +19,9 @@ std::shared_ptr<const Dataset> open_data(Program& program, const std::string& op
 
 void print_inventory(const std::string& name, const Dataset& data) {
   const auto* files = dynamic_cast<const ImageFiles*>(&data);
-  std::string text = data.size() == 0 ? "endless" : fmt::format("{} images", data.size());
-  if (!data.classes().empty()) text += fmt::format(", {} classes", data.classes().size());
-  if (files && files->inventory().captions > 0) text += fmt::format(", {} captions", files->inventory().captions);
+  std::string text = data.size() == 0 ? "endless" : counted(data.size(), "image");
+  if (!data.classes().empty()) text += fmt::format(", {}", counted(data.classes().size(), "class"));
+  if (files && files->inventory().captions > 0) text += fmt::format(", {}", counted(files->inventory().captions, "caption"));
   if (files && !files->inventory().left_out().empty()) text += "; left out: " + files->inventory().text();
   fmt::print(stderr, "{}: {}\n", name, text);
 }
@@ -46,7 +47,7 @@ void check_images(const std::string& name, const Dataset& data) {
   if (unread > most) problems.push_back({{}, name, fmt::format("and {} more", unread - most)});
   ConfigError error(std::move(problems));
   if (!files->skips_errors()) throw error;
-  print_warning(fmt::format("{} images of {} are left out:\n{}", unread, name, error.what()));
+  print_warning(fmt::format("{} of {} are left out:\n{}", counted(unread, "image"), name, error.what()));
 }
 
 }  // namespace brume::tools

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/core/warnings.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/diffusion/configuration.h"
@@ -30,14 +31,14 @@ struct Arguments {
 std::string set_images(Program& program, const Arguments& a, const ImageShape& image, Calibration& c) {
   if (a.data.empty()) {
     print_warning("no --data: the layers are measured on noise alone, which is not what they see at low noise levels");
-    return fmt::format("noise, {} images", c.count);
+    return fmt::format("noise, {}", counted(c.count, "image"));
   }
   const auto data = open_data(program, "--data", a.data, image);
   if (data->encoded()) throw ConfigError("--data: images are needed, and these are moments of a first stage");
   const int64_t count = data->size() > 0 ? std::min(c.count, data->size()) : c.count;
   Batch batch = read_in_turn(*data, image, 0, count);
   c.images = batch.images, c.annotations = std::move(batch.annotations);
-  return fmt::format("{}, {} images", a.data, c.images.size(0));
+  return fmt::format("{}, {}", a.data, counted(c.images.size(0), "image"));
 }
 
 void print_layers(const Quantization& q) {
@@ -47,7 +48,7 @@ void print_layers(const Quantization& q) {
     fmt::print("  {:>7.3f} %  {}{}\n", 100 * l.error, l.name, l.kept ? ", kept in float32" : "");
   }
   fmt::print("error of the network in int8: {:.3f} %", 100 * q.first_error);
-  if (kept > 0) fmt::print("; with {} of {} layers in float32: {:.3f} %", kept, q.layers.size(), 100 * q.error);
+  if (kept > 0) fmt::print("; with {} of {} in float32: {:.3f} %", kept, counted(q.layers.size(), "layer"), 100 * q.error);
   fmt::print("\n");
 }
 

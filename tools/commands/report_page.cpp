@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/files/mapped_file.h"
@@ -157,7 +158,7 @@ std::string quality(const std::vector<RunRecord>& runs, bool against_steps) {
       if (e.steps == 0 || (!against_steps && !e.scale)) continue;
       std::string other = e.sampler.empty() ? "" : ", " + e.sampler;
       if (against_steps && e.scale) other += fmt::format(", cfg {}", *e.scale);
-      if (!against_steps) other += fmt::format(", {} steps", e.steps);
+      if (!against_steps) other += fmt::format(", {}", counted(e.steps, "step"));
       for (const auto& [name, value] : e.figures) figures[name][{i, other}].emplace_back(against_steps ? double(e.steps) : *e.scale, value);
     }
   std::string html;

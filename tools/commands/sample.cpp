@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/utf8.h"
 #include "brume/diffusion/options.h"
 #include "brume/diffusion/pipeline.h"
@@ -216,7 +217,7 @@ void print_likeness(const ImageRequest& r, const Model& model, const SampleOptio
 /// Divides the images among the processes of a job, and leaves out those that are there.
 void divide(const Arguments& a, const WorldPlace& place, const SampleOptions& options, Pictures& pictures) {
   if (place.size == 1 && !a.missing) return;
-  const std::string why = a.missing ? "--missing" : fmt::format("{} processes", place.size);
+  const std::string why = a.missing ? "--missing" : counted(place.size, "process");
   if (pictures.one_file())
     throw ConfigError(
         fmt::format("{}: needs -o DIRECTORY; -o {} is one {} of all images", why, a.out, is_tensor(a.out) ? "tensor" : "picture"));
@@ -232,9 +233,9 @@ int sample(Program& program, Arguments a) {
   const Model model = open_model(program.registry, a.sample);
   if (const int64_t channels = model.shape().channels; channels != 1 && channels != 3 && !is_tensor(a.out))
     throw ConfigError(
-        fmt::format("{}: makes images of {} channels, and a picture has 1 or 3; a model of latents needs its first stage, "
+        fmt::format("{}: makes images of {}, and a picture has 1 or 3; a model of latents needs its first stage, "
                     "and -o FILE.safetensors takes any number of channels",
-                    a.sample.source, channels));
+                    a.sample.source, counted(channels, "channel")));
   const ImageRequest request = request_of(a.sample, model);
   const SampleOptions options = model.sampling(request);
   print_likeness(request, model, options);

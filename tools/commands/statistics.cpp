@@ -1,6 +1,7 @@
 // brume statistics DATA -o stats.npz: the mean and covariance of the features of images, for `brume evaluate --real`.
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/train/feature_summary.h"
 #include "commands/image_sets.h"
 #include "commands/open_features.h"
@@ -28,11 +29,12 @@ int statistics(Program& program, const Arguments& a, World& world) {
   if (!world.leads()) return 0;
   make_parent(a.output);
   write_statistics(a.output, summarizer.summary(), *extractor, "fnv1a:" + summarizer.hash());
-  fmt::print("{}: {} images, {} features of {}; {}\n", a.output, summarizer.images(), extractor->width(), extractor->name(),
-             preprocessing_of(*extractor));
+  fmt::print("{}: {}, {} of {}; {}\n", a.output, counted(summarizer.images(), "image"), counted(extractor->width(), "feature"),
+             extractor->name(), preprocessing_of(*extractor));
   for (const std::string& note : summarizer.notes()) fmt::print("note: {}\n", note);
   if (summarizer.images() <= extractor->width())
-    print_warning(fmt::format("{} images are few for {} features: the covariance is singular", summarizer.images(), extractor->width()));
+    print_warning(fmt::format("{} are few for {}: the covariance is singular", counted(summarizer.images(), "image"),
+                              counted(extractor->width(), "feature")));
   return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
 #include "brume/files/atomic_file.h"
@@ -77,15 +78,15 @@ void train(Program& program, const Arguments& a) {
     longest = std::max(longest, n);
   }
   write_file(a.out, model);
-  fmt::print("{}: {} pieces from {} captions, which have {:.1f} each; the longest has {}\n", a.out, tokenizer.size(), captions.size(),
-             double(pieces) / double(captions.size()), longest);
+  fmt::print("{}: {} from {}, which have {:.1f} each; the longest has {}\n", a.out, counted(tokenizer.size(), "piece"),
+             counted(captions.size(), "caption"), double(pieces) / double(captions.size()), longest);
 }
 
 void encode(const Arguments& a) {
   const text::SentencePiece tokenizer(MappedFile::open(a.source)->bytes(), a.source);
   const std::vector<int64_t> ids = tokenizer.encode(a.text);
   for (const int64_t id : ids) fmt::print("{:>7}  {}\n", id, tokenizer.piece(id));
-  fmt::print("{} of {} pieces; read back: {}\n", ids.size(), tokenizer.size(), tokenizer.decode(ids));
+  fmt::print("{} of {}; read back: {}\n", ids.size(), counted(tokenizer.size(), "piece"), tokenizer.decode(ids));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/config/number.h"
 #include "brume/config/yaml.h"
@@ -122,7 +123,7 @@ void report_begin(const Trainer& trainer, const Config& config, const fs::path& 
   const std::string count = parameters < 100'000 ? fmt::format("{}", parameters) : fmt::format("{:.2f} M", double(parameters) / 1e6);
   fmt::print(stderr, "{}: {} parameters{}, {} on {}{}\n", directory.string(), count,
              config.train->freeze.empty() ? "" : " that are not frozen", trainer.compute().dtype == at::kBFloat16 ? "bf16" : "fp32",
-             trainer.compute().device.str(), world.size() > 1 ? fmt::format(", {} processes", world.size()) : "");
+             trainer.compute().device.str(), world.size() > 1 ? fmt::format(", {}", counted(world.size(), "process")) : "");
   print_inventory("train.data", trainer.data());
 }
 

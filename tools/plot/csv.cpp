@@ -9,6 +9,7 @@
 #include <iterator>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
@@ -25,8 +26,8 @@ Csv table_of(std::vector<CsvRecord> records, const std::string& path) {
       continue;
     }
     if (record.fields.size() != csv.columns.size())
-      throw ConfigError(
-          fmt::format("{}:{}: has {} cells, and there are {} columns", path, record.line, record.fields.size(), csv.columns.size()));
+      throw ConfigError(fmt::format("{}:{}: has {}, and there are {}", path, record.line, counted(record.fields.size(), "cell"),
+                                    counted(csv.columns.size(), "column")));
     csv.rows.push_back({record.line, std::move(record.fields)});
   }
   if (csv.rows.empty()) throw ConfigError(fmt::format("{}: has no rows below its names of columns", path));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <iterator>
 
+#include "brume/config/counted.h"
 #include "brume/core/spacing.h"
 #include "plot/csv.h"
 #include "plot/plot.h"
@@ -31,7 +32,8 @@ std::vector<Row> rows_of(const std::vector<Named<Spacing>>& spacings, const Nois
     } catch (const ConfigError& e) {
       leave_out(label, one_line(e));
     }
-  if (rows.empty()) throw ConfigError(fmt::format("there is nothing to draw: every spacing refuses {} steps on {}", a.steps, a.noise));
+  if (rows.empty())
+    throw ConfigError(fmt::format("there is nothing to draw: every spacing refuses {} on {}", counted(a.steps, "step"), a.noise));
   return rows;
 }
 
@@ -77,7 +79,7 @@ int plot_spacings(const Program& program, const Arguments& a) {
   for (Tick& t : round_ticks(lo, hi, true, 480)) sigma.ticks.push_back(std::move(t));
   sigma.ticks.insert(sigma.ticks.begin(), {zero, "0"});
   Panel left = panel_of(rows, sigma, zero, lo / std::pow(hi / lo, 0.04), [](double s) { return s; });
-  left.title = fmt::format("{} steps on {}", a.steps, label_of(a.noise));
+  left.title = fmt::format("{} on {}", counted(a.steps, "step"), label_of(a.noise));
   const double before = t_min - 0.07 * (t_max - t_min), room = 0.02 * (t_max - t_min);
   Axis time{"training time t", false, before - room, t_max + room, round_ticks(t_min, t_max, false, 480)};
   time.ticks.insert(time.ticks.begin(), {before, "end"});

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "brume/config/counted.h"
 #include "plot/csv.h"
 #include "plot/plot.h"
 
@@ -46,8 +47,8 @@ std::vector<Series> lines_of(const Csv& csv, const Arguments& a) {
   if (empty > 0) fmt::print("rows left out for an empty cell: {}\n", empty);
   if (lines.empty()) throw ConfigError(fmt::format("{}: no row has a number in both '{}' and '{}'", csv.path, a.x, a.y));
   if (lines.size() > most_lines)
-    throw ConfigError(fmt::format("--by: '{}' has {} values, and a chart has at most {} lines that can be distinguished", a.by,
-                                  lines.size(), most_lines));
+    throw ConfigError(fmt::format("--by: '{}' has {}, and a chart has at most {} that can be distinguished", a.by,
+                                  counted(lines.size(), "value"), counted(most_lines, "line")));
   for (Series& s : lines) {
     std::stable_sort(s.points.begin(), s.points.end(), [](const Point& p, const Point& q) { return p.x < q.x; });
     s.markers = s.points.size() <= most_markers;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/suggest.h"
 #include "brume/config/utf8.h"
 #include "brume/diffusion/pipeline.h"
@@ -43,8 +44,8 @@ Tensor exact_image(const std::string& option, const std::string& file, int64_t c
 
 void check_size(const std::string& option, const std::string& file, const Image& image, const ImageShape& shape) {
   if (image.height != shape.height || image.width != shape.width)
-    throw ConfigError(fmt::format("{}: {} is {} pixels high and {} wide, and the model makes {} by {}", option, file, image.height,
-                                  image.width, shape.height, shape.width));
+    throw ConfigError(fmt::format("{}: {} is {} high and {} wide, and the model makes {} by {}", option, file,
+                                  counted(image.height, "pixel"), image.width, shape.height, shape.width));
 }
 
 /// Returns [1, C, H, W] in [-1, 1]; of this shape, if there is one.
@@ -52,7 +53,7 @@ Tensor given_image(const std::string& option, const std::string& file, int64_t c
   if (!fs::is_regular_file(file)) throw ConfigError(fmt::format("{}: there is no file '{}'", option, file));
   if (lower_case(fs::path(file).extension().string()) == ".safetensors") return exact_image(option, file, channels);
   if (channels != 1 && channels != 3)
-    throw ConfigError(fmt::format("{}: the model makes {} channels, and an image file has 1 or 3", option, channels));
+    throw ConfigError(fmt::format("{}: the model makes {}, and an image file has 1 or 3", option, counted(channels, "channel")));
   const Image image = read_image(file, channels);
   if (shape) check_size(option, file, image, *shape);
   return to_tensor(image).unsqueeze(0);
@@ -348,7 +349,7 @@ std::vector<SamplingRun> sampling_runs(const Model& model, const ImageRequest& r
         if (steps) r.steps = steps;
         if (grid.samplers.size() > 1) name.push_back(*sampler);
         if (cfg) name.push_back(fmt::format("cfg {}", *cfg));
-        if (grid.steps.size() > 1) name.push_back(fmt::format("{} steps", *steps));
+        if (grid.steps.size() > 1) name.push_back(counted(*steps, "step"));
         runs.push_back({name.empty() ? "samples" : fmt::format("{}", fmt::join(name, ", ")), model.sampling(r), sampler.value_or(""), cfg});
       }
   return runs;
@@ -358,7 +359,7 @@ std::string steps_of(const std::vector<SamplingRun>& runs) {
   const auto [least, most] =
       std::minmax_element(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.options.steps < b.options.steps; });
   const int64_t few = least->options.steps, many = most->options.steps;
-  return few == many ? fmt::format("{} steps", few) : fmt::format("{} to {} steps", few, many);
+  return few == many ? counted(few, "step") : fmt::format("{} to {}", few, counted(many, "step"));
 }
 
 std::vector<std::string> list_of(const std::string& text, const std::string& option) {

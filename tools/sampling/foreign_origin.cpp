@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/interop/comfy_graph.h"
@@ -135,7 +136,7 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
   }
   if (run.batch > 1) {
     add(o, "--count", std::to_string(run.batch));
-    o.left_out.push_back(fmt::format("which of the {} images of its batch it is: all are made", run.batch));
+    o.left_out.push_back(fmt::format("which of the {} of its batch it is: all are made", counted(run.batch, "image")));
   }
   for (const std::string& lora : run.loras) o.left_out.push_back(fmt::format("the LoRA {}: --lora FILE:STRENGTH adds it", lora));
   return o;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "serve/json_fields.h"
 #include "serve/pictures.h"
 
@@ -65,9 +66,10 @@ void check_limits(const Generation& g, const GenerationLimits& limits) {
     if (yaml->find_first_of("/\\") != yaml->npos)
       throw HttpError(400, fmt::format("{}: names a path; files are named by their names alone, in the folder of the model", field), field);
   if (g.count > limits.images)
-    throw HttpError(400, fmt::format("count: {} images; at most {} are made by one request", g.count, limits.images), "count");
+    throw HttpError(400, fmt::format("count: {}; at most {} are made by one request", counted(g.count, "image"), limits.images), "count");
   if (g.width > 0 && g.height > limits.pixels / g.width)
-    throw HttpError(400, fmt::format("width, height: {} by {} has more than {} pixels", g.width, g.height, limits.pixels), "width");
+    throw HttpError(400, fmt::format("width, height: {} by {} has more than {}", g.width, g.height, counted(limits.pixels, "pixel")),
+                    "width");
   if (!g.image.empty()) check_picture(g.image, "image", limits.pixels);
   if (!g.mask.empty()) check_picture(g.mask, "mask", limits.pixels);
   if (!g.mask.empty() && g.image.empty()) throw HttpError(400, "mask: needs an image that it is laid over", "mask");

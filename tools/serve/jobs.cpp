@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
@@ -62,7 +63,8 @@ Job Jobs::submit(Generation request, const std::string& client) {
   {
     const std::lock_guard guard(lock_);
     const int64_t waiting = int64_t(queue_.size()) + arriving_;
-    if (waiting >= options_.queue) throw HttpError(429, fmt::format("{} jobs wait already; try again later", waiting), "", "queue_full");
+    if (waiting >= options_.queue)
+      throw HttpError(429, fmt::format("{} wait already; try again later", counted(waiting, "job")), "", "queue_full");
     ++arriving_;
   }
   job->request = std::move(request);
@@ -192,7 +194,7 @@ std::vector<Job> Jobs::list(const std::string& search, int64_t limit, const std:
 fs::path Jobs::picture(const std::string& id, int64_t k) const {
   const Job job = get(id);
   if (k < 0 || k >= job.record.images)
-    throw HttpError(404, fmt::format("job {} has {} images", id, job.record.images), "", "image_not_found");
+    throw HttpError(404, fmt::format("job {} has {}", id, counted(job.record.images, "image")), "", "image_not_found");
   return store_.folder(id) / fmt::format("{}.png", k);
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/config/utf8.h"
@@ -39,7 +40,7 @@ bool has_many_values(std::string_view json) {
 
 nlohmann::json json_body(std::string_view body) {
   if (const auto wrong = invalid_utf8(body)) throw HttpError(400, fmt::format("the body is no UTF-8, from byte {} on", *wrong), "body");
-  if (has_many_values(body)) throw HttpError(400, fmt::format("the body has more than {} values", most_values), "body");
+  if (has_many_values(body)) throw HttpError(400, fmt::format("the body has more than {}", counted(most_values, "value")), "body");
   nlohmann::json object = json_or_discarded(body);
   if (object.is_discarded()) throw HttpError(400, "the body is no JSON, or nests too deep", "body");
   if (!object.is_object()) throw HttpError(400, "the body is no JSON object", "body");
@@ -67,7 +68,7 @@ std::vector<std::string> JsonFields::texts(const char* name, size_t most) {
   if (!value) return {};
   if (value->is_string()) return {*text(name)};
   if (!value->is_array()) refuse(name, fmt::format("{} is no list of texts", shown(*value)));
-  if (value->size() > most) refuse(name, fmt::format("has {} items; at most {} are taken", value->size(), most));
+  if (value->size() > most) refuse(name, fmt::format("has {}; at most {} are taken", counted(value->size(), "item"), most));
   std::vector<std::string> all;
   size_t bytes = 0;
   for (const nlohmann::json& item : *value) {

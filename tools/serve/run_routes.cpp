@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/files/mapped_file.h"
 #include "brume/train/options.h"
@@ -50,7 +51,7 @@ class Body {
     const auto fits = [](const nlohmann::json& j) {
       return j.is_array() && j.size() <= most_plugins && std::all_of(j.begin(), j.end(), [](const auto& item) { return item.is_string(); });
     };
-    return read<Words>(key, {}, fits, fmt::format("a list of at most {} texts", most_plugins));
+    return read<Words>(key, {}, fits, fmt::format("a list of at most {}", counted(most_plugins, "text")));
   }
 
  private:

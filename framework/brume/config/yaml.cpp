@@ -1,4 +1,5 @@
 #include "brume/config/yaml.h"
+#include "brume/config/counted.h"
 #include "brume/config/file_hint.h"
 #include "brume/config/number.h"
 #include "brume/config/utf8.h"
@@ -48,7 +49,7 @@ class Builder final : public YAML::EventHandler {
     constexpr size_t most = 1000000;  // what a few lines of aliases of aliases could become has no bound
     const Anchor& anchor = anchors_[a];
     copied_ += anchor.values;
-    if (copied_ > most) fail(at(m), fmt::format("this alias makes more than {} values of the file", most));
+    if (copied_ > most) fail(at(m), fmt::format("this alias makes more than {} of the file", counted(most, "value")));
     Value v = anchor.value;
     v.place = at(m);
     add(std::move(v), 0, anchor.values);

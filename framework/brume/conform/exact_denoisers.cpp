@@ -1,4 +1,5 @@
 #include "brume/conform/exact_denoisers.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
@@ -50,7 +51,8 @@ Tensor ClassMixture::log_joint(const Tensor& x, double sigma) {
 Estimate ClassMixtureDenoiser::denoise(const Tensor& x, double sigma, const Condition& condition) const {
   using M = ClassMixture;
   if (condition.classes.defined() && condition.classes.size(0) != x.size(0))
-    throw std::logic_error(fmt::format("the inner model got {} images and {} classes", x.size(0), condition.classes.size(0)));
+    throw std::logic_error(
+        fmt::format("the inner model got {} and {}", counted(x.size(0), "image"), counted(condition.classes.size(0), "class")));
   std::vector<Tensor> rows;
   for (int64_t i = 0; i < x.size(0); ++i) {
     const int64_t y = condition.classes.defined() ? condition.classes[i].item<int64_t>() : M::classes;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/conform/conform.h"
 
@@ -11,7 +12,7 @@ namespace {
 /// Returns what is wrong with the sigmas of a run of `steps`; "" if nothing is.
 std::string fault_of(const std::vector<double>& s, const NoiseSchedule& schedule, int64_t steps) {
   const double lo = schedule.sigma(schedule.t_min()), hi = schedule.sigma(schedule.t_max());
-  if (s.size() != size_t(steps) + 1) return fmt::format("{} sigmas", s.size());
+  if (s.size() != size_t(steps) + 1) return counted(s.size(), "sigma");
   for (size_t i = 0; i < s.size(); ++i) {
     const bool last = i + 1 == s.size();
     if (!std::isfinite(s[i])) return fmt::format("sigma {} is {}", i, s[i]);

@@ -1,4 +1,5 @@
 #include "brume/core/boundary.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -48,7 +49,8 @@ std::vector<double> checked_sigmas(const Spacing& spacing, const NoiseSchedule& 
   std::vector<double> sigmas = calling(spacing, "sigmas()", [&] { return spacing.sigmas(schedule, steps); });
   if (plugin_name(&spacing).empty()) return sigmas;
   if (int64_t(sigmas.size()) != steps + 1)
-    blame(&spacing, fmt::format("sigmas() returned {} numbers for {} steps, expected {}", sigmas.size(), steps, steps + 1));
+    blame(&spacing,
+          fmt::format("sigmas() returned {} for {}, expected {}", counted(sigmas.size(), "number"), counted(steps, "step"), steps + 1));
   for (size_t i = 0; i < sigmas.size(); ++i) {
     if (!std::isfinite(sigmas[i]) || sigmas[i] < 0) blame(&spacing, fmt::format("sigmas() returned {} as number {}", sigmas[i], i));
     if (i > 0 && sigmas[i] > sigmas[i - 1])

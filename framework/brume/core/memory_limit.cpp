@@ -1,4 +1,5 @@
 #include "brume/core/memory_limit.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -116,9 +117,8 @@ void check_room_for_threads(int64_t count) {
   over.notify_all();
   for (std::thread& t : threads) t.join();
   if (!room)
-    throw ConfigError(
-        fmt::format("there is not enough memory to start {} threads{}: a larger limit or fewer processors (taskset -c 0) are needed", count,
-                    memory_limit_text()));
+    throw ConfigError(fmt::format("there is not enough memory to start {}{}: a larger limit or fewer processors (taskset -c 0) are needed",
+                                  counted(count, "thread"), memory_limit_text()));
   known = count;
 }
 

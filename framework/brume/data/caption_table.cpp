@@ -1,4 +1,5 @@
 #include "brume/data/caption_table.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -47,7 +48,8 @@ std::vector<CaptionRow> rows_of(const std::vector<CsvRecord>& records, const std
   std::vector<CaptionRow> rows;
   for (size_t i = 1; i < records.size(); ++i) {
     const auto& [fields, line] = records[i];
-    if (fields.size() != header.size()) refuse_line(path, line, fmt::format("has {} fields, the header {}", fields.size(), header.size()));
+    if (fields.size() != header.size())
+      refuse_line(path, line, fmt::format("has {}, the header {}", counted(fields.size(), "field"), header.size()));
     std::string caption;
     for (const size_t at : captions) caption = joined(std::move(caption), fields[at]);
     rows.push_back({fields[file], std::move(caption), columns.category.empty() ? "" : fields[category], line});

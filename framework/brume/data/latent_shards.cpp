@@ -1,4 +1,5 @@
 #include "brume/data/latent_shards.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -95,7 +96,7 @@ LatentShard::LatentShard(const std::string& folder, const LatentIndex& index, si
   const auto wrong = [&](const std::string& what) { throw ConfigError(fmt::format("{}: {}; encode the images again", path, what)); };
   if (moments_.sizes() != at::IntArrayRef({count_, s.channels, s.height, s.width}) || labels_.sizes() != at::IntArrayRef({count_}) ||
       ends_.sizes() != at::IntArrayRef({count_}))
-    wrong(fmt::format("does not hold the {} moments of {} that the index tells of", count_, s.text()));
+    wrong(fmt::format("does not hold the {} of {} that the index tells of", counted(count_, "moment"), s.text()));
   const auto type = moments_.scalar_type();
   if ((type != at::kFloat && type != at::kHalf) || labels_.scalar_type() != at::kLong || ends_.scalar_type() != at::kLong ||
       captions_.scalar_type() != at::kByte)

@@ -1,4 +1,5 @@
 #include "brume/diffusion/classifier_pipeline.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -111,8 +112,8 @@ Tensor ClassifierPipeline::labels(const std::vector<Annotation>& annotations) co
   for (const Annotation& a : annotations) {
     if (a.label < 0) throw ConfigError("an image has no class, and a classifier needs one");
     if (a.label >= options_.classes)
-      throw ConfigError(fmt::format("class {} is out of range: this classifier has {} classes, 0 to {}", a.label, options_.classes,
-                                    options_.classes - 1));
+      throw ConfigError(fmt::format("class {} is out of range: this classifier has {}, 0 to {}", a.label,
+                                    counted(options_.classes, "class"), options_.classes - 1));
     *out++ = a.label;
   }
   return labels;

@@ -1,4 +1,5 @@
 #include "brume/diffusion/model_files.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -135,7 +136,7 @@ FirstStage ModelFiles::first_stage(const std::string& path, const ImageShape& im
   const auto options = read_section<AutoencoderOptions>(registry_, "autoencoder", card.autoencoder, file, card.plugins);
   if (options.image.channels != image.channels)
     throw ConfigError(
-        fmt::format("{}: is for images of {} channels, and model.image has {}", file, options.image.channels, image.channels));
+        fmt::format("{}: is for images of {}, and model.image has {}", file, counted(options.image.channels, "channel"), image.channels));
   const Files stored = load_files(file);
   const auto autoencoder = options.network.make({image, 0, &stored, this, dtype});
   load_model(file, prefixed("autoencoder.", autoencoder->weights()));

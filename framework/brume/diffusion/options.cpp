@@ -1,4 +1,5 @@
 #include "brume/diffusion/options.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -102,7 +103,8 @@ void ModelOptions::check() const {
   if (!network) throw ConfigError("there is no section 'model': this is the configuration of a classifier, or of an autoencoder");
   const int64_t classes = conditioner->traits().classes;
   if (!class_names.empty() && int64_t(class_names.size()) != classes)
-    throw ConfigError(fmt::format("model.class_names has {} names and model.conditioner {} classes", class_names.size(), classes));
+    throw ConfigError(
+        fmt::format("model.class_names has {} names and model.conditioner {}", class_names.size(), counted(classes, "class")));
   expect_schedule(*noise);
   autoencoder.check({image});
   if (autoencoder.weightless()) network.check(network_context(autoencoder.make({image})->latent(image), 0));
@@ -118,7 +120,7 @@ void ClassifierOptions::declare(Fields& f) {
   f.field("class_names", class_names, "names of the classes; empty = those of the data set");
   f.section("noise", noise, "train on noisy images, as classifier guidance needs; absent: on clean ones");
   f.require(class_names.empty() || int64_t(class_names.size()) == classes, "class_names", "one name per class",
-            fmt::format("{} names for {} classes", class_names.size(), classes));
+            fmt::format("{} names for {}", class_names.size(), counted(classes, "class")));
 }
 
 void AutoencoderOptions::declare(Fields& f) {

@@ -1,4 +1,5 @@
 #include "brume/diffusion/quantization.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -140,7 +141,7 @@ Quantization quantize(const Pipeline& pipeline, const Calibration& calibration) 
       result.layers[kept].kept = true;
       pipeline.int8_layers()->keep(result.layers[kept].name);
     }
-    result.error = measurement.network(fmt::format("network, {} layers in float32", kept));
+    result.error = measurement.network(fmt::format("network, {} in float32", counted(kept, "layer")));
   }
   return result;
 }

@@ -1,4 +1,5 @@
 #include "brume/diffusion/refining.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -30,8 +31,8 @@ int64_t Refiner::split(const NoiseSchedule& schedule, const std::vector<double>&
   int64_t k = 0;
   while (k < steps && (schedule.time(sigmas[size_t(k)]) - lo) / (hi - lo) >= 1 - refining_.from) ++k;
   if (k == 0 || k == steps)
-    throw ConfigError(
-        fmt::format("a refiner from {} on leaves no step to the {} of {} steps", refining_.from, k == 0 ? "base model" : "refiner", steps));
+    throw ConfigError(fmt::format("a refiner from {} on leaves no step to the {} of {}", refining_.from, k == 0 ? "base model" : "refiner",
+                                  counted(steps, "step")));
   return k;
 }
 

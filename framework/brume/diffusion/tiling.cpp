@@ -1,4 +1,5 @@
 #include "brume/diffusion/tiling.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -69,7 +70,8 @@ Tensor tiled(const Tensor& input, int64_t height, int64_t width, int64_t tile, i
 /// Returns the side of a piece in latents, which has quarters.
 int64_t side_of(const Tiling& tiling, int64_t ratio) {
   const int64_t side = tiling.tile / ratio / 4 * 4;
-  if (side < 4) throw ConfigError(fmt::format("tile: {} pixels are too few; {} at least, four latents per side", tiling.tile, 4 * ratio));
+  if (side < 4)
+    throw ConfigError(fmt::format("tile: {} are too few; {} at least, four latents per side", counted(tiling.tile, "pixel"), 4 * ratio));
   return side;
 }
 

@@ -1,4 +1,5 @@
 #include "brume/diffusion/unused_options.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -127,7 +128,7 @@ class Finder final {
         continue;  // it counts: without it, there is no run
       }
       add(option.value.place, "sample." + kind,
-          fmt::format("{} has no effect on these {} steps: without it, they are the same", option.key, options_.steps));
+          fmt::format("{} has no effect on these {}: without it, they are the same", option.key, counted(options_.steps, "step")));
     }
   }
   std::shared_ptr<void> made(const std::string& kind, const Value& section, Value& full) {

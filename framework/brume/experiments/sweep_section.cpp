@@ -1,4 +1,5 @@
 #include "brume/experiments/sweep_section.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -91,7 +92,7 @@ class Reader {
       if (!is_values(e, "sweep.zip")) continue;
       if (!axis.keys.empty() && e.value.items.size() != axis.rows.size()) {
         fail(e.value.place, "sweep.zip",
-             fmt::format("{} has {} values and {} has {}", e.key, e.value.items.size(), axis.keys.front(), axis.rows.size()));
+             fmt::format("{} has {} and {} has {}", e.key, counted(e.value.items.size(), "value"), axis.keys.front(), axis.rows.size()));
         continue;
       }
       axis.keys.push_back(e.key);

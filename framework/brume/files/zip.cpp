@@ -1,4 +1,5 @@
 #include "brume/files/zip.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <zlib.h>
@@ -93,7 +94,7 @@ void ZipArchive::read_directory(uint64_t offset, uint64_t size, uint64_t count) 
   const uint64_t end = offset + size;
   for (uint64_t i = 0; i < count; ++i) {
     if (end - offset < directory_size || field<uint32_t>(*file_, offset) != directory_signature) {
-      damaged(*file_, fmt::format("its directory ends after {} of {} entries", i, count));
+      damaged(*file_, fmt::format("its directory ends after {} of {}", i, counted(count, "entry")));
     }
     const uint64_t name_size = field<uint16_t>(*file_, offset + 28), extra_size = field<uint16_t>(*file_, offset + 30);
     const uint64_t comment_size = field<uint16_t>(*file_, offset + 32);

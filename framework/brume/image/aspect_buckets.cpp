@@ -1,4 +1,5 @@
 #include "brume/image/aspect_buckets.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -29,8 +30,8 @@ std::vector<ImageShape> AspectBuckets::shapes(const ImageShape& model) const {
     sides.emplace(other, side);
   }
   if (sides.empty())
-    throw ConfigError(fmt::format("no bucket can be made: sides are multiples of {} from {} to {}, and {} has {} pixels", step, least, most,
-                                  model.text(), pixels));
+    throw ConfigError(fmt::format("no bucket can be made: sides are multiples of {} from {} to {}, and {} has {}", step, least, most,
+                                  model.text(), counted(pixels, "pixel")));
   std::vector<ImageShape> all;
   for (auto it = sides.rbegin(); it != sides.rend(); ++it) all.push_back({model.channels, it->first, it->second});
   return all;

@@ -1,4 +1,5 @@
 #include "brume/image/image.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -63,13 +64,13 @@ Image upright(Image stored, int orientation) {
 
 Image::Image(int64_t height_, int64_t width_, int64_t channels_, uint8_t value) : height(height_), width(width_), channels(channels_) {
   if (height < 0 || width < 0 || (channels != 1 && channels != 3)) {
-    throw std::logic_error(fmt::format("no image: {}x{} with {} channels", height, width, channels));
+    throw std::logic_error(fmt::format("no image: {}x{} with {}", height, width, counted(channels, "channel")));
   }
   pixels.assign(static_cast<size_t>(height * width * channels), value);
 }
 
 Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels, uint8_t background) {
-  if (channels != 1 && channels != 3) throw std::logic_error(fmt::format("read_image: {} channels", channels));
+  if (channels != 1 && channels != 3) throw std::logic_error(fmt::format("read_image: {}", counted(channels, "channel")));
   const ImageHeader header = read_image_header(bytes, name);
   return upright(stored_image(bytes, header, {.channels = channels, .background = background}, name), header.orientation);
 }

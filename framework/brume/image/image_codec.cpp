@@ -1,4 +1,5 @@
 #include "brume/image/image_codec.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -19,7 +20,7 @@ namespace {
 cv::Mat view(const Image& image) {
   if (image.height < 1 || image.width < 1 || image.height > INT_MAX || image.width > INT_MAX ||
       (image.channels != 1 && image.channels != 3)) {
-    throw std::logic_error(fmt::format("no image: {}x{} with {} channels", image.height, image.width, image.channels));
+    throw std::logic_error(fmt::format("no image: {}x{} with {}", image.height, image.width, counted(image.channels, "channel")));
   }
   return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC(static_cast<int>(image.channels)),
           const_cast<uint8_t*>(image.pixels.data())};
@@ -73,7 +74,7 @@ cv::Mat converted(const cv::Mat& mat, const Decoding& how, const std::string& pa
   const auto bits8 = as_8_bits(key ? with_transparent(*how.transparent_grey, mat) : mat, path);
   auto opaque = bits8.channels() == 4 ? composited(bits8, how.background, how.premultiplied) : bits8;
   if (opaque.channels() != 1 && opaque.channels() != 3) {
-    refuse(path, fmt::format("is an image of {} channels", opaque.channels()));
+    refuse(path, fmt::format("is an image of {}", counted(opaque.channels(), "channel")));
   }
   if (opaque.channels() == 1 && how.channels == 1) return opaque;
   cv::Mat result;

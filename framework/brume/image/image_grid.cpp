@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/image/image.h"
 
 namespace brume {
@@ -15,7 +16,8 @@ constexpr size_t most_lines = 4;
 
 void check_sheet(const std::vector<Image>& images, int64_t columns, int64_t padding) {
   if (images.empty() || columns < 1 || padding < 0) {
-    throw std::logic_error(fmt::format("a grid of {} images, {} columns, padding {}", images.size(), columns, padding));
+    throw std::logic_error(
+        fmt::format("a grid of {}, {}, padding {}", counted(images.size(), "image"), counted(columns, "column"), padding));
   }
   const auto& first = images[0];
   for (const auto& image : images) {
@@ -57,7 +59,7 @@ Image grid(const std::vector<Image>& images, int64_t columns, int64_t padding) {
 Image labelled_grid(const std::vector<Image>& images, int64_t columns, const std::vector<std::string>& labels, int64_t padding) {
   check_sheet(images, columns, padding);
   if (labels.size() > images.size()) {
-    throw std::logic_error(fmt::format("a grid of {} images with {} labels", images.size(), labels.size()));
+    throw std::logic_error(fmt::format("a grid of {} with {}", counted(images.size(), "image"), counted(labels.size(), "label")));
   }
   bool fits = true;
   for (const auto& label : labels) fits = fits && broken_text(label, std::max(images[0].width, legible_width), 2).size() == 1;

@@ -1,4 +1,5 @@
 #include "brume/interop/additions.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -80,7 +81,7 @@ Addition addition_of(const std::string& path, const NamedTensors& tensors) {
   const Word word = read_embedding(path);
   const std::string more = xl ? fmt::format(" and {}", word.others[0].size(1)) : "";
   return {xl ? "textual inversion of two text encoders (SDXL)" : "textual inversion",
-          fmt::format("{} vectors of width {}{}, the word '{}'; sample.prompts.embeddings adds it", word.vectors.size(0),
+          fmt::format("{} of width {}{}, the word '{}'; sample.prompts.embeddings adds it", counted(word.vectors.size(0), "vector"),
                       word.vectors.size(1), more, word.text),
           ""};
 }

@@ -1,4 +1,5 @@
 #include "brume/interop/comfy_graph.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -219,7 +220,7 @@ class Reader {
     if (same && factor_ > 1)
       run_.again = {factor_, last.denoise.value_or(1)};
     else
-      leave_out(fmt::format("a second run of {} steps at denoise {}", last.steps.value_or(0), last.denoise.value_or(1)));
+      leave_out(fmt::format("a second run of {} at denoise {}", counted(last.steps.value_or(0), "step"), last.denoise.value_or(1)));
     run_.loras.erase(run_.loras.begin() + std::ptrdiff_t(last.loras.size()), run_.loras.end());  // of the same model, read twice
     if (!latent(before).empty()) leave_out("the runs before the last two");
   }

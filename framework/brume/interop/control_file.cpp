@@ -1,4 +1,5 @@
 #include "brume/interop/control_file.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
@@ -62,7 +63,7 @@ std::string grouped(const NamedTensors& tensors) {
   constexpr size_t most = 20;
   const size_t left = texts.size() > most ? texts.size() - most : 0;
   texts.resize(std::min(texts.size(), most));
-  return fmt::format("{}{}", fmt::join(texts, ", "), left > 0 ? fmt::format(" and {} groups more", left) : "");
+  return fmt::format("{}{}", fmt::join(texts, ", "), left > 0 ? fmt::format(" and {} more", counted(left, "group")) : "");
 }
 
 int64_t context_of(const NamedTensors& tensors) {
@@ -158,7 +159,7 @@ ControlBranchOptions options_of(const std::string& source, const NamedTensors& t
   int64_t layers = 0;
   while (has(tensors, fmt::format("input_hint_block.{}.weight", 2 * layers))) ++layers;
   if (layers < 2 || layers % 2 != 0)
-    throw ConfigError(fmt::format("{}: its encoder of hints has {} layers, and a ControlNet's an even number", source, layers));
+    throw ConfigError(fmt::format("{}: its encoder of hints has {}, and a ControlNet's an even number", source, counted(layers, "layer")));
   o.hint_widths.clear();
   for (int64_t i = 0; i + 1 < layers; i += 2) o.hint_widths.push_back(hint(i).size(0));
   std::vector<std::string> names;

@@ -1,4 +1,5 @@
 #include "brume/interop/input_rotation.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -104,7 +105,7 @@ std::string rotation_problem(const WeightChange& c, at::IntArrayRef sizes) {
   if (const Tensor r = c.part("oft_R"); r.defined()) {
     const int64_t side = r.dim() == 2 ? side_of(r.size(1)) : 0;
     if (side < 1 || inputs % side != 0 || (r.size(0) != 1 && r.size(0) * side != inputs))
-      return fmt::format("oft_R [{}] does not turn {} inputs", fmt::join(r.sizes(), ", "), inputs);
+      return fmt::format("oft_R [{}] does not turn {}", fmt::join(r.sizes(), ", "), counted(inputs, "input"));
     return {};
   }
   const Tensor r = c.part("boft_R"), s = c.part("boft_s");
@@ -112,8 +113,9 @@ std::string rotation_problem(const WeightChange& c, at::IntArrayRef sizes) {
   const bool shape =
       r.dim() == 4 && r.size(2) == r.size(3) && r.size(1) * r.size(2) == inputs && r.size(0) >= 1 && r.size(0) <= most_factors;
   if (!shape || (r.size(0) > 1 && (r.size(2) % 2 != 0 || r.size(1) % (int64_t(1) << (r.size(0) - 1)) != 0)))
-    return fmt::format("boft_R [{}] does not turn {} inputs", fmt::join(r.sizes(), ", "), inputs);
-  if (s.defined() && s.numel() != sizes[0]) return fmt::format("boft_s has {} numbers for {} outputs", s.numel(), sizes[0]);
+    return fmt::format("boft_R [{}] does not turn {}", fmt::join(r.sizes(), ", "), counted(inputs, "input"));
+  if (s.defined() && s.numel() != sizes[0])
+    return fmt::format("boft_s has {} for {}", counted(s.numel(), "number"), counted(sizes[0], "output"));
   return {};
 }
 

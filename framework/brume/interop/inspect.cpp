@@ -1,4 +1,5 @@
 #include "brume/interop/inspect.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -110,7 +111,7 @@ struct Totals {
       dtypes.insert(row.dtype);
     }
   }
-  std::string text() const { return fmt::format("{} tensors, {} parameters, {} bytes", tensors, parameters, bytes); }
+  std::string text() const { return fmt::format("{}, {} parameters, {} bytes", counted(tensors, "tensor"), parameters, bytes); }
 };
 
 std::string text_of(const Reception& reception) {

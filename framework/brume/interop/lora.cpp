@@ -1,4 +1,5 @@
 #include "brume/interop/lora.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -58,7 +59,7 @@ class PlacedLora {
   PlacedLora(const std::string& asked, const std::vector<Weight>& weights, const LoraNames& names)
       : request_(read_lora_request(asked)), file_(read_lora(request_.path)) {
     if (file_.changes.empty() && file_.biases.empty())
-      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} tensors is of one", request_.path, file_.unknown.size()));
+      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} is of one", request_.path, counted(file_.unknown.size(), "tensor")));
     for (const auto& [module, change] : file_.changes) {
       const LoraTarget target = names.find(module);
       lost_ += !target.weight;
@@ -74,7 +75,8 @@ class PlacedLora {
       std::string problem = place_problem(module, target);
       const int64_t values = problem.empty() ? target.view.rows_of(target.weight->tensor).numel() : 0;
       if (problem.empty() && bias.numel() != values)
-        problem = fmt::format("'{}' changes a bias of {} values, and '{}' has {}", module, bias.numel(), target.weight->name, values);
+        problem =
+            fmt::format("'{}' changes a bias of {}, and '{}' has {}", module, counted(bias.numel(), "value"), target.weight->name, values);
       if (!problem.empty()) problems_.add(problem);
     }
     for (const std::string& name : file_.unknown) problems_.add(fmt::format("'{}' is no part of a LoRA or of its kin", name));

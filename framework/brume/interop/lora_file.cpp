@@ -1,4 +1,5 @@
 #include "brume/interop/lora_file.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
@@ -58,7 +59,8 @@ LoraFile read_lora(const std::string& path) {
       change.parts[parts->role] = is_magnitude(t.name) ? t.tensor.flatten() : t.tensor;
   }
   if (adapters.size() > 1)
-    throw ConfigError(fmt::format("{}: holds {} adapters ({}), and one is expected", path, adapters.size(), fmt::join(adapters, ", ")));
+    throw ConfigError(
+        fmt::format("{}: holds {} ({}), and one is expected", path, counted(adapters.size(), "adapter"), fmt::join(adapters, ", ")));
   set_peft_alphas(path, file.metadata, file.changes);
   for (const auto& [module, bias] : up_biases) file.biases[module] = bias.to(at::kFloat) * file.changes[module].scale();
   return file;

@@ -1,4 +1,5 @@
 #include "brume/interop/weight_change.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/einsum.h>
@@ -227,7 +228,7 @@ std::string problem_of(const std::string& module, const WeightChange& c, const s
   if (is_input_rotation(c))
     if (const std::string wrong = rotation_problem(c, sizes); !wrong.empty()) return fmt::format("'{}': {} of '{}'", module, wrong, weight);
   if (const int64_t count = count_of(c, sizes); count != product_of(sizes))
-    return fmt::format("'{}', a {}, changes a weight of {} values, and '{}' is {}", module, kind, count, weight, text_of(sizes));
+    return fmt::format("'{}', a {}, changes a weight of {}, and '{}' is {}", module, kind, counted(count, "value"), weight, text_of(sizes));
   return {};
 }
 

@@ -1,4 +1,5 @@
 #include "brume/numerics/ancestral.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
@@ -75,7 +76,8 @@ size_t AncestralChain::index(double sigma) const {
 AncestralChain training_chain(const NoiseSchedule& schedule, int64_t steps) {
   const int64_t all = schedule.timesteps();
   if (steps == 0 && all == 0) throw ConfigError("this noise schedule is continuous: the variational bound needs a number of steps");
-  if (all > 0 && steps > all) throw ConfigError(fmt::format("{} steps are more than the schedule's {} training times", steps, all));
+  if (all > 0 && steps > all)
+    throw ConfigError(fmt::format("{} are more than the schedule's {} training times", counted(steps, "step"), all));
   std::vector<double> sigmas;
   if (all > 0 && (steps == 0 || steps == all)) {
     for (int64_t t = 0; t < all; ++t) sigmas.push_back(schedule.sigma(double(t)));

@@ -1,4 +1,5 @@
 #include "brume/numerics/code_chain.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -143,7 +144,8 @@ CodeStep chain_step(const NoiseSchedule& schedule, double sigma) {
 
 void expect_chain_steps(const NoiseSchedule& schedule, const std::vector<double>& sigmas) {
   const int64_t steps = int64_t(sigmas.size()) - 1, times = schedule.timesteps();
-  if (times > 0 && steps > times) throw ConfigError(fmt::format("{} steps are more than the chain of codes has, {}", steps, times));
+  if (times > 0 && steps > times)
+    throw ConfigError(fmt::format("{} are more than the chain of codes has, {}", counted(steps, "step"), times));
 }
 
 CodeStep run_step(const NoiseSchedule& schedule, const std::vector<double>& sigmas, int64_t i) {

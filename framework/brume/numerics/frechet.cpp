@@ -1,4 +1,5 @@
 #include "brume/numerics/frechet.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cdist.h>
@@ -40,7 +41,8 @@ FeatureStatistics feature_statistics(const at::Tensor& features) {
 
 double frechet_distance(const FeatureStatistics& a, const FeatureStatistics& b) {
   if (a.mean.sizes() != b.mean.sizes())
-    throw std::invalid_argument(fmt::format("features of {} and of {} dimensions cannot be compared", a.mean.numel(), b.mean.numel()));
+    throw std::invalid_argument(
+        fmt::format("features of {} and of {} cannot be compared", a.mean.numel(), counted(b.mean.numel(), "dimension")));
   const at::Tensor root = square_root(a.covariance);
   const at::Tensor product = at::mm(at::mm(root, b.covariance), root);
   const at::Tensor values = std::get<0>(at::linalg_eigh(symmetrised(product)));

@@ -1,4 +1,5 @@
 #include "brume/numerics/manifold.h"
+#include "brume/config/counted.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -118,7 +119,7 @@ ManifoldScores manifold_scores(const Tensor& real_features, const Tensor& fake_f
     throw std::invalid_argument("the sets that are compared have features of different widths");
   if (k < 1 || std::min(real_features.size(0), fake_features.size(0)) <= k)
     throw std::invalid_argument(
-        fmt::format("neighbour {} of sets of {} and {} rows does not exist", k, real_features.size(0), fake_features.size(0)));
+        fmt::format("neighbour {} of sets of {} and {} does not exist", k, real_features.size(0), counted(fake_features.size(0), "row")));
   const Tensor centre = real_features.to(at::kCPU).mean(0, false, at::kDouble);
   const Rows real(real_features, centre), fake(fake_features, centre);
   const std::vector<double> of_real = radii(real, centre, k), of_fake = radii(fake, centre, k);

@@ -1,4 +1,5 @@
 #include "brume/numerics/mean_discrepancy.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -74,7 +75,8 @@ double variance_share(const Tensor& own, const Tensor& cross, int64_t others) {
 
 SquaredMmd squared_mmd(const Tensor& x, const Tensor& y, const Kernel& kernel) {
   if (x.dim() != 2 || y.dim() != 2 || x.size(1) != y.size(1) || x.size(0) < 2 || y.size(0) < 2)
-    throw std::invalid_argument(fmt::format("the discrepancy needs two sets [N >= 2, F], got {} and {} rows", x.size(0), y.size(0)));
+    throw std::invalid_argument(
+        fmt::format("the discrepancy needs two sets [N >= 2, F], got {} and {}", x.size(0), counted(y.size(0), "row")));
   const double m = double(x.size(0)), n = double(y.size(0));
   const KernelSums xx = kernel_sums(x, x, kernel, true), yy = kernel_sums(y, y, kernel, true), xy = kernel_sums(x, y, kernel, false);
   SquaredMmd d;
@@ -85,7 +87,8 @@ SquaredMmd squared_mmd(const Tensor& x, const Tensor& y, const Kernel& kernel) {
 }
 
 std::vector<Subset> draw_subsets(int64_t count, int64_t size, int64_t m, int64_t n, uint64_t seed) {
-  if (size > m || size > n) throw std::invalid_argument(fmt::format("subsets of {} rows cannot be drawn from {} and {}", size, m, n));
+  if (size > m || size > n)
+    throw std::invalid_argument(fmt::format("subsets of {} cannot be drawn from {} and {}", counted(size, "row"), m, n));
   at::Generator random = at::detail::createCPUGenerator(seed);
   const auto draw = [&](int64_t of) {
     const Tensor order = at::randperm(of, random, at::TensorOptions().dtype(at::kLong));

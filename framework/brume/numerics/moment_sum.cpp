@@ -1,4 +1,5 @@
 #include "brume/numerics/moment_sum.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -25,7 +26,7 @@ void MomentSum::Sums::add(const at::Tensor& rows) {
 
 void MomentSum::add(const at::Tensor& rows) {
   if (rows.dim() != 2 || (width_ >= 0 && rows.size(1) != width_))
-    throw std::invalid_argument(fmt::format("moments of {} features cannot take rows of {}", width_, rows.size(-1)));
+    throw std::invalid_argument(fmt::format("moments of {} cannot take rows of {}", counted(width_, "feature"), rows.size(-1)));
   width_ = rows.size(1);
   const at::Tensor host = rows.to(at::kCPU);
   for (int64_t first = 0; first < host.size(0);) {

@@ -1,4 +1,5 @@
 #include "brume/numerics/noising.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Generator.h>
@@ -72,7 +73,7 @@ Tensor ErrorWeights::apply(const Tensor& penalty) {
   error_weights->used_ = true;
   const Tensor& w = error_weights->weights_;
   if (penalty.dim() != 4 || penalty.size(0) != w.size(0))
-    throw std::logic_error(fmt::format("weights of {} images, and the error of {}", w.size(0), penalty.size(0)));
+    throw std::logic_error(fmt::format("weights of {}, and the error of {}", counted(w.size(0), "image"), penalty.size(0)));
   return penalty * at::adaptive_avg_pool2d(w.to(penalty.device(), penalty.scalar_type()), {penalty.size(2), penalty.size(3)});
 }
 
@@ -130,8 +131,8 @@ TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& sched
   const int64_t images = part ? part->total : count;
   TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(schedule, images, memory, random); });
   if (int64_t(drawn.sigmas.size()) != images || int64_t(drawn.weights.size()) != images)
-    blame(&time,
-          fmt::format("draw() returned {} noise levels and {} weights for {} images", drawn.sigmas.size(), drawn.weights.size(), images));
+    blame(&time, fmt::format("draw() returned {} noise levels and {} for {}", drawn.sigmas.size(), counted(drawn.weights.size(), "weight"),
+                             counted(images, "image")));
   if (!part) return drawn;
   for (std::vector<double>* all : {&drawn.sigmas, &drawn.weights}) {
     const auto begin = all->begin() + part->first;

@@ -1,4 +1,5 @@
 #include "brume/numerics/timesteps.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -111,8 +112,8 @@ std::vector<double> merged_levels(std::vector<double> sigmas, bool merge) {
   const size_t before = sigmas.size();
   sigmas = distinct_levels(std::move(sigmas));
   if (merge || sigmas.size() == before) return sigmas;
-  throw ConfigError(fmt::format("{} steps are more than this spacing has levels for; it has {} distinct ones, which merge: true takes",
-                                before - 1, sigmas.size() - 1));
+  throw ConfigError(fmt::format("{} are more than this spacing has levels for; it has {} distinct ones, which merge: true takes",
+                                counted(before - 1, "step"), sigmas.size() - 1));
 }
 
 std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<double>& times, FinalSigma final_sigma) {
@@ -121,8 +122,8 @@ std::vector<double> sigmas_at(const NoiseSchedule& schedule, const std::vector<d
     if (times[i] < schedule.t_min() || times[i] > schedule.t_max())
       throw ConfigError(fmt::format("time {} is outside the schedule's [{}, {}]", times[i], schedule.t_min(), schedule.t_max()));
     if (i > 0 && times[i] >= times[i - 1])
-      throw ConfigError(schedule.timesteps() > 0 ? fmt::format("{} steps are more than this spacing can take from {} training times",
-                                                               times.size(), schedule.timesteps())
+      throw ConfigError(schedule.timesteps() > 0 ? fmt::format("{} are more than this spacing can take from {} training times",
+                                                               counted(times.size(), "step"), schedule.timesteps())
                                                  : fmt::format("time {} does not come before {}", times[i], times[i - 1]));
     sigmas.push_back(schedule.sigma(times[i]));
   }

@@ -1,4 +1,5 @@
 #include "brume/text/sentencepiece.h"
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 
 #include <dlfcn.h>
@@ -93,9 +94,9 @@ std::optional<int64_t> number_after(std::string_view message, std::string_view w
 /// Returns the message about a size, which sentencepiece words by its own options.
 std::string size_error(int64_t size, const std::string& error) {
   if (const auto most = number_after(error, "value <= "))
-    return fmt::format("{} pieces are more than these captions give; at most {} are possible", size, *most);
+    return fmt::format("{} are more than these captions give; at most {} are possible", counted(size, "piece"), *most);
   if (const auto chars = number_after(error, " vs "); chars && error.find("required_chars") != std::string::npos)
-    return fmt::format("{} pieces are too few for these captions; their characters alone need more than {}", size, *chars);
+    return fmt::format("{} are too few for these captions; their characters alone need more than {}", counted(size, "piece"), *chars);
   return "sentencepiece could not be trained: " + error;
 }
 
@@ -109,7 +110,7 @@ std::string SentencePiece::train(const std::vector<std::string>& captions, const
   const auto blank = [](const std::string& c) { return c.find_first_not_of(" \t\r\n") == std::string::npos; };
   if (std::all_of(captions.begin(), captions.end(), blank)) throw ConfigError("there are no captions to train a tokenizer on");
   if (training.size < 8 || training.size > 1000000)
-    throw ConfigError(fmt::format("{} pieces: a tokenizer has between 8 and 1000000", training.size));
+    throw ConfigError(fmt::format("{}: a tokenizer has between 8 and 1000000", counted(training.size, "piece")));
   Feed feed{captions};
   const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
   Answer answer;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/diffusion/class_names.h"
 #include "brume/train/class_scores.h"
 #include "brume/train/learner.h"
@@ -20,8 +21,8 @@ class ClassifierLearner final : public Learner {
     test_ = config.train->test->data.make({config.classifier->image});
     if (test_->size() == 0) throw ConfigError("train.test.data is endless; a test needs a set that ends");
     if (int64_t(test_->classes().size()) != config.classifier->classes)
-      throw ConfigError(
-          fmt::format("classifier has {} classes and train.test.data has {}", config.classifier->classes, test_->classes().size()));
+      throw ConfigError(fmt::format("classifier has {} and train.test.data has {}", counted(config.classifier->classes, "class"),
+                                    test_->classes().size()));
     test_ = with_classes(test_, "train.test.data", {config.classifier->class_names, "the classifier"});
   }
 

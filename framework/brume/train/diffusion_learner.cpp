@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/config/yaml.h"
 #include "brume/core/control.h"
@@ -201,8 +202,8 @@ class DiffusionLearner final : public Learner {
     Image row;
     if (std::filesystem::is_regular_file(file)) row = read_image(file.string(), first.channels);
     if (row.height != first.height || row.width != first.width * count) {
-      warn(fmt::format("train.preview.base: '{}' does not have these {} images; they are made at the first step alone", file.string(),
-                       count));
+      warn(fmt::format("train.preview.base: '{}' does not have these {}; they are made at the first step alone", file.string(),
+                       counted(count, "image")));
       return false;
     }
     Shown pairs;
@@ -290,8 +291,8 @@ class DiffusionLearner final : public Learner {
     if (a.images + a.captions == 0 && !std::exchange(warned_of_cache_, true))
       warn("train.cache has no effect: no first stage encodes these images, and no frozen text encoder their captions");
     if (images_ > 0 && a.images_encoded > 4 * images_ && !std::exchange(warned_of_cache_, true))
-      warn(fmt::format("train.cache: {} images were encoded of a set of {}; crops and flips that are drawn make each reading another image",
-                       a.images_encoded, images_));
+      warn(fmt::format("train.cache: {} were encoded of a set of {}; crops and flips that are drawn make each reading another image",
+                       counted(a.images_encoded, "image"), images_));
   }
 
   void open_validation(const ValidationOptions& options) {

@@ -1,4 +1,5 @@
 #include "brume/train/evaluation.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -45,7 +46,7 @@ void FeatureSet::add(const Tensor& images, const std::vector<Annotation>& annota
     if (label < 0 || classes == 0) continue;
     if (label >= classes)
       throw ConfigError(
-          fmt::format("class {} is out of range: {} has {} classes, 0 to {}", label, extractor_->name(), classes, classes - 1));
+          fmt::format("class {} is out of range: {} has {}, 0 to {}", label, extractor_->name(), counted(classes, "class"), classes - 1));
     rows.push_back(int64_t(i)), known.push_back(label);
   }
   if (!known.empty()) scores_.add(y.logits.index_select(0, at::tensor(rows)), at::tensor(known));
@@ -98,7 +99,7 @@ FeatureSet data_features(const Features& extractor, const Dataset& data, const I
                          const std::function<bool(int64_t, int64_t)>& progress, World& world) {
   const int64_t classes = int64_t(data.classes().size());
   if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
-    throw ConfigError(fmt::format("{} has {} classes, and {} has {}", name, classes, extractor.name(), extractor.classes()));
+    throw ConfigError(fmt::format("{} has {}, and {} has {}", name, counted(classes, "class"), extractor.name(), extractor.classes()));
   const NumberRange part = world.part(count_of(data, limit));
   FeatureSet set(extractor);
   for_each_batch(data, shape, 256, part, [&](const Tensor& images, const std::vector<Annotation>& annotations) {
@@ -137,7 +138,7 @@ FeatureSet sample_features(const Features& extractor, const Pipeline& model, con
   if (image != wanted)
     throw ConfigError(fmt::format("the model makes {} images, and {} takes {}", image.text(), extractor.name(), wanted.text()));
   if (classes > 0 && extractor.classes() > 0 && classes != extractor.classes())
-    throw ConfigError(fmt::format("the model has {} classes, and {} has {}", classes, extractor.name(), extractor.classes()));
+    throw ConfigError(fmt::format("the model has {}, and {} has {}", counted(classes, "class"), extractor.name(), extractor.classes()));
   FeatureSet set(extractor);
   SampleRequest request = samples_in_turn(model, options, count, batch, seed, observer, models);
   keep_part(request, world.part(count));

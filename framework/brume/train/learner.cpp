@@ -1,4 +1,5 @@
 #include "brume/train/learner.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -75,8 +76,8 @@ std::unique_ptr<Learner> make_learner(Config& config, Value& resolved, const Com
   const bool classifier = config.classifier.has_value();
   const int64_t classes = classifier ? config.classifier->classes : config.model.conditioner->traits().classes;
   if (classes > 0 && int64_t(data.classes().size()) != classes)
-    throw ConfigError(fmt::format("{} has {} classes and train.data has {}", classifier ? "classifier" : "model.conditioner", classes,
-                                  data.classes().size()));
+    throw ConfigError(fmt::format("{} has {} and train.data has {}", classifier ? "classifier" : "model.conditioner",
+                                  counted(classes, "class"), data.classes().size()));
   if (classes > 0 && class_names(config).empty()) set_class_names(config, resolved, data.classes());  // a checkpoint knows them by name
   return classifier ? make_classifier_learner(config, resolved, compute, origin)
                     : make_diffusion_learner(config, resolved, compute, data, origin);

@@ -1,4 +1,5 @@
 #include "brume/train/loader.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -58,7 +59,7 @@ Annotation read_row(const Dataset& data, const Buckets* buckets, Pick pick, int6
       return read;
     } catch (const ConfigError& e) {
       if (!files || !files->skips_errors()) throw;
-      if (attempt == most) throw ConfigError(fmt::format("{} images in a row cannot be read; the last: {}", most, e.what()));
+      if (attempt == most) throw ConfigError(fmt::format("{} in a row cannot be read; the last: {}", counted(most, "image"), e.what()));
       unread.push_back({row, pick.index, e.what()});
       if (!replace) return {};
     }

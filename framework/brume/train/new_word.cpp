@@ -1,4 +1,5 @@
 #include "brume/train/new_word.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -97,8 +98,8 @@ Word new_word(const NewWord& wanted, const std::vector<Weight>& weights, const F
     const std::vector<int64_t> tokens = e.tokenizer.encode(wanted.init);
     if (tokens.empty()) throw refuse(".init", "has no token; words that the model knows are needed, like 'red circle'");
     if (int64_t(tokens.size()) > wanted.vectors && !found.vectors.defined())
-      warn(fmt::format("{}.init: '{}' has {} tokens, and the word {} vectors: the others are left out", path, wanted.init, tokens.size(),
-                       wanted.vectors));
+      warn(fmt::format("{}.init: '{}' has {}, and the word {}: the others are left out", path, wanted.init, counted(tokens.size(), "token"),
+                       counted(wanted.vectors, "vector")));
     std::vector<int64_t> rows;
     for (int64_t i = 0; i < wanted.vectors; ++i) rows.push_back(tokens[size_t(i) % tokens.size()]);
     const Tensor vectors = e.table.to(at::kFloat).index_select(0, at::tensor(rows)).clone();

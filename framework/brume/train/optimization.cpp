@@ -1,4 +1,5 @@
 #include "brume/train/optimization.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -139,7 +140,8 @@ bool Optimization::update(int64_t step) {
 std::map<std::string, Tensor> Optimization::Group::evaluated() const {
   const std::vector<Tensor> values = calling(*optimizer, "evaluated()", [&] { return optimizer->evaluated(); });
   if (!values.empty() && values.size() != owned.size())
-    blame(optimizer.get(), fmt::format("evaluated() returned {} tensors for {} weights", values.size(), owned.size()));
+    blame(optimizer.get(),
+          fmt::format("evaluated() returned {} for {}", counted(values.size(), "tensor"), counted(owned.size(), "weight")));
   std::map<std::string, Tensor> all;
   for (size_t i = 0; i < values.size(); ++i) all.emplace(owned[i].name, values[i]);
   return all;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 
+#include "brume/config/counted.h"
 #include "brume/files/json.h"
 #include "brume/files/refuse.h"
 #include "brume/train/feature_summary.h"
@@ -83,7 +84,7 @@ FeatureStatistics statistics_of(const Source& file, const std::string& mean, con
   if (s.mean.dim() != 1 || s.covariance.dim() != 2 || s.covariance.size(0) != s.mean.size(0) || s.covariance.size(1) != s.mean.size(0))
     refuse(file.path, fmt::format("'{}' and '{}' are not a mean [F] and its covariance [F, F]", mean, covariance));
   if (s.mean.size(0) != width)
-    refuse(file.path, fmt::format("'{}' is of {} features, and {} has {}", mean, s.mean.size(0), extractor.name(), width));
+    refuse(file.path, fmt::format("'{}' is of {}, and {} has {}", mean, counted(s.mean.size(0), "feature"), extractor.name(), width));
   for (const auto& [name, t] : {std::pair{&mean, &s.mean}, std::pair{&covariance, &s.covariance}})
     if (!t->isfinite().all().item<bool>()) refuse(file.path, fmt::format("'{}' has values that are not finite", *name));
   const double scale = s.covariance.abs().max().item<double>();

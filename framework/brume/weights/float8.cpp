@@ -1,4 +1,5 @@
 #include "brume/weights/float8.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -57,7 +58,7 @@ std::vector<std::string> unused_names(const std::string& name) {
 at::Tensor scaled(const at::Tensor& values, const at::Tensor& scale, const std::string& name, const std::string& path) {
   const bool rows = values.dim() > 0 && scale.numel() == values.size(0);
   if (!scale.is_floating_point() || (scale.numel() != 1 && !rows))
-    refuse(path, fmt::format("tensor '{}' has a scale of {} numbers; one is expected, or one per row", name, scale.numel()));
+    refuse(path, fmt::format("tensor '{}' has a scale of {}; one is expected, or one per row", name, counted(scale.numel(), "number")));
   std::vector<int64_t> shape(size_t(values.dim()), 1);
   if (scale.numel() != 1) shape[0] = values.size(0);
   return values.to(at::kFloat) * scale.to(at::kFloat).reshape(shape);

@@ -1,4 +1,5 @@
 #include "brume/weights/gguf.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -114,8 +115,8 @@ uint64_t bytes_of(const GgufEntry& entry, const std::string& path) {
   if (!type) return 0;  // refused when asked for
   const uint64_t row = entry.shape.empty() ? 1 : uint64_t(entry.shape.back());
   if (row % type->weights != 0)
-    refuse(path, fmt::format("tensor '{}' of type {} has rows of {} weights, no multiple of the {} of a block", shortened(entry.name),
-                             type->name, row, type->weights));
+    refuse(path, fmt::format("tensor '{}' of type {} has rows of {}, no multiple of the {} of a block", shortened(entry.name), type->name,
+                             counted(row, "weight"), type->weights));
   const auto bits = bits_of(entry.shape, 8 * type->bytes);
   if (!bits) refuse(path, fmt::format("tensor '{}' is larger than any file", shortened(entry.name)));
   return *bits / 8 / type->weights;
@@ -126,7 +127,7 @@ GgufEntry read_entry(Cursor& in, const std::string& path) {
   entry.name = in.text();
   const auto dimensions = in.number<uint32_t>();
   if (dimensions > most_dimensions)
-    refuse(path, fmt::format("tensor '{}' has {} dimensions (at most {})", shortened(entry.name), dimensions, most_dimensions));
+    refuse(path, fmt::format("tensor '{}' has {} (at most {})", shortened(entry.name), counted(dimensions, "dimension"), most_dimensions));
   for (uint32_t i = 0; i < dimensions; ++i) {
     const auto size = in.number<uint64_t>();
     if (size > uint64_t{1} << 40) refuse(path, fmt::format("tensor '{}' has a dimension of {}", shortened(entry.name), size));
@@ -145,8 +146,8 @@ void set_shape(GgufEntry& entry, const std::vector<int64_t>& shape, const std::s
   const bool sound =
       std::all_of(shape.begin(), shape.end(), [&](int64_t size) { return size > 0 && !__builtin_mul_overflow(want, size, &want); });
   if (!sound || want != have)
-    refuse(path,
-           fmt::format("tensor '{}' has {} weights, and its {}… is [{}]", shortened(entry.name), have, shape_key, fmt::join(shape, ", ")));
+    refuse(path, fmt::format("tensor '{}' has {}, and its {}… is [{}]", shortened(entry.name), counted(have, "weight"), shape_key,
+                             fmt::join(shape, ", ")));
   entry.shape = shape;
 }
 
@@ -174,7 +175,8 @@ GgufFile::GgufFile(std::shared_ptr<const MappedFile> file) : file_(std::move(fil
   const auto version = in.number<uint32_t>();
   if (version != 2 && version != 3) refuse(path, fmt::format("is a GGUF file of version {}; 2 and 3 are read", version));
   const auto tensors = in.number<uint64_t>(), pairs = in.number<uint64_t>();
-  if (tensors > most || pairs > most) refuse(path, fmt::format("would hold {} tensors and {} pairs of metadata", tensors, pairs));
+  if (tensors > most || pairs > most)
+    refuse(path, fmt::format("would hold {} and {} of metadata", counted(tensors, "tensor"), counted(pairs, "pair")));
   std::map<std::string, std::vector<int64_t>> shapes;
   metadata_ = read_metadata(in, pairs, path, shapes);
   uint64_t alignment = 32;

@@ -1,4 +1,5 @@
 #include "brume/weights/int8_tensors.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -20,8 +21,8 @@ Int8Tensors int8_in(const std::string& source, const NamedTensors& tensors) {
     const auto of = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& other) { return other.name == name; });
     if (of == tensors.end()) refuse(t, "has scales of a tensor that is not there");
     if (of->tensor.scalar_type() != at::kChar || of->tensor.dim() < 2)
-      refuse(t, fmt::format("has scales of '{}', which is a {} with {} dimensions and no weight of int8", name,
-                            at::toString(of->tensor.scalar_type()), of->tensor.dim()));
+      refuse(t, fmt::format("has scales of '{}', which is a {} with {} and no weight of int8", name, at::toString(of->tensor.scalar_type()),
+                            counted(of->tensor.dim(), "dimension")));
     if (!t.tensor.is_floating_point() || t.tensor.dim() != 1 || t.tensor.size(0) != of->tensor.size(0))
       refuse(t, fmt::format("has to be {} floats, one for each output channel of '{}'", of->tensor.size(0), name));
     result.weights.emplace(name, Int8Values{of->tensor, t.tensor.to(at::kFloat)});

@@ -1,4 +1,5 @@
 #include "brume/weights/legacy_torch_file.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -32,12 +33,12 @@ class LegacyStorages final : public TorchStorages {
     if (const auto known = storages_.find(key); known != storages_.end()) {
       const at::Tensor& storage = known->second;
       if (storage.scalar_type() == type && storage.numel() == count) return storage;
-      invalid(fmt::format("storage '{}' has {} elements of {} and {} of {}", shortened(key), storage.numel(),
+      invalid(fmt::format("storage '{}' has {} of {} and {} of {}", shortened(key), counted(storage.numel(), "element"),
                           c10::toString(storage.scalar_type()), count, c10::toString(type)));
     }
     const auto size = static_cast<int64_t>(c10::elementSize(type));
     if (count < 0 || count > static_cast<int64_t>(file_->size()) / size) {
-      invalid(fmt::format("storage '{}' should have {} elements of {}, more than the file can hold", shortened(key), count,
+      invalid(fmt::format("storage '{}' should have {} of {}, more than the file can hold", shortened(key), counted(count, "element"),
                           c10::toString(type)));
     }
     const c10::Storage memory(c10::Storage::use_byte_size_t(), static_cast<size_t>(count * size),
@@ -72,7 +73,7 @@ class LegacyStorages final : public TorchStorages {
     }
     std::memcpy(&count, file_->data() + offset, sizeof(count));
     if (count != storage.numel()) {
-      invalid(fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key), storage.numel(),
+      invalid(fmt::format("storage '{}' should have {} of {}, but has {}", shortened(key), counted(storage.numel(), "element"),
                           c10::toString(storage.scalar_type()), count));
     }
     offset += sizeof(count);

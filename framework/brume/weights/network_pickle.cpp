@@ -1,4 +1,5 @@
 #include "brume/weights/network_pickle.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -27,7 +28,8 @@ class OneStorage final : public TorchStorages {
   at::Tensor load(const std::string& key, at::ScalarType type, int64_t count) override {
     const auto size = int64_t(c10::elementSize(type));
     if (count < 0 || count > int64_t(bytes_) / size)
-      refuse(file_, fmt::format("a storage should have {} elements of {}, more than there are bytes", count, c10::toString(type)));
+      refuse(file_,
+             fmt::format("a storage should have {} of {}, more than there are bytes", counted(count, "element"), c10::toString(type)));
     if (tensor.defined()) refuse(file_, "a storage is made of two");
     name = key;
     return tensor = at::empty({count}, at::TensorOptions().dtype(type));

@@ -1,4 +1,5 @@
 #include "brume/weights/numpy_pickle.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -103,7 +104,7 @@ at::Tensor as_array(const PickleValue& value, const std::string& where) {
   if (std::find(sizes.begin(), sizes.end(), 0) != sizes.end()) count = 0;
   const size_t each = c10::elementSize(type);
   if (bytes->size() % each != 0 || bytes->size() / each != size_t(count))
-    refuse(where, fmt::format("has {} bytes, and its shape makes {} values of {} bytes", bytes->size(), count, each));
+    refuse(where, fmt::format("has {} bytes, and its shape makes {} of {} bytes", bytes->size(), counted(count, "value"), each));
   const at::Tensor t = at::empty(sizes, type);
   if (count > 0) std::memcpy(t.data_ptr(), bytes->data(), bytes->size());
   if (!in_columns) return t;

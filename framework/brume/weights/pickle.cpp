@@ -1,4 +1,5 @@
 #include "brume/weights/pickle.h"
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 
 #include <fmt/format.h>
@@ -39,7 +40,7 @@ class Machine final {
         damaged(fmt::format("the opcode 0x{:02x}, which no plain data needs", opcode));
       }
       if (std::max({stack_.size(), marks_.size(), memo_.size(), graph_.size()}) > max_objects) {
-        damaged(fmt::format("more than {} objects", max_objects));
+        damaged(fmt::format("more than {}", counted(max_objects, "object")));
       }
     }
   }

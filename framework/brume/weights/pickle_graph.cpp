@@ -1,4 +1,5 @@
 #include "brume/weights/pickle_graph.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -92,7 +93,7 @@ std::string PickleGraph::accept(const PickleValue& root) {
     ++next;
   }
   const uint64_t unfolded = Node(root).address() == nullptr ? 1 : visits[Node(root).address()].unfolded;
-  if (unfolded > 1024 + max_unfolding * nodes) return fmt::format("{} values unfold into {}", nodes, unfolded);
+  if (unfolded > 1024 + max_unfolding * nodes) return fmt::format("{} unfold into {}", counted(nodes, "value"), unfolded);
   for (const auto& [address, visit] : visits) accepted_.insert(address);
   return "";
 }

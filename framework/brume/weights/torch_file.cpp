@@ -1,4 +1,5 @@
 #include "brume/weights/torch_file.h"
+#include "brume/config/counted.h"
 
 #include <c10/core/ScalarType.h>
 #include <fmt/format.h>
@@ -32,8 +33,8 @@ class ZipStorages final : public TorchStorages {
                                  c10::toString(type)));
     }
     if (count > storage.numel()) {
-      refuse(path(), fmt::format("storage '{}' should have {} elements of {}, but has {}", shortened(key, 40), count, c10::toString(type),
-                                 storage.numel()));
+      refuse(path(), fmt::format("storage '{}' should have {} of {}, but has {}", shortened(key, 40), counted(count, "element"),
+                                 c10::toString(type), storage.numel()));
     }
     return storage;
   }

@@ -1,4 +1,5 @@
 #include "brume/weights/torch_vocabulary.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -144,7 +145,7 @@ PickleValue TorchVocabulary::call(const std::string& name, const Sequence& argum
   }
   if (script_ && of_script(name)) return PickleValue::dict();
   if (is_bystander(name) || name.starts_with("torch.nn.modules.container.Parameter")) return PickleValue::dict();
-  invalid(fmt::format("its pickle calls '{}' with {} arguments, which makes no sense", name, arguments.size()));
+  invalid(fmt::format("its pickle calls '{}' with {}, which makes no sense", name, counted(arguments.size(), "argument")));
 }
 
 /// Returns a storage of ("storage", storage class, key, device, number of elements), and in legacy files the part of it that is meant.
@@ -165,7 +166,7 @@ at::Tensor TorchVocabulary::part_of(const at::Tensor& storage, const Sequence& v
   if (!valid) invalid("its pickle refers to a part of a storage without saying which");
   const auto offset = *view[1].as_int(), count = *view[2].as_int();
   if (offset < 0 || count < 0 || offset > storage.numel() || count > storage.numel() - offset) {
-    invalid(fmt::format("{} elements from {} on reach beyond a storage of {}", count, offset, storage.numel()));
+    invalid(fmt::format("{} from {} on reach beyond a storage of {}", counted(count, "element"), offset, storage.numel()));
   }
   auto part = at::empty({0}, storage.options());
   part.set_(storage.storage(), offset, {count}, {1});
@@ -186,8 +187,8 @@ PickleValue TorchVocabulary::rebuild_tensor(const Sequence& arguments) const {
   const auto needed = extent(offset, *sizes, *strides);
   const auto there = storage.numel();
   if (!needed || *needed > there) {
-    invalid(fmt::format("a tensor of shape [{}], strides [{}] and offset {} reaches beyond its storage of {} elements",
-                        fmt::join(*sizes, ", "), fmt::join(*strides, ", "), offset, there));
+    invalid(fmt::format("a tensor of shape [{}], strides [{}] and offset {} reaches beyond its storage of {}", fmt::join(*sizes, ", "),
+                        fmt::join(*strides, ", "), offset, counted(there, "element")));
   }
   auto tensor = at::empty({0}, storage.options());  // not a view for autograd: a tensor of its own on shared memory
   tensor.set_(storage.storage(), storage.storage_offset() + offset, *sizes, *strides);

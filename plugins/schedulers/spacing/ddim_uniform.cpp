@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/level_table.h"
@@ -35,7 +36,7 @@ class DdimUniform final : public Spacing {
     const bool ends = table.value(table.sigma(1)) <= nothing;
     const int64_t stride = std::max<int64_t>(table.size() / (steps + ends), 1);
     if (steps >= table.size())
-      throw ConfigError(fmt::format("{} steps are more than this spacing can take from {} training times", steps, table.size()));
+      throw ConfigError(fmt::format("{} are more than this spacing can take from {} training times", counted(steps, "step"), table.size()));
     std::vector<double> sigmas;
     for (int64_t i = 1; i < table.size(); i += stride)
       if ((i > 1 || !ends) && (o_.fill || int64_t(sigmas.size()) < steps)) sigmas.insert(sigmas.begin(), table.sigma(i));

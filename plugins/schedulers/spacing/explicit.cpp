@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/timesteps.h"
@@ -39,7 +40,8 @@ class Explicit final : public Spacing {
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const size_t given = o_.sigmas.empty() ? o_.times.size() : o_.sigmas.size();
     if (given != size_t(steps) && !(o_.interpolate && given > 1))
-      throw ConfigError(fmt::format("the list has {} entries and steps is {}; they must agree, or interpolate be true", given, steps));
+      throw ConfigError(
+          fmt::format("the list has {} and steps is {}; they must agree, or interpolate be true", counted(given, "entry"), steps));
     require_within(schedule, o_.sigmas);
     std::vector<double> levels = o_.sigmas;
     if (levels.empty()) {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/timesteps.h"
@@ -34,7 +35,7 @@ class Karras final : public Spacing {
 
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const int64_t levels = o_.levels.value_or(steps);
-    if (steps > levels) throw ConfigError(fmt::format("{} steps are more than the {} levels", steps, levels));
+    if (steps > levels) throw ConfigError(fmt::format("{} are more than the {}", counted(steps, "step"), counted(levels, "level")));
     const int64_t walked = (levels / steps) * (steps - 1);
     const double share = double(walked) / double(std::max<int64_t>(1, levels - 1));  // of the grid
     return o_.grid.sigmas(schedule, steps, [&](double even, double lo, double hi) {

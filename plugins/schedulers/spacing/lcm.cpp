@@ -5,6 +5,7 @@
 // Flow matching has T = 1000 levels, as in stable-diffusion.cpp (see numerics/level_table.h).
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/level_table.h"
@@ -35,9 +36,9 @@ class Lcm final : public Spacing {
     const int64_t count = table.size(), k = o_.original_steps, m = int64_t(double(k) * o_.share);
     if (k > count) throw ConfigError(fmt::format("original_steps {} are more than the {} training times", k, count));
     if (steps > m)
-      throw ConfigError(
-          m == k ? fmt::format("{} steps are more than original_steps {}", steps, k)
-                 : fmt::format("{} steps are more than the {} that the share {} leaves of original_steps {}", steps, m, o_.share, k));
+      throw ConfigError(m == k ? fmt::format("{} are more than original_steps {}", counted(steps, "step"), k)
+                               : fmt::format("{} are more than the {} that the share {} leaves of original_steps {}",
+                                             counted(steps, "step"), m, o_.share, k));
     std::vector<double> sigmas;
     for (int64_t i = 0; i < steps; ++i) sigmas.push_back(table.sigma((m - i * m / steps) * (count / k) - 1));
     return with_final(std::move(sigmas), schedule, o_.final_sigma);

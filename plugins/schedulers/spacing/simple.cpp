@@ -7,6 +7,7 @@
 // 76 steps in double precision, with 30 or 60 in single.
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/level_table.h"
@@ -33,7 +34,7 @@ class Simple final : public Spacing {
   std::vector<double> sigmas(const NoiseSchedule& schedule, int64_t steps) const override {
     const LevelTable table(schedule, o_.times);
     if (steps > table.size())
-      throw ConfigError(fmt::format("{} steps are more than this spacing can take from {} training times", steps, table.size()));
+      throw ConfigError(fmt::format("{} are more than this spacing can take from {} training times", counted(steps, "step"), table.size()));
     const double ratio = double(table.size()) / double(steps);
     std::vector<double> sigmas;
     for (int64_t i = 0; i < steps; ++i) {

@@ -1,4 +1,5 @@
 #include "brume/interop/export/diffusers_transformer.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/eye.h>
@@ -57,7 +58,7 @@ struct TransformerExport {
   }
   int64_t size_of(const char* name, int64_t dim) const {
     const at::Tensor* t = find(tensors, name);
-    if (!t || t->dim() <= dim) refuse(fmt::format("has no tensor 'network.{}' of {} dimensions", name, dim + 1));
+    if (!t || t->dim() <= dim) refuse(fmt::format("has no tensor 'network.{}' of {}", name, counted(dim + 1, "dimension")));
     return t->size(dim);
   }
 

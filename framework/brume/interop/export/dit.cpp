@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/yaml.h"
 #include "brume/interop/export/export.h"
@@ -43,7 +44,7 @@ struct DitExport {
   [[noreturn]] void refuse(const std::string& what) const { throw ConfigError(fmt::format("{}: {}", source, what)); }
   const at::Tensor& get(const char* name, int64_t dims) const {
     const at::Tensor* t = find(tensors, name);
-    if (!t || t->dim() != dims) refuse(fmt::format("has no tensor 'network.{}' of {} dimensions", name, dims));
+    if (!t || t->dim() != dims) refuse(fmt::format("has no tensor 'network.{}' of {}", name, counted(dims, "dimension")));
     return *t;
   }
   bool words() const { return find(tensors, "y_embedder.y_proj.fc1.weight") != nullptr; }

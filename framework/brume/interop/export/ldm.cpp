@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/interop/export/export.h"
@@ -267,7 +268,7 @@ std::vector<std::string> export_ldm(const Contents& model, const std::string& so
   if (text_of(e.words.conditioner, "type") == "class_label" && number_of(e.words.conditioner, "dropout") > 0)
     notes.emplace_back("that the last class is the null one, for cfg");
   if (const std::string height = text_of(e.image, "height"), width = text_of(e.image, "width"); height != width)
-    notes.push_back(fmt::format("that its images are {} pixels wide: the YAML has one size for both sides, {}", width, height));
+    notes.push_back(fmt::format("that its images are {} wide: the YAML has one size for both sides, {}", counted(width, "pixel"), height));
   return notes;
 }
 

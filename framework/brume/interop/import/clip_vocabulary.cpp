@@ -1,4 +1,5 @@
 #include "brume/interop/import/clip_vocabulary.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -149,7 +150,8 @@ void fit_token_rows(NamedTensors& tensors, Files& files, std::vector<std::string
     keep_tokens_below(t.tensor.size(0), files, losses);
     const int64_t rows = token_rows(files);
     if (t.tensor.size(0) <= rows) continue;
-    losses.push_back(fmt::format("{} rows of the token embedding, beyond the {} tokens of the tokenizer", t.tensor.size(0) - rows, rows));
+    losses.push_back(fmt::format("{} of the token embedding, beyond the {} of the tokenizer", counted(t.tensor.size(0) - rows, "row"),
+                                 counted(rows, "token")));
     t.tensor = t.tensor.narrow(0, 0, rows);
   }
 }

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"
 #include "brume/config/tree.h"
@@ -94,8 +95,8 @@ std::vector<Value> class_labels(const fs::path& config, const DiffusersUnet& une
                     config.string()));
   const int64_t classes = unet.number ? *settings.classes : unet.classes;
   if (settings.null_class && classes < 2)
-    throw ConfigError(fmt::format("null_class=true: {} has {} classes (num_class_embeds), and the last of at least 2 can be the null class",
-                                  config.string(), classes));
+    throw ConfigError(fmt::format("null_class=true: {} has {} (num_class_embeds), and the last of at least 2 can be the null class",
+                                  config.string(), counted(classes, "class")));
   if (classes == 0) return {};
   Value labels =
       plugin_of("class_label", {{"classes", classes - (settings.null_class ? 1 : 0)}, {"dropout", settings.null_class ? 0.1 : 0}});
@@ -251,9 +252,9 @@ Value sizes_of(const DiffusersIndex& index, const DiffusersUnet& unet, const Dif
   const bool score = index.truth("requires_aesthetics_score");
   const int64_t sizes = score ? 5 : 6;
   if (unet.added_width != text.vector_width + sizes * unet.size_channels)
-    throw ConfigError(fmt::format(
-        "{}: projection_class_embeddings_input_dim is {}; a pooled vector of {} and {} sizes of {} channels make {}", config.string(),
-        unet.added_width, text.vector_width, sizes, unet.size_channels, text.vector_width + sizes * unet.size_channels));
+    throw ConfigError(fmt::format("{}: projection_class_embeddings_input_dim is {}; a pooled vector of {} and {} of {} make {}",
+                                  config.string(), unet.added_width, text.vector_width, counted(sizes, "size"),
+                                  counted(unet.size_channels, "channel"), text.vector_width + sizes * unet.size_channels));
   return xl_sizes(score);
 }
 

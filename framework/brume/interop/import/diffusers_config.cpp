@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_config.h"
+#include "brume/config/counted.h"
 
 #include <cmath>
 #include <string_view>
@@ -87,7 +88,7 @@ std::vector<int64_t> DiffusersConfig::widths(const char* key, const std::vector<
   auto list = get(key, fallback);
   const auto sound = [](int64_t width) { return width >= 1 && width <= most; };
   if (list.empty() || list.size() > levels || !std::all_of(list.begin(), list.end(), sound))
-    refuse(key, fmt::format("a list of 1 to {} numbers, each from 1 to {},", levels, most));
+    refuse(key, fmt::format("a list of 1 to {}, each from 1 to {},", counted(levels, "number"), most));
   return list;
 }
 

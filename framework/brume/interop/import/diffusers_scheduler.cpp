@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_scheduler.h"
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/ranges.h>
@@ -170,8 +171,8 @@ class Reader {
     if (plain && linspace && steps_ == 1 && !kind_.half_log && !is("UnCLIP"))
       all.push_back(fmt::format("the time of a run of one step: {} takes the first training time, and brume the last", kind_.name));
     if (plain && trailing && std::ceil(double(times) / (double(times) / double(steps_))) > double(steps_))
-      all.push_back(fmt::format("one step more, of the training time -1, which {} takes with {} steps out of {} training times", kind_.name,
-                                steps_, times));
+      all.push_back(fmt::format("one step more, of the training time -1, which {} takes with {} out of {} training times", kind_.name,
+                                counted(steps_, "step"), times));
     return all;
   }
 

@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_transformer.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/cat.h>
 #include <fmt/format.h>
@@ -45,8 +46,8 @@ void set_transformer_stage(Imported& model, Value& options, const fs::path& fold
                            int64_t channels) {
   const DiffusersStage stage = read_diffusers_stage(folder, variant_in(folder, variant), size);
   if (stage.latent_channels != channels)
-    throw ConfigError(
-        fmt::format("{}: has latents of {} channels, and the network takes {}", folder.string(), stage.latent_channels, channels));
+    throw ConfigError(fmt::format("{}: has latents of {}, and the network takes {}", folder.string(),
+                                  counted(stage.latent_channels, "channel"), channels));
   options.set("image", image_of(stage.channels, size * stage.ratio, size * stage.ratio));
   options.set("autoencoder", stage.options);
   for (const NamedTensor& t : stage.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});

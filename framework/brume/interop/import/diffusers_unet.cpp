@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_unet.h"
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -39,7 +40,8 @@ void read_classes(const DiffusersConfig& c, DiffusersUnet& u) {
   u.number = type == "timestep";
   u.classes = c.get<int64_t>("num_class_embeds", 0);
   constexpr int64_t most_classes = 10000000;
-  if (u.classes < 0 || u.classes > most_classes) c.refuse("num_class_embeds", fmt::format("null and up to {} classes", most_classes));
+  if (u.classes < 0 || u.classes > most_classes)
+    c.refuse("num_class_embeds", fmt::format("null and up to {}", counted(most_classes, "class")));
 }
 
 /// Reads a pooled vector and sizes, which come with the tokens (SDXL).

@@ -1,4 +1,5 @@
 #include "brume/interop/import/diffusers_weights.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -85,7 +86,9 @@ NamedTensors sharded(const fs::path& index) {
     const fs::path path = index.parent_path() / file;
     if (fs::path(file).has_parent_path() || !fs::is_regular_file(path)) {
       problems.push_back(
-          {{}, "", fmt::format("{}: names the file '{}' with {} tensors, which does not exist", index.string(), file, wanted.size())});
+          {{},
+           "",
+           fmt::format("{}: names the file '{}' with {}, which does not exist", index.string(), file, counted(wanted.size(), "tensor"))});
       continue;
     }
     for (NamedTensor& t : load_tensors(path.string()))

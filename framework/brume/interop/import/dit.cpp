@@ -17,6 +17,7 @@
 #include <map>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 #include "brume/config/utf8.h"
 #include "brume/interop/import/diffusers_parts.h"
@@ -47,7 +48,7 @@ class Weights {
     const at::Tensor* t = find(source_.tensors, name);
     if (!t) throw ConfigError(fmt::format("{}: looks like a DiT, but has no tensor '{}'", file(), name));
     if (t->dim() != dims || t->numel() == 0)
-      throw ConfigError(fmt::format("{}: '{}' has {} dimensions, and in a DiT {}", file(), name, t->dim(), dims));
+      throw ConfigError(fmt::format("{}: '{}' has {}, and in a DiT {}", file(), name, counted(t->dim(), "dimension"), dims));
     return *t;
   }
   /// Throws ConfigError if a matrix is not of this shape: a network of other widths than the file's may be larger than the memory.
@@ -93,19 +94,19 @@ Shape read_shape(const Weights& w) {
   w.expect(s.swiglu ? "blocks.0.mlp.w3.weight" : "blocks.0.mlp.fc2.weight", s.width, s.mlp);
   w.expect("final_layer.linear.weight", s.out * s.patch * s.patch, s.width);
   if (const int64_t biases = w.get("final_layer.linear.bias", 1).size(0); biases != s.out * s.patch * s.patch)
-    throw ConfigError(
-        fmt::format("{}: 'final_layer.linear.bias' has {} numbers, and {} are expected", w.file(), biases, s.out * s.patch * s.patch));
+    throw ConfigError(fmt::format("{}: 'final_layer.linear.bias' has {}, and {} are expected", w.file(), counted(biases, "number"),
+                                  s.out * s.patch * s.patch));
   s.side = std::llround(std::sqrt(double(positions.size(1))));
   if (s.side * s.side != positions.size(1) || positions.size(2) != s.width || s.width % 4)
     throw ConfigError(
-        fmt::format("{}: 'pos_embed' holds {} positions of {} channels; those of a square of patches, {} channels each, are "
+        fmt::format("{}: 'pos_embed' holds {} of {}; those of a square of patches, {} each, are "
                     "expected",
-                    w.file(), positions.size(1), positions.size(2), s.width));
+                    w.file(), counted(positions.size(1), "position"), counted(positions.size(2), "channel"), counted(s.width, "channel")));
   const std::optional<double> scale = sine_scale(positions, s.side);
   s.sine = scale.has_value(), s.position_scale = scale.value_or(1);
   if (s.out != s.in && s.out != 2 * s.in)
-    throw ConfigError(
-        fmt::format("{}: takes {} channels and gives {}; a DiT gives as many, or twice as many with learn_sigma", w.file(), s.in, s.out));
+    throw ConfigError(fmt::format("{}: takes {} and gives {}; a DiT gives as many, or twice as many with learn_sigma", w.file(),
+                                  counted(s.in, "channel"), s.out));
   return s;
 }
 
@@ -193,7 +194,8 @@ Value words_of(Imported& model, const Flags& flags, const Shape& s) {
   if (const auto folder = flags.text("t5")) {
     const T5Text text = read_t5(*folder, *folder, "", use);
     if (text.width != s.words)
-      throw ConfigError(fmt::format("{}: has tokens of {} channels, and the network takes {}", flags.given("t5"), text.width, s.words));
+      throw ConfigError(
+          fmt::format("{}: has tokens of {}, and the network takes {}", flags.given("t5"), counted(text.width, "channel"), s.words));
     words = text.options, model.files = text.files;
     for (const NamedTensor& t : text.tensors) model.tensors.push_back({(s.sizes ? "conditioner.0." : "conditioner.") + t.name, t.tensor});
   } else {
@@ -245,15 +247,15 @@ void set_stage(Imported& model, Value& options, const Flags& flags, const Shape&
     options.set("image", image_of(s.in, side, side));
     if (s.in != 1 && s.in != 3)
       model.losses.push_back(
-          fmt::format("no first stage is in the file, so that the model makes latents of {} channels; "
+          fmt::format("no first stage is in the file, so that the model makes latents of {}; "
                       "vae=DIRECTORY names a diffusers AutoencoderKL",
-                      s.in));
+                      counted(s.in, "channel")));
     return;
   }
   const DiffusersStage stage = read_diffusers_stage(*vae, "", side);
   if (stage.latent_channels != s.in)
-    throw ConfigError(
-        fmt::format("{}: has latents of {} channels, and the network takes {}", flags.given("vae"), stage.latent_channels, s.in));
+    throw ConfigError(fmt::format("{}: has latents of {}, and the network takes {}", flags.given("vae"),
+                                  counted(stage.latent_channels, "channel"), s.in));
   options.set("image", image_of(stage.channels, side * stage.ratio, side * stage.ratio));
   options.set("autoencoder", stage.options);
   for (const NamedTensor& t : stage.tensors) model.tensors.push_back({"autoencoder." + t.name, t.tensor});

@@ -14,6 +14,7 @@
 #include <functional>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/config/utf8.h"
@@ -87,7 +88,7 @@ class Weights {
   int64_t multiple(const std::string& name, int64_t dim, int64_t of) const {
     const int64_t n = size(name, dim);
     if (of < 1 || n < of || n % of)
-      throw ConfigError(fmt::format("{}: '{}' has {} channels, no multiple of the model's {}", file_, name, n, of));
+      throw ConfigError(fmt::format("{}: '{}' has {}, no multiple of the model's {}", file_, name, counted(n, "channel"), of));
     return n / of;
   }
 
@@ -276,8 +277,8 @@ Imported import_edm(const Source& source, const ImportOptions& options) {
   const double label_dropout = flags.number("label_dropout").value_or(0);
   const bool null = n.classes > 0 && label_dropout > 0;
   if (n.in * (meaning.variance.scalar == "none" ? 1 : 2) != n.out)
-    throw ConfigError(fmt::format("{}: takes {} channels and gives {}, which precond={} does not", source.path.filename().string(), n.in,
-                                  n.out, precond));
+    throw ConfigError(fmt::format("{}: takes {} and gives {}, which precond={} does not", source.path.filename().string(),
+                                  counted(n.in, "channel"), n.out, precond));
   Imported model;
   const Value conditioner =
       n.classes > 0 ? plugin_of("class_label", {{"classes", n.classes}, {"dropout", label_dropout}}) : value_of("none");

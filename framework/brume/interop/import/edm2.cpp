@@ -6,6 +6,7 @@
 #include <functional>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/config/utf8.h"
@@ -27,8 +28,8 @@ class Shapes {
   int64_t size(const std::string& name, int64_t dim) const {
     const at::Tensor* t = find(source_.tensors, name);
     if (!t || t->dim() <= dim || t->numel() == 0)
-      throw ConfigError(fmt::format("{}: looks like a network of EDM2, but has no tensor '{}' of {} dimensions",
-                                    source_.path.filename().string(), name, dim + 1));
+      throw ConfigError(fmt::format("{}: looks like a network of EDM2, but has no tensor '{}' of {}", source_.path.filename().string(),
+                                    name, counted(dim + 1, "dimension")));
     return t->size(dim);
   }
   /// Returns the heights in the names "unet.enc.32x32_…", falling.
@@ -69,8 +70,8 @@ Network read_network(const Shapes& s) {
   for (const int64_t height : n.heights) {
     const int64_t width = s.size(encoder_name(height, "block0.conv_res0"), 0);
     if (width % n.channels)
-      throw ConfigError(fmt::format("'{}' has {} channels, no multiple of the first level's {}", encoder_name(height, "block0.conv_res0"),
-                                    width, n.channels));
+      throw ConfigError(fmt::format("'{}' has {}, no multiple of the first level's {}", encoder_name(height, "block0.conv_res0"),
+                                    counted(width, "channel"), n.channels));
     n.multipliers.push_back(width / n.channels);
     if (s.has(encoder_name(height, "block0.attn_qkv"))) n.attention.push_back(height);
   }
@@ -136,9 +137,9 @@ Imported import_edm2(const Source& source, const ImportOptions& options) {
   }
   if (n.in != 1 && n.in != 3)
     model.losses.push_back(
-        fmt::format("no first stage is in the file, so that the model makes latents of {} channels, which EDM2 has shifted "
+        fmt::format("no first stage is in the file, so that the model makes latents of {}, which EDM2 has shifted "
                     "and scaled channel by channel",
-                    n.in));
+                    counted(n.in, "channel")));
   return model;
 }
 

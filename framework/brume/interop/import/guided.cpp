@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
@@ -77,8 +78,8 @@ int64_t image_size(const Flags& flags, const GuidedUnet& u, bool enlarges) {
     return found;
   }
   if (size && (*size < divisor || *size % divisor))
-    throw ConfigError(fmt::format("{}: {} levels halve the images {} times, so it must be a multiple of {}", flags.given(name), u.levels(),
-                                  u.levels() - 1, divisor));
+    throw ConfigError(fmt::format("{}: {} halve the images {} times, so it must be a multiple of {}", flags.given(name),
+                                  counted(u.levels(), "level"), u.levels() - 1, divisor));
   if (size) return *size;
   if (const auto published = published_size(u.multipliers); published && !enlarges) return *published;
   flags.refuse_missing(name, "the size of its images is not to be read from the weights");
@@ -158,8 +159,8 @@ Channels channels_of(const Flags& flags, const GuidedUnet& u) {
   } else if (u.out == 2 * u.in || u.out == u.in) {
     c = {u.in, false, u.out != u.in};
   } else {
-    throw ConfigError(
-        fmt::format("takes {} channels and gives {}; guided-diffusion gives as many, or twice as many with learn_sigma", u.in, u.out));
+    throw ConfigError(fmt::format("takes {} and gives {}; guided-diffusion gives as many, or twice as many with learn_sigma",
+                                  counted(u.in, "channel"), u.out));
   }
   flags.agree("learn_sigma", learn_sigma, c.variance);
   return c;

@@ -1,4 +1,5 @@
 #include "brume/interop/import/guided_unet.h"
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -134,8 +135,8 @@ GuidedUnet read_guided_unet(const Source& source, const Flags& flags, const std:
     u.attention.push_back(stages[i].attention);
   }
   if (u.levels() > 16)
-    throw ConfigError(
-        fmt::format("{}: has {} levels of resolution; networks of brume have 16 at most", source.path.filename().string(), u.levels()));
+    throw ConfigError(fmt::format("{}: has {} of resolution; networks of brume have 16 at most", source.path.filename().string(),
+                                  counted(u.levels(), "level")));
   if (stages.size() > period) u.resampling = stages[period].resampling();
   u.scale_shift = w.size("input_blocks.1.0.emb_layers.1.weight", 0) == 2 * stages[1].out;
   if (w.has("label_emb.weight")) u.classes = w.size("label_emb.weight", 0);

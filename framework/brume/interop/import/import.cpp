@@ -1,4 +1,5 @@
 #include "brume/interop/import/import.h"
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -88,7 +89,7 @@ Imported import_model(const Source& source, const ImportOptions& options) {
   for (const Family& f : families()) known += fmt::format("{}{}", known.empty() ? "" : ", ", f.name);
   throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}{}", source.path.string(), known,
                                 source.directory() ? "no model_index.json and no config.json of a component"
-                                                   : fmt::format("{} tensors: {}", source.tensors.size(), first_names(source)),
+                                                   : fmt::format("{}: {}", counted(source.tensors.size(), "tensor"), first_names(source)),
                                 part_of_model(source)));
 }
 

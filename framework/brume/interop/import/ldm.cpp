@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
@@ -107,13 +108,13 @@ void compare(const LdmReading& r, const LdmUnet& u, int64_t latent_channels) {
   if (!problems.empty()) throw ConfigError(std::move(problems));
   if (u.in_channels != latent_channels && !inpaints(r, u, latent_channels))
     r.refuse(
-        fmt::format("the U-Net takes {} channels and latents have {}: of models that receive an image with their input, those are imported "
-                    "that inpaint by words ({} channels, conditioning_key hybrid); depth, upscaling and inpainting "
+        fmt::format("the U-Net takes {} and latents have {}: of models that receive an image with their input, those are imported "
+                    "that inpaint by words ({}, conditioning_key hybrid); depth, upscaling and inpainting "
                     "without words are not",
-                    u.in_channels, latent_channels, inpainting_channels(latent_channels)));
+                    counted(u.in_channels, "channel"), latent_channels, counted(inpainting_channels(latent_channels), "channel")));
   if (u.out_channels != latent_channels)
-    r.refuse(fmt::format("the U-Net gives {} channels and latents have {}; those of latent diffusion have as many", u.out_channels,
-                         latent_channels));
+    r.refuse(fmt::format("the U-Net gives {} and latents have {}; those of latent diffusion have as many",
+                         counted(u.out_channels, "channel"), latent_channels));
 }
 
 /// The published models that are known by their shapes.
@@ -164,7 +165,7 @@ Value noise_of(const LdmReading& r, Published model) {
 double scale_of(const LdmReading& r, Published model, double xl) {
   if (r.setting("scale_factor")) return *r.number("scale_factor", "");
   if (const at::Tensor* buffer = find(r.source.tensors, "scale_factor")) {
-    if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {} numbers, expected 1", buffer->numel()));
+    if (buffer->numel() != 1) r.refuse(fmt::format("tensor 'scale_factor' has {}, expected 1", counted(buffer->numel(), "number")));
     return double(float(buffer->to(at::kDouble).item<double>()));
   }
   if (const auto configured = r.config.number("scale_factor")) return *configured;
@@ -253,8 +254,8 @@ void name_the_rest(LdmReading& r) {
   }
   if (loss) r.losses.push_back("the losses the first stage was trained with (its discriminator, LPIPS)");
   if (!rest.empty())
-    r.losses.push_back(
-        fmt::format("{} tensors that are no part of the model: '{}'{}", rest.size(), rest.front(), rest.size() > 1 ? ", …" : ""));
+    r.losses.push_back(fmt::format("{} that are no part of the model: '{}'{}", counted(rest.size(), "tensor"), rest.front(),
+                                   rest.size() > 1 ? ", …" : ""));
 }
 
 /// Returns the sampling of scripts/txt2img.py: DDIM or PLMS at times 1, 1 + T/steps, …, ending at the schedule's first sigma, with cfg if

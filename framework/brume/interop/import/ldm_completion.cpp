@@ -1,4 +1,5 @@
 #include "brume/interop/import/ldm_completion.h"
+#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -58,8 +59,8 @@ ModuleTensors ldm_first_stage_module(const LdmReading& r, int64_t channels) {
     r.refuse(fmt::format("lacks its first stage: {} names {}, and there is no tensor '{}'; {}", r.config.file(), target, first_stage_prefix,
                          completes));
   if (channels != 1 && channels != 3)
-    r.refuse(fmt::format("lacks its first stage: its U-Net makes {} channels, which are no image's, and there is no tensor '{}'; {}",
-                         channels, first_stage_prefix, completes));
+    r.refuse(fmt::format("lacks its first stage: its U-Net makes {}, which are no image's, and there is no tensor '{}'; {}",
+                         counted(channels, "channel"), first_stage_prefix, completes));
   return own;
 }
 

@@ -1,4 +1,5 @@
 #include "brume/interop/import/ldm_condition.h"
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -23,9 +24,9 @@ void read_classes(LdmReading& r, int64_t rows, int64_t width, LdmCondition& c) {
   if (null && rows < 2) r.refuse("null_class=true: it has one class, which cannot be the null class");
   if (!set && !dropped && !null)
     r.losses.push_back(
-        fmt::format("not in the file: whether the last of its {} classes is the null class, for guidance; it is taken to be none, and "
+        fmt::format("not in the file: whether the last of its {} is the null class, for guidance; it is taken to be none, and "
                     "null_class=true says otherwise",
-                    rows));
+                    counted(rows, "class")));
   c.conditioner = plugin_of("class_label",
                             {{"classes", rows - (null ? 1 : 0)}, {"dropout", null ? dropped.value_or(0.1) : 0}, {"context_width", width}});
   if (null) c.guidance = {plugin_of("cfg", {{"scale", 3}})};

@@ -1,4 +1,5 @@
 #include "brume/interop/import/ldm_parts.h"
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 
@@ -49,8 +50,8 @@ int64_t ModuleTensors::size(const std::string& name, int64_t dim) const {
   const auto at = by_name_.find(name);
   if (at == by_name_.end()) throw ConfigError(fmt::format("lacks the tensor '{}{}'", prefix_, name));
   if (at->second.dim() <= dim)
-    throw ConfigError(fmt::format("tensor '{}{}' has shape [{}], expected {} dimensions at least", prefix_, name,
-                                  fmt::join(at->second.sizes(), ", "), dim + 1));
+    throw ConfigError(fmt::format("tensor '{}{}' has shape [{}], expected {} at least", prefix_, name, fmt::join(at->second.sizes(), ", "),
+                                  counted(dim + 1, "dimension")));
   return at->second.size(dim);
 }
 
@@ -178,8 +179,8 @@ LdmFirstStage read_ldm_first_stage(const ModuleTensors& t) {
     const std::string here = fmt::format("encoder.down.{}.", i);
     const int64_t blocks = t.count(here + "block.");
     if (i > 0 && blocks != s.blocks)
-      throw ConfigError(
-          fmt::format("encoder.down.{}: has {} blocks and the level before {}; a first stage has as many in each", i, blocks, s.blocks));
+      throw ConfigError(fmt::format("encoder.down.{}: has {} and the level before {}; a first stage has as many in each", i,
+                                    counted(blocks, "block"), s.blocks));
     s.blocks = blocks;
     s.multipliers.push_back(t.size(here + "block.0.conv2.weight", 0) / std::max<int64_t>(1, s.channels));
     s.attention.push_back(t.below(here + "attn."));

@@ -1,4 +1,5 @@
 #include "brume/interop/import/ldm_xl.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -35,7 +36,7 @@ XlText read_text(LdmReading& r, const ModuleTensors& encoder, Files& files) {
 
 /// Returns the numbers of a tensor.
 std::vector<double> numbers_of(const LdmReading& r, const at::Tensor& t, const char* name, int64_t count) {
-  if (t.numel() != count) r.refuse(fmt::format("tensor '{}' has {} numbers, expected {}", name, t.numel(), count));
+  if (t.numel() != count) r.refuse(fmt::format("tensor '{}' has {}, expected {}", name, counted(t.numel(), "number"), count));
   const at::Tensor wide = t.to(at::kDouble).contiguous();
   return {wide.data_ptr<double>(), wide.data_ptr<double>() + count};
 }
@@ -106,9 +107,9 @@ LdmCondition read_xl_condition(LdmReading& r, const LdmUnet& u) {
   const int64_t sizes = base ? 6 : 5, left = u.added_width - vector_width;
   if (left <= 0 || left % (2 * sizes))
     r.refuse(
-        fmt::format("its U-Net takes a vector of {}: the pooled vector of {} leaves {} for {} sizes, which must be an even number of "
+        fmt::format("its U-Net takes a vector of {}: the pooled vector of {} leaves {} for {}, which must be an even number of "
                     "channels each",
-                    u.added_width, vector_width, left, sizes));
+                    u.added_width, vector_width, left, counted(sizes, "size")));
   c.size_channels = left / sizes;
   c.conditioner = xl_words(std::move(encoders), base);
   c.others = {xl_sizes(!base)};

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/import/flags.h"
@@ -47,7 +48,7 @@ class Shapes {
   int64_t size(const std::string& name, int64_t dim) const {
     const at::Tensor* t = find(tensors_, name);
     if (!t || t->dim() <= dim || t->numel() == 0)
-      throw ConfigError(fmt::format("{}: has no tensor '{}' of at least {} dimensions", file_, name, dim + 1));
+      throw ConfigError(fmt::format("{}: has no tensor '{}' of at least {}", file_, name, counted(dim + 1, "dimension")));
     return t->size(dim);
   }
   int64_t count(const std::string& before, const std::string& after) const {
@@ -96,8 +97,8 @@ MmditNetwork read_flux(const Shapes& s, const Flags& flags) {
   else if (head == 128)
     n.rotary_axes = {16, 56, 56};
   else
-    flags.refuse_missing("axes_dim",
-                         fmt::format("how the {} channels of a head turn by three axes is not to be read from the weights", head));
+    flags.refuse_missing(
+        "axes_dim", fmt::format("how the {} of a head turn by three axes is not to be read from the weights", counted(head, "channel")));
   return n;
 }
 
@@ -132,7 +133,8 @@ Imported import_mmdit(const Source& source, const ImportOptions& import_options)
   const Shapes shapes(parts.network, file);
   const bool flux = is_flux(parts.network);
   const MmditNetwork n = flux ? read_flux(shapes, flags) : read_sd3(shapes, flags);
-  if (n.out != n.in) throw ConfigError(fmt::format("{}: takes {} channels and gives {}; as many are expected", file, n.in, n.out));
+  if (n.out != n.in)
+    throw ConfigError(fmt::format("{}: takes {} and gives {}; as many are expected", file, counted(n.in, "channel"), n.out));
   const MmditSettings settings{.variant = flags.text("variant").value_or(""),
                                .pipeline = flags.text("pipeline").value_or(""),
                                .length = flags.integer("max_sequence_length").value_or(0)};
@@ -145,9 +147,8 @@ Imported import_mmdit(const Source& source, const ImportOptions& import_options)
   for (const NamedTensor& t : flux ? flux_tensors(parts.network, n, file) : parts.network)
     model.tensors.push_back({"network." + t.name, t.tensor});
   if (!parts.others.empty())
-    model.losses.push_back(
-        fmt::format("{} tensors of the first stage and the text encoders ('{}' first), which come from pipeline=DIRECTORY",
-                    parts.others.size(), parts.others.front()));
+    model.losses.push_back(fmt::format("{} of the first stage and the text encoders ('{}' first), which come from pipeline=DIRECTORY",
+                                       counted(parts.others.size(), "tensor"), parts.others.front()));
   return model;
 }
 

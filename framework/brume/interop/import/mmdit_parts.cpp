@@ -1,4 +1,5 @@
 #include "brume/interop/import/mmdit_parts.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/eye.h>
 #include <fmt/format.h>
@@ -125,11 +126,11 @@ void add_mmdit_parts(Imported& model, Value& options, const MmditNetwork& n, con
   int64_t pooled = 0;
   for (const int64_t width : text.pooled) pooled += width;
   if (pooled != n.pooled)
-    throw ConfigError(
-        fmt::format("{}: its encoders give a pooled vector of {} channels, and the network takes {}", folder.string(), pooled, n.pooled));
+    throw ConfigError(fmt::format("{}: its encoders give a pooled vector of {}, and the network takes {}", folder.string(),
+                                  counted(pooled, "channel"), n.pooled));
   if (text.widths.back() != n.words)
-    throw ConfigError(
-        fmt::format("{}: T5 gives tokens of {} channels, and the network takes {}", folder.string(), text.widths.back(), n.words));
+    throw ConfigError(fmt::format("{}: T5 gives tokens of {}, and the network takes {}", folder.string(),
+                                  counted(text.widths.back(), "channel"), n.words));
   options.set("conditioner", with_guidance(n, joint_text(n, text.encoders)));
   model.files = text.files;
   for (const NamedTensor& t : text.tensors) model.tensors.push_back({(n.guidance ? "conditioner.0." : "conditioner.") + t.name, t.tensor});

@@ -1,4 +1,5 @@
 #include "brume/interop/layouts/transformer_names.h"
+#include "brume/config/counted.h"
 
 #include <ATen/ops/cat.h>
 #include <fmt/format.h>
@@ -193,7 +194,7 @@ NamedTensors split_layers(const NamedTensors& tensors, const LayerNames& layout,
       for (size_t i = 0; i < layer->theirs.size(); ++i) {
         const int64_t first = int64_t(i) * width, rest = t.tensor.size(0) - first;
         const bool last = i + 1 == layer->theirs.size();
-        if (rest < (last ? 1 : width)) throw ConfigError(fmt::format("{}: '{}' has {} rows", source, t.name, t.tensor.size(0)));
+        if (rest < (last ? 1 : width)) throw ConfigError(fmt::format("{}: '{}' has {}", source, t.name, counted(t.tensor.size(0), "row")));
         all.push_back({layer->theirs[i] + what, t.tensor.narrow(0, first, last ? rest : width)});
       }
       continue;

@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/branch_control.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/flip.h>
@@ -22,7 +23,7 @@ BranchControl::BranchControl(std::string source, std::shared_ptr<const ControlBr
 
 std::vector<Tensor> BranchControl::encode(const Tensor& images) const {
   if (channels_ != 1 && channels_ != 3)
-    throw ConfigError(fmt::format("{}: takes images of {} channels, and an image file has 1 or 3", source_, channels_));
+    throw ConfigError(fmt::format("{}: takes images of {}, and an image file has 1 or 3", source_, counted(channels_, "channel")));
   if (channels_ == 1) return {images.mean(at::IntArrayRef({1}), true)};
   return {blue_first_ ? images.flip(1) : images};
 }

@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/caption_conditioner.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -129,9 +130,9 @@ void CutPrompts::warn(const std::string& prompt, const std::string& cut, int64_t
   const std::lock_guard guard(lock_);
   if (known_.size() > most || !known_.insert(prompt).second) return;
   if (known_.size() > most)
-    brume::warn(fmt::format("more prompts are longer than {} tokens; no more is said of them", length));
+    brume::warn(fmt::format("more prompts are longer than {}; no more is said of them", counted(length, "token")));
   else
-    brume::warn(fmt::format("a prompt is longer than {} tokens, and its end is left out: {} (of {})", length, cut, prompt));
+    brume::warn(fmt::format("a prompt is longer than {}, and its end is left out: {} (of {})", counted(length, "token"), cut, prompt));
 }
 
 }  // namespace brume::nn

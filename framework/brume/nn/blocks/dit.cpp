@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/dit.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -54,16 +55,17 @@ void DitOptions::declare(Fields& f) {
   f.field("noise_width", noise_width, "features of the noise level, an even number", within(2, 65536));
   f.field("noise_embedding", noise_embedding, "embedding of the noise level", "sinusoidal");
   f.require(width % 4 == 0, "width", "must be a multiple of 4", fmt::format("{} is no multiple of 4", width));
-  f.require(heads < 1 || width % heads == 0, "heads", "must divide width", fmt::format("{} heads do not divide width {}", heads, width));
+  f.require(heads < 1 || width % heads == 0, "heads", "must divide width",
+            fmt::format("{} do not divide width {}", counted(heads, "head"), width));
   const int64_t channels = heads < 1 ? 4 : head();
   const bool deep = patch_slices > 0 && slices / patch_slices > 1;  // several patches along the depth
   const int64_t turned = deep ? 6 : 4;
   f.require(!rotary || channels % turned == 0, "rotary", "needs heads of a multiple of 4 channels, or 6 for volumes",
-            fmt::format("rotary positions need heads of a multiple of {} channels, and they have {}", turned, channels));
+            fmt::format("rotary positions need heads of a multiple of {}, and they have {}", counted(turned, "channel"), channels));
   f.require(!deep || positions != Positions::sine || width % 6 == 0, "width", "must be a multiple of 12 for sines of three axes",
             fmt::format("{} is no multiple of 12, which sines of three axes need", width));
   f.require(slices < 1 || patch_slices < 1 || slices % patch_slices == 0, "patch_slices", "must divide slices",
-            fmt::format("{} does not divide the {} slices", patch_slices, slices));
+            fmt::format("{} does not divide the {}", patch_slices, counted(slices, "slice")));
   f.require(position_scale == 1 || positions == Positions::sine, "position_scale", "needs positions: sine");
   f.require(noise_width % 2 == 0, "noise_width", "must be even");
 }

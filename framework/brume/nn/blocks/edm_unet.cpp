@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/edm_unet.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -65,8 +66,8 @@ void EdmUnetOptions::check(const Network::Context& context, int64_t first) const
   if (null_is_zero && context.classes == 1) throw ConfigError("null_is_zero: the conditioner has no class but the null class");
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
   if (context.input.height % divisor || context.input.width % divisor)
-    throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}", multipliers.size(),
-                                  halvings, context.input.height, context.input.width, divisor));
+    throw ConfigError(fmt::format("multipliers: {} halve the image {} times, and {}x{} is not divisible by {}",
+                                  counted(multipliers.size(), "level"), halvings, context.input.height, context.input.width, divisor));
   std::vector<int64_t> heights;
   for (int64_t i = 0; i <= halvings; ++i) heights.push_back(context.input.height >> i);
   for (const int64_t r : attention_resolutions)
@@ -74,8 +75,8 @@ void EdmUnetOptions::check(const Network::Context& context, int64_t first) const
       throw ConfigError(fmt::format("attention_resolutions: no level has height {}; the levels have {}", r, fmt::join(heights, ", ")));
   for (const int64_t channels_seen : norm_widths(*this, first))
     if (channels_seen % edm_groups(channels_seen))
-      throw ConfigError(fmt::format("channels: {} channels meet in one group norm and cannot be split into its {} groups", channels_seen,
-                                    edm_groups(channels_seen)));
+      throw ConfigError(fmt::format("channels: {} meet in one group norm and cannot be split into its {}",
+                                    counted(channels_seen, "channel"), counted(edm_groups(channels_seen), "group")));
 }
 
 bool EdmUnetOptions::attends(int64_t height) const {
@@ -114,7 +115,8 @@ Tensor LabelMap::operator()(const Condition& condition, double scale, at::Scalar
 Tensor concat_image(const Tensor& x, const Condition& condition, int64_t image_channels) {
   if (image_channels == 0) return x;
   if (!condition.image.defined())
-    throw std::logic_error(fmt::format("a network that takes {} channels of an image with its input received none", image_channels));
+    throw std::logic_error(
+        fmt::format("a network that takes {} of an image with its input received none", counted(image_channels, "channel")));
   return concat(x, condition.image.to(x.scalar_type()));
 }
 

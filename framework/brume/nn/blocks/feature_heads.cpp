@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/feature_heads.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -38,8 +39,8 @@ Tensor FeatureHeads::operator()(const std::vector<Tensor>& features, const Tenso
   for (size_t i = 0; i < heads_.size(); ++i) {
     const Tensor tokens = feature_tokens(features[i]);
     if (tokens.size(2) != heads_[i].channels)
-      throw ConfigError(fmt::format("block '{}' has features of {} channels, and its head takes {}: a teacher has the network of the model",
-                                    names[i], tokens.size(2), heads_[i].channels));
+      throw ConfigError(fmt::format("block '{}' has features of {}, and its head takes {}: a teacher has the network of the model",
+                                    names[i], counted(tokens.size(2), "channel"), heads_[i].channels));
     logits.push_back(judge(heads_[i], tokens, level, classes));
   }
   return at::cat(logits, 1);

@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/layers.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -100,7 +101,8 @@ LayerNorm Builder::layer_norm(const std::string& name, int64_t channels, double 
 
 GroupNorm Builder::group_norm(const std::string& name, int64_t channels, int64_t groups) const {
   if (channels % groups != 0)
-    throw std::logic_error(fmt::format("{}{}: {} channels cannot be split into {} groups", prefix_, name, channels, groups));
+    throw std::logic_error(
+        fmt::format("{}{}: {} cannot be split into {}", prefix_, name, counted(channels, "channel"), counted(groups, "group")));
   const Builder part = (*this)[name];
   return {part.add("weight", at::ones({channels}, at::kFloat)), part.add("bias", at::zeros({channels}, at::kFloat)), groups};
 }

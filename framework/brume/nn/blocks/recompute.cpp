@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/recompute.h"
+#include "brume/config/counted.h"
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/grad_mode.h>
@@ -125,7 +126,7 @@ void Recomputation::Frame::run() {
   again(copy.defined() ? &copy : nullptr);
   if (saving.next != slots.size())
     throw std::logic_error(
-        fmt::format("a block kept {} values for its backward pass, and {} when it ran again", slots.size(), saving.next));
+        fmt::format("a block kept {} for its backward pass, and {} when it ran again", counted(slots.size(), "value"), saving.next));
 }
 
 bool Recomputation::possible() { return at::GradMode::is_enabled() && !current; }

@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/unet.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -41,7 +42,7 @@ void require_channels(Fields& f, const UnetOptions& o) {
   f.require(fraction.empty(), "multipliers", "must give each level a whole number of channels",
             fmt::format("{} is not a whole number of channels", fraction));
   f.require(remainder.empty(), "groups", "must divide the channels of every level",
-            fmt::format("{} groups do not divide {} channels", o.groups, remainder));
+            fmt::format("{} do not divide {}", counted(o.groups, "group"), counted(remainder, "channel")));
 }
 
 /// Throws ConfigError unless what has one value per level has as many.
@@ -117,8 +118,8 @@ void UnetOptions::check(const ImageShape& input, bool decoder) const {
   const int64_t halvings = int64_t(multipliers.size()) - 1, divisor = int64_t(1) << halvings;
   const auto nearest = [&](int64_t side) { return std::max<int64_t>(1, (side + divisor / 2) / divisor) * divisor; };
   if (!(decoder && any_sides()) && (input.height % divisor || input.width % divisor))
-    throw ConfigError(fmt::format("multipliers: {} levels halve the image {} times, and {}x{} is not divisible by {}; {}x{} is",
-                                  multipliers.size(), halvings, input.height, input.width, divisor, nearest(input.height),
+    throw ConfigError(fmt::format("multipliers: {} halve the image {} times, and {}x{} is not divisible by {}; {}x{} is",
+                                  counted(multipliers.size(), "level"), halvings, input.height, input.width, divisor, nearest(input.height),
                                   nearest(input.width)));
   std::vector<int64_t> heights{input.height};
   for (int64_t i = 0; i < halvings; ++i) heights.push_back((heights.back() + 1) / 2);
@@ -128,7 +129,7 @@ void UnetOptions::check(const ImageShape& input, bool decoder) const {
   for (size_t i = 0; i < heights.size(); ++i) {
     const bool middle = middle_attention && i + 1 == heights.size();
     if ((middle || attends(heights[i])) && !heads_fit(width(multipliers[i]), i))
-      throw ConfigError(fmt::format("heads: {} channels cannot be split into equal heads", width(multipliers[i])));
+      throw ConfigError(fmt::format("heads: {} cannot be split into equal heads", counted(width(multipliers[i]), "channel")));
   }
 }
 

@@ -1,4 +1,5 @@
 #include "brume/nn/blocks/unet_control.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -43,7 +44,7 @@ UnetOptions adapted(UnetOptions o, const ImageShape& input, const ControlBranchO
   if (control.only_cross_attention && o.transformer) o.transformer->only_cross_attention = *control.only_cross_attention;
   if (control.depth.empty()) return o;
   if (!o.transformer || control.depth.size() != o.multipliers.size())
-    throw ConfigError(fmt::format("has {} levels, and the model's U-Net {}", control.depth.size(), o.multipliers.size()));
+    throw ConfigError(fmt::format("has {}, and the model's U-Net {}", counted(control.depth.size(), "level"), o.multipliers.size()));
   o.transformer->depth = control.depth;
   o.attention_resolutions.clear();
   int64_t height = input.height;
