@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <regex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -148,6 +149,21 @@ TEST(Sources, SayWhatIsMeant) {
         EXPECT_TRUE(longer) << s.name << ":" << std::count(s.text.begin(), s.text.begin() + int64_t(at), '\n') + 1 << ":" << phrase;
       }
   }
+}
+
+TEST(Sources, SpellTheKeysOfModelFilesInOnePlace) {
+  const std::set<std::string> of_other_files{"brume.yaml", "brume.safetensors", "brume.job", "brume.arguments"};
+  const std::regex literal("\"(brume\\.[a-z_0-9]+)\"");
+  size_t keys = 0;
+  for (const Source& s : sources()) {
+    if (s.name.starts_with("tests/")) continue;
+    for (std::sregex_iterator i(s.text.begin(), s.text.end(), literal), end; i != end; ++i) {
+      const bool key = of_other_files.count((*i)[1]) == 0;
+      keys += key;
+      EXPECT_TRUE(!key || s.name.ends_with("weights/model_metadata.h")) << s.name << ": " << (*i)[0];
+    }
+  }
+  EXPECT_GT(keys, 5u);
 }
 
 TEST(Sources, FunctionsAreSeen) {

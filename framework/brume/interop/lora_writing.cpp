@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "brume/weights/model_hash.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -35,7 +36,7 @@ std::map<std::string, std::string> kohya_metadata(const std::map<std::string, We
     m["ss_network_alpha"] = number_text(first.has_alpha ? first.alpha : double(first.rank()));
   }
   if (const auto version = versions.find(d.generation); version != versions.end()) m["ss_base_model_version"] = version->second;
-  if (!d.base_hash.empty()) m[kohya_hash] = m[base_hash_key] = d.base_hash;
+  if (!d.base_hash.empty()) m[kohya_hash] = m[metadata_key::base_hash] = d.base_hash;
   if (d.steps > 0) m["ss_steps"] = std::to_string(d.steps);
   if (!d.triggers.empty()) m["modelspec.trigger_phrase"] = d.triggers;
   return m;
@@ -118,7 +119,7 @@ void write_lora(const std::string& path, LoraLayout layout, const std::map<std::
 }
 
 std::string base_hash_of(const std::map<std::string, std::string>& metadata) {
-  for (const char* key : {base_hash_key, kohya_hash})
+  for (const char* key : {metadata_key::base_hash, kohya_hash})
     if (const auto found = metadata.find(key); found != metadata.end() && !found->second.empty()) return found->second;
   return "";
 }

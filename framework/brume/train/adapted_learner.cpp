@@ -1,4 +1,5 @@
 #include "brume/train/adapted_learner.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -24,6 +25,7 @@
 #include "brume/train/base_hash.h"
 #include "brume/train/new_word.h"
 #include "brume/weights/model_hash.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -125,9 +127,9 @@ class AdaptedLearner final : public Learner {
     for (size_t i = 0; i < words.size(); ++i)
       write_embedding((directory / fmt::format("embedding{}.safetensors", words.size() == 1 ? "" : fmt::format("_{}", i + 1))).string(),
                       words[i],
-                      {{base_hash_key, hash_.text()},
-                       {"brume.steps", std::to_string(step)},
-                       {"brume.nearest_words", nearest_words(words[i], weights_, files_)}});
+                      {{metadata_key::base_hash, hash_.text()},
+                       {metadata_key::step, std::to_string(step)},
+                       {metadata_key::nearest_words, nearest_words(words[i], weights_, files_)}});
     for (size_t i = 0; i < train_.adapters.size(); ++i) {
       if (train_.adapters[i]->word()) continue;
       std::map<std::string, WeightChange> changes;
@@ -194,8 +196,8 @@ class AdaptedLearner final : public Learner {
     seen_ += annotations.size();
     for (const auto& [number, word] : unseen_)
       if (seen_ >= enough)
-        warn(fmt::format("{}.token: no caption of the first {} images holds '{}', which learns from captions that do", path_of(number),
-                         seen_, word));
+        warn(fmt::format("{}.token: no caption of the first {} holds '{}', which learns from captions that do", path_of(number),
+                         counted(seen_, "image"), word));
   }
 
   void add(size_t number, const Word& word) {

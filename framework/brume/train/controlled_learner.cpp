@@ -5,6 +5,7 @@
 //
 // or another objective, with the hint that a preprocessor makes of the training image.
 #include "brume/train/controlled_learner.h"
+#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -17,6 +18,7 @@
 #include "brume/nn/blocks/branch_control.h"
 #include "brume/train/base_hash.h"
 #include "brume/weights/model_hash.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/safetensors.h"
 
 namespace brume {
@@ -32,8 +34,8 @@ ControlBranchOptions branch_options(const TrainedControlOptions& o, int64_t rati
   if ((int64_t(1) << halvings) != ratio)
     throw refused(fmt::format("its layers halve images, and the model's latents are {} times smaller than images", ratio));
   if (!o.widths.empty() && o.widths.size() != halvings + 1)
-    throw refused(fmt::format("widths: {} layers halve images {} times, and the model's latents are {} times smaller; give {}",
-                              o.widths.size(), o.widths.size() - 1, ratio, halvings + 1));
+    throw refused(fmt::format("widths: {} halve images {} times, and the model's latents are {} times smaller; give {}",
+                              counted(o.widths.size(), "layer"), o.widths.size() - 1, ratio, halvings + 1));
   ControlBranchOptions options{.hint_widths = o.widths, .seed = seed};
   for (size_t i = 0; o.widths.empty() && i <= halvings; ++i) options.hint_widths.push_back(papers[std::min<size_t>(i, 3)]);
   return options;
@@ -93,8 +95,9 @@ class ControlledLearner final : public Learner {
     take(averaged);
     NamedTensors tensors;
     for (const Weight& w : averaged_->weights()) tensors.push_back({w.name, w.tensor.detach()});
-    write_safetensors((directory / control_file).string(), tensors,
-                      {{base_hash_key, hash_.text()}, {"brume.steps", std::to_string(step)}, {"brume.control_image", image_}});
+    write_safetensors(
+        (directory / control_file).string(), tensors,
+        {{metadata_key::base_hash, hash_.text()}, {metadata_key::step, std::to_string(step)}, {metadata_key::control_image, image_}});
   }
 
  private:

@@ -1,4 +1,5 @@
 #include "brume/train/trainer.h"
+#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -73,13 +74,10 @@ void remove_training(const fs::path& directory) {
   for (const fs::path& picture : pictures) fs::remove(picture);
 }
 
-/// What a training file has of the next line of metrics.jsonl: [sums, steps, skipped, unread].
-constexpr const char* gathered_key = "brume.gathered";
-
 std::string gathered_before(const fs::path& training_file) {
   ModelMetadata::Entries entries;
   load_tensors(training_file.string(), &entries);
-  return entries[gathered_key];
+  return entries[metadata_key::gathered];
 }
 
 }  // namespace
@@ -187,9 +185,9 @@ std::optional<double> Trainer::train_step(Window& window, const TrainCallbacks& 
     bad_steps_ = 0;
   } else if (++bad_steps_ >= most_bad_steps) {
     throw ConfigError(
-        fmt::format("the gradient has not been finite for {} steps (now {}); a lower train.optimizer.lr may help, the last "
+        fmt::format("the gradient has not been finite for {} (now {}); a lower train.optimizer.lr may help, the last "
                     "checkpoint is untouched",
-                    bad_steps_, step_));
+                    counted(bad_steps_, "step"), step_));
   }
   ++step_;
   if (!std::isfinite(figures.loss) || !finite) {
@@ -367,8 +365,8 @@ void Trainer::save() {
   for (const Weight& w : training_state()) state.push_back({w.name, w.tensor.detach()});
   for (NamedTensor& t : file_tensors(card.files)) state.push_back(std::move(t));
   ModelMetadata::Entries entries = ModelMetadata::of_training(step_, resolved_).entries();
-  entries[gathered_key] = log_->gathered();
-  if (world_->size() > 1) entries[processes_key] = std::to_string(world_->size());
+  entries[metadata_key::gathered] = log_->gathered();
+  if (world_->size() > 1) entries[metadata_key::processes] = std::to_string(world_->size());
   write_safetensors((directory_ / "training.safetensors").string(), state, entries);
   saved_ = step_;
   lost_ = false;

@@ -112,7 +112,6 @@ class Trainer {
   /// Prepares the run directory for the files that rank 0 writes.
   void open_directory(bool fresh, bool overwrite);
   void compare_processes() const;
-  static const char* const processes_key;  ///< of the metadata of a training file: the number of processes, if there were several
   /// Returns the rows of a batch that this process computes.
   BatchRows rows() const;
   /// Returns true if this process is asked to stop, or its time is over.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/version.h"
 #include "brume/config/yaml.h"
@@ -11,6 +12,7 @@
 #include "brume/train/accumulation.h"
 #include "brume/train/data_parallel.h"
 #include "brume/train/trainer.h"
+#include "brume/weights/model_metadata.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
@@ -23,15 +25,13 @@ int64_t whole_number(const Value* v, int64_t otherwise) {
 
 }  // namespace
 
-const char* const Trainer::processes_key = "brume.processes";
-
 void Trainer::divide(const fs::path& resume_from) {
   if (!resume_from.empty()) keep_parts(resume_from);
   const TrainOptions& t = *config_.train;
   const int64_t parts = world_->size() * t.accumulate;
   if (t.batch % parts != 0)
-    throw ConfigError(fmt::format("train.batch = {} cannot be divided by {} processes{}", t.batch, world_->size(),
-                                  t.accumulate > 1 ? fmt::format(" of {} parts each (train.accumulate)", t.accumulate) : ""));
+    throw ConfigError(fmt::format("train.batch = {} cannot be divided by {}{}", t.batch, counted(world_->size(), "process"),
+                                  t.accumulate > 1 ? fmt::format(" of {} each (train.accumulate)", counted(t.accumulate, "part")) : ""));
   if (world_->size() > 1 && config_.compute.device == "cuda") config_.compute.device = fmt::format("cuda:{}", world_->local_rank());
   compute_ = resolve_compute(config_.compute);
   if (world_->size() > 1 && config_.compute.threads == 0) at::set_num_threads(int(threads_per_process(world_->local_size())));
@@ -42,7 +42,7 @@ void Trainer::keep_parts(const fs::path& training_file) {
   load_tensors(training_file.string(), &entries);
   const Value stored = training_configuration(training_file);
   const Value* section = stored.find("train");
-  const int64_t processes = parse_number<int64_t>(entries[processes_key]).value_or(1);
+  const int64_t processes = parse_number<int64_t>(entries[metadata_key::processes]).value_or(1);
   const int64_t before = section ? whole_number(section->find("accumulate"), 1) : 1;
   if (processes == world_->size() || before != config_.train->accumulate) return;
   const int64_t parts = processes * before;
@@ -50,8 +50,8 @@ void Trainer::keep_parts(const fs::path& training_file) {
   config_.train->accumulate = parts / world_->size();
   resolved_.find("train")->set("accumulate", Value::text(std::to_string(config_.train->accumulate)));
   if (world_->leads() && before != config_.train->accumulate)
-    warn(fmt::format("train.accumulate is {} instead of {}: {} processes computed a batch in {} parts before, and {} do now",
-                     parts / world_->size(), before, processes, parts, world_->size()));
+    warn(fmt::format("train.accumulate is {} instead of {}: {} computed a batch in {} before, and {} do now", parts / world_->size(),
+                     before, counted(processes, "process"), counted(parts, "part"), world_->size()));
 }
 
 BatchRows Trainer::rows() const {

@@ -5,9 +5,6 @@
 
 namespace brume {
 
-/// The key under which a file that was trained on a model (an adapter, an embedding, a control) names that model by its hash.
-inline constexpr const char* base_hash_key = "brume.base_sha256";
-
 /// Returns the SHA-256 that names a model: that of its file, as sha256sum prints it; of a directory, that of the names and SHA-256 of its
 /// tensors. `tensors`: those of `path`.
 std::string model_hash(const std::string& path, const NamedTensors& tensors);

@@ -18,7 +18,7 @@ ModelMetadata::Entries common(const char* format, int64_t step) {
   return {{"format", format},
           {key_of("format"), std::to_string(model_format)},
           {key_of("version"), version()},
-          {key_of("step"), std::to_string(step)}};
+          {metadata_key::step, std::to_string(step)}};
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
 #pragma once
-// The metadata that brume's files carry with their tensors: "brume.format", "brume.version", "brume.step", "brume.plugins", and a
-// section of the configuration as YAML under "brume.model", "brume.classifier", "brume.autoencoder", "brume.sample", "brume.int8" (what
-// was measured when its weights became integers) or "brume.config"
-// (the whole configuration of a training).
+// The metadata that brume's files carry with their tensors: "brume.format", "brume.version", "brume.plugins", the keys of `metadata_key`,
+// and a section of the configuration as YAML under "brume.model", "brume.classifier", "brume.autoencoder", "brume.sample", "brume.int8"
+// (what was measured when its weights became integers) or "brume.config" (the whole configuration of a training).
 #include <cstdint>
 #include <map>
 #include <string>
@@ -16,6 +15,19 @@ namespace brume {
 
 /// Version of the layout of brume's files. It rises if older programs cannot read a newer file.
 inline constexpr int model_format = 1;
+
+namespace metadata_key {
+
+inline constexpr const char* step = "brume.step";  ///< updates of the weights
+/// Of an adapter, an embedding or a control: the hash of the model that it was trained on.
+inline constexpr const char* base_hash = "brume.base_sha256";
+inline constexpr const char* control_image = "brume.control_image";  ///< of a control: the kind of image it was trained with
+inline constexpr const char* nearest_words = "brume.nearest_words";  ///< of an embedding: the words of the vocabulary nearest to it
+inline constexpr const char* processes = "brume.processes";          ///< of a training file: their number, if there were several
+/// Of a training file: what it has of the next line of metrics.jsonl, [sums, steps, skipped, unread].
+inline constexpr const char* gathered = "brume.gathered";
+
+}  // namespace metadata_key
 
 class ModelMetadata {
  public:
