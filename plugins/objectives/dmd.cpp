@@ -5,14 +5,15 @@
 //   grad = (D_fake(x_t) - D_teacher(x_t)) / mean |x - D_teacher(x_t)|,   loss = |x - stop-gradient(x - grad)|^2 / 2
 //   fake score: (1 / sigma^2 + 1 / sd^2) |D_fake(x_t) - x|^2, in every step; the model learns once in `model_every` (two time scales)
 //
-// The fake score is a network like the model's and begins with its weights: those of the teacher, by `train.from`. All images of a batch
-// have one sigma of x_t, so that the teacher is called once. Sample with `consistency` over the same spacing.
+// The fake score is a network like the model's and begins with its weights: those of the teacher, by `train.from`. It learns at a sigma per
+// image; the teacher is called once per sigma, so the scores of a batch share a few. Sample with `consistency` over the same spacing.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
 #include "brume/config/registry.h"
 #include "brume/core/formed_weights.h"
+#include "brume/core/rows.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/companion_network.h"
 #include "brume/numerics/distillation.h"
@@ -24,7 +25,7 @@ namespace {
 
 struct DmdOptions {
   GuidedTeacher teacher;
-  int64_t steps = 1, model_every = 5;
+  int64_t steps = 1, model_every = 5, levels = 8;
   double sigma_data = 0.5;
   std::shared_ptr<const Spacing> spacing;
   std::shared_ptr<const TimeSampler> time;
@@ -36,6 +37,7 @@ struct DmdOptions {
     f.field("model_every", model_every, "updates of the fake score for one of the model", at_least(1));
     f.field("sigma_data", sigma_data, "standard deviation of the images, in the weight of the fake score", more_than(0));
     f.field("time", time, "distribution of the noise levels of the scores", "uniform");
+    f.field("levels", levels, "noise levels of the teacher's estimates of a batch: calls of its network per step", at_least(1));
     f.field("optimizer", optimizer, "of the fake score", "adam");
   }
 };
@@ -61,15 +63,13 @@ class OpenDmd final : public OpenObjective {
       const at::AutoGradMode learns(due);
       return few_step_images(model, *o_.spacing, o_.steps, x0, condition, random);
     }();
-    const NoisyBatch seen = noised(model, image, training, random), known = noised(model, image, training, random);
-    const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
-    const double sigma = known.sigmas.front();
-    Tensor learned = error.square().mean() * (1 / (sigma * sigma) + 1 / (o_.sigma_data * o_.sigma_data));
+    const NoisyBatch seen = add_noise(image.detach(), shared_levels(model, image.size(0), training, random), random);
+    const Tensor learned = fake_loss(fake, image.detach(), condition, training, random);
     figures_ = {{"fake_score", learned.item<double>()}};
     if (!due) return learned;
     const Tensor gradient = [&] {
       const at::NoGradGuard no_grad;
-      const Tensor real = teacher->denoise(seen.x, seen.sigmas.front(), condition).x0;
+      const Tensor real = estimates(*teacher, seen.x, seen.sigmas, condition);
       return distribution_gradient(seen.x0, real, denoised(fake, seen.x, seen.sigmas, condition));
     }();
     return (image - (seen.x0 - gradient)).square().mean() / 2 + learned;
@@ -83,10 +83,22 @@ class OpenDmd final : public OpenObjective {
     for (size_t i = 0; i < into.size(); ++i) Tensor(into[i].tensor).copy_(FormedWeights::of(first_[i].tensor));
   }
 
-  /// Images with noise of one level: the first draw, which all parts of a batch share.
-  NoisyBatch noised(const TrainableModel& model, const Tensor& image, const Training& training, at::Generator& random) const {
-    const double sigma = o_.time->draw(model.schedule(), 1, training.memory, random).sigmas.front();
-    return add_noise(image.detach(), std::vector<double>(size_t(image.size(0)), sigma), random);
+  /// Returns the weighted error of the fake score on images of the model, at a noise level per image.
+  Tensor fake_loss(const CompanionModel& fake, const Tensor& image, const Condition& condition, Training& training,
+                   at::Generator& random) const {
+    const NoisyBatch known = add_noise(image, draw_times(*o_.time, fake.schedule(), image.size(0), training.memory, random).sigmas, random);
+    const double of_data = 1 / (o_.sigma_data * o_.sigma_data);
+    const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
+    return (error.square() * each_image(known.sigmas, error, [&](double s) { return 1 / (s * s) + of_data; })).mean();
+  }
+
+  /// Returns a noise level per image: `levels` draws, which the images of the whole batch take by turns.
+  std::vector<double> shared_levels(const TrainableModel& model, int64_t images, const Training& training, at::Generator& random) const {
+    const std::vector<double> drawn = o_.time->draw(model.schedule(), o_.levels, training.memory, random).sigmas;
+    const BatchPart* part = batch_part();
+    std::vector<double> sigmas;
+    for (int64_t row = 0; row < images; ++row) sigmas.push_back(drawn[size_t(((part ? part->first : 0) + row) % o_.levels)]);
+    return sigmas;
   }
 
   DmdOptions o_;
