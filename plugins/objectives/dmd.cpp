@@ -13,7 +13,6 @@
 
 #include "brume/config/registry.h"
 #include "brume/core/formed_weights.h"
-#include "brume/core/rows.h"
 #include "brume/core/spacing.h"
 #include "brume/numerics/companion_network.h"
 #include "brume/numerics/distillation.h"
@@ -63,7 +62,8 @@ class OpenDmd final : public OpenObjective {
       const at::AutoGradMode learns(due);
       return few_step_images(model, *o_.spacing, o_.steps, x0, condition, random);
     }();
-    const NoisyBatch seen = add_noise(image.detach(), shared_levels(model, image.size(0), training, random), random);
+    const NoisyBatch seen =
+        add_noise(image.detach(), shared_levels(*o_.time, model.schedule(), o_.levels, image.size(0), training.memory, random), random);
     const Tensor learned = fake_loss(fake, image.detach(), condition, training, random);
     figures_ = {{"fake_score", learned.item<double>()}};
     if (!due) return learned;
@@ -90,15 +90,6 @@ class OpenDmd final : public OpenObjective {
     const double of_data = 1 / (o_.sigma_data * o_.sigma_data);
     const Tensor error = denoised(fake, known.x, known.sigmas, condition) - known.x0;
     return (error.square() * each_image(known.sigmas, error, [&](double s) { return 1 / (s * s) + of_data; })).mean();
-  }
-
-  /// Returns a noise level per image: `levels` draws, which the images of the whole batch take by turns.
-  std::vector<double> shared_levels(const TrainableModel& model, int64_t images, const Training& training, at::Generator& random) const {
-    const std::vector<double> drawn = o_.time->draw(model.schedule(), o_.levels, training.memory, random).sigmas;
-    const BatchPart* part = batch_part();
-    std::vector<double> sigmas;
-    for (int64_t row = 0; row < images; ++row) sigmas.push_back(drawn[size_t(((part ? part->first : 0) + row) % o_.levels)]);
-    return sigmas;
   }
 
   DmdOptions o_;

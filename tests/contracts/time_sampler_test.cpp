@@ -9,7 +9,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "brume/core/rows.h"
 #include "brume/core/time_sampler.h"
+#include "brume/numerics/noising.h"
 #include "support/registry.h"
 
 namespace brume::test {
@@ -50,6 +52,20 @@ TEST_P(TimeSamplerContract, TheGeneratorIsTheOnlyRandomness) {
   EXPECT_EQ(draw(*schedule, 8, 1).sigmas, draw(*schedule, 8, 1).sigmas);
   EXPECT_NE(draw(*schedule, 8, 1).sigmas, draw(*schedule, 8, 2).sigmas);
   EXPECT_TRUE(draw(*schedule, 0, 1).sigmas.empty());
+}
+
+TEST_P(TimeSamplerContract, ImagesOfTheWholeBatchTakeSharedLevelsByTurns) {
+  const auto schedule = make<NoiseSchedule>("cosine");
+  const auto shared = [&] {
+    at::Generator random = generator(5);
+    return shared_levels(*time_, *schedule, 3, batch_part() ? batch_part()->count : 8, time_->memory(*schedule), random);
+  };
+  const std::vector<double> whole = shared();
+  ASSERT_EQ(whole.size(), 8u);
+  EXPECT_NE(whole[0], whole[1]);
+  for (size_t i = 3; i < whole.size(); ++i) EXPECT_EQ(whole[i], whole[i - 3]);
+  const BatchPartScope scope({2, 4, 8});
+  EXPECT_EQ(shared(), std::vector<double>(whole.begin() + 2, whole.begin() + 6));
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, TimeSamplerContract,

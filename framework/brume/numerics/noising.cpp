@@ -63,6 +63,15 @@ void learn(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSam
 
 thread_local ErrorWeights* error_weights = nullptr;
 
+TimeSampler::Draw checked_draw(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
+                               at::Generator& random) {
+  TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(schedule, count, memory, random); });
+  if (int64_t(drawn.sigmas.size()) != count || int64_t(drawn.weights.size()) != count)
+    blame(&time, fmt::format("draw() returned {} noise levels and {} for {}", drawn.sigmas.size(), counted(drawn.weights.size(), "weight"),
+                             counted(count, "image")));
+  return drawn;
+}
+
 }  // namespace
 
 ErrorWeights::ErrorWeights(Tensor weights) : weights_(std::move(weights)), outer_(error_weights) { error_weights = this; }
@@ -128,17 +137,22 @@ Tensor TargetError::per_image(const NoisyBatch& b, const Tensor& f, const Parame
 TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
                              at::Generator& random) {
   const BatchPart* part = batch_part();
-  const int64_t images = part ? part->total : count;
-  TimeSampler::Draw drawn = calling(time, "draw()", [&] { return time.draw(schedule, images, memory, random); });
-  if (int64_t(drawn.sigmas.size()) != images || int64_t(drawn.weights.size()) != images)
-    blame(&time, fmt::format("draw() returned {} noise levels and {} for {}", drawn.sigmas.size(), counted(drawn.weights.size(), "weight"),
-                             counted(images, "image")));
+  TimeSampler::Draw drawn = checked_draw(time, schedule, part ? part->total : count, memory, random);
   if (!part) return drawn;
   for (std::vector<double>* all : {&drawn.sigmas, &drawn.weights}) {
     const auto begin = all->begin() + part->first;
     *all = std::vector<double>(begin, begin + part->count);
   }
   return drawn;
+}
+
+std::vector<double> shared_levels(const TimeSampler& time, const NoiseSchedule& schedule, int64_t levels, int64_t count,
+                                  const std::vector<Weight>& memory, at::Generator& random) {
+  const std::vector<double> drawn = checked_draw(time, schedule, levels, memory, random).sigmas;
+  const BatchPart* part = batch_part();
+  std::vector<double> sigmas;
+  for (int64_t row = 0; row < count; ++row) sigmas.push_back(drawn[size_t(((part ? part->first : 0) + row) % levels)]);
+  return sigmas;
 }
 
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,

@@ -87,6 +87,11 @@ struct TargetError {
 TimeSampler::Draw draw_times(const TimeSampler& time, const NoiseSchedule& schedule, int64_t count, const std::vector<Weight>& memory,
                              at::Generator& random);
 
+/// Returns a noise level for each of `count` images: `levels` draws, which the images of the whole batch take by turns. Throws as
+/// draw_times() does.
+std::vector<double> shared_levels(const TimeSampler& time, const NoiseSchedule& schedule, int64_t levels, int64_t count,
+                                  const std::vector<Weight>& memory, at::Generator& random);
+
 /// Returns the mean of the losses [B] with the weights of their draw, which the sampler learns from.
 Tensor mean_loss(const TimeSampler& time, const NoiseSchedule& schedule, const TimeSampler::Draw& draw, const Tensor& losses,
                  const std::vector<Weight>& memory);
