@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <string>
+#include <system_error>
 #include <unordered_map>
 #include <vector>
 
@@ -20,19 +22,24 @@ const SentencePieceProcessor& of(const void* model) { return *static_cast<const 
 
 void say(void* to, BrumePut put, const std::string& text) { put(to, text.data(), text.size()); }
 
-/// Does what `run` does, with exceptions and bad states written to `error`.
+/// Does what `run` does, with exceptions and bad states written to `error`. Memory, or room for a thread, may run out.
 template <class F>
-int guarded(void* to, BrumePut error, const F& run) {
+BrumeSentencePieceResult guarded(void* to, BrumePut error, const F& run) {
   try {
     const sentencepiece::util::Status status = run();
-    if (status.ok()) return 1;
+    if (status.ok()) return brume_done;
     say(to, error, status.error_message());
+  } catch (const std::bad_alloc&) {
+    return brume_out_of_memory;
+  } catch (const std::system_error& e) {
+    if (e.code() == std::errc::resource_unavailable_try_again || e.code() == std::errc::not_enough_memory) return brume_out_of_memory;
+    say(to, error, e.what());
   } catch (const std::exception& e) {
     say(to, error, e.what());
   } catch (...) {
     say(to, error, "an unknown exception");
   }
-  return 0;
+  return brume_failed;
 }
 
 bool read_varint(const char*& at, const char* end, uint64_t& value) {
@@ -59,10 +66,15 @@ bool holds_its_fields(const char* at, size_t size) {
   return true;
 }
 
-void* open_model(const char* bytes, size_t size, void* to, BrumePut error) {
-  if (!holds_its_fields(bytes, size)) return say(to, error, "it ends within a field"), nullptr;
-  auto model = std::make_unique<SentencePieceProcessor>();
-  return guarded(to, error, [&] { return model->LoadFromSerializedProto({bytes, size}); }) ? model.release() : nullptr;
+BrumeSentencePieceResult open_model(const char* bytes, size_t size, void** result, void* to, BrumePut error) {
+  *result = nullptr;
+  if (!holds_its_fields(bytes, size)) return say(to, error, "it ends within a field"), brume_failed;
+  return guarded(to, error, [&] {
+    auto model = std::make_unique<SentencePieceProcessor>();
+    auto status = model->LoadFromSerializedProto({bytes, size});
+    if (status.ok()) *result = model.release();
+    return status;
+  });
 }
 
 void close_model(void* model) { delete static_cast<SentencePieceProcessor*>(model); }
@@ -75,7 +87,7 @@ void special(const void* model, int ids[4]) {
   for (int i = 0; i < 4; ++i) ids[i] = all[i];
 }
 
-int encode(const void* model, const char* text, size_t size, void* to, void (*put)(void*, int), BrumePut error) {
+BrumeSentencePieceResult encode(const void* model, const char* text, size_t size, void* to, void (*put)(void*, int), BrumePut error) {
   return guarded(to, error, [&] {
     std::vector<int> ids;
     const auto status = of(model).Encode({text, size}, &ids);
@@ -84,7 +96,7 @@ int encode(const void* model, const char* text, size_t size, void* to, void (*pu
   });
 }
 
-int decode(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error) {
+BrumeSentencePieceResult decode(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error) {
   return guarded(to, error, [&] {
     std::string out;
     const auto status = of(model).Decode(std::vector<int>(ids, ids + count), &out);
@@ -114,7 +126,7 @@ class Captions final : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
-int train(const BrumeSentencePieceTraining* training, void* to, BrumePut model, BrumePut error) {
+BrumeSentencePieceResult train(const BrumeSentencePieceTraining* training, void* to, BrumePut model, BrumePut error) {
   return guarded(to, error, [&] {
     const std::unordered_map<std::string, std::string> options = {
         {"vocab_size", std::to_string(training->size)},

@@ -16,8 +16,8 @@ void append(void* to, const char* bytes, size_t size) { static_cast<std::string*
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const BrumeSentencePiece& shim = *brume_sentencepiece();
   std::string error;
-  void* model = shim.open(reinterpret_cast<const char*>(data), size, &error, append);
-  if (!model) return 0;
+  void* model = nullptr;
+  if (shim.open(reinterpret_cast<const char*>(data), size, &model, &error, append) != brume_done) return 0;
   const std::string text = "a red circle, caf\xc3\xa9 \xe3\x81\x82 " + std::string(reinterpret_cast<const char*>(data), size % 100);
   struct Read {
     std::vector<int> ids;

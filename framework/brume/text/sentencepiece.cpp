@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <new>
 #include <optional>
 
 #include "brume/config/errors.h"
@@ -83,6 +84,12 @@ struct Feed {
   }
 };
 
+/// Returns false if it failed; throws std::bad_alloc if memory ran out.
+bool done(BrumeSentencePieceResult result) {
+  if (result == brume_out_of_memory) throw std::bad_alloc();
+  return result == brume_done;
+}
+
 /// Returns the number that follows `words` in a message.
 std::optional<int64_t> number_after(std::string_view message, std::string_view words) {
   const size_t found = message.find(words);
@@ -114,14 +121,14 @@ std::string SentencePiece::train(const std::vector<std::string>& captions, const
   Feed feed{captions};
   const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
   Answer answer;
-  if (!shim().train(&asked, &answer, Answer::put, Answer::fail)) throw ConfigError(size_error(training.size, answer.error));
+  if (!done(shim().train(&asked, &answer, Answer::put, Answer::fail))) throw ConfigError(size_error(training.size, answer.error));
   return answer.bytes;
 }
 
 SentencePiece::SentencePiece(std::string_view model, const std::string& name) {
   Answer answer;
-  if (!model.empty()) model_ = shim().open(model.data(), model.size(), &answer, Answer::fail);
-  if (!model_) throw ConfigError(fmt::format("{}: is no sentencepiece model{}", name, model.empty() ? ": it is empty" : ""));
+  if (model.empty() || !done(shim().open(model.data(), model.size(), &model_, &answer, Answer::fail)))
+    throw ConfigError(fmt::format("{}: is no sentencepiece model{}", name, model.empty() ? ": it is empty" : ""));
   shim().special(model_, special_);
 }
 
@@ -132,7 +139,7 @@ SentencePiece::~SentencePiece() {
 std::vector<int64_t> SentencePiece::encode(std::string_view text) const {
   if (const auto at = invalid_utf8(text)) throw ConfigError(fmt::format("a prompt is not UTF-8 at byte {}: {}", *at, in_quotes(text)));
   Answer answer;
-  if (!shim().encode(model_, text.data(), text.size(), &answer, Answer::id, Answer::fail))
+  if (!done(shim().encode(model_, text.data(), text.size(), &answer, Answer::id, Answer::fail)))
     throw std::logic_error("sentencepiece: " + answer.error);
   return answer.ids;
 }
@@ -145,7 +152,7 @@ std::string SentencePiece::decode(const std::vector<int64_t>& ids) const {
     narrow.push_back(int(id));
   }
   Answer answer;
-  if (!shim().decode(model_, narrow.data(), narrow.size(), &answer, Answer::put, Answer::fail))
+  if (!done(shim().decode(model_, narrow.data(), narrow.size(), &answer, Answer::put, Answer::fail)))
     throw std::logic_error("sentencepiece: " + answer.error);
   return answer.bytes;
 }

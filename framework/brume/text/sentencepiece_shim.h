@@ -17,16 +17,20 @@ struct BrumeSentencePieceTraining {
   void* from;
 };
 
-/// If a function fails it gives its reason to `error` and returns null or 0.
+/// What a function returns: if it failed, it gave its reason to `error`.
+enum BrumeSentencePieceResult { brume_failed, brume_done, brume_out_of_memory };
+
+/// `open` sets `model` to null if it fails.
 struct BrumeSentencePiece {
-  void* (*open)(const char* model, size_t size, void* to, BrumePut error);
+  BrumeSentencePieceResult (*open)(const char* bytes, size_t size, void** model, void* to, BrumePut error);
   void (*close)(void* model);
   int (*size)(const void* model);
   void (*special)(const void* model, int ids[4]);  ///< unknown, begin, end, padding; -1 = no such piece
-  int (*encode)(const void* model, const char* text, size_t size, void* to, void (*put)(void* to, int id), BrumePut error);
-  int (*decode)(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error);
+  BrumeSentencePieceResult (*encode)(const void* model, const char* text, size_t size, void* to, void (*put)(void* to, int id),
+                                     BrumePut error);
+  BrumeSentencePieceResult (*decode)(const void* model, const int* ids, size_t count, void* to, BrumePut text, BrumePut error);
   void (*piece)(const void* model, int id, void* to, BrumePut text);
-  int (*train)(const BrumeSentencePieceTraining* training, void* to, BrumePut model, BrumePut error);
+  BrumeSentencePieceResult (*train)(const BrumeSentencePieceTraining* training, void* to, BrumePut model, BrumePut error);
 };
 
 /// The one symbol of the library.
