@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs train, sample, encode, evaluate, export, import and tokenizer with less address space (`ulimit -v`) than they need: `memory.sh
 # [LIMITS]` tries LIMITS sizes (default 8) for each command, evenly spread from what `brume list` needs to what the command needs. Checks
-# that the command works, or ends with exit code 2 and one line of error that names the memory, and leaves no temporary file. The same in a
-# control group of half the memory that a training and a sampling take, if this user may make one. BRUME names the program.
+# that the command works, or ends with exit code 2 and one line of error that names the memory, and leaves no temporary file. The same with
+# little private memory (`ulimit -d`), and in control groups of a tenth, of a quarter, of half and of nine tenths of the memory that a
+# training and a sampling take, if this user may make one. BRUME names the program.
 . "$(dirname "$0")/common.sh"
 limits=${1:-8}
 checks=0
@@ -56,20 +57,38 @@ group() {
   return $code
 }
 
-# grouped NAME COMMAND...: the command in a group of half the resident memory that it takes.
+# grouped NAME COMMAND...: the command in groups of less than the resident memory that it takes.
 grouped() {
-  local name=$1 half code=0 errors
+  local name=$1 most part size code errors
   shift
   rm -rf OUT && mkdir OUT
-  half=$(($(/usr/bin/time -f %M "$@" 2>&1 >/dev/null | tail -n 1) * 512))
-  rm -rf OUT && mkdir OUT
-  group $half "$@" >log 2>&1 || code=$?
-  checks=$((checks + 1))
-  errors=$(grep -c '^error: ' log || true)
-  [ $code = 2 ] && [ "$errors" = 1 ] && grep -q '^error: .*memory' log ||
-    fail "$name in a group of $((half >> 20)) MiB: exit code $code: $(grep -v '^warning' log | tail -n 2 | tr '\n' ' ')"
-  [ -z "$(find OUT -name '*.brume-tmp')" ] || fail "$name in a group leaves $(find OUT -name '*.brume-tmp')"
-  echo "$name in a control group of $((half >> 20)) MiB: $(grep -m 1 '^error: ' log | cut -c 1-150)"
+  most=$(($(/usr/bin/time -f %M "$@" 2>&1 >/dev/null | tail -n 1) * 1024))
+  for part in 10 25 50 90; do
+    rm -rf OUT && mkdir OUT
+    code=0 size=$((most / 100 * part))
+    group $size "$@" >log 2>&1 || code=$?
+    checks=$((checks + 1))
+    errors=$(grep -c '^error: ' log || true)
+    # shared code does not count for the group, so nine tenths may be enough
+    { [ $code = 0 ] && [ $part = 90 ]; } || { [ $code = 2 ] && [ "$errors" = 1 ] && grep -q '^error: .*memory' log; } ||
+      fail "$name in a group of $((size >> 20)) MiB: exit code $code: $(grep -v '^warning' log | tail -n 2 | tr '\n' ' ')"
+    [ -z "$(find OUT -name '*.brume-tmp')" ] || fail "$name in a group leaves $(find OUT -name '*.brume-tmp')"
+    echo "$name in a control group of $((size >> 20)) MiB: $(grep '^error: ' log | cut -c 1-150)"
+  done
+}
+
+# private NAME COMMAND...: the command with little private memory.
+private() {
+  local name=$1 limit code
+  shift
+  for limit in 60 80 160 200 220 240 280; do
+    rm -rf OUT && mkdir OUT
+    code=0
+    (ulimit -c 0 && ulimit -d $((limit * 1024)) && exec timeout 60 "$@") >log 2>&1 || code=$?
+    checks=$((checks + 1))
+    [ $code = 2 ] && grep -q '^error: .*memory' log || fail "$name with $limit MiB: exit code $code: $(tail -n 1 log)"
+  done
+  echo "$name with little private memory: 7 limits"
 }
 
 "$brume" train tiny.yaml --set train.steps=1 --set train.preview.count=0 --out one >/dev/null 2>&1
@@ -87,6 +106,8 @@ short "encode, 256 at once" "$brume" encode stage/model.safetensors --data '{typ
 short "export" "$brume" export ldm/model.safetensors --to diffusers OUT/exported
 short "import" "$brume" import foreign.safetensors -o OUT/model.safetensors
 short "tokenizer" "$brume" tokenizer train captions.txt --size 24 -o OUT/pieces.model
+private "train, batch of 512" "$brume" train tiny.yaml --set train.batch=512 --set train.steps=2 --set train.preview.count=0 --out OUT/run
+private "sample, 512 at once" "$brume" sample one/model.safetensors -n 512 --batch 512 --steps 1 -o OUT/images
 root=/sys/fs/cgroup
 [ -d $root/memory ] && root=$root/memory
 if mkdir "$root/brume_campaign_$$" 2>/dev/null; then

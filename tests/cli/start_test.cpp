@@ -43,9 +43,9 @@ TEST(Start, KeepsArgumentsAndExitCode) {
   EXPECT_NE(done.err.find("error: no such file.yaml: cannot be read"), std::string::npos) << done.err;
 }
 
-/// Runs the program with one thread in an address space of so many MiB.
-Finished within(int64_t mib, const std::string& arguments, const fs::path& folder) {
-  const std::string limit = fmt::format("ulimit -c 0; ulimit -v {}; exec {}/brume {}", mib * 1024, BRUME_BINARY_DIR, arguments);
+/// Runs the program with one thread and a limit of so many MiB: -v = address space, -d = private memory.
+Finished within(int64_t mib, const std::string& arguments, const fs::path& folder, const std::string& limited = "-v") {
+  const std::string limit = fmt::format("ulimit -c 0; ulimit {} {}; exec {}/brume {}", limited, mib * 1024, BRUME_BINARY_DIR, arguments);
   return run({"sh", "-c", limit}, {folder, {{"OMP_NUM_THREADS", "1"}, {"OMP_WAIT_POLICY", "passive"}}});
 }
 
@@ -70,6 +70,32 @@ train: {data: {type: shapes}, batch: 4, steps: 1, workers: 1, preview: {count: 0
     if (short_of_it.code == 0) continue;
     EXPECT_EQ(short_of_it.code, 2) << more << ": " << short_of_it.err;
     EXPECT_NE(short_of_it.err.find("error: there is not enough memory"), std::string::npos) << more << ": " << short_of_it.err;
+  }
+}
+
+TEST(Start, PrivateMemoryThatIsTooSmallIsAnErrorOfOneLine) {
+  if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
+  const TempFolder folder;
+  for (const int mib : {60, 100, 150}) {  // OpenBLAS would try without end
+    const Finished none = within(mib, "list sampler", folder.path(), "-d");
+    EXPECT_EQ(none.code, 2);
+    const std::string start = fmt::format("error: there is not enough memory to start (ulimit -d allows {} MiB): ", mib);
+    EXPECT_TRUE(none.err.starts_with(start) && none.err.ends_with(" MiB are needed\n")) << none.err;
+  }
+}
+
+TEST(Start, ATokenizerWithoutRoomForThreadsNamesTheMemory) {
+  if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
+  const TempFolder folder;
+  std::ofstream(folder.path() / "captions.txt") << "a red circle\na green circle\na blue square\na green triangle\n";
+  const std::string train = "tokenizer train captions.txt --size 22 -o pieces.model";
+  int needed = 0;
+  const std::string none = within(600, train, folder.path()).err;
+  ASSERT_EQ(std::sscanf(none.c_str(), "error: there is not enough memory to start (ulimit -v allows 600 MiB): %d", &needed), 1) << none;
+  for (int more = 40; more < 120; more += 8) {
+    const Finished done = within(needed + more, train, folder.path());
+    if (done.code == 0) continue;
+    EXPECT_NE(done.err.find("error: there is not enough memory"), std::string::npos) << more << ": " << done.err;
   }
 }
 

@@ -2,6 +2,7 @@
 #include "brume/config/counted.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -9,10 +10,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "brume/config/errors.h"
@@ -32,14 +35,18 @@ std::optional<double> memory_of(const std::filesystem::path& directory) {
   return {};
 }
 
-/// Returns the limit on the address space in bytes; 0 without one.
-int64_t address_space() {
+/// The limit that keep_within_group_memory() set; infinite before.
+std::atomic<rlim_t> set_by_us = RLIM_INFINITY;
+
+/// Returns the user's limit on a resource in bytes; 0 without one.
+int64_t users_limit(__rlimit_resource resource) {
   rlimit limit{};
-  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
-  return static_cast<int64_t>(limit.rlim_cur);
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
+  return resource == RLIMIT_DATA && limit.rlim_cur == set_by_us ? 0 : static_cast<int64_t>(limit.rlim_cur);
 }
 
-/// Returns a number of /proc/self/statm in bytes: 0 = the address space, 5 = the private memory that the process has reserved.
+/// Returns a number of /proc/self/statm in bytes: 0 = the address space, 1 = what is in memory of it, 2 = and shared with files,
+/// 5 = the private memory that the process has reserved.
 int64_t own_memory(int index) {
   std::ifstream in("/proc/self/statm");
   int64_t pages = 0;
@@ -68,34 +75,38 @@ int64_t free_memory(const std::filesystem::path& root) {
     return most;
   });
   room = std::min(room, group.value_or(no_limit));
-  if (const int64_t space = address_space(); space > 0) room = std::min(room, double(space - own_memory(0)));
+  if (const int64_t space = users_limit(RLIMIT_AS); space > 0) room = std::min(room, double(space - own_memory(0)));
   rlimit data{};
   if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY)
     room = std::min(room, double(data.rlim_cur) - double(own_memory(5)));
   return int64_t(std::max(0.0, room));
 }
 
-void keep_within_group_memory() {
+void keep_within_group_memory(int64_t threads) {
   const int64_t group = group_memory();
   rlimit limit{};
   if (group == 0 || getrlimit(RLIMIT_DATA, &limit) != 0) return;
-  constexpr int64_t stack = int64_t{8} << 20, pools = 3;  // the stacks count in full, of which little is used
-  const auto wanted = static_cast<rlim_t>(group + pools * stack * usable_processors());
-  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur <= wanted) return;
-  if (own_memory(5) > group / 2) return;  // of which most is never used: AddressSanitizer's terabytes
-  limit.rlim_cur = wanted;
-  setrlimit(RLIMIT_DATA, &limit);
+  constexpr int64_t mib = int64_t{1} << 20, stack = 8 * mib, others = 4;  // loaders and autograd
+  const int64_t kept = 32 * mib + group / 32;                             // without the code of libraries in memory, it stands still
+  const int64_t untouched = own_memory(5) - (own_memory(1) - own_memory(2)) - int64_t(mallinfo2().fordblks);
+  const auto wanted = rlim_t(std::max<int64_t>(0, group - kept) + std::max<int64_t>(0, untouched) + (threads + others) * stack);
+  if (limit.rlim_cur != set_by_us && limit.rlim_cur <= wanted) return;  // the user's, which is less
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_DATA, &limit) == 0) set_by_us = limit.rlim_cur;
 }
 
 std::string memory_limit_text() {
-  const int64_t space = address_space(), group = group_memory();
-  if (space > 0 && (group == 0 || space <= group)) return fmt::format(" (ulimit -v allows {} MiB)", space >> 20);
-  return group > 0 ? fmt::format(" (the control group of this process allows {} MiB)", group >> 20) : "";
+  const std::pair<int64_t, const char*> limits[] = {{users_limit(RLIMIT_AS), "ulimit -v"},
+                                                    {users_limit(RLIMIT_DATA), "ulimit -d"},
+                                                    {group_memory(), "the control group of this process"}};
+  const auto value = [](const auto& limit) { return limit.first > 0 ? limit.first : std::numeric_limits<int64_t>::max(); };
+  const auto& [least, name] = *std::ranges::min_element(limits, {}, value);
+  return least > 0 ? fmt::format(" ({} allows {} MiB)", name, least >> 20) : "";
 }
 
 void check_room_for_threads(int64_t count) {
   static std::atomic<int64_t> known = 0;
-  if (count <= known || (address_space() == 0 && group_memory() == 0)) return;
+  if (count <= known || memory_limit_text().empty()) return;
   std::mutex lock;
   std::condition_variable over;
   bool ended = false;

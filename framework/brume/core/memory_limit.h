@@ -14,9 +14,10 @@ int64_t group_memory(const std::filesystem::path& root = "/");
 /// `root`: the directory that has proc/ and sys/.
 int64_t free_memory(const std::filesystem::path& root = "/");
 
-/// Limits what this process can allocate (RLIMIT_DATA) to what its control groups may take, and to the stacks of its threads. Beyond the
-/// limit of a group, the system would end the process without a word.
-void keep_within_group_memory();
+/// Limits what this process can allocate (RLIMIT_DATA) to what its control groups may take, less a reserve for the code of libraries and
+/// the kernel. Beyond the limit of a group, the system would end the process without a word. Reserved memory that nobody uses (stacks,
+/// buffers of libraries) does not count. `threads`: how many OpenMP will start.
+void keep_within_group_memory(int64_t threads);
 
 /// Returns a text like " (ulimit -v allows 900 MiB)" of the limit that counts; "" without one.
 std::string memory_limit_text();

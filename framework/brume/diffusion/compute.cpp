@@ -34,9 +34,9 @@ bool has_fast_bf16() {
 
 Compute resolve_compute(const ComputeOptions& o) {
   const int64_t processors = usable_processors(), threads = o.threads > 0 ? o.threads : processors;
-  if (o.device == "cpu") keep_within_group_memory();
   check_room_for_threads(threads + std::max(threads, processors));  // OpenMP's, and those of LibTorch's own pool
-  at::set_num_threads(int(threads));
+  at::set_num_threads(int(threads));                                // starts the latter
+  if (o.device == "cpu") keep_within_group_memory(threads - 1);
   Compute c;
   try {
     c.device = at::Device(o.device);
@@ -65,7 +65,8 @@ void prepare_process() {
   // Big tensors come and go every step: keep their pages instead of returning them to the system each time.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  mallopt(M_TOP_PAD, 64 << 20);
+  const bool limited = !memory_limit_text().empty();  // each thread that allocates would reserve as much, and what is freed at the end
+  mallopt(M_TOP_PAD, (limited ? 1 : 64) << 20);
 }
 
 std::string blas_warning() {

@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -64,6 +65,10 @@ class Keeper final : public at::Allocator {
   void end() {
     const std::lock_guard lock(mutex_);
     if (--alive_ == 0) give_back_regions(), give_back_pages();
+  }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    give_back_regions();
   }
   MemoryPoolScope::Account account() {
     const std::lock_guard lock(mutex_);
@@ -196,6 +201,10 @@ MemoryPoolScope::~MemoryPoolScope() {
   if (keeps_) Keeper::keeper()->end();
 }
 MemoryPoolScope::Account MemoryPoolScope::account() { return Keeper::keeper()->account(); }
+void MemoryPoolScope::release() {
+  Keeper::keeper()->release();
+  malloc_trim(0);
+}
 
 Tensor lasting_memory(size_t bytes) {
   constexpr size_t line = 64;  // of the cache

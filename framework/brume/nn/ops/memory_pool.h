@@ -23,6 +23,9 @@ class MemoryPoolScope {
   };
   static Account account();
 
+  /// Gives memory that lies free back to the system, for those who need it from there.
+  static void release();
+
  private:
   bool keeps_;
 };

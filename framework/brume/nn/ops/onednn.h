@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "brume/core/tensor.h"
+#include "brume/nn/ops/memory_pool.h"
 
 namespace brume::nn::onednn {
 
@@ -48,7 +49,12 @@ inline dnnl::memory memory(const dnnl::memory::desc& d, const Tensor& of) { retu
 /// Throws std::bad_alloc if the system has no memory for the code of a few primitives. oneDNN 2.7 crashes without it.
 inline void check_room_for_code() {
   constexpr size_t room = size_t(32) << 20;  // a primitive takes up to 1 MB for each of its kernels
-  void* const block = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const auto reserve = [] { return mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); };
+  void* block = reserve();
+  if (block == MAP_FAILED) {
+    MemoryPoolScope::release();
+    block = reserve();
+  }
   if (block == MAP_FAILED) throw std::bad_alloc();
   munmap(block, room);
 }
