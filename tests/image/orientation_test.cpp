@@ -1,4 +1,7 @@
 // How stored pixels become an image: orientation, transparency and animation, the same for every format.
+#include <fmt/format.h>
+#include <zlib.h>
+
 #include "brume/image/image.h"
 #include "brume/image/image_codec.h"
 #include "brume/image/image_header.h"
@@ -53,6 +56,30 @@ TEST(Orientation, IsFollowedInJpeg) {
     ASSERT_EQ(std::pair(image.height, image.width), std::pair(shown.height, shown.width)) << orientation;
     for (size_t i = 0; i < image.pixels.size(); ++i) ASSERT_NEAR(image.pixels[i], shown.pixels[i], 12) << orientation;
   }
+}
+
+/// Returns a text as ImageMagick writes Exif data into PNG.
+std::string raw_profile(const std::string& data) {
+  std::string text = fmt::format("\nexif\n{:8}\n", data.size());
+  for (size_t i = 0; i < data.size(); ++i) text += fmt::format("{:02x}{}", uint8_t(data[i]), i % 36 == 35 ? "\n" : "");
+  return text;
+}
+
+TEST(Orientation, IsFollowedInTextsOfImageMagick) {
+  const Image shown = two_by_three();
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    const Samples s = samples_of(stored_for(shown, orientation), 8, false);
+    const std::string text = raw_profile(std::string("Exif\0\0", 6) + exif(orientation, orientation % 2 != 0)), zero(1, '\0');
+    std::string packed(compressBound(text.size()), '\0');
+    uLongf size = packed.size();
+    compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(text.data()), text.size());
+    const std::string key = "Raw profile type exif" + zero;
+    EXPECT_EQ(decode_image_file(png_of(s, png_chunk("tEXt", key + text)), "png"), shown) << orientation;
+    EXPECT_EQ(decode_image_file(png_of(s, png_chunk("zTXt", key + zero + packed.substr(0, size))), "png"), shown) << orientation;
+  }
+  const Samples s = samples_of(shown, 8, false);
+  for (const std::string& text : {std::string(), std::string("\nexif\n4\nzz00"), std::string("\nexif"), std::string("\nexif\n8\n4")})
+    EXPECT_EQ(decode_image_file(png_of(s, png_chunk("tEXt", std::string("Raw profile type exif\0", 22) + text)), "png"), shown) << text;
 }
 
 TEST(Orientation, ThatIsNoneIsUpright) {

@@ -4,6 +4,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <stdexcept>
 
 #include "brume/config/utf8.h"
@@ -117,6 +118,28 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; });
 }
 
+/// Returns the Exif data of a text chunk as ImageMagick writes them: their name, their size and hexadecimal digits, in lines; "" if it
+/// holds something else.
+std::string exif_of_text(std::string_view type, std::string_view data, const std::string& path) {
+  const bool compressed = type == "zTXt";
+  if ((!compressed && type != "tEXt") || data.empty()) return "";
+  const std::string_view key = data.substr(0, std::min(data.find('\0'), data.size() - 1));
+  if (key != "Raw profile type exif" && key != "Raw profile type APP1") return "";
+  take_field(data, path);
+  size_t room = max_text;
+  const std::string text = compressed ? inflated(data.substr(std::min<size_t>(1, data.size())), room, path) : std::string(data);
+  size_t at = 0;
+  for (int line = 0; line < 3 && at < text.size(); ++line) at = std::min(text.find('\n', at), text.size() - 1) + 1;
+  std::string digits = text.substr(at), exif;
+  std::erase_if(digits, [](char c) { return c == '\n' || c == ' '; });
+  for (const char* next = digits.data(); next + 2 <= digits.data() + digits.size(); next += 2) {
+    uint8_t byte = 0;
+    if (std::from_chars(next, next + 2, byte, 16).ptr != next + 2) return "";
+    exif += static_cast<char>(byte);
+  }
+  return exif;
+}
+
 void check_text(std::string_view key, std::string_view value, const std::string& path) {
   const bool valid = !key.empty() && key.size() <= 79 && is_ascii(key) && key.front() != ' ' && key.back() != ' ' &&
                      std::all_of(key.begin(), key.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
@@ -147,6 +170,7 @@ PngHeader read_png_header(std::string_view png, const std::string& path) {
   constexpr uint8_t grey = 0;
   for (const auto& [type, data] : chunks) {
     if (type == "eXIf" && header.exif.empty()) header.exif = data;
+    if (header.exif.empty()) header.exif = exif_of_text(type, data, path);
     if (type != "tRNS" || colour != grey || data.size() != 2 || depth == 0 || depth > 16) continue;
     const unsigned most = (1u << depth) - 1, level = (static_cast<uint8_t>(data[0]) << 8 | static_cast<uint8_t>(data[1])) & most;
     header.transparent_grey = static_cast<uint16_t>(depth < 8 ? level * 255 / most : level);
