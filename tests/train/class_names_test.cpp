@@ -33,7 +33,9 @@ TEST(ClassNames, AreComparedByName) {
   EXPECT_EQ(numbers({"a", "b"}, {"a", "b"}), Numbers());
   EXPECT_EQ(numbers({"0", "1"}, {"red", "green"}), Numbers()) << "numbers are no names";
   EXPECT_EQ(numbers({"red", "green"}, {}), Numbers());
-  EXPECT_EQ(numbers({"red"}, {"red", "green"}), Numbers()) << "the caller compares numbers of classes";
+  EXPECT_EQ(numbers({"dog", "eel"}, {"cat", "dog", "eel"}), (Numbers{1, 2})) << "a part of the classes";
+  EXPECT_EQ(numbers({"cat", "dog"}, {"cat", "dog", "eel"}), (Numbers{0, 1}));
+  EXPECT_EQ(numbers({"caf\u00e9", "bar"}, {"bar", "cafe\u0301"}), (Numbers{1, 0})) << "composed and decomposed";
   EXPECT_EQ(numbers({"0", "1", "10"}, {"0", "10", "1"}), (Numbers{0, 2, 1}));
   EXPECT_EQ(error_of([&] {
               numbers({"ant", "cat"}, {"cat", "dog"});
@@ -44,6 +46,11 @@ TEST(ClassNames, AreComparedByName) {
             }),
             "the names of the classes differ: data has [1, 2], and model has [one, two]");
   EXPECT_EQ(error_of([&] { numbers({"a", "b"}, {"a", "a"}); }), "the names of the classes differ: data has [a, b], and model has [a, a]");
+  EXPECT_EQ(error_of([&] { numbers({"a", "a"}, {"a", "b"}); }), "the names of the classes differ: data has [a, a], and model has [a, b]");
+  EXPECT_EQ(error_of([&] {
+              numbers({"ant", "cat", "dog"}, {"cat", "dog"});
+            }),
+            "the names of the classes differ: data has [ant, cat, dog], and model has [cat, dog]");
 }
 
 TEST(ClassNames, AListOfThemHasOneMeaning) {
@@ -57,6 +64,7 @@ TEST(ClassNames, AListOfThemHasOneMeaning) {
   EXPECT_EQ(labels({"#0", "#1", "#2"}, numbers), (Numbers{0, 1, 2}));
   EXPECT_EQ(labels({"#2", "3"}, numbers), (Numbers{2, 2}));
   EXPECT_EQ(labels({"owl", "cat"}, words), (Numbers{2, 0}));
+  EXPECT_EQ(labels({"caf\u00e9", "na\u0308ive"}, {"cafe\u0301", "n\u00e4ive"}), (Numbers{0, 1})) << "composed and decomposed";
   EXPECT_EQ(labels({"0", "2"}, words), (Numbers{0, 2}));
   EXPECT_EQ(labels({"0", "2"}, plain), (Numbers{0, 2}));
   EXPECT_EQ(labels({"#1", "dog"}, words), (Numbers{1, 1}));

@@ -7,6 +7,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
+#include <ranges>
 #include <set>
 
 #include "brume/config/errors.h"
@@ -14,6 +16,7 @@
 #include "brume/core/dataset.h"
 #include "brume/core/image_files.h"
 #include "brume/core/names_classes.h"
+#include "brume/text/unicode.h"
 
 namespace brume {
 namespace {
@@ -90,13 +93,19 @@ class RelabelledClassifier final : public NoisyClassifier {
 }  // namespace
 
 std::vector<int64_t> class_numbers(const ClassList& from, const ClassList& to) {
-  if (from.names.size() != to.names.size() || from.names == to.names || are_numbers(from.names) || are_numbers(to.names)) return {};
-  const std::set<std::string> before(from.names.begin(), from.names.end()), after(to.names.begin(), to.names.end());
-  if (before != after || after.size() != to.names.size())
-    throw ConfigError(fmt::format("the names of the classes differ: {}, and {}", listed(from), listed(to)));
+  if (from.names.empty() || to.names.empty() || from.names == to.names || are_numbers(from.names) || are_numbers(to.names)) return {};
+  std::map<std::string, int64_t> known;
+  for (const std::string& name : to.names) known.emplace(text::composed(name), int64_t(known.size()));
   std::vector<int64_t> numbers;
-  for (const std::string& name : from.names) numbers.push_back(std::find(to.names.begin(), to.names.end(), name) - to.names.begin());
-  return numbers;
+  std::set<int64_t> found;
+  for (const std::string& name : from.names) {
+    const auto at = known.find(text::composed(name));
+    if (at == known.end() || known.size() != to.names.size() || !found.insert(at->second).second)
+      throw ConfigError(fmt::format("the names of the classes differ: {}, and {}", listed(from), listed(to)));
+    numbers.push_back(at->second);
+  }
+  const bool same = std::ranges::is_sorted(numbers) && numbers.back() == int64_t(numbers.size()) - 1;
+  return same && from.names.size() == to.names.size() ? std::vector<int64_t>() : numbers;
 }
 
 std::shared_ptr<const Dataset> with_classes(std::shared_ptr<const Dataset> data, const std::string& owner, const ClassList& to) {
@@ -111,7 +120,8 @@ SameClasses::SameClasses(const ModelSource& models, ClassList own) : models_(mod
 OtherModel SameClasses::model(const std::string& path) const {
   OtherModel other = models_.model(path);
   const ClassList theirs{class_names_of(*other.denoiser), path};
-  if (!class_numbers(theirs, own_).empty())
+  const std::vector<int64_t> numbers = class_numbers(own_, theirs);
+  if (!std::ranges::equal(numbers, std::views::iota(int64_t(0), int64_t(numbers.size()))))
     throw ConfigError(fmt::format("the classes have another order: {}, and {}", listed(theirs), listed(own_)));
   return other;
 }

@@ -16,8 +16,8 @@ struct ClassList {
   std::string owner;
 };
 
-/// Returns the number in `to` of each class of `from`; empty if the numbers are the same, as if one side has no names (or only "0", "1",
-/// ...) or another number of classes. Throws ConfigError with both lists if the names are not the same.
+/// Returns the number in `to` of each class of `from`, names being compared in normalization form C; empty if the lists are the same, or if
+/// one side has no names (or only "0", "1", ...). Throws ConfigError with both lists if `to` lacks a name of `from`, or has one twice.
 std::vector<int64_t> class_numbers(const ClassList& from, const ClassList& to);
 
 /// Returns the data set `data`, called `owner`, with the labels of `to`; itself if they are its own. Throws ConfigError as class_numbers().

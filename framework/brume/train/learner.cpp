@@ -43,7 +43,7 @@ std::shared_ptr<const Dataset> labelled(Config& config, Value& resolved, std::sh
     for (const Value& name : known->items) names.push_back(name.scalar);
     set_class_names(config, resolved, names);
   }
-  if (config.autoencoder || class_names(config).empty()) return data;
+  if (config.autoencoder || class_names(config).size() != data->classes().size()) return data;  // make_learner() compares the numbers
   return with_classes(std::move(data), "train.data", {class_names(config), fmt::format("{}.class_names", section_of(config))});
 }
 
