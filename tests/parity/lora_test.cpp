@@ -116,6 +116,8 @@ TEST_F(Lora, NamesOfPeftAndComfyUi) {
   for (const auto& [module, weight] :
        std::vector<std::pair<std::string, std::string>>{{"base_model.model." + unet, ours},
                                                         {"base_model.model.unet." + unet, ours},
+                                                        {"unet.base_model.model." + unet, ours},
+                                                        {"text_encoder.base_model.model." + text, encoder},
                                                         {"base_model.model." + text, encoder},
                                                         {"diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k", ours},
                                                         {"text_encoders.clip_l.transformer." + text, encoder},

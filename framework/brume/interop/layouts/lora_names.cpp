@@ -143,8 +143,7 @@ LayerAlias LoraNames::kohya_module(const std::string& weight, bool ordered) cons
 
 std::pair<std::string, std::string> lora_module(const std::string& name) {
   constexpr std::string_view unet = "unet.", encoder = "text_encoder.", second = "text_encoder_2.", third = "text_encoder_3.";
-  constexpr std::pair<std::string_view, std::string_view> wrappers[] = {{"unet.base_model.model.", unet},
-                                                                        {"model.diffusion_model.", unet},
+  constexpr std::pair<std::string_view, std::string_view> wrappers[] = {{"model.diffusion_model.", unet},
                                                                         {"diffusion_model.", unet},
                                                                         {"text_encoders.clip_l.transformer.", encoder},
                                                                         {"clip_l.transformer.", encoder},
@@ -160,10 +159,10 @@ std::pair<std::string, std::string> lora_module(const std::string& name) {
                                                                         {third, third}};
   constexpr std::pair<std::string_view, std::string_view> flat[] = {
       {"lora_te1_", "lora_te_"}, {"lora_transformer_", "lora_unet_"}, {"lycoris_", "lora_unet_"}};
-  std::string_view rest = name;
-  if (rest.starts_with(peft_prefix)) rest.remove_prefix(peft_prefix.size());
+  const auto unwrapped = [](std::string_view n) { return n.starts_with(peft_prefix) ? n.substr(peft_prefix.size()) : n; };
+  const std::string_view rest = unwrapped(name);
   for (const auto& [wrapper, part] : wrappers)
-    if (rest.starts_with(wrapper)) return {std::string(part), std::string(rest.substr(wrapper.size()))};
+    if (rest.starts_with(wrapper)) return {std::string(part), std::string(unwrapped(rest.substr(wrapper.size())))};
   for (const auto& [theirs, ours] : flat)
     if (rest.starts_with(theirs)) return {"", std::string(ours) + std::string(rest.substr(theirs.size()))};
   if (rest.starts_with("lora_")) return {"", std::string(rest)};
