@@ -12,6 +12,7 @@
 #include "brume/config/value.h"
 #include "brume/diffusion/checkpoint.h"
 #include "brume/request_controls.h"
+#include "brume/text/unicode.h"
 #include "brume/wildcards.h"
 
 namespace brume {
@@ -120,7 +121,7 @@ int64_t numbered_class(const std::string& option, const std::string& word, const
 std::vector<int64_t> class_indices(const ImageRequest& r, const std::vector<std::string>& classes) {
   const std::string option = called(r.names, "classes");
   if (!r.classes.empty() && classes.empty()) throw ConfigError(fmt::format("{}: this model is not class-conditional", option));
-  const auto find = [&](const std::string& word) { return std::find(classes.begin(), classes.end(), word); };
+  const auto find = [&](const std::string& word) { return std::ranges::find(classes, text::composed(word), text::composed); };
   const auto is_number = [&](const std::string& word) { return parse_number<int64_t>(word).has_value(); };
   std::string name, number;  // one of each, that is a name and one that is not
   std::vector<int64_t> indices;
@@ -220,9 +221,10 @@ std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& co
     if (r.sizes) all[i].sizes = *r.sizes;
     all[i].negative_sizes = r.negative_sizes;
     if (!r.prompts.empty()) all[i].caption = r.prompts[image / repeats % r.prompts.size()];
-    if (!r.wildcards.empty())
-      all[i].caption = with_wildcards(all[i].caption, r.wildcards, r.seed, int64_t(image), called(r.names, "wildcards"));
     if (!r.negatives.empty()) all[i].negative = r.negatives[r.negatives.size() == 1 ? 0 : image / repeats % r.prompts.size()];
+    if (r.wildcards.empty()) continue;
+    all[i].caption = with_wildcards(all[i].caption, r.wildcards, r.seed, int64_t(image), called(r.names, "wildcards"));
+    all[i].negative = with_wildcards(all[i].negative, r.wildcards, ~r.seed, int64_t(image), called(r.names, "wildcards"));
   }
   return all;
 }

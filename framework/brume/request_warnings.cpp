@@ -14,6 +14,7 @@
 #include "brume/interop/textual_inversion.h"
 #include "brume/text/prompt.h"
 #include "brume/text/unicode.h"
+#include "brume/wildcards.h"
 
 namespace brume {
 namespace {
@@ -97,6 +98,8 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
       say(fmt::format("'{}'",
                       prompt.substr(at, prompt.find('>', at) == std::string::npos ? std::string::npos : prompt.find('>', at) + 1 - at)),
           fmt::format("{} FILE:STRENGTH adds a LoRA", called(r.names, "loras")));
+  if (const std::string word = r.wildcards.empty() ? first_wildcard(prompt) : ""; !word.empty())
+    say(fmt::format("'{}'", word), fmt::format("{} FOLDER draws a line of a file for it", called(r.names, "wildcards")));
   if (!options.prompts.changes) {
     const std::string reads = fmt::format("{} reads it otherwise", called(r.names, "prompt_changes"));
     if (joins(prompt, "AND")) say("'AND'", reads);
@@ -111,6 +114,17 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
   if (!options.prompts.chunks && text::find_word(prompt, "BREAK") != std::string::npos)
     say("'BREAK'", fmt::format("{} chunks begins a chunk there", called(r.names, "long_prompts")));
   return found;
+}
+
+/// Options that no prompt makes use of.
+std::vector<std::string> unread_by_prompts(const ImageRequest& r) {
+  std::vector<std::string> all;
+  const auto drawn = [](const std::string& prompt) { return !first_wildcard(prompt).empty(); };
+  if (!r.wildcards.empty() && std::ranges::none_of(r.prompts, drawn) && std::ranges::none_of(r.negatives, drawn))
+    all.push_back(fmt::format("{}: has no effect, as no prompt holds a __NAME__", called(r.names, "wildcards")));
+  if (r.regions.size() == 1)
+    all.push_back(fmt::format("{}: has no effect, as no prompt has parts joined by AND", called(r.names, "regions")));
+  return all;
 }
 
 /// Settings of the initial noise that a run of masked codes does not read.
@@ -156,6 +170,7 @@ std::vector<std::string> warnings_of(const ImageRequest& r, const SampleOptions&
     all.push_back(fmt::format("{}: has no effect, as {} gives the initial noise and the sampler adds none", called(r.names, "seed"),
                               called(r.names, "initial_noise")));
   for (std::string& w : unread_noise(r, options)) all.push_back(std::move(w));
+  for (std::string& w : unread_by_prompts(r)) all.push_back(std::move(w));
   for (const auto& [field, named] : {std::pair("prompts", r.prompts.size()), std::pair("classes", r.classes.size())})
     if (r.first == 0 && r.count > 0 && size_t(r.count) < named)
       all.push_back(fmt::format("{}: the last {} of {} have no effect, as {} is {}", called(r.names, field), named - size_t(r.count), named,

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "brume/config/errors.h"
@@ -31,27 +33,37 @@ std::vector<std::string> lines_in(const std::string& folder, std::string_view na
   return lines;
 }
 
+/// Returns the place of the next __NAME__ from `from` on, and the length of NAME; npos if there is none.
+std::pair<size_t, size_t> next_wildcard(std::string_view text, size_t from) {
+  for (size_t open = text.find(mark, from); open != text.npos;) {
+    const size_t begin = open + mark.size(), close = text.find(mark, begin);
+    if (close == text.npos) break;
+    const std::string_view name = text.substr(begin, close - begin);
+    if (!name.empty() && name.find_first_of(" ,\n") == name.npos) return {open, name.size()};
+    open = close;
+  }
+  return {text.npos, 0};
+}
+
 }  // namespace
+
+std::string first_wildcard(std::string_view prompt) {
+  const auto [at, length] = next_wildcard(prompt, 0);
+  return at == prompt.npos ? "" : std::string(prompt.substr(at, length + 2 * mark.size()));
+}
 
 std::string with_wildcards(std::string_view prompt, const std::string& folder, uint64_t seed, int64_t image, std::string_view option) {
   std::string text(prompt);
   int64_t replaced = 0;
-  for (size_t open = text.find(mark); open != text.npos;) {
-    const size_t close = text.find(mark, open + mark.size());
-    if (close == text.npos) break;
-    const std::string name = text.substr(open + mark.size(), close - open - mark.size());
-    if (name.empty() || name.find_first_of(" ,\n") != name.npos) {
-      open = close;
-      continue;
-    }
+  for (auto [open, length] = next_wildcard(text, 0); open != text.npos; std::tie(open, length) = next_wildcard(text, open)) {
+    const std::string name = text.substr(open + mark.size(), length);
     if (++replaced > most) throw ConfigError(fmt::format("{}: __{}__ stands for itself without end", option, name));
     const std::vector<std::string> lines = lines_in(folder, name, option);
     const uint64_t draw = mix_seed(mix_seed(seed, stream, uint64_t(image)), uint64_t(replaced));
     const std::string& line = lines[size_t(draw % lines.size())];
     if (text.size() + line.size() > longest)
       throw ConfigError(fmt::format("{}: __{}__ makes a prompt of more than {} bytes", option, name, longest));
-    text.replace(open, close + mark.size() - open, line);
-    open = text.find(mark, open);
+    text.replace(open, length + 2 * mark.size(), line);
   }
   return text;
 }

@@ -6,6 +6,9 @@
 
 namespace brume {
 
+/// Returns the first __NAME__ of a prompt; "" if it has none.
+std::string first_wildcard(std::string_view prompt);
+
 /// Returns the prompt with each __NAME__ replaced by a line of `folder`/NAME.txt, which may name others; blank lines and those that begin
 /// with # are left out. The line depends on (seed, image, place in the prompt) alone. Throws ConfigError in the name of `option` if a file
 /// is missing, is empty, or lies outside the folder, or if files name one another without end.

@@ -191,10 +191,30 @@ TEST_F(Generation, WordsOfOtherProgramsAreTold) {
   EXPECT_EQ(warned("a (red:1.2) star"),
             "warning: --prompt \"a (red:1.2) star\": '(red:1.2)' is read as words; --prompt-weights reads it as a weight");
   EXPECT_EQ(warned("a (red:1.2) star", {"--prompt-weights"}), "");
+  EXPECT_EQ(warned("a __colour__ star"),
+            "warning: --prompt \"a __colour__ star\": '__colour__' is read as words; --wildcards FOLDER draws a line of a file for it");
+  EXPECT_EQ(warned("a ____ star, snake__case and __two words__"), "");
   EXPECT_NE(warned("a star BREAK red"), "");
   EXPECT_EQ(warned("a star BREAK red", {"--long-prompts", "chunks"}), "");
   for (const char* plain : {"salt and pepper", "SAND and LAND", "a star (red)", "[red] star", "a star: 5", "BREAKFAST"})
     EXPECT_EQ(warned(plain), "");
+}
+
+TEST_F(Generation, OptionsThatNoPromptUsesAreTold) {
+  const auto told = [](std::vector<std::string> words) {
+    words.insert(words.end(), {"-o", "word.png"});
+    const Finished done = sample(words);
+    EXPECT_EQ(done.code, 0) << done.err;
+    return done.err;
+  };
+  const std::string drawn = "warning: --wildcards: has no effect, as no prompt holds a __NAME__\n",
+                    region = "warning: --region: has no effect, as no prompt has parts joined by AND\n";
+  folder_->file("colour.txt", "red\n");
+  EXPECT_NE(told({"--prompt", "a star", "--wildcards", "."}).find(drawn), std::string::npos);
+  EXPECT_EQ(told({"--prompt", "a __colour__ star", "--wildcards", "."}).find("warning: --wildcards"), std::string::npos);
+  const std::string steered = told({"--prompt", "a star", "--negative", "a __colour__ ring", "--cfg", "3", "--wildcards", "."});
+  EXPECT_EQ(steered.find("__"), std::string::npos) << steered;
+  EXPECT_NE(told({"--prompt", "a star", "--region", "all"}).find(region), std::string::npos);
 }
 
 TEST_F(Generation, Mistakes) {
