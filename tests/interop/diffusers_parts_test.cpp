@@ -191,8 +191,7 @@ TEST_F(Directory, AFileOfAPartIsNoModel) {
   words();
   for (const std::string& stem : {unet, vae, text}) {
     const std::string refused = error_of([&] { import_model(path(stem + ".safetensors")); });
-    EXPECT_TRUE(refused.ends_with("…; its names are those of a diffusers directory: import the folder that has its configuration"))
-        << refused;
+    EXPECT_TRUE(refused.ends_with("…; it is a part of a diffusers directory: the folder with its configuration is the model")) << refused;
   }
 }
 
@@ -205,8 +204,11 @@ TEST_F(Directory, WhatIsAddedToModelsIsNoModel) {
   };
   for (const char* lora :
        {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "unet.mid_block.attentions.0.proj_in.lora_A.weight"})
-    EXPECT_TRUE(refused(lora).ends_with("; its names are those of a LoRA, which is added to a model (sample.lora)")) << lora;
-  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion, which is added to a model (sample.prompts.embeddings)"));
+    EXPECT_TRUE(refused(lora).ends_with("; it is a LoRA, which sample.lora adds")) << lora;
+  EXPECT_TRUE(refused("lora_unet_a.hada_w1_a").ends_with("; it is a LoHa, which sample.lora adds"));
+  EXPECT_TRUE(refused("lora_unet_a.lokr_w1").ends_with("; it is a LoKr, which sample.lora adds"));
+  EXPECT_TRUE(refused("controlnet_cond_embedding.conv_in.weight").ends_with("; it is a ControlNet, which sample.control steers by"));
+  EXPECT_TRUE(refused("emb_params").ends_with("; it is a textual inversion, which sample.prompts.embeddings adds"));
 }
 
 // An importer's own sections have no lines that could be looked up.

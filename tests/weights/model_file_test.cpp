@@ -2,8 +2,10 @@
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <fmt/format.h>
 
 #include "brume/interop/inspect.h"
+#include "brume/weights/model_weights.h"
 #include "brume/weights/safetensors.h"
 #include "support/file_builders.h"
 
@@ -81,6 +83,44 @@ TEST_F(ModelFile, IsListedForPeople) {
                                 "  epoch = 3\n"
                                 "tensors:\n"
                                 "  x  F16      [2]                             4 bytes\n");
+}
+
+/// Weights "block.0.a" to "block.N-1.a" and a "head", of so many numbers each.
+std::vector<Weight> of_blocks(int64_t count, int64_t width) {
+  std::vector<Weight> all;
+  for (int64_t i = 0; i < count; ++i) all.push_back({fmt::format("block.{}.a", i), at::ones({width})});
+  all.push_back({"head", at::ones({width})});
+  return all;
+}
+
+std::string misfit(const std::vector<Weight>& file, const std::vector<Weight>& model) {
+  NamedTensors tensors;
+  for (const Weight& w : file) tensors.push_back({w.name, w.tensor});
+  try {
+    fitting("m", tensors, model);
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Misfits, AreGroupedBelowTheirReason) {
+  EXPECT_EQ(misfit(of_blocks(20, 4), of_blocks(20, 4)), "");
+  EXPECT_EQ(misfit(of_blocks(20, 4), of_blocks(20, 6)),
+            "m: has 21 of 21 tensors in other sizes than the model: the configuration is of another size:\n"
+            "m: tensor 'block.0.a' has shape [4], the model's has [6] (20 like this)\n"
+            "m: tensor 'head' has shape [4], the model's has [6]");
+  const std::string fewer = misfit(of_blocks(5, 4), of_blocks(25, 4));
+  EXPECT_TRUE(fewer.starts_with("m: lacks 20 of 26 tensors of the model: it has fewer layers, or is cut off:\n")) << fewer;
+  EXPECT_NE(fewer.find("m: lacks the tensor 'block.5.a' [4] (20 like this)"), fewer.npos) << fewer;
+  EXPECT_EQ(misfit(of_blocks(25, 4), of_blocks(5, 4)),
+            "m: has 20 tensors that the model does not: it has more layers or parts:\n"
+            "m: has a tensor 'block.5.a' that the model does not (20 like this)");
+  const std::string other = misfit({{"x", at::ones({1})}}, of_blocks(20, 4));
+  EXPECT_TRUE(other.starts_with("m: has none of the 21 tensors of the model: it is of another architecture:\n")) << other;
+  EXPECT_EQ(misfit(of_blocks(3, 4), of_blocks(5, 4)),
+            "m: lacks the tensor 'block.3.a' [4]\n"
+            "m: lacks the tensor 'block.4.a' [4]");
 }
 
 }  // namespace

@@ -67,16 +67,18 @@ bool may_be_embedding(const NamedTensors& tensors) {
   return count == 1 && count + numbers == int64_t(tensors.size());
 }
 
+bool two_embeddings(const NamedTensors& tensors) { return tensors.size() == 2 && find(tensors, "clip_l") && find(tensors, "clip_g"); }
+bool any_lora(const NamedTensors& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return is_lora_matrix(t.name); });
+}
+
 }  // namespace
 
 Addition addition_of(const std::string& path, const NamedTensors& tensors) {
   if (const auto kind = control_kind(tensors); !kind.empty()) return {std::string(kind), "sample.control steers by it", ""};
   if (any_has(tensors, "motion_modules.")) return {"motion adapter (AnimateDiff)", "", "brume does not read it"};
-  if (std::any_of(tensors.begin(), tensors.end(), [](const NamedTensor& t) { return is_lora_matrix(t.name); })) return lora(tensors);
-  const auto is = [&](const char* name) {
-    return std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
-  };
-  const bool xl = tensors.size() == 2 && is("clip_l") && is("clip_g");
+  if (any_lora(tensors)) return lora(tensors);
+  const bool xl = two_embeddings(tensors);
   if (!xl && !may_be_embedding(tensors)) return {};
   const Word word = read_embedding(path);
   const std::string more = xl ? fmt::format(" and {}", word.others[0].size(1)) : "";
@@ -84,6 +86,22 @@ Addition addition_of(const std::string& path, const NamedTensors& tensors) {
           fmt::format("{} of width {}{}, the word '{}'; sample.prompts.embeddings adds it", counted(word.vectors.size(0), "vector"),
                       word.vectors.size(1), more, word.text),
           ""};
+}
+
+std::string likely_kind(const NamedTensors& tensors) {
+  if (const auto kind = control_kind(tensors); !kind.empty())
+    return fmt::format("; it is {} {}, which sample.control steers by", kind == "IP-Adapter" ? "an" : "a", kind);
+  if (any_has(tensors, "motion_modules.")) return "; it is a motion adapter (AnimateDiff), which brume does not read";
+  if (any_lora(tensors)) return fmt::format("; it is a {}, which sample.lora adds", lora(tensors).name);
+  if (two_embeddings(tensors) || may_be_embedding(tensors)) return "; it is a textual inversion, which sample.prompts.embeddings adds";
+  if (any_has(tensors, "model.diffusion_model.")) return "; it is a whole model";
+  if (any_has(tensors, "controlnet_x_embedder")) return "; it is a ControlNet of FLUX or SD 3, which brume does not read";
+  if (any_has(tensors, "double_blocks.")) return "; it is a network of FLUX";
+  if (any_has(tensors, "joint_blocks.")) return "; it is a network of SD 3";
+  if (any_has(tensors, "vision_model.") || any_has(tensors, "visual.")) return "; it is an image encoder of CLIP";
+  if (any_has(tensors, "down_blocks.0.") || any_has(tensors, "text_model.encoder.layers.0."))
+    return "; it is a part of a diffusers directory: the folder with its configuration is the model";
+  return "";
 }
 
 }  // namespace brume

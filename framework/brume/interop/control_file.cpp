@@ -14,6 +14,7 @@
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
+#include "brume/interop/additions.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_unet.h"
 #include "brume/interop/import/diffusers_weights.h"
@@ -31,27 +32,11 @@ bool has(const NamedTensors& tensors, std::string_view name) { return find(tenso
 bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
 }
-bool any_contains(const NamedTensors& tensors, std::string_view part) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.find(part) != t.name.npos; });
-}
-
 std::string generation(int64_t context) {
   return context == 768    ? "SD 1"
          : context == 1024 ? "SD 2"
          : context == 2048 ? "SDXL"
                            : fmt::format("a model with tokens of width {}", context);
-}
-
-/// Returns what a file that is no control most likely is.
-std::string likely_kind(const NamedTensors& tensors) {
-  if (const ControlFamily* family = control_family(tensors)) return fmt::format("its type is {} ({})", family->type, family->name);
-  if (any_contains(tensors, "lora_down") || any_contains(tensors, "lora_A") || any_contains(tensors, "lora_up"))
-    return "it is a LoRA, which sample.lora adds";
-  if (any_begins(tensors, "model.diffusion_model.")) return "it is a whole model";
-  if (any_contains(tensors, "controlnet_x_embedder") || any_contains(tensors, "double_blocks")) return "it is a ControlNet of FLUX";
-  if (any_begins(tensors, "pos_embed_input") || any_contains(tensors, "joint_blocks")) return "it is a ControlNet of SD 3";
-  if (any_begins(tensors, "vision_model.") || any_begins(tensors, "visual.")) return "it is an image encoder of CLIP";
-  return "it is of a program or a kind that is not read";
 }
 
 /// Returns the names, by their first part, with how many there are.
@@ -252,8 +237,10 @@ void expect_control(const ControlTensors& file, const std::string& type) {
 }
 
 void refuse_control(const ControlTensors& file, const std::string& wanted) {
-  throw ConfigError(
-      fmt::format("{}: is no {}: {}; its tensors are {}", file.source, wanted, likely_kind(file.tensors), grouped(file.tensors)));
+  const ControlFamily* family = control_family(file.tensors);
+  throw ConfigError(fmt::format("{}: is no {}{}; its tensors are {}", file.source, wanted,
+                                family ? fmt::format("; its type is {} ({})", family->type, family->name) : likely_kind(file.tensors),
+                                grouped(file.tensors)));
 }
 
 void check_generation(const ControlTensors& file, const std::string& what, int64_t context, int64_t model) {

@@ -8,43 +8,20 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "brume/config/errors.h"
+#include "brume/config/grouped.h"
 #include "brume/core/warnings.h"
+#include "brume/interop/additions.h"
 #include "brume/interop/layouts/lora_names.h"
 #include "brume/interop/lora_file.h"
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_strength.h"
+#include "brume/weights/weights_file.h"
 
 namespace brume {
 namespace {
-
-/// What is wrong with a file: one line for all problems that differ by the numbers in a name alone.
-class Problems {
- public:
-  void add(const std::string& problem) {
-    std::string form;
-    for (const char c : problem)
-      if (!std::isdigit(static_cast<unsigned char>(c))) form += c;
-    const auto [at, fresh] = index_.emplace(form, all_.size());
-    if (fresh) all_.push_back({problem, 0});
-    ++all_[at->second].second;
-  }
-  bool empty() const { return all_.empty(); }
-  /// Throws ConfigError with all of them under one head line.
-  [[noreturn]] void raise(const std::string& path, const std::string& head) const {
-    std::vector<Problem> lines{{{}, "", fmt::format("{}: {}; nothing was changed:", path, head)}};
-    for (const auto& [problem, count] : all_)
-      lines.push_back({{}, "", fmt::format("{}: {}{}", path, problem, count > 1 ? fmt::format(" ({} like this)", count) : "")});
-    throw ConfigError(std::move(lines));
-  }
-
- private:
-  std::map<std::string, size_t> index_;
-  std::vector<std::pair<std::string, size_t>> all_;
-};
 
 std::string place_problem(const std::string& module, const LoraTarget& target) {
   if (!target.weight) return fmt::format("'{}' has no place in this model", module);
@@ -59,7 +36,9 @@ class PlacedLora {
   PlacedLora(const std::string& asked, const std::vector<Weight>& weights, const LoraNames& names)
       : request_(read_lora_request(asked)), file_(read_lora(request_.path)) {
     if (file_.changes.empty() && file_.biases.empty())
-      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} is of one", request_.path, counted(file_.unknown.size(), "tensor")));
+      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} is of one{}", request_.path, counted(file_.unknown.size(), "tensor"),
+                                    likely_kind(load_tensors(request_.path))));
+    std::vector<std::string> problems;
     for (const auto& [module, change] : file_.changes) {
       const LoraTarget target = names.find(module);
       lost_ += !target.weight;
@@ -67,7 +46,7 @@ class PlacedLora {
       if (problem.empty() && target.weight)
         problem = problem_of(module, change, target.weight->name, target.view.of(target.weight->tensor).sizes());
       if (problem.empty()) problem = place_problem(module, target);
-      if (!problem.empty()) problems_.add(problem);
+      if (!problem.empty()) problems.push_back(problem);
     }
     for (const auto& [module, bias] : file_.biases) {
       const LoraTarget target = names.find_bias(module);
@@ -77,10 +56,10 @@ class PlacedLora {
       if (problem.empty() && bias.numel() != values)
         problem =
             fmt::format("'{}' changes a bias of {}, and '{}' has {}", module, counted(bias.numel(), "value"), target.weight->name, values);
-      if (!problem.empty()) problems_.add(problem);
+      if (!problem.empty()) problems.push_back(problem);
     }
-    for (const std::string& name : file_.unknown) problems_.add(fmt::format("'{}' is no part of a LoRA or of its kin", name));
-    if (!problems_.empty()) problems_.raise(request_.path, head(weights));
+    for (const std::string& name : file_.unknown) problems.push_back(fmt::format("'{}' is no part of a LoRA or of its kin", name));
+    if (!problems.empty()) refuse(problems, head(weights));
     warn_of_parts(names);
   }
 
@@ -100,6 +79,12 @@ class PlacedLora {
   }
 
  private:
+  [[noreturn]] void refuse(const std::vector<std::string>& problems, const std::string& head) const {
+    std::vector<Problem> lines{{{}, "", fmt::format("{}: {}; nothing was changed:", request_.path, head)}};
+    for (const std::string& text : grouped(problems)) lines.push_back({{}, "", fmt::format("{}: {}", request_.path, text)});
+    throw ConfigError(std::move(lines));
+  }
+
   std::string head(const std::vector<Weight>& weights) const {
     const std::string own = generation_of(file_), model = generation_of(weights);
     if (!own.empty() && !model.empty() && own != model) return fmt::format("this LoRA is of {}, and the model is of {}", own, model);
@@ -137,7 +122,6 @@ class PlacedLora {
   LoraRequest request_;
   LoraFile file_;
   size_t lost_ = 0;
-  Problems problems_;
 };
 
 }  // namespace

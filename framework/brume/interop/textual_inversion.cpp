@@ -8,6 +8,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/files/named_file.h"
+#include "brume/interop/additions.h"
 #include "brume/text/prompt.h"
 #include "brume/text/unicode.h"
 #include "brume/weights/safetensors.h"
@@ -31,8 +32,8 @@ Word read_embedding(const std::string& asked) {
     std::vector<std::string> names;
     for (size_t i = 0; i < std::min<size_t>(tensors.size(), 5); ++i) names.push_back(tensors[i].name);
     throw ConfigError(
-        fmt::format("{}: is no textual inversion, which is one tensor of vectors, or clip_l and clip_g (SDXL): it has {} ({}{})", path,
-                    tensors.size(), fmt::join(names, ", "), tensors.size() > names.size() ? ", …" : ""));
+        fmt::format("{}: is no textual inversion, which is one tensor of vectors, or clip_l and clip_g (SDXL): it has {} ({}{}){}", path,
+                    tensors.size(), fmt::join(names, ", "), tensors.size() > names.size() ? ", …" : "", likely_kind(tensors)));
   }
   const std::string& name = tensors.front().name;
   std::string word = rest;

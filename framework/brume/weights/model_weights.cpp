@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "brume/config/errors.h"
+#include "brume/config/grouped.h"
 #include "brume/config/suggest.h"
 #include "brume/core/file_pages.h"
 #include "brume/weights/weights_file.h"
@@ -26,6 +27,37 @@ std::string nearest(const std::string& name, const std::vector<std::string>& oth
   return near.empty() ? "" : fmt::format("; the nearest that has no place is '{}'", near);
 }
 
+/// Returns what is the likely reason of tensors that do not fit, of a model of `total`.
+std::string reason(size_t total, size_t lacking, size_t unlike, size_t unknown) {
+  if (lacking == total) return fmt::format("has none of the {} tensors of the model: it is of another architecture", total);
+  const bool one_kind = int(lacking > 0) + int(unlike > 0) + int(unknown > 0) == 1;
+  if (one_kind && unlike > 0)
+    return fmt::format("has {} of {} tensors in other sizes than the model: the configuration is of another size", unlike, total);
+  if (one_kind && lacking > 0)
+    return fmt::format("lacks {} of {} tensors of the model: it has fewer layers, or is cut off", lacking, total);
+  if (one_kind) return fmt::format("has {} tensors that the model does not: it has more layers or parts", unknown);
+  return fmt::format("lacks {} of {} tensors of the model, has {} in other sizes and {} others: it is of another architecture or size",
+                     lacking, total, unlike, unknown);
+}
+
+/// Throws ConfigError if anything does not fit; many mistakes are grouped below their likely reason.
+void refuse_misfits(const std::string& source, size_t total, const std::vector<std::string>& lacking,
+                    const std::vector<std::string>& unlike, const std::vector<std::string>& unknown) {
+  constexpr size_t many = 10;
+  std::vector<std::string> all = lacking;
+  all.insert(all.end(), unlike.begin(), unlike.end());
+  all.insert(all.end(), unknown.begin(), unknown.end());
+  if (all.empty()) return;
+  if (all.size() > many) {
+    all = grouped(all);
+    all.insert(all.begin(), reason(total, lacking.size(), unlike.size(), unknown.size()) + ":");
+  }
+  std::vector<Problem> problems;
+  problems.reserve(all.size());
+  for (const std::string& text : all) problems.push_back({{}, "", fmt::format("{}: {}", source, text)});
+  throw ConfigError(std::move(problems));
+}
+
 }  // namespace
 
 std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& file, const std::vector<Weight>& weights) {
@@ -38,25 +70,24 @@ std::vector<at::Tensor> fitting(const std::string& source, const NamedTensors& f
     if (!t.name.starts_with(files_prefix) && !wanted.contains(t.name)) unknown.push_back(t.name);
 
   constexpr size_t named = 10;  // with the nearest names, which cost time
-  std::vector<Problem> problems;
-  const auto problem = [&](std::string text) { problems.push_back({{}, "", fmt::format("{}: {}", source, text)}); };
+  std::vector<std::string> lacking, unlike;
   std::vector<at::Tensor> found;
   for (const Weight& w : weights) {
     const auto it = by_name.find(w.name);
     if (it == by_name.end())
-      problem(fmt::format("lacks the tensor '{}' [{}]{}", w.name, fmt::join(w.tensor.sizes(), ", "),
-                          problems.size() < named ? nearest(w.name, unknown) : ""));
+      lacking.push_back(fmt::format("lacks the tensor '{}' [{}]{}", w.name, fmt::join(w.tensor.sizes(), ", "),
+                                    lacking.size() < named ? nearest(w.name, unknown) : ""));
     else if (it->second->sizes() != w.tensor.sizes())
-      problem(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
-                          fmt::join(w.tensor.sizes(), ", ")));
+      unlike.push_back(fmt::format("tensor '{}' has shape [{}], the model's has [{}]", w.name, fmt::join(it->second->sizes(), ", "),
+                                   fmt::join(w.tensor.sizes(), ", ")));
     else if (w.tensor.is_floating_point() && !it->second->is_floating_point())
-      problem(fmt::format("tensor '{}' is of type {}; weights are of floating type, and quantised ones are not read", w.name,
-                          at::toString(it->second->scalar_type())));
+      unlike.push_back(fmt::format("tensor '{}' is of type {}; weights are of floating type, and quantised ones are not read", w.name,
+                                   at::toString(it->second->scalar_type())));
     else
       found.push_back(*it->second);
   }
-  for (const std::string& name : unknown) problem(fmt::format("has a tensor '{}' that the model does not", name));
-  if (!problems.empty()) throw ConfigError(std::move(problems));
+  for (std::string& name : unknown) name = fmt::format("has a tensor '{}' that the model does not", name);
+  refuse_misfits(source, weights.size(), lacking, unlike, unknown);
   return found;
 }
 

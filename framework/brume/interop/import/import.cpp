@@ -8,32 +8,13 @@
 #include <functional>
 
 #include "brume/config/errors.h"
+#include "brume/interop/additions.h"
 #include "brume/interop/import/families.h"
-#include "brume/interop/layouts/control_names.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 
 namespace brume {
 namespace {
-
-/// Returns "; ..." if the names of a file are those of a part of a model: of a diffusers directory, which says in its config.json what
-/// names do not, or of what is added to a model.
-std::string part_of_model(const Source& source) {
-  const auto any = [&](const std::function<bool(const std::string&)>& is) {
-    return std::any_of(source.tensors.begin(), source.tensors.end(), [&](const NamedTensor& t) { return is(t.name); });
-  };
-  const auto has = [](const char* text) { return [=](const std::string& name) { return name.find(text) != std::string::npos; }; };
-  if (any(has("lora_down.")) || any(has("lora_A.")) || any(has("lora.down.")))
-    return "; its names are those of a LoRA, which is added to a model (sample.lora)";
-  if (any([](const std::string& name) { return name == "emb_params" || name.starts_with("string_to_param."); }))
-    return "; it is a textual inversion, which is added to a model (sample.prompts.embeddings)";
-  if (const auto kind = control_kind(source.tensors); !kind.empty())
-    return fmt::format("; its names are those of a {}, which steers a model (sample.control)", kind);
-  const bool part = any([](const std::string& name) {
-    return name.find("down_blocks.0.") != std::string::npos || name.starts_with("text_model.encoder.layers.0.");
-  });
-  return part ? "; its names are those of a diffusers directory: import the folder that has its configuration" : "";
-}
 
 /// Returns the first names of a file, for the message that it is not known.
 std::string first_names(const Source& source) {
@@ -90,7 +71,7 @@ Imported import_model(const Source& source, const ImportOptions& options) {
   throw ConfigError(fmt::format("{}: is of no family that brume imports ({}); it holds {}{}", source.path.string(), known,
                                 source.directory() ? "no model_index.json and no config.json of a component"
                                                    : fmt::format("{}: {}", counted(source.tensors.size(), "tensor"), first_names(source)),
-                                part_of_model(source)));
+                                source.directory() ? "" : likely_kind(source.tensors)));
 }
 
 Imported import_model(const std::filesystem::path& path, const ImportOptions& options) { return import_model(open_source(path), options); }
