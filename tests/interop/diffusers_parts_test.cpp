@@ -214,9 +214,21 @@ TEST_F(Directory, WhatIsAddedToModelsIsNoModel) {
 // An importer's own sections have no lines that could be looked up.
 TEST_F(Directory, ErrorsOfOptionsNameTheFileAlone) {
   words();
+  change("unet/config.json", [](json& c) { c["dropout"] = 2; });
+  EXPECT_EQ(without(error_of([&] { fit(import()); }), folder), "model/model_index.json: model.network: dropout = 2 is outside [0, 0.999]");
+}
+
+TEST_F(Directory, GroupsThatDivideNoWidth) {
+  words();
   change("unet/config.json", [](json& c) { c["norm_num_groups"] = 5; });
-  EXPECT_EQ(without(error_of([&] { fit(import()); }), folder),
-            "model/model_index.json: model.network: groups: 5 groups do not divide 32 x 1 channels");
+  EXPECT_EQ(
+      refusal(),
+      "model/unet/config.json: norm_num_groups is 5; the unet of brume supports numbers that divide each of block_out_channels, 32, 64, "
+      "only");
+  change("unet/config.json", [](json& c) { c["norm_num_groups"] = 8; });
+  change("vae/config.json", [](json& c) { c["norm_num_groups"] = 0; });
+  EXPECT_TRUE(refusal().starts_with("model/vae/config.json: norm_num_groups is 0; an autoencoder of brume supports numbers that divide"))
+      << refusal();
 }
 
 TEST_F(Directory, WidthsOfWords) {

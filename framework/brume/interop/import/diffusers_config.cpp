@@ -1,6 +1,8 @@
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/config/counted.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <string_view>
 #include <utility>
@@ -100,6 +102,14 @@ void DiffusersConfig::absent(const char* key) const {
 void DiffusersConfig::refuse(const char* key, const std::string& allowed) const {
   throw ConfigError(fmt::format("{}: {} is {}; {} supports {} only", file_, key, values_.contains(key) ? values_[key].dump() : "missing",
                                 part_, allowed));
+}
+
+int64_t groups_of(const DiffusersConfig& c, const std::vector<int64_t>& widths) {
+  const auto groups = c.get<int64_t>("norm_num_groups", 32);
+  for (const int64_t width : widths)
+    if (groups < 1 || width % groups != 0)
+      c.refuse("norm_num_groups", fmt::format("numbers that divide each of block_out_channels, {},", fmt::join(widths, ", ")));
+  return groups;
 }
 
 }  // namespace brume

@@ -56,6 +56,9 @@ class DiffusersConfig {
   std::string file_, part_;
 };
 
+/// Returns norm_num_groups, which divides each of these widths.
+int64_t groups_of(const DiffusersConfig& c, const std::vector<int64_t>& widths);
+
 template <class T>
 T DiffusersConfig::get(const char* key, T fallback) const {
   const auto at = values_.find(key);

@@ -56,7 +56,7 @@ Value stage_options(const char* type, const DiffusersConfig& c, DiffusersStage& 
                           {"attention_resolutions", heights},
                           {"middle_attention", c.get("mid_block_add_attention", true)},
                           {"latent_channels", stage.latent_channels},
-                          {"groups", c.get<int64_t>("norm_num_groups", 32)}});
+                          {"groups", groups_of(c, channels)}});
 }
 
 /// Sets the mean and the standard deviation of each channel. The pipelines read them if both are given, and no shift_factor with them.

@@ -198,7 +198,7 @@ DiffusersUnet read_diffusers_unet(const DiffusersConfig& c, std::optional<int64_
   read_added(c, u);
   read_guidance(c, u);
   read_only_cross(c, u);
-  u.groups = c.get<int64_t>("norm_num_groups", 32);
+  u.groups = groups_of(c, u.channels);
   u.dropout = c.get<double>("dropout", 0);
   u.linear_projection = c.get("use_linear_projection", false);
   const auto shift = c.get<std::string>("resnet_time_scale_shift", "default");
