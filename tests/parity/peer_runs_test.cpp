@@ -116,7 +116,7 @@ TEST_P(ImportedRun, EndsAsDiffusersDoes) {
   const json& c = peers()["schedulers"][GetParam()];
   json config = c["config"];
   const std::string scheduler = config["_class_name"] = c["scheduler"];
-  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
+  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false, c["steps"]);
   PeerRun run;
   if (s.noise_embedding.is_map()) run.noise_embedding = flow(s.noise_embedding);
   const std::string yaml =

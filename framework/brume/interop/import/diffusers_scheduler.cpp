@@ -152,14 +152,21 @@ class Reader {
     return all;
   }
 
+  /// Returns true if steps of the training times divided by their number do not end at the times of the next.
+  bool unequal_steps() const {
+    const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
+    const bool known = steps_ > 0, strided = is("DDIM") || is("PNDM");
+    return strided && (spacing_name() == "linspace" || (known && spacing_name() == "trailing" && (times < steps_ || times % steps_ > 0)));
+  }
+
   /// Returns the losses that only some numbers of steps have.
   std::vector<std::string> losses_of_steps() const {
     const std::string spaced = spacing_name();
     const auto times = c_.get<int64_t>("num_train_timesteps", 1000);
     const bool known = steps_ > 0, plain = known && curves() == 0, linspace = spaced == "linspace", trailing = spaced == "trailing";
-    const bool strided = is("DDIM") || is("PNDM"), beyond = times < steps_;
+    const bool beyond = times < steps_;
     std::vector<std::string> all;
-    if (strided && (linspace || (known && trailing && (beyond || times % steps_ > 0))))
+    if (unequal_steps() && (is("PNDM") || !known || beyond))
       all.push_back(
           fmt::format("the length of the steps of {}, each of the training times divided by the steps: those of brume end at "
                       "the time of the next, as they do there if timestep_spacing is leading, or trailing and the steps divide the times",
@@ -248,7 +255,11 @@ class Reader {
     const bool lower = c_.get("lower_order_final", true);
     const auto times = double(c_.get<int64_t>("num_train_timesteps", 1000));
     if (ddpm()) return ddpm_sampler();
-    if (is("DDIM")) return plugin_of("ddim", {{"eta", 0}});
+    if (is("DDIM")) {
+      Value ddim = plugin_of("ddim", {{"eta", 0}});
+      if (unequal_steps() && steps_ > 0 && times >= double(steps_)) ddim.set("stride", value_of(int64_t(times) / steps_));
+      return ddim;
+    }
     if (is("PNDM"))
       return plugin_of(flag("skip_prk_steps") ? "plms" : "pndm",
                        {{"combine", c_.get<std::string>("prediction_type", "epsilon") == "v_prediction" ? "v" : "noise"}});
