@@ -24,7 +24,6 @@
 #include "brume/interop/import/import.h"
 #include "brume/interop/lora.h"
 #include "brume/like.h"
-#include "brume/request_regions.h"
 #include "brume/request_warnings.h"
 
 namespace brume {
@@ -308,7 +307,6 @@ SampleRequest Model::Opened::run_of(const ImageRequest& r, const SampleOptions& 
   run.variation_seed = r.variation_seed;
   run.variation = r.variation.value_or(0.1);
   set_image(r, run);
-  run.regions = regions_of(r, options, run.images, image_of(r));
   run.ended = r.ended;
   run.made = r.made;
   return run;
@@ -338,10 +336,12 @@ Tensor Model::make(const ImageRequest& r, bool keep) const {
   if (!r.refiner.empty()) {
     refiner = opened_->refiner(r);
     refiner_options = refiner->sampling(r);
-    run.refining = std::make_shared<const Refining>(
-        Refining{refiner->pipeline(), refiner_options, refiner->others(), run.images, r.refine_from.value_or(0.8)});
-    if (refiner_options.prompts.changes && (run.regions.defined() || changes(run.images, options.steps)))
-      throw ConfigError(fmt::format("{}: cannot follow prompts that change (sample.prompts.changes)", called(r.names, "refiner")));
+    run.refining = std::make_shared<const Refining>(Refining{refiner->pipeline(), refiner_options, refiner->others(), run.images,
+                                                             r.refine_from.value_or(0.8)});
+    if (const PromptOptions& p = refiner_options.prompts;
+        p.clip_skips.size() > 1 || (p.changes && (!p.regions.empty() || changes(run.images, options.steps))))
+      throw ConfigError(fmt::format("{}: cannot follow prompts that change (sample.prompts.{})", called(r.names, "refiner"),
+                                    p.clip_skips.size() > 1 ? "clip_skips" : "changes"));
   }
   if (opened_->warn) opened_->warn_of(r, options, run.images);
   const int64_t count = int64_t(run.images.size()), steps = options.steps;

@@ -2,6 +2,7 @@
 #include "brume/config/counted.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -192,7 +193,12 @@ void apply_settings(const Registry& registry, const ImageRequest& r, Value& root
   set("sample.prompts.weights", "prompt_weights", text_of(r.prompt_weights));
   set("sample.prompts.changes", "prompt_changes", text_of(r.prompt_changes || r.regions.empty() ? r.prompt_changes : std::optional(true)));
   set("sample.prompts.long", "long_prompts", r.long_prompts);
-  set("sample.prompts.clip_skip", "clip_skip", text_of(r.clip_skip));
+  set("sample.prompts.regions", "regions", quoted_list(r.regions));
+  if (!r.clip_skip.empty()) {
+    const bool by_step = r.clip_skip.size() > 1;
+    set("sample.prompts.clip_skip", "clip_skip", by_step ? "null" : fmt::format("{}", r.clip_skip[0]));
+    set("sample.prompts.clip_skips", "clip_skip", by_step ? fmt::format("[{}]", fmt::join(r.clip_skip, ", ")) : "[]");
+  }
   set("sample.prompts.embeddings", "embeddings", quoted_list(r.embeddings));
   for (const std::string& setting : r.settings) apply_override(root, setting, called(r.names, "settings"));
   set_controls(r, root);

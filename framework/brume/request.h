@@ -68,7 +68,7 @@ struct ImageRequest {
   std::optional<bool> prompt_changes{};      ///< [a:b:0.5], [a|b] and a AND b
   std::vector<std::string> regions{};        ///< FILE or "all": where each part of a prompt joined by AND counts, white; none: everywhere
   std::string long_prompts{};                ///< "cut" or "chunks"
-  std::optional<int64_t> clip_skip{};        ///< last layers of CLIP's text encoder to skip
+  std::vector<int64_t> clip_skip{};          ///< last layers of CLIP's text encoder to skip; several: in equal shares of the steps
   std::vector<std::string> settings{};       ///< "sample.guidance.0.scale=3", laid over all above but the guidances
 
   // Images that steer them block by block (ControlNet); instead of the model's own `sample.control`.

@@ -2,6 +2,7 @@
 // strength 0, outside its steps and by zero weights; an image does not depend on its batch.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
@@ -131,6 +132,22 @@ TEST_F(ControlNetRun, AveragedResidualsAreOfTheConditionalEstimateAlone) {
   EXPECT_FALSE(at::equal(guided, sample("", 3)));
   EXPECT_FALSE(at::equal(guided, sample(plain, 3)));
   EXPECT_TRUE(at::equal(guided, sample(named, 3)));
+}
+
+TEST_F(ControlNetRun, PromptsThatChangeAreControlledToo) {
+  const std::string averaged = (folder_.path() / "averaged_shuffle.safetensors").string();
+  std::filesystem::copy_file(ref_path(folder + "tiny_controlnet/diffusion_pytorch_model.safetensors"), averaged);
+  for (const std::string& file : {std::string(), averaged}) {
+    ImageRequest r = file.empty() ? controlled() : controlled("", file);
+    r.cfg = 3, r.noise_order = "per_image", r.count = 3, r.batch = 2;
+    const Tensor plain = model_->sample(r);
+    r.prompt_changes = true, r.prompts = {fmt::format("[{0}|{0}]", prompt)};
+    expect_close(model_->sample(r), plain, 1e-4, "a prompt that changes into itself");
+    r.prompts = {fmt::format("{0} :0.5 AND {0} :0.5", prompt)};
+    expect_close(model_->sample(r), plain, 1e-3, "two halves of a prompt");
+    r.prompts = {fmt::format("[{}|a red house]", prompt)};
+    EXPECT_FALSE(at::allclose(model_->sample(r), plain, 0, 1e-3));
+  }
 }
 
 TEST_F(ControlNetRun, ZeroWeightsAddNothing) {

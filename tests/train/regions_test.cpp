@@ -30,9 +30,10 @@ class Letters final : public Denoiser {
   }
 };
 
-Condition encoded(const std::vector<Annotation>& all) {
+Condition encoded(const std::vector<Annotation>& all, int64_t share) {
   std::vector<float> words, negatives;
-  for (const Annotation& a : all) words.push_back(float(a.caption.size())), negatives.push_back(float(a.negative.size()));
+  for (const Annotation& a : all)
+    words.push_back(float(a.caption.size()) + 100 * float(share)), negatives.push_back(float(a.negative.size()) + 1000 * float(share));
   Condition c, null;
   c.context = at::tensor(words).view({-1, 1, 1});
   null.context = at::tensor(negatives).view({-1, 1, 1});
@@ -41,7 +42,8 @@ Condition encoded(const std::vector<Annotation>& all) {
 }
 
 Tensor estimate(const std::string& prompt, const Tensor& regions) {
-  const PromptPlan plan({{.caption = prompt, .negative = "no"}}, 2, false, encoded, regions);
+  const std::vector<Annotation> images{{.caption = prompt, .negative = "no"}};
+  const PromptPlan plan({.images = images, .steps = 2, .regions = regions}, encoded);
   return plan.denoise(Letters(), at::zeros({1, 3, 4, 4}), 1, plan.first(), 0).x0;
 }
 
@@ -91,6 +93,9 @@ class RegionsRun : public testing::Test {
     r.batch = batch;
     return model_->sample(r);
   }
+  Tensor configured(const std::string& prompt, const std::string& prompts) const {
+    return model_->sample({.prompts = {prompt}, .count = 2, .seed = 3, .steps = 4, .cfg = 4, .settings = {"sample.prompts=" + prompts}});
+  }
   std::string said(const std::string& prompt, const std::vector<std::string>& regions) const {
     return without(error_of([&] { sample(prompt, regions); }), folder_);
   }
@@ -106,12 +111,52 @@ TEST_F(RegionsRun, OnePromptInBothHalvesIsThatPrompt) {
   EXPECT_TRUE(at::equal(sample("a lake AND a red house", halves, 1), both)) << "an image depends on itself alone";
 }
 
+TEST_F(RegionsRun, AConfigurationHasThem) {
+  const std::string left = folder_.file("left.png"), right = folder_.file("right.png");
+  ImageRequest r{.prompts = {"a lake AND a red house"}, .count = 2, .seed = 3, .steps = 4, .cfg = 4, .regions = {left, right}};
+  EXPECT_TRUE(at::equal(configured(r.prompts[0], "{changes: true, regions: ['" + left + "', '" + right + "']}"), model_->sample(r)));
+  EXPECT_EQ(
+      without(error_of([&] { configured("a AND b", "{regions: [all, all]}"); }), folder_),
+      "settings sample.prompts={regions: [all, all]}: sample.prompts: regions: are those of prompts joined by AND, which changes: true "
+      "reads");
+}
+
+TEST(PromptPlan, EachShareOfTheStepsHasItsEncoding) {
+  const std::vector<Annotation> images{{.caption = "[aaa|b]", .negative = "no"}, {.caption = "abc", .negative = ""}};
+  const PromptPlan words({.images = images, .steps = 5, .changes = false, .encodings = 2}, encoded);
+  const PromptPlan turns({.images = images, .steps = 5, .with_empty = true, .encodings = 2}, encoded);
+  for (int64_t step = 0; step < 5; ++step) {
+    const float share = step < 3 ? 0 : 100, negative = step < 3 ? 0 : 1000;
+    const auto first = [&](const PromptPlan& plan, const Condition& c) {
+      const Tensor x0 = plan.denoise(Letters(), at::zeros({2, 1, 1, 1}), 1, c, step).x0;
+      return std::pair(x0[0].item<float>(), x0[1].item<float>());
+    };
+    EXPECT_EQ(first(words, words.first()), std::pair(7 + share, 3 + share)) << step;
+    EXPECT_EQ(first(turns, turns.first()), std::pair((step < 2 || step == 3 ? 3 : 1) + share, 3 + share)) << step;
+    EXPECT_EQ(first(words, *words.first().null), std::pair(2 + negative, negative)) << step;
+    EXPECT_EQ(first(turns, *turns.first().null->null), std::pair(negative, negative)) << step;
+  }
+}
+
+TEST_F(RegionsRun, LayersOfTheTextEncoderByStep) {
+  const Tensor none = configured("a (lake)", "{}"), one = configured("a (lake)", "{clip_skip: 1}");
+  EXPECT_FALSE(at::allclose(none, one, 0, 1e-3));
+  EXPECT_TRUE(at::equal(configured("a (lake)", "{clip_skips: [1, 1]}"), one));
+  const Tensor both = configured("a (lake)", "{clip_skips: [0, 1]}");
+  EXPECT_FALSE(at::allclose(both, none, 0, 1e-4));
+  EXPECT_FALSE(at::allclose(both, one, 0, 1e-4));
+  EXPECT_TRUE(at::equal(model_->sample({.prompts = {"a (lake)"}, .count = 2, .seed = 3, .steps = 4, .cfg = 4, .clip_skip = {0, 1}}), both));
+  EXPECT_EQ(error_of([&] { configured("a", "{clip_skip: 1, clip_skips: [1, 2]}"); }),
+            "settings sample.prompts={clip_skip: 1, clip_skips: [1, 2]}: sample.prompts: clip_skips: is instead of clip_skip");
+}
+
 TEST_F(RegionsRun, Mistakes) {
   const std::vector<std::string> halves{folder_.file("left.png"), folder_.file("right.png")};
-  EXPECT_EQ(said("a lake", halves), "regions: 2 for 1 part joined by AND in \"a lake\"; one for each, 'all' for everywhere");
-  EXPECT_EQ(said("a AND b", {"all", "none.png"}), "regions: there is no file 'none.png'; a region is the file of a mask, or 'all'");
+  EXPECT_EQ(said("a lake", halves), "sample.prompts.regions: 2 for 1 part joined by AND in \"a lake\"; one for each, 'all' for everywhere");
+  EXPECT_EQ(said("a AND b", {"all", "none.png"}),
+            "sample.prompts.regions: there is no file 'none.png'; a region is the file of a mask, or 'all'");
   EXPECT_EQ(said("a AND b", {folder_.file("left.png"), folder_.file("rigt.png")}),
-            "regions: there is no file 'rigt.png'; did you mean 'right.png'?");
+            "sample.prompts.regions: there is no file 'rigt.png'; did you mean 'right.png'?");
 }
 
 }  // namespace

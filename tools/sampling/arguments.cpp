@@ -188,9 +188,14 @@ std::vector<Option<A>> options_of_sampling() {
       option<A>(
           "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
           "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),
-      option<A>(
-          "--clip-skip", "clip_skip", [](auto& a) -> auto& { return a.request.clip_skip; },
-          "number of last layers of CLIP's text encoder to skip"),
+      {"--clip-skip", "clip_skip",
+       [](Command command, A& a) {
+         return command
+             .add_option("--clip-skip", a.request.clip_skip,
+                         "number of last layers of CLIP's text encoder to skip; several, like 1,2, in equal shares of the steps")
+             .delimiter(',');
+       },
+       [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.clip_skip, ","))); }},
   };
 }
 

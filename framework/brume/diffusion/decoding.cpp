@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "brume/config/errors.h"
@@ -86,6 +87,17 @@ Tensor attempt(const Autoencoder& autoencoder, const Tensor& latents, const Imag
 }
 
 }  // namespace
+
+void check_sampled(const Tensor& x) {
+  constexpr double largest = 100;
+  const double size = x.abs().max().item<double>();
+  if (!std::isfinite(size)) throw ConfigError("the sampler ended with NaN or Inf; nothing was written");
+  if (size > largest)
+    warn(
+        fmt::format("the largest value at the end of the run is {:.3g}, where images and latents stay below {}: the run diverged; "
+                    "`brume check` says why it may have",
+                    size, largest));
+}
 
 Tensor decode_sampled(const Autoencoder& autoencoder, const Tensor& latents, const ImageShape& image, int64_t tile) {
   if (!finite(latents))

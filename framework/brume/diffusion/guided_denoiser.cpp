@@ -51,7 +51,8 @@ std::shared_ptr<const Denoiser> guided_denoiser(const Pipeline& model, const Sam
     steps = sigmas_for(*options.spacing, latent, *model.options().noise, options.steps);
   const auto made = [&](Taps taps) {
     std::shared_ptr<const Denoiser> d = model.denoiser(options.timestep_rounding, steps, std::move(taps), controls);
-    return options.prompts.changes ? following_plan(std::move(d)) : d;
+    const bool planned = options.prompts.changes || options.prompts.clip_skips.size() > 1;
+    return planned ? following_plan(std::move(d)) : d;
   };
   const std::shared_ptr<const Denoiser> own = made({});
   const auto tapped = [&](Taps taps) { return taps.empty() ? own : made(std::move(taps)); };

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
 #include "brume/image/control_image.h"
@@ -146,14 +148,22 @@ void PromptOptions::declare(Fields& f) {
   f.unused(!weights, {"emphasis", "absolute"}, "weights is false");
   f.unused(!chunks, "comma_tokens", "long is cut");
   f.field("clip_skip", clip_skip, "last layers of the text encoder left out; absent = as the model has it", within(0, 255));
+  f.field("clip_skips", clip_skips, "the same in equal shares of the steps: [1, 2] leaves 1 out in the first half, 2 in the second",
+          within(0, 255));
+  f.require(!clip_skip || clip_skips.empty(), "clip_skips", "is instead of clip_skip");
+  f.field("regions", regions,
+          "where each part of a prompt joined by AND counts: files of masks, white, or 'all'; one for each part, none: everywhere");
+  f.require(changes || regions.empty(), "regions", "are those of prompts joined by AND, which changes: true reads");
   f.field("embeddings", embeddings, "files of textual inversions, FILE or FILE:WORD with the word that stands for it in prompts");
 }
 
-PromptReading PromptOptions::reading() const {
+std::vector<PromptReading> PromptOptions::readings() const {
   PromptReading reading{weights, chunks, clip_skip, read_embeddings(embeddings)};
   reading.emphasis = emphasis, reading.absolute = absolute, reading.comma_tokens = comma_tokens;
   reading.words.insert(reading.words.end(), words.begin(), words.end());
-  return reading;
+  std::vector<PromptReading> all(std::max<size_t>(1, clip_skips.size()), reading);
+  for (size_t i = 0; i < clip_skips.size(); ++i) all[i].skip = clip_skips[i];
+  return all;
 }
 
 void SampleOptions::declare(Fields& f) {

@@ -85,13 +85,15 @@ struct PromptOptions {
   Emphasis emphasis = Emphasis::mean;
   bool absolute = false;
   int64_t comma_tokens = 0;
+  std::vector<std::string> regions;  ///< FILE or "all": where each part of a prompt joined by AND counts, white; none: everywhere
   std::optional<int64_t> clip_skip;
+  std::vector<int64_t> clip_skips;      ///< the same in equal shares of the steps
   std::vector<std::string> embeddings;  ///< FILE, or FILE:WORD
   std::vector<Word> words{};            ///< of a program, in addition to those
   void declare(Fields& f);
-  bool any() const { return weights || chunks || clip_skip || !embeddings.empty(); }
-  /// Returns it with the embeddings out of their files; throws ConfigError if a file holds none.
-  PromptReading reading() const;
+  bool any() const { return weights || chunks || clip_skip || !clip_skips.empty() || !embeddings.empty(); }
+  /// Returns it with the embeddings out of their files, one for each of `clip_skips`, or one; throws ConfigError if a file holds none.
+  std::vector<PromptReading> readings() const;
 };
 /// How widely the noise is spread that a run starts from: sqrt(1 + sigma^2) and the like, as the schedule has it, or sigma alone;
 /// schedule_at_max: the schedule's if a run begins at its largest sigma, else sigma.

@@ -6,6 +6,7 @@
 // so that classifier-free guidance over it is that of Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion Models".
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "brume/core/dataset.h"
@@ -13,13 +14,23 @@
 
 namespace brume {
 
+/// What a plan is made of.
+struct PlannedPrompts {
+  const std::vector<Annotation>& images;
+  int64_t steps = 1;
+  bool with_empty = false;  ///< the plan has the empty prompt, too
+  bool changes = true;      ///< prompts have [a:b:0.5], [a|b] and AND; false = they are words
+  Tensor regions{};         ///< [prompts side by side, 1, H, W] in [0, 1], as many as each image has; undefined = everywhere
+  int64_t first = 0;        ///< number of the first image, by which controls know it
+  int64_t encodings = 1;    ///< equal shares of the steps, each of which encodes the prompts otherwise
+};
+
 /// The prompts of a batch, step by step.
 class PromptPlan {
  public:
-  /// Encodes the prompts of a batch. `encode` gives the condition of annotations, one row each. `with_empty`: the plan has the empty prompt
-  /// too. `regions`: [prompts side by side, 1, H, W] in [0, 1], as many as each image has; undefined = everywhere.
-  PromptPlan(const std::vector<Annotation>& images, int64_t steps, bool with_empty,
-             const std::function<Condition(const std::vector<Annotation>&)>& encode, Tensor regions = {});
+  /// Returns the condition of annotations, one row each, in a share of the steps, from 0.
+  using Encode = std::function<Condition(const std::vector<Annotation>&, int64_t share)>;
+  PromptPlan(const PlannedPrompts& prompts, const Encode& encode);
 
   /// Returns the condition of the batch at step 0, whose rows name their image of n: Condition::plan is i, -1 - i in the null condition,
   /// and -1 - n - i in that of the empty prompt, the null condition's null condition.
@@ -35,10 +46,11 @@ class PromptPlan {
   struct Image {
     std::vector<Piece> pieces;
     std::vector<int64_t> negative;  ///< rows of the null condition, by step
-    int64_t empty = -1;             ///< row of the null condition; -1 = not encoded
+    std::vector<int64_t> empty{};   ///< the same of the empty prompt; empty = not encoded
   };
   Condition encoded_;
   Tensor regions_;
+  int64_t first_ = 0;
   std::vector<Image> images_;
 };
 
@@ -47,6 +59,10 @@ std::shared_ptr<const Denoiser> following_plan(std::shared_ptr<const Denoiser> i
 
 /// Lets the run of this thread (RunMemory) follow a plan; null: none.
 void follow(std::shared_ptr<const PromptPlan> plan);
+
+/// Returns [parts, 1, H, W] in [0, 1], where the parts of prompts joined by AND count, of masks for images of this shape: files, or "all"
+/// for everywhere; undefined if there are none. Throws ConfigError if a caption has another number of parts, or if a file is missing.
+Tensor regions_of(const std::vector<std::string>& masks, const std::vector<Annotation>& images, const ImageShape& shape);
 
 /// Returns true if the prompts of an image change within so many steps, or are several.
 bool changes(const std::vector<Annotation>& images, int64_t steps);

@@ -14,7 +14,7 @@
 namespace brume {
 
 Refiner::Refiner(const Refining& refining, const ImageShape& image, const ImageShape& latent)
-    : refining_(refining), image_(image), reading_(refining.options.prompts.reading()) {
+    : refining_(refining), image_(image), reading_(refining.options.prompts.readings().front()) {
   if (of_codes(*refining.model.options().parameterization))
     throw ConfigError("the refiner is a model of codes, whose runs begin with noise");
   const ImageShape own = refining.model.autoencoder().latent(image);

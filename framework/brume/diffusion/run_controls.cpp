@@ -14,6 +14,7 @@
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
 #include "brume/core/image_prompt.h"
+#include "brume/core/warnings.h"
 #include "brume/image/control_image.h"
 #include "brume/nn/ops/one_call_scope.h"
 #include "brume/weights/weights_file.h"
@@ -57,7 +58,6 @@ Tensor images_of(const std::string& asked, const ControlImageUse& use, const Ten
 Tensor unconditional(const Tensor& numbers) { return -1 - numbers; }
 
 void set_plan(Condition& condition, const Tensor& rows, const Tensor& null_rows) {
-  if (condition.plan.defined()) throw ConfigError("sample.control: prompts that change from step to step cannot be combined with controls");
   condition.plan = rows;
   if (!condition.null) return;
   Condition null = *condition.null;
@@ -99,7 +99,12 @@ RunControls::RunControls(const Pipeline& model, const std::vector<std::shared_pt
     const auto [highest, lowest] = levels(s, run.sigmas);
     if (s.file.empty()) throw ConfigError(place() + ".file: the file of the weights is missing");
     if (s.image.empty()) throw ConfigError(place() + ".image: the image that steers is missing");
-    if (s.scale == 0 || highest == 0) continue;
+    if (s.scale == 0 || highest == 0) {
+      warn(fmt::format(
+          "{}: has no effect: {}", place(),
+          s.scale == 0 ? "its scale is 0" : fmt::format("no step of {} lies between {} and {}", run.sigmas.size() - 1, s.from, s.to)));
+      continue;
+    }
     Entry entry{s, calling(*controls[i], "open()", [&] { return controls[i]->open(steered); }), {}, {}, highest, lowest};
     entry.prompt = dynamic_cast<const OpenImagePrompt*>(entry.control.get()) != nullptr;
     const int64_t height = run.image.height, width = run.image.width;

@@ -10,13 +10,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "brume/config/out_of_memory.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/run_memory.h"
-#include "brume/core/warnings.h"
 #include "brume/diffusion/decoding.h"
 #include "brume/diffusion/empty_prompt.h"
 #include "brume/diffusion/guided_denoiser.h"
@@ -54,18 +52,6 @@ void set_guides(Condition& condition, const Tensor& labels, const Tensor& known,
 Tensor rows_of(const Tensor& t, int64_t first, int64_t n) {
   if (!t.defined()) return t;
   return t.size(0) == 1 ? t.expand({n, -1, -1, -1}) : t.narrow(0, first, n);
-}
-
-/// Throws ConfigError if x at the end of a run is not finite; warns if it is far outside what images and latents are.
-void check_end(const Tensor& x) {
-  constexpr double largest = 100;
-  const double size = x.abs().max().item<double>();
-  if (!std::isfinite(size)) throw ConfigError("the sampler ended with NaN or Inf; nothing was written");
-  if (size > largest)
-    warn(
-        fmt::format("the largest value at the end of the run is {:.3g}, where images and latents stay below {}: the run diverged; "
-                    "`brume check` says why it may have",
-                    size, largest));
 }
 
 /// One call of sample_images().
@@ -132,9 +118,10 @@ class SamplingRun {
   const SampleOptions& options_;
   ImageShape image_, latent_;
   std::vector<double> sigmas_;
-  bool whole_ = true;    ///< every step is run
-  Tensor known_, mask_;  ///< moments of the given image, and what of it to generate; one row, or one per image
-  PromptReading reading_;
+  bool whole_ = true;                            ///< every step is run
+  Tensor known_, mask_;                          ///< moments of the given image, and what of it to generate; one row, or one per image
+  std::vector<PromptReading> readings_;          ///< by equal shares of the steps
+  Tensor regions_;                               ///< as regions_of() returns them
   std::shared_ptr<const RunControls> controls_;  ///< null = none
   std::shared_ptr<const Denoiser> denoiser_;
   std::optional<Refiner> refiner_;
@@ -155,7 +142,9 @@ SamplingRun::SamplingRun(const Pipeline& model, const SampleRequest& request, co
   check_image();
   choose_steps();
   encode_known();
-  reading_ = options.prompts.reading();
+  readings_ = options.prompts.readings();
+  if (const Tensor regions = regions_of(options.prompts.regions, request.images, image_); regions.defined())
+    regions_ = regions.to(model.compute().device);
   if (!options.control.empty())
     controls_ = std::make_shared<const RunControls>(model, options.control,
                                                     ControlledRun{image_, latent_, request.mask, request.control_source, count(), sigmas_});
@@ -257,7 +246,7 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
   const auto on_device = [&](const Tensor& t) { return t.defined() ? rows(t, part).to(compute.device) : t; };
   stop_if_asked();
   const bool concat = model_.concat_image();
-  const auto encode = [&](const std::vector<Annotation>& annotations, bool of_images) {
+  const auto encode = [&](const std::vector<Annotation>& annotations, bool of_images, int64_t share = 0) {
     const nn::OneCallScope once;
     return calling(model_.encoder(), "encode()", [&] {
       return model_.encoder().encode({.annotations = annotations,
@@ -268,20 +257,23 @@ Condition SamplingRun::condition_of(const Part& part, std::shared_ptr<const Prom
                                       .masks = of_images ? on_device(request_.mask) : Tensor(),
                                       .first_stage = &model_.autoencoder(),
                                       .normal = part.normal(),
-                                      .reading = &reading_});
+                                      .reading = &readings_[size_t(share)]});
     });
   };
-  if (options_.prompts.changes && (request_.regions.defined() || changes(wanted, int64_t(sigmas_.size()) - 1))) {
-    if (concat) throw ConfigError("sample.prompts.changes: is for models that make images of words alone, and this one is given an image");
+  const PromptOptions& prompts = options_.prompts;
+  const int64_t steps = int64_t(sigmas_.size()) - 1;
+  if (readings_.size() > 1 || (prompts.changes && (regions_.defined() || changes(wanted, steps)))) {
+    if (concat)
+      throw ConfigError(fmt::format("sample.prompts.{}: is for models that make images of words alone, and this one is given an image",
+                                    readings_.size() > 1 ? "clip_skips" : "changes"));
     plan = std::make_shared<const PromptPlan>(
-        wanted, int64_t(sigmas_.size()) - 1, needs_empty(options_.guidance, wanted),
-        [&](const std::vector<Annotation>& variants) { return encode(variants, false).to(compute.device); },
-        request_.regions.defined() ? request_.regions.to(compute.device) : Tensor());
+        PlannedPrompts{wanted, steps, needs_empty(options_.guidance, wanted), prompts.changes, regions_, part.first, std::ssize(readings_)},
+        [&](const std::vector<Annotation>& variants, int64_t share) { return encode(variants, false, share).to(compute.device); });
   }
   const auto encode_images = [&](const std::vector<Annotation>& images) { return encode(images, true); };
   Condition condition = plan ? plan->first() : encode_with_empty(options_.guidance, wanted, encode_images);
   set_guides(condition, labels_of(wanted), part.known, rows_of(mask_, part.first, part.count));
-  if (controls_) controls_->number_rows(condition, part.first, part.count);
+  if (controls_ && !plan) controls_->number_rows(condition, part.first, part.count);
   return condition.to(compute.device);
 }
 
@@ -326,7 +318,7 @@ Tensor SamplingRun::sample(int64_t first, int64_t count) const {
       x = x * mask + part.known * (1 - mask);
     }
   }
-  check_end(x);
+  check_sampled(x);
   if (request_.ended) request_.ended(x);
   return decode_sampled(model_.autoencoder(), x, image_, options_.tile).to(at::kFloat).cpu();
 }

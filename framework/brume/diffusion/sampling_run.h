@@ -31,8 +31,6 @@ struct SampleRequest {
   Tensor latents;       ///< [1 or count, C, h, w] to start from, instead of an image; undefined = none
   double strength = 1;  ///< share of the steps that is run on it, the last ones, in (0, 1]
   Tensor mask;          ///< [1 or count, 1, H, W] in [0, 1], 1 = to generate: for inpainting; needs an image
-  /// [parts, 1, H, W] in [0, 1]: where the parts of prompts joined by AND count, as many in each prompt; undefined = everywhere.
-  Tensor regions;
   /// [count, 1 or 3, H, W] in [-1, 1]: what controls see whose `image` is a preprocessor without a file ("canny"); undefined = none.
   Tensor control_source;
   /// Called once per step of a batch, before x moves on; `first`: the index of the batch's first image. False cancels (Interrupted).

@@ -144,7 +144,11 @@ at::Tensor control_images(const at::Tensor& images, const std::string& preproces
 at::Tensor control_mask(const std::string& file, int64_t height, int64_t width) {
   expect_file(file);
   Image image = read_image(file, 1, 0);
-  if (image.height != height || image.width != width) image = resize_as_pillow_lanczos(image, height, width);
+  if (image.height != height || image.width != width) {
+    warn(fmt::format("mask {} is {}x{}, and the images are {}x{}: it is resized (Lanczos), without keeping its proportions", file,
+                     image.width, image.height, width, height));
+    image = resize_as_pillow_lanczos(image, height, width);
+  }
   return ((to_tensor(image) + 1) / 2).unsqueeze(0);
 }
 

@@ -95,7 +95,7 @@ std::optional<PromptPiece> weighted(std::string_view text) {
   const size_t colon = text.rfind(':');
   if (colon == text.npos) return {};
   const auto weight = parse_number<double>(trimmed(text.substr(colon + 1)));
-  if (!weight) return {};
+  if (!weight || !std::isfinite(*weight)) return {};
   return PromptPiece{std::string(trimmed(text.substr(0, colon))), *weight};
 }
 
