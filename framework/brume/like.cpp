@@ -194,6 +194,11 @@ ImageSteps steps_on_image(std::string_view like, int64_t steps, double strength)
   return {steps, strength};
 }
 
+bool refines_by_steps(std::string_view like) {
+  const LikeProgram* program = program_of(like);
+  return program && program->counts_steps;
+}
+
 ImageSteps steps_of_second_pass(std::string_view like, int64_t steps, double strength) {
   if (strength >= 1 || rule_of(like) != LikeStrength::one_more) return {steps, strength};
   return last_steps(steps - 1, int64_t(double(steps) / strength));

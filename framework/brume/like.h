@@ -53,6 +53,9 @@ enum class LikeStrength {
   all,       ///< all of them, the last ones of floor(steps / strength)
 };
 
+/// Returns true if the program of `like` gives a refiner a share of the steps, and not of the training times.
+bool refines_by_steps(std::string_view like);
+
 /// How another program runs a sampler on a model of flow matching, where s = sigma / (1 + sigma).
 enum class LikeFlow {
   same,     ///< as on others
@@ -86,6 +89,7 @@ struct LikeProgram {
   LikeStrength strength = LikeStrength::share;
   const char* mask_loss = "";   ///< what brume does otherwise with a mask
   const char* noise_loss = "";  ///< what brume does otherwise with a sampler that adds noise, of no Brownian path
+  bool counts_steps = false;    ///< a refiner takes a share of the steps
 };
 /// Returns the table of programs.
 const std::vector<LikeProgram>& like_programs();

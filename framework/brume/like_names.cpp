@@ -206,7 +206,8 @@ const std::vector<LikeProgram>& like_programs() {
        "a mask is made as small as the latents by bilinear interpolation there, and what is known keeps its noise in every step; here each "
        "latent reads one pixel of the mask, and a sampler that adds noise does so everywhere",
        "the noise of steps is drawn by a second generator there, of seed + 1 on the processor and CUDA's on a GPU; here it follows that of "
-       "the start"},
+       "the start",
+       true},
       {"sdcpp", "{weights: true, long: chunks, emphasis: chunk_mean}", "{noise_order: per_seed, noise_generator: cuda}",
        "{start: sigma, timestep_rounding: exact}", sdcpp_samplers, sdcpp_spacings, LikeStrength::one_more,
        "a latent is generated there if any of its pixels is white in the mask, here if the one that it reads is"},

@@ -337,7 +337,7 @@ Tensor Model::make(const ImageRequest& r, bool keep) const {
     refiner = opened_->refiner(r);
     refiner_options = refiner->sampling(r);
     run.refining = std::make_shared<const Refining>(Refining{refiner->pipeline(), refiner_options, refiner->others(), run.images,
-                                                             r.refine_from.value_or(0.8)});
+                                                             r.refine_from.value_or(0.8), refines_by_steps(r.like)});
     if (const PromptOptions& p = refiner_options.prompts;
         p.clip_skips.size() > 1 || (p.changes && (!p.regions.empty() || changes(run.images, options.steps))))
       throw ConfigError(fmt::format("{}: cannot follow prompts that change (sample.prompts.{})", called(r.names, "refiner"),

@@ -112,6 +112,49 @@ TEST(ComfyGraph, APartOfTheStepsIsNamed) {
                                                         "that the node 3 adds no noise to its latents"}));
 }
 
+/// SDXL's base and refiner: two nodes that share the steps. `base`, `refiner`: their steps and noise.
+std::string shared_steps(const std::string& base, const std::string& refiner, const std::string& model = "refiner.safetensors") {
+  const std::string both = R"("cfg": 8, "sampler_name": "euler", "scheduler": "normal", "positive": ["6", 0], )";
+  return R"({"10": {"class_type": "KSamplerAdvanced", "inputs": {"noise_seed": 9, "latent_image": ["5", 0], "model": ["4", 0], )" + both +
+         base +
+         R"(}}, "11": {"class_type": "KSamplerAdvanced", "inputs": {"noise_seed": 0, "latent_image": ["10", 0], "model": ["12", 0], )" +
+         both + refiner + R"(}}, "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base.safetensors"}},
+      "12": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ")" +
+         model + R"("}},
+      "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 1024, "height": 768}},
+      "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat"}}})";
+}
+
+TEST(ComfyGraph, ARefinerTakesTheLastSteps) {
+  const char* base = R"("add_noise": "enable", "steps": 25, "start_at_step": 0, "end_at_step": 20, "return_with_leftover_noise": "enable")";
+  const char* rest = R"("add_noise": "disable", "steps": 25, "start_at_step": 20, "end_at_step": 10000)";
+  const auto run = comfy_run(shared_steps(base, rest));
+  ASSERT_TRUE(run && run->refined);
+  EXPECT_EQ(run->model, "base.safetensors");
+  EXPECT_EQ(run->refined->model, "refiner.safetensors");
+  EXPECT_EQ(run->refined->from, 0.8);
+  EXPECT_EQ(run->seed, 9u);
+  EXPECT_EQ(run->width, 1024);
+  EXPECT_EQ(run->left_out, std::vector<std::string>{});
+  const auto one = comfy_run(shared_steps(base, rest, "base.safetensors"));
+  ASSERT_TRUE(one);
+  EXPECT_FALSE(one->refined) << "the same model runs all of the steps";
+  EXPECT_EQ(one->left_out, std::vector<std::string>{});
+  const auto apart = comfy_run(shared_steps(base, R"("add_noise": "enable", "steps": 25, "start_at_step": 20, "end_at_step": 25)"));
+  ASSERT_TRUE(apart);
+  EXPECT_FALSE(apart->refined);
+  EXPECT_EQ(apart->left_out,
+            (std::vector<std::string>{"that the node 10 runs the steps from 0 to 20 alone", "a second run of 25 steps at denoise 1"}));
+}
+
+TEST(ComfyGraph, StepsOnAnImage) {
+  const auto run = comfy_run(R"({"3": {"class_type": "KSamplerAdvanced", "inputs": {"noise_seed": 9, "steps": 20, "add_noise": "enable",
+      "start_at_step": 7, "end_at_step": 10000, "latent_image": ["5", 0]}}, "5": {"class_type": "VAEEncode", "inputs": {}}})");
+  ASSERT_TRUE(run);
+  EXPECT_EQ(run->first_step, 7);
+  EXPECT_TRUE(run->left_out.empty());
+}
+
 TEST(ComfyGraph, OthersAreNone) {
   for (const char* text : {"", "[]", "{}", "{\"3\": 5}", R"({"1": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}})"})
     EXPECT_FALSE(comfy_run(text)) << text;

@@ -190,7 +190,12 @@ TEST_F(Sdxl, AModelThatRefinesItselfIsOneRun) {
   request.progress = {};
   request.refine_from = 0.01;
   EXPECT_NE(said(model, request).find("a refiner from 0.01 on leaves no step to the base model of 5 steps"), std::string::npos);
-  request.refiner.clear();
+  request.spacing = "karras", request.refine_from = 0.95;
+  EXPECT_EQ(said(model, request), "") << "the last level is at training time 0";
+  request.like = "comfyui";
+  EXPECT_NE(said(model, request).find("a refiner from 0.95 on leaves no step to the refiner of 5 steps"), std::string::npos)
+      << "of the steps";
+  request.refiner.clear(), request.like.clear();
   EXPECT_NE(said(model, request).find("refine_from: has no effect without refiner"), std::string::npos);
 }
 

@@ -125,7 +125,7 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
   if (run.clip_skip > 0) add(o, "--clip-skip", std::to_string(run.clip_skip));
   const double share = std::clamp(run.denoise.value_or(1), 0.01, 1.0);
   const bool partly = run.from_image && share < 1;
-  if (run.steps) add(o, "--steps", std::to_string(*run.steps));
+  if (run.steps) add(o, "--steps", std::to_string(*run.steps - (has_image ? run.first_step : 0)));
   if (run.from_image && !has_image) o.left_out.emplace_back(from_image);
   if (partly && has_image) add(o, "--strength", fmt::format("{}", share));
   if (share < 1 && !run.from_image) o.left_out.push_back(fmt::format("the denoise {} of a run without an image", share));
@@ -146,6 +146,10 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
 
 std::optional<ForeignOrigin> foreign_origin(const std::map<std::string, std::string>& text, bool has_image) {
   if (const auto parameters = text.find("parameters"); parameters != text.end())
+  if (run.first_step > 0 && has_image)  // half a step more, so that its floor is the number of steps however the quotient is rounded
+    add(o, "--strength", fmt::format("{:.6g}", double(*run.steps - run.first_step) / (double(*run.steps) + 0.5)));
+  if (run.refined)
+    o.left_out.push_back(fmt::format("the refiner {}: --refiner FILE --refine-from {:.6g} adds it", run.refined->model, run.refined->from));
     if (Fields1111 fields(parameters->second); !fields.empty()) return of_a1111(std::move(fields), has_image);
   if (const auto graph = text.find("prompt"); graph != text.end())
     if (const auto run = comfy_run(graph->second)) return of_comfyui(*run, has_image);

@@ -29,7 +29,9 @@ int64_t Refiner::split(const NoiseSchedule& schedule, const std::vector<double>&
   const double lo = schedule.t_min(), hi = schedule.t_max();
   const int64_t steps = int64_t(sigmas.size()) - 1;
   int64_t k = 0;
-  while (k < steps && (schedule.time(sigmas[size_t(k)]) - lo) / (hi - lo) >= 1 - refining_.from) ++k;
+  const auto done = [&] { return double(k) / double(steps); };
+  while (refining_.of_steps && k < steps && done() < refining_.from - 1e-9) ++k;
+  while (!refining_.of_steps && k < steps && (schedule.time(sigmas[size_t(k)]) - lo) / (hi - lo) >= 1 - refining_.from) ++k;
   if (k == 0 || k == steps)
     throw ConfigError(fmt::format("a refiner from {} on leaves no step to the {} of {}", refining_.from, k == 0 ? "base model" : "refiner",
                                   counted(steps, "step")));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "brume/files/json.h"
 
@@ -97,8 +98,10 @@ class Reader {
     const auto last = std::find_if(order.begin(), order.end(), [&](const std::string& id) { return samples(id); });
     if (last == order.end()) return {};
     sampler(*last);
-    std::string before = latent(*last);
-    if (!before.empty()) second_pass(before);
+    if (const std::string before = latent(*last); before.empty())
+      only(part_of(*last));
+    else
+      second_pass(before, *last);
     for (const std::string& id : order)
       if (has(graph_.type(id), "ControlNetApply") || has(graph_.type(id), "IPAdapter")) leave_out_node(id);
     return run_;
@@ -141,13 +144,35 @@ class Reader {
     run_.steps = whole(timing, "steps"), run_.denoise = number(timing, "denoise"), run_.scheduler = text(timing, "scheduler");
     run_.sampler = text(chosen.empty() ? id : chosen, "sampler_name");
     if (!levels.empty() && run_.scheduler.empty()) leave_out_node(levels);
-    if (const auto from = whole(id, "start_at_step"), to = whole(id, "end_at_step");
-        from.value_or(0) > 0 || (to && *to < run_.steps.value_or(0)))
-      leave_out(fmt::format("that the node {} runs the steps from {} to {} alone", id, from.value_or(0), to.value_or(0)));
-    if (text(id, "add_noise") == "disable") leave_out(fmt::format("that the node {} adds no noise to its latents", id));
     run_.prompt = words(graph_.source(by, {"positive", "conditioning"}), "positive");
     run_.negative = words(graph_.source(by, "negative"), "negative");
     model(graph_.source(by, "model"));
+  }
+
+  /// The steps of KSamplerAdvanced, which are all of the others.
+  struct Part {
+    std::string id;
+    int64_t from, to, steps;
+    bool adds_noise, leaves_noise;
+  };
+  Part part_of(const std::string& id) const {
+    const int64_t steps = whole(id, "steps").value_or(0);
+    return {id,
+            std::max<int64_t>(0, whole(id, "start_at_step").value_or(0)),
+            std::min(steps, whole(id, "end_at_step").value_or(steps)),
+            steps,
+            text(id, "add_noise") != "disable",
+            text(id, "return_with_leftover_noise") == "enable"};
+  }
+
+  /// Takes what a run has of its steps; names what has no place.
+  void only(const Part& p) {
+    if (run_.from_image && p.from > 0 && p.from < p.to && p.to == p.steps && p.adds_noise) {
+      run_.first_step = p.from;
+      return;
+    }
+    if (p.from > 0 || p.to < p.steps) leave_out(fmt::format("that the node {} runs the steps from {} to {} alone", p.id, p.from, p.to));
+    if (!p.adds_noise) leave_out(fmt::format("that the node {} adds no noise to its latents", p.id));
   }
 
   /// Returns the words of a conditioning. `side`: which input to follow of nodes that have both.
@@ -212,17 +237,24 @@ class Reader {
     return "";
   }
 
-  /// Makes a second pass of the sampler that was read, which runs on what the one before it made.
-  void second_pass(const std::string& before) {
-    const ComfyRun last = run_;
+  /// Makes a second pass, or a refiner, of the sampler that was read, which runs on what the one before it made.
+  void second_pass(const std::string& before, const std::string& last) {
+    const ComfyRun later = std::exchange(run_, {});
+    run_.left_out = later.left_out;
+    const double factor = std::exchange(factor_, 1);
     sampler(before);
-    const bool same = last.sampler == run_.sampler && last.scheduler == run_.scheduler && last.prompt == run_.prompt;
-    if (same && factor_ > 1)
-      run_.again = {factor_, last.denoise.value_or(1)};
-    else
-      leave_out(fmt::format("a second run of {} at denoise {}", counted(last.steps.value_or(0), "step"), last.denoise.value_or(1)));
-    run_.loras.erase(run_.loras.begin() + std::ptrdiff_t(last.loras.size()), run_.loras.end());  // of the same model, read twice
     if (!latent(before).empty()) leave_out("the runs before the last two");
+    const bool same = later.sampler == run_.sampler && later.scheduler == run_.scheduler && later.prompt == run_.prompt;
+    const Part p = part_of(before), q = part_of(last);
+    if (same && factor == 1 && p.leaves_noise && !q.adds_noise && p.to == q.from && p.steps == q.steps) {
+      if (later.model != run_.model || later.cfg != run_.cfg) run_.refined = {later.model, double(p.to) / double(p.steps)};
+      return only({before, p.from, q.to, p.steps, p.adds_noise, q.leaves_noise});
+    }
+    only(p);
+    if (same && factor > 1)
+      run_.again = {factor, later.denoise.value_or(1)};
+    else
+      leave_out(fmt::format("a second run of {} at denoise {}", counted(later.steps.value_or(0), "step"), later.denoise.value_or(1)));
   }
 
   const Graph& graph_;

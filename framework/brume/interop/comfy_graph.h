@@ -24,6 +24,13 @@ struct ComfyRun {
     double factor = 1, denoise = 1;
   };
   std::optional<Again> again;
+  /// Another model that takes the steps from a share of them on.
+  struct Refined {
+    std::string model;
+    double from = 0;
+  };
+  std::optional<Refined> refined;
+  int64_t first_step = 0;             ///< of a run on an image: the steps before it are left out
   std::vector<std::string> loras;     ///< NAME:STRENGTH, by the names of the files there
   std::vector<std::string> left_out;  ///< what was read of it and has no place above
 };
