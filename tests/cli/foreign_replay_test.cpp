@@ -86,5 +86,13 @@ TEST_F(ForeignReplay, UnknownSamplersAndImagesAreNamed) {
   EXPECT_EQ(done.err.find('\x1b'), std::string::npos) << "a picture does not steer the terminal";
 }
 
+TEST_F(ForeignReplay, NumbersThatAreNoneAreNamed) {
+  const std::string text = "a cat\nSteps: four, Sampler: Euler, CFG scale: x, Seed: -1, Size: 32xx, Variation seed: 0.5";
+  const Finished done = sample({"--from", made_of({{"parameters", text}}), model_, "--steps", "2", "-o", "again.png"});
+  EXPECT_EQ(done.code, 0) << done.err;
+  for (const char* field : {"Steps: four", "CFG scale: x", "Seed: -1", "Size: 32xx", "Variation seed: 0.5"})
+    has(done.err, std::string("not taken over: ") + field);
+}
+
 }  // namespace
 }  // namespace brume::test

@@ -91,7 +91,7 @@ TEST_F(Replay, Mistakes) {
   EXPECT_EQ(said({"sample", "--from", "no.png"}), "error: --from: there is no file 'no.png'\n");
   write_png((folder_->path() / "plain.png").string(), Image(4, 4, 3));
   EXPECT_EQ(said({"sample", "--from", "plain.png"}),
-            "error: --from: plain.png does not tell how it was made (it has no text 'brume.arguments')\n");
+            "error: --from: plain.png does not tell how it was made (it has no text 'brume.arguments', and none of A1111 or ComfyUI)\n");
   write_png((folder_->path() / "bad.png").string(), Image(4, 4, 3), {{"brume.arguments", "[\"a\", 1]"}});
   EXPECT_EQ(said({"sample", "--from", "bad.png"}), "error: --from: bad.png: its text 'brume.arguments' is damaged\n");
   const std::string model = "m/model.safetensors";

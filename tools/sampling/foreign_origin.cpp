@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "brume/config/counted.h"
 #include "brume/config/errors.h"
@@ -63,10 +64,22 @@ class Fields1111 {
     const auto found = fields_.find(key);
     return found != fields_.end() && found->is_string() ? found->get<std::string>() : "";
   }
-  /// Returns the text of a number, "" if it is absent.
+  /// Returns the text of a number, "" if it is absent; what is none is left for leave_rest().
+  template <class T = double>
   std::string number(const char* key) {
     const std::string value = text(key);
-    return parse_number<double>(value) ? value : "";
+    if (parse_number<T>(value)) return value;
+    if (!value.empty()) taken_.erase(key);
+    return "";
+  }
+  /// Returns width and height of "512x768", empty if it is absent; what is none is left for leave_rest().
+  std::pair<std::string, std::string> sides(const char* key) {
+    const std::string value = text(key);
+    const size_t x = std::min(value.find('x'), value.size());
+    std::string width = value.substr(0, x), height = value.substr(std::min(x + 1, value.size()));
+    if (parse_number<int64_t>(width) && parse_number<int64_t>(height)) return {std::move(width), std::move(height)};
+    if (!value.empty()) taken_.erase(key);
+    return {};
   }
   void leave_rest(ForeignOrigin& o) const {
     for (const auto& [key, value] : fields_.items())
@@ -91,14 +104,19 @@ void add_hires(ForeignOrigin& o, Fields1111& f, const std::string& strength) {
 
 ForeignOrigin of_a1111(Fields1111 f, bool has_image) {
   ForeignOrigin o{"A1111", f.text("Model"), {}, {}};
-  const std::string sampler = f.text("Sampler"), size = f.text("Size"), strength = f.number("Denoising strength");
+  const std::string sampler = f.text("Sampler"), strength = f.number("Denoising strength");
   add_like(o, "a1111", sampler, f.text("Schedule type"));
   add(o, "--prompt", without_loras(f.text("Prompt"), o));
   if (const std::string negative = f.text("Negative prompt"); !negative.empty()) add(o, "--negative", without_loras(negative, o));
-  for (const auto& [key, option] : {std::pair("Steps", "--steps"), std::pair("CFG scale", "--cfg"), std::pair("Seed", "--seed"),
-                                    std::pair("Variation seed", "--variation-seed"), std::pair("Variation seed strength", "--variation")})
-    if (const std::string value = f.number(key); !value.empty()) add(o, option, value);
-  if (const size_t x = size.find('x'); x != size.npos) add(o, "--width", size.substr(0, x)), add(o, "--height", size.substr(x + 1));
+  const auto add_number = [&](const char* option, const std::string& value) {
+    if (!value.empty()) add(o, option, value);
+  };
+  add_number("--steps", f.number<int64_t>("Steps"));
+  add_number("--cfg", f.number("CFG scale"));
+  add_number("--seed", f.number<uint64_t>("Seed"));
+  add_number("--variation-seed", f.number<uint64_t>("Variation seed"));
+  add_number("--variation", f.number("Variation seed strength"));
+  if (const auto [width, height] = f.sides("Size"); !width.empty()) add(o, "--width", width), add(o, "--height", height);
   if (const auto skip = parse_number<int64_t>(f.text("Clip skip")); skip && *skip > 0) add(o, "--clip-skip", std::to_string(*skip - 1));
   const std::string rng = f.text("RNG");
   if (rng == "CPU") add(o, "--set", "sample.noise_generator=cpu");
@@ -128,6 +146,10 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
   if (run.steps) add(o, "--steps", std::to_string(*run.steps - (has_image ? run.first_step : 0)));
   if (run.from_image && !has_image) o.left_out.emplace_back(from_image);
   if (partly && has_image) add(o, "--strength", fmt::format("{}", share));
+  if (run.first_step > 0 && has_image)  // half a step more, so that its floor is the number of steps however the quotient is rounded
+    add(o, "--strength", fmt::format("{:.6g}", double(*run.steps - run.first_step) / (double(*run.steps) + 0.5)));
+  if (run.refined)
+    o.left_out.push_back(fmt::format("the refiner {}: --refiner FILE --refine-from {:.6g} adds it", run.refined->model, run.refined->from));
   if (share < 1 && !run.from_image) o.left_out.push_back(fmt::format("the denoise {} of a run without an image", share));
   if (run.again) {
     add(o, "--hires", fmt::format("{}", run.again->factor));
@@ -146,10 +168,6 @@ ForeignOrigin of_comfyui(const ComfyRun& run, bool has_image) {
 
 std::optional<ForeignOrigin> foreign_origin(const std::map<std::string, std::string>& text, bool has_image) {
   if (const auto parameters = text.find("parameters"); parameters != text.end())
-  if (run.first_step > 0 && has_image)  // half a step more, so that its floor is the number of steps however the quotient is rounded
-    add(o, "--strength", fmt::format("{:.6g}", double(*run.steps - run.first_step) / (double(*run.steps) + 0.5)));
-  if (run.refined)
-    o.left_out.push_back(fmt::format("the refiner {}: --refiner FILE --refine-from {:.6g} adds it", run.refined->model, run.refined->from));
     if (Fields1111 fields(parameters->second); !fields.empty()) return of_a1111(std::move(fields), has_image);
   if (const auto graph = text.find("prompt"); graph != text.end())
     if (const auto run = comfy_run(graph->second)) return of_comfyui(*run, has_image);

@@ -67,7 +67,8 @@ std::vector<std::string> arguments_in(const std::string& file, const std::string
   const auto it = text.find(key);
   if (it == text.end()) {
     if (const auto origin = foreign_origin(text, has_image)) return foreign_arguments(file, *origin, source);
-    throw ConfigError(fmt::format("--from: {} does not tell how it was made (it has no text '{}')", file, key));
+    throw ConfigError(
+        fmt::format("--from: {} does not tell how it was made (it has no text '{}', and none of A1111 or ComfyUI)", file, key));
   }
   const auto json = nlohmann::json::parse(it->second, nullptr, false);
   std::vector<std::string> arguments;
