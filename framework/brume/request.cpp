@@ -229,8 +229,10 @@ std::vector<Annotation> annotations_of(const ImageRequest& r, const Controls& co
     if (!r.prompts.empty()) all[i].caption = r.prompts[image / repeats % r.prompts.size()];
     if (!r.negatives.empty()) all[i].negative = r.negatives[r.negatives.size() == 1 ? 0 : image / repeats % r.prompts.size()];
     if (r.wildcards.empty()) continue;
-    all[i].caption = with_wildcards(all[i].caption, r.wildcards, r.seed, int64_t(image), called(r.names, "wildcards"));
-    all[i].negative = with_wildcards(all[i].negative, r.wildcards, ~r.seed, int64_t(image), called(r.names, "wildcards"));
+    const auto drawn = [&](const std::string& text, bool negative) {
+      return with_wildcards(text, r.wildcards, r.seed, int64_t(image), called(r.names, "wildcards"), negative);
+    };
+    all[i].caption = drawn(all[i].caption, false), all[i].negative = drawn(all[i].negative, true);
   }
   return all;
 }

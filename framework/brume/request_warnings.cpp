@@ -98,7 +98,7 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
       say(fmt::format("'{}'",
                       prompt.substr(at, prompt.find('>', at) == std::string::npos ? std::string::npos : prompt.find('>', at) + 1 - at)),
           fmt::format("{} FILE:STRENGTH adds a LoRA", called(r.names, "loras")));
-  if (const std::string word = r.wildcards.empty() ? first_wildcard(prompt) : ""; !word.empty())
+  if (const std::string word = r.wildcards.empty() ? wildcard_in(prompt) : ""; !word.empty())
     say(fmt::format("'{}'", word), fmt::format("{} FOLDER draws a line of a file for it", called(r.names, "wildcards")));
   if (!options.prompts.changes) {
     const std::string reads = fmt::format("{} reads it otherwise", called(r.names, "prompt_changes"));
@@ -119,7 +119,7 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
 /// Options that no prompt makes use of.
 std::vector<std::string> unread_by_prompts(const ImageRequest& r) {
   std::vector<std::string> all;
-  const auto drawn = [](const std::string& prompt) { return !first_wildcard(prompt).empty(); };
+  const auto drawn = [](const std::string& prompt) { return !wildcard_in(prompt).empty(); };
   if (!r.wildcards.empty() && std::ranges::none_of(r.prompts, drawn) && std::ranges::none_of(r.negatives, drawn))
     all.push_back(fmt::format("{}: has no effect, as no prompt holds a __NAME__", called(r.names, "wildcards")));
   if (r.regions.size() == 1)

@@ -281,9 +281,16 @@ TEST_F(Sdxl, Wildcards) {
     red += x.caption == "a red star and a_b__";
   }
   EXPECT_TRUE(red > 3 && red < 17) << red;
+  request.negatives = {"__colour__"};
+  int64_t same = 0;
+  for (const Annotation& x : model.annotations(request)) same += x.caption.find(x.negative) != x.caption.npos;
+  EXPECT_TRUE(same > 3 && same < 17) << same << ": a negative prompt draws its own line";
   request.first = 7, request.count = 1;
   EXPECT_EQ(model.annotations(request)[0].caption, all[7].caption) << "image 7 alone";
-  for (const auto& [name, error] : {std::pair("none", "none.txt' for __none__"), {"loop", "without end"}, {"../x", "outside the folder"}}) {
+  for (const auto& [name, error] : {std::pair("none", "none.txt' for __none__"),
+                                    {"loop", "without end"},
+                                    {"../x", "outside the folder"},
+                                    {"colours", "colour.txt'?"}}) {
     request.prompts = {"__" + std::string(name) + "__"};
     EXPECT_NE(said(model, request).find(error), std::string::npos) << said(model, request);
   }
