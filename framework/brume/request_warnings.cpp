@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <functional>
+#include <optional>
 #include <set>
 
 #include "brume/config/number.h"
@@ -87,6 +89,34 @@ std::string weight_in(std::string_view prompt) {
   return "";
 }
 
+/// What a prompt writes as compel reads it (a library that weighs words for diffusers), and its weight; 0 = it has none.
+struct CompelWords {
+  std::string text;
+  double weight = 0;
+};
+
+/// Returns the first "word++", "(words)1.3" or "(words)-"; also ").and(" and the like, without a weight.
+std::optional<CompelWords> compel_words(std::string_view prompt) {
+  for (const char* joins : {").and(", ").blend(", ").swap("})
+    if (prompt.find(joins) != std::string_view::npos) return CompelWords{joins + 1};
+  const auto in_word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  const auto ends = [&](size_t i) { return i == prompt.size() || std::string_view(" ,.)\n").find(prompt[i]) != std::string_view::npos; };
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    const bool bracket = prompt[i - 1] == ')' && (i < 2 || prompt[i - 2] != '\\');
+    const bool sign = prompt[i] == '+' || prompt[i] == '-', digit = in_word(prompt[i]) || prompt[i] == '.';
+    if (bracket ? !sign && !digit : !sign || !in_word(prompt[i - 1])) continue;
+    const size_t signs = sign ? std::min(prompt.find_first_not_of(prompt[i], i), prompt.size()) - i : 0;
+    const size_t begin = bracket ? prompt.rfind('(', i) : prompt.find_last_of(" ,(", i - 1) + 1;
+    if (begin == std::string_view::npos) continue;
+    if (signs >= (bracket ? 1 : 2) && ends(i + signs))
+      return CompelWords{std::string(prompt.substr(begin, i + signs - begin)), std::pow(prompt[i] == '+' ? 1.1 : 0.9, double(signs))};
+    const size_t end = std::min(prompt.find_first_not_of("0123456789.", i), prompt.size());
+    if (const auto weight = bracket ? parse_number<double>(prompt.substr(i, end - i)) : std::nullopt)
+      return CompelWords{std::string(prompt.substr(begin, end - begin)), *weight};
+  }
+  return {};
+}
+
 /// Returns what one prompt writes as other programs read it.
 std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOptions& options, bool reads_prompts, const std::string& prompt) {
   std::vector<std::string> found;
@@ -98,8 +128,8 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
       say(fmt::format("'{}'",
                       prompt.substr(at, prompt.find('>', at) == std::string::npos ? std::string::npos : prompt.find('>', at) + 1 - at)),
           fmt::format("{} FILE:STRENGTH adds a LoRA", called(r.names, "loras")));
-  if (const std::string word = r.wildcards.empty() ? wildcard_in(prompt) : ""; !word.empty())
-    say(fmt::format("'{}'", word), fmt::format("{} FOLDER draws a line of a file for it", called(r.names, "wildcards")));
+  if (const std::string name = r.wildcards.empty() ? wildcard_in(prompt) : ""; !name.empty())
+    say(fmt::format("'{}'", name), fmt::format("{} FOLDER draws a line of a file for it", called(r.names, "wildcards")));
   if (!options.prompts.changes) {
     const std::string reads = fmt::format("{} reads it otherwise", called(r.names, "prompt_changes"));
     if (joins(prompt, "AND")) say("'AND'", reads);
@@ -111,6 +141,11 @@ std::vector<std::string> foreign_words(const ImageRequest& r, const SampleOption
   if (!reads_prompts) return found;
   if (const std::string text = options.prompts.weights ? "" : weight_in(prompt); !text.empty())
     say(fmt::format("'{}'", text), fmt::format("{} reads it as a weight", called(r.names, "prompt_weights")));
+  if (const auto compel = compel_words(prompt); compel && compel->weight > 0)
+    say(fmt::format("'{}'", compel->text),
+        fmt::format("compel's weight is (word:{:.4g}) here, which {} reads", compel->weight, called(r.names, "prompt_weights")));
+  else if (compel)
+    say(fmt::format("'{}'", compel->text), "of compel's ways to join prompts, BREAK is and(), and no other is there");
   if (!options.prompts.chunks && text::find_word(prompt, "BREAK") != std::string::npos)
     say("'BREAK'", fmt::format("{} chunks begins a chunk there", called(r.names, "long_prompts")));
   return found;

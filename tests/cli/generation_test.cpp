@@ -1,7 +1,10 @@
 // brume sample: the options of a model that is conditioned by CLIP's text encoder; each is recorded in the image and made again from it.
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <array>
 
 #include "brume/image/image.h"
 #include "brume/weights/safetensors.h"
@@ -195,8 +198,18 @@ TEST_F(Generation, WordsOfOtherProgramsAreTold) {
             "warning: --prompt \"a __colour__ star\": '__colour__' is read as words; --wildcards FOLDER draws a line of a file for it");
   EXPECT_EQ(warned("a ____ star, snake__case and __two words__"), "");
   EXPECT_NE(warned("a star BREAK red"), "");
+  const std::vector<std::array<const char*, 3>> compel{{"a red++ star", "red++", "1.21"},
+                                                       {"a red-- star", "red--", "0.81"},
+                                                       {"a (red star)1.3", "(red star)1.3", "1.3"},
+                                                       {"a (red star)-", "(red star)-", "0.9"}};
+  for (const auto& [prompt, words, weight] : compel)
+    EXPECT_EQ(warned(prompt), fmt::format("warning: --prompt \"{}\": '{}' is read as words; compel's weight is (word:{}) here, which "
+                                          "--prompt-weights reads",
+                                          prompt, words, weight));
+  EXPECT_NE(warned("(\"a\", \"star\").and()").find("'.and(' is read as words"), std::string::npos);
   EXPECT_EQ(warned("a star BREAK red", {"--long-prompts", "chunks"}), "");
-  for (const char* plain : {"salt and pepper", "SAND and LAND", "a star (red)", "[red] star", "a star: 5", "BREAKFAST"})
+  for (const char* plain : {"salt and pepper", "SAND and LAND", "a star (red)", "[red] star", "a star: 5", "BREAKFAST", "well-lit, 18+ -",
+                            "(red)", "(a) 1.3", "__", "a__b"})
     EXPECT_EQ(warned(plain), "");
 }
 
