@@ -19,12 +19,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
+#include <set>
 
 #include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/core/conditioner.h"
 #include "brume/core/prompt.h"
+#include "brume/core/warnings.h"
 #include "brume/nn/blocks/encoder_group.h"
 
 namespace brume::plugins {
@@ -81,6 +84,24 @@ class JointEncoder final : public ConditionEncoder {
   Files files() const override { return all_.files(); }
 
  private:
+  /// Throws ConfigError if vectors of a textual inversion fit no encoder.
+  void check_widths(const Word& word) const {
+    std::vector<Tensor> all{word.vectors};
+    all.insert(all.end(), word.others.begin(), word.others.end());
+    for (const Tensor& vectors : all)
+      if (std::find(widths_.begin(), widths_.end(), vectors.size(1)) == widths_.end())
+        throw ConfigError(
+            fmt::format("sample.prompts: the vectors of the embedding '{}' have {} numbers, and this model's text encoders have {}",
+                        word.text, vectors.size(1), fmt::join(widths_, " and ")));
+  }
+  /// Warns once that an encoder reads a word of a textual inversion as text.
+  void warn_of(const Word& word, size_t encoder) const {
+    if (!o_.of[encoder]->traits().reads_prompts) return;
+    const std::lock_guard guard(lock_);
+    if (told_.insert(word.text).second)
+      warn(fmt::format("the embedding '{}' has no vectors of {} numbers, so that one of the text encoders reads it as a word", word.text,
+                       widths_[encoder]));
+  }
   /// Returns the reading with the vectors of each textual inversion for one encoder; without the words that have none for it. Throws
   /// ConfigError if they fit no encoder.
   std::optional<PromptReading> reading_of(const PromptReading* whole, size_t encoder) const {
@@ -88,11 +109,11 @@ class JointEncoder final : public ConditionEncoder {
     PromptReading own = *whole;
     own.words.clear();
     for (const Word& w : whole->words) {
+      check_widths(w);
       if (const Tensor vectors = vectors_for(w, encoder, widths_[encoder]); vectors.defined())
         own.words.push_back({w.text, vectors});
-      else if (std::none_of(widths_.begin(), widths_.end(), [&](int64_t width) { return vectors_for(w, 0, width).defined(); }))
-        throw ConfigError(fmt::format("sample.prompts: the vectors of the embedding '{}' have {}, and this model's text encoders have {}",
-                                      w.text, counted(w.vectors.size(1), "number"), fmt::join(widths_, " and ")));
+      else
+        warn_of(w, encoder);
     }
     return own;
   }
@@ -135,6 +156,8 @@ class JointEncoder final : public ConditionEncoder {
   int64_t width_;
   nn::EncoderGroup all_;
   std::vector<int64_t> widths_;  ///< of the tokens of each
+  mutable std::mutex lock_;
+  mutable std::set<std::string> told_;  ///< words that were warned of
 };
 
 class JointText final : public Conditioner {

@@ -68,6 +68,15 @@ TEST_F(SdxlProgram, AnEmbeddingOfBothEncoders) {
   write_safetensors(folder_.file("dax.safetensors"), {{"clip_l", at::full({2, 64}, 0.5f)}, {"clip_g", at::full({1, 128}, 0.5f)}});
   EXPECT_NE(made(source_, {"--embedding", "dax.safetensors"}), plain);
   EXPECT_EQ(said_.find("warning"), std::string::npos) << said_;
+  write_safetensors(folder_.file("dax.safetensors"), {{"clip_g", at::full({1, 128}, 0.5f)}});
+  EXPECT_NE(made(source_, {"--embedding", "dax.safetensors:dax"}), plain);
+  EXPECT_NE(said_.find("warning: the embedding 'dax' has no vectors of 64 numbers, so that one of the text encoders reads it as a word\n"),
+            std::string::npos)
+      << said_;
+  write_safetensors(folder_.file("dax.safetensors"), {{"clip_l", at::full({2, 63}, 0.5f)}, {"clip_g", at::full({1, 128}, 0.5f)}});
+  EXPECT_NE(at({"sample", source_, "--prompt", "a dax", "--embedding", "dax.safetensors", "-n", "1", "-o", "a.png"})
+                .err.find("the vectors of the embedding 'dax' have 63 numbers, and this model's text encoders have 64 and 128"),
+            std::string::npos);
   write_safetensors(folder_.file("dax.safetensors"), {{"dax", at::full({2, 96}, 0.5f)}});
   const Finished done = at({"sample", source_, "--prompt", "a dax", "--embedding", "dax.safetensors", "-n", "1", "-o", "a.png"});
   EXPECT_NE(done.err.find("the vectors of the embedding 'dax' have 96 numbers, and this model's text encoders have 64 and 128"),
