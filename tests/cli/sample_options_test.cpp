@@ -77,6 +77,10 @@ TEST_F(SampleOptions, AnEmptyValueIsNotTheNextArgument) {
             "error: --prompt-weights= has an empty value; true and false are allowed, and no value means true\n");
   EXPECT_EQ(said({"--lora=", "-o", "a.png"}), "error: lora: there is no file ''\n");
   EXPECT_EQ(said({"--prompt=", "-o", "a.png"}), "error: --prompt: this model is not asked in words; --classes names what it makes\n");
+  EXPECT_EQ(said({"--mask=", "-o", "a.png"}), "error: --mask= has an empty value; FILE is expected\n");
+  EXPECT_EQ(said({"-n=", "-o", "a.png"}), "error: -n= has an empty value; a number is expected\n");
+  EXPECT_EQ(at({"sample", "m", "-n=1", "-o=equals.png"}).code, 0);
+  EXPECT_TRUE(fs::exists(path("equals.png")));
   const Finished made = at({"sample", "m", "--classes", "2", "-o", "empty.png", "--negative=x", "--negative="});
   EXPECT_EQ(made.code, 2);
   EXPECT_EQ(at({"sample", "m", "--sampler=", "-n", "1", "-o", "empty.png"}).code, 0);

@@ -150,7 +150,7 @@ const CLI::App* command_below(const CLI::App& command, const std::string& word) 
   return all.empty() ? nullptr : all.front();
 }
 
-/// Returns the option of a command, or of those above it, that a long name names; null if there is no such option.
+/// Returns the option of a command, or of those above it, that a name names; null if there is no such option.
 const CLI::Option* option_named(const CLI::App* command, const std::string& name) {
   for (; command; command = command->get_parent())
     if (const CLI::Option* option = command->get_option_no_throw(name)) return option;
@@ -162,9 +162,18 @@ bool is_number(const CLI::Option& option) {
   return type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT");
 }
 
-/// Returns the arguments with each `--option=` as two, the option and an empty value, which CLI11 would take from the next argument. Throws
-/// ConfigError if the option is a flag or a number.
-std::vector<std::string> with_empty_values(const CLI::App& app, const std::vector<std::string>& arguments) {
+/// Throws ConfigError if an option cannot have an empty value: a flag, a number, one file.
+void check_empty_value(const CLI::Option& option, const std::string& word) {
+  if (option.get_items_expected_max() == 0)
+    throw ConfigError(fmt::format("{} has an empty value; true and false are allowed, and no value means true", word));
+  if (is_number(option)) throw ConfigError(fmt::format("{} has an empty value; a number is expected", word));
+  if (const std::string type = option.get_type_name(); option.get_items_expected_max() == 1 && !type.starts_with("TEXT"))
+    throw ConfigError(fmt::format("{} has an empty value; {} is expected", word, type));
+}
+
+/// Returns the arguments with each `--option=` as two, the option and an empty value, which CLI11 would take from the next argument; and
+/// with `-o=value` as two, of which CLI11 would take "=value". Throws ConfigError if the option cannot have an empty value.
+std::vector<std::string> with_values_apart(const CLI::App& app, const std::vector<std::string>& arguments) {
   std::vector<std::string> all;
   const CLI::App* command = &app;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -174,16 +183,16 @@ std::vector<std::string> with_empty_values(const CLI::App& app, const std::vecto
       break;
     }
     if (const CLI::App* below = command_below(*command, word)) command = below;
-    const bool empty = word.starts_with("--") && word.find('=') == word.size() - 1;
-    const CLI::Option* option = empty ? option_named(command, word.substr(0, word.size() - 1)) : nullptr;
+    const size_t equals = word.find('=');
+    const bool is_short = equals == 2 && word[0] == '-' && word[1] != '-';
+    const bool empty = equals == word.size() - 1 && (is_short || word.starts_with("--"));
+    const CLI::Option* option = empty || is_short ? option_named(command, word.substr(0, equals)) : nullptr;
     if (!option) {
       all.push_back(word);
       continue;
     }
-    if (option->get_items_expected_max() == 0)
-      throw ConfigError(fmt::format("{} has an empty value; true and false are allowed, and no value means true", word));
-    if (is_number(*option)) throw ConfigError(fmt::format("{} has an empty value; a number is expected", word));
-    all.insert(all.end(), {word.substr(0, word.size() - 1), ""});
+    if (empty) check_empty_value(*option, word);
+    all.insert(all.end(), {word.substr(0, equals), word.substr(equals + 1)});
   }
   return all;
 }
@@ -192,7 +201,7 @@ std::vector<std::string> with_empty_values(const CLI::App& app, const std::vecto
 
 std::optional<int> CommandLine::run(std::vector<std::string> arguments) {
   try {
-    arguments = with_empty_values(*app_, arguments);
+    arguments = with_values_apart(*app_, arguments);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
     app_->parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {
