@@ -35,7 +35,7 @@ std::vector<std::string> lines_in(const std::string& folder, std::string_view na
   return lines;
 }
 
-/// Returns the places of both marks of the first __NAME__ from `from` on; npos if there is none.
+/// Returns the places of both marks of the first __NAME__ from `from` on; npos without one.
 std::pair<size_t, size_t> next_wildcard(std::string_view text, size_t from) {
   size_t open = text.find(mark, from);
   while (open != text.npos) {
