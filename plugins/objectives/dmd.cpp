@@ -64,7 +64,7 @@ class OpenDmd final : public OpenObjective {
     }();
     const NoisyBatch seen =
         add_noise(image.detach(), shared_levels(*o_.time, model.schedule(), o_.levels, image.size(0), training.memory, random), random);
-    const Tensor learned = fake_loss(fake, image.detach(), condition, training, random);
+    Tensor learned = fake_loss(fake, image.detach(), condition, training, random);
     figures_ = {{"fake_score", learned.item<double>()}};
     if (!due) return learned;
     const Tensor gradient = [&] {

@@ -87,7 +87,7 @@ class Keeper final : public at::Allocator {
     bool is_long;
     size_t size;
     char* begin;
-    auto operator<=>(const Free&) const = default;
+    auto operator<=>(const Free&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 sees a 0 there
   };
   using Blocks = std::map<char*, Block>;  // by address, each region's one after the other
 
