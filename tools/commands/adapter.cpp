@@ -17,7 +17,7 @@
 #include "brume/interop/lora_file.h"
 #include "brume/interop/lora_generation.h"
 #include "brume/interop/lora_strength.h"
-#include "brume/interop/lora_tensor_name.h"
+#include "brume/interop/layouts/lora_tensor_name.h"
 #include "brume/interop/lora_writing.h"
 #include "brume/interop/low_rank.h"
 #include "brume/weights/model_hash.h"

@@ -147,6 +147,18 @@ Option<A> flag_of_prompts(const char* flag, const char* name, std::optional<bool
           [field](const A& a) { return words(a.request.*field); }};
 }
 
+/// Returns --clip-skip, whose numbers are separated by commas.
+Option<A> clip_skip_option() {
+  return {"--clip-skip", "clip_skip",
+          [](Command command, A& a) {
+            return command
+                .add_option("--clip-skip", a.request.clip_skip,
+                            "number of last layers of CLIP's text encoder to skip; several, like 1,2, in equal shares of the steps")
+                .delimiter(',');
+          },
+          [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.clip_skip, ","))); }};
+}
+
 std::vector<Option<A>> options_of_sampling() {
   return {
       option<A>(
@@ -188,14 +200,7 @@ std::vector<Option<A>> options_of_sampling() {
       option<A>(
           "--long-prompts", "long_prompts", [](auto& a) -> auto& { return a.request.long_prompts; },
           "cut: the end of a prompt longer than the context is left out; chunks: the context grows"),
-      {"--clip-skip", "clip_skip",
-       [](Command command, A& a) {
-         return command
-             .add_option("--clip-skip", a.request.clip_skip,
-                         "number of last layers of CLIP's text encoder to skip; several, like 1,2, in equal shares of the steps")
-             .delimiter(',');
-       },
-       [](const A& a) { return words(fmt::format("{}", fmt::join(a.request.clip_skip, ","))); }},
+      clip_skip_option(),
   };
 }
 

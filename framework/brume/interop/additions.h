@@ -16,8 +16,4 @@ struct Addition {
 /// Returns what the tensors of the file `path` are, by their names.
 Addition addition_of(const std::string& path, const NamedTensors& tensors);
 
-/// Returns what a file most likely is instead of what was wanted: "; it is a LoRA, which sample.lora adds". Returns "" if the names of its
-/// tensors do not tell.
-std::string likely_kind(const NamedTensors& tensors);
-
 }  // namespace brume

@@ -14,10 +14,10 @@
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
-#include "brume/interop/additions.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_unet.h"
 #include "brume/interop/import/diffusers_weights.h"
+#include "brume/interop/layouts/addition_kind.h"
 #include "brume/interop/layouts/diffusers_unet.h"
 #include "brume/weights/weights_file.h"
 

@@ -13,7 +13,7 @@
 #include "brume/config/errors.h"
 #include "brume/config/grouped.h"
 #include "brume/core/warnings.h"
-#include "brume/interop/additions.h"
+#include "brume/interop/layouts/addition_kind.h"
 #include "brume/interop/layouts/lora_names.h"
 #include "brume/interop/lora_file.h"
 #include "brume/interop/lora_generation.h"

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "brume/config/errors.h"
-#include "brume/interop/lora_tensor_name.h"
+#include "brume/interop/layouts/lora_tensor_name.h"
 #include "brume/interop/peft_settings.h"
 #include "brume/weights/weights_file.h"
 

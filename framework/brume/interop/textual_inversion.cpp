@@ -8,7 +8,7 @@
 
 #include "brume/config/errors.h"
 #include "brume/files/named_file.h"
-#include "brume/interop/additions.h"
+#include "brume/interop/layouts/addition_kind.h"
 #include "brume/text/prompt.h"
 #include "brume/text/unicode.h"
 #include "brume/weights/safetensors.h"

@@ -8,8 +8,8 @@
 #include <functional>
 
 #include "brume/config/errors.h"
-#include "brume/interop/additions.h"
 #include "brume/interop/import/families.h"
+#include "brume/interop/layouts/addition_kind.h"
 #include "brume/weights/model_weights.h"
 #include "brume/weights/weights_file.h"
 

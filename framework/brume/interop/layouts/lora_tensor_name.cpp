@@ -1,4 +1,4 @@
-#include "brume/interop/lora_tensor_name.h"
+#include "brume/interop/layouts/lora_tensor_name.h"
 
 #include <array>
 #include <utility>
