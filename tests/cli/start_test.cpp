@@ -88,7 +88,7 @@ TEST(Start, ATokenizerWithoutRoomForThreadsNamesTheMemory) {
   if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
   const TempFolder folder;
   std::ofstream(folder.path() / "captions.txt") << "a red circle\na green circle\na blue square\na green triangle\n";
-  const std::string train = "tokenizer train captions.txt --size 22 -o pieces.model";
+  const std::string train = "tokenizer train captions.txt --size 20 -o pieces.model";
   int needed = 0;
   const std::string none = within(600, train, folder.path()).err;
   ASSERT_EQ(std::sscanf(none.c_str(), "error: there is not enough memory to start (ulimit -v allows 600 MiB): %d", &needed), 1) << none;

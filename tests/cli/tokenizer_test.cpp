@@ -66,7 +66,7 @@ TEST_F(Tokenizer, Mistakes) {
   folder_.file("a.csv", "file,captoin\nx.png,a cat\n");
   EXPECT_EQ(error({"a.csv"}), "error: --column: a.csv has no column 'caption'; did you mean 'captoin'?; its columns: file, captoin\n");
   folder_.file("a.tsv", "file\tcaption\nx.png\n");
-  EXPECT_EQ(error({"a.tsv"}), "error: a.tsv:2: has 1 cells, and there are 2 columns\n");
+  EXPECT_EQ(error({"a.tsv"}), "error: a.tsv:2: has 1 cell, and there are 2 columns\n");
   folder_.file("a.txt", lines("", "", ""));
   EXPECT_EQ(error({"a.txt", "--column", "text"}), "error: --column: a.txt is read line by line; tables end in .csv or .tsv\n");
   EXPECT_NE(error({"a.txt", "--size", "5000"}).find("error: a.txt: 5000 pieces are more than these captions give; at most "),

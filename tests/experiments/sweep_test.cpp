@@ -101,7 +101,7 @@ TEST(Sweep, RefusesWhatIsNoSweep) {
   for (const auto& [sweep, text] : std::vector<std::pair<std::string, std::string>>{
            {"  grid: {include: [a.yaml]}\n", "include is read before the sweep; vary the keys that it includes"},
            {"  grid: {train.batch: 4}\n", "train.batch: '4' is no list of values"},
-           {"  zip: {train.batch: [1, 2], train.seed: [1]}\n", "train.seed has 1 values and train.batch has 2"},
+           {"  zip: {train.batch: [1, 2], train.seed: [1]}\n", "train.seed has 1 value and train.batch has 2"},
            {"  grid: {train.seed: [1]}\n  repeat: 2\n", "train.seed is varied twice"},
            {"  repeat: 0\n", "'0' is no whole number from 1 to 100000"},
            {"  random: {count: 2, ranges: {train.batch: {from: 9, to: 2}}}\n", "from = 9 is above to = 2"},

@@ -62,7 +62,7 @@ TEST_F(Directory, Shards) {
   folder.file("model/" + index, R"({"weight_map": {"conv_in.bias": "../vae/diffusion_pytorch_model.safetensors"}})");
   EXPECT_EQ(refusal(),
             "model/unet/diffusion_pytorch_model.safetensors.index.json: names the file '../vae/diffusion_pytorch_model.safetensors' with 1 "
-            "tensors, which does not exist");
+            "tensor, which does not exist");
   folder.file("model/" + index, R"({"weight_map": {}})");
   EXPECT_EQ(refusal(), "model/unet/diffusion_pytorch_model.safetensors.index.json: lists no tensors (weight_map)");
   folder.file("model/" + index, R"({"weight_map": ["conv_in.bias"]})");

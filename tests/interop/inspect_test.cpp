@@ -96,7 +96,7 @@ TEST_F(Inspect, SaysWhatAFileIsBeforeItsTensors) {
   EXPECT_EQ(relative(inspect(path)),
             "DIR/m.safetensors: safetensors\n"
             "family: brume classifier\n"
-            "1 tensors, 2 parameters, 8 bytes\n"
+            "1 tensor, 2 parameters, 8 bytes\n"
             "metadata:\n"
             "  brume.format = 1\n"
             "  k = v\n"

@@ -138,7 +138,7 @@ TEST(Recomputed, RefusesABlockThatComputesSomethingElse) {
     y.sum().backward();
     FAIL();
   } catch (const std::exception& e) {
-    EXPECT_NE(std::string(e.what()).find("a block kept 1 values for its backward pass, and 2 when it ran again"), std::string::npos)
+    EXPECT_NE(std::string(e.what()).find("a block kept 1 value for its backward pass, and 2 when it ran again"), std::string::npos)
         << e.what();
   }
   EXPECT_TRUE(nn::Recomputation::possible());

@@ -261,7 +261,9 @@ TEST_F(Lora, OfAnotherArchitectureIsRefused) {
             "lora.safetensors: does not fit this model; nothing was changed:\n"
             "lora.safetensors: '" +
                 q + "': up [32, 5] and down [4, 320] cannot be multiplied");
-  EXPECT_EQ(said({{"model.weight", a}}), "lora.safetensors: is no LoRA: none of its 1 tensors is of one");
+  EXPECT_EQ(
+      said({{"model.weight", a}}),
+      "lora.safetensors: is no LoRA: it holds 1 tensor, none of a LoRA; it is a textual inversion, which sample.prompts.embeddings adds");
   EXPECT_EQ(error_of([&] { merged("none.safetensors:0.5"); }), "lora: there is no file 'none.safetensors'");
   EXPECT_EQ(without(error_of([&] {
                       merged(file({{"a", a}}) + ":half");

@@ -51,7 +51,7 @@ TEST_F(SdxlLevels, PlaygroundIsKnownByTheStatisticsOfItsLatents) {
   expect_in(error_of([&] {
               with({{"edm_mean", at::tensor({1.f})}, {"edm_std", at::tensor({1.f})}});
             }),
-            "tensor 'edm_mean' has 1 numbers, expected 4");
+            "tensor 'edm_mean' has 1 number, expected 4");
 }
 
 TEST_F(SdxlLevels, CosXlIsKnownByItsLargestLevel) {

@@ -118,7 +118,7 @@ TEST_F(LegacyTorchFile, IsListed) {
   EXPECT_EQ(inspect(path), path +
                                ": legacy PyTorch file\n"
                                "family: none that brume knows\n"
-                               "1 tensors, 6 parameters, 24 bytes\n"
+                               "1 tensor, 6 parameters, 24 bytes\n"
                                "tensors:\n"
                                "  a  F32      [2, 3]                         24 bytes\n");
 }

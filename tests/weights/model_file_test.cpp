@@ -78,7 +78,7 @@ TEST_F(ModelFile, IsListedForPeople) {
   EXPECT_EQ(inspect(other), other +
                                 ": PyTorch zip file\n"
                                 "family: none that brume knows\n"
-                                "1 tensors, 2 parameters, 4 bytes\n"
+                                "1 tensor, 2 parameters, 4 bytes\n"
                                 "metadata:\n"
                                 "  epoch = 3\n"
                                 "tensors:\n"

@@ -130,7 +130,7 @@ TEST_F(TorchFile, RefusesEveryOtherGlobalByName) {
   EXPECT_EQ(refused("builtins", "eval"), "x.pt: refuses to load 'builtins.eval'" + tail);
   EXPECT_EQ(refused("torch", "load"), "x.pt: refuses to load 'torch.load'" + tail);
   EXPECT_EQ(refused("torch", "QInt8Storage"), "x.pt: refuses to load 'torch.QInt8Storage'" + tail);
-  EXPECT_EQ(refused("torch", "FloatStorage"), "x.pt: its pickle calls 'torch.FloatStorage' with 1 arguments, which makes no sense");
+  EXPECT_EQ(refused("torch", "FloatStorage"), "x.pt: its pickle calls 'torch.FloatStorage' with 1 argument, which makes no sense");
   const auto stack_global = "\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.";
   EXPECT_EQ(error(torch_bytes(stack_global, {})), "x.pt: refuses to load 'os.system'" + tail);
 }

@@ -143,7 +143,7 @@ void resize(const Arguments& a) {
 void inspect(const Arguments& a) {
   const LoraFile file = read_lora(a.model);
   if (file.changes.empty() && file.biases.empty())
-    throw ConfigError(fmt::format("{}: is no adapter: none of its {} is of one", a.model, counted(file.unknown.size(), "tensor")));
+    throw ConfigError(fmt::format("{}: is no adapter: it holds {}, none of an adapter", a.model, counted(file.unknown.size(), "tensor")));
   std::map<std::string, int64_t> kinds;
   std::set<int64_t> ranks;
   std::set<double> scales;

@@ -36,7 +36,7 @@ class PlacedLora {
   PlacedLora(const std::string& asked, const std::vector<Weight>& weights, const LoraNames& names)
       : request_(read_lora_request(asked)), file_(read_lora(request_.path)) {
     if (file_.changes.empty() && file_.biases.empty())
-      throw ConfigError(fmt::format("{}: is no LoRA: none of its {} is of one{}", request_.path, counted(file_.unknown.size(), "tensor"),
+      throw ConfigError(fmt::format("{}: is no LoRA: it holds {}, none of a LoRA{}", request_.path, counted(file_.unknown.size(), "tensor"),
                                     likely_kind(load_tensors(request_.path))));
     std::vector<std::string> problems;
     for (const auto& [module, change] : file_.changes) {
