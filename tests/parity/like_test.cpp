@@ -148,11 +148,12 @@ TEST(Like, LossesOfNoise) {
 TEST(Like, LossesOfSomeNumbersOfSteps) {
   const std::string ddim = "diffusers:DDIMScheduler timestep_spacing=", pndm = "diffusers:PNDMScheduler timestep_spacing=";
   const std::string euler = "diffusers:EulerDiscreteScheduler timestep_spacing=";
-  for (const std::string& like : {ddim + "trailing", pndm + "trailing skip_prk_steps=true"}) {
-    expect_loss(like, {30}, "the length of the steps");
-    EXPECT_TRUE(losses(like, {}).empty()) << like;
-    EXPECT_TRUE(losses(like, {40}).empty()) << like;
-  }
+  const std::string plms = pndm + "trailing skip_prk_steps=true";
+  expect_loss(plms, {30}, "the length of the steps");
+  for (const int64_t steps : {0, 40}) EXPECT_TRUE(losses(plms, {steps}).empty()) << steps;
+  for (const int64_t steps : {0, 30, 40}) EXPECT_TRUE(losses(ddim + "trailing", {steps}).empty()) << "ddim takes steps of that length";
+  expect_loss(ddim + "linspace", {}, "the length of the steps");
+  EXPECT_TRUE(losses(ddim + "linspace", {30}).empty());
   expect_loss(pndm + "leading", {30}, "the middle of the first three steps");
   EXPECT_TRUE(losses(pndm + "leading", {10}).empty()) << "100 times between two steps have a middle";
   EXPECT_TRUE(losses(pndm + "leading skip_prk_steps=true", {30}).empty());
