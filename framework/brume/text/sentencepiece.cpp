@@ -1,5 +1,4 @@
 #include "brume/text/sentencepiece.h"
-#include "brume/config/counted.h"
 #include "brume/config/number.h"
 
 #include <dlfcn.h>
@@ -11,6 +10,7 @@
 #include <new>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
 #include "brume/text/sentencepiece_shim.h"
@@ -90,6 +90,15 @@ bool done(BrumeSentencePieceResult result) {
   return result == brume_done;
 }
 
+/// Throws std::bad_alloc without room for the suffix array of the captions: sentencepiece would end the process.
+void check_room_for_training(const std::vector<std::string>& captions) {
+  constexpr size_t alphabet = size_t{8} << 20,
+                   per_byte = 40;  // two numbers per character of Unicode; arrays of characters and their places
+  size_t bytes = 0;
+  for (const std::string& caption : captions) bytes += caption.size();
+  ::operator delete(::operator new(alphabet + per_byte * bytes));
+}
+
 /// Returns the number that follows `words` in a message.
 std::optional<int64_t> number_after(std::string_view message, std::string_view words) {
   const size_t found = message.find(words);
@@ -118,6 +127,7 @@ std::string SentencePiece::train(const std::vector<std::string>& captions, const
   if (std::all_of(captions.begin(), captions.end(), blank)) throw ConfigError("there are no captions to train a tokenizer on");
   if (training.size < 8 || training.size > 1000000)
     throw ConfigError(fmt::format("{}: a tokenizer has between 8 and 1000000", counted(training.size, "piece")));
+  check_room_for_training(captions);
   Feed feed{captions};
   const BrumeSentencePieceTraining asked{int(training.size), training.fold_case ? 1 : 0, training.merges ? 1 : 0, Feed::next, &feed};
   Answer answer;
