@@ -1,11 +1,11 @@
 #include "brume/request.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/registry.h"

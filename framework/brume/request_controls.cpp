@@ -1,5 +1,4 @@
 #include "brume/request_controls.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/value.h"

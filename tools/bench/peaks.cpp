@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "brume/config/counted.h"
 #include "brume/nn/ops/isa.h"
 
 #if defined(__x86_64__)
@@ -201,7 +202,7 @@ void append_peaks(nlohmann::ordered_json& array, const std::vector<Peak>& peaks)
 }
 
 void print_peaks(const std::vector<Peak>& peaks) {
-  fmt::print("peaks of {} thread{}\n", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s");
+  fmt::print("peaks of {}\n", counted(at::get_num_threads(), "thread"));
   for (const Peak& p : peaks)
     fmt::print("  {:<8} {}\n", p.name,
                p.with.empty() ? "the processor has no instructions for it" : fmt::format("{:>8.1f} {} ({})", p.rate, p.unit, p.with));

@@ -1,5 +1,4 @@
 #include "brume/config/yaml.h"
-#include "brume/config/counted.h"
 #include "brume/config/file_hint.h"
 #include "brume/config/number.h"
 #include "brume/config/utf8.h"
@@ -14,6 +13,8 @@
 #include <optional>
 #include <sstream>
 #include <unordered_map>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

@@ -1,5 +1,4 @@
 #include "brume/conform/exact_denoisers.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
@@ -10,6 +9,8 @@
 
 #include <cmath>
 #include <stdexcept>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 

@@ -26,7 +26,7 @@ std::string fault_of(const std::vector<double>& s, const NoiseSchedule& schedule
 
 void check_count(std::vector<Finding>& findings, const Spacing& spacing, const NoiseSchedule& schedule, int64_t steps) {
   const Law law{
-      fmt::format("{} step{}", steps, steps == 1 ? "" : "s"),
+      counted(steps, "step"),
       "N steps are N + 1 descending sigmas within the schedule's range, the last of them 0 or the smallest; or the number is refused"};
   check(findings, law, [&](Finding& f) {
     f.wanted = fmt::format("{} descending sigmas, or a refusal", steps + 1);

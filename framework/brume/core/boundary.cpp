@@ -1,5 +1,4 @@
 #include "brume/core/boundary.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -8,6 +7,7 @@
 
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/core/interruption.h"
 #include "brume/core/noise_schedule.h"
 #include "brume/core/spacing.h"

@@ -1,5 +1,4 @@
 #include "brume/core/memory_limit.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <malloc.h>
@@ -18,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/core/control_groups.h"
 #include "brume/core/processors.h"

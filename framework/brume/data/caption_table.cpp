@@ -1,5 +1,4 @@
 #include "brume/data/caption_table.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/suggest.h"
 #include "brume/config/utf8.h"

@@ -1,5 +1,4 @@
 #include "brume/data/latent_shards.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"

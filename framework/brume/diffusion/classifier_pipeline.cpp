@@ -1,5 +1,4 @@
 #include "brume/diffusion/classifier_pipeline.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -14,6 +13,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/noise.h"
 #include "brume/core/rows.h"

@@ -1,5 +1,4 @@
 #include "brume/diffusion/model_files.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -8,6 +7,7 @@
 #include <ATen/ops/split.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/yaml.h"
 #include "brume/core/names_classes.h"
 #include "brume/diffusion/checkpoint.h"

@@ -1,10 +1,10 @@
 #include "brume/diffusion/options.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
 #include "brume/image/control_image.h"

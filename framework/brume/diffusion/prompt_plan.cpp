@@ -15,6 +15,7 @@
 #include <map>
 #include <string>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/file_hint.h"
 #include "brume/config/utf8.h"
@@ -223,8 +224,8 @@ Tensor regions_of(const std::vector<std::string>& masks, const std::vector<Annot
   if (masks.empty()) return {};
   for (const Annotation& image : images)
     if (const size_t parts = text::prompts_between_ands(image.caption).size(); parts != masks.size())
-      throw ConfigError(fmt::format("{}: {} for {} part{} joined by AND in {}; one for each, 'all' for everywhere", name, masks.size(),
-                                    parts, parts == 1 ? "" : "s", in_quotes(image.caption)));
+      throw ConfigError(fmt::format("{}: {} for {} joined by AND in {}; one for each, 'all' for everywhere", name, masks.size(),
+                                    counted(parts, "part"), in_quotes(image.caption)));
   std::vector<Tensor> all;
   for (const std::string& file : masks) {
     if (file != "all" && !std::filesystem::is_regular_file(file)) {

@@ -1,5 +1,4 @@
 #include "brume/diffusion/quantization.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
 #include "brume/core/warnings.h"

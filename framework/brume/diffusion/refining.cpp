@@ -1,9 +1,9 @@
 #include "brume/diffusion/refining.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/codes.h"
 #include "brume/core/interruption.h"

@@ -1,5 +1,4 @@
 #include "brume/diffusion/tiling.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -11,6 +10,7 @@
 #include <functional>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/core/boundary.h"
 

@@ -1,5 +1,4 @@
 #include "brume/diffusion/unused_options.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -13,6 +12,7 @@
 #include <functional>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/registry.h"
 #include "brume/config/yaml.h"
 #include "brume/core/codes.h"

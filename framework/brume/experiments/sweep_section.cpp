@@ -1,5 +1,4 @@
 #include "brume/experiments/sweep_section.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -8,6 +7,7 @@
 #include <functional>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/suggest.h"

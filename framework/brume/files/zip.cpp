@@ -1,5 +1,4 @@
 #include "brume/files/zip.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <zlib.h>
@@ -8,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 

@@ -1,5 +1,4 @@
 #include "brume/image/aspect_buckets.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume {

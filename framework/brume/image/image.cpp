@@ -1,5 +1,4 @@
 #include "brume/image/image.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -7,6 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "brume/config/counted.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"

@@ -1,5 +1,4 @@
 #include "brume/image/image_codec.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -11,6 +10,7 @@
 #include <opencv2/imgproc.hpp>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/files/refuse.h"
 
 namespace brume {

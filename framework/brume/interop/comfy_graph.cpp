@@ -1,5 +1,4 @@
 #include "brume/interop/comfy_graph.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -8,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/files/json.h"
 
 namespace brume {

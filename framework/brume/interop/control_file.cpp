@@ -1,5 +1,4 @@
 #include "brume/interop/control_file.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
@@ -11,6 +10,7 @@
 #include <map>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
 #include "brume/config/yaml.h"
@@ -32,6 +32,7 @@ bool has(const NamedTensors& tensors, std::string_view name) { return find(tenso
 bool any_begins(const NamedTensors& tensors, std::string_view prefix) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const NamedTensor& t) { return t.name.starts_with(prefix); });
 }
+
 std::string generation(int64_t context) {
   return context == 768    ? "SD 1"
          : context == 1024 ? "SD 2"

@@ -1,5 +1,4 @@
 #include "brume/interop/input_rotation.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -14,6 +13,8 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

@@ -1,5 +1,4 @@
 #include "brume/interop/inspect.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -11,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/files/refuse.h"
 #include "brume/interop/additions.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/lora.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <set>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/grouped.h"
 #include "brume/core/warnings.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/lora_file.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
@@ -8,6 +7,7 @@
 #include <set>
 #include <string_view>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/interop/layouts/lora_tensor_name.h"
 #include "brume/interop/peft_settings.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/weight_change.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/einsum.h>
@@ -12,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/config/counted.h"
 #include "brume/interop/input_rotation.h"
 
 namespace brume {

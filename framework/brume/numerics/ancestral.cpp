@@ -1,5 +1,4 @@
 #include "brume/numerics/ancestral.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
@@ -12,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume {

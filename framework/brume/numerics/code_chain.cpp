@@ -1,5 +1,4 @@
 #include "brume/numerics/code_chain.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -22,6 +21,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/core/rows.h"
 #include "brume/numerics/noising.h"

@@ -1,5 +1,4 @@
 #include "brume/numerics/frechet.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cdist.h>
@@ -12,6 +11,8 @@
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

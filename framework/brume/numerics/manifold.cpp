@@ -1,5 +1,4 @@
 #include "brume/numerics/manifold.h"
-#include "brume/config/counted.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
@@ -12,6 +11,8 @@
 #include <cmath>
 #include <stdexcept>
 #include <vector>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

@@ -1,5 +1,4 @@
 #include "brume/numerics/mean_discrepancy.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -12,6 +11,8 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

@@ -1,5 +1,4 @@
 #include "brume/numerics/moment_sum.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -9,6 +8,8 @@
 
 #include <algorithm>
 #include <stdexcept>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 

@@ -1,5 +1,4 @@
 #include "brume/numerics/noising.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Generator.h>
@@ -16,6 +15,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/core/rows.h"
 #include "brume/core/step_parts.h"

@@ -1,11 +1,11 @@
 #include "brume/numerics/timesteps.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/numerics/beta_table.h"
 

@@ -1,5 +1,4 @@
 #include "brume/train/adapted_learner.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -12,6 +11,7 @@
 #include <algorithm>
 #include <map>
 
+#include "brume/config/counted.h"
 #include "brume/core/file_pages.h"
 #include "brume/core/formed_weights.h"
 #include "brume/core/seed.h"

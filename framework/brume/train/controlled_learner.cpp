@@ -5,7 +5,6 @@
 //
 // or another objective, with the hint that a preprocessor makes of the training image.
 #include "brume/train/controlled_learner.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -13,6 +12,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/core/control_branch.h"
 #include "brume/diffusion/pipeline.h"
 #include "brume/nn/blocks/branch_control.h"

@@ -1,5 +1,4 @@
 #include "brume/train/evaluation.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -11,6 +10,7 @@
 #include <cmath>
 #include <limits>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/core/names_classes.h"

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "brume/config/counted.h"
 #include "brume/core/boundary.h"
 #include "brume/core/interruption.h"
 #include "brume/numerics/image_quality.h"
@@ -156,8 +157,7 @@ void FeatureSummarizer::gather() {
 }
 
 FeatureSummary FeatureSummarizer::summary() const {
-  if (images_ < 2)
-    throw ConfigError(fmt::format("{}: has {} image{}, and metrics of sets need 2 at least", name_, images_, images_ == 1 ? "" : "s"));
+  if (images_ < 2) throw ConfigError(fmt::format("{}: has {}, and metrics of sets need 2 at least", name_, counted(images_, "image")));
   FeatureSummary s;
   s.name = name_;
   s.images = images_;

@@ -1,11 +1,11 @@
 #include "brume/train/learner.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/core/loss_weights.h"
 #include "brume/diffusion/class_names.h"
 

@@ -1,5 +1,4 @@
 #include "brume/train/loader.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -9,6 +8,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/foreign.h"
 #include "brume/core/image_files.h"

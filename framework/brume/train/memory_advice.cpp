@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/out_of_memory.h"
 #include "brume/train/loader.h"
 
@@ -44,7 +45,7 @@ std::string memory_advice(const std::string& asked, Learner& learner, const Data
     fits = batch_that_fits(learner, data, config.image(), batch);
   } catch (const std::exception&) {  // the error to report is the first one
   }
-  return fmt::format("there is not enough memory{} to train on {} image{} at once: {}", asked, batch, batch == 1 ? "" : "s",
+  return fmt::format("there is not enough memory{} to train on {} at once: {}", asked, counted(batch, "image"),
                      fits > 0 ? fmt::format("train.batch: {} fits", fits * parts) : "a smaller model, image or batch needs less");
 }
 

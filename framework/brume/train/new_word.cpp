@@ -1,5 +1,4 @@
 #include "brume/train/new_word.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -12,6 +11,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/utf8.h"
 #include "brume/core/formed_weights.h"

@@ -1,5 +1,4 @@
 #include "brume/train/optimization.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
@@ -8,6 +7,7 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
 #include "brume/train/data_parallel.h"

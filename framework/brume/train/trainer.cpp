@@ -1,5 +1,4 @@
 #include "brume/train/trainer.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -10,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/foreign.h"
 #include "brume/config/name_patterns.h"
 #include "brume/config/out_of_memory.h"

@@ -1,5 +1,4 @@
 #include "brume/weights/float8.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -12,6 +11,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "brume/config/counted.h"
 #include "brume/files/refuse.h"
 
 namespace brume {

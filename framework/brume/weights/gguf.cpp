@@ -1,5 +1,4 @@
 #include "brume/weights/gguf.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -11,6 +10,7 @@
 #include <limits>
 #include <unordered_set>
 
+#include "brume/config/counted.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/weights/gguf_blocks.h"

@@ -1,11 +1,11 @@
 #include "brume/weights/int8_tensors.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume {

@@ -1,5 +1,4 @@
 #include "brume/weights/legacy_torch_file.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -11,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/weights/mapped_tensors.h"

@@ -1,5 +1,4 @@
 #include "brume/weights/network_pickle.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -10,6 +9,7 @@
 #include <cstring>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/weights/pickle.h"

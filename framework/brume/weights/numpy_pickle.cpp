@@ -1,5 +1,4 @@
 #include "brume/weights/numpy_pickle.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
@@ -8,6 +7,7 @@
 #include <array>
 #include <cstring>
 
+#include "brume/config/counted.h"
 #include "brume/files/atomic_file.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"

@@ -1,5 +1,4 @@
 #include "brume/weights/pickle.h"
-#include "brume/config/counted.h"
 #include "brume/config/number.h"
 
 #include <fmt/format.h>
@@ -10,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/files/refuse.h"
 #include "brume/weights/pickle_graph.h"
 #include "brume/weights/pickle_opcodes.h"

@@ -1,11 +1,12 @@
 #include "brume/weights/pickle_graph.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <unordered_map>
+
+#include "brume/config/counted.h"
 
 namespace brume {
 namespace {

@@ -1,5 +1,4 @@
 #include "brume/weights/torch_file.h"
-#include "brume/config/counted.h"
 
 #include <c10/core/ScalarType.h>
 #include <fmt/format.h>
@@ -9,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "brume/config/counted.h"
 #include "brume/files/mapped_file.h"
 #include "brume/files/refuse.h"
 #include "brume/files/zip.h"

@@ -1,5 +1,4 @@
 #include "brume/weights/torch_vocabulary.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
@@ -9,6 +8,7 @@
 #include <array>
 #include <optional>
 
+#include "brume/config/counted.h"
 #include "brume/files/refuse.h"
 
 namespace brume {

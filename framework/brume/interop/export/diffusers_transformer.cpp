@@ -1,5 +1,4 @@
 #include "brume/interop/export/diffusers_transformer.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/eye.h>
@@ -9,6 +8,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/tree.h"
 #include "brume/interop/export/diffusers_text.h"

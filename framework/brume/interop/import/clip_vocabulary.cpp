@@ -1,5 +1,4 @@
 #include "brume/interop/import/clip_vocabulary.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/utf8.h"

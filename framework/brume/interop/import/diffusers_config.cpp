@@ -1,5 +1,4 @@
 #include "brume/interop/import/diffusers_config.h"
-#include "brume/config/counted.h"
 
 #include <fmt/ranges.h>
 
@@ -7,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/files/json.h"
 #include "brume/files/mapped_file.h"
 

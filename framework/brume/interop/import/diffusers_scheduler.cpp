@@ -1,5 +1,4 @@
 #include "brume/interop/import/diffusers_scheduler.h"
-#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/ranges.h>
@@ -9,6 +8,7 @@
 #include <optional>
 #include <string_view>
 
+#include "brume/config/counted.h"
 #include "brume/config/suggest.h"
 #include "brume/interop/import/diffusers_continuous.h"
 

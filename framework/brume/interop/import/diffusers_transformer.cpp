@@ -1,5 +1,4 @@
 #include "brume/interop/import/diffusers_transformer.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/cat.h>
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "brume/config/counted.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/interop/import/diffusers_parts.h"
 #include "brume/interop/import/diffusers_weights.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/import/diffusers_unet.h"
-#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -8,6 +7,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/interop/import/diffusers_config.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/import/diffusers_weights.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -10,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/interop/import/diffusers_config.h"
 #include "brume/weights/weights_file.h"

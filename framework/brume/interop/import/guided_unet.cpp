@@ -1,5 +1,4 @@
 #include "brume/interop/import/guided_unet.h"
-#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -9,6 +8,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume {

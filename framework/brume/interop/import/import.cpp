@@ -1,5 +1,4 @@
 #include "brume/interop/import/import.h"
-#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/interop/import/families.h"
 #include "brume/interop/layouts/addition_kind.h"

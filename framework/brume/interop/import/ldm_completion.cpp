@@ -1,10 +1,10 @@
 #include "brume/interop/import/ldm_completion.h"
-#include "brume/config/counted.h"
 
 #include <fmt/format.h>
 
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/interop/import/diffusers_weights.h"
 #include "brume/interop/layouts/diffusers_vae.h"
 #include "brume/weights/weights_file.h"

@@ -1,5 +1,4 @@
 #include "brume/interop/import/ldm_condition.h"
-#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/interop/import/clip_vocabulary.h"
 #include "brume/interop/import/ldm_completion.h"

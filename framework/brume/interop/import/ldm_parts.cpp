@@ -1,5 +1,4 @@
 #include "brume/interop/import/ldm_parts.h"
-#include "brume/config/counted.h"
 #include "brume/config/number.h"
 #include "brume/config/tree.h"
 
@@ -8,6 +7,7 @@
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/interop/layouts/open_clip.h"
 

@@ -1,9 +1,9 @@
 #include "brume/interop/import/ldm_xl.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/clip_vocabulary.h"

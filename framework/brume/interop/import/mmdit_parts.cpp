@@ -1,9 +1,9 @@
 #include "brume/interop/import/mmdit_parts.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/eye.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/tree.h"
 #include "brume/interop/import/diffusers_scheduler.h"
 #include "brume/interop/import/diffusers_text.h"

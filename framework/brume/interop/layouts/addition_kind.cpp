@@ -56,7 +56,8 @@ std::string likely_kind(const NamedTensors& tensors) {
   if (any_lora(tensors)) return fmt::format("; it is a {}, which sample.lora adds", lora_kind(tensors));
   if (two_embeddings(tensors) || may_be_embedding(tensors)) return "; it is a textual inversion, which sample.prompts.embeddings adds";
   if (any_has(tensors, "model.diffusion_model.")) return "; it is a whole model";
-  if (any_has(tensors, "controlnet_x_embedder")) return "; it is a ControlNet of FLUX or SD 3, which brume does not read";
+  if (any_has(tensors, "controlnet_x_embedder") || any_has(tensors, "pos_embed_input"))
+    return "; it is a ControlNet of FLUX or SD 3, which brume does not read";
   if (any_has(tensors, "double_blocks.")) return "; it is a network of FLUX";
   if (any_has(tensors, "joint_blocks.")) return "; it is a network of SD 3";
   if (any_has(tensors, "vision_model.") || any_has(tensors, "visual.")) return "; it is an image encoder of CLIP";

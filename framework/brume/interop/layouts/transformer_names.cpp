@@ -1,11 +1,11 @@
 #include "brume/interop/layouts/transformer_names.h"
-#include "brume/config/counted.h"
 
 #include <ATen/ops/cat.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume {

@@ -1,11 +1,11 @@
 #include "brume/nn/blocks/branch_control.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/flip.h>
 #include <ATen/ops/mean.h>
 #include <fmt/format.h>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 
 namespace brume::nn {

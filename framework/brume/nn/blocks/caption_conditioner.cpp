@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/caption_conditioner.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -12,6 +11,7 @@
 #include <map>
 #include <utility>
 
+#include "brume/config/counted.h"
 #include "brume/core/rows.h"
 #include "brume/core/warnings.h"
 

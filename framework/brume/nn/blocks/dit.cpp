@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/dit.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -11,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/nn/blocks/recompute.h"
 #include "brume/nn/blocks/tapped_attention.h"
 #include "brume/nn/ops/ops.h"

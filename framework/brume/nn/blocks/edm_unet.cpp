@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/edm_unet.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -11,6 +10,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/core/formed_weights.h"
 #include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"

@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/feature_heads.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -7,6 +6,7 @@
 
 #include <cmath>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/nn/ops/ops.h"
 

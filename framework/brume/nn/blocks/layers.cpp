@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/layers.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -12,6 +11,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/core/formed_weights.h"
 #include "brume/nn/ops/group_norm.h"
 #include "brume/nn/ops/ops.h"

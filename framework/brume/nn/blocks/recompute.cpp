@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/recompute.h"
-#include "brume/config/counted.h"
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/grad_mode.h>
@@ -12,6 +11,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "brume/config/counted.h"
 #include "brume/config/fields.h"
 #include "brume/core/rows.h"
 

@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/unet.h"
-#include "brume/config/counted.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/nn/blocks/recompute.h"
 #include "brume/nn/ops/ops.h"
 

@@ -1,5 +1,4 @@
 #include "brume/nn/blocks/unet_control.h"
-#include "brume/config/counted.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "brume/config/counted.h"
 #include "brume/config/errors.h"
 #include "brume/nn/ops/ops.h"
 
