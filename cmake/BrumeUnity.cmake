@@ -5,9 +5,12 @@
 # Sets `result` to the names that the file defines at the start of a line: classes, functions and constants.
 function(brume_names_of source result)
   set(names "")
-  file(STRINGS "${source}" lines REGEX "^[A-Za-z_]")
+  file(STRINGS "${source}" lines REGEX "^([A-Za-z_]|\\[\\[)")
   foreach(line IN LISTS lines)
+    string(REGEX REPLACE "^\\[\\[[^]]*\\]\\] " "" line "${line}")  # attributes
     if(line MATCHES "^(class|struct|enum class|enum) ([A-Za-z_0-9]+)")
+      list(APPEND names "${CMAKE_MATCH_2}")
+    elseif(line MATCHES "^[A-Za-z_][A-Za-z_0-9:<>,&* ]*\\(\\*(const )?([A-Za-z_0-9]+)\\)\\(")  # a pointer to a function
       list(APPEND names "${CMAKE_MATCH_2}")
     elseif(line MATCHES "^([A-Za-z_][A-Za-z_0-9:<>,&* ]*)[ &*]([A-Za-z_0-9]+)(\\(|\\{|\\[| =)")
       list(APPEND names "${CMAKE_MATCH_2}")
