@@ -175,6 +175,7 @@ Likeness likeness(std::string_view like, std::string_view option, bool reads_pro
   if (run.adds_noise && *p->noise_loss != '\0' && std::none_of(result.losses.begin(), result.losses.end(), brownian))
     result.losses.emplace_back(p->noise_loss);
   if (run.masked && *p->mask_loss != '\0') result.losses.emplace_back(p->mask_loss);
+  set_place(result.sample, {std::make_shared<const std::string>(fmt::format("{} {}", option, like))});
   return result;
 }
 

@@ -187,6 +187,13 @@ TEST(Like, UnknownNamesGetTheNearest) {
   EXPECT_NE(said("diffusers:EulerDiscretScheduler").find("did you mean 'EulerDiscreteScheduler'?"), std::string::npos);
 }
 
+TEST(Like, MistakesInWhatItSetsNameIt) {
+  const Value set = likeness("a1111:DPM++ 2M Karras", "--like", true).sample;
+  ASSERT_TRUE(set.find("prompts") && set.find("prompts")->find("long"));
+  for (const Value* v : {set.find("sampler"), set.find("noise_generator"), set.find("prompts")->find("long")})
+    EXPECT_EQ(v->place.text(), "--like a1111:DPM++ 2M Karras");
+}
+
 TEST(Like, EveryRowOfTheTableIsMade) {
   const auto levels = make<NoiseSchedule>("{type: scaled_linear, beta_start: 0.00085, beta_end: 0.012}");
   for (const LikeProgram& p : like_programs()) {

@@ -5,6 +5,7 @@
 
 #include "brume/config/number.h"
 #include "brume/config/shorthand.h"
+#include "brume/config/tree.h"
 #include "brume/config/value.h"
 #include "brume/config/yaml.h"
 
@@ -37,16 +38,16 @@ Value& child(Value& node, const std::string& segment, const std::string& walked,
   return node.entries.back().value;
 }
 
-void stamp(Value& value, const Place& place) {
+}  // namespace
+
+void set_place(Value& value, const Place& place) {
   value.place = place;
-  for (Value& v : value.items) stamp(v, place);
+  for (Value& v : value.items) set_place(v, place);
   for (Value::Entry& e : value.entries) {
     e.place = place;
-    stamp(e.value, place);
+    set_place(e.value, place);
   }
 }
-
-}  // namespace
 
 void apply_override(Value& root, std::string_view path, std::string_view text, const std::string& label) {
   const Place place{std::make_shared<const std::string>(label), 0, 0};
@@ -58,7 +59,7 @@ void apply_override(Value& root, std::string_view path, std::string_view text, c
     if (why.starts_with("not YAML: ")) why = "the value is " + why;
     throw ConfigError(std::vector<Problem>{{place, std::string(path), why}});
   }
-  stamp(value, place);
+  set_place(value, place);
   Value* node = &root;
   std::string walked;
   for (size_t start = 0; start <= path.size();) {

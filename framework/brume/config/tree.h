@@ -46,6 +46,9 @@ inline Value map_of(std::initializer_list<Pair> pairs) {
   return map;
 }
 
+/// Sets the place of a value and of all that it holds, which errors name.
+void set_place(Value& value, const Place& place);
+
 /// Returns the map of a plugin, with these options.
 inline Value plugin_of(std::string_view type, std::initializer_list<Pair> options) {
   Value map = map_of({{"type", type}});
