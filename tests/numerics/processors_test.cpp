@@ -1,14 +1,19 @@
 // The number of threads, in trees of files such as Linux has them: quotas of cgroups of both versions, hybrid processors.
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "brume/core/memory_limit.h"
 #include "brume/core/processors.h"
+#include "brume/core/warnings.h"
+#include "brume/diffusion/compute.h"
 #include "support/tempdir.h"
 
 namespace brume::test {
@@ -104,6 +109,30 @@ TEST_F(Processors, OfAHybridProcessorTheFastOnesCount) {
   EXPECT_EQ(usable(), 1);
   write("sys/devices/cpu_core/cpus", "0-1,2,3-4095\n");
   EXPECT_EQ(usable(), all_);
+}
+
+TEST_F(Processors, OpenMpsLimitOfThreadsHolds) {
+  const int threads = at::get_num_threads();
+  const char* former = std::getenv("OMP_THREAD_LIMIT");
+  const std::string kept = former ? former : "";
+  setenv("OMP_THREAD_LIMIT", "1", 1);
+  EXPECT_EQ(usable(), 1);
+  std::vector<std::string> warnings;
+  const WarningScope scope([&](const std::string& text) { warnings.push_back(text); });
+  ComputeOptions options;
+  resolve_compute(options);
+  EXPECT_EQ(at::get_num_threads(), 1);
+  EXPECT_TRUE(warnings.empty()) << "nothing was asked for";
+  options.threads = 3;
+  resolve_compute(options);
+  EXPECT_EQ(at::get_num_threads(), 1);
+  EXPECT_EQ(warnings, std::vector<std::string>{"threads: 3 asked for, and OMP_THREAD_LIMIT allows 1: 1 compute"});
+  for (const char* none : {"0", "many", "100000"}) {
+    setenv("OMP_THREAD_LIMIT", none, 1);
+    EXPECT_EQ(usable(), all_) << none;
+  }
+  former ? setenv("OMP_THREAD_LIMIT", kept.c_str(), 1) : unsetenv("OMP_THREAD_LIMIT");
+  at::set_num_threads(threads);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <optional>
 #include <set>
@@ -75,12 +76,18 @@ int64_t processors_of_machine() { return int64_t(std::thread::hardware_concurren
 
 }  // namespace
 
+int64_t thread_limit() {
+  const char* text = std::getenv("OMP_THREAD_LIMIT");
+  return text ? std::max(0LL, std::strtoll(text, nullptr, 10)) : 0;
+}
+
 int64_t usable_processors(const fs::path& root) {
   const std::set<int64_t> allowed = allowed_processors();
   int64_t result = std::max<int64_t>(1, allowed.empty() ? processors_of_machine() : int64_t(allowed.size()));
   int64_t fast = 0;
   for (const int64_t i : processor_list(root / "sys/devices/cpu_core/cpus")) fast += int64_t(allowed.count(i));
   if (fast > 0) result = std::min(result, fast);
+  if (const int64_t limit = thread_limit(); limit > 0) result = std::min(result, limit);
   return within_quota(result, root);
 }
 

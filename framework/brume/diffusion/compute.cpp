@@ -13,6 +13,7 @@
 #include "brume/config/fields.h"
 #include "brume/core/memory_limit.h"
 #include "brume/core/processors.h"
+#include "brume/core/warnings.h"
 
 namespace brume {
 
@@ -32,8 +33,20 @@ bool has_fast_bf16() {
 #endif
 }
 
+namespace {
+
+/// Returns the number of threads to compute with: what is asked for, as far as OMP_THREAD_LIMIT allows. Warns if it allows fewer.
+int64_t threads_of(const ComputeOptions& o, int64_t processors) {
+  const int64_t threads = o.threads > 0 ? o.threads : processors, limit = thread_limit();
+  if (limit == 0 || threads <= limit) return threads;
+  warn(fmt::format("threads: {} asked for, and OMP_THREAD_LIMIT allows {}: {} compute", threads, limit, limit));
+  return limit;
+}
+
+}  // namespace
+
 Compute resolve_compute(const ComputeOptions& o) {
-  const int64_t processors = usable_processors(), threads = o.threads > 0 ? o.threads : processors;
+  const int64_t processors = usable_processors(), threads = threads_of(o, processors);
   check_room_for_threads(threads + std::max(threads, processors));  // OpenMP's, and those of LibTorch's own pool
   at::set_num_threads(int(threads));                                // starts the latter
   if (o.device == "cpu") keep_within_group_memory(threads - 1);
