@@ -8,8 +8,7 @@ batch=$(sed -n 's/^  batch: //p' "$config")
 seconds=120 fewest=600 most=6000  # of training; the steps that are worth it
 
 echo "== building (long the first time, quick afterwards)"
-# Sources of a folder together take half the time. Names of two of them may clash; each compiles on its own.
-tools/scripts/build.sh build -DBRUME_TESTS=OFF -DBRUME_UNITY=ON || tools/scripts/build.sh build -DBRUME_TESTS=OFF -DBRUME_UNITY=OFF
+tools/scripts/build.sh build -DBRUME_TESTS=OFF
 
 echo "== measuring the machine"
 trial=$(mktemp -d)

@@ -167,7 +167,7 @@ TEST(DiffusersGrid, BrumeTakesTheSameStepsWhateverTheConfiguration) {
   for (int i = 0; i < 600; ++i) {
     const DiffusersRequest r = draw();
     SCOPED_TRACE(fmt::format("draw {}: {} {} eta {} steps {}", i, r.scheduler, r.config.dump(), r.eta, r.steps));
-    const DiffusersScheduler scheduler(r);
+    const SchedulerInBrume scheduler(r);
     ASSERT_EQ(scheduler.unsupported(), "");
     ASSERT_EQ(scheduler.spaced(), scheduler.timesteps());
     ++(scheduler.chains() ? chained : separate);
@@ -207,9 +207,7 @@ TEST(DiffusersGrid, TheStepsAreThoseOfTheRecords) {
 }
 
 TEST(DiffusersConfig, IsSaidInBrumesWords) {
-  const auto scheduler = [](const json& config) {
-    return DiffusersScheduler({.scheduler = "DDIMScheduler", .config = config, .steps = 2});
-  };
+  const auto scheduler = [](const json& config) { return SchedulerInBrume({.scheduler = "DDIMScheduler", .config = config, .steps = 2}); };
   const std::string betas = scheduler({{"trained_betas", {0.1, 0.11, 0.3, 0.4}}}).yaml();
   EXPECT_TRUE(betas.starts_with("noise: {type: betas, betas: [0.1, 0.11, 0.3, 0.4]}\n")) << betas;
   const std::string zero = scheduler({{"rescale_betas_zero_snr", true}}).yaml();

@@ -49,10 +49,10 @@ Closeness DiffusersPeer::closeness;
 TEST_P(DiffusersPeer, Passes) {
   const json& c = ref_case(GetParam(), "tests");
   DiffusersRequest request = request_of(c);
-  const std::vector<double> times = DiffusersScheduler(request).timesteps();
+  const std::vector<double> times = SchedulerInBrume(request).timesteps();
   if (!c["add_noise"].empty())
     request.start = std::find(times.begin(), times.end(), c["add_noise"][0]["timesteps"].get<double>()) - times.begin();
-  const DiffusersScheduler scheduler(request);
+  const SchedulerInBrume scheduler(request);
   if (!scheduler.unsupported().empty()) GTEST_SKIP() << scheduler.unsupported();
   SCOPED_TRACE(c["id"].get<std::string>() + "\n" + scheduler.yaml());
   ASSERT_EQ(scheduler.spaced(), times);

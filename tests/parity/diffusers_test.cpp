@@ -53,7 +53,7 @@ class DiffusersTrajectory : public testing::TestWithParam<RefCase> {
 };
 Closeness DiffusersTrajectory::closeness;
 
-void compare_alphas(Closeness& closeness, const DiffusersScheduler& scheduler, const json& wanted) {
+void compare_alphas(Closeness& closeness, const SchedulerInBrume& scheduler, const json& wanted) {
   const NoiseSchedule& noise = *scheduler.config().noise;
   std::vector<double> alpha_bars;
   for (int64_t t = 0; t < noise.timesteps(); ++t) alpha_bars.push_back(std::pow(noise.signal(noise.sigma(double(t))), 2));
@@ -74,7 +74,7 @@ void compare_alphas(Closeness& closeness, const DiffusersScheduler& scheduler, c
 }
 
 /// The recorded steps are some of the run's, distinguished by their t.
-void compare_steps(Closeness& closeness, const DiffusersScheduler& scheduler, const Trajectory& got, const json& c) {
+void compare_steps(Closeness& closeness, const SchedulerInBrume& scheduler, const Trajectory& got, const json& c) {
   const std::vector<double>& times = scheduler.timesteps();
   const size_t start = c["t_start"];
   for (const json& step : c["steps"]) {
@@ -92,7 +92,7 @@ void compare_steps(Closeness& closeness, const DiffusersScheduler& scheduler, co
 
 TEST_P(DiffusersTrajectory, IsReproduced) {
   const json& c = ref_case(GetParam(), "cases");
-  const DiffusersScheduler scheduler(request_of(c));
+  const SchedulerInBrume scheduler(request_of(c));
   if (!scheduler.unsupported().empty()) GTEST_SKIP() << c["id"] << ": " << scheduler.unsupported();
   SCOPED_TRACE(c["id"].get<std::string>() + "\n" + scheduler.yaml());
   ASSERT_EQ(scheduler.timesteps(), c["timesteps"].get<std::vector<double>>());
@@ -140,7 +140,7 @@ TEST(DiffusersNoise, AddNoiseAndVelocity) {
   if (!ref_json(file).contains("add_noise")) GTEST_SKIP() << "no records of add_noise";
   for (const json& c : ref_json(file)["add_noise"]) {
     SCOPED_TRACE(c["scheduler"].get<std::string>() + c["config"].dump());
-    const DiffusersScheduler scheduler({.scheduler = "DDPMScheduler", .config = c["config"], .steps = c["set_timesteps"].get<int64_t>()});
+    const SchedulerInBrume scheduler({.scheduler = "DDPMScheduler", .config = c["config"], .steps = c["set_timesteps"].get<int64_t>()});
     if (!scheduler.unsupported().empty()) continue;
     const Tensor x0 = input("x0", at::kFloat), eps = input("eps0", at::kFloat);
     const auto v = make<Parameterization>("v");

@@ -51,7 +51,7 @@ struct Said {
 /// As `brume sample` of an imported directory runs it.
 Said said_by(const std::string& scheduler, json config, int64_t steps) {
   config["_class_name"] = scheduler;
-  const brume::DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
+  const DiffusersScheduler s = read_diffusers_scheduler(DiffusersConfig(config, "scheduler_config.json", "a scheduler"), false);
   Said said(
       fmt::format("noise: {}\nparameterization: {}\nsample:\n  sampler: {}\n  spacing: {}\n  steps: {}\n  guidance: {}\n  start: {}\n  "
                   "timestep_rounding: {}\n",
@@ -70,7 +70,7 @@ Said shown(const json& c, int64_t steps) {
     config.update({{"beta_schedule", "squaredcos_cap_v2"}, {"timestep_spacing", "linspace"}});
   }
   if (scheduler.starts_with("DDPM") || scheduler.starts_with("DDIM")) {
-    const DiffusersScheduler s({.scheduler = scheduler, .config = config, .steps = steps});
+    const SchedulerInBrume s({.scheduler = scheduler, .config = config, .steps = steps});
     EXPECT_EQ(s.unsupported(), "");
     return Said(s.yaml());
   }

@@ -44,12 +44,12 @@ class Recorder final : public Noise {
 }  // namespace
 
 template <class T>
-T DiffusersScheduler::get(const char* key, T otherwise) const {
+T SchedulerInBrume::get(const char* key, T otherwise) const {
   const auto it = request_.config.find(key);
   return it == request_.config.end() || it->is_null() ? otherwise : it->get<T>();
 }
 
-DiffusersScheduler::DiffusersScheduler(const DiffusersRequest& request) : request_(request) {
+SchedulerInBrume::SchedulerInBrume(const DiffusersRequest& request) : request_(request) {
   const std::string& name = request.scheduler;
   if (name == "DDIMInverseScheduler")
     family_ = Family::ddim_inverse;
@@ -74,7 +74,7 @@ DiffusersScheduler::DiffusersScheduler(const DiffusersRequest& request) : reques
   find_alphas();
 }
 
-std::string DiffusersScheduler::parameterization_yaml() {
+std::string SchedulerInBrume::parameterization_yaml() {
   const std::string name = get<std::string>("prediction_type", "epsilon");
   if (name == "epsilon") return "eps";
   if (name == "sample") return "x0";
@@ -82,7 +82,7 @@ std::string DiffusersScheduler::parameterization_yaml() {
   return "v";
 }
 
-std::string DiffusersScheduler::sampler_yaml() {
+std::string SchedulerInBrume::sampler_yaml() {
   if (family_ != Family::ddpm) return fmt::format("{{type: ddim, eta: {}}}", request_.eta);
   const std::string variance = get<std::string>("variance_type", "fixed_small");
   if (variance == "fixed_small" || variance == "fixed_small_log") return "{type: ddpm, variance: small}";
@@ -92,14 +92,14 @@ std::string DiffusersScheduler::sampler_yaml() {
   return fmt::format("{{type: ddpm, variance: {}}}", variance);
 }
 
-bool DiffusersScheduler::rounds() const {
+bool SchedulerInBrume::rounds() const {
   if (family_ != Family::ddpm) return false;
   for (size_t i = 1; i < times_.size(); ++i)
     if (times_[i - 1] - times_[i] < 20) return true;
   return request_.beta_of_table || training_times_ < 20 * steps_;
 }
 
-bool DiffusersScheduler::needs_list() const {
+bool SchedulerInBrume::needs_list() const {
   const std::string name = get<std::string>("timestep_spacing", "leading");
   if (!request_.timesteps.empty()) return true;
   if (request_.steps == 0 || name == "leading") return false;
@@ -111,7 +111,7 @@ bool DiffusersScheduler::needs_list() const {
   return false;
 }
 
-std::string DiffusersScheduler::spacing_yaml() const {
+std::string SchedulerInBrume::spacing_yaml() const {
   const bool clean = family_ == Family::ddpm || get("set_alpha_to_one", true);
   const std::string name = get<std::string>("timestep_spacing", "leading"), end = clean ? "zero" : "minimum";
   if (named_ && request_.steps > 0 && name != "leading") return fmt::format("{{type: {}, final: {}}}", name, end);
@@ -122,7 +122,7 @@ std::string DiffusersScheduler::spacing_yaml() const {
   return fmt::format("{{type: explicit, times: [{}], final: {}}}", fmt::join(descending, ", "), end);
 }
 
-std::string DiffusersScheduler::guidance_yaml() const {
+std::string SchedulerInBrume::guidance_yaml() const {
   // DDIM takes the direction of the noise from the network's own output, unless use_clipped_model_output.
   const bool keep = family_ != Family::ddpm && !request_.use_clipped_model_output;
   if (get("thresholding", false) && !inverse())
@@ -133,7 +133,7 @@ std::string DiffusersScheduler::guidance_yaml() const {
 }
 
 /// numpy.arange(T, 0, -T / n), rounded, less one: its step is the rounded difference of its first two entries.
-std::vector<double> DiffusersScheduler::trailing_times() const {
+std::vector<double> SchedulerInBrume::trailing_times() const {
   const double first = double(training_times_), step = (first - first / double(steps_)) - first;
   std::vector<double> times;
   const auto count = int64_t(std::ceil(first / (first / double(steps_))));
@@ -142,7 +142,7 @@ std::vector<double> DiffusersScheduler::trailing_times() const {
 }
 
 /// set_timesteps of diffusers 0.40.
-std::vector<double> DiffusersScheduler::reference_times() const {
+std::vector<double> SchedulerInBrume::reference_times() const {
   const std::string name = get<std::string>("timestep_spacing", "leading");
   std::vector<double> times;
   if (request_.steps > 0 && name == "trailing") {
@@ -158,7 +158,7 @@ std::vector<double> DiffusersScheduler::reference_times() const {
   return times;
 }
 
-void DiffusersScheduler::find_legs() {
+void SchedulerInBrume::find_legs() {
   const auto sigma = [&](double t) { return config_.noise->sigma(t); };
   const double stride = double(training_times_ / steps_), last = config_.sigmas().back();
   for (size_t i = 0; i < times_.size(); ++i) {
@@ -176,7 +176,7 @@ void DiffusersScheduler::find_legs() {
   }
 }
 
-std::vector<double> DiffusersScheduler::spaced() const {
+std::vector<double> SchedulerInBrume::spaced() const {
   std::vector<double> sigmas = config_.sigmas(), times;
   sigmas.pop_back();
   for (const double s : sigmas) times.push_back(config_.noise->time(s));
@@ -184,18 +184,18 @@ std::vector<double> DiffusersScheduler::spaced() const {
   return times;
 }
 
-bool DiffusersScheduler::chains() const {
+bool SchedulerInBrume::chains() const {
   for (size_t i = 1; i < legs_.size(); ++i)
     if (legs_[i].from != legs_[i - 1].to) return false;
   return true;
 }
 
-Tensor DiffusersScheduler::noisy(const Tensor& x0, const Tensor& noise, double t) const {
+Tensor SchedulerInBrume::noisy(const Tensor& x0, const Tensor& noise, double t) const {
   const double sigma = config_.noise->sigma(t);
   return (x0 + noise * sigma) * config_.signal(sigma);
 }
 
-Trajectory DiffusersScheduler::run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, Rounding rounding) const {
+Trajectory SchedulerInBrume::run(const ScriptedNetwork& network, const Tensor& x, Noise& noise, Rounding rounding) const {
   const bool rounded = rounds() && rounding == Rounding::as_diffusers;
   if (inverse() || rounded || !chains()) return run_legs(network, x, noise, rounded);
   const std::vector<double> sigmas = config_.sigmas();
@@ -205,7 +205,7 @@ Trajectory DiffusersScheduler::run(const ScriptedNetwork& network, const Tensor&
   return trajectory;
 }
 
-Trajectory DiffusersScheduler::run_legs(const ScriptedNetwork& network, Tensor x, Noise& noise, bool rounded) const {
+Trajectory SchedulerInBrume::run_legs(const ScriptedNetwork& network, Tensor x, Noise& noise, bool rounded) const {
   Trajectory whole;
   // Inversion from the clean image: sigma must be above 0, and so small a one needs float64.
   constexpr double smallest = 1e-7;
@@ -226,7 +226,7 @@ Trajectory DiffusersScheduler::run_legs(const ScriptedNetwork& network, Tensor x
   return whole;
 }
 
-void DiffusersScheduler::find_alphas() {
+void SchedulerInBrume::find_alphas() {
   const auto number = at::TensorOptions().dtype(at::kFloat);
   const std::string name = get<std::string>("beta_schedule", "linear");
   const auto trained = get<std::vector<double>>("trained_betas", {});
@@ -265,7 +265,7 @@ void DiffusersScheduler::find_alphas() {
   alphas_.assign(alphas.data_ptr<float>(), alphas.data_ptr<float>() + training_times_);
 }
 
-Tensor DiffusersScheduler::rounding(const Leg& leg, const Tensor& x, const Tensor& x0, const Tensor& noise) const {
+Tensor SchedulerInBrume::rounding(const Leg& leg, const Tensor& x, const Tensor& x0, const Tensor& noise) const {
   const NoiseSchedule& schedule = *config_.noise;
   const auto exact_alpha = [&](double sigma) { return 1 / (1 + sigma * sigma); };
   const double to = leg.to > 0 ? schedule.time(leg.to) : -1;
@@ -279,7 +279,7 @@ Tensor DiffusersScheduler::rounding(const Leg& leg, const Tensor& x, const Tenso
   return difference;
 }
 
-void DiffusersScheduler::add_last_noise(Trajectory& trajectory, const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
+void SchedulerInBrume::add_last_noise(Trajectory& trajectory, const ScriptedNetwork& network, const Tensor& x, Noise& noise) const {
   const Leg& leg = legs_.back();
   const std::string variance = get<std::string>("variance_type", "fixed_small");  // small is 1e-20 here: nothing
   if (family_ != Family::ddpm || leg.t == 0 || variance.starts_with("fixed_small")) return;

@@ -25,9 +25,9 @@ struct Leg {
 /// Whether a run is to have diffusers' float32 rounding if that shows (below).
 enum class Rounding { exact, as_diffusers };
 
-class DiffusersScheduler {
+class SchedulerInBrume {
  public:
-  explicit DiffusersScheduler(const DiffusersRequest& request);
+  explicit SchedulerInBrume(const DiffusersRequest& request);
   /// Why the scheduler cannot be said in brume; empty if it can. Nothing below may be called if it is not.
   const std::string& unsupported() const { return unsupported_; }
 

@@ -79,7 +79,7 @@ Finished run(const std::vector<std::string>& words, const Surroundings& where) {
 }
 
 Finished run_brume(std::vector<std::string> arguments, const Surroundings& where) {
-  arguments.insert(arguments.begin(), std::string(BRUME_BINARY_DIR) + "/brume");
+  arguments.insert(arguments.begin(), BRUME_BINARY_DIR "/brume");
   return run(arguments, where);
 }
 

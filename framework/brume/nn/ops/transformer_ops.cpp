@@ -59,7 +59,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
 
 Tensor swiglu(const Tensor& x) {
   const int64_t half = x.size(-1) / 2;
-  return silu(x.narrow(-1, 0, half).contiguous()) * x.narrow(-1, half, half);
+  return nn::silu(x.narrow(-1, 0, half).contiguous()) * x.narrow(-1, half, half);
 }
 
 Tensor modulate(const Tensor& x, const Tensor& scale, const Tensor& shift) {
