@@ -17,8 +17,9 @@ export BRUME_TARGETS=""
 for folder in "${folders[@]}"; do BRUME_TARGETS+=" test_$folder"; done
 tools/scripts/build.sh "build-$kind"
 
-# OpenMP's barriers are invisible to the sanitizers, because libgomp is not built with them. One thread has no barriers.
-export OMP_NUM_THREADS=1 UBSAN_OPTIONS=print_stacktrace=1
+# OpenMP's barriers are invisible to the sanitizers, because libgomp is not built with them. One thread has no barriers; the limit holds
+# for configurations that ask for more, too.
+export OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1 UBSAN_OPTIONS=print_stacktrace=1
 # allocator_may_return_null: tests ask for more memory than there is.
 export ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS=halt_on_error=1

@@ -32,8 +32,8 @@ std::filesystem::path shim_path() {
 }
 
 Loaded load() {
-#if defined(__SANITIZE_ADDRESS__)
-  return {nullptr, "sentencepiece cannot be loaded in a build with the address sanitizer, which refuses RTLD_DEEPBIND"};
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return {nullptr, "sentencepiece cannot be loaded in a build with the address or thread sanitizer, which refuse RTLD_DEEPBIND"};
 #else
   const std::filesystem::path path = shim_path();
   if (!std::filesystem::exists(path))
