@@ -17,7 +17,8 @@ mount -t proc proc "$root/proc" && mounted+=("$root/proc")
 if [ -d ../shared ]; then
   mount --bind -o ro ../shared "$root/srv/shared" && mounted+=("$root/srv/shared")
 fi
-# What git knows of, as it is here, without losing the root's own build directory.
+# What git knows of, as it is here, without losing the root's own build directory. What was renamed here since is deleted there.
+for folder in cmake configs docs framework plugins shims tests tools; do rm -rf --one-file-system "${source:?}/$folder"; done
 git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --ignore-failed-read -cf - 2>/dev/null |
   tar -C "$source" -xf -
 in_root() { chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 ${CI:+CI=$CI} "$@"; }
