@@ -1,8 +1,7 @@
 // DPM-Solver-v3 (Zheng et al. 2023, "DPM-Solver-v3: Improved Diffusion ODE Solver with Empirical Model Statistics", alg. 1): multistep in
 // lambda = -log sigma, on a quantity g of the noise that the statistics l, s and b of a model make as even as they can
-// (numerics/model_statistics.h). The corrector repeats a step with the estimate at its end.
-//
-// With a file of statistics, levels move to its grid. Without, l = 1 and s = b = 0, so that g is the estimate of x0 but for its sign.
+// (numerics/model_statistics.h). The corrector repeats a step with the estimate at its end. With a file of statistics, levels move to its
+// grid. Without, l = 1 and s = b = 0, so that g is the estimate of x0 but for its sign.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/flip.h>
 #include <ATen/ops/ones.h>
