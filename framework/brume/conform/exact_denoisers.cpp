@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -37,6 +38,19 @@ double MixtureDenoiser::variance() const {
   double sum = s_ * s_;
   for (const Component& c : components_) sum += c.weight * std::pow(c.mean[0] - mean(), 2);
   return sum;
+}
+
+double MixtureDenoiser::quantile(double share, double sigma) const {
+  const double s = std::hypot(s_, sigma);
+  double low = 0, high = 0;
+  for (const Component& c : components_) low = std::min(low, c.mean[0] - 40 * s), high = std::max(high, c.mean[0] + 40 * s);
+  while (true) {
+    const double middle = low + (high - low) / 2;
+    if (middle <= low || middle >= high) return middle;
+    double below = 0;
+    for (const Component& c : components_) below += c.weight * std::erfc((c.mean[0] - middle) / (s * M_SQRT2)) / 2;
+    (below < share ? low : high) = middle;
+  }
 }
 
 MixtureDenoiser gaussian_data() { return MixtureDenoiser({{1, {0}}}, 0.6); }

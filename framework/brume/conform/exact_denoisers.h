@@ -25,6 +25,8 @@ class MixtureDenoiser final : public Denoiser {
   /// Returns the mean and the variance of the data along the first axis.
   double mean() const;
   double variance() const;
+  /// Returns the value that a share of the noisy data x = x0 + sigma * noise lies below, along the first axis. `share`: in (0, 1).
+  double quantile(double share, double sigma = 0) const;
 
  private:
   std::vector<Component> components_;

@@ -13,32 +13,14 @@
 
 #include "brume/conform/codes.h"
 #include "brume/conform/exact_denoisers.h"
-#include "brume/conform/exact_models.h"
 #include "brume/conform/four_threads.h"
-#include "brume/numerics/beta_table.h"
+#include "brume/conform/sampler_runs.h"
 #include "brume/numerics/rk45.h"
 
 namespace brume {
 namespace {
 
 const at::TensorOptions f64 = at::TensorOptions().dtype(at::kDouble);
-
-/// Returns steps + 1 levels from `first` to `last`, evenly in sigma^(1/7).
-std::vector<double> levels(double first, double last, int64_t steps) {
-  std::vector<double> sigmas = linspace(std::pow(first, 1.0 / 7), std::pow(last, 1.0 / 7), steps + 1);
-  for (double& s : sigmas) s = std::pow(s, 7);
-  sigmas.front() = first;
-  sigmas.back() = last;
-  return sigmas;
-}
-
-Tensor run(const Sampler& sampler, const Denoiser& data, const Tensor& x, const std::vector<double>& sigmas, uint64_t seed = 1,
-           int64_t first = 0) {
-  const Condition none;
-  const auto noise = per_image_noise(seed, first);
-  Run run{none, *noise, {}, cosine_times().get()};
-  return sampler.sample(data, x, sigmas, run);
-}
 
 /// Returns x on the probability-flow ODE, from one sigma to another, to eleven digits.
 Tensor exact(const Denoiser& data, const Tensor& x, double from, double to) {
@@ -69,7 +51,7 @@ void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
     const Law law{"error on the mixture", "A sampler with steps of its own ends at the exact solution, within its tolerance"};
     check(findings, law, [&](Finding& f) {
       const Tensor wanted = exact(data, start(), noisy, clean);
-      const double error = (run(sampler, data, start(), levels(noisy, clean, 96)) - wanted).abs().max().item<double>();
+      const double error = (run_sampler(sampler, data, start(), curved_levels(noisy, clean, 96)) - wanted).abs().max().item<double>();
       f.measured = fmt::format("{:.1e}", error), f.wanted = "below 0.2, by its own tolerance", f.holds = error < 0.2;
     });
   } else {
@@ -78,9 +60,9 @@ void check_path(std::vector<Finding>& findings, const Sampler& sampler) {
   }
   const Law law{"round trip, 400 steps", "A deterministic sampler is inverted by ascending sigmas", "Song et al. 2021, sec. 4.3"};
   check(findings, law, [&](Finding& f) {
-    const std::vector<double> down = levels(noisy, clean, 400), up(down.rbegin(), down.rend());
+    const std::vector<double> down = curved_levels(noisy, clean, 400), up(down.rbegin(), down.rend());
     const Tensor x = at::linspace(-1.5, 1.5, 12, f64).view({12, 1});
-    const double error = (run(sampler, data, run(sampler, data, x, up), down) - x).abs().max().item<double>();
+    const double error = (run_sampler(sampler, data, run_sampler(sampler, data, x, up), down) - x).abs().max().item<double>();
     f.measured = fmt::format("{:.1e}", error), f.wanted = "below 0.1", f.holds = error < 0.1;
   });
 }
@@ -90,26 +72,13 @@ void check_distribution(std::vector<Finding>& findings, const Sampler& sampler) 
   const MixtureDenoiser data = mixture_data();
   const int64_t count = 20000;
   const double deviation = std::sqrt(data.variance());
-  std::vector<double> sigmas = levels(40, 0.01, 400);
-  sigmas.push_back(0);
+  const std::vector<double> sigmas = curved_levels_to_zero(40, 0.01, 401);
   const Law law{"distribution of the mixture, 400 steps", "Samples of the exact denoiser have the mean and variance of the data"};
   check(findings, law, [&](Finding& f) {
     const auto noise = per_image_noise(5, 0);
     const Tensor begin = noise->draw(at::zeros({1, count}, f64), 1, 1).view({count, 1}) * 40.0 + data.mean();
-    // One image of many numbers for the noise, many of one number for the data.
-    class Columns final : public Denoiser {
-     public:
-      explicit Columns(const Denoiser& inner) : inner_(inner) {}
-      Estimate denoise(const Tensor& x, double sigma, const Condition& c) const override {
-        Estimate d;
-        d.x0 = inner_.denoise(x.view({-1, 1}), sigma, c).x0.view_as(x);
-        return d;
-      }
-
-     private:
-      const Denoiser& inner_;
-    };
-    const Tensor x = run(sampler, Columns(data), begin.view({1, count}), sigmas, 7);
+    // One image of many points draws its noise at once.
+    const Tensor x = run_sampler(sampler, PointsAsImage(data), begin.view({1, count}), sigmas, 7);
     const double mean = x.mean().item<double>(), variance = x.var().item<double>();
     f.measured = fmt::format("mean {:.3f}, variance {:.3f}", mean, variance);
     f.wanted = fmt::format("mean {:.3f}, variance {:.3f}", data.mean(), data.variance());
@@ -121,37 +90,33 @@ void check_distribution(std::vector<Finding>& findings, const Sampler& sampler) 
 void check_ends(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
   check(findings, {"one step to sigma = 0", "A run of one step is finite"}, [&](Finding& f) {
-    const Tensor x = run(sampler, data, start(), {noisy, 0});
+    const Tensor x = run_sampler(sampler, data, start(), {noisy, 0});
     f.holds = at::isfinite(x).all().item<bool>() && x.sizes() == start().sizes();
     f.measured = f.holds ? "finite" : "not finite", f.wanted = "finite";
   });
   check(findings, {"1000 steps, the last to sigma = 0", "A run of many small steps is finite"}, [&](Finding& f) {
-    std::vector<double> sigmas = levels(noisy, clean, 999);
-    sigmas.push_back(0);
-    f.holds = at::isfinite(run(sampler, data, start(), sigmas)).all().item<bool>();
+    const std::vector<double> sigmas = curved_levels_to_zero(noisy, clean, 1000);
+    f.holds = at::isfinite(run_sampler(sampler, data, start(), sigmas)).all().item<bool>();
     f.measured = f.holds ? "finite" : "not finite", f.wanted = "finite";
   });
 }
 
 /// Returns a run of 16 steps to 0.
-std::vector<double> usual_sigmas() {
-  std::vector<double> sigmas = levels(noisy, clean, 15);
-  sigmas.push_back(0);
-  return sigmas;
-}
+std::vector<double> usual_sigmas() { return curved_levels_to_zero(noisy, clean, 16); }
 
 void check_noise(std::vector<Finding>& findings, const Sampler& sampler) {
   const MixtureDenoiser data = mixture_data();
   const std::vector<double> sigmas = usual_sigmas();
   check(findings, {"image i alone and in a batch of 12", "An image has the same bits whatever its batch"}, [&](Finding& f) {
-    const Tensor together = run(sampler, data, start(), sigmas, 3);
+    const Tensor together = run_sampler(sampler, data, start(), sigmas, 3);
     int64_t same = 0;
-    for (int64_t i = 0; i < 12; ++i) same += at::equal(run(sampler, data, start().narrow(0, i, 1), sigmas, 3, i), together.narrow(0, i, 1));
+    for (int64_t i = 0; i < 12; ++i)
+      same += at::equal(run_sampler(sampler, data, start().narrow(0, i, 1), sigmas, 3, i), together.narrow(0, i, 1));
     f.measured = fmt::format("{} of 12 equal", same), f.wanted = "12 of 12, bit for bit", f.holds = same == 12;
   });
   if (sampler.traits().consistency) return;
   check(findings, {"noise of two seeds", "A sampler of order 0 adds noise, every other one adds none"}, [&](Finding& f) {
-    const bool same = at::equal(run(sampler, data, start(), sigmas, 1), run(sampler, data, start(), sigmas, 2));
+    const bool same = at::equal(run_sampler(sampler, data, start(), sigmas, 1), run_sampler(sampler, data, start(), sigmas, 2));
     const bool wanted = sampler.traits().order > 0;
     f.measured = same ? "equal" : "different", f.wanted = wanted ? "equal" : "different", f.holds = same == wanted;
   });
@@ -162,13 +127,13 @@ void check_value(std::vector<Finding>& findings, const Sampler& sampler) {
   const std::vector<double> sigmas = usual_sigmas();
   check(findings, {"its input", "A sampler does not write to the x that it is given"}, [&](Finding& f) {
     const Tensor x = start();
-    run(sampler, data, x, sigmas);
+    run_sampler(sampler, data, x, sigmas);
     f.holds = at::equal(x, start());
     f.measured = f.holds ? "unchanged" : fmt::format("changed by up to {:.2g}", (x - start()).abs().max().item<double>());
     f.wanted = "unchanged";
   });
   check_four_threads(findings, "A sampler keeps no state between calls",
-                     [&](size_t seed) { return run(sampler, data, start(), sigmas, seed); });
+                     [&](size_t seed) { return run_sampler(sampler, data, start(), sigmas, seed); });
 }
 
 }  // namespace
@@ -180,7 +145,7 @@ Convergence convergence(const Sampler& sampler, const Denoiser& data) {
   const std::vector<int64_t> counts{24, 48, 96, 192};
   double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, error = 0;
   for (const int64_t steps : counts) {
-    error = (run(sampler, data, start(), levels(noisy, clean, steps)) - wanted).pow(2).mean().sqrt().item<double>();
+    error = (run_sampler(sampler, data, start(), curved_levels(noisy, clean, steps)) - wanted).pow(2).mean().sqrt().item<double>();
     const double x = std::log(double(steps)), y = std::log(std::max(error, 1e-300));
     ++n, sx += x, sy += y, sxx += x * x, sxy += x * y;
   }
