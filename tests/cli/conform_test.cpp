@@ -99,6 +99,63 @@ TEST(Conform, AsATable) {
   EXPECT_NE(r.out.find("| `karras` |"), std::string::npos);
 }
 
+TEST(Conform, SamplersAtEqualCalls) {
+  const Finished r = run_brume({"conform", "sampler", "ddim", "heun", "rk45", "tcd", "--calls", "8,15"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  for (const char* part : {"calls/step  W1 at 8 calls ", "  W1 at 15 calls ", "\nddim ", "(8 steps, 8 calls)", "(15 steps, 15 calls)",
+                           "\nheun ", "(4 steps, 7 calls)", "(8 steps, 15 calls)", "\nrk45 chooses the number of its steps: 0.00",
+                           "\ntcd is left out: it needs a consistency model"})
+    EXPECT_NE(r.out.find(part), std::string::npos) << part << " in\n" << r.out;
+  EXPECT_EQ(run_brume({"conform", "sampler", "predictor_corrector", "--calls", "1"}).out.find("steps"), std::string::npos);
+}
+
+TEST(Conform, SamplersAtEqualCallsAsATable) {
+  const Finished r =
+      run_brume({"conform", "sampler", "predictor_corrector", "{type: ddim, eta: 1}", "mdlm", "--calls", "1,8", "--markdown"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(
+      r.out.starts_with("| sampler | calls per step | W1 at 1 call | W1 at 8 calls |\n|---|---|---|---|\n| `predictor_corrector` |"))
+      << r.out;
+  for (const char* part :
+       {" | - | ", "\n| `{type: ddim, eta: 1}` | 1 | ", "(1 step, 1 call) | ", "\n- mdlm is left out: it works on codes"})
+    EXPECT_NE(r.out.find(part), std::string::npos) << part << " in\n" << r.out;
+}
+
+TEST(Conform, SamplersAtEqualCallsAsJson) {
+  const Finished r = run_brume({"conform", "sampler", "heun", "predictor_corrector", "rk45", "d3pm", "--calls", "1,8", "--json"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  const auto all = nlohmann::json::parse(r.out);
+  EXPECT_EQ(all["calls"], (std::vector<int64_t>{1, 8}));
+  ASSERT_EQ(all["samplers"].size(), 4u);
+  const auto &heun = all["samplers"][0], &corrector = all["samplers"][1], &rk45 = all["samplers"][2], &d3pm = all["samplers"][3];
+  EXPECT_EQ(heun["name"], "heun");
+  EXPECT_EQ(heun["runs"][1]["budget"], 8);
+  EXPECT_EQ(heun["runs"][1]["steps"], 4);
+  EXPECT_EQ(heun["runs"][1]["calls"], 7);
+  EXPECT_EQ(heun["runs"][1]["calls_per_step"], 1.75);
+  EXPECT_GT(heun["runs"][1]["error"], 0);
+  EXPECT_EQ(corrector["runs"][0], (nlohmann::json{{"budget", 1}, {"steps", 0}}));
+  EXPECT_EQ(rk45["own_count"], true);
+  ASSERT_EQ(rk45["runs"].size(), 1u);
+  EXPECT_GT(rk45["runs"][0]["calls"], 8);
+  EXPECT_FALSE(rk45["runs"][0].contains("budget"));
+  EXPECT_NE(d3pm["left_out"].get<std::string>().find("codes"), std::string::npos);
+}
+
+TEST(Conform, BudgetsThatAreNone) {
+  for (const char* value : {"0", "x", "8,x", "-1", "1001"}) {
+    const Finished r = run_brume({"conform", "sampler", "ddim", "--calls", value});
+    EXPECT_EQ(r.code, 2) << value;
+    EXPECT_NE(r.err.find("--calls"), std::string::npos) << r.err;
+    const std::string_view last = std::string_view(value).substr(std::string_view(value).find(',') + 1);
+    EXPECT_NE(r.err.find(last), std::string::npos) << r.err;
+  }
+  EXPECT_EQ(run_brume({"conform", "spacing", "karras", "--calls", "8,16"}).err,
+            "error: --calls 8,16: counts the network calls of samplers, and 'spacing' is another kind\n");
+  EXPECT_EQ(run_brume({"conform", "sampler", "ddmi", "--calls", "8"}).err,
+            "error: command line:1:1: sampler: unknown sampler 'ddmi'; did you mean 'ddim'?\n");
+}
+
 TEST(Conform, UnknownKindsAndNames) {
   EXPECT_EQ(run_brume({"conform", "samplr", "ddim"}).err, "error: no laws are measured of kind 'samplr'; did you mean 'sampler'?\n");
   EXPECT_EQ(run_brume({"conform", "sampler", "ddmi"}).err,

@@ -1,5 +1,6 @@
-// brume conform: measures the laws that plugins of a kind keep.
+// brume conform: measures the laws that plugins of a kind keep, and samplers at equal numbers of network calls.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -8,6 +9,7 @@
 #include "brume/config/suggest.h"
 #include "brume/config/yaml.h"
 #include "brume/conform/conform.h"
+#include "commands/conform_calls.h"
 #include "program/program.h"
 
 namespace brume::tools {
@@ -16,6 +18,7 @@ namespace {
 struct Arguments {
   std::string kind, noise = "linear";
   std::vector<std::string> names;
+  std::vector<int64_t> calls;  ///< budgets of network calls; empty = the laws are measured
   bool markdown = false, json = false;
 };
 
@@ -154,6 +157,12 @@ int conform_plugins(Program& program, const Arguments& a) {
     names = program.registry.names(kind);
     std::erase(names, "explicit");  // has no default: it is a list of its user
   }
+  if (!a.calls.empty()) {
+    if (kind != Sampler::kind)
+      throw ConfigError(
+          fmt::format("--calls {}: counts the network calls of samplers, and '{}' is another kind", fmt::join(a.calls, ","), a.kind));
+    return conform_calls(program, names, {a.calls, a.markdown, a.json});
+  }
   const bool text = !a.markdown && !a.json;
   std::vector<Result> results;
   for (const std::string& name : names) {
@@ -175,6 +184,13 @@ void add_conform(Command app, Program& program, int& code) {
   command.add_option("kind", a->kind, "guidance, noise_schedule, objective, parameterization, sampler or spacing").required();
   command.add_option("name", a->names, "names, or {type: ddim, eta: 1}; every plugin of the kind if absent");
   command.add_option("--noise", a->noise, "the noise schedule that a spacing or parameterization is measured on");
+  command
+      .add_option("--calls", a->calls,
+                  "instead of the laws, samplers at equal numbers of network calls, 8,16,32: the steps that fit and the Wasserstein-1 "
+                  "distance of their samples to the data")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .check(between(1, 1000));
   const CommandOption markdown = command.add_flag("--markdown", a->markdown, "prints a table for documents");
   command.add_flag("--json", a->json, "for programs: one JSON object").excludes(markdown);
   command.callback([&program, &code, a] { code = conform_plugins(program, *a); });

@@ -20,7 +20,7 @@ namespace brume {
 namespace {
 
 constexpr double noisy = 40, clean = 0.01;
-constexpr int64_t points = 100000;
+constexpr int64_t points = 20000;
 const at::TensorOptions f64 = at::TensorOptions().dtype(at::kDouble);
 
 /// Thrown instead of a call that the budget does not have.

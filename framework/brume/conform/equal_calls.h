@@ -36,9 +36,9 @@ struct EqualCalls {
 /// variance; "" if it can.
 std::string unsuited_for_equal_calls(const Sampler& sampler);
 
-/// Measures one run per budget; a single run, with its own number of steps, of a sampler that chooses that. A run takes 100,000 points, in
+/// Measures one run per budget; a single run, with its own number of steps, of a sampler that chooses that. A run takes 20,000 points, in
 /// float64, from sigma 40 to 0.01, evenly in sigma^(1/7), and to 0. The points begin at the quantiles of the noisy data, so that a
-/// sampler that follows the ODE exactly has the error 0; one that adds noise has about 0.002 at least, as its samples are random.
+/// sampler that follows the ODE exactly has the error 0; one that adds noise has about 0.005 at least, as its samples are random.
 std::vector<EqualCalls> equal_calls(const Sampler& sampler, const std::vector<int64_t>& budgets);
 
 }  // namespace brume
