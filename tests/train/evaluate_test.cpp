@@ -163,6 +163,57 @@ TEST_F(Evaluate, TheProgramReports) {
   EXPECT_EQ(read["sets"][3]["spread_by_class"].size(), 5u);
 }
 
+TEST_F(Evaluate, SamplersAtEqualCalls) {
+  BRUME_NEED_PROGRAM;
+  const std::string json = folder_->file("calls.json");
+  const auto evaluated = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"evaluate", file("model"), "--classifier", file("clf"), "--real", shapes, "--limit", "50", "-n", "4"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_brume(words);
+  };
+  const Finished table = evaluated({"--sampler", "ddim, heun", "--cfg", "2", "--calls", "4,7", "--json", json});
+  EXPECT_EQ(table.code, 0) << table.err;
+  for (const char* part : {"\nddim, cfg 2, 4 steps, 4 calls ", "\nddim, cfg 2, 7 steps, 7 calls ", "\nheun, cfg 2, 2 steps, 3 calls ",
+                           "\nheun, cfg 2, 4 steps, 7 calls ", ": 2 to 7 steps, seed 0"})
+    EXPECT_NE(table.out.find(part), std::string::npos) << part << " in\n" << table.out;
+  const auto sets = nlohmann::json::parse(std::ifstream(json))["sets"];
+  ASSERT_EQ(sets.size(), 5u);
+  EXPECT_FALSE(sets[0].contains("calls")) << "real images";
+  EXPECT_EQ(sets[3]["steps"], 2);
+  EXPECT_EQ(sets[3]["calls"], 3);
+  EXPECT_EQ(sets[4]["steps"], 4);
+  EXPECT_EQ(sets[4]["calls"], 7);
+  const Finished steps = evaluated({"--sampler", "heun", "--cfg", "2", "--steps", "4", "--json", json});
+  EXPECT_EQ(steps.code, 0) << steps.err;
+  EXPECT_EQ(nlohmann::json::parse(std::ifstream(json))["sets"][1]["frechet_distance"], sets[4]["frechet_distance"]);
+  EXPECT_NE(evaluated({"--calls", "4"}).out.find("\n4 steps, 4 calls "), std::string::npos);
+}
+
+TEST_F(Evaluate, BudgetsOfCallsThatCannotBe) {
+  BRUME_NEED_PROGRAM;
+  const auto said = [](std::vector<std::string> more, const std::string& run = "model") {
+    std::vector<std::string> words{"evaluate", file(run), "--real", shapes, "-n", "4"};
+    if (run == "model") words.insert(words.end(), {"--classifier", file("clf")});
+    words.insert(words.end(), more.begin(), more.end());
+    const Finished done = run_brume(words);
+    EXPECT_EQ(done.code, 2) << done.out;
+    return without(done.err, *folder_);
+  };
+  EXPECT_EQ(said({"--calls", "8", "--sampler", "ddim,rk45"}),
+            "error: --calls 8: rk45 chooses the number of its steps by a tolerance; evaluate it without --calls\n");
+  EXPECT_EQ(said({"--calls", "8,1", "--sampler", "predictor_corrector"}),
+            "error: --calls 1: is too small for predictor_corrector, whose first step makes more\n");
+  EXPECT_EQ(said({"--calls", "8"}, "clf"), "error: --calls: clf/model.safetensors is a classifier, which only has an accuracy on --real\n");
+  for (const char* value : {"0", "x"}) {
+    const std::string error = said({"--calls", value});
+    EXPECT_NE(error.find("--calls"), std::string::npos) << error;
+    EXPECT_NE(error.find(value), std::string::npos) << error;
+  }
+  const std::string both = said({"--calls", "8", "--steps", "4"});
+  EXPECT_NE(both.find("--calls"), std::string::npos) << both;
+  EXPECT_NE(both.find("--steps"), std::string::npos) << both;
+}
+
 TEST_F(Evaluate, TheProgramNamesMistakes) {
   BRUME_NEED_PROGRAM;
   const auto said = [](const std::vector<std::string>& arguments) {

@@ -2,6 +2,7 @@
 // brume evaluate MODEL --metric METRIC, brume evaluate --images DIR --metric METRIC,
 // brume evaluate MODEL --control FILE --control-image PREPROCESSOR --data DATA.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -25,6 +26,7 @@
 #include "program/progress.h"
 #include "sampling/arguments.h"
 #include "sampling/piece.h"
+#include "sampling/sampling_grid.h"
 
 namespace brume::tools {
 namespace {
@@ -46,6 +48,7 @@ struct Row {
   std::string name;
   SetFigures figures;
   int64_t steps = 0;  ///< 0 = no samples
+  int64_t calls = 0;  ///< 0 = not counted
 };
 
 FeatureSet features_of(const Features& extractor, const std::shared_ptr<const Dataset>& data, const ImageShape& image,
@@ -93,6 +96,7 @@ nlohmann::ordered_json json_of(const Row& row, const SetFigures& real) {
                               {"spread_of_real", f.spread / real.spread},
                               {"spread_by_class", f.spread_by_class}};
   if (row.steps > 0) json["steps"] = row.steps;
+  if (row.calls > 0) json["calls"] = row.calls;
   return json;
 }
 
@@ -105,7 +109,8 @@ void write_json(const Arguments& a, const std::vector<Row>& rows, nlohmann::orde
 
 /// Prints the accuracy of a classifier.
 int evaluate_classifier(Program& program, const Arguments& a, World& world) {
-  for (const auto& [option, given] : {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.grid.cfg.empty()}})
+  for (const auto& [option, given] :
+       {std::pair{"--baseline", !a.baseline.empty()}, std::pair{"--cfg", !a.grid.cfg.empty()}, std::pair{"--calls", !a.grid.calls.empty()}})
     if (given) throw ConfigError(fmt::format("{}: {} is a classifier, which only has an accuracy on --real", option, a.source));
   const auto classifier = open_features(program, "classifier:" + a.source, a.settings.overrides);
   const auto data = open_data(program, "--real", a.real, classifier->input());
@@ -137,16 +142,16 @@ int evaluate_model(Program& program, const Arguments& a, World& world) {
   const ClassList classes = compared_classes(*extractor, *data, "--real");
   const FeatureSet real = features_of(*extractor, data, image, "--real", classes, a.limit, world);
   std::vector<Row> rows;
-  const auto add = [&](const std::string& name, const FeatureSet& set, int64_t steps) {
-    if (world.leads()) rows.push_back({name, figures(set, real), steps});
+  const auto add = [&](const std::string& name, const FeatureSet& set, int64_t steps = 0, int64_t calls = 0) {
+    if (world.leads()) rows.push_back({name, figures(set, real), steps, calls});
   };
-  add("real", real, 0);
+  add("real", real);
   if (!a.baseline.empty()) {
     const auto baseline = open_data(program, "--baseline", a.baseline, image);
-    add("baseline", features_of(*extractor, baseline, image, "--baseline", classes, a.limit, world), 0);
+    add("baseline", features_of(*extractor, baseline, image, "--baseline", classes, a.limit, world));
   }
-  for (const auto& [name, options, sampler, cfg] : runs)
-    add(name, samples(a, *extractor, model, options, name, classes, world), options.steps);
+  for (const SamplingRun& run : runs)
+    add(run.name, samples(a, *extractor, model, run.options, run.name, classes, world), run.options.steps, run.calls);
   if (!world.leads()) return 0;
   fmt::print("{}: {}, seed {}; features of {}\n", a.source, steps_of(runs), a.seed, extractor->name());
   print_table(rows);
@@ -158,8 +163,8 @@ int evaluate_model(Program& program, const Arguments& a, World& world) {
 
 int evaluate_first_stage(Program& program, const Arguments& a, const World& world) {
   if (a.data.empty()) throw ConfigError("evaluate needs --data, the images that the autoencoder is measured on");
-  if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty())
-    throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline and --cfg are for models", a.source));
+  if (!a.real.empty() || !a.features.empty() || !a.baseline.empty() || !a.grid.cfg.empty() || !a.grid.calls.empty())
+    throw ConfigError(fmt::format("{}: is an autoencoder; --real, --features, --baseline, --cfg and --calls are for models", a.source));
   if (world.size() > 1)
     throw ConfigError(
         fmt::format("{}: is an autoencoder, whose evaluation {} do not divide; start one", a.source, counted(world.size(), "process")));
@@ -176,6 +181,8 @@ int evaluate(Program& program, const Arguments& a, World& world) {
     if (world.leads()) print_table(comparable_sets(a.compare));
     return 0;
   }
+  if (!a.images.empty() && !a.grid.calls.empty())
+    throw ConfigError(fmt::format("--calls {}: is for samples of a model, and --images judges files", fmt::join(a.grid.calls, ",")));
   if (judges_sets(program.registry, a.metric)) {
     for (const auto& [option, given] : {std::pair{"--data", &a.data}, std::pair{"--baseline", &a.baseline}})
       if (!given->empty()) throw ConfigError(fmt::format("{}: is not for metrics of sets ({})", option, a.metric));
@@ -250,23 +257,36 @@ void declare_judged(Command command, Arguments& a) {
       .type_name("FILE");
 }
 
+/// Declares the ways of sampling that are compared.
+void declare_grid(Command command, Arguments& a) {
+  command.add_option("--cfg", a.grid.cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
+      .delimiter(',');
+  const CommandOption steps = command.add_option("--steps", a.grid.steps, "numbers of sampling steps, one run each")
+                                  .allow_extra_args(false)
+                                  .delimiter(',')
+                                  .check(between(1, 100000));
+  command
+      .add_option("--calls", a.grid.calls,
+                  "instead of --steps, budgets of network calls, one run each: each sampler takes as many steps as fit, so that samplers "
+                  "are compared at equal cost; with guidance a call is all that one estimate needs")
+      .allow_extra_args(false)
+      .delimiter(',')
+      .check(between(1, 1000))
+      .excludes(steps);
+  command
+      .add_option("--sampler", a.samplers,
+                  "samplers, one run each: ddim,heun or {type: ddim, eta: 1}; with several scales, steps or calls, "
+                  "one run of each combination")
+      .type_name("NAMES");
+}
+
 /// Declares the samples, and what becomes of the figures.
 void declare_samples(Command command, Arguments& a) {
   command.add_option("--baseline", a.baseline, "other real images, compared with --real as the samples are").type_name("DATA");
   command.add_option("-n,--count", a.count, "samples of each run, the classes or captions in turn")
       .capture_default_str()
       .check(between(2, 100000000));
-  command.add_option("--cfg", a.grid.cfg, "scales of classifier-free guidance, one run each; the checkpoint's own guidance if not given")
-      .delimiter(',');
-  command.add_option("--steps", a.grid.steps, "numbers of sampling steps, one run each")
-      .allow_extra_args(false)
-      .delimiter(',')
-      .check(between(1, 100000));
-  command
-      .add_option("--sampler", a.samplers,
-                  "samplers, one run each: ddim,heun or {type: ddim, eta: 1}; with several scales or steps, one "
-                  "run of each combination")
-      .type_name("NAMES");
+  declare_grid(command, a);
   add_seed(command, a.seed);
   command.add_option("--batch", a.batch, "images at once; changes nothing but speed and memory")
       .capture_default_str()

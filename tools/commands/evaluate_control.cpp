@@ -24,6 +24,7 @@ namespace {
 struct Row {
   std::string name;
   ControlAgreement agreement;
+  int64_t steps = 0, calls = 0;  ///< calls: 0 = not counted
 };
 
 /// The images whose hints steer, and what they show.
@@ -66,8 +67,8 @@ Wanted wanted_images(Program& program, const ControlEvaluation& a, const Model& 
 }
 
 Row sampled(const ControlEvaluation& a, const Model& model, const SampleOptions& options, const std::string& name, const Wanted& wanted,
-            const std::string& preprocessor) {
-  Row row{name, ControlAgreement(preprocessor)};
+            const std::string& preprocessor, int64_t calls) {
+  Row row{name, ControlAgreement(preprocessor), options.steps, calls};
   SampleRequest request;
   request.images = wanted.annotations;
   request.control_source = wanted.images;
@@ -100,7 +101,8 @@ void write_json(const ControlEvaluation& a, const std::string& preprocessor, con
                               {"seed", a.seed},
                               {"sets", nlohmann::ordered_json::array()}};
   for (const Row& r : rows) {
-    nlohmann::ordered_json set{{"name", r.name}, {"images", r.agreement.images()}, {"error", r.agreement.error()}};
+    nlohmann::ordered_json set{{"name", r.name}, {"images", r.agreement.images()}, {"error", r.agreement.error()}, {"steps", r.steps}};
+    if (r.calls > 0) set["calls"] = r.calls;
     if (const double overlap = r.agreement.overlap(); !std::isnan(overlap)) set["iou"] = overlap;
     file["sets"].push_back(set);
   }
@@ -117,11 +119,11 @@ int evaluate_control(Program& program, const ControlEvaluation& a, World& world)
   const Wanted wanted = wanted_images(program, a, model, request, preprocessor);
   std::vector<Row> rows;
   for (const SamplingRun& run : runs) {
-    const std::string of = runs.size() > 1 ? run.name + ", " : "";
-    rows.push_back(sampled(a, model, run.options, of + "with", wanted, preprocessor));
+    const std::string of = runs.size() > 1 || run.calls > 0 ? run.name + ", " : "";
+    rows.push_back(sampled(a, model, run.options, of + "with", wanted, preprocessor, run.calls));
     SampleOptions alone = run.options;
     alone.control.clear();
-    rows.push_back(sampled(a, model, alone, of + "without", wanted, preprocessor));
+    rows.push_back(sampled(a, model, alone, of + "without", wanted, preprocessor, run.calls));
   }
   fmt::print("{}: {}, seed {}; hints by {}\n", a.settings.source, steps_of(runs), a.seed, preprocessor);
   print_table(rows);

@@ -23,6 +23,8 @@ namespace {
 struct Row {
   std::string name;
   Tally tally;
+  int64_t steps = 0;  ///< 0 = no samples
+  int64_t calls = 0;  ///< 0 = not counted
 };
 
 std::vector<Annotation> captions_of(const std::string& file, int64_t count) {
@@ -63,6 +65,8 @@ void write_json(const MetricArguments& a, const std::vector<Row>& rows) {
       {"model", a.settings.source}, {"metric", a.metric}, {"seed", a.seed}, {"sets", nlohmann::ordered_json::array()}};
   for (const Row& r : rows) {
     nlohmann::ordered_json set{{"name", r.name}};
+    if (r.steps > 0) set["steps"] = r.steps;
+    if (r.calls > 0) set["calls"] = r.calls;
     for (const Tally::Group& g : r.tally.groups()) {
       nlohmann::ordered_json figures{{"images", g.whole.asked}, {"right", g.whole.share()}};
       for (const Tally::Part& p : g.parts) figures[p.name] = p.share();
@@ -106,21 +110,21 @@ int evaluate_metric(Program& program, const MetricArguments& a, World& world) {
           fmt::format("--data: has {}, and {} has {}", counted(data->classes().size(), "class"), a.settings.source, controls.classes));
     const auto labelled = with_classes(data, "--data", {model.classes(settings), "the model"});
     JudgedSet set = judge_data(*metric, *labelled, model.shape(), a.count);
-    rows.push_back({"data", std::move(set.tally)});
+    rows.push_back({.name = "data", .tally = std::move(set.tally)});
     asked = std::move(set.asked);
   }
   if (model.classes(settings).empty())
     for (Annotation& wanted : asked) wanted.label = -1;
   if (by_class && world.leads()) fmt::print("note: this model knows the class of an image, not its caption\n");
   if (!controls.captions && !by_class && world.leads()) fmt::print("note: this model knows neither class nor caption of an image\n");
-  for (const auto& [name, options, sampler, cfg] : runs) {
+  for (const auto& [name, options, sampler, cfg, calls] : runs) {
     SampleRequest request;
     request.seed = a.seed;
     request.batch = a.batch;
     request.models = &model.others();
     Progress progress(name, world.part(int64_t(asked.size())).count() * options.steps, "image steps");
     request.observer = moving(progress, options.steps);
-    rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request, world)});
+    rows.push_back({name, judge_samples(*metric, model.pipeline(), options, asked, request, world), options.steps, calls});
   }
   if (!world.leads()) return 0;
   fmt::print("{}: {}, seed {}; judged by {}\n", a.settings.source, steps_of(runs), a.seed, a.metric);

@@ -174,7 +174,7 @@ nlohmann::ordered_json conditions_of(const SetArguments& a, const Features& extr
 }
 
 EvaluatedSet set_of(const SamplingRun& run) {
-  return {.name = run.name, .hash = {}, .steps = run.options.steps, .sampler = run.sampler, .cfg = run.cfg};
+  return {.name = run.name, .hash = {}, .steps = run.options.steps, .sampler = run.sampler, .cfg = run.cfg, .calls = run.calls};
 }
 
 /// Returns for each run the set that the file of --json has. The processes agree on what rank 0 finds, which alone knows the figures.
@@ -186,7 +186,10 @@ std::vector<std::optional<EvaluatedSet>> finished(const SetArguments& a, const E
   const Tensor found = at::zeros({int64_t(runs.size())}, at::kLong);
   for (size_t i = 0; i < runs.size(); ++i)
     for (const EvaluatedSet& set : kept)
-      if (!sets[i] && set.same_sampling(set_of(runs[i]))) sets[i] = set, found.data_ptr<int64_t>()[i] = 1;
+      if (!sets[i] && set.same_sampling(set_of(runs[i]))) {
+        sets[i] = set, found.data_ptr<int64_t>()[i] = 1;
+        if (runs[i].calls > 0) sets[i]->calls = runs[i].calls;
+      }
   world.broadcast(found);
   for (size_t i = 0; i < runs.size(); ++i)
     if (!sets[i] && found.data_ptr<int64_t>()[i] == 1) sets[i] = set_of(runs[i]);

@@ -5,6 +5,7 @@
 
 #include "brume/distributed/world.h"
 #include "sampling/arguments.h"
+#include "sampling/sampling_grid.h"
 
 namespace brume::tools {
 

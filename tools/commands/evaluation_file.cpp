@@ -20,6 +20,7 @@ using Json = nlohmann::ordered_json;
 Json json_of(const EvaluatedSet& set) {
   Json json{{"name", set.name}, {"images", set.images}, {"hash", set.hash}, {"notes", set.notes}};
   if (set.steps > 0) json["steps"] = set.steps;
+  if (set.calls > 0) json["calls"] = set.calls;
   if (!set.sampler.empty()) json["sampler"] = set.sampler;
   if (set.cfg) json["cfg"] = *set.cfg;
   for (const auto& f : set.figures) json["figures"][f.name] = f.value;
@@ -29,6 +30,7 @@ Json json_of(const EvaluatedSet& set) {
 EvaluatedSet set_of(const Json& json) {
   EvaluatedSet set{.name = json.at("name"), .hash = json.at("hash"), .images = json.at("images"), .steps = json.value("steps", int64_t{0})};
   set.sampler = json.value("sampler", "");
+  set.calls = json.value("calls", int64_t{0});
   if (json.contains("cfg")) set.cfg = json.at("cfg").get<double>();
   set.notes = json.at("notes").get<std::vector<std::string>>();
   for (const auto& [name, value] : json.at("figures").items())

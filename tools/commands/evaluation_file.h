@@ -15,6 +15,7 @@ struct EvaluatedSet {
   int64_t images = 0, steps = 0;  ///< 0 steps: images of files
   std::string sampler{};          ///< as --sampler named it; empty = the model's own
   std::optional<double> cfg{};    ///< as --cfg named it
+  int64_t calls = 0;              ///< of the denoiser, with --calls; 0 = not counted
   std::vector<std::string> notes{};
   std::vector<SetMetric::Figure> figures{};
   /// Returns true if both are sampled the same way.

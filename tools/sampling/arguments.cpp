@@ -342,36 +342,6 @@ ImageRequest request_of(const SampleArguments& a, const Model& model) {
   return r;
 }
 
-std::vector<SamplingRun> sampling_runs(const Model& model, const ImageRequest& request, const SamplingGrid& grid) {
-  const auto choices = [](const auto& values, auto none) {
-    std::vector<std::optional<std::decay_t<decltype(none)>>> all(values.begin(), values.end());
-    if (all.empty()) all.emplace_back();
-    return all;
-  };
-  std::vector<SamplingRun> runs;
-  for (const auto& sampler : choices(grid.samplers, std::string()))
-    for (const auto& cfg : choices(grid.cfg, 0.0))
-      for (const auto& steps : choices(grid.steps, int64_t{0})) {
-        ImageRequest r = request;
-        std::vector<std::string> name;
-        if (sampler) r.sampler = *sampler;
-        if (cfg) r.cfg = cfg;
-        if (steps) r.steps = steps;
-        if (grid.samplers.size() > 1) name.push_back(*sampler);
-        if (cfg) name.push_back(fmt::format("cfg {}", *cfg));
-        if (grid.steps.size() > 1) name.push_back(counted(*steps, "step"));
-        runs.push_back({name.empty() ? "samples" : fmt::format("{}", fmt::join(name, ", ")), model.sampling(r), sampler.value_or(""), cfg});
-      }
-  return runs;
-}
-
-std::string steps_of(const std::vector<SamplingRun>& runs) {
-  const auto [least, most] =
-      std::minmax_element(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.options.steps < b.options.steps; });
-  const int64_t few = least->options.steps, many = most->options.steps;
-  return few == many ? counted(few, "step") : fmt::format("{} to {}", few, counted(many, "step"));
-}
-
 std::vector<std::string> list_of(const std::string& text, const std::string& option) {
   std::vector<std::string> all(1);
   int depth = 0;

@@ -25,7 +25,7 @@ struct SampleArguments {
   static const std::vector<Option<SampleArguments>>& options();
   /// Adds those options whose long names are given; all if none is.
   void add_to(Command command, const std::vector<std::string>& some = {});
-  /// Adds those that say how a model is sampled, except what a SamplingGrid has, and the overrides.
+  /// Adds those that say how a model is sampled, except what a SamplingGrid (sampling_grid.h) has, and the overrides.
   void add_sampling_to(Command command);
 };
 
@@ -40,25 +40,6 @@ Model open_measured(Registry& registry, SampleArguments a);
 
 /// Returns the request, with what its files hold. Throws ConfigError naming the option.
 ImageRequest request_of(const SampleArguments& a, const Model& model);
-
-/// Several ways of sampling one model, each combined with each. An empty list: as the request says.
-struct SamplingGrid {
-  std::vector<std::string> samplers;  ///< each a name, or {type: ddim, eta: 1}
-  std::vector<double> cfg;
-  std::vector<int64_t> steps;
-};
-
-struct SamplingRun {
-  std::string name;  ///< what tells it from the others, "ddim, cfg 2, 50 steps"; "samples" if it is the only one
-  SampleOptions options;
-  std::string sampler{};        ///< as the grid names it; empty = as the request says
-  std::optional<double> cfg{};  ///< the same
-};
-/// Returns the runs of a grid: the samplers, for each the scales of cfg, for each the numbers of steps.
-std::vector<SamplingRun> sampling_runs(const Model& model, const ImageRequest& request, const SamplingGrid& grid);
-
-/// Returns "50 steps", or "10 to 50 steps".
-std::string steps_of(const std::vector<SamplingRun>& runs);
 
 /// Returns the values in "ddim,{type: heun}", or the items of a YAML list, as texts.
 std::vector<std::string> list_of(const std::string& text, const std::string& option);
