@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Prints the table of docs/samplers.md: all samplers at equal numbers of network calls.
+
+    tools/experiments/samplers.py                                  # errors on the exact mixture alone
+    tools/experiments/samplers.py --model RUN --classifier RUN --real DATA [-n 1000] [-- --cfg 2]
+
+With a model, `brume evaluate` compares samples of every sampler with the real images, one sampler after the other, and the table has a
+column of Fréchet distances per budget. Each result is kept as FOLDER/SAMPLER.json, and those that are there are not computed again; what
+follows `--` goes to `brume evaluate`.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+
+CITATION = re.compile(r"[^\W\d_][\w'’-]*(?: et al\.|(?:, [^\W\d_][\w-]*)? & [^\W\d_][\w-]*)? (?:19|20)\d\d[a-z]?")
+
+
+def brume(program, *arguments):
+    """Returns what the program prints. Ends the script if it fails."""
+    done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{program} {' '.join(arguments)}: exit code {done.returncode}")
+    return done.stdout
+
+
+def papers(reference):
+    """Returns the first citation in the notes of each sampler, from the text of `brume describe --markdown`."""
+    section = re.split(r"^## ", reference, flags=re.M)
+    samplers = next(s for s in section if s.startswith("sampler\n"))
+    found = {}
+    for entry in re.split(r"^### ", samplers, flags=re.M)[1:]:
+        notes = re.search(r"```text\n(.*?)```", entry, flags=re.S)
+        citation = CITATION.search(notes[1].replace("\n", " ").replace("(", " ").replace("  ", " ")) if notes else None
+        found[entry.split("\n", 1)[0].strip()] = citation[0] if citation else ""
+    return found
+
+
+def result_file(folder, name):
+    return os.path.join(folder, re.sub(r"[^\w.-]+", "_", name) + ".json")
+
+
+def evaluate(arguments, sampler):
+    """Writes the result of a sampler, unless it is there."""
+    path = result_file(arguments.folder, sampler["name"])
+    if os.path.exists(path):
+        return
+    fitting = [str(run["budget"]) for run in sampler["runs"] if run.get("steps", 0) > 0]
+    if not fitting and not sampler["own_count"]:
+        return
+    command = [arguments.brume, "evaluate", arguments.model, "--classifier", arguments.classifier, "--real", arguments.real, "--sampler",
+               sampler["name"], "-n", str(arguments.count), "--json", path, *arguments.more]
+    if fitting:
+        command += ["--calls", ",".join(fitting)]
+    print("samplers.py:", " ".join(command), file=sys.stderr, flush=True)
+    if subprocess.run(command, stdout=sys.stderr).returncode != 0:
+        print(f"samplers.py: {sampler['name']} has no Fréchet distances", file=sys.stderr)
+
+
+def distances(path):
+    """Returns (calls, Fréchet distance) of each set of a result; calls are None if they were not counted."""
+    with open(path, encoding="utf-8") as file:
+        sets = json.load(file)["sets"]
+    return [(s.get("calls"), s.get("frechet_distance", s.get("figures", {}).get("fid"))) for s in sets if "steps" in s]
+
+
+def frechet_cells(folder, sampler, budgets):
+    """Returns a cell per budget: the distance of the run that makes most calls within it."""
+    path = result_file(folder, sampler["name"])
+    if not os.path.exists(path):
+        return ["" for _ in budgets]
+    found = [(calls, value) for calls, value in distances(path) if value is not None]
+    if sampler["own_count"]:
+        return [""] * (len(budgets) - 1) + [f"{found[0][1]:.3f}" if found else "-"]
+    cells = []
+    for budget in budgets:
+        within = [(calls, value) for calls, value in found if calls and calls <= budget]
+        cells.append(f"{max(within)[1]:.3f}" if within else "-")
+    return cells
+
+
+def error_cells(sampler, budgets):
+    """Returns a cell per budget; the last one of a sampler that chooses its steps has its calls."""
+    if sampler["own_count"]:
+        run = sampler["runs"][0]
+        return [""] * (len(budgets) - 1) + [f"{run['error']:.4f} ({run['calls']} calls)"]
+    errors = {run["budget"]: run.get("error") for run in sampler["runs"]}
+    return ["-" if errors[b] is None else f"{errors[b]:.4f}" for b in budgets]
+
+
+def calls_per_step(sampler):
+    if sampler["own_count"]:
+        return "by tolerance"
+    longest = max(sampler["runs"], key=lambda run: run.get("steps", 0))
+    return f"{longest['calls_per_step']:.3g}" if "calls_per_step" in longest else "-"
+
+
+def print_table(arguments, measured, cited):
+    budgets = measured["calls"]
+    samplers = [s for s in measured["samplers"] if "left_out" not in s]
+    with_distances = any(os.path.exists(result_file(arguments.folder, s["name"])) for s in samplers)
+    head = ["sampler", "calls per step", "paper"] + [f"W1 at {b} calls" for b in budgets]
+    head += [f"Fréchet at {b}" for b in budgets] if with_distances else []
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for sampler in samplers:
+        cells = [f"`{sampler['name']}`", calls_per_step(sampler), cited.get(sampler["name"]) or "-", *error_cells(sampler, budgets)]
+        cells += frechet_cells(arguments.folder, sampler, budgets) if with_distances else []
+        print("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+    reasons = {}
+    for sampler in measured["samplers"]:
+        if "left_out" in sampler:
+            reasons.setdefault(sampler["left_out"], []).append(f"`{sampler['name']}`")
+    if reasons:
+        print("\nLeft out: " + "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items()) + ".")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--brume", default="build/brume", help="the program (build/brume)")
+    parser.add_argument("--calls", default="8,16,32", help="budgets of network calls (8,16,32)")
+    parser.add_argument("--folder", default="runs/samplers", help="where results are kept (runs/samplers)")
+    parser.add_argument("--model", help="a model, whose samples are compared with the real images")
+    parser.add_argument("--classifier", help="whose features are compared")
+    parser.add_argument("--real", help="the real images, as `brume evaluate --real` takes them")
+    parser.add_argument("-n", "--count", type=int, default=1000, help="samples per sampler and budget (1000)")
+    parser.add_argument("more", nargs="*", help="further options of `brume evaluate`, after --")
+    arguments = parser.parse_args()
+    given = [bool(arguments.model), bool(arguments.classifier), bool(arguments.real)]
+    if any(given) and not all(given):
+        parser.error("--model, --classifier and --real are needed together")
+    measured = json.loads(brume(arguments.brume, "conform", "sampler", "--calls", arguments.calls, "--json"))
+    if arguments.model:
+        os.makedirs(arguments.folder, exist_ok=True)
+        for sampler in measured["samplers"]:
+            if "left_out" not in sampler:
+                evaluate(arguments, sampler)
+    print_table(arguments, measured, papers(brume(arguments.brume, "describe", "--markdown")))
+
+
+if __name__ == "__main__":
+    main()
