@@ -25,7 +25,8 @@ awk -v root="$PWD/" -v built="$directory/" '
   function seconds(text) { split(text, part, /[ms]/); return 60 * part[1] + part[2] }
   {
     time = seconds($1) + seconds($2); name = $3; sub(root, "", name)
-    group = name ~ "^(" built ")?tests/" ? "tests" : name ~ "^(" built ")?(tools/|templates|architectures|CMakeFiles/brume_program)" ? "program" : "library"
+    sub("^" built, "", name)
+    group = name ~ "^(unity/)?(tests/|test_|brume_test)" ? "tests" : name ~ "^(tools/|templates|architectures|(unity|CMakeFiles)/brume_program)" ? "program" : "library"
     sum[group] += time; count[group]++
     printf "%7.1f s  %s\n", time, name | "sort -rn | head -n 20 >&3"
   }
