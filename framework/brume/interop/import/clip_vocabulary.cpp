@@ -10,6 +10,7 @@
 #include "brume/config/errors.h"
 #include "brume/config/number.h"
 #include "brume/config/utf8.h"
+#include "brume/core/warnings.h"
 #include "brume/files/mapped_file.h"
 #include "brume/interop/import/diffusers_config.h"
 
@@ -93,8 +94,8 @@ json added_tokens(const Files& files) {
   return added == files.end() ? json::object() : parse_json(added->second, "added_tokens.json");
 }
 
-/// Keeps the added tokens whose numbers are below `rows`; lists the others.
-void keep_tokens_below(int64_t rows, Files& files, std::vector<std::string>& losses) {
+/// Keeps the added tokens whose numbers are below `rows`; warns of the others.
+void keep_tokens_below(int64_t rows, Files& files) {
   json kept = json::object();
   std::vector<std::string> lost;
   const json added = added_tokens(files);  // items() keeps a reference
@@ -104,8 +105,10 @@ void keep_tokens_below(int64_t rows, Files& files, std::vector<std::string>& los
     else
       lost.push_back(word);
   if (lost.empty()) return;
-  losses.push_back(fmt::format("the words {}{} that were added to the tokenizer: the text encoder has no rows for them", lost.front(),
-                               lost.size() > 1 ? fmt::format(" and {} more", lost.size() - 1) : ""));
+  const bool one = lost.size() == 1;
+  const std::string words = one ? "the word " + lost.front() : fmt::format("the words {} and {} more", lost.front(), lost.size() - 1);
+  warn(fmt::format("the text encoder has no row for {} added to the tokenizer: prompts read {} as pieces of the vocabulary", words,
+                   one ? "it" : "them"));
   if (kept.empty())
     files.erase(added_file);
   else
@@ -147,7 +150,7 @@ std::optional<int64_t> token_number(const Files& files, const std::string& token
 void fit_token_rows(NamedTensors& tensors, Files& files, std::vector<std::string>& losses) {
   for (NamedTensor& t : tensors) {
     if (!t.name.ends_with("text_model.embeddings.token_embedding.weight") || t.tensor.dim() != 2) continue;
-    keep_tokens_below(t.tensor.size(0), files, losses);
+    keep_tokens_below(t.tensor.size(0), files);
     const int64_t rows = token_rows(files);
     if (t.tensor.size(0) <= rows) continue;
     losses.push_back(fmt::format("{} of the token embedding, beyond the {} of the tokenizer", counted(t.tensor.size(0) - rows, "row"),

@@ -19,8 +19,8 @@ Files read_clip_vocabulary(const std::filesystem::path& folder);
 /// Returns the number of a token, added ones included.
 std::optional<int64_t> token_number(const Files& files, const std::string& token);
 
-/// Cuts off rows of CLIP's token embedding that no token of `files` has, as those that fill up to a round number, and takes added tokens
-/// without a row out of `files`. Lists both in `losses`.
+/// Cuts off rows of CLIP's token embedding that no token of `files` has, as those that fill up to a round number, and lists them in
+/// `losses`. Takes added tokens without a row out of `files`, and warns of them.
 void fit_token_rows(NamedTensors& tensors, Files& files, std::vector<std::string>& losses);
 
 }  // namespace brume
