@@ -4,11 +4,11 @@
     tools/experiments/samplers.py                                  # errors on the exact mixture alone
     tools/experiments/samplers.py --model RUN --classifier RUN --real DATA [-n 1000] [-- --cfg 2]
 
-With a model, `brume evaluate` compares samples of every sampler with the real images, one sampler after the other, and the table has a
-column of Fréchet distances per budget. Each result is kept as FOLDER/SAMPLER.json, and those that are there are not computed again; what
-follows `--` goes to `brume evaluate`.
+With a model, `brume evaluate` compares samples of every sampler with the real images, in the features of a classifier, and the table has a
+column of Fréchet distances per budget. Results are kept in FOLDER and are not computed again; what follows `--` goes to `brume evaluate`.
 """
 import argparse
+import glob
 import json
 import os
 import re
@@ -38,46 +38,42 @@ def papers(reference):
     return found
 
 
-def result_file(folder, name):
-    return os.path.join(folder, re.sub(r"[^\w.-]+", "_", name) + ".json")
+def evaluate(arguments, samplers):
+    """Measures the samplers of a model: one command for those that share budgets. A command that was stopped goes on."""
+    groups = {}
+    for sampler in samplers:
+        fitting = tuple(str(run["budget"]) for run in sampler["runs"] if run.get("steps", 0) > 0)
+        if fitting or sampler["own_count"]:
+            groups.setdefault(fitting, []).append(sampler["name"])
+    for budgets, names in groups.items():
+        path = os.path.join(arguments.folder, f"calls_{'_'.join(budgets) or 'own'}.json")
+        command = [arguments.brume, "evaluate", arguments.model, "--metric", "fid", "--features", f"classifier:{arguments.classifier}",
+                   "--real", arguments.real, "--sampler", ",".join(names), "-n", str(arguments.count), "--json", path, *arguments.more]
+        if budgets:
+            command += ["--calls", ",".join(budgets)]
+        print("samplers.py:", " ".join(command), file=sys.stderr, flush=True)
+        if subprocess.run(command, stdout=sys.stderr).returncode != 0:
+            raise SystemExit(f"samplers.py: {path} is not whole; the same command goes on")
 
 
-def evaluate(arguments, sampler):
-    """Writes the result of a sampler, unless it is there."""
-    path = result_file(arguments.folder, sampler["name"])
-    if os.path.exists(path):
-        return
-    fitting = [str(run["budget"]) for run in sampler["runs"] if run.get("steps", 0) > 0]
-    if not fitting and not sampler["own_count"]:
-        return
-    command = [arguments.brume, "evaluate", arguments.model, "--classifier", arguments.classifier, "--real", arguments.real, "--sampler",
-               sampler["name"], "-n", str(arguments.count), "--json", path, *arguments.more]
-    if fitting:
-        command += ["--calls", ",".join(fitting)]
-    print("samplers.py:", " ".join(command), file=sys.stderr, flush=True)
-    if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-        print(f"samplers.py: {sampler['name']} has no Fréchet distances", file=sys.stderr)
+def distances(folder):
+    """Returns {sampler: [(calls, Fréchet distance)]} of the results; calls are 0 if they were not counted."""
+    found = {}
+    for path in glob.glob(os.path.join(folder, "calls_*.json")):
+        with open(path, encoding="utf-8") as file:
+            for s in json.load(file)["sets"]:
+                found.setdefault(s["sampler"], []).append((s.get("calls", 0), s["figures"]["fid"]))
+    return found
 
 
-def distances(path):
-    """Returns (calls, Fréchet distance) of each set of a result; calls are None if they were not counted."""
-    with open(path, encoding="utf-8") as file:
-        sets = json.load(file)["sets"]
-    return [(s.get("calls"), s.get("frechet_distance", s.get("figures", {}).get("fid"))) for s in sets if "steps" in s]
-
-
-def frechet_cells(folder, sampler, budgets):
+def distance_cells(sampler, found, budgets):
     """Returns a cell per budget: the distance of the run that makes most calls within it."""
-    path = result_file(folder, sampler["name"])
-    if not os.path.exists(path):
-        return ["" for _ in budgets]
-    found = [(calls, value) for calls, value in distances(path) if value is not None]
     if sampler["own_count"]:
-        return [""] * (len(budgets) - 1) + [f"{found[0][1]:.3f}" if found else "-"]
+        return [""] * (len(budgets) - 1) + [f"{found[0][1]:.2f}" if found else "-"]
     cells = []
     for budget in budgets:
-        within = [(calls, value) for calls, value in found if calls and calls <= budget]
-        cells.append(f"{max(within)[1]:.3f}" if within else "-")
+        within = [(calls, value) for calls, value in found if 0 < calls <= budget]
+        cells.append(f"{max(within)[1]:.2f}" if within else "-")
     return cells
 
 
@@ -100,13 +96,13 @@ def calls_per_step(sampler):
 def print_table(arguments, measured, cited):
     budgets = measured["calls"]
     samplers = [s for s in measured["samplers"] if "left_out" not in s]
-    with_distances = any(os.path.exists(result_file(arguments.folder, s["name"])) for s in samplers)
+    found = distances(arguments.folder)
     head = ["sampler", "calls per step", "paper"] + [f"W1 at {b} calls" for b in budgets]
-    head += [f"Fréchet at {b}" for b in budgets] if with_distances else []
+    head += [f"Fréchet at {b}" for b in budgets] if found else []
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for sampler in samplers:
         cells = [f"`{sampler['name']}`", calls_per_step(sampler), cited.get(sampler["name"]) or "-", *error_cells(sampler, budgets)]
-        cells += frechet_cells(arguments.folder, sampler, budgets) if with_distances else []
+        cells += distance_cells(sampler, found.get(sampler["name"], []), budgets) if found else []
         print("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
     reasons = {}
     for sampler in measured["samplers"]:
@@ -133,9 +129,7 @@ def main():
     measured = json.loads(brume(arguments.brume, "conform", "sampler", "--calls", arguments.calls, "--json"))
     if arguments.model:
         os.makedirs(arguments.folder, exist_ok=True)
-        for sampler in measured["samplers"]:
-            if "left_out" not in sampler:
-                evaluate(arguments, sampler)
+        evaluate(arguments, [s for s in measured["samplers"] if "left_out" not in s])
     print_table(arguments, measured, papers(brume(arguments.brume, "describe", "--markdown")))
 
 
