@@ -82,6 +82,36 @@ TEST(Orientation, IsFollowedInTextsOfImageMagick) {
     EXPECT_EQ(decode_image_file(png_of(s, png_chunk("tEXt", std::string("Raw profile type exif\0", 22) + text)), "png"), shown) << text;
 }
 
+/// Returns an XMP packet that has the orientation as an attribute or as an element.
+std::string xmp_packet(int orientation, bool attribute) {
+  const std::string one = attribute ? fmt::format(" tiff:Orientation=\"{}\"/>", orientation)
+                                    : fmt::format("><tiff:Orientation>{}</tiff:Orientation></rdf:Description>", orientation);
+  return "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:RDF><rdf:Description xmlns:tiff=\"http://ns.adobe.com/tiff/1.0/\"" + one +
+         "</rdf:RDF></x:xmpmeta>";
+}
+
+TEST(Orientation, IsFollowedInXmpWithoutExif) {
+  const Image shown = two_by_three();
+  for (int orientation = 1; orientation <= 8; ++orientation)
+    for (const bool attribute : {true, false}) {
+      const std::string packet = xmp_packet(orientation, attribute);
+      const Samples s = samples_of(stored_for(shown, orientation), 8, false);
+      const std::string text = png_chunk("iTXt", std::string("XML:com.adobe.xmp\0\0\0\0\0", 22) + packet);
+      EXPECT_EQ(decode_image_file(png_of(s, text), "png"), shown) << orientation;
+      const std::string webp =
+          webp_file(webp_canvas(s.height, s.width, 0x04) + webp_chunk("VP8L", vp8l_of(s)) + webp_chunk("XMP ", packet));
+      EXPECT_EQ(decode_image_file(webp, "webp"), shown) << orientation;
+      const std::string jpeg = encode_jpeg(Image(16, 24, 3, 50), 100), data = std::string("http://ns.adobe.com/xap/1.0/\0", 29) + packet;
+      const std::string segment = "\xff\xe1" + number(data.size() + 2, 2, true) + data;
+      EXPECT_EQ(decode_image_file(jpeg.substr(0, 2) + segment + jpeg.substr(2), "jpeg").width, orientation >= 5 ? 16 : 24) << orientation;
+    }
+  const Samples s = samples_of(shown, 8, false);
+  const std::string six = png_chunk("iTXt", std::string("XML:com.adobe.xmp\0\0\0\0\0", 22) + xmp_packet(6, true));
+  EXPECT_EQ(decode_image_file(png_of(s, png_chunk("eXIf", exif(1, true)) + six), "png"), shown) << "Exif data come first";
+  for (const char* none : {"tiff:Orientation", "tiff:Orientation=\"9\"", "tiff:Orientation=\"\"", "tiff:Orientation6"})
+    EXPECT_EQ(decode_image_file(png_of(s, png_chunk("iTXt", std::string("XML:com.adobe.xmp\0\0\0\0\0", 22) + none)), "png"), shown) << none;
+}
+
 TEST(Orientation, ThatIsNoneIsUpright) {
   const Samples s = samples_of(two_by_three(), 8, false);
   for (const int orientation : {0, 9, 200}) {

@@ -26,9 +26,9 @@ struct Image {
 };
 
 /// Reads PNG, JPEG, WebP, BMP, TIFF or PNM as `channels` = 1 (grey) or 3 (RGB). Composites transparent pixels on the grey level
-/// `background`, scales 16 bits to 8, turns and mirrors the image as its orientation says (Exif in PNG, JPEG and WebP; TIFF's own tag), and
-/// takes the first frame of an animation. Throws ConfigError if the file is damaged, cut short or of another format: a truncated PNG, JPEG
-/// or WebP is never half an image.
+/// `background`, scales 16 bits to 8, turns and mirrors the image as its orientation says (Exif or XMP in PNG, JPEG and WebP; TIFF's own
+/// tag), and takes the first frame of an animation. Throws ConfigError if the file is damaged, cut short or of another format: a truncated
+/// PNG, JPEG or WebP is never half an image.
 Image read_image(const std::string& path, int64_t channels = 3, uint8_t background = 255);
 /// Returns the same of the bytes of a file, called `name` in errors.
 Image decode_image_file(std::string_view bytes, const std::string& name, int64_t channels = 3, uint8_t background = 255);

@@ -57,17 +57,18 @@ ImageHeader read_image_header(std::string_view bytes, const std::string& name) {
   if (bytes.empty()) refuse(name, "is empty");
   if (is_png(bytes)) {
     const PngHeader png = read_png_header(bytes, name);
-    ImageHeader header = with(Format::png, {png.height, png.width}, exif_orientation(png.exif));
+    ImageHeader header = with(Format::png, {png.height, png.width}, orientation_of(png.exif, png.xmp));
     header.transparent_grey = png.transparent_grey;
     return header;
   }
   if (is_jpeg(bytes)) {
     const JpegHeader jpeg = read_jpeg_header(bytes, name);
-    return with(Format::jpeg, {jpeg.height, jpeg.width}, exif_orientation(jpeg.exif));
+    return with(Format::jpeg, {jpeg.height, jpeg.width}, orientation_of(jpeg.exif, jpeg.xmp));
   }
   if (is_webp(bytes)) {
     check_webp(bytes, name);
-    return with(Format::webp, webp_size(bytes), exif_orientation(webp_exif(bytes)));
+    const auto [exif, xmp] = webp_exif_and_xmp(bytes);
+    return with(Format::webp, webp_size(bytes), orientation_of(exif, xmp));
   }
   if (is_tiff(bytes)) {
     const TiffDirectory tiff(bytes);

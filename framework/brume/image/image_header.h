@@ -11,7 +11,7 @@ struct ImageHeader {
   enum class Format { png, jpeg, webp, bmp, tiff, pnm };
   Format format = Format::png;
   int64_t height = 0, width = 0;             ///< of the upright image; 0 if the header does not tell
-  int orientation = 1;                       ///< of Exif or TIFF, 1 to 8: how the stored image is turned and mirrored
+  int orientation = 1;                       ///< of Exif, XMP or TIFF, 1 to 8: how the stored image is turned and mirrored
   std::optional<uint16_t> transparent_grey;  ///< of a grey PNG
 };
 

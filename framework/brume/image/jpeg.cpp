@@ -43,6 +43,7 @@ void add(JpegHeader& header, uint8_t marker, std::string_view data) {
   if (begins_frame(marker) && header.channels == 0 && data.size() >= 6) header.channels = static_cast<uint8_t>(data[5]);
   if (marker == APP14 && data.starts_with("Adobe")) header.adobe = true;
   if (marker == APP1 && header.exif.empty() && data.starts_with(std::string_view("Exif\0\0", 6))) header.exif = data;
+  if (marker == APP1 && header.xmp.empty() && data.starts_with("http://ns.adobe.com/xap/1.0/")) header.xmp = data;
 }
 
 }  // namespace

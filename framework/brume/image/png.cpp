@@ -140,6 +140,14 @@ std::string exif_of_text(std::string_view type, std::string_view data, const std
   return exif;
 }
 
+/// Returns the XMP packet of a text chunk; "" if it holds something else.
+std::string xmp_of_text(std::string_view type, std::string_view data, const std::string& path) {
+  if (type != "iTXt" || !data.starts_with(std::string_view("XML:com.adobe.xmp\0", 18))) return "";
+  take_field(data, path);
+  size_t room = max_text;
+  return international_text(data, room, path);
+}
+
 void check_text(std::string_view key, std::string_view value, const std::string& path) {
   const bool valid = !key.empty() && key.size() <= 79 && is_ascii(key) && key.front() != ' ' && key.back() != ' ' &&
                      std::all_of(key.begin(), key.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
@@ -165,12 +173,13 @@ bool is_png(std::string_view bytes) { return bytes.starts_with(signature); }
 PngHeader read_png_header(std::string_view png, const std::string& path) {
   const std::vector<Chunk> chunks = chunks_of(png, path);
   const std::string_view start = chunks[0].data;
-  PngHeader header{big_endian(start, 4), big_endian(start, 0), {}, {}};
+  PngHeader header{big_endian(start, 4), big_endian(start, 0), {}, {}, {}};
   const auto depth = static_cast<uint8_t>(start[8]), colour = static_cast<uint8_t>(start[9]);
   constexpr uint8_t grey = 0;
   for (const auto& [type, data] : chunks) {
     if (type == "eXIf" && header.exif.empty()) header.exif = data;
     if (header.exif.empty()) header.exif = exif_of_text(type, data, path);
+    if (header.xmp.empty()) header.xmp = xmp_of_text(type, data, path);
     if (type != "tRNS" || colour != grey || data.size() != 2 || depth == 0 || depth > 16) continue;
     const unsigned most = (1u << depth) - 1, level = (static_cast<uint8_t>(data[0]) << 8 | static_cast<uint8_t>(data[1])) & most;
     header.transparent_grey = static_cast<uint16_t>(depth < 8 ? level * 255 / most : level);

@@ -17,6 +17,7 @@ bool is_png(std::string_view bytes);
 struct PngHeader {
   int64_t height = 0, width = 0;             ///< as stored
   std::string exif;                          ///< the chunk eXIf, or what ImageMagick writes into a text; empty if the file has none
+  std::string xmp;                           ///< the text XML:com.adobe.xmp; empty if the file has none
   std::optional<uint16_t> transparent_grey;  ///< of a grey image, the level that is transparent (tRNS), scaled to 8 bits if it has fewer
 };
 /// Throws ConfigError if a chunk is cut short or its checksum is wrong, or if the end (IEND) is missing.

@@ -67,10 +67,16 @@ void TiffDirectory::write(std::string& bytes, size_t at, size_t width, uint32_t 
   for (size_t i = 0; i < width; ++i) bytes[at + (little_ ? i : width - 1 - i)] = static_cast<char>(value >> (8 * i) & 0xff);
 }
 
-int exif_orientation(std::string_view exif) {
-  constexpr std::string_view prefix("Exif\0\0", 6);
+int orientation_of(std::string_view exif, std::string_view xmp) {
+  constexpr std::string_view prefix("Exif\0\0", 6), property = "tiff:Orientation";
   if (exif.starts_with(prefix)) exif.remove_prefix(prefix.size());
-  return TiffDirectory(exif).orientation();
+  const TiffDirectory directory(exif);
+  if (directory.value(TiffDirectory::orientation_tag)) return directory.orientation();
+  const size_t at = xmp.find(property);
+  if (at == xmp.npos) return 1;
+  xmp.remove_prefix(at + property.size());
+  const size_t digit = xmp.find_first_not_of(" \t\r\n=\"'>");
+  return digit != xmp.npos && digit > 0 && xmp[digit] >= '1' && xmp[digit] <= '8' ? xmp[digit] - '0' : 1;
 }
 
 }  // namespace brume

@@ -56,7 +56,8 @@ class TiffDirectory final {
   std::vector<Entry> entries_;
 };
 
-/// Returns the orientation that Exif data tell, 1 to 8; 1 if they tell none. They may begin with "Exif\0\0".
-int exif_orientation(std::string_view exif);
+/// Returns the orientation in Exif data, which may begin with "Exif\0\0", or, if they have none, that in an XMP packet (the property
+/// tiff:Orientation, as attribute or element; XMP Specification, part 2), 1 to 8; 1 if neither has a valid one.
+int orientation_of(std::string_view exif, std::string_view xmp);
 
 }  // namespace brume

@@ -87,10 +87,10 @@ std::pair<int64_t, int64_t> webp_size(std::string_view webp) {
   return {0, 0};
 }
 
-std::string_view webp_exif(std::string_view webp) {
+std::pair<std::string_view, std::string_view> webp_exif_and_xmp(std::string_view webp) {
   const std::vector<Chunk> chunks = chunks_of_file(webp);
-  const Chunk* exif = find(chunks, "EXIF");
-  return exif ? exif->data : std::string_view();
+  const Chunk *exif = find(chunks, "EXIF"), *xmp = find(chunks, "XMP ");
+  return {exif ? exif->data : std::string_view(), xmp ? xmp->data : std::string_view()};
 }
 
 std::optional<WebpFrame> first_frame(std::string_view webp, const std::string& path) {

@@ -1,5 +1,5 @@
 #pragma once
-// WebP as a sequence of chunks (RFC 9649): checking that a file is whole, its size, its Exif data, its first frame.
+// WebP as a sequence of chunks (RFC 9649): checking that a file is whole, its size, its Exif data and XMP, its first frame.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,8 +13,8 @@ bool is_webp(std::string_view bytes);
 void check_webp(std::string_view webp, const std::string& path);
 /// Returns {height, width}, of an animation its canvas; zeros if the file is damaged.
 std::pair<int64_t, int64_t> webp_size(std::string_view webp);
-/// Returns the Exif data; empty if the file has none.
-std::string_view webp_exif(std::string_view webp);
+/// Returns the Exif data and the XMP packet; empty if the file has none.
+std::pair<std::string_view, std::string_view> webp_exif_and_xmp(std::string_view webp);
 
 /// The first frame of an animation. What it does not cover of the canvas is transparent.
 struct WebpFrame {
