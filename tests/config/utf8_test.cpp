@@ -24,6 +24,12 @@ TEST(Utf8, ByteOrderMarks) {
 
 TEST(Utf8, LowerCaseIsOfAscii) { EXPECT_EQ(lower_case("A.PNG Ünï"), "a.png Ünï"); }
 
+TEST(Utf8, AsciiKeepsTheLettersOfLatin1) {
+  EXPECT_EQ(ascii_text("Fréchet, Ångström, garçon, Straße, 3 × 4"), "Frechet, Angstrom, garcon, Strase, 3 x 4");
+  EXPECT_EQ(ascii_text("a\tb\n猫!"), "a b ?!");
+  EXPECT_EQ(ascii_text("\xC3"), "?") << "cut short";
+}
+
 TEST(Utf8, CharactersThereAndBack) {
   for (char32_t c = 1; c < 0x110000; c += c < 0x3000 ? 1 : 97) {
     if (c >= 0xD800 && c < 0xE000) continue;

@@ -369,7 +369,8 @@ TEST(Image, LabelsStandAboveLegibleTiles) {
   }
   EXPECT_EQ(ink_left, 0);
   EXPECT_GT(ink_right, 100);
-  EXPECT_EQ(text_line("Grüße", 200), text_line("Gr??e", 200));
+  EXPECT_EQ(text_line("Grüße", 200), text_line("Gruse", 200));  // the font has ASCII only
+  EXPECT_EQ(text_line("Gr猫e", 200), text_line("Gr?e", 200));
   EXPECT_EQ(text_line("", 50, 1).channels, 1);
   EXPECT_THROW(labelled_grid({image}, 1, {"a", "b"}), std::logic_error);
 }

@@ -59,6 +59,21 @@ std::string lower_case(std::string_view text) {
   return lower;
 }
 
+std::string ascii_text(std::string_view text) {
+  constexpr std::string_view latin = "AAAAAAACEEEEIIIIDNOOOOOxOUUUUYTsaaaaaaaceeeeiiiidnooooo/ouuuuyty";  // of U+00C0 to U+00FF
+  static_assert(latin.size() == 64);
+  std::string ascii;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]), next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : '\0');
+    if ((byte & 0xC0) == 0x80) continue;  // the rest of a character that is written already
+    if (byte == 0xC3 && (next & 0xC0) == 0x80)
+      ascii += latin[next & 0x3F];
+    else
+      ascii += byte >= 0x20 && byte < 0x7F ? text[i] : byte < 0x80 ? ' ' : '?';
+  }
+  return ascii;
+}
+
 void append_utf8(std::string& to, char32_t c) {
   const auto put = [&](char32_t byte) { to += static_cast<char>(static_cast<unsigned char>(byte)); };
   if (c < 0x80) return put(c);

@@ -17,6 +17,9 @@ void append_utf8(std::string& to, char32_t character);
 std::string_view without_byte_order_mark(std::string_view text);
 /// Returns the text with the capitals of ASCII as small letters, whatever the locale.
 std::string lower_case(std::string_view text);
+/// Returns the text in ASCII, for fonts that have nothing else: letters of Latin-1 lose their accents, every other character becomes '?',
+/// and control characters become spaces.
+std::string ascii_text(std::string_view text);
 /// Returns a text in quotes for a message: short, and printable whatever it holds.
 std::string in_quotes(std::string_view text);
 

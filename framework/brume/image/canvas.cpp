@@ -8,6 +8,7 @@
 #include <opencv2/imgproc.hpp>
 #include <stdexcept>
 
+#include "brume/config/utf8.h"
 #include "brume/files/atomic_file.h"
 #include "brume/image/png.h"
 
@@ -28,19 +29,9 @@ struct Piece {
   bool raised;
 };
 
-std::string ascii_of(const std::string& text) {
-  std::string ascii;
-  for (const char c : text) {
-    const auto byte = static_cast<uint8_t>(c);
-    if ((byte & 0xC0) == 0x80) continue;  // the rest of a character that has its '?' already
-    ascii += byte >= 0x20 && byte < 0x7F ? c : byte < 0x80 ? ' ' : '?';
-  }
-  return ascii;
-}
-
 std::vector<Piece> pieces_of(const std::string& text) {
   std::vector<Piece> pieces;
-  std::string rest = ascii_of(text);
+  std::string rest = ascii_text(text);
   for (size_t open; (open = rest.find("^{")) != std::string::npos;) {
     const size_t close = rest.find('}', open);
     if (close == std::string::npos) break;

@@ -47,7 +47,7 @@ class Canvas final {
   /// Draws the image, scaled to the box.
   void picture(const Image& image, const Box& box);
 
-  /// Draws text. `size` is the height of a capital. The font has ASCII alone (anything else is '?'); "10^{-3}" has a raised exponent. `at`
+  /// Draws text. `size` is the height of a capital. The font has ASCII alone (ascii_text()); "10^{-3}" has a raised exponent. `at`
   /// is on the base line, at the left, the middle or the right of the text.
   void text(const std::string& text, Point at, double size, Color color, Align align = Align::left);
   /// Writes from bottom to top, `at` the middle of the text.

@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "brume/config/counted.h"
+#include "brume/config/utf8.h"
 #include "brume/files/refuse.h"
 
 namespace brume {
@@ -111,17 +112,6 @@ struct Lettering {
   }
 };
 
-/// Returns the text in ASCII, which is what the font has: every other character becomes one '?'.
-std::string ascii_of(const std::string& text) {
-  std::string ascii;
-  for (const char c : text) {
-    const auto byte = static_cast<uint8_t>(c);
-    if ((byte & 0xC0) == 0x80) continue;
-    ascii += byte >= 0x20 && byte < 0x7F ? c : byte < 0x80 ? ' ' : '?';
-  }
-  return ascii;
-}
-
 }  // namespace
 
 Image decode_image(std::string_view bytes, const Decoding& how, const std::string& path) {
@@ -181,7 +171,7 @@ Image text_line(const std::string& text, int64_t width, int64_t channels) {
   const Lettering lettering(width);
   constexpr int margin = 2;
   Image line(lettering.height + lettering.baseline + margin, width, channels, 255);
-  auto shown = ascii_of(text);
+  auto shown = ascii_text(text);
   const auto room = static_cast<int>(width) - 2 * margin;
   if (lettering.width_of(shown) > room) {
     while (!shown.empty() && lettering.width_of(shown + "...") > room) shown.pop_back();
@@ -199,7 +189,7 @@ std::vector<std::string> broken_text(const std::string& text, int64_t width, siz
   for (size_t start = 0; start <= text.size();) {
     const size_t end = std::min(text.find(' ', start), text.size());
     const std::string word = text.substr(start, end - start), longer = lines.back().empty() ? word : lines.back() + " " + word;
-    if (lines.back().empty() || lines.size() == most || lettering.width_of(ascii_of(longer)) <= room)
+    if (lines.back().empty() || lines.size() == most || lettering.width_of(ascii_text(longer)) <= room)
       lines.back() = longer;
     else
       lines.push_back(word);
