@@ -57,13 +57,14 @@ def evaluate(arguments, samplers):
 
 
 def distances(folder):
-    """Returns {sampler: [(calls, Fréchet distance)]} of the results; calls are 0 if they were not counted."""
-    found = {}
+    """Returns the budgets of the results, and {sampler: [(calls, Fréchet distance)]}; calls are 0 if they were not counted."""
+    budgets, found = set(), {}
     for path in glob.glob(os.path.join(folder, "calls_*.json")):
+        budgets.update(int(number) for number in re.findall(r"\d+", os.path.basename(path)))
         with open(path, encoding="utf-8") as file:
             for s in json.load(file)["sets"]:
                 found.setdefault(s["sampler"], []).append((s.get("calls", 0), s["figures"]["fid"]))
-    return found
+    return sorted(budgets), found
 
 
 def distance_cells(sampler, found, budgets):
@@ -96,13 +97,13 @@ def calls_per_step(sampler):
 def print_table(arguments, measured, cited):
     budgets = measured["calls"]
     samplers = [s for s in measured["samplers"] if "left_out" not in s]
-    found = distances(arguments.folder)
+    judged, found = distances(arguments.folder)
     head = ["sampler", "calls per step", "paper"] + [f"W1 at {b} calls" for b in budgets]
-    head += [f"Fréchet at {b}" for b in budgets] if found else []
+    head += [f"Fréchet at {b}" for b in judged]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for sampler in samplers:
         cells = [f"`{sampler['name']}`", calls_per_step(sampler), cited.get(sampler["name"]) or "-", *error_cells(sampler, budgets)]
-        cells += distance_cells(sampler, found.get(sampler["name"], []), budgets) if found else []
+        cells += distance_cells(sampler, found.get(sampler["name"], []), judged) if judged else []
         print("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
     reasons = {}
     for sampler in measured["samplers"]:
