@@ -39,41 +39,42 @@ def papers(reference):
 
 
 def evaluate(arguments, samplers):
-    """Measures the samplers of a model: one command for those that share budgets. A command that was stopped goes on."""
+    """Measures the samplers of a model: one command for those that share budgets. A command that was stopped goes on.
+
+    Samplers that choose their steps by a tolerance are left out: on a model they may take thousands of calls."""
     groups = {}
     for sampler in samplers:
         fitting = tuple(str(run["budget"]) for run in sampler["runs"] if run.get("steps", 0) > 0)
-        if fitting or sampler["own_count"]:
+        if fitting:
             groups.setdefault(fitting, []).append(sampler["name"])
     for budgets, names in groups.items():
-        path = os.path.join(arguments.folder, f"calls_{'_'.join(budgets) or 'own'}.json")
+        path = os.path.join(arguments.folder, f"calls_{'_'.join(budgets)}.json")
         command = [arguments.brume, "evaluate", arguments.model, "--metric", "fid", "--features", f"classifier:{arguments.classifier}",
-                   "--real", arguments.real, "--sampler", ",".join(names), "-n", str(arguments.count), "--json", path, *arguments.more]
-        if budgets:
-            command += ["--calls", ",".join(budgets)]
+                   "--real", arguments.real, "--sampler", ",".join(names), "--calls", ",".join(budgets), "-n", str(arguments.count),
+                   "--json", path, *arguments.more]
         print("samplers.py:", " ".join(command), file=sys.stderr, flush=True)
         if subprocess.run(command, stdout=sys.stderr).returncode != 0:
             raise SystemExit(f"samplers.py: {path} is not whole; the same command goes on")
 
 
 def distances(folder):
-    """Returns the budgets of the results, and {sampler: [(calls, Fréchet distance)]}; calls are 0 if they were not counted."""
+    """Returns the budgets of the results, and {sampler: [(calls, Fréchet distance)]}."""
     budgets, found = set(), {}
     for path in glob.glob(os.path.join(folder, "calls_*.json")):
         budgets.update(int(number) for number in re.findall(r"\d+", os.path.basename(path)))
         with open(path, encoding="utf-8") as file:
             for s in json.load(file)["sets"]:
-                found.setdefault(s["sampler"], []).append((s.get("calls", 0), s["figures"]["fid"]))
+                found.setdefault(s["sampler"], []).append((s["calls"], s["figures"]["fid"]))
     return sorted(budgets), found
 
 
 def distance_cells(sampler, found, budgets):
     """Returns a cell per budget: the distance of the run that makes most calls within it."""
     if sampler["own_count"]:
-        return [""] * (len(budgets) - 1) + [f"{found[0][1]:.2f}" if found else "-"]
+        return [""] * len(budgets)
     cells = []
     for budget in budgets:
-        within = [(calls, value) for calls, value in found if 0 < calls <= budget]
+        within = [(calls, value) for calls, value in found if calls <= budget]
         cells.append(f"{max(within)[1]:.2f}" if within else "-")
     return cells
 
