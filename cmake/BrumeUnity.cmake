@@ -1,4 +1,4 @@
-# BRUME_UNITY compiles up to 24 sources together: a first build takes half the time, a build after a change of one source longer. CMake's
+# BRUME_UNITY compiles up to 24 sources together: a first build is shorter, a build after a change of one source longer. CMake's
 # own UNITY_BUILD takes sources in their order, and names in their unnamed namespaces clash. Here each source joins the first batch in
 # which no name that is local to one source is used by another, so sources of different folders may meet. Sources with flags of their
 # own stay apart.
